@@ -1,0 +1,218 @@
+package clerkinvite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// ClerkAPI is what the library needs of Clerk's Backend API. Package clerkapi
+// implements it over the official SDK, clerkinvitetest fakes it.
+//
+// Each method makes one request (FindUsers may make more for an answer that does
+// not fit in one), is safe for concurrent use and honours its context. What Clerk
+// answers with an error, and every failure on the way, comes back as an *[APIError];
+// any other error is passed through to the caller of the service as it is.
+//
+// Methods may be added to ClerkAPI in a minor version until v1.
+type ClerkAPI interface {
+	// FindUsers returns every user who holds one of the addresses, verified or not,
+	// or has one of the ids. At most 100 values in all. No match is no error.
+	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
+
+	// CreateInvitation asks for one invitation. It is never repeated by the
+	// implementation: a second one can mean a second email.
+	CreateInvitation(ctx context.Context, r InvitationRequest) (*Invitation, error)
+
+	// CreateInvitations asks for up to 10 at once, for different addresses. The
+	// answer's order is Clerk's; nothing says that it is the request's.
+	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
+
+	// ListInvitations returns one page, oldest first. A page with fewer than
+	// Limit invitations is the last.
+	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
+
+	// RevokeInvitation kills the link of a pending invitation.
+	RevokeInvitation(ctx context.Context, r RevokeRequest) (*Invitation, error)
+}
+
+// UserQuery selects users by address or by id. Emails are normalised.
+type UserQuery struct {
+	Emails []string
+	IDs    []string
+}
+
+// User is a Clerk user, as far as the library looks at one.
+type User struct {
+	ID             string
+	PrimaryEmailID string // id of the primary address, may be empty
+	Emails         []UserEmail
+	Banned         bool
+	CreatedAt      time.Time
+}
+
+// UserEmail is one address of a user.
+type UserEmail struct {
+	ID      string
+	Address string
+	// Verified is true only if Clerk's verification.status of this address is
+	// "verified" and the address is not merely reserved.
+	Verified bool
+}
+
+// InvitationRequest is what one invitation is asked for with. The zero value of
+// each optional field means Clerk's default.
+type InvitationRequest struct {
+	Email          string
+	RedirectURL    string
+	ExpiresInDays  int
+	Template       string          // template_slug
+	SkipEmail      bool            // notify=false
+	IgnoreExisting bool            // ignore_existing
+	PublicMetadata json.RawMessage // a JSON object, or nil
+}
+
+// Statuses of an invitation at Clerk.
+const (
+	InvitationPending  = "pending"
+	InvitationAccepted = "accepted"
+	InvitationRevoked  = "revoked"
+	InvitationExpired  = "expired"
+)
+
+// Invitation is Clerk's invitation object. Clerk does not say who accepted one.
+type Invitation struct {
+	ID             string
+	Email          string
+	Status         string
+	URL            string `json:"-"` // a bearer secret
+	PublicMetadata json.RawMessage
+	CreatedAt      time.Time
+	ExpiresAt      *time.Time // nil if Clerk did not say
+}
+
+// InvitationQuery selects a page of invitations. Clerk's list without a status
+// holds all but the revoked ones.
+type InvitationQuery struct {
+	Query  string // an address or an invitation id; whether Clerk matches parts of it is unknown, so match again
+	Status string // one status, or "" for all but revoked
+	Limit  int    // 1 to 500; 0 means 500
+	Offset int
+}
+
+// RevokeRequest names the invitation to revoke.
+type RevokeRequest struct {
+	InvitationID string
+}
+
+// holds reports whether u holds the normalised address, and whether verified.
+func (u *User) holds(email string) (held, verified bool) {
+	for _, e := range u.Emails {
+		if sameEmail(e.Address, email) {
+			held = true
+			verified = verified || e.Verified
+		}
+	}
+	return held, verified
+}
+
+// primaryEmail returns the normalised primary address of u, or "".
+func (u *User) primaryEmail() string {
+	for _, e := range u.Emails {
+		if e.ID != "" && e.ID == u.PrimaryEmailID {
+			n, _ := normalizeEmail(e.Address)
+			return n
+		}
+	}
+	return ""
+}
+
+// verifiedEmails returns the normalised addresses that u holds verified.
+func (u *User) verifiedEmails() []string {
+	var out []string
+	for _, e := range u.Emails {
+		if !e.Verified {
+			continue
+		}
+		if n, reason := normalizeEmail(e.Address); reason == "" {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// mark is what public_metadata of each of our invitations carries under
+// "clerkinvite". The user can read it: it is a correlation, not a secret and
+// never a proof.
+type mark struct {
+	ID   string `json:"id"`
+	Send int    `json:"send"`
+}
+
+// mark returns the member id and send that inv carries, if it is one of ours.
+func (inv *Invitation) mark() (mark, bool) {
+	var meta struct {
+		Mark mark `json:"clerkinvite"`
+	}
+	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || meta.Mark.ID == "" || meta.Mark.Send < 1 {
+		return mark{}, false
+	}
+	meta.Mark.ID = strings.ToLower(meta.Mark.ID)
+	return meta.Mark, true
+}
+
+// LogValue implements slog.LogValuer: the id and whether banned, never an address.
+func (u User) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.Bool("banned", u.Banned))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (u User) Format(f fmt.State, _ rune) { formatLogValue(f, "User", u.LogValue()) }
+
+// LogValue implements slog.LogValuer: the id and whether verified, never the address.
+func (e UserEmail) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("email_id", e.ID), slog.Bool("verified", e.Verified))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (e UserEmail) Format(f fmt.State, _ rune) { formatLogValue(f, "UserEmail", e.LogValue()) }
+
+// LogValue implements slog.LogValuer: how many values are asked for, never an address.
+func (q UserQuery) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("emails", len(q.Emails)), slog.Int("ids", len(q.IDs)))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (q UserQuery) Format(f fmt.State, _ rune) { formatLogValue(f, "UserQuery", q.LogValue()) }
+
+// LogValue implements slog.LogValuer: the options, never the address or the metadata.
+func (r InvitationRequest) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("expires_in_days", r.ExpiresInDays), slog.String("template", r.Template),
+		slog.Bool("skip_email", r.SkipEmail), slog.Bool("ignore_existing", r.IgnoreExisting))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (r InvitationRequest) Format(f fmt.State, _ rune) {
+	formatLogValue(f, "InvitationRequest", r.LogValue())
+}
+
+// LogValue implements slog.LogValuer: the id and status, never the address or the URL.
+func (inv Invitation) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", inv.Status))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (inv Invitation) Format(f fmt.State, _ rune) { formatLogValue(f, "Invitation", inv.LogValue()) }
+
+// LogValue implements slog.LogValuer: the page asked for, never the address.
+func (q InvitationQuery) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("status", q.Status), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (q InvitationQuery) Format(f fmt.State, _ rune) {
+	formatLogValue(f, "InvitationQuery", q.LogValue())
+}

@@ -1,0 +1,218 @@
+package clerkinvite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Status is the state of a member. The moves between states are in state.go.
+type Status string
+
+const (
+	StatusReserved Status = "reserved" // the row is written, Clerk is not told yet (or its answer was lost)
+	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
+	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's id
+	StatusFailed   Status = "failed"   // Clerk refused this person; Reason says why
+	StatusRevoked  Status = "revoked"  // the invitation was withdrawn
+	StatusExpired  Status = "expired"  // the invitation ran out
+	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why
+)
+
+// Ref names one member: one address in one tenant.
+type Ref struct {
+	TenantID string // the host's own id of its customer, 1 to 255 bytes
+	Email    string // in any writing; it is normalised before it is compared
+}
+
+// Member is one person in one tenant. A Member is a value that was read: changing
+// it changes nothing in the store. It prints and logs without its address and URL
+// (see [Member.LogValue]); encoding/json writes the address, but never the URL.
+type Member struct {
+	ID       string `json:"id"` // UUID version 7
+	TenantID string `json:"tenant_id"`
+	Email    string `json:"email"` // normalised
+	Status   Status `json:"status"`
+
+	// ClerkUserID is "pending_" + InvitationID while pending, the Clerk user's id
+	// while active, and empty in every other state. See [IsPending].
+	ClerkUserID  string `json:"clerk_user_id,omitempty"`
+	InvitationID string `json:"invitation_id,omitempty"` // the current or last invitation at Clerk
+
+	// URL is the invitation's link: a bearer secret, so it is returned to the caller
+	// of Invite, stored only for invitations that the host mails itself (SkipEmail),
+	// and forgotten when the member leaves pending.
+	URL string `json:"-"`
+
+	Role      string          `json:"role,omitempty"`
+	InvitedBy string          `json:"invited_by,omitempty"`
+	Data      json.RawMessage `json:"data,omitempty"` // the host's own; nil or a JSON value
+
+	// Params is what goes to Clerk with the invitation, in the library's own
+	// encoding. Stores keep it byte for byte.
+	Params json.RawMessage `json:"-"`
+
+	Send     int    `json:"send"`             // number of the invitation wanted; 1 is the first
+	Sent     int    `json:"sent"`             // number of the last one settled; Sent < Send of a reserved or pending member means: due for delivery
+	Attempts int    `json:"attempts"`         // attempts at delivering Send, the running one included
+	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code of Clerk's or of the library's (Reason constants)
+	Version  int64  `json:"version"`          // grows by one with every change; what compare-and-set compares
+
+	ReservedAt    time.Time  `json:"reserved_at"`               // when the row was written for this Send
+	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the member last left reserved
+	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one attempt owns the row
+	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when delivery is due; nil when nothing is due
+	UpdatedAt     time.Time  `json:"updated_at"`
+}
+
+// Ref returns the tenant and address of m.
+func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }
+
+// due reports whether Clerk still has to be told about m.
+func (m *Member) due() bool {
+	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
+}
+
+// held reports whether an attempt owns m at the given time.
+func (m *Member) held(now time.Time) bool {
+	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now)
+}
+
+// overdue reports whether the invitation of m has run out at the given time.
+func (m *Member) overdue(now time.Time) bool {
+	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
+}
+
+// LogValue implements slog.LogValuer: tenant, id, state and counters, never an address or a URL.
+func (m Member) LogValue() slog.Value {
+	attrs := []slog.Attr{
+		slog.String("tenant", m.TenantID), slog.String("member", m.ID), slog.String("status", string(m.Status)),
+		slog.Int("send", m.Send), slog.Int("sent", m.Sent), slog.Int("attempts", m.Attempts), slog.Int64("version", m.Version),
+	}
+	if m.ClerkUserID != "" {
+		attrs = append(attrs, slog.String("clerk_user_id", m.ClerkUserID))
+	}
+	if m.Reason != "" {
+		attrs = append(attrs, slog.String("reason", m.Reason))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (m Member) Format(f fmt.State, _ rune) { formatLogValue(f, "Member", m.LogValue()) }
+
+// LogValue implements slog.LogValuer: the tenant, without the address.
+func (r Ref) LogValue() slog.Value { return slog.GroupValue(slog.String("tenant", r.TenantID)) }
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (r Ref) Format(f fmt.State, _ rune) { formatLogValue(f, "Ref", r.LogValue()) }
+
+// Result is what became of one row or one input: a member, an error, or both.
+type Result struct {
+	Member *Member
+	Err    error
+}
+
+// LogValue implements slog.LogValuer.
+func (r Result) LogValue() slog.Value {
+	var attrs []slog.Attr
+	if r.Member != nil {
+		attrs = append(attrs, slog.Any("member", *r.Member))
+	}
+	if r.Err != nil {
+		attrs = append(attrs, slog.Any("err", r.Err))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogValue()) }
+
+// Change is one move of one member: Old as it was read, New as it shall be.
+// New differs from Old in neither ID, TenantID nor Email.
+type Change struct {
+	Old, New *Member
+}
+
+// Recorded reports whether the change is a move that the history keeps: one of
+// state, send, invitation or user. A claim, a release or a postponed attempt is not.
+func (c Change) Recorded() bool {
+	return c.Old.Status != c.New.Status || c.Old.Send != c.New.Send || c.Old.Sent != c.New.Sent ||
+		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID
+}
+
+var (
+	// ErrConflict says that the row is not, or no longer, as the caller believed:
+	// a compare-and-set failed, or another attempt holds the row. HTTP 409.
+	ErrConflict error = &statusError{409, "the member was changed meanwhile; read it again"}
+
+	// ErrUserTaken is a Store's answer for a row whose new ClerkUserID another
+	// member of the same tenant has already. The service turns it into the move
+	// that design asks for; callers of the service do not see it.
+	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
+)
+
+// Query selects members. Its selectors are joined by OR; a Query without one
+// selects nothing. Members come without doubles, each at most once.
+type Query struct {
+	Refs    []Ref     // these addresses of these tenants, in any state; the addresses are normalised
+	IDs     []string  // these member ids, of any tenant and in any state; what is no UUID matches nothing
+	Emails  []string  // members of any tenant that wait for one of these normalised addresses: reserved, pending or expired
+	UserIDs []string  // members of any tenant that are active under one of these Clerk user ids
+	DueAt   time.Time // if not zero: members with Sent < Send, reserved or pending, whose NextAttemptAt is not after it, the longest due first
+
+	Limit int // at most so many members by DueAt; 0 means 1000
+}
+
+// TxStore is the part of a Store that reserving needs. [PgxStore.WithTx] returns
+// one that works inside the host's transaction.
+//
+// Methods may be added to TxStore and Store in a minor version until v1.
+type TxStore interface {
+	// Insert writes new rows, each with its history record, and returns one Result
+	// per row in the order of the input.
+	//
+	// A row whose (TenantID, Email) exists already is not written: its Result holds
+	// the existing Member, as committed (or as this transaction wrote it), and a
+	// *[DuplicateEmailError] with the same. It is the database that finds this out,
+	// by its unique key; of any number of concurrent inserts of one address exactly
+	// one is written. A row with the ID of an existing one, as after a repeated call
+	// whose first answer was lost, counts as written.
+	//
+	// Insert must not spoil a surrounding transaction when it meets a duplicate.
+	// The rows are valid, normalised and without doubles. Version of the result is 1.
+	Insert(ctx context.Context, rows []*Member) ([]Result, error)
+
+	// Update makes each change whose Old.Version is the row's version, with its
+	// history record if it is Recorded, and returns one Result per change in the
+	// order of the input: the Member as it is now (Version is Old.Version + 1), or
+	// ErrConflict when the version is another or the row is gone, or ErrUserTaken
+	// when another row of the tenant has the new ClerkUserID. One row's failure
+	// does not stop the others. ID, TenantID and Email are never changed.
+	Update(ctx context.Context, changes []Change) ([]Result, error)
+}
+
+// Store keeps members. [PgxStore] is the one for production, clerkinvitetest has
+// one for tests, and a host can write its own: package storetest checks it.
+//
+// All methods are safe for concurrent use, from several processes too, honour
+// their context, and return members that the caller may keep and change. Times are
+// UTC with microseconds. Repeating a call whose answer was lost does no harm.
+// A Store does not know the protocol: which move is allowed is the service's.
+type Store interface {
+	TxStore
+
+	// Find returns the members that q selects, as committed. No match is no error.
+	Find(ctx context.Context, q Query) ([]*Member, error)
+
+	// Gate remembers for all processes that an endpoint of Clerk's is not to be
+	// called before the given time, and returns the latest such time known. An
+	// earlier time than the known one changes nothing, the zero time only asks.
+	// The zero time comes back when nothing is known.
+	Gate(ctx context.Context, endpoint string, until time.Time) (time.Time, error)
+}
