@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 )
@@ -108,15 +109,9 @@ type RevokeRequest struct {
 	InvitationID string
 }
 
-// holds reports whether u holds the normalised address, and whether verified.
-func (u *User) holds(email string) (held, verified bool) {
-	for _, e := range u.Emails {
-		if sameEmail(e.Address, email) {
-			held = true
-			verified = verified || e.Verified
-		}
-	}
-	return held, verified
+// holdsVerified reports whether u holds the normalised address verified.
+func (u *User) holdsVerified(email string) bool {
+	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return e.Verified && sameEmail(e.Address, email) })
 }
 
 // primaryEmail returns the normalised primary address of u, or "".

@@ -332,6 +332,9 @@ func classify(err error, email string) Outcome {
 		// A proxy's answer, after it may have passed the request on.
 		return Uncertain
 	case api.StatusCode/100 == 4:
+		if _, held := heldAtClerk(err); held {
+			return Fault
+		}
 		if api.Code == codeNotAllowed || names(api.Meta, email) {
 			return Refused
 		}

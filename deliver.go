@@ -1,0 +1,747 @@
+package clerkinvite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// Endpoints of Clerk's, as names of gates.
+const (
+	endpointFindUsers = "GET /users"
+	endpointList      = "GET /invitations"
+	endpointCreate    = "POST /invitations"
+	endpointRevoke    = "POST /invitations/revoke"
+)
+
+// findBatch is how many addresses or ids one look-up of users may name (Clerk's limit).
+const findBatch = 100
+
+// DeliverOptions are the options of Deliver; nil is all defaults.
+type DeliverOptions struct {
+	Limit int // at most so many members; 0 means all that are due
+}
+
+// DeliverReport says what one pass did.
+type DeliverReport struct {
+	Claimed   int // attempts made; the sum of the others
+	Linked    int // now active: Clerk has a user with the address
+	Invited   int // now pending: invited in this pass, or found to have been invited before
+	Refused   int // now failed, or a resend that left the older invitation in place
+	Ended     int // now in another state, such as revoked, as Clerk says or as somebody else decided meanwhile
+	Postponed int // still due, later
+}
+
+// Deliver makes one pass over the members that are due: reserved inside a
+// transaction, or left by a crash, a lost answer or a fault of Clerk's. It looks at
+// Clerk before it sends anything a second time.
+//
+// It returns nil when nothing is left that is due now, and what is postponed is due
+// again by itself. It stops early, with the report so far, when its context ends,
+// when the store fails, and with a *[ClerkInvitationError] when Clerk fails for a
+// reason that is no single member's: a wrong key, an exhausted quota. A rate limit
+// ends calls to the limited endpoint only.
+//
+// Deliver is safe for concurrent use, also from several processes, and for repetition.
+func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverReport, error) {
+	report := &DeliverReport{}
+	limit := 0
+	if opts != nil {
+		limit = opts.Limit
+	}
+	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointCreate} {
+		until, err := s.store.Gate(ctx, endpoint, time.Time{})
+		if err != nil {
+			return report, err
+		}
+		s.gates.close(endpoint, until)
+	}
+	// What this pass postpones is due after its start, so it does not come back.
+	for due := s.now(); ; {
+		batch := findBatch
+		if limit > 0 {
+			batch = min(batch, limit-report.Claimed)
+		}
+		if batch <= 0 {
+			return report, nil
+		}
+		l := s.newLease()
+		rows, err := s.store.Find(ctx, Query{DueAt: due, Limit: batch})
+		if err != nil || len(rows) == 0 {
+			return report, err
+		}
+		changes := make([]Change, len(rows))
+		for i, row := range rows {
+			changes[i] = Change{row, s.claimed(*row, l.claimedAt)}
+		}
+		claims, err := s.apply(ctx, s.store, changes)
+		if err != nil {
+			return report, err
+		}
+		var mine []*Member
+		for _, c := range claims {
+			if c.Err == nil {
+				mine = append(mine, c.Member)
+			} else if !errors.Is(c.Err, ErrConflict) { // ErrConflict: another deliverer was faster
+				return report, c.Err
+			}
+		}
+		reached := false
+		var stop error
+		for _, d := range s.deliver(ctx, l, mine) {
+			if d.unreached {
+				continue
+			}
+			reached = true
+			if err := report.count(d); stop == nil {
+				stop = err
+			}
+		}
+		if stop == nil {
+			stop = ctx.Err()
+		}
+		if stop == nil && len(mine) > 0 && !reached {
+			stop = &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
+		}
+		if stop != nil {
+			return report, stop
+		}
+	}
+}
+
+// count adds one member to the report and returns the error that ends the pass, if any.
+func (r *DeliverReport) count(d delivery) error {
+	r.Claimed++
+	var clerkErr *ClerkInvitationError
+	switch {
+	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == Refused:
+		r.Refused++
+	case errors.As(d.Err, &clerkErr):
+		r.Postponed++
+		if d.stop {
+			return d.Err
+		}
+	case d.Err != nil:
+		var dup *DuplicateEmailError
+		if errors.As(d.Err, &dup) || errors.Is(d.Err, ErrNotFound) {
+			r.Ended++
+			return nil
+		}
+		r.Postponed++
+		return d.Err
+	case d.Member.Status == StatusActive:
+		r.Linked++
+	case d.Member.Status == StatusPending:
+		r.Invited++
+	default:
+		r.Ended++
+	}
+	return nil
+}
+
+var (
+	errLeaseEnds  = errors.New("clerkinvite: the attempt's time, three quarters of Config.Lease, is over")
+	errLeaseShort = errors.New("clerkinvite: half of Config.Lease passes before the first invitation can be created; make the lease longer or Clerk's time-outs shorter")
+	errBanned     = errors.New("clerkinvite: the Clerk user who holds this address is banned")
+	errUnlisted   = errors.New("clerkinvite: Clerk says that the address is taken but shows neither its user nor its invitation yet")
+)
+
+// lease is the time that one attempt has. Its length is measured by the
+// monotonic clock and by Config.Now, from before the claim was written.
+type lease struct {
+	length    time.Duration
+	started   time.Time // monotonic
+	claimedAt time.Time
+	now       func() time.Time
+}
+
+func (s *Service) newLease() lease {
+	return lease{s.cfg.Lease, time.Now(), s.now(), s.now}
+}
+
+// context returns ctx for the attempt's calls. What a call that is sent near its end
+// takes must fit into the lease as well.
+func (l lease) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadlineCause(ctx, l.started.Add(l.length*3/4), errLeaseEnds)
+}
+
+// settling returns a context for writing down what Clerk has answered: it must be
+// tried even if the caller has gone.
+func (l lease) settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
+}
+
+// fresh reports whether so much of the lease is left that a create may start: one
+// that is on its way when the lease ends meets the next attempt's.
+func (l lease) fresh() bool {
+	return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2
+}
+
+// delivery is what one attempt did for one member.
+type delivery struct {
+	Result
+	over      bool // an invitation of an earlier attempt was found, and it has ended
+	stop      bool // the error is a fault of the instance, not this member's
+	unreached bool // released untouched
+}
+
+// attempt is one claimed row on its way. Whoever finds out what becomes of the row
+// sets next, and settle writes it.
+type attempt struct {
+	row    *Member
+	params clerkParams
+
+	next      func(Member) *Member      // what the row becomes, from any version of it
+	claimOnly bool                      // next concerns the claim only: dropped if the row is another's by now
+	made      *Invitation               // what next is about: revoked if it is not wanted any more
+	leftOver  bool                      // this member may have other open invitations
+	result    func(m *Member) *delivery // what the caller gets; nil: the row
+	settled   *delivery
+}
+
+// deliver tells Clerk about rows that the caller has claimed, and settles them: the
+// one function for one and for many. The deliveries are in the order of the rows.
+func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delivery {
+	calls, cancel := l.context(ctx)
+	defer cancel()
+	attempts := make([]*attempt, len(rows))
+	for i, row := range rows {
+		attempts[i] = &attempt{row: row, leftOver: row.Send > 1}
+		// A row that this library wrote decodes; for another the zero value will do.
+		_ = json.Unmarshal(row.Params, &attempts[i].params)
+	}
+	for chunk := range slices.Chunk(attempts, findBatch) {
+		s.findAll(ctx, calls, chunk)
+	}
+	s.settle(ctx, l, attempts...)
+	stopped := false
+	for _, a := range attempts {
+		if a.settled != nil {
+			stopped = stopped || a.settled.stop
+			continue
+		}
+		if stopped || ctx.Err() != nil {
+			s.release(ctx, a)
+		} else {
+			s.deliverOne(ctx, calls, l, a)
+			s.settle(ctx, l, a)
+			stopped = a.settled.stop
+		}
+	}
+	s.settle(ctx, l, attempts...)
+	out := make([]delivery, len(attempts))
+	for i, a := range attempts {
+		out[i] = *a.settled
+	}
+	return out
+}
+
+// findAll asks Clerk who holds the addresses, and decides for the rows of those that
+// it knows verified, and for all if it cannot be asked.
+func (s *Service) findAll(ctx, calls context.Context, chunk []*attempt) {
+	var emails []string
+	for _, a := range chunk {
+		if !slices.Contains(emails, a.row.Email) {
+			emails = append(emails, a.row.Email)
+		}
+	}
+	users, err := s.findUsers(calls, UserQuery{Emails: emails})
+	var api *APIError
+	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode == 400 || api.StatusCode == 422) {
+		// One address that Clerk does not like must not hold up the others.
+		half := len(chunk) / 2
+		s.findAll(ctx, calls, chunk[:half])
+		s.findAll(ctx, calls, chunk[half:])
+		return
+	}
+	for _, a := range chunk {
+		if err != nil {
+			s.failed(ctx, a, "find users", err, false)
+		} else if u := holder(users, a.row.Email); u != nil {
+			s.link(a, u, nil)
+		}
+	}
+}
+
+// findUsers is one look-up. A nil error and no user means that there is none.
+func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
+	if err := s.open(endpointFindUsers); err != nil {
+		return nil, err
+	}
+	users, err := s.api.FindUsers(ctx, q)
+	return users, s.limited(ctx, endpointFindUsers, err)
+}
+
+// holder returns the user who holds the address verified, or nil.
+func holder(users []User, email string) *User {
+	for i := range users {
+		if users[i].holdsVerified(email) {
+			return &users[i]
+		}
+	}
+	return nil
+}
+
+// deliverOne decides for one member for whom Clerk knows no verified user: look
+// where something may have been sent before, create where nothing was.
+func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
+	others := false
+	if a.row.Attempts > 1 || a.row.Send > 1 {
+		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
+			return
+		}
+	}
+	for again := false; ; again = true {
+		if !l.fresh() {
+			s.release(ctx, a)
+			return
+		}
+		if err := s.open(endpointCreate); err != nil {
+			s.closed(a, err)
+			return
+		}
+		inv, err := s.api.CreateInvitation(calls, InvitationRequest{
+			Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
+			Template: a.params.Template, SkipEmail: a.params.SkipEmail,
+			PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
+			// Clerk refuses a second invitation for an address unless it is told not to:
+			// that guards against a copy of this request, so it is given up only for an
+			// invitation that was seen and is not this send's.
+			IgnoreExisting: others,
+		})
+		err = s.limited(ctx, endpointCreate, err)
+		if err == nil {
+			s.invited(a, inv)
+			return
+		}
+		code, held := heldAtClerk(err)
+		if !held || again || others {
+			s.failed(ctx, a, "create invitation", err, true)
+			return
+		}
+		// Somebody may have signed up since the look-up, an earlier attempt may have
+		// come through late, or the address has an invitation that is another's.
+		users, findErr := s.findUsers(calls, UserQuery{Emails: []string{a.row.Email}})
+		if findErr != nil {
+			s.failed(ctx, a, "find users", findErr, false)
+			return
+		}
+		if u := holder(users, a.row.Email); u != nil {
+			s.link(a, u, nil)
+			return
+		}
+		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
+			return
+		}
+		// Clerk has just said that a user holds the address, and nobody holds it
+		// verified: an unverified holder must not be able to block the invitation.
+		others = others || code == codeIdentifierExists
+		if !others {
+			s.failed(ctx, a, "create invitation", errors.Join(errUnlisted, err), false)
+			return
+		}
+	}
+}
+
+// look lists the invitations of the address. This member's own of this send, in any
+// state, is this send: that decides. Otherwise others tells whether there is a
+// pending one that is not this send's: Clerk refuses another unless told to ignore it.
+func (s *Service) look(ctx, calls context.Context, l lease, a *attempt) (others bool) {
+	list, err := s.listInvitations(calls, a.row.Email, "")
+	if err == nil {
+		var revoked []Invitation
+		revoked, err = s.listInvitations(calls, a.row.Email, InvitationRevoked)
+		list = append(list, revoked...)
+	}
+	if err != nil {
+		s.failed(ctx, a, "list invitations", err, false)
+		return false
+	}
+	var own *Invitation
+	for i := range list {
+		inv := &list[i]
+		m, ours := inv.mark()
+		switch {
+		case !ours || m.ID != a.row.ID || m.Send != a.row.Send:
+			others = others || inv.Status == InvitationPending
+			continue
+		case own == nil:
+			own = inv
+		default: // the same send twice
+			a.leftOver = true
+			if rank(inv) < rank(own) {
+				own = inv
+			}
+		}
+	}
+	switch {
+	case own == nil:
+	case own.Status == InvitationAccepted:
+		s.invited(a, own)
+		if users, err := s.findUsers(calls, UserQuery{Emails: []string{a.row.Email}}); err == nil {
+			if u := holder(users, a.row.Email); u != nil {
+				s.link(a, u, own)
+			}
+		}
+	case own.Status == InvitationPending:
+		s.invited(a, own)
+	case own.Status == InvitationExpired:
+		s.invited(a, own)
+		s.settle(ctx, l, a)
+		if m := a.settled.Member; a.settled.Err == nil && m.Status == StatusPending && m.InvitationID == own.ID {
+			a.row, a.settled, a.made = m, nil, nil
+			a.next = func(m Member) *Member { return ended(m, StatusExpired, "", s.now()) }
+			a.result = func(m *Member) *delivery { return &delivery{Result: Result{Member: m}, over: true} }
+		}
+	default:
+		a.next = func(m Member) *Member {
+			m.InvitationID = own.ID
+			return ended(m, StatusRevoked, ReasonAtClerk, s.now())
+		}
+		a.result = func(m *Member) *delivery { return &delivery{Result: Result{Member: m}, over: true} }
+	}
+	return others
+}
+
+// rank orders the invitations of one send: the accepted one, else the open one, else what is left.
+func rank(inv *Invitation) int {
+	return slices.Index([]string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}, inv.Status)
+}
+
+// listInvitations returns all pages of the invitations for an address, of one status
+// or, for "", of all but revoked.
+func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
+	const page = 500
+	var all []Invitation
+	for offset := 0; ; offset += page {
+		if err := s.open(endpointList); err != nil {
+			return nil, err
+		}
+		got, err := s.api.ListInvitations(ctx, InvitationQuery{Query: email, Status: status, Limit: page, Offset: offset})
+		if err = s.limited(ctx, endpointList, err); err != nil {
+			return nil, err
+		}
+		for _, inv := range got {
+			// Clerk does not say whether query matches whole addresses only.
+			if sameEmail(inv.Email, email) {
+				all = append(all, inv)
+			}
+		}
+		if len(got) < page {
+			return all, nil
+		}
+	}
+}
+
+// invited decides: the row is pending on inv.
+func (s *Service) invited(a *attempt, inv *Invitation) {
+	a.made = inv
+	a.next = func(m Member) *Member { return invited(m, inv, a.params, s.now()) }
+	a.result = func(m *Member) *delivery {
+		if m.InvitationID == inv.ID && m.Status == StatusPending {
+			m.URL = inv.URL
+		}
+		return &delivery{Result: Result{Member: m}}
+	}
+}
+
+// link decides: the row is the user's, or failed if the user is banned. accepted is
+// the invitation that brought the user, if it is known.
+func (s *Service) link(a *attempt, u *User, accepted *Invitation) {
+	if u.Banned {
+		s.refused(a, "find users", ReasonUserBanned, errBanned)
+		return
+	}
+	a.made, a.result = nil, nil
+	a.leftOver = a.leftOver || a.row.Attempts > 1
+	a.next = func(m Member) *Member {
+		if accepted != nil {
+			m = *invited(m, accepted, a.params, s.now())
+		}
+		return joined(m, u.ID, s.now())
+	}
+}
+
+// failed decides after a call that did not succeed. Whether the call could have
+// sent an email decides what its failure means.
+func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, sends bool) {
+	outcome := classify(err, a.row.Email)
+	if outcome == Uncertain && !sends {
+		outcome = Fault
+	}
+	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "outcome", outcome, "member", *a.row, "cause", logError(err))
+	var api *APIError
+	isAPI := errors.As(err, &api)
+	wrap := func(m *Member) error {
+		if !isAPI {
+			return err // not Clerk's: passed through as it is
+		}
+		return &ClerkInvitationError{Op: op, Outcome: outcome, Member: m, Err: err}
+	}
+	switch outcome {
+	case Refused:
+		s.refused(a, op, api.Code, err)
+	case Uncertain:
+		// The row is left as it is, lease included: whatever is still on its way
+		// arrives before the next attempt.
+		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}}
+	case Fault:
+		wait, told := RetryAfter(err)
+		if !told {
+			wait = s.backoff(a.row.Attempts)
+		}
+		reason := "unavailable"
+		if isAPI && api.Code != "" {
+			reason = api.Code
+		}
+		_, held := heldAtClerk(err)
+		stop := isAPI && api.StatusCode/100 == 4 && api.StatusCode != 429 && !held
+		due := s.now().Add(wait)
+		a.claimOnly = true
+		a.next = func(m Member) *Member { return postponed(m, due, reason) }
+		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, stop: stop} }
+	}
+}
+
+// refused decides for a person whom Clerk does not want: a reserved row fails, a
+// resend leaves the older invitation as it is.
+func (s *Service) refused(a *attempt, op, reason string, cause error) {
+	a.made, a.leftOver = nil, false
+	a.next = func(m Member) *Member {
+		if m.Status == StatusPending {
+			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, reason, nil, nil
+			return &m
+		}
+		return ended(m, StatusFailed, reason, s.now())
+	}
+	a.result = func(m *Member) *delivery {
+		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Refused, Member: m, Err: cause}}}
+	}
+}
+
+// release decides: the row is given back, untouched and due.
+func (s *Service) release(ctx context.Context, a *attempt) {
+	cause := context.Cause(ctx)
+	if cause == nil {
+		cause = errLeaseEnds
+	}
+	due := s.now()
+	a.claimOnly = true
+	a.next = func(m Member) *Member { return released(m, due) }
+	a.result = func(m *Member) *delivery {
+		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: m, Err: cause}}, unreached: true}
+	}
+}
+
+// closed decides: the row is given back, due when the endpoint opens again.
+func (s *Service) closed(a *attempt, err error) {
+	wait, _ := RetryAfter(err)
+	due := s.now().Add(wait)
+	a.claimOnly = true
+	a.next = func(m Member) *Member { return released(m, due) }
+	a.result = func(m *Member) *delivery {
+		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "create invitation", Outcome: Fault, Member: m, Err: err}}}
+	}
+}
+
+// settle writes what was decided, in one statement, and repeats it for the rows that
+// somebody else has changed meanwhile: there the row as it is now decides. As long as
+// the same send waits to be settled the decision holds, whoever has the claim,
+// because the fact is known here. Otherwise an invitation that was made for nothing
+// is revoked, and the row is reported as it is.
+func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
+	ctx, cancel := l.settling(ctx)
+	defer cancel()
+	for range 10 {
+		var open []*attempt
+		var changes []Change
+		for _, a := range attempts {
+			if a.next != nil && a.settled == nil {
+				open, changes = append(open, a), append(changes, Change{a.row, a.next(*a.row)})
+			}
+		}
+		if len(open) == 0 {
+			return
+		}
+		results, err := s.apply(ctx, s.store, changes)
+		for i, a := range open {
+			rowErr := err
+			if err == nil {
+				rowErr = results[i].Err
+			}
+			switch {
+			case rowErr == nil:
+				s.done(ctx, a, results[i].Member)
+			case errors.Is(rowErr, ErrUserTaken):
+				rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
+			case errors.Is(rowErr, ErrConflict):
+				rowErr = s.overtaken(ctx, a)
+			}
+			if rowErr != nil {
+				s.unwritten(ctx, a, rowErr)
+			}
+		}
+	}
+	for _, a := range attempts {
+		if a.settled == nil && a.next != nil {
+			s.unwritten(ctx, a, ErrConflict)
+		}
+	}
+}
+
+// done ends an attempt whose decision is written.
+func (s *Service) done(ctx context.Context, a *attempt, m *Member) {
+	a.settled = &delivery{Result: Result{Member: m}}
+	if a.result != nil {
+		a.settled = a.result(m)
+	}
+	if a.leftOver && !a.claimOnly {
+		s.sweep(ctx, m.Email)
+	}
+}
+
+// secondAddress decides anew for a row whose user is in the tenant under another address.
+func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) error {
+	others, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other.TenantID == a.row.TenantID {
+			a.next = func(m Member) *Member { return ended(m, StatusRemoved, ReasonSecondAddress, s.now()) }
+			a.result = func(m *Member) *delivery {
+				return &delivery{Result: Result{m, &DuplicateEmailError{m.Ref(), other}}}
+			}
+			return nil
+		}
+	}
+	return nil // it has left meanwhile: the same once more
+}
+
+// overtaken decides anew for a row that somebody else has changed.
+func (s *Service) overtaken(ctx context.Context, a *attempt) error {
+	now, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
+	switch {
+	case err != nil:
+		return err
+	case a.claimOnly && len(now) == 1:
+		a.settled = a.result(now[0])
+		return nil
+	case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:
+		a.row = now[0]
+		return nil
+	}
+	if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {
+		s.revokeLeftOver(ctx, a.made.ID)
+	}
+	if len(now) == 0 {
+		a.settled = &delivery{Result: Result{Err: ErrNotFound}}
+	} else {
+		a.settled = &delivery{Result: Result{Member: now[0]}}
+	}
+	return nil
+}
+
+// unwritten ends an attempt whose decision could not be written. A claim ends by
+// itself; what Clerk has said the next attempt finds again.
+func (s *Service) unwritten(ctx context.Context, a *attempt, err error) {
+	s.log.ErrorContext(ctx, "not written; the next attempt finds out again", "member", *a.row, "cause", logError(err))
+	if a.claimOnly {
+		a.settled = a.result(a.row)
+		return
+	}
+	a.settled = &delivery{Result: Result{a.row, err}}
+}
+
+// sweep revokes, of the pending invitations for an address, those of ours that no
+// row stands for. Clerk is listed first and the rows are read second: what was made
+// in between is not in the list. Failures are logged only; Reconcile does the same.
+func (s *Service) sweep(ctx context.Context, email string) {
+	list, err := s.listInvitations(ctx, email, InvitationPending)
+	var ids []string
+	for i := range list {
+		if m, ours := list[i].mark(); ours {
+			ids = append(ids, m.ID)
+		}
+	}
+	var rows []*Member
+	if err == nil && len(ids) > 0 {
+		rows, err = s.store.Find(ctx, Query{IDs: ids})
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
+		return
+	}
+	for i := range list {
+		m, ours := list[i].mark()
+		at := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
+		// One whose member this database does not know may be another application's.
+		if ours && at >= 0 && !keeps(rows[at], &list[i], m.Send) {
+			s.revokeLeftOver(ctx, list[i].ID)
+		}
+	}
+}
+
+// keeps reports whether a pending invitation that carries the row's id stays open.
+func keeps(row *Member, inv *Invitation, send int) bool {
+	if send > row.Send {
+		return true // the row is older than the invitation: a restored backup
+	}
+	if row.Status != StatusReserved && row.Status != StatusPending {
+		return false
+	}
+	return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send
+}
+
+// revokeLeftOver revokes an invitation that no row stands for. A failure is logged
+// only: Reconcile finds it again.
+func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
+	err := s.revoke(ctx, invitationID)
+	if err != nil {
+		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", invitationID, "cause", logError(err))
+		return
+	}
+	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
+}
+
+// revoke revokes an invitation at Clerk. One that is revoked or gone already is no error.
+func (s *Service) revoke(ctx context.Context, invitationID string) error {
+	if err := s.open(endpointRevoke); err != nil {
+		return err
+	}
+	_, err := s.api.RevokeInvitation(ctx, RevokeRequest{InvitationID: invitationID})
+	err = s.limited(ctx, endpointRevoke, err)
+	var api *APIError
+	if errors.As(err, &api) && (api.Code == codeAlreadyRevoked || api.StatusCode == 404 && api.Code == codeResourceNotFound) {
+		return nil
+	}
+	return err
+}
+
+// open returns a *APIError if a rate limit of the endpoint is known to hold.
+func (s *Service) open(endpoint string) error {
+	wait := s.gates.wait(endpoint, s.now())
+	if wait <= 0 {
+		return nil
+	}
+	return &APIError{StatusCode: 429, Message: "rate limit of an earlier answer", RetryAfter: wait, NotSent: true}
+}
+
+// limited remembers a rate limit, here and for all processes, and returns err.
+func (s *Service) limited(ctx context.Context, endpoint string, err error) error {
+	var api *APIError
+	if !errors.As(err, &api) || api.StatusCode != 429 || api.RetryAfter <= 0 {
+		return err
+	}
+	until := s.now().Add(api.RetryAfter)
+	s.gates.close(endpoint, until)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, gateErr := s.store.Gate(ctx, endpoint, until); gateErr != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(gateErr)))
+	}
+	return err
+}

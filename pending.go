@@ -1,0 +1,306 @@
+package clerkinvite
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// PendingPrefix starts the ClerkUserID of a member who has not accepted yet.
+const PendingPrefix = "pending_"
+
+// PendingID returns the ClerkUserID of a member who waits on this invitation.
+func PendingID(invitationID string) string { return PendingPrefix + invitationID }
+
+// IsPending reports whether a ClerkUserID stands for an invitation and not for a user.
+func IsPending(clerkUserID string) bool { return strings.HasPrefix(clerkUserID, PendingPrefix) }
+
+// InvitationID returns the invitation that a pending ClerkUserID stands for.
+func InvitationID(clerkUserID string) (string, bool) {
+	return strings.CutPrefix(clerkUserID, PendingPrefix)
+}
+
+// Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
+// a store's error as it is.
+func (s *Service) Get(ctx context.Context, ref Ref) (*Member, error) {
+	ref, err := ref.normalized()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.store.Find(ctx, Query{Refs: []Ref{ref}})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	return found[0], nil
+}
+
+// HandleEvent applies a verified webhook and returns the members it changed. The
+// event is a hint only: if a member waits for one of its verified addresses, or is
+// active under a deleted user's id, the user is read again from Clerk, and that
+// answer decides. So replays, old events and events out of order change nothing.
+// All tenants that wait for the address are resolved. Events of other types, and of
+// users nobody waits for, change nothing and are no error.
+//
+// Errors: *[ClerkInvitationError] when Clerk could not be asked, a store's error as
+// it is. After an error the event should be delivered again. HandleEvent is safe for
+// concurrent use and for repetition.
+func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) {
+	switch {
+	case e == nil || e.UserID == "":
+		return nil, nil
+	case e.Type == EventUserDeleted:
+		return s.userDeleted(ctx, e.UserID)
+	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
+		return nil, nil
+	}
+	emails := e.User.verifiedEmails()
+	if len(emails) == 0 {
+		return nil, nil
+	}
+	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{e.UserID}})
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(rows, waits) {
+		return nil, nil
+	}
+	u, err := s.readUser(ctx, e.UserID)
+	if err != nil || u == nil {
+		return nil, err
+	}
+	return s.resolve(ctx, u, rows, true)
+}
+
+// Resolve makes the members that wait for u active, in all tenants, and returns
+// those it changed. u must come from Clerk's Backend API just now: it is taken as
+// proof that the user holds the addresses that it shows as verified. It makes no
+// request to Clerk.
+//
+// A member whose invitation has run out resolves only if u was created while it was
+// valid. A banned user resolves nothing. A user has one active member per tenant:
+// the one that is active already, else the one with the primary address, else the
+// oldest; the others end removed.
+//
+// Errors: *[InvalidParamsError], a store's error as it is. Resolve is safe for
+// concurrent use and for repetition.
+func (s *Service) Resolve(ctx context.Context, u User) ([]*Member, error) {
+	if !clerkID.MatchString(u.ID) {
+		return nil, &InvalidParamsError{"User.ID", "is not an id of Clerk's"}
+	}
+	return s.resolveUser(ctx, &u, false)
+}
+
+// ResolveUser reads the user from Clerk with one request and resolves it as Resolve
+// does: the way to be up to date at sign-in without waiting for a webhook. For a
+// member whose invitation has run out it may ask Clerk for that invitation too.
+//
+// Errors: *[InvalidParamsError], [ErrNotFound] if Clerk has no such user,
+// *[ClerkInvitationError], a store's error as it is.
+func (s *Service) ResolveUser(ctx context.Context, userID string) ([]*Member, error) {
+	if !clerkID.MatchString(userID) {
+		return nil, &InvalidParamsError{"userID", "is not an id of Clerk's"}
+	}
+	u, err := s.readUser(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil {
+		return nil, ErrNotFound
+	}
+	return s.resolveUser(ctx, u, true)
+}
+
+// readUser returns the user with the id, or nil if Clerk has none.
+func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
+	users, err := s.findUsers(ctx, UserQuery{IDs: []string{id}})
+	if err != nil {
+		return nil, s.clerkError(ctx, "find users", err)
+	}
+	for i := range users {
+		if users[i].ID == id {
+			return &users[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// clerkError wraps the failure of a call that sends nothing to anybody.
+func (s *Service) clerkError(ctx context.Context, op string, err error) error {
+	var api *APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "cause", logError(err))
+	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
+}
+
+// waits reports whether a member can still become active.
+func waits(m *Member) bool {
+	return m.Status == StatusReserved || m.Status == StatusPending || m.Status == StatusExpired
+}
+
+func (s *Service) resolveUser(ctx context.Context, u *User, ask bool) ([]*Member, error) {
+	emails := u.verifiedEmails()
+	if len(emails) == 0 {
+		return nil, nil
+	}
+	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
+	if err != nil {
+		return nil, err
+	}
+	return s.resolve(ctx, u, rows, ask)
+}
+
+// resolve makes the rows that wait for u active. rows are those that wait for one of
+// its addresses and those that are active under its id. With ask, Clerk is asked for
+// invitations that have run out.
+func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool) ([]*Member, error) {
+	var changed []*Member
+	for range 10 {
+		changes, err := s.resolutions(ctx, u, rows, ask)
+		if err != nil || len(changes) == 0 {
+			return changed, err
+		}
+		results, err := s.apply(ctx, s.store, changes)
+		if err != nil {
+			return changed, err
+		}
+		again := false
+		for _, r := range results {
+			switch {
+			case r.Err == nil:
+				changed = append(changed, r.Member)
+			case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrUserTaken):
+				again = true // somebody moved it meanwhile: look at it anew
+			default:
+				return changed, r.Err
+			}
+		}
+		if !again {
+			return changed, nil
+		}
+		if rows, err = s.store.Find(ctx, Query{Emails: u.verifiedEmails(), UserIDs: []string{u.ID}}); err != nil {
+			return changed, err
+		}
+	}
+	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
+}
+
+// resolutions decides which rows become u's.
+func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask bool) ([]Change, error) {
+	if u.Banned {
+		return nil, nil
+	}
+	verified, primary, now := u.verifiedEmails(), u.primaryEmail(), s.now()
+	// By tenant; in each tenant the one that is or becomes active comes first.
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b *Member) int {
+		return cmp.Or(
+			cmp.Compare(a.TenantID, b.TenantID),
+			-compareBool(a.Status == StatusActive, b.Status == StatusActive),
+			-compareBool(a.Email == primary, b.Email == primary),
+			a.ReservedAt.Compare(b.ReservedAt),
+			cmp.Compare(a.ID, b.ID),
+		)
+	})
+	var changes []Change
+	tenant, taken := "", false
+	for _, row := range rows {
+		if row.TenantID != tenant {
+			tenant, taken = row.TenantID, false
+		}
+		if row.Status == StatusActive && row.ClerkUserID == u.ID {
+			taken = true
+			continue
+		}
+		if !waits(row) || !slices.Contains(verified, row.Email) {
+			continue
+		}
+		if row.overdue(now) {
+			proven, err := s.accepted(ctx, u, row, ask && !taken)
+			if err != nil {
+				return nil, err
+			}
+			if !proven {
+				continue
+			}
+		}
+		switch {
+		case !taken:
+			changes = append(changes, Change{row, joined(*row, u.ID, now)})
+			taken = true
+		case row.Status != StatusExpired:
+			changes = append(changes, Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)})
+		}
+	}
+	return changes, nil
+}
+
+// accepted reports whether u joined by a row's invitation although it has run out
+// by now: u was created while it was valid, both by Clerk's clock, or Clerk lists it
+// as accepted.
+func (s *Service) accepted(ctx context.Context, u *User, row *Member, ask bool) (bool, error) {
+	if row.InvitedAt != nil && row.ExpiresAt != nil && !u.CreatedAt.Before(*row.InvitedAt) && !u.CreatedAt.After(*row.ExpiresAt) {
+		return true, nil
+	}
+	if !ask || row.InvitationID == "" {
+		return false, nil
+	}
+	list, err := s.listInvitations(ctx, row.Email, InvitationAccepted)
+	if err != nil {
+		return false, s.clerkError(ctx, "list invitations", err)
+	}
+	return slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == row.InvitationID }), nil
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// userDeleted removes the members that are active under the id of a user who is gone.
+func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
+	var changed []*Member
+	for range 10 {
+		rows, err := s.store.Find(ctx, Query{UserIDs: []string{id}})
+		if err != nil || len(rows) == 0 {
+			return changed, err
+		}
+		if u, err := s.readUser(ctx, id); err != nil || u != nil {
+			return changed, err
+		}
+		changes := make([]Change, len(rows))
+		for i, row := range rows {
+			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
+		}
+		results, err := s.apply(ctx, s.store, changes)
+		if err != nil {
+			return changed, err
+		}
+		again := false
+		for _, r := range results {
+			switch {
+			case r.Err == nil:
+				changed = append(changed, r.Member)
+			case errors.Is(r.Err, ErrConflict):
+				again = true
+			default:
+				return changed, r.Err
+			}
+		}
+		if !again {
+			return changed, nil
+		}
+	}
+	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)
+}
