@@ -1,0 +1,70 @@
+# Every target works from a fresh clone with Go, a C compiler (for -race) and a network. "make" alone lists them.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+
+# The directories with a go.mod of their own: the library, and what depends on more than the library may.
+MODULES := $(shell find . -name go.mod -not -path '*/.*/*' -exec dirname {} \; | sort)
+NESTED := $(filter-out . ./contract,$(MODULES))
+
+# The oldest Go that go.mod promises.
+OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
+
+# Built from source on first use, then found in Go's build cache.
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+APIDIFF := go run golang.org/x/exp/cmd/apidiff@v0.0.0-20261014143641-f0251eb4aa3e
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## test the library, with a PostgreSQL of its own, for races and in random order
+	@scripts/ensure-postgres.sh
+	scripts/gotest.sh -race -shuffle=on ./...
+
+.PHONY: test-oldest
+test-oldest: ## test the library with the oldest supported Go
+	@scripts/ensure-postgres.sh
+	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh ./...
+
+.PHONY: nested
+nested: ## test the modules that are not the library itself (contract has a target of its own)
+	@scripts/ensure-postgres.sh
+	@for dir in $(NESTED); do echo "== $$dir"; (cd $$dir && "$(CURDIR)/scripts/gotest.sh" ./...) || exit 1; done
+
+.PHONY: contract
+contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENAPI
+	cd contract && ../scripts/gotest.sh ./...
+
+.PHONY: quickstart
+quickstart: ## run examples/quickstart and compare what it prints
+	@set -o pipefail; go run ./examples/quickstart | diff -u examples/quickstart/expected.txt - && echo "as expected"
+
+.PHONY: fmt
+fmt: ## format
+	gofmt -s -w .
+
+.PHONY: fmt-check
+fmt-check: ## fail if fmt would change something
+	@changed=$$(gofmt -s -l .); if [ -n "$$changed" ]; then echo "gofmt would change:"; echo "$$changed"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet, all modules
+	@for dir in $(MODULES); do echo "go vet: $$dir"; (cd $$dir && go vet ./...) || exit 1; done
+
+.PHONY: lint
+lint: ## golangci-lint, all modules (the first time builds it: minutes)
+	@for dir in $(MODULES); do echo "golangci-lint: $$dir"; (cd $$dir && $(GOLANGCI_LINT) run) || exit 1; done
+
+.PHONY: tidy-check
+tidy-check: ## fail if go mod tidy would change something
+	@for dir in $(MODULES); do echo "go mod tidy -diff: $$dir"; (cd $$dir && go mod tidy -diff) || exit 1; done
+
+.PHONY: apidiff
+apidiff: ## what has changed in the exported API since the last release
+	@APIDIFF="$(APIDIFF)" scripts/apidiff.sh
+
+.PHONY: ci
+ci: ## everything CI runs
+	bash .ci/run

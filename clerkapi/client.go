@@ -1,0 +1,138 @@
+package clerkapi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/clerk/clerk-sdk-go/v2"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Defaults of [Options].
+const (
+	DefaultTimeout       = 5 * time.Second
+	DefaultCreateTimeout = 20 * time.Second
+)
+
+// Options changes how a [Client] reaches Clerk. The zero value is right for production.
+type Options struct {
+	// BaseURL is the root of the Backend API: http or https, without user, query and
+	// fragment. Over http the secret key travels in clear, so that is for tests.
+	// Defaults to https://api.clerk.com/v1.
+	BaseURL string
+
+	// HTTPClient lends its Transport, and its Timeout as an upper bound of the two
+	// below; its Jar and CheckRedirect are not used. A Transport of one's own must not
+	// send a POST twice. Defaults to http.DefaultTransport.
+	HTTPClient *http.Client
+
+	// Timeout limits each request of a look-up (FindUsers, ListInvitations), from
+	// dialing to the last byte of the answer. A look-up makes at most three of them.
+	// Defaults to 5 s.
+	Timeout time.Duration
+
+	// CreateTimeout does the same for requests that change something: creates and
+	// revokes. To give up early is not safer: nobody knows then whether the email went
+	// out, and the invitation waits until that is looked up. Defaults to 20 s.
+	CreateTimeout time.Duration
+}
+
+// Client implements [clerkinvite.ClerkAPI]. It is safe for concurrent use. It prints
+// and logs without its key.
+type Client struct {
+	// newBackend makes the SDK's backend for one request. It is a func because it
+	// knows the key: fmt and the like print unexported fields, but not a closure's.
+	newBackend func(http.RoundTripper) clerk.Backend
+
+	transport http.RoundTripper
+	lookup    timeLimit
+	create    timeLimit
+}
+
+var _ clerkinvite.ClerkAPI = (*Client)(nil)
+
+// timeLimit is how long a request may take, and the name of the option that says so.
+type timeLimit struct {
+	d      time.Duration
+	option string
+}
+
+// New returns a Client for the instance of secretKey (sk_live_… or sk_test_…).
+// It makes no request, and neither keeps nor changes opts, which may be nil.
+func New(secretKey string, opts *Options) (*Client, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	var faults []error
+	fault := func(text string) { faults = append(faults, errors.New("clerkapi: "+text)) }
+
+	switch {
+	case secretKey == "":
+		fault("the secret key is empty")
+	case strings.ContainsFunc(secretKey, func(r rune) bool { return r <= ' ' || r > '~' }):
+		fault("the secret key holds white space or other characters that no key has; is there a line break at its end?")
+	case strings.HasPrefix(secretKey, "pk_"):
+		fault("that is the publishable key (pk_…); the Backend API wants the secret key (sk_…)")
+	}
+
+	base := strings.TrimRight(o.BaseURL, "/")
+	if o.BaseURL == "" {
+		base = clerk.APIURL
+	}
+	// The parser's error repeats the URL, which can hold a password.
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		fault("Options.BaseURL is not of the form https://host/path")
+	} else if u.User != nil || strings.ContainsAny(base, "?#") {
+		fault("Options.BaseURL has a user, a query or a fragment")
+	}
+
+	c := &Client{
+		transport: http.DefaultTransport,
+		lookup:    timeLimit{DefaultTimeout, "Options.Timeout"},
+		create:    timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
+	}
+	if o.Timeout < 0 || o.CreateTimeout < 0 {
+		fault("Options.Timeout and Options.CreateTimeout cannot be negative; 0 means the default")
+	}
+	if o.Timeout > 0 {
+		c.lookup.d = o.Timeout
+	}
+	if o.CreateTimeout > 0 {
+		c.create.d = o.CreateTimeout
+	}
+	if o.HTTPClient != nil {
+		if o.HTTPClient.Transport != nil {
+			c.transport = o.HTTPClient.Transport
+		}
+		for _, limit := range []*timeLimit{&c.lookup, &c.create} {
+			if t := o.HTTPClient.Timeout; t > 0 && t < limit.d {
+				*limit = timeLimit{t, "Options.HTTPClient.Timeout"}
+			}
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+
+	c.newBackend = func(rt http.RoundTripper) clerk.Backend {
+		// A fresh config each time: NewBackend writes into the one it is given.
+		return clerk.NewBackend(&clerk.BackendConfig{HTTPClient: &http.Client{Transport: rt}, URL: &base, Key: &secretKey})
+	}
+	return c, nil
+}
+
+// LogValue implements slog.LogValuer: the time limits, never the key.
+func (c Client) LogValue() slog.Value {
+	return slog.GroupValue(slog.Duration("timeout", c.lookup.d), slog.Duration("create_timeout", c.create.d))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (c Client) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "clerkapi.Client", c.LogValue()) }

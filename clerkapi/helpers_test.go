@@ -1,0 +1,269 @@
+package clerkapi_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+const (
+	key    = "sk_test_AbCdEf0123456789"
+	secret = "secret.person" // the local part of every address in these tests
+	email  = secret + "+tag@example.com"
+	anInv  = `{"object":"invitation","id":"inv_1","email_address":"secret.person+tag@example.com","public_metadata":{"a":[1, 2]},"status":"pending","revoked":false,"url":"https://clerk.example.com/v1/tickets/accept?ticket=t0k3n","expires_at":1790000000000,"created_at":1780000000123,"updated_at":1780000000123}`
+)
+
+// newClient returns a Client for the server at url, which has no /v1.
+func newClient(t testing.TB, url string, o clerkapi.Options) *clerkapi.Client {
+	t.Helper()
+	o.BaseURL = url + "/v1"
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Transport: newTransport(t)}
+	}
+	c, err := clerkapi.New(key, &o)
+	require.NoError(t, err)
+	return c
+}
+
+// newTransport returns a transport with connections of its own.
+func newTransport(t testing.TB) *http.Transport {
+	tr := &http.Transport{ForceAttemptHTTP2: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// seen is a request as a server got it.
+type seen struct {
+	*http.Request
+	Body string
+}
+
+// fake is a server that keeps what it was asked.
+type fake struct {
+	*httptest.Server
+	mu  sync.Mutex
+	got []seen
+}
+
+// requests returns what came so far.
+func (f *fake) requests() []seen {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]seen(nil), f.got...)
+}
+
+// serve starts a server that answers the n-th request (from 1) with h.
+func serve(t testing.TB, h func(w http.ResponseWriter, r *http.Request, n int)) *fake {
+	t.Helper()
+	f := &fake{}
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		f.mu.Lock()
+		f.got = append(f.got, seen{r, string(body)})
+		n := len(f.got)
+		f.mu.Unlock()
+		h(w, r, n)
+	}))
+	f.Config.ErrorLog = log.New(io.Discard, "", 0)
+	f.Start()
+	t.Cleanup(f.Close)
+	return f
+}
+
+// answer starts a server that always gives the same answer.
+func answer(t testing.TB, status int, body string, header ...string) *fake {
+	t.Helper()
+	return serve(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+		reply(w, status, body, header...)
+	})
+}
+
+// reply writes an answer; header holds names and values in turn.
+func reply(w http.ResponseWriter, status int, body string, header ...string) {
+	for i := 0; i < len(header); i += 2 {
+		w.Header().Set(header[i], header[i+1])
+	}
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body)
+}
+
+// clerkError returns an error body with one error for each pair of code and meta.
+func clerkError(codeAndMeta ...string) string {
+	var list []string
+	for i := 0; i < len(codeAndMeta); i += 2 {
+		e := `{"code":"` + codeAndMeta[i] + `","message":"short","long_message":"long, for ` + email + `"`
+		if m := codeAndMeta[i+1]; m != "" {
+			e += `,"meta":` + m
+		}
+		list = append(list, e+`}`)
+	}
+	return `{"errors":[` + strings.Join(list, ",") + `],"clerk_trace_id":"trace_body"}`
+}
+
+// method is one method of the client, called with usual arguments. Its first result
+// must be nil if the second is not.
+type method struct {
+	name   string
+	lookUp bool
+	call   func(context.Context, *clerkapi.Client) (any, error)
+}
+
+var methods = []method{
+	{"FindUsers", true, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{email}})
+		return orNil(v, v == nil), err
+	}},
+	{"ListInvitations", true, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: email})
+		return orNil(v, v == nil), err
+	}},
+	{"CreateInvitation", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.CreateInvitation(ctx, clerkinvite.InvitationRequest{Email: email})
+		return orNil(v, v == nil), err
+	}},
+	{"CreateInvitations", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.CreateInvitations(ctx, []clerkinvite.InvitationRequest{{Email: email}, {Email: "b" + email}})
+		return orNil(v, v == nil), err
+	}},
+	{"RevokeInvitation", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: "inv_1"})
+		return orNil(v, v == nil), err
+	}},
+}
+
+func orNil(v any, isNil bool) any {
+	if isNil {
+		return nil
+	}
+	return v
+}
+
+// eachMethod runs f as a parallel subtest for each method.
+func eachMethod(t *testing.T, f func(t *testing.T, m method)) {
+	for _, m := range methods {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, m)
+		})
+	}
+}
+
+// create makes the usual single create.
+func create(t testing.TB, c *clerkapi.Client) (*clerkinvite.Invitation, error) {
+	return c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: email})
+}
+
+// apiError asserts that err is an *APIError and prints nothing that it must not.
+func apiError(t testing.TB, err error) *clerkinvite.APIError {
+	t.Helper()
+	var api *clerkinvite.APIError
+	require.ErrorAs(t, err, &api)
+	requireClean(t, err)
+	if api.StatusCode != 0 {
+		require.False(t, api.NotSent, "an answer came, so the request was sent")
+	}
+	return api
+}
+
+// requireClean asserts that no text of err, nor of what it wraps, shows the key, an
+// address, or a URL.
+func requireClean(t testing.TB, err error) {
+	t.Helper()
+	for _, text := range texts(err) {
+		require.NotContains(t, text, secret)
+		require.NotContains(t, text, "://")
+		require.NotContains(t, text, "sk_test")
+		require.NotContains(t, text, "ticket")
+	}
+}
+
+// texts returns the texts of err and of all that it wraps.
+func texts(err error) []string {
+	if err == nil {
+		return nil
+	}
+	out := []string{err.Error(), fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%q", err)}
+	switch err.(type) {
+	case *net.OpError, *net.DNSError:
+		// of the standard library; %#v prints its fields, a host and a port
+	default:
+		out = append(out, fmt.Sprintf("%#v", err))
+	}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		return append(out, texts(w.Unwrap())...)
+	case interface{ Unwrap() []error }:
+		for _, e := range w.Unwrap() {
+			out = append(out, texts(e)...)
+		}
+	}
+	return out
+}
+
+// requireNotCallers asserts that err does not pass for the end of the caller's context.
+func requireNotCallers(t testing.TB, err error) {
+	t.Helper()
+	require.NotErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// timedOut reports whether err says that a timer ended the request.
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+func jsonMap(t testing.TB, s string) map[string]any {
+	t.Helper()
+	var m map[string]any
+	require.NoError(t, json.Unmarshal([]byte(s), &m))
+	return m
+}
+
+// roundTripper is a transport that is a func.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// listen accepts connections on the loopback and hands each to h, which closes it.
+func listen(t testing.TB, h func(net.Conn)) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			wg.Go(func() { h(conn) })
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// reset closes a connection with RST.
+func reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}

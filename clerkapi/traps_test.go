@@ -1,0 +1,536 @@
+package clerkapi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+// The traps of clerk-sdk-go/v2, by their numbers in docs/clerk-facts.md. Traps 16 and
+// 20 are about parts of the API that the library does not use.
+
+func TestTrap01NonJSONErrorKeepsStatusRetryAfterAndTrace(t *testing.T) {
+	t.Parallel()
+	bodies := map[string]string{
+		"empty": "", "html": "<html><body>" + email + " https://x.example " + key + "</body></html>", "null": "null", "object": "{}",
+		"null errors": `{"errors":null}`, "no errors": `{"errors":[]}`, "errors of another type": `{"errors":"` + email + `"}`,
+		"array": "[]", "cut": `{"errors":[{"code":`, "text": "upstream connect error",
+	}
+	for name, body := range bodies {
+		for _, status := range []int{400, 403, 422, 429, 500, 502, 503} {
+			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
+				t.Parallel()
+				f := answer(t, status, body, "Retry-After", "7", "Clerk-Trace-Id", "trace_1", "Content-Type", "text/html")
+				c := newClient(t, f.URL, clerkapi.Options{})
+				for _, m := range methods {
+					_, err := m.call(t.Context(), c)
+					api := apiError(t, err)
+					require.Equal(t, status, api.StatusCode, m.name)
+					require.Equal(t, 7*time.Second, api.RetryAfter)
+					require.Equal(t, "trace_1", api.TraceID)
+					require.Empty(t, api.Code)
+					require.Error(t, api.Err)
+					requireNotCallers(t, err)
+				}
+				require.Len(t, f.requests(), len(methods))
+			})
+		}
+	}
+}
+
+func TestTrap01RetryAfterIsReadInEveryForm(t *testing.T) {
+	t.Parallel()
+	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
+	for value, want := range map[string]time.Duration{
+		"":                               0,
+		"0":                              0,
+		"-5":                             0,
+		"NaN":                            0,
+		"soon":                           0,
+		"1":                              time.Second,
+		"3600":                           time.Hour,
+		"1.5":                            1500 * time.Millisecond,
+		"86401":                          24 * time.Hour,
+		"99999999999999999999999":        24 * time.Hour,
+		"1e999":                          24 * time.Hour,
+		"-1e999":                         0,
+		"Sun, 06 Nov 1994 08:50:07 GMT":  30 * time.Second,
+		"Sunday, 06-Nov-94 08:50:07 GMT": 30 * time.Second,
+		"Sun, 06 Nov 1994 08:49:00 GMT":  0,
+		"Sun, 06 Nov 2094 08:49:37 GMT":  24 * time.Hour,
+	} {
+		t.Run(value, func(t *testing.T) {
+			t.Parallel()
+			f := answer(t, 429, clerkError("too_many_requests", ""), "Retry-After", value, "Date", date)
+			_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+			require.Equal(t, want, apiError(t, err).RetryAfter)
+		})
+	}
+	t.Run("date without Date", func(t *testing.T) {
+		t.Parallel()
+		f := serve(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+			w.Header()["Date"] = nil
+			reply(w, 429, "", "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+		})
+		_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+		require.InDelta(t, time.Hour, apiError(t, err).RetryAfter, float64(time.Minute))
+	})
+}
+
+func TestTrap02StatusInBodyDoesNotOverride(t *testing.T) {
+	t.Parallel()
+	for _, inBody := range []string{`200`, `"422"`, `null`, `{}`} {
+		f := answer(t, 422, `{"status":`+inBody+`,"errors":[{"code":"form_param_missing","message":"m","long_message":"l","meta":{"param_name":"email_address"}}]}`)
+		_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+		api := apiError(t, err)
+		require.Equal(t, 422, api.StatusCode)
+		require.Equal(t, "form_param_missing", api.Code)
+		require.Equal(t, "email_address", api.Meta["param_name"])
+		require.NoError(t, api.Err)
+	}
+}
+
+func TestTrap03TraceIDIsFoundWhereverItIs(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		header []string
+		body   string
+		want   string
+	}{
+		{[]string{"Clerk-Trace-Id", "trace_header", "Cf-Ray", "ray"}, clerkError("x", ""), "trace_header"},
+		{[]string{"Cf-Ray", "ray"}, clerkError("x", ""), "trace_body"},
+		{[]string{"Cf-Ray", "ray"}, "<html>", "ray"},
+		{nil, clerkError("x", ""), "trace_body"},
+		{nil, "", ""},
+	} {
+		f := answer(t, 400, tc.body, tc.header...)
+		_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+		require.Equal(t, tc.want, apiError(t, err).TraceID)
+	}
+}
+
+func TestTrap04NoSuccessWithoutContent(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		status int
+		body   string
+	}{
+		{200, ""}, {200, "null"}, {200, "{}"}, {200, " \n"}, {200, "[null]"}, {200, "[{}]"}, {200, "[[]]"}, {200, `"x"`}, {200, "0"}, {200, "true"},
+		{200, `{"data":null,"total_count":0}`}, {200, `{"data":{}}`}, {200, `{"total_count":0}`}, {200, `{"data":[null]}`}, {200, `{"data":[{"id":""}]}`},
+		{200, `{"id":""}`}, {200, `{"id":"inv_1/../x"}`}, {200, `{"id":"-x"}`}, {200, `{"id":7}`}, {200, `[{"id":"a b"}]`}, {200, `{"id":"` + strings.Repeat("x", 256) + `"}`},
+		{200, clerkError("internal_clerk_error", "")},
+		{201, "null"}, {202, ""}, {204, ""}, {206, ""}, {299, "{}"},
+		{300, anInv}, {301, anInv}, {304, ""}, {307, "[]"}, {399, "[" + anInv + "]"},
+	} {
+		t.Run(fmt.Sprint(tc.status, " ", tc.body), func(t *testing.T) {
+			t.Parallel()
+			f := answer(t, tc.status, tc.body, "Clerk-Trace-Id", "trace_1")
+			c := newClient(t, f.URL, clerkapi.Options{})
+			for _, m := range methods {
+				v, err := m.call(t.Context(), c)
+				api := apiError(t, err)
+				require.Nil(t, v, m.name)
+				require.Equal(t, tc.status, api.StatusCode, m.name)
+				require.Equal(t, "trace_1", api.TraceID)
+				require.Error(t, api.Err)
+			}
+			require.Len(t, f.requests(), len(methods), "an answer like this is not asked for again")
+		})
+	}
+	t.Run("only a look-up can be empty", func(t *testing.T) {
+		t.Parallel()
+		for _, body := range []string{"[]", `{"data":[],"total_count":0}`} {
+			c := newClient(t, answer(t, 200, body).URL, clerkapi.Options{})
+			for _, m := range methods {
+				_, err := m.call(t.Context(), c)
+				require.Equal(t, m.lookUp, err == nil, m.name)
+			}
+		}
+	})
+}
+
+func TestTrap05Undecodable2xxKeepsStatusAndIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"<html>welcome</html>", anInv[:len(anInv)/2], anInv + anInv, "[" + anInv, `{"data":[` + anInv, strings.Replace(anInv, "1780000000123", `"yesterday"`, 1)} {
+		f := answer(t, 200, body, "Clerk-Trace-Id", "trace_1")
+		c := newClient(t, f.URL, clerkapi.Options{})
+		for _, m := range methods {
+			v, err := m.call(t.Context(), c)
+			api := apiError(t, err)
+			require.Nil(t, v)
+			require.Equal(t, 200, api.StatusCode)
+			require.Equal(t, "trace_1", api.TraceID)
+			require.ErrorContains(t, api.Err, "cannot be read")
+		}
+	}
+	t.Run("an odd time is no reason to lose an invitation", func(t *testing.T) {
+		t.Parallel()
+		f := answer(t, 200, strings.Replace(anInv, "1790000000000", "1790000000000.5", 1))
+		inv, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+		require.NoError(t, err)
+		require.Equal(t, time.UnixMilli(1790000000000).UTC(), *inv.ExpiresAt)
+	})
+}
+
+func TestTrap06TimeoutsAreToldApart(t *testing.T) {
+	t.Parallel()
+	hang := func(t *testing.T) *fake {
+		return serve(t, func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() })
+	}
+	eachMethod(t, func(t *testing.T, m method) {
+		for _, tc := range []struct {
+			name string
+			o    clerkapi.Options
+			says string
+		}{
+			{"own", clerkapi.Options{Timeout: 40 * time.Millisecond, CreateTimeout: 40 * time.Millisecond}, "Timeout"},
+			{"http.Client's", clerkapi.Options{HTTPClient: &http.Client{Timeout: 40 * time.Millisecond}}, "Options.HTTPClient.Timeout"},
+			{"transport's", clerkapi.Options{HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 40 * time.Millisecond}}}, "timeout awaiting response headers"},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
+				f := hang(t)
+				_, err := m.call(t.Context(), newClient(t, f.URL, tc.o))
+				api := apiError(t, err)
+				require.Zero(t, api.StatusCode)
+				require.False(t, api.NotSent)
+				require.True(t, timedOut(err))
+				requireNotCallers(t, err)
+				require.ErrorContains(t, err, tc.says)
+				if tc.name == "own" {
+					want := "Options.CreateTimeout"
+					if m.lookUp {
+						want = "Options.Timeout"
+					}
+					require.ErrorContains(t, err, want)
+				}
+				want := 1
+				if m.lookUp {
+					want = 3
+				}
+				require.Len(t, f.requests(), want)
+			})
+		}
+		t.Run("caller's deadline", func(t *testing.T) {
+			t.Parallel()
+			f := hang(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
+			defer cancel()
+			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
+			require.False(t, apiError(t, err).NotSent)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NotErrorIs(t, err, context.Canceled)
+			require.Len(t, f.requests(), 1)
+		})
+		t.Run("caller's cancel", func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			why := errors.New("shutting down")
+			f := serve(t, func(_ http.ResponseWriter, r *http.Request, _ int) { cancel(why); <-r.Context().Done() })
+			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
+			require.False(t, apiError(t, err).NotSent)
+			require.ErrorIs(t, err, context.Canceled)
+			require.ErrorIs(t, err, why)
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+			require.Len(t, f.requests(), 1)
+		})
+		t.Run("ended before", func(t *testing.T) {
+			t.Parallel()
+			f := hang(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
+			require.True(t, apiError(t, err).NotSent)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Empty(t, f.requests())
+		})
+	})
+}
+
+func TestTrap07NoAddressInAnyErrorText(t *testing.T) {
+	t.Parallel()
+	// apiError checks the texts. The bodies and errors here hold what must not show.
+	dirty := fmt.Errorf("GET https://user:pw@proxy.example/v1/users?email_address=secret.person%%2Btag%%40example.com for %s with %s failed", email, key)
+	for name, tr := range map[string]http.RoundTripper{
+		"transport's text": roundTripper(func(*http.Request) (*http.Response, error) { return nil, dirty }),
+		"nested url.Error": roundTripper(func(r *http.Request) (*http.Response, error) {
+			_, err := (&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })}).Get(r.URL.String())
+			return nil, fmt.Errorf("middleware: %w", err)
+		}),
+		"nil answer": roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, "http://clerk.test", clerkapi.Options{HTTPClient: &http.Client{Transport: tr}})
+			for _, m := range methods {
+				_, err := m.call(t.Context(), c)
+				api := apiError(t, err)
+				require.False(t, api.NotSent, "a transport that does not report its connections proves nothing")
+				if name == "nested url.Error" {
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				}
+			}
+		})
+	}
+	t.Run("Clerk's text", func(t *testing.T) {
+		t.Parallel()
+		f := answer(t, 400, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`))
+		_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+		api := apiError(t, err)
+		require.Equal(t, []any{email}, api.Meta["email_addresses"])
+		require.Contains(t, api.LongMessage, email)
+	})
+	t.Run("refused connection", func(t *testing.T) {
+		t.Parallel()
+		f := answer(t, 200, "[]")
+		f.Close()
+		for _, m := range methods {
+			_, err := m.call(t.Context(), newClient(t, f.URL, clerkapi.Options{}))
+			apiError(t, err)
+		}
+	})
+}
+
+func TestTrap08BodiesAreLimited(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{200, 502} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			spaces := []byte(strings.Repeat(" ", 1<<20))
+			f := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+				w.WriteHeader(status)
+				for sent := 0; sent < 1<<30 && r.Context().Err() == nil; sent += len(spaces) { // a gigabyte, or until the client has had enough
+					if _, err := w.Write(spaces); err != nil {
+						return
+					}
+				}
+			})
+			c := newClient(t, f.URL, clerkapi.Options{Timeout: time.Minute, CreateTimeout: time.Minute})
+			for _, m := range methods {
+				if status == 502 && m.lookUp {
+					continue // asked three times, see TestLookUpsAreRepeated
+				}
+				_, err := m.call(t.Context(), c)
+				api := apiError(t, err)
+				require.Equal(t, status, api.StatusCode)
+				require.Error(t, api.Err)
+			}
+		})
+	}
+	t.Run("the largest page fits", func(t *testing.T) {
+		t.Parallel()
+		meta := strings.Repeat("x", 8<<10)
+		users := make([]string, 499)
+		for i := range users {
+			users[i] = fmt.Sprintf(`{"id":"user_%d","public_metadata":{"a":%q},"private_metadata":{"a":%q},"unsafe_metadata":{"a":%q}}`, i, meta, meta, meta)
+		}
+		f := answer(t, 200, "["+strings.Join(users, ",")+"]")
+		found, err := newClient(t, f.URL, clerkapi.Options{Timeout: time.Minute}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
+		require.NoError(t, err)
+		require.Len(t, found, 499)
+	})
+}
+
+func TestTrap09RequestsHaveALength(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, anInv)
+	_, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
+	require.NoError(t, err)
+	r := f.requests()[0]
+	require.Equal(t, int64(len(r.Body)), r.ContentLength)
+	require.Empty(t, r.TransferEncoding)
+	require.Equal(t, []string{"application/json"}, r.Header["Content-Type"])
+}
+
+func TestTrap10RedirectsAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	elsewhere := answer(t, 200, anInv)
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		f := answer(t, status, anInv, "Location", elsewhere.URL+"/v1/invitations?email="+email)
+		c := newClient(t, f.URL, clerkapi.Options{HTTPClient: &http.Client{
+			Transport:     newTransport(t),
+			CheckRedirect: func(*http.Request, []*http.Request) error { return nil },
+		}})
+		for _, m := range methods {
+			_, err := m.call(t.Context(), c)
+			require.Equal(t, status, apiError(t, err).StatusCode, m.name)
+		}
+		require.Len(t, f.requests(), len(methods))
+	}
+	require.Empty(t, elsewhere.requests())
+}
+
+func TestTrap11IDsAreValidated(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, anInv)
+	c := newClient(t, f.URL, clerkapi.Options{})
+	for _, id := range []string{"", " ", ".", "..", "../users/x", "a/b", "a?b", "a#b", "a%2fb", "a\nb", "inv_1 ", "inv_é", "-user_1", "+user_1", strings.Repeat("x", 256)} {
+		var invalid *clerkinvite.InvalidParamsError
+		_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: id})
+		require.ErrorAs(t, err, &invalid, "%q", id)
+		require.Equal(t, "InvitationID", invalid.Field)
+		_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{"user_1", id}})
+		require.ErrorAs(t, err, &invalid, "%q", id)
+		require.Equal(t, "IDs", invalid.Field)
+	}
+	require.Empty(t, f.requests())
+	_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: "inv_2aB-_9"})
+	require.NoError(t, err)
+	require.Equal(t, "/v1/invitations/inv_2aB-_9/revoke", f.requests()[0].RequestURI)
+}
+
+func TestTrap12NoInputPanicsOrPostsNull(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, "[]")
+	c := newClient(t, f.URL, clerkapi.Options{})
+	users, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{})
+	require.NoError(t, err)
+	require.Empty(t, users)
+	var invalid *clerkinvite.InvalidParamsError
+	_, err = c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{})
+	require.ErrorAs(t, err, &invalid)
+	_, err = c.CreateInvitations(t.Context(), nil)
+	require.ErrorAs(t, err, &invalid)
+	_, err = c.CreateInvitations(t.Context(), make([]clerkinvite.InvitationRequest, 1))
+	require.ErrorAs(t, err, &invalid)
+	require.Empty(t, f.requests())
+	_, err = c.ListInvitations(t.Context(), clerkinvite.InvitationQuery{})
+	require.NoError(t, err)
+}
+
+func TestTrap13NothingBesideAnError(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{200, 400} { // 200 with an id, but not readable
+		c := newClient(t, answer(t, status, `{"id":"inv_1","created_at":"x","data":[{"id":"inv_1","created_at":"x"}]}`).URL, clerkapi.Options{})
+		for _, m := range methods {
+			v, err := m.call(t.Context(), c)
+			require.Error(t, err)
+			require.Nil(t, v, m.name)
+		}
+	}
+}
+
+func TestTrap14FindUsersIsOneRequest(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, "[]")
+	c := newClient(t, f.URL, clerkapi.Options{})
+	var emails, ids []string
+	for i := range 100 {
+		emails = append(emails, fmt.Sprintf("first.last+%d@company.example.com", i))
+		ids = append(ids, fmt.Sprintf("user_2x%025d", i))
+	}
+	_, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: emails})
+	require.NoError(t, err)
+	_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: ids})
+	require.NoError(t, err)
+	got := f.requests()
+	require.Len(t, got, 2)
+	for i, want := range []map[string][]string{
+		{"email_address": emails, "limit": {"500"}, "order_by": {"+created_at"}},
+		{"user_id": ids, "limit": {"500"}, "order_by": {"+created_at"}},
+	} {
+		require.Equal(t, http.MethodGet, got[i].Method)
+		require.Equal(t, "/v1/users", got[i].URL.Path)
+		require.Equal(t, want, map[string][]string(got[i].URL.Query()))
+		require.Less(t, len(got[i].RequestURI), 8000)
+	}
+}
+
+func TestTrap15AnEmptyValueNeverListsEverybody(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, "[]")
+	c := newClient(t, f.URL, clerkapi.Options{})
+	for _, q := range []clerkinvite.UserQuery{
+		{IDs: []string{""}}, {Emails: []string{""}}, {Emails: []string{email, ""}}, {Emails: []string{" "}}, {Emails: []string{"a\n@b.co"}}, {Emails: []string{"nobody"}},
+		{Emails: make([]string, 101)}, {Emails: make([]string, 60), IDs: make([]string, 60)},
+	} {
+		var invalid *clerkinvite.InvalidParamsError
+		_, err := c.FindUsers(t.Context(), q)
+		require.ErrorAs(t, err, &invalid)
+	}
+	require.Empty(t, f.requests())
+}
+
+func TestTrap17NothingIsSharedOrChanged(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, "[]")
+	hc := &http.Client{Transport: newTransport(t), Timeout: time.Hour}
+	o := clerkapi.Options{BaseURL: f.URL + "/v1/", HTTPClient: hc}
+	wantOptions, wantClient := o, *hc
+	keys := []string{"sk_test_one", "sk_test_two", "sk_test_three"}
+	var wg sync.WaitGroup
+	for _, k := range keys {
+		wg.Go(func() {
+			c, err := clerkapi.New(k, &o)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 5 {
+				wg.Go(func() {
+					if _, err := c.ListInvitations(context.Background(), clerkinvite.InvitationQuery{Query: k}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, wantOptions, o)
+	require.Equal(t, wantClient, *hc)
+	got := f.requests()
+	require.Len(t, got, 15)
+	for _, r := range got {
+		require.Equal(t, []string{"Bearer " + r.URL.Query().Get("query")}, r.Header["Authorization"])
+	}
+}
+
+func TestTrap18VersionHeaderIsTheSDKs(t *testing.T) {
+	t.Parallel()
+	f := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/bulk") {
+			reply(w, 200, "["+anInv+"]")
+		} else {
+			reply(w, 200, anInv)
+		}
+	})
+	c := newClient(t, f.URL, clerkapi.Options{})
+	for _, m := range methods {
+		_, err := m.call(t.Context(), c)
+		require.NoError(t, err, m.name)
+	}
+	for _, r := range f.requests() {
+		require.Equal(t, []string{"2026-05-12"}, r.Header["Clerk-Api-Version"])
+		require.NotContains(t, r.URL.Query(), "__clerk_api_version", "both at once are refused")
+		require.Equal(t, []string{"Bearer " + key}, r.Header["Authorization"])
+		require.Contains(t, r.UserAgent(), "clerk-sdk-go")
+	}
+}
+
+func TestTrap19InvalidMetadataIsNotSent(t *testing.T) {
+	t.Parallel()
+	f := answer(t, 200, anInv)
+	c := newClient(t, f.URL, clerkapi.Options{})
+	for _, meta := range []string{"", " ", "{", `{"a":}`, "null", "[]", `"x"`, "1", "{}{}"} {
+		r := clerkinvite.InvitationRequest{Email: email, PublicMetadata: []byte(meta)}
+		var invalid *clerkinvite.InvalidParamsError
+		_, err := c.CreateInvitation(t.Context(), r)
+		require.ErrorAs(t, err, &invalid, meta)
+		require.Equal(t, "PublicMetadata", invalid.Field)
+		_, err = c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{r})
+		require.ErrorAs(t, err, &invalid, meta)
+	}
+	require.Empty(t, f.requests())
+}

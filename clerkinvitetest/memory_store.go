@@ -1,0 +1,281 @@
+package clerkinvitetest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// MemoryStore is a [clerkinvite.Store] for tests and demos. It forgets everything when
+// the process ends and knows nothing of other processes, so it must never be used in
+// production: every restart would invite people again.
+//
+// It refuses the same rows as the tables of the PostgreSQL store.
+type MemoryStore struct {
+	mu      sync.Mutex
+	members map[clerkinvite.Ref]*clerkinvite.Member
+	ids     map[memberID]*clerkinvite.Member
+	gates   map[string]time.Time
+}
+
+type memberID struct{ tenantID, id string }
+
+var _ clerkinvite.Store = (*MemoryStore)(nil)
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore {
+	return &MemoryStore{
+		members: make(map[clerkinvite.Ref]*clerkinvite.Member),
+		ids:     make(map[memberID]*clerkinvite.Member),
+		gates:   make(map[string]time.Time),
+	}
+}
+
+// Format implements fmt.Formatter: every verb prints how many members there are, and
+// nothing of them.
+func (s *MemoryStore) Format(f fmt.State, _ rune) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = fmt.Fprintf(f, "MemoryStore[members=%d]", len(s.members))
+}
+
+// Insert implements [clerkinvite.TxStore].
+func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	stored := make([]*clerkinvite.Member, len(rows))
+	for i, row := range rows {
+		stored[i] = clone(row)
+		stored[i].ID = strings.ToLower(row.ID)
+		stored[i].Version = 1
+		if err := check(stored[i]); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]clerkinvite.Result, len(rows))
+	for i, m := range stored {
+		old, ok := s.members[m.Ref()]
+		switch {
+		case ok && old.ID == m.ID:
+			results[i].Member = clone(old)
+		case ok:
+			results[i].Member = clone(old)
+			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: clone(old)}
+		case s.ids[memberID{m.TenantID, m.ID}] != nil || s.taken(m):
+			results[i].Err = fmt.Errorf("clerkinvitetest: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)
+		default:
+			s.members[m.Ref()], s.ids[memberID{m.TenantID, m.ID}] = m, m
+			results[i].Member = clone(m)
+		}
+	}
+	return results, nil
+}
+
+// Update implements [clerkinvite.TxStore].
+func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// As in PostgreSQL a row that no table would take fails the whole statement, if its version matches.
+	rows := make([]*clerkinvite.Member, len(changes))
+	for i, c := range changes {
+		now := s.ids[memberID{c.Old.TenantID, strings.ToLower(c.Old.ID)}]
+		if now == nil || now.Version != c.Old.Version {
+			continue
+		}
+		row := clone(c.New)
+		row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
+		if err := check(row); err != nil {
+			return nil, err
+		}
+		rows[i] = row
+	}
+	results := make([]clerkinvite.Result, len(changes))
+	for i, row := range rows {
+		switch {
+		case row == nil || s.ids[memberID{row.TenantID, row.ID}].Version != row.Version-1:
+			results[i].Err = clerkinvite.ErrConflict
+		case s.taken(row):
+			results[i].Err = clerkinvite.ErrUserTaken
+		default:
+			s.members[row.Ref()], s.ids[memberID{row.TenantID, row.ID}] = row, row
+			results[i].Member = clone(row)
+		}
+	}
+	return results, nil
+}
+
+// taken reports whether another member of the tenant has the Clerk user of m.
+func (s *MemoryStore) taken(m *clerkinvite.Member) bool {
+	if m.ClerkUserID == "" {
+		return false
+	}
+	for _, other := range s.members {
+		if other.ClerkUserID == m.ClerkUserID && other.TenantID == m.TenantID && other.ID != m.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// Find implements [clerkinvite.Store].
+func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	refs, ids, emails, users := set(q.Refs), make(map[string]bool), set(q.Emails), set(q.UserIDs)
+	for _, id := range q.IDs {
+		ids[strings.ToLower(id)] = true
+	}
+	var due, others []*clerkinvite.Member
+	for ref, m := range s.members {
+		if !q.DueAt.IsZero() && isDue(m) && !m.NextAttemptAt.After(q.DueAt) {
+			due = append(due, m)
+		}
+		if refs[ref] || ids[m.ID] || emails[m.Email] && waits(m) || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive {
+			others = append(others, m)
+		}
+	}
+	slices.SortFunc(due, func(a, b *clerkinvite.Member) int {
+		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
+	})
+	limit := q.Limit
+	if limit <= 0 {
+		limit = 1000
+	}
+	due = due[:min(limit, len(due))]
+	slices.SortFunc(others, func(a, b *clerkinvite.Member) int {
+		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
+	})
+
+	var found []*clerkinvite.Member
+	seen := make(map[*clerkinvite.Member]bool)
+	for _, m := range slices.Concat(due, others) {
+		if !seen[m] {
+			seen[m] = true
+			found = append(found, clone(m))
+		}
+	}
+	return found, nil
+}
+
+// Gate implements [clerkinvite.Store].
+func (s *MemoryStore) Gate(ctx context.Context, endpoint string, until time.Time) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return time.Time{}, err
+	}
+	if !until.IsZero() && micro(until).After(s.gates[endpoint]) {
+		s.gates[endpoint] = micro(until)
+	}
+	return s.gates[endpoint], nil
+}
+
+func set[T comparable](list []T) map[T]bool {
+	m := make(map[T]bool, len(list))
+	for _, v := range list {
+		m[v] = true
+	}
+	return m
+}
+
+func isDue(m *clerkinvite.Member) bool {
+	return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
+}
+
+func waits(m *clerkinvite.Member) bool {
+	return m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending || m.Status == clerkinvite.StatusExpired
+}
+
+// clone returns a copy that shares nothing with m, as a database would return it.
+func clone(m *clerkinvite.Member) *clerkinvite.Member {
+	c := *m
+	c.Data, c.Params = cloneJSON(m.Data), cloneJSON(m.Params)
+	c.ReservedAt, c.UpdatedAt = micro(m.ReservedAt), micro(m.UpdatedAt)
+	for _, p := range []**time.Time{&c.InvitedAt, &c.ExpiresAt, &c.SettledAt, &c.ClaimedUntil, &c.NextAttemptAt} {
+		if *p != nil {
+			t := micro(**p)
+			*p = &t
+		}
+	}
+	return &c
+}
+
+func cloneJSON(b json.RawMessage) json.RawMessage {
+	if len(b) == 0 {
+		return nil
+	}
+	return slices.Clone(b)
+}
+
+func micro(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// check refuses what the types and the CHECKs of clerkinvite_member refuse.
+func check(m *clerkinvite.Member) error {
+	between := func(n, low, high int) bool { return low <= n && n <= high }
+	pendingID := strings.HasPrefix(m.ClerkUserID, clerkinvite.PendingPrefix)
+
+	user, due := m.ClerkUserID == "", true
+	switch m.Status {
+	case clerkinvite.StatusReserved:
+		due = m.Sent < m.Send && m.NextAttemptAt != nil
+	case clerkinvite.StatusPending:
+		user = m.InvitationID != "" && m.ClerkUserID == clerkinvite.PendingPrefix+m.InvitationID
+		due = m.Sent == m.Send || m.NextAttemptAt != nil
+	case clerkinvite.StatusActive:
+		user = between(len(m.ClerkUserID), 1, 255) && !pendingID
+	case clerkinvite.StatusFailed, clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved:
+	default:
+		return errors.New("clerkinvitetest: illegal member: Status")
+	}
+	text := true
+	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
+		text = text && utf8.ValidString(s) && !strings.Contains(s, "\x00")
+	}
+	local, domain, _ := strings.Cut(m.Email, "@")
+
+	for field, ok := range map[string]bool{
+		"ID":                             uuidForm.MatchString(m.ID),
+		"TenantID":                       between(len(m.TenantID), 1, 255),
+		"Email":                          len(m.Email) <= 254 && local != "" && domain != "" && m.Email == strings.ToLower(m.Email),
+		"ClerkUserID":                    user,
+		"InvitationID":                   len(m.InvitationID) <= 247,
+		"Send":                           m.Send >= 1,
+		"Sent":                           between(m.Sent, 0, m.Send),
+		"Attempts":                       m.Attempts >= 0,
+		"Version":                        m.Version >= 1,
+		"NextAttemptAt, for what is due": due,
+		"URL, outside of pending":        m.URL == "" || m.Status == clerkinvite.StatusPending && len(m.URL) <= 16384,
+		"Role":                           len(m.Role) <= 1024,
+		"InvitedBy":                      len(m.InvitedBy) <= 1024,
+		"Reason":                         len(m.Reason) <= 1024,
+		"Data":                           m.Data == nil || json.Valid(m.Data),
+		"Params":                         m.Params == nil || json.Valid(m.Params),
+		"text that is not UTF-8":         text,
+	} {
+		if !ok {
+			return errors.New("clerkinvitetest: illegal member: " + field)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,316 @@
+package clerkinvite_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+// child is another process of the host's: the test binary, started again with
+// CLERKINVITE_TEST_CHILD. Everything it needs is in the environment.
+func child(mode string) {
+	ctx := context.Background()
+	must := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
+			os.Exit(2)
+		}
+	}
+	cfg, err := pgxpool.ParseConfig(os.Getenv("CHILD_DSN"))
+	must(err)
+	cfg.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	must(err)
+	must(pool.Ping(ctx))
+	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: os.Getenv("CHILD_CLERK"), HTTPClient: &http.Client{}})
+	must(err)
+	lease, err := time.ParseDuration(os.Getenv("CHILD_LEASE"))
+	must(err)
+	var emails []string
+	must(json.Unmarshal([]byte(os.Getenv("CHILD_EMAILS")), &emails))
+	points := &points{out: os.Stdout}
+	config := clerkinvite.Config{API: api, Store: clerkinvite.NewPgxStore(pool, nil), Lease: lease}
+	if mode == "kill" {
+		config.API, config.Store = pointsAPI{config.API, points}, pointsStore{config.Store, points}
+	}
+	svc, err := clerkinvite.New(config)
+	must(err)
+
+	fmt.Println("READY")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // the parent says go
+	switch mode {
+	case "kill":
+		var wg sync.WaitGroup
+		for _, email := range emails {
+			wg.Go(func() { _, _ = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}) })
+		}
+		wg.Wait()
+		fmt.Println("POINT end")
+	case "storm":
+		var mu sync.Mutex
+		outcomes := make(map[string]int)
+		var wg sync.WaitGroup
+		for range 128 {
+			wg.Go(func() {
+				for _, i := range rand.Perm(len(emails)) {
+					_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: emails[i]})
+					outcome := "invited"
+					var dup *clerkinvite.DuplicateEmailError
+					switch {
+					case errors.As(err, &dup):
+						outcome = "duplicate"
+					case err != nil:
+						outcome = fmt.Sprintf("other: %v", err)
+					}
+					mu.Lock()
+					outcomes[outcome]++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		must(json.NewEncoder(os.Stdout).Encode(outcomes))
+	}
+}
+
+type childProcess struct {
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+	start func()
+}
+
+func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emails []string) *childProcess {
+	t.Helper()
+	list, err := json.Marshal(emails)
+	require.NoError(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^$") // #nosec G204 -- this test binary itself
+	cmd.Env = append(os.Environ(), "CLERKINVITE_TEST_CHILD="+mode, "CHILD_DSN="+dsn, "CHILD_CLERK="+clerk,
+		"CHILD_LEASE="+lease.String(), "CHILD_EMAILS="+string(list), "GOMAXPROCS=2")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c := &childProcess{cmd: cmd, lines: bufio.NewScanner(stdout)}
+	c.start = func() { _, _ = stdin.Write([]byte("go\n")) }
+	require.True(t, c.lines.Scan(), "the child starts")
+	require.Equal(t, "READY", c.lines.Text())
+	return c
+}
+
+// Promise 1, from eight processes with 128 goroutines each.
+func TestConcurrentInvitesFromManyProcesses(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	url := serve(t, clerk)
+	var emails []string
+	for i := range 17 {
+		emails = append(emails, fmt.Sprintf("person%d@example.com", i))
+	}
+	var children []*childProcess
+	for range 8 {
+		children = append(children, startChild(t, "storm", db.DSN, url, 5*time.Minute, emails))
+	}
+	for _, c := range children {
+		c.start()
+	}
+	total := make(map[string]int)
+	for _, c := range children {
+		require.True(t, c.lines.Scan(), "the child reports")
+		var outcomes map[string]int
+		require.NoError(t, json.Unmarshal(c.lines.Bytes(), &outcomes))
+		for k, n := range outcomes {
+			total[k] += n
+		}
+		require.NoError(t, c.cmd.Wait())
+	}
+	require.Equal(t, map[string]int{"invited": 17, "duplicate": 8*128*17 - 17}, total)
+	require.Equal(t, 17, clerk.Emails())
+	refs := make([]clerkinvite.Ref, len(emails))
+	for i, email := range emails {
+		refs[i] = clerkinvite.Ref{TenantID: "acme", Email: email}
+		require.Len(t, clerk.Invitations(email), 1)
+	}
+	rows, err := store.Find(t.Context(), clerkinvite.Query{Refs: refs})
+	require.NoError(t, err)
+	require.Len(t, rows, 17)
+	for _, m := range rows {
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		require.Equal(t, clerk.Invitations(m.Email)[0].ID, m.InvitationID)
+	}
+	require.Equal(t, 2*17, clerk.RequestCount(), "a duplicate costs Clerk nothing")
+}
+
+// points prints the last step that was begun or ended, so that a killed process
+// tells where it was.
+type points struct {
+	mu  sync.Mutex
+	out *os.File
+}
+
+func (p *points) at(when, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _ = fmt.Fprintln(p.out, "POINT", when, what)
+}
+
+// around runs one step between two points.
+func around[T any](p *points, what string, step func() (T, error)) (T, error) {
+	p.at("before", what)
+	v, err := step()
+	p.at("after", what)
+	return v, err
+}
+
+type pointsStore struct {
+	clerkinvite.Store
+	p *points
+}
+
+func (s pointsStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return around(s.p, "insert", func() ([]clerkinvite.Result, error) { return s.Store.Insert(ctx, rows) })
+}
+
+func (s pointsStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	what := "claim"
+	if changes[0].New.ClaimedUntil == nil {
+		what = "settle"
+	}
+	return around(s.p, what, func() ([]clerkinvite.Result, error) { return s.Store.Update(ctx, changes) })
+}
+
+type pointsAPI struct {
+	clerkinvite.ClerkAPI
+	p *points
+}
+
+func (a pointsAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	return around(a.p, "find users", func() ([]clerkinvite.User, error) { return a.ClerkAPI.FindUsers(ctx, q) })
+}
+
+func (a pointsAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	return around(a.p, "create", func() (*clerkinvite.Invitation, error) { return a.ClerkAPI.CreateInvitation(ctx, r) })
+}
+
+func (a pointsAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	return around(a.p, "list", func() ([]clerkinvite.Invitation, error) { return a.ClerkAPI.ListInvitations(ctx, q) })
+}
+
+// Promise 3: processes killed at random moments, again and again.
+func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	const workers = 4
+	rounds := 200
+	if n, err := strconv.Atoi(os.Getenv("CLERKINVITE_KILL_ROUNDS")); err == nil {
+		rounds = n
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	db := pgtest.New(t)
+	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	url := serve(t, clerk)
+	// Short, so that the test need not wait; a lease may well end under a process that
+	// lives, which is part of the attack.
+	const lease = 2 * time.Second
+
+	var mu sync.Mutex
+	hits := make(map[string]int)
+	var emails []string
+	random := rand.New(rand.NewPCG(seed, 0))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for round := range next {
+				mu.Lock()
+				// Half of the rounds bring new people, the others meet what a killed one left.
+				var mine []string
+				for i := range 3 {
+					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round/2, i))
+				}
+				emails = append(emails, mine...)
+				delay := time.Duration(random.Int64N(int64(30 * time.Millisecond)))
+				mu.Unlock()
+				c := startChild(t, "kill", db.DSN, url, lease, mine)
+				c.start()
+				kill := time.AfterFunc(delay, func() { _ = c.cmd.Process.Kill() })
+				last := "POINT start"
+				for c.lines.Scan() { // to the end, before Wait closes the pipe
+					last = c.lines.Text()
+				}
+				kill.Stop()
+				_ = c.cmd.Wait()
+				mu.Lock()
+				hits[strings.TrimPrefix(last, "POINT ")]++
+				mu.Unlock()
+			}
+		})
+	}
+	for round := range rounds {
+		next <- round
+	}
+	close(next)
+	wg.Wait()
+	slices.Sort(emails)
+	emails = slices.Compact(emails)
+
+	svc, err := clerkinvite.New(clerkinvite.Config{API: adapter(t, url, 0), Store: store, Lease: lease})
+	require.NoError(t, err)
+	recovered := 0
+	require.Eventually(t, func() bool {
+		report, err := svc.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		recovered += report.Claimed
+		due, err := store.Find(t.Context(), clerkinvite.Query{DueAt: time.Now().Add(24 * time.Hour)})
+		require.NoError(t, err)
+		return len(due) == 0
+	}, time.Minute, 100*time.Millisecond)
+
+	invited := 0
+	for _, email := range emails {
+		m, err := svc.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+		if errors.Is(err, clerkinvite.ErrNotFound) {
+			require.Zero(t, clerk.EmailsTo(email), "killed before the row was written: then nothing was sent")
+			continue
+		}
+		require.NoError(t, err)
+		invited++
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		require.Equal(t, 1, clerk.EmailsTo(email))
+		open := clerk.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Equal(t, clerkinvite.PendingID(open[0].ID), m.ClerkUserID)
+	}
+	t.Logf("%d rounds killed; %d people invited, %d attempts recovered; last point seen of the killed:", rounds, invited, recovered)
+	for _, point := range slices.Sorted(maps.Keys(hits)) {
+		t.Logf("%6d  %s", hits[point], point)
+	}
+}

@@ -1,0 +1,212 @@
+// Quickstart shows the whole life of an invitation in one run.
+//
+//	go run ./examples/quickstart
+//
+// needs nothing but Go: it starts a fake of Clerk on loopback and talks to it
+// through the real SDK, and keeps its rows in memory. With DATABASE_URL the rows are
+// in that PostgreSQL (in a schema of their own, dropped at the end). With
+// CLERK_SECRET_KEY it talks to the real Clerk, and says so first.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+func main() {
+	ctx := context.Background()
+	store, closeStore, err := openStore(ctx)
+	if err != nil {
+		log.Fatal("quickstart: ", err)
+	}
+	if key := os.Getenv("CLERK_SECRET_KEY"); key != "" {
+		err = realClerk(ctx, store, key)
+	} else {
+		err = fakeClerk(ctx, store)
+	}
+	closeStore()
+	if err != nil {
+		log.Fatal("quickstart: ", err)
+	}
+}
+
+// openStore returns a store on DATABASE_URL, or one in memory.
+func openStore(ctx context.Context) (store clerkinvite.Store, closeStore func(), err error) {
+	url := os.Getenv("DATABASE_URL")
+	if url == "" {
+		fmt.Println("Store: in memory (set DATABASE_URL to use PostgreSQL)")
+		return clerkinvitetest.NewMemoryStore(), func() {}, nil
+	}
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	schema := fmt.Sprintf("clerkinvite_quickstart_%d", time.Now().UnixNano())
+	pgStore := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+	if err := pgStore.Migrate(ctx); err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	fmt.Println("Store: PostgreSQL")
+	return pgStore, func() {
+		_, _ = pool.Exec(ctx, "DROP SCHEMA "+pgx.Identifier{schema}.Sanitize()+" CASCADE")
+		pool.Close()
+	}, nil
+}
+
+// fakeClerk runs the whole story against a fake of Clerk.
+func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
+	clerk := clerkinvitetest.NewClerk()
+	server := httptest.NewServer(clerk.Handler())
+	defer server.Close()
+	fmt.Println("Clerk: a fake on loopback, through the real SDK")
+
+	api, err := clerkapi.New("sk_test_quickstart", &clerkapi.Options{BaseURL: server.URL + "/v1"})
+	if err != nil {
+		return err
+	}
+	now := time.Now // the story moves this clock once, instead of waiting a minute
+	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return now() }})
+	if err != nil {
+		return err
+	}
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	if err != nil {
+		return err
+	}
+	webhooks := svc.WebhookHandler(verifier)
+	invite := func(email string) (*clerkinvite.Member, error) {
+		return svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email, Role: "admin", InvitedBy: "user_you"})
+	}
+
+	step("grace@example.com has a Clerk account already: she is linked, no email goes out")
+	clerk.AddVerifiedUser("grace@example.com")
+	m, err := invite("grace@example.com")
+	if err != nil {
+		return err
+	}
+	show(m, clerk)
+
+	step("ada@example.com is new: Clerk sends its invitation, the row waits with a pending id")
+	if m, err = invite("Ada@Example.com"); err != nil {
+		return err
+	}
+	show(m, clerk)
+
+	step("Inviting her again is a duplicate, found by the database, without asking Clerk")
+	if _, err = invite("ada@example.com"); err == nil {
+		return errors.New("a duplicate was let through")
+	}
+	status, message := clerkinvite.HTTPError(err)
+	fmt.Printf("   HTTP %d  %s\n", status, message)
+
+	step("Clerk sends joan@example.com her email and dies before it answers")
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
+	if _, err = invite("joan@example.com"); err == nil {
+		return errors.New("the fault had no effect")
+	}
+	status, message = clerkinvite.HTTPError(err)
+	fmt.Printf("   HTTP %d  %s\n", status, message)
+	if m, err = svc.Get(ctx, clerkinvite.Ref{TenantID: "acme", Email: "joan@example.com"}); err != nil {
+		return err
+	}
+	show(m, clerk)
+
+	step("A minute later Deliver looks before it sends, and adopts the invitation that is out")
+	now = func() time.Time { return time.Now().Add(2 * time.Minute) }
+	report, err := svc.Deliver(ctx, nil)
+	if err != nil {
+		return err
+	}
+	now = time.Now
+	fmt.Printf("   %d recovered; emails sent to joan@example.com: %d\n", report.Invited, clerk.EmailsTo("joan@example.com"))
+	if m, err = svc.Get(ctx, m.Ref()); err != nil {
+		return err
+	}
+	show(m, clerk)
+
+	step("Ada follows the link and signs up; Clerk's signed webhook arrives")
+	webhook, err := clerk.Accept("ada@example.com")
+	if err != nil {
+		return err
+	}
+	recorder := httptest.NewRecorder()
+	webhooks.ServeHTTP(recorder, webhook.Request(clerkinvitetest.WebhookSecret, "/webhooks/clerk"))
+	fmt.Printf("   HTTP %d\n", recorder.Code)
+	if recorder.Code != http.StatusNoContent {
+		return errors.New("the webhook was not taken: " + recorder.Body.String())
+	}
+	if m, err = svc.Get(ctx, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		return err
+	}
+	show(m, clerk)
+	fmt.Printf("\nEmails sent in all: %d\n", clerk.Emails())
+	return nil
+}
+
+// realClerk invites one of Clerk's test addresses, which Clerk never mails, and
+// takes the invitation back.
+func realClerk(ctx context.Context, store clerkinvite.Store, key string) error {
+	if !strings.HasPrefix(key, "sk_test_") {
+		return errors.New("CLERK_SECRET_KEY is not a development key (sk_test_…); quickstart leaves production instances alone")
+	}
+	fmt.Println("Clerk: the real one, with your development key")
+	email := fmt.Sprintf("quickstart-%d+clerk_test@example.com", time.Now().Unix())
+	fmt.Printf("   This creates an invitation for %s (Clerk never mails +clerk_test addresses) and revokes it. 5 seconds to press Ctrl-C …\n", email)
+	time.Sleep(5 * time.Second)
+	api, err := clerkapi.New(key, nil)
+	if err != nil {
+		return err
+	}
+	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
+	if err != nil {
+		return err
+	}
+	step("Invite")
+	m, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+	if err != nil {
+		return err
+	}
+	show(m, nil)
+	step("The same again is a duplicate")
+	_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+	status, message := clerkinvite.HTTPError(err)
+	fmt.Printf("   HTTP %d  %s\n", status, message)
+	step("Revoke it at Clerk")
+	_, err = api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: m.InvitationID})
+	return err
+}
+
+var steps int
+
+func step(what string) {
+	steps++
+	fmt.Printf("\n%d. %s\n", steps, what)
+}
+
+// show prints a row and, for the fake, how many emails went to that person.
+func show(m *clerkinvite.Member, clerk *clerkinvitetest.Clerk) {
+	id := m.ClerkUserID
+	if id == "" {
+		id = "(none yet)"
+	}
+	fmt.Printf("   %-18s %-9s %s", m.Email, m.Status, id)
+	if clerk != nil {
+		fmt.Printf("  emails: %d", clerk.EmailsTo(m.Email))
+	}
+	fmt.Println()
+}

@@ -1,0 +1,320 @@
+package clerkinvite
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations returns the SQL that makes the tables, for hosts that run it with a tool
+// of their own: pairs of NNN_name.up.sql and NNN_name.down.sql. See migrations/README.md.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // not with a constant name
+	}
+	return sub
+}
+
+// migration is one numbered file NNN_name.up.sql.
+type migration struct {
+	version int
+	sql     string
+}
+
+// upMigrations returns the migrations in their order.
+func upMigrations() ([]migration, error) {
+	names, err := fs.Glob(Migrations(), "*.up.sql") // sorted
+	if err != nil {
+		return nil, err
+	}
+	var list []migration
+	for _, name := range names {
+		number, _, _ := strings.Cut(name, "_")
+		version, err := strconv.Atoi(number)
+		if err != nil {
+			return nil, err
+		}
+		sql, err := fs.ReadFile(Migrations(), name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, migration{version, string(sql)})
+	}
+	return list, nil
+}
+
+// migrateLock is the key of the advisory lock under which Migrate works: "clerkinv".
+const migrateLock = 0x636c65726b696e76
+
+// ErrSchemaNewer is what [PgxStore.Validate] returns when the tables have everything that this version
+// of the library needs, but come from a newer one. While a deployment rolls, a
+// host can let it pass.
+var ErrSchemaNewer = errors.New("clerkinvite: the tables are of a newer version of the library")
+
+// Migrate makes the tables, or brings them up to this version of the library: the
+// schema too if [PgxOptions] names one that does not exist. It does nothing if they are
+// up to date, also if they are newer. Any number of processes may call it at once: it
+// works in one transaction, under an advisory lock that ends with it. Which
+// migrations have run is in the table clerkinvite_migration.
+//
+// Hosts that have run the SQL of [Migrations] with their own tool go on with that tool:
+// Migrate refuses to touch tables that it has not made.
+func (s *PgxStore) Migrate(ctx context.Context) error {
+	list, err := upMigrations()
+	if err != nil {
+		return err
+	}
+	return s.repeat(ctx, func(bool) error {
+		// READ COMMITTED, because only then do we see what the holder of the lock before us has done.
+		return pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+			return s.migrate(ctx, tx, list)
+		})
+	})
+}
+
+func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::bigint)`, int64(migrateLock)); err != nil {
+		return err
+	}
+	if s.schema != "" {
+		// CREATE SCHEMA IF NOT EXISTS asks for the right to create one even if it exists.
+		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)`, s.schema)
+		if err != nil {
+			return err
+		}
+		name := pgx.Identifier{s.schema}.Sanitize()
+		if !exists {
+			if _, err := tx.Exec(ctx, "CREATE SCHEMA "+name); err != nil {
+				return err
+			}
+		}
+		// Until the end of the transaction, so that no other user of the connection sees it.
+		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', $1::text, true)`, name); err != nil {
+			return err
+		}
+	}
+	version, recorded, err := s.version(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if !recorded {
+		foreign, err := queryOne[bool](ctx, tx, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_member"))
+		if err != nil {
+			return err
+		}
+		if foreign {
+			return errors.New("clerkinvite: Migrate: the tables are there, but Migrate has not made them: go on with the tool that did, and check with Validate")
+		}
+		if _, err := tx.Exec(ctx, `
+CREATE TABLE clerkinvite_migration (
+    version    integer     NOT NULL,
+    applied_at timestamptz NOT NULL,
+    CONSTRAINT clerkinvite_migration_pkey PRIMARY KEY (version)
+)`); err != nil {
+			return err
+		}
+	}
+	for _, m := range list {
+		if m.version <= version {
+			continue
+		}
+		// Without parameters, so several statements at once.
+		if _, err := tx.Exec(ctx, m.sql); err != nil {
+			return fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
+		}
+		now := time.Now()
+		if _, err := tx.Exec(ctx, `INSERT INTO clerkinvite_migration (version, applied_at) VALUES ($1::integer, $2::text::timestamptz)`,
+			m.version, pgxTime(&now)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// version returns the newest migration that Migrate has run. recorded is false where it never has.
+func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, recorded bool, err error) {
+	recorded, err = queryOne[bool](ctx, db, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_migration"))
+	if err != nil || !recorded {
+		return 0, false, err
+	}
+	version, err = queryOne[int](ctx, db, `SELECT coalesce(max(version), 0) FROM `+s.table("clerkinvite_migration"))
+	return version, true, err
+}
+
+// table returns the name of a table as it is written in SQL.
+func (s *PgxStore) table(name string) string {
+	if s.schema == "" {
+		return name
+	}
+	return pgx.Identifier{s.schema, name}.Sanitize()
+}
+
+func queryOne[T any](ctx context.Context, db pgxQuerier, sql string, args ...any) (value T, err error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return value, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+}
+
+// pgxTable is what the statements of the store and its promises rely on in a table. TestValidateKnowsTheMigrations
+// compares it with what the migrations make.
+type pgxTable struct {
+	columns     string // name and type of each
+	constraints string // checks and foreign keys
+	indexes     string // those of primary and unique keys included
+}
+
+var pgxTables = map[string]pgxTable{
+	"clerkinvite_member": {
+		columns: `tenant_id text, id uuid, email text, status text, clerk_user_id text, invitation_id text, send integer, sent integer,
+			url text, role text, invited_by text, data jsonb, params json, version bigint, attempts integer,
+			claimed_until timestamp with time zone, next_attempt_at timestamp with time zone, reason text,
+			reserved_at timestamp with time zone, invited_at timestamp with time zone, expires_at timestamp with time zone,
+			settled_at timestamp with time zone, updated_at timestamp with time zone`,
+		constraints: `clerkinvite_member_tenant_id_check, clerkinvite_member_email_check, clerkinvite_member_status_check,
+			clerkinvite_member_clerk_user_id_check, clerkinvite_member_invitation_id_check, clerkinvite_member_send_check,
+			clerkinvite_member_due_check, clerkinvite_member_url_check, clerkinvite_member_text_check, clerkinvite_member_version_check`,
+		indexes: `clerkinvite_member_pkey, clerkinvite_member_email_key, clerkinvite_member_user_key, clerkinvite_member_waiting_idx,
+			clerkinvite_member_active_idx, clerkinvite_member_id_idx, clerkinvite_member_due_idx, clerkinvite_member_expiring_idx`,
+	},
+	"clerkinvite_history": {
+		columns: `tenant_id text, member_id uuid, version bigint, from_status text, to_status text, send integer, sent integer,
+			clerk_user_id text, invitation_id text, reason text, at timestamp with time zone`,
+		constraints: `clerkinvite_history_member_fkey`,
+		indexes:     `clerkinvite_history_pkey`,
+	},
+	"clerkinvite_gate": {
+		columns:     `endpoint text, blocked_until timestamp with time zone`,
+		constraints: `clerkinvite_gate_endpoint_check`,
+		indexes:     `clerkinvite_gate_pkey`,
+	},
+}
+
+// Validate checks that the tables are what this version of the library needs, and
+// returns every fault that it finds, joined, or nil. It looks at the catalogue, so it works no matter who ran the
+// migrations, and changes nothing.
+func (s *PgxStore) Validate(ctx context.Context) error {
+	return s.repeat(ctx, func(bool) error { return s.validate(ctx) })
+}
+
+func (s *PgxStore) validate(ctx context.Context) error {
+	list, err := upMigrations()
+	if err != nil {
+		return err
+	}
+	newest := list[len(list)-1].version
+	version, recorded, err := s.version(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
+	if recorded && version < newest {
+		fault("the tables are at migration %d, this version of the library needs %d: run Migrate", version, newest)
+	}
+	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
+		table := pgxTables[name]
+		there, err := queryOne[bool](ctx, s.db, `SELECT to_regclass($1::text) IS NOT NULL`, s.table(name))
+		if err != nil {
+			return err
+		}
+		if !there {
+			fault("there is no table %s: run Migrate, or the SQL of Migrations()%s", s.table(name), s.searched())
+			continue
+		}
+		columns, err := s.catalogue(ctx, name, `
+SELECT attname || ' ' || format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''
+FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped`)
+		if err != nil {
+			return err
+		}
+		constraints, err := s.catalogue(ctx, name, `
+SELECT conname, convalidated FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('c', 'f')`)
+		if err != nil {
+			return err
+		}
+		indexes, err := s.catalogue(ctx, name, `
+SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`)
+		if err != nil {
+			return err
+		}
+
+		for _, column := range commaList(table.columns) {
+			if _, ok := columns[column]; !ok {
+				fault("table %s has no column %s", s.table(name), column)
+			}
+			delete(columns, column)
+		}
+		for _, column := range slices.Sorted(maps.Keys(columns)) {
+			if columns[column] {
+				fault("table %s has a column %s that must have a value and that this version of the library does not know", s.table(name), column)
+			}
+		}
+		for _, constraint := range commaList(table.constraints) {
+			if valid, ok := constraints[constraint]; !ok {
+				fault("table %s has no constraint %s", s.table(name), constraint)
+			} else if !valid {
+				fault("constraint %s of table %s is not validated", constraint, s.table(name))
+			}
+		}
+		for _, index := range commaList(table.indexes) {
+			if valid, ok := indexes[index]; !ok {
+				fault("table %s has no key or index %s", s.table(name), index)
+			} else if !valid {
+				fault("index %s of table %s is invalid", index, s.table(name))
+			}
+		}
+	}
+	if recorded && version > newest {
+		if len(faults) == 0 {
+			return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest)
+		}
+		fault("the tables are at migration %d, this version of the library knows %d", version, newest)
+	}
+	return errors.Join(faults...)
+}
+
+// catalogue returns the rows of a query about a table: a name and a property.
+func (s *PgxStore) catalogue(ctx context.Context, table, sql string) (map[string]bool, error) {
+	rows, err := s.db.Query(ctx, sql, s.table(table))
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]bool)
+	var name string
+	var property bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &property}, func() error {
+		found[name] = property
+		return nil
+	})
+	return found, err
+}
+
+func (s *PgxStore) searched() string {
+	if s.schema == "" {
+		return " (if they were run: is their schema on the connection's search_path? else name it in PgxOptions.Schema)"
+	}
+	return ""
+}
+
+func commaList(s string) []string {
+	list := strings.Split(s, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	return list
+}

@@ -1,0 +1,254 @@
+// Package storetest checks an implementation of [clerkinvite.Store].
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+//			return mystore.New(emptyDatabase(t))
+//		})
+//	}
+//
+// It uses nothing but the interface, and of the packages outside of the standard library
+// nothing but clerkinvite.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Run runs one parallel subtest for each rule of the contract. newStore returns an empty
+// store, one for each subtest; it may use t.Cleanup. With -short the big batches are smaller.
+func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
+	for _, rule := range []struct {
+		name string
+		test func(*suite)
+	}{
+		{"Insert/Nothing", insertNothing},
+		{"Insert/New", insertNew},
+		{"Insert/EveryState", insertEveryState},
+		{"Insert/Duplicate", insertDuplicate},
+		{"Insert/AddressOfAnotherTenant", insertAddressOfAnotherTenant},
+		{"Insert/Again", insertAgain},
+		{"Insert/Many", insertMany},
+		{"Insert/Race", insertRace},
+		{"Insert/RaceOfRepetitions", insertRaceOfRepetitions},
+		{"Insert/OppositeOrders", insertOppositeOrders},
+		{"Update/Nothing", updateNothing},
+		{"Update/EveryField", updateEveryField},
+		{"Update/Identity", updateIdentity},
+		{"Update/Unrecorded", updateUnrecorded},
+		{"Update/Conflict", updateConflict},
+		{"Update/SameRowTwice", updateSameRowTwice},
+		{"Update/Race", updateRace},
+		{"Update/OppositeOrders", updateOppositeOrders},
+		{"Update/Many", updateMany},
+		{"UserTaken/Neighbours", userTakenNeighbours},
+		{"UserTaken/OtherTenant", userTakenOtherTenant},
+		{"UserTaken/Freed", userTakenFreed},
+		{"UserTaken/Race", userTakenRace},
+		{"Find/Nothing", findNothing},
+		{"Find/Refs", findRefs},
+		{"Find/IDs", findIDs},
+		{"Find/Emails", findEmails},
+		{"Find/UserIDs", findUserIDs},
+		{"Find/Due", findDue},
+		{"Find/DueLimit", findDueLimit},
+		{"Find/WithoutDoubles", findWithoutDoubles},
+		{"Find/Many", findMany},
+		{"Gate", gate},
+		{"GateRace", gateRace},
+		{"Context", contextEnded},
+		{"Copies", copies},
+		{"JSON", jsonFidelity},
+		{"Text", textFidelity},
+		{"Times", timeFidelity},
+	} {
+		t.Run(rule.name, func(t *testing.T) {
+			t.Parallel()
+			rule.test(&suite{T: t, store: newStore(t)})
+		})
+	}
+}
+
+// now is the time at which everything happens; it has microseconds.
+var now = time.Date(2026, 3, 1, 9, 30, 15, 123456000, time.UTC)
+
+func after(d time.Duration) *time.Time {
+	t := now.Add(d)
+	return &t
+}
+
+// suite is one subtest. Its helpers may be called from any goroutine: they report with Errorf and go on.
+type suite struct {
+	*testing.T
+	store clerkinvite.Store
+}
+
+// uuid returns a new UUID of version 7, as the service makes them.
+func uuid() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	ms := time.Now().UnixMilli()
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i))
+	}
+	b[6], b[8] = b[6]&0x0f|0x70, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// reserved returns a row as a first invitation writes it.
+func reserved(tenant, email string) *clerkinvite.Member {
+	return &clerkinvite.Member{
+		ID: uuid(), TenantID: tenant, Email: email, Status: clerkinvite.StatusReserved,
+		Role: "editor", InvitedBy: "admin_1", Data: json.RawMessage(`{"team": 7}`), Params: json.RawMessage(`{"redirect_url":"https://example.com"}`),
+		Send: 1, ReservedAt: now, NextAttemptAt: after(0), UpdatedAt: now,
+	}
+}
+
+// reservedMany returns n rows of one tenant, named after prefix.
+func reservedMany(n int, prefix string) []*clerkinvite.Member {
+	rows := make([]*clerkinvite.Member, n)
+	for i := range rows {
+		rows[i] = reserved("tenant", fmt.Sprintf("%s%05d@example.com", prefix, i))
+	}
+	return rows
+}
+
+// in returns a copy of m as it is in another state.
+func in(status clerkinvite.Status, m *clerkinvite.Member) *clerkinvite.Member {
+	c := *m
+	c.Status, c.Sent, c.SettledAt, c.NextAttemptAt, c.UpdatedAt = status, c.Send, after(time.Second), nil, *after(time.Second)
+	c.InvitationID = "inv_" + m.ID
+	c.InvitedAt, c.ExpiresAt = after(time.Minute), after(time.Hour)
+	c.ClerkUserID, c.URL, c.Reason = "", "", ""
+	switch status {
+	case clerkinvite.StatusReserved:
+		c.Sent, c.SettledAt, c.NextAttemptAt, c.InvitationID, c.InvitedAt, c.ExpiresAt = c.Send-1, nil, after(0), "", nil, nil
+	case clerkinvite.StatusPending:
+		c.ClerkUserID, c.URL = clerkinvite.PendingID(c.InvitationID), "https://example.com/accept?ticket=secret"
+	case clerkinvite.StatusActive:
+		c.ClerkUserID = "user_" + m.ID
+	default:
+		c.Reason = "because"
+	}
+	return &c
+}
+
+var statuses = []clerkinvite.Status{
+	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
+	clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
+}
+
+// insert writes rows that are new and returns them as written.
+func (s *suite) insert(rows ...*clerkinvite.Member) []*clerkinvite.Member {
+	s.Helper()
+	results, err := s.store.Insert(s.Context(), rows)
+	return s.members(results, err, len(rows))
+}
+
+// update makes changes that succeed and returns the members.
+func (s *suite) update(changes ...clerkinvite.Change) []*clerkinvite.Member {
+	s.Helper()
+	results, err := s.store.Update(s.Context(), changes)
+	return s.members(results, err, len(changes))
+}
+
+// members returns what results hold; all of them must be successes. The test ends if not.
+func (s *suite) members(results []clerkinvite.Result, err error, n int) []*clerkinvite.Member {
+	s.Helper()
+	if err != nil {
+		s.Fatalf("error of the whole call: %v", err)
+	}
+	if len(results) != n {
+		s.Fatalf("%d results for %d rows", len(results), n)
+	}
+	list := make([]*clerkinvite.Member, n)
+	for i, r := range results {
+		if r.Err != nil || r.Member == nil {
+			s.Fatalf("result %d: member %v, error %v; want a member and no error", i, r.Member, r.Err)
+		}
+		list[i] = r.Member
+	}
+	return list
+}
+
+// find returns what q selects, by id.
+func (s *suite) find(q clerkinvite.Query) map[string]*clerkinvite.Member {
+	s.Helper()
+	found, err := s.store.Find(s.Context(), q)
+	if err != nil {
+		s.Errorf("Find: %v", err)
+	}
+	byID := make(map[string]*clerkinvite.Member, len(found))
+	for _, m := range found {
+		if byID[m.ID] != nil {
+			s.Errorf("Find returned the member %s twice", m.ID)
+		}
+		byID[m.ID] = m
+	}
+	return byID
+}
+
+// wantFound checks that q selects exactly the wanted members.
+func (s *suite) wantFound(q clerkinvite.Query, want ...*clerkinvite.Member) {
+	s.Helper()
+	found := s.find(q)
+	for _, w := range want {
+		if found[w.ID] == nil {
+			s.Errorf("Find did not return the %s member %s", w.Status, w.ID)
+			continue
+		}
+		s.wantSame(found[w.ID], w)
+		delete(found, w.ID)
+	}
+	for _, m := range found {
+		s.Errorf("Find returned the %s member %s, which the query does not select", m.Status, m.ID)
+	}
+}
+
+// wantStored checks that the store holds exactly want under its id.
+func (s *suite) wantStored(want *clerkinvite.Member) {
+	s.Helper()
+	s.wantFound(clerkinvite.Query{IDs: []string{want.ID}}, want)
+}
+
+// wantSame compares all fields: JSON in Data by meaning, all else exactly.
+func (s *suite) wantSame(got, want *clerkinvite.Member) {
+	s.Helper()
+	if got == nil {
+		s.Errorf("no member, want %s", want.ID)
+		return
+	}
+	g, w := reflect.ValueOf(*got), reflect.ValueOf(*want)
+	for i := range g.NumField() {
+		field := g.Type().Field(i).Name
+		same := reflect.DeepEqual(g.Field(i).Interface(), w.Field(i).Interface())
+		switch a := g.Field(i).Interface().(type) {
+		case time.Time:
+			same = sameTime(&a, new(w.Field(i).Interface().(time.Time)))
+		case *time.Time:
+			same = sameTime(a, w.Field(i).Interface().(*time.Time))
+		case json.RawMessage:
+			if field == "Data" {
+				same = sameJSON(a, want.Data)
+			} else {
+				same = bytes.Equal(a, want.Params)
+			}
+			same = same && (a == nil) == w.Field(i).IsNil()
+		}
+		if !same {
+			s.Errorf("%s is %.200v, want %.200v", field, g.Field(i).Interface(), w.Field(i).Interface())
+		}
+	}
+}

@@ -1,0 +1,455 @@
+package clerkinvite
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// Types of the events that [Service.HandleEvent] acts upon. Every other type is
+// acknowledged and ignored.
+const (
+	EventUserCreated = "user.created"
+	EventUserUpdated = "user.updated"
+	EventUserDeleted = "user.deleted"
+)
+
+// ErrBadEvent says that a webhook is correctly signed, but that its event is not of
+// the form that Clerk documents. HTTP 400.
+//
+// A repetition brings the same event, so a handler does best to log it and to
+// answer with 204 all the same, as [Service.WebhookHandler] does: Svix repeats
+// whatever is answered otherwise, and in the end switches off an endpoint that only
+// fails. Nothing is lost, since Reconcile asks Clerk what events did not say.
+var ErrBadEvent error = &statusError{http.StatusBadRequest, "the webhook's event cannot be read"}
+
+const (
+	// webhookTolerance is how far a webhook's time may be from ours, either way.
+	// It is that of Svix's own libraries.
+	webhookTolerance = 5 * time.Minute
+
+	// minWebhookKey is the length of the keys that Svix generates, the shortest that
+	// Standard Webhooks allows.
+	minWebhookKey = 24
+
+	// maxSignatures bounds the header svix-signature: a dozen keys that rotate, each
+	// with a v1 and a v1a signature, need less than half of it.
+	maxSignatures = 4096
+
+	// maxWebhookBody bounds a request's body. A user object is a few KiB, of which
+	// metadata are at most 24.
+	maxWebhookBody = 256 << 10
+)
+
+var (
+	// A message id holds no dot: with one, the bytes that are signed, "id.timestamp.body",
+	// could be read in two ways.
+	messageID   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+	messageTime = regexp.MustCompile(`^[1-9][0-9]{0,11}$`)
+	signatureV1 = regexp.MustCompile(`^v1,[A-Za-z0-9+/]{43}=$`)
+
+	eventType = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
+	clerkID   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+)
+
+// WebhookConfig is what [NewWebhookVerifier] needs. It prints and logs without the secrets.
+type WebhookConfig struct {
+	// Secrets are the signing secrets of the endpoint, as Clerk's dashboard shows
+	// them: "whsec_" and base64 (the prefix may be missing). One is the rule; name
+	// the old and the new one while rotating. A webhook signed with any of them is
+	// accepted. Required.
+	Secrets []string
+
+	// InstanceID is the Clerk instance (ins_…) that events must come from.
+	// Defaults to any that knows a secret.
+	InstanceID string
+
+	// Now is the clock. Defaults to time.Now.
+	Now func() time.Time
+}
+
+// LogValue implements slog.LogValuer: how many secrets there are, never one of them.
+func (c WebhookConfig) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("secrets", len(c.Secrets)), slog.String("instance", c.InstanceID))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (c WebhookConfig) Format(f fmt.State, _ rune) {
+	formatLogValue(f, "WebhookConfig", c.LogValue())
+}
+
+// WebhookVerifier tells Clerk's webhooks from everybody else's. It is safe for
+// concurrent use, and prints and logs without its keys. The zero value refuses
+// every webhook; [NewWebhookVerifier] makes a useful one.
+type WebhookVerifier struct {
+	// A func for each secret: what fmt finds by reflection in a host's struct that
+	// holds a verifier, and no Format method can prevent, is then no key.
+	keys       []func(payload []byte, h http.Header) error
+	instanceID string
+	now        func() time.Time
+}
+
+// NewWebhookVerifier checks all of cfg and returns a verifier, or the faults joined.
+// No fault repeats a secret. Later changes of cfg do not change the verifier.
+func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
+	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}
+	if v.now == nil {
+		v.now = time.Now
+	}
+	var faults []error
+	if len(cfg.Secrets) == 0 {
+		faults = append(faults, errors.New("clerkinvite: WebhookConfig.Secrets is empty; "+
+			"set the signing secret (whsec_…) that Clerk's dashboard shows for the webhook endpoint"))
+	}
+	for i, secret := range cfg.Secrets {
+		key, err := newWebhookKey(secret)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("clerkinvite: WebhookConfig.Secrets[%d] %w", i, err))
+			continue
+		}
+		v.keys = append(v.keys, key.VerifyIgnoringTimestamp)
+	}
+	if cfg.InstanceID != "" && !clerkID.MatchString(cfg.InstanceID) {
+		faults = append(faults, errors.New("clerkinvite: WebhookConfig.InstanceID is no instance id (ins_…); no event could match it"))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return v, nil
+}
+
+// newWebhookKey decodes one secret. The webhook library would take an empty key,
+// which everybody knows, so what is a key is decided here.
+func newWebhookKey(secret string) (*standardwebhooks.Webhook, error) {
+	if secret == "" {
+		return nil, errors.New("is empty")
+	}
+	if strings.ContainsFunc(secret, unicode.IsSpace) {
+		return nil, errors.New("has white space in or around it, often the line break at the end of a file")
+	}
+	// Padding may be missing: it is what gets lost when a secret is copied.
+	key, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
+	switch {
+	case err != nil: // its text would tell a part of the secret
+		return nil, errors.New(`is not "whsec_" followed by base64`)
+	case len(key) < minWebhookKey:
+		return nil, fmt.Errorf("holds a key of %d bytes; at least %d are needed", len(key), minWebhookKey)
+	}
+	return standardwebhooks.NewWebhookRaw(key)
+}
+
+// LogValue implements slog.LogValuer: how many keys there are, never one of them.
+func (v WebhookVerifier) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("keys", len(v.keys)), slog.String("instance", v.instanceID))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (v WebhookVerifier) Format(f fmt.State, _ rune) {
+	formatLogValue(f, "WebhookVerifier", v.LogValue())
+}
+
+// Verify returns the event in payload if h signs it with one of the secrets, at most
+// five minutes ago or ahead. payload is the request's body as it was received; it is
+// not parsed before the signature is found to be good.
+//
+// Only the headers svix-id, svix-timestamp and svix-signature count, as with Clerk's
+// own libraries, and each must be there once.
+//
+// The error is [ErrBadSignature] if the webhook is not known to be Clerk's, or of
+// another instance, and [ErrBadEvent] if it is Clerk's and cannot be read. The text
+// of either gives the reason and nothing of the payload; it is for the log, while
+// [HTTPError] gives what may be answered.
+//
+// The same webhook can come more than once, and late: an event says that something
+// happened, not how things are now.
+func (v *WebhookVerifier) Verify(payload []byte, h http.Header) (*Event, error) {
+	id, err := v.verifySignature(payload, h)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadSignature, err)
+	}
+	ev, err := ParseEvent(payload)
+	if err != nil {
+		return nil, err
+	}
+	if v.instanceID != "" && ev.InstanceID != v.instanceID {
+		return nil, fmt.Errorf("%w: the event is of another Clerk instance", ErrBadSignature)
+	}
+	ev.ID = id
+	return ev, nil
+}
+
+// verifySignature returns the id of the message, or why the signature is not good.
+func (v *WebhookVerifier) verifySignature(payload []byte, h http.Header) (id string, err error) {
+	if v == nil || len(v.keys) == 0 {
+		return "", errors.New("the verifier was not made by NewWebhookVerifier")
+	}
+	id, err = onlyHeader(h, "Svix-Id")
+	if err != nil {
+		return "", err
+	}
+	timestamp, err := onlyHeader(h, "Svix-Timestamp")
+	if err != nil {
+		return "", err
+	}
+	signatures, err := onlyHeader(h, "Svix-Signature")
+	if err != nil {
+		return "", err
+	}
+
+	// What is signed must be what was sent, byte for byte. The webhook library signs
+	// the number that it reads, so that it takes "+1" and "01" for "1".
+	if !messageID.MatchString(id) {
+		return "", errors.New("svix-id is no message id")
+	}
+	seconds, err := strconv.ParseInt(timestamp, 10, 64)
+	if err != nil || !messageTime.MatchString(timestamp) {
+		return "", errors.New("svix-timestamp is no plain decimal number of seconds")
+	}
+	switch age := v.now().Sub(time.Unix(seconds, 0)); {
+	case age > webhookTolerance:
+		return "", fmt.Errorf("svix-timestamp is %v ago; is this machine's clock right?", age.Truncate(time.Second))
+	case age < -webhookTolerance:
+		return "", fmt.Errorf("svix-timestamp is %v ahead; is this machine's clock right?", -age.Truncate(time.Second))
+	}
+
+	if len(signatures) > maxSignatures {
+		return "", errors.New("svix-signature is too long")
+	}
+	// Whatever is not a v1 signature is left out: v1a and versions to come.
+	var v1 []string
+	for s := range strings.SplitSeq(signatures, " ") {
+		if signatureV1.MatchString(s) {
+			v1 = append(v1, s)
+		}
+	}
+	if len(v1) == 0 {
+		return "", errors.New("svix-signature holds no v1 signature")
+	}
+
+	mapped := http.Header{}
+	mapped.Set(standardwebhooks.HeaderWebhookID, id)
+	mapped.Set(standardwebhooks.HeaderWebhookTimestamp, timestamp)
+	mapped.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(v1, " "))
+	for _, verify := range v.keys {
+		if verify(payload, mapped) == nil {
+			return id, nil
+		}
+	}
+	return "", errors.New("no signature matches; is the secret that of this endpoint?")
+}
+
+// onlyHeader returns the value of a header that must be there exactly once. Which of
+// two would count depends on who reads them, so two are none. Headers that did not
+// come through net/http may be written in any case.
+func onlyHeader(h http.Header, name string) (string, error) {
+	var values []string
+	for key, vs := range h {
+		if http.CanonicalHeaderKey(key) == name {
+			values = append(values, vs...)
+		}
+	}
+	if len(values) != 1 {
+		return "", fmt.Errorf("%d headers %s instead of one", len(values), strings.ToLower(name))
+	}
+	return values[0], nil
+}
+
+// Event is one of Clerk's webhook events, as far as the library looks at it. It
+// prints and logs without addresses.
+type Event struct {
+	ID         string    // svix-id: the same whenever this event is repeated; empty from ParseEvent
+	Type       string    // EventUserCreated, … or any other type
+	InstanceID string    // the Clerk instance, ins_…
+	Timestamp  time.Time // when it happened; zero if Clerk did not say
+
+	UserID string // of the user whom the user.… event is about; can be empty in user.deleted
+	User   *User  // the user at that time, for user.created and user.updated; else nil
+}
+
+// LogValue implements slog.LogValuer: ids and type, never an address.
+func (e Event) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", e.ID), slog.String("type", e.Type),
+		slog.String("instance", e.InstanceID), slog.String("user", e.UserID))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (e Event) Format(f fmt.State, _ rune) { formatLogValue(f, "Event", e.LogValue()) }
+
+// ParseEvent reads an event whose signature was verified elsewhere; an event that
+// was not verified can be anybody's. An unknown type is no error, its data are not
+// looked at. The error is [ErrBadEvent], with a reason that holds nothing of the payload.
+func ParseEvent(payload []byte) (*Event, error) {
+	ev, err := parseEvent(payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadEvent, err)
+	}
+	return ev, nil
+}
+
+func parseEvent(payload []byte) (*Event, error) {
+	var envelope object
+	if err := json.Unmarshal(payload, &envelope); err != nil {
+		return nil, errors.New("the payload is no JSON object")
+	}
+	var err error
+	ev := &Event{
+		Type:       field[string](envelope, "type", &err),
+		InstanceID: field[string](envelope, "instance_id", &err),
+		Timestamp:  timeField(envelope, "timestamp", &err),
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case !eventType.MatchString(ev.Type):
+		return nil, errors.New("type is missing or no event type")
+	case ev.InstanceID != "" && !clerkID.MatchString(ev.InstanceID):
+		return nil, errors.New("instance_id is no instance id")
+	}
+
+	switch ev.Type {
+	case EventUserCreated, EventUserUpdated:
+		if ev.User, err = parseUser(field[object](envelope, "data", &err)); err != nil {
+			return nil, err
+		}
+		ev.UserID = ev.User.ID
+	case EventUserDeleted:
+		ev.UserID = field[string](field[object](envelope, "data", &err), "id", &err)
+		if err == nil && ev.UserID != "" && !clerkID.MatchString(ev.UserID) {
+			err = errors.New("data.id is no user id")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ev, nil
+}
+
+// parseUser reads Clerk's user object. Users may have no address at all, and an
+// address no verification.
+func parseUser(data object) (*User, error) {
+	var err error
+	u := &User{
+		ID:             field[string](data, "id", &err),
+		PrimaryEmailID: field[string](data, "primary_email_address_id", &err),
+		Banned:         field[bool](data, "banned", &err),
+		CreatedAt:      timeField(data, "created_at", &err),
+	}
+	for _, e := range field[[]object](data, "email_addresses", &err) {
+		status := field[string](field[object](e, "verification", &err), "status", &err)
+		u.Emails = append(u.Emails, UserEmail{
+			ID:       field[string](e, "id", &err),
+			Address:  field[string](e, "email_address", &err),
+			Verified: status == "verified" && !field[bool](e, "reserved", &err),
+		})
+	}
+	if err == nil && !clerkID.MatchString(u.ID) {
+		err = errors.New("data.id is missing or no user id")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// object is a JSON object that is read key by key. To decode into a struct would
+// match keys in any case, and would mix the elements of two arrays under a double
+// key, one's address with the other's verification. Here the last one counts.
+type object map[string]json.RawMessage
+
+// field returns o[key], and the zero value if it is missing or null. The first fault
+// is kept in err, without what encoding/json says of it: that repeats the payload.
+func field[T any](o object, key string, err *error) (v T) {
+	raw, ok := o[key]
+	if !ok || json.Unmarshal(raw, &v) == nil {
+		return v
+	}
+	if *err == nil {
+		*err = errors.New(key + " is of the wrong type")
+	}
+	var zero T
+	return zero
+}
+
+// timeField returns o[key] as a time. Clerk's documents say milliseconds and their
+// examples have seconds; no time in milliseconds since March 1973 is below 1e11.
+func timeField(o object, key string, err *error) time.Time {
+	n := field[float64](o, key, err)
+	switch {
+	case n == 0:
+		return time.Time{}
+	case n < 0 || n > 1e15:
+		if *err == nil {
+			*err = errors.New(key + " is no time")
+		}
+		return time.Time{}
+	case n < 1e11:
+		n *= 1000
+	}
+	return time.UnixMilli(int64(math.Round(n))).UTC()
+}
+
+// webhookHandler is WebhookHandler without the Service.
+func webhookHandler(v *WebhookVerifier, handle func(context.Context, *Event) ([]*Member, error), log *slog.Logger) http.Handler {
+	if v == nil {
+		panic("clerkinvite: WebhookHandler needs a verifier; see NewWebhookVerifier")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		ctx := r.Context()
+		payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhookBody))
+		if err != nil {
+			status, text := http.StatusBadRequest, "the body could not be read"
+			var tooLarge *http.MaxBytesError
+			if errors.As(err, &tooLarge) {
+				status, text = http.StatusRequestEntityTooLarge, "the body is too large"
+			}
+			log.WarnContext(ctx, "clerkinvite: webhook not read", slog.Any("err", logError(err)))
+			http.Error(w, text, status)
+			return
+		}
+
+		ev, err := v.Verify(payload, r.Header)
+		switch {
+		case errors.Is(err, ErrBadEvent):
+			// Said once and aloud, for no repetition would be better; see ErrBadEvent.
+			log.ErrorContext(ctx, "clerkinvite: webhook cannot be read and is ignored",
+				slog.String("id", r.Header.Get("Svix-Id")), slog.Any("err", logError(err)))
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case err != nil:
+			log.WarnContext(ctx, "clerkinvite: webhook refused", slog.Any("err", logError(err)))
+			status, text := HTTPError(err)
+			http.Error(w, text, status)
+			return
+		}
+
+		if _, err := handle(ctx, ev); err != nil {
+			log.ErrorContext(ctx, "clerkinvite: webhook failed and will be repeated",
+				slog.Any("event", ev), slog.Any("err", logError(err)))
+			if wait, ok := RetryAfter(err); ok {
+				w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
+			}
+			// Not HTTPError: the client is Svix, which only has to know that it shall try again.
+			http.Error(w, "internal server error", http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+}

@@ -1,0 +1,837 @@
+package clerkinvite_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Svix's published example.
+const (
+	vectorSecret    = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	vectorID        = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+	vectorTime      = 1614265330
+	vectorBody      = `{"test": 2432232314}`
+	vectorSignature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+)
+
+// eventBody is a user.created as Clerk sends it.
+const eventBody = `{"data":{"banned":false,"created_at":1654012591514,"email_addresses":[{"email_address":"ada@example.org",` +
+	`"id":"idn_1","linked_to":[],"object":"email_address","reserved":false,"verification":{"status":"verified","strategy":"ticket"}}],` +
+	`"id":"user_1","object":"user","primary_email_address_id":"idn_1","unsafe_metadata":{}},` +
+	`"event_attributes":{"http_request":{"client_ip":"0.0.0.0","user_agent":"x"}},"instance_id":"ins_1","object":"event",` +
+	`"timestamp":1654012591835,"type":"user.created"}`
+
+func vectorNow() time.Time { return time.Unix(vectorTime, 0) }
+
+func newVerifier(t testing.TB, secrets ...string) *clerkinvite.WebhookVerifier {
+	t.Helper()
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets, Now: vectorNow})
+	require.NoError(t, err)
+	return v
+}
+
+func newSecret(fill byte) string {
+	return "whsec_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{fill}, 32))
+}
+
+// sign is written without the webhook library, from Svix's description.
+func sign(secret, id, timestamp string, payload []byte) string {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+	if err != nil {
+		panic(err)
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(id + "." + timestamp + "."))
+	mac.Write(payload)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func headers(id, timestamp, signature string) http.Header {
+	return http.Header{"Svix-Id": {id}, "Svix-Timestamp": {timestamp}, "Svix-Signature": {signature}}
+}
+
+func signed(secret, id string, at int64, payload []byte) http.Header {
+	ts := strconv.FormatInt(at, 10)
+	return headers(id, ts, sign(secret, id, ts, payload))
+}
+
+func ExampleWebhookVerifier_Verify() {
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
+		Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, // from Clerk's dashboard
+		Now:     func() time.Time { return time.Unix(1614265330, 0) },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	// In a handler these are the request's body, as it came, and r.Header.
+	payload := []byte(`{"type":"user.deleted","timestamp":1614265330000,"data":{"id":"user_1","deleted":true}}`)
+	header := http.Header{}
+	header.Set("svix-id", "msg_1")
+	header.Set("svix-timestamp", "1614265330")
+	header.Set("svix-signature", "v1,OsSzVGwtyGPl4st8+JFB+oI72/3qHbHAhfLuulj8c0s=")
+
+	event, err := verifier.Verify(payload, header)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(event.Type, event.UserID)
+
+	payload[len(payload)-2] = ' '
+	_, err = verifier.Verify(payload, header)
+	fmt.Println(clerkinvite.HTTPError(err))
+	// Output:
+	// user.deleted user_1
+	// 400 the webhook's signature is not valid
+}
+
+func TestVerifyKnownVector(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, vectorSignature, sign(vectorSecret, vectorID, "1614265330", []byte(vectorBody)))
+
+	// The body is signed and is no event of Clerk's.
+	h := headers(vectorID, "1614265330", vectorSignature)
+	_, err := newVerifier(t, vectorSecret).Verify([]byte(vectorBody), h)
+	require.ErrorIs(t, err, clerkinvite.ErrBadEvent)
+	require.NotErrorIs(t, err, clerkinvite.ErrBadSignature)
+
+	_, err = newVerifier(t, newSecret(1)).Verify([]byte(vectorBody), h)
+	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+}
+
+func TestVerifyReturnsTheEvent(t *testing.T) {
+	t.Parallel()
+	ev, err := newVerifier(t, vectorSecret).Verify([]byte(eventBody), signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody)))
+	require.NoError(t, err)
+	assert.Equal(t, "msg_1", ev.ID)
+	assert.Equal(t, clerkinvite.EventUserCreated, ev.Type)
+	assert.Equal(t, "ins_1", ev.InstanceID)
+	assert.Equal(t, "user_1", ev.UserID)
+	assert.Equal(t, time.UnixMilli(1654012591835).UTC(), ev.Timestamp)
+	require.NotNil(t, ev.User)
+	assert.Equal(t, clerkinvite.User{
+		ID: "user_1", PrimaryEmailID: "idn_1", CreatedAt: time.UnixMilli(1654012591514).UTC(),
+		Emails: []clerkinvite.UserEmail{{ID: "idn_1", Address: "ada@example.org", Verified: true}},
+	}, *ev.User)
+}
+
+func TestNewWebhookVerifierSecrets(t *testing.T) {
+	t.Parallel()
+	good := strings.TrimPrefix(vectorSecret, "whsec_")
+	std := func(n int) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{0xfb}, n)) }
+
+	for name, secret := range map[string]string{
+		"as the dashboard shows it": vectorSecret,
+		"without prefix":            good,
+		"24 bytes":                  "whsec_" + std(24),
+		"32 bytes":                  "whsec_" + std(32),
+		"64 bytes":                  "whsec_" + std(64),
+		"padding lost":              "whsec_" + strings.TrimRight(std(32), "="),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := newVerifier(t, secret)
+			padded := strings.TrimRight(secret, "=")
+			padded += strings.Repeat("=", -len(strings.TrimPrefix(padded, "whsec_"))&3)
+			_, err := v.Verify([]byte(eventBody), signed(padded, "msg_1", vectorTime, []byte(eventBody)))
+			require.NoError(t, err)
+		})
+	}
+
+	for name, tc := range map[string]struct{ secret, want string }{
+		"empty":                {"", "is empty"},
+		"only the prefix":      {"whsec_", "0 bytes"},
+		"only padding":         {"whsec_====", "0 bytes"},
+		"space before":         {" " + vectorSecret, "white space"},
+		"space after":          {vectorSecret + " ", "white space"},
+		"line break after":     {vectorSecret + "\n", "white space"},
+		"CRLF after":           {vectorSecret + "\r\n", "white space"},
+		"tab before":           {"\t" + vectorSecret, "white space"},
+		"no-break space":       {vectorSecret + "\u00a0", "white space"},
+		"line break inside":    {"whsec_MfKQ9r8GKYqrTwjU\nPD8ILPZIo2LaLaSw", "white space"},
+		"only white space":     {"  \n", "white space"},
+		"23 bytes":             {"whsec_" + std(23), "23 bytes"},
+		"3 bytes":              {"whsec_YWJj", "3 bytes"},
+		"quoted":               {`"` + vectorSecret + `"`, "base64"},
+		"prefix twice":         {"whsec_" + vectorSecret, "base64"},
+		"prefix in capitals":   {"WHSEC_" + good, "base64"},
+		"URL-safe base64":      {"whsec_" + base64.URLEncoding.EncodeToString(bytes.Repeat([]byte{0xfb}, 24)), "base64"},
+		"an asymmetric key":    {"whpk_" + std(32), "base64"},
+		"an API key":           {"sk_test_" + std(32), "base64"},
+		"byte order mark":      {"\ufeff" + vectorSecret, "base64"},
+		"padding in the midst": {"whsec_MfKQ9r8GKYqrTwjU=PD8ILPZIo2LaLaSw", "base64"},
+		"NUL":                  {vectorSecret + "\x00", "base64"},
+	} {
+		t.Run("refused/"+name, func(t *testing.T) {
+			t.Parallel()
+			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{tc.secret}})
+			require.Nil(t, v)
+			require.ErrorContains(t, err, tc.want)
+			for _, part := range []string{good[:8], good[len(good)-8:], std(23)[:8], "YWJj"} {
+				require.NotContains(t, err.Error(), part)
+			}
+		})
+	}
+}
+
+func TestNewWebhookVerifierJoinsAllFaults(t *testing.T) {
+	t.Parallel()
+	_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
+		Secrets: []string{"", vectorSecret, "whsec_YWJj", "not base64!"}, InstanceID: " ins_1",
+	})
+	for _, want := range []string{"Secrets[0] is empty", "Secrets[2] holds a key of 3 bytes", "Secrets[3] has white space", "InstanceID"} {
+		require.ErrorContains(t, err, want)
+	}
+	require.NotContains(t, err.Error(), "Secrets[1]")
+
+	_, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{})
+	require.ErrorContains(t, err, "Secrets is empty")
+}
+
+func TestNewWebhookVerifierCopiesItsConfig(t *testing.T) {
+	t.Parallel()
+	secrets := []string{vectorSecret}
+	v := newVerifier(t, secrets...)
+	secrets[0] = newSecret(9)
+	_, err := v.Verify([]byte(eventBody), signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody)))
+	require.NoError(t, err)
+}
+
+func TestVerifierWithoutConstructorRefuses(t *testing.T) {
+	t.Parallel()
+	h := headers("msg_1", "1614265330", sign("whsec_", "msg_1", "1614265330", []byte(eventBody))) // the empty key's
+	for _, v := range []*clerkinvite.WebhookVerifier{nil, new(clerkinvite.WebhookVerifier)} {
+		_, err := v.Verify([]byte(eventBody), h)
+		require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+	}
+}
+
+func TestVerifierPrintsWithoutKeys(t *testing.T) {
+	t.Parallel()
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, InstanceID: "ins_1"})
+	require.NoError(t, err)
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(vectorSecret, "whsec_"))
+	require.NoError(t, err)
+	decimal := strings.Trim(fmt.Sprint(key), "[]")
+	type host struct {
+		Exported *clerkinvite.WebhookVerifier
+		hidden   *clerkinvite.WebhookVerifier
+		value    clerkinvite.WebhookVerifier
+	}
+	for _, x := range []any{v, *v, host{v, v, *v}, &host{v, v, *v}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
+			out := fmt.Sprintf(verb, x)
+			assert.NotContains(t, out, decimal[:20], verb)
+			assert.NotContains(t, out, fmt.Sprintf("%x", key[:6]), verb)
+			assert.NotContains(t, out, "0x31, 0xf2", verb)
+			assert.NotContains(t, out, "MfKQ", verb)
+		}
+	}
+	assert.Equal(t, "WebhookVerifier[keys=1 instance=ins_1]", fmt.Sprint(v))
+	var buf bytes.Buffer
+	slog.New(slog.NewJSONHandler(&buf, nil)).Info("x", "v", v)
+	assert.Contains(t, buf.String(), `"v":{"keys":1,"instance":"ins_1"}`)
+}
+
+func TestVerifyTolerance(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, vectorSecret)
+	for _, tc := range []struct {
+		offset int64
+		ok     bool
+	}{
+		{0, true}, {-299, true}, {299, true}, {-300, true}, {300, true}, {-301, false}, {301, false},
+		{-86400, false}, {86400, false}, {-vectorTime + 1, false}, {999999999999 - vectorTime, false},
+	} {
+		_, err := v.Verify([]byte(eventBody), signed(vectorSecret, "msg_1", vectorTime+tc.offset, []byte(eventBody)))
+		if tc.ok {
+			assert.NoError(t, err, tc.offset)
+		} else {
+			assert.ErrorIs(t, err, clerkinvite.ErrBadSignature, tc.offset)
+		}
+	}
+
+	// The clock is the injected one, not the machine's, and is asked each time.
+	now := vectorNow()
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, Now: func() time.Time { return now }})
+	require.NoError(t, err)
+	h := signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody))
+	_, err = v.Verify([]byte(eventBody), h)
+	require.NoError(t, err)
+	now = now.Add(5*time.Minute + time.Nanosecond)
+	_, err = v.Verify([]byte(eventBody), h)
+	require.ErrorContains(t, err, "5m0s ago")
+
+	// Without one it is the machine's.
+	v, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}})
+	require.NoError(t, err)
+	_, err = v.Verify([]byte(eventBody), h)
+	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+	_, err = v.Verify([]byte(eventBody), signed(vectorSecret, "msg_1", time.Now().Unix(), []byte(eventBody)))
+	require.NoError(t, err)
+}
+
+func TestVerifyRotation(t *testing.T) {
+	t.Parallel()
+	body := []byte(eventBody)
+	older, newer, other := newSecret(1), newSecret(2), newSecret(3)
+	both := newVerifier(t, older, newer)
+	for _, secret := range []string{older, newer} {
+		_, err := both.Verify(body, signed(secret, "msg_1", vectorTime, body))
+		require.NoError(t, err)
+	}
+	_, err := both.Verify(body, signed(other, "msg_1", vectorTime, body))
+	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+
+	// Svix signs with both while it rotates: a verifier that knows one accepts.
+	ts := strconv.Itoa(vectorTime)
+	v1a := "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+	double := strings.Join([]string{sign(newer, "msg_1", ts, body), sign(older, "msg_1", ts, body), v1a}, " ")
+	for _, v := range []*clerkinvite.WebhookVerifier{both, newVerifier(t, older), newVerifier(t, newer)} {
+		_, err := v.Verify(body, headers("msg_1", ts, double))
+		require.NoError(t, err)
+	}
+	_, err = newVerifier(t, other).Verify(body, headers("msg_1", ts, double))
+	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+}
+
+func TestVerifyInstance(t *testing.T) {
+	t.Parallel()
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, InstanceID: "ins_1", Now: vectorNow})
+	require.NoError(t, err)
+	for payload, want := range map[string]error{
+		eventBody: nil,
+		strings.Replace(eventBody, "ins_1", "ins_2", 1):                                      clerkinvite.ErrBadSignature,
+		strings.Replace(eventBody, "ins_1", "INS_1", 1):                                      clerkinvite.ErrBadSignature,
+		strings.Replace(eventBody, `"ins_1"`, "null", 1):                                     clerkinvite.ErrBadSignature,
+		strings.Replace(eventBody, `"instance_id"`, `"Instance_id"`, 1):                      clerkinvite.ErrBadSignature,
+		strings.Replace(eventBody, `"ins_1"`, "1", 1):                                        clerkinvite.ErrBadEvent,
+		strings.Replace(eventBody, `"object":"event"`, `"instance_id":"ins_2"`, 1):           clerkinvite.ErrBadSignature, // the last one counts
+		strings.Replace(eventBody, `"data":`, `"instance_id":"ins_2","data":`, 1):            nil,
+		strings.Replace(eventBody, `"unsafe_metadata":{}`, `"instance_id":"ins_2"`, 1):       nil,
+		strings.Replace(eventBody, `"instance_id":"ins_1",`, "", 1) + strings.Repeat(" ", 3): clerkinvite.ErrBadSignature,
+	} {
+		ev, err := v.Verify([]byte(payload), signed(vectorSecret, "msg_1", vectorTime, []byte(payload)))
+		if want == nil {
+			require.NoError(t, err, payload)
+			continue
+		}
+		require.ErrorIs(t, err, want, payload)
+		require.Nil(t, ev)
+	}
+}
+
+// checkRefused also checks what the operator and the client get to see.
+func checkRefused(t *testing.T, v *clerkinvite.WebhookVerifier, payload []byte, h http.Header) {
+	t.Helper()
+	ev, err := v.Verify(payload, h)
+	require.Nil(t, ev)
+	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
+	require.NotErrorIs(t, err, clerkinvite.ErrBadEvent)
+	require.NotContains(t, err.Error(), "ada@")
+	status, text := clerkinvite.HTTPError(err)
+	require.Equal(t, http.StatusBadRequest, status)
+	require.Equal(t, "the webhook's signature is not valid", text)
+}
+
+func TestVerifyRefusesEveryFlippedBit(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, vectorSecret)
+	good := signed(vectorSecret, vectorID, vectorTime, []byte(eventBody))
+	flipped := func(s string, bit int) string {
+		b := []byte(s)
+		b[bit/8] ^= 1 << (bit % 8)
+		return string(b)
+	}
+	for name := range good {
+		for bit := range 8 * len(good.Get(name)) {
+			h := good.Clone()
+			h[name] = []string{flipped(h.Get(name), bit)}
+			checkRefused(t, v, []byte(eventBody), h)
+		}
+	}
+	for bit := range 8 * len(eventBody) {
+		checkRefused(t, v, []byte(flipped(eventBody, bit)), good)
+	}
+}
+
+func TestVerifyRefusesForgeries(t *testing.T) {
+	t.Parallel()
+	body := []byte(eventBody)
+	ts := strconv.Itoa(vectorTime)
+	sig := sign(vectorSecret, "msg_1", ts, body)
+	raw := strings.TrimPrefix(sig, "v1,")
+	other := sign(newSecret(7), "msg_1", ts, body)
+	// Signed as it stands: only the rule under test can refuse it.
+	resigned := func(id, ts string) http.Header { return headers(id, ts, sign(vectorSecret, id, ts, body)) }
+
+	for name, h := range map[string]http.Header{
+		"nil header":               nil,
+		"no headers":               {},
+		"no id":                    {"Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"no timestamp":             {"Svix-Id": {"msg_1"}, "Svix-Signature": {sig}},
+		"no signature":             {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}},
+		"header without value":     {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {}},
+		"empty id":                 resigned("", ts),
+		"empty timestamp":          resigned("msg_1", ""),
+		"empty signature":          headers("msg_1", ts, ""),
+		"blank signature":          headers("msg_1", ts, " "),
+		"another id":               headers("msg_2", ts, sig),
+		"another timestamp":        headers("msg_1", strconv.Itoa(vectorTime+1), sig),
+		"another secret":           headers("msg_1", ts, other),
+		"id and timestamp swapped": headers(ts, "msg_1", sig),
+		"of the empty key":         headers("msg_1", ts, sign("", "msg_1", ts, body)),
+		"of the secret's text":     headers("msg_1", ts, sign(base64.StdEncoding.EncodeToString([]byte(vectorSecret)), "msg_1", ts, body)),
+
+		"webhook-* names":    {"Webhook-Id": {"msg_1"}, "Webhook-Timestamp": {ts}, "Webhook-Signature": {sig}},
+		"names mixed":        {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Webhook-Signature": {sig}},
+		"names mixed, 2":     {"Webhook-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"name with a long s": {"ſvix-id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"name with a space":  {"Svix-Id ": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+
+		"two id lines":           {"Svix-Id": {"msg_1", "msg_2"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"two equal id lines":     {"Svix-Id": {"msg_1", "msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"two timestamp lines":    {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts, "1"}, "Svix-Signature": {sig}},
+		"two signature lines":    {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig, other}},
+		"two signature lines, 2": {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {other, sig}},
+		"two lines by case":      {"Svix-Id": {"msg_1"}, "svix-id": {"msg_2"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}},
+		"joined ids":             headers("msg_1, msg_2", ts, sig),
+		"joined timestamps":      headers("msg_1", ts+", "+ts, sig),
+		"joined signatures":      headers("msg_1", ts, sig+","+other),
+		"joined signatures, 2":   headers("msg_1", ts, other+","+sig),
+
+		"no version":           headers("msg_1", ts, raw),
+		"version v2":           headers("msg_1", ts, "v2,"+raw),
+		"version v1a":          headers("msg_1", ts, "v1a,"+raw),
+		"version V1":           headers("msg_1", ts, "V1,"+raw),
+		"version v01":          headers("msg_1", ts, "v01,"+raw),
+		"equals sign":          headers("msg_1", ts, "v1="+raw),
+		"only the version":     headers("msg_1", ts, "v1,"),
+		"only commas":          headers("msg_1", ts, ",,,"),
+		"space after comma":    headers("msg_1", ts, "v1, "+raw),
+		"tail after signature": headers("msg_1", ts, sig+",x"),
+		"tab between":          headers("msg_1", ts, other+"\t"+sig),
+		"line break between":   headers("msg_1", ts, other+"\n"+sig),
+		"line break after":     headers("msg_1", ts, sig+"\n"),
+		"no-break space":       headers("msg_1", ts, other+"\u00a0"+sig),
+		"NUL after":            headers("msg_1", ts, sig+"\x00"),
+		"without padding":      headers("msg_1", ts, strings.TrimRight(sig, "=")),
+		"padded twice":         headers("msg_1", ts, sig+"="),
+		"other unused bits":    headers("msg_1", ts, sig[:len(sig)-2]+string(sig[len(sig)-2]+1)+"="),
+		"URL-safe base64":      headers("msg_1", ts, "v1,"+strings.NewReplacer("+", "-", "/", "_").Replace(raw)+"="),
+		"in capitals":          headers("msg_1", ts, "v1,"+strings.ToUpper(raw)),
+		"cut":                  headers("msg_1", ts, sig[:20]),
+		"hex":                  headers("msg_1", ts, fmt.Sprintf("v1,%x", raw)),
+		"header too long":      headers("msg_1", ts, strings.Repeat(other+" ", 100)+sig),
+
+		"timestamp 01":        resigned("msg_1", "0"+ts),
+		"timestamp +1":        resigned("msg_1", "+"+ts),
+		"timestamp -1":        resigned("msg_1", "-"+ts),
+		"timestamp 1.0":       resigned("msg_1", ts+".0"),
+		"timestamp 1e9":       resigned("msg_1", "1.61426533e9"),
+		"timestamp hex":       resigned("msg_1", "0x60379a72"),
+		"timestamp 1_000":     resigned("msg_1", "1_614_265_330"),
+		"timestamp  1":        resigned("msg_1", " "+ts),
+		"timestamp 1 ":        resigned("msg_1", ts+" "),
+		"timestamp 1\\n":      resigned("msg_1", ts+"\n"),
+		"timestamp 1\\x00":    resigned("msg_1", ts+"\x00"),
+		"timestamp in ms":     resigned("msg_1", ts+"000"),
+		"Arabic digits":       resigned("msg_1", "١٦١٤٢٦٥٣٣٠"),
+		"fullwidth digits":    resigned("msg_1", "１６１４２６５３３０"),
+		"timestamp zero":      resigned("msg_1", "0"),
+		"timestamp overflows": resigned("msg_1", "18446744075323816946"), // 2⁶⁴ + the right one
+		"timestamp is long":   resigned("msg_1", strings.Repeat("9", 5000)),
+		"timestamp is text":   resigned("msg_1", "now"),
+
+		"id with a dot":        resigned("msg.1", ts),
+		"id with a space":      resigned("msg 1", ts),
+		"id with a line break": resigned("msg_1\nforged log line", ts),
+		"id with NUL":          resigned("msg_1\x00", ts),
+		"id not ASCII":         resigned("msg_é", ts),
+		"id too long":          resigned(strings.Repeat("m", 256), ts),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkRefused(t, newVerifier(t, vectorSecret), body, h)
+		})
+	}
+
+	for name, payload := range map[string]string{
+		"nil": "", "space before": " " + eventBody, "line break after": eventBody + "\n", "byte order mark": "\ufeff" + eventBody,
+		"pretty":                  strings.ReplaceAll(eventBody, ",", ", "),
+		"parsed and written anew": string(reencoded(t, eventBody)),
+		"not JSON":                "{", "NUL": eventBody + "\x00",
+	} {
+		t.Run("payload/"+name, func(t *testing.T) {
+			t.Parallel()
+			checkRefused(t, newVerifier(t, vectorSecret), []byte(payload), headers("msg_1", ts, sig))
+		})
+	}
+}
+
+func reencoded(t *testing.T, s string) []byte {
+	t.Helper()
+	var v any
+	require.NoError(t, json.Unmarshal([]byte(s), &v))
+	b, err := json.MarshalIndent(v, "", " ")
+	require.NoError(t, err)
+	return b
+}
+
+// Bytes of the body must not be able to pass for a part of the id or the time: the
+// bytes that are signed here are the same.
+func TestVerifyRefusesShiftedBoundaries(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, vectorSecret)
+	ts := strconv.Itoa(vectorTime)
+	// Somebody could have Clerk sign "msg_1.<ts>.<ts>.{…}" if a body could begin so.
+	body := ts + "." + eventBody
+	sig := sign(vectorSecret, "msg_1", ts, []byte(body))
+	require.Equal(t, sig, sign(vectorSecret, "msg_1."+ts, ts, []byte(eventBody)))
+	checkRefused(t, v, []byte(eventBody), headers("msg_1."+ts, ts, sig))
+	checkRefused(t, v, []byte(ts+"."+body), headers("msg_1", "", sig))
+}
+
+func TestVerifyAcceptsWhatIsUnusual(t *testing.T) {
+	t.Parallel()
+	body := []byte(eventBody)
+	ts := strconv.Itoa(vectorTime)
+	sig := sign(vectorSecret, "msg_1", ts, body)
+	other := sign(newSecret(7), "msg_1", ts, body)
+	for name, h := range map[string]http.Header{
+		"names in lower case":   {"svix-id": {"msg_1"}, "svix-timestamp": {ts}, "svix-signature": {sig}},
+		"names in capitals":     {"SVIX-ID": {"msg_1"}, "SVIX-TIMESTAMP": {ts}, "SVIX-SIGNATURE": {sig}},
+		"other first":           headers("msg_1", ts, other+" "+sig),
+		"other last":            headers("msg_1", ts, sig+" "+other),
+		"versions to come":      headers("msg_1", ts, "v9,abc;x=1 v1a,zzz "+sig),
+		"two spaces":            headers("msg_1", ts, other+"  "+sig),
+		"space around":          headers("msg_1", ts, " "+sig+" "),
+		"the same twice":        headers("msg_1", ts, sig+" "+sig),
+		"twelve keys":           headers("msg_1", ts, strings.Repeat(other+" ", 11)+sig),
+		"webhook-* names added": {"Svix-Id": {"msg_1"}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}, "Webhook-Id": {"x"}, "Webhook-Signature": {"v1,y"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ev, err := newVerifier(t, vectorSecret).Verify(body, h)
+			require.NoError(t, err)
+			require.Equal(t, "msg_1", ev.ID)
+		})
+	}
+}
+
+func TestVerifyConcurrently(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, newSecret(1), vectorSecret)
+	h := signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody))
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 50 {
+				ev, err := v.Verify([]byte(eventBody), h)
+				assert.NoError(t, err)
+				assert.Equal(t, "user_1", ev.UserID)
+				_ = fmt.Sprintf("%+v", v)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestParseEvent(t *testing.T) {
+	t.Parallel()
+	user := func(data string) string {
+		return `{"type":"user.created","timestamp":1716883200,"data":{"id":"user_1",` + data + `}}`
+	}
+	one := func(address string) string {
+		return user(`"email_addresses":[{"id":"idn_1","email_address":"a@b.co",` + address + `}]`)
+	}
+	emails := func(es ...clerkinvite.UserEmail) *clerkinvite.User {
+		return &clerkinvite.User{ID: "user_1", Emails: es}
+	}
+	verified := clerkinvite.UserEmail{ID: "idn_1", Address: "a@b.co", Verified: true}
+	unverified := clerkinvite.UserEmail{ID: "idn_1", Address: "a@b.co"}
+
+	for name, tc := range map[string]struct {
+		payload string
+		want    *clerkinvite.User
+	}{
+		"verified":                {one(`"verification":{"status":"verified"}`), emails(verified)},
+		"verified by a ticket":    {one(`"verification":{"status":"verified","strategy":"ticket"},"reserved":false`), emails(verified)},
+		"unverified":              {one(`"verification":{"status":"unverified"}`), emails(unverified)},
+		"expired":                 {one(`"verification":{"status":"expired"}`), emails(unverified)},
+		"failed":                  {one(`"verification":{"status":"failed"}`), emails(unverified)},
+		"transferable":            {one(`"verification":{"status":"transferable"}`), emails(unverified)},
+		"status in capitals":      {one(`"verification":{"status":"Verified"}`), emails(unverified)},
+		"status with a space":     {one(`"verification":{"status":"verified "}`), emails(unverified)},
+		"status null":             {one(`"verification":{"status":null}`), emails(unverified)},
+		"verification null":       {one(`"verification":null`), emails(unverified)},
+		"verification empty":      {one(`"verification":{}`), emails(unverified)},
+		"verification missing":    {one(`"reserved":false`), emails(unverified)},
+		"reserved":                {one(`"reserved":true,"verification":{"status":"verified"}`), emails(unverified)},
+		"reserved null":           {one(`"reserved":null,"verification":{"status":"verified"}`), emails(verified)},
+		"keys in another case":    {one(`"Verification":{"status":"verified"},"VERIFICATION":{"status":"verified"}`), emails(unverified)},
+		"status, another case":    {one(`"verification":{"status":"unverified","Status":"verified"}`), emails(unverified)},
+		"status by unsafe data":   {user(`"unsafe_metadata":{"email_addresses":[{"email_address":"a@b.co","verification":{"status":"verified"}}]}`), emails()},
+		"no addresses":            {user(`"email_addresses":[]`), emails()},
+		"addresses null":          {user(`"email_addresses":null`), emails()},
+		"addresses missing":       {user(`"object":"user"`), emails()},
+		"an address null":         {user(`"email_addresses":[null]`), emails(clerkinvite.UserEmail{})},
+		"an address empty":        {user(`"email_addresses":[{}]`), emails(clerkinvite.UserEmail{})},
+		"primary without address": {user(`"primary_email_address_id":"idn_9","email_addresses":[]`), &clerkinvite.User{ID: "user_1", PrimaryEmailID: "idn_9"}},
+		"primary null":            {user(`"primary_email_address_id":null`), emails()},
+		"double key":              {user(`"id":"user_2","id":"user_1"`), emails()},
+		// The second array's address must not inherit the first one's verification.
+		"double array": {user(`"email_addresses":[{"email_address":"x@b.co","verification":{"status":"verified"}}],` +
+			`"email_addresses":[{"id":"idn_1","email_address":"a@b.co"}]`), emails(unverified)},
+		"banned":           {user(`"banned":true`), &clerkinvite.User{ID: "user_1", Banned: true}},
+		"created_at in ms": {user(`"created_at":1716883200123`), &clerkinvite.User{ID: "user_1", CreatedAt: time.UnixMilli(1716883200123).UTC()}},
+		"created_at in s":  {user(`"created_at":1716883200`), &clerkinvite.User{ID: "user_1", CreatedAt: time.Unix(1716883200, 0).UTC()}},
+		"created_at null":  {user(`"created_at":null`), emails()},
+		"huge numbers":     {user(`"updated_at":1e999,"x":` + strings.Repeat("9", 5000)), emails()},
+		"extra fields":     {user(`"phone_numbers":[{"id":1}],"scim":{},"":{"":[]}`), emails()},
+		"deep metadata":    {user(`"unsafe_metadata":{"a":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`), emails()},
+		"not UTF-8":        {user("\"first_name\":\"\xff\""), emails()},
+		"NUL in a name":    {user(`"first_name":"\u0000"`), emails()},
+		"half a surrogate": {user(`"first_name":"\ud800"`), emails()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ev, err := clerkinvite.ParseEvent([]byte(tc.payload))
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, ev.User)
+			assert.Equal(t, tc.want.ID, ev.UserID)
+			assert.Empty(t, ev.ID)
+			assert.Equal(t, time.Unix(1716883200, 0).UTC(), ev.Timestamp)
+			assert.NotContains(t, fmt.Sprintf("%+v %#v", ev, *ev), "b.co")
+		})
+	}
+}
+
+func TestParseEventTypes(t *testing.T) {
+	t.Parallel()
+	for payload, want := range map[string]clerkinvite.Event{
+		`{"type":"user.deleted","data":{"id":"user_1","deleted":true,"object":"user"}}`: {Type: "user.deleted", UserID: "user_1"},
+		`{"type":"user.deleted","data":{"deleted":true}}`:                               {Type: "user.deleted"},
+		`{"type":"user.deleted","data":{"id":null}}`:                                    {Type: "user.deleted"},
+		`{"type":"user.deleted","data":null}`:                                           {Type: "user.deleted"},
+		`{"type":"user.deleted"}`:                                                       {Type: "user.deleted"},
+		`{"type":"session.created","instance_id":"ins_1","data":[1]}`:                   {Type: "session.created", InstanceID: "ins_1"},
+		`{"type":"organizationInvitation.accepted","data":{"id":1}}`:                    {Type: "organizationInvitation.accepted"},
+		`{"type":"User.created","data":{"id":"user_1"}}`:                                {Type: "User.created"},
+		`{"type":"x","timestamp":1654012591835}`:                                        {Type: "x", Timestamp: time.UnixMilli(1654012591835).UTC()},
+		`{"type":"x","timestamp":1.654012591835e12}`:                                    {Type: "x", Timestamp: time.UnixMilli(1654012591835).UTC()},
+		`{"type":"x","timestamp":99999999999}`:                                          {Type: "x", Timestamp: time.Unix(99999999999, 0).UTC()},
+		`{"type":"x","timestamp":100000000000}`:                                         {Type: "x", Timestamp: time.UnixMilli(100000000000).UTC()},
+		`{"type":"x","timestamp":0}`:                                                    {Type: "x"},
+		`{"type":"x","timestamp":null}`:                                                 {Type: "x"},
+		`{"type":"x","type":"y"}`:                                                       {Type: "y"},
+		"\n {\"type\":\"x\"}\r\n":                                                       {Type: "x"},
+	} {
+		ev, err := clerkinvite.ParseEvent([]byte(payload))
+		require.NoError(t, err, payload)
+		assert.Equal(t, want, *ev, payload)
+	}
+}
+
+func TestParseEventRefuses(t *testing.T) {
+	t.Parallel()
+	for name, payload := range map[string]string{
+		"nothing": "", "not JSON": "secret@example.org", "cut": eventBody[:100], "two values": eventBody + "{}", "null": "null",
+		"array": "[]", "string": `"x"`, "NUL": "\x00", "NUL after": eventBody + "\x00", "byte order mark": "\ufeff" + eventBody,
+		"too deep":             strings.Repeat("[", 20000) + strings.Repeat("]", 20000),
+		"too deep in the data": `{"type":"x","data":` + strings.Repeat(`{"a":`, 12000) + `1` + strings.Repeat("}", 12000) + "}",
+		"no type":              `{"data":{}}`,
+		"type null":            `{"type":null}`,
+		"type empty":           `{"type":""}`,
+		"type a number":        `{"type":1}`,
+		"type an address":      `{"type":"secret@example.org"}`,
+		"type with NUL":        `{"type":"user.created\u0000","data":{"id":"user_1"}}`,
+		"type too long":        `{"type":"` + strings.Repeat("x", 300) + `"}`,
+		"Type":                 `{"Type":"user.created","data":{"id":"user_1"}}`,
+		"instance a number":    `{"type":"x","instance_id":1}`,
+		"instance an address":  `{"type":"x","instance_id":"secret@example.org"}`,
+		"timestamp a string":   `{"type":"x","timestamp":"1654012591835"}`,
+		"timestamp too large":  `{"type":"x","timestamp":1e999}`,
+		"timestamp large":      `{"type":"x","timestamp":9e15}`,
+		"timestamp negative":   `{"type":"x","timestamp":-1}`,
+		"timestamp an array":   `{"type":"x","timestamp":[]}`,
+		"data missing":         `{"type":"user.created"}`,
+		"data null":            `{"type":"user.created","data":null}`,
+		"data a string":        `{"type":"user.created","data":"secret@example.org"}`,
+		"data an array":        `{"type":"user.updated","data":[{"id":"user_1"}]}`,
+		"no id":                `{"type":"user.created","data":{}}`,
+		"id null":              `{"type":"user.created","data":{"id":null}}`,
+		"id empty":             `{"type":"user.created","data":{"id":""}}`,
+		"id a number":          `{"type":"user.created","data":{"id":1}}`,
+		"id a path":            `{"type":"user.created","data":{"id":"../invitations"}}`,
+		"id a query":           `{"type":"user.created","data":{"id":"user_1?x=1"}}`,
+		"id with a line break": `{"type":"user.created","data":{"id":"user_1\n"}}`,
+		"id with NUL":          `{"type":"user.created","data":{"id":"user_1\u0000"}}`,
+		"id not ASCII":         `{"type":"user.created","data":{"id":"usér_1"}}`,
+		"id an address":        `{"type":"user.created","data":{"id":"secret@example.org"}}`,
+		"id too long":          `{"type":"user.created","data":{"id":"` + strings.Repeat("u", 300) + `"}}`,
+		"ID":                   `{"type":"user.created","data":{"ID":"user_1"}}`,
+		"deleted id a path":    `{"type":"user.deleted","data":{"id":"../x"}}`,
+		"deleted id a number":  `{"type":"user.deleted","data":{"id":1}}`,
+		"deleted data a text":  `{"type":"user.deleted","data":"secret@example.org"}`,
+		"addresses an object":  `{"type":"user.created","data":{"id":"user_1","email_addresses":{}}}`,
+		"addresses a string":   `{"type":"user.created","data":{"id":"user_1","email_addresses":"secret@example.org"}}`,
+		"addresses strings":    `{"type":"user.created","data":{"id":"user_1","email_addresses":["secret@example.org"]}}`,
+		"address a number":     `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":1}]}}`,
+		"verification a bool":  `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":true}]}}`,
+		"verification a text":  `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":"verified"}]}}`,
+		"status a bool":        `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":{"status":true}}]}}`,
+		"reserved a string":    `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"reserved":"false","verification":{"status":"verified"}}]}}`,
+		"primary a number":     `{"type":"user.created","data":{"id":"user_1","primary_email_address_id":1}}`,
+		"banned a string":      `{"type":"user.created","data":{"id":"user_1","banned":"secret@example.org"}}`,
+		"created_at a string":  `{"type":"user.created","data":{"id":"user_1","created_at":"secret@example.org"}}`,
+		"created_at negative":  `{"type":"user.created","data":{"id":"user_1","created_at":-1716883200}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ev, err := clerkinvite.ParseEvent([]byte(payload))
+			require.Nil(t, ev)
+			require.ErrorIs(t, err, clerkinvite.ErrBadEvent)
+			require.NotErrorIs(t, err, clerkinvite.ErrBadSignature)
+			require.NotContains(t, err.Error(), "secret")
+			status, text := clerkinvite.HTTPError(err)
+			require.Equal(t, http.StatusBadRequest, status)
+			require.Equal(t, "the webhook's event cannot be read", text)
+		})
+	}
+}
+
+// FuzzVerify compares the verifier with a second implementation that knows neither
+// the webhook library nor a regular expression.
+func FuzzVerify(f *testing.F) {
+	ts := strconv.Itoa(vectorTime)
+	body := []byte(eventBody)
+	for _, id := range []string{"msg_1", vectorID, "", "msg.1", "msg_1\n", "mſg"} {
+		f.Add(id, ts, "", body, uint8(1))
+	}
+	for _, s := range []string{ts, "0" + ts, "+" + ts, ts + "000", "1614265630", "1614265631", "1614265030", "1614265029", " " + ts, "١", ""} {
+		f.Add("msg_1", s, "v1a,abc", body, uint8(2))
+	}
+	for _, sig := range []string{vectorSignature, "v1,", "v1,x v1,y", "v1,x,", strings.Repeat("v1,x ", 900)} {
+		f.Add(vectorID, ts, sig, []byte(vectorBody), uint8(0))
+		f.Add(vectorID, ts, sig, []byte(vectorBody), uint8(1))
+	}
+	f.Add("msg_1", ts, "", []byte("{"), uint8(3))
+
+	keys := []string{vectorSecret, newSecret(2)}
+	v := newVerifier(f, keys...)
+	f.Fuzz(func(t *testing.T, id, ts, sig string, payload []byte, signWith uint8) {
+		switch signWith {
+		case 1, 2: // one of the verifier's keys
+			sig += " " + sign(keys[signWith-1], id, ts, payload)
+		case 3: // a stranger's
+			sig += " " + sign(newSecret(3), id, ts, payload)
+		}
+		_, err := v.Verify(payload, headers(id, ts, sig))
+		got := err == nil || errors.Is(err, clerkinvite.ErrBadEvent)
+		if want := oracle(keys, id, ts, sig, payload); got != want {
+			t.Fatalf("accepted %v, the oracle says %v: %v", got, want, err)
+		}
+		if !got && !errors.Is(err, clerkinvite.ErrBadSignature) {
+			t.Fatalf("unknown error %v", err)
+		}
+	})
+}
+
+func oracle(keys []string, id, ts, sig string, payload []byte) bool {
+	if id == "" || len(id) > 255 || !onlyIDBytes(id) {
+		return false
+	}
+	n, err := strconv.ParseUint(ts, 10, 40)
+	if err != nil || strconv.FormatUint(n, 10) != ts || n < vectorTime-300 || n > vectorTime+300 {
+		return false
+	}
+	if len(sig) > 4096 {
+		return false
+	}
+	for _, key := range keys {
+		want := sign(key, id, ts, payload)
+		for rest := sig; ; {
+			first, tail, more := strings.Cut(rest, " ")
+			if first == want {
+				return true
+			}
+			if !more {
+				break
+			}
+			rest = tail
+		}
+	}
+	return false
+}
+
+func onlyIDBytes(s string) bool {
+	for _, b := range []byte(s) {
+		letter := b|0x20 >= 'a' && b|0x20 <= 'z'
+		if digit := b >= '0' && b <= '9'; !letter && !digit && b != '_' && b != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func FuzzParseEvent(f *testing.F) {
+	for _, s := range []string{
+		eventBody, vectorBody, "", "null", "{}", `{"type":"x"}`,
+		`{"type":"user.deleted","data":{"id":"user_1"}}`,
+		`{"type":"user.updated","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","reserved":true,"verification":null}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[null]},"timestamp":1e12}`,
+		`{"type":"user.created","data":{"id":"../x","created_at":-1}}`,
+		`{"type":"user.created","type":1,"data":{"id":"user_1","email_addresses":[{}],"email_addresses":[{"verification":{"status":"verified"}}]}}`,
+		`{"type":"\u0000","instance_id":"a@b"}`, "{\"type\":\"\xff\"}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		ev, err := clerkinvite.ParseEvent(payload)
+		if err != nil {
+			if ev != nil || !errors.Is(err, clerkinvite.ErrBadEvent) || len(err.Error()) > 100 {
+				t.Fatalf("%v, %v", ev, err)
+			}
+			return
+		}
+		if out := fmt.Sprintf("%v %+v %#v %s", ev, *ev, ev, ev); strings.ContainsAny(out, "@\n\x00") {
+			t.Fatalf("printed: %q", out)
+		}
+		if u := ev.User; u != nil {
+			if ev.Type != clerkinvite.EventUserCreated && ev.Type != clerkinvite.EventUserUpdated || u.ID == "" || ev.UserID != u.ID {
+				t.Fatalf("%v has user %q", ev, u.ID)
+			}
+			for _, e := range u.Emails {
+				if e.Verified && !bytes.Contains(payload, []byte("verified")) && !bytes.Contains(payload, []byte(`\u`)) {
+					t.Fatal("verified out of nothing")
+				}
+			}
+			if y := u.CreatedAt.Year(); !u.CreatedAt.IsZero() && (y < 1970 || y > 33660) {
+				t.Fatal(u.CreatedAt)
+			}
+		}
+		if !onlyIDBytes(ev.UserID) {
+			t.Fatalf("user id %q", ev.UserID)
+		}
+	})
+}
