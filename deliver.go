@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -512,7 +513,7 @@ func (s *Service) refused(a *attempt, op, reason string, cause error) {
 	a.made, a.leftOver = nil, false
 	a.next = func(m Member) *Member {
 		if m.Status == StatusPending {
-			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, reason, nil, nil
+			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
 			return &m
 		}
 		return ended(m, StatusFailed, reason, s.now())
@@ -733,10 +734,12 @@ func (s *Service) open(endpoint string) error {
 // limited remembers a rate limit, here and for all processes, and returns err.
 func (s *Service) limited(ctx context.Context, endpoint string, err error) error {
 	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode != 429 || api.RetryAfter <= 0 {
+	if !errors.As(err, &api) || api.StatusCode != 429 {
 		return err
 	}
-	until := s.now().Add(api.RetryAfter)
+	// Clerk documents Retry-After with every 429. Without one, a minute: long enough
+	// not to burn the next window's requests on asking.
+	until := s.now().Add(cmp.Or(api.RetryAfter, time.Minute))
 	s.gates.close(endpoint, until)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

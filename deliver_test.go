@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -273,15 +274,15 @@ func TestLateCreate(t *testing.T) {
 // lateAPI holds the first create back.
 type lateAPI struct {
 	clerkinvite.ClerkAPI
-	once          sync.Once
+	first         atomic.Bool
 	late, arrived chan struct{}
 }
 
 func (a *lateAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
-	a.once.Do(func() {
+	if a.first.CompareAndSwap(false, true) {
 		close(a.arrived)
 		<-a.late
-	})
+	}
 	return a.ClerkAPI.CreateInvitation(ctx, r)
 }
 

@@ -320,10 +320,13 @@ func heldAtClerk(err error) (code string, ok bool) {
 // classify decides what a failed create can have done to the invitation for email.
 // It is the one place where this is decided.
 func classify(err error, email string) Outcome {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
+		return Fault // the adapter refused to send it
+	}
 	var api *APIError
 	if !errors.As(err, &api) {
-		// Not the adapter's: nothing is known, so the worst is assumed.
-		return Uncertain
+		return Uncertain // not the adapter's: nothing is known, so the worst is assumed
 	}
 	switch {
 	case api.NotSent:

@@ -3,6 +3,7 @@ package clerkinvite
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -78,7 +79,7 @@ func released(m Member, due time.Time) *Member {
 
 // postponed ends an attempt that certainly had no effect.
 func postponed(m Member, due time.Time, reason string) *Member {
-	m.ClaimedUntil, m.NextAttemptAt, m.Reason = nil, &due, reason
+	m.ClaimedUntil, m.NextAttemptAt, m.Reason = nil, &due, clip(reason)
 	return &m
 }
 
@@ -125,8 +126,13 @@ func joined(m Member, userID string, now time.Time) *Member {
 // ended settles the row in a state that keeps it for the record only.
 func ended(m Member, to Status, reason string, now time.Time) *Member {
 	n := settled(m, to, now)
-	n.Reason = reason
+	n.Reason = clip(reason)
 	return n
+}
+
+// clip keeps a code that Clerk sent from being a novel.
+func clip(reason string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(reason[:min(len(reason), 255)], "\x00", ""), "")
 }
 
 // backoff is the time from one attempt to the next: the lease, doubled with each

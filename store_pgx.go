@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -77,33 +78,48 @@ type pgxTxStore struct {
 
 // Insert implements [TxStore].
 func (s *pgxTxStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
-	return s.sql.insert(ctx, s.tx, rows)
+	input, err := pgxRows(rows)
+	if err != nil {
+		return nil, err
+	}
+	return s.sql.insert(ctx, s.tx, input)
 }
 
 // Update implements [TxStore].
 func (s *pgxTxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
 	return updateSplitting(changes, func(changes []Change) ([]Result, error) {
-		if !slices.ContainsFunc(changes, Change.setsUser) {
-			return s.sql.update(ctx, s.tx, changes)
+		input, err := pgxChanges(changes)
+		if err != nil {
+			return nil, err
 		}
-		// Another row may have the user, and a violation of the key would spoil the
-		// host's transaction but for a savepoint.
+		if !slices.ContainsFunc(changes, Change.setsUser) {
+			return s.sql.update(ctx, s.tx, input)
+		}
+		// Another row may have the user, and but for a savepoint a violation of the key
+		// would spoil the host's transaction.
 		savepoint, err := s.tx.Begin(ctx)
 		if err != nil {
 			return nil, err
 		}
-		results, err := s.sql.update(ctx, savepoint, changes)
-		if err != nil {
-			return nil, s.sql.explainUserTaken(ctx, s.tx, changes, err, savepoint.Rollback(ctx))
+		results, err := s.sql.update(ctx, savepoint, input)
+		if err == nil {
+			return results, savepoint.Commit(ctx)
 		}
-		return results, savepoint.Commit(ctx)
+		if rollbackErr := savepoint.Rollback(ctx); rollbackErr != nil {
+			return nil, err
+		}
+		return nil, s.sql.explain(ctx, s.tx, changes, err)
 	})
 }
 
 // Insert implements [TxStore].
 func (s *PgxStore) Insert(ctx context.Context, rows []*Member) (results []Result, err error) {
+	input, err := pgxRows(rows)
+	if err != nil {
+		return nil, err
+	}
 	err = s.repeat(ctx, func(bool) error {
-		results, err = s.sql.insert(ctx, s.db, rows)
+		results, err = s.sql.insert(ctx, s.db, input)
 		return err
 	})
 	return results, err
@@ -112,14 +128,18 @@ func (s *PgxStore) Insert(ctx context.Context, rows []*Member) (results []Result
 // Update implements [TxStore].
 func (s *PgxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
 	return updateSplitting(changes, func(changes []Change) (results []Result, err error) {
+		input, err := pgxChanges(changes)
+		if err != nil {
+			return nil, err
+		}
 		err = s.repeat(ctx, func(maybeMade bool) error {
-			results, err = s.sql.update(ctx, s.db, changes)
+			results, err = s.sql.update(ctx, s.db, input)
 			if err == nil && maybeMade {
-				err = s.sql.acceptMade(ctx, s.db, changes, results)
+				err = s.sql.acceptMade(ctx, s.db, input, results)
 			}
-			return s.sql.explainUserTaken(ctx, s.db, changes, err, nil)
+			return err
 		})
-		return results, err
+		return results, s.sql.explain(ctx, s.db, changes, err)
 	})
 }
 
@@ -153,18 +173,18 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		again, unknown := failure(err)
+		again, effect := failure(err)
 		if conn, ok := s.db.(interface{ IsClosed() bool }); ok && conn.IsClosed() {
 			again = false // a single connection does not come back
 		}
 		if !again || wait > 640*time.Millisecond {
 			return err
 		}
-		maybeMade = maybeMade || unknown
+		maybeMade = maybeMade || effect
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(wait/2 + rand.N(wait)):
 		}
 	}
 }
@@ -255,13 +275,22 @@ const memberColumns = `m.tenant_id, m.id::text, m.email, m.status, coalesce(m.cl
 	m.version, m.attempts, m.claimed_until, m.next_attempt_at, coalesce(m.reason, ''),
 	m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at`
 
-// memberInput expands the parameter, see pgxRow. data and params come as text, because in a
-// JSON value of their own null could not be told from nothing.
-const memberInput = `json_to_recordset($1::text::json) AS x (tenant_id text, id uuid, email text, status text, clerk_user_id text,
-	invitation_id text, send integer, sent integer, url text, role text, invited_by text, data text, params text,
-	attempts integer, claimed_until timestamptz, next_attempt_at timestamptz, reason text,
-	reserved_at timestamptz, invited_at timestamptz, expires_at timestamptz, settled_at timestamptz, updated_at timestamptz,
-	n integer, old_version bigint, old_status text, recorded boolean)`
+// withInput expands the parameter, see pgxRow. data and params come as text, because as JSON
+// values null could not be told from nothing.
+//
+// Its WHERE is always true. It makes the planner expect one row instead of a hundred, and
+// so go by the indexes, also where it does not know yet that a table has grown: a
+// connection can keep a plan made on the first day. OFFSET 0 does the same for what is
+// found: it forbids every plan but one look-up for each value.
+const withInput = `
+WITH input AS (
+	SELECT * FROM json_to_recordset($1::text::json) AS x (tenant_id text, id uuid, email text, status text, clerk_user_id text,
+		invitation_id text, send integer, sent integer, url text, role text, invited_by text, data text, params text,
+		attempts integer, claimed_until timestamptz, next_attempt_at timestamptz, reason text,
+		reserved_at timestamptz, invited_at timestamptz, expires_at timestamptz, settled_at timestamptz, updated_at timestamptz,
+		n integer, old_version bigint, old_status text, recorded boolean)
+	WHERE tenant_id = tenant_id || ''
+)`
 
 const historyInsert = `INSERT INTO clerkinvite_history
 	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)`
@@ -271,10 +300,7 @@ func newPgxSQL(schema string) pgxSQL {
 	s := pgxSQL{
 		// ON CONFLICT without a target: no violation of any key may spoil a host's
 		// transaction. The second SELECT sees the table as it was before the statement.
-		insertSQL: `
-WITH input AS (
-	SELECT * FROM ` + memberInput + `
-), written AS (
+		insertSQL: withInput + `, written AS (
 	INSERT INTO clerkinvite_member
 		(tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params, version,
 		 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
@@ -292,10 +318,7 @@ SELECT ` + memberColumns + ` FROM written m
 UNION ALL
 SELECT ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email`,
 
-		updateSQL: `
-WITH input AS (
-	SELECT * FROM ` + memberInput + `
-), locked AS (
+		updateSQL: withInput + `, locked AS (
 	SELECT i.*
 	FROM input i
 	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
@@ -319,36 +342,35 @@ WITH input AS (
 SELECT m.n, ` + memberColumns + ` FROM changed m`,
 
 		// The rows that are exactly what updateSQL would have made of them.
-		madeSQL: `
-SELECT x.n, ` + memberColumns + `
-FROM ` + memberInput + `
-JOIN clerkinvite_member m ON m.tenant_id = x.tenant_id AND m.id = x.id AND m.version = x.old_version + 1
+		madeSQL: withInput + `
+SELECT i.n, ` + memberColumns + `
+FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version + 1
 WHERE (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sent, m.url, m.role, m.invited_by, m.data, m.params::text,
 		m.attempts, m.claimed_until, m.next_attempt_at, m.reason, m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at)
 	IS NOT DISTINCT FROM
-	(x.status, x.clerk_user_id, x.invitation_id, x.send, x.sent, x.url, x.role, x.invited_by, x.data::jsonb, x.params,
-		x.attempts, x.claimed_until, x.next_attempt_at, x.reason, x.reserved_at, x.invited_at, x.expires_at, x.settled_at, x.updated_at)`,
+	(i.status, i.clerk_user_id, i.invitation_id, i.send, i.sent, i.url, i.role, i.invited_by, i.data::jsonb, i.params,
+		i.attempts, i.claimed_until, i.next_attempt_at, i.reason, i.reserved_at, i.invited_at, i.expires_at, i.settled_at, i.updated_at)`,
 
 		takenSQL: `
-SELECT count(*) FROM ` + memberInput + `
-JOIN clerkinvite_member m ON m.tenant_id = x.tenant_id AND m.clerk_user_id = x.clerk_user_id AND m.id <> x.id`,
+SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND clerk_user_id = $2::text AND id <> $3::text::uuid)`,
 
 		findRefs: `
 SELECT ` + memberColumns + `
 FROM json_to_recordset($1::text::json -> 'refs') AS x (tenant_id text, email text)
-JOIN clerkinvite_member m ON m.tenant_id = x.tenant_id AND m.email = x.email`,
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email OFFSET 0) m`,
 		findIDs: `
 SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'ids') AS x (id)
-JOIN clerkinvite_member m ON m.id = x.id::uuid`,
+FROM json_array_elements_text($1::text::json -> 'ids') AS x (member_id)
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid OFFSET 0) m`,
 		findEmails: `
 SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'emails') AS x (email)
-JOIN clerkinvite_member m ON m.email = x.email AND m.status IN ('reserved', 'pending', 'expired')`,
+FROM json_array_elements_text($1::text::json -> 'emails') AS x (address)
+CROSS JOIN LATERAL (
+	SELECT * FROM clerkinvite_member WHERE email = x.address AND status IN ('reserved', 'pending', 'expired') OFFSET 0) m`,
 		findUsers: `
 SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'users') AS x (clerk_user_id)
-JOIN clerkinvite_member m ON m.clerk_user_id = x.clerk_user_id AND m.status = 'active'`,
+FROM json_array_elements_text($1::text::json -> 'users') AS x (user_id)
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE clerk_user_id = x.user_id AND status = 'active' OFFSET 0) m`,
 		findDue: `(
 SELECT ` + memberColumns + `
 FROM clerkinvite_member m
@@ -452,7 +474,11 @@ func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
 }
 
 // queryMembers runs a statement that returns members.
-func queryMembers(ctx context.Context, db pgxQuerier, sql string, arg []byte) ([]*Member, error) {
+func queryMembers(ctx context.Context, db pgxQuerier, sql string, input any) ([]*Member, error) {
+	arg, err := json.Marshal(input)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := db.Query(ctx, sql, string(arg))
 	if err != nil {
 		return nil, err
@@ -460,117 +486,9 @@ func queryMembers(ctx context.Context, db pgxQuerier, sql string, arg []byte) ([
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Member, error) { return scanMember(row) })
 }
 
-// insert writes rows and finds those that are there already.
-func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []*Member) ([]Result, error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	there := make(map[Ref]*Member, len(rows))
-	missing := rows
-	// One round, unless a row is purged between its refusal and the look at it.
-	for range 3 {
-		input := make([]pgxRow, len(missing))
-		refs := make([]Ref, len(missing))
-		for i, m := range missing {
-			var err error
-			if input[i], err = newPgxRow(m); err != nil {
-				return nil, err
-			}
-			refs[i] = m.Ref()
-		}
-		arg, err := json.Marshal(input)
-		if err != nil {
-			return nil, err
-		}
-		found, err := queryMembers(ctx, db, s.insertSQL, arg)
-		if err != nil {
-			return nil, err
-		}
-		if missing = missingFrom(there, missing, found); len(missing) == 0 {
-			break
-		}
-		// Their rows were committed after the statement had begun.
-		for i, m := range missing {
-			refs[i] = m.Ref()
-		}
-		if found, err = s.find(ctx, db, Query{Refs: refs[:len(missing)]}); err != nil {
-			return nil, err
-		}
-		if missing = missingFrom(there, missing, found); len(missing) == 0 {
-			break
-		}
-	}
-
-	results := make([]Result, len(rows))
-	for i, m := range rows {
-		now := there[m.Ref()]
-		switch {
-		case now == nil:
-			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found, as if its id were another member's: %w", ErrConflict)
-		case strings.EqualFold(now.ID, m.ID):
-			results[i].Member = now
-		default:
-			results[i] = Result{now, &DuplicateEmailError{m.Ref(), now}}
-		}
-	}
-	return results, nil
-}
-
-// missingFrom adds found to there and returns the rows that are still not there. Of two
-// versions of a row the one that has just been written counts: the other was purged.
-func missingFrom(there map[Ref]*Member, rows, found []*Member) (missing []*Member) {
-	ids := make(map[string]bool, len(rows))
-	for _, m := range rows {
-		ids[strings.ToLower(m.ID)] = true
-	}
-	for _, m := range found {
-		if there[m.Ref()] == nil || ids[m.ID] {
-			there[m.Ref()] = m
-		}
-	}
-	for _, m := range rows {
-		if there[m.Ref()] == nil {
-			missing = append(missing, m)
-		}
-	}
-	return missing
-}
-
-// changesArg returns changes as the parameter of a statement.
-func changesArg(changes []Change) ([]byte, error) {
-	input := make([]pgxChange, len(changes))
-	for i, c := range changes {
-		row, err := newPgxRow(c.New)
-		if err != nil {
-			return nil, err
-		}
-		row.TenantID, row.ID, row.Email = c.Old.TenantID, c.Old.ID, c.Old.Email
-		input[i] = pgxChange{row, i, c.Old.Version, c.Old.Status, c.Recorded()}
-	}
-	return json.Marshal(input)
-}
-
-// update makes changes in one statement: all, but those whose version does not match.
-func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change) ([]Result, error) {
-	results := slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
-	if err := s.changed(ctx, db, s.updateSQL, changes, results); err != nil {
-		return nil, err
-	}
-	return results, nil
-}
-
-// acceptMade turns conflicts into successes where the row is what the change makes of it: the earlier call whose
-// answer was lost made it.
-func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []Change, results []Result) error {
-	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
-		return nil
-	}
-	return s.changed(ctx, db, s.madeSQL, changes, results)
-}
-
-// changed runs a statement over changes and puts the members that it returns in their results.
-func (s *pgxSQL) changed(ctx context.Context, db pgxQuerier, sql string, changes []Change, results []Result) error {
-	arg, err := changesArg(changes)
+// queryChanged runs a statement that returns changed members, and puts each in its result.
+func queryChanged(ctx context.Context, db pgxQuerier, sql string, changes []pgxChange, results []Result) error {
+	arg, err := json.Marshal(changes)
 	if err != nil {
 		return err
 	}
@@ -589,30 +507,135 @@ func (s *pgxSQL) changed(ctx context.Context, db pgxQuerier, sql string, changes
 	return err
 }
 
-// explainUserTaken returns err, the failure of update, as a userTakenError if that is what it is.
-func (s *pgxSQL) explainUserTaken(ctx context.Context, db pgxQuerier, changes []Change, err, rollback error) error {
-	if rollback != nil || !IsUniqueViolation(err) || len(changes) == 1 && !changes[0].setsUser() {
+// queryOne runs a statement that returns one value.
+func queryOne[T any](ctx context.Context, db pgxQuerier, sql string, args ...any) (value T, err error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return value, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+}
+
+// pgxRows returns rows as the input of a statement.
+func pgxRows(rows []*Member) ([]pgxRow, error) {
+	input := make([]pgxRow, len(rows))
+	for i, m := range rows {
+		var err error
+		if input[i], err = newPgxRow(m); err != nil {
+			return nil, err
+		}
+	}
+	return input, nil
+}
+
+// pgxChanges returns changes as the input of a statement.
+func pgxChanges(changes []Change) ([]pgxChange, error) {
+	input := make([]pgxChange, len(changes))
+	for i, c := range changes {
+		row, err := newPgxRow(c.New)
+		if err != nil {
+			return nil, err
+		}
+		row.TenantID, row.ID, row.Email = c.Old.TenantID, c.Old.ID, c.Old.Email
+		input[i] = pgxChange{row, i, c.Old.Version, c.Old.Status, c.Recorded()}
+	}
+	return input, nil
+}
+
+// insert writes rows and finds those that are there already.
+func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) ([]Result, error) {
+	there := make(map[Ref]*Member, len(rows))
+	missing := rows
+	// One round, unless a row is purged between the moment it is in the way and the look at it.
+	for round := 0; len(missing) > 0 && round < 3; round++ {
+		found, err := queryMembers(ctx, db, s.insertSQL, missing)
+		if err != nil {
+			return nil, err
+		}
+		missing = missingFrom(there, missing, found)
+
+		// What is in the way now was committed after the statement had begun.
+		refs := make([]Ref, len(missing))
+		for i, m := range missing {
+			refs[i] = Ref{m.TenantID, m.Email}
+		}
+		found, err = s.find(ctx, db, Query{Refs: refs})
+		if err != nil {
+			return nil, err
+		}
+		missing = missingFrom(there, missing, found)
+	}
+
+	results := make([]Result, len(rows))
+	for i, m := range rows {
+		ref := Ref{m.TenantID, m.Email}
+		now := there[ref]
+		switch {
+		case now == nil:
+			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found, as if its id were another member's: %w", ErrConflict)
+		case strings.EqualFold(now.ID, m.ID):
+			results[i].Member = now
+		default:
+			results[i] = Result{now, &DuplicateEmailError{ref, now}}
+		}
+	}
+	return results, nil
+}
+
+// missingFrom adds found to there and returns the rows that are still not there. Of two
+// versions of a row the one that has just been written counts: the other was purged.
+func missingFrom(there map[Ref]*Member, rows []pgxRow, found []*Member) (missing []pgxRow) {
+	ids := make(map[string]bool, len(rows))
+	for _, m := range rows {
+		ids[strings.ToLower(m.ID)] = true
+	}
+	for _, m := range found {
+		if there[m.Ref()] == nil || ids[m.ID] {
+			there[m.Ref()] = m
+		}
+	}
+	for _, m := range rows {
+		if there[Ref{m.TenantID, m.Email}] == nil {
+			missing = append(missing, m)
+		}
+	}
+	return missing
+}
+
+// update makes changes in one statement: all but those whose version does not match.
+func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []pgxChange) ([]Result, error) {
+	results := slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
+	if err := queryChanged(ctx, db, s.updateSQL, changes, results); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// acceptMade turns conflicts into successes where the row is what the change makes of
+// it: the earlier statement whose answer was lost has made it.
+func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
+	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
+		return nil
+	}
+	return queryChanged(ctx, db, s.madeSQL, changes, results)
+}
+
+// explain returns err, with which changes failed, as a userTakenError if that is what it is.
+func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
+	if !IsUniqueViolation(err) {
 		return err
 	}
-	if len(changes) > 1 || IsUniqueViolation(err, userKey) {
+	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
 		return userTakenError{err}
 	}
-	// In a partition the index has another name. So look.
-	arg, argErr := changesArg(changes)
-	if argErr != nil {
-		return err
-	}
-	rows, queryErr := db.Query(ctx, s.takenSQL, string(arg))
-	if queryErr != nil {
-		return err
-	}
-	if n, countErr := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]); countErr != nil || n == 0 {
+	// In a partition the key has another name, so look.
+	c := changes[0]
+	taken, lookErr := queryOne[bool](ctx, db, s.takenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
+	if lookErr != nil || !taken {
 		return err
 	}
 	return userTakenError{err}
 }
-
-const userKey = "clerkinvite_member_user_key"
 
 // find runs one statement, in which each selector uses an index of its own.
 func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
@@ -662,11 +685,7 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 		return nil, nil
 	}
 
-	text, err := json.Marshal(arg)
-	if err != nil {
-		return nil, err
-	}
-	found, err := queryMembers(ctx, db, strings.Join(selects, "\nUNION ALL"), text)
+	found, err := queryMembers(ctx, db, strings.Join(selects, "\nUNION ALL"), arg)
 	if err != nil {
 		return nil, err
 	}
@@ -712,11 +731,7 @@ func (s *pgxSQL) gate(ctx context.Context, db pgxQuerier, endpoint string, until
 	if !until.IsZero() {
 		sql, args = s.gateSQL, append(args, pgxTime(&until))
 	}
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return time.Time{}, err
-	}
-	known, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[time.Time])
+	known, err := queryOne[time.Time](ctx, db, sql, args...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, nil
 	}

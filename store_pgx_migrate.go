@@ -162,14 +162,6 @@ func (s *PgxStore) table(name string) string {
 	return pgx.Identifier{s.schema, name}.Sanitize()
 }
 
-func queryOne[T any](ctx context.Context, db pgxQuerier, sql string, args ...any) (value T, err error) {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return value, err
-	}
-	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
-}
-
 // pgxTable is what the statements of the store and its promises rely on in a table. TestValidateKnowsTheMigrations
 // compares it with what the migrations make.
 type pgxTable struct {

@@ -107,7 +107,7 @@ type WebhookVerifier struct {
 func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}
 	if v.now == nil {
-		v.now = time.Now
+		v.now = time.Now //nolint:forbidigo // the default of WebhookConfig.Now
 	}
 	var faults []error
 	if len(cfg.Secrets) == 0 {
@@ -369,18 +369,14 @@ func parseUser(data object) (*User, error) {
 // key, one's address with the other's verification. Here the last one counts.
 type object map[string]json.RawMessage
 
-// field returns o[key], and the zero value if it is missing or null. The first fault
-// is kept in err, without what encoding/json says of it: that repeats the payload.
+// field returns o[key], or the zero value if it is missing or null. The first fault is
+// kept in err, without what encoding/json says of it: that repeats the payload. With a
+// fault the value means nothing.
 func field[T any](o object, key string, err *error) (v T) {
-	raw, ok := o[key]
-	if !ok || json.Unmarshal(raw, &v) == nil {
-		return v
-	}
-	if *err == nil {
+	if raw, ok := o[key]; ok && json.Unmarshal(raw, &v) != nil && *err == nil {
 		*err = errors.New(key + " is of the wrong type")
 	}
-	var zero T
-	return zero
+	return v
 }
 
 // timeField returns o[key] as a time. Clerk's documents say milliseconds and their
@@ -399,6 +395,22 @@ func timeField(o object, key string, err *error) time.Time {
 		n *= 1000
 	}
 	return time.UnixMilli(int64(math.Round(n))).UTC()
+}
+
+// WebhookHandler returns the endpoint for Clerk's webhooks, to be mounted wherever the
+// host likes and subscribed to user.created, user.updated and user.deleted. It panics
+// if v is nil, since nothing else is safe to do. Its answers:
+//
+//   - 204: done, or nothing to do. That includes a signed event which cannot be read:
+//     see [ErrBadEvent]; it is logged as an error.
+//   - 400: [ErrBadSignature], or a body that ended early. It changes nothing.
+//   - 405: not POST. 413: more than 256 KiB.
+//   - 500: the store or Clerk failed. Svix tries again, for more than a day; Retry-After
+//     tells it when, if Clerk has set a limit.
+//
+// Failures go to Config.Logger. The host's server sets the time-outs for reading.
+func (s *Service) WebhookHandler(v *WebhookVerifier) http.Handler {
+	return webhookHandler(v, s.HandleEvent, s.log)
 }
 
 // webhookHandler is WebhookHandler without the Service.

@@ -113,7 +113,7 @@ func TestWebhookHandler(t *testing.T) {
 	tampered := hookRequest(sendExample)
 	tampered.Body = io.NopCloser(strings.NewReader(strings.Replace(sendExample, "example@", "mallory@", 1)))
 	garbage := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("[", 100_000)))
-	exact := sendExample + strings.Repeat(" ", maxWebhookBody-len(sendExample))
+	exact := sendExample + strings.Repeat(" ", 262144-len(sendExample))
 
 	for name, tc := range map[string]struct {
 		r          *http.Request
@@ -198,6 +198,35 @@ func TestWebhookHandlerNeedsAVerifier(t *testing.T) {
 	assert.PanicsWithValue(t, "clerkinvite: WebhookHandler needs a verifier; see NewWebhookVerifier", func() {
 		webhookHandler(nil, nil, slog.New(slog.DiscardHandler))
 	})
+}
+
+// fakeStore is a Store that fails.
+type fakeStore struct {
+	Store
+	err error
+}
+
+func (s fakeStore) Find(context.Context, Query) ([]*Member, error) { return nil, s.err }
+
+func TestServiceWebhookHandler(t *testing.T) {
+	t.Parallel()
+	v, err := NewWebhookVerifier(WebhookConfig{
+		Secrets: []string{"whsec_" + base64.StdEncoding.EncodeToString(hookKey)}, Now: func() time.Time { return hookNow },
+	})
+	require.NoError(t, err)
+	var log bytes.Buffer
+	svc, err := New(Config{
+		API: struct{ ClerkAPI }{}, Store: fakeStore{err: errors.New("no database")}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	require.NoError(t, err)
+	h := svc.WebhookHandler(v)
+	for payload, want := range map[string]int{sendExample: 500, `{"type":"session.created"}`: 204, "[": 204} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, hookRequest(payload))
+		assert.Equal(t, want, w.Code, payload)
+	}
+	assert.Contains(t, log.String(), "no database")
+	assert.Panics(t, func() { svc.WebhookHandler(nil) })
 }
 
 // Over a real connection: bodies that stop, dawdle or never end.

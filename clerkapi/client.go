@@ -53,6 +53,7 @@ type Client struct {
 	transport http.RoundTripper
 	lookup    timeLimit
 	create    timeLimit
+	pause     time.Duration // about, before a look-up is repeated
 }
 
 var _ clerkinvite.ClerkAPI = (*Client)(nil)
@@ -98,6 +99,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 		transport: http.DefaultTransport,
 		lookup:    timeLimit{DefaultTimeout, "Options.Timeout"},
 		create:    timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
+		pause:     200 * time.Millisecond,
 	}
 	if o.Timeout < 0 || o.CreateTimeout < 0 {
 		fault("Options.Timeout and Options.CreateTimeout cannot be negative; 0 means the default")

@@ -2,7 +2,6 @@ package clerkapi
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +63,10 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 	case x.complete && err == nil && got.done:
 		return nil
 	case x.complete:
-		x.answer.Err = unreadable(cmp.Or[error](err, errors.New("it is empty")))
+		if err == nil {
+			err = errors.New("it is empty")
+		}
+		x.answer.Err = unreadable(err)
 		return x.answer
 	}
 	failed := x.answer
@@ -163,9 +165,9 @@ func ended(ctx context.Context) error {
 
 // lookUp runs a look-up, and repeats it twice at most while the failure is one that
 // may pass and the caller's deadline leaves time.
-func lookUp(ctx context.Context, once func() error) error {
+func (c *Client) lookUp(ctx context.Context, once func() error) error {
 	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.Multiplier = 200*time.Millisecond, 3
+	pause.InitialInterval, pause.Multiplier = c.pause, 3
 	opts := []backoff.RetryOption{backoff.WithBackOff(pause), backoff.WithMaxTries(3)}
 	if deadline, ok := ctx.Deadline(); ok {
 		opts = append(opts, backoff.WithMaxElapsedTime(time.Until(deadline)))

@@ -2,7 +2,6 @@ package clerkapi_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,15 +36,19 @@ func newClient(t testing.TB, url string, o clerkapi.Options) *clerkapi.Client {
 	}
 	c, err := clerkapi.New(key, &o)
 	require.NoError(t, err)
+	c.SetPause(time.Millisecond)
 	return c
 }
 
 // newTransport returns a transport with connections of its own.
 func newTransport(t testing.TB) *http.Transport {
+	t.Helper()
 	tr := &http.Transport{ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	return tr
 }
+
+var quiet = log.New(io.Discard, "", 0)
 
 // seen is a request as a server got it.
 type seen struct {
@@ -79,7 +82,7 @@ func serve(t testing.TB, h func(w http.ResponseWriter, r *http.Request, n int)) 
 		f.mu.Unlock()
 		h(w, r, n)
 	}))
-	f.Config.ErrorLog = log.New(io.Discard, "", 0)
+	f.Config.ErrorLog = quiet
 	f.Start()
 	t.Cleanup(f.Close)
 	return f
@@ -153,18 +156,9 @@ func orNil(v any, isNil bool) any {
 	return v
 }
 
-// eachMethod runs f as a parallel subtest for each method.
-func eachMethod(t *testing.T, f func(t *testing.T, m method)) {
-	for _, m := range methods {
-		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
-			f(t, m)
-		})
-	}
-}
-
 // create makes the usual single create.
 func create(t testing.TB, c *clerkapi.Client) (*clerkinvite.Invitation, error) {
+	t.Helper()
 	return c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: email})
 }
 
@@ -226,13 +220,6 @@ func requireNotCallers(t testing.TB, err error) {
 func timedOut(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
-}
-
-func jsonMap(t testing.TB, s string) map[string]any {
-	t.Helper()
-	var m map[string]any
-	require.NoError(t, json.Unmarshal([]byte(s), &m))
-	return m
 }
 
 // roundTripper is a transport that is a func.

@@ -91,7 +91,7 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	req := clerk.NewAPIRequest(http.MethodGet, "/invitations?paginated=true") // as the SDK's own List does
 	req.SetParams(params)
 	var page []clerkinvite.Invitation
-	err := lookUp(ctx, func() error {
+	err := c.lookUp(ctx, func() error {
 		return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
 			page, err = decodeList(body, (*wireInvitation).invitation)
 			return err

@@ -57,7 +57,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 			req := clerk.NewAPIRequest(http.MethodGet, "/users")
 			req.SetParams(params)
 			var page []clerkinvite.User
-			err := lookUp(ctx, func() error {
+			err := c.lookUp(ctx, func() error {
 				return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
 					page, err = decodeList(body, (*wireUser).user)
 					return err

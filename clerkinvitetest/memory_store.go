@@ -24,11 +24,13 @@ import (
 type MemoryStore struct {
 	mu      sync.Mutex
 	members map[clerkinvite.Ref]*clerkinvite.Member
-	ids     map[memberID]*clerkinvite.Member
+	ids     map[inTenant]*clerkinvite.Member
+	users   map[inTenant]*clerkinvite.Member
 	gates   map[string]time.Time
 }
 
-type memberID struct{ tenantID, id string }
+// inTenant is an id of a member or of a Clerk user, within a tenant.
+type inTenant struct{ tenantID, id string }
 
 var _ clerkinvite.Store = (*MemoryStore)(nil)
 
@@ -36,7 +38,8 @@ var _ clerkinvite.Store = (*MemoryStore)(nil)
 func NewMemoryStore() *MemoryStore {
 	return &MemoryStore{
 		members: make(map[clerkinvite.Ref]*clerkinvite.Member),
-		ids:     make(map[memberID]*clerkinvite.Member),
+		ids:     make(map[inTenant]*clerkinvite.Member),
+		users:   make(map[inTenant]*clerkinvite.Member),
 		gates:   make(map[string]time.Time),
 	}
 }
@@ -74,10 +77,10 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 		case ok:
 			results[i].Member = clone(old)
 			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: clone(old)}
-		case s.ids[memberID{m.TenantID, m.ID}] != nil || s.taken(m):
+		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
 			results[i].Err = fmt.Errorf("clerkinvitetest: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)
 		default:
-			s.members[m.Ref()], s.ids[memberID{m.TenantID, m.ID}] = m, m
+			s.put(nil, m)
 			results[i].Member = clone(m)
 		}
 	}
@@ -94,7 +97,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	// As in PostgreSQL a row that no table would take fails the whole statement, if its version matches.
 	rows := make([]*clerkinvite.Member, len(changes))
 	for i, c := range changes {
-		now := s.ids[memberID{c.Old.TenantID, strings.ToLower(c.Old.ID)}]
+		now := s.ids[inTenant{c.Old.TenantID, strings.ToLower(c.Old.ID)}]
 		if now == nil || now.Version != c.Old.Version {
 			continue
 		}
@@ -107,30 +110,39 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	}
 	results := make([]clerkinvite.Result, len(changes))
 	for i, row := range rows {
+		if row == nil {
+			results[i].Err = clerkinvite.ErrConflict
+			continue
+		}
+		now := s.ids[inTenant{row.TenantID, row.ID}]
 		switch {
-		case row == nil || s.ids[memberID{row.TenantID, row.ID}].Version != row.Version-1:
+		case now.Version != row.Version-1: // changed by an earlier change of this batch
 			results[i].Err = clerkinvite.ErrConflict
 		case s.taken(row):
 			results[i].Err = clerkinvite.ErrUserTaken
 		default:
-			s.members[row.Ref()], s.ids[memberID{row.TenantID, row.ID}] = row, row
+			s.put(now, row)
 			results[i].Member = clone(row)
 		}
 	}
 	return results, nil
 }
 
+// put stores m in place of old, which is nil for a new row.
+func (s *MemoryStore) put(old, m *clerkinvite.Member) {
+	if old != nil && old.ClerkUserID != "" {
+		delete(s.users, inTenant{old.TenantID, old.ClerkUserID})
+	}
+	if m.ClerkUserID != "" {
+		s.users[inTenant{m.TenantID, m.ClerkUserID}] = m
+	}
+	s.members[m.Ref()], s.ids[inTenant{m.TenantID, m.ID}] = m, m
+}
+
 // taken reports whether another member of the tenant has the Clerk user of m.
 func (s *MemoryStore) taken(m *clerkinvite.Member) bool {
-	if m.ClerkUserID == "" {
-		return false
-	}
-	for _, other := range s.members {
-		if other.ClerkUserID == m.ClerkUserID && other.TenantID == m.TenantID && other.ID != m.ID {
-			return true
-		}
-	}
-	return false
+	holder := s.users[inTenant{m.TenantID, m.ClerkUserID}]
+	return m.ClerkUserID != "" && holder != nil && holder.ID != m.ID
 }
 
 // Find implements [clerkinvite.Store].
@@ -254,27 +266,30 @@ func check(m *clerkinvite.Member) error {
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
 
-	for field, ok := range map[string]bool{
-		"ID":                             uuidForm.MatchString(m.ID),
-		"TenantID":                       between(len(m.TenantID), 1, 255),
-		"Email":                          len(m.Email) <= 254 && local != "" && domain != "" && m.Email == strings.ToLower(m.Email),
-		"ClerkUserID":                    user,
-		"InvitationID":                   len(m.InvitationID) <= 247,
-		"Send":                           m.Send >= 1,
-		"Sent":                           between(m.Sent, 0, m.Send),
-		"Attempts":                       m.Attempts >= 0,
-		"Version":                        m.Version >= 1,
-		"NextAttemptAt, for what is due": due,
-		"URL, outside of pending":        m.URL == "" || m.Status == clerkinvite.StatusPending && len(m.URL) <= 16384,
-		"Role":                           len(m.Role) <= 1024,
-		"InvitedBy":                      len(m.InvitedBy) <= 1024,
-		"Reason":                         len(m.Reason) <= 1024,
-		"Data":                           m.Data == nil || json.Valid(m.Data),
-		"Params":                         m.Params == nil || json.Valid(m.Params),
-		"text that is not UTF-8":         text,
+	for _, rule := range []struct {
+		field string
+		ok    bool
+	}{
+		{"ID", uuidForm.MatchString(m.ID)},
+		{"TenantID", between(len(m.TenantID), 1, 255)},
+		{"Email", len(m.Email) <= 254 && local != "" && domain != "" && m.Email == strings.ToLower(m.Email)},
+		{"ClerkUserID", user},
+		{"InvitationID", len(m.InvitationID) <= 247},
+		{"Send", m.Send >= 1},
+		{"Sent", between(m.Sent, 0, m.Send)},
+		{"Attempts", m.Attempts >= 0},
+		{"Version", m.Version >= 1},
+		{"NextAttemptAt, for what is due", due},
+		{"URL, outside of pending", m.URL == "" || m.Status == clerkinvite.StatusPending && len(m.URL) <= 16384},
+		{"Role", len(m.Role) <= 1024},
+		{"InvitedBy", len(m.InvitedBy) <= 1024},
+		{"Reason", len(m.Reason) <= 1024},
+		{"Data", m.Data == nil || json.Valid(m.Data)},
+		{"Params", m.Params == nil || json.Valid(m.Params)},
+		{"text that is not UTF-8", text},
 	} {
-		if !ok {
-			return errors.New("clerkinvitetest: illegal member: " + field)
+		if !rule.ok {
+			return errors.New("clerkinvitetest: illegal member: " + rule.field)
 		}
 	}
 	return nil

@@ -12,14 +12,12 @@ package storetest
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"reflect"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -232,23 +230,99 @@ func (s *suite) wantSame(got, want *clerkinvite.Member) {
 	}
 	g, w := reflect.ValueOf(*got), reflect.ValueOf(*want)
 	for i := range g.NumField() {
-		field := g.Type().Field(i).Name
-		same := reflect.DeepEqual(g.Field(i).Interface(), w.Field(i).Interface())
-		switch a := g.Field(i).Interface().(type) {
+		field, a, b := g.Type().Field(i).Name, g.Field(i).Interface(), w.Field(i).Interface()
+		same := reflect.DeepEqual(a, b)
+		switch a := a.(type) {
 		case time.Time:
-			same = sameTime(&a, new(w.Field(i).Interface().(time.Time)))
+			b, _ := b.(time.Time)
+			same = sameTime(&a, &b)
 		case *time.Time:
-			same = sameTime(a, w.Field(i).Interface().(*time.Time))
+			b, _ := b.(*time.Time)
+			same = sameTime(a, b)
 		case json.RawMessage:
-			if field == "Data" {
-				same = sameJSON(a, want.Data)
-			} else {
-				same = bytes.Equal(a, want.Params)
-			}
-			same = same && (a == nil) == w.Field(i).IsNil()
+			b, _ := b.(json.RawMessage)
+			same = (a == nil) == (b == nil) && (bytes.Equal(a, b) || field == "Data" && sameJSON(a, b))
 		}
 		if !same {
-			s.Errorf("%s is %.200v, want %.200v", field, g.Field(i).Interface(), w.Field(i).Interface())
+			s.Errorf("%s is %.200v, want %.200v", field, a, b)
 		}
 	}
+}
+
+// sameTime reports whether got is want, in UTC.
+func sameTime(got, want *time.Time) bool {
+	if got == nil || want == nil {
+		return got == want
+	}
+	return got.Equal(*want) && got.Location() == time.UTC
+}
+
+// sameJSON compares two JSON values: numbers by value, whatever their writing.
+func sameJSON(a, b json.RawMessage) bool {
+	var values [2]any
+	for i, raw := range []json.RawMessage{a, b} {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber()
+		if dec.Decode(&values[i]) != nil {
+			return false
+		}
+		values[i] = canonical(values[i])
+	}
+	return reflect.DeepEqual(values[0], values[1])
+}
+
+// canonical replaces each number in v by its value.
+func canonical(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if r, ok := new(big.Rat).SetString(v.String()); ok {
+			return r.String()
+		}
+	case []any:
+		for i := range v {
+			v[i] = canonical(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = canonical(v[k])
+		}
+	}
+	return v
+}
+
+// wantDuplicate checks that r is the answer for a row of ref whose address existing has.
+func (s *suite) wantDuplicate(r clerkinvite.Result, ref clerkinvite.Ref, existing *clerkinvite.Member) {
+	s.Helper()
+	var dup *clerkinvite.DuplicateEmailError
+	if !errors.As(r.Err, &dup) {
+		s.Errorf("error is %v, want a *DuplicateEmailError", r.Err)
+		return
+	}
+	if dup.Ref != ref {
+		s.Errorf("DuplicateEmailError.Ref is another: %v", dup.Ref)
+	}
+	s.wantSame(dup.Member, existing)
+	s.wantSame(r.Member, existing)
+}
+
+// together calls f(0) … f(n-1) at once, each in its own goroutine, and waits for all.
+func together(n int, f func(i int)) {
+	var ready, done sync.WaitGroup
+	ready.Add(n)
+	for i := range n {
+		done.Go(func() {
+			ready.Done()
+			ready.Wait()
+			f(i)
+		})
+	}
+	done.Wait()
+}
+
+// size returns n, or less with -short.
+func size(n int) int {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
 }

@@ -13,7 +13,7 @@ func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT
 func baseDir() string {
 	const memory = "/dev/shm"
 	var stat syscall.Statfs_t
-	if syscall.Statfs(memory, &stat) != nil || stat.Bavail*uint64(stat.Bsize) < 1<<30 { //nolint:gosec // a block size is positive
+	if syscall.Statfs(memory, &stat) != nil || stat.Bavail*uint64(stat.Bsize) < 1<<30 {
 		return os.TempDir()
 	}
 	dir, err := os.MkdirTemp(memory, dirPrefix+"probe-")

@@ -46,7 +46,7 @@ func serverIdentity() (*identity, error) {
 func procAttr(id *identity) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if id != nil {
-		attr.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)} //nolint:gosec // they were parsed from uint32
+		attr.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)}
 	}
 	dieWithParent(attr)
 
@@ -55,7 +55,7 @@ func procAttr(id *identity) *syscall.SysProcAttr {
 
 // lockFile locks the file or fails, without waiting. The lock ends with the process.
 func lockFile(f *os.File) error {
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a file descriptor fits
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
 // quit asks the server to end at once.

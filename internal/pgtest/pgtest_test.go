@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +41,7 @@ func child(t *testing.T, mode string, env ...string) *exec.Cmd {
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), exe)
 	// The race detector otherwise waits for a second at the end of each process.
-	cmd.Env = append(env, childMode+"="+mode, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = slices.Concat(env, []string{childMode + "=" + mode, "GORACE=atexit_sleep_ms=0"})
 	cmd.Stderr = os.Stderr
 
 	return cmd
@@ -100,8 +101,8 @@ func (f *fakeTB) run(body func()) {
 		body()
 	}()
 	<-done
-	for i := len(f.cleanups) - 1; i >= 0; i-- {
-		f.cleanups[i]()
+	for _, cleanup := range slices.Backward(f.cleanups) {
+		cleanup()
 	}
 }
 

@@ -66,7 +66,7 @@ func startServer(ctx context.Context) (_ *server, err error) {
 	if s.lock, err = holdDir(s.dir); err != nil {
 		return nil, err
 	}
-	if err = s.initdb(ctx, bin, id); err != nil {
+	if err := s.initdb(ctx, bin, id); err != nil {
 		return nil, err
 	}
 	// A port that was free a moment ago need not be free still.

@@ -1,0 +1,100 @@
+package clerkinvitetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// answer is what comes of a request, whichever way it goes back.
+type answer struct {
+	status     int
+	form       form
+	value      any        // of a success: what is encoded
+	err        *wireError // of a refusal
+	trace      string
+	retryAfter time.Duration
+}
+
+// form is what an answer looks like on the wire.
+type form int
+
+const (
+	asJSON form = iota
+	asHTML
+	asNothing     // an empty body
+	asNull        // the body null
+	asEmptyObject // the body {}
+	asHalf        // cut off in the middle of the body
+	asReset       // the connection is cut instead
+	asSilence     // nothing comes, and the connection stays
+	asNotSent     // the request did not get out
+)
+
+// wireError is one error in the body of an answer.
+type wireError struct {
+	Message     string         `json:"message"`
+	LongMessage string         `json:"long_message"`
+	Code        string         `json:"code"`
+	Meta        map[string]any `json:"meta,omitempty"`
+}
+
+func success(value any) answer { return answer{status: http.StatusOK, value: value} }
+
+func refuse(status int, code, message, long string, meta map[string]any) answer {
+	return answer{status: status, err: &wireError{Code: code, Message: message, LongMessage: long, Meta: meta}}
+}
+
+// refuseParam refuses a parameter with the status of Clerk's validation.
+func refuseParam(param, code, message, long string) answer {
+	return refuse(http.StatusUnprocessableEntity, code, message, long, map[string]any{"param_name": param})
+}
+
+func notFound(what, id string) answer {
+	return refuse(http.StatusNotFound, "resource_not_found", "not found", "No "+what+" was found with id "+id, nil)
+}
+
+// apiError returns what the real adapter makes of an answer that is no success, and
+// nil for a success.
+func (a answer) apiError() error {
+	e := &clerkinvite.APIError{StatusCode: a.status, TraceID: a.trace, RetryAfter: a.retryAfter}
+	ok := a.status/100 == 2
+	switch {
+	case a.form == asReset:
+		return &clerkinvite.APIError{Err: io.ErrUnexpectedEOF}
+	case a.form == asNotSent:
+		return &clerkinvite.APIError{NotSent: true, Err: errors.New("clerkinvitetest: no connection")}
+	case a.form == asJSON && ok && a.value != nil:
+		return nil
+	case a.form == asJSON && a.err != nil:
+		e.Code, e.Message, e.LongMessage, e.Meta = a.err.Code, a.err.Message, a.err.LongMessage, decoded(a.err.Meta)
+	case a.form == asHalf:
+		e.Err = io.ErrUnexpectedEOF
+	case ok:
+		e.Err = errors.New("the answer cannot be read")
+	default:
+		e.Err = errors.New("the answer's body is not an error of Clerk's")
+	}
+	return e
+}
+
+// decoded returns meta as it is after a journey in JSON, where a []string becomes a []any.
+func decoded(meta map[string]any) map[string]any {
+	if len(meta) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(meta)
+	if err == nil {
+		meta = nil
+		err = json.Unmarshal(b, &meta)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("clerkinvitetest: meta is no JSON: %v", err))
+	}
+	return meta
+}

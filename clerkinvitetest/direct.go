@@ -1,0 +1,289 @@
+package clerkinvitetest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// FindUsers implements [clerkinvite.ClerkAPI]. Like the real adapter it makes one
+// request for addresses and one for ids.
+func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if len(q.Emails)+len(q.IDs) > 100 {
+		return nil, invalid("Emails", "are more than 100 values, together with IDs")
+	}
+	for _, email := range q.Emails {
+		if !plausible(email) {
+			return nil, invalid("Emails", "has one that is no address")
+		}
+	}
+	for _, id := range q.IDs {
+		if !validID(id) {
+			return nil, invalid("IDs", "has one that is no Clerk id")
+		}
+	}
+	var found []clerkinvite.User
+	seen := make(map[string]bool)
+	for _, p := range []userParams{{emails: q.Emails}, {ids: q.IDs}} {
+		p.limit = math.MaxInt // the real adapter reads all pages
+		if len(p.emails)+len(p.ids) == 0 {
+			continue
+		}
+		a, err := c.call(ctx, c.findUsersRequest(p))
+		if err != nil {
+			return nil, err
+		}
+		page, _ := a.value.([]wireUser)
+		for _, w := range page {
+			if !seen[w.ID] {
+				seen[w.ID] = true
+				found = append(found, w.user())
+			}
+		}
+	}
+	return found, nil
+}
+
+func (c *Clerk) findUsersRequest(p userParams) request {
+	return request{call: CallFindUsers, emails: p.emails, run: func(time.Time) answer {
+		page, _ := c.findUsers(p)
+		return success(page)
+	}}
+}
+
+// CreateInvitation implements [clerkinvite.ClerkAPI].
+func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	p, err := paramsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return one(c.call(ctx, c.createRequest(p)))
+}
+
+func (c *Clerk) createRequest(p createParams) request {
+	return request{call: CallCreate, emails: []string{p.email}, run: func(now time.Time) answer {
+		created, refused := c.create([]createParams{p}, false, now)
+		if refused != nil {
+			return *refused
+		}
+		return success(created[0])
+	}}
+}
+
+// CreateInvitations implements [clerkinvite.ClerkAPI].
+func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	if len(rs) < 1 || len(rs) > maxBulk {
+		return nil, invalid("Invitations", "are not 1 to 10")
+	}
+	var ps []createParams
+	seen := make(map[string]bool)
+	for _, r := range rs {
+		p, err := paramsOf(r)
+		if err != nil {
+			return nil, err
+		}
+		key := strings.ToLower(r.Email)
+		if seen[key] {
+			return nil, invalid("Email", "occurs twice in one request")
+		}
+		seen[key] = true
+		ps = append(ps, p)
+	}
+	a, err := c.call(ctx, c.createBulkRequest(ps))
+	if err != nil {
+		return nil, err
+	}
+	created, _ := a.value.([]wireInvitation)
+	return invitations(created), nil
+}
+
+func (c *Clerk) createBulkRequest(ps []createParams) request {
+	emails := make([]string, 0, len(ps))
+	for _, p := range ps {
+		emails = append(emails, p.email)
+	}
+	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) answer {
+		created, refused := c.create(ps, true, now)
+		if refused != nil {
+			return *refused
+		}
+		return success(created)
+	}}
+}
+
+// ListInvitations implements [clerkinvite.ClerkAPI].
+func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	if q.Limit < 0 || q.Limit > maxPage {
+		return nil, invalid("Limit", "is not 0 to 500")
+	}
+	if q.Offset < 0 {
+		return nil, invalid("Offset", "is negative")
+	}
+	if q.Limit == 0 {
+		q.Limit = maxPage
+	}
+	if q.Status != "" && !validStatus(q.Status) {
+		return nil, invalid("Status", "is not one of Clerk's")
+	}
+	p := listParams{status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset}
+	a, err := c.call(ctx, c.listRequest(p, func(page []wireInvitation, _ int) any { return page }))
+	if err != nil {
+		return nil, err
+	}
+	page, _ := a.value.([]wireInvitation)
+	return invitations(page), nil
+}
+
+func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, total int) any) request {
+	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) answer {
+		return success(shape(c.list(p, now)))
+	}}
+}
+
+// RevokeInvitation implements [clerkinvite.ClerkAPI].
+func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	if !validID(r.InvitationID) {
+		return nil, invalid("InvitationID", "is no Clerk id")
+	}
+	return one(c.call(ctx, c.revokeRequest(r.InvitationID)))
+}
+
+func (c *Clerk) revokeRequest(id string) request {
+	return request{call: CallRevoke, invitationID: id, run: func(now time.Time) answer { return c.revoke(id, now) }}
+}
+
+// call makes a request in the name of a caller of the ClerkAPI. Its errors are those
+// of the real adapter.
+func (c *Clerk) call(ctx context.Context, r request) (answer, error) {
+	if err := ended(ctx); err != nil {
+		return answer{}, &clerkinvite.APIError{NotSent: true, Err: err}
+	}
+	c.mu.Lock()
+	patience, hooked := c.patience, c.onCall != nil
+	c.mu.Unlock()
+	var over <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		over = timer.C
+	}
+	silent := &clerkinvite.APIError{Err: errSilent{}}
+
+	var a answer
+	if !hooked {
+		a = c.exchange(ctx, r)
+	} else {
+		// The hook may block. The caller does not wait longer for it than for a real
+		// Clerk, who finishes the request all the same.
+		answered := make(chan answer, 1)
+		go func() {
+			a := answer{form: asReset} // if the hook ends the goroutine
+			defer func() { answered <- a }()
+			a = c.exchange(ctx, r)
+		}()
+		select {
+		case a = <-answered:
+		case <-ctx.Done():
+			a.form = asSilence
+		case <-over:
+			return answer{}, silent
+		}
+	}
+	if a.form != asSilence {
+		return a, a.apiError()
+	}
+	if ctx.Done() == nil && over == nil {
+		return answer{}, silent // rather than to wait for ever
+	}
+	select {
+	case <-ctx.Done():
+		return answer{}, &clerkinvite.APIError{Err: ended(ctx)}
+	case <-over:
+		return answer{}, silent
+	}
+}
+
+// errSilent is how the real adapter's own time limit ends.
+type errSilent struct{}
+
+func (errSilent) Error() string { return "clerkinvitetest: no answer in time" }
+
+// Timeout is true, as that of net.Error.
+func (errSilent) Timeout() bool { return true }
+
+// ended returns nil while ctx lasts, then an error with ctx.Err and its cause.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); !errors.Is(err, cause) {
+		return fmt.Errorf("the caller's context ended: %w: %w", err, cause)
+	}
+	return fmt.Errorf("the caller's context ended: %w", err)
+}
+
+// one returns the invitation in an answer.
+func one(a answer, err error) (*clerkinvite.Invitation, error) {
+	if err != nil {
+		return nil, err
+	}
+	w, _ := a.value.(wireInvitation)
+	i := w.invitation()
+	return &i, nil
+}
+
+// paramsOf returns what the real adapter sends for r, or its refusal to send it.
+func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
+	p := createParams{
+		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,
+		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
+	}
+	if !plausible(r.Email) {
+		return p, invalid("Email", "is no address")
+	}
+	if r.ExpiresInDays < 0 || r.ExpiresInDays > maxDays {
+		return p, invalid("ExpiresInDays", "is not 0 to 365")
+	}
+	if r.PublicMetadata != nil {
+		var ok bool
+		if p.metadata, ok = compactObject(r.PublicMetadata); !ok {
+			return p, invalid("PublicMetadata", "is no JSON object")
+		}
+	}
+	if p.days == 0 {
+		p.days = defaultDays
+	}
+	if p.template == "" {
+		p.template = defaultTemplate
+	}
+	return p, nil
+}
+
+func invalid(field, reason string) error {
+	return &clerkinvite.InvalidParamsError{Field: field, Reason: reason}
+}
+
+func plausible(email string) bool {
+	return len(email) <= 1024 && strings.Contains(email, "@") &&
+		!strings.ContainsFunc(email, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+var idForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,254}$`)
+
+func validID(id string) bool { return idForm.MatchString(id) }
+
+func validStatus(s string) bool {
+	switch s {
+	case clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,65 @@
+package clerkinvitetest
+
+import (
+	"context"
+	"errors"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// ClerkFuncs is a [clerkinvite.ClerkAPI] of functions, for tests that want to say in
+// a few lines what Clerk answers. A call whose function is nil fails with an error
+// that names the missing field.
+type ClerkFuncs struct {
+	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)
+	CreateInvitationFunc  func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error)
+	CreateInvitationsFunc func(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error)
+	ListInvitationsFunc   func(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error)
+	RevokeInvitationFunc  func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error)
+}
+
+var _ clerkinvite.ClerkAPI = ClerkFuncs{}
+
+// FindUsers implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if f.FindUsersFunc == nil {
+		return nil, unexpected("FindUsers")
+	}
+	return f.FindUsersFunc(ctx, q)
+}
+
+// CreateInvitation implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	if f.CreateInvitationFunc == nil {
+		return nil, unexpected("CreateInvitation")
+	}
+	return f.CreateInvitationFunc(ctx, r)
+}
+
+// CreateInvitations implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	if f.CreateInvitationsFunc == nil {
+		return nil, unexpected("CreateInvitations")
+	}
+	return f.CreateInvitationsFunc(ctx, rs)
+}
+
+// ListInvitations implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	if f.ListInvitationsFunc == nil {
+		return nil, unexpected("ListInvitations")
+	}
+	return f.ListInvitationsFunc(ctx, q)
+}
+
+// RevokeInvitation implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	if f.RevokeInvitationFunc == nil {
+		return nil, unexpected("RevokeInvitation")
+	}
+	return f.RevokeInvitationFunc(ctx, r)
+}
+
+func unexpected(method string) error {
+	return errors.New("clerkinvitetest: unexpected call of " + method + ": ClerkFuncs." + method + "Func is nil")
+}

@@ -1,0 +1,385 @@
+package clerkinvitetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxBody         = 1 << 20
+	maxPage         = 500
+	defaultPage     = 10
+	maxFilter       = 100
+	defaultTemplate = "invitation"
+)
+
+// Handler returns c in Clerk's wire format, under /v1: GET and POST /invitations,
+// POST /invitations/bulk, POST /invitations/{id}/revoke, GET /users, GET /users/count
+// and GET /users/{id}. A parameter of Clerk's that it does not know is refused, not
+// ignored.
+//
+// A request that hangs in a [Timeout] ends when its client goes away or its server
+// is closed with [http.Server.Close]; like any that hangs it holds up
+// httptest.Server.Close until then.
+func (c *Clerk) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/invitations", c.postInvitation)
+	mux.HandleFunc("POST /v1/invitations/bulk", c.postInvitations)
+	mux.HandleFunc("GET /v1/invitations", c.getInvitations)
+	mux.HandleFunc("POST /v1/invitations/{id}/revoke", func(w http.ResponseWriter, r *http.Request) {
+		c.serve(w, r, c.revokeRequest(r.PathValue("id")))
+	})
+	mux.HandleFunc("GET /v1/users", c.getUsers)
+	mux.HandleFunc("GET /v1/users/count", c.countUsers)
+	mux.HandleFunc("GET /v1/users/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id := r.PathValue("id")
+		c.serve(w, r, request{call: CallGetUser, run: func(time.Time) answer { return c.getUser(id) }})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		c.serve(w, r, refusal(Call(r.Method+" (unknown)"), &answer{status: http.StatusNotFound,
+			err: &wireError{Code: "resource_not_found", Message: "not found", LongMessage: "The fake of Clerk does not have this endpoint."}}))
+	})
+	return mux
+}
+
+// refusal is a request that cannot be understood. It counts like any other.
+func refusal(call Call, a *answer) request {
+	return request{call: call, run: func(time.Time) answer { return *a }}
+}
+
+func (c *Clerk) postInvitation(w http.ResponseWriter, r *http.Request) {
+	body, bad := readBody(w, r)
+	var p createParams
+	if bad == nil {
+		p, bad = parseCreate(body, false)
+	}
+	if bad != nil {
+		c.serve(w, r, refusal(CallCreate, bad))
+		return
+	}
+	c.serve(w, r, c.createRequest(p))
+}
+
+func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
+	body, bad := readBody(w, r)
+	var items []json.RawMessage
+	if bad == nil && (json.Unmarshal(body, &items) != nil || len(items) == 0) {
+		bad = badBody("The request body must be an array of 1 to 10 invitations.")
+	}
+	ps := make([]createParams, len(items))
+	for i, item := range items {
+		if bad == nil {
+			ps[i], bad = parseCreate(item, true)
+		}
+	}
+	if bad != nil {
+		c.serve(w, r, refusal(CallCreateBulk, bad))
+		return
+	}
+	c.serve(w, r, c.createBulkRequest(ps))
+}
+
+func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
+	q := newQuery(r)
+	p := listParams{
+		query: q.one("query"), status: q.one("status", "pending", "accepted", "revoked", "expired"),
+		orderBy: q.orderBy("created_at", "email_address", "expires_at"), limit: q.limit(), offset: q.offset(),
+	}
+	paginated := q.one("paginated", "true", "false") == "true"
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(CallList, bad))
+		return
+	}
+	c.serve(w, r, c.listRequest(p, func(page []wireInvitation, total int) any {
+		if !paginated {
+			return page
+		}
+		return map[string]any{"data": page, "total_count": total}
+	}))
+}
+
+func (c *Clerk) getUsers(w http.ResponseWriter, r *http.Request) {
+	q := newQuery(r)
+	p := q.userFilter()
+	p.orderBy, p.limit, p.offset = q.orderBy("created_at"), q.limit(), q.offset()
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(CallFindUsers, bad))
+		return
+	}
+	c.serve(w, r, c.findUsersRequest(p))
+}
+
+func (c *Clerk) countUsers(w http.ResponseWriter, r *http.Request) {
+	q := newQuery(r)
+	p := q.userFilter()
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(CallCountUsers, bad))
+		return
+	}
+	c.serve(w, r, request{call: CallCountUsers, emails: p.emails, run: func(time.Time) answer {
+		_, total := c.findUsers(p)
+		return success(map[string]any{"object": "total_count", "total_count": total})
+	}})
+}
+
+// serve makes the request and writes the answer.
+func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
+	req.denied = c.authorize(r)
+	a := c.exchange(r.Context(), req)
+
+	h := w.Header()
+	h.Set("Clerk-Trace-Id", a.trace)
+	if a.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(a.retryAfter/time.Second)))
+	}
+	if a.status/100 == 3 {
+		// A client that follows comes here again: 307 repeats the request, 301 makes a GET of it.
+		h.Set("Location", r.URL.RequestURI())
+	}
+	var body []byte
+	switch a.form {
+	case asSilence:
+		<-r.Context().Done()
+		cutConnection(w)
+		return
+	case asReset, asNotSent:
+		cutConnection(w)
+		return
+	case asHTML:
+		h.Set("Content-Type", "text/html; charset=UTF-8")
+		body = []byte("<html>\n<head><title>" + strconv.Itoa(a.status) + " " + http.StatusText(a.status) + "</title></head>\n<body>cloudflare</body>\n</html>\n")
+	case asNothing:
+	case asNull:
+		body = []byte("null")
+	case asEmptyObject:
+		body = []byte("{}")
+	case asHalf:
+		body = []byte(`{"object":"invitation","id":"inv_0`)
+		if a.value != nil {
+			body = encode(a.value)
+		}
+	case asJSON:
+		body = encode(a.body())
+	}
+	if len(body) > 0 && h.Get("Content-Type") == "" {
+		h.Set("Content-Type", "application/json")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if a.form == asHalf {
+		body = body[:len(body)/2]
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(body)
+	if a.form == asHalf {
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// body returns what a JSON answer encodes.
+func (a answer) body() any {
+	if a.err == nil {
+		return a.value
+	}
+	return struct {
+		Errors  []*wireError `json:"errors"`
+		TraceID string       `json:"clerk_trace_id"`
+	}{[]*wireError{a.err}, a.trace}
+}
+
+// cutConnection ends the connection in the middle of the answer's head. Were it cut
+// before the first byte, net/http's client would repeat a GET on its own.
+func cutConnection(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil { // HTTP/2, or no connection at all
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\n"))
+	_ = conn.Close()
+}
+
+// authorize refuses a request without the secret key, if there is one.
+func (c *Clerk) authorize(r *http.Request) *answer {
+	c.mu.Lock()
+	want := c.secretKey
+	c.mu.Unlock()
+	if want == "" {
+		return nil
+	}
+	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	var a answer
+	switch {
+	case !ok:
+		a = refuse(http.StatusUnauthorized, "authorization_header_format_invalid", "Invalid Authorization header format",
+			`Invalid Authorization header format. Must be "Bearer <YOUR_API_KEY>"`, nil)
+	case key != want:
+		a = refuse(http.StatusUnauthorized, "clerk_key_invalid", "The provided Clerk Secret Key is invalid. Make sure that your Clerk Secret Key is correct.",
+			"The provided Clerk Secret Key is invalid. Make sure that your Clerk Secret Key is correct.", nil)
+	default:
+		return nil
+	}
+	return &a
+}
+
+func badBody(long string) *answer {
+	a := refuse(http.StatusBadRequest, "request_body_invalid", "Request body invalid", long, nil)
+	return &a
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		a := refuse(http.StatusRequestEntityTooLarge, "request_body_too_large", "Request body too large", "The request body is too large.", nil)
+		return nil, &a
+	case err != nil || !json.Valid(body):
+		return nil, badBody("The request body is invalid. Please consult the API documentation for more information.")
+	}
+	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(kind) != "application/json" {
+		a := refuse(http.StatusUnsupportedMediaType, "unsupported_content_type", "Unsupported content type", "Content-Type must be application/json.", nil)
+		return nil, &a
+	}
+	return body, nil
+}
+
+// parseCreate reads one invitation of a request.
+func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
+	p := createParams{template: defaultTemplate, days: defaultDays, notify: true, metadata: json.RawMessage("{}")}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil || fields == nil {
+		return p, badBody("The request body must be an object.")
+	}
+	if _, ok := fields["email_address"]; !ok {
+		a := refuseParam("email_address", "form_param_missing", "is missing", "email_address must be included.")
+		return p, &a
+	}
+	// Where null stands for nothing. The specification of the bulk request allows more of it.
+	nullable := map[string]bool{
+		"notify": true, "ignore_existing": true, "expires_in_days": true, "public_metadata": bulk, "redirect_url": bulk,
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		value := fields[name]
+		if bytes.Equal(value, []byte("null")) {
+			if nullable[name] {
+				continue
+			}
+			a := refuseParam(name, "form_param_nil", "is nil", name+" cannot be nil.")
+			return p, &a
+		}
+		ok := true
+		switch name {
+		case "email_address":
+			ok = json.Unmarshal(value, &p.email) == nil
+		case "public_metadata":
+			p.metadata, ok = compactObject(value)
+		case "redirect_url":
+			ok = json.Unmarshal(value, &p.redirectURL) == nil
+		case "notify":
+			ok = json.Unmarshal(value, &p.notify) == nil
+		case "ignore_existing":
+			ok = json.Unmarshal(value, &p.ignoreExisting) == nil
+		case "expires_in_days":
+			ok = json.Unmarshal(value, &p.days) == nil
+		case "template_slug":
+			ok = json.Unmarshal(value, &p.template) == nil
+		default:
+			a := refuseParam(name, "form_param_unknown", "is unknown", name+" is not a valid parameter for this request.")
+			return p, &a
+		}
+		if !ok {
+			a := refuseParam(name, "form_param_format_invalid", "is invalid", name+" is of the wrong type.")
+			return p, &a
+		}
+	}
+	return p, nil
+}
+
+// query reads the parameters of a GET request and keeps the first fault.
+type query struct {
+	values url.Values
+	bad    *answer
+}
+
+func newQuery(r *http.Request) *query {
+	q := &query{values: r.URL.Query()}
+	delete(q.values, "__clerk_api_version") // goes with every request
+	return q
+}
+
+func (q *query) refuse(name, code string) {
+	if q.bad == nil {
+		a := refuseParam(name, code, "is invalid", name+" is invalid.")
+		q.bad = &a
+	}
+}
+
+// many takes a parameter that may be repeated.
+func (q *query) many(name string) []string {
+	vs := q.values[name]
+	delete(q.values, name)
+	if len(vs) > maxFilter {
+		q.refuse(name, "form_param_array_size_exceeded")
+	}
+	return vs
+}
+
+// one takes a parameter that may be there once, with one of the values if there are any.
+func (q *query) one(name string, allowed ...string) string {
+	vs := q.many(name)
+	if len(vs) == 0 {
+		return ""
+	}
+	if len(vs) > 1 || len(allowed) > 0 && !slices.Contains(allowed, vs[0]) {
+		q.refuse(name, "form_param_value_invalid")
+	}
+	return vs[0]
+}
+
+func (q *query) number(name string, lowest, highest, otherwise int) int {
+	s := q.one(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < lowest || n > highest {
+		q.refuse(name, "form_param_value_invalid")
+	}
+	return n
+}
+
+func (q *query) limit() int  { return q.number("limit", 1, maxPage, defaultPage) }
+func (q *query) offset() int { return q.number("offset", 0, 1<<31-1, 0) }
+
+func (q *query) orderBy(fields ...string) string {
+	s := q.one("order_by")
+	if s == "" {
+		return "-created_at"
+	}
+	s = strings.Replace(s, " ", "+", 1) // a + that was not escaped
+	if !slices.Contains(fields, strings.TrimLeft(s, "+-")) {
+		q.refuse("order_by", "form_param_value_invalid")
+	}
+	return s
+}
+
+func (q *query) userFilter() userParams {
+	return userParams{emails: q.many("email_address"), ids: q.many("user_id")}
+}
+
+// fault returns the first fault: a parameter that was not taken is one too.
+func (q *query) fault() *answer {
+	for _, name := range slices.Sorted(maps.Keys(q.values)) {
+		q.refuse(name, "form_param_unknown")
+	}
+	return q.bad
+}

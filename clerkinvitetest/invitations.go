@@ -1,0 +1,367 @@
+package clerkinvitetest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Clerk's documented bounds.
+const (
+	maxBulk     = 10
+	maxMetadata = 8 << 10
+	defaultDays = 30
+	maxDays     = 365
+)
+
+// invitation is an invitation at Clerk.
+type invitation struct {
+	id        string
+	email     string // folded
+	status    string // but for expired, which is a matter of the clock
+	url       string
+	metadata  json.RawMessage // a compact JSON object
+	createdAt time.Time
+	updatedAt time.Time
+	expiresAt time.Time
+	bulk      bool
+}
+
+// invitationRecord is an invitation as it is, and as it is shown where Clerk lags.
+type invitationRecord struct {
+	invitation
+	settled *invitation
+}
+
+func (i *invitation) statusAt(now time.Time) string {
+	if i.status == clerkinvite.InvitationPending && !i.expiresAt.After(now) {
+		return clerkinvite.InvitationExpired
+	}
+	return i.status
+}
+
+// shown returns what GET /invitations shows of r, nil if nothing yet.
+func (c *Clerk) shown(r *invitationRecord) *invitation {
+	if c.behavior.Lag {
+		return r.settled
+	}
+	return &r.invitation
+}
+
+// createParams is what an invitation is asked for with.
+type createParams struct {
+	email, redirectURL, template string
+	days                         int
+	notify, ignoreExisting       bool
+	metadata                     json.RawMessage // compact, "{}" for none
+}
+
+var emailForm = regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`)
+
+// check returns Clerk's refusal of parameters that no address could be invited with.
+func (p createParams) check() *answer {
+	var a answer
+	switch {
+	case len(p.email) > 255 || !emailForm.MatchString(p.email):
+		a = refuseParam("email_address", "form_param_format_invalid", "is invalid", "email_address must be a valid email address.")
+	case p.days < 1 || p.days > maxDays:
+		a = refuseParam("expires_in_days", "form_param_value_invalid", "is invalid", "expires_in_days must be between 1 and 365.")
+	case p.template != "invitation" && p.template != "waitlist_invitation":
+		a = refuseParam("template_slug", "form_param_value_invalid", "is invalid", "template_slug must be one of invitation, waitlist_invitation.")
+	case len(p.metadata) > maxMetadata:
+		a = refuseParam("public_metadata", "form_param_exceeds_allowed_size", "exceeds allowed size", "public_metadata exceeds the maximum allowed size of 8KB.")
+	case !validRedirect(p.redirectURL):
+		a = refuseParam("redirect_url", "form_param_format_invalid", "is invalid", "redirect_url must be a valid url.")
+	default:
+		return nil
+	}
+	return &a
+}
+
+func validRedirect(s string) bool {
+	u, err := url.Parse(s)
+	return s == "" || err == nil && u.Scheme != "" && u.Host != ""
+}
+
+// create is POST /invitations and POST /invitations/bulk.
+func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvitation, *answer) {
+	if len(ps) > maxBulk {
+		a := refuse(http.StatusBadRequest, "bulk_size_exceeded", "bulk size exceeded", "The maximum number of invitations of one request is 10.", nil)
+		return nil, &a
+	}
+	var invalid *answer
+	var good []createParams
+	var duplicate, held []string
+	asked := make(map[string]bool)
+	for _, p := range ps {
+		email := fold(p.email)
+		fault := p.check()
+		switch {
+		case fault != nil:
+			invalid = cmp.Or(invalid, fault)
+		case !p.ignoreExisting && (asked[email] || len(c.pending(email, now)) > 0):
+			duplicate = append(duplicate, email)
+		case (!p.ignoreExisting || bulk && c.behavior.BulkRefusesUsers) && c.claimed(email):
+			held = append(held, email)
+		default:
+			good = append(good, p)
+			asked[email] = true
+		}
+	}
+	refused := cmp.Or(invalid, c.refuseDuplicate(duplicate), c.refuseHeld(held, bulk))
+	if refused != nil && !(bulk && c.behavior.BulkKeepsPartial) {
+		return nil, refused
+	}
+	created := make([]wireInvitation, 0, len(good))
+	for _, p := range good {
+		if p.ignoreExisting && c.behavior.IgnoreExistingRevokes {
+			for _, older := range c.pending(fold(p.email), now) {
+				older.set(clerkinvite.InvitationRevoked, now)
+			}
+		}
+		r := c.add(p, bulk, now)
+		if p.notify {
+			c.send(r, p)
+		}
+		created = append(created, c.wireInvitation(&r.invitation, now))
+	}
+	if bulk && c.behavior.BulkShuffles {
+		slices.Reverse(created)
+	}
+	return created, refused
+}
+
+func (c *Clerk) refuseDuplicate(emails []string) *answer {
+	if len(emails) == 0 {
+		return nil
+	}
+	meta := map[string]any{"email_addresses": emails}
+	if c.behavior.NoErrorAddresses {
+		meta = nil
+	}
+	a := refuse(http.StatusBadRequest, "duplicate_record", "duplicate invitation",
+		"There are already pending invitations for the following email addresses: "+strings.Join(emails, ", "), meta)
+	return &a
+}
+
+func (c *Clerk) refuseHeld(emails []string, bulk bool) *answer {
+	if len(emails) == 0 {
+		return nil
+	}
+	a := refuseParam("email_address", "form_identifier_exists", "already exists", "That email address is taken. Please try another.")
+	if bulk && !c.behavior.NoErrorAddresses {
+		a.err.Meta["email_addresses"] = emails
+	}
+	if c.behavior.IdentifierExists400 {
+		a.status = http.StatusBadRequest
+	}
+	return &a
+}
+
+// add writes a new invitation.
+func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
+	id := c.newID("inv")
+	r := &invitationRecord{invitation: invitation{
+		id: id, email: fold(p.email), status: clerkinvite.InvitationPending, metadata: p.metadata, bulk: bulk,
+		url:       "https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_" + id,
+		createdAt: now, updatedAt: now, expiresAt: now.AddDate(0, 0, p.days),
+	}}
+	c.invitations = append(c.invitations, r)
+	c.byID[id] = r
+	c.byEmail[r.email] = append(c.byEmail[r.email], r)
+	return r
+}
+
+func (r *invitationRecord) set(status string, now time.Time) { r.status, r.updatedAt = status, now }
+
+// pending returns the pending invitations of a folded address, oldest first.
+func (c *Clerk) pending(email string, now time.Time) []*invitationRecord {
+	var out []*invitationRecord
+	for _, r := range c.byEmail[email] {
+		if r.statusAt(now) == clerkinvite.InvitationPending {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// listParams is what GET /invitations is asked with.
+type listParams struct {
+	status, query, orderBy string
+	limit, offset          int
+}
+
+// list is GET /invitations: one page, and how many there are on all.
+func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total int) {
+	candidates := c.invitations
+	if p.query != "" && !c.behavior.QueryMatchesParts {
+		candidates = c.byEmail[fold(p.query)] // what another query can match is the id
+		if r := c.byID[p.query]; r != nil {
+			candidates = []*invitationRecord{r}
+		}
+	}
+	var found []*invitation
+	for _, r := range candidates {
+		i := c.shown(r)
+		if i == nil || !c.matches(i, p.query) {
+			continue
+		}
+		status := i.statusAt(now)
+		if status == p.status || p.status == "" && status != clerkinvite.InvitationRevoked {
+			found = append(found, i)
+		}
+	}
+	key, descending := strings.CutPrefix(p.orderBy, "-")
+	slices.SortStableFunc(found, func(a, b *invitation) int {
+		switch strings.TrimPrefix(key, "+") {
+		case "email_address":
+			return strings.Compare(a.email, b.email)
+		case "expires_at":
+			return a.expiresAt.Compare(b.expiresAt)
+		default:
+			return a.createdAt.Compare(b.createdAt)
+		}
+	})
+	if descending {
+		slices.Reverse(found)
+	}
+	page = []wireInvitation{}
+	for _, i := range cut(found, p.limit, p.offset) {
+		page = append(page, c.wireInvitation(i, now))
+	}
+	return page, len(found)
+}
+
+func (c *Clerk) matches(i *invitation, query string) bool {
+	if query == "" {
+		return true
+	}
+	if !c.behavior.CaseSensitive {
+		query = fold(query)
+	}
+	if c.behavior.QueryMatchesParts {
+		return strings.Contains(i.email, query) || strings.Contains(i.id, query)
+	}
+	return i.email == query || i.id == query
+}
+
+// cut returns one page.
+func cut[T any](list []T, limit, offset int) []T {
+	list = list[min(offset, len(list)):]
+	return list[:min(limit, len(list))]
+}
+
+// revoke is POST /invitations/{id}/revoke.
+func (c *Clerk) revoke(id string, now time.Time) answer {
+	r := c.byID[id]
+	if r == nil {
+		return notFound("invitation", id)
+	}
+	switch r.statusAt(now) {
+	case clerkinvite.InvitationRevoked:
+		return refuse(http.StatusBadRequest, "invitation_already_revoked", "already revoked", "This invitation has already been revoked.", nil)
+	case clerkinvite.InvitationAccepted:
+		return refuse(http.StatusBadRequest, "invitation_already_accepted", "already accepted", "This invitation has already been accepted. Try signing in instead.", nil)
+	case clerkinvite.InvitationExpired:
+		switch c.behavior.RevokeExpired {
+		case ExpiredIsRefused:
+			// The catalogue has no code for it. This one is none that code can know.
+			return refuse(http.StatusBadRequest, "invitation_expired", "expired", "This invitation has expired.", nil)
+		case ExpiredIsNotFound:
+			return notFound("invitation", id)
+		case ExpiredIsRevoked:
+		}
+	}
+	r.set(clerkinvite.InvitationRevoked, now)
+	return success(c.wireInvitation(&r.invitation, now))
+}
+
+// Invitations returns all invitations of an address, oldest first, with their status
+// of now: what there is, even where [Behavior].Lag does not show it.
+func (c *Clerk) Invitations(email string) []clerkinvite.Invitation {
+	return c.invitationsOf(email, func(string) bool { return true })
+}
+
+// OpenInvitations returns the pending invitations of an address, oldest first.
+func (c *Clerk) OpenInvitations(email string) []clerkinvite.Invitation {
+	return c.invitationsOf(email, func(status string) bool { return status == clerkinvite.InvitationPending })
+}
+
+func (c *Clerk) invitationsOf(email string, want func(status string) bool) []clerkinvite.Invitation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	var out []clerkinvite.Invitation
+	for _, r := range c.byEmail[fold(email)] {
+		if want(r.statusAt(now)) {
+			out = append(out, c.wireInvitation(&r.invitation, now).invitation())
+		}
+	}
+	return out
+}
+
+// RevokeInDashboard revokes a pending or expired invitation, as an operator does in
+// Clerk's dashboard. Any other stays as it is.
+func (c *Clerk) RevokeInDashboard(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.known(id); r.status == clerkinvite.InvitationPending {
+		r.set(clerkinvite.InvitationRevoked, c.time())
+	}
+}
+
+// ExpireNow lets the time of a pending invitation run out.
+func (c *Clerk) ExpireNow(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	if r := c.known(id); r.statusAt(now) == clerkinvite.InvitationPending {
+		r.expiresAt = now
+	}
+}
+
+// CreateForeign adds an invitation that another application on the same instance has
+// made, with whatever metadata. Its email is not counted.
+func (c *Clerk) CreateForeign(email string, metadata map[string]any) clerkinvite.Invitation {
+	b := []byte("{}")
+	if metadata != nil {
+		var err error
+		if b, err = json.Marshal(metadata); err != nil {
+			panic("clerkinvitetest: CreateForeign: the metadata are no JSON")
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	r := c.add(createParams{email: email, days: defaultDays, metadata: b}, false, now)
+	shown := r.invitation
+	r.settled = &shown
+	return c.wireInvitation(&r.invitation, now).invitation()
+}
+
+// known returns the invitation that a test names.
+func (c *Clerk) known(id string) *invitationRecord {
+	r := c.byID[id]
+	if r == nil {
+		panic(fmt.Sprintf("clerkinvitetest: there is no invitation %q", id))
+	}
+	return r
+}
+
+// compactObject returns a JSON object without white space, and whether raw is one.
+func compactObject(raw []byte) (json.RawMessage, bool) {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil || !bytes.HasPrefix(b.Bytes(), []byte("{")) {
+		return nil, false
+	}
+	return b.Bytes(), true
+}

@@ -1,0 +1,54 @@
+package clerkinvitetest
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// Mail is an email that Clerk sent for an invitation.
+type Mail struct {
+	InvitationID string
+	To           string
+	URL          string // the invitation's link
+	Template     string // template_slug
+	At           time.Time
+}
+
+// LogValue implements slog.LogValuer: which invitation's, never the address or the link.
+func (m Mail) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("invitation", m.InvitationID), slog.String("template", m.Template), slog.Time("at", m.At))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (m Mail) Format(f fmt.State, _ rune) { format(f, "Mail", m.LogValue()) }
+
+func format(f fmt.State, name string, v slog.Value) { _, _ = fmt.Fprint(f, name, v) }
+
+// send sends the invitation's email.
+func (c *Clerk) send(r *invitationRecord, p createParams) {
+	c.mail = append(c.mail, Mail{InvitationID: r.id, To: r.email, URL: r.url, Template: p.template, At: r.createdAt})
+	c.mailTo[r.email]++
+}
+
+// Emails returns how many emails Clerk sent.
+func (c *Clerk) Emails() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.mail)
+}
+
+// EmailsTo returns how many emails Clerk sent to the address.
+func (c *Clerk) EmailsTo(address string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mailTo[fold(address)]
+}
+
+// SentMail returns the emails that Clerk sent, oldest first.
+func (c *Clerk) SentMail() []Mail {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.mail)
+}

@@ -1,0 +1,394 @@
+package clerkinvitetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// UserSpec describes a user to add.
+type UserSpec struct {
+	ID        string // made up if empty
+	Emails    []EmailSpec
+	Primary   int // index of the primary address, -1 for none
+	Banned    bool
+	CreatedAt time.Time // now if zero
+}
+
+// EmailSpec describes an address of a user. Without a switch it is unverified.
+type EmailSpec struct {
+	Address          string
+	Verified         bool
+	Reserved         bool // held for the user, but not usable
+	NullVerification bool // without a verification object, whatever Verified says
+}
+
+// verified reports whether Clerk takes the address for proven.
+func (e EmailSpec) verified() bool { return e.Verified && !e.Reserved && !e.NullVerification }
+
+// LogValue implements slog.LogValuer: the id and how many addresses, never one of them.
+func (s UserSpec) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("user", s.ID), slog.Int("addresses", len(s.Emails)), slog.Bool("banned", s.Banned))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (s UserSpec) Format(f fmt.State, _ rune) { format(f, "UserSpec", s.LogValue()) }
+
+// LogValue implements slog.LogValuer: the switches, never the address.
+func (e EmailSpec) LogValue() slog.Value {
+	return slog.GroupValue(slog.Bool("verified", e.Verified), slog.Bool("reserved", e.Reserved),
+		slog.Bool("null_verification", e.NullVerification))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (e EmailSpec) Format(f fmt.State, _ rune) { format(f, "EmailSpec", e.LogValue()) }
+
+// user is a user at Clerk.
+type user struct {
+	id        string
+	emails    []userEmail
+	primary   string // id of the address
+	banned    bool
+	deleted   bool
+	metadata  json.RawMessage // public, a JSON object
+	createdAt time.Time
+	updatedAt time.Time
+}
+
+type userEmail struct {
+	EmailSpec
+	id        string
+	ticket    bool // verified by the link of an invitation
+	createdAt time.Time
+}
+
+// userRecord is a user as he is, and as he is shown where Clerk lags.
+type userRecord struct {
+	user
+	settled *user
+}
+
+func (u *user) clone() user {
+	c := *u
+	c.emails = slices.Clone(u.emails)
+	return c
+}
+
+// email returns the entry of a folded address, or nil.
+func (u *user) email(folded string) *userEmail {
+	for i := range u.emails {
+		if fold(u.emails[i].Address) == folded {
+			return &u.emails[i]
+		}
+	}
+	return nil
+}
+
+// AddUser adds a user who was there before, so that no event comes of it.
+func (c *Clerk) AddUser(spec UserSpec) clerkinvite.User {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.addUser(spec, c.time())
+	shown := r.user.clone()
+	r.settled = &shown
+	return r.user.wire().user()
+}
+
+// AddVerifiedUser adds a user with one verified address.
+func (c *Clerk) AddVerifiedUser(email string) clerkinvite.User {
+	return c.AddUser(UserSpec{Emails: []EmailSpec{{Address: email, Verified: true}}})
+}
+
+func (c *Clerk) addUser(spec UserSpec, now time.Time) *userRecord {
+	if spec.Primary < -1 || spec.Primary >= max(len(spec.Emails), 1) {
+		panic("clerkinvitetest: UserSpec.Primary is no index of Emails")
+	}
+	if spec.ID != "" && c.userByID[spec.ID] != nil {
+		panic(fmt.Sprintf("clerkinvitetest: there is a user %q already", spec.ID))
+	}
+	for spec.ID == "" || c.userByID[spec.ID] != nil {
+		spec.ID = c.newID("user")
+	}
+	if spec.CreatedAt.IsZero() {
+		spec.CreatedAt = now
+	}
+	created := spec.CreatedAt.UTC().Truncate(time.Millisecond)
+	r := &userRecord{user: user{id: spec.ID, banned: spec.Banned, metadata: json.RawMessage("{}"), createdAt: created, updatedAt: created}}
+	c.users = append(c.users, r)
+	c.userByID[r.id] = r
+	for i, e := range spec.Emails {
+		id := c.addEmail(r, e, created)
+		if i == spec.Primary {
+			r.primary = id
+		}
+	}
+	return r
+}
+
+func (c *Clerk) addEmail(r *userRecord, e EmailSpec, now time.Time) (id string) {
+	id = c.newID("idn")
+	r.emails = append(r.emails, userEmail{EmailSpec: e, id: id, createdAt: now})
+	key := fold(e.Address)
+	if !slices.Contains(c.userByEmail[key], r) {
+		c.userByEmail[key] = append(c.userByEmail[key], r)
+	}
+	return id
+}
+
+// holders returns the users who hold a folded address, in any state.
+func (c *Clerk) holders(email string) []*userRecord {
+	var out []*userRecord
+	for _, r := range c.userByEmail[email] {
+		if !r.deleted && r.email(email) != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// claimed reports whether a user's address keeps it from being invited. Verified and
+// reserved addresses belong to one user, others to nobody.
+func (c *Clerk) claimed(email string) bool {
+	return slices.ContainsFunc(c.holders(email), func(r *userRecord) bool {
+		e := r.email(email)
+		return e.verified() || e.Reserved || c.behavior.UnverifiedBlocks
+	})
+}
+
+// userParams is what GET /users is asked with.
+type userParams struct {
+	emails, ids   []string
+	orderBy       string
+	limit, offset int
+}
+
+// findUsers is GET /users: one page, and how many there are on all.
+func (c *Clerk) findUsers(p userParams) (page []wireUser, total int) {
+	candidates := c.users
+	if len(p.emails) > 0 {
+		candidates = nil
+		for _, email := range p.emails {
+			for _, r := range c.userByEmail[fold(email)] {
+				if !slices.Contains(candidates, r) {
+					candidates = append(candidates, r)
+				}
+			}
+		}
+	}
+	var found []*user
+	for _, r := range candidates {
+		u := &r.user
+		if c.behavior.Lag {
+			u = r.settled
+		}
+		if u == nil || u.deleted || len(p.ids) > 0 && !slices.Contains(p.ids, u.id) {
+			continue
+		}
+		if len(p.emails) > 0 && !slices.ContainsFunc(u.emails, func(e userEmail) bool { return c.finds(p.emails, e) }) {
+			continue
+		}
+		found = append(found, u)
+	}
+	slices.SortStableFunc(found, func(a, b *user) int { return a.createdAt.Compare(b.createdAt) })
+	if strings.HasPrefix(p.orderBy, "-") {
+		slices.Reverse(found)
+	}
+	page = []wireUser{}
+	for _, u := range cut(found, p.limit, p.offset) {
+		page = append(page, u.wire())
+	}
+	return page, len(found)
+}
+
+// finds reports whether a look-up of the addresses finds a user by e.
+func (c *Clerk) finds(emails []string, e userEmail) bool {
+	if c.behavior.HideUnverified && !e.verified() {
+		return false
+	}
+	return slices.ContainsFunc(emails, func(s string) bool {
+		return s == e.Address || !c.behavior.CaseSensitive && fold(s) == fold(e.Address)
+	})
+}
+
+// getUser is GET /users/{id}.
+func (c *Clerk) getUser(id string) answer {
+	page, _ := c.findUsers(userParams{ids: []string{id}, limit: 1})
+	if len(page) == 0 {
+		return notFound("user", id)
+	}
+	return success(page[0])
+}
+
+// Accept lets the person follow the link of the newest pending invitation for the
+// address. If a user holds the address, verified or not, that user signs in: the
+// address is verified then, and the event is user.updated. Else the person signs up:
+// the event is user.created, of a user with the verified address and the invitation's
+// metadata.
+func (c *Clerk) Accept(email string) (Webhook, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	pending := c.pending(fold(email), now)
+	if len(pending) == 0 {
+		return Webhook{}, errors.New("clerkinvitetest: the address has no pending invitation")
+	}
+	return c.accept(pending[len(pending)-1], now)
+}
+
+// AcceptInvitation does what Accept does with one certain invitation. It fails if
+// the invitation is not pending.
+func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	r := c.known(id)
+	if status := r.statusAt(now); status != clerkinvite.InvitationPending {
+		return Webhook{}, fmt.Errorf("clerkinvitetest: invitation %s is %s", id, status)
+	}
+	return c.accept(r, now)
+}
+
+func (c *Clerk) accept(inv *invitationRecord, now time.Time) (Webhook, error) {
+	holder := c.holder(inv.email)
+	if holder != nil && holder.banned {
+		return Webhook{}, fmt.Errorf("clerkinvitetest: user %s is banned and cannot sign in", holder.id)
+	}
+	event := "user.updated"
+	if holder == nil {
+		event = "user.created"
+		holder = c.addUser(UserSpec{Emails: []EmailSpec{{Address: inv.email}}}, now)
+	}
+	if !(inv.bulk && c.behavior.BulkLosesMetadata) {
+		holder.metadata = merge(holder.metadata, inv.metadata)
+	}
+	inv.set(clerkinvite.InvitationAccepted, now)
+	c.verify(holder, inv.email, true, now)
+	return c.event(event, holder.user.wire(), now), nil
+}
+
+// holder returns the user whom a person with this address signs in as, or nil: the
+// one who holds it verified, or the first who holds it at all.
+func (c *Clerk) holder(email string) *userRecord {
+	holders := c.holders(email)
+	for _, r := range holders {
+		if r.email(email).verified() {
+			return r
+		}
+	}
+	if len(holders) > 0 {
+		return holders[0]
+	}
+	return nil
+}
+
+// verify makes an address of r verified.
+func (c *Clerk) verify(r *userRecord, email string, ticket bool, now time.Time) {
+	if e := r.email(email); !e.verified() {
+		e.Verified, e.Reserved, e.NullVerification, e.ticket = true, false, false, ticket
+	}
+	r.updatedAt = now
+	if c.behavior.SignUpAccepts {
+		for _, inv := range c.pending(email, now) {
+			inv.set(clerkinvite.InvitationAccepted, now)
+		}
+	}
+}
+
+// merge returns the keys of both objects, the newer's where both have one.
+func merge(older, newer json.RawMessage) json.RawMessage {
+	all := make(map[string]json.RawMessage)
+	for _, raw := range []json.RawMessage{older, newer} {
+		if err := json.Unmarshal(raw, &all); err != nil {
+			panic("clerkinvitetest: metadata are no JSON object") // they were checked when they came
+		}
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// SignUp lets the person sign up another way than by an invitation's link, and
+// returns user.created. If a user holds the address verified already, nobody can
+// sign up with it: that user signs in, and the event is user.updated.
+func (c *Clerk) SignUp(email string, verified bool) Webhook {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	if r := c.holder(fold(email)); r != nil && r.email(fold(email)).verified() {
+		r.updatedAt = now
+		return c.event("user.updated", r.user.wire(), now)
+	}
+	r := c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
+	if verified {
+		c.verify(r, fold(email), false, now)
+	}
+	return c.event("user.created", r.user.wire(), now)
+}
+
+// AddEmail adds an address to a user and returns user.updated.
+func (c *Clerk) AddEmail(userID string, e EmailSpec) Webhook {
+	return c.updateUser(userID, func(r *userRecord, now time.Time) { c.addEmail(r, e, now) })
+}
+
+// VerifyEmail lets a user verify an address and returns user.updated.
+func (c *Clerk) VerifyEmail(userID, email string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, now time.Time) {
+		if r.email(fold(email)) == nil {
+			panic("clerkinvitetest: VerifyEmail: the user does not hold the address")
+		}
+		c.verify(r, fold(email), false, now)
+	})
+}
+
+// BanUser bans a user and returns user.updated.
+func (c *Clerk) BanUser(userID string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.banned = true })
+}
+
+// UserUpdated returns the event user.updated of a user as he is now.
+func (c *Clerk) UserUpdated(userID string) Webhook {
+	return c.updateUser(userID, func(*userRecord, time.Time) {})
+}
+
+func (c *Clerk) updateUser(userID string, change func(r *userRecord, now time.Time)) Webhook {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	r := c.knownUser(userID)
+	change(r, now)
+	r.updatedAt = now
+	return c.event("user.updated", r.user.wire(), now)
+}
+
+// UserCreated returns the event user.created with a user as he is now.
+func (c *Clerk) UserCreated(userID string) Webhook {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.event("user.created", c.knownUser(userID).user.wire(), c.time())
+}
+
+// DeleteUser deletes a user and returns user.deleted.
+func (c *Clerk) DeleteUser(userID string) Webhook {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.knownUser(userID)
+	r.deleted = true
+	return c.event("user.deleted", map[string]any{"object": "user", "id": userID, "deleted": true}, c.time())
+}
+
+// knownUser returns the user that a test names.
+func (c *Clerk) knownUser(id string) *userRecord {
+	r := c.userByID[id]
+	if r == nil || r.deleted {
+		panic(fmt.Sprintf("clerkinvitetest: there is no user %q", id))
+	}
+	return r
+}

@@ -1,0 +1,223 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// exampleService is a service on a fake of Clerk and a store in memory. A host's own
+// has clerkapi.New and clerkinvite.NewPgxStore in their places.
+func exampleService() (*clerkinvite.Service, *clerkinvitetest.Clerk) {
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
+	if err != nil {
+		panic(err)
+	}
+	return svc, clerk
+}
+
+func ExampleNew() {
+	_, err := clerkinvite.New(clerkinvite.Config{ExpiresInDays: 1000})
+	fmt.Println(err)
+	// Output:
+	// clerkinvite: Config.API is missing: set it to the result of clerkapi.New
+	// clerkinvite: Config.Store is missing: set it to the result of NewPgxStore
+	// clerkinvite: Config.ExpiresInDays must be 1 to 365, or 0 for 30
+}
+
+func ExampleService_Invite() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+
+	for _, email := range []string{"grace@example.com", "Ada@Example.com", "ada@example.com"} {
+		member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		if err != nil {
+			status, message := clerkinvite.HTTPError(err)
+			fmt.Println(status, message)
+			continue
+		}
+		fmt.Println(member.Email, member.Status, "waiting:", clerkinvite.IsPending(member.ClerkUserID))
+	}
+	fmt.Println("emails:", clerk.Emails())
+	// Output:
+	// grace@example.com active waiting: false
+	// ada@example.com pending waiting: true
+	// 409 a member with email ada@example.com already exists in this tenant
+	// emails: 1
+}
+
+// Do not insert first and ask questions later, or ask first and insert later: a
+// look-up before the insert lets two callers through. Invite alone decides.
+func ExampleService_Invite_incorrect() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+
+	// Wrong: between Get and Invite anything can happen, and the answer says it anyway.
+	if _, err := svc.Get(ctx, ref); errors.Is(err, clerkinvite.ErrNotFound) {
+		_, _ = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email})
+	}
+	// Right: one call, and its error is the answer.
+	_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email})
+	var duplicate *clerkinvite.DuplicateEmailError
+	fmt.Println(errors.As(err, &duplicate), clerk.Emails())
+	// Output: true 1
+}
+
+func ExampleService_Get() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	_, err := svc.Get(ctx, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(clerkinvite.HTTPError(err))
+	// Output: 404 no such member
+}
+
+func ExampleService_Reserve() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	member, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(member.Status, err, clerk.Emails())
+	// Output: reserved <nil> 0
+}
+
+func ExampleService_InTx() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+
+	// With PostgreSQL this is store.WithTx(tx), and the row comes and goes with tx.
+	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
+	member, err := svc.InTx(tx).Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(member.Status, err, clerk.RequestCount())
+	// Output: reserved <nil> 0
+}
+
+func ExampleService_Deliver() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	for _, email := range []string{"ada@example.com", "joan@example.com"} {
+		if _, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	report, err := svc.Deliver(ctx, nil)
+	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
+	// Output: invited: 2 error: <nil> emails: 2
+}
+
+// Clerk sends the email and dies before it answers. Nothing is lost, and nothing is
+// sent twice.
+func ExampleService_Deliver_lostAnswer() {
+	ctx := context.Background()
+	clerk := clerkinvitetest.NewClerk()
+	now := time.Now()
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: func() time.Time { return now },
+	})
+	if err != nil {
+		panic(err)
+	}
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
+	_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(clerkinvite.HTTPError(err))
+
+	now = now.Add(2 * time.Minute) // the lease of the attempt has passed
+	report, err := svc.Deliver(ctx, nil)
+	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
+	// Output:
+	// 502 invitation service unavailable
+	// invited: 1 error: <nil> emails: 1
+}
+
+func ExampleService_HandleEvent() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	if err != nil {
+		panic(err)
+	}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+	webhook, err := clerk.Accept("ada@example.com")
+	if err != nil {
+		panic(err)
+	}
+	event, err := verifier.Verify(webhook.Payload, webhook.Sign(clerkinvitetest.WebhookSecret))
+	if err != nil {
+		panic(err)
+	}
+	changed, err := svc.HandleEvent(ctx, event)
+	fmt.Println(len(changed), changed[0].Status, err)
+	// Output: 1 active <nil>
+}
+
+func ExampleService_WebhookHandler() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	if err != nil {
+		panic(err)
+	}
+	handler := svc.WebhookHandler(verifier)
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+	webhook, err := clerk.Accept("ada@example.com")
+	if err != nil {
+		panic(err)
+	}
+	for _, secret := range []string{clerkinvitetest.WebhookSecret, "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCBrZXk="} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, webhook.Request(secret, "/webhooks/clerk"))
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// 204
+	// 400
+}
+
+func ExampleService_ResolveUser() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+	user := clerk.AddVerifiedUser("ada@example.com") // the webhook never comes; she signs in
+	members, err := svc.ResolveUser(ctx, user.ID)
+	fmt.Println(len(members), members[0].ClerkUserID == user.ID, err)
+	// Output: 1 true <nil>
+}
+
+func ExampleService_Resolve() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+	members, err := svc.Resolve(ctx, clerk.AddVerifiedUser("ada@example.com"))
+	fmt.Println(len(members), members[0].Status, err)
+	// Output: 1 active <nil>
+}
+
+// What is logged carries no address.
+func ExampleMember_LogValue() {
+	svc, _ := exampleService()
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == "member" || a.Key == "clerk_user_id" {
+			return slog.Attr{} // different each time
+		}
+		return a
+	}}))
+	member, err := svc.Invite(context.Background(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	logger.Info("invited", "m", member, "err", err)
+	// Output: level=INFO msg=invited m.tenant=acme m.status=pending m.send=1 m.sent=1 m.attempts=1 m.version=2 err=<nil>
+}

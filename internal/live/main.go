@@ -1,0 +1,225 @@
+// Live runs the library against a development instance of the real Clerk, and finds
+// out which way Clerk behaves where its documents say nothing. It is for people:
+// nothing else runs it.
+//
+//	CLERK_SECRET_KEY=sk_test_… go run ./internal/live        # says what it would do
+//	CLERK_SECRET_KEY=sk_test_… go run ./internal/live -yes   # does it
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// What a run asks of Clerk. The first two are limits that it keeps.
+const (
+	maxRequests = 300
+	maxCreates  = 25
+	addresses   = 14
+	users       = 4
+	domain      = "+clerk_test@example.com" // of all addresses
+)
+
+func main() {
+	signal.Ignore(syscall.SIGPIPE) // "| tee" that Ctrl-C has ended must not keep the clean-up from running
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	code := run(ctx, os.Args[1:], os.Getenv("CLERK_SECRET_KEY"), os.Stdout, "", 500*time.Millisecond)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program, and returns its exit code. pause is the time between two looks
+// at what may show late; a quarter of it is the time between two requests.
+func run(ctx context.Context, args []string, key string, out io.Writer, baseURL string, pause time.Duration) (code int) {
+	flags := flag.NewFlagSet("live", flag.ContinueOnError)
+	flags.SetOutput(out)
+	yes := flags.Bool("yes", false, "do it, instead of only saying what would be done")
+	if flags.Parse(args) != nil {
+		return 2
+	}
+	stem := fmt.Sprintf("clerkinvite-%d-", time.Now().Unix())
+	s, err := newSession(key, baseURL, stem, out, pause)
+	s.printf(`This runs clerkinvite against a development instance of the real Clerk, with rows in memory.
+It makes about 100 requests and never more than %d. At most %d of them create invitations (Clerk
+allows 100 an hour, and 25 bulk ones). It makes %d users. All have addresses of the kind
+    %s1%s … %s%d%s
+which Clerk never mails; besides, every invitation is asked for with notify=false.
+At the end, also after an error or Ctrl-C, everything that was made is revoked or deleted.
+The instance has to allow email addresses with a "+", and users with nothing but an address.
+
+`, maxRequests, maxCreates, users, stem, domain, stem, addresses, domain)
+	switch {
+	case key == "":
+		s.printf("Nothing was sent: CLERK_SECRET_KEY is not set. Set it to the key of a development instance (sk_test_…).\n")
+		return 0
+	case !strings.HasPrefix(key, "sk_test_"):
+		s.printf("REFUSED, nothing was sent: CLERK_SECRET_KEY is not the key of a development instance (sk_test_…).\n")
+		return 2
+	case err != nil:
+		s.printf("REFUSED, nothing was sent: %v\n", err)
+		return 2
+	case !*yes:
+		s.printf("Nothing was sent. To do it: go run ./internal/live -yes\n")
+		return 0
+	}
+	if s.holds(ctx, stem+"0"+domain); s.err != nil {
+		s.printf("Clerk does not answer a look-up; nothing was made: %s\n", text(s.err))
+		return 1
+	}
+	s.parts(ctx)
+	s.printf(`
+Not to be found out by a program alone: what revoking an expired invitation answers; whether signing
+up another way than by the link accepts the invitation; whether metadata of a bulk request reach the
+user (clerk/javascript#7956); what kind of window the rate limits have.
+
+--- summary, for an issue: it holds no key, no link and no address ---
+clerkinvite live, %s, %s %s/%s, %d requests, %d creates
+%s
+--- "=" as assumed, "~" otherwise and safe, "!" not what the library needs, "?" not found out ---
+`, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		s.wire.requests, s.wire.creates, strings.Join(s.summary, "\n"))
+	if s.failed || ctx.Err() != nil {
+		return 1
+	}
+	return 0
+}
+
+// parts does all that makes something at Clerk, and cleans up whatever happens.
+func (s *session) parts(ctx context.Context) {
+	defer func() {
+		s.printf("\nClean-up\n")
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+		defer cancel()
+		left := s.cleanUp(ctx)
+		for _, what := range left {
+			s.printf("  LEFT AT CLERK: %s\n", what)
+		}
+		s.failed = s.failed || len(left) > 0
+		s.note("clean-up: %d invitations and %d users made, %d left", len(s.wire.invitations), len(s.wire.users), len(left))
+	}()
+	s.printf("Part 1: the flow\n")
+	if err := s.flow(ctx); err != nil {
+		s.failed = true
+		s.note("FAIL, the flow ends here: %s", text(err))
+	}
+	s.printf("\nPart 2: what Clerk's documents leave open\n")
+	for _, ask := range []func(context.Context){
+		s.askNew, s.askUser, s.askDuplicate, s.askUnverified, s.askRevoke, s.askBulk, s.askBulkDuplicate, s.askHeaders,
+	} {
+		if ctx.Err() != nil {
+			s.note("INTERRUPTED")
+			return
+		}
+		ask(ctx)
+		if s.err != nil {
+			s.note("? the rest of this: %s", text(s.err))
+		}
+		s.err = nil
+	}
+}
+
+// flow is an invitation's life through the library.
+func (s *session) flow(ctx context.Context) error {
+	var ahead time.Duration
+	api := &lossy{ClerkAPI: s.api}
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: api, Store: clerkinvitetest.NewMemoryStore(), Now: func() time.Time { return time.Now().Add(ahead) },
+	})
+	if err != nil {
+		return err
+	}
+	invite := func(email string) (*clerkinvite.Member, error) {
+		return svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "live", Email: email, SkipEmail: true})
+	}
+	step := func(what string, err error, ok bool) error {
+		if err == nil && !ok {
+			err = errors.New("not what it must be")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		s.note("ok, %s", what)
+		return nil
+	}
+
+	first := s.address()
+	m, err := invite(first)
+	if err := step("a new address is pending", err, isPending(m) && s.wire.madeFor(first) == 1); err != nil {
+		return err
+	}
+	_, err = invite(first)
+	var dup *clerkinvite.DuplicateEmailError
+	if err := step("the same again is a duplicate", nil, errors.As(err, &dup) && s.wire.madeFor(first) == 1); err != nil {
+		return err
+	}
+
+	lost := s.address()
+	api.drop = true
+	_, err = invite(lost)
+	api.drop = false
+	var uncertain *clerkinvite.ClerkInvitationError
+	if !errors.As(err, &uncertain) || uncertain.Outcome != clerkinvite.Uncertain {
+		return step("an answer is lost", err, false)
+	}
+	s.await(ctx, func() bool {
+		ahead += 2 * time.Hour // past the lease, and past any backoff
+		if _, err = svc.Deliver(ctx, nil); err == nil {
+			m, err = svc.Get(ctx, clerkinvite.Ref{TenantID: "live", Email: lost})
+		}
+		return err != nil || m.Status != clerkinvite.StatusReserved
+	})
+	ahead = 0
+	if err := step("an invitation whose answer was lost is adopted, not repeated", err, isPending(m) && s.wire.madeFor(lost) == 1); err != nil {
+		return err
+	}
+
+	known := s.address()
+	id, _ := s.newUser(ctx, known)
+	if s.err != nil {
+		return s.err
+	}
+	m, err = invite(known)
+	if err := step("an existing user is linked, without an invitation", err,
+		m != nil && m.Status == clerkinvite.StatusActive && m.ClerkUserID == id && s.wire.madeFor(known) == 0); err != nil {
+		return err
+	}
+	id, _ = s.newUser(ctx, first)
+	if s.err != nil {
+		return s.err
+	}
+	changed, err := svc.ResolveUser(ctx, id)
+	return step("ResolveUser makes a pending member active", err,
+		len(changed) == 1 && changed[0].Status == clerkinvite.StatusActive && changed[0].ClerkUserID == id)
+}
+
+func isPending(m *clerkinvite.Member) bool {
+	return m != nil && m.Status == clerkinvite.StatusPending && m.ClerkUserID == clerkinvite.PendingID(m.InvitationID)
+}
+
+// lossy loses the answers to creates.
+type lossy struct {
+	clerkinvite.ClerkAPI
+
+	drop bool
+}
+
+func (l *lossy) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	inv, err := l.ClerkAPI.CreateInvitation(ctx, r)
+	if err == nil && l.drop {
+		return nil, &clerkinvite.APIError{Err: errors.New("the answer was dropped, to see what comes of it")}
+	}
+	return inv, err
+}

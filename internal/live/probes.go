@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/clerk/clerk-sdk-go/v2"
+	"github.com/clerk/clerk-sdk-go/v2/emailaddress"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// tell prints what Clerk did, beside what the fake of Clerk does unless it is told
+// otherwise, and why another answer is safe as well. needs is a pattern of the
+// answers that the library can work with.
+func (s *session) tell(name, got, assumed, needs, safe string) {
+	if s.err != nil {
+		return
+	}
+	sign, verdict := "~", "assumed: "+assumed+". This is safe too: "+safe
+	if got == assumed {
+		sign, verdict = "=", "as assumed. Another answer is safe too: "+safe
+	} else if !regexp.MustCompile(needs).MatchString(got) {
+		sign, verdict = "!", "assumed: "+assumed+". THE LIBRARY IS NOT BUILT FOR THIS: please open an issue with the summary"
+	}
+	s.note("%s %s: %s", sign, name, got)
+	s.printf("      %s\n", verdict)
+}
+
+// askNew makes an invitation and looks for it in every way.
+func (s *session) askNew(ctx context.Context) {
+	email := s.address()
+	inv := s.create(ctx, email, false)
+	var listed *clerkinvite.Invitation
+	looks := s.await(ctx, func() bool { listed = s.find(ctx, email, inv.ID); return listed != nil })
+	s.tell("new invitation in the list", s.when(looks), "at once", "", "nothing is concluded from absence in a list")
+	s.tell("fields of a create's answer", fields(inv), "url, expires_at", "", "only SkipEmail needs url, and expires_at is worked out")
+	if listed == nil {
+		s.fail(errors.New("the list does not show a new invitation"))
+		return
+	}
+	s.tell("fields in the list", fields(*listed), "url, expires_at", "", "only SkipEmail needs url, and expires_at is worked out")
+	s.tell("list with paginated=true", s.wire.listForm, "an object with data", "", "both forms are read")
+	part, _, _ := strings.Cut(email, "+")
+	s.tell("list by a part of an address", found(s.find(ctx, part, inv.ID) != nil), "not found", "", "whole addresses are compared again")
+	s.tell("list by an address in capitals", found(s.find(ctx, strings.ToUpper(email), inv.ID) != nil), "found", "", "addresses are sent in lower case")
+}
+
+// askUser makes a user with a verified address in mixed case.
+func (s *session) askUser(ctx context.Context) {
+	email := s.address()
+	_, looks := s.newUser(ctx, strings.ToUpper(email[:1])+email[1:])
+	s.tell("new user in the look-up", s.when(looks), "at once", "", "the person gets an invitation instead of being linked")
+	s.tell("look-up of a mixed-case address in lower case", found(s.holds(ctx, email)), "found", "", "the person gets an invitation instead of being linked")
+	s.tell("create for a verified user", s.tryCreate(ctx, email, false),
+		"HTTP 422 form_identifier_exists, meta: param_name", "HTTP 4.. form_identifier_exists", "the code decides")
+	s.tell("bulk with ignore_existing for a verified user", s.tryBulk(ctx, request(email, true)), "invited", "", "the library never asks for that")
+}
+
+// askDuplicate invites an address twice, and once more with ignore_existing.
+func (s *session) askDuplicate(ctx context.Context) {
+	email := s.address()
+	older := s.create(ctx, email, false)
+	s.tell("second create", s.tryCreate(ctx, email, false),
+		"HTTP 400 duplicate_record, meta: email_addresses", "HTTP 4.. duplicate_record", "the code decides")
+	newer := s.create(ctx, email, true)
+	if s.await(ctx, func() bool { return s.find(ctx, email, newer.ID) != nil }) == 0 {
+		s.fail(errors.New("the list does not show a new invitation"))
+	}
+	status := "not pending any more"
+	if inv := s.find(ctx, email, older.ID); inv != nil {
+		status = inv.Status
+	}
+	s.tell("older invitation after ignore_existing", status, "pending", "", "the library revokes it itself")
+}
+
+// askUnverified gives a user a second address that is not verified, and invites it.
+func (s *session) askUnverified(ctx context.Context) {
+	id, _ := s.newUser(ctx, s.address())
+	email := s.address()
+	if s.err == nil {
+		_, err := s.emails.Create(ctx, &emailaddress.CreateParams{UserID: &id, EmailAddress: &email, Verified: clerk.Bool(false)})
+		s.fail(s.sdkError(err))
+	}
+	s.tell("unverified holder in the look-up", found(s.await(ctx, func() bool { return s.holds(ctx, email) }) > 0), "found", "", "it counts for nothing there")
+	got := s.tryCreate(ctx, email, false)
+	if got != "invited" {
+		got += "; with ignore_existing: " + s.tryCreate(ctx, email, true)
+	}
+	s.tell("create for an unverified holder", got, "invited", "invited|not_allowed_access", "it is asked for with ignore_existing then")
+}
+
+// askRevoke revokes an invitation twice.
+func (s *session) askRevoke(ctx context.Context) {
+	id := s.create(ctx, s.address(), false).ID
+	if s.err != nil {
+		return
+	}
+	s.fail(s.revoke(ctx, id))
+	s.tell("second revoke", s.outcome(s.revoke(ctx, id), "revoked again"),
+		"HTTP 400 invitation_already_revoked, no meta", "already_revoked|HTTP 404 resource_not_found|again", "both are success")
+}
+
+// askBulk invites two addresses in one request.
+func (s *session) askBulk(ctx context.Context) {
+	asked := []clerkinvite.InvitationRequest{request(s.address(), false), request(s.address(), false)}
+	made, err := s.api.CreateInvitations(ctx, asked)
+	s.fail(err)
+	order, metadata := "the request's", "there"
+	for i, inv := range made {
+		at := slices.IndexFunc(asked, func(r clerkinvite.InvitationRequest) bool { return strings.EqualFold(r.Email, inv.Email) })
+		if at != i {
+			order = "another"
+		}
+		var got bytes.Buffer
+		if at < 0 || json.Compact(&got, inv.PublicMetadata) != nil || got.String() != string(asked[at].PublicMetadata) {
+			metadata = "not there, or not the same"
+		}
+	}
+	s.tell("order of a bulk answer (one sample)", order, "the request's", "", "the order is not used")
+	s.tell("metadata in a bulk answer", metadata, "there", "", "the invitations are looked up then")
+}
+
+// askBulkDuplicate invites an invited address and another one in one request.
+func (s *session) askBulkDuplicate(ctx context.Context) {
+	invited, other := s.address(), s.address()
+	s.create(ctx, invited, false)
+	s.tell("bulk with an invited address", s.tryBulk(ctx, request(invited, false), request(other, false)),
+		"HTTP 400 duplicate_record, meta: email_addresses", "HTTP 4..", "what it has left out is sent one by one")
+	listed := s.await(ctx, func() bool { return s.find(ctx, other, "") != nil }) > 0
+	s.tell("other address of that bulk", map[bool]string{true: "invited", false: "not invited"}[listed], "not invited", "",
+		"the next attempt looks before it sends")
+}
+
+func (s *session) askHeaders(context.Context) {
+	share := func(n int) string {
+		if n == s.wire.answers {
+			return "all answers"
+		}
+		return fmt.Sprintf("%d of %d answers", n, s.wire.answers)
+	}
+	s.tell("headers", "Clerk-Trace-Id on "+share(s.wire.traced)+", Date on "+share(s.wire.dated),
+		"Clerk-Trace-Id on all answers, Date on all answers", "", "the trace is for logs, and Date for a Retry-After that is a date")
+}
+
+func found(yes bool) string { return map[bool]string{true: "found", false: "not found"}[yes] }
+
+func fields(inv clerkinvite.Invitation) string {
+	var there []string
+	if inv.URL != "" {
+		there = append(there, "url")
+	}
+	if inv.ExpiresAt != nil {
+		there = append(there, "expires_at")
+	}
+	return strings.Join(append(there, "none")[:max(len(there), 1)], ", ")
+}
+
+// outcome says how Clerk answered a request that may be refused.
+func (s *session) outcome(err error, success string) string {
+	var api *clerkinvite.APIError
+	if err == nil {
+		return success
+	}
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code == "" || api.StatusCode == 401 || api.StatusCode == 429 {
+		s.fail(err) // says nothing about what was asked
+		return ""
+	}
+	meta := "no meta"
+	if len(api.Meta) > 0 {
+		meta = "meta: " + strings.Join(slices.Sorted(maps.Keys(api.Meta)), ", ")
+	}
+	return fmt.Sprintf("HTTP %d %s, %s", api.StatusCode, api.Code, meta)
+}

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerk/clerk-sdk-go/v2"
+	"github.com/clerk/clerk-sdk-go/v2/emailaddress"
+	"github.com/clerk/clerk-sdk-go/v2/user"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+const maxLooks = 10 // at what may show late
+
+// session is one run. Its requests return nothing once err is set, so that the
+// probes can be read without the handling of errors between their lines.
+type session struct {
+	api     *clerkapi.Client
+	users   *user.Client
+	emails  *emailaddress.Client
+	wire    *wire
+	out     io.Writer
+	pause   time.Duration
+	stem    string   // the start of all addresses
+	used    []string // addresses
+	summary []string
+	failed  bool
+	err     error // of the probe that runs
+}
+
+func newSession(key, baseURL, stem string, out io.Writer, pause time.Duration) (*session, error) {
+	if baseURL == "" {
+		baseURL = clerk.APIURL
+	}
+	w := &wire{pause: pause / 4}
+	client := &http.Client{Transport: w}
+	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: baseURL, HTTPClient: client})
+	config := &clerk.ClientConfig{BackendConfig: clerk.BackendConfig{HTTPClient: client, URL: &baseURL, Key: &key}}
+	return &session{
+		api: api, users: user.NewClient(config), emails: emailaddress.NewClient(config), wire: w, out: out, pause: pause, stem: stem,
+	}, err
+}
+
+func (s *session) printf(format string, a ...any) { _, _ = fmt.Fprintf(s.out, format, a...) }
+
+// note prints a line and keeps it for the summary.
+func (s *session) note(format string, a ...any) {
+	s.summary = append(s.summary, fmt.Sprintf(format, a...))
+	s.printf("  %s\n", s.summary[len(s.summary)-1])
+}
+
+// fail sets err, unless it is set.
+func (s *session) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// address returns one that was not used yet.
+func (s *session) address() string {
+	s.used = append(s.used, fmt.Sprintf("%s%d%s", s.stem, len(s.used)+1, domain))
+	return s.used[len(s.used)-1]
+}
+
+// ours reports whether an address was made up by this run.
+func (s *session) ours(email string) bool {
+	return slices.ContainsFunc(s.used, func(u string) bool { return strings.EqualFold(u, email) })
+}
+
+// request asks for an invitation that is not mailed.
+func request(email string, ignoreExisting bool) clerkinvite.InvitationRequest {
+	return clerkinvite.InvitationRequest{
+		Email: email, SkipEmail: true, IgnoreExisting: ignoreExisting, PublicMetadata: json.RawMessage(`{"live":"` + email + `"}`),
+	}
+}
+
+// create returns an invitation that has to come.
+func (s *session) create(ctx context.Context, email string, ignoreExisting bool) (inv clerkinvite.Invitation) {
+	if s.err == nil {
+		made, err := s.api.CreateInvitation(ctx, request(email, ignoreExisting))
+		if s.fail(err); err == nil {
+			inv = *made
+		}
+	}
+	return inv
+}
+
+// tryCreate says what came of a create that may be refused.
+func (s *session) tryCreate(ctx context.Context, email string, ignoreExisting bool) string {
+	if s.err != nil {
+		return ""
+	}
+	_, err := s.api.CreateInvitation(ctx, request(email, ignoreExisting))
+	return s.outcome(err, "invited")
+}
+
+func (s *session) tryBulk(ctx context.Context, rs ...clerkinvite.InvitationRequest) string {
+	if s.err != nil {
+		return ""
+	}
+	_, err := s.api.CreateInvitations(ctx, rs)
+	return s.outcome(err, "invited")
+}
+
+func (s *session) revoke(ctx context.Context, id string) error {
+	_, err := s.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: id})
+	return err
+}
+
+// find lists by query and returns the invitation with the id, for "" any of the address, or nil.
+func (s *session) find(ctx context.Context, query, id string) *clerkinvite.Invitation {
+	if s.err != nil {
+		return nil
+	}
+	list, err := s.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: query})
+	s.fail(err)
+	for _, inv := range list {
+		if inv.ID == id || id == "" && strings.EqualFold(inv.Email, query) {
+			return &inv
+		}
+	}
+	return nil
+}
+
+// holds reports whether the look-up shows a user for the address.
+func (s *session) holds(ctx context.Context, email string) bool {
+	if s.err != nil {
+		return false
+	}
+	found, err := s.api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{email}})
+	s.fail(err)
+	return len(found) > 0
+}
+
+// newUser makes a user who holds the address verified, and waits until look-ups show it.
+func (s *session) newUser(ctx context.Context, email string) (id string, looks int) {
+	if s.err != nil {
+		return "", 0
+	}
+	u, err := s.users.Create(ctx, &user.CreateParams{EmailAddresses: &[]string{email}, SkipPasswordRequirement: clerk.Bool(true)})
+	if s.fail(s.sdkError(err)); err != nil {
+		return "", 0
+	}
+	return u.ID, s.await(ctx, func() bool { return s.holds(ctx, email) })
+}
+
+// await looks until done, and returns after how many looks that was, 0 for never.
+func (s *session) await(ctx context.Context, done func() bool) int {
+	for looks := 1; looks <= maxLooks && s.err == nil; looks++ {
+		if done() {
+			return looks
+		}
+		select {
+		case <-ctx.Done():
+			s.fail(ctx.Err())
+		case <-time.After(s.pause):
+		}
+	}
+	return 0
+}
+
+func (s *session) when(looks int) string {
+	switch looks {
+	case 0:
+		return fmt.Sprintf("not in %d looks, %s apart", maxLooks, s.pause)
+	case 1:
+		return "at once"
+	default:
+		return fmt.Sprintf("late, at look %d, %s apart", looks, s.pause)
+	}
+}
+
+// cleanUp revokes and deletes what this run has made, also where no answer came, and
+// returns what it could not.
+func (s *session) cleanUp(ctx context.Context) (left []string) {
+	s.wire.cleaning = true
+	try := func(what string, do func() error) {
+		var err error
+		for range 3 {
+			if err = do(); err == nil {
+				return
+			}
+			wait, _ := clerkinvite.RetryAfter(err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(max(s.pause, min(wait, 20*time.Second))):
+			}
+		}
+		left = append(left, what+": "+text(err))
+	}
+	invitations, users := s.wire.invitations, s.wire.users
+	for _, email := range s.used {
+		try("invitations of "+email+", if any", func() error {
+			list, err := s.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: email, Status: clerkinvite.InvitationPending})
+			for _, inv := range list {
+				if strings.EqualFold(inv.Email, email) {
+					invitations = append(invitations, made{inv.ID, inv.Email})
+				}
+			}
+			return err
+		})
+	}
+	for _, inv := range invitations {
+		try("invitation "+inv.ID, func() error {
+			err := s.revoke(ctx, inv.ID)
+			var api *clerkinvite.APIError
+			if errors.As(err, &api) && (api.StatusCode == 404 || strings.HasPrefix(api.Code, "invitation_already_")) {
+				return nil
+			}
+			return err
+		})
+	}
+	try("users, if there are more", func() error {
+		found, err := s.api.FindUsers(ctx, clerkinvite.UserQuery{Emails: s.used})
+		for _, u := range found {
+			// Should the look-up ever not filter: nobody else is deleted.
+			if len(u.Emails) > 0 && !slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return !s.ours(e.Address) }) {
+				users = append(users, made{ID: u.ID})
+			}
+		}
+		return err
+	})
+	for _, u := range users {
+		try("user "+u.ID, func() error {
+			_, err := s.users.Delete(ctx, u.ID)
+			if s.wire.status == http.StatusNotFound {
+				return nil
+			}
+			return s.sdkError(err)
+		})
+	}
+	return left
+}
+
+// sdkError makes an error of the SDK, whose text can be a whole page, printable.
+func (s *session) sdkError(err error) error {
+	if err == nil {
+		return nil
+	}
+	api := &clerkinvite.APIError{StatusCode: s.wire.status, Err: err}
+	var e *clerk.APIErrorResponse
+	if errors.As(err, &e) && len(e.Errors) > 0 {
+		api.Code, api.LongMessage, api.Err = e.Errors[0].Code, e.Errors[0].LongMessage, nil
+	} else if api.StatusCode != 0 {
+		api.Err = errors.New("the answer cannot be read")
+	}
+	return api
+}
+
+// text is an error in full, but without addresses, links and keys.
+func text(err error) string {
+	var api *clerkinvite.APIError
+	if !errors.As(err, &api) {
+		return err.Error()
+	}
+	if err == error(api) {
+		return api.Error()
+	}
+	return err.Error() + " (" + api.Error() + ")"
+}
+
+// wire is the way to Clerk: it keeps to the limits, and remembers what was made
+// whatever becomes of the answer. It makes one request at a time.
+type wire struct {
+	pause    time.Duration // before each request
+	cleaning bool          // the limits hold no more
+
+	requests, creates      int
+	answers, traced, dated int
+	status                 int    // of the last answer, 0 if there was none
+	listForm               string // of the last list of invitations
+	invitations, users     []made
+}
+
+// made is an invitation or a user that was made.
+type made struct {
+	ID    string `json:"id"`
+	Email string `json:"email_address"` // of an invitation
+}
+
+// madeFor returns how many invitations were made for an address.
+func (w *wire) madeFor(email string) (n int) {
+	for _, inv := range w.invitations {
+		if strings.EqualFold(inv.Email, email) {
+			n++
+		}
+	}
+	return n
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	post, what := req.Method == http.MethodPost, req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]
+	create := post && (what == "invitations" || what == "bulk")
+	w.status = 0
+	if !w.cleaning && (w.requests == maxRequests || create && w.creates == maxCreates) {
+		return nil, errors.New("this program's own limit is reached")
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(w.pause):
+	}
+	w.requests++
+	if create {
+		w.creates++
+	}
+	if req.Method != http.MethodGet {
+		// Also after Ctrl-C: the answer says what has to be cleaned up.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+
+	w.status = resp.StatusCode
+	w.answers++
+	if resp.Header.Get("Clerk-Trace-Id") != "" {
+		w.traced++
+	}
+	if resp.Header.Get("Date") != "" {
+		w.dated++
+	}
+	object := bytes.HasPrefix(body, []byte("{"))
+	if !post && what == "invitations" {
+		w.listForm = map[bool]string{true: "an object with data", false: "a bare array"}[object]
+	}
+	if object {
+		body = slices.Concat([]byte("["), body, []byte("]"))
+	}
+	var objects []made
+	if resp.StatusCode/100 == 2 && json.Unmarshal(body, &objects) == nil {
+		switch {
+		case create:
+			w.invitations = append(w.invitations, objects...)
+		case post && what == "users":
+			w.users = append(w.users, objects...)
+		}
+	}
+	return resp, nil
+}

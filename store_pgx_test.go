@@ -1,0 +1,62 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/storetest"
+)
+
+var pgxModes = []pgx.QueryExecMode{
+	pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+}
+
+// inEveryMode runs f for each query execution mode of pgx.
+func inEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
+	for _, mode := range pgxModes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			f(t, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
+		})
+	}
+}
+
+// newPgxStore returns a store on an empty database, and its pool.
+func newPgxStore(t *testing.T, opts ...func(*pgxpool.Config)) (*clerkinvite.PgxStore, *pgxpool.Pool) {
+	t.Helper()
+	pool := pgtest.New(t).Pool(t, opts...)
+	store := clerkinvite.NewPgxStore(pool, nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	return store, pool
+}
+
+func TestPgxStore(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+			store, pool := newPgxStore(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
+			t.Cleanup(func() {
+				// The store repeats after a deadlock, so the suite would not see one.
+				assert.Zero(t, one[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+			})
+			return store
+		})
+	})
+}
+
+// one returns the one value that a query returns.
+func one[T any](t *testing.T, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, sql string, args ...any) (v T) {
+	t.Helper()
+	require.NoError(t, db.QueryRow(context.WithoutCancel(t.Context()), sql, args...).Scan(&v))
+	return v
+}

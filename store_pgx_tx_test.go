@@ -1,0 +1,295 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// A transaction is no database for a store, a pool and a connection are.
+var (
+	_ clerkinvite.PgxDB = (*pgxpool.Pool)(nil)
+	_ clerkinvite.PgxDB = (*pgx.Conn)(nil)
+	_ clerkinvite.Store = (*clerkinvite.PgxStore)(nil)
+)
+
+func TestPgxStoreTakesNoTransaction(t *testing.T) {
+	t.Parallel()
+	_, pool := newPgxStore(t)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	savepoint, err := tx.Begin(t.Context())
+	require.NoError(t, err)
+	for _, tx := range []any{tx, savepoint} {
+		_, ok := tx.(clerkinvite.PgxDB)
+		assert.Falsef(t, ok, "%T fits PgxDB", tx)
+	}
+	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	plain, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, ok := plain.(clerkinvite.PgxDB)
+	assert.Falsef(t, ok, "%T fits PgxDB", plain)
+
+	var inTx any = clerkinvite.NewPgxStore(pool, nil).WithTx(tx)
+	_, ok = inTx.(clerkinvite.Store)
+	assert.Falsef(t, ok, "%T is a Store", inTx)
+}
+
+func TestPgxStoreWithTx(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		store, pool := newPgxStore(t, mode)
+		ctx := t.Context()
+		_, err := pool.Exec(ctx, `CREATE TABLE host (id int PRIMARY KEY)`)
+		require.NoError(t, err)
+		exec := func(tx pgx.Tx, id int) {
+			t.Helper()
+			_, err := tx.Exec(ctx, `INSERT INTO host VALUES ($1)`, id)
+			require.NoError(t, err)
+		}
+		count := func(table string) int { return one[int](t, pool, `SELECT count(*) FROM `+table) }
+		begin := func() pgx.Tx {
+			t.Helper()
+			tx, err := pool.Begin(ctx)
+			require.NoError(t, err)
+			return tx
+		}
+		there := insertRows(t, store, reservedRow("tenant", "there@example.com"))[0]
+
+		// Rolled back: nothing of either.
+		tx := begin()
+		exec(tx, 1)
+		insertRows(t, store.WithTx(tx), reservedRow("tenant", "x@example.com"))
+		require.NoError(t, tx.Rollback(ctx))
+		require.Zero(t, count("host"))
+		require.Equal(t, 1, count("clerkinvite_member"))
+		require.Equal(t, 1, count("clerkinvite_history"))
+
+		// Committed: both. A duplicate, also of a row of this transaction, spoils nothing; nor does a taken user.
+		tx = begin()
+		exec(tx, 1)
+		inTx := store.WithTx(tx)
+		own := insertRows(t, inTx, reservedRow("tenant", "x@example.com"))[0]
+		results, err := inTx.Insert(ctx, []*clerkinvite.Member{
+			reservedRow("tenant", "there@example.com"), reservedRow("tenant", "x@example.com"), reservedRow("tenant", "y@example.com"),
+		})
+		require.NoError(t, err)
+		for i, existing := range []*clerkinvite.Member{there, own} {
+			var dup *clerkinvite.DuplicateEmailError
+			require.ErrorAs(t, results[i].Err, &dup)
+			require.Equal(t, existing, dup.Member)
+		}
+		require.NoError(t, results[2].Err)
+		exec(tx, 2)
+		active := updateRows(t, inTx, clerkinvite.Change{Old: own, New: activeRow(own, "user_1")})[0]
+		other := results[2].Member
+		results, err = inTx.Update(ctx, []clerkinvite.Change{
+			{Old: other, New: activeRow(other, "user_1")}, {Old: there, New: activeRow(there, "user_2")}, {Old: own, New: activeRow(own, "user_3")},
+		})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
+		require.NoError(t, results[1].Err)
+		require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+		exec(tx, 3)
+		require.NoError(t, tx.Commit(ctx))
+		require.Equal(t, 3, count("host"))
+		require.Equal(t, 3, count("clerkinvite_member"))
+		require.Equal(t, 5, count("clerkinvite_history"))
+		found, err := store.Find(ctx, clerkinvite.Query{UserIDs: []string{"user_1"}})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{active}, found)
+	})
+}
+
+// TestPgxStoreWithTxWaits: an address that another transaction is reserving is waited for, and found when it is committed.
+func TestPgxStoreWithTxWaits(t *testing.T) {
+	t.Parallel()
+	var asked statements
+	store, pool := newPgxStore(t, tracing(&asked))
+	first, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	winner := insertRows(t, store.WithTx(first), reservedRow("tenant", "x@example.com"))[0]
+	second, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = second.Rollback(t.Context()) }()
+	asked.take()
+
+	insert := func(store clerkinvite.TxStore) func() {
+		return func() {
+			results, err := store.Insert(t.Context(), []*clerkinvite.Member{reservedRow("tenant", "x@example.com")})
+			assert.NoError(t, err)
+			var dup *clerkinvite.DuplicateEmailError
+			assert.ErrorAs(t, results[0].Err, &dup)
+			assert.Equal(t, winner, dup.Member)
+		}
+	}
+	var done sync.WaitGroup
+	done.Go(insert(store.WithTx(second)))
+	done.Go(insert(store))
+	require.Eventually(t, func() bool {
+		return one[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 2
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, first.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, map[string]int{"insert": 2, "find": 2}, asked.kinds())
+}
+
+// TestPgxStoreWithTxRepeatableRead: what is committed after the snapshot of a stricter transaction is PostgreSQL's
+// serialization failure, for the host to repeat.
+func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+		tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(t.Context()) }()
+		one[int](t, tx, `SELECT 1`) // takes the snapshot
+		tenant := string(level)
+		insertRows(t, store, reservedRow(tenant, "x@example.com"))
+		insertRows(t, store.WithTx(tx), reservedRow(tenant, "y@example.com"))
+		_, err = store.WithTx(tx).Insert(t.Context(), []*clerkinvite.Member{reservedRow(tenant, "x@example.com")})
+		var pg *pgconn.PgError
+		require.ErrorAs(t, err, &pg)
+		require.Equal(t, "40001", pg.Code)
+	}
+}
+
+// TestPgxStorePurgedMeanwhile: a row that is purged between its refusal and the look at it is no reason to give up.
+func TestPgxStorePurgedMeanwhile(t *testing.T) {
+	t.Parallel()
+	var asked statements
+	store, pool := newPgxStore(t, tracing(&asked), func(c *pgxpool.Config) { c.MaxConns = 8 })
+	hidden, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	insertRows(t, store.WithTx(hidden), reservedRow("tenant", "x@example.com"))
+	asked.take()
+	// The row is committed while our Insert waits for it, and deleted before our Insert looks for it.
+	asked.before("LATERAL", func() {
+		_, err := pool.Exec(context.Background(), `DELETE FROM clerkinvite_member`)
+		assert.NoError(t, err)
+	})
+	var results []clerkinvite.Result
+	var insertErr error
+	row := reservedRow("tenant", "x@example.com")
+	var done sync.WaitGroup
+	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
+	require.Eventually(t, func() bool {
+		return one[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, hidden.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, row.ID, members(t, results, insertErr)[0].ID)
+	require.Equal(t, map[string]int{"insert": 2, "find": 1}, asked.kinds())
+	require.Equal(t, 1, one[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
+}
+
+// TestPgxStoreStatements counts them: what an invite, a duplicate, a webhook cost.
+func TestPgxStoreStatements(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		var asked statements
+		store, _ := newPgxStore(t, mode, tracing(&asked))
+		asked.take()
+		rows := make([]*clerkinvite.Member, 50)
+		for i := range rows {
+			rows[i] = reservedRow("tenant", string(rune('a'+i%26))+string(rune('a'+i/26))+"@example.com")
+		}
+		rows = insertRows(t, store, rows...)
+		require.Len(t, asked.take(), 1, "insert")
+
+		results, err := store.Insert(t.Context(), []*clerkinvite.Member{reservedRow("tenant", rows[0].Email), reservedRow("tenant", "new@example.com")})
+		require.NoError(t, err)
+		require.Error(t, results[0].Err)
+		require.NoError(t, results[1].Err)
+		require.Len(t, asked.take(), 1, "duplicate")
+
+		var changes []clerkinvite.Change
+		for _, m := range rows[:49] {
+			changes = append(changes, clerkinvite.Change{Old: m, New: activeRow(m, "user_"+m.ID)})
+		}
+		updateRows(t, store, changes...)
+		require.Len(t, asked.take(), 1, "update")
+		results, err = store.Update(t.Context(), changes)
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+		require.Len(t, asked.take(), 1, "conflict")
+
+		_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: rows[49], New: activeRow(rows[49], "user_"+rows[0].ID)}})
+		require.NoError(t, err)
+		require.Len(t, asked.take(), 1, "user taken")
+
+		_, err = store.Find(t.Context(), clerkinvite.Query{
+			Refs: []clerkinvite.Ref{rows[0].Ref()}, IDs: []string{rows[1].ID}, Emails: []string{rows[2].Email}, UserIDs: []string{"user_1"}, DueAt: storeTime,
+		})
+		require.NoError(t, err)
+		require.Len(t, asked.take(), 1, "find")
+		_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{"nonsense"}})
+		require.NoError(t, err)
+		require.Empty(t, asked.take(), "find nothing")
+
+		_, err = store.Gate(t.Context(), "create", time.Time{})
+		require.NoError(t, err)
+		_, err = store.Gate(t.Context(), "create", storeTime)
+		require.NoError(t, err)
+		require.Len(t, asked.take(), 2, "gate")
+	})
+}
+
+// TestPgxStoreHistory: one row for each move, none for what is no move.
+func TestPgxStoreHistory(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	m := insertRows(t, store, reservedRow("tenant", "x@example.com"))[0]
+	claimed := *m
+	claimed.Attempts, claimed.ClaimedUntil = 1, &storeTime
+	m = updateRows(t, store, clerkinvite.Change{Old: m, New: &claimed})[0]
+	m = updateRows(t, store, clerkinvite.Change{Old: m, New: pendingRow(m)})[0]
+	resend := *m
+	resend.Send, resend.NextAttemptAt = 2, &storeTime
+	m = updateRows(t, store, clerkinvite.Change{Old: m, New: &resend})[0]
+	removed := *activeRow(m, "")
+	removed.Status, removed.Reason = clerkinvite.StatusRemoved, "user_deleted"
+	m = updateRows(t, store, clerkinvite.Change{Old: m, New: &removed})[0]
+
+	type move struct {
+		Version           int64
+		From, To          *string
+		Send, Sent        int
+		User, Inv, Reason *string
+		At                time.Time
+	}
+	rows, err := pool.Query(t.Context(), `
+SELECT version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at
+FROM clerkinvite_history WHERE tenant_id = 'tenant' AND member_id = $1 ORDER BY version`, m.ID)
+	require.NoError(t, err)
+	moves, err := pgx.CollectRows(rows, pgx.RowToStructByPos[move])
+	require.NoError(t, err)
+	for i := range moves {
+		moves[i].At = moves[i].At.UTC()
+	}
+	p := func(s string) *string { return &s }
+	inv, pending, later := p(m.InvitationID), p("pending_"+m.InvitationID), storeTime.Add(time.Hour)
+	require.Equal(t, []move{
+		{1, nil, p("reserved"), 1, 0, nil, nil, nil, storeTime},
+		{3, p("reserved"), p("pending"), 1, 1, pending, inv, nil, later},
+		{4, p("pending"), p("pending"), 2, 1, pending, inv, nil, later},
+		{5, p("pending"), p("removed"), 2, 2, nil, inv, p("user_deleted"), later},
+	}, moves)
+
+	// It goes with the row.
+	_, err = pool.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
+	require.NoError(t, err)
+	require.Zero(t, one[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
+}

@@ -1,0 +1,872 @@
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+func insertNothing(s *suite) {
+	results, err := s.store.Insert(s.Context(), nil)
+	if err != nil || len(results) != 0 {
+		s.Errorf("Insert of no rows: %d results, error %v", len(results), err)
+	}
+}
+
+// The results have the order of the input and are what is stored.
+func insertNew(s *suite) {
+	rows := []*clerkinvite.Member{
+		reserved("tenant", "z@example.com"), reserved("tenant", "a@example.com"),
+		reserved("other", "m@example.com"), reserved("tenant", "m@example.com"),
+	}
+	rows[1].Version = 7 // counts for nothing
+	inserted := s.insert(rows...)
+	for i, row := range rows {
+		want := *row
+		want.Version = 1
+		s.wantSame(inserted[i], &want)
+		s.wantStored(&want)
+	}
+}
+
+func insertEveryState(s *suite) {
+	for _, status := range statuses {
+		row := in(status, reserved("tenant", string(status)+"@example.com"))
+		row.Send, row.Sent, row.Attempts = row.Send+1, row.Sent+1, 3
+		row.Version = 1
+		s.wantSame(s.insert(row)[0], row)
+		s.wantStored(row)
+	}
+}
+
+// A duplicate is reported with the row that is there, and does not stop its neighbours.
+func insertDuplicate(s *suite) {
+	for _, status := range statuses {
+		old := s.insert(in(status, reserved("tenant", string(status)+"@example.com")))[0]
+		rows := []*clerkinvite.Member{
+			reserved("tenant", "before-"+old.Email), reserved("tenant", old.Email), reserved("tenant", "after-"+old.Email),
+		}
+		results, err := s.store.Insert(s.Context(), rows)
+		if err != nil || len(results) != 3 {
+			s.Fatalf("%d results, error %v", len(results), err)
+		}
+		s.wantDuplicate(results[1], rows[1].Ref(), old)
+		s.wantStored(old)
+		s.wantFound(clerkinvite.Query{IDs: []string{rows[1].ID}})
+		for _, i := range []int{0, 2} {
+			rows[i].Version = 1
+			s.wantSame(results[i].Member, rows[i])
+			s.wantStored(rows[i])
+			if results[i].Err != nil {
+				s.Errorf("neighbour of a duplicate: %v", results[i].Err)
+			}
+		}
+	}
+}
+
+func insertAddressOfAnotherTenant(s *suite) {
+	a := s.insert(reserved("a", "x@example.com"))[0]
+	b := s.insert(reserved("b", "x@example.com"))[0]
+	s.wantStored(a)
+	s.wantStored(b)
+}
+
+// The same rows again count as written, whatever became of them meanwhile.
+func insertAgain(s *suite) {
+	rows := reservedMany(3, "again")
+	inserted := s.insert(rows...)
+	again := s.insert(rows...)
+	for i := range rows {
+		s.wantSame(again[i], inserted[i])
+	}
+	moved := s.update(clerkinvite.Change{Old: inserted[1], New: in(clerkinvite.StatusActive, inserted[1])})[0]
+	again = s.insert(rows...)
+	s.wantSame(again[0], inserted[0])
+	s.wantSame(again[1], moved)
+	s.wantStored(moved)
+}
+
+func insertMany(s *suite) {
+	rows := reservedMany(size(10_000), "many")
+	slices.Reverse(rows)
+	for i, m := range s.insert(rows...) {
+		if m.ID != rows[i].ID || m.Email != rows[i].Email || m.Version != 1 {
+			s.Fatalf("result %d is not the row %d", i, i)
+		}
+	}
+	// Again, with new ids: each a duplicate of its own row.
+	others := reservedMany(len(rows), "many")
+	slices.Reverse(others)
+	results, err := s.store.Insert(s.Context(), others)
+	if err != nil || len(results) != len(rows) {
+		s.Fatalf("%d results, error %v", len(results), err)
+	}
+	for i, r := range results {
+		var dup *clerkinvite.DuplicateEmailError
+		if !errors.As(r.Err, &dup) || dup.Member.ID != rows[i].ID {
+			s.Fatalf("result %d: %v", i, r.Err)
+		}
+	}
+}
+
+// Of any number of concurrent inserts of one address exactly one is written, and every other caller gets that one.
+func insertRace(s *suite) {
+	const callers, addresses = 64, 17
+	winners := make([]atomic.Pointer[clerkinvite.Member], addresses)
+	all := make([][]clerkinvite.Result, callers)
+	together(callers, func(c int) {
+		rows := reservedMany(addresses, "race")
+		var err error
+		if all[c], err = s.store.Insert(s.Context(), rows); err != nil || len(all[c]) != addresses {
+			s.Errorf("%d results, error %v", len(all[c]), err)
+			return
+		}
+		for i, r := range all[c] {
+			if r.Err != nil {
+				continue
+			}
+			if r.Member.ID != rows[i].ID {
+				s.Errorf("a success with another's row")
+			}
+			if !winners[i].CompareAndSwap(nil, r.Member) {
+				s.Errorf("address %d was written twice", i)
+			}
+		}
+	})
+	for i := range winners {
+		winner := winners[i].Load()
+		if winner == nil {
+			s.Errorf("address %d was never written", i)
+			continue
+		}
+		for _, results := range all {
+			if len(results) == addresses && results[i].Err != nil {
+				s.wantDuplicate(results[i], winner.Ref(), winner)
+			}
+		}
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{winner.Ref()}}, winner)
+	}
+}
+
+// Repetitions of one call that overtake each other all count as written.
+func insertRaceOfRepetitions(s *suite) {
+	rows := reservedMany(9, "again")
+	together(16, func(int) {
+		results, err := s.store.Insert(s.Context(), rows)
+		if err != nil {
+			s.Errorf("Insert: %v", err)
+		}
+		for i, r := range results {
+			if r.Err != nil || r.Member.ID != rows[i].ID {
+				s.Errorf("row %d of a repeated call: %v", i, r.Err)
+			}
+		}
+	})
+}
+
+// Batches of the same addresses in different orders do not deadlock.
+func insertOppositeOrders(s *suite) {
+	const rounds, callers, addresses = 5, 8, 40
+	for round := range rounds {
+		var written atomic.Int32
+		together(callers, func(c int) {
+			rows := reservedMany(addresses, fmt.Sprintf("round%d-", round))
+			switch c % 3 {
+			case 1:
+				slices.Reverse(rows)
+			case 2:
+				slices.SortFunc(rows, func(a, b *clerkinvite.Member) int { return strings.Compare(a.ID[24:], b.ID[24:]) })
+			}
+			results, err := s.store.Insert(s.Context(), rows)
+			if err != nil {
+				s.Errorf("Insert: %v", err)
+			}
+			for _, r := range results {
+				if r.Err == nil {
+					written.Add(1)
+				}
+			}
+		})
+		if written.Load() != addresses {
+			s.Errorf("%d rows written, want %d", written.Load(), addresses)
+		}
+	}
+}
+
+func updateNothing(s *suite) {
+	results, err := s.store.Update(s.Context(), nil)
+	if err != nil || len(results) != 0 {
+		s.Errorf("Update of no rows: %d results, error %v", len(results), err)
+	}
+}
+
+// All fields that can change are written and returned, also when they are emptied.
+func updateEveryField(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	for _, status := range statuses {
+		n := in(status, m)
+		n.Role, n.InvitedBy, n.Data, n.Params = "role-"+string(status), "by-"+string(status), json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
+		n.Send, n.Sent, n.Attempts = m.Send+1, n.Sent+1, m.Attempts+2
+		n.ReservedAt, n.ClaimedUntil = *after(time.Duration(n.Send) * time.Minute), after(time.Duration(n.Send)*time.Hour)
+		if n.NextAttemptAt == nil {
+			n.NextAttemptAt = after(time.Duration(n.Send) * time.Millisecond)
+		}
+		s.change(m, n)
+		m = n
+
+		// And all that may be empty, emptied.
+		n = in(status, m)
+		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", ""
+		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
+		if status != clerkinvite.StatusPending {
+			n.InvitationID = ""
+		}
+		s.change(m, n)
+		m = n
+	}
+}
+
+// change makes n of m, checks that it was made, and gives n its new version.
+func (s *suite) change(m, n *clerkinvite.Member) {
+	s.Helper()
+	got := s.update(clerkinvite.Change{Old: m, New: n})[0]
+	n.Version = m.Version + 1
+	s.wantSame(got, n)
+	s.wantStored(n)
+}
+
+// What names the row is not changed, whatever New says.
+func updateIdentity(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	n := in(clerkinvite.StatusActive, m)
+	n.ID, n.TenantID, n.Email, n.Version = uuid(), "other", "y@example.com", 77
+	got := s.update(clerkinvite.Change{Old: m, New: n})[0]
+	n.ID, n.TenantID, n.Email, n.Version = m.ID, m.TenantID, m.Email, 2
+	s.wantSame(got, n)
+	s.wantStored(n)
+}
+
+// A claim or a release is no move for the history, but a change like every other.
+func updateUnrecorded(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	claimed := *m
+	claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, after(time.Minute), after(time.Minute)
+	if (clerkinvite.Change{Old: m, New: &claimed}).Recorded() {
+		s.Errorf("a claim is Recorded")
+	}
+	s.change(m, &claimed)
+	s.change(&claimed, in(clerkinvite.StatusFailed, &claimed))
+}
+
+// A change of another version than the row's, or of no row, is not made and does not stop its neighbours.
+func updateConflict(s *suite) {
+	rows := s.insert(reservedMany(3, "x")...)
+	changed := s.update(clerkinvite.Change{Old: rows[1], New: in(clerkinvite.StatusPending, rows[1])})[0]
+	ahead := *rows[2]
+	ahead.Version = 2
+	gone := reserved("tenant", "gone@example.com")
+	gone.Version = 1
+	elsewhere := *rows[2]
+	elsewhere.TenantID = "other"
+
+	var changes []clerkinvite.Change
+	for _, old := range []*clerkinvite.Member{rows[1], &ahead, rows[0], gone, &elsewhere, rows[2]} {
+		changes = append(changes, clerkinvite.Change{Old: old, New: in(clerkinvite.StatusActive, old)})
+	}
+	results, err := s.store.Update(s.Context(), changes)
+	if err != nil || len(results) != len(changes) {
+		s.Fatalf("%d results, error %v", len(results), err)
+	}
+	for i, r := range results {
+		if i == 2 || i == 5 {
+			if r.Err != nil || r.Member == nil || r.Member.ID != changes[i].Old.ID || r.Member.Version != 2 {
+				s.Errorf("change %d: %v, error %v", i, r.Member, r.Err)
+			}
+			continue
+		}
+		if !errors.Is(r.Err, clerkinvite.ErrConflict) {
+			s.Errorf("change %d: error %v, want ErrConflict", i, r.Err)
+		}
+	}
+	s.wantStored(changed)
+	s.wantFound(clerkinvite.Query{IDs: []string{gone.ID}})
+}
+
+func updateSameRowTwice(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	changes := []clerkinvite.Change{{Old: m, New: in(clerkinvite.StatusActive, m)}, {Old: m, New: in(clerkinvite.StatusFailed, m)}}
+	results, err := s.store.Update(s.Context(), changes)
+	if err != nil || len(results) != 2 {
+		s.Fatalf("%d results, error %v", len(results), err)
+	}
+	var made *clerkinvite.Member
+	for i, r := range results {
+		switch {
+		case r.Err == nil && made == nil:
+			changes[i].New.Version = 2
+			made = changes[i].New
+		case !errors.Is(r.Err, clerkinvite.ErrConflict):
+			s.Errorf("change %d of the same version: error %v, want ErrConflict", i, r.Err)
+		}
+	}
+	if made == nil {
+		s.Fatal("neither of two changes of a row was made")
+	}
+	s.wantStored(made)
+}
+
+// Of any number of concurrent changes of one version exactly one is made.
+func updateRace(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	for range 10 {
+		var made atomic.Pointer[clerkinvite.Member]
+		together(16, func(i int) {
+			n := *m
+			n.Attempts, n.ClaimedUntil = i, after(time.Duration(i)*time.Minute)
+			results, err := s.store.Update(s.Context(), []clerkinvite.Change{{Old: m, New: &n}})
+			if err != nil || len(results) != 1 {
+				s.Errorf("%d results, error %v", len(results), err)
+				return
+			}
+			n.Version = m.Version + 1
+			switch {
+			case results[0].Err == nil:
+				s.wantSame(results[0].Member, &n)
+				if !made.CompareAndSwap(nil, &n) {
+					s.Errorf("two changes of the same version were made")
+				}
+			case !errors.Is(results[0].Err, clerkinvite.ErrConflict):
+				s.Errorf("error %v, want ErrConflict", results[0].Err)
+			}
+		})
+		if made.Load() == nil {
+			s.Fatal("no change was made")
+		}
+		m = made.Load()
+		s.wantStored(m)
+	}
+}
+
+// Batches of the same rows in different orders do not deadlock, and make each change once.
+func updateOppositeOrders(s *suite) {
+	const callers, addresses = 8, 40
+	rows := s.insert(reservedMany(addresses, "x")...)
+	for round := range 5 {
+		made := make([]atomic.Int32, addresses)
+		together(callers, func(c int) {
+			changes := make([]clerkinvite.Change, addresses)
+			for i, m := range rows {
+				n := *m
+				n.Version, n.Attempts = int64(round+1), c
+				old := *m
+				old.Version = int64(round + 1)
+				changes[i] = clerkinvite.Change{Old: &old, New: &n}
+			}
+			if c%2 == 1 {
+				slices.Reverse(changes)
+			}
+			results, err := s.store.Update(s.Context(), changes)
+			if err != nil {
+				s.Errorf("Update: %v", err)
+			}
+			for i, r := range results {
+				if r.Err == nil {
+					if c%2 == 1 {
+						i = addresses - 1 - i
+					}
+					made[i].Add(1)
+				} else if !errors.Is(r.Err, clerkinvite.ErrConflict) {
+					s.Errorf("error %v, want ErrConflict", r.Err)
+				}
+			}
+		})
+		for i := range made {
+			if made[i].Load() != 1 {
+				s.Errorf("round %d: row %d was changed %d times, want once", round, i, made[i].Load())
+			}
+		}
+	}
+}
+
+func updateMany(s *suite) {
+	rows := s.insert(reservedMany(size(5_000), "many")...)
+	changes := make([]clerkinvite.Change, len(rows))
+	for i, m := range rows {
+		changes[len(rows)-1-i] = clerkinvite.Change{Old: m, New: in(clerkinvite.StatusPending, m)}
+	}
+	for i, m := range s.update(changes...) {
+		if m.ID != changes[i].Old.ID || m.ClerkUserID != changes[i].New.ClerkUserID || m.Version != 2 {
+			s.Fatalf("result %d is not that of change %d", i, i)
+		}
+	}
+}
+
+// A user whom another row of the tenant has stops that change only.
+func userTakenNeighbours(s *suite) {
+	rows := s.insert(reservedMany(40, "x")...)
+	holder := s.update(clerkinvite.Change{Old: rows[0], New: in(clerkinvite.StatusActive, rows[0])})[0]
+	rows = rows[1:]
+	changes := make([]clerkinvite.Change, len(rows))
+	taken := map[int]bool{0: true, 13: true, 14: true, len(rows) - 1: true}
+	for i, m := range rows {
+		changes[i] = clerkinvite.Change{Old: m, New: in(clerkinvite.StatusActive, m)}
+		if taken[i] {
+			changes[i].New.ClerkUserID = holder.ClerkUserID
+		}
+	}
+	changes[5].Old = in(clerkinvite.StatusReserved, changes[5].Old)
+	changes[5].Old.Version = 99
+	results, err := s.store.Update(s.Context(), changes)
+	if err != nil || len(results) != len(changes) {
+		s.Fatalf("%d results, error %v", len(results), err)
+	}
+	for i, r := range results {
+		want := changes[i].New
+		want.Version = 2
+		switch {
+		case taken[i]:
+			if !errors.Is(r.Err, clerkinvite.ErrUserTaken) {
+				s.Errorf("change %d: error %v, want ErrUserTaken", i, r.Err)
+			}
+			want = rows[i]
+		case i == 5:
+			if !errors.Is(r.Err, clerkinvite.ErrConflict) {
+				s.Errorf("change %d: error %v, want ErrConflict", i, r.Err)
+			}
+			want = rows[i]
+		case r.Err != nil:
+			s.Errorf("change %d: error %v", i, r.Err)
+		default:
+			s.wantSame(r.Member, want)
+		}
+		s.wantStored(want)
+	}
+	s.wantStored(holder)
+}
+
+func userTakenOtherTenant(s *suite) {
+	for _, tenant := range []string{"a", "b", "A", "a "} {
+		m := s.insert(reserved(tenant, "x@example.com"))[0]
+		n := in(clerkinvite.StatusActive, m)
+		n.ClerkUserID = "user_1"
+		s.change(m, n)
+	}
+	if found := s.find(clerkinvite.Query{UserIDs: []string{"user_1"}}); len(found) != 4 {
+		s.Errorf("the user is active in %d tenants, want 4", len(found))
+	}
+}
+
+// A user is free again when the row that had it has moved on; and a row keeps its own.
+func userTakenFreed(s *suite) {
+	rows := s.insert(reservedMany(2, "x")...)
+	first := in(clerkinvite.StatusActive, rows[0])
+	s.change(rows[0], first)
+	kept := *first
+	kept.Role = "admin"
+	s.change(first, &kept)
+	s.change(&kept, in(clerkinvite.StatusRemoved, &kept))
+	second := in(clerkinvite.StatusActive, rows[1])
+	second.ClerkUserID = first.ClerkUserID
+	s.change(rows[1], second)
+}
+
+func userTakenRace(s *suite) {
+	const callers = 12
+	rows := s.insert(reservedMany(callers, "x")...)
+	var made atomic.Pointer[clerkinvite.Member]
+	together(callers, func(i int) {
+		n := in(clerkinvite.StatusActive, rows[i])
+		n.ClerkUserID = "user_1"
+		results, err := s.store.Update(s.Context(), []clerkinvite.Change{{Old: rows[i], New: n}})
+		if err != nil || len(results) != 1 {
+			s.Errorf("%d results, error %v", len(results), err)
+			return
+		}
+		switch {
+		case results[0].Err == nil:
+			n.Version = 2
+			if !made.CompareAndSwap(nil, n) {
+				s.Errorf("two rows have the user")
+			}
+		case !errors.Is(results[0].Err, clerkinvite.ErrUserTaken):
+			s.Errorf("error %v, want ErrUserTaken", results[0].Err)
+		}
+	})
+	if made.Load() == nil {
+		s.Fatal("no row has the user")
+	}
+	s.wantFound(clerkinvite.Query{UserIDs: []string{"user_1"}}, made.Load())
+}
+
+func findNothing(s *suite) {
+	s.insert(reservedMany(3, "x")...)
+	s.wantFound(clerkinvite.Query{})
+	s.wantFound(clerkinvite.Query{Limit: 10})
+	s.wantFound(clerkinvite.Query{
+		Refs:    []clerkinvite.Ref{{TenantID: "tenant", Email: "nobody@example.com"}, {}},
+		IDs:     []string{uuid(), ""},
+		Emails:  []string{"nobody@example.com", ""},
+		UserIDs: []string{"user_nobody", ""},
+		DueAt:   now.Add(-time.Hour),
+	})
+}
+
+// population inserts a row in every state for each of two tenants.
+func (s *suite) population() (all []*clerkinvite.Member) {
+	s.Helper()
+	for _, tenant := range []string{"a", "b"} {
+		for _, status := range statuses {
+			all = append(all, in(status, reserved(tenant, string(status)+"@example.com")))
+		}
+	}
+	return s.insert(all...)
+}
+
+func findRefs(s *suite) {
+	all := s.population()
+	for _, m := range all {
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}}, m)
+	}
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
+		all[0].Ref(), all[8].Ref(), all[0].Ref(), {TenantID: "c", Email: all[0].Email}, {TenantID: "A", Email: all[0].Email},
+		{TenantID: "a\x00", Email: all[0].Email}, {TenantID: "a\xff", Email: all[0].Email}, {TenantID: "a ", Email: all[0].Email},
+	}}, all[0], all[8])
+}
+
+func findIDs(s *suite) {
+	all := s.population()
+	for _, m := range all {
+		s.wantFound(clerkinvite.Query{IDs: []string{m.ID}}, m)
+	}
+	s.wantFound(clerkinvite.Query{IDs: []string{
+		all[3].ID, strings.ToUpper(all[9].ID), all[3].ID, uuid(), "no uuid", "", "'", "\x00", "\xff", all[1].ID + " ",
+		strings.Repeat("x", 36), all[1].Email,
+	}}, all[3], all[9])
+}
+
+func findEmails(s *suite) {
+	all := s.population()
+	waiting := map[clerkinvite.Status]bool{clerkinvite.StatusReserved: true, clerkinvite.StatusPending: true, clerkinvite.StatusExpired: true}
+	var emails []string
+	var want []*clerkinvite.Member
+	for i, m := range all[:len(statuses)] {
+		emails = append(emails, m.Email, m.Email)
+		if waiting[m.Status] {
+			want = append(want, m, all[i+len(statuses)])
+			s.wantFound(clerkinvite.Query{Emails: []string{m.Email}}, m, all[i+len(statuses)])
+		} else {
+			s.wantFound(clerkinvite.Query{Emails: []string{m.Email}})
+		}
+	}
+	s.wantFound(clerkinvite.Query{Emails: append(emails, "", "\x00", "\xff", "%", "reserved@example.co")}, want...)
+}
+
+func findUserIDs(s *suite) {
+	all := s.population()
+	var ids []string
+	var want []*clerkinvite.Member
+	for _, m := range all {
+		ids = append(ids, m.ClerkUserID, m.InvitationID, m.ID)
+		if m.Status == clerkinvite.StatusActive {
+			want = append(want, m)
+			s.wantFound(clerkinvite.Query{UserIDs: []string{m.ClerkUserID}}, m)
+		} else {
+			s.wantFound(clerkinvite.Query{UserIDs: []string{m.ClerkUserID}})
+		}
+	}
+	s.wantFound(clerkinvite.Query{UserIDs: append(ids, ids...)}, want...)
+}
+
+// Due is what is reserved or pending with Sent < Send, from the microsecond of NextAttemptAt on, the longest due first.
+func findDue(s *suite) {
+	resend := in(clerkinvite.StatusPending, reserved("tenant", "resend@example.com"))
+	resend.Send, resend.NextAttemptAt = 2, after(-time.Second)
+	settled := in(clerkinvite.StatusPending, reserved("tenant", "settled@example.com"))
+	settled.NextAttemptAt = after(-time.Hour)
+	early := reserved("tenant", "early@example.com")
+	early.NextAttemptAt = after(-time.Minute)
+	exact := reserved("other", "exact@example.com")
+	late := reserved("tenant", "late@example.com")
+	late.NextAttemptAt = after(time.Microsecond)
+	claimed := reserved("tenant", "claimed@example.com")
+	claimed.NextAttemptAt, claimed.ClaimedUntil = after(-2*time.Second), after(time.Hour)
+	rows := []*clerkinvite.Member{late, exact, resend, settled, early, claimed}
+	for _, status := range []clerkinvite.Status{clerkinvite.StatusFailed, clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved, clerkinvite.StatusActive} {
+		m := in(status, reserved("tenant", string(status)+"@example.com"))
+		m.Send, m.NextAttemptAt = 2, after(-time.Hour)
+		rows = append(rows, m)
+	}
+	s.insert(rows...)
+
+	s.wantDue(clerkinvite.Query{DueAt: now}, early, claimed, resend, exact)
+	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 2}, early, claimed)
+	s.wantDue(clerkinvite.Query{DueAt: *after(time.Microsecond), Limit: 5}, early, claimed, resend, exact, late)
+	s.wantDue(clerkinvite.Query{DueAt: *after(-time.Second)}, early, claimed, resend)
+	s.wantDue(clerkinvite.Query{DueAt: *after(-time.Second - time.Microsecond)}, early, claimed)
+	s.wantDue(clerkinvite.Query{DueAt: now.In(time.FixedZone("", 5*3600)), Limit: 1}, early)
+	s.wantDue(clerkinvite.Query{DueAt: *after(-2 * time.Minute)})
+	// The limit is that of DueAt alone.
+	s.wantFound(clerkinvite.Query{DueAt: now, Limit: 1, IDs: []string{settled.ID, late.ID}},
+		s.find(clerkinvite.Query{IDs: []string{early.ID}})[early.ID], s.find(clerkinvite.Query{IDs: []string{settled.ID}})[settled.ID],
+		s.find(clerkinvite.Query{IDs: []string{late.ID}})[late.ID])
+}
+
+// wantDue checks that q selects exactly want, in this order.
+func (s *suite) wantDue(q clerkinvite.Query, want ...*clerkinvite.Member) {
+	s.Helper()
+	found, err := s.store.Find(s.Context(), q)
+	if err != nil {
+		s.Errorf("Find: %v", err)
+	}
+	name := func(m *clerkinvite.Member) string { return m.Email }
+	if got, want := mapped(found, name), mapped(want, name); !slices.Equal(got, want) {
+		s.Errorf("due are %q, want %q", got, want)
+	}
+}
+
+func mapped[A, B any](list []A, f func(A) B) []B {
+	out := make([]B, len(list))
+	for i, v := range list {
+		out[i] = f(v)
+	}
+	return out
+}
+
+func findDueLimit(s *suite) {
+	rows := reservedMany(1_010, "due")
+	for i, m := range rows {
+		m.NextAttemptAt = after(-time.Duration(i) * time.Second)
+	}
+	s.insert(rows...)
+	slices.Reverse(rows)
+	s.wantDue(clerkinvite.Query{DueAt: now}, rows[:1000]...)
+	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 1005}, rows[:1005]...)
+	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 5000}, rows...)
+}
+
+// What several selectors select comes once.
+func findWithoutDoubles(s *suite) {
+	all := s.population()
+	m, active := all[0], all[2]
+	s.wantFound(clerkinvite.Query{
+		Refs: []clerkinvite.Ref{m.Ref(), active.Ref()}, IDs: []string{m.ID, active.ID}, Emails: []string{m.Email},
+		UserIDs: []string{active.ClerkUserID}, DueAt: now,
+	}, m, all[7], active)
+}
+
+func findMany(s *suite) {
+	rows := s.insert(reservedMany(size(5_000), "many")...)
+	refs := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Ref { return m.Ref() })
+	for name, q := range map[string]clerkinvite.Query{
+		"Refs":   {Refs: refs},
+		"IDs":    {IDs: mapped(rows, func(m *clerkinvite.Member) string { return m.ID })},
+		"Emails": {Emails: mapped(rows, func(m *clerkinvite.Member) string { return m.Email })},
+	} {
+		if found := s.find(q); len(found) != len(rows) {
+			s.Errorf("%d of %d found by %s", len(found), len(rows), name)
+		}
+	}
+}
+
+func gate(s *suite) {
+	want := func(endpoint string, until, want time.Time) {
+		s.Helper()
+		got, err := s.store.Gate(s.Context(), endpoint, until)
+		if err != nil || !got.Equal(want) || got.Location() != time.UTC {
+			s.Errorf("Gate(%q, %v) = %v, %v; want %v", endpoint, until, got, err, want)
+		}
+	}
+	var zero time.Time
+	want("create", zero, zero)
+	want("create", zero, zero) // asking writes nothing
+	want("create", now, now)
+	want("create", now.Add(-time.Hour), now)
+	want("create", zero, now)
+	want("bulk", zero, zero)
+	want("create", now.Add(time.Microsecond).In(time.FixedZone("", 3600)), now.Add(time.Microsecond))
+	want("bulk", now.Add(-time.Hour), now.Add(-time.Hour))
+	want("create", zero, now.Add(time.Microsecond))
+	want(`odd '"\%_ name`, now, now)
+}
+
+func gateRace(s *suite) {
+	together(32, func(i int) {
+		until := now.Add(time.Duration(i*7%32) * time.Minute)
+		got, err := s.store.Gate(s.Context(), "create", until)
+		if err != nil || got.Before(until) {
+			s.Errorf("Gate(%v) = %v, %v", until, got, err)
+		}
+	})
+	if got, err := s.store.Gate(s.Context(), "create", time.Time{}); err != nil || !got.Equal(now.Add(31*time.Minute)) {
+		s.Errorf("the latest time is %v, %v; want %v", got, err, now.Add(31*time.Minute))
+	}
+}
+
+// A context that has ended ends every call with its error, and nothing is written.
+func contextEnded(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	canceled, cancel := context.WithCancel(s.Context())
+	cancel()
+	expired, cancel := context.WithDeadline(s.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for want, ctx := range map[error]context.Context{context.Canceled: canceled, context.DeadlineExceeded: expired} {
+		results, err := s.store.Insert(ctx, []*clerkinvite.Member{reserved("tenant", "y@example.com")})
+		s.wantEnded("Insert", err, want, len(results))
+		results, err = s.store.Update(ctx, []clerkinvite.Change{{Old: m, New: in(clerkinvite.StatusActive, m)}})
+		s.wantEnded("Update", err, want, len(results))
+		found, err := s.store.Find(ctx, clerkinvite.Query{IDs: []string{m.ID}})
+		s.wantEnded("Find", err, want, len(found))
+		_, err = s.store.Gate(ctx, "create", now)
+		s.wantEnded("Gate", err, want, 0)
+	}
+	s.wantStored(m)
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant", Email: "y@example.com"}}})
+	if got, err := s.store.Gate(s.Context(), "create", time.Time{}); err != nil || !got.IsZero() {
+		s.Errorf("Gate wrote %v, %v", got, err)
+	}
+}
+
+func (s *suite) wantEnded(call string, err, want error, results int) {
+	s.Helper()
+	if !errors.Is(err, want) || results != 0 {
+		s.Errorf("%s after the end of its context: %d results, error %v; want %v", call, results, err, want)
+	}
+}
+
+// Neither what was given nor what came back is shared with the store.
+func copies(s *suite) {
+	spoil := func(m *clerkinvite.Member) {
+		m.Status, m.Role, m.Version, m.Email = clerkinvite.StatusRemoved, "spoiled", 99, "spoiled@example.com"
+		m.Data[0], m.Params[0] = 'x', 'x'
+		*m.NextAttemptAt = time.Time{}
+	}
+	row := reserved("tenant", "x@example.com")
+	row.Version = 1
+	want := reserved("tenant", "x@example.com")
+	want.ID, want.Version = row.ID, 1
+
+	inserted := s.insert(row)[0]
+	spoil(row)
+	s.wantStored(want)
+	spoil(inserted)
+	s.wantStored(want)
+	again, err := s.store.Insert(s.Context(), []*clerkinvite.Member{reserved("tenant", "x@example.com")})
+	if err != nil {
+		s.Fatal(err)
+	}
+	spoil(again[0].Member)
+	s.wantStored(want)
+	for _, m := range s.find(clerkinvite.Query{IDs: []string{want.ID}}) {
+		spoil(m)
+	}
+	s.wantStored(want)
+
+	n := reserved("tenant", "x@example.com")
+	n.ID, n.Role = want.ID, "changed"
+	updated := s.update(clerkinvite.Change{Old: want, New: n})[0]
+	spoil(n)
+	spoil(updated)
+	want.Version, want.Role = 2, "changed"
+	s.wantStored(want)
+}
+
+// Data is kept by meaning, Params byte for byte, and neither is confused with nothing at all.
+func jsonFidelity(s *suite) {
+	values := []string{
+		`null`, `true`, `0`, `""`, `[]`, `{}`, `"null"`, `[null]`, `{"a":null}`, ` { "b" : 1 ,  "a" : [ 2 ] } `,
+		`"ünïcödé 漢字 😀 \u00e9 \ud83d\ude00"`, `{"'":"\"\\\/\b\f\n\r\t$1 %s ;--"}`, `"<script>&amp;\u2028\u2029"`,
+		`12345678901234567890123456789`, `0.1000000000000000055511151231257827`, `-1.5e-10`, `1e20`,
+		strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100),
+		`{"large":"` + strings.Repeat("0123456789abcdef", 4<<10-2) + `"}`,
+	}
+	var old []*clerkinvite.Member
+	for i, v := range values {
+		row := reserved("tenant", fmt.Sprintf("%d@example.com", i))
+		row.Data, row.Params, row.Version = json.RawMessage(v), json.RawMessage(v), 1
+		s.wantSame(s.insert(row)[0], row)
+		s.wantStored(row)
+		old = append(old, row)
+	}
+	for i, m := range old {
+		n := *m
+		v := values[(i+1)%len(values)]
+		n.Data, n.Params = json.RawMessage(v), json.RawMessage(v)
+		s.change(m, &n)
+	}
+	none := reserved("tenant", "none@example.com")
+	none.Data, none.Params, none.Version = nil, nil, 1
+	s.wantSame(s.insert(none)[0], none)
+	s.wantStored(none)
+
+	// Only Params may hold what is JSON but not storable as text.
+	nul := reserved("tenant", "nul@example.com")
+	nul.Params, nul.Version = json.RawMessage(`{"b":"\u0000","a":"\ud800","a":1}`), 1
+	s.wantSame(s.insert(nul)[0], nul)
+	s.wantStored(nul)
+}
+
+// Text is compared and kept byte for byte.
+func textFidelity(s *suite) {
+	texts := []string{
+		"plain", "Plain", "plain ", " plain", `'"\`, `\u0041`, "{}", "null", "NULL", "$1", "%", "_", "a\nb\tc\r", "\x01",
+		"é", "e\u0301", "漢字", "😀", "\u2028", "\ufffd", `\ufffd`, "<&>", strings.Repeat("x", 255), strings.Repeat("é", 127),
+	}
+	var want []*clerkinvite.Member
+	for _, text := range texts {
+		row := in(clerkinvite.StatusFailed, reserved(text, "x@example.com"))
+		row.Role, row.InvitedBy, row.Reason, row.Version = text, text, text, 1
+		s.wantSame(s.insert(row)[0], row)
+		want = append(want, row)
+	}
+	for _, m := range want {
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}}, m)
+	}
+	// What cannot be kept is refused, rather than made into another tenant's.
+	for _, bad := range []string{"\xff", "\ufffd\xff", "a\x00"} {
+		if results, err := s.store.Insert(s.Context(), []*clerkinvite.Member{reserved(bad, "x@example.com")}); err == nil {
+			s.Errorf("Insert kept a tenant id of the bytes %x: %v", bad, results[0].Err)
+		}
+	}
+}
+
+// Times are UTC with microseconds, from whatever zone they come.
+func timeFidelity(s *suite) {
+	zone := time.FixedZone("zone", -9*3600-30*60)
+	for i, at := range []time.Time{
+		time.Date(2026, 12, 31, 23, 59, 59, 999999000, time.UTC),
+		time.Date(2026, 3, 29, 2, 30, 0, 1000, time.UTC),
+		time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(1969, 12, 31, 23, 59, 59, 999999000, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC),
+	} {
+		local := at.In(zone)
+		row := reserved("tenant", fmt.Sprintf("%d@example.com", i))
+		row.ReservedAt, row.UpdatedAt, row.NextAttemptAt, row.ClaimedUntil, row.InvitedAt, row.ExpiresAt, row.SettledAt = local, local, &local, &local, &local, &local, &local
+		want := *row
+		want.ReservedAt, want.UpdatedAt, want.NextAttemptAt, want.ClaimedUntil, want.InvitedAt, want.ExpiresAt, want.SettledAt = at, at, &at, &at, &at, &at, &at
+		want.Version = 1
+		s.wantSame(s.insert(row)[0], &want)
+		s.wantStored(&want)
+	}
+	// Below a microsecond nothing is kept, but nothing may be off by more.
+	at := now.Add(789)
+	row := reserved("tenant", "nano@example.com")
+	row.UpdatedAt, row.ClaimedUntil = at, &at
+	got := s.insert(row)[0]
+	stored := s.find(clerkinvite.Query{IDs: []string{row.ID}})[row.ID]
+	for _, m := range []*clerkinvite.Member{got, stored} {
+		if m == nil || m.UpdatedAt.Sub(at).Abs() >= time.Microsecond || m.UpdatedAt.Nanosecond()%1000 != 0 || !m.ClaimedUntil.Equal(m.UpdatedAt) {
+			s.Errorf("%v came back as %v", at, m.UpdatedAt)
+		}
+	}
+	if stored != nil {
+		s.wantSame(got, stored)
+	}
+}
