@@ -6,6 +6,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
+// domains is idna.Lookup, and refuses empty labels and those over 63 bytes as well.
+var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
 // normalizeEmail returns the one form in which addresses are stored and compared:
 // trimmed, lower case, the domain in its ASCII form. If s is no address that can be
 // invited, reason says why; it never repeats s.
@@ -25,23 +28,25 @@ func normalizeEmail(s string) (email, reason string) {
 	if !ok || strings.Contains(domain, "@") {
 		return "", "is not one address of the form name@example.com"
 	}
-	local = strings.ToLower(local)
 	if local == "" || len(local) > 64 {
 		return "", "has an empty part, or one over 64 bytes, before the @"
 	}
 	for i := range len(local) {
 		c := local[i]
-		atom := c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+		atom := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 		dot := c == '.' && i > 0 && i < len(local)-1 && local[i-1] != '.'
 		if !atom && !dot {
 			return "", "has a character or a dot before the @ that is not supported there"
 		}
 	}
-	domain, err := idna.Lookup.ToASCII(domain)
-	if err != nil || !strings.Contains(strings.Trim(domain, "."), ".") || strings.HasPrefix(domain, ".") || strings.HasSuffix(domain, ".") {
+	local = strings.ToLower(local) // not before the check: two letters outside ASCII have ASCII ones as lower case
+	domain, err := domains.ToASCII(domain)
+	// Some domains get an ASCII form that is itself refused (invalid UTF-8, letters that
+	// become right-to-left ones): such a form would match nothing ever after.
+	again, err2 := domains.ToASCII(domain)
+	if err != nil || err2 != nil || again != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
 		return "", "has no valid domain after the @"
 	}
-	domain = strings.ToLower(domain)
 	if len(local)+1+len(domain) > 254 {
 		return "", "is longer than 254 bytes"
 	}

@@ -45,7 +45,7 @@ func (e *DuplicateEmailError) Error() string {
 func (e *DuplicateEmailError) HTTPStatus() int { return http.StatusConflict }
 
 // LogValue implements slog.LogValuer: the existing member, without its address.
-func (e *DuplicateEmailError) LogValue() slog.Value {
+func (e DuplicateEmailError) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("error", "a member with this email already exists in this tenant"), slog.String("tenant", e.Ref.TenantID)}
 	if e.Member != nil {
 		attrs = append(attrs, slog.Any("existing", *e.Member))
@@ -54,7 +54,7 @@ func (e *DuplicateEmailError) LogValue() slog.Value {
 }
 
 // Format implements fmt.Formatter: every verb prints the error without the address.
-func (e *DuplicateEmailError) Format(f fmt.State, _ rune) {
+func (e DuplicateEmailError) Format(f fmt.State, _ rune) {
 	formatLogValue(f, "DuplicateEmailError", e.LogValue())
 }
 
@@ -87,7 +87,7 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 }
 
 // LogValue implements slog.LogValuer: all that an operator needs, without addresses.
-func (e *ClerkInvitationError) LogValue() slog.Value {
+func (e ClerkInvitationError) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("error", e.Error()), slog.String("op", e.Op), slog.String("outcome", string(e.Outcome))}
 	if e.Member != nil {
 		attrs = append(attrs, slog.Any("member", *e.Member))
@@ -99,7 +99,7 @@ func (e *ClerkInvitationError) LogValue() slog.Value {
 }
 
 // Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e *ClerkInvitationError) Format(f fmt.State, _ rune) {
+func (e ClerkInvitationError) Format(f fmt.State, _ rune) {
 	formatLogValue(f, "ClerkInvitationError", e.LogValue())
 }
 
@@ -158,7 +158,7 @@ func (e *APIError) Unwrap() error { return e.Err }
 func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
 
 // LogValue implements slog.LogValuer: Clerk's code, long message without addresses, trace id.
-func (e *APIError) LogValue() slog.Value {
+func (e APIError) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub(e.Code)),
 		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub(e.TraceID))}
 	if e.RetryAfter > 0 {
@@ -171,7 +171,7 @@ func (e *APIError) LogValue() slog.Value {
 }
 
 // Format implements fmt.Formatter: every verb prints Error, which holds no address.
-func (e *APIError) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, e.Error()) }
+func (e APIError) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, e.Error()) }
 
 // InvalidParamsError says which input is wrong and what it should be. HTTP 422.
 // Nothing was written or sent. It never repeats the input.

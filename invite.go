@@ -196,7 +196,7 @@ type Reserver struct {
 }
 
 // Format implements fmt.Formatter: every verb prints the settings of the service only.
-func (r *Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.s.cfg.LogValue()) }
+func (r Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.s.cfg.LogValue()) }
 
 // Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does
 // not abort the transaction. It is as safe for concurrent use as the transaction.

@@ -94,7 +94,7 @@ func serve(t *testing.T, clerk *clerkinvitetest.Clerk) (url string) {
 
 func adapter(t testing.TB, url string, timeout time.Duration) clerkinvite.ClerkAPI {
 	t.Helper()
-	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: url, Timeout: timeout})
+	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: url, Timeout: timeout, CreateTimeout: timeout})
 	require.NoError(t, err)
 	return api
 }

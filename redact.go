@@ -14,9 +14,9 @@ func formatLogValue(w io.Writer, name string, v slog.Value) {
 }
 
 var (
-	addressLike = regexp.MustCompile(`[^\s"'<>(),;:]+(?:@|%40)[^\s"'<>(),;:]+`)
+	addressLike = regexp.MustCompile(`(?:"[^"]*"|[^\s"<>(),;:]+)(?:@|%40|＠)[^\s"'<>(),;:]+`)
 	urlLike     = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://\S+`)
-	keyLike     = regexp.MustCompile(`\b(?:sk|pk|rk)_(?:live|test)_\S+|\bwhsec_\S+`)
+	keyLike     = regexp.MustCompile(`(?:sk|pk|rk)_(?:live|test)_\S+|whsec_\S+`)
 )
 
 // scrub takes addresses, URLs and keys out of text that others wrote.

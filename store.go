@@ -125,7 +125,7 @@ func (r Result) LogValue() slog.Value {
 		attrs = append(attrs, slog.Any("member", *r.Member))
 	}
 	if r.Err != nil {
-		attrs = append(attrs, slog.Any("err", r.Err))
+		attrs = append(attrs, slog.Any("err", logError(r.Err)))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -138,6 +138,21 @@ func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogV
 type Change struct {
 	Old, New *Member
 }
+
+// LogValue implements slog.LogValuer: both members, without their address.
+func (c Change) LogValue() slog.Value {
+	var attrs []slog.Attr
+	if c.Old != nil {
+		attrs = append(attrs, slog.Any("old", *c.Old))
+	}
+	if c.New != nil {
+		attrs = append(attrs, slog.Any("new", *c.New))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (c Change) Format(f fmt.State, _ rune) { formatLogValue(f, "Change", c.LogValue()) }
 
 // Recorded reports whether the change is a move that the history keeps: one of
 // state, send, invitation or user. A claim, a release or a postponed attempt is not.
@@ -168,6 +183,15 @@ type Query struct {
 
 	Limit int // at most so many members by DueAt; 0 means 1000
 }
+
+// LogValue implements slog.LogValuer: how much is asked for, never an address.
+func (q Query) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("refs", len(q.Refs)), slog.Int("ids", len(q.IDs)), slog.Int("emails", len(q.Emails)),
+		slog.Int("user_ids", len(q.UserIDs)), slog.Time("due_at", q.DueAt), slog.Int("limit", q.Limit))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (q Query) Format(f fmt.State, _ rune) { formatLogValue(f, "Query", q.LogValue()) }
 
 // TxStore is the part of a Store that reserving needs. [PgxStore.WithTx] returns
 // one that works inside the host's transaction.

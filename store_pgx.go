@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -184,7 +185,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // no secret: callers that met shall not meet again
 		}
 	}
 }
@@ -736,4 +737,9 @@ func (s *pgxSQL) gate(ctx context.Context, db pgxQuerier, endpoint string, until
 		return time.Time{}, nil
 	}
 	return known.UTC(), err
+}
+
+// Format implements fmt.Formatter: every verb prints the schema only.
+func (s PgxStore) Format(f fmt.State, _ rune) {
+	formatLogValue(f, "PgxStore", slog.GroupValue(slog.String("schema", s.schema)))
 }

@@ -210,23 +210,23 @@ func readMessage(conn net.Conn) (kind byte, message []byte, err error) {
 	return head[0], message, err
 }
 
-// cutStore returns a store whose connections go through a cutter, and a pool that goes past it.
-func cutStore(t *testing.T, opts ...func(*pgxpool.Config)) (*clerkinvite.PgxStore, *cutter, *pgxpool.Pool) {
+// cutStore returns a pool whose connections go through a cutter, and one that goes past it, to a database with the tables.
+func cutStore(t *testing.T, opts ...func(*pgxpool.Config)) (through *pgxpool.Pool, proxy *cutter, direct *pgxpool.Pool) {
 	t.Helper()
 	db := pgtest.New(t)
 	if db.Addr == "" {
 		t.Skip("the server is reached by a unix socket only")
 	}
 	p := newCutter(t, db.Addr)
-	through := db.Pool(t, append(opts, func(c *pgxpool.Config) {
+	through = db.Pool(t, append(opts, func(c *pgxpool.Config) {
 		c.ConnConfig.TLSConfig, c.ConnConfig.Fallbacks = nil, nil
 		c.ConnConfig.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", p.addr)
 		}
 	})...)
-	direct := db.Pool(t)
+	direct = db.Pool(t)
 	require.NoError(t, clerkinvite.NewPgxStore(direct, nil).Migrate(t.Context()))
-	return clerkinvite.NewPgxStore(through, nil), p, direct
+	return through, p, direct
 }
 
 // everyCut calls f for a cut before the server has the statement, and for one after each message of its answer, until the
@@ -243,8 +243,8 @@ func everyCut(t *testing.T, f func(t *testing.T, name string, c cut)) {
 func TestPgxStoreLostAnswers(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
-		store, proxy, direct := cutStore(t, mode)
-		fresh := clerkinvite.NewPgxStore(direct, nil)
+		through, proxy, direct := cutStore(t, mode)
+		store, fresh := clerkinvite.NewPgxStore(through, nil), clerkinvite.NewPgxStore(direct, nil)
 		history := func(m *clerkinvite.Member) int {
 			return one[int](t, direct, `SELECT count(*) FROM clerkinvite_history WHERE member_id = $1`, m.ID)
 		}
@@ -336,8 +336,8 @@ func normalised(m *clerkinvite.Member) *clerkinvite.Member {
 func TestPgxStoreLostAnswerAndLaterChange(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
-		store, proxy, direct := cutStore(t, mode)
-		fresh := clerkinvite.NewPgxStore(direct, nil)
+		through, proxy, direct := cutStore(t, mode)
+		store, fresh := clerkinvite.NewPgxStore(through, nil), clerkinvite.NewPgxStore(direct, nil)
 		for name, later := range map[string]struct {
 			before  bool
 			version int64
@@ -368,13 +368,33 @@ func TestPgxStoreLostAnswerAndLaterChange(t *testing.T) {
 	})
 }
 
+// TestPgxStoreWithTxLostAnswer: in a host's transaction nothing is repeated, the host learns of the failure.
+func TestPgxStoreWithTxLostAnswer(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		through, proxy, direct := cutStore(t, mode)
+		fresh := clerkinvite.NewPgxStore(direct, nil)
+		m := insertRows(t, fresh, reservedRow("tenant", "there@example.com"))[0]
+		tx, err := through.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(t.Context()) }()
+		inTx := fresh.WithTx(tx)
+		proxy.arm(cut{messages: 1})
+		_, err = inTx.Insert(t.Context(), []*clerkinvite.Member{reservedRow("tenant", "x@example.com")})
+		require.Error(t, err)
+		_, err = inTx.Update(t.Context(), []clerkinvite.Change{{Old: m, New: activeRow(m, "user_1")}})
+		require.Error(t, err)
+		require.Equal(t, 1, one[int](t, direct, `SELECT count(*) FROM clerkinvite_history`))
+	})
+}
+
 // TestPgxStoreStatementInFlight: the connection breaks while the server still works on the statement, so that the
 // repetition meets it.
 func TestPgxStoreStatementInFlight(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
-		store, proxy, direct := cutStore(t, mode)
-		fresh := clerkinvite.NewPgxStore(direct, nil)
+		through, proxy, direct := cutStore(t, mode)
+		store, fresh := clerkinvite.NewPgxStore(through, nil), clerkinvite.NewPgxStore(direct, nil)
 		waiting := func(n int) {
 			assert.Eventually(t, func() bool {
 				return one[int](t, direct, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) >= n

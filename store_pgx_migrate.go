@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -135,9 +134,7 @@ CREATE TABLE clerkinvite_migration (
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
 			return fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
 		}
-		now := time.Now()
-		if _, err := tx.Exec(ctx, `INSERT INTO clerkinvite_migration (version, applied_at) VALUES ($1::integer, $2::text::timestamptz)`,
-			m.version, pgxTime(&now)); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO clerkinvite_migration (version, applied_at) VALUES ($1::integer, now())`, m.version); err != nil {
 			return err
 		}
 	}
@@ -162,43 +159,99 @@ func (s *PgxStore) table(name string) string {
 	return pgx.Identifier{s.schema, name}.Sanitize()
 }
 
-// pgxTable is what the statements of the store and its promises rely on in a table. TestValidateKnowsTheMigrations
-// compares it with what the migrations make.
-type pgxTable struct {
-	columns     string // name and type of each
-	constraints string // checks and foreign keys
-	indexes     string // those of primary and unique keys included
-}
-
-var pgxTables = map[string]pgxTable{
+// pgxTables is what the statements of the store and its promises rely on: name and kind
+// of each column, check, foreign key and index, those of keys included. A test compares
+// it with what the migrations make.
+var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 	"clerkinvite_member": {
-		columns: `tenant_id text, id uuid, email text, status text, clerk_user_id text, invitation_id text, send integer, sent integer,
-			url text, role text, invited_by text, data jsonb, params json, version bigint, attempts integer,
-			claimed_until timestamp with time zone, next_attempt_at timestamp with time zone, reason text,
-			reserved_at timestamp with time zone, invited_at timestamp with time zone, expires_at timestamp with time zone,
-			settled_at timestamp with time zone, updated_at timestamp with time zone`,
-		constraints: `clerkinvite_member_tenant_id_check, clerkinvite_member_email_check, clerkinvite_member_status_check,
-			clerkinvite_member_clerk_user_id_check, clerkinvite_member_invitation_id_check, clerkinvite_member_send_check,
-			clerkinvite_member_due_check, clerkinvite_member_url_check, clerkinvite_member_text_check, clerkinvite_member_version_check`,
-		indexes: `clerkinvite_member_pkey, clerkinvite_member_email_key, clerkinvite_member_user_key, clerkinvite_member_waiting_idx,
-			clerkinvite_member_active_idx, clerkinvite_member_id_idx, clerkinvite_member_due_idx, clerkinvite_member_expiring_idx`,
+		columns: `
+			tenant_id text
+			id uuid
+			email text
+			status text
+			clerk_user_id text
+			invitation_id text
+			send integer
+			sent integer
+			url text
+			role text
+			invited_by text
+			data jsonb
+			params json
+			version bigint
+			attempts integer
+			claimed_until timestamp with time zone
+			next_attempt_at timestamp with time zone
+			reason text
+			reserved_at timestamp with time zone
+			invited_at timestamp with time zone
+			expires_at timestamp with time zone
+			settled_at timestamp with time zone
+			updated_at timestamp with time zone`,
+		constraints: `
+			clerkinvite_member_tenant_id_check check
+			clerkinvite_member_email_check check
+			clerkinvite_member_status_check check
+			clerkinvite_member_clerk_user_id_check check
+			clerkinvite_member_invitation_id_check check
+			clerkinvite_member_send_check check
+			clerkinvite_member_due_check check
+			clerkinvite_member_url_check check
+			clerkinvite_member_text_check check
+			clerkinvite_member_version_check check`,
+		indexes: `
+			clerkinvite_member_pkey unique (tenant_id, id)
+			clerkinvite_member_email_key unique (tenant_id, email)
+			clerkinvite_member_user_key unique (tenant_id, clerk_user_id)
+			clerkinvite_member_waiting_idx (email)
+			clerkinvite_member_active_idx (clerk_user_id)
+			clerkinvite_member_id_idx (id)
+			clerkinvite_member_due_idx (next_attempt_at)
+			clerkinvite_member_expiring_idx (expires_at)`,
 	},
 	"clerkinvite_history": {
-		columns: `tenant_id text, member_id uuid, version bigint, from_status text, to_status text, send integer, sent integer,
-			clerk_user_id text, invitation_id text, reason text, at timestamp with time zone`,
-		constraints: `clerkinvite_history_member_fkey`,
-		indexes:     `clerkinvite_history_pkey`,
+		columns: `
+			tenant_id text
+			member_id uuid
+			version bigint
+			from_status text
+			to_status text
+			send integer
+			sent integer
+			clerk_user_id text
+			invitation_id text
+			reason text
+			at timestamp with time zone`,
+		constraints: `clerkinvite_history_member_fkey foreign key`,
+		indexes:     `clerkinvite_history_pkey unique (tenant_id, member_id, version)`,
 	},
 	"clerkinvite_gate": {
-		columns:     `endpoint text, blocked_until timestamp with time zone`,
-		constraints: `clerkinvite_gate_endpoint_check`,
-		indexes:     `clerkinvite_gate_pkey`,
+		columns: `
+			endpoint text
+			blocked_until timestamp with time zone`,
+		constraints: `clerkinvite_gate_endpoint_check check`,
+		indexes:     `clerkinvite_gate_pkey unique (endpoint)`,
 	},
 }
 
+// What a table has: name, kind, and whether there is something wrong with it. In a
+// column that the library does not know, a value that must be given is wrong.
+const (
+	columnsSQL = `
+SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''
+FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped`
+	constraintsSQL = `
+SELECT conname, CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, NOT convalidated
+FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('c', 'f')`
+	indexesSQL = `
+SELECT relname, CASE WHEN indisunique THEN 'unique ' ELSE '' END || '(' ||
+	(SELECT string_agg(pg_get_indexdef(indexrelid, n, false), ', ' ORDER BY n) FROM generate_series(1, indnkeyatts) AS n) || ')', NOT indisvalid
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`
+)
+
 // Validate checks that the tables are what this version of the library needs, and
-// returns every fault that it finds, joined, or nil. It looks at the catalogue, so it works no matter who ran the
-// migrations, and changes nothing.
+// returns every fault that it finds, joined, or nil. It looks at the catalogue, so it
+// works no matter who ran the migrations, and changes nothing.
 func (s *PgxStore) Validate(ctx context.Context) error {
 	return s.repeat(ctx, func(bool) error { return s.validate(ctx) })
 }
@@ -214,99 +267,88 @@ func (s *PgxStore) validate(ctx context.Context) error {
 		return err
 	}
 	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
 	if recorded && version < newest {
-		fault("the tables are at migration %d, this version of the library needs %d: run Migrate", version, newest)
+		faults = append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library needs %d: run Migrate", version, newest))
 	}
 	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
-		table := pgxTables[name]
-		there, err := queryOne[bool](ctx, s.db, `SELECT to_regclass($1::text) IS NOT NULL`, s.table(name))
+		found, err := s.validateTable(ctx, name)
 		if err != nil {
 			return err
 		}
-		if !there {
-			fault("there is no table %s: run Migrate, or the SQL of Migrations()%s", s.table(name), s.searched())
-			continue
-		}
-		columns, err := s.catalogue(ctx, name, `
-SELECT attname || ' ' || format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''
-FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped`)
-		if err != nil {
-			return err
-		}
-		constraints, err := s.catalogue(ctx, name, `
-SELECT conname, convalidated FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('c', 'f')`)
-		if err != nil {
-			return err
-		}
-		indexes, err := s.catalogue(ctx, name, `
-SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`)
-		if err != nil {
-			return err
-		}
-
-		for _, column := range commaList(table.columns) {
-			if _, ok := columns[column]; !ok {
-				fault("table %s has no column %s", s.table(name), column)
-			}
-			delete(columns, column)
-		}
-		for _, column := range slices.Sorted(maps.Keys(columns)) {
-			if columns[column] {
-				fault("table %s has a column %s that must have a value and that this version of the library does not know", s.table(name), column)
-			}
-		}
-		for _, constraint := range commaList(table.constraints) {
-			if valid, ok := constraints[constraint]; !ok {
-				fault("table %s has no constraint %s", s.table(name), constraint)
-			} else if !valid {
-				fault("constraint %s of table %s is not validated", constraint, s.table(name))
-			}
-		}
-		for _, index := range commaList(table.indexes) {
-			if valid, ok := indexes[index]; !ok {
-				fault("table %s has no key or index %s", s.table(name), index)
-			} else if !valid {
-				fault("index %s of table %s is invalid", index, s.table(name))
-			}
-		}
+		faults = append(faults, found...)
 	}
-	if recorded && version > newest {
-		if len(faults) == 0 {
-			return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest)
-		}
-		fault("the tables are at migration %d, this version of the library knows %d", version, newest)
+	switch {
+	case !recorded || version <= newest:
+		return errors.Join(faults...)
+	case len(faults) == 0:
+		return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest)
+	default:
+		return errors.Join(append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library knows %d", version, newest))...)
 	}
-	return errors.Join(faults...)
 }
 
-// catalogue returns the rows of a query about a table: a name and a property.
-func (s *PgxStore) catalogue(ctx context.Context, table, sql string) (map[string]bool, error) {
-	rows, err := s.db.Query(ctx, sql, s.table(table))
+// validateTable returns the faults of one table, or an error if it could not look.
+func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []error, err error) {
+	table := s.table(name)
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
+	exists, err := queryOne[bool](ctx, s.db, `SELECT to_regclass($1::text) IS NOT NULL`, table)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[string]bool)
+	if !exists {
+		if fault("there is no table %s: run Migrate, or the SQL of Migrations()", table); s.schema == "" {
+			faults[0] = fmt.Errorf("%w; if that was done, its schema is not on the search_path of these connections: name it in PgxOptions.Schema", faults[0])
+		}
+		return faults, nil
+	}
+	for _, part := range []struct{ what, sql, want string }{
+		{"column", columnsSQL, pgxTables[name].columns},
+		{"constraint", constraintsSQL, pgxTables[name].constraints},
+		{"index", indexesSQL, pgxTables[name].indexes},
+	} {
+		have, err := s.catalogue(ctx, table, part.sql)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(strings.TrimSpace(part.want)) {
+			name, kind, _ := strings.Cut(strings.TrimSpace(line), " ")
+			switch now, ok := have[name]; {
+			case !ok:
+				fault("table %s has no %s %s %s", table, part.what, name, kind)
+			case now.kind != kind:
+				fault("table %s: %s %s is %s, not %s", table, part.what, name, now.kind, kind)
+			case now.wrong && part.what != "column":
+				fault("table %s: %s %s is not valid", table, part.what, name)
+			}
+			delete(have, name)
+		}
+		for _, name := range slices.Sorted(maps.Keys(have)) {
+			if have[name].wrong && part.what == "column" {
+				fault("table %s: column %s must have a value, and this version of the library does not know it", table, name)
+			}
+		}
+	}
+	return faults, nil
+}
+
+// pgxObject is a column, a constraint or an index.
+type pgxObject struct {
+	kind  string
+	wrong bool
+}
+
+// catalogue returns what a table has by name.
+func (s *PgxStore) catalogue(ctx context.Context, table, sql string) (map[string]pgxObject, error) {
+	rows, err := s.db.Query(ctx, sql, table)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]pgxObject)
 	var name string
-	var property bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &property}, func() error {
-		found[name] = property
+	var o pgxObject
+	_, err = pgx.ForEachRow(rows, []any{&name, &o.kind, &o.wrong}, func() error {
+		found[name] = o
 		return nil
 	})
 	return found, err
-}
-
-func (s *PgxStore) searched() string {
-	if s.schema == "" {
-		return " (if they were run: is their schema on the connection's search_path? else name it in PgxOptions.Schema)"
-	}
-	return ""
-}
-
-func commaList(s string) []string {
-	list := strings.Split(s, ",")
-	for i := range list {
-		list[i] = strings.TrimSpace(list[i])
-	}
-	return list
 }

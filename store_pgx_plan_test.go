@@ -132,19 +132,26 @@ func members(t *testing.T, results []clerkinvite.Result, err error) (list []*cle
 	return list
 }
 
-// TestPgxStorePlans: with twenty thousand rows every statement finds its rows by an index, whether PostgreSQL plans
-// for the values or for any.
+// TestPgxStorePlans: every statement finds its rows by an index, whether PostgreSQL plans for the values or for any, and whether it
+// knows of twenty thousand rows or thinks that the table is empty.
 func TestPgxStorePlans(t *testing.T) {
 	t.Parallel()
+	t.Run("empty", func(t *testing.T) {
+		t.Parallel()
+		testPlans(t, 0)
+	})
+	t.Run("filled", func(t *testing.T) {
+		t.Parallel()
+		testPlans(t, 20_000)
+	})
+}
+
+func testPlans(t *testing.T, n int) {
+	t.Helper()
 	var asked statements
 	store, pool := newPgxStore(t, tracing(&asked))
-	exec := func(sql string) {
-		t.Helper()
-		_, err := pool.Exec(t.Context(), sql)
-		require.NoError(t, err)
-	}
-	var rows []*clerkinvite.Member
-	for i := range 20_000 {
+	rows := make([]*clerkinvite.Member, n)
+	for i := range rows {
 		m := reservedRow(fmt.Sprintf("tenant%d", i%100), fmt.Sprintf("%d@example.com", i))
 		switch i % 4 {
 		case 1:
@@ -152,21 +159,23 @@ func TestPgxStorePlans(t *testing.T) {
 		case 2, 3:
 			m = activeRow(m, "user_"+m.ID)
 		}
-		rows = append(rows, m)
+		rows[i] = m
 	}
-	insertRows(t, store, rows...)
-	exec("ANALYZE")
+	if n > 0 {
+		insertRows(t, store, rows...)
+		_, err := pool.Exec(t.Context(), "ANALYZE")
+		require.NoError(t, err)
+	}
 	asked.take()
 
-	insertRows(t, store, reservedRow("tenant", "new@example.com"))
-	updateRows(t, store, clerkinvite.Change{Old: rows[0], New: pendingRow(rows[0])})
+	m := insertRows(t, store, reservedRow("tenant", "new@example.com"))[0]
+	updateRows(t, store, clerkinvite.Change{Old: m, New: activeRow(m, "user_1")})
 	for _, q := range []clerkinvite.Query{
-		{Refs: []clerkinvite.Ref{rows[4].Ref()}}, {IDs: []string{rows[4].ID}}, {Emails: []string{rows[4].Email}},
-		{UserIDs: []string{rows[2].ClerkUserID}}, {DueAt: storeTime, Limit: 10}, {Emails: []string{rows[4].Email}, UserIDs: []string{rows[2].ClerkUserID}},
+		{Refs: []clerkinvite.Ref{m.Ref()}}, {IDs: []string{m.ID}}, {Emails: []string{m.Email}},
+		{UserIDs: []string{"user_1"}}, {DueAt: storeTime, Limit: 10}, {Emails: []string{m.Email}, UserIDs: []string{"user_1"}},
 	} {
-		found, err := store.Find(t.Context(), q)
+		_, err := store.Find(t.Context(), q)
 		require.NoError(t, err)
-		require.NotEmpty(t, found)
 	}
 	list := asked.take()
 	require.Len(t, list, 8)
@@ -197,10 +206,8 @@ func TestPgxStorePlans(t *testing.T) {
 				assert.NotContains(t, text, "Seq Scan on", mode)
 				assert.NotContains(t, text, "Bitmap", mode)
 				for _, index := range indexes {
-					assert.Contains(t, text, index, mode)
-				}
-				if t.Failed() || testing.Verbose() {
-					t.Log(mode, list[i].sql, "\n", text)
+					// By its columns, not from end to end.
+					assert.Regexp(t, "using "+index+` on .*\n *Index Cond: `, text, mode)
 				}
 				return nil
 			}))

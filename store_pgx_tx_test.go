@@ -154,7 +154,6 @@ func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
 	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
 		tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
 		require.NoError(t, err)
-		defer func() { _ = tx.Rollback(t.Context()) }()
 		one[int](t, tx, `SELECT 1`) // takes the snapshot
 		tenant := string(level)
 		insertRows(t, store, reservedRow(tenant, "x@example.com"))
@@ -163,6 +162,7 @@ func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
 		var pg *pgconn.PgError
 		require.ErrorAs(t, err, &pg)
 		require.Equal(t, "40001", pg.Code)
+		require.NoError(t, tx.Rollback(t.Context()))
 	}
 }
 

@@ -300,7 +300,7 @@ func ParseEvent(payload []byte) (*Event, error) {
 }
 
 func parseEvent(payload []byte) (*Event, error) {
-	var envelope object
+	var envelope jsonObject
 	if err := json.Unmarshal(payload, &envelope); err != nil {
 		return nil, errors.New("the payload is no JSON object")
 	}
@@ -321,12 +321,12 @@ func parseEvent(payload []byte) (*Event, error) {
 
 	switch ev.Type {
 	case EventUserCreated, EventUserUpdated:
-		if ev.User, err = parseUser(field[object](envelope, "data", &err)); err != nil {
+		if ev.User, err = parseUser(field[jsonObject](envelope, "data", &err)); err != nil {
 			return nil, err
 		}
 		ev.UserID = ev.User.ID
 	case EventUserDeleted:
-		ev.UserID = field[string](field[object](envelope, "data", &err), "id", &err)
+		ev.UserID = field[string](field[jsonObject](envelope, "data", &err), "id", &err)
 		if err == nil && ev.UserID != "" && !clerkID.MatchString(ev.UserID) {
 			err = errors.New("data.id is no user id")
 		}
@@ -339,7 +339,7 @@ func parseEvent(payload []byte) (*Event, error) {
 
 // parseUser reads Clerk's user object. Users may have no address at all, and an
 // address no verification.
-func parseUser(data object) (*User, error) {
+func parseUser(data jsonObject) (*User, error) {
 	var err error
 	u := &User{
 		ID:             field[string](data, "id", &err),
@@ -347,8 +347,8 @@ func parseUser(data object) (*User, error) {
 		Banned:         field[bool](data, "banned", &err),
 		CreatedAt:      timeField(data, "created_at", &err),
 	}
-	for _, e := range field[[]object](data, "email_addresses", &err) {
-		status := field[string](field[object](e, "verification", &err), "status", &err)
+	for _, e := range field[[]jsonObject](data, "email_addresses", &err) {
+		status := field[string](field[jsonObject](e, "verification", &err), "status", &err)
 		u.Emails = append(u.Emails, UserEmail{
 			ID:       field[string](e, "id", &err),
 			Address:  field[string](e, "email_address", &err),
@@ -364,15 +364,15 @@ func parseUser(data object) (*User, error) {
 	return u, nil
 }
 
-// object is a JSON object that is read key by key. To decode into a struct would
+// jsonObject is a JSON object that is read key by key. To decode into a struct would
 // match keys in any case, and would mix the elements of two arrays under a double
 // key, one's address with the other's verification. Here the last one counts.
-type object map[string]json.RawMessage
+type jsonObject map[string]json.RawMessage
 
 // field returns o[key], or the zero value if it is missing or null. The first fault is
 // kept in err, without what encoding/json says of it: that repeats the payload. With a
 // fault the value means nothing.
-func field[T any](o object, key string, err *error) (v T) {
+func field[T any](o jsonObject, key string, err *error) (v T) {
 	if raw, ok := o[key]; ok && json.Unmarshal(raw, &v) != nil && *err == nil {
 		*err = errors.New(key + " is of the wrong type")
 	}
@@ -381,7 +381,7 @@ func field[T any](o object, key string, err *error) (v T) {
 
 // timeField returns o[key] as a time. Clerk's documents say milliseconds and their
 // examples have seconds; no time in milliseconds since March 1973 is below 1e11.
-func timeField(o object, key string, err *error) time.Time {
+func timeField(o jsonObject, key string, err *error) time.Time {
 	n := field[float64](o, key, err)
 	switch {
 	case n == 0:

@@ -46,14 +46,15 @@ type Options struct {
 // Client implements [clerkinvite.ClerkAPI]. It is safe for concurrent use. It prints
 // and logs without its key.
 type Client struct {
-	// newBackend makes the SDK's backend for one request. It is a func because it
-	// knows the key: fmt and the like print unexported fields, but not a closure's.
+	// newBackend makes the SDK's backend for one request, and send is a transport's
+	// RoundTrip. They are funcs because fmt can follow the unexported fields of a
+	// host's struct down to the key and into the connections, but not into a func.
 	newBackend func(http.RoundTripper) clerk.Backend
+	send       func(*http.Request) (*http.Response, error)
 
-	transport http.RoundTripper
-	lookup    timeLimit
-	create    timeLimit
-	pause     time.Duration // about, before a look-up is repeated
+	lookup timeLimit
+	create timeLimit
+	pause  time.Duration // about, before a look-up is repeated
 }
 
 var _ clerkinvite.ClerkAPI = (*Client)(nil)
@@ -96,10 +97,10 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	}
 
 	c := &Client{
-		transport: http.DefaultTransport,
-		lookup:    timeLimit{DefaultTimeout, "Options.Timeout"},
-		create:    timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
-		pause:     200 * time.Millisecond,
+		send:   http.DefaultTransport.RoundTrip,
+		lookup: timeLimit{DefaultTimeout, "Options.Timeout"},
+		create: timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
+		pause:  200 * time.Millisecond,
 	}
 	if o.Timeout < 0 || o.CreateTimeout < 0 {
 		fault("Options.Timeout and Options.CreateTimeout cannot be negative; 0 means the default")
@@ -112,7 +113,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	}
 	if o.HTTPClient != nil {
 		if o.HTTPClient.Transport != nil {
-			c.transport = o.HTTPClient.Transport
+			c.send = o.HTTPClient.Transport.RoundTrip
 		}
 		for _, limit := range []*timeLimit{&c.lookup, &c.create} {
 			if t := o.HTTPClient.Timeout; t > 0 && t < limit.d {

@@ -30,7 +30,7 @@ const (
 // known: status and headers of an error that is no JSON, that a 3xx or an empty 200
 // is no success, and whether the request was sent at all.
 type exchange struct {
-	transport http.RoundTripper
+	send func(*http.Request) (*http.Response, error)
 
 	begun     bool        // the SDK got as far as sending
 	wanted    atomic.Bool // the transport has looked for a connection …
@@ -49,7 +49,7 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 	}
 	timed, cancel := context.WithTimeout(ctx, limit.d)
 	defer cancel()
-	x := &exchange{transport: c.transport}
+	x := &exchange{send: c.send}
 	traced := httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
 		GetConn: func(string) { x.wanted.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { x.connected.Store(true) },
@@ -102,7 +102,7 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 		// that it may have served.
 		req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	}
-	resp, err := x.transport.RoundTrip(req)
+	resp, err := x.send(req)
 	if err != nil || resp == nil {
 		return nil, err
 	}

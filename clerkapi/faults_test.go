@@ -12,10 +12,12 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -38,7 +40,6 @@ func TestFaultsOfACreate(t *testing.T) {
 		notSent    bool
 		retryAfter time.Duration
 		meta       map[string]any
-		timeout    bool
 		is         error // in the chain
 		text       string
 	}
@@ -72,7 +73,6 @@ func TestFaultsOfACreate(t *testing.T) {
 	}
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()
-	silent := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c); _ = c.Close() })
 	proxy := answer(t, http.StatusProxyAuthRequired, "no")
 	for _, tc := range []struct {
 		name string
@@ -84,13 +84,7 @@ func TestFaultsOfACreate(t *testing.T) {
 		{"unknown host", dial(func(context.Context) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "clerk.test", IsNotFound: true}}
 		}), want{notSent: true, text: "no such host"}},
-		{"dial hangs", dial(func(ctx context.Context) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}), want{notSent: true, timeout: true, text: "Options.CreateTimeout"}},
 		{"certificate unknown", peer{url: tlsServer(t).URL}, want{notSent: true, text: "certificate"}},
-		{"TLS handshake hangs", through(strings.Replace(silent, "http:", "https:", 1), func(tr *http.Transport) { tr.TLSHandshakeTimeout = 20 * time.Millisecond }),
-			want{notSent: true, timeout: true, text: "TLS handshake timeout"}},
 		{"proxy refuses", through("https://clerk.test", func(tr *http.Transport) {
 			tr.Proxy = func(r *http.Request) (*url.URL, error) {
 				return r.URL.Parse(strings.Replace(proxy.URL, "://", "://user:pw@", 1))
@@ -103,14 +97,7 @@ func TestFaultsOfACreate(t *testing.T) {
 		{"reset after the request was read", conn(func(c net.Conn) { _ = readRequest(c); reset(c) }), want{}},
 		{"closed after the request was read", conn(func(c net.Conn) { _ = readRequest(c); _ = c.Close() }), want{is: io.EOF}},
 		{"no HTTP", conn(func(c net.Conn) { _ = readRequest(c); _, _ = io.WriteString(c, "SSH-2.0-x\r\n"); _ = c.Close() }), want{text: "malformed"}},
-		{"no header in time", peer{url: silent}, want{timeout: true, text: "Options.CreateTimeout"}},
 		{"body cut", cut(200, anInv[:30]), want{status: 200, is: io.ErrUnexpectedEOF, retryAfter: 3 * time.Second}},
-		{"body hangs", conn(func(c net.Conn) {
-			_ = readRequest(c)
-			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{")
-			_, _ = io.Copy(io.Discard, c)
-			_ = c.Close()
-		}), want{status: 200, timeout: true, text: "Options.CreateTimeout"}},
 		{"body no JSON", at(200, "<html>"), want{status: 200, text: "cannot be read"}},
 		{"body truncated JSON", at(200, anInv[:60]), want{status: 200, text: "cannot be read"}},
 		{"body null", at(200, "null"), want{status: 200, text: "cannot be read"}},
@@ -147,11 +134,7 @@ func TestFaultsOfACreate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			o := clerkapi.Options{HTTPClient: tc.peer.hc}
-			if tc.want.timeout {
-				o.CreateTimeout = 100 * time.Millisecond
-			}
-			c := newClient(t, tc.peer.url, o)
+			c := newClient(t, tc.peer.url, clerkapi.Options{HTTPClient: tc.peer.hc})
 			for _, m := range methods[2:4] { // both creates
 				v, err := m.call(t.Context(), c)
 				api := apiError(t, err)
@@ -161,7 +144,7 @@ func TestFaultsOfACreate(t *testing.T) {
 				assert.Equal(t, tc.want.notSent, api.NotSent, "not sent")
 				assert.Equal(t, tc.want.retryAfter, api.RetryAfter, "retry after")
 				assert.Equal(t, tc.want.meta, api.Meta, "meta")
-				assert.Equal(t, tc.want.timeout, timedOut(err), "timeout")
+				assert.False(t, timedOut(err))
 				assert.Equal(t, tc.want.code == "", api.Err != nil, "a failure below Clerk's own answer")
 				requireNotCallers(t, err)
 				if tc.want.is != nil {
@@ -169,6 +152,66 @@ func TestFaultsOfACreate(t *testing.T) {
 				}
 				require.ErrorContains(t, err, tc.want.text)
 			}
+		})
+	}
+}
+
+// TestHangingCreates continues the table with what only a timer ends.
+func TestHangingCreates(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		base    string
+		dial    func(context.Context, string, string) (net.Conn, error)
+		peer    func(net.Conn)
+		status  int
+		notSent bool
+		says    string
+	}{
+		{name: "dial", notSent: true, says: "Options.CreateTimeout", dial: func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(time.Minute)
+			return nil, io.EOF
+		}},
+		{name: "dialer's own limit", notSent: true, says: "i/o timeout", dial: func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(time.Second)
+			return nil, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+		}},
+		{name: "TLS handshake", base: "https://clerk.test/v1", peer: hang, notSent: true, says: "TLS handshake timeout"},
+		{name: "request is not read", peer: func(c net.Conn) { time.Sleep(time.Minute); _ = c.Close() }, says: "Options.CreateTimeout"},
+		{name: "no header", peer: func(c net.Conn) { _ = readRequest(c); hang(c) }, says: "Options.CreateTimeout"},
+		{name: "no body", peer: func(c net.Conn) {
+			_ = readRequest(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{")
+			hang(c)
+		}, status: 200, says: "Options.CreateTimeout"},
+		{name: "no body of an error", peer: func(c net.Conn) {
+			_ = readRequest(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 422 X\r\nContent-Length: 5000\r\n\r\n{")
+			hang(c)
+		}, status: 422, says: "Options.CreateTimeout"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				tr := &http.Transport{TLSHandshakeTimeout: 10 * time.Second}
+				o := clerkapi.Options{BaseURL: tc.base, HTTPClient: &http.Client{Transport: tr}}
+				c := pipeClient(t, o, tc.peer)
+				if tc.dial != nil {
+					tr.DialContext = tc.dial
+					o.BaseURL = "http://clerk.test"
+					var err error
+					c, err = clerkapi.New(key, &o)
+					require.NoError(t, err)
+				}
+				_, err := create(t, c)
+				api := apiError(t, err)
+				require.Equal(t, tc.status, api.StatusCode)
+				require.Equal(t, tc.notSent, api.NotSent)
+				require.True(t, timedOut(err))
+				require.ErrorContains(t, err, tc.says)
+				requireNotCallers(t, err)
+				time.Sleep(time.Hour) // for what is still hanging
+			})
 		})
 	}
 }

@@ -192,13 +192,13 @@ func texts(err error) []string {
 		return nil
 	}
 	out := []string{err.Error(), fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%q", err)}
-	switch err.(type) {
+	switch err.(type) { //nolint:errorlint // texts goes down the chain itself
 	case *net.OpError, *net.DNSError:
 		// of the standard library; %#v prints its fields, a host and a port
 	default:
 		out = append(out, fmt.Sprintf("%#v", err))
 	}
-	switch w := err.(type) {
+	switch w := err.(type) { //nolint:errorlint // the same
 	case interface{ Unwrap() error }:
 		return append(out, texts(w.Unwrap())...)
 	case interface{ Unwrap() []error }:
@@ -245,6 +245,38 @@ func listen(t testing.TB, h func(net.Conn)) (url string) {
 	})
 	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
 	return "http://" + l.Addr().String()
+}
+
+// pipeClient returns a Client whose connections are pipes to h, which closes them: in
+// a synctest bubble, time-outs are exact and cost nothing.
+func pipeClient(t testing.TB, o clerkapi.Options, h func(net.Conn)) *clerkapi.Client {
+	t.Helper()
+	tr, hc := newTransport(t), http.Client{}
+	if o.HTTPClient != nil {
+		hc = *o.HTTPClient
+		if given, ok := hc.Transport.(*http.Transport); ok {
+			tr = given.Clone()
+		}
+	}
+	tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		c, s := net.Pipe()
+		go h(s)
+		return c, nil
+	}
+	hc.Transport = tr
+	o.HTTPClient = &hc
+	if o.BaseURL == "" {
+		o.BaseURL = "http://clerk.test/v1"
+	}
+	c, err := clerkapi.New(key, &o)
+	require.NoError(t, err)
+	return c
+}
+
+// hang reads until the peer closes, and then closes too.
+func hang(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close()
 }
 
 // reset closes a connection with RST.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -185,82 +187,115 @@ func TestTrap05Undecodable2xxKeepsStatusAndIsNoSuccess(t *testing.T) {
 
 func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 	t.Parallel()
-	const slow = 250 * time.Millisecond // enough for a request to arrive on a busy machine; no answer ever comes
-	hang := func(t testing.TB) *fake {
-		t.Helper()
-		return serve(t, func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() })
-	}
 	for _, m := range methods {
 		for _, tc := range []struct {
-			name string
-			o    clerkapi.Options
-			says string
+			name                string
+			o                   clerkapi.Options
+			lookUp, create      time.Duration
+			saysLookUp, saysAll string
 		}{
-			{"own", clerkapi.Options{Timeout: slow, CreateTimeout: slow}, "Timeout"},
-			{"http.Client's", clerkapi.Options{HTTPClient: &http.Client{Timeout: slow}}, "Options.HTTPClient.Timeout"},
-			{"transport's", clerkapi.Options{HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: slow}}}, "timeout awaiting response headers"},
+			{"default", clerkapi.Options{}, 5 * time.Second, 20 * time.Second, "5s, the limit that Options.Timeout sets", "20s, the limit that Options.CreateTimeout sets"},
+			{"option", clerkapi.Options{Timeout: time.Minute, CreateTimeout: time.Second}, time.Minute, time.Second, "Options.Timeout", "Options.CreateTimeout"},
+			{"http.Client's", clerkapi.Options{HTTPClient: &http.Client{Timeout: 7 * time.Second}}, 5 * time.Second, 7 * time.Second, "Options.Timeout", "Options.HTTPClient.Timeout"},
+			{"transport's", clerkapi.Options{HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: time.Second}}}, time.Second, time.Second, "timeout awaiting response headers", "timeout awaiting response headers"},
 		} {
-			if m.lookUp && tc.name != "own" {
-				continue // nothing else, but three times as long
-			}
 			t.Run(m.name+": "+tc.name, func(t *testing.T) {
 				t.Parallel()
-				f := hang(t)
-				_, err := m.call(t.Context(), newClient(t, f.URL, tc.o))
-				api := apiError(t, err)
-				require.Zero(t, api.StatusCode)
-				require.False(t, api.NotSent)
-				require.True(t, timedOut(err))
-				requireNotCallers(t, err)
-				require.ErrorContains(t, err, tc.says)
-				if tc.name == "own" {
-					want := "Options.CreateTimeout"
-					if m.lookUp {
-						want = "Options.Timeout"
+				synctest.Test(t, func(t *testing.T) {
+					n := 0
+					c := pipeClient(t, tc.o, func(conn net.Conn) { n++; _ = readRequest(conn); hang(conn) })
+					start := time.Now()
+					_, err := m.call(t.Context(), c)
+					api := apiError(t, err)
+					require.Zero(t, api.StatusCode)
+					require.False(t, api.NotSent)
+					require.True(t, timedOut(err))
+					requireNotCallers(t, err)
+					if !m.lookUp {
+						require.ErrorContains(t, err, tc.saysAll)
+						require.Equal(t, 1, n)
+						require.Equal(t, tc.create, time.Since(start))
+						return
 					}
-					require.ErrorContains(t, err, want)
-				}
-				want := 1
-				if m.lookUp {
-					want = 3
-				}
-				require.Len(t, f.requests(), want)
+					require.ErrorContains(t, err, tc.saysLookUp)
+					require.Equal(t, 3, n)
+					pauses := time.Since(start) - 3*tc.lookUp // 200 ms and 600 ms, half as much more or less
+					require.GreaterOrEqual(t, pauses, 400*time.Millisecond)
+					require.LessOrEqual(t, pauses, 1200*time.Millisecond)
+				})
 			})
 		}
-		t.Run(m.name+": "+"caller's deadline", func(t *testing.T) {
+		t.Run(m.name+": caller's deadline", func(t *testing.T) {
 			t.Parallel()
-			f := hang(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
-			defer cancel()
-			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
-			require.False(t, apiError(t, err).NotSent)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.NotErrorIs(t, err, context.Canceled)
-			require.Len(t, f.requests(), 1)
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				c := pipeClient(t, clerkapi.Options{}, func(conn net.Conn) { n++; _ = readRequest(conn); hang(conn) })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := m.call(ctx, c)
+				require.False(t, apiError(t, err).NotSent)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.NotErrorIs(t, err, context.Canceled)
+				require.Equal(t, 1, n)
+			})
 		})
-		t.Run(m.name+": "+"caller's cancel", func(t *testing.T) {
+		t.Run(m.name+": caller's cancel", func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithCancelCause(t.Context())
-			defer cancel(nil)
-			why := errors.New("shutting down")
-			f := serve(t, func(_ http.ResponseWriter, r *http.Request, _ int) { cancel(why); <-r.Context().Done() })
-			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
-			require.False(t, apiError(t, err).NotSent)
-			require.ErrorIs(t, err, context.Canceled)
-			require.ErrorIs(t, err, why)
-			require.NotErrorIs(t, err, context.DeadlineExceeded)
-			require.Len(t, f.requests(), 1)
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				why, n := errors.New("shutting down"), 0
+				c := pipeClient(t, clerkapi.Options{}, func(conn net.Conn) { n++; _ = readRequest(conn); cancel(why); hang(conn) })
+				_, err := m.call(ctx, c)
+				require.False(t, apiError(t, err).NotSent)
+				require.ErrorIs(t, err, context.Canceled)
+				require.ErrorIs(t, err, why)
+				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, 1, n)
+			})
 		})
-		t.Run(m.name+": "+"ended before", func(t *testing.T) {
+		t.Run(m.name+": caller's deadline in a pause", func(t *testing.T) {
 			t.Parallel()
-			f := hang(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			cancel()
-			_, err := m.call(ctx, newClient(t, f.URL, clerkapi.Options{}))
-			require.True(t, apiError(t, err).NotSent)
-			require.ErrorIs(t, err, context.Canceled)
-			require.Empty(t, f.requests())
+			synctest.Test(t, func(t *testing.T) {
+				if !m.lookUp {
+					return
+				}
+				c := pipeClient(t, clerkapi.Options{Timeout: time.Second}, func(conn net.Conn) { _ = readRequest(conn); hang(conn) })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second+50*time.Millisecond)
+				defer cancel()
+				start := time.Now()
+				_, err := m.call(ctx, c)
+				require.True(t, timedOut(err))
+				requireNotCallers(t, apiError(t, err)) // it has not ended: to wait for that would help nobody
+				require.Equal(t, time.Second, time.Since(start))
+			})
 		})
+		t.Run(m.name+": ended before", func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := pipeClient(t, clerkapi.Options{}, func(net.Conn) { t.Error("sent") })
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_, err := m.call(ctx, c)
+				require.True(t, apiError(t, err).NotSent)
+				require.ErrorIs(t, err, context.Canceled)
+			})
+		})
+	}
+}
+
+// late is a context whose deadline has passed but whose timer has not fired yet. A
+// dialer looks at the deadline itself, and can fail in this moment.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+func TestTrap06ADeadlineIsTheCallersBeforeItsTimerFires(t *testing.T) {
+	t.Parallel()
+	for _, m := range methods {
+		_, err := m.call(late{t.Context()}, newClient(t, "http://clerk.test", clerkapi.Options{}))
+		require.True(t, apiError(t, err).NotSent)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 	}
 }
 

@@ -94,7 +94,7 @@ func (c *Clerk) settle() {
 		r.settled = &now
 	}
 	for _, r := range c.users {
-		now := r.user.clone()
+		now := r.clone()
 		r.settled = &now
 	}
 }

@@ -174,7 +174,7 @@ func (c *Clerk) call(ctx context.Context, r request) (answer, error) {
 		defer timer.Stop()
 		over = timer.C
 	}
-	silent := &clerkinvite.APIError{Err: errSilent{}}
+	silent := &clerkinvite.APIError{Err: silentError{}}
 
 	var a answer
 	if !hooked {
@@ -210,13 +210,13 @@ func (c *Clerk) call(ctx context.Context, r request) (answer, error) {
 	}
 }
 
-// errSilent is how the real adapter's own time limit ends.
-type errSilent struct{}
+// silentError is how the real adapter's own time limit ends.
+type silentError struct{}
 
-func (errSilent) Error() string { return "clerkinvitetest: no answer in time" }
+func (silentError) Error() string { return "clerkinvitetest: no answer in time" }
 
 // Timeout is true, as that of net.Error.
-func (errSilent) Timeout() bool { return true }
+func (silentError) Timeout() bool { return true }
 
 // ended returns nil while ctx lasts, then an error with ctx.Err and its cause.
 func ended(ctx context.Context) error {

@@ -148,6 +148,8 @@ func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
 	var body []byte
 	switch a.form {
 	case asSilence:
+		// net/http notices that a client has gone only when the body has been read.
+		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 		cutConnection(w)
 		return
@@ -276,7 +278,7 @@ func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
 			a := refuseParam(name, "form_param_nil", "is nil", name+" cannot be nil.")
 			return p, &a
 		}
-		ok := true
+		var ok bool
 		switch name {
 		case "email_address":
 			ok = json.Unmarshal(value, &p.email) == nil

@@ -118,7 +118,7 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 		}
 	}
 	refused := cmp.Or(invalid, c.refuseDuplicate(duplicate), c.refuseHeld(held, bulk))
-	if refused != nil && !(bulk && c.behavior.BulkKeepsPartial) {
+	if refused != nil && (!bulk || !c.behavior.BulkKeepsPartial) {
 		return nil, refused
 	}
 	created := make([]wireInvitation, 0, len(good))

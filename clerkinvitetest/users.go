@@ -95,9 +95,9 @@ func (c *Clerk) AddUser(spec UserSpec) clerkinvite.User {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.addUser(spec, c.time())
-	shown := r.user.clone()
+	shown := r.clone()
 	r.settled = &shown
-	return r.user.wire().user()
+	return r.wire().user()
 }
 
 // AddVerifiedUser adds a user with one verified address.
@@ -264,12 +264,12 @@ func (c *Clerk) accept(inv *invitationRecord, now time.Time) (Webhook, error) {
 		event = "user.created"
 		holder = c.addUser(UserSpec{Emails: []EmailSpec{{Address: inv.email}}}, now)
 	}
-	if !(inv.bulk && c.behavior.BulkLosesMetadata) {
+	if !inv.bulk || !c.behavior.BulkLosesMetadata {
 		holder.metadata = merge(holder.metadata, inv.metadata)
 	}
 	inv.set(clerkinvite.InvitationAccepted, now)
 	c.verify(holder, inv.email, true, now)
-	return c.event(event, holder.user.wire(), now), nil
+	return c.event(event, holder.wire(), now), nil
 }
 
 // holder returns the user whom a person with this address signs in as, or nil: the
@@ -324,13 +324,13 @@ func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	now := c.time()
 	if r := c.holder(fold(email)); r != nil && r.email(fold(email)).verified() {
 		r.updatedAt = now
-		return c.event("user.updated", r.user.wire(), now)
+		return c.event("user.updated", r.wire(), now)
 	}
 	r := c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
 	if verified {
 		c.verify(r, fold(email), false, now)
 	}
-	return c.event("user.created", r.user.wire(), now)
+	return c.event("user.created", r.wire(), now)
 }
 
 // AddEmail adds an address to a user and returns user.updated.
@@ -365,14 +365,14 @@ func (c *Clerk) updateUser(userID string, change func(r *userRecord, now time.Ti
 	r := c.knownUser(userID)
 	change(r, now)
 	r.updatedAt = now
-	return c.event("user.updated", r.user.wire(), now)
+	return c.event("user.updated", r.wire(), now)
 }
 
 // UserCreated returns the event user.created with a user as he is now.
 func (c *Clerk) UserCreated(userID string) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.event("user.created", c.knownUser(userID).user.wire(), c.time())
+	return c.event("user.created", c.knownUser(userID).wire(), c.time())
 }
 
 // DeleteUser deletes a user and returns user.deleted.

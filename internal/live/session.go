@@ -20,7 +20,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-const maxLooks = 10 // at what may show late
+const maxLooks = 6 // at what may show late
 
 // session is one run. Its requests return nothing once err is set, so that the
 // probes can be read without the handling of errors between their lines.
@@ -43,7 +43,7 @@ func newSession(key, baseURL, stem string, out io.Writer, pause time.Duration) (
 		baseURL = clerk.APIURL
 	}
 	w := &wire{pause: pause / 4}
-	client := &http.Client{Transport: w}
+	client := &http.Client{Transport: w, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: baseURL, HTTPClient: client})
 	config := &clerk.ClientConfig{BackendConfig: clerk.BackendConfig{HTTPClient: client, URL: &baseURL, Key: &key}}
 	return &session{
@@ -53,8 +53,8 @@ func newSession(key, baseURL, stem string, out io.Writer, pause time.Duration) (
 
 func (s *session) printf(format string, a ...any) { _, _ = fmt.Fprintf(s.out, format, a...) }
 
-// note prints a line and keeps it for the summary.
-func (s *session) note(format string, a ...any) {
+// notef prints a line and keeps it for the summary.
+func (s *session) notef(format string, a ...any) {
 	s.summary = append(s.summary, fmt.Sprintf(format, a...))
 	s.printf("  %s\n", s.summary[len(s.summary)-1])
 }
@@ -86,11 +86,12 @@ func request(email string, ignoreExisting bool) clerkinvite.InvitationRequest {
 
 // create returns an invitation that has to come.
 func (s *session) create(ctx context.Context, email string, ignoreExisting bool) (inv clerkinvite.Invitation) {
-	if s.err == nil {
-		made, err := s.api.CreateInvitation(ctx, request(email, ignoreExisting))
-		if s.fail(err); err == nil {
-			inv = *made
-		}
+	if s.err != nil {
+		return inv
+	}
+	created, err := s.api.CreateInvitation(ctx, request(email, ignoreExisting))
+	if s.fail(err); err == nil {
+		inv = *created
 	}
 	return inv
 }
@@ -148,6 +149,9 @@ func (s *session) newUser(ctx context.Context, email string) (id string, looks i
 		return "", 0
 	}
 	u, err := s.users.Create(ctx, &user.CreateParams{EmailAddresses: &[]string{email}, SkipPasswordRequirement: clerk.Bool(true)})
+	if err == nil && u.ID == "" {
+		err = errors.New("no user")
+	}
 	if s.fail(s.sdkError(err)); err != nil {
 		return "", 0
 	}
@@ -196,15 +200,15 @@ func (s *session) cleanUp(ctx context.Context) (left []string) {
 			case <-time.After(max(s.pause, min(wait, 20*time.Second))):
 			}
 		}
-		left = append(left, what+": "+text(err))
+		left = append(left, fmt.Sprintf("%s: %v", what, err))
 	}
 	invitations, users := s.wire.invitations, s.wire.users
 	for _, email := range s.used {
 		try("invitations of "+email+", if any", func() error {
 			list, err := s.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: email, Status: clerkinvite.InvitationPending})
 			for _, inv := range list {
-				if strings.EqualFold(inv.Email, email) {
-					invitations = append(invitations, made{inv.ID, inv.Email})
+				if m := (made{inv.ID, inv.Email}); strings.EqualFold(inv.Email, email) && !slices.Contains(invitations, m) {
+					invitations = append(invitations, m)
 				}
 			}
 			return err
@@ -224,8 +228,9 @@ func (s *session) cleanUp(ctx context.Context) (left []string) {
 		found, err := s.api.FindUsers(ctx, clerkinvite.UserQuery{Emails: s.used})
 		for _, u := range found {
 			// Should the look-up ever not filter: nobody else is deleted.
-			if len(u.Emails) > 0 && !slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return !s.ours(e.Address) }) {
-				users = append(users, made{ID: u.ID})
+			strange := slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return !s.ours(e.Address) })
+			if m := (made{ID: u.ID}); len(u.Emails) > 0 && !strange && !slices.Contains(users, m) {
+				users = append(users, m)
 			}
 		}
 		return err
@@ -255,18 +260,6 @@ func (s *session) sdkError(err error) error {
 		api.Err = errors.New("the answer cannot be read")
 	}
 	return api
-}
-
-// text is an error in full, but without addresses, links and keys.
-func text(err error) string {
-	var api *clerkinvite.APIError
-	if !errors.As(err, &api) {
-		return err.Error()
-	}
-	if err == error(api) {
-		return api.Error()
-	}
-	return err.Error() + " (" + api.Error() + ")"
 }
 
 // wire is the way to Clerk: it keeps to the limits, and remembers what was made

@@ -1,0 +1,291 @@
+package clerkinvitetest_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// calls makes each request of the ClerkAPI once.
+var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error){
+	clerkinvitetest.CallFindUsers: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{ada}})
+	},
+	clerkinvitetest.CallCreate: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.CreateInvitation(ctx, clerkinvite.InvitationRequest{Email: "new@example.com"})
+	},
+	clerkinvitetest.CallCreateBulk: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.CreateInvitations(ctx, []clerkinvite.InvitationRequest{{Email: "new@example.com"}, {Email: "other@example.com"}})
+	},
+	clerkinvitetest.CallList: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: ada})
+	},
+	clerkinvitetest.CallRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: "inv_000001"})
+	},
+}
+
+// took reports whether the request of calls has had its effect, or had none to have.
+func took(c *clerkinvitetest.Clerk, call clerkinvitetest.Call) bool {
+	switch call {
+	case clerkinvitetest.CallCreate:
+		return c.EmailsTo("new@example.com") == 1
+	case clerkinvitetest.CallCreateBulk:
+		return c.EmailsTo("new@example.com")+c.EmailsTo("other@example.com") == 2
+	case clerkinvitetest.CallRevoke:
+		return c.Invitations(ada)[0].Status == clerkinvite.InvitationRevoked
+	default:
+		return true
+	}
+}
+
+// Each kind of fault, on each call, on either side of its effect, is the same for the
+// fake itself and for the real adapter in front of it.
+func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
+	t.Parallel()
+	for _, kind := range append(clerkinvitetest.Kinds(), clerkinvitetest.Answer) {
+		for call, do := range calls {
+			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+				t.Run(string(kind)+"/"+string(call)+"/"+when.String(), func(t *testing.T) {
+					t.Parallel()
+					fail := func(api clerkinvite.ClerkAPI, c *clerkinvitetest.Clerk) *clerkinvite.APIError {
+						mustCreate(t, c, ada)
+						c.Fail(clerkinvitetest.Fault{
+							Call: call, When: when, Kind: kind, Times: -1, RetryAfter: 1500 * time.Millisecond,
+							Status: 402, Code: "no_money", Message: "pay first", Meta: map[string]any{"identifiers": []string{ada}},
+						})
+						ctx := t.Context()
+						if kind == clerkinvitetest.Timeout {
+							var cancel context.CancelFunc
+							ctx, cancel = context.WithTimeout(ctx, 100*time.Millisecond)
+							defer cancel()
+						}
+						_, err := do(ctx, api)
+						var failed *clerkinvite.APIError
+						require.ErrorAs(t, err, &failed)
+						require.Equal(t, kind == clerkinvitetest.Timeout, errors.Is(err, context.DeadlineExceeded))
+						if when == clerkinvitetest.After && kind != clerkinvitetest.NotSent {
+							require.True(t, took(c, call))
+						} else if call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList {
+							require.False(t, took(c, call))
+						}
+						require.Positive(t, c.Requests()[call])
+
+						c.ClearFaults()
+						if call != clerkinvitetest.CallRevoke && !took(c, call) {
+							_, err = do(t.Context(), api)
+							require.NoError(t, err)
+						}
+						return failed
+					}
+					direct, _ := newClerk()
+					behind, _ := newClerk()
+					want := fail(direct, direct)
+					got := fail(throughHTTP(t, behind), behind)
+
+					require.Equal(t, kind == clerkinvitetest.NotSent, want.NotSent)
+					require.Equal(t, want.TraceID == "", got.TraceID == "")
+					require.Equal(t, want.Err == nil, got.Err == nil)
+					for _, e := range []*clerkinvite.APIError{want, got} {
+						e.TraceID, e.Err = "", nil // texts and counters
+						e.NotSent = false          // a server cannot refuse what it has got
+					}
+					require.Equal(t, want, got)
+				})
+			}
+		}
+	}
+}
+
+func TestFaultAnswer(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+		c.Fail(clerkinvitetest.Fault{
+			Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests",
+			Message: "slower", Meta: map[string]any{"n": 1}, RetryAfter: 90 * time.Second,
+		})
+		_, err := api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada})
+		refused := requireRefused(t, err, 429, "too_many_requests")
+		require.Equal(t, "slower", refused.LongMessage)
+		require.Equal(t, map[string]any{"n": 1.0}, refused.Meta)
+		require.Equal(t, 90*time.Second, refused.RetryAfter)
+		mustCreate(t, api, ada) // once was enough
+
+		c.Fail(clerkinvitetest.Fault{Status: 403}) // of no kind: an answer, without a code
+		_, err = api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada})
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, 403, refused.StatusCode)
+		require.Empty(t, refused.Code)
+		require.Error(t, refused.Err)
+	})
+}
+
+func TestFaultsAreForWhomTheyAreFor(t *testing.T) {
+	t.Parallel()
+	c, _ := newClerk()
+	eve := mustCreate(t, c, "eve@example.com")
+	other := mustCreate(t, c, "other@example.com")
+	c.Fail(clerkinvitetest.Fault{Email: "Eve@example.com", Status: 403, Code: "x", Times: 5})
+	for _, test := range []struct {
+		mine bool
+		do   func() error
+	}{
+		{false, func() error { mustCreate(t, c, ada); return nil }},
+		{true, func() error {
+			_, err := c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: "eve@example.com"})
+			return err
+		}},
+		{true, func() error {
+			_, err := c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{{Email: "a@example.com"}, {Email: "eve@example.com"}})
+			return err
+		}},
+		{true, func() error {
+			_, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada, "eve@example.com"}})
+			return err
+		}},
+		{false, func() error {
+			_, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{"user_1"}})
+			return err
+		}},
+		{true, func() error {
+			_, err := c.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Query: eve.ID})
+			return err
+		}},
+		{false, func() error {
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: other.ID})
+			return err
+		}},
+		{true, func() error {
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: eve.ID})
+			return err
+		}},
+		{false, func() error { // five times are over
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: eve.ID})
+			return err
+		}},
+	} {
+		err := test.do()
+		require.Equal(t, test.mine, err != nil, "%v", err)
+	}
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{}) })
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: "typo"}) })
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer}) })
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Status: 400, Meta: map[string]any{"f": func() {}}}) })
+}
+
+// Who waits is decided by the caller, never by the fake.
+func TestTimeoutEnds(t *testing.T) {
+	t.Parallel()
+	c, _ := newClerk()
+	create := func(ctx context.Context) error {
+		c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Timeout})
+		_, err := c.CreateInvitation(ctx, clerkinvite.InvitationRequest{Email: ada})
+		return err
+	}
+	timeout := func(err error) bool {
+		var ended interface{ Timeout() bool }
+		return errors.As(err, &ended) && ended.Timeout() && !errors.Is(err, context.DeadlineExceeded)
+	}
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(20*time.Millisecond, func() { cancel(io.ErrClosedPipe) })
+	err := create(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, io.ErrClosedPipe)
+
+	var failed *clerkinvite.APIError
+	require.ErrorAs(t, create(ctx), &failed, "an ended one sends nothing")
+	require.True(t, failed.NotSent)
+	require.Equal(t, 1, c.RequestCount())
+	c.ClearFaults()
+
+	require.True(t, timeout(create(context.Background())), "a context that never ends does not hang for ever")
+	c.SetTimeout(20 * time.Millisecond)
+	require.True(t, timeout(create(t.Context())))
+}
+
+// A server that is closed ends what hangs in it, and leaves no goroutine behind.
+func TestTimeoutEndsWithItsServer(t *testing.T) {
+	t.Parallel()
+	c, _ := newClerk()
+	ended := make(chan struct{})
+	arrived := make(chan struct{})
+	handler := c.Handler()
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		close(arrived)
+		handler.ServeHTTP(w, r)
+	})}
+	l := listen(t)
+	go func() { _ = server.Serve(l) }()
+	c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Timeout})
+	failed := make(chan error)
+	go func() {
+		resp, err := http.Get("http://" + l.Addr().String() + "/v1/users") //nolint:noctx // that it does not end is the point
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	<-arrived
+	require.NoError(t, server.Close())
+	require.Error(t, <-failed)
+	<-ended
+}
+
+func TestOnCall(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+		var seen []string
+		c.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			seen = append(seen, string(call)+" "+when.String())
+			if call == clerkinvitetest.CallCreate {
+				require.Len(t, c.OpenInvitations(ada), int(when))
+			}
+			if call == clerkinvitetest.CallCreateBulk && when == clerkinvitetest.Before {
+				c.SignUp("late@example.com", true) // between the caller's look-up and the create
+			}
+		})
+		mustCreate(t, api, ada)
+		_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{{Email: "late@example.com"}})
+		requireRefused(t, err, 422, "form_identifier_exists")
+		c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.JSON500})
+		_, err = api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: "b@example.com"})
+		require.Error(t, err)
+		c.OnCall(nil)
+		mustCreate(t, api, "c@example.com")
+		require.Equal(t, []string{
+			"POST /invitations before", "POST /invitations after",
+			"POST /invitations/bulk before", "POST /invitations/bulk after",
+			"POST /invitations before",
+		}, seen)
+	})
+}
+
+// Clerk carries out what its caller has given up waiting for.
+func TestLateEffect(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+		late := make(chan struct{})
+		c.OnCall(func(_ context.Context, _ clerkinvitetest.Call, when clerkinvitetest.When) {
+			if when == clerkinvitetest.Before {
+				<-late
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := api.CreateInvitation(ctx, clerkinvite.InvitationRequest{Email: ada})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Zero(t, c.Emails())
+		close(late)
+		require.Eventually(t, func() bool { return c.EmailsTo(ada) == 1 }, 5*time.Second, time.Millisecond)
+	})
+}

@@ -1,0 +1,361 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/storetest"
+)
+
+// TestMigrateAtOnce: replicas that start together, each with its own pool.
+func TestMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []*clerkinvite.PgxOptions{nil, {Schema: `Odd "Schema"; --`}} {
+		db := pgtest.New(t)
+		var done sync.WaitGroup
+		for range 4 {
+			store := clerkinvite.NewPgxStore(db.Pool(t), opts)
+			for range 4 {
+				done.Go(func() {
+					assert.NoError(t, store.Migrate(t.Context()))
+					assert.NoError(t, store.Validate(t.Context()))
+				})
+			}
+		}
+		done.Wait()
+		assert.Equal(t, 4, one[int](t, db.Pool(t), `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'clerkinvite%'`))
+	}
+}
+
+func TestMigrateInEveryMode(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		db := pgtest.New(t)
+		store := clerkinvite.NewPgxStore(db.Pool(t, mode), &clerkinvite.PgxOptions{Schema: "app"})
+		require.Error(t, store.Validate(t.Context()))
+		for range 2 {
+			require.NoError(t, store.Migrate(t.Context()))
+			require.NoError(t, store.Validate(t.Context()))
+		}
+		insertRows(t, store, reservedRow("tenant", "x@example.com"))
+		pool := db.Pool(t)
+		assert.Equal(t, 1, one[int](t, pool, `SELECT count(*) FROM app.clerkinvite_member`))
+		assert.Equal(t, 1, one[int](t, pool, `SELECT version FROM app.clerkinvite_migration`))
+		assert.Contains(t, one[string](t, db.Pool(t, mode), `SHOW search_path`), "public", "nothing stays in the session")
+		require.Error(t, clerkinvite.NewPgxStore(pool, nil).Validate(t.Context()), "not on the search_path")
+	})
+}
+
+// TestPgxStoreSchema: with a schema the store works whatever the search_path is, and keeps to that schema.
+func TestPgxStoreSchema(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["search_path"] = "nowhere" })
+		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: `Odd "Schema" $1 clerkinvite_member`})
+		require.NoError(t, store.Migrate(t.Context()))
+		return store
+	})
+}
+
+// TestMigrateSchemaThere: a role that may not create schemas can use one that is there.
+func TestMigrateSchemaThere(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t).Pool(t)
+	role := "r" + strings.ReplaceAll(reservedRow("", "").ID, "-", "")
+	for _, sql := range []string{"CREATE ROLE " + role, "CREATE SCHEMA app AUTHORIZATION " + role} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() {
+		_, err := pool.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+		assert.NoError(t, err)
+	})
+	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(t.Context(), "SET ROLE "+role)
+	require.NoError(t, err)
+	store := clerkinvite.NewPgxStore(conn, &clerkinvite.PgxOptions{Schema: "app"})
+	require.NoError(t, store.Migrate(t.Context()))
+	require.NoError(t, store.Validate(t.Context()))
+	require.Error(t, clerkinvite.NewPgxStore(conn, &clerkinvite.PgxOptions{Schema: "new"}).Migrate(t.Context()))
+}
+
+// ownTool runs the migrations as a host's tool does.
+func ownTool(t *testing.T, pool *pgxpool.Pool, direction string) {
+	t.Helper()
+	names, err := fs.Glob(clerkinvite.Migrations(), "*."+direction+".sql")
+	require.NoError(t, err)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		sql, err := fs.ReadFile(clerkinvite.Migrations(), name)
+		require.NoError(t, err)
+		_, err = pool.Exec(t.Context(), string(sql))
+		require.NoError(t, err)
+	}
+}
+
+func TestMigrations(t *testing.T) {
+	t.Parallel()
+	names, err := fs.Glob(clerkinvite.Migrations(), "*")
+	require.NoError(t, err)
+	for i, name := range names {
+		assert.Regexp(t, fmt.Sprintf(`^%03d_[a-z_]+\.(down|up)\.sql$`, i/2+1), name)
+	}
+
+	pool := pgtest.New(t).Pool(t)
+	store := clerkinvite.NewPgxStore(pool, nil)
+	for range 2 {
+		ownTool(t, pool, "up")
+		require.NoError(t, store.Validate(t.Context()))
+		require.ErrorContains(t, store.Migrate(t.Context()), "tool")
+		require.NoError(t, store.Validate(t.Context()))
+		insertRows(t, store, reservedRow("tenant", "x@example.com"))
+		ownTool(t, pool, "down")
+		require.Zero(t, one[int](t, pool, `SELECT count(*) FROM pg_class WHERE relname LIKE 'clerkinvite%'`))
+	}
+	require.NoError(t, store.Migrate(t.Context()))
+}
+
+// TestValidate: each fault is named.
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		sql  string
+		want []string // nil: no fault
+	}{
+		{`ALTER TABLE clerkinvite_member ADD COLUMN host_note text`, nil},
+		{`CREATE INDEX host_idx ON clerkinvite_member (role)`, nil},
+		{`DROP TABLE clerkinvite_migration`, nil},
+		{`DROP TABLE clerkinvite_gate`, []string{"no table clerkinvite_gate"}},
+		{`DROP TABLE clerkinvite_member CASCADE`, []string{"no table clerkinvite_member", "no constraint clerkinvite_history_member_fkey"}},
+		{`ALTER TABLE clerkinvite_member DROP COLUMN sent`, []string{
+			"no column sent integer", "no constraint clerkinvite_member_send_check", "no constraint clerkinvite_member_due_check",
+			"no index clerkinvite_member_due_idx (next_attempt_at)",
+		}},
+		{`ALTER TABLE clerkinvite_member ALTER COLUMN version TYPE integer`, []string{"column version is integer, not bigint"}},
+		{`ALTER TABLE clerkinvite_history RENAME COLUMN at TO moved_at`, []string{"no column at timestamp with time zone", "column moved_at must have a value"}},
+		{`ALTER TABLE clerkinvite_member ADD COLUMN extra text NOT NULL`, []string{"column extra must have a value"}},
+		{`ALTER TABLE clerkinvite_member ADD COLUMN extra text NOT NULL DEFAULT ''`, nil},
+		{`ALTER TABLE clerkinvite_member ADD COLUMN extra bigint GENERATED ALWAYS AS IDENTITY`, nil},
+		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_clerk_user_id_check`, []string{"no constraint clerkinvite_member_clerk_user_id_check"}},
+		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_url_check; ALTER TABLE clerkinvite_member ADD CONSTRAINT clerkinvite_member_url_check CHECK (true) NOT VALID`,
+			[]string{"constraint clerkinvite_member_url_check is not valid"}},
+		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_email_key`, []string{"no index clerkinvite_member_email_key"}},
+		{`DROP INDEX clerkinvite_member_user_key`, []string{"no index clerkinvite_member_user_key"}},
+		{`DROP INDEX clerkinvite_member_user_key; CREATE INDEX clerkinvite_member_user_key ON clerkinvite_member (tenant_id, clerk_user_id)`,
+			[]string{"index clerkinvite_member_user_key is (tenant_id, clerk_user_id), not unique (tenant_id, clerk_user_id)"}},
+		{`ALTER TABLE clerkinvite_gate DROP CONSTRAINT clerkinvite_gate_pkey, ADD CONSTRAINT clerkinvite_gate_pkey PRIMARY KEY (endpoint, blocked_until)`,
+			[]string{"index clerkinvite_gate_pkey is unique (endpoint, blocked_until), not unique (endpoint)"}},
+		{`DROP INDEX clerkinvite_member_due_idx`, []string{"no index clerkinvite_member_due_idx"}},
+		{`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'clerkinvite_member_id_idx'::regclass`, []string{"index clerkinvite_member_id_idx is not valid"}},
+		{`DELETE FROM clerkinvite_migration`, []string{"at migration 0, this version of the library needs 1"}},
+		{`INSERT INTO clerkinvite_migration VALUES (99, 'now'); DROP INDEX clerkinvite_member_due_idx`, []string{"clerkinvite_member_due_idx", "at migration 99, this version of the library knows 1"}},
+	} {
+		t.Run(tc.sql, func(t *testing.T) {
+			t.Parallel()
+			store, pool := newPgxStore(t)
+			_, err := pool.Exec(t.Context(), tc.sql)
+			require.NoError(t, err)
+			err = store.Validate(t.Context())
+			if tc.want == nil {
+				require.NoError(t, err)
+				insertRows(t, store, reservedRow("tenant", "x@example.com"))
+				return
+			}
+			require.Error(t, err)
+			assert.NotErrorIs(t, err, clerkinvite.ErrSchemaNewer)
+			for _, want := range tc.want {
+				assert.ErrorContains(t, err, want)
+			}
+			assert.Len(t, strings.Split(err.Error(), "\n"), len(tc.want), err.Error())
+		})
+	}
+
+	t.Run("newer", func(t *testing.T) {
+		t.Parallel()
+		store, pool := newPgxStore(t)
+		_, err := pool.Exec(t.Context(), `INSERT INTO clerkinvite_migration VALUES (99, 'now')`)
+		require.NoError(t, err)
+		err = store.Validate(t.Context())
+		require.ErrorIs(t, err, clerkinvite.ErrSchemaNewer)
+		require.ErrorContains(t, err, "99")
+		require.NoError(t, store.Migrate(t.Context()), "an old replica that starts late")
+	})
+
+	t.Run("nothing", func(t *testing.T) {
+		t.Parallel()
+		err := clerkinvite.NewPgxStore(pgtest.New(t).Pool(t), nil).Validate(t.Context())
+		require.ErrorContains(t, err, "search_path")
+		assert.Len(t, strings.Split(err.Error(), "\n"), 3)
+	})
+}
+
+// TestValidateKnowsTheMigrations: what the migrations make and Validate does not look for would be forgotten.
+func TestValidateKnowsTheMigrations(t *testing.T) {
+	t.Parallel()
+	_, pool := newPgxStore(t)
+	for sql, drop := range map[string]string{
+		`SELECT relname, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+			WHERE relkind = 'r' AND relname IN ('clerkinvite_member', 'clerkinvite_history', 'clerkinvite_gate') AND attnum > 0`: `ALTER TABLE %s DROP COLUMN %s CASCADE`,
+		`SELECT relname, conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
+			WHERE relname LIKE 'clerkinvite\_%' AND relname <> 'clerkinvite_migration' AND contype <> 'n'`: `ALTER TABLE %s DROP CONSTRAINT %s CASCADE`,
+		`SELECT tablename::text, indexname FROM pg_indexes WHERE indexname LIKE 'clerkinvite%idx'`: `DROP INDEX %[2]s /* %[1]s */`,
+	} {
+		rows, err := pool.Query(t.Context(), sql)
+		require.NoError(t, err)
+		names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Table, Name string }])
+		require.NoError(t, err)
+		require.NotEmpty(t, names)
+		for _, name := range names {
+			tx, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = tx.Exec(t.Context(), fmt.Sprintf(drop, name.Table, name.Name))
+			require.NoError(t, err)
+			// A transaction does not fit; here, its connection is what shows the change.
+			assert.ErrorContains(t, clerkinvite.NewPgxStore(tx.Conn(), nil).Validate(t.Context()), name.Name)
+			require.NoError(t, tx.Rollback(t.Context()))
+		}
+	}
+}
+
+// TestChecks: the tables refuse illegal rows whoever writes them.
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	m := insertRows(t, store, reservedRow("tenant", "x@example.com"))[0]
+	insertRows(t, store, pendingRow(reservedRow("tenant", "pending@example.com")), activeRow(reservedRow("tenant", "active@example.com"), "user_1"))
+	rows, err := pool.Query(t.Context(), `SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'clerkinvite_member'::regclass`)
+	require.NoError(t, err)
+	untried, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	unseen := make(map[string]bool)
+	for _, name := range untried {
+		unseen[name] = true
+	}
+
+	const pending = `status = 'pending', sent = 1, `
+	for _, tc := range []struct{ set, constraint string }{
+		{`tenant_id = ''`, "tenant_id_check"},
+		{`tenant_id = repeat('é', 128)`, "tenant_id_check"},
+		{`tenant_id = repeat('x', 255)`, ""},
+		{`email = ''`, "email_check"},
+		{`email = 'x'`, "email_check"},
+		{`email = '@x'`, "email_check"},
+		{`email = 'x@'`, "email_check"},
+		{`email = 'X@example.com'`, "email_check"},
+		{`email = 'x@' || repeat('x', 253)`, "email_check"},
+		{`email = 'x@' || repeat('x', 252)`, ""},
+		{`status = 'invited'`, "status_check"},
+		{`status = ''`, "status_check"},
+		{`clerk_user_id = 'user_1'`, "clerk_user_id_check"},
+		{`clerk_user_id = ''`, "clerk_user_id_check"},
+		{`clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = NULL`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = NULL, invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = 'pending_inv_1'`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = 'pending_inv_2', invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = 'user_1', invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{pending + `clerk_user_id = 'pending_', invitation_id = ''`, "invitation_id_check"},
+		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1'`, ""},
+		{`status = 'active'`, "clerk_user_id_check"},
+		{`status = 'active', clerk_user_id = ''`, "clerk_user_id_check"},
+		{`status = 'active', clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{`status = 'active', clerk_user_id = 'pending_'`, "clerk_user_id_check"},
+		{`status = 'active', clerk_user_id = repeat('x', 256)`, "clerk_user_id_check"},
+		{`status = 'active', clerk_user_id = 'user_2'`, ""},
+		{`status = 'failed', clerk_user_id = 'user_2'`, "clerk_user_id_check"},
+		{`status = 'revoked', clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1'`, "clerk_user_id_check"},
+		{`status = 'expired', clerk_user_id = 'user_2'`, "clerk_user_id_check"},
+		{`status = 'removed', clerk_user_id = 'user_2'`, "clerk_user_id_check"},
+		{`status = 'removed'`, ""},
+		{`invitation_id = repeat('x', 248)`, "invitation_id_check"},
+		{`send = 0`, "send_check"},
+		{`sent = 2, status = 'removed'`, "send_check"},
+		{`sent = -1`, "send_check"},
+		{`attempts = -1`, "send_check"},
+		{`sent = 1`, "due_check"},
+		{`next_attempt_at = NULL`, "due_check"},
+		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1', send = 2, next_attempt_at = NULL`, "due_check"},
+		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1', next_attempt_at = NULL`, ""},
+		{`url = 'https://example.com'`, "url_check"},
+		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1', url = ''`, "url_check"},
+		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1', url = 'https://example.com'`, ""},
+		{`role = ''`, "text_check"},
+		{`invited_by = repeat('x', 1025)`, "text_check"},
+		{`reason = ''`, "text_check"},
+		{`version = 0`, "version_check"},
+	} {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `DELETE FROM clerkinvite_history`)
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `UPDATE clerkinvite_member SET `+tc.set+` WHERE id = $1`, m.ID)
+		require.NoError(t, tx.Rollback(t.Context()))
+		if tc.constraint == "" {
+			assert.NoError(t, err, tc.set)
+			continue
+		}
+		var pg *pgconn.PgError
+		if assert.ErrorAs(t, err, &pg, tc.set) {
+			assert.Equal(t, "23514", pg.Code, tc.set)
+			// A row can break several rules; which one is named is PostgreSQL's choice.
+			assert.Regexp(t, `^clerkinvite_member_\w+_check$`, pg.ConstraintName)
+			if pg.ConstraintName == "clerkinvite_member_"+tc.constraint {
+				delete(unseen, pg.ConstraintName)
+			}
+		}
+	}
+	assert.Empty(t, unseen, "constraints that no case breaks")
+
+	for sql, constraint := range map[string]string{
+		`UPDATE clerkinvite_member SET email = 'pending@example.com' WHERE email = 'x@example.com'`:                     "clerkinvite_member_email_key",
+		`UPDATE clerkinvite_member SET id = '` + m.ID + `'`:                                                             "clerkinvite_member_pkey",
+		`UPDATE clerkinvite_member SET status = 'active', clerk_user_id = 'user_1' WHERE email = 'pending@example.com'`: "clerkinvite_member_user_key",
+		`INSERT INTO clerkinvite_history SELECT * FROM clerkinvite_history`:                                             "clerkinvite_history_pkey",
+		`INSERT INTO clerkinvite_gate VALUES ('a', 'now'), ('a', 'now')`:                                                "clerkinvite_gate_pkey",
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		assert.True(t, clerkinvite.IsUniqueViolation(err), sql)
+		assert.True(t, clerkinvite.IsUniqueViolation(err, "other", constraint), "%s: %v", sql, err)
+		assert.True(t, clerkinvite.IsUniqueViolation(fmt.Errorf("wrapped: %w", err), constraint), sql)
+		assert.False(t, clerkinvite.IsUniqueViolation(err, "other"), sql)
+	}
+	assert.False(t, clerkinvite.IsUniqueViolation(nil))
+	_, err = pool.Exec(t.Context(), `INSERT INTO clerkinvite_gate VALUES ('', 'now')`)
+	require.Error(t, err)
+	assert.False(t, clerkinvite.IsUniqueViolation(err), "a CHECK")
+}
+
+// TestPgxStorePartitioned: the same SQL with the tables partitioned by tenant, in which keys have other names.
+func TestPgxStorePartitioned(t *testing.T) {
+	t.Parallel()
+	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
+	require.NoError(t, err)
+	sql := regexp.MustCompile(`(?s)(CREATE TABLE (clerkinvite_member|clerkinvite_history) .*?\n\))(;)`).
+		ReplaceAllString(string(up), "$1 PARTITION BY HASH (tenant_id);\n"+
+			"CREATE TABLE ${2}_p0 PARTITION OF $2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);\n"+
+			"CREATE TABLE ${2}_p1 PARTITION OF $2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);\n")
+	require.Equal(t, 2, strings.Count(sql, ") PARTITION BY"))
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		pool := pgtest.New(t).Pool(t)
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+		store := clerkinvite.NewPgxStore(pool, nil)
+		require.NoError(t, store.Validate(t.Context()))
+		return store
+	})
+}
