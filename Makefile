@@ -41,6 +41,10 @@ contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENA
 quickstart: ## run examples/quickstart and compare what it prints
 	@set -o pipefail; go run ./examples/quickstart | diff -u examples/quickstart/expected.txt - && echo "as expected"
 
+.PHONY: live
+live: ## try the flow on a real Clerk: CLERK_SECRET_KEY=sk_test_… make live ARGS=-yes (prints the plan without)
+	go run ./internal/live $(ARGS)
+
 .PHONY: fmt
 fmt: ## format
 	gofmt -s -w .

@@ -237,9 +237,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
 	url := serve(t, clerk)
-	// Short, so that the test need not wait; a lease may well end under a process that
-	// lives, which is part of the attack.
-	const lease = 2 * time.Second
+	// Short, so that what a killed round left is taken over by a later one; a lease may
+	// well end under a process that lives, which is part of the attack.
+	const lease = time.Second
 
 	var mu sync.Mutex
 	hits := make(map[string]int)
@@ -254,16 +254,26 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				// Half of the rounds bring new people, the others meet what a killed one left.
 				var mine []string
 				for i := range 3 {
-					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round/2, i))
+					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round%(rounds/2), i))
 				}
 				emails = append(emails, mine...)
-				delay := time.Duration(random.Int64N(int64(30 * time.Millisecond)))
+				// By the clock in one round, in the next after so many steps.
+				delay, steps := time.Duration(random.Int64N(int64(60*time.Millisecond))), -1
+				if round%2 == 1 {
+					delay, steps = time.Minute, random.IntN(3*8)
+				}
 				mu.Unlock()
 				c := startChild(t, "kill", db.DSN, url, lease, mine)
 				c.start()
 				kill := time.AfterFunc(delay, func() { _ = c.cmd.Process.Kill() })
 				last := "POINT start"
-				for c.lines.Scan() { // to the end, before Wait closes the pipe
+				for n := 0; ; n++ {
+					if n == steps {
+						_ = c.cmd.Process.Kill()
+					}
+					if !c.lines.Scan() { // to the end, before Wait closes the pipe
+						break
+					}
 					last = c.lines.Text()
 				}
 				kill.Stop()

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// With PostgreSQL the story is the same, line by line.
+func TestQuickstartOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	cmd := exec.Command("go", "run", ".")
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	expected, err := os.ReadFile("expected.txt")
+	require.NoError(t, err)
+	first, rest, _ := strings.Cut(string(expected), "\n")
+	require.Contains(t, first, "in memory")
+	require.Equal(t, "Store: PostgreSQL\n"+rest, string(out))
+
+	var left int
+	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'clerkinvite%'").Scan(&left))
+	require.Zero(t, left, "it cleans up")
+}
+
+// A live key is refused before anything is sent.
+func TestQuickstartLeavesProductionAlone(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "run", ".")
+	cmd.Env = append(os.Environ(), "DATABASE_URL=", "CLERK_SECRET_KEY="+"sk_li"+"ve_1")
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "not a development key")
+}
