@@ -13,15 +13,18 @@ import (
 // ClerkAPI is what the library needs of Clerk's Backend API. Package clerkapi
 // implements it over the official SDK, clerkinvitetest fakes it.
 //
-// Each method makes one request (FindUsers may make more for an answer that does
-// not fit in one), is safe for concurrent use and honours its context. What Clerk
-// answers with an error, and every failure on the way, comes back as an *[APIError];
+// Methods are safe for concurrent use and honour their context. A method that
+// creates or revokes makes one request, ever; a look-up may be repeated while Clerk
+// does not answer. What Clerk answers with an error, and every failure on the way,
+// comes back as an *[APIError]; input that cannot be sent as an *[InvalidParamsError];
 // any other error is passed through to the caller of the service as it is.
 //
 // Methods may be added to ClerkAPI in a minor version until v1.
 type ClerkAPI interface {
 	// FindUsers returns every user who holds one of the addresses, verified or not,
-	// or has one of the ids. At most 100 values in all. No match is no error.
+	// or has one of the ids. At most 100 values in all. No match is no error. It is
+	// one request for addresses and one for ids, more only for an answer of over 500
+	// users.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
 	// CreateInvitation asks for one invitation. It is never repeated by the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -193,6 +194,113 @@ func TestPgxStorePurgedMeanwhile(t *testing.T) {
 	require.Equal(t, row.ID, members(t, results, insertErr)[0].ID)
 	require.Equal(t, map[string]int{"insert": 2, "find": 1}, asked.kinds())
 	require.Equal(t, 1, one[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
+}
+
+// TestPgxStoreDeletedMeanwhile: a row that is being purged is waited for; then the address is free.
+func TestPgxStoreDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	insertRows(t, store, reservedRow("tenant", "x@example.com"))
+	purge, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = purge.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
+	require.NoError(t, err)
+	var results []clerkinvite.Result
+	var insertErr error
+	row := reservedRow("tenant", "x@example.com")
+	var done sync.WaitGroup
+	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
+	require.Eventually(t, func() bool {
+		return one[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, purge.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, row.ID, members(t, results, insertErr)[0].ID)
+}
+
+// TestPgxStoreKeysOfOthers: whatever key a new row violates, it is its own failure, and spoils no transaction.
+func TestPgxStoreKeysOfOthers(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	there := insertRows(t, store, reservedRow("tenant", "there@example.com"))[0]
+	active := activeRow(reservedRow("tenant", "active@example.com"), "user_1")
+	insertRows(t, store, active)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
+		sameID := reservedRow("tenant", "other@example.com")
+		sameID.ID = there.ID
+		results, err := st.Insert(t.Context(), []*clerkinvite.Member{
+			sameID, activeRow(reservedRow("tenant", "second@example.com"), "user_1"), reservedRow("tenant", "there@example.com"),
+		})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, results[2].Err, &dup)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+}
+
+// TestPgxStoreIllegalNeighbour: a row that the tables refuse fails the call, but not what was written before it was found.
+func TestPgxStoreIllegalNeighbour(t *testing.T) {
+	t.Parallel()
+	store, _ := newPgxStore(t)
+	var rows []*clerkinvite.Member
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		rows = append(rows, reservedRow("tenant", name+"@example.com"))
+	}
+	rows = insertRows(t, store, rows...)
+	updateRows(t, store, clerkinvite.Change{Old: rows[4], New: activeRow(rows[4], "user_1")})
+	illegal := *rows[2]
+	illegal.Attempts = -1
+	changes := []clerkinvite.Change{
+		{Old: rows[0], New: activeRow(rows[0], "user_1")}, {Old: rows[1], New: pendingRow(rows[1])},
+		{Old: rows[2], New: &illegal}, {Old: rows[3], New: pendingRow(rows[3])},
+	}
+	var pg *pgconn.PgError
+	_, err := store.Update(t.Context(), changes[1:])
+	require.ErrorAs(t, err, &pg)
+	results, err := store.Update(t.Context(), changes)
+	require.NoError(t, err)
+	require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
+	require.NoError(t, results[1].Err)
+	require.ErrorAs(t, results[2].Err, &pg)
+	require.Equal(t, "23514", pg.Code)
+	require.ErrorAs(t, results[3].Err, &pg)
+}
+
+// noCodec is a codec of a host's that can do nothing with the values of this library.
+type noCodec struct{ pgtype.TextCodec }
+
+func (noCodec) PlanEncode(*pgtype.Map, uint32, int16, any) pgtype.EncodePlan { return nil }
+func (noCodec) PlanScan(*pgtype.Map, uint32, int16, any) pgtype.ScanPlan     { return nil }
+
+// TestPgxStoreHostCodecs: what a host registers for types of its own tables does not disturb the store.
+func TestPgxStoreHostCodecs(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		store, _ := newPgxStore(t, mode, func(c *pgxpool.Config) {
+			c.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+				for name, oid := range map[string]uint32{"json": pgtype.JSONOID, "jsonb": pgtype.JSONBOID, "uuid": pgtype.UUIDOID, "numeric": pgtype.NumericOID} {
+					conn.TypeMap().RegisterType(&pgtype.Type{Name: name, OID: oid, Codec: noCodec{}})
+				}
+				berlin := time.FixedZone("Europe/Berlin", 3600)
+				conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: berlin}})
+				return nil
+			}
+		})
+		m := insertRows(t, store, reservedRow("tenant", "x@example.com"))[0]
+		m = updateRows(t, store, clerkinvite.Change{Old: m, New: activeRow(m, "user_1")})[0]
+		found, err := store.Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{m}, found)
+		require.Equal(t, time.UTC, m.UpdatedAt.Location())
+		until, err := store.Gate(t.Context(), "create", storeTime)
+		require.NoError(t, err)
+		require.Equal(t, storeTime, until)
+		require.NoError(t, store.Validate(t.Context()))
+	})
 }
 
 // TestPgxStoreStatements counts them: what an invite, a duplicate, a webhook cost.

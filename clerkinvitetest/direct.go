@@ -254,7 +254,7 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	}
 	if r.PublicMetadata != nil {
 		var ok bool
-		if p.metadata, ok = compactObject(r.PublicMetadata); !ok {
+		if p.metadata, ok = object(r.PublicMetadata); !ok {
 			return p, invalid("PublicMetadata", "is no JSON object")
 		}
 	}

@@ -247,7 +247,7 @@ func TestOnCall(t *testing.T) {
 		var seen []string
 		c.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 			seen = append(seen, string(call)+" "+when.String())
-			if call == clerkinvitetest.CallCreate {
+			if len(seen) <= 2 {
 				require.Len(t, c.OpenInvitations(ada), int(when))
 			}
 			if call == clerkinvitetest.CallCreateBulk && when == clerkinvitetest.Before {

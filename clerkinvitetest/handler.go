@@ -133,6 +133,8 @@ func (c *Clerk) countUsers(w http.ResponseWriter, r *http.Request) {
 
 // serve makes the request and writes the answer.
 func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
+	// net/http notices that a client has gone only when the request is read to its end.
+	_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
 	req.denied = c.authorize(r)
 	a := c.exchange(r.Context(), req)
 
@@ -283,7 +285,7 @@ func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
 		case "email_address":
 			ok = json.Unmarshal(value, &p.email) == nil
 		case "public_metadata":
-			p.metadata, ok = compactObject(value)
+			p.metadata, ok = object(value)
 		case "redirect_url":
 			ok = json.Unmarshal(value, &p.redirectURL) == nil
 		case "notify":

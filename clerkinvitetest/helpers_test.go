@@ -144,6 +144,13 @@ func parse(t testing.TB, body string) (v map[string]any) {
 	return v
 }
 
+func recorder(t testing.TB, c *clerkinvitetest.Clerk) (status int) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	c.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/users", nil))
+	return w.Code
+}
+
 func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

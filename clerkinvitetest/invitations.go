@@ -29,7 +29,7 @@ type invitation struct {
 	email     string // folded
 	status    string // but for expired, which is a matter of the clock
 	url       string
-	metadata  json.RawMessage // a compact JSON object
+	metadata  json.RawMessage // of object
 	createdAt time.Time
 	updatedAt time.Time
 	expiresAt time.Time
@@ -62,7 +62,7 @@ type createParams struct {
 	email, redirectURL, template string
 	days                         int
 	notify, ignoreExisting       bool
-	metadata                     json.RawMessage // compact, "{}" for none
+	metadata                     json.RawMessage // of object, "{}" for none
 }
 
 var emailForm = regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`)
@@ -332,13 +332,14 @@ func (c *Clerk) ExpireNow(id string) {
 // CreateForeign adds an invitation that another application on the same instance has
 // made, with whatever metadata. Its email is not counted.
 func (c *Clerk) CreateForeign(email string, metadata map[string]any) clerkinvite.Invitation {
-	b := []byte("{}")
-	if metadata != nil {
-		var err error
-		if b, err = json.Marshal(metadata); err != nil {
-			panic("clerkinvitetest: CreateForeign: the metadata are no JSON")
-		}
+	if metadata == nil {
+		metadata = map[string]any{}
 	}
+	b, err := json.Marshal(metadata)
+	if err != nil {
+		panic("clerkinvitetest: CreateForeign: the metadata are no JSON")
+	}
+	b, _ = object(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
@@ -357,11 +358,14 @@ func (c *Clerk) known(id string) *invitationRecord {
 	return r
 }
 
-// compactObject returns a JSON object without white space, and whether raw is one.
-func compactObject(raw []byte) (json.RawMessage, bool) {
-	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil || !bytes.HasPrefix(b.Bytes(), []byte("{")) {
+// object returns a JSON object in the fake's own writing, so that the writing in which
+// it came makes no difference, and whether raw is one.
+func object(raw []byte) (json.RawMessage, bool) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber() // a float64 would spoil large ones
+	var o map[string]any
+	if !json.Valid(raw) || d.Decode(&o) != nil || o == nil {
 		return nil, false
 	}
-	return b.Bytes(), true
+	return encode(o), true
 }

@@ -308,11 +308,7 @@ func merge(older, newer json.RawMessage) json.RawMessage {
 			panic("clerkinvitetest: metadata are no JSON object") // they were checked when they came
 		}
 	}
-	b, err := json.Marshal(all)
-	if err != nil {
-		panic(err)
-	}
-	return b
+	return encode(all)
 }
 
 // SignUp lets the person sign up another way than by an invitation's link, and

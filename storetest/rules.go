@@ -322,6 +322,23 @@ func updateSameRowTwice(s *suite) {
 	s.wantStored(made)
 }
 
+// Of two changes of one version only the first is made, also if both make the same of the row: else two attempts
+// would both believe that they have claimed it.
+func updateSameChange(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	n := *m
+	n.Attempts, n.ClaimedUntil = 1, after(time.Minute)
+	s.change(m, &n)
+	for range 3 {
+		again := n
+		results, err := s.store.Update(s.Context(), []clerkinvite.Change{{Old: m, New: &again}})
+		if err != nil || len(results) != 1 || !errors.Is(results[0].Err, clerkinvite.ErrConflict) {
+			s.Errorf("the same change of the same version again: %v, error %v; want ErrConflict", results, err)
+		}
+	}
+	s.wantStored(&n)
+}
+
 // Of any number of concurrent changes of one version exactly one is made.
 func updateRace(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
@@ -612,7 +629,13 @@ func findDue(s *suite) {
 	s.wantDue(clerkinvite.Query{DueAt: *after(-time.Second - time.Microsecond)}, early, claimed)
 	s.wantDue(clerkinvite.Query{DueAt: now.In(time.FixedZone("", 5*3600)), Limit: 1}, early)
 	s.wantDue(clerkinvite.Query{DueAt: *after(-2 * time.Minute)})
-	// The limit is that of DueAt alone.
+	// The limit is that of DueAt alone, and other selectors do not disturb the order.
+	if found, err := s.store.Find(s.Context(), clerkinvite.Query{
+		IDs: []string{settled.ID, resend.ID, exact.ID, claimed.ID, early.ID}, DueAt: now,
+	}); err != nil || len(found) != 5 || !slices.IsSortedFunc(slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.ID == settled.ID }),
+		func(a, b *clerkinvite.Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }) {
+		s.Errorf("%d members, error %v; want 5, those that are due in order", len(found), err)
+	}
 	s.wantFound(clerkinvite.Query{DueAt: now, Limit: 1, IDs: []string{settled.ID, late.ID}},
 		s.find(clerkinvite.Query{IDs: []string{early.ID}})[early.ID], s.find(clerkinvite.Query{IDs: []string{settled.ID}})[settled.ID],
 		s.find(clerkinvite.Query{IDs: []string{late.ID}})[late.ID])

@@ -48,6 +48,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Update/Unrecorded", updateUnrecorded},
 		{"Update/Conflict", updateConflict},
 		{"Update/SameRowTwice", updateSameRowTwice},
+		{"Update/SameChange", updateSameChange},
 		{"Update/Race", updateRace},
 		{"Update/OppositeOrders", updateOppositeOrders},
 		{"Update/Many", updateMany},

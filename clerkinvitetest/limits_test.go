@@ -1,0 +1,138 @@
+package clerkinvitetest_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+func TestDocumentedLimits(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clock, api clerkinvite.ClerkAPI) {
+		c.SetLimits(clerkinvitetest.DocumentedLimits())
+		create := func() error {
+			_, err := api.CreateInvitation(t.Context(), request(fmt.Sprintf("p%d@example.com", c.RequestCount())))
+			return err
+		}
+		for range 100 {
+			require.NoError(t, create())
+			k.advance(time.Second)
+		}
+		k.advance(500 * time.Millisecond)
+		refused := requireRefused(t, create(), 429, "too_many_requests")
+		require.Equal(t, time.Hour-100*time.Second, refused.RetryAfter, "rounded up to seconds")
+		for i := range 25 { // a limit of its own
+			_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{request(fmt.Sprintf("b%d@example.com", i))})
+			require.NoError(t, err)
+		}
+		_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{request("b@example.com")})
+		requireRefused(t, err, 429, "too_many_requests")
+		require.Equal(t, 125, c.Emails())
+		k.advance(refused.RetryAfter)
+		require.NoError(t, create())
+
+		for range 999 {
+			_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
+			require.NoError(t, err)
+		}
+		_, err = api.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
+		require.Equal(t, 10*time.Second, requireRefused(t, err, 429, "too_many_requests").RetryAfter)
+		require.Equal(t, 127+1000-25, c.RequestCount()-c.Requests()[clerkinvitetest.CallCreateBulk]+1, "refused ones are counted too")
+		c.SetLimits(clerkinvitetest.Limits{})
+		require.NoError(t, create())
+	})
+}
+
+// limited makes creates until one is let in after it was refused, and returns when
+// that was and what each refusal asked for. between is how long it waits; 0 is what
+// the refusal asks for.
+func limited(t *testing.T, l clerkinvitetest.Limits, between time.Duration) (after time.Duration, asked []time.Duration) {
+	t.Helper()
+	c, k := newClerk()
+	c.SetLimits(l)
+	for n := range 100 {
+		_, err := c.CreateInvitation(t.Context(), request(fmt.Sprintf("p%d@example.com", n)))
+		switch {
+		case err == nil && len(asked) > 0:
+			return k.Now().Sub(start), asked
+		case err == nil:
+			k.advance(10 * time.Second) // at 0 and 10 s two are let in
+		default:
+			wait := requireRefused(t, err, 429, "too_many_requests").RetryAfter
+			asked = append(asked, wait)
+			if between > 0 {
+				wait = between
+			}
+			k.advance(wait)
+		}
+	}
+	return 0, asked
+}
+
+func TestLimitWindows(t *testing.T) {
+	t.Parallel()
+	two := clerkinvitetest.Limit{Requests: 2, Per: time.Minute}
+	const s = time.Second
+	for name, test := range map[string]struct {
+		limits  clerkinvitetest.Limits
+		between time.Duration
+		after   time.Duration
+		asked   []time.Duration
+	}{
+		"fixed":                {clerkinvitetest.Limits{Create: two}, 0, 60 * s, []time.Duration{40 * s}},
+		"fixed, impatient":     {clerkinvitetest.Limits{Create: two}, 20 * s, 60 * s, []time.Duration{40 * s, 20 * s}},
+		"fixed, free":          {clerkinvitetest.Limits{Create: two, FreeRefused: true}, 0, 60 * s, []time.Duration{40 * s}},
+		"sliding":              {clerkinvitetest.Limits{Create: two, Sliding: true}, 0, 70 * s, []time.Duration{50 * s}},
+		"sliding, impatient":   {clerkinvitetest.Limits{Create: two, Sliding: true}, 30 * s, 0, nil}, // who knocks is kept out
+		"sliding, free":        {clerkinvitetest.Limits{Create: two, Sliding: true, FreeRefused: true}, 0, 60 * s, []time.Duration{40 * s}},
+		"sliding, free, often": {clerkinvitetest.Limits{Create: two, Sliding: true, FreeRefused: true}, 20 * s, 60 * s, []time.Duration{40 * s, 20 * s}},
+		"of all":               {clerkinvitetest.Limits{All: two}, 0, 60 * s, []time.Duration{40 * s}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			after, asked := limited(t, test.limits, test.between)
+			require.Equal(t, test.after, after)
+			if test.asked != nil {
+				require.Equal(t, test.asked, asked)
+			}
+		})
+	}
+}
+
+func TestLimitOfRefusedRequests(t *testing.T) {
+	t.Parallel()
+	for _, free := range []bool{false, true} {
+		c, _ := newClerk()
+		c.SetLimits(clerkinvitetest.Limits{Create: clerkinvitetest.Limit{Requests: 2, Per: time.Hour}, FreeRefused: free})
+		mustCreate(t, c, ada)
+		_, err := c.CreateInvitation(t.Context(), request(ada))
+		requireRefused(t, err, 400, "duplicate_record")
+		_, err = c.CreateInvitation(t.Context(), request("b@example.com"))
+		require.Equal(t, free, err == nil)
+	}
+}
+
+func TestLimitBodies(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+		for body, code := range map[clerkinvitetest.LimitBody]string{
+			clerkinvitetest.LimitJSON: "too_many_requests", clerkinvitetest.LimitEmpty: "", clerkinvitetest.LimitHTML: "",
+		} {
+			c.SetLimits(clerkinvitetest.Limits{All: clerkinvitetest.Limit{Requests: 1, Per: time.Minute}, Body: body})
+			_, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
+			require.NoError(t, err)
+			_, err = api.CreateInvitation(t.Context(), request(ada))
+			var refused *clerkinvite.APIError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, 429, refused.StatusCode)
+			require.Equal(t, code, refused.Code)
+			require.Equal(t, time.Minute, refused.RetryAfter)
+			require.NotEmpty(t, refused.TraceID)
+		}
+	})
+}
