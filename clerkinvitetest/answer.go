@@ -71,12 +71,12 @@ func (a answer) apiError() error {
 		return &clerkinvite.APIError{NotSent: true, Err: errors.New("clerkinvitetest: no connection")}
 	case a.form == asJSON && ok && a.value != nil:
 		return nil
-	case a.form == asJSON && a.err != nil:
-		e.Code, e.Message, e.LongMessage, e.Meta = a.err.Code, a.err.Message, a.err.LongMessage, decoded(a.err.Meta)
 	case a.form == asHalf:
 		e.Err = io.ErrUnexpectedEOF
 	case ok:
 		e.Err = errors.New("the answer cannot be read")
+	case a.form == asJSON && a.err != nil:
+		e.Code, e.Message, e.LongMessage, e.Meta = a.err.Code, a.err.Message, a.err.LongMessage, decoded(a.err.Meta)
 	default:
 		e.Err = errors.New("the answer's body is not an error of Clerk's")
 	}

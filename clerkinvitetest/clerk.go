@@ -135,7 +135,8 @@ func (c *Clerk) ResetCounts() {
 
 // OnCall lets f be called with each request: when it has come, and when it has taken
 // effect and is not answered yet (not if a limit or a fault kept it from getting
-// that far). f may block, and may call c. nil removes it.
+// that far). f may block, and may call c: Clerk is slow then, and finishes what its
+// caller has given up. f runs in another goroutine than the caller. nil removes it.
 func (c *Clerk) OnCall(f func(ctx context.Context, call Call, when When)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

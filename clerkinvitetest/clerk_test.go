@@ -35,7 +35,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			behind.SetBehavior(b.Behavior)
 
 			// The texts of failures below HTTP are each their own, and a trace id is a serial number.
-			comparable := func(err error) error {
+			alike := func(err error) error {
 				var api *clerkinvite.APIError
 				if errors.As(err, &api) {
 					api.TraceID = strconv.FormatBool(api.TraceID != "")
@@ -52,7 +52,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 				got, gotErr := do(behind, adapter)
 				require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
 				if wantErr != nil {
-					require.Equal(t, comparable(wantErr), comparable(gotErr), what)
+					require.Equal(t, alike(wantErr), alike(gotErr), what)
 					return
 				}
 				require.Equal(t, want, got, what)
@@ -236,7 +236,7 @@ func TestConcurrentUse(t *testing.T) {
 				ids[inv.ID] = true
 				return
 			}
-			switch rand.IntN(6) { //nolint:gosec // any mixture will do
+			switch rand.IntN(6) {
 			case 0:
 				_, err = api.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
 			case 1:

@@ -91,7 +91,7 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 					want := fail(direct, direct)
 					got := fail(throughHTTP(t, behind), behind)
 
-					require.Equal(t, kind == clerkinvitetest.NotSent, want.NotSent)
+					require.Equal(t, want.NotSent, kind == clerkinvitetest.NotSent)
 					require.Equal(t, want.TraceID == "", got.TraceID == "")
 					require.Equal(t, want.Err == nil, got.Err == nil)
 					for _, e := range []*clerkinvite.APIError{want, got} {
@@ -229,7 +229,7 @@ func TestTimeoutEndsWithItsServer(t *testing.T) {
 	c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Timeout})
 	failed := make(chan error)
 	go func() {
-		resp, err := http.Get("http://" + l.Addr().String() + "/v1/users") //nolint:noctx // that it does not end is the point
+		resp, err := http.Get("http://" + l.Addr().String() + "/v1/users")
 		if err == nil {
 			_ = resp.Body.Close()
 		}

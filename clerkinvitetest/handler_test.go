@@ -325,7 +325,7 @@ func TestHandlerRedirects(t *testing.T) {
 
 	// A client that follows it is told about its own invitation.
 	c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Redirect307, When: clerkinvitetest.After})
-	resp, err := http.Post(root+"/v1/invitations", "application/json", strings.NewReader(`{"email_address":"b@example.com"}`)) //nolint:noctx // the client that does what it should not
+	resp, err := http.Post(root+"/v1/invitations", "application/json", strings.NewReader(`{"email_address":"b@example.com"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 400, resp.StatusCode)
