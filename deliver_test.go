@@ -75,10 +75,11 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 	return all
 }
 
-// impatient shortens the adapter's time-outs where the fault is one.
+// impatient shortens the adapter's time-outs, and the lease that ends a call to the
+// fake itself, where the fault is a time-out.
 func impatient(f clerkinvitetest.Fault) options {
 	if f.Kind == clerkinvitetest.Timeout {
-		return options{timeout: 2 * time.Second}
+		return options{timeout: time.Second, configure: func(c *clerkinvite.Config) { c.Lease = 6 * time.Second }}
 	}
 	return options{}
 }
@@ -94,7 +95,7 @@ func faultName(f clerkinvitetest.Fault) string {
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	for _, scene := range []struct {
+	scenes := []struct {
 		name   string
 		call   clerkinvitetest.Call
 		emails int
@@ -123,12 +124,14 @@ func TestLostAnswers(t *testing.T) {
 		{"look-up of a second send", clerkinvitetest.CallFindUsers, 2, secondSend},
 		{"list of a second send", clerkinvitetest.CallList, 2, secondSend},
 		{"create of a second send", clerkinvitetest.CallCreate, 2, secondSend},
-	} {
-		for _, fault := range faults(scene.call) {
-			for _, r := range recoveries() {
-				t.Run(scene.name+"/"+faultName(fault)+"/"+r.name, func(t *testing.T) {
-					t.Parallel()
-					each(t, impatient(fault), func(t *testing.T, b *bundle) {
+	}
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		for _, scene := range scenes {
+			for _, fault := range faults(scene.call) {
+				for _, r := range recoveries() {
+					t.Run(scene.name+"/"+faultName(fault)+"/"+r.name, func(t *testing.T) {
+						t.Parallel()
+						b := fresh(t, impatient(fault))
 						scene.before(t, b)
 						foreign := len(b.clerk.OpenInvitations(email))
 						if scene.emails == 2 {
@@ -167,10 +170,10 @@ func TestLostAnswers(t *testing.T) {
 						require.Equal(t, 1, b.clerk.EmailsTo(email))
 						require.Len(t, b.clerk.OpenInvitations(email), 2, "the other application's stays")
 					})
-				})
+				}
 			}
 		}
-	}
+	})
 }
 
 func secondSend(t *testing.T, b *bundle) {
@@ -185,10 +188,11 @@ func secondSend(t *testing.T, b *bundle) {
 func TestLostRevoke(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	for _, fault := range faults(clerkinvitetest.CallRevoke) {
-		t.Run(faultName(fault), func(t *testing.T) {
-			t.Parallel()
-			each(t, impatient(fault), func(t *testing.T, b *bundle) {
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		for _, fault := range faults(clerkinvitetest.CallRevoke) {
+			t.Run(faultName(fault), func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, impatient(fault))
 				secondSend(t, b)
 				b.clerk.Fail(fault)
 				m := b.mustInvite(t, email)
@@ -200,8 +204,8 @@ func TestLostRevoke(t *testing.T) {
 				b.mustInvite(t, email)
 				b.requireInvited(t, email, 3)
 			})
-		})
-	}
+		}
+	})
 }
 
 // Each behaviour of Clerk that is not documented, either way: one email, one open
@@ -209,12 +213,13 @@ func TestLostRevoke(t *testing.T) {
 func TestUnknownBehaviors(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	for _, behavior := range behaviors() {
-		for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-			for _, r := range recoveries() {
-				t.Run(fmt.Sprintf("%s/%v/%s", behavior.Name, when, r.name), func(t *testing.T) {
-					t.Parallel()
-					each(t, options{}, func(t *testing.T, b *bundle) {
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		for _, behavior := range behaviors() {
+			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+				for _, r := range recoveries() {
+					t.Run(fmt.Sprintf("%s/%v/%s", behavior.Name, when, r.name), func(t *testing.T) {
+						t.Parallel()
+						b := fresh(t, options{})
 						b.clerk.SetBehavior(behavior.Behavior)
 						b.clerk.CreateForeign("not-"+email, nil) // matched by a query for parts
 						b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: when, Kind: clerkinvitetest.Reset})
@@ -223,10 +228,10 @@ func TestUnknownBehaviors(t *testing.T) {
 						b.recover(t, r, email)
 						b.requireInvited(t, email, 1)
 					})
-				})
+				}
 			}
 		}
-	}
+	})
 }
 
 // Two tenants invite one person: each has an invitation of its own, and neither

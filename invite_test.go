@@ -3,9 +3,11 @@ package clerkinvite_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,14 +67,32 @@ type options struct {
 // real adapter over HTTP and a real PostgreSQL.
 func each(t *testing.T, o options, test func(t *testing.T, b *bundle)) {
 	t.Helper()
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) { test(t, fresh(t, o)) })
+}
+
+// bothWays does so for a test of many cases, which each call fresh. They share a
+// database, each with a schema of its own.
+func bothWays(t *testing.T, test func(t *testing.T, fresh func(*testing.T, options) *bundle)) {
+	t.Helper()
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
-		clerk := clerkinvitetest.NewClerk()
-		test(t, newBundle(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore()))
+		test(t, func(t *testing.T, o options) *bundle {
+			t.Helper()
+			clerk := clerkinvitetest.NewClerk()
+			return newBundle(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
+		})
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		test(t, newRealBundle(t, o))
+		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 16 })
+		var schemas atomic.Int64
+		test(t, func(t *testing.T, o options) *bundle {
+			t.Helper()
+			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: fmt.Sprint("case", schemas.Add(1))})
+			require.NoError(t, store.Migrate(t.Context()))
+			clerk := clerkinvitetest.NewClerk()
+			return newBundle(t, o, clerk, adapter(t, serve(t, clerk), o.timeout), store)
+		})
 	})
 }
 
@@ -284,10 +304,11 @@ func TestBannedUserIsRefused(t *testing.T) {
 
 func TestUnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 	t.Parallel()
-	for _, behavior := range behaviors() {
-		t.Run(behavior.Name, func(t *testing.T) {
-			t.Parallel()
-			each(t, options{}, func(t *testing.T, b *bundle) {
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		for _, behavior := range behaviors() {
+			t.Run(behavior.Name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, options{})
 				b.clerk.SetBehavior(behavior.Behavior)
 				b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "victim@example.com"}}})
 				m, err := b.invite(t, "victim@example.com")
@@ -303,8 +324,8 @@ func TestUnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 				require.Equal(t, clerkinvite.StatusPending, m.Status)
 				require.Equal(t, 1, b.clerk.EmailsTo("victim@example.com"))
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestAuthorize(t *testing.T) {

@@ -39,7 +39,7 @@ func TestBadInput(t *testing.T) {
 	metadata := func(k string, v any) clerkinvite.InviteParams {
 		return with(func(p *clerkinvite.InviteParams) { p.PublicMetadata = map[string]any{k: v} })
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		field  string
 		params clerkinvite.InviteParams
 	}{
@@ -100,10 +100,12 @@ func TestBadInput(t *testing.T) {
 		"invalid metadata key": {"PublicMetadata", metadata("\xff", 1)},
 		"no JSON":              {"PublicMetadata", metadata("a", math.NaN())},
 		"a function":           {"PublicMetadata", metadata("a", func() {})},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			each(t, options{}, func(t *testing.T, b *bundle) {
+	}
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, options{})
 				_, inviteErr := b.Invite(t.Context(), c.params)
 				_, reserveErr := b.Reserve(t.Context(), c.params)
 				for _, err := range []error{inviteErr, reserveErr} {
@@ -119,8 +121,8 @@ func TestBadInput(t *testing.T) {
 				require.NoError(t, err)
 				require.Empty(t, due, "nothing was written")
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestOddButGoodInput(t *testing.T) {

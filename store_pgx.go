@@ -162,8 +162,8 @@ func (s *PgxStore) Gate(ctx context.Context, endpoint string, until time.Time) (
 	return known, err
 }
 
-// repeat calls f until it succeeds, fails for good or ctx ends. maybeMade tells f that an earlier
-// call of it may have taken effect.
+// repeat calls f until it succeeds, fails for good or ctx ends. maybeMade tells f that an
+// earlier call of it may have taken effect.
 func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) error {
 	maybeMade := false
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
@@ -221,7 +221,8 @@ func (c Change) setsUser() bool {
 	return c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
 }
 
-// userTakenError is PostgreSQL's error for a batch in which at least one row has a user that another row has.
+// userTakenError is PostgreSQL's error for a batch in which at least one row is given a
+// user that another row has.
 type userTakenError struct{ error }
 
 // updateSplitting makes changes with update. A batch that fails because a user is taken
@@ -269,7 +270,7 @@ type pgxSQL struct {
 	gateSQL, gateAskSQL                               string
 }
 
-// member names what a statement returns of the row m, in the order of scanMember. Types
+// memberColumns is what a statement returns of the row m, in the order of scanMember. Types
 // for which a host may have registered its own codec are returned as text.
 const memberColumns = `m.tenant_id, m.id::text, m.email, m.status, coalesce(m.clerk_user_id, ''), coalesce(m.invitation_id, ''),
 	m.send, m.sent, coalesce(m.url, ''), coalesce(m.role, ''), coalesce(m.invited_by, ''), m.data::text, m.params::text,
@@ -399,7 +400,7 @@ RETURNING blocked_until`,
 	return s
 }
 
-// pgxRow is one row on its way into a statement, see memberInput. What is empty is left
+// pgxRow is one row on its way into a statement, see withInput. What is empty is left
 // out, which makes it NULL.
 type pgxRow struct {
 	TenantID      string `json:"tenant_id"`

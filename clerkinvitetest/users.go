@@ -242,12 +242,15 @@ func (c *Clerk) Accept(email string) (Webhook, error) {
 }
 
 // AcceptInvitation does what Accept does with one certain invitation. It fails if
-// the invitation is not pending.
+// there is none or it is not pending.
 func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
-	r := c.known(id)
+	r := c.byID[id]
+	if r == nil {
+		return Webhook{}, fmt.Errorf("clerkinvitetest: there is no invitation %q", id)
+	}
 	if status := r.statusAt(now); status != clerkinvite.InvitationPending {
 		return Webhook{}, fmt.Errorf("clerkinvitetest: invitation %s is %s", id, status)
 	}

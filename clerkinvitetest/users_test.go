@@ -69,6 +69,8 @@ func TestAcceptSignsUp(t *testing.T) {
 	require.Error(t, err)
 	_, err = c.AcceptInvitation(inv.ID)
 	require.ErrorContains(t, err, "is accepted")
+	_, err = c.AcceptInvitation("inv_x")
+	require.ErrorContains(t, err, "there is no invitation")
 }
 
 // A person with an account signs in by the link: there is no user.created.

@@ -1,0 +1,148 @@
+package contract_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// content returns how Clerk describes the payload of an event, and its example.
+func content(doc *openapi3.T, event string) *openapi3.MediaType {
+	hook := doc.Paths.Value(event)
+	if hook == nil {
+		return nil
+	}
+	return hook.Post.RequestBody.Value.Content["application/json"]
+}
+
+// payloadFaults returns what the description does not allow in a payload.
+func payloadFaults(doc *openapi3.T, payload []byte) []string {
+	payloads.Add(1)
+	var envelope map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &envelope); err != nil {
+		return []string{"no JSON object: " + err.Error()}
+	}
+	var event string
+	if err := json.Unmarshal(envelope["type"], &event); err != nil {
+		return []string{"/type: no string"}
+	}
+	described := content(doc, event)
+	if described == nil {
+		return []string{fmt.Sprintf("/type: there is no event %q", event)}
+	}
+	faults := schemaFaults(described.Schema.Value, payload, openapi3.VisitAsRequest())
+	// The schema of the envelope is open, because each event adds its data to it.
+	for name := range envelope {
+		known := false
+		for _, part := range described.Schema.Value.AllOf {
+			known = known || part.Value.Properties[name] != nil
+		}
+		if !known {
+			faults = append(faults, "/"+name+": not described")
+		}
+	}
+	return faults
+}
+
+func TestWebhooks(t *testing.T) {
+	t.Parallel()
+	doc := webhooks(t)
+	eachBehavior(t, func(t *testing.T, b *bundle) {
+		types := map[string]bool{}
+		check := func(w clerkinvitetest.Webhook) {
+			t.Helper()
+			require.Empty(t, payloadFaults(doc, w.Payload), "%s", w.Payload)
+			event, err := clerkinvite.ParseEvent(w.Payload)
+			require.NoError(t, err)
+			types[event.Type] = true
+		}
+		for _, spec := range variants() {
+			id := b.clerk.AddUser(spec).ID
+			check(b.clerk.UserCreated(id))
+			check(b.clerk.UserUpdated(id))
+			check(b.clerk.AddEmail(id, clerkinvitetest.EmailSpec{Address: id + "@example.com"}))
+			check(b.clerk.VerifyEmail(id, id+"@example.com"))
+			check(b.clerk.BanUser(id))
+			check(b.clerk.DeleteUser(id))
+		}
+		check(b.clerk.SignUp("new@example.com", true))
+		check(b.clerk.SignUp("other@example.com", false))
+		check(b.clerk.SignUp("new@example.com", true)) // who signs in
+
+		accept := func(email string) {
+			t.Helper()
+			w, err := b.clerk.Accept(email)
+			require.NoError(t, err)
+			check(w)
+		}
+		b.clerk.CreateForeign("ada@example.com", map[string]any{"a": map[string]any{"b": nil}})
+		accept("ada@example.com") // signs up
+		b.clerk.CreateForeign("ada@example.com", nil)
+		accept("ada@example.com") // signs in
+		b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "grace@example.com", NullVerification: true}}})
+		b.clerk.CreateForeign("grace@example.com", nil)
+		accept("grace@example.com")
+		w, err := b.clerk.AcceptInvitation(b.clerk.CreateForeign("joan@example.com", nil).ID)
+		require.NoError(t, err)
+		check(w)
+		require.Equal(t, map[string]bool{"user.created": true, "user.updated": true, "user.deleted": true}, types)
+	})
+}
+
+// The library reads Clerk's own examples.
+func TestExamplesOfWebhooks(t *testing.T) {
+	t.Parallel()
+	doc := webhooks(t)
+	for event := range doc.Paths.Map() {
+		payload, err := json.Marshal(content(doc, event).Example)
+		require.NoError(t, err)
+		e, err := clerkinvite.ParseEvent(payload)
+		require.NoError(t, err, event)
+		require.Equal(t, event, e.Type)
+		switch event {
+		case clerkinvite.EventUserCreated, clerkinvite.EventUserUpdated:
+			require.Empty(t, payloadFaults(doc, payload))
+			require.NotEmpty(t, e.UserID)
+			require.Equal(t, e.UserID, e.User.ID)
+		case clerkinvite.EventUserDeleted:
+			require.NotEmpty(t, e.UserID)
+		default:
+		}
+	}
+}
+
+func TestWrongPayloadsAreCaught(t *testing.T) {
+	t.Parallel()
+	doc := webhooks(t)
+	clerk := clerkinvitetest.NewClerk()
+	user := clerk.AddVerifiedUser("ada@example.com")
+	for _, test := range []struct {
+		break_ func(envelope, data map[string]any)
+		fault  string
+	}{
+		{func(envelope, _ map[string]any) { delete(envelope, "instance_id") }, `/instance_id: property "instance_id" is missing`},
+		{func(envelope, _ map[string]any) { envelope["timestamp"] = "now" }, "/timestamp: value must be an integer"},
+		{func(envelope, _ map[string]any) { envelope["type"] = "user.accepted" }, `/type: there is no event "user.accepted"`},
+		{func(envelope, _ map[string]any) { envelope["id"] = "msg_1" }, "/id: not described"},
+		{func(envelope, _ map[string]any) { delete(envelope, "data") }, `/data: property "data" is missing`},
+		{func(_, data map[string]any) { delete(data, "banned") }, `/data/banned: property "banned" is missing`},
+		{func(_, data map[string]any) { data["email"] = "ada@example.com" }, `/data: property "email" is unsupported`},
+		{func(_, data map[string]any) { data["email_addresses"] = nil }, "/data/email_addresses: Value is not nullable"},
+		{func(_, data map[string]any) {
+			data["email_addresses"].([]any)[0].(map[string]any)["verification"].(map[string]any)["status"] = "proven"
+		}, `/data/email_addresses/0/verification: value doesn't match any schema from "oneOf"`},
+	} {
+		var envelope map[string]any
+		require.NoError(t, json.Unmarshal(clerk.UserCreated(user.ID).Payload, &envelope))
+		test.break_(envelope, envelope["data"].(map[string]any))
+		payload, err := json.Marshal(envelope)
+		require.NoError(t, err)
+		require.Contains(t, payloadFaults(doc, payload), test.fault)
+	}
+}

@@ -1,0 +1,124 @@
+package contract_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+const key = "sk_test_1"
+
+// wire is the way from the adapter to the fake. It lets everything through, and fails
+// the test for what the descriptions do not allow.
+type wire struct {
+	t    testing.TB
+	all  []*description
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	if version := r.Header.Get("Clerk-Api-Version"); !slices.Contains(versions, version) {
+		w.t.Errorf("the adapter asks for version %q, with which nothing is compared here", version)
+	}
+	x, resp, err := observe(w.next, r)
+	for _, c := range x.check(w.all) {
+		w.t.Errorf("%s\nrequest: %s %s %.300s\nanswer: %.2000s", c, r.Method, r.URL, x.sent, x.body)
+	}
+	return resp, err
+}
+
+// clock only moves when a test says so.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// bundle is a fake of Clerk, the real adapter, and the wire between them.
+type bundle struct {
+	clerk *clerkinvitetest.Clerk
+	clock *clock
+	api   clerkinvite.ClerkAPI
+	all   []*description
+	root  string // with /v1
+	http  *http.Transport
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	c := clerkinvitetest.NewClerk()
+	b := serve(t, c.Handler())
+	b.clerk = c
+	c.SetNow(b.clock.Now)
+	return b
+}
+
+// serve returns a bundle in which the handler stands for Clerk.
+func serve(t *testing.T, h http.Handler) *bundle {
+	t.Helper()
+	all := descriptions(t)
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections)
+	b := &bundle{all: all, root: srv.URL + "/v1", http: tr, clock: &clock{now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}}
+	var err error
+	b.api, err = clerkapi.New(key, &clerkapi.Options{
+		BaseURL: b.root, HTTPClient: &http.Client{Transport: &wire{t, all, tr}},
+	})
+	require.NoError(t, err)
+	return b
+}
+
+// send makes a request as another client might. headers are names and values; an
+// empty value removes what is sent otherwise.
+func (b *bundle) send(t *testing.T, method, target, body string, headers ...string) *exchange {
+	t.Helper()
+	var content io.Reader
+	if body != "" {
+		content = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, b.root+target, content)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+key)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if r.Header.Del(headers[i]); headers[i+1] != "" {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	x, _, err := observe(b.http, r)
+	require.NoError(t, err)
+	return x
+}
+
+// requireValid asserts that neither side of the exchange is wrong.
+func (b *bundle) requireValid(t *testing.T, x *exchange) {
+	t.Helper()
+	require.Empty(t, x.check(b.all), "%s %s %.300s\nanswer: %.300s", x.request.Method, x.request.URL, x.sent, x.body)
+}
