@@ -21,12 +21,12 @@ help: ## list the targets
 .PHONY: test
 test: ## test the library, with a PostgreSQL of its own, for races and in random order
 	@scripts/ensure-postgres.sh
-	scripts/gotest.sh -race -shuffle=on ./...
+	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
 
 .PHONY: test-oldest
 test-oldest: ## test the library with the oldest supported Go
 	@scripts/ensure-postgres.sh
-	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh ./...
+	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -parallel=16 ./...
 
 .PHONY: nested
 nested: ## test the modules that are not the library itself (contract has a target of its own)
