@@ -90,7 +90,9 @@ func child(mode string) {
 			})
 		}
 		wg.Wait()
-		must(json.NewEncoder(os.Stdout).Encode(outcomes))
+		report, err := json.Marshal(outcomes)
+		must(err)
+		fmt.Println(string(report))
 	}
 }
 

@@ -160,7 +160,7 @@ type lease struct {
 }
 
 func (s *Service) newLease() lease {
-	return lease{s.cfg.Lease, time.Now(), s.now(), s.now}
+	return lease{s.cfg.Lease, time.Now(), s.now(), s.now} //nolint:forbidigo // the monotonic clock, for how long things take
 }
 
 // context returns ctx for the attempt's calls. What a call that is sent near its end
@@ -422,7 +422,7 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 			return nil, err
 		}
 		got, err := s.api.ListInvitations(ctx, InvitationQuery{Query: email, Status: status, Limit: page, Offset: offset})
-		if err = s.limited(ctx, endpointList, err); err != nil {
+		if err := s.limited(ctx, endpointList, err); err != nil {
 			return nil, err
 		}
 		for _, inv := range got {

@@ -103,7 +103,7 @@ func TestLostAnswers(t *testing.T) {
 	}{
 		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *bundle) {}},
 		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *bundle) {}},
-		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(t *testing.T, b *bundle) {
+		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(_ *testing.T, b *bundle) {
 			b.clerk.CreateForeign(email, nil)
 			// The first create is refused as a duplicate; the fault is for the second.
 		}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -276,12 +277,7 @@ func IsUniqueViolation(err error, constraints ...string) bool {
 	if !errors.As(err, &pg) || pg.Code != "23505" {
 		return false
 	}
-	for _, c := range constraints {
-		if c == pg.ConstraintName {
-			return true
-		}
-	}
-	return len(constraints) == 0
+	return len(constraints) == 0 || slices.Contains(constraints, pg.ConstraintName)
 }
 
 // logError returns err as something that logs without addresses.

@@ -76,7 +76,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Now == nil {
-		cfg.Now = time.Now
+		cfg.Now = time.Now //nolint:forbidigo // the default
 	}
 	if cfg.ExpiresInDays == 0 {
 		cfg.ExpiresInDays = 30
@@ -222,9 +222,9 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (*Member, error)
 func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease) ([]Result, error) {
 	now := s.now()
 	results := make([]Result, len(wanted))
-	todo := make([]int, len(wanted))
+	var todo []int
 	for i, w := range wanted {
-		todo[i] = i
+		todo = append(todo, i)
 		if l != nil {
 			w = s.claimed(*w, l.claimedAt)
 		}

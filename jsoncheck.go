@@ -3,8 +3,10 @@ package clerkinvite
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -41,11 +43,11 @@ func encodeMetadata(metadata map[string]any, m mark) (json.RawMessage, string) {
 
 // withMark returns the metadata object, or nil, with the library's mark added.
 func withMark(metadata json.RawMessage, m mark) json.RawMessage {
-	b, _ := json.Marshal(map[string]mark{metadataKey: m}) // cannot fail: a string and a number
+	b := fmt.Appendf(nil, `{"`+metadataKey+`":{"id":%q,"send":%d}`, m.ID, m.Send) // the id is a UUID
 	if len(metadata) <= len("{}") {
-		return b
+		return append(b, '}')
 	}
-	return append(append(bytes.TrimSuffix(b, []byte("}")), ','), metadata[1:]...)
+	return append(append(b, ','), metadata[1:]...)
 }
 
 // validStrings tells what json.Marshal would hide: it replaces invalid UTF-8.
@@ -127,7 +129,7 @@ func checkJSON(b []byte) string {
 }
 
 func smallExponent(number string) bool {
-	i := bytes.IndexAny([]byte(number), "eE")
+	i := strings.IndexAny(number, "eE")
 	if i < 0 {
 		return true
 	}

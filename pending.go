@@ -71,7 +71,10 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) 
 		return nil, nil
 	}
 	u, err := s.readUser(ctx, e.UserID)
-	if err != nil || u == nil {
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil // deleted since, or an example
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s.resolve(ctx, u, rows, true)
@@ -110,13 +113,10 @@ func (s *Service) ResolveUser(ctx context.Context, userID string) ([]*Member, er
 	if err != nil {
 		return nil, err
 	}
-	if u == nil {
-		return nil, ErrNotFound
-	}
 	return s.resolveUser(ctx, u, true)
 }
 
-// readUser returns the user with the id, or nil if Clerk has none.
+// readUser returns the user with the id, or ErrNotFound if Clerk has none.
 func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
 	users, err := s.findUsers(ctx, UserQuery{IDs: []string{id}})
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
 			return &users[i], nil
 		}
 	}
-	return nil, nil
+	return nil, ErrNotFound
 }
 
 // clerkError wraps the failure of a call that sends nothing to anybody.
@@ -276,7 +276,7 @@ func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error)
 		if err != nil || len(rows) == 0 {
 			return changed, err
 		}
-		if u, err := s.readUser(ctx, id); err != nil || u != nil {
+		if _, err := s.readUser(ctx, id); !errors.Is(err, ErrNotFound) {
 			return changed, err
 		}
 		changes := make([]Change, len(rows))

@@ -74,17 +74,17 @@ type Member struct {
 func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }
 
 // due reports whether Clerk still has to be told about m.
-func (m *Member) due() bool {
+func (m Member) due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
 
 // held reports whether an attempt owns m at the given time.
-func (m *Member) held(now time.Time) bool {
+func (m Member) held(now time.Time) bool {
 	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now)
 }
 
 // overdue reports whether the invitation of m has run out at the given time.
-func (m *Member) overdue(now time.Time) bool {
+func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 

@@ -350,10 +350,10 @@ func (q *query) one(name string, allowed ...string) string {
 }
 
 func (q *query) number(name string, lowest, highest, otherwise int) int {
-	s := q.one(name)
-	if s == "" {
+	if len(q.values[name]) == 0 {
 		return otherwise
 	}
+	s := q.one(name)
 	n, err := strconv.Atoi(s)
 	if err != nil || n < lowest || n > highest {
 		q.refuse(name, "form_param_value_invalid")

@@ -228,6 +228,9 @@ func reasons(err error) []string {
 		}
 		return within(place, reasons(e.Err))
 	case *openapi3.SchemaError:
+		if e.SchemaField == "allOf" && e.Origin != nil {
+			return reasons(errors.Unwrap(e.Origin)) // it only says that there are some
+		}
 		return []string{"/" + strings.Join(e.JSONPointer(), "/") + ": " + e.Reason}
 	default:
 		return []string{err.Error()}

@@ -62,83 +62,82 @@ func TestRequestsOfOtherClients(t *testing.T) {
 // answers: a fake that lets pass what Clerk refuses hides faults of its callers.
 func TestWrongRequests(t *testing.T) {
 	t.Parallel()
-	eachBehavior(t, func(t *testing.T, b *bundle) {
-		item := func(more string) string { return `{"email_address":"ada@example.com"` + more + `}` }
-		large := item(`,"public_metadata":{"a":"` + strings.Repeat("x", 1<<20) + `"}`)
-		many := "?x" + strings.Repeat("&email_address=a@example.com", 101)
-		for _, test := range []struct {
-			method, target, body string
-			status               int
-			code                 string
-			valid                bool // by the schemas, and refused for one of the exceptions
-		}{
-			{"POST", "/invitations", item(`,"role":"admin"`), 422, "form_param_unknown", false},
-			{"POST", "/invitations", `{}`, 422, "form_param_missing", false},
-			{"POST", "/invitations", `{"email_address":null}`, 422, "form_param_nil", false},
-			{"POST", "/invitations", `{"email_address":7}`, 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"expires_in_days":0`), 422, "form_param_value_invalid", false},
-			{"POST", "/invitations", item(`,"expires_in_days":366`), 422, "form_param_value_invalid", false},
-			{"POST", "/invitations", item(`,"expires_in_days":"7"`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"expires_in_days":1.5`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"template_slug":"other"`), 422, "form_param_value_invalid", false},
-			{"POST", "/invitations", item(`,"template_slug":""`), 422, "form_param_value_invalid", false},
-			{"POST", "/invitations", item(`,"template_slug":null`), 422, "form_param_nil", false},
-			{"POST", "/invitations", item(`,"redirect_url":null`), 422, "form_param_nil", false},
-			{"POST", "/invitations", item(`,"redirect_url":1`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"public_metadata":null`), 422, "form_param_nil", false},
-			{"POST", "/invitations", item(`,"public_metadata":[]`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"public_metadata":"{}"`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"notify":"no"`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", item(`,"ignore_existing":1`), 422, "form_param_format_invalid", false},
-			{"POST", "/invitations", `null`, 400, "request_body_invalid", false},
-			{"POST", "/invitations", `[]`, 400, "request_body_invalid", false},
-			{"POST", "/invitations", `{"email_address":`, 400, "request_body_invalid", false},
-			{"POST", "/invitations", `[` + item("") + `]`, 400, "request_body_invalid", false},
-			{"POST", "/invitations", large, 413, "request_body_too_large", true},
-			{"POST", "/invitations", ``, 400, "request_body_invalid", true},
-			{"POST", "/invitations/bulk", `[]`, 400, "request_body_invalid", false},
-			{"POST", "/invitations/bulk", `{}`, 400, "request_body_invalid", false},
-			{"POST", "/invitations/bulk", item(""), 400, "request_body_invalid", false},
-			{"POST", "/invitations/bulk", `[null]`, 400, "request_body_invalid", false},
-			{"POST", "/invitations/bulk", `[` + item(`,"x":1`) + `]`, 422, "form_param_unknown", false},
-			{"POST", "/invitations/bulk", `[` + item("") + `,{}]`, 422, "form_param_missing", false},
-			{"POST", "/invitations/bulk", `[` + item(`,"template_slug":null`) + `]`, 422, "form_param_nil", false},
-			{"POST", "/invitations/bulk", `[` + item("") + strings.Repeat(`,`+item(""), 10) + `]`, 400, "bulk_size_exceeded", false},
-			{"GET", "/invitations?limit=0", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?limit=501", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?limit=many", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?limit=", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?offset=-1", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?status=open", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?status=", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?status=pending&status=expired", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?query=a&query=b", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?paginated=yes", "", 422, "form_param_value_invalid", false},
-			{"GET", "/invitations?email_address=a", "", 422, "form_param_unknown", false},
-			{"GET", "/invitations?order_by=status", "", 422, "form_param_value_invalid", true},
-			{"GET", "/users?limit=501", "", 422, "form_param_value_invalid", false},
-			{"GET", "/users?offset=x", "", 422, "form_param_value_invalid", false},
-			{"GET", "/users?address=a", "", 422, "form_param_unknown", false},
-			{"GET", "/users?paginated=true", "", 422, "form_param_unknown", false},
-			{"GET", "/users?starting_after=user_1", "", 422, "form_param_unknown", true},
-			{"GET", "/users" + strings.Replace(many, "x&", "", 1), "", 422, "form_param_array_size_exceeded", true},
-			{"GET", "/users/count?limit=1", "", 422, "form_param_unknown", false},
-		} {
-			x := b.send(t, test.method, test.target, test.body)
-			what := fmt.Sprintf("%s %.80s %.80s: %.300s", test.method, test.target, test.body, x.body)
-			code, _ := x.errorCode()
-			require.Equal(t, test.status, x.status, what)
-			require.Equal(t, test.code, code, what)
-			left := x.check(b.all)
-			for _, version := range versions {
-				wrong := slices.ContainsFunc(left, func(c complaint) bool { return c.version == version && c.about == inRequest })
-				require.Equal(t, test.valid, !wrong, "%s: %s %v", version, what, left)
-			}
-			left = slices.DeleteFunc(left, func(c complaint) bool { return c.about == inRequest })
-			require.Empty(t, left, what)
+	b := setup(t)
+	item := func(more string) string { return `{"email_address":"ada@example.com"` + more + `}` }
+	large := item(`,"public_metadata":{"a":"` + strings.Repeat("x", 1<<20) + `"}`)
+	many := "?x" + strings.Repeat("&email_address=a@example.com", 101)
+	for _, test := range []struct {
+		method, target, body string
+		status               int
+		code                 string
+		valid                bool // by the schemas, and refused for one of the exceptions
+	}{
+		{"POST", "/invitations", item(`,"role":"admin"`), 422, "form_param_unknown", false},
+		{"POST", "/invitations", `{}`, 422, "form_param_missing", false},
+		{"POST", "/invitations", `{"email_address":null}`, 422, "form_param_nil", false},
+		{"POST", "/invitations", `{"email_address":7}`, 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"expires_in_days":0`), 422, "form_param_value_invalid", false},
+		{"POST", "/invitations", item(`,"expires_in_days":366`), 422, "form_param_value_invalid", false},
+		{"POST", "/invitations", item(`,"expires_in_days":"7"`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"expires_in_days":1.5`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"template_slug":"other"`), 422, "form_param_value_invalid", false},
+		{"POST", "/invitations", item(`,"template_slug":""`), 422, "form_param_value_invalid", false},
+		{"POST", "/invitations", item(`,"template_slug":null`), 422, "form_param_nil", false},
+		{"POST", "/invitations", item(`,"redirect_url":null`), 422, "form_param_nil", false},
+		{"POST", "/invitations", item(`,"redirect_url":1`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"public_metadata":null`), 422, "form_param_nil", false},
+		{"POST", "/invitations", item(`,"public_metadata":[]`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"public_metadata":"{}"`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"notify":"no"`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", item(`,"ignore_existing":1`), 422, "form_param_format_invalid", false},
+		{"POST", "/invitations", `null`, 400, "request_body_invalid", false},
+		{"POST", "/invitations", `[]`, 400, "request_body_invalid", false},
+		{"POST", "/invitations", `{"email_address":`, 400, "request_body_invalid", false},
+		{"POST", "/invitations", `[` + item("") + `]`, 400, "request_body_invalid", false},
+		{"POST", "/invitations", large, 413, "request_body_too_large", true},
+		{"POST", "/invitations", ``, 400, "request_body_invalid", true},
+		{"POST", "/invitations/bulk", `[]`, 400, "request_body_invalid", false},
+		{"POST", "/invitations/bulk", `{}`, 400, "request_body_invalid", false},
+		{"POST", "/invitations/bulk", item(""), 400, "request_body_invalid", false},
+		{"POST", "/invitations/bulk", `[null]`, 400, "request_body_invalid", false},
+		{"POST", "/invitations/bulk", `[` + item(`,"x":1`) + `]`, 422, "form_param_unknown", false},
+		{"POST", "/invitations/bulk", `[` + item("") + `,{}]`, 422, "form_param_missing", false},
+		{"POST", "/invitations/bulk", `[` + item(`,"template_slug":null`) + `]`, 422, "form_param_nil", false},
+		{"POST", "/invitations/bulk", `[` + item("") + strings.Repeat(`,`+item(""), 10) + `]`, 400, "bulk_size_exceeded", false},
+		{"GET", "/invitations?limit=0", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?limit=501", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?limit=many", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?limit=", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?offset=-1", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?status=open", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?status=", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?status=pending&status=expired", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?query=a&query=b", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?paginated=yes", "", 422, "form_param_value_invalid", false},
+		{"GET", "/invitations?email_address=a", "", 422, "form_param_unknown", false},
+		{"GET", "/invitations?order_by=status", "", 422, "form_param_value_invalid", true},
+		{"GET", "/users?limit=501", "", 422, "form_param_value_invalid", false},
+		{"GET", "/users?offset=x", "", 422, "form_param_value_invalid", false},
+		{"GET", "/users?address=a", "", 422, "form_param_unknown", false},
+		{"GET", "/users?paginated=true", "", 422, "form_param_unknown", false},
+		{"GET", "/users?starting_after=user_1", "", 422, "form_param_unknown", true},
+		{"GET", "/users" + strings.Replace(many, "x&", "", 1), "", 422, "form_param_array_size_exceeded", true},
+		{"GET", "/users/count?limit=1", "", 422, "form_param_unknown", false},
+	} {
+		x := b.send(t, test.method, test.target, test.body)
+		what := fmt.Sprintf("%s %.80s %.80s: %.300s", test.method, test.target, test.body, x.body)
+		code, _ := x.errorCode()
+		require.Equal(t, test.status, x.status, what)
+		require.Equal(t, test.code, code, what)
+		left := x.check(b.all)
+		for _, version := range versions {
+			wrong := slices.ContainsFunc(left, func(c complaint) bool { return c.version == version && c.about == inRequest })
+			require.Equal(t, test.valid, !wrong, "%s: %s %v", version, what, left)
 		}
-		require.Zero(t, b.clerk.Emails(), "refused as a whole")
-	})
+		left = slices.DeleteFunc(left, func(c complaint) bool { return c.about == inRequest })
+		require.Empty(t, left, what)
+	}
+	require.Zero(t, b.clerk.Emails(), "refused as a whole")
 }
 
 func TestWrongHeaders(t *testing.T) {

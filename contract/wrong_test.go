@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
@@ -58,7 +59,7 @@ func TestWrongAnswersAreCaught(t *testing.T) {
 		{one, set("revoked", "false"), inBody, "/revoked: value must be a boolean"},
 		{one, set("status", "open"), inBody, `/status: value is not one of the allowed values ["pending","accepted","revoked","expired"]`},
 		{one, set("object", "organization_invitation"), inBody, `/object: value is not one of the allowed values ["invitation"]`},
-		{one, set("email_address", "ada"), inBody, "/email_address: string doesn't match the format \"email\""},
+		{one, set("email_address", "ada"), inBody, `/email_address: string doesn't match the format "email" (string doesn't match pattern "` + openapi3.FormatOfStringForEmail + `")`},
 		{list, set("x", 1), inBody, `/0: property "x" is unsupported`},
 		{list, remove("updated_at"), inBody, `/0/updated_at: property "updated_at" is missing`},
 		{pages, set("x", 1), inBody, `/data/0: property "x" is unsupported`},
