@@ -21,6 +21,9 @@ const (
 // findBatch is how many addresses or ids one look-up of users may name (Clerk's limit).
 const findBatch = 100
 
+// maxUncertain is how many lost answers in a row end a pass.
+const maxUncertain = 3
+
 // DeliverOptions are the options of Deliver; nil is all defaults.
 type DeliverOptions struct {
 	Limit int // at most so many members; 0 means all that are due
@@ -43,8 +46,8 @@ type DeliverReport struct {
 // It returns nil when nothing is left that is due now, and what is postponed is due
 // again by itself. It stops early, with the report so far, when its context ends,
 // when the store fails, and with a *[ClerkInvitationError] when Clerk fails for a
-// reason that is no single member's: a wrong key, an exhausted quota. A rate limit
-// ends calls to the limited endpoint only.
+// reason that is no single member's: a wrong key, an exhausted quota, no connection,
+// three lost answers in a row. A rate limit ends calls to the limited endpoint only.
 //
 // Deliver is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverReport, error) {
@@ -186,6 +189,7 @@ type delivery struct {
 	Result
 	over      bool // an invitation of an earlier attempt was found, and it has ended
 	stop      bool // the error is a fault of the instance, not this member's
+	uncertain bool // the error is a lost answer
 	unreached bool // released untouched
 }
 
@@ -196,6 +200,7 @@ type attempt struct {
 	params clerkParams
 
 	next      func(Member) *Member      // what the row becomes, from any version of it
+	shared    bool                      // what failed concerns others too
 	claimOnly bool                      // next concerns the claim only: dropped if the row is another's by now
 	made      *Invitation               // what next is about: revoked if it is not wanted any more
 	leftOver  bool                      // this member may have other open invitations
@@ -218,7 +223,7 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 		s.findAll(ctx, calls, chunk)
 	}
 	s.settle(ctx, l, attempts...)
-	stopped := false
+	stopped, uncertain := false, 0
 	for _, a := range attempts {
 		if a.settled != nil {
 			stopped = stopped || a.settled.stop
@@ -226,11 +231,17 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 		}
 		if stopped || ctx.Err() != nil {
 			s.release(ctx, a)
-		} else {
-			s.deliverOne(ctx, calls, l, a)
-			s.settle(ctx, l, a)
-			stopped = a.settled.stop
+			continue
 		}
+		s.deliverOne(ctx, calls, l, a)
+		s.settle(ctx, l, a)
+		// Some lost answers in a row are Clerk's trouble, not these persons'. To go on
+		// would only make more people of whom nobody knows whether they got their email.
+		if uncertain++; !a.settled.uncertain {
+			uncertain = 0
+		}
+		a.settled.stop = a.settled.stop || uncertain == maxUncertain
+		stopped = a.settled.stop
 	}
 	s.settle(ctx, l, attempts...)
 	out := make([]delivery, len(attempts))
@@ -243,6 +254,34 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 // findAll asks Clerk who holds the addresses, and decides for the rows of those that
 // it knows verified, and for all if it cannot be asked.
 func (s *Service) findAll(ctx, calls context.Context, chunk []*attempt) {
+	err := s.find(calls, chunk)
+	if err == nil {
+		return
+	}
+	// One address that Clerk stumbles over must not hold up the others: the half
+	// without it is known by an answer. Without one it is Clerk that has a problem.
+	var api *APIError
+	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode == 400 || api.StatusCode == 422 || api.StatusCode >= 500) {
+		first, second := chunk[:len(chunk)/2], chunk[len(chunk)/2:]
+		firstErr, secondErr := s.find(calls, first), s.find(calls, second)
+		if firstErr == nil || secondErr == nil {
+			if firstErr != nil {
+				s.findAll(ctx, calls, first)
+			}
+			if secondErr != nil {
+				s.findAll(ctx, calls, second)
+			}
+			return
+		}
+	}
+	for _, a := range chunk {
+		a.shared = len(chunk) > 1
+		s.failed(ctx, a, "find users", err, false)
+	}
+}
+
+// find is one look-up for all of chunk, and what its answer decides.
+func (s *Service) find(calls context.Context, chunk []*attempt) error {
 	var emails []string
 	for _, a := range chunk {
 		if !slices.Contains(emails, a.row.Email) {
@@ -250,21 +289,15 @@ func (s *Service) findAll(ctx, calls context.Context, chunk []*attempt) {
 		}
 	}
 	users, err := s.findUsers(calls, UserQuery{Emails: emails})
-	var api *APIError
-	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode == 400 || api.StatusCode == 422) {
-		// One address that Clerk does not like must not hold up the others.
-		half := len(chunk) / 2
-		s.findAll(ctx, calls, chunk[:half])
-		s.findAll(ctx, calls, chunk[half:])
-		return
+	if err != nil {
+		return err
 	}
 	for _, a := range chunk {
-		if err != nil {
-			s.failed(ctx, a, "find users", err, false)
-		} else if u := holder(users, a.row.Email); u != nil {
+		if u := holder(users, a.row.Email); u != nil {
 			s.link(a, u, nil)
 		}
 	}
+	return nil
 }
 
 // findUsers is one look-up. A nil error and no user means that there is none.
@@ -488,7 +521,7 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 	case Uncertain:
 		// The row is left as it is, lease included: whatever is still on its way
 		// arrives before the next attempt.
-		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}}
+		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}
 	case Fault:
 		wait, told := RetryAfter(err)
 		if !told {
@@ -499,7 +532,8 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 			reason = api.Code
 		}
 		_, held := heldAtClerk(err)
-		stop := isAPI && api.StatusCode/100 == 4 && api.StatusCode != 429 && !held
+		own := isAPI && !a.shared && !sends && (api.StatusCode == 400 || api.StatusCode == 422) // a look-up for one address that Clerk does not like
+		stop := isAPI && !held && !own && api.StatusCode != 429 && (a.shared || api.NotSent || api.StatusCode/100 == 4)
 		due := s.now().Add(wait)
 		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, due, reason) }

@@ -57,10 +57,14 @@ func (b *bundle) recover(t *testing.T, r recovery, email string) {
 
 // faults is every way in which a call can fail, before and after it took effect.
 func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
+	times := 0
+	if call == clerkinvitetest.CallFindUsers || call == clerkinvitetest.CallList {
+		times = 3 // the adapter asks three times
+	}
 	var all []clerkinvitetest.Fault
 	for _, kind := range clerkinvitetest.Kinds() {
 		for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-			all = append(all, clerkinvitetest.Fault{Call: call, When: when, Kind: kind})
+			all = append(all, clerkinvitetest.Fault{Call: call, When: when, Kind: kind, Times: times})
 		}
 	}
 	for _, answer := range []clerkinvitetest.Fault{
@@ -69,7 +73,7 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 		{Status: 429, Code: "too_many_requests", RetryAfter: time.Minute}, {Status: 429}, {Status: 422, Code: "form_param_unknown"},
 		{Status: 500, Code: "internal_clerk_error"},
 	} {
-		answer.Call, answer.When, answer.Kind = call, clerkinvitetest.Before, clerkinvitetest.Answer
+		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Answer, times
 		all = append(all, answer)
 	}
 	return all
@@ -414,6 +418,56 @@ func TestDeliverStopsAtAFaultOfTheInstance(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 5, report.Invited, "a wrong key fails nobody")
 		require.Equal(t, 5, b.clerk.Emails())
+	})
+}
+
+// An address that Clerk always fails for holds up nobody else, in the look-up or after it.
+func TestPoisonedAddress(t *testing.T) {
+	t.Parallel()
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
+		for _, status := range []int{400, 422, 500} {
+			if call == clerkinvitetest.CallCreate && status != 500 {
+				continue // a 4xx that does not name the address is the instance's
+			}
+			t.Run(fmt.Sprintf("%s %d", call, status), func(t *testing.T) {
+				t.Parallel()
+				each(t, options{}, func(t *testing.T, b *bundle) {
+					for i := range 120 {
+						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
+						require.NoError(t, err)
+					}
+					b.clerk.Fail(clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Answer, Status: status, Code: "odd"})
+					report, err := b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+					require.Equal(t, &clerkinvite.DeliverReport{Claimed: 120, Invited: 119, Postponed: 1}, report)
+					require.Equal(t, 119, b.clerk.Emails())
+					require.Equal(t, clerkinvite.StatusReserved, b.get(t, "p33@example.com").Status)
+				})
+			})
+		}
+	}
+}
+
+// When Clerk loses every answer, a pass gives up early, and nobody gets two emails.
+func TestDeliverStopsWhenAnswersAreLost(t *testing.T) {
+	t.Parallel()
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		for i := range 20 {
+			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
+			require.NoError(t, err)
+		}
+		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Postponed: 3}, report)
+		b.clerk.ClearFaults()
+		b.clock.Advance(time.Hour)
+		report, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 20, report.Invited)
+		require.Equal(t, 20, b.clerk.Emails())
 	})
 }
 

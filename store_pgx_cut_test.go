@@ -35,6 +35,8 @@ type cutter struct {
 
 // cut says when to cut.
 type cut struct {
+	// commit: not the next statement about the tables, but the next COMMIT.
+	commit bool
 	// before: the server never gets the statement. Otherwise it carries it out and
 	// commits, and of its answer only the first messages get through.
 	before   bool
@@ -93,10 +95,13 @@ func (p *cutter) cuts() int {
 }
 
 // take returns the cut for a statement that is about to run, if it is the one.
-func (p *cutter) take() *cut {
+func (p *cutter) take(commit bool) *cut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.next
+	if c != nil && c.commit != commit {
+		c = nil
+	}
 	if c != nil {
 		p.next = nil
 		p.fired++
@@ -153,8 +158,9 @@ func (p *cutter) serve(client, server net.Conn) {
 		if kind == 'B' && message[5+bytes.IndexByte(message[5:], 0)+1] != 0 { // Bind of a statement prepared earlier
 			ours = true
 		}
-		if (kind == 'E' || kind == 'Q') && ours { // Execute, Query
-			if c := p.take(); c != nil {
+		commit := kind == 'Q' && bytes.Contains(message, []byte("commit"))
+		if (kind == 'E' || kind == 'Q') && (ours || commit) { // Execute, Query
+			if c := p.take(commit); c != nil {
 				if c.before {
 					c.doThen()
 					break
@@ -329,6 +335,21 @@ func normalised(m *clerkinvite.Member) *clerkinvite.Member {
 	n := *m
 	n.Data = bytes.ReplaceAll(n.Data, []byte(`":7`), []byte(`": 7`))
 	return &n
+}
+
+// TestMigrateLostAnswer: neither a migration that was not committed nor one that was, unnoticed, is an error.
+func TestMigrateLostAnswer(t *testing.T) {
+	t.Parallel()
+	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		through, proxy, _ := cutStore(t, mode)
+		for i, c := range []cut{{commit: true, before: true}, {commit: true}, {commit: true, messages: 1}, {before: true}, {}} {
+			store := clerkinvite.NewPgxStore(through, &clerkinvite.PgxOptions{Schema: fmt.Sprintf("s%d", i)})
+			proxy.arm(c)
+			require.NoError(t, store.Migrate(t.Context()))
+			require.Equal(t, 1, proxy.cuts())
+			require.NoError(t, store.Validate(t.Context()))
+		}
+	})
 }
 
 // TestPgxStoreLostAnswerAndLaterChange: when others have changed the row before the repetition, the change is a conflict,

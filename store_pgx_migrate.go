@@ -76,46 +76,50 @@ func (s *PgxStore) Migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.repeat(ctx, func(bool) error {
+	var foreign bool
+	err = s.repeat(ctx, func(bool) error {
 		// READ COMMITTED, because only then do we see what the holder of the lock before us has done.
 		return pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-			return s.migrate(ctx, tx, list)
+			foreign, err = s.migrate(ctx, tx, list)
+			return err
 		})
 	})
+	if err == nil && foreign {
+		return errors.New("clerkinvite: Migrate: the tables are there, but Migrate has not made them: go on with the tool that did, and check with Validate")
+	}
+	return err
 }
 
-func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) error {
+// migrate does the work of Migrate. If it finds tables that others made, it does nothing.
+func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (foreign bool, err error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::bigint)`, int64(migrateLock)); err != nil {
-		return err
+		return false, err
 	}
 	if s.schema != "" {
 		// CREATE SCHEMA IF NOT EXISTS asks for the right to create one even if it exists.
 		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)`, s.schema)
 		if err != nil {
-			return err
+			return false, err
 		}
 		name := pgx.Identifier{s.schema}.Sanitize()
 		if !exists {
 			if _, err := tx.Exec(ctx, "CREATE SCHEMA "+name); err != nil {
-				return err
+				return false, err
 			}
 		}
 		// Until the end of the transaction, so that no other user of the connection sees it.
 		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', $1::text, true)`, name); err != nil {
-			return err
+			return false, err
 		}
 	}
 	version, recorded, err := s.version(ctx, tx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !recorded {
-		foreign, err := queryOne[bool](ctx, tx, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_member"))
-		if err != nil {
-			return err
-		}
-		if foreign {
-			return errors.New("clerkinvite: Migrate: the tables are there, but Migrate has not made them: go on with the tool that did, and check with Validate")
+		foreign, err = queryOne[bool](ctx, tx, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_member"))
+		if err != nil || foreign {
+			return foreign, err
 		}
 		if _, err := tx.Exec(ctx, `
 CREATE TABLE clerkinvite_migration (
@@ -123,7 +127,7 @@ CREATE TABLE clerkinvite_migration (
     applied_at timestamptz NOT NULL,
     CONSTRAINT clerkinvite_migration_pkey PRIMARY KEY (version)
 )`); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, m := range list {
@@ -132,13 +136,13 @@ CREATE TABLE clerkinvite_migration (
 		}
 		// Without parameters, so several statements at once.
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
-			return fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
+			return false, fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO clerkinvite_migration (version, applied_at) VALUES ($1::integer, now())`, m.version); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // version returns the newest migration that Migrate has run. recorded is false where it never has.
@@ -253,18 +257,27 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::te
 // returns every fault that it finds, joined, or nil. It looks at the catalogue, so it
 // works no matter who ran the migrations, and changes nothing.
 func (s *PgxStore) Validate(ctx context.Context) error {
-	return s.repeat(ctx, func(bool) error { return s.validate(ctx) })
-}
-
-func (s *PgxStore) validate(ctx context.Context) error {
-	list, err := upMigrations()
+	var result error
+	err := s.repeat(ctx, func(bool) (err error) {
+		result, err = s.validate(ctx)
+		return err
+	})
 	if err != nil {
 		return err
+	}
+	return result
+}
+
+// validate returns what Validate found, or an error if it could not look.
+func (s *PgxStore) validate(ctx context.Context) (result, err error) {
+	list, err := upMigrations()
+	if err != nil {
+		return nil, err
 	}
 	newest := list[len(list)-1].version
 	version, recorded, err := s.version(ctx, s.db)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var faults []error
 	if recorded && version < newest {
@@ -273,17 +286,17 @@ func (s *PgxStore) validate(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
 		found, err := s.validateTable(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		faults = append(faults, found...)
 	}
 	switch {
 	case !recorded || version <= newest:
-		return errors.Join(faults...)
+		return errors.Join(faults...), nil
 	case len(faults) == 0:
-		return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest)
+		return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest), nil
 	default:
-		return errors.Join(append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library knows %d", version, newest))...)
+		return errors.Join(append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library knows %d", version, newest))...), nil
 	}
 }
 

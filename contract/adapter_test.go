@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -356,9 +357,7 @@ func TestAdapterReadsWhatTheSchemasAllow(t *testing.T) {
 	invitation := template(t, newest.doc.Components.Schemas["Invitation"].Value)
 	for _, more := range []map[string]any{{}, {"expires_at": nil}, {"revoked": false, "url": "", "expires_at": 1}} {
 		invitation["id"], invitation["email_address"], invitation["status"] = "inv_1", "ada@example.com", "pending"
-		for name, value := range more {
-			invitation[name] = value
-		}
+		maps.Copy(invitation, more)
 		b := serve(t, answering(invitation))
 		inv, err := b.api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: "ada@example.com"})
 		require.NoError(t, err)

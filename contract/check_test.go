@@ -228,8 +228,9 @@ func reasons(err error) []string {
 		}
 		return within(place, reasons(e.Err))
 	case *openapi3.SchemaError:
-		if e.SchemaField == "allOf" && e.Origin != nil {
-			return reasons(errors.Unwrap(e.Origin)) // it only says that there are some
+		var parts openapi3.MultiError // of an allOf or oneOf, which itself says nothing
+		if errors.As(e.Origin, &parts) {
+			return reasons(parts)
 		}
 		return []string{"/" + strings.Join(e.JSONPointer(), "/") + ": " + e.Reason}
 	default:

@@ -146,7 +146,7 @@ func TestWrongPayloadsAreCaught(t *testing.T) {
 		{func(_, data map[string]any) { data["email_addresses"] = nil }, "/data/email_addresses: Value is not nullable"},
 		{func(_, data map[string]any) {
 			data["email_addresses"].([]any)[0].(map[string]any)["verification"].(map[string]any)["status"] = "proven"
-		}, `/data/email_addresses/0/verification: value doesn't match any schema from "oneOf"`},
+		}, `/data/email_addresses/0/verification/status: value is not one of the allowed values ["unverified","verified","failed","expired"]`},
 	} {
 		var envelope map[string]any
 		require.NoError(t, json.Unmarshal(clerk.UserCreated(user.ID).Payload, &envelope))

@@ -112,8 +112,9 @@ func (b *bundle) send(t *testing.T, method, target, body string, headers ...stri
 			r.Header.Set(headers[i], headers[i+1])
 		}
 	}
-	x, _, err := observe(b.http, r)
+	x, resp, err := observe(b.http, r)
 	require.NoError(t, err)
+	_ = resp.Body.Close()
 	return x
 }
 
