@@ -108,7 +108,7 @@ func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emai
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0], "-test.run=^$") // #nosec G204 -- this test binary itself
 	cmd.Env = append(os.Environ(), "CLERKINVITE_TEST_CHILD="+mode, "CHILD_DSN="+dsn, "CHILD_CLERK="+clerk,
-		"CHILD_LEASE="+lease.String(), "CHILD_EMAILS="+string(list), "GOMAXPROCS=2")
+		"CHILD_LEASE="+lease.String(), "CHILD_EMAILS="+string(list), "GOMAXPROCS=2", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	require.NoError(t, err)

@@ -49,6 +49,7 @@ func combinations() []clerkinvite.InvitationRequest {
 // what they answer differs, and all of it has to be possible.
 func eachBehavior(t *testing.T, test func(t *testing.T, b *bundle)) {
 	t.Helper()
+	needFolder(t)
 	for _, behavior := range clerkinvitetest.Behaviors() {
 		t.Run(behavior.Name, func(t *testing.T) {
 			t.Parallel()
@@ -298,6 +299,7 @@ func calls() map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) erro
 // What can meet every call.
 func TestCallsAreRefused(t *testing.T) {
 	t.Parallel()
+	needFolder(t)
 	for name, call := range calls() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

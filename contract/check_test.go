@@ -24,6 +24,7 @@ type exchange struct {
 	status  int
 	header  http.Header
 	body    []byte
+	staged  bool // wrong on purpose: it shows of no exception that it is needed
 }
 
 // observe makes a request and keeps both sides of it. Its response can still be read.

@@ -199,6 +199,9 @@ func excuse(c complaint, x *exchange) *exception {
 		return nil
 	}
 	e := exceptions[i]
+	if x.staged {
+		return e
+	}
 	needed.Lock()
 	defer needed.Unlock()
 	if needed.versions[e] == nil {

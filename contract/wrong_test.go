@@ -18,6 +18,7 @@ import (
 // requireCaught asserts that the exchange is wrong in this one way.
 func (b *bundle) requireCaught(t *testing.T, x *exchange, about subject, text string) {
 	t.Helper()
+	x.staged = true
 	left := x.check(b.all)
 	var want []complaint
 	for _, d := range b.all {
@@ -211,6 +212,7 @@ func TestWrongRequestsAreCaught(t *testing.T) {
 // requireRefused asserts that the request is found wrong, and that it was accepted.
 func (b *bundle) requireRefused(t *testing.T, x *exchange, text string) {
 	t.Helper()
+	x.staged = true
 	left := x.check(b.all)
 	require.Len(t, left, 2*len(b.all), "%v", left)
 	for i := range b.all {
