@@ -79,11 +79,10 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 	return all
 }
 
-// impatient shortens the adapter's time-outs, and the lease that ends a call to the
-// fake itself, where the fault is a time-out.
+// impatient shortens the adapter's time-outs where the fault is one.
 func impatient(f clerkinvitetest.Fault) options {
 	if f.Kind == clerkinvitetest.Timeout {
-		return options{timeout: time.Second, configure: func(c *clerkinvite.Config) { c.Lease = 6 * time.Second }}
+		return options{timeout: time.Second}
 	}
 	return options{}
 }
