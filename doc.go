@@ -1,4 +1,37 @@
 // Package clerkinvite invites people into a multi-tenant application through Clerk
-// and keeps the application's own row for each of them true, whatever crashes,
-// races, retries or lost webhooks come between.
+// and keeps the application's own row for each of them true, from the moment an
+// admin types an address until that person is a Clerk user, whatever crashes, races,
+// retries or lost webhooks come between.
+//
+// A [Service] is made of a [ClerkAPI] (package clerkapi has the one over Clerk's Go
+// SDK), a [Store] ([NewPgxStore] for PostgreSQL) and a few settings:
+//
+//	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
+//	member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+//
+// # How it works
+//
+// [Service.Invite] reserves the row first, tells Clerk second and settles the row
+// third, so that every later step has something to find after a crash. An existing
+// Clerk user who holds the address verified is linked (active); anybody else gets
+// Clerk's invitation (pending, with [PendingID] in place of the user's id). Two
+// concurrent invites of one address are told apart by the database, and one of them
+// gets a [*DuplicateEmailError].
+//
+// A pending member becomes active by proof only: Clerk says that a user holds the
+// address verified. [Service.HandleEvent] and [Service.WebhookHandler] ask when a
+// webhook arrives, [Service.ResolveUser] and [Service.Resolve] at sign-in.
+//
+// [Service.Deliver] goes on with what a crash or a lost answer left, and with what
+// [Service.InTx] reserved inside a transaction of the host's. Call it every minute
+// or so, in as many processes as there are.
+//
+// # Errors
+//
+// Each error has an HTTP status and a text that is safe to show; [HTTPError] returns
+// both. Errors that are not Clerk's come through unchanged under errors.Is and
+// errors.As. Members, errors and parameters print and log without addresses, links
+// and keys, with any verb of fmt and with log/slog.
+//
+// What the library relies on at Clerk, and what nobody knows, is in docs/clerk-facts.md.
 package clerkinvite
