@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -63,9 +64,11 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 // claimed gives the row to one attempt until the lease ends. If that attempt dies,
 // the next is due then, later with every attempt.
 func (s *Service) claimed(m Member, now time.Time) *Member {
-	until := now.Add(s.cfg.Lease)
+	// A few random microseconds make each claim unlike any other: a store that lost an
+	// answer recognises its own claim by what it wrote.
+	until := now.Add(s.cfg.Lease + rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	m.Attempts++
-	next := now.Add(s.backoff(m.Attempts))
+	next := until.Add(s.backoff(m.Attempts) - s.cfg.Lease)
 	m.ClaimedUntil, m.NextAttemptAt = &until, &next
 	return &m
 }

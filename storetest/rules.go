@@ -633,7 +633,12 @@ func findDue(s *suite) {
 	if found, err := s.store.Find(s.Context(), clerkinvite.Query{
 		IDs: []string{settled.ID, resend.ID, exact.ID, claimed.ID, early.ID}, DueAt: now,
 	}); err != nil || len(found) != 5 || !slices.IsSortedFunc(slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.ID == settled.ID }),
-		func(a, b *clerkinvite.Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }) {
+		func(a, b *clerkinvite.Member) int {
+			if a.NextAttemptAt == nil || b.NextAttemptAt == nil {
+				return 0
+			}
+			return a.NextAttemptAt.Compare(*b.NextAttemptAt)
+		}) {
 		s.Errorf("%d members, error %v; want 5, those that are due in order", len(found), err)
 	}
 	s.wantFound(clerkinvite.Query{DueAt: now, Limit: 1, IDs: []string{settled.ID, late.ID}},
@@ -767,6 +772,9 @@ func (s *suite) wantEnded(call string, err, want error, results int) {
 func copies(s *suite) {
 	spoil := func(m *clerkinvite.Member) {
 		m.Status, m.Role, m.Version, m.Email = clerkinvite.StatusRemoved, "spoiled", 99, "spoiled@example.com"
+		if len(m.Data) == 0 || len(m.Params) == 0 || m.NextAttemptAt == nil {
+			s.Fatal("Data, Params or NextAttemptAt is missing")
+		}
 		m.Data[0], m.Params[0] = 'x', 'x'
 		*m.NextAttemptAt = time.Time{}
 	}
@@ -885,7 +893,7 @@ func timeFidelity(s *suite) {
 	got := s.insert(row)[0]
 	stored := s.find(clerkinvite.Query{IDs: []string{row.ID}})[row.ID]
 	for _, m := range []*clerkinvite.Member{got, stored} {
-		if m == nil || m.UpdatedAt.Sub(at).Abs() >= time.Microsecond || m.UpdatedAt.Nanosecond()%1000 != 0 || !m.ClaimedUntil.Equal(m.UpdatedAt) {
+		if m == nil || m.ClaimedUntil == nil || m.UpdatedAt.Sub(at).Abs() >= time.Microsecond || m.UpdatedAt.Nanosecond()%1000 != 0 || !m.ClaimedUntil.Equal(m.UpdatedAt) {
 			s.Errorf("%v came back as %v", at, m.UpdatedAt)
 		}
 	}

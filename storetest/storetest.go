@@ -12,12 +12,14 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -75,7 +77,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 	} {
 		t.Run(rule.name, func(t *testing.T) {
 			t.Parallel()
-			rule.test(&suite{T: t, store: newStore(t)})
+			rule.test(&suite{T: t, store: shaped{newStore(t)}})
 		})
 	}
 }
@@ -92,6 +94,47 @@ func after(d time.Duration) *time.Time {
 type suite struct {
 	*testing.T
 	store clerkinvite.Store
+}
+
+// shaped makes an error of an answer that has not the shape of one, so that no rule
+// stumbles over it.
+type shaped struct{ clerkinvite.Store }
+
+func (s shaped) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	results, err := s.Store.Insert(ctx, rows)
+	if err != nil {
+		return results, err
+	}
+	return shape(results, len(rows))
+}
+
+func (s shaped) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	results, err := s.Store.Update(ctx, changes)
+	if err != nil {
+		return results, err
+	}
+	return shape(results, len(changes))
+}
+
+func shape(results []clerkinvite.Result, n int) ([]clerkinvite.Result, error) {
+	if len(results) != n {
+		return nil, fmt.Errorf("%d results for %d rows", len(results), n)
+	}
+	for i, r := range results {
+		var dup *clerkinvite.DuplicateEmailError
+		if duplicate := errors.As(r.Err, &dup); r.Member == nil && (r.Err == nil || duplicate) || duplicate && dup.Member == nil {
+			return nil, fmt.Errorf("result %d lacks its member", i)
+		}
+	}
+	return results, nil
+}
+
+func (s shaped) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	found, err := s.Store.Find(ctx, q)
+	if slices.Contains(found, nil) {
+		return nil, errors.Join(err, errors.New("a member that was found is nil"))
+	}
+	return found, err
 }
 
 // uuid returns a new UUID of version 7, as the service makes them.
