@@ -117,6 +117,11 @@ func (u *User) holdsVerified(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return e.Verified && sameEmail(e.Address, email) })
 }
 
+// holds reports whether u holds the normalised address, verified or not.
+func (u *User) holds(email string) bool {
+	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return sameEmail(e.Address, email) })
+}
+
 // primaryEmail returns the normalised primary address of u, or "".
 func (u *User) primaryEmail() string {
 	for _, e := range u.Emails {
@@ -152,14 +157,15 @@ type mark struct {
 
 // mark returns the member id and send that inv carries, if it is one of ours.
 func (inv *Invitation) mark() (mark, bool) {
-	var meta struct {
-		Mark mark `json:"clerkinvite"`
-	}
-	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || meta.Mark.ID == "" || meta.Mark.Send < 1 {
+	// A map, because struct fields match keys in any case, and a host or another
+	// application may have a key that differs from ours in that only.
+	var meta map[string]json.RawMessage
+	var m mark
+	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || json.Unmarshal(meta[metadataKey], &m) != nil || m.ID == "" || m.Send < 1 {
 		return mark{}, false
 	}
-	meta.Mark.ID = strings.ToLower(meta.Mark.ID)
-	return meta.Mark, true
+	m.ID = strings.ToLower(m.ID)
+	return m, true
 }
 
 // LogValue implements slog.LogValuer: the id and whether banned, never an address.

@@ -56,13 +56,6 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 	if opts != nil {
 		limit = opts.Limit
 	}
-	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointCreate} {
-		until, err := s.store.Gate(ctx, endpoint, time.Time{})
-		if err != nil {
-			return report, err
-		}
-		s.gates.close(endpoint, until)
-	}
 	// What this pass postpones is due after its start, so it does not come back.
 	for due := s.now(); ; {
 		batch := findBatch
@@ -72,7 +65,11 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 		if batch <= 0 {
 			return report, nil
 		}
+		if err := s.learnGates(ctx); err != nil {
+			return report, err
+		}
 		l := s.newLease()
+		l.due = due
 		rows, err := s.store.Find(ctx, Query{DueAt: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return report, err
@@ -116,6 +113,22 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 	}
 }
 
+// learnGates takes over what other processes know of closed endpoints.
+func (s *Service) learnGates(ctx context.Context) error {
+	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointCreate, endpointRevoke} {
+		until, err := s.store.Gate(ctx, endpoint, time.Time{})
+		if err != nil {
+			return err
+		}
+		// No limit of Clerk's lasts longer; a process whose clock is wrong may say so.
+		if latest := s.now().Add(24 * time.Hour); until.After(latest) {
+			until = latest
+		}
+		s.gates.close(endpoint, until)
+	}
+	return nil
+}
+
 // count adds one member to the report and returns the error that ends the pass, if any.
 func (r *DeliverReport) count(d delivery) error {
 	r.Claimed++
@@ -147,10 +160,12 @@ func (r *DeliverReport) count(d delivery) error {
 }
 
 var (
-	errLeaseEnds  = errors.New("clerkinvite: the attempt's time, three quarters of Config.Lease, is over")
-	errLeaseShort = errors.New("clerkinvite: half of Config.Lease passes before the first invitation can be created; make the lease longer or Clerk's time-outs shorter")
-	errBanned     = errors.New("clerkinvite: the Clerk user who holds this address is banned")
-	errUnlisted   = errors.New("clerkinvite: Clerk says that the address is taken but shows neither its user nor its invitation yet")
+	errLeaseEnds          = errors.New("clerkinvite: the attempt's time, three quarters of Config.Lease, is over")
+	errLeaseShort         = errors.New("clerkinvite: half of Config.Lease passes before the first invitation can be created; make the lease longer or Clerk's time-outs shorter")
+	errBanned             = errors.New("clerkinvite: the Clerk user who holds this address is banned")
+	errNoInvitation error = &APIError{StatusCode: 200, Err: errors.New("the answer holds no invitation")}
+
+	errUnlisted = errors.New("clerkinvite: Clerk says that the address is taken but shows neither its user nor its invitation yet")
 )
 
 // lease is the time that one attempt has. Its length is measured by the
@@ -159,11 +174,13 @@ type lease struct {
 	length    time.Duration
 	started   time.Time // monotonic
 	claimedAt time.Time
+	due       time.Time // when a row that is given back untouched is due
 	now       func() time.Time
 }
 
 func (s *Service) newLease() lease {
-	return lease{s.cfg.Lease, time.Now(), s.now(), s.now} //nolint:forbidigo // the monotonic clock, for how long things take
+	now := s.now()
+	return lease{s.cfg.Lease, time.Now(), now, now, s.now} //nolint:forbidigo // the monotonic clock, for how long things take
 }
 
 // context returns ctx for the attempt's calls. What a call that is sent near its end
@@ -200,6 +217,7 @@ type attempt struct {
 	params clerkParams
 
 	next      func(Member) *Member      // what the row becomes, from any version of it
+	user      *User                     // the row's user, who has several addresses: which of them is the member is to be seen
 	shared    bool                      // what failed concerns others too
 	claimOnly bool                      // next concerns the claim only: dropped if the row is another's by now
 	made      *Invitation               // what next is about: revoked if it is not wanted any more
@@ -220,7 +238,7 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 		_ = json.Unmarshal(row.Params, &attempts[i].params)
 	}
 	for chunk := range slices.Chunk(attempts, findBatch) {
-		s.findAll(ctx, calls, chunk)
+		s.findAll(ctx, calls, l, chunk)
 	}
 	s.settle(ctx, l, attempts...)
 	stopped, uncertain := false, 0
@@ -230,7 +248,7 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 			continue
 		}
 		if stopped || ctx.Err() != nil {
-			s.release(ctx, a)
+			s.release(ctx, l, a)
 			continue
 		}
 		s.deliverOne(ctx, calls, l, a)
@@ -253,23 +271,35 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 
 // findAll asks Clerk who holds the addresses, and decides for the rows of those that
 // it knows verified, and for all if it cannot be asked.
-func (s *Service) findAll(ctx, calls context.Context, chunk []*attempt) {
-	err := s.find(calls, chunk)
-	if err == nil {
+func (s *Service) findAll(ctx, calls context.Context, l lease, chunk []*attempt) {
+	err := s.open(endpointFindUsers)
+	if err != nil {
+		for _, a := range chunk {
+			s.closed(a, "find users", err)
+		}
+		return
+	}
+	if err = s.find(calls, chunk); err == nil {
+		return
+	}
+	if ctx.Err() != nil {
+		for _, a := range chunk {
+			s.release(ctx, l, a)
+		}
 		return
 	}
 	// One address that Clerk stumbles over must not hold up the others: the half
 	// without it is known by an answer. Without one it is Clerk that has a problem.
 	var api *APIError
-	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode == 400 || api.StatusCode == 422 || api.StatusCode >= 500) {
+	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode >= 500 || api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)) {
 		first, second := chunk[:len(chunk)/2], chunk[len(chunk)/2:]
 		firstErr, secondErr := s.find(calls, first), s.find(calls, second)
 		if firstErr == nil || secondErr == nil {
 			if firstErr != nil {
-				s.findAll(ctx, calls, first)
+				s.findAll(ctx, calls, l, first)
 			}
 			if secondErr != nil {
-				s.findAll(ctx, calls, second)
+				s.findAll(ctx, calls, l, second)
 			}
 			return
 		}
@@ -330,11 +360,11 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
 	}
 	for again := false; ; again = true {
 		if !l.fresh() {
-			s.release(ctx, a)
+			s.release(ctx, l, a)
 			return
 		}
 		if err := s.open(endpointCreate); err != nil {
-			s.closed(a, err)
+			s.closed(a, "create invitation", err)
 			return
 		}
 		inv, err := s.api.CreateInvitation(calls, InvitationRequest{
@@ -347,6 +377,9 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
 			IgnoreExisting: others,
 		})
 		err = s.limited(ctx, endpointCreate, err)
+		if err == nil && (inv == nil || inv.ID == "") {
+			err = errNoInvitation
+		}
 		if err == nil {
 			s.invited(a, inv)
 			return
@@ -371,8 +404,11 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
 			return
 		}
 		// Clerk has just said that a user holds the address, and nobody holds it
-		// verified: an unverified holder must not be able to block the invitation.
-		others = others || code == codeIdentifierExists
+		// verified: an unverified holder must not be able to block the invitation. Where
+		// none is shown it may be somebody who signed up this moment; whether Clerk shows
+		// unverified holders at all is unknown, so the second time it counts.
+		unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+		others = others || code == codeIdentifierExists && (unverified || a.row.Attempts > 1)
 		if !others {
 			s.failed(ctx, a, "create invitation", errors.Join(errUnlisted, err), false)
 			return
@@ -388,6 +424,10 @@ func (s *Service) look(ctx, calls context.Context, l lease, a *attempt) (others 
 	if err == nil {
 		var revoked []Invitation
 		revoked, err = s.listInvitations(calls, a.row.Email, InvitationRevoked)
+		// One that is in both was revoked between the two requests.
+		list = slices.DeleteFunc(list, func(inv Invitation) bool {
+			return slices.ContainsFunc(revoked, func(r Invitation) bool { return r.ID == inv.ID })
+		})
 		list = append(list, revoked...)
 	}
 	if err != nil {
@@ -491,6 +531,9 @@ func (s *Service) link(a *attempt, u *User, accepted *Invitation) {
 	}
 	a.made, a.result = nil, nil
 	a.leftOver = a.leftOver || a.row.Attempts > 1
+	if accepted == nil && len(u.verifiedEmails()) > 1 {
+		a.user = u
+	}
 	a.next = func(m Member) *Member {
 		if accepted != nil {
 			m = *invited(m, accepted, a.params, s.now())
@@ -532,8 +575,10 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 			reason = api.Code
 		}
 		_, held := heldAtClerk(err)
-		own := isAPI && !a.shared && !sends && (api.StatusCode == 400 || api.StatusCode == 422) // a look-up for one address that Clerk does not like
-		stop := isAPI && !held && !own && api.StatusCode != 429 && (a.shared || api.NotSent || api.StatusCode/100 == 4)
+		stop := isAPI && !held && api.StatusCode != 429 && (a.shared || api.NotSent || api.StatusCode/100 == 4)
+		if isAPI && !ofInstance(api) && api.Meta[metaParamName] != nil {
+			stop = false // something of this row's: its redirect URL, its template, its metadata
+		}
 		due := s.now().Add(wait)
 		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, due, reason) }
@@ -544,7 +589,8 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 // refused decides for a person whom Clerk does not want: a reserved row fails, a
 // resend leaves the older invitation as it is.
 func (s *Service) refused(a *attempt, op, reason string, cause error) {
-	a.made, a.leftOver = nil, false
+	a.made = nil
+	a.leftOver = a.leftOver || a.row.Attempts > 1
 	a.next = func(m Member) *Member {
 		if m.Status == StatusPending {
 			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
@@ -558,27 +604,26 @@ func (s *Service) refused(a *attempt, op, reason string, cause error) {
 }
 
 // release decides: the row is given back, untouched and due.
-func (s *Service) release(ctx context.Context, a *attempt) {
+func (s *Service) release(ctx context.Context, l lease, a *attempt) {
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = errLeaseEnds
 	}
-	due := s.now()
 	a.claimOnly = true
-	a.next = func(m Member) *Member { return released(m, due) }
+	a.next = func(m Member) *Member { return released(m, l.due) }
 	a.result = func(m *Member) *delivery {
 		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: m, Err: cause}}, unreached: true}
 	}
 }
 
 // closed decides: the row is given back, due when the endpoint opens again.
-func (s *Service) closed(a *attempt, err error) {
+func (s *Service) closed(a *attempt, op string, err error) {
 	wait, _ := RetryAfter(err)
 	due := s.now().Add(wait)
 	a.claimOnly = true
 	a.next = func(m Member) *Member { return released(m, due) }
 	a.result = func(m *Member) *delivery {
-		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "create invitation", Outcome: Fault, Member: m, Err: err}}}
+		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Fault, Member: m, Err: err}}}
 	}
 }
 
@@ -588,13 +633,34 @@ func (s *Service) closed(a *attempt, err error) {
 // because the fact is known here. Otherwise an invitation that was made for nothing
 // is revoked, and the row is reported as it is.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
+	open := slices.DeleteFunc(slices.Clone(attempts), func(a *attempt) bool { return a.settled != nil || a.next == nil })
+	if len(open) == 0 {
+		return
+	}
+	s.write(ctx, l, open)
+	for _, a := range open {
+		if a.leftOver && !a.claimOnly && a.settled.Member != nil {
+			s.sweep(ctx, l, a.row.Email)
+		}
+	}
+}
+
+// write is settle without what comes after.
+func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
+	for _, a := range attempts {
+		if a.user != nil {
+			if err := s.joinByOneAddress(ctx, a); err != nil {
+				s.unwritten(ctx, a, err)
+			}
+		}
+	}
 	for range 10 {
 		var open []*attempt
 		var changes []Change
 		for _, a := range attempts {
-			if a.next != nil && a.settled == nil {
+			if a.settled == nil {
 				open, changes = append(open, a), append(changes, Change{a.row, a.next(*a.row)})
 			}
 		}
@@ -609,7 +675,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 			}
 			switch {
 			case rowErr == nil:
-				s.done(ctx, a, results[i].Member)
+				a.done(results[i].Member)
 			case errors.Is(rowErr, ErrUserTaken):
 				rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
 			case errors.Is(rowErr, ErrConflict):
@@ -621,21 +687,50 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 		}
 	}
 	for _, a := range attempts {
-		if a.settled == nil && a.next != nil {
+		if a.settled == nil {
 			s.unwritten(ctx, a, ErrConflict)
 		}
 	}
 }
 
 // done ends an attempt whose decision is written.
-func (s *Service) done(ctx context.Context, a *attempt, m *Member) {
+func (a *attempt) done(m *Member) {
 	a.settled = &delivery{Result: Result{Member: m}}
 	if a.result != nil {
 		a.settled = a.result(m)
 	}
-	if a.leftOver && !a.claimOnly {
-		s.sweep(ctx, m.Email)
+}
+
+// joinByOneAddress settles the row of a user with several addresses, of whom other
+// rows may wait: resolving decides which one is the member, here as everywhere.
+func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
+	if _, err := s.resolveUser(ctx, a.user, false); err != nil {
+		return err
 	}
+	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{a.user.ID}})
+	if err != nil {
+		return err
+	}
+	var row, active *Member
+	for _, m := range rows {
+		if m.ID == a.row.ID {
+			row = m
+		}
+		if m.TenantID == a.row.TenantID && m.Status == StatusActive {
+			active = m
+		}
+	}
+	switch {
+	case row == nil:
+		a.settled = &delivery{Result: Result{Err: ErrNotFound}}
+	case row.due(): // not decided there; the row alone decides
+		a.row = row
+	case row.Reason == ReasonSecondAddress && active != nil:
+		a.settled = &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}
+	default:
+		a.settled = &delivery{Result: Result{Member: row}}
+	}
+	return nil
 }
 
 // secondAddress decides anew for a row whose user is in the tenant under another address.
@@ -662,7 +757,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 	switch {
 	case err != nil:
 		return err
-	case a.claimOnly && len(now) == 1:
+	case a.claimOnly && len(now) == 1 && (now[0].Status == StatusReserved || now[0].due()):
 		a.settled = a.result(now[0])
 		return nil
 	case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:
@@ -684,17 +779,18 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 // itself; what Clerk has said the next attempt finds again.
 func (s *Service) unwritten(ctx context.Context, a *attempt, err error) {
 	s.log.ErrorContext(ctx, "not written; the next attempt finds out again", "member", *a.row, "cause", logError(err))
+	a.settled = &delivery{Result: Result{a.row, err}, stop: true}
 	if a.claimOnly {
-		a.settled = a.result(a.row)
-		return
+		a.settled.Err = errors.Join(a.result(a.row).Err, err)
 	}
-	a.settled = &delivery{Result: Result{a.row, err}}
 }
 
 // sweep revokes, of the pending invitations for an address, those of ours that no
 // row stands for. Clerk is listed first and the rows are read second: what was made
 // in between is not in the list. Failures are logged only; Reconcile does the same.
-func (s *Service) sweep(ctx context.Context, email string) {
+func (s *Service) sweep(ctx context.Context, l lease, email string) {
+	ctx, cancel := l.settling(ctx)
+	defer cancel()
 	list, err := s.listInvitations(ctx, email, InvitationPending)
 	var ids []string
 	for i := range list {

@@ -296,6 +296,7 @@ const (
 	codeNotAllowed       = "not_allowed_access"
 	codeAlreadyRevoked   = "invitation_already_revoked"
 	codeAlreadyAccepted  = "invitation_already_accepted"
+	codeDevEmails        = "dev_monthly_email_limit_exceeded"
 	codeResourceNotFound = "resource_not_found"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
@@ -331,7 +332,7 @@ func classify(err error, email string) Outcome {
 		// A proxy's answer, after it may have passed the request on.
 		return Uncertain
 	case api.StatusCode/100 == 4:
-		if _, held := heldAtClerk(err); held {
+		if _, held := heldAtClerk(err); held || ofInstance(api) {
 			return Fault
 		}
 		if api.Code == codeNotAllowed || names(api.Meta, email) {
@@ -341,6 +342,21 @@ func classify(err error, email string) Outcome {
 	default: // no answer, an unreadable one, a redirect, 5xx
 		return Uncertain
 	}
+}
+
+// ofInstance reports whether a 4xx is certainly about the whole Clerk instance or the
+// whole endpoint, and not about one person or one request.
+func ofInstance(api *APIError) bool {
+	switch api.StatusCode {
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
+		return true
+	}
+	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
+}
+
+// pointsAtAddresses reports whether the meta of an error is about addresses at all.
+func pointsAtAddresses(meta map[string]any) bool {
+	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 
 // names reports whether the meta of an error points at the address.

@@ -97,7 +97,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.ExpiresInDays < 1 || cfg.ExpiresInDays > 365 {
 		faults = append(faults, errors.New("clerkinvite: Config.ExpiresInDays must be 1 to 365, or 0 for 30"))
 	}
-	if cfg.Lease < 100*time.Millisecond || cfg.Lease > time.Hour {
+	if cfg.Lease < 100*time.Millisecond || cfg.Lease > maxLease {
 		faults = append(faults, errors.New("clerkinvite: Config.Lease must be 100ms to 1h, or 0 for 1m"))
 	}
 	if len(faults) > 0 {
@@ -105,6 +105,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
 }
+
+// maxLease is the longest Config.Lease.
+const maxLease = time.Hour
 
 // now is the time in the form in which it is stored.
 func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
@@ -154,7 +157,7 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	for again := false; ; again = true {
+	for range 3 {
 		l := s.newLease()
 		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l)
 		if err != nil {
@@ -164,16 +167,31 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 			return nil, reserved[0].Err
 		}
 		done := s.deliver(ctx, l, []*Member{reserved[0].Member})[0]
-		if done.over && !again {
-			// An earlier attempt had invited this person, its answer was lost, and that
-			// invitation has ended since. The caller wants one that works.
-			continue
-		}
 		if done.Err != nil {
 			return nil, done.Err
 		}
-		return done.Member, nil
+		m := done.Member
+		switch {
+		case m.Status == StatusActive, m.Status == StatusPending:
+			return m, nil
+		case m.Status == StatusReserved: // for another caller by now
+			return nil, &DuplicateEmailError{m.Ref(), m}
+		case !done.over && m.Status != StatusFailed && m.Reason != ReasonSecondAddress:
+			return nil, ErrConflict // withdrawn meanwhile, by somebody who knew what they did
+		}
+		// An earlier attempt had invited this person, its answer was lost, and that
+		// invitation has ended since; or another attempt failed. The caller wants one
+		// that works, or to know why not. The row may be this very insert's: a new one
+		// must not pass for it.
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("clerkinvite: no random numbers: %w", err)
+		}
+		next := *want
+		next.ID = id.String()
+		want = &next
 	}
+	return nil, ErrConflict
 }
 
 // Reserve writes the row for an invitation and sends nothing: Deliver does, later.
@@ -250,7 +268,11 @@ func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *
 			var dup *DuplicateEmailError
 			if !errors.As(inserted[k].Err, &dup) {
 				results[i] = inserted[k]
-				continue
+				if m := inserted[k].Member; inserted[k].Err != nil || m.Version == rows[k].Version {
+					continue
+				}
+				// Written, but its answer came so late that the row has moved on.
+				dup = &DuplicateEmailError{inserted[k].Member.Ref(), inserted[k].Member}
 			}
 			renewed := renew(dup.Member, rows[k], now, l != nil)
 			if renewed == nil {

@@ -22,15 +22,18 @@ func encodeMetadata(metadata map[string]any, m mark) (json.RawMessage, string) {
 	if len(metadata) == 0 {
 		return nil, ""
 	}
-	if _, taken := metadata[metadataKey]; taken {
-		return nil, `has the key "clerkinvite", which is the library's own`
-	}
-	if !validStrings(metadata, 0) {
-		return nil, "has text that is not valid UTF-8, or more than 128 levels"
+	for key := range metadata {
+		if strings.EqualFold(key, metadataKey) {
+			return nil, `has the key "clerkinvite", which is the library's own`
+		}
 	}
 	b, err := json.Marshal(metadata)
 	if err != nil {
 		return nil, "cannot be written as JSON"
+	}
+	// Marshal writes invalid UTF-8 as this escape, and a true U+FFFD as itself.
+	if hasEscape(b, func(unit int) bool { return unit == utf8.RuneError }) {
+		return nil, "has text that is not valid UTF-8"
 	}
 	if reason := checkJSON(b); reason != "" {
 		return nil, reason
@@ -48,30 +51,6 @@ func withMark(metadata json.RawMessage, m mark) json.RawMessage {
 		return append(b, '}')
 	}
 	return append(append(b, ','), metadata[1:]...)
-}
-
-// validStrings tells what json.Marshal would hide: it replaces invalid UTF-8.
-func validStrings(v any, depth int) bool {
-	if depth > maxJSONDepth {
-		return false
-	}
-	switch v := v.(type) {
-	case string:
-		return utf8.ValidString(v)
-	case map[string]any:
-		for k, e := range v {
-			if !utf8.ValidString(k) || !validStrings(e, depth+1) {
-				return false
-			}
-		}
-	case []any:
-		for _, e := range v {
-			if !validStrings(e, depth+1) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 func checkData(data json.RawMessage) string {
@@ -139,30 +118,39 @@ func smallExponent(number string) bool {
 
 // badEscape looks for \u0000 and unpaired surrogates in valid JSON.
 func badEscape(b []byte) bool {
-	unit := func(i int) int { // the code unit of the escape \uXXXX at b[i], or -1
-		if i+6 > len(b) || b[i] != '\\' || b[i+1] != 'u' {
-			return -1
+	high := -1 // where the second half of a pair has to begin
+	bad := hasEscapeAt(b, func(at, unit int) bool {
+		low := unit >= 0xDC00 && unit <= 0xDFFF
+		if unit == 0 || low != (high == at) {
+			return true
 		}
-		n, _ := strconv.ParseUint(string(b[i+2:i+6]), 16, 16)
-		return int(n)
-	}
+		if high = -1; unit >= 0xD800 && unit <= 0xDBFF {
+			high = at + len(`\u0000`)
+		}
+		return false
+	})
+	return bad || high >= 0
+}
+
+func hasEscape(b []byte, is func(unit int) bool) bool {
+	return hasEscapeAt(b, func(_, unit int) bool { return is(unit) })
+}
+
+// hasEscapeAt reports whether valid JSON has an escape \uXXXX for which is holds.
+func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {
 			continue
 		}
-		switch u := unit(i); {
-		case u < 0: // \n and the like: skip the escaped byte, it may be a backslash
-			i++
-		case u == 0, u >= 0xDC00 && u <= 0xDFFF:
-			return true
-		case u >= 0xD800 && u <= 0xDBFF:
-			if low := unit(i + 6); low < 0xDC00 || low > 0xDFFF {
-				return true
-			}
-			i += 11
-		default:
-			i += 5
+		if b[i+1] != 'u' {
+			i++ // \n and the like; the escaped byte may be a backslash
+			continue
 		}
+		unit, _ := strconv.ParseUint(string(b[i+2:i+6]), 16, 16)
+		if is(i, int(unit)) {
+			return true
+		}
+		i += len(`u0000`)
 	}
 	return false
 }

@@ -77,6 +77,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) 
 	if err != nil {
 		return nil, err
 	}
+	if now := u.verifiedEmails(); !sameSet(now, emails) {
+		return s.resolveUser(ctx, u, true) // the event is older than the user
+	}
 	return s.resolve(ctx, u, rows, true)
 }
 
@@ -163,10 +166,7 @@ func (s *Service) resolveUser(ctx context.Context, u *User, ask bool) ([]*Member
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		changes, err := s.resolutions(ctx, u, rows, ask)
-		if err != nil || len(changes) == 0 {
-			return changed, err
-		}
+		changes, unproven := s.resolutions(ctx, u, rows, ask)
 		results, err := s.apply(ctx, s.store, changes)
 		if err != nil {
 			return changed, err
@@ -183,7 +183,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool
 			}
 		}
 		if !again {
-			return changed, nil
+			return changed, unproven
 		}
 		if rows, err = s.store.Find(ctx, Query{Emails: u.verifiedEmails(), UserIDs: []string{u.ID}}); err != nil {
 			return changed, err
@@ -192,7 +192,8 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
-// resolutions decides which rows become u's.
+// resolutions decides which rows become u's. A row for which Clerk could not be asked
+// is left out, and holds up no other.
 func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask bool) ([]Change, error) {
 	if u.Banned {
 		return nil, nil
@@ -209,6 +210,7 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 		)
 	})
 	var changes []Change
+	var unproven error
 	tenant, taken := "", false
 	for _, row := range rows {
 		if row.TenantID != tenant {
@@ -224,7 +226,7 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 		if row.overdue(now) {
 			proven, err := s.accepted(ctx, u, row, ask && !taken)
 			if err != nil {
-				return nil, err
+				unproven = err
 			}
 			if !proven {
 				continue
@@ -238,7 +240,13 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 			changes = append(changes, Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)})
 		}
 	}
-	return changes, nil
+	return changes, unproven
+}
+
+// sameSet reports whether two lists hold the same.
+func sameSet(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) }) &&
+		!slices.ContainsFunc(b, func(s string) bool { return !slices.Contains(a, s) })
 }
 
 // accepted reports whether u joined by a row's invitation although it has run out

@@ -101,7 +101,10 @@ func settled(m Member, to Status, now time.Time) *Member {
 func invited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
 	n := settled(m, StatusPending, now)
 	n.InvitationID, n.ClerkUserID = inv.ID, PendingID(inv.ID)
-	created := inv.CreatedAt.UTC().Truncate(time.Microsecond)
+	created := now // near enough, where Clerk's answer has no time that can be read
+	if !inv.CreatedAt.IsZero() {
+		created = inv.CreatedAt.UTC().Truncate(time.Microsecond)
+	}
 	n.InvitedAt = &created
 	n.ExpiresAt = nil
 	switch {

@@ -78,9 +78,10 @@ func (m Member) due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
 
-// held reports whether an attempt owns m at the given time.
+// held reports whether an attempt owns m at the given time. A claim that lasts longer
+// than any lease is the work of a process whose clock was wrong.
 func (m Member) held(now time.Time) bool {
-	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now)
+	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))
 }
 
 // overdue reports whether the invitation of m has run out at the given time.
