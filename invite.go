@@ -151,7 +151,8 @@ func (p InviteParams) Format(f fmt.State, _ rune) { formatLogValue(f, "InvitePar
 // invited anew.
 //
 // Errors: *[InvalidParamsError] before anything is written; what Config.Authorize
-// returns; *[DuplicateEmailError]; *[ClerkInvitationError]; a store's error as it is.
+// returns; *[DuplicateEmailError]; *[ClerkInvitationError]; [ErrConflict] if somebody
+// withdraws the invitation while it is made; a store's error as it is.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 	want, err := s.prepare(ctx, p)
 	if err != nil {
@@ -166,7 +167,20 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 		if reserved[0].Err != nil {
 			return nil, reserved[0].Err
 		}
-		done := s.deliver(ctx, l, []*Member{reserved[0].Member})[0]
+		row := reserved[0].Member
+		if !l.fresh() {
+			// The insert had to wait, for a transaction that holds the address.
+			l = s.newLease()
+			again, err := s.apply(ctx, s.store, []Change{{row, s.claimed(*released(*row, l.due), l.claimedAt)}})
+			if err != nil {
+				return nil, err
+			}
+			if again[0].Err != nil {
+				return nil, again[0].Err
+			}
+			row = again[0].Member
+		}
+		done := s.deliver(ctx, l, []*Member{row})[0]
 		if done.Err != nil {
 			return nil, done.Err
 		}
@@ -176,7 +190,7 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 			return m, nil
 		case m.Status == StatusReserved: // for another caller by now
 			return nil, &DuplicateEmailError{m.Ref(), m}
-		case !done.over && m.Status != StatusFailed && m.Reason != ReasonSecondAddress:
+		case !done.over && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress):
 			return nil, ErrConflict // withdrawn meanwhile, by somebody who knew what they did
 		}
 		// An earlier attempt had invited this person, its answer was lost, and that

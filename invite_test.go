@@ -79,7 +79,7 @@ func bothWays(t *testing.T, test func(t *testing.T, fresh func(*testing.T, optio
 		test(t, func(t *testing.T, o options) *bundle {
 			t.Helper()
 			clerk := clerkinvitetest.NewClerk()
-			clerk.SetTimeout(50 * time.Millisecond)
+			clerk.SetTimeout(o.timeout / 4)
 			return newBundle(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
 		})
 	})
