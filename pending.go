@@ -224,7 +224,7 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 			continue
 		}
 		if row.overdue(now) {
-			proven, err := s.accepted(ctx, u, row, ask && !taken)
+			proven, err := s.accepted(ctx, u, row, ask)
 			if err != nil {
 				unproven = err
 			}

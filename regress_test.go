@@ -33,7 +33,7 @@ func TestDeliverLeavesDueRows(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
 	store := clerkinvitetest.NewMemoryStore()
-	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 400 * time.Millisecond})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 2 * time.Second})
 	require.NoError(t, err)
 	for i := range 30 {
 		_, err := svc.Reserve(t.Context(), params("acme", fmt.Sprintf("p%d@example.com", i)))
@@ -41,7 +41,7 @@ func TestDeliverLeavesDueRows(t *testing.T) {
 	}
 	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(60 * time.Millisecond)
 		}
 	})
 	report, err := svc.Deliver(t.Context(), nil)
