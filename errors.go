@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
 // Outcome says what a failed call to Clerk can have done.
@@ -131,25 +133,25 @@ func (e *APIError) Error() string {
 		b.WriteString("no answer")
 	}
 	if e.Code != "" {
-		b.WriteString(" " + scrub(e.Code))
+		b.WriteString(" " + scrub.Text(e.Code))
 	}
 	if text := e.text(); text != "" {
 		b.WriteString(": " + text)
 	}
 	if e.Err != nil {
-		b.WriteString(": " + scrub(e.Err.Error()))
+		b.WriteString(": " + scrub.Text(e.Err.Error()))
 	}
 	if e.TraceID != "" {
-		b.WriteString(" (trace " + scrub(e.TraceID) + ")")
+		b.WriteString(" (trace " + scrub.Text(e.TraceID) + ")")
 	}
 	return b.String()
 }
 
 func (e *APIError) text() string {
 	if e.LongMessage != "" {
-		return scrub(e.LongMessage)
+		return scrub.Text(e.LongMessage)
 	}
-	return scrub(e.Message)
+	return scrub.Text(e.Message)
 }
 
 // Unwrap returns the failure below HTTP.
@@ -160,13 +162,13 @@ func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
 
 // LogValue implements slog.LogValuer: Clerk's code, long message without addresses, trace id.
 func (e APIError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub(e.Code)),
-		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub(e.TraceID))}
+	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub.Text(e.Code)),
+		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub.Text(e.TraceID))}
 	if e.RetryAfter > 0 {
 		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("cause", scrub(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
+		attrs = append(attrs, slog.String("cause", scrub.Text(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -285,7 +287,7 @@ func logError(err error) any {
 	if v, ok := err.(slog.LogValuer); ok {
 		return v
 	}
-	return scrub(err.Error())
+	return scrub.Text(err.Error())
 }
 
 // Codes of Clerk's that decide how to go on.

@@ -10,12 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
 // maxRetryAfter bounds what a broken proxy can ask for. Clerk's documented windows
@@ -124,15 +124,12 @@ type transportError struct {
 	err     error // nil if it would pass for the end of the caller's context, or says what text must not
 }
 
-// private matches URLs, addresses and keys in other people's error texts.
-var private = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://\S+|[^\s"'<>(),;:]+(?:@|%40)[^\s"'<>(),;:]+|\b[a-z]k_(?:live|test)_\S+`)
-
 func newTransportError(err error) *transportError {
 	// url.Error's text is the whole URL, with the addresses that were looked up.
 	for u := (*url.Error)(nil); errors.As(err, &u) && u.Err != nil; {
 		err = u.Err
 	}
-	e := &transportError{text: private.ReplaceAllString(err.Error(), "[removed]"), err: err}
+	e := &transportError{text: scrub.Text(err.Error()), err: err}
 	var timeout net.Error
 	e.timeout = errors.As(err, &timeout) && timeout.Timeout()
 	// The timers of net and net/http claim to be context.DeadlineExceeded.

@@ -1,0 +1,42 @@
+package scrub_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
+)
+
+func TestScrub(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"":                          "",
+		"no such row":               "no such row",
+		"for ada@example.org":       "for [address]",
+		`for "ada@example.org".`:    `for "[address]".`,
+		"<ada@example.org>":         "<[address]>",
+		"(ada@example.org)":         "([address])",
+		"a@b.co;c@d.co, e@f.co":     "[address];[address], [address]",
+		"email:ada@example.org":     "email:[address]",
+		"ada%40example.org":         "[address]",
+		"?email_address=a%40b.co&x": "[address]",
+		"Get \"https://api.clerk.com/v1/users?email_address=a%40b.co\": EOF": "Get \"[url] EOF",
+		"postgres://u:p@db/app?x=1 refused":                                  "[url] refused",
+		"Bearer sk_test_abc.":                                                "Bearer [key]",
+		"secret whsec_abc=":                                                  "secret [key]",
+	} {
+		assert.Equal(t, want, scrub.Text(in), in)
+	}
+	for _, in := range []string{
+		"'alice@victim.example'", "alice'o'hara@victim.example", `"alice b"@victim.example`, "ALICE@VICTIM.EXAMPLE", "alice+tag@victim.example", "alice@victim", "älice.alice@victim.example",
+		"alice＠victim.example", "alice@[127.0.0.1]",
+		"HTTPS://victim.example/CANARY", "https://victim.example/a?b=c#CANARY", "key=sk_test_CANARY", `{"key":"sk_test_CANARY"}`, "CLERK_KEY_sk_test_CANARY",
+	} {
+		out := strings.ToLower(scrub.Text(in))
+		for _, private := range []string{"alice", "victim", "canary"} {
+			assert.NotContains(t, out, private, in)
+		}
+	}
+}
