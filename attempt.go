@@ -56,7 +56,16 @@ func (s *Service) findAll(ctx, calls context.Context, l lease, chunk []*attempt)
 	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode >= 500 || api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)) {
 		first, second := chunk[:len(chunk)/2], chunk[len(chunk)/2:]
 		firstErr, secondErr := s.find(calls, first), s.find(calls, second)
-		if firstErr == nil || secondErr == nil {
+		if ctx.Err() != nil {
+			for _, a := range chunk {
+				if a.next == nil {
+					s.release(ctx, l, a)
+				}
+			}
+			return
+		}
+		// An error that is about addresses has one to be found, however many there are.
+		if firstErr == nil || secondErr == nil || api.StatusCode < 500 {
 			if firstErr != nil {
 				s.findAll(ctx, calls, l, first)
 			}
@@ -308,8 +317,8 @@ func (s *Service) link(a *attempt, u *User, accepted *Invitation) {
 // sent an email decides what its failure means.
 func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, sends bool) {
 	outcome := classify(err, a.row.Email)
-	if outcome == Uncertain && !sends {
-		outcome = Fault
+	if outcome == Uncertain && !sends || outcome == Refused && a.shared {
+		outcome = Fault // nothing was sent; and what concerns many refuses nobody
 	}
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "outcome", outcome, "member", *a.row, "cause", logError(err))
 	var api *APIError

@@ -121,6 +121,11 @@ func (r *DeliverReport) count(d delivery) error {
 			r.Ended++
 			return nil
 		}
+		var invalid *InvalidParamsError
+		if errors.As(d.Err, &invalid) { // the adapter does not send this one
+			r.Postponed++
+			return nil
+		}
 		r.Postponed++
 		return d.Err
 	case d.Member.Status == StatusActive:

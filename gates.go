@@ -49,11 +49,11 @@ func (s *Service) learnGates(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// No limit of Clerk's lasts longer; a process whose clock is wrong may say so.
-		if latest := s.now().Add(24 * time.Hour); until.After(latest) {
-			until = latest
+		// No limit of Clerk's lasts longer than a day: one that does is the word of a
+		// process whose clock was wrong.
+		if !until.After(s.now().Add(24 * time.Hour)) {
+			s.gates.close(endpoint, until)
 		}
-		s.gates.close(endpoint, until)
 	}
 	return nil
 }

@@ -175,6 +175,9 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 			if err != nil {
 				return nil, err
 			}
+			if errors.Is(again[0].Err, ErrConflict) {
+				continue // somebody else went on with it meanwhile
+			}
 			if again[0].Err != nil {
 				return nil, again[0].Err
 			}

@@ -121,7 +121,7 @@ func badEscape(b []byte) bool {
 	high := -1 // where the second half of a pair has to begin
 	bad := hasEscapeAt(b, func(at, unit int) bool {
 		low := unit >= 0xDC00 && unit <= 0xDFFF
-		if unit == 0 || low != (high == at) {
+		if unit == 0 || low != (high == at) || high >= 0 && high != at {
 			return true
 		}
 		if high = -1; unit >= 0xD800 && unit <= 0xDBFF {

@@ -192,8 +192,8 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
-// resolutions decides which rows become u's. A row for which Clerk could not be asked
-// is left out, and holds up no other.
+// resolutions decides which rows become u's. A tenant with a row for which Clerk could
+// not be asked is left out, and holds up no other.
 func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask bool) ([]Change, error) {
 	if u.Banned {
 		return nil, nil
@@ -211,22 +211,23 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 	})
 	var changes []Change
 	var unproven error
-	tenant, taken := "", false
+	tenant, taken, unknown := "", false, false
 	for _, row := range rows {
 		if row.TenantID != tenant {
-			tenant, taken = row.TenantID, false
+			tenant, taken, unknown = row.TenantID, false, false
 		}
 		if row.Status == StatusActive && row.ClerkUserID == u.ID {
 			taken = true
 			continue
 		}
-		if !waits(row) || !slices.Contains(verified, row.Email) {
+		if unknown || !waits(row) || !slices.Contains(verified, row.Email) {
 			continue
 		}
 		if row.overdue(now) {
 			proven, err := s.accepted(ctx, u, row, ask)
 			if err != nil {
-				unproven = err
+				// Which row of this tenant is the member cannot be said before that is known.
+				unproven, unknown = err, true
 			}
 			if !proven {
 				continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -599,4 +600,40 @@ func (a foreignKey) ListInvitations(ctx context.Context, q clerkinvite.Invitatio
 		list[i].PublicMetadata = []byte(meta[:len(meta)-1] + `,"ClerkInvite":{"id":"x","send":7},"clerKinvite":"v2"}`)
 	}
 	return list, err
+}
+
+// Two addresses that Clerk refuses in one look-up: they end failed, and nobody else does.
+func TestTwoRefusedAddressesInOneLookUp(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := newBundle(t, options{}, clerk, refusingAPI{clerk}, clerkinvitetest.NewMemoryStore())
+	for i := range 10 {
+		_, err := b.Reserve(t.Context(), params("acme", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+	}
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 10, Invited: 8, Refused: 2}, report)
+}
+
+type refusingAPI struct{ clerkinvite.ClerkAPI }
+
+func (a refusingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if slices.Contains(q.Emails, "p0@example.com") || slices.Contains(q.Emails, "p9@example.com") {
+		return nil, &clerkinvite.APIError{StatusCode: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}}
+	}
+	return a.ClerkAPI.FindUsers(ctx, q)
+}
+
+// A gate that a process with a wrong clock has closed for years is not believed.
+func TestGateOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	b := mem(t, options{})
+	_, err := b.store.Gate(t.Context(), "POST /invitations", b.clock.Now().AddDate(10, 0, 0))
+	require.NoError(t, err)
+	_, err = b.Reserve(t.Context(), params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Invited)
 }
