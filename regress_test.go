@@ -17,12 +17,21 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// Faults that were found by attacking the promises, each with what it takes.
+// Faults that were found by attacking the promises. Each test is named after the fault
+// that it would find, and its comment tells how that showed.
 
 func mem(t *testing.T, o options) *bundle {
 	t.Helper()
 	clerk := clerkinvitetest.NewClerk()
 	return newBundle(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
+}
+
+// memFaulty is mem on a store that fails when it is told to.
+func memFaulty(t *testing.T) (*bundle, *faultyStore) {
+	t.Helper()
+	b := mem(t, options{})
+	store := &faultyStore{Store: b.store}
+	return newBundle(t, options{}, b.clerk, b.api, store), store
 }
 
 func params(tenant, email string) clerkinvite.InviteParams {
@@ -222,9 +231,7 @@ func TestOverdueRowBlocksOtherTenants(t *testing.T) {
 func TestStoreErrorSwallowed(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
-	b := mem(t, options{})
-	store := &faultyStore{Store: b.store}
-	b = newBundle(t, options{}, b.clerk, b.api, store)
+	b, store := memFaulty(t)
 	store.fail(down, false)
 	b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 500, Code: "internal_clerk_error"})
 	_, err := b.invite(t, "ada@example.com")
@@ -235,9 +242,7 @@ func TestStoreErrorSwallowed(t *testing.T) {
 func TestStoreErrorSwallowedByDeliver(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
-	b := mem(t, options{})
-	store := &faultyStore{Store: b.store}
-	b = newBundle(t, options{}, b.clerk, b.api, store)
+	b, store := memFaulty(t)
 	_, err := b.Reserve(t.Context(), params("acme", "ada@example.com"))
 	require.NoError(t, err)
 	store.fail(down, false)
@@ -457,9 +462,7 @@ func TestClosedLookUpIsNoAttempt(t *testing.T) {
 func TestReleaseErrorSwallowed(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
-	b := mem(t, options{})
-	store := &faultyStore{Store: b.store}
-	b = newBundle(t, options{}, b.clerk, b.api, store)
+	b, store := memFaulty(t)
 	_, err := b.Reserve(t.Context(), params("acme", "ada@example.com"))
 	require.NoError(t, err)
 	store.fail(down, false)

@@ -221,7 +221,7 @@ func cutStore(t *testing.T, opts ...func(*pgxpool.Config)) (through *pgxpool.Poo
 	t.Helper()
 	db := pgtest.New(t)
 	if db.Addr == "" {
-		t.Skip("the server is reached by a unix socket only")
+		pgtest.Missing(t, "postgres", "the server of CLERKINVITE_TEST_DATABASE is reached by a unix socket, which cannot be cut; name its TCP address")
 	}
 	p := newCutter(t, db.Addr)
 	through = db.Pool(t, append(opts, func(c *pgxpool.Config) {

@@ -186,7 +186,7 @@ func TestAddrIsWhereTheServerListens(t *testing.T) {
 	t.Parallel()
 	db := New(t)
 	if db.Addr == "" {
-		t.Skip("CLERKINVITE_TEST_DATABASE is reached by a socket")
+		Missing(t, "postgres", "CLERKINVITE_TEST_DATABASE is reached by a socket; name its TCP address")
 	}
 	cfg, err := pgx.ParseConfig(db.DSN)
 	require.NoError(t, err)
