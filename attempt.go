@@ -3,7 +3,9 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
+	"time"
 )
 
 // delivery is what one attempt did for one member.
@@ -27,78 +29,101 @@ type attempt struct {
 	claimOnly bool                      // next concerns the claim only: dropped if the row is another's by now
 	made      *Invitation               // what next is about: revoked if it is not wanted any more
 	leftOver  bool                      // this member may have other open invitations
+	tens      bool                      // may share a request with others
+	answer    error                     // what a request for several said about this address
+	bulkOpens time.Time                 // when a limit ends that kept this row from a request for several
 	result    func(m *Member) *delivery // what the caller gets; nil: the row
 	settled   *delivery
 }
 
 // findAll asks Clerk who holds the addresses, and decides for the rows of those that
-// it knows verified, and for all if it cannot be asked.
+// it knows verified, and for those about whom it cannot be asked.
 func (s *Service) findAll(ctx, calls context.Context, l lease, chunk []*attempt) {
-	err := s.open(endpointFindUsers)
-	if err != nil {
+	if err := s.open(endpointFindUsers); err != nil {
 		for _, a := range chunk {
 			s.closed(a, "find users", err)
 		}
 		return
 	}
-	if err = s.find(calls, chunk); err == nil {
-		return
-	}
-	if ctx.Err() != nil {
-		for _, a := range chunk {
-			s.release(ctx, l, a)
-		}
-		return
-	}
-	// One address that Clerk stumbles over must not hold up the others: the half
-	// without it is known by an answer. Without one it is Clerk that has a problem.
-	var api *APIError
-	if len(chunk) > 1 && errors.As(err, &api) && (api.StatusCode >= 500 || api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)) {
-		first, second := chunk[:len(chunk)/2], chunk[len(chunk)/2:]
-		firstErr, secondErr := s.find(calls, first), s.find(calls, second)
-		if ctx.Err() != nil {
-			for _, a := range chunk {
-				if a.next == nil {
-					s.release(ctx, l, a)
-				}
-			}
-			return
-		}
-		// An error that is about addresses has one to be found, however many there are.
-		if firstErr == nil || secondErr == nil || api.StatusCode < 500 {
-			if firstErr != nil {
-				s.findAll(ctx, calls, l, first)
-			}
-			if secondErr != nil {
-				s.findAll(ctx, calls, l, second)
-			}
-			return
-		}
-	}
-	for _, a := range chunk {
-		a.shared = len(chunk) > 1
-		s.failed(ctx, a, "find users", err, false)
-	}
-}
-
-// find is one look-up for all of chunk, and what its answer decides.
-func (s *Service) find(calls context.Context, chunk []*attempt) error {
 	var emails []string
 	for _, a := range chunk {
 		if !slices.Contains(emails, a.row.Email) {
 			emails = append(emails, a.row.Email)
 		}
 	}
-	users, err := s.findUsers(calls, UserQuery{Emails: emails})
-	if err != nil {
-		return err
-	}
+	users, failures := s.findByEmail(calls, emails)
 	for _, a := range chunk {
-		if u := holder(users, a.row.Email); u != nil {
-			s.link(a, u, nil)
+		failure, bad := failures[a.row.Email]
+		switch {
+		case bad && ctx.Err() != nil:
+			s.release(ctx, l, a)
+		case bad:
+			a.shared = failure.shared
+			s.failed(ctx, a, "find users", failure.err, false)
+		default:
+			if u := holder(users, a.row.Email); u != nil {
+				s.link(a, u, nil)
+			}
 		}
 	}
-	return nil
+}
+
+// lookUpFailure is why an address could not be asked about.
+type lookUpFailure struct {
+	err    error
+	shared bool // it concerns other addresses too
+}
+
+// findByEmail asks who holds the addresses. One that Clerk stumbles over must not hold
+// up the others: a look-up that fails is repeated by halves until it is known which it is.
+func (s *Service) findByEmail(ctx context.Context, emails []string) (users []User, failures map[string]lookUpFailure) {
+	failures = make(map[string]lookUpFailure)
+	answered := false // Clerk has answered at least one look-up
+	find := func(emails []string) error {
+		found, err := s.findUsers(ctx, UserQuery{Emails: emails})
+		users, answered = append(users, found...), answered || err == nil
+		return err
+	}
+	var split func(emails []string, err error)
+	split = func(emails []string, err error) {
+		if len(emails) > 1 && aboutOneAddress(err) && ctx.Err() == nil {
+			first, second := emails[:len(emails)/2], emails[len(emails)/2:]
+			firstErr, secondErr := find(first), find(second)
+			var api *APIError
+			broken := errors.As(err, &api) && api.StatusCode >= 500
+			if firstErr != nil && secondErr != nil && !answered && broken && len(emails) > 2 {
+				// Two bad addresses, or Clerk out of order? Two single ones tell.
+				if find(first[:1]) != nil {
+					_ = find(second[:1])
+				}
+			}
+			// An error that is about addresses has one to be found, however many there are.
+			if answered || !broken {
+				if firstErr != nil {
+					split(first, firstErr)
+				}
+				if secondErr != nil {
+					split(second, secondErr)
+				}
+				return
+			}
+		}
+		for _, email := range emails {
+			failures[email] = lookUpFailure{err, len(emails) > 1}
+		}
+	}
+	if err := find(emails); err != nil {
+		split(emails, err)
+	}
+	return users, failures
+}
+
+// aboutOneAddress reports whether a look-up of several may have failed because of one.
+func aboutOneAddress(err error) bool {
+	var invalid *InvalidParamsError
+	var api *APIError
+	return errors.As(err, &invalid) ||
+		errors.As(err, &api) && (api.StatusCode >= 500 || api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta))
 }
 
 // findUsers is one look-up. A nil error and no user means that there is none.
@@ -120,59 +145,135 @@ func holder(users []User, email string) *User {
 	return nil
 }
 
+// createTogether asks for the invitations of several members in one request, and
+// decides for all whom its answer settles. The others are to be asked for again,
+// together or each alone. done ends the request's turn.
+func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, done func()) (together, alone []*attempt) {
+	requests := make([]InvitationRequest, len(group))
+	for i, a := range group {
+		requests[i] = a.request(false)
+	}
+	created, err := s.api.CreateInvitations(calls, requests)
+	err = s.limited(ctx, endpointCreateBulk, err)
+	done()
+	var api *APIError
+	var invalid *InvalidParamsError
+	switch {
+	case err == nil:
+		for _, a := range group {
+			if inv := a.among(created); inv != nil {
+				s.invited(a, inv)
+			} else {
+				s.failed(ctx, a, "create invitations", errNoInvitation, true)
+			}
+		}
+		return nil, nil
+	case errors.As(err, &invalid): // of one, and the adapter does not say of whom
+		return nil, group
+	case !errors.As(err, &api), api.NotSent, api.StatusCode/100 != 4, api.StatusCode == http.StatusRequestTimeout:
+	case api.StatusCode == http.StatusTooManyRequests:
+		return group, nil // the gate is closed now: one by one, if that is open
+	case !ofInstance(api):
+		// It is about one or some. What the request has done for the others is unknown,
+		// but a second create of it would be refused.
+		for _, a := range group {
+			if lists(api.Meta, a.row.Email) {
+				a.answer, a.tens = err, false
+				alone = append(alone, a)
+			} else {
+				together = append(together, a)
+			}
+		}
+		if len(alone) == 0 {
+			return nil, group // it names nobody: ask for each
+		}
+		return together, alone
+	}
+	for _, a := range group {
+		a.shared = len(group) > 1
+		s.failed(ctx, a, "create invitations", err, true)
+	}
+	return nil, nil
+}
+
+// request is what Clerk is asked for.
+func (a *attempt) request(ignoreExisting bool) InvitationRequest {
+	return InvitationRequest{
+		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
+		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
+		PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
+		IgnoreExisting: ignoreExisting,
+	}
+}
+
+// among returns the invitation of this attempt in the answer to a request for several:
+// the one with its mark or, should Clerk not show the metadata, with its address.
+func (a *attempt) among(created []Invitation) *Invitation {
+	for i := range created {
+		inv := &created[i]
+		m, marked := inv.mark()
+		if inv.ID != "" && (marked && m == mark{a.row.ID, a.row.Send} || !marked && sameEmail(inv.Email, a.row.Email)) {
+			return inv
+		}
+	}
+	return nil
+}
+
 // deliverOne decides for one member for whom Clerk knows no verified user: look
-// where something may have been sent before, create where nothing was.
-func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
+// where something may have been sent before, create where nothing was. It reports
+// whether it met a rate limit and has decided nothing, for one who may share a request.
+func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (limited bool) {
 	others := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
 		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
-			return
+			return false
 		}
 	}
+	err := a.answer
 	for again := false; ; again = true {
-		if !l.fresh() {
-			s.release(ctx, l, a)
-			return
-		}
-		if err := s.open(endpointCreate); err != nil {
-			s.closed(a, "create invitation", err)
-			return
-		}
-		inv, err := s.api.CreateInvitation(calls, InvitationRequest{
-			Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
-			Template: a.params.Template, SkipEmail: a.params.SkipEmail,
-			PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
+		if err == nil {
+			if !l.fresh() {
+				s.release(ctx, l, a)
+				return false
+			}
+			var inv *Invitation
 			// Clerk refuses a second invitation for an address unless it is told not to:
 			// that guards against a copy of this request, so it is given up only for an
 			// invitation that was seen and is not this send's.
-			IgnoreExisting: others,
-		})
-		err = s.limited(ctx, endpointCreate, err)
-		if err == nil && (inv == nil || inv.ID == "") {
-			err = errNoInvitation
-		}
-		if err == nil {
-			s.invited(a, inv)
-			return
+			if inv, err = s.create(ctx, calls, l, a, others); a.next != nil {
+				return false
+			}
+			var api *APIError
+			switch {
+			case err == nil:
+				s.invited(a, inv)
+				return false
+			case !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests:
+			case a.tens && s.open(endpointCreateBulk) == nil:
+				return true
+			case api.NotSent:
+				s.closed(a, "create invitation", err)
+				return false
+			}
 		}
 		code, held := heldAtClerk(err)
 		if !held || again || others {
 			s.failed(ctx, a, "create invitation", err, true)
-			return
+			return false
 		}
 		// Somebody may have signed up since the look-up, an earlier attempt may have
 		// come through late, or the address has an invitation that is another's.
 		users, findErr := s.findUsers(calls, UserQuery{Emails: []string{a.row.Email}})
 		if findErr != nil {
 			s.failed(ctx, a, "find users", findErr, false)
-			return
+			return false
 		}
 		if u := holder(users, a.row.Email); u != nil {
 			s.link(a, u, nil)
-			return
+			return false
 		}
 		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
-			return
+			return false
 		}
 		// Clerk has just said that a user holds the address, and nobody holds it
 		// verified: an unverified holder must not be able to block the invitation. Where
@@ -182,9 +283,33 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) {
 		others = others || code == codeIdentifierExists && (unverified || a.row.Attempts > 1)
 		if !others {
 			s.failed(ctx, a, "create invitation", errors.Join(errUnlisted, err), false)
-			return
+			return false
 		}
+		err = nil
 	}
+}
+
+// create asks for one invitation, unless it decides otherwise: the store has failed, or
+// the lease is not fresh any more.
+func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignoreExisting bool) (*Invitation, error) {
+	done, err := s.take(ctx, l, endpointCreate, true)
+	var api *APIError
+	if err != nil && !errors.As(err, &api) {
+		s.failed(ctx, a, "create invitation", err, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if !l.fresh() { // it had to wait
+		s.release(ctx, l, a)
+		return nil, nil
+	}
+	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))
+	if err = s.limited(ctx, endpointCreate, err); err == nil && (inv == nil || inv.ID == "") {
+		err = errNoInvitation
+	}
+	return inv, err
 }
 
 // look lists the invitations of the address. This member's own of this send, in any
@@ -259,13 +384,12 @@ func rank(inv *Invitation) int {
 // listInvitations returns all pages of the invitations for an address, of one status
 // or, for "", of all but revoked.
 func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
-	const page = 500
 	var all []Invitation
-	for offset := 0; ; offset += page {
+	for offset := 0; ; offset += listPage {
 		if err := s.open(endpointList); err != nil {
 			return nil, err
 		}
-		got, err := s.api.ListInvitations(ctx, InvitationQuery{Query: email, Status: status, Limit: page, Offset: offset})
+		got, err := s.api.ListInvitations(ctx, InvitationQuery{Query: email, Status: status, Limit: listPage, Offset: offset})
 		if err := s.limited(ctx, endpointList, err); err != nil {
 			return nil, err
 		}
@@ -275,7 +399,7 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 				all = append(all, inv)
 			}
 		}
-		if len(got) < page {
+		if len(got) < listPage {
 			return all, nil
 		}
 	}
@@ -391,6 +515,9 @@ func (s *Service) release(ctx context.Context, l lease, a *attempt) {
 func (s *Service) closed(a *attempt, op string, err error) {
 	wait, _ := RetryAfter(err)
 	due := s.now().Add(wait)
+	if !a.bulkOpens.IsZero() && a.bulkOpens.Before(due) {
+		due = a.bulkOpens
+	}
 	a.claimOnly = true
 	a.next = func(m Member) *Member { return released(m, due) }
 	a.result = func(m *Member) *delivery {

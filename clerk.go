@@ -35,8 +35,8 @@ type ClerkAPI interface {
 	// answer's order is Clerk's; nothing says that it is the request's.
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
-	// ListInvitations returns one page, oldest first. A page with fewer than
-	// Limit invitations is the last.
+	// ListInvitations returns one page, by created_at, the oldest first unless
+	// NewestFirst. A page with fewer than Limit invitations is the last.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation kills the link of a pending invitation.
@@ -105,6 +105,8 @@ type InvitationQuery struct {
 	Status string // one status, or "" for all but revoked
 	Limit  int    // 1 to 500; 0 means 500
 	Offset int
+
+	NewestFirst bool
 }
 
 // RevokeRequest names the invitation to revoke.

@@ -54,6 +54,10 @@ func child(mode string) {
 	if mode == "kill" {
 		config.API, config.Store = pointsAPI{config.API, points}, pointsStore{config.Store, points}
 	}
+	if mode == "deliver" || mode == "run" {
+		work(mode, config)
+		return
+	}
 	svc, err := clerkinvite.New(config)
 	must(err)
 

@@ -11,6 +11,12 @@ import (
 // findBatch is how many addresses or ids one look-up of users may name (Clerk's limit).
 const findBatch = 100
 
+// listPage is how many invitations one page may list (Clerk's limit).
+const listPage = 500
+
+// bulkSize is how many invitations one request may ask for (Clerk's limit).
+const bulkSize = 10
+
 // maxUncertain is how many lost answers in a row end a pass.
 const maxUncertain = 3
 
@@ -55,31 +61,15 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 		if batch <= 0 {
 			return report, nil
 		}
-		if err := s.learnGates(ctx); err != nil {
-			return report, err
-		}
-		l := s.newLease()
-		l.due = due
 		rows, err := s.store.Find(ctx, Query{DueAt: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return report, err
 		}
-		changes := make([]Change, len(rows))
-		for i, row := range rows {
-			changes[i] = Change{row, s.claimed(*row, l.claimedAt)}
-		}
-		claims, err := s.apply(ctx, s.store, changes)
+		l, mine, err := s.claim(ctx, rows)
 		if err != nil {
 			return report, err
 		}
-		var mine []*Member
-		for _, c := range claims {
-			if c.Err == nil {
-				mine = append(mine, c.Member)
-			} else if !errors.Is(c.Err, ErrConflict) { // ErrConflict: another deliverer was faster
-				return report, c.Err
-			}
-		}
+		l.due = due
 		reached := false
 		var stop error
 		for _, d := range s.deliver(ctx, l, mine) {
@@ -101,6 +91,33 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 			return report, stop
 		}
 	}
+}
+
+// claim takes rows for one attempt at delivering them in the background, and leaves
+// out those that somebody else was faster to change.
+func (s *Service) claim(ctx context.Context, rows []*Member) (lease, []*Member, error) {
+	if err := s.learnGates(ctx); err != nil {
+		return lease{}, nil, err
+	}
+	l := s.newLease()
+	l.turns = true
+	changes := make([]Change, len(rows))
+	for i, row := range rows {
+		changes[i] = Change{row, s.claimed(*row, l.claimedAt)}
+	}
+	claims, err := s.apply(ctx, s.store, changes)
+	if err != nil {
+		return l, nil, err
+	}
+	var mine []*Member
+	for _, c := range claims {
+		if c.Err == nil {
+			mine = append(mine, c.Member)
+		} else if !errors.Is(c.Err, ErrConflict) {
+			return l, nil, c.Err
+		}
+	}
+	return l, mine, nil
 }
 
 // count adds one member to the report and returns the error that ends the pass, if any.
@@ -155,11 +172,12 @@ type lease struct {
 	claimedAt time.Time
 	due       time.Time // when a row that is given back untouched is due
 	now       func() time.Time
+	turns     bool // creates wait for their turn among the background deliveries of all processes
 }
 
 func (s *Service) newLease() lease {
 	now := s.now()
-	return lease{s.cfg.Lease, time.Now(), now, now, s.now} //nolint:forbidigo // the monotonic clock, for how long things take
+	return lease{length: s.cfg.Lease, started: time.Now(), claimedAt: now, due: now, now: s.now} //nolint:forbidigo // the monotonic clock, for how long things take
 }
 
 // context returns ctx for the attempt's calls. What a call that is sent near its end
@@ -195,30 +213,84 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 		s.findAll(ctx, calls, l, chunk)
 	}
 	s.settle(ctx, l, attempts...)
-	stopped, uncertain := false, 0
-	for _, a := range attempts {
-		if a.settled != nil {
-			stopped = stopped || a.settled.stop
-			continue
-		}
-		if stopped || ctx.Err() != nil {
-			s.release(ctx, l, a)
-			continue
-		}
-		s.deliverOne(ctx, calls, l, a)
-		s.settle(ctx, l, a)
-		// Some lost answers in a row are Clerk's trouble, not these persons'. To go on
-		// would only make more people of whom nobody knows whether they got their email.
-		if uncertain++; !a.settled.uncertain {
-			uncertain = 0
-		}
-		a.settled.stop = a.settled.stop || uncertain == maxUncertain
-		stopped = a.settled.stop
-	}
+	s.createAll(ctx, calls, l, attempts)
 	s.settle(ctx, l, attempts...)
 	out := make([]delivery, len(attempts))
 	for i, a := range attempts {
 		out[i] = *a.settled
 	}
 	return out
+}
+
+// createAll creates the invitations of those who are not settled yet: by tens as far
+// as it can, else one by one. It settles the rows of each request before it makes the next.
+func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*attempt) {
+	together, alone := byTens(attempts)
+	stopped, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.settled != nil && a.settled.stop }), 0
+	for len(together)+len(alone) > 0 {
+		if stopped || ctx.Err() != nil || !l.fresh() {
+			for _, a := range append(together, alone...) {
+				s.release(ctx, l, a)
+			}
+			return
+		}
+		var group []*attempt
+		single := s.open(endpointCreate) == nil
+		if len(together) > 1 || len(together) == 1 && !single {
+			if done, err := s.take(ctx, l, endpointCreateBulk, !single); err == nil {
+				if !l.fresh() { // it had to wait
+					done()
+					continue
+				}
+				n := min(len(together), bulkSize)
+				group, together = together[:n], together[n:]
+				again, split := s.createTogether(ctx, calls, group, done)
+				together, alone = append(again, together...), append(alone, split...)
+			} else if wait, limited := RetryAfter(err); limited {
+				for _, a := range together {
+					a.bulkOpens = s.now().Add(wait)
+				}
+			}
+		}
+		if group == nil {
+			if len(alone) == 0 {
+				alone, together = together[:1:1], together[1:]
+			}
+			group, alone = alone[:1], alone[1:]
+			if limited := s.deliverOne(ctx, calls, l, group[0]); limited && group[0].tens {
+				together = append(together, group[0]) // the other endpoint may be open
+				continue
+			}
+		}
+		s.settle(ctx, l, group...)
+		// Some lost answers in a row are Clerk's trouble, not these persons'. To go on
+		// would only make more people of whom nobody knows whether they got their email.
+		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.settled != nil && a.settled.uncertain }) {
+			lost = 0
+		}
+		for _, a := range group {
+			if a.settled != nil {
+				a.settled.stop = a.settled.stop || lost == maxUncertain
+				stopped = stopped || a.settled.stop
+			}
+		}
+	}
+}
+
+// byTens returns which of the attempts that are not settled can share a request: first
+// ones of first sends, for different addresses, without metadata of the host's, of which
+// Clerk may lose some on the way to the user (clerk/javascript#7956).
+func byTens(attempts []*attempt) (together, alone []*attempt) {
+	seen := make(map[string]bool)
+	for _, a := range attempts {
+		switch {
+		case a.settled != nil:
+		case a.row.Attempts == 1 && a.row.Send == 1 && a.params.PublicMetadata == nil && !seen[a.row.Email]:
+			seen[a.row.Email], a.tens = true, true
+			together = append(together, a)
+		default:
+			alone = append(alone, a)
+		}
+	}
+	return together, alone
 }

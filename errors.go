@@ -361,11 +361,13 @@ func pointsAtAddresses(meta map[string]any) bool {
 	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 
-// names reports whether the meta of an error points at the address.
+// names reports whether the meta of an error about one address points at it.
 func names(meta map[string]any, email string) bool {
-	if meta[metaParamName] == paramEmail {
-		return true
-	}
+	return meta[metaParamName] == paramEmail || lists(meta, email)
+}
+
+// lists reports whether the meta of an error has the address in one of its lists.
+func lists(meta map[string]any, email string) bool {
 	for _, key := range []string{metaEmailAddresses, metaIdentifiers} {
 		list, ok := meta[key].([]any)
 		if !ok {

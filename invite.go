@@ -41,6 +41,10 @@ type Config struct {
 	// attempt starts when it has passed. Defaults to 1 minute.
 	Lease time.Duration
 
+	// ResendCooldown is how long after an invitation Resend refuses to send the next.
+	// Defaults to 1 minute; a negative value is none.
+	ResendCooldown time.Duration
+
 	// Authorize, if set, is asked before anything is written: domain allow lists,
 	// free seats and so on. The parameters are valid and normalised; it may change
 	// them, and they are checked again. Its error is returned as it is. It is called
@@ -50,7 +54,8 @@ type Config struct {
 
 // LogValue implements slog.LogValuer: the settings, without API and Store.
 func (c Config) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("expires_in_days", c.ExpiresInDays), slog.Duration("lease", c.Lease))
+	return slog.GroupValue(slog.Int("expires_in_days", c.ExpiresInDays), slog.Duration("lease", c.Lease),
+		slog.Duration("resend_cooldown", c.ResendCooldown))
 }
 
 // Format implements fmt.Formatter: every verb prints what LogValue holds.
@@ -83,6 +88,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = time.Minute
+	}
+	if cfg.ResendCooldown == 0 {
+		cfg.ResendCooldown = time.Minute
 	}
 	var faults []error
 	if cfg.API == nil {
@@ -158,9 +166,14 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.invite(ctx, want)
+}
+
+// invite is Invite for a row that is prepared.
+func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
 		l := s.newLease()
-		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l)
+		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l, true)
 		if err != nil {
 			return nil, err
 		}
@@ -193,22 +206,36 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
 			return m, nil
 		case m.Status == StatusReserved: // for another caller by now
 			return nil, &DuplicateEmailError{m.Ref(), m}
-		case !done.over && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress):
-			return nil, ErrConflict // withdrawn meanwhile, by somebody who knew what they did
+		case done.withdrawn():
+			return nil, ErrConflict
 		}
 		// An earlier attempt had invited this person, its answer was lost, and that
 		// invitation has ended since; or another attempt failed. The caller wants one
-		// that works, or to know why not. The row may be this very insert's: a new one
-		// must not pass for it.
-		id, err := uuid.NewV7()
-		if err != nil {
-			return nil, fmt.Errorf("clerkinvite: no random numbers: %w", err)
+		// that works, or to know why not.
+		if want, err = withNewID(want); err != nil {
+			return nil, err
 		}
-		next := *want
-		next.ID = id.String()
-		want = &next
 	}
 	return nil, ErrConflict
+}
+
+// withdrawn reports whether somebody who knew what they did ended the invitation
+// while it was made.
+func (d delivery) withdrawn() bool {
+	m := d.Member
+	return !d.over && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
+}
+
+// withNewID returns the row to insert with another id: the one that is there may be
+// this very insert's, and a new one must not pass for it.
+func withNewID(want *Member) (*Member, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("clerkinvite: no random numbers: %w", err)
+	}
+	next := *want
+	next.ID = id.String()
+	return &next, nil
 }
 
 // Reserve writes the row for an invitation and sends nothing: Deliver does, later.
@@ -240,7 +267,7 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (*Member, error)
 	if err != nil {
 		return nil, err
 	}
-	results, err := r.s.reserve(ctx, r.st, []*Member{want}, nil)
+	results, err := r.s.reserve(ctx, r.st, []*Member{want}, nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -252,10 +279,9 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (*Member, error)
 
 // reserve writes one row per member wanted, or makes a row that is there the wanted
 // one if its state allows it; Result.Err is a *DuplicateEmailError if not. With a
-// lease the rows are claimed by the caller, and a reserved row that nobody holds is
-// taken over; without one they are left for Deliver.
-func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease) ([]Result, error) {
-	now := s.now()
+// lease the rows are claimed by the caller; without one they are left for delivery.
+// With takeOver a reserved row that nobody holds is no duplicate.
+func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) ([]Result, error) {
 	results := make([]Result, len(wanted))
 	var todo []int
 	for i, w := range wanted {
@@ -291,9 +317,10 @@ func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *
 				// Written, but its answer came so late that the row has moved on.
 				dup = &DuplicateEmailError{inserted[k].Member.Ref(), inserted[k].Member}
 			}
-			renewed := renew(dup.Member, rows[k], now, l != nil)
+			now := s.now() // the insert may have had to wait
+			renewed := renew(dup.Member, rows[k], now, takeOver)
 			if renewed == nil {
-				results[i] = Result{Err: dup}
+				results[i] = Result{dup.Member, dup}
 				continue
 			}
 			if l != nil {

@@ -78,9 +78,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) 
 		return nil, err
 	}
 	if now := u.verifiedEmails(); !sameSet(now, emails) {
-		return s.resolveUser(ctx, u, true) // the event is older than the user
+		return s.resolveUser(ctx, u, s.accepted) // the event is older than the user
 	}
-	return s.resolve(ctx, u, rows, true)
+	return s.resolve(ctx, u, rows, s.accepted)
 }
 
 // Resolve makes the members that wait for u active, in all tenants, and returns
@@ -99,7 +99,7 @@ func (s *Service) Resolve(ctx context.Context, u User) ([]*Member, error) {
 	if !clerkID.MatchString(u.ID) {
 		return nil, &InvalidParamsError{"User.ID", "is not an id of Clerk's"}
 	}
-	return s.resolveUser(ctx, &u, false)
+	return s.resolveUser(ctx, &u, nil)
 }
 
 // ResolveUser reads the user from Clerk with one request and resolves it as Resolve
@@ -116,7 +116,7 @@ func (s *Service) ResolveUser(ctx context.Context, userID string) ([]*Member, er
 	if err != nil {
 		return nil, err
 	}
-	return s.resolveUser(ctx, u, true)
+	return s.resolveUser(ctx, u, s.accepted)
 }
 
 // readUser returns the user with the id, or ErrNotFound if Clerk has none.
@@ -148,7 +148,11 @@ func waits(m *Member) bool {
 	return m.Status == StatusReserved || m.Status == StatusPending || m.Status == StatusExpired
 }
 
-func (s *Service) resolveUser(ctx context.Context, u *User, ask bool) ([]*Member, error) {
+// acceptance tells whether Clerk lists the invitation of a row that has run out as
+// accepted. Without it that is not asked.
+type acceptance func(ctx context.Context, row *Member) (bool, error)
+
+func (s *Service) resolveUser(ctx context.Context, u *User, accepted acceptance) ([]*Member, error) {
 	emails := u.verifiedEmails()
 	if len(emails) == 0 {
 		return nil, nil
@@ -157,21 +161,20 @@ func (s *Service) resolveUser(ctx context.Context, u *User, ask bool) ([]*Member
 	if err != nil {
 		return nil, err
 	}
-	return s.resolve(ctx, u, rows, ask)
+	return s.resolve(ctx, u, rows, accepted)
 }
 
 // resolve makes the rows that wait for u active. rows are those that wait for one of
-// its addresses and those that are active under its id. With ask, Clerk is asked for
-// invitations that have run out.
-func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool) ([]*Member, error) {
+// its addresses and those that are active under its id.
+func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, accepted acceptance) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		changes, unproven := s.resolutions(ctx, u, rows, ask)
+		changes, later, unproven := s.resolutions(ctx, u, rows, accepted)
 		results, err := s.apply(ctx, s.store, changes)
 		if err != nil {
 			return changed, err
 		}
-		again := false
+		again := len(later) > 0
 		for _, r := range results {
 			switch {
 			case r.Err == nil:
@@ -192,11 +195,13 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, ask bool
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
-// resolutions decides which rows become u's. A tenant with a row for which Clerk could
-// not be asked is left out, and holds up no other.
-func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask bool) ([]Change, error) {
+// resolutions decides which rows become u's. later are those that end because another
+// becomes active: they are to be decided anew when that has been written, for if it is
+// not, they are the next. A tenant with a row for which Clerk could not be asked is left
+// out, and holds up no other.
+func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, accepted acceptance) (changes, later []Change, unproven error) {
 	if u.Banned {
-		return nil, nil
+		return nil, nil, nil
 	}
 	verified, primary, now := u.verifiedEmails(), u.primaryEmail(), s.now()
 	// By tenant; in each tenant the one that is or becomes active comes first.
@@ -209,12 +214,10 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 			cmp.Compare(a.ID, b.ID),
 		)
 	})
-	var changes []Change
-	var unproven error
-	tenant, taken, unknown := "", false, false
+	tenant, taken, joins, unknown := "", false, false, false
 	for _, row := range rows {
 		if row.TenantID != tenant {
-			tenant, taken, unknown = row.TenantID, false, false
+			tenant, taken, joins, unknown = row.TenantID, false, false, false
 		}
 		if row.Status == StatusActive && row.ClerkUserID == u.ID {
 			taken = true
@@ -224,7 +227,10 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 			continue
 		}
 		if row.overdue(now) {
-			proven, err := s.accepted(ctx, u, row, ask)
+			proven, err := u.createdWhileValid(row), error(nil)
+			if !proven && accepted != nil && row.InvitationID != "" {
+				proven, err = accepted(ctx, row)
+			}
 			if err != nil {
 				// Which row of this tenant is the member cannot be said before that is known.
 				unproven, unknown = err, true
@@ -233,15 +239,18 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, ask 
 				continue
 			}
 		}
-		switch {
-		case !taken:
+		switch second := (Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)}); {
+		case !taken && !joins:
 			changes = append(changes, Change{row, joined(*row, u.ID, now)})
-			taken = true
-		case row.Status != StatusExpired:
-			changes = append(changes, Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)})
+			joins = true
+		case row.Status == StatusExpired:
+		case taken:
+			changes = append(changes, second)
+		default:
+			later = append(later, second)
 		}
 	}
-	return changes, unproven
+	return changes, later, unproven
 }
 
 // sameSet reports whether two lists hold the same.
@@ -250,16 +259,14 @@ func sameSet(a, b []string) bool {
 		!slices.ContainsFunc(b, func(s string) bool { return !slices.Contains(a, s) })
 }
 
-// accepted reports whether u joined by a row's invitation although it has run out
-// by now: u was created while it was valid, both by Clerk's clock, or Clerk lists it
-// as accepted.
-func (s *Service) accepted(ctx context.Context, u *User, row *Member, ask bool) (bool, error) {
-	if row.InvitedAt != nil && row.ExpiresAt != nil && !u.CreatedAt.Before(*row.InvitedAt) && !u.CreatedAt.After(*row.ExpiresAt) {
-		return true, nil
-	}
-	if !ask || row.InvitationID == "" {
-		return false, nil
-	}
+// createdWhileValid reports whether u was created while the invitation of row was valid,
+// both by Clerk's clock: then u joined in time although it has run out by now.
+func (u *User) createdWhileValid(row *Member) bool {
+	return row.InvitedAt != nil && row.ExpiresAt != nil && !u.CreatedAt.Before(*row.InvitedAt) && !u.CreatedAt.After(*row.ExpiresAt)
+}
+
+// accepted asks Clerk whether the invitation of row was accepted.
+func (s *Service) accepted(ctx context.Context, row *Member) (bool, error) {
 	list, err := s.listInvitations(ctx, row.Email, InvitationAccepted)
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)

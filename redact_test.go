@@ -37,6 +37,8 @@ var printable = []string{
 	"Member.ID", "Member.TenantID", "Member.ClerkUserID", "Member.InvitationID", "Member.Reason",
 	"ClerkInvitationError.Op", "InvalidParamsError.Field", "InvalidParamsError.Reason",
 	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
+	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor",
+	"Scan.TenantID", "Scan.AfterID", "Move.ClerkUserID", "Move.InvitationID", "Move.Reason",
 }
 
 // samples has a value of every exported type that can hold anything: a pointer where
@@ -65,7 +67,9 @@ func samples(t *testing.T) []any {
 		&UserQuery{}, &User{}, &UserEmail{}, &InvitationRequest{}, &Invitation{}, &InvitationQuery{}, &RevokeRequest{},
 		&DuplicateEmailError{}, &ClerkInvitationError{}, &APIError{}, &InvalidParamsError{}, &TransitionError{}, &CooldownError{},
 		&Ref{}, &Member{}, &Result{}, &Change{}, &Query{}, &InviteParams{}, &DeliverOptions{}, &DeliverReport{},
-		&PgxOptions{}, &WebhookConfig{}, &Event{},
+		&PgxOptions{}, &WebhookConfig{}, &Event{}, &ManyOptions{}, &ManyProgress{}, &ListParams{}, &Page{}, &MemberUpdate{},
+		&ReconcileOptions{}, &ReconcileReport{}, &RunOptions{},
+		&Scan{}, &Move{},
 	} {
 		fill(t, reflect.ValueOf(v).Elem(), "")
 		values = append(values, v)

@@ -147,8 +147,7 @@ func TestRevokeGate(t *testing.T) {
 	secondSend(t, b)
 	_, err := b.Reserve(t.Context(), params("acme", "ada@example.com"))
 	require.NoError(t, err)
-	_, err = b.store.Gate(t.Context(), "POST /invitations/revoke", b.clock.Now().Add(time.Hour))
-	require.NoError(t, err)
+	b.shut("POST /invitations/revoke", b.clock.Now().Add(time.Hour))
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Zero(t, b.clerk.Requests()[clerkinvitetest.CallRevoke])
@@ -163,16 +162,26 @@ func TestGateDuringPass(t *testing.T) {
 		require.NoError(t, err)
 	}
 	n := 0
-	b.clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
-		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After {
-			if n++; n == 50 {
-				_, _ = b.store.Gate(ctx, "POST /invitations", b.clock.Now().Add(time.Hour))
+	b.clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.After {
+			if n++; n == 5 {
+				b.shut("POST /invitations/bulk", b.clock.Now().Add(time.Hour))
+				b.shut("POST /invitations", b.clock.Now().Add(time.Hour))
 			}
 		}
 	})
 	_, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	require.LessOrEqual(t, b.clerk.Requests()[clerkinvitetest.CallCreate], 100, "the next batch at the latest knows")
+	require.Equal(t, 5, b.clerk.Requests()[clerkinvitetest.CallCreateBulk], "the next request knows")
+	require.Zero(t, b.clerk.Requests()[clerkinvitetest.CallCreate])
+}
+
+// shut closes a gate, whatever it was, as another process does.
+func (b *bundle) shut(name string, until time.Time) {
+	var known time.Time
+	for !known.Equal(until) {
+		known, _ = b.store.Gate(context.Background(), name, known, until)
+	}
 }
 
 // An instance fault 400 at the look-up is asked 199 times.
@@ -289,8 +298,8 @@ func TestNamedFaults(t *testing.T) {
 	} {
 		t.Run(f.Code, func(t *testing.T) {
 			b := mem(t, options{})
-			f.Call, f.Meta = clerkinvitetest.CallCreate, map[string]any{"email_addresses": []string{"ada@example.com"}}
-			b.clerk.Fail(f)
+			f.Meta = map[string]any{"email_addresses": []string{"ada@example.com"}}
+			b.failCreates(f)
 			_, err := b.invite(t, "ada@example.com")
 			require.Error(t, err)
 			require.Equal(t, clerkinvite.StatusReserved, b.get(t, "ada@example.com").Status)
@@ -319,7 +328,7 @@ func TestGateFromWrongClock(t *testing.T) {
 	wrong := newBundle(t, options{}, b.clerk, b.api, b.store)
 	b.clerk.SetNow(b.clock.Now)
 	wrong.clock.Advance(10 * 365 * 24 * time.Hour)
-	b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, RetryAfter: time.Minute})
+	b.failCreates(clerkinvitetest.Fault{Status: 429, RetryAfter: time.Minute})
 	_, err := wrong.invite(t, "one@example.com")
 	require.Error(t, err)
 	_, err = b.Deliver(t.Context(), nil)
@@ -632,9 +641,8 @@ func (a refusingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 func TestGateOfAWrongClock(t *testing.T) {
 	t.Parallel()
 	b := mem(t, options{})
-	_, err := b.store.Gate(t.Context(), "POST /invitations", b.clock.Now().AddDate(10, 0, 0))
-	require.NoError(t, err)
-	_, err = b.Reserve(t.Context(), params("acme", "ada@example.com"))
+	b.shut("POST /invitations", b.clock.Now().AddDate(10, 0, 0))
+	_, err := b.Reserve(t.Context(), params("acme", "ada@example.com"))
 	require.NoError(t, err)
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)

@@ -83,7 +83,7 @@ func (a *attempt) done(m *Member) {
 // joinByOneAddress settles the row of a user with several addresses, of whom other
 // rows may wait: resolving decides which one is the member, here as everywhere.
 func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
-	if _, err := s.resolveUser(ctx, a.user, false); err != nil {
+	if _, err := s.resolveUser(ctx, a.user, nil); err != nil {
 		return err
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{a.user.ID}})

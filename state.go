@@ -9,11 +9,11 @@ import (
 )
 
 // moves is the table of allowed moves; everything that changes a status goes
-// through apply, which asks it. A move to the same state is a claim, a release, a
-// postponed attempt or, for pending, a resend.
+// through apply, which asks it. What stays in its state is no move: a claim, a
+// release, a postponed attempt, a resend, a corrected role.
 var moves = map[Status][]Status{
-	StatusReserved: {StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusRemoved},
-	StatusPending:  {StatusPending, StatusActive, StatusExpired, StatusRevoked, StatusRemoved, StatusReserved},
+	StatusReserved: {StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusRemoved},
+	StatusPending:  {StatusActive, StatusExpired, StatusRevoked, StatusRemoved, StatusReserved},
 	StatusActive:   {StatusRemoved},
 	StatusFailed:   {StatusReserved},
 	StatusRevoked:  {StatusReserved},
@@ -29,18 +29,23 @@ const (
 	ReasonAtClerk       = "revoked_at_clerk"
 )
 
+// allowed reports whether a member may go from one state to another.
+func allowed(from, to Status) bool { return from == to || slices.Contains(moves[from], to) }
+
 // apply makes changes, one Result each, in order. A change that the table does not
-// know becomes a *TransitionError and is not made.
+// know becomes a *TransitionError and is not made. One without New erases the row.
 func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Result, error) {
 	results := make([]Result, len(changes))
 	var legal []Change
 	var at []int
 	for i, c := range changes {
-		if !slices.Contains(moves[c.Old.Status], c.New.Status) {
-			results[i].Err = &TransitionError{c.Old.Status, c.New.Status}
-			continue
+		if c.New != nil {
+			if !allowed(c.Old.Status, c.New.Status) {
+				results[i].Err = &TransitionError{c.Old.Status, c.New.Status}
+				continue
+			}
+			c.New.UpdatedAt = s.now()
 		}
-		c.New.UpdatedAt = s.now()
 		legal, at = append(legal, c), append(at, i)
 	}
 	if len(legal) == 0 {
@@ -52,7 +57,11 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 	}
 	for i, r := range made {
 		results[at[i]] = r
-		if r.Err == nil && legal[i].Recorded() {
+		switch {
+		case r.Err != nil || !legal[i].Recorded():
+		case legal[i].New == nil:
+			s.log.InfoContext(ctx, "member erased", "member", *legal[i].Old)
+		default:
 			s.log.InfoContext(ctx, "member moved", "from", legal[i].Old.Status, "member", *r.Member)
 		}
 	}

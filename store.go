@@ -135,7 +135,9 @@ func (r Result) LogValue() slog.Value {
 func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogValue()) }
 
 // Change is one move of one member: Old as it was read, New as it shall be.
-// New differs from Old in neither ID, TenantID nor Email.
+// New differs from Old in neither ID, TenantID nor Email. Without New the member is
+// erased, its history included; without Old it is a new one, which only a hook sees
+// ([PgxOptions].OnChange): new members come by Insert.
 type Change struct {
 	Old, New *Member
 }
@@ -156,8 +158,12 @@ func (c Change) LogValue() slog.Value {
 func (c Change) Format(f fmt.State, _ rune) { formatLogValue(f, "Change", c.LogValue()) }
 
 // Recorded reports whether the change is a move that the history keeps: one of
-// state, send, invitation or user. A claim, a release or a postponed attempt is not.
+// state, send, invitation or user. A claim, a release, a postponed attempt or a
+// corrected role is not.
 func (c Change) Recorded() bool {
+	if c.Old == nil || c.New == nil {
+		return true
+	}
 	return c.Old.Status != c.New.Status || c.Old.Send != c.New.Send || c.Old.Sent != c.New.Sent ||
 		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID
 }
@@ -173,8 +179,8 @@ var (
 	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
 )
 
-// Query selects members. Its selectors are joined by OR; a Query without one
-// selects nothing. Members come without doubles, each at most once.
+// Query selects members. Its selectors are joined by OR, but Scan stands alone; a
+// Query without one selects nothing. Members come without doubles, each at most once.
 type Query struct {
 	Refs    []Ref     // these addresses of these tenants, in any state; the addresses are normalised
 	IDs     []string  // these member ids, of any tenant and in any state; what is no UUID matches nothing
@@ -182,7 +188,43 @@ type Query struct {
 	UserIDs []string  // members of any tenant that are active under one of these Clerk user ids
 	DueAt   time.Time // if not zero: members with Sent < Send, reserved or pending, whose NextAttemptAt is not after it, the longest due first
 
-	Limit int // at most so many members by DueAt; 0 means 1000
+	// Scan selects a page of members in the order of (TenantID, ID), compared byte by
+	// byte. The other selectors are not used beside it.
+	Scan *Scan
+
+	Limit int // at most so many members by DueAt or by Scan; 0 means 1000
+}
+
+// Scan selects members page by page: those that fit all of its filters and come
+// after a member in the order of (TenantID, ID).
+type Scan struct {
+	TenantID    string   // of this tenant; "" is all tenants
+	Statuses    []Status // in one of these states; none is any
+	EmailPrefix string   // whose normalised address begins with this, compared byte by byte
+	InvitedBy   string   // whom this one invited; "" is anybody
+
+	AfterTenantID, AfterID string // the last member of the page before; both "" for the first page
+}
+
+// LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
+func (s Scan) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("tenant", s.TenantID), slog.Any("statuses", s.Statuses), slog.String("after", s.AfterID))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (s Scan) Format(f fmt.State, _ rune) { formatLogValue(f, "Scan", s.LogValue()) }
+
+// Move is one recorded move of a member: what it was and what it became.
+type Move struct {
+	Version      int64     `json:"version"`        // of the member, after the move
+	From         Status    `json:"from,omitempty"` // "" when the member was new
+	To           Status    `json:"to"`
+	Send         int       `json:"send"`
+	Sent         int       `json:"sent"`
+	ClerkUserID  string    `json:"clerk_user_id,omitempty"`
+	InvitationID string    `json:"invitation_id,omitempty"`
+	Reason       string    `json:"reason,omitempty"`
+	At           time.Time `json:"at"`
 }
 
 // LogValue implements slog.LogValuer: how much is asked for, never an address.
@@ -235,9 +277,14 @@ type Store interface {
 	// Find returns the members that q selects, as committed. No match is no error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// Gate remembers for all processes that an endpoint of Clerk's is not to be
-	// called before the given time, and returns the latest such time known. An
-	// earlier time than the known one changes nothing, the zero time only asks.
-	// The zero time comes back when nothing is known.
-	Gate(ctx context.Context, endpoint string, until time.Time) (time.Time, error)
+	// History returns the recorded moves of the member with this id, the oldest
+	// first. One that is not there has none.
+	History(ctx context.Context, tenantID, id string) ([]Move, error)
+
+	// Gate keeps a time under a name for all processes: that before which an endpoint
+	// of Clerk's is not to be called. It is a compare-and-set: if the time known is
+	// old, it becomes next. It returns the time known afterwards. The zero time stands
+	// for a name that nobody has set; equal old and next only ask. next is never zero
+	// unless old is.
+	Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 }

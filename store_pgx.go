@@ -2,7 +2,6 @@ package clerkinvite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,9 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -32,6 +29,26 @@ type PgxOptions struct {
 	// connections says. It is one identifier as PostgreSQL stores it: without quotes,
 	// and compared with its case.
 	Schema string
+
+	// OnChange lets tables of the host's own follow the members: what it writes in tx
+	// is committed if and only if the changes are. It runs in the transaction of the
+	// statement that made them, right after it, and gets every change that the history
+	// records: a new member without Old, an erased one without New. It does not get
+	// claims, postponed attempts and corrected roles, nor what was only found to be made
+	// already. The members are copies.
+	//
+	// An error keeps the changes from being made, and is the error of each of the
+	// members for which it stays when the batch is tried by halves; delivery tries again
+	// later. So OnChange may be called several times for one change, each time after
+	// what it did before was rolled back.
+	//
+	// Rows are locked meanwhile, and a connection is taken: it must be quick. It must
+	// not call Clerk or the Service, and neither commits nor rolls back tx. It is called from
+	// several goroutines at once.
+	//
+	// With OnChange each such Insert or Update is a READ COMMITTED transaction instead
+	// of a single statement; inside of WithTx it is a savepoint of the host's.
+	OnChange func(ctx context.Context, tx pgx.Tx, changes []Change) error
 }
 
 // PgxStore is a [Store] in PostgreSQL 14 or newer.
@@ -44,9 +61,10 @@ type PgxOptions struct {
 // Outside of a host's transaction the store finds out by repeating it for up to a
 // second, within the caller's context; nothing is written twice.
 type PgxStore struct {
-	db     PgxDB
-	schema string
-	sql    pgxSQL
+	db       PgxDB
+	schema   string
+	onChange onChange
+	sql      pgxSQL
 }
 
 var _ Store = (*PgxStore)(nil)
@@ -56,7 +74,7 @@ var _ Store = (*PgxStore)(nil)
 func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 	s := &PgxStore{db: db}
 	if opts != nil {
-		s.schema = opts.Schema
+		s.schema, s.onChange = opts.Schema, opts.OnChange
 	}
 	s.sql = newPgxSQL(s.schema)
 	return s
@@ -70,78 +88,104 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 // COMMITTED the outcome is the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL
 // answers 40001 for what was committed after the transaction's snapshot, which
 // only the host can repeat.
-func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxTxStore{tx, s.sql} }
+func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxTxStore{tx, s.onChange, s.sql} }
 
 type pgxTxStore struct {
-	tx  pgx.Tx
-	sql pgxSQL
+	tx       pgx.Tx
+	onChange onChange
+	sql      pgxSQL
 }
 
 // Insert implements [TxStore].
 func (s *pgxTxStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
-	input, err := pgxRows(rows)
-	if err != nil {
-		return nil, err
-	}
-	return s.sql.insert(ctx, s.tx, input)
+	return splitting(rows, func(rows []*Member) (results []Result, err error) {
+		input, err := pgxRows(rows)
+		if err != nil {
+			return nil, err
+		}
+		insert := func(db pgxQuerier) (made []Change, err error) {
+			results, made, err = s.sql.insert(ctx, db, input)
+			return made, err
+		}
+		if s.onChange == nil {
+			_, err = insert(s.tx)
+		} else {
+			err = s.onChange.inTx(ctx, s.tx.Begin, insert)
+		}
+		return results, err
+	})
 }
 
 // Update implements [TxStore].
 func (s *pgxTxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
-	return updateSplitting(changes, func(changes []Change) ([]Result, error) {
+	return splitting(changes, func(changes []Change) (results []Result, err error) {
 		input, err := pgxChanges(changes)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(changes, Change.setsUser) {
-			return s.sql.update(ctx, s.tx, input)
+		update := func(db pgxQuerier) (made []Change, err error) {
+			results, made, err = s.sql.update(ctx, db, changes, input, false)
+			return made, err
 		}
 		// Another row may have the user, and but for a savepoint a violation of the key
 		// would spoil the host's transaction.
-		savepoint, err := s.tx.Begin(ctx)
-		if err != nil {
-			return nil, err
+		if s.onChange.wants(changes) || slices.ContainsFunc(changes, Change.setsUser) {
+			err = s.onChange.inTx(ctx, s.tx.Begin, update)
+		} else {
+			_, err = update(s.tx)
 		}
-		results, err := s.sql.update(ctx, savepoint, input)
-		if err == nil {
-			return results, savepoint.Commit(ctx)
-		}
-		if rollbackErr := savepoint.Rollback(ctx); rollbackErr != nil {
-			return nil, err
-		}
-		return nil, s.sql.explain(ctx, s.tx, changes, err)
+		return results, s.sql.explain(ctx, s.tx, changes, err)
 	})
 }
 
 // Insert implements [TxStore].
-func (s *PgxStore) Insert(ctx context.Context, rows []*Member) (results []Result, err error) {
-	input, err := pgxRows(rows)
-	if err != nil {
-		return nil, err
-	}
-	err = s.repeat(ctx, func(bool) error {
-		results, err = s.sql.insert(ctx, s.db, input)
-		return err
+func (s *PgxStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
+	return splitting(rows, func(rows []*Member) (results []Result, err error) {
+		input, err := pgxRows(rows)
+		if err != nil {
+			return nil, err
+		}
+		insert := func(db pgxQuerier) (made []Change, err error) {
+			results, made, err = s.sql.insert(ctx, db, input)
+			return made, err
+		}
+		err = s.repeat(ctx, func(bool) error {
+			if s.onChange == nil {
+				_, err = insert(s.db)
+				return err
+			}
+			return s.onChange.inTx(ctx, s.begin, insert)
+		})
+		return results, err
 	})
-	return results, err
 }
 
 // Update implements [TxStore].
 func (s *PgxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
-	return updateSplitting(changes, func(changes []Change) (results []Result, err error) {
+	return splitting(changes, func(changes []Change) (results []Result, err error) {
 		input, err := pgxChanges(changes)
 		if err != nil {
 			return nil, err
 		}
 		err = s.repeat(ctx, func(maybeMade bool) error {
-			results, err = s.sql.update(ctx, s.db, input)
-			if err == nil && maybeMade {
-				err = s.sql.acceptMade(ctx, s.db, input, results)
+			update := func(db pgxQuerier) (made []Change, err error) {
+				results, made, err = s.sql.update(ctx, db, changes, input, maybeMade)
+				return made, err
 			}
-			return err
+			if !s.onChange.wants(changes) {
+				_, err = update(s.db)
+				return err
+			}
+			return s.onChange.inTx(ctx, s.begin, update)
 		})
 		return results, s.sql.explain(ctx, s.db, changes, err)
 	})
+}
+
+// begin begins a transaction. It is READ COMMITTED, whatever the default of the
+// connection is: only then does a second statement see why the first made nothing.
+func (s *PgxStore) begin(ctx context.Context) (pgx.Tx, error) {
+	return s.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 }
 
 // Find implements [Store].
@@ -153,10 +197,19 @@ func (s *PgxStore) Find(ctx context.Context, q Query) (found []*Member, err erro
 	return found, err
 }
 
-// Gate implements [Store].
-func (s *PgxStore) Gate(ctx context.Context, endpoint string, until time.Time) (known time.Time, err error) {
+// History implements [Store].
+func (s *PgxStore) History(ctx context.Context, tenantID, id string) (moves []Move, err error) {
 	err = s.repeat(ctx, func(bool) error {
-		known, err = s.sql.gate(ctx, s.db, endpoint, until)
+		moves, err = s.sql.history(ctx, s.db, tenantID, id)
+		return err
+	})
+	return moves, err
+}
+
+// Gate implements [Store].
+func (s *PgxStore) Gate(ctx context.Context, name string, old, next time.Time) (known time.Time, err error) {
+	err = s.repeat(ctx, func(bool) error {
+		known, err = s.sql.gate(ctx, s.db, name, old, next)
 		return err
 	})
 	return known, err
@@ -196,6 +249,9 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 // pgconn.SafeToRetry is no help: since pgx 5.9 it is true for some answers that were
 // lost after the commit.
 func failure(err error) (again, maybeMade bool) {
+	if row := (rowError{}); errors.As(err, &row) {
+		return false, false
+	}
 	var connect *pgconn.ConnectError
 	notSent := errors.As(err, &connect)
 	var pg *pgconn.PgError
@@ -218,33 +274,36 @@ func failure(err error) (again, maybeMade bool) {
 // setsUser reports whether c gives the row another Clerk user (or pending) id, which
 // another row may have already.
 func (c Change) setsUser() bool {
-	return c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
+	return c.New != nil && c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
 }
 
-// userTakenError is PostgreSQL's error for a batch in which at least one row is given a
-// user that another row has.
-type userTakenError struct{ error }
+// rowError is the failure of a batch that at least one of its rows is to blame for: a row
+// that fails so alone has the error in it. It does not unwrap, so that nobody takes an error of
+// the host's for one of our statements.
+type rowError struct{ err error }
 
-// updateSplitting makes changes with update. A batch that fails because a user is taken
-// is halved until the rows are known whose users are: one of them must not stop
-// the others.
-func updateSplitting(changes []Change, update func([]Change) ([]Result, error)) ([]Result, error) {
-	if len(changes) == 0 {
+func (e rowError) Error() string { return e.err.Error() }
+
+// splitting writes a batch with write. A batch that one of its rows is to blame for is
+// halved until those rows are known: one of them must not stop the others.
+func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, error) {
+	if len(batch) == 0 {
 		return nil, nil
 	}
-	results, err := update(changes)
+	results, err := write(batch)
 	if err == nil {
 		return results, nil
 	}
-	if taken := (userTakenError{}); !errors.As(err, &taken) {
+	var row rowError
+	if !errors.As(err, &row) {
 		return nil, err
 	}
-	if len(changes) == 1 {
-		return []Result{{Err: ErrUserTaken}}, nil
+	if len(batch) == 1 {
+		return []Result{{Err: row.err}}, nil
 	}
-	results = make([]Result, 0, len(changes))
-	for _, half := range [][]Change{changes[:len(changes)/2], changes[len(changes)/2:]} {
-		part, err := updateSplitting(half, update)
+	results = make([]Result, 0, len(batch))
+	for _, half := range [][]T{batch[:len(batch)/2], batch[len(batch)/2:]} {
+		part, err := splitting(half, write)
 		if err != nil {
 			// The other half may be written, so this is no error of the whole.
 			part = slices.Repeat([]Result{{Err: err}}, len(half))
@@ -254,490 +313,64 @@ func updateSplitting(changes []Change, update func([]Change) ([]Result, error)) 
 	return results, nil
 }
 
-// pgxQuerier is a pool, a connection or a transaction.
-type pgxQuerier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+// onChange is [PgxOptions].OnChange, or nil.
+type onChange func(ctx context.Context, tx pgx.Tx, changes []Change) error
+
+// wants reports whether the hook is to be told of one of the changes.
+func (f onChange) wants(changes []Change) bool {
+	return f != nil && slices.ContainsFunc(changes, Change.Recorded)
 }
 
-// pgxSQL holds the statements for one schema.
-//
-// Each takes its rows as one parameter, a text of JSON: a type that every execution
-// mode of pgx sends alike and no codec of the host's changes. Predicates of partial indexes
-// are literals, or a generic plan could not use the index.
-type pgxSQL struct {
-	insertSQL, updateSQL, madeSQL, takenSQL           string
-	findRefs, findIDs, findEmails, findUsers, findDue string
-	gateSQL, gateAskSQL                               string
-}
-
-// memberColumns is what a statement returns of the row m, in the order of scanMember. Types
-// for which a host may have registered its own codec are returned as text.
-const memberColumns = `m.tenant_id, m.id::text, m.email, m.status, coalesce(m.clerk_user_id, ''), coalesce(m.invitation_id, ''),
-	m.send, m.sent, coalesce(m.url, ''), coalesce(m.role, ''), coalesce(m.invited_by, ''), m.data::text, m.params::text,
-	m.version, m.attempts, m.claimed_until, m.next_attempt_at, coalesce(m.reason, ''),
-	m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at`
-
-// withInput expands the parameter, see pgxRow. data and params come as text, because as JSON
-// values null could not be told from nothing.
-//
-// Its WHERE is always true. It makes the planner expect one row instead of a hundred, and
-// so go by the indexes, also where it does not know yet that a table has grown: a
-// connection can keep a plan made on the first day. OFFSET 0 does the same for what is
-// found: it forbids every plan but one look-up for each value.
-const withInput = `
-WITH input AS (
-	SELECT * FROM json_to_recordset($1::text::json) AS x (tenant_id text, id uuid, email text, status text, clerk_user_id text,
-		invitation_id text, send integer, sent integer, url text, role text, invited_by text, data text, params text,
-		attempts integer, claimed_until timestamptz, next_attempt_at timestamptz, reason text,
-		reserved_at timestamptz, invited_at timestamptz, expires_at timestamptz, settled_at timestamptz, updated_at timestamptz,
-		n integer, old_version bigint, old_status text, recorded boolean)
-	WHERE tenant_id = tenant_id || ''
-)`
-
-const historyInsert = `INSERT INTO clerkinvite_history
-	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)`
-
-func newPgxSQL(schema string) pgxSQL {
-	// Rows are locked in the order of (tenant_id, email), so that two batches cannot deadlock.
-	s := pgxSQL{
-		// ON CONFLICT without a target: no violation of any key may spoil a host's
-		// transaction. The second SELECT sees the table as it was before the statement.
-		insertSQL: withInput + `, written AS (
-	INSERT INTO clerkinvite_member
-		(tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params, version,
-		 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
-	SELECT tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data::jsonb, params::json, 1,
-		attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at
-	FROM input
-	ORDER BY tenant_id COLLATE "C", email COLLATE "C"
-	ON CONFLICT DO NOTHING
-	RETURNING *
-), history AS (
-	` + historyInsert + `
-	SELECT tenant_id, id, version, NULL, status, send, sent, clerk_user_id, invitation_id, reason, updated_at FROM written
-)
-SELECT ` + memberColumns + ` FROM written m
-UNION ALL
-SELECT ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email`,
-
-		updateSQL: withInput + `, locked AS (
-	SELECT i.*
-	FROM input i
-	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
-	ORDER BY m.tenant_id, m.email
-	FOR NO KEY UPDATE OF m
-), changed AS (
-	UPDATE clerkinvite_member m
-	SET status = i.status, clerk_user_id = i.clerk_user_id, invitation_id = i.invitation_id, send = i.send, sent = i.sent,
-		url = i.url, role = i.role, invited_by = i.invited_by, data = i.data::jsonb, params = i.params::json,
-		version = i.old_version + 1, attempts = i.attempts, claimed_until = i.claimed_until,
-		next_attempt_at = i.next_attempt_at, reason = i.reason, reserved_at = i.reserved_at, invited_at = i.invited_at,
-		expires_at = i.expires_at, settled_at = i.settled_at, updated_at = i.updated_at
-	FROM locked i
-	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
-	RETURNING m.*, i.n, i.old_status, i.recorded
-), history AS (
-	` + historyInsert + `
-	SELECT tenant_id, id, version, old_status, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
-	FROM changed WHERE recorded
-)
-SELECT m.n, ` + memberColumns + ` FROM changed m`,
-
-		// The rows that are exactly what updateSQL would have made of them.
-		madeSQL: withInput + `
-SELECT i.n, ` + memberColumns + `
-FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version + 1
-WHERE (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sent, m.url, m.role, m.invited_by, m.data, m.params::text,
-		m.attempts, m.claimed_until, m.next_attempt_at, m.reason, m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at)
-	IS NOT DISTINCT FROM
-	(i.status, i.clerk_user_id, i.invitation_id, i.send, i.sent, i.url, i.role, i.invited_by, i.data::jsonb, i.params,
-		i.attempts, i.claimed_until, i.next_attempt_at, i.reason, i.reserved_at, i.invited_at, i.expires_at, i.settled_at, i.updated_at)`,
-
-		takenSQL: `
-SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND clerk_user_id = $2::text AND id <> $3::text::uuid)`,
-
-		findRefs: `
-SELECT ` + memberColumns + `
-FROM json_to_recordset($1::text::json -> 'refs') AS x (tenant_id text, email text)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email OFFSET 0) m`,
-		findIDs: `
-SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'ids') AS x (member_id)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid OFFSET 0) m`,
-		findEmails: `
-SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'emails') AS x (address)
-CROSS JOIN LATERAL (
-	SELECT * FROM clerkinvite_member WHERE email = x.address AND status IN ('reserved', 'pending', 'expired') OFFSET 0) m`,
-		findUsers: `
-SELECT ` + memberColumns + `
-FROM json_array_elements_text($1::text::json -> 'users') AS x (user_id)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE clerk_user_id = x.user_id AND status = 'active' OFFSET 0) m`,
-		findDue: `(
-SELECT ` + memberColumns + `
-FROM clerkinvite_member m
-WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ($1::text::json ->> 'due')::timestamptz
-ORDER BY m.next_attempt_at
-LIMIT ($1::text::json ->> 'limit')::integer)`,
-
-		gateSQL: `
-INSERT INTO clerkinvite_gate AS g (endpoint, blocked_until) VALUES ($1::text, $2::text::timestamptz)
-ON CONFLICT (endpoint) DO UPDATE SET blocked_until = greatest(g.blocked_until, excluded.blocked_until)
-RETURNING blocked_until`,
-		gateAskSQL: `SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text`,
-	}
-	if schema != "" {
-		// The statements are written for the search_path; this is the one place that knows of schemas.
-		tables := strings.NewReplacer(
-			"clerkinvite_member", pgx.Identifier{schema, "clerkinvite_member"}.Sanitize(),
-			"clerkinvite_history", pgx.Identifier{schema, "clerkinvite_history"}.Sanitize(),
-			"clerkinvite_gate", pgx.Identifier{schema, "clerkinvite_gate"}.Sanitize())
-		for _, sql := range []*string{&s.insertSQL, &s.updateSQL, &s.madeSQL, &s.takenSQL, &s.findRefs, &s.findIDs,
-			&s.findEmails, &s.findUsers, &s.findDue, &s.gateSQL, &s.gateAskSQL} {
-			*sql = tables.Replace(*sql)
-		}
-	}
-	return s
-}
-
-// pgxRow is one row on its way into a statement, see withInput. What is empty is left
-// out, which makes it NULL.
-type pgxRow struct {
-	TenantID      string `json:"tenant_id"`
-	ID            string `json:"id"`
-	Email         string `json:"email"`
-	Status        Status `json:"status"`
-	ClerkUserID   string `json:"clerk_user_id,omitempty"`
-	InvitationID  string `json:"invitation_id,omitempty"`
-	Send          int    `json:"send"`
-	Sent          int    `json:"sent"`
-	URL           string `json:"url,omitempty"`
-	Role          string `json:"role,omitempty"`
-	InvitedBy     string `json:"invited_by,omitempty"`
-	Data          string `json:"data,omitempty"`
-	Params        string `json:"params,omitempty"`
-	Attempts      int    `json:"attempts"`
-	ClaimedUntil  string `json:"claimed_until,omitempty"`
-	NextAttemptAt string `json:"next_attempt_at,omitempty"`
-	Reason        string `json:"reason,omitempty"`
-	ReservedAt    string `json:"reserved_at"`
-	InvitedAt     string `json:"invited_at,omitempty"`
-	ExpiresAt     string `json:"expires_at,omitempty"`
-	SettledAt     string `json:"settled_at,omitempty"`
-	UpdatedAt     string `json:"updated_at"`
-}
-
-// pgxChange is one change on its way into a statement.
-type pgxChange struct {
-	pgxRow
-	N          int    `json:"n"` // place in the batch
-	OldVersion int64  `json:"old_version"`
-	OldStatus  Status `json:"old_status"`
-	Recorded   bool   `json:"recorded"`
-}
-
-func newPgxRow(m *Member) (pgxRow, error) {
-	row := pgxRow{
-		TenantID: m.TenantID, ID: m.ID, Email: m.Email, Status: m.Status, ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID,
-		Send: m.Send, Sent: m.Sent, URL: m.URL, Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
-		Attempts: m.Attempts, ClaimedUntil: pgxTime(m.ClaimedUntil), NextAttemptAt: pgxTime(m.NextAttemptAt), Reason: m.Reason,
-		ReservedAt: pgxTime(&m.ReservedAt), InvitedAt: pgxTime(m.InvitedAt), ExpiresAt: pgxTime(m.ExpiresAt),
-		SettledAt: pgxTime(m.SettledAt), UpdatedAt: pgxTime(&m.UpdatedAt),
-	}
-	for _, s := range []string{row.TenantID, row.ID, row.Email, string(row.Status), row.ClerkUserID, row.InvitationID, row.URL,
-		row.Role, row.InvitedBy, row.Data, row.Params, row.Reason} {
-		if !utf8.ValidString(s) {
-			// json.Marshal would replace it, and two tenants could become one.
-			return row, errors.New("clerkinvite: a member has text that is not valid UTF-8")
-		}
-	}
-	return row, nil
-}
-
-// pgxTime writes a time as PostgreSQL reads it whatever the session's DateStyle is.
-func pgxTime(t *time.Time) string {
-	if t == nil {
-		return ""
-	}
-	return t.UTC().Format("2006-01-02T15:04:05.000000Z")
-}
-
-func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
-	m := new(Member)
-	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent,
-		&m.URL, &m.Role, &m.InvitedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params), &m.Version, &m.Attempts, &m.ClaimedUntil,
-		&m.NextAttemptAt, &m.Reason, &m.ReservedAt, &m.InvitedAt, &m.ExpiresAt, &m.SettledAt, &m.UpdatedAt)...)
-	for _, t := range []*time.Time{&m.ReservedAt, &m.UpdatedAt, m.ClaimedUntil, m.NextAttemptAt, m.InvitedAt, m.ExpiresAt, m.SettledAt} {
-		if t != nil {
-			*t = t.UTC()
-		}
-	}
-	return m, err
-}
-
-// queryMembers runs a statement that returns members.
-func queryMembers(ctx context.Context, db pgxQuerier, sql string, input any) ([]*Member, error) {
-	arg, err := json.Marshal(input)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := db.Query(ctx, sql, string(arg))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Member, error) { return scanMember(row) })
-}
-
-// queryChanged runs a statement that returns changed members, and puts each in its result.
-func queryChanged(ctx context.Context, db pgxQuerier, sql string, changes []pgxChange, results []Result) error {
-	arg, err := json.Marshal(changes)
+// inTx calls write in a transaction or savepoint, and the hook with what write has made.
+func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
+	tx, err := begin(ctx)
 	if err != nil {
 		return err
 	}
-	rows, err := db.Query(ctx, sql, string(arg))
+	defer func() {
+		// Also when the hook panics or ctx has ended. After a commit it does nothing.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = tx.Rollback(ctx)
+	}()
+	made, err := write(tx)
 	if err != nil {
 		return err
 	}
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		var n int
-		m, err := scanMember(row, &n)
-		if err == nil {
-			results[n] = Result{Member: m}
+	if f == nil || len(made) == 0 {
+		return tx.Commit(ctx)
+	}
+	changes := make([]Change, len(made))
+	for i, c := range made {
+		changes[i] = Change{copied(c.Old), copied(c.New)}
+	}
+	if err := f(ctx, tx, changes); err != nil {
+		if tx.Conn().IsClosed() {
+			return err // which says nothing of the rows
 		}
-		return struct{}{}, err
-	})
+		return blamed(ctx, err)
+	}
+	err = tx.Commit(ctx)
+	// An error that the hook did not report, or a constraint of the host's that is looked
+	// at on commit.
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) || errors.Is(err, pgx.ErrTxCommitRollback) {
+		return blamed(ctx, err)
+	}
 	return err
 }
 
-// queryOne runs a statement that returns one value.
-func queryOne[T any](ctx context.Context, db pgxQuerier, sql string, args ...any) (value T, err error) {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return value, err
-	}
-	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
-}
-
-// pgxRows returns rows as the input of a statement.
-func pgxRows(rows []*Member) ([]pgxRow, error) {
-	input := make([]pgxRow, len(rows))
-	for i, m := range rows {
-		var err error
-		if input[i], err = newPgxRow(m); err != nil {
-			return nil, err
-		}
-	}
-	return input, nil
-}
-
-// pgxChanges returns changes as the input of a statement.
-func pgxChanges(changes []Change) ([]pgxChange, error) {
-	input := make([]pgxChange, len(changes))
-	for i, c := range changes {
-		row, err := newPgxRow(c.New)
-		if err != nil {
-			return nil, err
-		}
-		row.TenantID, row.ID, row.Email = c.Old.TenantID, c.Old.ID, c.Old.Email
-		input[i] = pgxChange{row, i, c.Old.Version, c.Old.Status, c.Recorded()}
-	}
-	return input, nil
-}
-
-// insert writes rows and finds those that are there already.
-func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) ([]Result, error) {
-	there := make(map[Ref]*Member, len(rows))
-	missing := rows
-	// One round, unless a row is purged between the moment it is in the way and the look at it.
-	for round := 0; len(missing) > 0 && round < 3; round++ {
-		found, err := queryMembers(ctx, db, s.insertSQL, missing)
-		if err != nil {
-			return nil, err
-		}
-		missing = missingFrom(there, missing, found)
-
-		// What is in the way now was committed after the statement had begun.
-		refs := make([]Ref, len(missing))
-		for i, m := range missing {
-			refs[i] = Ref{m.TenantID, m.Email}
-		}
-		found, err = s.find(ctx, db, Query{Refs: refs})
-		if err != nil {
-			return nil, err
-		}
-		missing = missingFrom(there, missing, found)
-	}
-
-	results := make([]Result, len(rows))
-	for i, m := range rows {
-		ref := Ref{m.TenantID, m.Email}
-		now := there[ref]
-		switch {
-		case now == nil:
-			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found, as if its id were another member's: %w", ErrConflict)
-		case strings.EqualFold(now.ID, m.ID):
-			results[i].Member = now
-		default:
-			results[i] = Result{now, &DuplicateEmailError{ref, now}}
-		}
-	}
-	return results, nil
-}
-
-// missingFrom adds found to there and returns the rows that are still not there. Of two
-// versions of a row the one that has just been written counts: the other was purged.
-func missingFrom(there map[Ref]*Member, rows []pgxRow, found []*Member) (missing []pgxRow) {
-	ids := make(map[string]bool, len(rows))
-	for _, m := range rows {
-		ids[strings.ToLower(m.ID)] = true
-	}
-	for _, m := range found {
-		if there[m.Ref()] == nil || ids[m.ID] {
-			there[m.Ref()] = m
-		}
-	}
-	for _, m := range rows {
-		if there[Ref{m.TenantID, m.Email}] == nil {
-			missing = append(missing, m)
-		}
-	}
-	return missing
-}
-
-// update makes changes in one statement: all but those whose version does not match.
-func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []pgxChange) ([]Result, error) {
-	results := slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
-	if err := queryChanged(ctx, db, s.updateSQL, changes, results); err != nil {
-		return nil, err
-	}
-	return results, nil
-}
-
-// acceptMade turns conflicts into successes where the row is what the change makes of
-// it: the earlier statement whose answer was lost has made it.
-func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
-	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
-		return nil
-	}
-	return queryChanged(ctx, db, s.madeSQL, changes, results)
-}
-
-// explain returns err, with which changes failed, as a userTakenError if that is what it is.
-func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
-	if !IsUniqueViolation(err) {
+// blamed returns what the hook failed with as a rowError, unless it is no fault of a row's.
+func blamed(ctx context.Context, err error) error {
+	var pg *pgconn.PgError
+	again, _ := failure(err)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case again && errors.As(err, &pg): // a deadlock, a shutdown
 		return err
 	}
-	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
-		return userTakenError{err}
-	}
-	// In a partition the key has another name, so look.
-	c := changes[0]
-	taken, lookErr := queryOne[bool](ctx, db, s.takenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
-	if lookErr != nil || !taken {
-		return err
-	}
-	return userTakenError{err}
-}
-
-// find runs one statement, in which each selector uses an index of its own.
-func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
-	type ref struct {
-		TenantID string `json:"tenant_id"`
-		Email    string `json:"email"`
-	}
-	var arg struct {
-		Refs   []ref    `json:"refs,omitempty"`
-		IDs    []string `json:"ids,omitempty"`
-		Emails []string `json:"emails,omitempty"`
-		Users  []string `json:"users,omitempty"`
-		Due    string   `json:"due,omitempty"`
-		Limit  int      `json:"limit,omitempty"`
-	}
-	var selects []string
-	for _, r := range q.Refs {
-		if storable(r.TenantID) && storable(r.Email) {
-			arg.Refs = append(arg.Refs, ref(r))
-		}
-	}
-	if len(arg.Refs) > 0 {
-		selects = append(selects, s.findRefs)
-	}
-	for _, id := range q.IDs {
-		if len(id) == 36 && uuid.Validate(id) == nil {
-			arg.IDs = append(arg.IDs, id)
-		}
-	}
-	if len(arg.IDs) > 0 {
-		selects = append(selects, s.findIDs)
-	}
-	if arg.Emails = filter(q.Emails, storable); len(arg.Emails) > 0 {
-		selects = append(selects, s.findEmails)
-	}
-	if arg.Users = filter(q.UserIDs, storable); len(arg.Users) > 0 {
-		selects = append(selects, s.findUsers)
-	}
-	if !q.DueAt.IsZero() {
-		arg.Due, arg.Limit = pgxTime(&q.DueAt), q.Limit
-		if arg.Limit <= 0 {
-			arg.Limit = 1000
-		}
-		selects = append(selects, s.findDue)
-	}
-	if len(selects) == 0 {
-		return nil, nil
-	}
-
-	found, err := queryMembers(ctx, db, strings.Join(selects, "\nUNION ALL"), arg)
-	if err != nil {
-		return nil, err
-	}
-	found = withoutDoubles(found)
-	if !q.DueAt.IsZero() && len(selects) > 1 {
-		// UNION ALL promises no order.
-		slices.SortStableFunc(found, func(a, b *Member) int {
-			switch {
-			case a.due() && b.due():
-				return a.NextAttemptAt.Compare(*b.NextAttemptAt)
-			case a.due():
-				return -1
-			case b.due():
-				return 1
-			}
-			return 0
-		})
-	}
-	return found, nil
-}
-
-// withoutDoubles returns the members without doubles, in order.
-func withoutDoubles(members []*Member) []*Member {
-	type key struct{ tenantID, id string }
-	seen := make(map[key]bool, len(members))
-	return slices.DeleteFunc(members, func(m *Member) bool {
-		k := key{m.TenantID, m.ID}
-		double := seen[k]
-		seen[k] = true
-		return double
-	})
-}
-
-// storable reports whether s can be in a column at all; what cannot matches nothing.
-func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-func filter(list []string, keep func(string) bool) []string {
-	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return !keep(s) })
-}
-
-func (s *pgxSQL) gate(ctx context.Context, db pgxQuerier, endpoint string, until time.Time) (time.Time, error) {
-	sql, args := s.gateAskSQL, []any{endpoint}
-	if !until.IsZero() {
-		sql, args = s.gateSQL, append(args, pgxTime(&until))
-	}
-	known, err := queryOne[time.Time](ctx, db, sql, args...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return time.Time{}, nil
-	}
-	return known.UTC(), err
+	return rowError{err}
 }
 
 // Format implements fmt.Formatter: every verb prints the schema only.

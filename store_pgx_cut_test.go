@@ -322,10 +322,37 @@ func TestPgxStoreLostAnswers(t *testing.T) {
 			require.Equal(t, 1, proxy.cuts(), name)
 
 			proxy.arm(c)
-			until, err := store.Gate(t.Context(), name, storeTime)
+			found, err = store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{TenantID: name, EmailPrefix: "x"}})
 			require.NoError(t, err, name)
-			require.Equal(t, storeTime, until, name)
+			require.Equal(t, []*clerkinvite.Member{stored(row)}, found, name)
 			require.Equal(t, 1, proxy.cuts(), name)
+
+			proxy.arm(c)
+			moved, err := store.History(t.Context(), name, row.ID)
+			require.NoError(t, err, name)
+			require.Len(t, moved, history(row), name)
+			require.Equal(t, 1, proxy.cuts(), name)
+
+			var known time.Time
+			for _, next := range []time.Time{storeTime, storeTime.Add(time.Hour), storeTime.Add(-time.Hour)} {
+				proxy.arm(c)
+				got, err := store.Gate(t.Context(), name, known, next)
+				require.NoError(t, err, name)
+				require.Equal(t, next, got, name)
+				require.Equal(t, 1, proxy.cuts(), name)
+				known = next
+			}
+
+			old := stored(row)
+			stale := *other
+			stale.Version = 9
+			proxy.arm(c)
+			results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: old}, {Old: &stale}})
+			require.NoError(t, err, name)
+			require.Equal(t, 1, proxy.cuts(), name)
+			require.Equal(t, clerkinvite.Result{Member: old}, results[0], name)
+			require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict, name)
+			require.Zero(t, history(row), name)
 		})
 	})
 }

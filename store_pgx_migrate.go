@@ -210,6 +210,7 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			clerkinvite_member_waiting_idx (email)
 			clerkinvite_member_active_idx (clerk_user_id)
 			clerkinvite_member_id_idx (id)
+			clerkinvite_member_status_idx (tenant_id, status, id)
 			clerkinvite_member_due_idx (next_attempt_at)
 			clerkinvite_member_expiring_idx (expires_at)`,
 	},

@@ -3,6 +3,8 @@ package clerkinvite_test
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -133,7 +135,7 @@ func members(t *testing.T, results []clerkinvite.Result, err error) (list []*cle
 }
 
 // TestPgxStorePlans: every statement finds its rows by an index, whether PostgreSQL plans for the values or for any, and whether it
-// knows of twenty thousand rows or thinks that the table is empty.
+// knows of twenty thousand rows or thinks that the table is empty. What a page costs does not depend on where it is.
 func TestPgxStorePlans(t *testing.T) {
 	t.Parallel()
 	t.Run("empty", func(t *testing.T) {
@@ -152,65 +154,155 @@ func testPlans(t *testing.T, n int) {
 	store, pool := newPgxStore(t, tracing(&asked))
 	rows := make([]*clerkinvite.Member, n)
 	for i := range rows {
-		m := reservedRow(fmt.Sprintf("tenant%d", i%100), fmt.Sprintf("%d@example.com", i))
+		// Half of them are one tenant's, who must not get plans that fit all the others.
+		m := reservedRow(fmt.Sprintf("tenant%d", i%100*(i/100%2)), fmt.Sprintf("%d@example.com", i))
 		switch i % 4 {
 		case 1:
 			m = pendingRow(m)
 		case 2, 3:
 			m = activeRow(m, "user_"+m.ID)
 		}
+		m.InvitedBy = fmt.Sprintf("admin_%d", i/5%2)
 		rows[i] = m
 	}
+	place := reservedRow("tenant0", "place@example.com").ID
 	if n > 0 {
+		place = rows[n/2].ID // far from the beginning of each page's order
 		insertRows(t, store, rows...)
 		_, err := pool.Exec(t.Context(), "ANALYZE")
 		require.NoError(t, err)
 	}
-	asked.take()
 
-	m := insertRows(t, store, reservedRow("tenant", "new@example.com"))[0]
-	updateRows(t, store, clerkinvite.Change{Old: m, New: activeRow(m, "user_1")})
-	for _, q := range []clerkinvite.Query{
-		{Refs: []clerkinvite.Ref{m.Ref()}}, {IDs: []string{m.ID}}, {Emails: []string{m.Email}},
-		{UserIDs: []string{"user_1"}}, {DueAt: storeTime, Limit: 10}, {Emails: []string{m.Email}, UserIDs: []string{"user_1"}},
-	} {
-		_, err := store.Find(t.Context(), q)
-		require.NoError(t, err)
-	}
-	list := asked.take()
-	require.Len(t, list, 8)
-
-	for i, indexes := range [][]string{
-		{"clerkinvite_member_email_key"},
-		{"clerkinvite_member_id_idx"},
-		{"clerkinvite_member_email_key"},
-		{"clerkinvite_member_id_idx"},
-		{"clerkinvite_member_waiting_idx"},
-		{"clerkinvite_member_active_idx"},
-		{"clerkinvite_member_due_idx"},
-		{"clerkinvite_member_waiting_idx", "clerkinvite_member_active_idx"},
-	} {
-		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-			require.NoError(t, pool.AcquireFunc(t.Context(), func(conn *pgxpool.Conn) error {
-				arg := "'" + strings.ReplaceAll(list[i].args[0].(string), "'", "''") + "'"
-				var plan []string
-				for _, sql := range []string{"SET plan_cache_mode = " + mode, "PREPARE p (text) AS " + list[i].sql, "EXPLAIN EXECUTE p (" + arg + ")", "DEALLOCATE p"} {
-					// Past pgx, which would want a value for $1.
-					results, err := conn.Conn().PgConn().Exec(t.Context(), sql).ReadAll()
-					require.NoError(t, err)
-					for _, line := range results[0].Rows {
-						plan = append(plan, string(line[0]))
-					}
-				}
-				text := strings.Join(plan, "\n")
-				assert.NotContains(t, text, "Seq Scan on", mode)
-				assert.NotContains(t, text, "Bitmap", mode)
-				for _, index := range indexes {
-					// By its columns, not from end to end.
-					assert.Regexp(t, "using "+index+` on .*\n *Index Cond: `, text, mode)
-				}
-				return nil
-			}))
+	row := reservedRow("tenant0", "new@example.com")
+	update := func(changes ...clerkinvite.Change) func() error {
+		return func() error {
+			_, err := store.Update(t.Context(), changes)
+			return err
 		}
 	}
+	find := func(q clerkinvite.Query) func() error {
+		return func() error {
+			_, err := store.Find(t.Context(), q)
+			return err
+		}
+	}
+	scan := func(scan clerkinvite.Scan) func() error { return find(clerkinvite.Query{Scan: &scan, Limit: 10}) }
+	after := func(s clerkinvite.Scan) func() error {
+		s.AfterTenantID, s.AfterID = "tenant0", place
+		return scan(s)
+	}
+	gate := func(old, next time.Time) func() error {
+		return func() error {
+			_, err := store.Gate(t.Context(), "create", old, next)
+			return err
+		}
+	}
+	statuses := []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}
+
+	// An index that is used by its columns, and not from end to end.
+	by := func(index string) string { return "using clerkinvite_" + index + ` on .*\n *Index Cond: ` }
+	// An index that is read until the page is full.
+	walk := func(index string) string {
+		return `Limit .*\n(?: *Buffers: .*\n)? *->  Index Scan using clerkinvite_` + index + " on clerkinvite_member "
+	}
+	const page = 60 // blocks, of which each table has a thousand or so
+
+	for _, tc := range []struct {
+		name string
+		ask  func() error
+		want []string
+		// At most so many blocks are read from the full table, however large it is; 0: not measured.
+		blocks int
+	}{
+		{"insert", func() error {
+			_, err := store.Insert(t.Context(), []*clerkinvite.Member{row})
+			return err
+		}, []string{by("member_email_key")}, 0},
+		{"update", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_1")}), []string{by("member_id_idx")}, 0},
+		{"erase", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_2")}, clerkinvite.Change{Old: row}), []string{by("member_id_idx")}, 0},
+		{"gone", update(clerkinvite.Change{Old: reservedRow("tenant0", "gone@example.com")}), []string{by("member_id_idx")}, 0},
+		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{row.Ref()}}), []string{by("member_email_key")}, 0},
+		{"ids", find(clerkinvite.Query{IDs: []string{row.ID}}), []string{by("member_id_idx")}, 0},
+		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, 0},
+		{"users", find(clerkinvite.Query{UserIDs: []string{"user_1"}}), []string{by("member_active_idx")}, 0},
+		{"due", find(clerkinvite.Query{DueAt: storeTime, Limit: 10}), []string{by("member_due_idx")}, page},
+		{"several", find(clerkinvite.Query{Emails: []string{row.Email}, UserIDs: []string{"user_1"}}), []string{by("member_waiting_idx"), by("member_active_idx")}, 0},
+
+		{"scan", scan(clerkinvite.Scan{}), []string{walk("member_pkey")}, page},
+		{"scan on", after(clerkinvite.Scan{}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"scan from a tenant on", scan(clerkinvite.Scan{AfterTenantID: "tenant5"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"scan with filters", scan(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: "1", Statuses: statuses}), []string{walk("member_pkey")}, 10 * page},
+		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: "1", Statuses: statuses}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
+		{"tenant", scan(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"tenant on", after(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"tenant with filter on", after(clerkinvite.Scan{TenantID: "tenant0", InvitedBy: "admin_1"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"status", scan(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"status on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"status with filter on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses, InvitedBy: "admin_1"}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10"}), []string{by("member_email_key")}, 10 * page},
+		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
+		{"prefix without end", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "\U0010ffff"}), []string{by("member_email_key")}, page},
+
+		{"history", func() error {
+			_, err := store.History(t.Context(), "tenant0", place)
+			return err
+		}, []string{by("history_pkey")}, page},
+		{"gate asks", gate(time.Time{}, time.Time{}), nil, 0},
+		{"gate takes", gate(time.Time{}, storeTime), nil, 0},
+		{"gate changes", gate(storeTime, storeTime.Add(1e6)), nil, 0},
+	} {
+		asked.take()
+		require.NoError(t, tc.ask())
+		list := asked.take()
+		st := list[len(list)-1]
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			text := plan(t, pool, mode, st, tc.blocks > 0)
+			what := tc.name + ", " + mode
+			for _, want := range tc.want {
+				assert.Regexp(t, want, text, what)
+			}
+			if tc.want != nil { // the table of gates is of a few rows, for ever
+				assert.NotContains(t, text, "Seq Scan on", what)
+				assert.NotContains(t, text, "Bitmap", what)
+			}
+			if n > 0 && tc.blocks > 0 {
+				blocks := 0
+				found := regexp.MustCompile(`Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?`).FindStringSubmatch(text)
+				require.NotNil(t, found, text)
+				for _, s := range found[1:] {
+					more, _ := strconv.Atoi(s)
+					blocks += more
+				}
+				assert.LessOrEqual(t, blocks, tc.blocks, "%s:\n%s", what, text)
+			}
+		}
+	}
+}
+
+// plan returns what PostgreSQL says of a statement of the store.
+func plan(t *testing.T, pool *pgxpool.Pool, mode string, st statement, run bool) string {
+	t.Helper()
+	explain, types, args := "EXPLAIN", make([]string, len(st.args)), make([]string, len(st.args))
+	if run {
+		explain = "EXPLAIN (ANALYZE, BUFFERS)"
+	}
+	for i, arg := range st.args {
+		types[i], args[i] = "text", "'"+strings.ReplaceAll(arg.(string), "'", "''")+"'"
+	}
+	var lines []string
+	require.NoError(t, pool.AcquireFunc(t.Context(), func(conn *pgxpool.Conn) error {
+		for _, sql := range []string{
+			"SET plan_cache_mode = " + mode, "PREPARE p (" + strings.Join(types, ", ") + ") AS " + st.sql,
+			explain + " EXECUTE p (" + strings.Join(args, ", ") + ")", "DEALLOCATE p",
+		} {
+			// Past pgx, which would want a value for $1.
+			results, err := conn.Conn().PgConn().Exec(t.Context(), sql).ReadAll()
+			require.NoError(t, err)
+			for _, line := range results[0].Rows {
+				lines = append(lines, string(line[0]))
+			}
+		}
+		return nil
+	}))
+	return strings.Join(lines, "\n")
 }

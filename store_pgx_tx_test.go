@@ -299,9 +299,25 @@ func TestPgxStoreHostCodecs(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []*clerkinvite.Member{m}, found)
 		require.Equal(t, time.UTC, m.UpdatedAt.Location())
-		until, err := store.Gate(t.Context(), "create", storeTime)
+		found, err = store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{
+			TenantID: "tenant", Statuses: []clerkinvite.Status{m.Status}, AfterTenantID: "tenant", AfterID: "00000000-0000-0000-0000-000000000000",
+		}})
 		require.NoError(t, err)
-		require.Equal(t, storeTime, until)
+		require.Equal(t, []*clerkinvite.Member{m}, found)
+		moves, err := store.History(t.Context(), "tenant", m.ID)
+		require.NoError(t, err)
+		require.Len(t, moves, 2)
+		require.Equal(t, clerkinvite.Move{
+			Version: 2, From: clerkinvite.StatusReserved, To: clerkinvite.StatusActive, Send: 1, Sent: 1, ClerkUserID: "user_1",
+			InvitationID: m.InvitationID, At: m.UpdatedAt,
+		}, moves[1])
+		require.Equal(t, m, updateRows(t, store, clerkinvite.Change{Old: m})[0])
+		var known time.Time
+		for _, next := range []time.Time{storeTime, storeTime.Add(time.Hour)} {
+			known, err = store.Gate(t.Context(), "create", known, next)
+			require.NoError(t, err)
+			require.Equal(t, next, known)
+		}
 		require.NoError(t, store.Validate(t.Context()))
 	})
 }
@@ -350,11 +366,33 @@ func TestPgxStoreStatements(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, asked.take(), "find nothing")
 
-		_, err = store.Gate(t.Context(), "create", time.Time{})
+		for i, scan := range []clerkinvite.Scan{
+			{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "a"},
+			{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusActive}},
+		} {
+			found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &scan, Limit: 2})
+			require.NoError(t, err)
+			require.Len(t, found, 2)
+			require.Len(t, asked.take(), 1, "scan %d", i)
+		}
+		_, err = store.History(t.Context(), "tenant", rows[0].ID)
 		require.NoError(t, err)
-		_, err = store.Gate(t.Context(), "create", storeTime)
-		require.NoError(t, err)
-		require.Len(t, asked.take(), 2, "gate")
+		require.Len(t, asked.take(), 1, "history")
+
+		for _, gate := range []struct{ old, next time.Time }{
+			{time.Time{}, time.Time{}}, {time.Time{}, storeTime}, {time.Time{}, storeTime.Add(1)}, {storeTime, storeTime.Add(time.Hour)}, {storeTime, storeTime},
+		} {
+			_, err = store.Gate(t.Context(), "create", gate.old, gate.next)
+			require.NoError(t, err)
+			require.Len(t, asked.take(), 1, "gate")
+		}
+
+		gone := insertRows(t, store, reservedRow("tenant", "gone@example.com"))[0]
+		asked.take()
+		updateRows(t, store, clerkinvite.Change{Old: gone}, clerkinvite.Change{Old: rows[49], New: pendingRow(rows[49])})
+		require.Len(t, asked.take(), 1, "erase")
+		updateRows(t, store, clerkinvite.Change{Old: gone})
+		require.Len(t, asked.take(), 2, "erased already")
 	})
 }
 

@@ -204,6 +204,9 @@ func TestListInvitationsAsksForAPage(t *testing.T) {
 		{clerkinvite.InvitationQuery{}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}, "paginated": {"true"}}},
 		{clerkinvite.InvitationQuery{Query: email, Status: clerkinvite.InvitationRevoked, Limit: 1, Offset: 1000},
 			url.Values{"limit": {"1"}, "offset": {"1000"}, "order_by": {"+created_at"}, "paginated": {"true"}, "query": {email}, "status": {"revoked"}}},
+		{clerkinvite.InvitationQuery{NewestFirst: true}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"-created_at"}, "paginated": {"true"}}},
+		{clerkinvite.InvitationQuery{Status: clerkinvite.InvitationAccepted, Limit: 500, Offset: 500, NewestFirst: true},
+			url.Values{"limit": {"500"}, "offset": {"500"}, "order_by": {"-created_at"}, "paginated": {"true"}, "status": {"accepted"}}},
 	} {
 		page, err := c.ListInvitations(t.Context(), tc.q)
 		require.NoError(t, err)

@@ -65,7 +65,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 	return created, nil
 }
 
-// ListInvitations implements [clerkinvite.ClerkAPI]: GET /invitations, oldest first.
+// ListInvitations implements [clerkinvite.ClerkAPI]: GET /invitations, by created_at.
 func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
 	if q.Limit < 0 || q.Limit > maxPage {
 		return nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "is not 0 to 500"}
@@ -77,6 +77,9 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 		q.Limit = maxPage
 	}
 	params := &invitation.ListParams{OrderBy: clerk.String("+created_at")}
+	if q.NewestFirst {
+		params.OrderBy = clerk.String("-created_at") // said, though it is Clerk's default today
+	}
 	params.Limit, params.Offset = clerk.Int64(int64(q.Limit)), clerk.Int64(int64(q.Offset))
 	if q.Query != "" {
 		params.Query = &q.Query

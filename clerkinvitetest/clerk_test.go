@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,6 +96,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 				t.Helper()
 				for _, status := range []string{"", "pending", "accepted", "revoked", "expired"} {
 					list(clerkinvite.InvitationQuery{Status: status})
+					list(clerkinvite.InvitationQuery{Status: status, NewestFirst: true})
 				}
 				find(clerkinvite.UserQuery{
 					Emails: []string{ada, "grace@example.com", "victim@example.com", "nobody@example.com"}, IDs: []string{"user_000001", "user_000003", "user_x"},
@@ -145,6 +147,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			list(clerkinvite.InvitationQuery{Query: "b1"})
 			list(clerkinvite.InvitationQuery{Query: "inv_000001", Limit: 1})
 			list(clerkinvite.InvitationQuery{Limit: 2, Offset: 3})
+			list(clerkinvite.InvitationQuery{Limit: 2, Offset: 3, NewestFirst: true})
 			list(clerkinvite.InvitationQuery{Limit: 501})
 			list(clerkinvite.InvitationQuery{Status: "open"})
 			list(clerkinvite.InvitationQuery{Offset: -1})
@@ -189,6 +192,49 @@ func TestInvitationsExpire(t *testing.T) {
 	c.RevokeInDashboard(inv.ID)
 	require.Equal(t, clerkinvite.InvitationRevoked, c.Invitations(ada)[0].Status)
 	require.Panics(t, func() { c.ExpireNow("inv_x") })
+}
+
+// Pages by offset fit together, also among invitations of one moment. One that comes in
+// between goes to the front under NewestFirst: it shows one of the page before again, and
+// hides none.
+func TestPagesOfInvitations(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clock, api clerkinvite.ClerkAPI) {
+		var oldest []string
+		for i := range 7 {
+			if i == 2 || i == 6 { // 2, then 4, then 1 of one moment
+				k.advance(time.Second)
+			}
+			oldest = append(oldest, mustCreate(t, c, fmt.Sprintf("p%d@example.com", i)).ID)
+		}
+		newest := slices.Clone(oldest)
+		slices.Reverse(newest)
+		page := func(q clerkinvite.InvitationQuery) (ids []string) {
+			t.Helper()
+			invs, err := api.ListInvitations(t.Context(), q)
+			require.NoError(t, err)
+			for _, inv := range invs {
+				ids = append(ids, inv.ID)
+			}
+			return ids
+		}
+		for limit := 1; limit <= 8; limit++ {
+			var up, down []string
+			for offset := 0; offset < 7; offset += limit {
+				up = append(up, page(clerkinvite.InvitationQuery{Limit: limit, Offset: offset})...)
+				down = append(down, page(clerkinvite.InvitationQuery{Limit: limit, Offset: offset, NewestFirst: true})...)
+			}
+			require.Equal(t, oldest, up)
+			require.Equal(t, newest, down)
+		}
+
+		first := page(clerkinvite.InvitationQuery{Limit: 3, NewestFirst: true})
+		added := mustCreate(t, c, "p7@example.com").ID // of the same moment as the newest
+		require.Equal(t, newest[2:5], page(clerkinvite.InvitationQuery{Limit: 3, Offset: 3, NewestFirst: true}))
+		require.Equal(t, newest[:3], first)
+		require.Equal(t, append([]string{added}, newest...), page(clerkinvite.InvitationQuery{NewestFirst: true}))
+		require.Equal(t, append(oldest, added), page(clerkinvite.InvitationQuery{}), "at the end, where it moves nothing")
+	})
 }
 
 func TestForeignInvitations(t *testing.T) {

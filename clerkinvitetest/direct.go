@@ -133,6 +133,9 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 		return nil, invalid("Status", "is not one of Clerk's")
 	}
 	p := listParams{status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset}
+	if q.NewestFirst {
+		p.orderBy = "-created_at"
+	}
 	a, err := c.call(ctx, c.listRequest(p, func(page []wireInvitation, _ int) any { return page }))
 	if err != nil {
 		return nil, err

@@ -115,16 +115,18 @@ func ExampleClerk_OnCall() {
 
 func ExampleClerk_SetLimits() {
 	clerk := clerkinvitetest.NewClerk()
-	clerk.SetLimits(clerkinvitetest.Limits{Create: clerkinvitetest.Limit{Requests: 1, Per: time.Hour}})
+	one := clerkinvitetest.Limit{Requests: 1, Per: time.Hour}
+	clerk.SetLimits(clerkinvitetest.Limits{Create: one, CreateBulk: one})
 	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
-	for _, email := range []string{"ada@example.com", "grace@example.com"} {
+	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
 		_, err := svc.Invite(context.Background(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
 		_, limited := clerkinvite.RetryAfter(err)
 		fmt.Println(email, limited)
 	}
 	// Output:
 	// ada@example.com false
-	// grace@example.com true
+	// grace@example.com false
+	// joan@example.com true
 }
 
 func ExampleBehaviors() {

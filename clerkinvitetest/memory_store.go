@@ -26,6 +26,7 @@ type MemoryStore struct {
 	members map[clerkinvite.Ref]*clerkinvite.Member
 	ids     map[inTenant]*clerkinvite.Member
 	users   map[inTenant]*clerkinvite.Member
+	history map[inTenant][]clerkinvite.Move
 	gates   map[string]time.Time
 }
 
@@ -40,6 +41,7 @@ func NewMemoryStore() *MemoryStore {
 		members: make(map[clerkinvite.Ref]*clerkinvite.Member),
 		ids:     make(map[inTenant]*clerkinvite.Member),
 		users:   make(map[inTenant]*clerkinvite.Member),
+		history: make(map[inTenant][]clerkinvite.Move),
 		gates:   make(map[string]time.Time),
 	}
 }
@@ -95,32 +97,28 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 		return nil, err
 	}
 	// As in PostgreSQL a row that no table would take fails the whole statement, if its version matches.
-	rows := make([]*clerkinvite.Member, len(changes))
-	for i, c := range changes {
-		now := s.ids[inTenant{c.Old.TenantID, strings.ToLower(c.Old.ID)}]
-		if now == nil || now.Version != c.Old.Version {
-			continue
+	for _, c := range changes {
+		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
+			if err := check(successor(now, c.New)); err != nil {
+				return nil, err
+			}
 		}
-		row := clone(c.New)
-		row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
-		if err := check(row); err != nil {
-			return nil, err
-		}
-		rows[i] = row
 	}
 	results := make([]clerkinvite.Result, len(changes))
-	for i, row := range rows {
-		if row == nil {
-			results[i].Err = clerkinvite.ErrConflict
-			continue
-		}
-		now := s.ids[inTenant{row.TenantID, row.ID}]
+	for i, c := range changes {
+		now := s.current(c.Old)
 		switch {
-		case now.Version != row.Version-1: // changed by an earlier change of this batch
+		case now == nil && c.New == nil: // erased already
+			results[i].Member = clone(c.Old)
+		case now == nil || now.Version != c.Old.Version:
 			results[i].Err = clerkinvite.ErrConflict
-		case s.taken(row):
+		case c.New == nil:
+			s.erase(now)
+			results[i].Member = clone(now)
+		case s.taken(successor(now, c.New)):
 			results[i].Err = clerkinvite.ErrUserTaken
 		default:
+			row := successor(now, c.New)
 			s.put(now, row)
 			results[i].Member = clone(row)
 		}
@@ -128,15 +126,45 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	return results, nil
 }
 
+// current returns the row with the id of m, or nil.
+func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
+	return s.ids[inTenant{m.TenantID, strings.ToLower(m.ID)}]
+}
+
+// successor returns the row that a change makes of now.
+func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
+	row := clone(next)
+	row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
+	return row
+}
+
 // put stores m in place of old, which is nil for a new row.
 func (s *MemoryStore) put(old, m *clerkinvite.Member) {
-	if old != nil && old.ClerkUserID != "" {
+	move := clerkinvite.Move{
+		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent,
+		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+	}
+	if old != nil {
+		move.From = old.Status
 		delete(s.users, inTenant{old.TenantID, old.ClerkUserID})
 	}
 	if m.ClerkUserID != "" {
 		s.users[inTenant{m.TenantID, m.ClerkUserID}] = m
 	}
-	s.members[m.Ref()], s.ids[inTenant{m.TenantID, m.ID}] = m, m
+	id := inTenant{m.TenantID, m.ID}
+	s.members[m.Ref()], s.ids[id] = m, m
+	if (clerkinvite.Change{Old: old, New: m}).Recorded() {
+		s.history[id] = append(s.history[id], move)
+	}
+}
+
+// erase forgets m.
+func (s *MemoryStore) erase(m *clerkinvite.Member) {
+	id := inTenant{m.TenantID, m.ID}
+	delete(s.users, inTenant{m.TenantID, m.ClerkUserID})
+	delete(s.members, m.Ref())
+	delete(s.ids, id)
+	delete(s.history, id)
 }
 
 // taken reports whether another member of the tenant has the Clerk user of m.
@@ -151,6 +179,9 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if q.Scan != nil {
+		return s.scan(*q.Scan, limit(q))
 	}
 	refs, ids, emails, users := set(q.Refs), make(map[string]bool), set(q.Emails), set(q.UserIDs)
 	for _, id := range q.IDs {
@@ -168,11 +199,7 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	slices.SortFunc(due, func(a, b *clerkinvite.Member) int {
 		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
 	})
-	limit := q.Limit
-	if limit <= 0 {
-		limit = 1000
-	}
-	due = due[:min(limit, len(due))]
+	due = due[:min(limit(q), len(due))]
 	slices.SortFunc(others, func(a, b *clerkinvite.Member) int {
 		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
 	})
@@ -188,17 +215,60 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	return found, nil
 }
 
+func limit(q clerkinvite.Query) int {
+	if q.Limit <= 0 {
+		return 1000
+	}
+	return q.Limit
+}
+
+// scan returns the first n members that scan selects.
+func (s *MemoryStore) scan(scan clerkinvite.Scan, n int) ([]*clerkinvite.Member, error) {
+	statuses, after := set(scan.Statuses), strings.ToLower(scan.AfterID)
+	if after != "" && !uuidForm.MatchString(after) || !isText(scan.AfterTenantID) {
+		return nil, errors.New("clerkinvitetest: Scan: AfterTenantID and AfterID are not a member's")
+	}
+	var found []*clerkinvite.Member
+	for _, m := range s.members {
+		if (scan.TenantID == "" || m.TenantID == scan.TenantID) &&
+			(len(statuses) == 0 || statuses[m.Status]) &&
+			strings.HasPrefix(m.Email, scan.EmailPrefix) && isText(scan.EmailPrefix) &&
+			(scan.InvitedBy == "" || m.InvitedBy == scan.InvitedBy) &&
+			cmp.Or(cmp.Compare(m.TenantID, scan.AfterTenantID), cmp.Compare(m.ID, after)) > 0 {
+			found = append(found, m)
+		}
+	}
+	slices.SortFunc(found, func(a, b *clerkinvite.Member) int {
+		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+	})
+	found = found[:min(n, len(found))]
+	for i, m := range found {
+		found[i] = clone(m)
+	}
+	return found, nil
+}
+
+// History implements [clerkinvite.Store].
+func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return slices.Clone(s.history[inTenant{tenantID, strings.ToLower(id)}]), nil
+}
+
 // Gate implements [clerkinvite.Store].
-func (s *MemoryStore) Gate(ctx context.Context, endpoint string, until time.Time) (time.Time, error) {
+func (s *MemoryStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
-	if !until.IsZero() && micro(until).After(s.gates[endpoint]) {
-		s.gates[endpoint] = micro(until)
+	if !next.IsZero() && s.gates[name].Equal(micro(old)) {
+		s.gates[name] = micro(next)
 	}
-	return s.gates[endpoint], nil
+	return s.gates[name], nil
 }
 
 func set[T comparable](list []T) map[T]bool {
@@ -240,6 +310,9 @@ func cloneJSON(b json.RawMessage) json.RawMessage {
 
 func micro(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
+// isText reports whether s can be in a column of PostgreSQL's.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // check refuses what the types and the CHECKs of clerkinvite_member refuse.
@@ -262,7 +335,7 @@ func check(m *clerkinvite.Member) error {
 	}
 	text := true
 	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
-		text = text && utf8.ValidString(s) && !strings.Contains(s, "\x00")
+		text = text && isText(s)
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
 

@@ -238,7 +238,21 @@ func (c *Clerk) Accept(email string) (Webhook, error) {
 	if len(pending) == 0 {
 		return Webhook{}, errors.New("clerkinvitetest: the address has no pending invitation")
 	}
-	return c.accept(pending[len(pending)-1], now)
+	return c.accept(pending[len(pending)-1], pending[len(pending)-1].email, now)
+}
+
+// AcceptAs lets the person follow the link of the newest pending invitation for the
+// address and sign up or in with another address, as with a private account at Google:
+// the invitation is accepted, and nobody holds its address.
+func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.time()
+	pending := c.pending(fold(email), now)
+	if len(pending) == 0 {
+		return Webhook{}, errors.New("clerkinvitetest: the address has no pending invitation")
+	}
+	return c.accept(pending[len(pending)-1], fold(other), now)
 }
 
 // AcceptInvitation does what Accept does with one certain invitation. It fails if
@@ -254,24 +268,25 @@ func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	if status := r.statusAt(now); status != clerkinvite.InvitationPending {
 		return Webhook{}, fmt.Errorf("clerkinvitetest: invitation %s is %s", id, status)
 	}
-	return c.accept(r, now)
+	return c.accept(r, r.email, now)
 }
 
-func (c *Clerk) accept(inv *invitationRecord, now time.Time) (Webhook, error) {
-	holder := c.holder(inv.email)
+// accept lets whoever has the address, which need not be the invitation's, accept it.
+func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webhook, error) {
+	holder := c.holder(email)
 	if holder != nil && holder.banned {
 		return Webhook{}, fmt.Errorf("clerkinvitetest: user %s is banned and cannot sign in", holder.id)
 	}
 	event := "user.updated"
 	if holder == nil {
 		event = "user.created"
-		holder = c.addUser(UserSpec{Emails: []EmailSpec{{Address: inv.email}}}, now)
+		holder = c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
 	}
 	if !inv.bulk || !c.behavior.BulkLosesMetadata {
 		holder.metadata = merge(holder.metadata, inv.metadata)
 	}
 	inv.set(clerkinvite.InvitationAccepted, now)
-	c.verify(holder, inv.email, true, now)
+	c.verify(holder, email, true, now)
 	return c.event(event, holder.wire(), now), nil
 }
 

@@ -152,7 +152,7 @@ func TestListInvitations(t *testing.T) {
 
 		for _, status := range []string{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 			for _, query := range []string{"", "pending+0@example.com", "PENDING+0@example.com", "nobody@example.com", ids[status]} {
-				for _, q := range []clerkinvite.InvitationQuery{{}, {Limit: 1, Offset: 1}, {Limit: 500, Offset: 100}} {
+				for _, q := range []clerkinvite.InvitationQuery{{}, {NewestFirst: true}, {Limit: 1, Offset: 1}, {Limit: 1, Offset: 1, NewestFirst: true}, {Limit: 500, Offset: 100}} {
 					q.Query, q.Status = query, status
 					page, err := b.api.ListInvitations(ctx, q)
 					require.NoError(t, err)

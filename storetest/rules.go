@@ -703,40 +703,6 @@ func findMany(s *suite) {
 	}
 }
 
-func gate(s *suite) {
-	want := func(endpoint string, until, want time.Time) {
-		s.Helper()
-		got, err := s.store.Gate(s.Context(), endpoint, until)
-		if err != nil || !got.Equal(want) || got.Location() != time.UTC {
-			s.Errorf("Gate(%q, %v) = %v, %v; want %v", endpoint, until, got, err, want)
-		}
-	}
-	var zero time.Time
-	want("create", zero, zero)
-	want("create", zero, zero) // asking writes nothing
-	want("create", now, now)
-	want("create", now.Add(-time.Hour), now)
-	want("create", zero, now)
-	want("bulk", zero, zero)
-	want("create", now.Add(time.Microsecond).In(time.FixedZone("", 3600)), now.Add(time.Microsecond))
-	want("bulk", now.Add(-time.Hour), now.Add(-time.Hour))
-	want("create", zero, now.Add(time.Microsecond))
-	want(`odd '"\%_ name`, now, now)
-}
-
-func gateRace(s *suite) {
-	together(32, func(i int) {
-		until := now.Add(time.Duration(i*7%32) * time.Minute)
-		got, err := s.store.Gate(s.Context(), "create", until)
-		if err != nil || got.Before(until) {
-			s.Errorf("Gate(%v) = %v, %v", until, got, err)
-		}
-	})
-	if got, err := s.store.Gate(s.Context(), "create", time.Time{}); err != nil || !got.Equal(now.Add(31*time.Minute)) {
-		s.Errorf("the latest time is %v, %v; want %v", got, err, now.Add(31*time.Minute))
-	}
-}
-
 // A context that has ended ends every call with its error, and nothing is written.
 func contextEnded(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
@@ -751,14 +717,18 @@ func contextEnded(s *suite) {
 		s.wantEnded("Update", err, want, len(results))
 		found, err := s.store.Find(ctx, clerkinvite.Query{IDs: []string{m.ID}})
 		s.wantEnded("Find", err, want, len(found))
-		_, err = s.store.Gate(ctx, "create", now)
+		results, err = s.store.Update(ctx, []clerkinvite.Change{{Old: m}})
+		s.wantEnded("Update that erases", err, want, len(results))
+		found, err = s.store.Find(ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+		s.wantEnded("Find of a page", err, want, len(found))
+		moves, err := s.store.History(ctx, m.TenantID, m.ID)
+		s.wantEnded("History", err, want, len(moves))
+		_, err = s.store.Gate(ctx, "create", time.Time{}, now)
 		s.wantEnded("Gate", err, want, 0)
 	}
 	s.wantStored(m)
 	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant", Email: "y@example.com"}}})
-	if got, err := s.store.Gate(s.Context(), "create", time.Time{}); err != nil || !got.IsZero() {
-		s.Errorf("Gate wrote %v, %v", got, err)
-	}
+	s.wantGate("create", time.Time{}, time.Time{}, time.Time{})
 }
 
 func (s *suite) wantEnded(call string, err, want error, results int) {
@@ -795,6 +765,9 @@ func copies(s *suite) {
 	spoil(again[0].Member)
 	s.wantStored(want)
 	for _, m := range s.find(clerkinvite.Query{IDs: []string{want.ID}}) {
+		spoil(m)
+	}
+	for _, m := range s.find(clerkinvite.Query{Scan: &clerkinvite.Scan{}}) {
 		spoil(m)
 	}
 	s.wantStored(want)

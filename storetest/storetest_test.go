@@ -2,15 +2,20 @@ package storetest_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
@@ -24,7 +29,9 @@ type faulty struct {
 	insert func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error)
 	update func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error)
 	find   func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error)
-	gate   func(ctx context.Context, endpoint string, until time.Time) (time.Time, error)
+
+	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error)
+	gate    func(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 }
 
 func (s *faulty) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -48,11 +55,44 @@ func (s *faulty) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.
 	return s.MemoryStore.Find(ctx, q)
 }
 
-func (s *faulty) Gate(ctx context.Context, endpoint string, until time.Time) (time.Time, error) {
-	if s.gate != nil {
-		return s.gate(ctx, endpoint, until)
+func (s *faulty) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+	if s.history != nil {
+		return s.history(ctx, tenantID, id)
 	}
-	return s.MemoryStore.Gate(ctx, endpoint, until)
+	return s.MemoryStore.History(ctx, tenantID, id)
+}
+
+func (s *faulty) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	if s.gate != nil {
+		return s.gate(ctx, name, old, next)
+	}
+	return s.MemoryStore.Gate(ctx, name, old, next)
+}
+
+// scanned changes what is asked of a scan, and what it found.
+func (s *faulty) scanned(ask func(q *clerkinvite.Query), found func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member) {
+	memory := s.MemoryStore
+	s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+		if q.Scan == nil {
+			return memory.Find(ctx, q)
+		}
+		asked, scan := q, *q.Scan
+		asked.Scan = &scan
+		if ask != nil {
+			ask(&asked)
+		}
+		list, err := memory.Find(ctx, asked)
+		if found != nil {
+			list = found(q, list)
+		}
+		return list, err
+	}
+}
+
+// all returns everybody, in order.
+func all(memory *clerkinvitetest.MemoryStore) []*clerkinvite.Member {
+	list, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1e6})
+	return list
 }
 
 // each changes every member that the store takes or returns.
@@ -84,7 +124,9 @@ func (s *faulty) each(taken, returned func(m *clerkinvite.Member)) {
 	s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 		changes = slices.Clone(changes)
 		for i := range changes {
-			changes[i].New = take(changes[i].New)
+			if changes[i].New != nil {
+				changes[i].New = take(changes[i].New)
+			}
 		}
 		results, err := memory.Update(ctx, changes)
 		return give(results), err
@@ -172,7 +214,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			changes = slices.Clone(changes)
 			for i, c := range changes {
-				if found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{c.Old.ID}}); len(found) > 0 {
+				if found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{c.Old.ID}}); len(found) > 0 && c.New != nil {
 					changes[i].Old = found[0]
 				}
 			}
@@ -193,6 +235,9 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"taken user stops the neighbours": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			for _, c := range changes {
+				if c.New == nil {
+					continue
+				}
 				found, _ := memory.Find(ctx, clerkinvite.Query{UserIDs: []string{c.New.ClerkUserID}})
 				for _, m := range found {
 					if m.TenantID == c.Old.TenantID && m.ID != c.Old.ID {
@@ -206,6 +251,9 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"user taken across tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			for _, c := range changes {
+				if c.New == nil {
+					continue
+				}
 				found, _ := memory.Find(ctx, clerkinvite.Query{UserIDs: []string{c.New.ClerkUserID}})
 				if len(found) > 0 && found[0].ID != c.Old.ID {
 					return slices.Repeat([]clerkinvite.Result{{Err: clerkinvite.ErrUserTaken}}, len(changes)), nil
@@ -282,12 +330,445 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return memory.Find(ctx, q)
 		}
 	},
-	"gate goes back": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.gate = func(_ context.Context, _ string, until time.Time) (time.Time, error) { return until, nil }
+	"last erasure wins": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			changes = slices.Clone(changes)
+			for i, c := range changes {
+				if found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{c.Old.ID}}); len(found) > 0 && c.New == nil {
+					changes[i].Old = found[0]
+				}
+			}
+			return memory.Update(ctx, changes)
+		}
 	},
-	"gate of all endpoints": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, _ string, until time.Time) (time.Time, error) {
-			return memory.Gate(ctx, "", until)
+	"gone is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			gone := make(map[int]bool)
+			for i, c := range changes {
+				found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{c.Old.ID}})
+				gone[i] = len(found) == 0
+			}
+			results, err := memory.Update(ctx, changes)
+			for i := range results {
+				if gone[i] {
+					results[i] = clerkinvite.Result{Err: clerkinvite.ErrConflict}
+				}
+			}
+			return results, err
+		}
+	},
+	"conflict of a gone row": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for i := range results {
+				if results[i].Err != nil && changes[i].New == nil {
+					results[i] = clerkinvite.Result{Member: changes[i].Old}
+				}
+			}
+			return results, err
+		}
+	},
+	"erased without a member": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for i := range results {
+				if changes[i].New == nil {
+					results[i].Member = nil
+				}
+			}
+			return results, err
+		}
+	},
+	"erased with the next version": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for i, r := range results {
+				if changes[i].New == nil && r.Member != nil {
+					r.Member.Version++
+				}
+			}
+			return results, err
+		}
+	},
+	"erases only when nothing else is asked": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			erasing := slices.IndexFunc(changes, func(c clerkinvite.Change) bool { return c.New == nil })
+			changing := slices.IndexFunc(changes, func(c clerkinvite.Change) bool { return c.New != nil })
+			if erasing >= 0 && changing >= 0 {
+				return slices.Repeat([]clerkinvite.Result{{Err: clerkinvite.ErrConflict}}, len(changes)), nil
+			}
+			return memory.Update(ctx, changes)
+		}
+	},
+	"erases a changed row": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			changes = slices.Clone(changes)
+			for i, c := range changes {
+				now, _ := memory.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{c.Old.Ref()}})
+				time.Sleep(time.Millisecond)
+				if c.New == nil && len(now) == 1 && now[0].Version == c.Old.Version {
+					// As a DELETE does that does not look at the version again.
+					if now, _ = memory.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{c.Old.Ref()}}); len(now) == 1 {
+						changes[i].Old = now[0]
+					}
+				}
+			}
+			return memory.Update(ctx, changes)
+		}
+	},
+	"erased is removed": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			changes = slices.Clone(changes)
+			for i, c := range changes {
+				if c.New == nil {
+					n := *c.Old
+					n.Status, n.ClerkUserID, n.URL = clerkinvite.StatusRemoved, "", ""
+					changes[i].New = &n
+				}
+			}
+			return memory.Update(ctx, changes)
+		}
+	},
+	"history survives": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		kept := make(map[[2]string][]clerkinvite.Move)
+		var mu sync.Mutex
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range changes {
+				if c.New == nil {
+					kept[[2]string{c.Old.TenantID, c.Old.ID}], _ = memory.History(ctx, c.Old.TenantID, c.Old.ID)
+				}
+			}
+			return memory.Update(ctx, changes)
+		}
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			moves, err := memory.History(ctx, tenantID, id)
+			return append(slices.Clone(kept[[2]string{tenantID, id}]), moves...), err
+		}
+	},
+	"scan without order": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(_ clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			slices.Reverse(list)
+			return list
+		})
+	},
+	"scan by address": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(_ clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			slices.SortStableFunc(list, func(a, b *clerkinvite.Member) int { return strings.Compare(a.Email, b.Email) })
+			return list
+		})
+	},
+	"scan in the order of a locale": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, _ []*clerkinvite.Member) []*clerkinvite.Member {
+			place := func(m *clerkinvite.Member) string {
+				return strings.ToLower(m.TenantID) + "\x00" + m.TenantID + "\x00" + m.ID
+			}
+			after := place(&clerkinvite.Member{TenantID: q.Scan.AfterTenantID, ID: q.Scan.AfterID})
+			scan := *q.Scan
+			scan.AfterTenantID, scan.AfterID = "", ""
+			list, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: 1e6})
+			list = slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.Scan.AfterID != "" && place(m) <= after })
+			slices.SortFunc(list, func(a, b *clerkinvite.Member) int { return strings.Compare(place(a), place(b)) })
+			return list[:min(len(list), cmp.Or(q.Limit, 1000))]
+		})
+	},
+	"scan from the place on": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if again, _ := memory.Find(context.Background(), clerkinvite.Query{IDs: []string{q.Scan.AfterID}}); len(again) == 1 {
+				list = append(again, list[:max(len(list)-1, 0)]...)
+			}
+			return list
+		})
+	},
+	"scan by numbers": func(s *faulty, memory *clerkinvitetest.MemoryStore) { // OFFSET
+		read := make(map[string]int)
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			scan := *q.Scan
+			scan.AfterTenantID, scan.AfterID = "", ""
+			from := read[q.Scan.AfterID]
+			if q.Scan.AfterID == "" {
+				from = 0
+			}
+			rest, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: 1e6})
+			rest = rest[min(from, len(rest)):]
+			if list = rest[:min(len(rest), cmp.Or(q.Limit, 1000))]; len(list) > 0 {
+				read[list[len(list)-1].ID] = from + len(list)
+			}
+			return list
+		})
+	},
+	"scan of one tenant only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) {
+			if q.Scan.TenantID == "" {
+				q.Scan.TenantID = q.Scan.AfterTenantID
+			}
+		}, nil)
+	},
+	"scan after an id of any tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return m.ID <= q.Scan.AfterID })
+		})
+	},
+	"scan ignores the place's tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) {
+			if q.Scan.TenantID != "" && q.Scan.AfterID != "" {
+				q.Scan.AfterTenantID = q.Scan.TenantID
+			}
+		}, nil)
+	},
+	"scan without limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Limit = 1e6 }, nil)
+	},
+	"scan of another usual limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Limit = cmp.Or(q.Limit, 100) }, nil)
+	},
+	"scan filters after the limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.InvitedBy = "" }, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.Scan.InvitedBy != "" && m.InvitedBy != q.Scan.InvitedBy })
+		})
+	},
+	"scan ignores InvitedBy": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.InvitedBy = "" }, nil)
+	},
+	"scan ignores Statuses": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.Statuses = nil }, nil)
+	},
+	"scan ignores EmailPrefix": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.EmailPrefix = "" }, nil)
+	},
+	"scan ignores TenantID": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.TenantID = "" }, nil)
+	},
+	"scan by any filter": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.Scan.InvitedBy == "" || q.Scan.EmailPrefix == "" {
+				return list
+			}
+			scan := *q.Scan
+			scan.EmailPrefix = ""
+			list, _ = memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: q.Limit})
+			return list
+		})
+	},
+	"one status only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) { q.Scan.Statuses = q.Scan.Statuses[:min(1, len(q.Scan.Statuses))] }, nil)
+	},
+	"scan with doubles of a status": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if len(slices.Compact(slices.Sorted(slices.Values(q.Scan.Statuses)))) == len(q.Scan.Statuses) {
+				return list
+			}
+			list = slices.Repeat(list, 2)
+			slices.SortStableFunc(list, func(a, b *clerkinvite.Member) int { return strings.Compare(a.TenantID+a.ID, b.TenantID+b.ID) })
+			return list[:min(len(list), cmp.Or(q.Limit, 1000))]
+		})
+	},
+	"prefix is a pattern": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if !strings.ContainsAny(q.Scan.EmailPrefix, "%_") || !utf8.ValidString(q.Scan.EmailPrefix) {
+				return list
+			}
+			like := regexp.MustCompile("^" + strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(q.Scan.EmailPrefix)))
+			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !like.MatchString(m.Email) })
+		})
+	},
+	"prefix of ASCII only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(func(q *clerkinvite.Query) {
+			if i := strings.IndexFunc(q.Scan.EmailPrefix, func(r rune) bool { return r > 0x7f }); i >= 0 {
+				q.Scan.EmailPrefix = q.Scan.EmailPrefix[:i]
+			}
+		}, nil)
+	},
+	"prefix up to the halves of surrogates": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(*clerkinvite.Member) bool { return strings.HasSuffix(q.Scan.EmailPrefix, "\ud7ff") })
+		})
+	},
+	"prefix anywhere": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.Scan.EmailPrefix == "" || !utf8.ValidString(q.Scan.EmailPrefix) {
+				return list
+			}
+			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !strings.Contains(m.Email, q.Scan.EmailPrefix) })
+		})
+	},
+	"scan beside other selectors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			found, err := memory.Find(ctx, q)
+			if q.Scan != nil {
+				q.Scan = nil
+				more, _ := memory.Find(ctx, q)
+				found = append(found, more...)
+			}
+			return found, err
+		}
+	},
+	"odd filters are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			if q.Scan != nil && !utf8.ValidString(q.Scan.TenantID+q.Scan.EmailPrefix+q.Scan.InvitedBy) {
+				return nil, errors.New("no text")
+			}
+			return memory.Find(ctx, q)
+		}
+	},
+	"an odd place is the end": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			found, err := memory.Find(ctx, q)
+			if q.Scan != nil && ctx.Err() == nil {
+				err = nil
+			}
+			return found, err
+		}
+	},
+	"history of claims": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			if found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{id}}); len(found) == 1 && found[0].Attempts > 0 {
+				moves = append(moves, clerkinvite.Move{Version: found[0].Version, To: found[0].Status, At: found[0].UpdatedAt})
+			}
+			return moves, err
+		}
+	},
+	"history of states only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			return slices.DeleteFunc(moves, func(m clerkinvite.Move) bool { return m.From == m.To }), err
+		}
+	},
+	"history backwards": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			slices.Reverse(moves)
+			return moves, err
+		}
+	},
+	"history in the order of digits": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			slices.SortFunc(moves, func(a, b clerkinvite.Move) int {
+				return strings.Compare(strconv.FormatInt(a.Version, 10), strconv.FormatInt(b.Version, 10))
+			})
+			return moves, err
+		}
+	},
+	"history of all tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) (moves []clerkinvite.Move, err error) {
+			found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{id}})
+			for _, m := range found {
+				list, _ := memory.History(ctx, m.TenantID, id)
+				moves = append(moves, list...)
+			}
+			return moves, ctx.Err()
+		}
+	},
+	"history without the beginning": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			return moves[min(1, len(moves)):], err
+		}
+	},
+	"history without the reason": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			for i := range moves {
+				moves[i].Reason = ""
+			}
+			return moves, err
+		}
+	},
+	"nobody's history is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			if len(moves) == 0 {
+				err = errors.Join(err, errors.New("nobody"))
+			}
+			return moves, err
+		}
+	},
+	"gate: the last one wins": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			if known, err := memory.Gate(ctx, name, time.Time{}, time.Time{}); err == nil && !next.IsZero() && !next.Equal(old) {
+				old = known
+			}
+			return memory.Gate(ctx, name, old, next)
+		}
+	},
+	"gate: never back": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			if next.Before(old) {
+				next = old
+			}
+			return memory.Gate(ctx, name, old, next)
+		}
+	},
+	"gate: asking writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			if next.Equal(old) {
+				old = time.Time{}
+			}
+			return memory.Gate(ctx, name, old, next)
+		}
+	},
+	"gate: who loses learns nothing": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			known, err := memory.Gate(ctx, name, old, next)
+			if !next.IsZero() && !known.Equal(next) {
+				known = old
+			}
+			return known, err
+		}
+	},
+	"gate: looks and then writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			known, err := memory.Gate(ctx, name, time.Time{}, time.Time{})
+			if err != nil || next.Equal(old) || known.Sub(old).Abs() >= time.Microsecond {
+				return known, err
+			}
+			time.Sleep(time.Millisecond)
+			for !known.Equal(next.Truncate(time.Microsecond)) && err == nil {
+				known, err = memory.Gate(ctx, name, known, next)
+			}
+			return known, err
+		}
+	},
+	"gate: a repetition is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			before, _ := memory.Gate(ctx, name, time.Time{}, time.Time{})
+			known, err := memory.Gate(ctx, name, old, next)
+			if before.Equal(next) && !next.Equal(old) {
+				err = errors.Join(err, errors.New("made already"))
+			}
+			return known, err
+		}
+	},
+	"gate: one for all": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, _ string, old, next time.Time) (time.Time, error) {
+			return memory.Gate(ctx, "", old, next)
+		}
+	},
+	"gate: names without case": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			return memory.Gate(ctx, strings.ToLower(name), old, next)
+		}
+	},
+	"gate: milliseconds": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			return memory.Gate(ctx, name, old.Truncate(time.Millisecond), next.Truncate(time.Millisecond))
+		}
+	},
+	"gate: nanoseconds": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		var mu sync.Mutex
+		gates := make(map[string]time.Time)
+		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if ctx.Err() == nil && !next.IsZero() && gates[name].Equal(old) {
+				gates[name] = next.UTC()
+			}
+			return gates[name], ctx.Err()
 		}
 	},
 	"deaf to its context": func(s *faulty, memory *clerkinvitetest.MemoryStore) {

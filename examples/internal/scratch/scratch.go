@@ -1,0 +1,52 @@
+// Package scratch gives an example a place of its own in a PostgreSQL that may hold
+// other things.
+package scratch
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Main runs an example on a schema of its own in DATABASE_URL, which is dropped at
+// the end, and ends the program if that fails.
+func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
+	log.SetFlags(0)
+	url := os.Getenv("DATABASE_URL")
+	if url == "" {
+		log.Fatal("Set DATABASE_URL to a PostgreSQL, as in\n\n" +
+			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n" +
+			"The example works in a schema of its own and drops it at the end. Clerk is a fake.")
+	}
+	if err := inSchema(context.Background(), url, run); err != nil {
+		log.Fatal("Error: ", err)
+	}
+}
+
+func inSchema(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) (err error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return err
+	}
+	schema := fmt.Sprintf("clerkinvite_example_%d", time.Now().UnixNano())
+	cfg.ConnConfig.RuntimeParams["search_path"] = schema
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
+		return err
+	}
+	defer func() {
+		if _, dropErr := pool.Exec(ctx, "DROP SCHEMA "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err == nil {
+			err = dropErr
+		}
+	}()
+	return run(ctx, pool)
+}

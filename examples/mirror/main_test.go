@@ -1,0 +1,385 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+func TestMirrorStory(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), pgtest.New(t).Pool(t), &out))
+	expected, err := os.ReadFile("expected.txt")
+	require.NoError(t, err)
+	require.Equal(t, string(expected), out.String())
+}
+
+// differences are the rows of either table that the other does not bear out.
+const differences = `
+WITH member AS (SELECT tenant_id, email, clerk_user_id FROM clerkinvite_member),
+	admin AS (SELECT tenant_id, email, clerk_user_id FROM admin_user)
+(SELECT 'missing ' || email FROM (SELECT * FROM member WHERE clerk_user_id IS NOT NULL EXCEPT SELECT * FROM admin) x)
+UNION ALL
+(SELECT 'stale ' || email FROM (SELECT * FROM admin WHERE clerk_user_id NOT LIKE 'left\_%' EXCEPT SELECT * FROM member) x)
+UNION ALL
+(SELECT 'left over ' || email FROM (SELECT tenant_id, email FROM admin EXCEPT SELECT tenant_id, email FROM member) x)`
+
+// atEveryCommit makes PostgreSQL itself refuse to commit a difference.
+const atEveryCommit = `
+CREATE FUNCTION compare() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (` + differences + `) THEN RAISE EXCEPTION 'admin_user differs from the members'; END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON clerkinvite_member
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION compare();
+CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON admin_user
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION compare();`
+
+// bundle is a host with a clock that only moves when a test says so.
+type bundle struct {
+	*testing.T
+	pool    *pgxpool.Pool
+	clerk   *clerkinvitetest.Clerk
+	invites *clerkinvite.Service
+	hooks   *httptest.Server // Clerk's webhooks go there
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	b := &bundle{T: t, pool: pgtest.New(t).Pool(t), clerk: clerkinvitetest.NewClerk(), now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}
+	b.clerk.SetNow(b.clock)
+	var err error
+	b.invites, err = newService(t.Context(), b.pool, b.clerk, b.clock)
+	require.NoError(t, err)
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: b.clock})
+	require.NoError(t, err)
+	b.hooks = httptest.NewServer(b.invites.WebhookHandler(verifier))
+	t.Cleanup(b.hooks.Close)
+	return b
+}
+
+func (b *bundle) clock() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+func (b *bundle) advance(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now = b.now.Add(d)
+}
+
+func (b *bundle) exec(sql string) {
+	b.Helper()
+	_, err := b.pool.Exec(b.Context(), sql)
+	require.NoError(b, err)
+}
+
+func ref(name string) clerkinvite.Ref {
+	return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
+}
+
+func (b *bundle) invite(name string) error {
+	_, err := b.invites.Invite(b.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: ref(name).Email})
+	return err
+}
+
+// webhook delivers a webhook and returns the status of the answer.
+func (b *bundle) webhook(w clerkinvitetest.Webhook) int {
+	b.Helper()
+	w.At = b.clock()
+	resp, err := b.hooks.Client().Do(w.Request(clerkinvitetest.WebhookSecret, b.hooks.URL))
+	require.NoError(b, err)
+	require.NoError(b, resp.Body.Close())
+	return resp.StatusCode
+}
+
+// accept lets the person accept, and returns the status of the answer to the webhook.
+func (b *bundle) accept(name string) int {
+	b.Helper()
+	w, err := b.clerk.Accept(ref(name).Email)
+	require.NoError(b, err)
+	return b.webhook(w)
+}
+
+// wantStatus asserts what has become of a member, and that admin_user says the same.
+func (b *bundle) wantStatus(name string, want clerkinvite.Status) {
+	b.Helper()
+	m, err := b.invites.Get(b.Context(), ref(name))
+	require.NoError(b, err)
+	require.Equal(b, want, m.Status)
+	b.wantSame()
+}
+
+// wantSame asserts that admin_user says what the members say.
+func (b *bundle) wantSame() {
+	b.Helper()
+	var list []string
+	require.NoError(b, b.pool.QueryRow(b.Context(), `SELECT array(`+differences+`)`).Scan(&list))
+	require.Empty(b, list)
+}
+
+// adminID returns the id of a row of admin_user.
+func (b *bundle) adminID(name string) (id string) {
+	b.Helper()
+	require.NoError(b, b.pool.QueryRow(b.Context(), `SELECT id::text FROM admin_user WHERE (tenant_id, email) = ('acme', $1)`, ref(name).Email).Scan(&id))
+	return id
+}
+
+// One row's whole life, with a comparison at every commit and after every step.
+func TestMirrorFollows(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(atEveryCommit)
+
+	_, err := b.invites.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: ref("ada").Email})
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusReserved)
+	_, err = b.invites.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusPending)
+	id := b.adminID("ada")
+
+	b.advance(time.Hour)
+	resent, err := b.invites.Resend(t.Context(), ref("ada"))
+	require.NoError(t, err)
+	require.Equal(t, 2, resent.Sent)
+	b.wantStatus("ada", clerkinvite.StatusPending)
+	_, err = b.invites.Revoke(t.Context(), ref("ada"))
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusRevoked)
+	require.NoError(t, b.invite("ada"))
+	b.wantStatus("ada", clerkinvite.StatusPending)
+	require.Equal(t, 204, b.accept("ada"))
+	b.wantStatus("ada", clerkinvite.StatusActive)
+	_, err = b.invites.Remove(t.Context(), ref("ada"))
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusRemoved)
+	require.NoError(t, b.invite("ada"))
+	b.wantStatus("ada", clerkinvite.StatusActive)
+	require.Equal(t, id, b.adminID("ada"), "what refers to ada still does")
+
+	require.NoError(t, b.invites.Purge(t.Context(), ref("ada")))
+	_, err = b.invites.Get(t.Context(), ref("ada"))
+	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+	b.wantSame()
+
+	// The same for many at once, some of them linked, one refused, and an invitation that runs out.
+	var many []clerkinvite.InviteParams
+	for i := range 30 {
+		many = append(many, clerkinvite.InviteParams{TenantID: fmt.Sprint("tenant", i%2), Email: fmt.Sprintf("p%d@example.com", i)})
+		if i%3 == 0 {
+			b.clerk.AddVerifiedUser(many[i].Email)
+		}
+	}
+	b.clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: many[1].Email, Verified: true}}})
+	_, err = b.invites.InviteMany(t.Context(), many, nil)
+	require.NoError(t, err)
+	b.wantSame()
+	require.NoError(t, b.invite("grace"))
+	b.advance(31 * 24 * time.Hour)
+	require.NoError(t, b.invite("grace"))
+	b.wantStatus("grace", clerkinvite.StatusPending)
+}
+
+// A user of two addresses is one admin.
+func TestMirrorOfASecondAddress(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(atEveryCommit)
+	require.NoError(t, b.invite("ada"))
+	require.NoError(t, b.invite("lovelace"))
+	user := b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{
+		{Address: ref("ada").Email, Verified: true}, {Address: ref("lovelace").Email, Verified: true},
+	}})
+	_, err := b.invites.ResolveUser(t.Context(), user.ID)
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusActive)
+	b.wantStatus("lovelace", clerkinvite.StatusRemoved)
+}
+
+// Everybody does everything at once, and no commit has a difference.
+func TestMirrorUnderLoad(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(atEveryCommit)
+	var wg sync.WaitGroup
+	for worker := range 6 {
+		wg.Go(func() {
+			for i := range 40 {
+				name := fmt.Sprintf("p%d", (i*7+worker)%10)
+				var err error
+				switch (i + worker) % 5 {
+				case 0, 1:
+					err = b.invite(name)
+				case 2:
+					_, err = b.invites.Remove(b.Context(), ref(name))
+				case 3:
+					_, err = b.invites.Revoke(b.Context(), ref(name))
+				case 4:
+					err = b.invites.Purge(b.Context(), ref(name))
+				}
+				var pg *pgconn.PgError
+				assert.NotErrorAs(t, err, &pg)
+			}
+		})
+	}
+	wg.Wait()
+	b.wantSame()
+}
+
+func code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return fmt.Sprint(err)
+}
+
+// A row that the host's table does not take keeps the member as it was. Nothing is lost
+// and nothing sent twice: delivery goes on when the table takes it.
+func TestMirrorRefusesAnInvitation(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_few CHECK (email <> 'ada@example.com')`)
+	require.Equal(t, "23514", code(b.invite("ada")))
+	b.wantStatus("ada", clerkinvite.StatusReserved)
+	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email))
+
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
+	b.advance(time.Hour)
+	_, err := b.invites.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.wantStatus("ada", clerkinvite.StatusPending)
+	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email), "the invitation that was out is adopted")
+}
+
+// A 23505 of the host's is the host's: it does not pass for a second address.
+func TestMirrorRefusesAUser(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	user := b.clerk.AddVerifiedUser(ref("grace").Email)
+	b.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('acme', 'old@example.com', '` + user.ID + `')`)
+	err := b.invite("grace")
+	require.True(t, clerkinvite.IsUniqueViolation(err, "admin_user_clerk_user_id_key"), "%v", err)
+	m, err := b.invites.Get(t.Context(), ref("grace"))
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusReserved, m.Status)
+
+	b.exec(`DELETE FROM admin_user WHERE email = 'old@example.com'`)
+	b.advance(time.Hour)
+	_, err = b.invites.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.wantStatus("grace", clerkinvite.StatusActive)
+	require.Zero(t, b.clerk.Emails())
+}
+
+// While the table refuses, Svix is told to come again.
+func TestMirrorRefusesAnAcceptance(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.NoError(t, b.invite("ada"))
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_nobody CHECK (clerk_user_id NOT LIKE 'user%')`)
+	w, err := b.clerk.Accept(ref("ada").Email)
+	require.NoError(t, err)
+	require.Equal(t, 500, b.webhook(w))
+	b.wantStatus("ada", clerkinvite.StatusPending)
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_nobody`)
+	require.Equal(t, 204, b.webhook(w))
+	b.wantStatus("ada", clerkinvite.StatusActive)
+}
+
+// What refers to an admin keeps the row, and so the member, from being erased.
+func TestMirrorRefusesAPurge(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.clerk.AddVerifiedUser(ref("grace").Email)
+	require.NoError(t, b.invite("grace"))
+	b.exec(`INSERT INTO document SELECT 'compilers', id FROM admin_user`)
+	require.Equal(t, "23503", code(b.invites.Purge(t.Context(), ref("grace"))))
+	b.wantStatus("grace", clerkinvite.StatusActive)
+	_, err := b.invites.Remove(t.Context(), ref("grace"))
+	require.NoError(t, err, "who is removed keeps the row")
+	b.wantStatus("grace", clerkinvite.StatusRemoved)
+	b.exec(`DELETE FROM document`)
+	require.NoError(t, b.invites.Purge(t.Context(), ref("grace")))
+	b.wantSame()
+}
+
+// One member whom the table refuses does not stop the others of a batch.
+func TestMirrorRefusesOneOfMany(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_few CHECK (email <> 'p3@example.com')`)
+	var many []clerkinvite.InviteParams
+	for i := range 12 {
+		many = append(many, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
+	}
+	results, err := b.invites.InviteMany(t.Context(), many, nil)
+	require.Equal(t, "23514", code(err))
+	for i, r := range results {
+		if i == 3 {
+			require.Equal(t, "23514", code(r.Err))
+			require.Equal(t, clerkinvite.StatusReserved, r.Member.Status)
+			continue
+		}
+		require.NoError(t, r.Err)
+	}
+	b.wantSame()
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
+	b.advance(time.Hour)
+	_, err = b.invites.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	for i := range many {
+		b.wantStatus(fmt.Sprint("p", i), clerkinvite.StatusPending)
+	}
+	require.Equal(t, len(many), b.clerk.Emails())
+}
+
+// In a transaction of the host's, admin_user is committed or rolled back with the rest.
+func TestMirrorInTx(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(atEveryCommit)
+	require.NoError(t, b.invite("ada"))
+	b.advance(31 * 24 * time.Hour) // the invitation has run out, so ada can be invited again
+	store := clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: mirror})
+	for _, commit := range []bool{false, true} {
+		tx, err := b.pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = b.invites.InTx(store.WithTx(tx)).Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: ref("ada").Email})
+		require.NoError(t, err)
+		var left bool
+		require.NoError(t, tx.QueryRow(t.Context(), `SELECT clerk_user_id = 'left_' || id FROM admin_user`).Scan(&left))
+		require.True(t, left)
+		if commit {
+			require.NoError(t, tx.Commit(t.Context()))
+			b.wantStatus("ada", clerkinvite.StatusReserved)
+			continue
+		}
+		require.NoError(t, tx.Rollback(t.Context()))
+		b.wantStatus("ada", clerkinvite.StatusPending)
+	}
+}

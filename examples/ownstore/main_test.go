@@ -1,0 +1,35 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/storetest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 8 })
+		_, err := pool.Exec(t.Context(), schema)
+		require.NoError(t, err)
+		return &Store{pool}
+	})
+}
+
+func TestOwnStore(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), pgtest.New(t).Pool(t), &out))
+	expected, err := os.ReadFile("expected.txt")
+	require.NoError(t, err)
+	require.Equal(t, string(expected), out.String())
+}

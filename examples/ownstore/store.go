@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// schema is the host's own table admin_user and what a Store needs beside it.
+//
+//go:embed schema.sql
+var schema string
+
+// Store keeps members in the host's own table admin_user, one plain statement for each
+// row. Every statement is a transaction of its own, so a 23505 spoils nothing else.
+//
+// It passes storetest, so the service keeps its promises on it. What it gives up
+// against clerkinvite.PgxStore:
+//
+//   - Speed: a hundred rows are a hundred round trips instead of one.
+//   - All or nothing: a failure on the way leaves the rows before it written. The
+//     service takes that like a lost answer: what is written is delivered all the same.
+//   - Second tries: an answer that is lost is an error, where PgxStore asks again. A row
+//     that was claimed by then is delivered when its lease has passed.
+//   - The host's transactions: there is no WithTx, so nothing is reserved together with
+//     other rows of the host's.
+//   - The rest of what PgxStore brings along: migrations, CHECKs that refuse a row that
+//     makes no sense, other schemas, every execution mode of pgx.
+type Store struct {
+	pool *pgxpool.Pool
+}
+
+var _ clerkinvite.Store = (*Store)(nil)
+
+// columns are those of a member: the names of its fields, which is how rows are read.
+const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent,
+	attempts, reason, version, reserved_at, invited_at, expires_at, settled_at, claimed_until, next_attempt_at, updated_at`
+
+const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23`
+
+// args returns the values of columns.
+func args(m *clerkinvite.Member) []any {
+	return []any{
+		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Data, m.Params, m.Send, m.Sent,
+		m.Attempts, m.Reason, m.Version, m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, m.UpdatedAt,
+	}
+}
+
+// The history is written by the statement that makes the move, so that neither is there
+// without the other.
+const (
+	insertSQL = `
+WITH written AS (INSERT INTO admin_user (` + columns + `) VALUES (` + values + `) RETURNING *),
+history AS (
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, '', status, send, sent, clerk_user_id, invitation_id, reason, updated_at
+	FROM written)
+SELECT ` + columns + ` FROM written`
+
+	updateSQL = `
+WITH written AS (
+	UPDATE admin_user SET (` + columns + `) = ROW (` + values + `)
+	WHERE tenant_id = $1 AND id = $2 AND version = $16 - 1
+	RETURNING *),
+history AS (
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, $24, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
+	FROM written WHERE $25)
+SELECT ` + columns + ` FROM written`
+)
+
+// Insert implements clerkinvite.TxStore.
+func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	results := make([]clerkinvite.Result, len(rows))
+	for i, m := range rows {
+		var err error
+		if results[i], err = s.insert(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (s *Store) insert(ctx context.Context, m *clerkinvite.Member) (clerkinvite.Result, error) {
+	row := *m
+	row.Version = 1
+	for range 3 { // again if the row in the way is erased before it is looked at
+		written, err := s.query(ctx, insertSQL, args(&row)...)
+		if err == nil {
+			return clerkinvite.Result{Member: written[0]}, nil
+		}
+		if !clerkinvite.IsUniqueViolation(err) {
+			return clerkinvite.Result{}, err
+		}
+		there, err := s.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}})
+		switch {
+		case err != nil:
+			return clerkinvite.Result{}, err
+		case len(there) == 0:
+		case there[0].ID == m.ID: // this very row: its first insert's answer was lost
+			return clerkinvite.Result{Member: there[0]}, nil
+		default:
+			return clerkinvite.Result{Member: there[0], Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: there[0]}}, nil
+		}
+	}
+	return clerkinvite.Result{Err: fmt.Errorf("another row has the id or the Clerk user: %w", clerkinvite.ErrConflict)}, nil
+}
+
+// Update implements clerkinvite.TxStore.
+func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	results := make([]clerkinvite.Result, len(changes))
+	for i, c := range changes {
+		var err error
+		results[i].Member, err = s.update(ctx, c)
+		switch {
+		case errors.Is(err, clerkinvite.ErrConflict):
+			results[i].Err = err
+		case clerkinvite.IsUniqueViolation(err, "admin_user_clerk_user_id_key"):
+			results[i].Err = clerkinvite.ErrUserTaken
+		case err != nil:
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (s *Store) update(ctx context.Context, c clerkinvite.Change) (*clerkinvite.Member, error) {
+	if c.New == nil {
+		return s.erase(ctx, c.Old)
+	}
+	row := *c.New
+	row.TenantID, row.ID, row.Email, row.Version = c.Old.TenantID, c.Old.ID, c.Old.Email, c.Old.Version+1
+	written, err := s.query(ctx, updateSQL, append(args(&row), c.Old.Status, c.Recorded())...)
+	if err != nil {
+		return nil, err
+	}
+	if len(written) == 0 {
+		return nil, clerkinvite.ErrConflict
+	}
+	return written[0], nil
+}
+
+// erase deletes a row; its history goes with it. One that is gone already counts as
+// erased: the answer to an earlier call may have been lost.
+func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.Member, error) {
+	if _, err := s.pool.Exec(ctx, `DELETE FROM admin_user WHERE tenant_id = $1 AND id = $2 AND version = $3`, m.TenantID, m.ID, m.Version); err != nil {
+		return nil, err
+	}
+	left, err := s.query(ctx, `SELECT `+columns+` FROM admin_user WHERE tenant_id = $1 AND id = $2`, m.TenantID, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(left) > 0 {
+		return nil, clerkinvite.ErrConflict // of another version
+	}
+	erased := *m
+	return &erased, nil
+}
+
+// Find implements clerkinvite.Store: one statement for each selector, so that each can
+// use its index.
+func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	if q.Limit <= 0 {
+		q.Limit = 1000
+	}
+	if q.Scan != nil {
+		return s.scan(ctx, *q.Scan, q.Limit)
+	}
+	var tenants, emails []string
+	for _, r := range q.Refs {
+		if storable(r.TenantID, r.Email) {
+			tenants, emails = append(tenants, r.TenantID), append(emails, r.Email)
+		}
+	}
+	var found []*clerkinvite.Member
+	for _, selector := range []struct {
+		used  bool
+		where string
+		args  []any
+	}{
+		{!q.DueAt.IsZero(), `sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $2`, []any{q.DueAt, q.Limit}},
+		{len(tenants) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{tenants, emails}},
+		{len(q.IDs) > 0, `id = ANY ($1)`, []any{lower(keep(q.IDs))}},
+		{len(q.Emails) > 0, `email = ANY ($1) AND status IN ('reserved', 'pending', 'expired')`, []any{keep(q.Emails)}},
+		{len(q.UserIDs) > 0, `clerk_user_id = ANY ($1) AND status = 'active'`, []any{keep(q.UserIDs)}},
+	} {
+		if !selector.used {
+			continue
+		}
+		part, err := s.query(ctx, `SELECT `+columns+` FROM admin_user WHERE `+selector.where, selector.args...)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, part...)
+	}
+	seen := make(map[string]bool, len(found))
+	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
+		double := seen[m.TenantID+"\x00"+m.ID]
+		seen[m.TenantID+"\x00"+m.ID] = true
+		return double
+	}), nil
+}
+
+// scan returns one page of a list.
+func (s *Store) scan(ctx context.Context, q clerkinvite.Scan, limit int) ([]*clerkinvite.Member, error) {
+	if q.AfterID != "" && uuid.Validate(q.AfterID) != nil {
+		return nil, errors.New("there is no such place in the list") // rather than to pass over members in silence
+	}
+	statuses := make([]string, len(q.Statuses))
+	for i, status := range q.Statuses {
+		statuses[i] = string(status)
+	}
+	if !storable(q.TenantID, q.EmailPrefix, q.InvitedBy) {
+		return nil, nil
+	}
+	return s.query(ctx, `
+SELECT `+columns+` FROM admin_user
+WHERE ($1 = '' OR tenant_id = $1) AND ($2 OR status = ANY ($3)) AND starts_with(email, $4) AND ($5 = '' OR invited_by = $5)
+	AND (tenant_id, id) > ($6, $7)
+ORDER BY tenant_id, id LIMIT $8`,
+		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, strings.ToLower(q.AfterID), limit)
+}
+
+// History implements clerkinvite.Store.
+func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+	if !storable(tenantID, id) {
+		return nil, nil
+	}
+	rows, err := s.pool.Query(ctx, `
+SELECT version, from_status AS "from", to_status AS "to", send, sent, clerk_user_id, invitation_id, reason, at
+FROM admin_user_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version`, tenantID, strings.ToLower(id))
+	if err != nil {
+		return nil, err
+	}
+	moves, err := pgx.CollectRows(rows, pgx.RowToStructByName[clerkinvite.Move])
+	for i := range moves {
+		moves[i].At = moves[i].At.UTC()
+	}
+	return moves, err
+}
+
+// Gate implements clerkinvite.Store.
+func (s *Store) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	// PostgreSQL keeps microseconds, and what it returns has to be equal to what it was given.
+	old, next = old.UTC().Truncate(time.Microsecond), next.UTC().Truncate(time.Microsecond)
+	set, args := `UPDATE admin_gate SET until = $2 WHERE name = $1 AND until = $3`, []any{name, next, old}
+	if old.IsZero() {
+		set, args = `INSERT INTO admin_gate (name, until) VALUES ($1, $2) ON CONFLICT DO NOTHING`, args[:2]
+	}
+	if !old.Equal(next) {
+		tag, err := s.pool.Exec(ctx, set, args...)
+		if err != nil || tag.RowsAffected() > 0 {
+			return next, err
+		}
+	}
+	var known time.Time
+	err := s.pool.QueryRow(ctx, `SELECT until FROM admin_gate WHERE name = $1`, name).Scan(&known)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return known.UTC(), err
+}
+
+// query runs a statement that returns members.
+func (s *Store) query(ctx context.Context, sql string, args ...any) ([]*clerkinvite.Member, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	members, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[clerkinvite.Member])
+	for _, m := range members {
+		for _, t := range []*time.Time{&m.ReservedAt, &m.UpdatedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt} {
+			if t != nil {
+				*t = t.UTC()
+			}
+		}
+	}
+	return members, err
+}
+
+// storable reports whether PostgreSQL takes the texts at all; those that it does not
+// take match nothing.
+func storable(texts ...string) bool {
+	return !slices.ContainsFunc(texts, func(s string) bool { return !utf8.ValidString(s) || strings.Contains(s, "\x00") })
+}
+
+func keep(texts []string) []string {
+	return slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return !storable(s) })
+}
+
+func lower(ids []string) []string {
+	for i, id := range ids {
+		ids[i] = strings.ToLower(id)
+	}
+	return ids
+}

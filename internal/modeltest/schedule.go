@@ -1,0 +1,322 @@
+package modeltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// sequence is one run of the model.
+type sequence struct {
+	rand      *rand.Rand
+	store     *outside
+	api       clerkinvite.ClerkAPI
+	processes []*process
+	tasks     []*task   // verbs under way, in the order in which they began
+	flights   []*flight // calls under way for which nobody waits any more
+	calm      bool      // no faults any more
+	step      int
+	log       journal
+	problem   string
+
+	world
+	oracle
+}
+
+// process is one process of the host's: a Service with a memory of its own.
+type process struct {
+	number  int
+	service *clerkinvite.Service
+	dead    bool
+}
+
+// task is one call of a verb.
+type task struct {
+	*sequence
+	process *process
+	verb    verb
+	name    string
+	ref     clerkinvite.Ref // whom it is about, for verbs about one member
+	began   int             // step
+	beganAt time.Time
+	before  []*clerkinvite.Member
+	next    func() (struct{}, bool)
+	stop    func()
+	yield   func(struct{}) bool
+	cancel  context.CancelFunc
+	fate    fate
+	call    string // that it is about to make
+	request func() // what that call does at the other end
+
+	calls       int
+	polls       int  // of them, calls in a row for a gate
+	requests    int  // of them those to Clerk
+	cancelled   bool // its caller has gone
+	tooLate     bool // a time limit of its own has ended a call
+	storeFailed bool
+	withdrew    bool                 // it has moved the member whom it is about
+	looked      map[string]bool      // addresses whose holders were asked for, and whether a verified one was shown
+	made        map[string]bool      // invitations it created
+	refused     map[string]bool      // addresses that Clerk refused
+	limited     map[string]time.Time // endpoints that a limit closed
+}
+
+// flight is a call that goes on without its caller.
+type flight struct {
+	*task
+	call string
+	land func()
+}
+
+// fate is what becomes of the next call of a task.
+type fate int
+
+const (
+	fine    fate = iota
+	lost         // before its effect
+	unheard      // after its effect
+	adrift       // the caller gives up, and the call arrives later or never
+)
+
+// maxTasks is how many verbs are under way at the same time.
+const maxTasks = 4
+
+// errDead is what a process gets that does not exist any more.
+var errDead = errors.New("modeltest: this process is dead")
+
+// errStore is a store's failure.
+var errStore = errors.New("modeltest: the store failed")
+
+// play runs one sequence to its end or to the first problem.
+func play(store *outside, seed uint64, o Options) *sequence {
+	s := &sequence{rand: rand.New(rand.NewPCG(seed, 11)), store: store}
+	s.makeWorld()
+	s.makeOracle()
+	s.api = s.clerk
+	if o.api != nil {
+		s.api = o.api(s.clerk)
+	}
+	for n := range 3 {
+		s.processes = append(s.processes, s.newProcess(n+1))
+	}
+	for s.step = 1; s.step <= o.Steps && s.problem == ""; s.step++ {
+		s.something()
+	}
+	if s.problem == "" {
+		s.end()
+	}
+	for len(s.tasks) > 0 {
+		t := s.tasks[0]
+		s.tasks = s.tasks[1:]
+		t.process.dead = true
+		t.stop()
+	}
+	return s
+}
+
+func (s *sequence) newProcess(number int) *process {
+	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: s.now})
+	if err != nil {
+		panic(err)
+	}
+	return &process{number: number, service: service}
+}
+
+// say notes something in the journal. Arguments must not change afterwards.
+func (s *sequence) say(format string, args ...any) {
+	s.log = append(s.log, entry{s.step, s.now().Sub(born), format, args})
+}
+
+// fail notes the first problem.
+func (s *sequence) fail(format string, args ...any) {
+	if s.problem == "" {
+		for _, m := range strings.Split(os.Getenv("MODEL_MUTE"), ",") { // TEMPORARY
+			if m != "" && strings.HasPrefix(fmt.Sprintf(format, args...), m) {
+				return
+			}
+		}
+		s.problem = fmt.Sprintf(format, args...)
+		s.say("!!! %s", s.problem)
+	}
+}
+
+// chance is true once in so many times.
+func (s *sequence) chance(in int) bool { return s.rand.IntN(in) == 0 }
+
+// pick returns one of several.
+func pick[T any](s *sequence, from ...T) T { return from[s.rand.IntN(len(from))] }
+
+// something is one step.
+func (s *sequence) something() {
+	k := s.rand.IntN(100)
+	switch {
+	case k < 66 && len(s.tasks) > 0:
+		t := pick(s, s.tasks...)
+		t.resume(s.fateOf(t))
+	case k < 82 && len(s.tasks) < maxTasks:
+		s.begin(pick(s, s.processes...))
+	case k < 90:
+		s.outside()
+	case k < 95:
+		s.timePasses()
+	case k < 96 && len(s.flights) > 0:
+		s.land(s.rand.IntN(len(s.flights)))
+	case k < 97:
+		if s.chance(2) {
+			s.crash(s.rand.IntN(len(s.processes)))
+		}
+	case k < 98 && len(s.tasks) > 0:
+		t := pick(s, s.tasks...)
+		s.say("%s: its caller goes away", t.name)
+		t.cancelled = true
+		t.cancel()
+	case k < 99:
+		s.trouble()
+	case len(s.tasks) > 0: // one gets on for a while
+		t := pick(s, s.tasks...)
+		for n := s.rand.IntN(8); n > 0 && slices.Contains(s.tasks, t); n-- {
+			t.resume(fine)
+		}
+	}
+}
+
+// fateOf decides what becomes of a task's next call.
+func (s *sequence) fateOf(t *task) fate {
+	if !s.chance(12) {
+		return fine
+	}
+	return pick(s, lost, unheard, adrift)
+}
+
+// begin lets a process begin with a verb.
+func (s *sequence) begin(p *process) {
+	k := s.rand.IntN(totalWeight)
+	for _, a := range actions {
+		if k -= a.weight; k < 0 {
+			s.start(p, a.verb, a.run)
+			return
+		}
+	}
+}
+
+// start lets a process begin with this verb, up to its first call.
+func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
+	t := &task{
+		sequence: s, process: p, verb: v, began: s.step, beganAt: s.now(), before: s.rows,
+		looked: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
+	}
+	s.started++
+	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), taskKey{}, t))
+	t.cancel = cancel
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		defer cancel()
+		defer func() {
+			if p := recover(); p != nil {
+				s.fail("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		t.yield = yield
+		run(t, ctx)
+	})
+	s.tasks = append(s.tasks, t)
+	t.resume(fine)
+	return t
+}
+
+// resume lets a task make the call for which it has stopped, and go on to the next.
+func (t *task) resume(f fate) {
+	t.fate = f
+	if _, more := t.next(); more {
+		return
+	}
+	t.tasks = slices.DeleteFunc(t.tasks, func(other *task) bool { return other == t })
+	if !t.process.dead {
+		t.observe(t) // whatever it was, nothing else has happened
+	}
+}
+
+// finish lets a task run to its end without any trouble.
+func (t *task) finish() {
+	for slices.Contains(t.tasks, t) && t.problem == "" {
+		t.resume(fine)
+	}
+}
+
+// pause gives way to the others. It returns what becomes of the call, and false if the
+// process is dead.
+func (t *task) pause(call string, request func()) (fate, bool) {
+	if t.calls++; t.calls > 2000 {
+		t.fail("endless: %s makes call after call", t.name)
+		t.process.dead = true
+	}
+	if t.process.dead {
+		return fine, false
+	}
+	if t.polls++; call != "gate" {
+		t.polls = 0
+	}
+	if t.polls > 8 { // it waits for its turn
+		t.advance(grain)
+	}
+	t.call, t.request = call, request
+	goesOn := t.yield(struct{}{})
+	t.call, t.request = "", nil
+	f := t.fate
+	t.fate = fine
+	return f, goesOn && !t.process.dead
+}
+
+// crash ends a process. A call that it was about to make may be on its way already.
+// Another process takes its place.
+func (s *sequence) crash(i int) {
+	p := s.processes[i]
+	s.say("p%d dies", p.number)
+	p.dead = true
+	for _, t := range slices.Clone(s.tasks) {
+		if t.process != p {
+			continue
+		}
+		if t.request != nil && s.chance(2) {
+			s.say("    %s: %s is on its way", t.name, t.call)
+			s.flights = append(s.flights, &flight{t, t.call, t.request})
+		}
+		t.resume(fine)
+	}
+	s.died++
+	s.processes[i] = s.newProcess(len(s.processes) + s.died)
+}
+
+// land lets a call that nobody waits for arrive.
+func (s *sequence) land(i int) {
+	f := s.flights[i]
+	s.flights = slices.Delete(s.flights, i, i+1)
+	s.say("arrives late: %s of %s", f.call, f.name)
+	f.land()
+}
+
+// trouble lets some requests to Clerk fail from now on, or limits how many there may be.
+func (s *sequence) trouble() {
+	if s.chance(4) {
+		n := 1 + s.rand.IntN(4)
+		s.say("limits: %d creates and %d bulk creates an hour", n, n-1)
+		s.clerk.SetLimits(clerkinvitetest.Limits{
+			Create:      clerkinvitetest.Limit{Requests: n, Per: time.Hour},
+			CreateBulk:  clerkinvitetest.Limit{Requests: n - 1, Per: time.Hour},
+			Sliding:     s.chance(2),
+			FreeRefused: s.chance(2),
+		})
+		return
+	}
+	s.breakNext(pick(s, clerkCalls...))
+}

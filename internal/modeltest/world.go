@@ -1,0 +1,299 @@
+package modeltest
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// grain is what every step of the clock is a multiple of. The library's random seconds
+// are fewer, so that they decide nothing.
+const grain = 4 * time.Second
+
+// born is when every sequence begins.
+var born = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+
+var (
+	tenants = []string{"acme", "acme", "globex"}
+	emails  = []string{"ada@example.com", "bob@example.com", "cyd@example.com", "dee@example.com"}
+)
+
+// mailedByHost is the address that the host sends the link to by itself.
+const mailedByHost = "dee@example.com"
+
+// world is everything outside of the library, with a record of what is true in it.
+type world struct {
+	clerk     *clerkinvitetest.Clerk
+	behavior  clerkinvitetest.NamedBehavior
+	beginning time.Time
+	events    []clerkinvitetest.Webhook
+	users     map[string]*person
+	order     []string // of users
+
+	known     map[string][]invitation // by address, as long as nothing changes
+	shortened map[string]bool         // invitations whose time was cut
+	withdrawn map[string]bool         // invitations that somebody wanted revoked
+	overtime  map[string]bool         // invitations that were made after the lease of their create
+	late      map[mark]bool           // of those, where that is more than is promised to be seen
+	foreign   int
+	cursor    string // of a reconciliation that has not come to its end
+	started   int    // tasks
+	died      int    // processes
+}
+
+// person is a user at Clerk, as he is.
+type person struct {
+	clerkinvite.User
+	deleted  bool
+	verified map[string]int // step of the first time
+	until    int            // step at which he was banned or deleted, or 0
+}
+
+// invitation is an invitation at Clerk, as it is.
+type invitation struct {
+	clerkinvite.Invitation
+	member string // of the library's mark, "" without one
+	send   int
+}
+
+// makeWorld makes a Clerk of one kind or another, and perhaps somebody who uses it already.
+func (s *sequence) makeWorld() {
+	s.beginning = time.Now()
+	s.users, s.known = map[string]*person{}, map[string][]invitation{}
+	s.overtime, s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[string]bool{}, map[mark]bool{}
+	s.clerk = clerkinvitetest.NewClerk()
+	s.clerk.SetNow(s.now)
+	all := clerkinvitetest.Behaviors()
+	s.behavior = all[0]
+	if s.chance(2) {
+		s.behavior = pick(s, all...)
+	}
+	s.clerk.SetBehavior(s.behavior.Behavior)
+	s.say("Clerk's behavior: %s", s.behavior.Name)
+	if s.chance(4) {
+		email := pick(s, emails...)
+		u := s.clerk.AddVerifiedUser(email)
+		s.learn(u)
+		s.say("%s has been a user", email)
+	}
+}
+
+// now is the time, for the library and for Clerk, rounded down to the grain: what the
+// library waits for at random, to keep out of others' way, decides nothing either.
+func (s *sequence) now() time.Time { return born.Add(time.Since(s.beginning).Truncate(grain)) }
+
+// timePasses moves the clock.
+func (s *sequence) timePasses() {
+	d := pick(s, grain, 5*grain, 5*grain, 2*time.Minute, 2*time.Minute, 2*time.Hour, 20*time.Hour, 31*24*time.Hour)
+	// Mostly nothing takes that long, and least of all a create.
+	if d > 5*grain && (len(s.tasks) > 0 && !s.chance(3) || s.createUnderWay() && !s.chance(3)) {
+		d = grain
+	}
+	s.say("%v pass", d)
+	s.advance(d)
+}
+
+// createUnderWay reports whether a create is under way.
+func (s *sequence) createUnderWay() bool {
+	return slices.ContainsFunc(s.tasks, func(t *task) bool { return strings.HasPrefix(t.call, "create") })
+}
+
+func (s *sequence) advance(d time.Duration) {
+	time.Sleep(s.now().Add(d).Sub(born.Add(time.Since(s.beginning))))
+	s.clerk.Settle() // in less time than a lease has left after its last create
+	s.clerkChanged()
+}
+
+// clerkChanged forgets what is known of Clerk's invitations.
+func (s *sequence) clerkChanged() { clear(s.known) }
+
+// invitations returns all invitations of an address, as they are.
+func (s *sequence) invitations(email string) []invitation {
+	if list, ok := s.known[email]; ok {
+		return list
+	}
+	var list []invitation
+	for _, inv := range s.clerk.Invitations(email) {
+		i := invitation{Invitation: inv}
+		i.member, i.send = markOf(inv.PublicMetadata)
+		list = append(list, i)
+	}
+	s.known[email] = list
+	return list
+}
+
+// markOf returns what the library writes into every invitation.
+func markOf(metadata json.RawMessage) (member string, send int) {
+	var m struct {
+		Mark struct {
+			ID   string `json:"id"`
+			Send int    `json:"send"`
+		} `json:"clerkinvite"`
+	}
+	_ = json.Unmarshal(metadata, &m)
+	return m.Mark.ID, m.Mark.Send
+}
+
+// invitation returns the invitation with the id, or nil.
+func (s *sequence) invitation(id string) *invitation {
+	for _, email := range emails {
+		list := s.invitations(email)
+		for i := range list {
+			if list[i].ID == id {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (s *sequence) open(id string) bool {
+	inv := s.invitation(id)
+	return inv != nil && inv.Status == clerkinvite.InvitationPending
+}
+
+// holds reports whether u holds the address verified.
+func holds(u clerkinvite.User, email string) bool {
+	return slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return e.Verified && e.Address == email })
+}
+
+// learn records a user as he is now.
+func (s *sequence) learn(u clerkinvite.User) {
+	p := s.users[u.ID]
+	if p == nil {
+		p = &person{verified: map[string]int{}}
+		s.users[u.ID] = p
+		s.order = append(s.order, u.ID)
+	}
+	p.User = u
+	for _, e := range u.Emails {
+		if _, known := p.verified[e.Address]; e.Verified && !known {
+			p.verified[e.Address] = s.step
+		}
+	}
+	if u.Banned && p.until == 0 {
+		p.until = s.step
+	}
+	s.clerkChanged()
+}
+
+// happened records an event and keeps it for delivery.
+func (s *sequence) happened(hook clerkinvitetest.Webhook) {
+	e, err := clerkinvite.ParseEvent(hook.Payload)
+	if err != nil {
+		panic(err)
+	}
+	if e.User != nil {
+		s.learn(*e.User)
+	} else if p := s.users[e.UserID]; p != nil {
+		p.deleted = true
+		if p.until == 0 {
+			p.until = s.step
+		}
+	}
+	s.clerkChanged()
+	s.events = append(s.events, hook)
+}
+
+// holder returns the user who holds the address verified and is there, or nil.
+func (s *sequence) holder(email string) *person {
+	for _, id := range s.order {
+		if p := s.users[id]; !p.deleted && holds(p.User, email) {
+			return p
+		}
+	}
+	return nil
+}
+
+// people returns the users who are there.
+func (s *sequence) people() []*person {
+	var list []*person
+	for _, id := range s.order {
+		if p := s.users[id]; !p.deleted {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// outside is something that people do at Clerk, without the library.
+func (s *sequence) outside() {
+	email := pick(s, emails...)
+	people := s.people()
+	switch k := s.rand.IntN(40); {
+	case k < 10:
+		open := s.clerk.OpenInvitations(email)
+		if len(open) == 0 {
+			return
+		}
+		inv := pick(s, open[len(open)-1], pick(s, open...))
+		hook, err := s.clerk.AcceptInvitation(inv.ID)
+		s.say("%s accepts %s: %v", email, inv.ID, outcome{err})
+		if err == nil {
+			s.happened(hook)
+		}
+	case k < 15:
+		verified := s.chance(2)
+		s.say("%s signs up, verified: %v", email, verified)
+		s.happened(s.clerk.SignUp(email, verified))
+	case k < 19 && len(people) > 0:
+		p := pick(s, people...)
+		verified := s.chance(2) && s.holder(email) == nil
+		if slices.ContainsFunc(p.Emails, func(e clerkinvite.UserEmail) bool { return e.Address == email }) {
+			return
+		}
+		s.say("%s adds %s, verified: %v", p.ID, email, verified)
+		s.happened(s.clerk.AddEmail(p.ID, clerkinvitetest.EmailSpec{Address: email, Verified: verified}))
+	case k < 23 && len(people) > 0:
+		p := pick(s, people...)
+		e := pick(s, p.Emails...)
+		if s.holder(e.Address) != nil {
+			return
+		}
+		s.say("%s verifies %s", p.ID, e.Address)
+		s.happened(s.clerk.VerifyEmail(p.ID, e.Address))
+	case k < 25 && len(people) > 0:
+		p := pick(s, people...)
+		s.say("%s is deleted", p.ID)
+		s.happened(s.clerk.DeleteUser(p.ID))
+	case k < 26 && len(people) > 0:
+		p := pick(s, people...)
+		s.say("%s is banned", p.ID)
+		s.happened(s.clerk.BanUser(p.ID))
+	case k < 29:
+		if open := s.clerk.OpenInvitations(email); len(open) > 0 {
+			inv := pick(s, open...)
+			s.say("%s is revoked in the dashboard", inv.ID)
+			s.clerk.RevokeInDashboard(inv.ID)
+			s.withdrawn[inv.ID] = true
+		}
+	case k < 31:
+		if open := s.clerk.OpenInvitations(email); len(open) > 0 {
+			inv := pick(s, open...)
+			s.say("%s runs out", inv.ID)
+			s.clerk.ExpireNow(inv.ID)
+			s.shortened[inv.ID] = true
+		}
+	case k < 34:
+		var metadata map[string]any
+		if s.chance(3) { // as another application that uses this library has it
+			s.foreign++
+			metadata = map[string]any{"clerkinvite": map[string]any{"id": fmt.Sprintf("00000000-0000-7000-8000-%012d", s.foreign), "send": 1}}
+		}
+		inv := s.clerk.CreateForeign(email, metadata)
+		s.say("another application invites %s: %s", email, inv.ID)
+	case k < 36 && len(people) > 0:
+		p := pick(s, people...)
+		s.say("%s changes his name", p.ID)
+		s.happened(s.clerk.UserUpdated(p.ID))
+	case k < 39:
+		s.say("Clerk shows all that was written")
+		s.clerk.Settle()
+	}
+	s.clerkChanged()
+}

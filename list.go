@@ -1,0 +1,215 @@
+package clerkinvite
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// ListParams selects members of one tenant. Filters are joined by AND.
+type ListParams struct {
+	TenantID    string   // 1 to 255 bytes
+	Statuses    []Status // in one of these states; none is any
+	EmailPrefix string   // whose address begins with this; trimmed and lower-cased, at most 254 bytes
+	InvitedBy   string   // whom this one invited; "" is anybody
+	Limit       int      // 1 to 1000 members on a page; 0 is 100
+	Cursor      string   // Page.Next of the page before; "" is the first page
+}
+
+// LogValue implements slog.LogValuer: the tenant and the states, never an address.
+func (p ListParams) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Any("statuses", p.Statuses), slog.Int("limit", p.Limit))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (p ListParams) Format(f fmt.State, _ rune) { formatLogValue(f, "ListParams", p.LogValue()) }
+
+// Page is a page of members.
+type Page struct {
+	Members []*Member
+	Next    string // the cursor of the next page; "" if this is the last
+}
+
+// LogValue implements slog.LogValuer: how many members, never their addresses.
+func (p Page) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("members", len(p.Members)), slog.String("next", p.Next))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (p Page) Format(f fmt.State, _ rune) { formatLogValue(f, "Page", p.LogValue()) }
+
+// List returns a page of a tenant's members, those invited first first. Pages are cut by
+// the member and not by number: a member that comes or goes meanwhile makes no other
+// appear twice or not at all. A cursor holds no address and does not expire; it is for
+// the same tenant.
+//
+// Errors: *[InvalidParamsError], a store's error as it is.
+func (s *Service) List(ctx context.Context, p ListParams) (*Page, error) {
+	scan, limit, err := p.scan()
+	if err != nil {
+		return nil, err
+	}
+	// One more than asked for tells whether there is a next page.
+	rows, err := s.store.Find(ctx, Query{Scan: scan, Limit: limit + 1})
+	if err != nil {
+		return nil, err
+	}
+	page := &Page{Members: rows}
+	if len(rows) > limit {
+		page.Members = rows[:limit:limit]
+		page.Next = cursor(rows[limit-1].ID)
+	}
+	return page, nil
+}
+
+// All returns all members that p selects, reading page by page of p.Limit as the caller
+// goes on. It can be ranged over again, and then reads again. An error is the last that
+// it yields. Errors are those of List.
+func (s *Service) All(ctx context.Context, p ListParams) iter.Seq2[*Member, error] {
+	return func(yield func(*Member, error) bool) {
+		for p := p; ; {
+			page, err := s.List(ctx, p)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range page.Members {
+				if !yield(m, nil) {
+					return
+				}
+			}
+			if p.Cursor = page.Next; p.Cursor == "" {
+				return
+			}
+		}
+	}
+}
+
+// scan checks p and returns what the store is asked for.
+func (p ListParams) scan() (*Scan, int, error) {
+	if p.TenantID == "" {
+		return nil, 0, &InvalidParamsError{"TenantID", "is empty"}
+	}
+	prefix := strings.ToLower(strings.TrimSpace(p.EmailPrefix))
+	for _, check := range []struct{ field, reason string }{
+		{"TenantID", checkText(p.TenantID, 255)},
+		{"EmailPrefix", checkText(prefix, 254)},
+		{"InvitedBy", checkText(p.InvitedBy, 255)},
+	} {
+		if check.reason != "" {
+			return nil, 0, &InvalidParamsError{check.field, check.reason}
+		}
+	}
+	for _, status := range p.Statuses {
+		if _, known := moves[status]; !known {
+			return nil, 0, &InvalidParamsError{"Statuses", "has one that is no state of a member"}
+		}
+	}
+	if p.Limit < 0 || p.Limit > 1000 {
+		return nil, 0, &InvalidParamsError{"Limit", "is not 0 to 1000"}
+	}
+	if p.Limit == 0 {
+		p.Limit = 100
+	}
+	scan := &Scan{TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))), EmailPrefix: prefix, InvitedBy: p.InvitedBy}
+	if p.Cursor != "" {
+		id, ok := afterCursor(p.Cursor)
+		if !ok {
+			return nil, 0, &InvalidParamsError{"Cursor", "is none that List has returned"}
+		}
+		scan.AfterTenantID, scan.AfterID = p.TenantID, id
+	}
+	return scan, p.Limit, nil
+}
+
+// cursor returns the cursor of the page after the member with the id.
+func cursor(id string) string {
+	u, err := uuid.Parse(id)
+	if err != nil {
+		return "" // no store has such a row
+	}
+	return base64.RawURLEncoding.EncodeToString(u[:])
+}
+
+func afterCursor(cursor string) (id string, ok bool) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil {
+		return "", false
+	}
+	u, err := uuid.FromBytes(b)
+	return u.String(), err == nil
+}
+
+// History returns the moves of a member, the oldest first: who was what, since when, and
+// why. Claims, attempts that were postponed and corrections of Role and Data are no moves.
+//
+// Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
+func (s *Service) History(ctx context.Context, ref Ref) ([]Move, error) {
+	m, err := s.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.History(ctx, m.TenantID, m.ID)
+}
+
+// MemberUpdate is what Update corrects; what is nil stays as it is.
+type MemberUpdate struct {
+	Role *string          // at most 255 bytes
+	Data *json.RawMessage // JSON, at most 64 KiB and 128 levels; one that holds nil forgets the data
+}
+
+// LogValue implements slog.LogValuer: what is corrected, never the data.
+func (u MemberUpdate) LogValue() slog.Value {
+	return slog.GroupValue(slog.Bool("role", u.Role != nil), slog.Bool("data", u.Data != nil))
+}
+
+// Format implements fmt.Formatter: every verb prints what LogValue holds.
+func (u MemberUpdate) Format(f fmt.State, _ rune) { formatLogValue(f, "MemberUpdate", u.LogValue()) }
+
+// Update corrects the host's own fields of a member, in any state, without a new
+// invitation: Clerk knows nothing of them. Of two at once both are made, and the later
+// one's value stays.
+//
+// Errors: *[InvalidParamsError], [ErrNotFound], [ErrConflict] if the member keeps
+// changing, a store's error as it is. Update is safe for concurrent use and for repetition.
+func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (*Member, error) {
+	if u.Role != nil {
+		if reason := checkText(*u.Role, 255); reason != "" {
+			return nil, &InvalidParamsError{"Role", reason}
+		}
+	}
+	if u.Data != nil {
+		if reason := checkData(*u.Data); reason != "" {
+			return nil, &InvalidParamsError{"Data", reason}
+		}
+	}
+	for range 10 {
+		row, err := s.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		next := *row
+		if u.Role != nil {
+			next.Role = *u.Role
+		}
+		if u.Data != nil {
+			next.Data = *u.Data
+		}
+		done, err := s.apply(ctx, s.store, []Change{{row, &next}})
+		if err != nil {
+			return nil, err
+		}
+		if !errors.Is(done[0].Err, ErrConflict) {
+			return done[0].Member, done[0].Err
+		}
+	}
+	return nil, ErrConflict
+}

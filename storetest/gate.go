@@ -1,0 +1,104 @@
+package storetest
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// wantGate checks what a call answers.
+func (s *suite) wantGate(name string, old, next, want time.Time) {
+	s.Helper()
+	got, err := s.store.Gate(s.Context(), name, old, next)
+	if err != nil || !got.Equal(want) || got.Location() != time.UTC {
+		s.Errorf("Gate(%q, %v, %v) = %v, %v; want %v", name, old, next, got, err, want)
+	}
+}
+
+func gateTable(s *suite) {
+	var zero time.Time
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	for _, step := range []struct {
+		what            string
+		old, next, want time.Time
+	}{
+		{"asks", zero, zero, zero},
+		{"asks, which writes nothing", zero, zero, zero},
+		{"not the time known, there is none", now, at(1), zero},
+		{"asks by two equal times, which writes nothing", now, now, zero},
+		{"takes", zero, now, now},
+		{"takes again, because the answer was lost", zero, now, now},
+		{"too late", zero, at(time.Hour), now},
+		{"asks", zero, zero, now},
+		{"asks by two equal times", at(time.Hour), at(time.Hour), now},
+		{"asks by two equal times", now, now, now},
+		{"not the time known, but close to it", at(time.Microsecond), at(time.Hour), now},
+		{"not the time known, but close to it", at(-time.Microsecond), at(time.Hour), now},
+		{"forward, from other zones", now.In(time.FixedZone("", -3600)), at(time.Hour).In(time.FixedZone("", 7200)), at(time.Hour)},
+		{"forward again, because the answer was lost", now, at(time.Hour), at(time.Hour)},
+		{"back", at(time.Hour), at(-time.Hour), at(-time.Hour)},
+		{"the first once more, long after", zero, now, at(-time.Hour)},
+		{"the second once more, long after", now, at(time.Hour), at(-time.Hour)},
+		{"asks", zero, zero, at(-time.Hour)},
+	} {
+		s.Log(step.what)
+		s.wantGate("create", step.old, step.next, step.want)
+	}
+}
+
+// Each name has a time of its own.
+func gateNames(s *suite) {
+	var zero time.Time
+	names := []string{"create", "Create", "create ", `odd '"\%_$1 name`, "POST /invitations/bulk", "é", "e\u0301", "漢字"}
+	for i, name := range names {
+		s.wantGate(name, zero, zero, zero)
+		s.wantGate(name, zero, now.Add(time.Duration(i)*time.Second), now.Add(time.Duration(i)*time.Second))
+	}
+	for i, name := range names {
+		s.wantGate(name, zero, zero, now.Add(time.Duration(i)*time.Second))
+	}
+}
+
+// Nothing below a microsecond counts, and everything from there on does.
+func gateMicroseconds(s *suite) {
+	for _, old := range []time.Time{now.Add(789), time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC)} {
+		name := old.String()
+		got, err := s.store.Gate(s.Context(), name, time.Time{}, old)
+		if err != nil || got.Sub(old).Abs() >= time.Microsecond || got.Nanosecond()%1000 != 0 {
+			s.Errorf("%v came back as %v, %v", old, got, err)
+		}
+		s.wantGate(name, time.Time{}, time.Time{}, got)
+		s.wantGate(name, old, got, got) // the same time
+		s.wantGate(name, old, old.Add(time.Microsecond), got.Add(time.Microsecond))
+		s.wantGate(name, old, old.Add(time.Hour), got.Add(time.Microsecond))
+	}
+}
+
+// Of any number that would take the gate at once exactly one does, and every other learns of that one.
+func gateRace(s *suite) {
+	var known time.Time
+	for round := range 20 {
+		var winner atomic.Pointer[time.Time]
+		answers := make([]time.Time, 32)
+		together(len(answers), func(i int) {
+			mine := now.Add(time.Duration(round)*time.Hour + time.Duration(i)*time.Microsecond)
+			got, err := s.store.Gate(s.Context(), "create", known, mine)
+			if err != nil {
+				s.Errorf("Gate: %v", err)
+			}
+			answers[i] = got
+			if got.Equal(mine) && !winner.CompareAndSwap(nil, &mine) {
+				s.Errorf("two have taken the gate")
+			}
+		})
+		if winner.Load() == nil {
+			s.Fatal("none has taken the gate")
+		}
+		for _, got := range answers {
+			if !got.Equal(*winner.Load()) {
+				s.Errorf("the gate was taken with %v, and the answer is %v", *winner.Load(), got)
+			}
+		}
+		known = *winner.Load()
+		s.wantGate("create", time.Time{}, time.Time{}, known)
+	}
+}

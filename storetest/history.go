@@ -1,0 +1,135 @@
+package storetest
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// wantHistory checks that the member has exactly these moves.
+func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.Move) {
+	s.Helper()
+	got, err := s.store.History(s.Context(), m.TenantID, m.ID)
+	if err != nil || len(got) != len(want) {
+		s.Errorf("%d moves, error %v; want %d", len(got), err, len(want))
+		return
+	}
+	for i, v := range got {
+		if !sameTime(&v.At, &want[i].At) {
+			s.Errorf("move %d was at %v, want %v", i, v.At, want[i].At)
+		}
+		if v.At = want[i].At; v != want[i] {
+			s.Errorf("move %d is %+v, want %+v", i, v, want[i])
+		}
+	}
+}
+
+// move returns what the history says of a change of old, nil for a new member, into m.
+func move(old, m *clerkinvite.Member) clerkinvite.Move {
+	v := clerkinvite.Move{
+		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent, ClerkUserID: m.ClerkUserID,
+		InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+	}
+	if old != nil {
+		v.From = old.Status
+	}
+	return v
+}
+
+// Every recorded move is there, in order, and no other change.
+func historyMoves(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	want := []clerkinvite.Move{move(nil, m)}
+	s.wantHistory(m, want...)
+	// More than ten, so that an order by text would show.
+	for i, status := range slices.Concat(statuses, statuses) {
+		claimed := *m
+		claimed.Attempts, claimed.ClaimedUntil, claimed.Role = m.Attempts+1, after(time.Minute), "role-"+string(status)
+		claimed.UpdatedAt = *after(time.Duration(2*i) * time.Second)
+		s.change(m, &claimed)
+		s.wantHistory(m, want...)
+
+		n := in(status, &claimed)
+		if i == 0 {
+			n.Send++ // else nothing would have moved
+		}
+		n.UpdatedAt = *after(time.Duration(2*i+1) * time.Second)
+		s.change(&claimed, n)
+		want = append(want, move(&claimed, n))
+		m = n
+	}
+	s.wantHistory(m, want...)
+	upper := *m
+	upper.ID = strings.ToUpper(m.ID)
+	s.wantHistory(&upper, want...)
+
+	// A repeated insert of it is no move.
+	s.insert(m)
+	s.wantHistory(m, want...)
+
+	// One of these alone is a move.
+	for _, spoil := range []func(m *clerkinvite.Member){
+		func(m *clerkinvite.Member) { m.Send, m.NextAttemptAt = m.Send+1, after(0) },
+		func(m *clerkinvite.Member) { m.Sent++ },
+		func(m *clerkinvite.Member) { m.InvitationID = "inv_other" },
+	} {
+		n := *m
+		spoil(&n)
+		s.change(m, &n)
+		want = append(want, move(m, &n))
+		m = &n
+	}
+	s.wantHistory(m, want...)
+}
+
+// What was not made has left no trace.
+func historyFailures(s *suite) {
+	rows := s.insert(reservedMany(3, "x")...)
+	holder := in(clerkinvite.StatusActive, rows[0])
+	s.change(rows[0], holder)
+	stale := *rows[1]
+	stale.Version = 5
+	taken := in(clerkinvite.StatusActive, rows[2])
+	taken.ClerkUserID = holder.ClerkUserID
+	results, err := s.store.Update(s.Context(), []clerkinvite.Change{{Old: &stale, New: in(clerkinvite.StatusActive, &stale)}, {Old: rows[2], New: taken}})
+	if err != nil || !errors.Is(results[0].Err, clerkinvite.ErrConflict) || !errors.Is(results[1].Err, clerkinvite.ErrUserTaken) {
+		s.Fatalf("%v, error %v; want a conflict and a taken user", results, err)
+	}
+	if _, err := s.store.Insert(s.Context(), []*clerkinvite.Member{reserved("tenant", rows[1].Email)}); err != nil {
+		s.Fatal(err)
+	}
+	s.wantHistory(holder, move(nil, rows[0]), move(rows[0], holder))
+	s.wantHistory(rows[1], move(nil, rows[1]))
+	s.wantHistory(rows[2], move(nil, rows[2]))
+}
+
+// Members of two tenants with one id have each a history of their own.
+func historyTenants(s *suite) {
+	a := reserved("a", "x@example.com")
+	b := reserved("b", "x@example.com")
+	b.ID = a.ID
+	a, b = s.insert(a)[0], s.insert(b)[0]
+	n := in(clerkinvite.StatusFailed, b)
+	got := s.update(clerkinvite.Change{Old: b, New: n})[0]
+	s.wantHistory(a, move(nil, a))
+	s.wantHistory(b, move(nil, b), move(b, got))
+	s.update(clerkinvite.Change{Old: got})
+	s.wantHistory(a, move(nil, a))
+	s.wantHistory(b)
+}
+
+func historyNothing(s *suite) {
+	m := s.insert(reserved("tenant", "x@example.com"))[0]
+	for _, nobody := range []clerkinvite.Member{
+		{TenantID: "tenant", ID: uuid()}, {TenantID: "tenant"}, {TenantID: "tenant", ID: "no uuid"}, {TenantID: "tenant", ID: "'"},
+		{TenantID: "tenant", ID: "\x00"}, {TenantID: "tenant", ID: "\xff"}, {TenantID: "tenant", ID: strings.Repeat("x", 36)},
+		{TenantID: "other", ID: m.ID}, {TenantID: "", ID: m.ID}, {TenantID: "Tenant", ID: m.ID}, {TenantID: "tenant\x00", ID: m.ID},
+		{TenantID: "tenant\xff", ID: m.ID}, {TenantID: "tenant", ID: m.ID + " "},
+	} {
+		s.wantHistory(&nobody)
+	}
+	s.wantHistory(m, move(nil, m))
+}

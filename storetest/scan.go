@@ -1,0 +1,287 @@
+package storetest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+func byPlace(a, b *clerkinvite.Member) int {
+	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+}
+
+// page returns the page of scan, and checks its order.
+func (s *suite) page(scan clerkinvite.Scan, limit int) []*clerkinvite.Member {
+	s.Helper()
+	found, err := s.store.Find(s.Context(), clerkinvite.Query{Scan: &scan, Limit: limit})
+	if err != nil {
+		s.Fatalf("Find: %v", err)
+	}
+	if limit > 0 && len(found) > limit {
+		s.Errorf("a page of %d members, want at most %d", len(found), limit)
+	}
+	if !slices.IsSortedFunc(found, byPlace) {
+		s.Errorf("a page is not in order")
+	}
+	return found
+}
+
+// next returns the scan of the page after the one that ends with m.
+func next(scan clerkinvite.Scan, m *clerkinvite.Member) clerkinvite.Scan {
+	scan.AfterTenantID, scan.AfterID = m.TenantID, m.ID
+	return scan
+}
+
+// scanned returns what scan selects, read page by page.
+func (s *suite) scanned(scan clerkinvite.Scan, limit int) (all []*clerkinvite.Member) {
+	s.Helper()
+	for range 10_000 {
+		page := s.page(scan, limit)
+		all = append(all, page...)
+		if len(page) < limit {
+			return all
+		}
+		scan = next(scan, page[len(page)-1])
+	}
+	s.Fatal("the pages do not end")
+	return nil
+}
+
+// wantScanned checks that scan selects exactly want, in order, read by small pages.
+func (s *suite) wantScanned(scan clerkinvite.Scan, want ...*clerkinvite.Member) {
+	s.Helper()
+	s.wantPages(scan, 5, want...)
+}
+
+// wantPages checks that scan selects exactly want, in order, read by pages of limit.
+func (s *suite) wantPages(scan clerkinvite.Scan, limit int, want ...*clerkinvite.Member) {
+	s.Helper()
+	place := func(m *clerkinvite.Member) string { return m.TenantID + " " + m.ID }
+	wanted := mapped(slices.SortedFunc(slices.Values(want), byPlace), place)
+	if got := mapped(s.scanned(scan, limit), place); !slices.Equal(got, wanted) {
+		s.Errorf("pages of %d of %q: %d members %q, want %d %q", limit, fields(scan), len(got), got, len(wanted), wanted)
+	}
+}
+
+// fields returns what a Scan does not print, for a test of made up addresses.
+func fields(scan clerkinvite.Scan) []string {
+	return []string{scan.TenantID, fmt.Sprint(scan.Statuses), scan.EmailPrefix, scan.InvitedBy, scan.AfterTenantID, scan.AfterID}
+}
+
+// The order is that of bytes, in which neither a locale nor the case nor UTF-16 has a say.
+func scanOrder(s *suite) {
+	tenants := []string{"b", "a", "A", "B", "a ", "aa", "a-a", "é", "e", "z", "Z", "😀", "\uffee", "1", "10", "2", "\x01"}
+	var all []*clerkinvite.Member
+	for i, tenant := range tenants {
+		for n := range 3 {
+			m := reserved(tenant, fmt.Sprintf("%d@example.com", n))
+			// Ids of any age, not in the order of the rows.
+			m.ID = fmt.Sprintf("%x%x", (i*5+n*11)%16, (i*7+n*3)%16) + m.ID[2:]
+			all = append(all, m)
+		}
+	}
+	all = s.insert(all...)
+	for _, limit := range []int{1, 2, 3, 7, len(all) - 1, len(all), 1000} {
+		s.wantPages(clerkinvite.Scan{}, limit, all...)
+	}
+	for i, tenant := range tenants {
+		s.wantPages(clerkinvite.Scan{TenantID: tenant}, 2, all[3*i:3*i+3]...)
+	}
+	for _, m := range s.page(clerkinvite.Scan{}, 5) {
+		s.wantStored(m)
+	}
+}
+
+// All filters have to fit.
+func scanFilters(s *suite) {
+	var all []*clerkinvite.Member
+	for _, tenant := range []string{"a", "b", "B"} {
+		for i, status := range statuses {
+			for n := range 3 {
+				m := in(status, reserved(tenant, fmt.Sprintf("%c%d-%d@example.com", 'x'+n, i, n)))
+				if m.InvitedBy = ""; n > 0 {
+					m.InvitedBy = fmt.Sprintf("admin_%d", n)
+				}
+				all = append(all, m)
+			}
+		}
+	}
+	all = s.insert(all...)
+	for _, tenant := range []string{"", "b", "c"} {
+		for _, statuses := range [][]clerkinvite.Status{
+			nil, {}, {clerkinvite.StatusPending}, {clerkinvite.StatusRemoved, clerkinvite.StatusActive, clerkinvite.StatusRemoved}, statuses, {"none", clerkinvite.StatusFailed},
+		} {
+			for _, prefix := range []string{"", "x", "y3", "z6-2@example.com"} {
+				for _, invitedBy := range []string{"", "admin_1", "admin_2", "Admin_1"} {
+					scan := clerkinvite.Scan{TenantID: tenant, Statuses: statuses, EmailPrefix: prefix, InvitedBy: invitedBy}
+					var want []*clerkinvite.Member
+					for _, m := range all {
+						if (tenant == "" || m.TenantID == tenant) && (len(statuses) == 0 || slices.Contains(statuses, m.Status)) &&
+							strings.HasPrefix(m.Email, prefix) && (invitedBy == "" || m.InvitedBy == invitedBy) {
+							want = append(want, m)
+						}
+					}
+					s.wantScanned(scan, want...)
+				}
+			}
+		}
+	}
+}
+
+// A prefix is a text, not a pattern, and compared as it is.
+func scanEmailPrefix(s *suite) {
+	var all []*clerkinvite.Member
+	for _, tenant := range []string{"a", "b"} {
+		for _, local := range []string{
+			"a", "aa", "ab", "a%b", "a%c", "a_b", "a-b", "%", "%%", "_", `\`, `a\b`, `a\%b`, "*", "'", `"`, "$1", "é", "éa", "e\u0301", "e",
+			"漢字", "漢", "😀", "😀b", "\ud7ff", "\ud7ffa", "\ue000", "\uffff", "\U0010ffff", "\U0010ffff\U0010ffff", "z\U0010ffff", "z\U0010ffffz", "zz",
+		} {
+			all = append(all, reserved(tenant, local+"@example.com"))
+		}
+	}
+	all = s.insert(all...)
+	prefixes := []string{"a@example.com", "a@example.com ", "b", "A", "É", " ", "z\U0010ffff\U0010ffff", strings.Repeat("a", 300)}
+	for _, m := range all {
+		local, _, _ := strings.Cut(m.Email, "@")
+		first := []rune(local)[:1]
+		prefixes = append(prefixes, local, string(first), local+"@")
+	}
+	slices.Sort(prefixes)
+	for _, prefix := range slices.Compact(prefixes) {
+		for _, tenant := range []string{"", "a"} {
+			want := slices.DeleteFunc(slices.Clone(all), func(m *clerkinvite.Member) bool {
+				return tenant != "" && m.TenantID != tenant || !strings.HasPrefix(m.Email, prefix)
+			})
+			s.wantPages(clerkinvite.Scan{TenantID: tenant, EmailPrefix: prefix}, 100, want...)
+		}
+	}
+}
+
+// What no member can have is no error and selects none.
+func scanNothing(s *suite) {
+	s.wantScanned(clerkinvite.Scan{})
+	s.insert(reservedMany(3, "x")...)
+	for _, odd := range []string{"nobody", "'", "\x00", "\xff", "x\x00", "x\xff", strings.Repeat("x", 300)} {
+		for _, scan := range []clerkinvite.Scan{
+			{TenantID: odd}, {EmailPrefix: odd}, {InvitedBy: odd}, {Statuses: []clerkinvite.Status{clerkinvite.Status(odd)}},
+			{TenantID: "tenant", EmailPrefix: odd}, {TenantID: "tenant", InvitedBy: odd},
+			{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.Status(odd)}},
+		} {
+			s.wantScanned(scan)
+		}
+	}
+}
+
+// A scan goes on after a place, whoever is there now.
+func scanAfter(s *suite) {
+	var all []*clerkinvite.Member
+	for _, tenant := range []string{"a", "b", "c"} {
+		for i := range 3 {
+			all = append(all, reserved(tenant, fmt.Sprintf("%d@example.com", i)))
+		}
+	}
+	all = s.insert(all...)
+	slices.SortFunc(all, byPlace)
+	for i, m := range all {
+		s.wantPages(next(clerkinvite.Scan{}, m), 4, all[i+1:]...)
+		s.wantScanned(next(clerkinvite.Scan{EmailPrefix: "1"}, m), only(all[i+1:], func(m *clerkinvite.Member) bool { return m.Email[0] == '1' })...)
+		for _, scan := range []clerkinvite.Scan{
+			{TenantID: "b"}, {TenantID: "b", Statuses: statuses}, {TenantID: "b", EmailPrefix: "1"}, {TenantID: "b", InvitedBy: "admin_1"},
+		} {
+			s.wantScanned(next(scan, m), only(all[i+1:], func(m *clerkinvite.Member) bool {
+				return m.TenantID == "b" && strings.HasPrefix(m.Email, scan.EmailPrefix)
+			})...)
+		}
+		upper := *m
+		upper.ID = strings.ToUpper(m.ID)
+		s.wantScanned(next(clerkinvite.Scan{}, &upper), all[i+1:]...)
+	}
+	for _, place := range []clerkinvite.Member{
+		{TenantID: "aa", ID: "ffffffff-ffff-ffff-ffff-ffffffffffff"}, {TenantID: "b", ID: "00000000-0000-0000-0000-000000000000"},
+		{TenantID: "a", ID: "ffffffff-ffff-ffff-ffff-ffffffffffff"},
+	} {
+		s.wantScanned(next(clerkinvite.Scan{}, &place), all[3:]...)
+		s.wantScanned(next(clerkinvite.Scan{TenantID: "b"}, &place), all[3:6]...)
+	}
+	// To end such a scan without an error would pass over members in silence.
+	for _, place := range []clerkinvite.Member{{TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a\xff", ID: all[0].ID}, {TenantID: "\x00", ID: all[0].ID}} {
+		scan := next(clerkinvite.Scan{}, &place)
+		if found, err := s.store.Find(s.Context(), clerkinvite.Query{Scan: &scan}); err == nil {
+			s.Errorf("%d members after the place %q %q, which is none; want an error", len(found), place.TenantID, place.ID)
+		}
+	}
+}
+
+func only[T any](list []T, keep func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
+}
+
+func scanLimit(s *suite) {
+	rows := s.insert(reservedMany(1_010, "x")...)
+	slices.SortFunc(rows, byPlace)
+	for _, scan := range []clerkinvite.Scan{{}, {TenantID: "tenant"}, {TenantID: "tenant", Statuses: statuses}, {TenantID: "tenant", EmailPrefix: "x"}} {
+		for limit, want := range map[int]int{0: 1000, 1: 1, 999: 999, 1005: 1005, 5000: 1010} {
+			found := s.page(scan, limit)
+			if len(found) != want || found[0].ID != rows[0].ID || found[want-1].ID != rows[want-1].ID {
+				s.Errorf("%d members on a page of %d, or not the first; want %d", len(found), limit, want)
+			}
+		}
+	}
+}
+
+// The other selectors are not used beside a scan.
+func scanAlone(s *suite) {
+	all := s.population()
+	scan := clerkinvite.Scan{TenantID: "a", Statuses: []clerkinvite.Status{clerkinvite.StatusFailed}}
+	s.wantFound(clerkinvite.Query{
+		Scan: &scan, Refs: []clerkinvite.Ref{all[0].Ref()}, IDs: []string{all[1].ID}, Emails: []string{all[1].Email},
+		UserIDs: []string{all[2].ClerkUserID}, DueAt: *after(1000 * 3600e9),
+	}, all[3])
+}
+
+// Whoever is there from the first page to the last, and fits, comes exactly once, whatever else comes and goes.
+func scanChanges(s *suite) {
+	for _, scan := range []clerkinvite.Scan{
+		{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "stay"}, {Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}},
+		{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}},
+	} {
+		stay := s.insert(reservedMany(30, "stay")...)
+		seen := make(map[string]int)
+		at := scan
+		for round := 0; ; round++ {
+			page := s.page(at, 4)
+			for _, m := range page {
+				seen[m.ID]++
+			}
+			if len(page) < 4 {
+				break
+			}
+			last := page[3]
+			at = next(scan, last)
+			// The one that the next page goes on after is erased, one before it moves on, others come
+			// before and behind that place.
+			s.update(clerkinvite.Change{Old: last}, clerkinvite.Change{Old: page[0], New: in(clerkinvite.StatusActive, page[0])})
+			var come []*clerkinvite.Member
+			for i := range 2 {
+				m := reserved("tenant", fmt.Sprintf("stay-no-%d-%d@example.com", round, i))
+				m.ID = fmt.Sprintf("%08x", 0xffffffff*i) + m.ID[8:]
+				come = append(come, m)
+			}
+			s.insert(come...)
+			if round > 100 {
+				s.Fatal("the pages do not end")
+			}
+		}
+		for _, m := range stay {
+			if seen[m.ID] != 1 {
+				s.Errorf("%q: a member came %d times, want once", fields(scan), seen[m.ID])
+			}
+		}
+		for _, m := range s.scanned(clerkinvite.Scan{}, 1000) {
+			s.update(clerkinvite.Change{Old: m})
+		}
+	}
+}

@@ -1,0 +1,883 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// round is two things that happen at once to one address.
+type round struct {
+	sides [2]func()
+
+	// watch, if set, is asked around each request that Clerk gets meanwhile; a text
+	// says what is wrong.
+	watch func() string
+
+	// over checks what holds when both have ended and all that was due then is
+	// delivered. It returns how it came out.
+	over func() (outcome string)
+
+	// last, if set, checks what holds after Reconcile.
+	last func()
+}
+
+// race starts the sides together, a thousand times on the memory store and a hundred
+// times on PostgreSQL, each side and some of the requests a moment late so that all
+// orders occur. On the memory store each outcome of want must have occurred.
+func race(t *testing.T, want []string, start func(t *testing.T, b *bundle, email string, r *rand.Rand) round) {
+	t.Helper()
+	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+		batches, rounds, late := 10, 100, 300*time.Microsecond
+		memory := path.Base(t.Name()) == "memory"
+		if !memory { // a tenth of it, and slower by itself
+			batches, rounds, late = 4, 25, 3*time.Millisecond
+		}
+		var mu sync.Mutex
+		outcomes := make(map[string]int)
+		t.Run("batch", func(t *testing.T) {
+			for n := range batches {
+				t.Run(strconv.Itoa(n), func(t *testing.T) {
+					t.Parallel()
+					b, r := fresh(t, options{}), rand.New(rand.NewPCG(seed, uint64(n)))
+					var last []func()
+					for i := range rounds {
+						c := start(t, b, fmt.Sprintf("round%d@example.com", i), r)
+						b.runRound(t, c, r, late)
+						b.deliverDue(t)
+						outcome := c.over()
+						mu.Lock()
+						outcomes[outcome]++
+						mu.Unlock()
+						if c.last != nil {
+							last = append(last, c.last)
+						}
+					}
+					b.reconcileAll(t)
+					for _, check := range last {
+						check()
+					}
+				})
+			}
+		})
+		t.Logf("seed %d (CLERKINVITE_SEED chooses another): %v", seed, outcomes)
+		for _, outcome := range want {
+			if memory && !t.Failed() {
+				require.Positive(t, outcomes[outcome], "never %q", outcome)
+			}
+		}
+		for _, outcome := range slices.Sorted(maps.Keys(outcomes)) {
+			require.Contains(t, want, outcome)
+		}
+	})
+}
+
+func (b *bundle) runRound(t *testing.T, c round, r *rand.Rand, late time.Duration) {
+	t.Helper()
+	b.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+		if rand.IntN(3) == 0 {
+			time.Sleep(rand.N(late)) // so that the other side falls between two requests, too
+		}
+		if c.watch != nil {
+			assert.Empty(t, c.watch())
+		}
+	})
+	defer b.clerk.OnCall(nil)
+	begin := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, side := range c.sides {
+		delay := time.Duration(r.Int64N(int64(late)))
+		wg.Go(func() {
+			<-begin
+			time.Sleep(delay)
+			side()
+		})
+	}
+	close(begin)
+	wg.Wait()
+}
+
+// deliverDue lets leases and cooldowns pass, and delivers until nothing is due.
+func (b *bundle) deliverDue(t *testing.T) {
+	t.Helper()
+	for range 5 {
+		b.clock.Advance(2 * time.Minute)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		if report.Claimed == 0 {
+			return
+		}
+	}
+	require.Fail(t, "something is always due")
+}
+
+// reconcileAll reconciles, and asserts that once is enough.
+func (b *bundle) reconcileAll(t *testing.T) {
+	t.Helper()
+	report, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, report.Cursor)
+	require.Empty(t, report.Elsewhere)
+	require.Zero(t, report.Unknown)
+	require.Zero(t, report.Ahead)
+	again, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.ReconcileReport{Members: again.Members, Invitations: again.Invitations}, *again)
+}
+
+func inAcme(email string) clerkinvite.Ref { return clerkinvite.Ref{TenantID: "acme", Email: email} }
+
+// handle delivers a webhook.
+func (b *bundle) handle(ctx context.Context, w clerkinvitetest.Webhook) ([]*clerkinvite.Member, error) {
+	w.At = b.clock.Now() // of this delivery
+	e, err := b.verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+	if err != nil {
+		return nil, err
+	}
+	return b.HandleEvent(ctx, e)
+}
+
+// acceptance is the person who follows a link, and the webhook of it.
+type acceptance struct {
+	dead    error // the link is dead
+	webhook clerkinvitetest.Webhook
+	changed []*clerkinvite.Member
+	err     error
+}
+
+// accept is a side: somebody accepts, and the webhook is delivered.
+func (b *bundle) accept(t *testing.T, a *acceptance, link func() (clerkinvitetest.Webhook, error)) func() {
+	t.Helper()
+	return func() {
+		if a.webhook, a.dead = link(); a.dead == nil {
+			a.changed, a.err = b.handle(t.Context(), a.webhook)
+		}
+	}
+}
+
+// newestLink is the link in the last email to the address.
+func (b *bundle) newestLink(email string) func() (clerkinvitetest.Webhook, error) {
+	return func() (clerkinvitetest.Webhook, error) { return b.clerk.Accept(email) }
+}
+
+// states returns the states that a member went through.
+func (b *bundle) states(t *testing.T, email string) string {
+	t.Helper()
+	moves, err := b.History(t.Context(), inAcme(email))
+	require.NoError(t, err)
+	var states []string
+	for _, move := range moves {
+		states = append(states, string(move.To))
+	}
+	return strings.Join(states, " ")
+}
+
+// sends returns for each member whom an invitation of the address names how many sends
+// of it there were, and asserts that no send was made twice.
+func (b *bundle) sends(t *testing.T, email string) map[string]int {
+	t.Helper()
+	seen, sends := make(map[string]bool), make(map[string]int)
+	for _, inv := range b.clerk.Invitations(email) {
+		id, send := markOf(t, inv)
+		key := fmt.Sprint(id, " ", send)
+		require.False(t, seen[key], "one send, two emails")
+		seen[key] = true
+		sends[id]++
+	}
+	return sends
+}
+
+func markOf(t *testing.T, inv clerkinvite.Invitation) (id string, send int) {
+	t.Helper()
+	var meta struct {
+		Mark struct {
+			ID   string `json:"id"`
+			Send int    `json:"send"`
+		} `json:"clerkinvite"`
+	}
+	require.NoError(t, json.Unmarshal(inv.PublicMetadata, &meta))
+	return meta.Mark.ID, meta.Mark.Send
+}
+
+// requirePurged asserts that nothing is left of a member.
+func (b *bundle) requirePurged(t *testing.T, m *clerkinvite.Member) {
+	t.Helper()
+	moves, err := b.store.History(t.Context(), m.TenantID, m.ID)
+	require.NoError(t, err)
+	require.Empty(t, moves)
+	rows, err := b.store.Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})
+	require.NoError(t, err)
+	require.Empty(t, rows)
+	for _, inv := range b.clerk.OpenInvitations(m.Email) {
+		id, _ := markOf(t, inv)
+		require.NotEqual(t, m.ID, id, "an open invitation with the id of a member that is purged")
+	}
+}
+
+// neverWithout is a watch: at each moment the person has a link that works, or has used it.
+func (b *bundle) neverWithout(email string) func() string {
+	return func() string {
+		for _, inv := range b.clerk.Invitations(email) {
+			if inv.Status == clerkinvite.InvitationPending || inv.Status == clerkinvite.InvitationAccepted {
+				return ""
+			}
+		}
+		return "no invitation that works"
+	}
+}
+
+// inviteBefore invites so long ago that Resend sends again.
+func (b *bundle) inviteBefore(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m := b.mustInvite(t, email)
+	b.clock.Advance(2 * time.Minute)
+	return m
+}
+
+func (b *bundle) reserve(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m, err := b.Reserve(t.Context(), params("acme", email))
+	require.NoError(t, err)
+	return m
+}
+
+// Either the link is dead or the person is in, and Revoke says which.
+func TestRevokeAgainstAccept(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"revoked", "active by the webhook", "active by Revoke"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.mustInvite(t, email)
+		var m *clerkinvite.Member
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { m, err = b.Revoke(t.Context(), inAcme(email)) },
+				b.accept(t, &joined, b.newestLink(email)),
+			},
+			over: func() string {
+				require.NoError(t, joined.err)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				require.Equal(t, 1, b.clerk.EmailsTo(email))
+				now := b.get(t, email)
+				if joined.dead != nil {
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+					require.Equal(t, clerkinvite.StatusRevoked, now.Status)
+					require.Equal(t, "reserved pending revoked", b.states(t, email), "never active")
+					return "revoked"
+				}
+				var moved *clerkinvite.TransitionError
+				require.ErrorAs(t, err, &moved)
+				require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, *moved)
+				require.Equal(t, clerkinvite.StatusActive, now.Status)
+				require.Regexp(t, "^user_", now.ClerkUserID)
+				require.Equal(t, "reserved pending active", b.states(t, email))
+				if len(joined.changed) == 0 {
+					return "active by Revoke"
+				}
+				return "active by the webhook"
+			},
+		}
+	})
+}
+
+// The member ends revoked without a link that works, whenever it was.
+func TestRevokeAgainstDeliver(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"before the email", "while it was sent", "after it"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.reserve(t, email)
+		var err, deliverErr error
+		return round{
+			sides: [2]func(){
+				func() { _, err = b.Revoke(t.Context(), inAcme(email)) },
+				func() { _, deliverErr = b.Deliver(t.Context(), nil) },
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, deliverErr)
+				require.Equal(t, clerkinvite.StatusRevoked, b.get(t, email).Status)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				b.sends(t, email)
+				if states := b.states(t, email); states != "reserved revoked" {
+					require.Equal(t, "reserved pending revoked", states)
+					require.Equal(t, 1, b.clerk.EmailsTo(email))
+					return "after it"
+				}
+				if b.clerk.EmailsTo(email) > 0 {
+					return "while it was sent"
+				}
+				return "before the email"
+			},
+		}
+	})
+}
+
+// The same where another email is on its way.
+func TestRevokeAgainstResend(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"before Resend", "before the email", "while it was sent", "after it"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.inviteBefore(t, email)
+		var err, resendErr error
+		return round{
+			sides: [2]func(){
+				func() { _, err = b.Revoke(t.Context(), inAcme(email)) },
+				func() { _, resendErr = b.Resend(t.Context(), inAcme(email)) },
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRevoked, b.get(t, email).Status)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				b.sends(t, email)
+				if resendErr != nil {
+					var moved *clerkinvite.TransitionError
+					require.ErrorAs(t, resendErr, &moved)
+					require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusRevoked, To: clerkinvite.StatusPending}, *moved)
+				}
+				switch states := b.states(t, email); {
+				case states == "reserved pending revoked":
+					require.Error(t, resendErr)
+					require.Equal(t, 1, b.clerk.EmailsTo(email))
+					return "before Resend"
+				case states == "reserved pending pending revoked" && b.clerk.EmailsTo(email) == 1:
+					require.Error(t, resendErr)
+					return "before the email"
+				case states == "reserved pending pending revoked":
+					require.Error(t, resendErr)
+					return "while it was sent"
+				default:
+					require.NoError(t, resendErr)
+					require.Equal(t, "reserved pending pending pending revoked", states)
+					return "after it"
+				}
+			},
+		}
+	})
+}
+
+// The link in the last email always works, the older one until the newer is there. Who
+// has joined is a member, and who has not has exactly one link.
+func TestResendAgainstAccept(t *testing.T) {
+	t.Parallel()
+	want := []string{
+		"old link: active, one email", "old link: active, two emails", "old link: dead",
+		"newest link: active, one email", "newest link: active, two emails",
+	}
+	race(t, want, func(t *testing.T, b *bundle, email string, r *rand.Rand) round {
+		invited := b.inviteBefore(t, email)
+		which, link := "newest link: ", b.newestLink(email)
+		if r.IntN(2) == 0 {
+			which = "old link: "
+			link = func() (clerkinvitetest.Webhook, error) { return b.clerk.AcceptInvitation(invited.InvitationID) }
+		}
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { _, err = b.Resend(t.Context(), inAcme(email)) },
+				b.accept(t, &joined, link),
+			},
+			watch: b.neverWithout(email),
+			over: func() string {
+				require.NoError(t, joined.err)
+				require.LessOrEqual(t, b.sends(t, email)[invited.ID], 2)
+				if joined.dead != nil {
+					require.NoError(t, err)
+					b.requireInvited(t, email, 2)
+					return which + "dead"
+				}
+				if err != nil {
+					var moved *clerkinvite.TransitionError
+					require.ErrorAs(t, err, &moved)
+					require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusPending}, *moved)
+				}
+				require.Equal(t, clerkinvite.StatusActive, b.get(t, email).Status)
+				require.Equal(t, 1, strings.Count(b.states(t, email), "active"))
+				if b.clerk.EmailsTo(email) == 1 {
+					return which + "active, one email"
+				}
+				return which + "active, two emails"
+			},
+			last: func() {
+				if joined.dead == nil {
+					require.Equal(t, clerkinvite.StatusActive, b.get(t, email).Status)
+					require.Empty(t, b.clerk.OpenInvitations(email))
+				} else {
+					b.requireInvited(t, email, 2)
+				}
+			},
+		}
+	})
+}
+
+// One of the two sends, the other is told to wait.
+func TestResendAgainstResend(t *testing.T) {
+	t.Parallel()
+	want := []string{"the first sends, the other is late", "the first sends, the other meanwhile", "the second sends, the other is late", "the second sends, the other meanwhile"}
+	race(t, want, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.inviteBefore(t, email)
+		now := b.clock.Now()
+		var m [2]*clerkinvite.Member
+		var err [2]error
+		return round{
+			sides: [2]func(){
+				func() { m[0], err[0] = b.Resend(t.Context(), inAcme(email)) },
+				func() { m[1], err[1] = b.Resend(t.Context(), inAcme(email)) },
+			},
+			watch: b.neverWithout(email),
+			over: func() string {
+				sender, outcome := 0, "the first sends"
+				if err[0] != nil {
+					sender, outcome = 1, "the second sends"
+				}
+				require.NoError(t, err[sender])
+				require.Equal(t, b.requireInvited(t, email, 2).InvitationID, m[sender].InvitationID)
+				var early *clerkinvite.CooldownError
+				require.ErrorAs(t, err[1-sender], &early)
+				require.True(t, early.Until.After(now))
+				if early.Until.Equal(now.Add(time.Minute)) {
+					return outcome + ", the other is late" // told the end of the cooldown
+				}
+				return outcome + ", the other meanwhile" // told the end of the claim
+			},
+			last: func() { b.requireInvited(t, email, 2) },
+		}
+	})
+}
+
+// Somebody signs up without the link while the invitation is made.
+func TestInviteAgainstSignUp(t *testing.T) {
+	t.Parallel()
+	want := []string{"linked", "active by the webhook", "active by the webhook delivered again", "active by Reconcile"}
+	race(t, want, func(t *testing.T, b *bundle, email string, r *rand.Rand) round {
+		lost, again := r.IntN(2) == 0, r.IntN(2) == 0
+		var err error
+		var joined acceptance
+		webhook := b.accept(t, &joined, func() (clerkinvitetest.Webhook, error) { return b.clerk.SignUp(email, true), nil })
+		if lost {
+			webhook = func() { joined.webhook = b.clerk.SignUp(email, true) }
+		}
+		return round{
+			sides: [2]func(){func() { _, err = b.invite(t, email) }, webhook},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, joined.err)
+				require.LessOrEqual(t, b.clerk.EmailsTo(email), 1)
+				page, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", EmailPrefix: email})
+				require.NoError(t, err)
+				require.Len(t, page.Members, 1)
+				now := page.Members[0]
+				if b.clerk.EmailsTo(email) == 0 {
+					require.Equal(t, clerkinvite.StatusActive, now.Status)
+					return "linked"
+				}
+				if !lost {
+					require.Equal(t, clerkinvite.StatusActive, now.Status)
+					return "active by the webhook"
+				}
+				require.Equal(t, clerkinvite.StatusPending, now.Status, "nobody has told")
+				if !again {
+					return "active by Reconcile"
+				}
+				joined.changed, joined.err = b.handle(t.Context(), joined.webhook)
+				require.NoError(t, joined.err)
+				require.Len(t, joined.changed, 1)
+				return "active by the webhook delivered again"
+			},
+			last: func() {
+				require.Equal(t, clerkinvite.StatusActive, b.get(t, email).Status)
+				require.Equal(t, 1, strings.Count(b.states(t, email), "active"))
+				require.Empty(t, b.clerk.OpenInvitations(email))
+			},
+		}
+	})
+}
+
+// Somebody follows the link the moment that it is there.
+func TestInviteAgainstAccept(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"before it is settled", "after it is settled"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { _, err = b.invite(t, email) },
+				b.accept(t, &joined, func() (w clerkinvitetest.Webhook, err error) {
+					for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
+						if w, err = b.clerk.Accept(email); err == nil {
+							break
+						}
+					}
+					return w, err
+				}),
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, joined.dead)
+				require.NoError(t, joined.err)
+				require.Len(t, joined.changed, 1)
+				require.Equal(t, clerkinvite.StatusActive, b.get(t, email).Status)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				require.Equal(t, 1, b.clerk.EmailsTo(email))
+				if states := b.states(t, email); states != "reserved active" {
+					require.Equal(t, "reserved pending active", states)
+					return "after it is settled"
+				}
+				return "before it is settled"
+			},
+		}
+	})
+}
+
+// A member is erased, or it is delivered and there.
+func TestPurgeAgainstDeliver(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"purged before", "purged after", "ErrConflict"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		reserved := b.reserve(t, email)
+		var err, deliverErr error
+		return round{
+			sides: [2]func(){
+				func() { err = b.Purge(t.Context(), inAcme(email)) },
+				func() { _, deliverErr = b.Deliver(t.Context(), nil) },
+			},
+			over: func() string {
+				require.NoError(t, deliverErr)
+				if err != nil {
+					require.ErrorIs(t, err, clerkinvite.ErrConflict)
+					require.Equal(t, reserved.ID, b.requireInvited(t, email, 1).ID)
+					require.NoError(t, b.Purge(t.Context(), inAcme(email)))
+					b.requirePurged(t, reserved)
+					return "ErrConflict"
+				}
+				b.requirePurged(t, reserved)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				if b.clerk.EmailsTo(email) == 0 {
+					return "purged before"
+				}
+				require.Equal(t, 1, b.clerk.EmailsTo(email))
+				return "purged after"
+			},
+			last: func() { b.requirePurged(t, reserved) },
+		}
+	})
+}
+
+// The same where another email is on its way.
+func TestPurgeAgainstResend(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"purged before", "purged after", "ErrConflict"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		invited := b.inviteBefore(t, email)
+		var err, resendErr error
+		return round{
+			sides: [2]func(){
+				func() { err = b.Purge(t.Context(), inAcme(email)) },
+				func() { _, resendErr = b.Resend(t.Context(), inAcme(email)) },
+			},
+			over: func() string {
+				if err != nil {
+					require.ErrorIs(t, err, clerkinvite.ErrConflict)
+					require.NoError(t, resendErr)
+					require.Equal(t, invited.ID, b.requireInvited(t, email, 2).ID)
+					require.NoError(t, b.Purge(t.Context(), inAcme(email)))
+					b.requirePurged(t, invited)
+					return "ErrConflict"
+				}
+				b.requirePurged(t, invited)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				if b.clerk.EmailsTo(email) == 1 {
+					require.ErrorIs(t, resendErr, clerkinvite.ErrNotFound)
+					return "purged before"
+				}
+				require.NoError(t, resendErr)
+				require.Equal(t, 2, b.clerk.EmailsTo(email))
+				return "purged after"
+			},
+			last: func() { b.requirePurged(t, invited) },
+		}
+	})
+}
+
+// Who is purged does not come back by a webhook.
+func TestPurgeAgainstAccept(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"the link is dead", "accepted before", "active before"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		invited := b.mustInvite(t, email)
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { err = b.Purge(t.Context(), inAcme(email)) },
+				b.accept(t, &joined, b.newestLink(email)),
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, joined.err)
+				b.requirePurged(t, invited)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				switch {
+				case joined.dead != nil:
+					return "the link is dead"
+				case len(joined.changed) == 0:
+					return "accepted before"
+				}
+				return "active before"
+			},
+			last: func() { b.requirePurged(t, invited) },
+		}
+	})
+}
+
+// Somebody is invited again, or for the first time, while the old row is erased.
+func TestInviteAgainstPurge(t *testing.T) {
+	t.Parallel()
+	want := []string{
+		"pending: a duplicate, then purged", "pending: purged, then invited",
+		"reserved: invited, then purged", "reserved: purged, then invited", "reserved: ErrConflict",
+		"revoked: invited, then purged", "revoked: purged, then invited", "revoked: ErrConflict",
+	}
+	race(t, want, func(t *testing.T, b *bundle, email string, r *rand.Rand) round {
+		var old *clerkinvite.Member
+		state := []string{"pending", "reserved", "revoked"}[r.IntN(3)]
+		switch state {
+		case "pending":
+			old = b.mustInvite(t, email)
+		case "reserved":
+			old = b.reserve(t, email)
+		case "revoked":
+			old = b.mustInvite(t, email)
+			_, err := b.Revoke(t.Context(), inAcme(email))
+			require.NoError(t, err)
+		}
+		var err, purgeErr error
+		return round{
+			sides: [2]func(){
+				func() { _, err = b.invite(t, email) },
+				func() { purgeErr = b.Purge(t.Context(), inAcme(email)) },
+			},
+			over: func() string {
+				b.sends(t, email)
+				outcome := "invited"
+				var dup *clerkinvite.DuplicateEmailError
+				if state == "pending" && errors.As(err, &dup) {
+					require.Equal(t, old.ID, dup.Member.ID)
+					outcome = "a duplicate"
+				} else {
+					require.NoError(t, err)
+				}
+				now, getErr := b.Get(t.Context(), inAcme(email))
+				if purgeErr != nil {
+					require.NotEqual(t, "pending", state, "nothing holds it")
+					require.ErrorIs(t, purgeErr, clerkinvite.ErrConflict)
+					require.NoError(t, getErr)
+					require.Equal(t, old.ID, now.ID)
+					b.requireInvited(t, email, now.Send)
+					return state + ": ErrConflict"
+				}
+				b.requirePurged(t, old)
+				if getErr != nil {
+					require.ErrorIs(t, getErr, clerkinvite.ErrNotFound)
+					require.Empty(t, b.clerk.OpenInvitations(email))
+					return state + ": " + outcome + ", then purged"
+				}
+				require.Equal(t, "invited", outcome)
+				require.NotEqual(t, old.ID, now.ID)
+				require.Equal(t, 1, now.Send)
+				b.requireInvited(t, email, b.clerk.EmailsTo(email))
+				return state + ": purged, then invited"
+			},
+			last: func() {
+				if purgeErr == nil {
+					b.requirePurged(t, old)
+				}
+			},
+		}
+	})
+}
+
+// The member ends removed, and no webhook brings them back.
+func TestRemoveAgainstWebhook(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"the link is dead", "accepted before", "active before"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.mustInvite(t, email)
+		var m *clerkinvite.Member
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { m, err = b.Remove(t.Context(), inAcme(email)) },
+				b.accept(t, &joined, b.newestLink(email)),
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, joined.err)
+				require.Equal(t, clerkinvite.StatusRemoved, m.Status)
+				require.Empty(t, b.clerk.OpenInvitations(email))
+				if joined.dead == nil {
+					changed, err := b.handle(t.Context(), joined.webhook)
+					require.NoError(t, err)
+					require.Empty(t, changed)
+				}
+				require.Equal(t, clerkinvite.StatusRemoved, b.get(t, email).Status)
+				switch states := b.states(t, email); {
+				case states == "reserved pending active removed":
+					require.Len(t, joined.changed, 1)
+					return "active before"
+				default:
+					require.Equal(t, "reserved pending removed", states)
+					require.Empty(t, joined.changed)
+				}
+				if joined.dead != nil {
+					return "the link is dead"
+				}
+				return "accepted before"
+			},
+			last: func() { require.Equal(t, clerkinvite.StatusRemoved, b.get(t, email).Status) },
+		}
+	})
+}
+
+// Reconcile takes neither the older nor the newer link for one that nobody wants.
+func TestReconcileAgainstResend(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"Reconcile revokes the older", "Resend revokes the older"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.inviteBefore(t, email)
+		var report *clerkinvite.ReconcileReport
+		var m *clerkinvite.Member
+		var err, reconcileErr error
+		return round{
+			sides: [2]func(){
+				func() { report, reconcileErr = b.Reconcile(t.Context(), nil) },
+				func() { m, err = b.Resend(t.Context(), inAcme(email)) },
+			},
+			watch: b.neverWithout(email),
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, reconcileErr)
+				require.Equal(t, m.InvitationID, b.requireInvited(t, email, 2).InvitationID)
+				leftOver := report.LeftOver
+				report.Members, report.Invitations, report.LeftOver = 0, 0, 0
+				require.Equal(t, clerkinvite.ReconcileReport{}, *report)
+				if leftOver > 0 {
+					require.Equal(t, 1, leftOver)
+					return "Reconcile revokes the older"
+				}
+				return "Resend revokes the older"
+			},
+			last: func() { b.requireInvited(t, email, 2) },
+		}
+	})
+}
+
+// One of the two makes the member active, and only one says so.
+func TestReconcileAgainstAccept(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"active by the webhook", "active by Reconcile"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		b.mustInvite(t, email)
+		var report *clerkinvite.ReconcileReport
+		var err error
+		var joined acceptance
+		return round{
+			sides: [2]func(){
+				func() { report, err = b.Reconcile(t.Context(), nil) },
+				b.accept(t, &joined, b.newestLink(email)),
+			},
+			over: func() string {
+				require.NoError(t, err)
+				require.NoError(t, joined.dead)
+				require.NoError(t, joined.err)
+				require.Equal(t, 1, report.Activated+len(joined.changed))
+				activated := report.Activated
+				report.Members, report.Invitations, report.Activated = 0, 0, 0
+				require.Equal(t, clerkinvite.ReconcileReport{}, *report)
+				require.Equal(t, "reserved pending active", b.states(t, email))
+				if activated > 0 {
+					return "active by Reconcile"
+				}
+				return "active by the webhook"
+			},
+		}
+	})
+}
+
+// Of two at once each move is made by one.
+func TestReconcileAgainstReconcile(t *testing.T) {
+	t.Parallel()
+	race(t, []string{"the first alone", "the second alone", "both"}, func(t *testing.T, b *bundle, email string, _ *rand.Rand) round {
+		joined, ended, deleted, late := "joined-"+email, "ended-"+email, "deleted-"+email, "late-"+email
+		p := params("acme", late)
+		p.ExpiresInDays = 1
+		_, err := b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		b.clock.Advance(25 * time.Hour)
+		for _, address := range []string{joined, ended, deleted} {
+			b.mustInvite(t, address)
+		}
+		_, err = b.clerk.Accept(joined)
+		require.NoError(t, err)
+		b.clerk.RevokeInDashboard(b.get(t, ended).InvitationID)
+		w, err := b.clerk.Accept(deleted)
+		require.NoError(t, err)
+		gone := b.event(t, w)[0]
+		b.clerk.DeleteUser(gone.ClerkUserID)
+		// An invitation of a send that nobody waits for any more.
+		b.clerk.CreateForeign(deleted, map[string]any{"clerkinvite": map[string]any{"id": gone.ID, "send": 1}})
+
+		var reports [2]*clerkinvite.ReconcileReport
+		var errs [2]error
+		return round{
+			sides: [2]func(){
+				func() { reports[0], errs[0] = b.Reconcile(t.Context(), nil) },
+				func() { reports[1], errs[1] = b.Reconcile(t.Context(), nil) },
+			},
+			over: func() string {
+				moves := [2]int{}
+				sum := clerkinvite.ReconcileReport{}
+				for i, report := range reports {
+					require.NoError(t, errs[i])
+					require.Zero(t, report.Unknown+report.Ahead+len(report.Elsewhere))
+					moves[i] = report.Activated + report.Revoked + report.Removed + report.Expired
+					sum.Activated += report.Activated
+					sum.Revoked += report.Revoked
+					sum.Removed += report.Removed
+					sum.Expired += report.Expired
+					sum.LeftOver += report.LeftOver
+				}
+				require.Contains(t, []int{1, 2}, sum.LeftOver, "that it was open both may say")
+				sum.LeftOver = 0
+				require.Equal(t, clerkinvite.ReconcileReport{Activated: 1, Revoked: 1, Removed: 1, Expired: 1}, sum)
+				require.Equal(t, "reserved pending active", b.states(t, joined))
+				require.Equal(t, "reserved pending revoked", b.states(t, ended))
+				require.Equal(t, "reserved pending active removed", b.states(t, deleted))
+				require.Equal(t, "reserved pending expired", b.states(t, late))
+				require.Empty(t, b.clerk.OpenInvitations(deleted))
+				switch {
+				case moves[1] == 0:
+					return "the first alone"
+				case moves[0] == 0:
+					return "the second alone"
+				}
+				return "both"
+			},
+		}
+	})
+}

@@ -1,0 +1,211 @@
+package clerkinvite
+
+import (
+	"context"
+	"errors"
+	"slices"
+)
+
+// Revoke withdraws an invitation: at Clerk first, so that its link is dead, then in the
+// store. A member that is reserved is not invited any more. It does not keep the person
+// from signing up at Clerk by themselves, but a revoked member is never resolved by that.
+//
+// Errors: *[InvalidParamsError]; [ErrNotFound]; *[TransitionError] if the member is in
+// another state, also if the person has just accepted: then the member is resolved;
+// *[ClerkInvitationError] if Clerk could not be asked: the member stays as it is;
+// [ErrConflict] if it keeps changing; a store's error as it is. Revoke is safe for
+// concurrent use and for repetition: a member that is revoked is returned as it is.
+func (s *Service) Revoke(ctx context.Context, ref Ref) (*Member, error) {
+	return s.withdraw(ctx, ref, StatusRevoked)
+}
+
+// Remove takes a reserved, pending or active member out of the tenant. The row stays, as
+// removed, and the address can be invited again. An open invitation is revoked at Clerk
+// first. The Clerk user is not touched: whether they may go on using the tenant is the
+// host's to check.
+//
+// Errors and safety are those of Revoke; that the person has just accepted is no error.
+func (s *Service) Remove(ctx context.Context, ref Ref) (*Member, error) {
+	return s.withdraw(ctx, ref, StatusRemoved)
+}
+
+func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, error) {
+	for range 10 {
+		row, err := s.Get(ctx, ref)
+		switch {
+		case err != nil:
+			return nil, err
+		case row.Status == to:
+			return row, nil
+		case !allowed(row.Status, to):
+			return nil, &TransitionError{row.Status, to}
+		}
+		accepted, err := s.revokeOpen(ctx, row, row.due() && row.Attempts > 0)
+		if err != nil {
+			return nil, err
+		}
+		if accepted && to == StatusRevoked {
+			return nil, s.acceptedInstead(ctx, row, to)
+		}
+		done, err := s.apply(ctx, s.store, []Change{{row, ended(*row, to, "", s.now())}})
+		if err != nil {
+			return nil, err
+		}
+		if !errors.Is(done[0].Err, ErrConflict) {
+			return done[0].Member, done[0].Err
+		}
+	}
+	return nil, ErrConflict
+}
+
+// acceptedInstead resolves a member whose invitation cannot be withdrawn any more, and
+// returns the error that says so.
+func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status) error {
+	users, err := s.findUsers(ctx, UserQuery{Emails: []string{row.Email}})
+	if err != nil {
+		return s.clerkError(ctx, "find users", err)
+	}
+	if u := holder(users, row.Email); u != nil {
+		if _, err := s.resolveUser(ctx, u, s.accepted); err != nil {
+			return err
+		}
+		if row, err = s.Get(ctx, row.Ref()); err != nil {
+			return err
+		}
+	}
+	return &TransitionError{row.Status, to}
+}
+
+// Purge erases a member and its history from the store, whatever its state, after
+// revoking what is open for it at Clerk. It is for requests to erase a person's data;
+// to take somebody out of a tenant, use Remove. What Clerk keeps of its own, the user and
+// the record of invitations, is to be erased at Clerk.
+//
+// Errors: *[InvalidParamsError]; [ErrNotFound], also when it is purged already;
+// [ErrConflict] while an attempt at delivering holds the member: try again after
+// Config.Lease; *[ClerkInvitationError] if Clerk could not be asked: nothing is erased;
+// a store's error as it is. Purge is safe for concurrent use and for repetition.
+func (s *Service) Purge(ctx context.Context, ref Ref) error {
+	for range 10 {
+		row, err := s.Get(ctx, ref)
+		if err != nil {
+			return err
+		}
+		l := s.newLease()
+		if row.held(l.claimedAt) {
+			return ErrConflict
+		}
+		// With the lease nobody begins to deliver what is about to go.
+		claimed := s.claimed(*row, l.claimedAt)
+		if claimed.Attempts = row.Attempts; !row.due() {
+			claimed.NextAttemptAt = row.NextAttemptAt
+		}
+		claims, err := s.apply(ctx, s.store, []Change{{row, claimed}})
+		if err != nil {
+			return err
+		}
+		if errors.Is(claims[0].Err, ErrConflict) {
+			continue
+		}
+		if claims[0].Err != nil {
+			return claims[0].Err
+		}
+		done, err := s.erase(ctx, l, claims[0].Member)
+		if err != nil {
+			s.restore(ctx, l, claims[0].Member, row)
+			return err
+		}
+		if !errors.Is(done.Err, ErrConflict) {
+			return done.Err
+		}
+	}
+	return ErrConflict
+}
+
+// erase revokes all that carries the id of a member, which nobody knows any more when it
+// is erased, and erases it.
+func (s *Service) erase(ctx context.Context, l lease, row *Member) (Result, error) {
+	calls, cancel := l.context(ctx)
+	defer cancel()
+	if _, err := s.revokeOpen(calls, row, true); err != nil {
+		return Result{}, err
+	}
+	done, err := s.apply(ctx, s.store, []Change{{row, nil}})
+	if err != nil {
+		return Result{}, err
+	}
+	return done[0], nil
+}
+
+// restore gives up a claim under which nothing has come about. If that fails, it ends by itself.
+func (s *Service) restore(ctx context.Context, l lease, claimed, row *Member) {
+	ctx, cancel := l.settling(ctx)
+	defer cancel()
+	next := *claimed
+	next.ClaimedUntil, next.NextAttemptAt = row.ClaimedUntil, row.NextAttemptAt
+	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
+		s.log.WarnContext(ctx, "claim not given up", "member", *row, "cause", logError(err))
+	}
+}
+
+// revokeOpen revokes the invitation of a pending member, and with look also all others
+// that Clerk lists as pending for it. It reports whether one of them was accepted.
+func (s *Service) revokeOpen(ctx context.Context, row *Member, look bool) (accepted bool, err error) {
+	var ids []string
+	if row.Status == StatusPending {
+		ids = append(ids, row.InvitationID)
+	}
+	if look {
+		list, err := s.listInvitations(ctx, row.Email, "")
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		for i := range list {
+			m, ours := list[i].mark()
+			switch {
+			case !ours || m.ID != row.ID:
+			case list[i].Status == InvitationAccepted:
+				accepted = accepted || row.due() || list[i].ID == row.InvitationID
+			case list[i].Status == InvitationPending && !slices.Contains(ids, list[i].ID):
+				ids = append(ids, list[i].ID)
+			}
+		}
+	}
+	for _, id := range ids {
+		was, err := s.revokeOne(ctx, row, id)
+		if err != nil {
+			return false, err
+		}
+		accepted = accepted || was
+	}
+	return accepted, nil
+}
+
+// revokeOne revokes one invitation, and reports whether it was accepted already.
+func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
+	err = s.revoke(ctx, id)
+	var api *APIError
+	if err == nil || !errors.As(err, &api) {
+		return false, err
+	}
+	if api.Code == codeAlreadyAccepted {
+		return true, nil
+	}
+	if api.StatusCode/100 == 4 && !ofInstance(api) {
+		// What Clerk answers for an invitation that has run out is unknown. The list tells.
+		list, listErr := s.listInvitations(ctx, row.Email, "")
+		if listErr != nil {
+			return false, s.clerkError(ctx, "list invitations", listErr)
+		}
+		for _, inv := range list {
+			switch {
+			case inv.ID != id:
+			case inv.Status == InvitationAccepted:
+				return true, nil
+			case inv.Status == InvitationExpired:
+				return false, nil
+			}
+		}
+	}
+	return false, s.clerkError(ctx, "revoke invitation", err)
+}
