@@ -8,18 +8,6 @@ import (
 	"time"
 )
 
-// findBatch is how many addresses or ids one look-up of users may name (Clerk's limit).
-const findBatch = 100
-
-// listPage is how many invitations one page may list (Clerk's limit).
-const listPage = 500
-
-// bulkSize is how many invitations one request may ask for (Clerk's limit).
-const bulkSize = 10
-
-// maxUncertain is how many lost answers in a row end a pass.
-const maxUncertain = 3
-
 // DeliverOptions are the options of Deliver; nil is all defaults.
 type DeliverOptions struct {
 	Limit int // at most so many members; 0 means all that are due
@@ -134,7 +122,7 @@ func (r *DeliverReport) count(d delivery) error {
 		}
 	case d.Err != nil:
 		var dup *DuplicateEmailError
-		if errors.As(d.Err, &dup) || errors.Is(d.Err, ErrNotFound) {
+		if errors.As(d.Err, &dup) || errors.Is(d.Err, errPurged) {
 			r.Ended++
 			return nil
 		}
@@ -220,77 +208,4 @@ func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delive
 		out[i] = *a.settled
 	}
 	return out
-}
-
-// createAll creates the invitations of those who are not settled yet: by tens as far
-// as it can, else one by one. It settles the rows of each request before it makes the next.
-func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*attempt) {
-	together, alone := byTens(attempts)
-	stopped, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.settled != nil && a.settled.stop }), 0
-	for len(together)+len(alone) > 0 {
-		if stopped || ctx.Err() != nil || !l.fresh() {
-			for _, a := range append(together, alone...) {
-				s.release(ctx, l, a)
-			}
-			return
-		}
-		var group []*attempt
-		single := s.open(endpointCreate) == nil
-		if len(together) > 1 || len(together) == 1 && !single {
-			if done, err := s.take(ctx, l, endpointCreateBulk, !single); err == nil {
-				if !l.fresh() { // it had to wait
-					done()
-					continue
-				}
-				n := min(len(together), bulkSize)
-				group, together = together[:n], together[n:]
-				again, split := s.createTogether(ctx, calls, group, done)
-				together, alone = append(again, together...), append(alone, split...)
-			} else if wait, limited := RetryAfter(err); limited {
-				for _, a := range together {
-					a.bulkOpens = s.now().Add(wait)
-				}
-			}
-		}
-		if group == nil {
-			if len(alone) == 0 {
-				alone, together = together[:1:1], together[1:]
-			}
-			group, alone = alone[:1], alone[1:]
-			if limited := s.deliverOne(ctx, calls, l, group[0]); limited && group[0].tens {
-				together = append(together, group[0]) // the other endpoint may be open
-				continue
-			}
-		}
-		s.settle(ctx, l, group...)
-		// Some lost answers in a row are Clerk's trouble, not these persons'. To go on
-		// would only make more people of whom nobody knows whether they got their email.
-		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.settled != nil && a.settled.uncertain }) {
-			lost = 0
-		}
-		for _, a := range group {
-			if a.settled != nil {
-				a.settled.stop = a.settled.stop || lost == maxUncertain
-				stopped = stopped || a.settled.stop
-			}
-		}
-	}
-}
-
-// byTens returns which of the attempts that are not settled can share a request: first
-// ones of first sends, for different addresses, without metadata of the host's, of which
-// Clerk may lose some on the way to the user (clerk/javascript#7956).
-func byTens(attempts []*attempt) (together, alone []*attempt) {
-	seen := make(map[string]bool)
-	for _, a := range attempts {
-		switch {
-		case a.settled != nil:
-		case a.row.Attempts == 1 && a.row.Send == 1 && a.params.PublicMetadata == nil && !seen[a.row.Email]:
-			seen[a.row.Email], a.tens = true, true
-			together = append(together, a)
-		default:
-			alone = append(alone, a)
-		}
-	}
-	return together, alone
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -191,11 +190,7 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (*Member,
 			return nil, &InvalidParamsError{"Data", reason}
 		}
 	}
-	for range 10 {
-		row, err := s.Get(ctx, ref)
-		if err != nil {
-			return nil, err
-		}
+	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		next := *row
 		if u.Role != nil {
 			next.Role = *u.Role
@@ -203,13 +198,10 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (*Member,
 		if u.Data != nil {
 			next.Data = *u.Data
 		}
-		done, err := s.apply(ctx, s.store, []Change{{row, &next}})
-		if err != nil {
-			return nil, err
-		}
-		if !errors.Is(done[0].Err, ErrConflict) {
-			return done[0].Member, done[0].Err
-		}
+		return &next, nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, ErrConflict
+	return now, nil
 }

@@ -18,15 +18,16 @@ const snippetPrelude = `package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
 )
 
-func main() {}
+func main() { fmt.Println() }
 
-func snippet(ctx context.Context, pool *pgxpool.Pool, store *clerkinvite.PgxStore, invites *clerkinvite.Service, email string) error {
+func snippet(ctx context.Context, pool *pgxpool.Pool, store *clerkinvite.PgxStore, invites *clerkinvite.Service, email string, people []clerkinvite.InviteParams) error {
 %s
 	return err
 }

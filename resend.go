@@ -1,9 +1,6 @@
 package clerkinvite
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // Resend sends a pending member another invitation, with what the first was asked for
 // with, and revokes the older one when the new one is there. At no moment is the person
@@ -20,12 +17,9 @@ import (
 // member is under way; *[ClerkInvitationError]; a store's error as it is. Resend is
 // safe for concurrent use, also from several processes: one caller sends.
 func (s *Service) Resend(ctx context.Context, ref Ref) (*Member, error) {
-	for range 10 {
-		row, err := s.Get(ctx, ref)
-		if err != nil {
-			return nil, err
-		}
-		l := s.newLease()
+	var l lease
+	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+		l = s.newLease()
 		next := *row
 		switch {
 		case row.Status != StatusPending:
@@ -41,24 +35,17 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (*Member, error) {
 			}
 			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
 		}
-		claims, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
-		if err != nil {
-			return nil, err
-		}
-		if errors.Is(claims[0].Err, ErrConflict) {
-			continue
-		}
-		if claims[0].Err != nil {
-			return nil, claims[0].Err
-		}
-		done := s.deliver(ctx, l, []*Member{claims[0].Member})[0]
-		if done.Err != nil {
-			return nil, done.Err
-		}
-		if m := done.Member; m.Status != StatusPending && m.Status != StatusActive {
-			return nil, &TransitionError{m.Status, StatusPending}
-		}
-		return done.Member, nil
+		return s.claimed(next, l.claimedAt), nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, ErrConflict
+	done := s.deliver(ctx, l, []*Member{row})[0]
+	switch {
+	case done.Err != nil:
+		return nil, done.Err
+	case done.Member.Status != StatusPending && done.Member.Status != StatusActive:
+		return nil, &TransitionError{done.Member.Status, StatusPending}
+	}
+	return done.Member, nil
 }

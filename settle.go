@@ -3,6 +3,7 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -101,7 +102,7 @@ func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
 	}
 	switch {
 	case row == nil:
-		a.settled = &delivery{Result: Result{Err: ErrNotFound}}
+		a.settled = &delivery{Result: Result{Err: errPurged}}
 	case row.due(): // not decided there; the row alone decides
 		a.row = row
 	case row.Reason == ReasonSecondAddress && active != nil:
@@ -130,6 +131,9 @@ func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) 
 	return nil // it has left meanwhile: the same once more
 }
 
+// errPurged is what an attempt ends with whose member has been erased meanwhile.
+var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
+
 // overtaken decides anew for a row that somebody else has changed.
 func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 	now, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
@@ -147,7 +151,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 		s.revokeLeftOver(ctx, a.made.ID)
 	}
 	if len(now) == 0 {
-		a.settled = &delivery{Result: Result{Err: ErrNotFound}}
+		a.settled = &delivery{Result: Result{Err: errPurged}}
 	} else {
 		a.settled = &delivery{Result: Result{Member: now[0]}}
 	}

@@ -346,6 +346,9 @@ func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 	start := s.clock.Now()
 	for range 300 {
 		pass()
+		if os.Getenv("DBGSIM") != "" {
+			t.Logf("%v %d emails %v", s.clock.Now().Format("15:04:05"), s.clerk.Emails(), s.clerk.Requests())
+		}
 		next, ok := s.nextDue(t)
 		if !ok {
 			return s.clock.Now().Sub(start)
@@ -430,7 +433,8 @@ func TestSimulatedDeliveryKilled(t *testing.T) {
 			victims = nil
 		}
 		for i, victim := range victims {
-			kill := func() { _ = workers[victim].cmd.Process.Kill() }
+			process := workers[victim].cmd.Process
+			kill := func() { _ = process.Kill() }
 			switch i {
 			case 0:
 				time.AfterFunc(time.Duration(random.Int64N(int64(time.Second))), kill)

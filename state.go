@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -66,6 +67,29 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 		}
 	}
 	return results, nil
+}
+
+// change reads a member, makes of it what next says, and does both again while somebody
+// else is faster. next may leave the member as it is by returning it, or fail.
+func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (was, now *Member, err error) {
+	for range 10 {
+		row, err := s.Get(ctx, ref)
+		if err != nil {
+			return nil, nil, err
+		}
+		made, err := next(row)
+		if err != nil || made == row {
+			return row, made, err
+		}
+		done, err := s.apply(ctx, s.store, []Change{{row, made}})
+		if err != nil {
+			return row, nil, err
+		}
+		if !errors.Is(done[0].Err, ErrConflict) {
+			return row, done[0].Member, done[0].Err
+		}
+	}
+	return nil, nil, ErrConflict
 }
 
 // The functions below build the New of a Change from the row as it was read.

@@ -158,7 +158,7 @@ func (p *cutter) serve(client, server net.Conn) {
 		if kind == 'B' && message[5+bytes.IndexByte(message[5:], 0)+1] != 0 { // Bind of a statement prepared earlier
 			ours = true
 		}
-		commit := kind == 'Q' && bytes.Contains(message, []byte("commit"))
+		commit := kind == 'Q' && string(message[5:]) == "commit\x00" // "read committed" is how one begins
 		if (kind == 'E' || kind == 'Q') && (ours || commit) { // Execute, Query
 			if c := p.take(commit); c != nil {
 				if c.before {

@@ -30,14 +30,11 @@ func (s *Service) Remove(ctx context.Context, ref Ref) (*Member, error) {
 }
 
 func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, error) {
-	for range 10 {
-		row, err := s.Get(ctx, ref)
-		switch {
-		case err != nil:
-			return nil, err
-		case row.Status == to:
+	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+		if row.Status == to {
 			return row, nil
-		case !allowed(row.Status, to):
+		}
+		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
 		accepted, err := s.revokeOpen(ctx, row, row.due() && row.Attempts > 0)
@@ -47,15 +44,12 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if accepted && to == StatusRevoked {
 			return nil, s.acceptedInstead(ctx, row, to)
 		}
-		done, err := s.apply(ctx, s.store, []Change{{row, ended(*row, to, "", s.now())}})
-		if err != nil {
-			return nil, err
-		}
-		if !errors.Is(done[0].Err, ErrConflict) {
-			return done[0].Member, done[0].Err
-		}
+		return ended(*row, to, "", s.now()), nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, ErrConflict
+	return now, nil
 }
 
 // acceptedInstead resolves a member whose invitation cannot be withdrawn any more, and
@@ -87,36 +81,27 @@ func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status) e
 // a store's error as it is. Purge is safe for concurrent use and for repetition.
 func (s *Service) Purge(ctx context.Context, ref Ref) error {
 	for range 10 {
-		row, err := s.Get(ctx, ref)
-		if err != nil {
-			return err
-		}
-		l := s.newLease()
-		if row.held(l.claimedAt) {
-			return ErrConflict
-		}
+		var l lease
 		// With the lease nobody begins to deliver what is about to go.
-		claimed := s.claimed(*row, l.claimedAt)
-		if claimed.Attempts = row.Attempts; !row.due() {
-			claimed.NextAttemptAt = row.NextAttemptAt
-		}
-		claims, err := s.apply(ctx, s.store, []Change{{row, claimed}})
+		row, claimed, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+			if l = s.newLease(); row.held(l.claimedAt) {
+				return nil, ErrConflict
+			}
+			next := s.claimed(*row, l.claimedAt)
+			if next.Attempts = row.Attempts; !row.due() {
+				next.NextAttemptAt = row.NextAttemptAt
+			}
+			return next, nil
+		})
 		if err != nil {
 			return err
 		}
-		if errors.Is(claims[0].Err, ErrConflict) {
-			continue
-		}
-		if claims[0].Err != nil {
-			return claims[0].Err
-		}
-		done, err := s.erase(ctx, l, claims[0].Member)
-		if err != nil {
-			s.restore(ctx, l, claims[0].Member, row)
+		err = s.erase(ctx, l, claimed)
+		if !errors.Is(err, ErrConflict) {
+			if err != nil {
+				s.restore(ctx, l, claimed, row)
+			}
 			return err
-		}
-		if !errors.Is(done.Err, ErrConflict) {
-			return done.Err
 		}
 	}
 	return ErrConflict
@@ -124,17 +109,17 @@ func (s *Service) Purge(ctx context.Context, ref Ref) error {
 
 // erase revokes all that carries the id of a member, which nobody knows any more when it
 // is erased, and erases it.
-func (s *Service) erase(ctx context.Context, l lease, row *Member) (Result, error) {
+func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	calls, cancel := l.context(ctx)
 	defer cancel()
 	if _, err := s.revokeOpen(calls, row, true); err != nil {
-		return Result{}, err
+		return err
 	}
 	done, err := s.apply(ctx, s.store, []Change{{row, nil}})
 	if err != nil {
-		return Result{}, err
+		return err
 	}
-	return done[0], nil
+	return done[0].Err
 }
 
 // restore gives up a claim under which nothing has come about. If that fails, it ends by itself.

@@ -63,9 +63,15 @@ var everyStatus = []clerkinvite.Status{
 func TestVerbsInEveryState(t *testing.T) {
 	t.Parallel()
 	type verb func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error)
-	revoke := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) { return b.Revoke(ctx, ref) }
-	remove := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) { return b.Remove(ctx, ref) }
-	resend := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) { return b.Resend(ctx, ref) }
+	revoke := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Revoke(ctx, ref)
+	}
+	remove := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Remove(ctx, ref)
+	}
+	resend := func(b *bundle, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Resend(ctx, ref)
+	}
 	verbs := map[string]struct {
 		do    verb
 		to    clerkinvite.Status

@@ -58,9 +58,10 @@ type oracle struct {
 	rows      []*clerkinvite.Member // as they are, in the order of tenant and id
 	chains    map[string][]clerkinvite.Move
 	committed map[version]*clerkinvite.Member // every state that a row ever had
-	claims    map[string]claim                // by member id
+	claims    map[mark]claim                  // the last of each send
 	purged    map[string]clerkinvite.Ref      // by member id
 	closed    map[string]closing              // endpoints, by what all processes know
+	actives   map[string]int                  // the last step in which a user was active in a tenant
 	counted   map[string]int                  // invitations by the step in which they were made
 }
 
@@ -82,8 +83,8 @@ type closing struct {
 
 func (s *sequence) makeOracle() {
 	s.chains, s.committed = map[string][]clerkinvite.Move{}, map[version]*clerkinvite.Member{}
-	s.claims, s.purged = map[string]claim{}, map[string]clerkinvite.Ref{}
-	s.closed, s.counted = map[string]closing{}, map[string]int{}
+	s.claims, s.purged = map[mark]claim{}, map[string]clerkinvite.Ref{}
+	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
 }
 
 // row returns the row with the id as it is, or nil.
@@ -116,6 +117,11 @@ func (s *sequence) observe(t *task) {
 	}
 	before := s.rows
 	s.rows = rows
+	for _, m := range slices.Concat(before, rows) {
+		if m.Status == clerkinvite.StatusActive {
+			s.actives[m.TenantID+"/"+m.ClerkUserID] = s.step
+		}
+	}
 	for _, m := range rows {
 		s.represented(m)
 		switch old := byID(before, m.ID); {
@@ -187,7 +193,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if t.verb != purge || t.ref != old.Ref() {
 		s.fail("erased: %s erased %s", t.name, s.named(old))
 	}
-	if held(old, s.now()) {
+	if held(old, s.now()) && s.claims[mark{old.ID, old.Send}].by != t {
 		s.fail("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
 	}
 	s.purged[old.ID] = old.Ref()
@@ -255,13 +261,15 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	if m.ClaimedUntil == nil || old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil) {
 		return
 	}
-	if !slices.Contains(delivering, t.verb) {
+	if !slices.Contains(delivering, t.verb) && t.verb != purge {
 		s.fail("claim: %s claimed %s", t.name, s.named(m))
 	}
-	if old != nil && held(old, s.now()) && s.claims[m.ID].by != t {
-		s.fail("claim: %s claimed %s, which %s held", t.name, s.named(m), s.claims[m.ID].by.name)
+	if old != nil && held(old, s.now()) {
+		if by := s.claims[mark{old.ID, old.Send}].by; by != t {
+			s.fail("claim: %s claimed %s, which %s held", t.name, s.named(m), by.name)
+		}
 	}
-	s.claims[m.ID] = claim{t, m.ClaimedUntil.Add(-lease)}
+	s.claims[mark{m.ID, m.Send}] = claim{t, m.ClaimedUntil.Add(-lease)}
 }
 
 // record checks what the store has recorded of a change.
@@ -398,15 +406,7 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 		if m.Reason != clerkinvite.ReasonSecondAddress || !s.proven(t, p, m.Email) {
 			continue
 		}
-		if slices.ContainsFunc(s.rows, func(other *clerkinvite.Member) bool {
-			return other.TenantID == m.TenantID && other.Status == clerkinvite.StatusActive && other.ClerkUserID == id
-		}) {
-			return
-		}
-		// Or he was until a moment ago.
-		if slices.ContainsFunc(t.before, func(other *clerkinvite.Member) bool {
-			return other.TenantID == m.TenantID && other.Status == clerkinvite.StatusActive && other.ClerkUserID == id
-		}) {
+		if since, ok := s.actives[m.TenantID+"/"+id]; ok && since >= t.began {
 			return
 		}
 	}
@@ -483,7 +483,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
 			t.fail("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
 		}
-		c := t.claims[id]
+		c := t.claims[mark{id, send}]
 		if c.by != t {
 			t.fail("claim: %s creates for %s without a claim", t.name, r.Email)
 			continue

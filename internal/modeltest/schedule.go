@@ -25,6 +25,7 @@ type sequence struct {
 	tasks     []*task   // verbs under way, in the order in which they began
 	flights   []*flight // calls under way for which nobody waits any more
 	calm      bool      // no faults any more
+	idle      int       // how often the time was asked for since the last call
 	step      int
 	log       journal
 	problem   string
@@ -125,11 +126,20 @@ func play(store *outside, seed uint64, o Options) *sequence {
 }
 
 func (s *sequence) newProcess(number int) *process {
-	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: s.now})
+	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: s.asked})
 	if err != nil {
 		panic(err)
 	}
 	return &process{number: number, service: service}
+}
+
+// asked is the clock of the library. Whoever asks for the time again and again without
+// any call in between turns in a circle.
+func (s *sequence) asked() time.Time {
+	if s.idle++; s.idle > 100_000 {
+		panic("endless: no call any more")
+	}
+	return s.now()
 }
 
 // say notes something in the journal. Arguments must not change afterwards.
@@ -269,7 +279,7 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.polls > 8 { // it waits for its turn
 		t.advance(grain)
 	}
-	t.call, t.request = call, request
+	t.call, t.request, t.idle = call, request, 0
 	goesOn := t.yield(struct{}{})
 	t.call, t.request = "", nil
 	f := t.fate

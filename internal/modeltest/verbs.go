@@ -235,7 +235,7 @@ func (t *task) doInviteMany(ctx context.Context) {
 				t.invitedOrLinked(refOf(ps[i]), r.Member)
 			}
 		}
-		if err == nil && last.Total != len(ps) {
+		if err == nil && last.Total != len(ps) && slices.ContainsFunc(ps, func(p clerkinvite.InviteParams) bool { return p.Email != "nobody" }) {
 			t.fail("progress: %s has ended at %+v", t.name, last)
 		}
 	}
