@@ -28,6 +28,7 @@ type attempt struct {
 	made      *Invitation               // what next is about: revoked if it is not wanted any more
 	leftOver  bool                      // this member may have other open invitations
 	tens      bool                      // may share a request with others
+	asked     bool                      // was in a request for several that was refused because of somebody
 	answer    error                     // what a request for several said about this address
 	bulkOpens time.Time                 // when a limit ends that kept this row from a request for several
 	result    func(m *Member) *delivery // what the caller gets; nil: the row
@@ -91,8 +92,11 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}
 	case Fault:
 		wait, told := RetryAfter(err)
-		if !told {
+		switch {
+		case !told:
 			wait = s.backoff(a.row.Attempts)
+		case sends:
+			wait += slidingMargin
 		}
 		reason := "unavailable"
 		if isAPI && api.Code != "" {
@@ -127,6 +131,16 @@ func (s *Service) refused(a *attempt, op, reason string, cause error) {
 	}
 }
 
+// released gives up the claim, as if it had not been made; unless Clerk was asked and may
+// have done it, which the next attempt has to know.
+func (a *attempt) released(m Member, due time.Time) *Member {
+	n := released(m, due)
+	if a.asked {
+		n.Attempts = m.Attempts
+	}
+	return n
+}
+
 // release decides: the row is given back, untouched and due.
 func (s *Service) release(ctx context.Context, l lease, a *attempt) {
 	cause := context.Cause(ctx)
@@ -134,7 +148,7 @@ func (s *Service) release(ctx context.Context, l lease, a *attempt) {
 		cause = errLeaseEnds
 	}
 	a.claimOnly = true
-	a.next = func(m Member) *Member { return released(m, l.due) }
+	a.next = func(m Member) *Member { return a.released(m, l.due) }
 	a.result = func(m *Member) *delivery {
 		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: m, Err: cause}}, unreached: true}
 	}
@@ -148,7 +162,7 @@ func (s *Service) closed(a *attempt, op string, err error) {
 		due = a.bulkOpens
 	}
 	a.claimOnly = true
-	a.next = func(m Member) *Member { return released(m, due) }
+	a.next = func(m Member) *Member { return a.released(m, due) }
 	a.result = func(m *Member) *delivery {
 		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Fault, Member: m, Err: err}}}
 	}

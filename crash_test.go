@@ -54,7 +54,7 @@ func child(mode string) {
 	if mode == "kill" {
 		config.API, config.Store = pointsAPI{config.API, points}, pointsStore{config.Store, points}
 	}
-	if mode == "deliver" || mode == "run" {
+	if mode == "run" || strings.HasPrefix(mode, "deliver") {
 		work(mode, config)
 		return
 	}

@@ -27,28 +27,43 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 		}
 		var group []*attempt
 		single := s.open(endpointCreate) == nil
-		if len(together) > 1 || len(together) == 1 && !single {
-			if done, err := s.take(ctx, l, endpointCreateBulk, !single); err == nil {
-				if !l.fresh() { // it had to wait
-					done()
-					continue
-				}
-				n := min(len(together), bulkSize)
-				group, together = together[:n], together[n:]
-				again, split := s.createTogether(ctx, calls, group, done)
-				together, alone = append(again, together...), append(alone, split...)
-			} else if wait, limited := RetryAfter(err); limited {
-				for _, a := range together {
-					a.bulkOpens = s.now().Add(wait)
-				}
+		// A request for ten is not spent on fewer while more are due: the rest is given
+		// back, and goes with the next.
+		rest := l.more && len(together) < bulkSize && s.open(endpointCreateBulk) == nil &&
+			!slices.ContainsFunc(together, func(a *attempt) bool { return a.asked })
+		switch {
+		case rest && len(alone) == 0:
+			for _, a := range together {
+				s.release(ctx, l, a)
 			}
+			return
+		case rest:
+		case len(together) > 1, len(together) == 1 && !single:
+			done, err := s.take(ctx, l, endpointCreateBulk, !single)
+			if err != nil {
+				wait, limited := RetryAfter(err)
+				for _, a := range together {
+					if a.tens = single; limited {
+						a.bulkOpens = s.now().Add(wait)
+					}
+				}
+				break
+			}
+			if !l.fresh() { // it had to wait
+				done()
+				continue
+			}
+			n := min(len(together), bulkSize)
+			group, together = together[:n], together[n:]
+			again, split := s.createTogether(ctx, calls, group, done)
+			together, alone = append(again, together...), append(alone, split...)
 		}
 		if group == nil {
 			if len(alone) == 0 {
 				alone, together = together[:1:1], together[1:]
 			}
 			group, alone = alone[:1], alone[1:]
-			if limited := s.deliverOne(ctx, calls, l, group[0]); limited && group[0].tens {
+			if limited := s.deliverOne(ctx, calls, l, group[0]); limited {
 				together = append(together, group[0]) // the other endpoint may be open
 				continue
 			}
@@ -110,6 +125,9 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 		}
 		return nil, nil
 	case errors.As(err, &invalid): // of one, and the adapter does not say of whom
+		for _, a := range group {
+			a.tens = false
+		}
 		return nil, group
 	case !errors.As(err, &api), api.NotSent, api.StatusCode/100 != 4, api.StatusCode == http.StatusRequestTimeout:
 	case api.StatusCode == http.StatusTooManyRequests:
@@ -118,6 +136,7 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 		// It is about one or some. What the request has done for the others is unknown,
 		// but a second create of it would be refused.
 		for _, a := range group {
+			a.asked = true
 			if lists(api.Meta, a.row.Email) {
 				a.answer, a.tens = err, false
 				alone = append(alone, a)
@@ -125,10 +144,13 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 				together = append(together, a)
 			}
 		}
-		if len(alone) == 0 {
-			return nil, group // it names nobody: ask for each
+		if len(alone) > 0 {
+			return together, alone
 		}
-		return together, alone
+		for _, a := range group { // it names nobody: ask for each
+			a.tens = false
+		}
+		return nil, group
 	}
 	for _, a := range group {
 		a.shared = len(group) > 1
@@ -244,7 +266,7 @@ func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignore
 	defer done()
 	if !l.fresh() { // it had to wait
 		s.release(ctx, l, a)
-		return nil, nil
+		return nil, errLeaseEnds
 	}
 	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))
 	if err = s.limited(ctx, endpointCreate, err); err == nil && (inv == nil || inv.ID == "") {

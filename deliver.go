@@ -57,7 +57,7 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 		if err != nil {
 			return report, err
 		}
-		l.due = due
+		l.due, l.more = due, len(mine) == findBatch
 		reached := false
 		var stop error
 		for _, d := range s.deliver(ctx, l, mine) {
@@ -89,9 +89,11 @@ func (s *Service) claim(ctx context.Context, rows []*Member) (lease, []*Member, 
 	}
 	l := s.newLease()
 	l.turns = true
-	changes := make([]Change, len(rows))
-	for i, row := range rows {
-		changes[i] = Change{row, s.claimed(*row, l.claimedAt)}
+	var changes []Change
+	for _, row := range rows {
+		if !row.held(l.claimedAt) {
+			changes = append(changes, Change{row, s.claimed(*row, l.claimedAt)})
+		}
 	}
 	claims, err := s.apply(ctx, s.store, changes)
 	if err != nil {
@@ -160,6 +162,7 @@ type lease struct {
 	claimedAt time.Time
 	due       time.Time // when a row that is given back untouched is due
 	now       func() time.Time
+	more      bool // more rows are due than these
 	turns     bool // creates wait for their turn among the background deliveries of all processes
 }
 

@@ -19,6 +19,11 @@ const (
 	endpointRevoke     = "POST /invitations/revoke"
 )
 
+// slidingMargin is how much longer than Clerk says an endpoint that creates is left
+// alone. If the window slides, Clerk says when one more request is let through, and the
+// next would be refused again; a minute later it is as many as were sent in a minute.
+const slidingMargin = time.Minute
+
 // maxGate is longer than any limit of Clerk's: a gate that is closed for longer is
 // the word of a process whose clock was wrong.
 const maxGate = 24 * time.Hour
@@ -106,6 +111,9 @@ func (s *Service) limited(ctx context.Context, endpoint string, err error) error
 	// Clerk documents Retry-After with every 429. Without one, a minute: long enough
 	// not to burn the next window's requests on asking.
 	until := s.now().Add(cmp.Or(api.RetryAfter, time.Minute))
+	if endpoint == endpointCreate || endpoint == endpointCreateBulk {
+		until = until.Add(slidingMargin)
+	}
 	s.gates.close(endpoint, until)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

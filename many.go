@@ -164,7 +164,7 @@ func (m *many) deliver(ctx context.Context) error {
 		var later []*Member
 		for len(todo) > 0 {
 			n := min(len(todo), findBatch)
-			again, limited, err := m.deliverChunk(ctx, todo[:n])
+			again, limited, err := m.deliverChunk(ctx, todo[:n], len(todo) > n)
 			m.progress(time.Time{})
 			if err != nil {
 				return err
@@ -190,11 +190,12 @@ func (m *many) deliver(ctx context.Context) error {
 
 // deliverChunk delivers up to 100 rows. again are those that it did not come to, later
 // those that a rate limit or another attempt holds up.
-func (m *many) deliverChunk(ctx context.Context, rows []*Member) (again, later []*Member, stop error) {
+func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (again, later []*Member, stop error) {
 	l, mine, err := m.s.claim(ctx, rows)
 	if err != nil {
 		return nil, nil, err
 	}
+	l.more = more && len(mine) == findBatch
 	ids := make([]string, 0, len(rows))
 	for _, row := range rows {
 		if !slices.ContainsFunc(mine, func(m *Member) bool { return m.ID == row.ID }) {

@@ -242,11 +242,11 @@ func TestTogetherWhateverClerkDoes(t *testing.T) {
 				}
 				for i, p := range ps {
 					m := b.get(t, p.Email)
-					switch {
-					case i == 13:
+					switch i {
+					case 13:
 						require.Equal(t, clerkinvite.StatusActive, m.Status)
 						require.Zero(t, b.clerk.EmailsTo(p.Email))
-					case i == 3:
+					case 3:
 						require.Equal(t, clerkinvite.StatusPending, m.Status)
 						require.Equal(t, 1, b.clerk.EmailsTo(p.Email))
 					default:
@@ -287,8 +287,7 @@ func TestLostAnswersTogether(t *testing.T) {
 func TestAnswerForFewerThanAsked(t *testing.T) {
 	t.Parallel()
 	b := mem(t, options{})
-	real := b.api
-	b = newBundle(t, options{}, b.clerk, someOf{real}, b.store)
+	b = newBundle(t, options{}, b.clerk, someOf{b.api}, b.store)
 	ps := people(10, "p")
 	results, err := b.InviteMany(t.Context(), ps, nil)
 	require.NoError(t, err)

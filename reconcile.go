@@ -68,7 +68,8 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 //
 // When it stops early, because of its Limit, its context, the store or Clerk, the report
 // says how far it came, and Cursor where to go on. If Clerk knows none of ten or more
-// users, the key is probably of another instance: then nobody is removed.
+// users, the key is probably of another instance: then nobody is removed. Nor is anybody
+// who became active in the last five minutes, whom Clerk may not show yet.
 //
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
@@ -80,11 +81,11 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 	if r.opts.Limit < 0 {
 		return r.report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	if err := r.at.decode(r.opts.Cursor); err != nil {
+	var err error
+	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
-	err := s.learnGates(ctx)
-	if err == nil {
+	if err = s.learnGates(ctx); err == nil {
 		err = r.members(ctx)
 	}
 	if err == nil && r.complete {
@@ -134,15 +135,15 @@ func (p position) encode() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func (p *position) decode(cursor string) error {
+func decodePosition(cursor string) (p position, err error) {
 	if cursor == "" {
-		return nil
+		return p, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil || json.Unmarshal(b, p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && uuid.Validate(p.ID) != nil {
-		return &InvalidParamsError{"Cursor", "is none that Reconcile has returned"}
+	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && uuid.Validate(p.ID) != nil {
+		return p, &InvalidParamsError{"Cursor", "is none that Reconcile has returned"}
 	}
-	return nil
+	return p, nil
 }
 
 // batch collects members until a request for them is worth while.
@@ -246,6 +247,10 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	return nil
 }
 
+// freshUser is how long after somebody has become active Clerk's look-ups may not show
+// them yet: whether it shows its own writes at once is unknown.
+const freshUser = 5 * time.Minute
+
 // clockSkew is by how much this machine's clock and Clerk's may differ.
 const clockSkew = 10 * time.Minute
 
@@ -264,7 +269,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 			r.odd[email] = true
 		}
 		found = slices.DeleteFunc(found, func(u User) bool {
-			return !slices.ContainsFunc(chunk, func(email string) bool { return u.holdsVerified(email) })
+			return !slices.ContainsFunc(chunk, u.holdsVerified)
 		})
 		if err := r.join(ctx, found, accepted); err != nil {
 			return nil, err
@@ -376,10 +381,12 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	for i := range users {
 		there[users[i].ID] = true
 	}
+	recent := r.s.now().Add(-freshUser)
 	for _, row := range r.active.rows {
-		if there[row.ClerkUserID] {
+		switch {
+		case there[row.ClerkUserID]:
 			r.known = true
-		} else {
+		case row.SettledAt == nil || row.SettledAt.Before(recent):
 			r.missing.add(row, row.ClerkUserID, r.active.start)
 		}
 	}

@@ -4,11 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	_ "errors"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	_ "maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -61,7 +60,10 @@ func work(mode string, config clerkinvite.Config) {
 		}
 		return
 	}
-	clock := newClock()
+	var clock settableClock = newClock()
+	if mode != "deliver" {
+		clock = &runningClock{}
+	}
 	config.Now = clock.Now
 	svc, err := clerkinvite.New(config)
 	if err != nil {
@@ -99,8 +101,8 @@ func simulatedTime(url string) (time.Time, error) {
 func runUntilSignal(config clerkinvite.Config) (said runReport) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	var signaled atomic.Int64
-	context.AfterFunc(ctx, func() { signaled.Store(time.Now().UnixNano()) })
+	signaled := make(chan time.Time, 1)
+	context.AfterFunc(ctx, func() { signaled <- time.Now() })
 	var log lockedBuffer
 	config.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	svc, err := clerkinvite.New(config)
@@ -109,8 +111,8 @@ func runUntilSignal(config clerkinvite.Config) (said runReport) {
 	}
 	said.Before = runtime.NumGoroutine()
 	err = svc.Run(ctx, &clerkinvite.RunOptions{Interval: 50 * time.Millisecond, ReconcileInterval: time.Hour})
-	said.Took = time.Since(time.Unix(0, signaled.Load()))
-	said.Err = err.Error()
+	returned := time.Now()
+	said.Took, said.Err = returned.Sub(<-signaled), err.Error()
 	said.Reconciled = strings.Count(log.String(), "msg=reconciled ")
 	for range 200 { // what the library does not own, such as idle connections, ends soon
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
@@ -122,11 +124,24 @@ func runUntilSignal(config clerkinvite.Config) (said runReport) {
 	return said
 }
 
+// settableClock is a clock of simulated time: one that stands still until it is set
+// ([clock]), or one that goes on.
+type settableClock interface {
+	Now() time.Time
+	Advance(d time.Duration)
+}
+
+// runningClock goes as time does, and so many nanoseconds ahead of it.
+type runningClock struct{ ahead atomic.Int64 }
+
+func (c *runningClock) Now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *runningClock) Advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
 // simulation is what the parent of worker processes holds: Clerk, its clock, and the
 // store that the workers share.
 type simulation struct {
 	clerk *clerkinvitetest.Clerk
-	clock *clock
+	clock settableClock
 	store *clerkinvite.PgxStore
 	svc   *clerkinvite.Service // for reserving and reading
 	dsn   string
@@ -134,8 +149,7 @@ type simulation struct {
 
 	mu       sync.Mutex
 	requests map[string][]exchange // by endpoint
-	ticks    int                   // until then is called
-	then     func()
+	onTick   func()                // called before and after each of them
 }
 
 // exchange is a request to Clerk: when, and how it was answered.
@@ -144,12 +158,12 @@ type exchange struct {
 	status int
 }
 
-func newSimulation(t *testing.T) *simulation {
+func newSimulation(t *testing.T, clock settableClock) *simulation {
 	t.Helper()
 	db := pgtest.New(t)
 	s := &simulation{
-		clerk: clerkinvitetest.NewClerk(), clock: newClock(), store: clerkinvite.NewPgxStore(db.Pool(t), nil), dsn: db.DSN,
-		requests: make(map[string][]exchange),
+		clerk: clerkinvitetest.NewClerk(), clock: clock, store: clerkinvite.NewPgxStore(db.Pool(t), nil), dsn: db.DSN,
+		requests: make(map[string][]exchange), onTick: func() {},
 	}
 	require.NoError(t, s.store.Migrate(t.Context()))
 	s.clerk.SetNow(s.clock.Now)
@@ -161,9 +175,9 @@ func newSimulation(t *testing.T) *simulation {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		answer := &statusWriter{ResponseWriter: w}
 		at := s.clock.Now()
-		s.tick()
+		s.onTick()
 		fake.ServeHTTP(answer, r)
-		s.tick()
+		s.onTick()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		endpoint := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v1")
@@ -176,22 +190,6 @@ func newSimulation(t *testing.T) *simulation {
 	s.svc, err = clerkinvite.New(clerkinvite.Config{API: s.clerk, Store: s.store, Now: s.clock.Now})
 	require.NoError(t, err)
 	return s
-}
-
-// after lets f be called after so many ticks: each request to Clerk is one, and each answer.
-func (s *simulation) after(ticks int, f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ticks, s.then = ticks, f
-}
-
-func (s *simulation) tick() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ticks--; s.ticks < 0 && s.then != nil {
-		s.then()
-		s.then = nil
-	}
 }
 
 type statusWriter struct {
@@ -261,7 +259,7 @@ func (s *simulation) reserveCrowd(t *testing.T) crowd {
 			email := fmt.Sprintf("user%d@example.com", i)
 			c.users[email] = s.clerk.AddVerifiedUser(email).ID
 			add(email)
-		case i%500 == 123:
+		case i%400 == 123:
 			s.clerk.CreateForeign(email, map[string]any{"app": "another"})
 			c.foreign = append(c.foreign, email)
 		case i%400 == 234:
@@ -346,9 +344,6 @@ func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 	start := s.clock.Now()
 	for range 300 {
 		pass()
-		if os.Getenv("DBGSIM") != "" {
-			t.Logf("%v %d emails %v", s.clock.Now().Format("15:04:05"), s.clerk.Emails(), s.clerk.Requests())
-		}
 		next, ok := s.nextDue(t)
 		if !ok {
 			return s.clock.Now().Sub(start)
@@ -359,23 +354,20 @@ func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 	return 0
 }
 
-// startAll lets every worker begin a pass.
-func startAll(workers []*childProcess) {
+// pass lets all workers make a pass at the same time. It returns their reports, nil for
+// a worker that was killed meanwhile.
+func pass(t *testing.T, workers []*childProcess) []*passReport {
+	t.Helper()
 	for _, w := range workers {
 		w.start()
 	}
-}
-
-// passEnded waits for the end of a worker's pass. It returns false if the worker was killed.
-func passEnded(t *testing.T, w *childProcess) bool {
-	t.Helper()
-	if !w.lines.Scan() {
-		return false
+	said := make([]*passReport, len(workers))
+	for i, w := range workers {
+		if w.lines.Scan() {
+			require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said[i]))
+		}
 	}
-	var said passReport
-	require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said))
-	require.Empty(t, said.Err)
-	return true
+	return said
 }
 
 // Promise 8, in simulated time: what a limit of Clerk's costs is the time until it is
@@ -389,7 +381,7 @@ func TestSimulatedDelivery(t *testing.T) {
 					t.Parallel()
 					limits := clerkinvitetest.DocumentedLimits()
 					limits.Sliding, limits.FreeRefused = sliding, free
-					s := newSimulation(t)
+					s := newSimulation(t, newClock())
 					s.clerk.SetLimits(limits)
 					crowd := s.reserveCrowd(t)
 					var workers []*childProcess
@@ -397,9 +389,9 @@ func TestSimulatedDelivery(t *testing.T) {
 						workers = append(workers, startChild(t, "deliver", s.dsn, s.url, time.Minute, nil))
 					}
 					took := s.deliverAll(t, func() {
-						startAll(workers)
-						for _, w := range workers {
-							require.True(t, passEnded(t, w), "the worker reports")
+						for _, said := range pass(t, workers) {
+							require.NotNil(t, said, "the worker reports")
+							require.Empty(t, said.Err)
 						}
 					})
 					s.requireDelivered(t, crowd)
@@ -413,43 +405,307 @@ func TestSimulatedDelivery(t *testing.T) {
 	}
 }
 
-// The same with workers that are killed at random moments: by the clock, or when Clerk
-// gets or has answered a request, so that some die with an invitation on its way.
+// The same with workers that are killed at random moments and replaced: nobody is lost,
+// nobody gets two emails, and it ends but a few leases and passes later.
 func TestSimulatedDeliveryKilled(t *testing.T) {
 	t.Parallel()
-	const kills = 12
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	s := newSimulation(t)
-	s.clerk.SetLimits(clerkinvitetest.DocumentedLimits())
+	limits := clerkinvitetest.DocumentedLimits()
+	limits.FreeRefused = true // so that who dies before it has shared a refusal costs nobody's place
+	s := newSimulation(t, &runningClock{})
+	s.clerk.SetLimits(limits)
 	crowd := s.reserveCrowd(t)
-	start := func() *childProcess { return startChild(t, "deliver", s.dsn, s.url, 4*time.Second, nil) }
+	start := func() *childProcess {
+		return startChild(t, "deliver while time goes on", s.dsn, s.url, 2*time.Second, nil)
+	}
 	workers := []*childProcess{start(), start(), start(), start()}
-	killed := 0
+
+	var mu sync.Mutex
+	kills, killed := 20, 0
+	// About every thirtieth time that Clerk gets or has answered a request, one of them
+	// dies within the next few milliseconds.
+	s.onTick = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if kills > 0 && random.IntN(30) == 0 {
+			kills--
+			victim := workers[random.IntN(len(workers))].cmd.Process
+			time.AfterFunc(time.Duration(random.Int64N(int64(5*time.Millisecond))), func() { _ = victim.Kill() })
+		}
+	}
 	took := s.deliverAll(t, func() {
-		victims := random.Perm(len(workers))
-		if killed >= kills {
-			victims = nil
-		}
-		for i, victim := range victims {
-			process := workers[victim].cmd.Process
-			kill := func() { _ = process.Kill() }
-			switch i {
-			case 0:
-				time.AfterFunc(time.Duration(random.Int64N(int64(time.Second))), kill)
-			case 1:
-				s.after(random.IntN(60), kill)
-			}
-		}
-		startAll(workers)
-		for i, w := range workers {
-			if !passEnded(t, w) {
+		// An error ends a pass, such as that of a lease which ran out while the turn was
+		// a dead worker's. The next pass goes on.
+		for i, said := range pass(t, workers) {
+			if said == nil {
+				w := start()
+				mu.Lock()
+				workers[i] = w
+				mu.Unlock()
 				killed++
-				workers[i] = start()
 			}
 		}
 	})
 	t.Logf("%v of simulated time, %d workers killed", took, killed)
+	require.NotZero(t, killed)
 	s.requireDelivered(t, crowd)
+	require.LessOrEqual(t, took, 2*time.Hour+15*time.Minute)
+}
+
+// Workers as hosts have them: they run until they are told to stop, and stop then.
+func TestRunInManyProcesses(t *testing.T) {
+	t.Parallel()
+	const people = 300
+	s := newSimulation(t, &runningClock{})
+	var all []clerkinvite.InviteParams
+	for i := range people {
+		all = append(all, params(fmt.Sprint("tenant", i%5), fmt.Sprintf("person%d@example.com", i)))
+	}
+	var workers []*childProcess
+	for range 4 {
+		workers = append(workers, startChild(t, "run", s.dsn, s.url, 5*time.Second, nil))
+	}
+	_, err := s.svc.ReserveMany(t.Context(), all)
+	require.NoError(t, err)
+	for _, w := range workers {
+		w.start()
+	}
+	reconciled := 0
+	stop := func(w *childProcess) {
+		require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
+		require.True(t, w.lines.Scan(), "the worker reports")
+		var said runReport
+		require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said))
+		require.Equal(t, context.Canceled.Error(), said.Err)
+		require.Less(t, said.Took, 2*time.Second)
+		require.LessOrEqual(t, said.After, said.Before, "goroutines")
+		reconciled += said.Reconciled
+	}
+	// One has to stop in the middle of the work. What it has asked for and not heard is
+	// looked at again when its lease is over.
+	require.Eventually(t, func() bool { return s.clerk.Emails() >= people/5 }, 30*time.Second, time.Millisecond)
+	stop(workers[0])
+	require.Eventually(t, func() bool {
+		rows, err := s.store.Find(t.Context(), clerkinvite.Query{DueAt: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
+		return err == nil && len(rows) == 0
+	}, 40*time.Second, 20*time.Millisecond)
+	for _, w := range workers[1:] {
+		stop(w)
+	}
+	require.Equal(t, 1, reconciled, "it was time for one of them")
+	require.Equal(t, people, s.clerk.Emails())
+	for _, p := range all {
+		require.Equal(t, 1, s.clerk.EmailsTo(p.Email))
+		m, err := s.svc.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+	}
+}
+
+// running starts Run in this process. stop ends it and returns how it ended.
+func (b *bundle) running(t *testing.T, opts clerkinvite.RunOptions) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx, &opts) }()
+	return func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(2 * time.Second):
+			return errors.New("it does not stop")
+		}
+	}
+}
+
+// reserveSome reserves people in several tenants.
+func (b *bundle) reserveSome(t *testing.T, people int) []clerkinvite.InviteParams {
+	t.Helper()
+	var all []clerkinvite.InviteParams
+	for i := range people {
+		all = append(all, params(fmt.Sprint("tenant", i%5), fmt.Sprintf("p%d@example.com", i)))
+	}
+	_, err := b.ReserveMany(t.Context(), all)
+	require.NoError(t, err)
+	return all
+}
+
+// others are further workers on the store and the Clerk of b, with its clock.
+func (b *bundle) others(t *testing.T, n int) []*clerkinvite.Service {
+	t.Helper()
+	var all []*clerkinvite.Service
+	for range n {
+		svc, err := clerkinvite.New(clerkinvite.Config{API: b.api, Store: b.store, Now: b.clock.Now})
+		require.NoError(t, err)
+		all = append(all, svc)
+	}
+	return all
+}
+
+// deliverTogether lets workers make a pass at the same time.
+func deliverTogether(t *testing.T, workers []*clerkinvite.Service) (sum clerkinvite.DeliverReport, errs []error) {
+	t.Helper()
+	reports := make([]*clerkinvite.DeliverReport, len(workers))
+	errs = make([]error, len(workers))
+	var wg sync.WaitGroup
+	for i, w := range workers {
+		wg.Go(func() { reports[i], errs[i] = w.Deliver(t.Context(), nil) })
+	}
+	wg.Wait()
+	for _, r := range reports {
+		sum.Claimed += r.Claimed
+		sum.Linked += r.Linked
+		sum.Invited += r.Invited
+		sum.Refused += r.Refused
+		sum.Ended += r.Ended
+		sum.Postponed += r.Postponed
+	}
+	return sum, errs
+}
+
+func TestRunStopsWhileClerkHangs(t *testing.T) {
+	t.Parallel()
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallList} {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			b := newBundle(t, options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+			const people = 25
+			b.reserveSome(t, people)
+			clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Timeout, Times: -1})
+			stop := b.running(t, clerkinvite.RunOptions{Interval: time.Millisecond})
+			require.Eventually(t, func() bool { return clerk.Requests()[call] > 0 }, 10*time.Second, time.Millisecond)
+			require.ErrorIs(t, stop(), context.Canceled)
+
+			clerk.ClearFaults()
+			b.clock.Advance(2 * time.Hour)
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, people, clerk.Emails())
+		})
+	}
+}
+
+// failingFind fails so many times.
+type failingFind struct {
+	clerkinvite.Store
+	left atomic.Int64
+}
+
+func (s *failingFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	if s.left.Add(-1) >= 0 {
+		return nil, errors.New("the database is down")
+	}
+	return s.Store.Find(ctx, q)
+}
+
+func TestRunGoesOnAfterFailures(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	store := &failingFind{Store: clerkinvitetest.NewMemoryStore()}
+	var log lockedBuffer
+	b := newBundle(t, options{configure: func(c *clerkinvite.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}}, clerk, clerk, store)
+	b.reserveSome(t, 5)
+	store.left.Store(3)
+	b.failCreates(clerkinvitetest.Fault{Times: 2, Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+	stop := b.running(t, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
+	require.Eventually(t, func() bool {
+		b.clock.Advance(time.Minute) // what a failure postpones is due again
+		return clerk.Emails() == 5
+	}, 20*time.Second, time.Millisecond)
+	require.ErrorIs(t, stop(), context.Canceled)
+	require.GreaterOrEqual(t, strings.Count(log.String(), "delivery stopped"), 3+2)
+	require.NotContains(t, log.String(), "reconcil", "it was told not to")
+}
+
+// A fault of the instance ends a pass after one request, and fails nobody.
+func TestInstanceFaultsAndManyWorkers(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(b *bundle){
+		"wrong key": func(b *bundle) { b.clerk.SetSecretKey("sk_test_another") },
+		"exhausted quota": func(b *bundle) {
+			b.failCreates(clerkinvitetest.Fault{Times: -1, Status: 403, Code: "user_quota_exceeded"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const people, workers = 500, 4
+			clerk := clerkinvitetest.NewClerk()
+			b := newBundle(t, options{}, clerk, adapter(t, serve(t, clerk), 0), clerkinvitetest.NewMemoryStore())
+			all := b.reserveSome(t, people)
+			fault(b)
+			services := b.others(t, workers)
+			sum, errs := deliverTogether(t, services)
+			stopped := 0
+			for _, err := range errs {
+				if err == nil {
+					continue // the others had claimed everything
+				}
+				stopped++
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &clerkErr)
+				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			}
+			require.Positive(t, stopped)
+			require.Equal(t, sum.Claimed, sum.Postponed)
+			requests := clerk.Requests()
+			require.LessOrEqual(t, requests[clerkinvitetest.CallFindUsers], workers)
+			require.LessOrEqual(t, requests[clerkinvitetest.CallCreate]+requests[clerkinvitetest.CallCreateBulk], workers)
+			for _, p := range all {
+				m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			}
+
+			clerk.SetSecretKey("")
+			clerk.ClearFaults()
+			b.clock.Advance(2 * time.Hour)
+			sum, errs = deliverTogether(t, services)
+			require.Equal(t, make([]error, workers), errs)
+			require.Equal(t, people, sum.Invited)
+			require.Equal(t, people, clerk.Emails())
+		})
+	}
+}
+
+// An address for which Clerk always fails holds up nobody else, with several workers too.
+func TestPoisonedAddressAndManyWorkers(t *testing.T) {
+	t.Parallel()
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			const people, poisoned = 400, "p33@example.com"
+			clerk := clerkinvitetest.NewClerk()
+			b := newBundle(t, options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+			all := b.reserveSome(t, people)
+			fault := clerkinvitetest.Fault{Call: call, Email: poisoned, Times: -1, Kind: clerkinvitetest.JSON500}
+			if call == clerkinvitetest.CallCreate {
+				b.failCreates(fault)
+			} else {
+				clerk.Fail(fault)
+			}
+			workers := b.others(t, 4)
+			for range 8 { // an answer is lost for those too who shared the request
+				_, errs := deliverTogether(t, workers)
+				require.Equal(t, make([]error, len(workers)), errs)
+				b.clock.Advance(2 * time.Hour)
+			}
+			require.Equal(t, people-1, clerk.Emails())
+			for _, p := range all {
+				m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+				require.NoError(t, err)
+				if p.Email == poisoned {
+					require.Equal(t, clerkinvite.StatusReserved, m.Status)
+					continue
+				}
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, 1, clerk.EmailsTo(p.Email))
+			}
+		})
+	}
 }

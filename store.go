@@ -203,7 +203,7 @@ type Scan struct {
 	EmailPrefix string   // whose normalised address begins with this, compared byte by byte
 	InvitedBy   string   // whom this one invited; "" is anybody
 
-	AfterTenantID, AfterID string // the last member of the page before; both "" for the first page
+	AfterTenantID, AfterID string // the last member of the page before, which may be gone; both "" for the first page; what is no id is an error
 }
 
 // LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
@@ -261,6 +261,9 @@ type TxStore interface {
 	// ErrConflict when the version is another or the row is gone, or ErrUserTaken
 	// when another row of the tenant has the new ClerkUserID. One row's failure
 	// does not stop the others. ID, TenantID and Email are never changed.
+	//
+	// A change without New erases the row and its history. Its Member is the row as
+	// it was; a row that is gone already counts as erased.
 	Update(ctx context.Context, changes []Change) ([]Result, error)
 }
 

@@ -344,20 +344,22 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	for i, c := range made {
 		changes[i] = Change{copied(c.Old), copied(c.New)}
 	}
-	if err := f(ctx, tx, changes); err != nil {
-		if tx.Conn().IsClosed() {
-			return err // which says nothing of the rows
+	err = f(ctx, tx, changes)
+	switch conn := tx.Conn(); {
+	case err != nil && conn.IsClosed():
+		return err // which says nothing of the rows
+	case err == nil && conn.PgConn().TxStatus() == 'E':
+		// To be found before the commit, after which a savepoint cannot be rolled back to.
+		err = fmt.Errorf("clerkinvite: OnChange returned no error, but one of its statements failed: %w", pgx.ErrTxCommitRollback)
+	case err == nil:
+		err = tx.Commit(ctx)
+		// One of PostgreSQL's is that of a constraint of the host's that is looked at on commit.
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) {
+			return err
 		}
-		return blamed(ctx, err)
 	}
-	err = tx.Commit(ctx)
-	// An error that the hook did not report, or a constraint of the host's that is looked
-	// at on commit.
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) || errors.Is(err, pgx.ErrTxCommitRollback) {
-		return blamed(ctx, err)
-	}
-	return err
+	return blamed(ctx, err)
 }
 
 // blamed returns what the hook failed with as a rowError, unless it is no fault of a row's.

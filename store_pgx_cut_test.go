@@ -159,7 +159,7 @@ func (p *cutter) serve(client, server net.Conn) {
 			ours = true
 		}
 		commit := kind == 'Q' && string(message[5:]) == "commit\x00" // "read committed" is how one begins
-		if (kind == 'E' || kind == 'Q') && (ours || commit) { // Execute, Query
+		if (kind == 'E' || kind == 'Q') && (ours || commit) {        // Execute, Query
 			if c := p.take(commit); c != nil {
 				if c.before {
 					c.doThen()
@@ -414,6 +414,36 @@ func TestPgxStoreLostAnswerAndLaterChange(t *testing.T) {
 			require.Equal(t, []*clerkinvite.Member{<-others}, found, name)
 		}
 	})
+}
+
+// TestPgxStoreLostErasureAndLaterChange: a row that others have changed before the repetition is not taken for an erased
+// one, also when it looks as it did.
+func TestPgxStoreLostErasureAndLaterChange(t *testing.T) {
+	t.Parallel()
+	through, proxy, direct := cutStore(t)
+	store, fresh := clerkinvite.NewPgxStore(through, nil), clerkinvite.NewPgxStore(direct, nil)
+	m := insertRows(t, fresh, reservedRow("tenant", "x@example.com"))[0]
+	proxy.arm(cut{before: true, then: func() {
+		results, err := fresh.Update(context.Background(), []clerkinvite.Change{{Old: m, New: m}})
+		assert.NoError(t, err)
+		assert.NoError(t, results[0].Err)
+	}})
+	results, err := store.Update(t.Context(), []clerkinvite.Change{{Old: m}})
+	require.NoError(t, err)
+	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+
+	// And one that was erased and came again is another.
+	again := reservedRow("tenant", "x@example.com")
+	m.Version = 2
+	proxy.arm(cut{then: func() {
+		results, err := fresh.Insert(context.Background(), []*clerkinvite.Member{again})
+		assert.NoError(t, err)
+		assert.NoError(t, results[0].Err)
+	}})
+	require.Equal(t, m, updateRows(t, store, clerkinvite.Change{Old: m})[0])
+	found, err := fresh.Find(t.Context(), clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}})
+	require.NoError(t, err)
+	require.Equal(t, []*clerkinvite.Member{again}, []*clerkinvite.Member{normalised(found[0])})
 }
 
 // TestPgxStoreWithTxLostAnswer: in a host's transaction nothing is repeated, the host learns of the failure.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Revoke withdraws an invitation: at Clerk first, so that its link is dead, then in the
@@ -73,18 +74,22 @@ func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status) e
 // Purge erases a member and its history from the store, whatever its state, after
 // revoking what is open for it at Clerk. It is for requests to erase a person's data;
 // to take somebody out of a tenant, use Remove. What Clerk keeps of its own, the user and
-// the record of invitations, is to be erased at Clerk.
+// the record of invitations, is to be erased at Clerk. While it is under way the member
+// counts as held: inviting the address is a duplicate. An invitation that Clerk makes only
+// after that, from a request of an attempt that was cut off, stays; Reconcile reports it
+// as Unknown.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound], also when it is purged already;
 // [ErrConflict] while an attempt at delivering holds the member: try again after
 // Config.Lease; *[ClerkInvitationError] if Clerk could not be asked: nothing is erased;
 // a store's error as it is. Purge is safe for concurrent use and for repetition.
 func (s *Service) Purge(ctx context.Context, ref Ref) error {
+	var mine time.Time // when the claim of an earlier round ends
 	for range 10 {
 		var l lease
 		// With the lease nobody begins to deliver what is about to go.
 		row, claimed, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
-			if l = s.newLease(); row.held(l.claimedAt) {
+			if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(mine) {
 				return nil, ErrConflict
 			}
 			next := s.claimed(*row, l.claimedAt)
@@ -96,6 +101,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) error {
 		if err != nil {
 			return err
 		}
+		mine = *claimed.ClaimedUntil
 		err = s.erase(ctx, l, claimed)
 		if !errors.Is(err, ErrConflict) {
 			if err != nil {

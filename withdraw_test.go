@@ -3,7 +3,6 @@ package clerkinvite_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -364,7 +363,7 @@ func TestResendNeverLosesTheInvitation(t *testing.T) {
 						_, reconcileErr := b.Reconcile(t.Context(), nil)
 						require.NoError(t, reconcileErr)
 						m := b.get(t, "ada@example.com")
-						require.False(t, m.Sent < m.Send, "%v after %v", m, err)
+						require.Equal(t, m.Send, m.Sent, "%v after %v", m, err)
 						emails := 2
 						if m.InvitationID == was.InvitationID {
 							emails = 1
@@ -569,7 +568,7 @@ func TestWithdrawDuringDelivery(t *testing.T) {
 							}
 						})
 						_, err := b.invite(t, "ada@example.com")
-						require.True(t, errors.Is(err, clerkinvite.ErrConflict), "%v", err)
+						require.ErrorIs(t, err, clerkinvite.ErrConflict)
 						require.Empty(t, b.clerk.OpenInvitations("ada@example.com"))
 					})
 				}

@@ -180,7 +180,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 // stray checks that an invitation is open only if somebody waits for it, and that
 // those of others are as they were.
 func (s *sequence) stray(inv *invitation) {
-	_, ours := s.counted[inv.ID]
+	made, ours := s.counted[inv.ID]
 	if !ours {
 		if inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] && !s.behavior.Behavior.IgnoreExistingRevokes {
 			s.fail("end: another application's %s is revoked", inv.ID)
@@ -190,8 +190,8 @@ func (s *sequence) stray(inv *invitation) {
 	if inv.Status != clerkinvite.InvitationPending {
 		return
 	}
-	if _, gone := s.purged[inv.member]; gone && s.overtime[inv.ID] {
-		return // carried out after its lease, when nobody knew of it any more
+	if erased, gone := s.purged[inv.member]; gone && made >= erased.since {
+		return // its create was on its way when the member was erased, and nobody can know of it any more
 	}
 	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
 		s.fail("end: %s is open, and nobody waits for it", inv.ID)

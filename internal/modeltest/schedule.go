@@ -66,6 +66,7 @@ type task struct {
 	tooLate     bool // a time limit of its own has ended a call
 	storeFailed bool
 	withdrew    bool                 // it has moved the member whom it is about
+	claims      map[mark]time.Time   // what it has claimed, and when
 	looked      map[string]bool      // addresses whose holders were asked for, and whether a verified one was shown
 	made        map[string]bool      // invitations it created
 	refused     map[string]bool      // addresses that Clerk refused
@@ -223,7 +224,7 @@ func (s *sequence) begin(p *process) {
 func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
 	t := &task{
 		sequence: s, process: p, verb: v, began: s.step, beganAt: s.now(), before: s.rows,
-		looked: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
+		claims: map[mark]time.Time{}, looked: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
 	}
 	s.started++
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)

@@ -319,12 +319,16 @@ func (w wiredStore) Gate(ctx context.Context, name string, old, next time.Time) 
 type outside struct {
 	store clerkinvite.Store
 	ctx   context.Context
-	calls chan func()
+	calls chan func() // nil for a store in memory, which needs no time
 	done  chan struct{}
 }
 
 func newOutside(ctx context.Context, store clerkinvite.Store) *outside {
-	o := &outside{store, ctx, make(chan func()), make(chan struct{})}
+	o := &outside{store: store, ctx: ctx}
+	if _, here := store.(*clerkinvitetest.MemoryStore); here {
+		return o
+	}
+	o.calls, o.done = make(chan func()), make(chan struct{})
 	go func() {
 		for call := range o.calls {
 			call()
@@ -334,9 +338,17 @@ func newOutside(ctx context.Context, store clerkinvite.Store) *outside {
 	return o
 }
 
-func (o *outside) close() { close(o.calls) }
+func (o *outside) close() {
+	if o.calls != nil {
+		close(o.calls)
+	}
+}
 
 func (o *outside) do(call func()) {
+	if o.calls == nil {
+		call()
+		return
+	}
 	o.calls <- call
 	<-o.done
 }

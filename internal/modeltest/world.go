@@ -31,15 +31,14 @@ type world struct {
 	clerk     *clerkinvitetest.Clerk
 	behavior  clerkinvitetest.NamedBehavior
 	beginning time.Time
-	events    []clerkinvitetest.Webhook
+	events    []clerkinvite.Event
 	users     map[string]*person
 	order     []string // of users
 
 	known     map[string][]invitation // by address, as long as nothing changes
 	shortened map[string]bool         // invitations whose time was cut
 	withdrawn map[string]bool         // invitations that somebody wanted revoked
-	overtime  map[string]bool         // invitations that were made after the lease of their create
-	late      map[mark]bool           // of those, where that is more than is promised to be seen
+	late      map[mark]bool           // sends of which more than one invitation is possible
 	foreign   int
 	cursor    string // of a reconciliation that has not come to its end
 	started   int    // tasks
@@ -65,7 +64,7 @@ type invitation struct {
 func (s *sequence) makeWorld() {
 	s.beginning = time.Now()
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
-	s.overtime, s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[string]bool{}, map[mark]bool{}
+	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
 	s.clerk.SetNow(s.now)
 	all := clerkinvitetest.Behaviors()
@@ -197,7 +196,8 @@ func (s *sequence) happened(hook clerkinvitetest.Webhook) {
 		}
 	}
 	s.clerkChanged()
-	s.events = append(s.events, hook)
+	e.ID = hook.ID
+	s.events = append(s.events, *e)
 }
 
 // holder returns the user who holds the address verified and is there, or nil.
