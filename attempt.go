@@ -107,6 +107,10 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 		if isAPI && !ofInstance(api) && api.Meta[metaParamName] != nil {
 			stop = false // something of this row's: its redirect URL, its template, its metadata
 		}
+		var invalid *InvalidParamsError
+		if !isAPI && !errors.As(err, &invalid) {
+			stop = true // the host's own, as of a circuit breaker
+		}
 		due := s.now().Add(wait)
 		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, due, reason) }

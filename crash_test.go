@@ -54,7 +54,7 @@ func child(mode string) {
 	if mode == "kill" {
 		config.API, config.Store = pointsAPI{config.API, points}, pointsStore{config.Store, points}
 	}
-	if mode == "run" || strings.HasPrefix(mode, "deliver") {
+	if mode == "deliver" || mode == "run" {
 		work(mode, config)
 		return
 	}

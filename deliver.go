@@ -114,27 +114,17 @@ func (s *Service) claim(ctx context.Context, rows []*Member) (lease, []*Member, 
 func (r *DeliverReport) count(d delivery) error {
 	r.Claimed++
 	var clerkErr *ClerkInvitationError
+	var dup *DuplicateEmailError
 	switch {
 	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == Refused:
 		r.Refused++
-	case errors.As(d.Err, &clerkErr):
+	case errors.As(d.Err, &dup), errors.Is(d.Err, errPurged):
+		r.Ended++
+	case d.Err != nil:
 		r.Postponed++
 		if d.stop {
 			return d.Err
 		}
-	case d.Err != nil:
-		var dup *DuplicateEmailError
-		if errors.As(d.Err, &dup) || errors.Is(d.Err, errPurged) {
-			r.Ended++
-			return nil
-		}
-		var invalid *InvalidParamsError
-		if errors.As(d.Err, &invalid) { // the adapter does not send this one
-			r.Postponed++
-			return nil
-		}
-		r.Postponed++
-		return d.Err
 	case d.Member.Status == StatusActive:
 		r.Linked++
 	case d.Member.Status == StatusPending:

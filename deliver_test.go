@@ -567,3 +567,48 @@ func TestCanceledCaller(t *testing.T) {
 		}
 	}
 }
+
+// stubborn is a store whose hook refuses to let one member become pending.
+type stubborn struct {
+	clerkinvite.Store
+	email string
+	err   error
+}
+
+func (s stubborn) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	var at []int
+	var rest []clerkinvite.Change
+	results := make([]clerkinvite.Result, len(changes))
+	for i, c := range changes {
+		if c.New.Email == s.email && c.New.Status == clerkinvite.StatusPending {
+			results[i].Err = s.err
+			continue
+		}
+		at, rest = append(at, i), append(rest, c)
+	}
+	made, err := s.Store.Update(ctx, rest)
+	for i, r := range made {
+		results[at[i]] = r
+	}
+	return results, err
+}
+
+// A row that the host's database refuses to change holds up nobody else, and is not
+// invited again with each attempt.
+func TestDeliverOneThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	b := mem(t, options{})
+	b = newBundle(t, options{}, b.clerk, b.api, stubborn{b.store, "p3@example.com", errors.New("a constraint of the host's")})
+	_, err := b.ReserveMany(t.Context(), people(150, "p"))
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 150, Invited: 149, Postponed: 1}, report)
+	for range 3 {
+		b.clock.Advance(3 * time.Hour)
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	require.Equal(t, clerkinvite.StatusReserved, b.get(t, "p3@example.com").Status)
+	require.Equal(t, 150, b.clerk.Emails())
+}

@@ -22,9 +22,14 @@
 // address verified. [Service.HandleEvent] and [Service.WebhookHandler] ask when a
 // webhook arrives, [Service.ResolveUser] and [Service.Resolve] at sign-in.
 //
-// [Service.Deliver] goes on with what a crash or a lost answer left, and with what
-// [Service.InTx] reserved inside a transaction of the host's. Call it every minute
-// or so, in as many processes as there are.
+// [Service.Run] does what is left, in as many processes as there are: it delivers what a
+// crash, a lost answer or a rate limit left, and what [Service.InTx] reserved inside a
+// transaction of the host's ([Service.Deliver]), and now and then it asks Clerk what
+// webhooks did not say ([Service.Reconcile]).
+//
+// Many people at once are for [Service.InviteMany]. After the first email come
+// [Service.Resend], [Service.Revoke], [Service.Remove], [Service.Purge] and
+// [Service.Update]; [Service.Get], [Service.List], [Service.All] and [Service.History] read.
 //
 // # Errors
 //

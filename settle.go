@@ -32,7 +32,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	for _, a := range attempts {
 		if a.user != nil {
 			if err := s.joinByOneAddress(ctx, a); err != nil {
-				s.unwritten(ctx, a, err)
+				s.unwritten(ctx, a, err, true)
 			}
 		}
 	}
@@ -62,13 +62,13 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 				rowErr = s.overtaken(ctx, a)
 			}
 			if rowErr != nil {
-				s.unwritten(ctx, a, rowErr)
+				s.unwritten(ctx, a, rowErr, err != nil)
 			}
 		}
 	}
 	for _, a := range attempts {
 		if a.settled == nil {
-			s.unwritten(ctx, a, ErrConflict)
+			s.unwritten(ctx, a, ErrConflict, false)
 		}
 	}
 }
@@ -158,11 +158,12 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 	return nil
 }
 
-// unwritten ends an attempt whose decision could not be written. A claim ends by
-// itself; what Clerk has said the next attempt finds again.
-func (s *Service) unwritten(ctx context.Context, a *attempt, err error) {
+// unwritten ends an attempt whose decision could not be written: none could, as while
+// the database is down, or this one, because of a hook's error. A claim ends by itself;
+// what Clerk has said the next attempt finds again.
+func (s *Service) unwritten(ctx context.Context, a *attempt, err error, none bool) {
 	s.log.ErrorContext(ctx, "not written; the next attempt finds out again", "member", *a.row, "cause", logError(err))
-	a.settled = &delivery{Result: Result{a.row, err}, stop: true}
+	a.settled = &delivery{Result: Result{a.row, err}, stop: none}
 	if a.claimOnly {
 		a.settled.Err = errors.Join(a.result(a.row).Err, err)
 	}

@@ -64,7 +64,7 @@ type Member struct {
 	ReservedAt    time.Time  `json:"reserved_at"`               // when the row was written for this Send
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
-	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the member last left reserved
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation, or the end, was written: when it left reserved or was sent again
 	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one attempt owns the row
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when delivery is due; nil when nothing is due
 	UpdatedAt     time.Time  `json:"updated_at"`

@@ -459,14 +459,14 @@ func TestOnChangeContextEnds(t *testing.T) {
 				},
 			} {
 				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
+				t.Cleanup(cancel)
 				h.set(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error { return before(ctx, tx, cancel) })
 				results, err := call(ctx, store)
 				require.ErrorIs(t, err, context.Canceled)
 				require.Empty(t, results)
 
 				ctx, cancel = context.WithCancel(t.Context())
-				defer cancel()
+				t.Cleanup(cancel)
 				tx, err := pool.Begin(t.Context())
 				require.NoError(t, err)
 				_, err = call(ctx, store.WithTx(tx))

@@ -51,7 +51,7 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *bundle, email
 	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
 		memory, batches, rounds := path.Base(t.Name()) == "memory", 100, 10
 		if !memory {
-			batches, rounds = 4, 25
+			batches, rounds = 10, 10
 		}
 		var mu sync.Mutex
 		outcomes := make(map[string]int)

@@ -16,7 +16,7 @@ func (s *suite) wantGate(name string, old, next, want time.Time) {
 
 func gateTable(s *suite) {
 	var zero time.Time
-	at := func(d time.Duration) time.Time { return now.Add(d) }
+	at := now.Add
 	for _, step := range []struct {
 		what            string
 		old, next, want time.Time

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -485,7 +486,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	},
 	"scan by numbers": func(s *faulty, memory *clerkinvitetest.MemoryStore) { // OFFSET
 		read := make(map[string]int)
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+		s.scanned(nil, func(q clerkinvite.Query, _ []*clerkinvite.Member) []*clerkinvite.Member {
 			scan := *q.Scan
 			scan.AfterTenantID, scan.AfterID = "", ""
 			from := read[q.Scan.AfterID]
@@ -494,10 +495,11 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			}
 			rest, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: 1e6})
 			rest = rest[min(from, len(rest)):]
-			if list = rest[:min(len(rest), cmp.Or(q.Limit, 1000))]; len(list) > 0 {
-				read[list[len(list)-1].ID] = from + len(list)
+			page := rest[:min(len(rest), cmp.Or(q.Limit, 1000))]
+			if len(page) > 0 {
+				read[page[len(page)-1].ID] = from + len(page)
 			}
-			return list
+			return page
 		})
 	},
 	"scan of one tenant only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
@@ -556,7 +558,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"one status only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.scanned(func(q *clerkinvite.Query) { q.Scan.Statuses = q.Scan.Statuses[:min(1, len(q.Scan.Statuses))] }, nil)
 	},
-	"scan with doubles of a status": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"scan with doubles of a status": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
 			if len(slices.Compact(slices.Sorted(slices.Values(q.Scan.Statuses)))) == len(q.Scan.Statuses) {
 				return list
@@ -655,7 +657,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"history of all tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) (moves []clerkinvite.Move, err error) {
+		s.history = func(ctx context.Context, _, id string) (moves []clerkinvite.Move, err error) {
 			found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{id}})
 			for _, m := range found {
 				list, _ := memory.History(ctx, m.TenantID, id)
@@ -873,9 +875,14 @@ func TestFaults(t *testing.T) {
 	})
 }
 
+// slots keeps the processes from starving each other, and the tests of other packages.
+var slots = make(chan struct{}, runtime.NumCPU())
+
 // run runs the suite on a store with the named fault.
 func run(t *testing.T, fault string) (out string, failed bool) {
 	t.Helper()
+	slots <- struct{}{}
+	defer func() { <-slots }()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFaults$", "-test.short")
 	cmd.Env = append(os.Environ(), "STORETEST_FAULT="+fault)
 	b, err := cmd.CombinedOutput()

@@ -109,6 +109,15 @@ func byRef(rows []*clerkinvite.Member, ref clerkinvite.Ref) *clerkinvite.Member 
 	return nil
 }
 
+func byStatus(rows []*clerkinvite.Member, status clerkinvite.Status) *clerkinvite.Member {
+	for _, m := range rows {
+		if m.Status == status {
+			return m
+		}
+	}
+	return nil
+}
+
 // observe looks at the whole store, after t may have changed it.
 func (s *sequence) observe(t *task) {
 	rows, err := s.store.find(clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1000})
@@ -521,9 +530,10 @@ func (t *task) created(all []sent) {
 		// What is not promised: a create carried out after its lease, if it had to be made
 		// in spite of others, if Clerk's list hides it from the next attempt, or if that
 		// one's invitation has ended by then, so that Clerk does not refuse another.
-		t.late[mark] = t.late[mark] || made != "" && !r.until.After(t.now())
 		// Nor is it where a refused bulk request has made one that has ended since.
-		t.late[mark] = t.late[mark] || made != "" && ended && t.behavior.Behavior.BulkKeepsPartial
+		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
+			t.late[mark] = true
+		}
 		if of > 1 && !t.late[mark] {
 			t.fail("two invitations: %d of send %d of %s", of, r.send, r.Email)
 		}

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -151,11 +149,6 @@ func (s *sequence) say(format string, args ...any) {
 // fail notes the first problem.
 func (s *sequence) fail(format string, args ...any) {
 	if s.problem == "" {
-		for _, m := range strings.Split(os.Getenv("MODEL_MUTE"), ",") { // TEMPORARY
-			if m != "" && strings.HasPrefix(fmt.Sprintf(format, args...), m) {
-				return
-			}
-		}
 		s.problem = fmt.Sprintf(format, args...)
 		s.say("!!! %s", s.problem)
 	}
@@ -203,7 +196,7 @@ func (s *sequence) something() {
 
 // fateOf decides what becomes of a task's next call.
 func (s *sequence) fateOf(t *task) fate {
-	if !s.chance(12) {
+	if !s.chance(20) {
 		return fine
 	}
 	return pick(s, lost, unheard, adrift)

@@ -314,6 +314,9 @@ func (t *task) doDeliver(ctx context.Context) {
 
 func (t *task) doResend(ctx context.Context) {
 	t.ref = t.someone()
+	if m := byStatus(t.rows, clerkinvite.StatusPending); m != nil && !t.chance(4) {
+		t.ref = m.Ref()
+	}
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	m, err := t.process.service.Resend(ctx, t.ref)
 	if t.returned(m, err, isNotFound, isTransition, isCooldown, isClerks, isConflict, isDuplicate) && err == nil {

@@ -123,7 +123,7 @@ func (t since) String() string {
 	if t.IsZero() {
 		return "never"
 	}
-	return t.Sub(born).Round(time.Millisecond).String()
+	return t.Sub(born).Truncate(grain).String() // without the random part
 }
 
 // outcome prints as an error's text, or as ok. It is put into words when it is read.
@@ -132,6 +132,9 @@ type outcome struct{ err error }
 func (o outcome) String() string {
 	if o.err == nil {
 		return "ok"
+	}
+	if isCooldown(o.err) {
+		return "too early for another" // whose time has a random part
 	}
 	return o.err.Error()
 }
