@@ -67,12 +67,20 @@ func (s *Service) link(a *attempt, u *User, accepted *Invitation) {
 	}
 }
 
+// maxOwnFaults is how many attempts it takes until a fault of a row's own parameters
+// ends it. It is more than one, because they may come from a configuration that somebody
+// is just mending.
+const maxOwnFaults = 3
+
 // failed decides after a call that did not succeed. Whether the call could have
 // sent an email decides what its failure means.
 func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, sends bool) {
 	outcome := classify(err, a.row.Email)
 	if outcome == Uncertain && !sends || outcome == Refused && a.shared {
 		outcome = Fault // nothing was sent; and what concerns many refuses nobody
+	}
+	if outcome == Fault && a.row.Attempts >= maxOwnFaults && !a.shared && ownFault(err) {
+		outcome = Refused // asked for ever it would use up the requests of everybody else
 	}
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "outcome", outcome, "member", *a.row, "cause", logError(err))
 	var api *APIError
@@ -104,8 +112,8 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 		}
 		_, held := heldAtClerk(err)
 		stop := isAPI && !held && api.StatusCode != 429 && (a.shared || api.NotSent || api.StatusCode/100 == 4)
-		if isAPI && !ofInstance(api) && api.Meta[metaParamName] != nil {
-			stop = false // something of this row's: its redirect URL, its template, its metadata
+		if ownFault(err) {
+			stop = false
 		}
 		var invalid *InvalidParamsError
 		if !isAPI && !errors.As(err, &invalid) {
@@ -113,7 +121,12 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 		}
 		due := s.now().Add(wait)
 		a.claimOnly = true
-		a.next = func(m Member) *Member { return postponed(m, due, reason) }
+		a.next = func(m Member) *Member {
+			if a.shared && !sends {
+				m.Attempts-- // it was not this row's turn yet
+			}
+			return postponed(m, due, reason)
+		}
 		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, stop: stop} }
 	}
 }

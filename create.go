@@ -26,10 +26,10 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 			return
 		}
 		var group []*attempt
-		single := s.open(endpointCreate) == nil
+		single := s.openFor(l, endpointCreate) == nil
 		// A request for ten is not spent on fewer while more are due: the rest is given
 		// back, and goes with the next.
-		rest := l.more && len(together) < bulkSize && s.open(endpointCreateBulk) == nil &&
+		rest := l.more && len(together) < bulkSize && s.openFor(l, endpointCreateBulk) == nil &&
 			!slices.ContainsFunc(together, func(a *attempt) bool { return a.asked })
 		switch {
 		case rest && len(alone) == 0:
@@ -41,7 +41,7 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 		case len(together) > 1, len(together) == 1 && !single:
 			done, err := s.take(ctx, l, endpointCreateBulk, !single)
 			if err != nil {
-				wait, limited := RetryAfter(err)
+				wait, limited := isRateLimit(err)
 				for _, a := range together {
 					if a.tens = single; limited {
 						a.bulkOpens = s.now().Add(wait)
@@ -212,7 +212,7 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (l
 				s.invited(a, inv)
 				return false
 			case !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests:
-			case a.tens && s.open(endpointCreateBulk) == nil:
+			case a.tens && s.openFor(l, endpointCreateBulk) == nil:
 				return true
 			case api.NotSent:
 				s.closed(a, "create invitation", err)
@@ -257,13 +257,18 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (l
 func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignoreExisting bool) (*Invitation, error) {
 	done, err := s.take(ctx, l, endpointCreate, true)
 	var api *APIError
-	if err != nil && !errors.As(err, &api) {
+	switch {
+	case err == nil:
+		defer done()
+	case errors.As(err, &api): // closed
+		return nil, err
+	case ctx.Err() != nil:
+		s.release(ctx, l, a)
+		return nil, err
+	default:
 		s.failed(ctx, a, "create invitation", err, false)
-	}
-	if err != nil {
 		return nil, err
 	}
-	defer done()
 	if !l.fresh() { // it had to wait
 		s.release(ctx, l, a)
 		return nil, errLeaseEnds

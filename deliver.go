@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
+// maxEmpty is how many times in a row a pass finds nothing that it can claim.
+const maxEmpty = 10
+
 // DeliverOptions are the options of Deliver; nil is all defaults.
 type DeliverOptions struct {
-	Limit int // at most so many members; 0 means all that are due
+	Limit int // at most so many members; 0 means all that are due, a negative one is an error
 }
 
 // DeliverReport says what one pass did.
@@ -40,8 +43,11 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 	if opts != nil {
 		limit = opts.Limit
 	}
+	if limit < 0 {
+		return report, &InvalidParamsError{"Limit", "is negative"}
+	}
 	// What this pass postpones is due after its start, so it does not come back.
-	for due := s.now(); ; {
+	for due, empty := s.now(), 0; ; {
 		batch := findBatch
 		if limit > 0 {
 			batch = min(batch, limit-report.Claimed)
@@ -56,6 +62,12 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverRe
 		l, mine, err := s.claim(ctx, rows)
 		if err != nil {
 			return report, err
+		}
+		// Others are faster, or a clock was set back: no reason to go round and round.
+		if empty++; len(mine) > 0 {
+			empty = 0
+		} else if empty == maxEmpty {
+			return report, nil
 		}
 		l.due, l.more = due, len(mine) == findBatch
 		reached := false
@@ -88,7 +100,7 @@ func (s *Service) claim(ctx context.Context, rows []*Member) (lease, []*Member, 
 		return lease{}, nil, err
 	}
 	l := s.newLease()
-	l.turns = true
+	l.turns, l.closed = true, make(map[string]time.Time)
 	var changes []Change
 	for _, row := range rows {
 		if !row.held(l.claimedAt) {
@@ -152,8 +164,9 @@ type lease struct {
 	claimedAt time.Time
 	due       time.Time // when a row that is given back untouched is due
 	now       func() time.Time
-	more      bool // more rows are due than these
-	turns     bool // creates wait for their turn among the background deliveries of all processes
+	more      bool                 // more rows are due than these
+	closed    map[string]time.Time // endpoints that other processes have closed
+	turns     bool                 // creates wait for their turn among the background deliveries of all processes
 }
 
 func (s *Service) newLease() lease {

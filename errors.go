@@ -356,6 +356,26 @@ func ofInstance(api *APIError) bool {
 	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
 }
 
+// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL,
+// its template, its metadata.
+func ownFault(err error) bool {
+	var api *APIError
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
+		return false
+	}
+	_, held := heldAtClerk(err)
+	return !held
+}
+
+// isRateLimit reports whether err is a 429, and how long to wait.
+func isRateLimit(err error) (wait time.Duration, ok bool) {
+	var api *APIError
+	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
+		return api.RetryAfter, true
+	}
+	return 0, false
+}
+
 // pointsAtAddresses reports whether the meta of an error is about addresses at all.
 func pointsAtAddresses(meta map[string]any) bool {
 	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil

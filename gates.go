@@ -98,6 +98,15 @@ func (s *Service) open(endpoint string) error {
 	return closedFor(wait)
 }
 
+// openFor is open for one attempt, with what it has learned of other processes. That may
+// be a long turn of a process with another clock and not a limit, so it is not kept.
+func (s *Service) openFor(l lease, endpoint string) error {
+	if wait := l.closed[endpoint].Sub(s.now()); wait > 0 {
+		return closedFor(wait)
+	}
+	return s.open(endpoint)
+}
+
 func closedFor(wait time.Duration) error {
 	return &APIError{StatusCode: 429, Message: "rate limit of an earlier answer", RetryAfter: wait, NotSent: true}
 }
@@ -141,7 +150,7 @@ func (s *Service) shut(ctx context.Context, name string, until time.Time) error 
 // so that of all of them only one meets the limit. With wait, it waits for its turn as
 // long as the lease is fresh.
 func (s *Service) take(ctx context.Context, l lease, endpoint string, wait bool) (done func(), err error) {
-	if err := s.open(endpoint); err != nil || !l.turns {
+	if err := s.openFor(l, endpoint); err != nil || !l.turns {
 		return func() {}, err
 	}
 	for {
@@ -153,11 +162,12 @@ func (s *Service) take(ctx context.Context, l lease, endpoint string, wait bool)
 		if !mine.IsZero() {
 			return func() { s.giveTurn(ctx, endpoint, mine, now.Add(max(0, s.gates.wait(endpoint, now)))) }, nil
 		}
-		if until.After(now.Add(2 * l.length)) {
-			s.gates.close(endpoint, until) // longer than a turn: a limit
+		limited := until.After(now.Add(2 * l.length)) // too long for a turn
+		if limited {
+			l.closed[endpoint] = until
 		}
-		if err := s.open(endpoint); err != nil || !wait || !l.fresh() {
-			return nil, cmp.Or(err, closedFor(max(until.Sub(now), time.Millisecond)))
+		if limited || !wait || !l.fresh() {
+			return nil, closedFor(max(until.Sub(now), time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
@@ -172,7 +182,7 @@ func (s *Service) take(ctx context.Context, l lease, endpoint string, wait bool)
 func (s *Service) turn(ctx context.Context, name string, length time.Duration) (mine, until time.Time, err error) {
 	now := s.now()
 	// A few random microseconds make the time its own: whoever reads it back has the turn.
-	mine = now.Add(length + rand.N(length/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	mine = now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	known := s.gates.lastKnown(name)
 	if known.After(now) {
 		known = time.Time{} // another's turn or a limit: ask, for that is not to be swapped

@@ -207,14 +207,21 @@ func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (aga
 		if err != nil {
 			return nil, nil, err
 		}
+		for _, id := range ids {
+			m.results[m.at[id]] = Result{Err: errPurged}
+		}
 		for _, row := range changed {
-			m.results[m.at[row.ID]] = Result{Member: row}
-			switch {
-			case row.due():
+			result := Result{Member: row}
+			switch row.Status {
+			case StatusReserved:
 				later = append(later, row)
-			case row.Status != StatusPending && row.Status != StatusActive:
-				m.results[m.at[row.ID]].Err = ErrConflict // somebody else decided otherwise
+			case StatusPending, StatusActive:
+			case StatusFailed:
+				result.Err = &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: refused in another process: " + row.Reason)}
+			default:
+				result.Err = ErrConflict // somebody else decided otherwise
 			}
+			m.results[m.at[row.ID]] = result
 		}
 	}
 	for i, d := range m.s.deliver(ctx, l, mine) {
@@ -229,7 +236,7 @@ func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (aga
 		if stop == nil {
 			stop = err
 		}
-		_, limited := RetryAfter(d.Err)
+		_, limited := isRateLimit(d.Err)
 		switch {
 		case limited && d.Member != nil && d.Member.due():
 			m.results[at].Err = nil
@@ -272,8 +279,10 @@ func (m *many) progress(until time.Time) {
 		return
 	}
 	p := ManyProgress{Total: len(m.results), WaitUntil: until}
-	for _, r := range m.results {
+	for i, r := range m.results {
 		switch {
+		case m.wanted[i] != nil && m.first[m.wanted[i].Ref()] != i:
+			p.Failed++ // occurs twice
 		case errors.Is(r.Err, errNotReached):
 		case r.Err != nil:
 			p.Failed++

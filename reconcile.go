@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -67,14 +68,22 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // from what a list does not show.
 //
 // When it stops early, because of its Limit, its context, the store or Clerk, the report
-// says how far it came, and Cursor where to go on. If Clerk knows none of ten or more
-// users, the key is probably of another instance: then nobody is removed. Nor is anybody
-// who became active in the last five minutes, whom Clerk may not show yet.
+// says how far it came, and Cursor where to go on. One member or invitation that cannot be
+// changed stops nothing: the first such error is returned at the end.
+//
+// If Clerk knows none of ten or more active members, nor an invitation that one waits for,
+// the key is probably of another instance: then nothing is changed from there on, and a
+// *[ClerkInvitationError] says so at the end. Without the whole picture, with a Limit or a
+// Cursor, nobody is removed before Clerk has shown one who is known. Nor is anybody who
+// became active in the last five minutes, whom Clerk may not show yet.
 //
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
-	r := &reconciliation{s: s, report: &ReconcileReport{}, odd: make(map[string]bool), moved: make(map[string]bool), late: make(map[string]bool)}
+	r := &reconciliation{
+		s: s, report: &ReconcileReport{},
+		odd: make(map[string]bool), moved: make(map[string]bool), late: make(map[string]bool), ahead: make(map[string]bool),
+	}
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -94,7 +103,10 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 	if err != nil || !r.complete {
 		r.report.Cursor = r.position().encode()
 	}
-	return r.report, err
+	if err == nil && r.doubtful() {
+		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
+	}
+	return r.report, cmp.Or(err, r.first)
 }
 
 // reconcilePage is how many members are read at once.
@@ -108,12 +120,14 @@ type reconciliation struct {
 	at       position // the last member read
 	complete bool     // all members are read
 
-	pending, active batch // read and not looked up yet
-	missing         batch // active under the id of a user whom Clerk does not know
-	known           bool  // Clerk knows somebody whom this database knows
+	pending, active batch     // read and not looked up yet
+	missing         []*Member // active under the id of a user whom Clerk does not know
+	asked           bool      // whether Clerk knows one of our invitations
+	first           error     // of what could not be changed
 
 	odd   map[string]bool // addresses that Clerk stumbles over
 	moved map[string]bool // members that were moved, or would be but for the dry run
+	ahead map[string]bool // members of whom Clerk has a newer invitation than the row
 	late  map[string]bool // members who were looked up after their invitation had run out
 }
 
@@ -125,6 +139,9 @@ type position struct {
 	// Oldest is when the oldest invitation was made that a member looked at still waits
 	// for. Nil: nobody waits.
 	Oldest *time.Time `json:"o,omitempty"`
+
+	Known  bool `json:"k,omitempty"` // Clerk knows somebody whom this database knows
+	Absent int  `json:"a,omitempty"` // how many active members Clerk does not know
 }
 
 func (p position) encode() string {
@@ -166,7 +183,7 @@ func (b *batch) sorted() []string { return slices.Sorted(maps.Keys(b.keys)) }
 // position returns where to go on: before the first member that is not done.
 func (r *reconciliation) position() position {
 	at := r.at
-	for _, b := range []*batch{&r.pending, &r.active, &r.missing} {
+	for _, b := range []*batch{&r.pending, &r.active} {
 		before := b.start
 		if len(b.rows) > 0 && (before.TenantID < at.TenantID || before.TenantID == at.TenantID && before.ID < at.ID) {
 			at.TenantID, at.ID = before.TenantID, before.ID
@@ -211,22 +228,47 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 	}
-	if err := r.lookUpPending(ctx); err != nil {
-		return err
-	}
 	if err := r.lookUpActive(ctx); err != nil {
 		return err
 	}
-	if !r.known && len(r.missing.keys) >= 10 {
-		return errNobodyKnown
+	if err := r.lookUpPending(ctx); err != nil {
+		return err
 	}
-	return r.remove(ctx)
+	// Few, and nobody else: the users of a small instance can all be gone.
+	if r.complete && r.opts.Cursor == "" && !r.doubtful() {
+		return r.remove(ctx)
+	}
+	return nil
 }
 
-var errNobodyKnown = errors.New("clerkinvite: Clerk knows none of the active members; is the secret key that of another instance? Nobody was removed")
+// doubtful reports whether the key looks like that of another instance.
+func (r *reconciliation) doubtful() bool { return !r.at.Known && r.at.Absent >= 10 }
+
+// ask finds out, for a key that looks like that of another instance, whether Clerk knows
+// an invitation that a member waits for.
+func (r *reconciliation) ask(ctx context.Context) error {
+	if r.asked || !r.doubtful() {
+		return nil
+	}
+	r.asked = true
+	q := InvitationQuery{Status: InvitationPending, Limit: listPage, NewestFirst: true}
+	list, rows, err := r.listPage(ctx, q)
+	for i := range list {
+		m, _ := list[i].mark()
+		r.at.Known = r.at.Known || rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID
+	}
+	return err
+}
+
+var errNobodyKnown = errors.New("clerkinvite: Clerk knows none of the active members; is the secret key that of another instance? Nothing was changed")
 
 // lookUpPending asks Clerk who of those that wait has joined.
 func (r *reconciliation) lookUpPending(ctx context.Context) error {
+	// Whether the key is the right one comes first: another instance has other users
+	// with these addresses.
+	if err := r.lookUpActive(ctx); err != nil {
+		return err
+	}
 	now := r.s.now()
 	if _, err := r.resolve(ctx, r.pending.sorted(), nil); err != nil {
 		return err // the batch stays, so that the cursor is before it
@@ -303,7 +345,7 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted accept
 			return err
 		}
 		switch {
-		case r.opts.DryRun:
+		case r.dry():
 			own = append(own, later...)
 		case len(later) > 0:
 			again[u.ID] = u
@@ -311,16 +353,28 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted accept
 		changes, of = append(changes, own...), append(of, slices.Repeat([]*User{u}, len(own))...)
 	}
 	err = r.apply(ctx, changes, func(i int) { again[of[i].ID] = of[i] })
-	for _, u := range again {
-		if err == nil {
-			var moved []*Member
-			moved, err = r.s.resolveUser(ctx, u, accepted)
-			for _, m := range moved {
-				r.count(m)
-			}
-		}
+	if err != nil || r.dry() {
+		return err
 	}
-	return err
+	for _, u := range again {
+		moved, err := r.s.resolveUser(ctx, u, accepted)
+		for _, m := range moved {
+			r.count(m)
+		}
+		r.failed(ctx, err)
+	}
+	return ctx.Err()
+}
+
+// dry reports whether nothing may be changed.
+func (r *reconciliation) dry() bool { return r.opts.DryRun || r.doubtful() }
+
+// failed notes that something could not be changed.
+func (r *reconciliation) failed(ctx context.Context, err error) {
+	if err != nil {
+		r.first = cmp.Or(r.first, err)
+		r.s.log.LogAttrs(ctx, slog.LevelWarn, "not reconciled", slog.Any("cause", logError(err)))
+	}
 }
 
 // apply makes changes and counts them; in a dry run it counts only. A change that has
@@ -329,9 +383,11 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change, overtaken 
 	if len(changes) == 0 {
 		return nil
 	}
-	if r.opts.DryRun {
+	if r.dry() {
 		for _, c := range changes {
-			r.count(c.New)
+			if r.opts.DryRun {
+				r.count(c.New)
+			}
 		}
 		return nil
 	}
@@ -344,7 +400,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change, overtaken 
 		case result.Err == nil:
 			r.count(result.Member)
 		case !errors.Is(result.Err, ErrConflict) && !errors.Is(result.Err, ErrUserTaken):
-			return result.Err
+			r.failed(ctx, result.Err)
 		case overtaken != nil:
 			overtaken(i)
 		}
@@ -373,9 +429,14 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if len(r.active.rows) == 0 {
 		return nil
 	}
-	users, err := r.s.findUsers(ctx, UserQuery{IDs: r.active.sorted()})
-	if err != nil {
-		return r.s.clerkError(ctx, "find users", err)
+	// An id that no user of Clerk's can have, of rows that came from elsewhere.
+	ids := slices.DeleteFunc(r.active.sorted(), func(id string) bool { return !clerkID.MatchString(id) })
+	var users []User
+	if len(ids) > 0 {
+		var err error
+		if users, err = r.s.findUsers(ctx, UserQuery{IDs: ids}); err != nil {
+			return r.s.clerkError(ctx, "find users", err)
+		}
 	}
 	there := make(map[string]bool, len(users))
 	for i := range users {
@@ -384,32 +445,34 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	recent := r.s.now().Add(-freshUser)
 	for _, row := range r.active.rows {
 		switch {
+		case !slices.Contains(ids, row.ClerkUserID):
+			r.s.log.WarnContext(ctx, "the member's user id is none of Clerk's", "member", *row)
 		case there[row.ClerkUserID]:
-			r.known = true
+			r.at.Known = true
 		case row.SettledAt == nil || row.SettledAt.Before(recent):
-			r.missing.add(row, row.ClerkUserID, r.active.start)
+			r.at.Absent++
+			if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
+				r.missing = r.missing[1:] // the next reconciliation finds them again
+			}
 		}
 	}
 	r.active = batch{}
-	if !r.known && len(r.missing.keys) >= reconcilePage {
-		return errNobodyKnown
+	if err := r.ask(ctx); err != nil || !r.at.Known {
+		return err
 	}
-	if r.known {
-		return r.remove(ctx)
-	}
-	return nil
+	return r.remove(ctx)
 }
 
 // remove ends the members whose users are gone.
 func (r *reconciliation) remove(ctx context.Context) error {
 	var changes []Change
-	for _, row := range r.missing.rows {
+	for _, row := range r.missing {
 		changes = append(changes, Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
 	}
 	if err := r.apply(ctx, changes, nil); err != nil {
 		return err
 	}
-	r.missing = batch{}
+	r.missing = nil
 	return nil
 }
 
@@ -483,6 +546,7 @@ func (r *reconciliation) open(ctx context.Context) error {
 				r.report.Unknown++ // may be another application's
 			case m.Send > row.Send:
 				r.report.Ahead++
+				r.ahead[row.ID] = true
 			case !keeps(row, inv, m.Send) || r.opts.DryRun && r.moved[row.ID]:
 				leftOver = append(leftOver, inv.ID)
 			case row.Status == StatusPending && row.InvitationID == inv.ID && inv.ExpiresAt != nil &&
@@ -492,31 +556,38 @@ func (r *reconciliation) open(ctx context.Context) error {
 				changes = append(changes, Change{row, &next})
 			}
 		}
-		if r.opts.DryRun {
+		if r.dry() {
 			return nil
 		}
 		return r.apply(ctx, changes, nil)
 	})
+	if err != nil {
+		return err
+	}
 	// Not before all is listed: what is revoked leaves the list, and the next page would
 	// begin too late. An invitation that no row stands for does not find one later.
 	for _, id := range leftOver {
-		if err != nil {
-			return err
+		if r.doubtful() {
+			return nil
 		}
 		if !r.opts.DryRun {
+			err := r.s.revoke(ctx, id)
 			var api *APIError
-			if err = r.s.revoke(ctx, id); errors.As(err, &api) && api.StatusCode/100 == 4 && !ofInstance(api) {
-				err = nil // accepted or run out meanwhile
+			switch isAPI := errors.As(err, &api); {
+			case err == nil:
+				r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
+			case ctx.Err() != nil, isAPI && ofInstance(api):
+				return r.s.clerkError(ctx, "revoke invitation", err)
+			case isAPI && api.StatusCode/100 == 4: // accepted or run out meanwhile
+				continue
+			default:
+				r.failed(ctx, r.s.clerkError(ctx, "revoke invitation", err))
 				continue
 			}
-			if err != nil {
-				return r.s.clerkError(ctx, "revoke invitation", err)
-			}
-			r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
 		}
 		r.report.LeftOver++
 	}
-	return err
+	return nil
 }
 
 // ended returns the members that are pending on an invitation which Clerk lists as ended.
@@ -526,7 +597,7 @@ func (r *reconciliation) ended(ctx context.Context, status string) (members []*M
 			m, _ := list[i].mark()
 			row := rows[m.ID]
 			// What waits for a resend is delivery's.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.due() && !r.moved[row.ID] {
+			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.due() && !r.moved[row.ID] && !r.ahead[row.ID] {
 				members = append(members, row)
 			}
 		}
@@ -541,30 +612,11 @@ func (r *reconciliation) ended(ctx context.Context, status string) (members []*M
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	for {
-		if err := r.s.open(endpointList); err != nil {
-			return r.s.clerkError(ctx, "list invitations", err)
-		}
-		list, err := r.s.api.ListInvitations(ctx, q)
-		if err = r.s.limited(ctx, endpointList, err); err != nil {
-			return r.s.clerkError(ctx, "list invitations", err)
+		list, rows, err := r.listPage(ctx, q)
+		if err != nil {
+			return err
 		}
 		r.report.Invitations += len(list)
-		var ids []string
-		for i := range list {
-			if m, ours := list[i].mark(); ours {
-				ids = append(ids, m.ID)
-			}
-		}
-		rows := make(map[string]*Member, len(ids))
-		if len(ids) > 0 {
-			found, err := r.s.store.Find(ctx, Query{IDs: ids})
-			if err != nil {
-				return err
-			}
-			for _, row := range found {
-				rows[row.ID] = row
-			}
-		}
 		if err := page(list, rows); err != nil {
 			return err
 		}
@@ -573,6 +625,32 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 		}
 		q.Offset += q.Limit
 	}
+}
+
+// listPage reads a page of Clerk's invitations, and then the members that they are for, by id.
+func (r *reconciliation) listPage(ctx context.Context, q InvitationQuery) ([]Invitation, map[string]*Member, error) {
+	if err := r.s.open(endpointList); err != nil {
+		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
+	}
+	list, err := r.s.api.ListInvitations(ctx, q)
+	if err = r.s.limited(ctx, endpointList, err); err != nil {
+		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
+	}
+	var ids []string
+	for i := range list {
+		if m, ours := list[i].mark(); ours {
+			ids = append(ids, m.ID)
+		}
+	}
+	rows := make(map[string]*Member, len(ids))
+	if len(ids) == 0 {
+		return list, rows, nil
+	}
+	found, err := r.s.store.Find(ctx, Query{IDs: ids})
+	for _, row := range found {
+		rows[row.ID] = row
+	}
+	return list, rows, err
 }
 
 // emailsOf returns the different addresses of members.

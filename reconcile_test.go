@@ -265,7 +265,9 @@ func TestReconcileWithTheWrongKey(t *testing.T) {
 		wrong := newBundle(t, options{}, staging, staging, b.store)
 		wrong.clock.Advance(time.Hour)
 		report, err := wrong.Reconcile(t.Context(), nil)
-		require.ErrorContains(t, err, "another instance")
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.ErrorContains(t, clerkErr.Err, "another instance")
 		require.Zero(t, report.Removed)
 		for i := range users {
 			require.Equal(t, clerkinvite.StatusActive, b.get(t, fmt.Sprintf("u%d@example.com", i)).Status)

@@ -9,7 +9,7 @@ import "context"
 // Deliver finishes it, without a second email.
 //
 // Status of the result says what happened: pending, Clerk has sent the new invitation;
-// active, the person had accepted meanwhile and no email went out.
+// active, the person had accepted meanwhile, and as a rule no email went out.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; *[TransitionError] if the member is not
 // pending (one whose invitation has ended is invited again by Invite); *[CooldownError]

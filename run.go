@@ -11,11 +11,11 @@ import (
 
 // RunOptions are the options of Run; nil is all defaults.
 type RunOptions struct {
-	// Interval is the pause between two passes of Deliver, give or take a fifth.
-	// Defaults to 15 s.
+	// Interval is the pause between two passes of Deliver, give or take a fifth: 10 ms to
+	// 1 h. Defaults to 15 s.
 	Interval time.Duration
 
-	// ReconcileInterval is the pause between two reconciliations, at most 12 h: those of
+	// ReconcileInterval is the pause between two reconciliations, 1 s to 12 h: those of
 	// all processes on the same store count. Defaults to 1 h; a negative value is never.
 	ReconcileInterval time.Duration
 }
@@ -28,6 +28,7 @@ const turnReconcile = "reconcile"
 // share the work and what they know of rate limits through the store.
 //
 // Failures are logged and do not end it; after some in a row it pauses longer. It
+// works in two goroutines, so a PgxStore needs a pool and not a single connection. It
 // returns the context's error, soon after the context has ended, with an attempt under
 // way settled or given back, and leaves no goroutine.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
@@ -41,9 +42,10 @@ func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 	if o.ReconcileInterval == 0 {
 		o.ReconcileInterval = time.Hour
 	}
+	o.Interval = min(max(o.Interval, 10*time.Millisecond), time.Hour)
 	var wg sync.WaitGroup
 	if o.ReconcileInterval > 0 {
-		wg.Go(func() { s.runReconcile(ctx, min(o.ReconcileInterval, 12*time.Hour)) })
+		wg.Go(func() { s.runReconcile(ctx, min(max(o.ReconcileInterval, time.Second), 12*time.Hour)) })
 	}
 	for pause := o.Interval; ; {
 		_, err := s.Deliver(ctx, nil)

@@ -32,7 +32,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	for _, a := range attempts {
 		if a.user != nil {
 			if err := s.joinByOneAddress(ctx, a); err != nil {
-				s.unwritten(ctx, a, err, true)
+				s.unwritten(ctx, a, err, false)
 			}
 		}
 	}

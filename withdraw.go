@@ -12,7 +12,8 @@ import (
 // from signing up at Clerk by themselves, but a revoked member is never resolved by that.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; *[TransitionError] if the member is in
-// another state, also if the person has just accepted: then the member is resolved;
+// another state, also if the invitation was accepted: then the member is resolved, if
+// somebody holds the address verified (if not, they signed up under another: use Remove);
 // *[ClerkInvitationError] if Clerk could not be asked: the member stays as it is;
 // [ErrConflict] if it keeps changing; a store's error as it is. Revoke is safe for
 // concurrent use and for repetition: a member that is revoked is returned as it is.

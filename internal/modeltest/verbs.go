@@ -1,7 +1,6 @@
 package modeltest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -380,7 +379,7 @@ func (t *task) doUpdate(ctx context.Context) {
 		u.Data = &data
 	}
 	m, err := t.process.service.Update(ctx, t.ref, u)
-	if t.returned(m, err, isNotFound, isConflict) && err == nil && (m.Role != role || u.Data != nil && !bytes.Equal(m.Data, data)) {
+	if t.returned(m, err, isNotFound, isConflict) && err == nil && (m.Role != role || u.Data != nil && !sameJSON(m.Data, data)) {
 		t.fail("returned: %s returns %v", t.name, state{m})
 	}
 }
