@@ -9,7 +9,7 @@ import (
 )
 
 // maxEmpty is how many times in a row a pass finds nothing that it can claim.
-const maxEmpty = 10
+const maxEmpty = 5
 
 // DeliverOptions are the options of Deliver; nil is all defaults.
 type DeliverOptions struct {

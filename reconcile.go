@@ -71,8 +71,7 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // says how far it came, and Cursor where to go on. One member or invitation that cannot be
 // changed stops nothing: the first such error is returned at the end.
 //
-// If Clerk knows none of ten or more active members, nor an invitation that one waits for,
-// the key is probably of another instance: then nothing is changed from there on, and a
+// If Clerk knows none of ten or more active members, nor an invitation of one, the key is probably of another instance: then nothing is changed from there on, and a
 // *[ClerkInvitationError] says so at the end. Without the whole picture, with a Limit or a
 // Cursor, nobody is removed before Clerk has shown one who is known. Nor is anybody who
 // became active in the last five minutes, whom Clerk may not show yet.
@@ -245,19 +244,23 @@ func (r *reconciliation) members(ctx context.Context) error {
 func (r *reconciliation) doubtful() bool { return !r.at.Known && r.at.Absent >= 10 }
 
 // ask finds out, for a key that looks like that of another instance, whether Clerk knows
-// an invitation that a member waits for.
+// an invitation of a member, among the newest.
 func (r *reconciliation) ask(ctx context.Context) error {
 	if r.asked || !r.doubtful() {
 		return nil
 	}
 	r.asked = true
-	q := InvitationQuery{Status: InvitationPending, Limit: listPage, NewestFirst: true}
-	list, rows, err := r.listPage(ctx, q)
-	for i := range list {
-		m, _ := list[i].mark()
-		r.at.Known = r.at.Known || rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID
+	for _, status := range []string{"", InvitationRevoked} { // without a status: all but the revoked
+		list, rows, err := r.listPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			m, _ := list[i].mark()
+			r.at.Known = r.at.Known || rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID
+		}
 	}
-	return err
+	return nil
 }
 
 var errNobodyKnown = errors.New("clerkinvite: Clerk knows none of the active members; is the secret key that of another instance? Nothing was changed")

@@ -15,7 +15,7 @@ import (
 )
 
 // PgxDB is what [NewPgxStore] works on. *pgxpool.Pool fits, and so does *pgx.Conn for
-// a program that calls the library from one goroutine at a time. A pgx.Tx does not fit:
+// a program that calls the library from one goroutine at a time ([Service.Run] has two). A pgx.Tx does not fit:
 // the library calls Clerk between two statements, and that must not happen inside a
 // transaction. For the part that may, see [PgxStore.WithTx].
 type PgxDB interface {

@@ -308,11 +308,10 @@ func (w wiredStore) Gate(ctx context.Context, name string, old, next time.Time) 
 		if !next.Equal(old) {
 			t.say("%s: gate of %s: %v -> %v, it is %v", t.name, name, since{old}, since{next}, since{known})
 		}
-		for endpoint, until := range t.limited {
-			if err == nil && !known.Before(until) && !next.Before(until) {
-				w.closed[endpoint] = closing{until, w.step}
-				delete(t.limited, endpoint)
-			}
+		// A gate has the name of its endpoint.
+		if until, limited := t.limited[name]; limited && err == nil && !known.Before(until) && !next.Before(until) {
+			w.closed[name] = closing{until, w.step}
+			delete(t.limited, name)
 		}
 		return known, err
 	})
