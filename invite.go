@@ -189,7 +189,11 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 				return nil, err
 			}
 			if errors.Is(again[0].Err, ErrConflict) {
-				continue // somebody else went on with it meanwhile
+				// Somebody else went on with it meanwhile, and may have erased it.
+				if want, err = withNewID(want); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			if again[0].Err != nil {
 				return nil, again[0].Err

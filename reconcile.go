@@ -413,6 +413,9 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change, overtaken 
 
 // count notes a member that was moved.
 func (r *reconciliation) count(m *Member) {
+	if r.moved[m.ID] {
+		return // in a dry run it is met again
+	}
 	r.moved[m.ID] = true
 	switch m.Status {
 	case StatusActive:

@@ -552,10 +552,11 @@ type mark struct {
 	send   int
 }
 
-// refusal notes that Clerk has refused the addresses of a request.
+// refusal notes that Clerk has refused the addresses of a request, or something else in
+// it that does not change.
 func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
 	var api *clerkinvite.APIError
-	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code != "not_allowed_access" && api.Meta["param_name"] != "email_address" {
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code != "not_allowed_access" && api.Meta["param_name"] == nil {
 		return
 	}
 	for _, r := range rs {
