@@ -71,7 +71,7 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // says how far it came, and Cursor where to go on. One member or invitation that cannot be
 // changed stops nothing: the first such error is returned at the end.
 //
-// If Clerk knows none of ten or more active members, nor an invitation of one, the key is probably of another instance: then nothing is changed from there on, and a
+// If Clerk knows none of ten or more active members, nor an invitation of one, the key is probably of another instance: then nothing is changed, and a
 // *[ClerkInvitationError] says so at the end. Without the whole picture, with a Limit or a
 // Cursor, nobody is removed before Clerk has shown one who is known. Nor is anybody who
 // became active in the last five minutes, whom Clerk may not show yet.
@@ -81,7 +81,7 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{},
-		odd: make(map[string]bool), moved: make(map[string]bool), late: make(map[string]bool), ahead: make(map[string]bool),
+		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool), late: make(map[string]bool), ahead: make(map[string]bool),
 	}
 	if opts != nil {
 		r.opts = *opts
@@ -94,6 +94,9 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 		return r.report, err
 	}
 	if err = s.learnGates(ctx); err == nil {
+		err = r.check(ctx)
+	}
+	if err == nil {
 		err = r.members(ctx)
 	}
 	if err == nil && r.complete {
@@ -119,10 +122,11 @@ type reconciliation struct {
 	at       position // the last member read
 	complete bool     // all members are read
 
-	pending, active batch     // read and not looked up yet
-	missing         []*Member // active under the id of a user whom Clerk does not know
-	asked           bool      // whether Clerk knows one of our invitations
-	first           error     // of what could not be changed
+	pending, active batch           // read and not looked up yet
+	missing         []*Member       // active under the id of a user whom Clerk does not know
+	users           map[string]bool // whether Clerk knows the user ids that were looked up
+	asked           bool            // whether Clerk knows one of our invitations
+	first           error           // of what could not be changed
 
 	odd   map[string]bool // addresses that Clerk stumbles over
 	moved map[string]bool // members that were moved, or would be but for the dry run
@@ -227,10 +231,10 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 	}
-	if err := r.lookUpActive(ctx); err != nil {
+	if err := r.lookUpPending(ctx); err != nil {
 		return err
 	}
-	if err := r.lookUpPending(ctx); err != nil {
+	if err := r.lookUpActive(ctx); err != nil {
 		return err
 	}
 	// Few, and nobody else: the users of a small instance can all be gone.
@@ -267,11 +271,6 @@ var errNobodyKnown = errors.New("clerkinvite: Clerk knows none of the active mem
 
 // lookUpPending asks Clerk who of those that wait has joined.
 func (r *reconciliation) lookUpPending(ctx context.Context) error {
-	// Whether the key is the right one comes first: another instance has other users
-	// with these addresses.
-	if err := r.lookUpActive(ctx); err != nil {
-		return err
-	}
 	now := r.s.now()
 	if _, err := r.resolve(ctx, r.pending.sorted(), nil); err != nil {
 		return err // the batch stays, so that the cursor is before it
@@ -435,38 +434,75 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if len(r.active.rows) == 0 {
 		return nil
 	}
-	// An id that no user of Clerk's can have, of rows that came from elsewhere.
-	ids := slices.DeleteFunc(r.active.sorted(), func(id string) bool { return !clerkID.MatchString(id) })
-	var users []User
-	if len(ids) > 0 {
-		var err error
-		if users, err = r.s.findUsers(ctx, UserQuery{IDs: ids}); err != nil {
-			return r.s.clerkError(ctx, "find users", err)
-		}
-	}
-	there := make(map[string]bool, len(users))
-	for i := range users {
-		there[users[i].ID] = true
+	if err := r.lookUpIDs(ctx, r.active.sorted()); err != nil {
+		return err
 	}
 	recent := r.s.now().Add(-freshUser)
 	for _, row := range r.active.rows {
+		there, looked := r.users[row.ClerkUserID]
 		switch {
-		case !slices.Contains(ids, row.ClerkUserID):
+		case !looked:
 			r.s.log.WarnContext(ctx, "the member's user id is none of Clerk's", "member", *row)
-		case there[row.ClerkUserID]:
-			r.at.Known = true
-		case row.SettledAt == nil || row.SettledAt.Before(recent):
-			r.at.Absent++
+		case !there && (row.SettledAt == nil || row.SettledAt.Before(recent)):
 			if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
 				r.missing = r.missing[1:] // the next reconciliation finds them again
 			}
 		}
+	}
+	for id := range r.active.keys {
+		delete(r.users, id) // there may be millions
 	}
 	r.active = batch{}
 	if err := r.ask(ctx); err != nil || !r.at.Known {
 		return err
 	}
 	return r.remove(ctx)
+}
+
+// lookUpIDs finds out which users are there, of those ids that were not looked up before.
+func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
+	ids = slices.DeleteFunc(ids, func(id string) bool {
+		_, looked := r.users[id]
+		return looked || !clerkID.MatchString(id) // one that no user of Clerk's can have: the row came from elsewhere
+	})
+	if len(ids) == 0 {
+		return nil
+	}
+	users, err := r.s.findUsers(ctx, UserQuery{IDs: ids})
+	if err != nil {
+		return r.s.clerkError(ctx, "find users", err)
+	}
+	for _, id := range ids {
+		there := slices.ContainsFunc(users, func(u User) bool { return u.ID == id })
+		r.users[id] = there
+		if r.at.Known = r.at.Known || there; !there {
+			r.at.Absent++
+		}
+	}
+	return nil
+}
+
+// check looks up some active members before anything is changed: another instance has
+// other users with the addresses that members wait for.
+func (r *reconciliation) check(ctx context.Context) error {
+	if r.at.Known {
+		return nil
+	}
+	rows, err := r.s.store.Find(ctx, Query{Limit: findBatch, Scan: &Scan{Statuses: []Status{StatusActive}}})
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, row.ClerkUserID)
+	}
+	slices.Sort(ids)
+	was := r.at.Absent
+	err = r.lookUpIDs(ctx, slices.Compact(ids))
+	if r.opts.Cursor != "" {
+		r.at.Absent = max(was, r.at.Absent-was) // counted by an earlier call
+	}
+	return cmp.Or(err, r.ask(ctx))
 }
 
 // remove ends the members whose users are gone.

@@ -338,7 +338,7 @@ func TestMirrorRefusesOneOfMany(t *testing.T) {
 		many = append(many, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 	}
 	results, err := b.invites.InviteMany(t.Context(), many, nil)
-	require.Equal(t, "23514", code(err))
+	require.NoError(t, err)
 	for i, r := range results {
 		if i == 3 {
 			require.Equal(t, "23514", code(r.Err))

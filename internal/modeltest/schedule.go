@@ -20,6 +20,7 @@ type sequence struct {
 	store     *outside
 	api       clerkinvite.ClerkAPI
 	processes []*process
+	free      []*coroutine
 	tasks     []*task   // verbs under way, in the order in which they began
 	flights   []*flight // calls under way for which nobody waits any more
 	calm      bool      // no faults any more
@@ -49,9 +50,7 @@ type task struct {
 	began   int             // step
 	beganAt time.Time
 	before  []*clerkinvite.Member
-	next    func() (struct{}, bool)
-	stop    func()
-	yield   func(struct{}) bool
+	run     *coroutine
 	cancel  context.CancelFunc
 	fate    fate
 	call    string // that it is about to make
@@ -115,11 +114,12 @@ func play(store *outside, seed uint64, o Options) *sequence {
 	if s.problem == "" {
 		s.end()
 	}
-	for len(s.tasks) > 0 {
-		t := s.tasks[0]
-		s.tasks = s.tasks[1:]
+	for _, t := range s.tasks {
 		t.process.dead = true
-		t.stop()
+		s.free = append(s.free, t.run)
+	}
+	for _, c := range s.free {
+		c.stop()
 	}
 	return s
 }
@@ -223,16 +223,20 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), taskKey{}, t))
 	t.cancel = cancel
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+	if len(s.free) == 0 {
+		s.free = append(s.free, newCoroutine())
+	}
+	last := len(s.free) - 1
+	t.run, s.free = s.free[last], s.free[:last]
+	t.run.job = func() {
 		defer cancel()
 		defer func() {
 			if p := recover(); p != nil {
 				s.fail("panic: %v\n%s", p, debug.Stack())
 			}
 		}()
-		t.yield = yield
 		run(t, ctx)
-	})
+	}
 	s.tasks = append(s.tasks, t)
 	t.resume(fine)
 	return t
@@ -241,9 +245,10 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 // resume lets a task make the call for which it has stopped, and go on to the next.
 func (t *task) resume(f fate) {
 	t.fate = f
-	if _, more := t.next(); more {
+	if t.run.resume(); t.run.job != nil {
 		return
 	}
+	t.free = append(t.free, t.run)
 	t.tasks = slices.DeleteFunc(t.tasks, func(other *task) bool { return other == t })
 	if !t.process.dead {
 		t.observe(t) // whatever it was, nothing else has happened
@@ -274,7 +279,7 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 		t.advance(grain)
 	}
 	t.call, t.request, t.idle = call, request, 0
-	goesOn := t.yield(struct{}{})
+	goesOn := t.run.pause()
 	t.call, t.request = "", nil
 	f := t.fate
 	t.fate = fine
@@ -324,3 +329,32 @@ func (s *sequence) trouble() {
 	}
 	s.breakNext(pick(s, clerkCalls...))
 }
+
+// coroutine does jobs, one after the other. A new one for each job would cost the race
+// detector more than all the rest.
+type coroutine struct {
+	job  func() // nil when it is done
+	next func() (struct{}, bool)
+	stop func()
+
+	yield func(struct{}) bool
+}
+
+func newCoroutine() *coroutine {
+	c := &coroutine{}
+	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
+		c.yield = yield
+		for c.job != nil {
+			c.job()
+			c.job = nil
+			yield(struct{}{})
+		}
+	})
+	return c
+}
+
+// resume goes on with the job, to its next pause or its end.
+func (c *coroutine) resume() { c.next() }
+
+// pause gives way, in the middle of a job. It reports whether the job is to be gone on with.
+func (c *coroutine) pause() bool { return c.yield(struct{}{}) }
