@@ -100,11 +100,8 @@ func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, 
 		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}
 	case Fault:
 		wait, told := RetryAfter(err)
-		switch {
-		case !told:
+		if !told {
 			wait = s.backoff(a.row.Attempts)
-		case sends:
-			wait += slidingMargin
 		}
 		reason := "unavailable"
 		if isAPI && api.Code != "" {

@@ -39,7 +39,7 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 			return
 		case rest:
 		case len(together) > 1, len(together) == 1 && !single:
-			done, err := s.take(ctx, l, endpointCreateBulk, !single)
+			done, err := s.take(ctx, l, endpointCreateBulk)
 			if err != nil {
 				wait, limited := isRateLimit(err)
 				for _, a := range together {
@@ -214,8 +214,10 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (l
 			case !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests:
 			case a.tens && s.openFor(l, endpointCreateBulk) == nil:
 				return true
-			case api.NotSent:
-				s.closed(a, "create invitation", err)
+			default:
+				limit := *api // as long as this process knows
+				limit.RetryAfter = max(limit.RetryAfter, s.gates.wait(endpointCreate, s.now()))
+				s.closed(a, "create invitation", &limit)
 				return false
 			}
 		}
@@ -255,7 +257,7 @@ func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (l
 // create asks for one invitation, unless it decides otherwise: the store has failed, or
 // the lease is not fresh any more.
 func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	done, err := s.take(ctx, l, endpointCreate, true)
+	done, err := s.take(ctx, l, endpointCreate)
 	var api *APIError
 	switch {
 	case err == nil:

@@ -147,9 +147,9 @@ func (s *Service) shut(ctx context.Context, name string, until time.Time) error 
 // take returns when a request to an endpoint that creates may be sent; done is to be
 // called when its answer is there. Among background deliveries that takes a turn: the
 // endpoint is closed for those of all other processes while one request is under way,
-// so that of all of them only one meets the limit. With wait, it waits for its turn as
-// long as the lease is fresh.
-func (s *Service) take(ctx context.Context, l lease, endpoint string, wait bool) (done func(), err error) {
+// so that of all of them only one meets the limit. It waits for its turn as long as the
+// lease is fresh.
+func (s *Service) take(ctx context.Context, l lease, endpoint string) (done func(), err error) {
 	if err := s.openFor(l, endpoint); err != nil || !l.turns {
 		return func() {}, err
 	}
@@ -166,7 +166,7 @@ func (s *Service) take(ctx context.Context, l lease, endpoint string, wait bool)
 		if limited {
 			l.closed[endpoint] = until
 		}
-		if limited || !wait || !l.fresh() {
+		if limited || !l.fresh() {
 			return nil, closedFor(max(until.Sub(now), time.Millisecond))
 		}
 		select {

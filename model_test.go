@@ -13,39 +13,48 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// Random sequences of everything, thousands of them; package modeltest says how to make
-// it more. With -short there are fewer.
+// Random sequences of everything that can happen. The environment makes it more; see
+// package modeltest.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	n := 5000
-	if testing.Short() {
-		n = 500
-	}
-	modeltest.Run(t, func(*testing.T) clerkinvite.Store { return clerkinvitetest.NewMemoryStore() }, &modeltest.Options{Sequences: n})
+	modeltest.Run(t, func(*testing.T) clerkinvite.Store { return clerkinvitetest.NewMemoryStore() },
+		&modeltest.Options{Sequences: sequences(5000, 1250)})
 }
 
-// The same on PostgreSQL: a schema for each of those that run at the same time, emptied
-// between two sequences.
+// The same on PostgreSQL: a schema for each of the sequences that run at the same time,
+// emptied between two.
 func TestModelPostgres(t *testing.T) {
 	t.Parallel()
-	n := 300
-	if testing.Short() {
-		n = 50
-	}
 	pool := pgtest.New(t).Pool(t)
 	var mu sync.Mutex
-	of := make(map[*testing.T]string) // schemas
+	schemas := make(map[*testing.T]string)
 	modeltest.Run(t, func(t *testing.T) clerkinvite.Store {
 		mu.Lock()
 		defer mu.Unlock()
-		if of[t] == "" {
-			of[t] = fmt.Sprint("model", len(of))
-			require.NoError(t, clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: of[t]}).Migrate(t.Context()))
+		schema, there := schemas[t]
+		if !there {
+			schema = fmt.Sprint("model", len(schemas))
+			schemas[t] = schema
+		}
+		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+		if !there {
+			require.NoError(t, store.Migrate(t.Context()))
 		}
 		for _, table := range []string{"history", "member", "gate"} {
-			_, err := pool.Exec(t.Context(), "DELETE FROM "+of[t]+".clerkinvite_"+table)
+			_, err := pool.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
 			require.NoError(t, err)
 		}
-		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: of[t]})
-	}, &modeltest.Options{Sequences: n})
+		return store
+	}, &modeltest.Options{Sequences: sequences(300, 200)})
+}
+
+// sequences is how many to play: fewer where they take long.
+func sequences(most, fewer int) int {
+	switch {
+	case testing.Short():
+		return fewer / 5
+	case modeltest.Slow:
+		return fewer
+	}
+	return most
 }

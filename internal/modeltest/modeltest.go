@@ -36,7 +36,7 @@ import (
 type Options struct {
 	Sequences int    // defaults to 1000
 	Seed      uint64 // of the first sequence, the others follow; 0 is a random one
-	Steps     int    // of each sequence, before everything is brought to its end; defaults to 160
+	Steps     int    // of each sequence, before everything is brought to its end; defaults to 100
 
 	// For the tests of this package: what stands between the library and the fake.
 	api func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
@@ -102,7 +102,7 @@ func (opts *Options) complete() Options {
 		o.Seed = 1 + rand.Uint64N(1<<40)
 	}
 	if o.Steps == 0 {
-		o.Steps = 160
+		o.Steps = 100
 	}
 	return o
 }
