@@ -26,7 +26,7 @@ test: ## test the library, with a PostgreSQL of its own, for races and in random
 .PHONY: test-oldest
 test-oldest: ## test the library with the oldest supported Go
 	@scripts/ensure-postgres.sh
-	CLERKINVITE_KILL_ROUNDS=40 GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -parallel=16 ./...
+	CLERKINVITE_KILL_ROUNDS=40 GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -short -parallel=16 ./...
 
 .PHONY: nested
 nested: ## test the modules that are not the library itself (contract has a target of its own)

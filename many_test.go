@@ -266,7 +266,7 @@ func TestLostAnswersTogether(t *testing.T) {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
 					t.Parallel()
-					b := fresh(t, options{timeout: 300 * time.Millisecond})
+					b := fresh(t, options{timeout: 1200 * time.Millisecond})
 					b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: kind, When: when})
 					ps := people(25, "p")
 					results, err := b.InviteMany(t.Context(), ps, nil)

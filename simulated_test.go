@@ -29,18 +29,13 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// passReport is what a worker process says of one pass of Deliver.
-type passReport struct {
-	Report clerkinvite.DeliverReport
-	Err    string
-}
-
 // runReport is what a worker process says of its Run, which a SIGTERM has ended.
 type runReport struct {
-	Err           string
-	Took          time.Duration // from the signal to the return
-	Before, After int           // goroutines
-	Reconciled    int
+	Err        string        `json:"err"`
+	Took       time.Duration `json:"took"`   // from the signal to the return
+	Before     int           `json:"before"` // goroutines
+	After      int           `json:"after"`
+	Reconciled int           `json:"reconciled"`
 }
 
 // work is the life of a worker process. It ends with its parent, whose end it reads.
@@ -67,18 +62,17 @@ func work(mode string, config clerkinvite.Config) {
 		panic(err)
 	}
 	fmt.Println("READY")
-	for lines.Scan() { // each line is one pass
+	for lines.Scan() { // each line is one pass, which begins at the parent's time
 		now, err := simulatedTime(strings.TrimSuffix(os.Getenv("CHILD_CLERK"), "/v1") + "/clock")
 		if err != nil {
 			panic(err)
 		}
 		clock.Advance(now.Sub(clock.Now()))
-		report, err := svc.Deliver(context.Background(), nil)
-		said := passReport{Report: *report}
-		if err != nil {
-			said.Err = err.Error()
+		failure := ""
+		if _, err := svc.Deliver(context.Background(), nil); err != nil {
+			failure = err.Error()
 		}
-		say(said)
+		say(failure)
 	}
 }
 
@@ -121,7 +115,8 @@ func runUntilSignal(config clerkinvite.Config) (said runReport) {
 	return said
 }
 
-// simulatedClock goes as time does, and so many nanoseconds ahead of it.
+// simulatedClock goes as time does, and so many nanoseconds ahead of it: a pass takes
+// time, and the requests of one window are not all of one moment.
 type simulatedClock struct{ ahead atomic.Int64 }
 
 func (c *simulatedClock) Now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -139,7 +134,7 @@ type simulation struct {
 
 	mu       sync.Mutex
 	requests map[string][]exchange // by endpoint
-	onTick   func()                // called before and after each of them
+	onTick   func()
 }
 
 // exchange is a request to Clerk: when, and how it was answered.
@@ -153,7 +148,7 @@ func newSimulation(t *testing.T) *simulation {
 	db := pgtest.New(t)
 	s := &simulation{
 		clerk: clerkinvitetest.NewClerk(), clock: &simulatedClock{}, store: clerkinvite.NewPgxStore(db.Pool(t), nil), dsn: db.DSN,
-		requests: make(map[string][]exchange), onTick: func() {},
+		requests: make(map[string][]exchange),
 	}
 	require.NoError(t, s.store.Migrate(t.Context()))
 	s.clerk.SetNow(s.clock.Now)
@@ -165,9 +160,9 @@ func newSimulation(t *testing.T) *simulation {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		answer := &statusWriter{ResponseWriter: w}
 		at := s.clock.Now()
-		s.onTick()
+		s.tick()
 		fake.ServeHTTP(answer, r)
-		s.onTick()
+		s.tick()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		endpoint := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v1")
@@ -180,6 +175,21 @@ func newSimulation(t *testing.T) *simulation {
 	s.svc, err = clerkinvite.New(clerkinvite.Config{API: s.clerk, Store: s.store, Now: s.clock.Now})
 	require.NoError(t, err)
 	return s
+}
+
+// eachTick lets f be called when Clerk gets a request and when it has answered.
+func (s *simulation) eachTick(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onTick = f
+}
+
+func (s *simulation) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.onTick != nil {
+		s.onTick()
+	}
 }
 
 type statusWriter struct {
@@ -347,20 +357,20 @@ func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 	return 0
 }
 
-// pass lets all workers make a pass at the same time. It returns their reports, nil for
-// a worker that was killed meanwhile.
-func pass(t *testing.T, workers []*childProcess) []*passReport {
+// pass lets all workers make a pass at the same time. It returns how each failed, "" if
+// it did not, and nil for a worker that was killed meanwhile.
+func pass(t *testing.T, workers []*childProcess) []*string {
 	t.Helper()
 	for _, w := range workers {
 		w.start()
 	}
-	said := make([]*passReport, len(workers))
+	failures := make([]*string, len(workers))
 	for i, w := range workers {
 		if w.lines.Scan() {
-			require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said[i]))
+			require.NoError(t, json.Unmarshal(w.lines.Bytes(), &failures[i]))
 		}
 	}
-	return said
+	return failures
 }
 
 // Promise 8, in simulated time: what a limit of Clerk's costs is the time until it is
@@ -382,9 +392,9 @@ func TestSimulatedDelivery(t *testing.T) {
 						workers = append(workers, startChild(t, "deliver", s.dsn, s.url, time.Minute, nil))
 					}
 					took := s.deliverAll(t, func() {
-						for _, said := range pass(t, workers) {
-							require.NotNil(t, said, "the worker reports")
-							require.Empty(t, said.Err)
+						for _, failure := range pass(t, workers) {
+							require.NotNil(t, failure, "the worker reports")
+							require.Empty(t, *failure)
 						}
 					})
 					s.requireDelivered(t, crowd)
@@ -418,9 +428,8 @@ func TestSimulatedDeliveryKilled(t *testing.T) {
 
 	var mu sync.Mutex
 	kills, killed := 20, 0
-	// About every thirtieth time that Clerk gets or has answered a request, one of them
-	// dies within the next few milliseconds.
-	s.onTick = func() {
+	// About every thirtieth time one of them dies within the next few milliseconds.
+	s.eachTick(func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if kills > 0 && random.IntN(30) == 0 {
@@ -428,12 +437,12 @@ func TestSimulatedDeliveryKilled(t *testing.T) {
 			victim := workers[random.IntN(len(workers))].cmd.Process
 			time.AfterFunc(time.Duration(random.Int64N(int64(5*time.Millisecond))), func() { _ = victim.Kill() })
 		}
-	}
+	})
 	took := s.deliverAll(t, func() {
 		// An error ends a pass, such as that of a lease which ran out while the turn was
 		// a dead worker's. The next pass goes on.
-		for i, said := range pass(t, workers) {
-			if said == nil {
+		for i, failure := range pass(t, workers) {
+			if failure == nil {
 				w := start()
 				mu.Lock()
 				workers[i] = w

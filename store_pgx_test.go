@@ -19,9 +19,17 @@ var pgxModes = []pgx.QueryExecMode{
 	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 }
 
+// runModes are those that differ most, for what takes long. TestPgxStoreStatements makes
+// each statement in all of them.
+var runModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+
 // inEveryMode runs f for each query execution mode of pgx.
 func inEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
-	for _, mode := range pgxModes {
+	inModes(t, pgxModes, f)
+}
+
+func inModes(t *testing.T, modes []pgx.QueryExecMode, f func(t *testing.T, mode func(*pgxpool.Config))) {
+	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			f(t, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
@@ -40,7 +48,7 @@ func newPgxStore(t *testing.T, opts ...func(*pgxpool.Config)) (*clerkinvite.PgxS
 
 func TestPgxStore(t *testing.T) {
 	t.Parallel()
-	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+	inModes(t, runModes, func(t *testing.T, mode func(*pgxpool.Config)) {
 		storetest.Run(t, func(t *testing.T) clerkinvite.Store {
 			store, pool := newPgxStore(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
 			if pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {

@@ -159,7 +159,7 @@ func TestWithdrawAfterAcceptance(t *testing.T) {
 // Somebody whose invitation may be out, because the answer was lost.
 func TestWithdrawWhatMayBeOut(t *testing.T) {
 	t.Parallel()
-	each(t, options{timeout: 300 * time.Millisecond}, func(t *testing.T, b *bundle) {
+	each(t, options{timeout: 1200 * time.Millisecond}, func(t *testing.T, b *bundle) {
 		b.failCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		_, err := b.invite(t, "ada@example.com")
 		require.Error(t, err)
@@ -179,7 +179,7 @@ func TestWithdrawFails(t *testing.T) {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
 					t.Parallel()
-					b := fresh(t, options{timeout: 300 * time.Millisecond})
+					b := fresh(t, options{timeout: 1200 * time.Millisecond})
 					was := b.in(t, clerkinvite.StatusPending)
 					b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: kind, When: when})
 					_, err := b.Revoke(t.Context(), ada)
@@ -246,7 +246,7 @@ func TestPurge(t *testing.T) {
 		}
 		t.Run("held", func(t *testing.T) {
 			t.Parallel()
-			b := fresh(t, options{timeout: 300 * time.Millisecond})
+			b := fresh(t, options{timeout: 1200 * time.Millisecond})
 			b.failCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 			_, err := b.invite(t, "ada@example.com")
 			require.Error(t, err)
@@ -257,7 +257,7 @@ func TestPurge(t *testing.T) {
 		})
 		t.Run("Clerk fails", func(t *testing.T) {
 			t.Parallel()
-			b := fresh(t, options{timeout: 300 * time.Millisecond})
+			b := fresh(t, options{timeout: 1200 * time.Millisecond})
 			was := b.in(t, clerkinvite.StatusPending)
 			for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
 				b.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 401, Code: "clerk_key_invalid"})
@@ -334,7 +334,7 @@ func TestResendNeverLosesTheInvitation(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%s %s %s", call, kind, when), func(t *testing.T) {
 						t.Parallel()
-						b := fresh(t, options{timeout: 200 * time.Millisecond})
+						b := fresh(t, options{timeout: 1200 * time.Millisecond})
 						was := b.in(t, clerkinvite.StatusPending)
 						fault := clerkinvitetest.Fault{Call: call, Kind: kind, When: when, Times: 2}
 						switch kind {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"testing"
 
@@ -13,7 +14,14 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// One statement a row: ten thousand rows are for stores that are made for them.
+	if err := flag.Set("test.short", "true"); err != nil {
+		panic(err)
+	}
+	os.Exit(pgtest.Main(m))
+}
 
 func TestStore(t *testing.T) {
 	t.Parallel()

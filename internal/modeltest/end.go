@@ -12,7 +12,7 @@ import (
 // end brings everything to its end without any more trouble, and checks what has
 // become of everybody.
 func (s *sequence) end() {
-	s.say("no more trouble")
+	s.sayf("no more trouble")
 	s.calm = true
 	s.clerk.ClearFaults()
 	s.clerk.SetLimits(clerkinvitetest.Limits{})
@@ -62,21 +62,21 @@ func (s *sequence) delivered() {
 		if s.problem != "" {
 			return
 		}
-		s.say("2 hours pass")
+		s.sayf("2 hours pass")
 		s.advance(2 * time.Hour)
 		s.alone(deliver, func(t *task, ctx context.Context) {
 			report, err := t.process.service.Deliver(ctx, nil)
 			if err != nil {
-				t.fail("end: nothing is in the way, and Deliver returns %v", outcome{err})
+				t.failf("end: nothing is in the way, and Deliver returns %v", outcome{err})
 			}
-			t.say("%s = %+v", t.name, *report)
+			t.sayf("%s = %+v", t.name, *report)
 		})
 		if !slices.ContainsFunc(s.rows, waits) {
 			break
 		}
 	}
 	if i := slices.IndexFunc(s.rows, waits); i >= 0 {
-		s.fail("end: %v stays due for ever", state{s.rows[i]})
+		s.failf("end: %v stays due for ever", state{s.rows[i]})
 	}
 }
 
@@ -92,9 +92,9 @@ func (s *sequence) reconciled() {
 			s.alone(v, func(t *task, ctx context.Context) {
 				report, err := t.process.service.Reconcile(ctx, &opts)
 				if err != nil {
-					t.fail("end: nothing is in the way, and Reconcile returns %v", outcome{err})
+					t.failf("end: nothing is in the way, and Reconcile returns %v", outcome{err})
 				}
-				t.say("%s = %+v", t.name, *report)
+				t.sayf("%s = %+v", t.name, *report)
 				sum.Members += report.Members
 				sum.Activated += report.Activated
 				sum.Removed += report.Removed
@@ -107,7 +107,7 @@ func (s *sequence) reconciled() {
 				opts.Cursor = report.Cursor
 			})
 			if calls > 100 {
-				s.fail("end: Reconcile does not come to its end")
+				s.failf("end: Reconcile does not come to its end")
 			}
 			if opts.Cursor == "" || s.problem != "" {
 				return sum
@@ -124,16 +124,16 @@ func (s *sequence) reconciled() {
 		return [6]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.Elsewhere)}
 	}
 	if numbers(would) != numbers(did) {
-		s.fail("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
+		s.failf("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
 	}
 	for _, m := range did.Elsewhere {
 		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.welcome(m.Email) != nil {
-			s.fail("end: %s is elsewhere", s.named(m))
+			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
 	again := once(clerkinvite.ReconcileOptions{Limit: s.rand.IntN(4)})
 	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3] > 0 || n[5] != len(did.Elsewhere)) {
-		s.fail("end: Reconcile has left something to do: %+v", n)
+		s.failf("end: Reconcile has left something to do: %+v", n)
 	}
 }
 
@@ -152,25 +152,25 @@ func (s *sequence) final(m *clerkinvite.Member) {
 		inv := s.invitation(m.InvitationID)
 		switch {
 		case inv == nil:
-			s.fail("end: %v waits for nothing", state{m})
+			s.failf("end: %v waits for nothing", state{m})
 		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
-			s.fail("end: %v has joined and is not active", state{m})
+			s.failf("end: %v has joined and is not active", state{m})
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
 			if s.welcome(m.Email) != nil {
-				s.fail("end: %v has accepted and is not active", state{m})
+				s.failf("end: %v has accepted and is not active", state{m})
 			}
 		case inv.Status != clerkinvite.InvitationPending:
-			s.fail("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
+			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
 		}
 	case clerkinvite.StatusActive:
 		if p := s.users[m.ClerkUserID]; p.deleted {
-			s.fail("end: %v is active as a user who is deleted", state{m})
+			s.failf("end: %v is active as a user who is deleted", state{m})
 		}
 	case clerkinvite.StatusReserved:
-		s.fail("end: %v stays reserved", state{m})
+		s.failf("end: %v stays reserved", state{m})
 	default:
 		if m.Sent != m.Send {
-			s.fail("end: %v has not settled its send", state{m})
+			s.failf("end: %v has not settled its send", state{m})
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (s *sequence) stray(inv *invitation) {
 	made, ours := s.counted[inv.ID]
 	if !ours {
 		if inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] && !s.behavior.Behavior.IgnoreExistingRevokes {
-			s.fail("end: another application's %s is revoked", inv.ID)
+			s.failf("end: another application's %s is revoked", inv.ID)
 		}
 		return
 	}
@@ -192,6 +192,6 @@ func (s *sequence) stray(inv *invitation) {
 		return // its create was on its way when the member was erased, and nobody can know of it any more
 	}
 	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
-		s.fail("end: %s is open, and nobody waits for it", inv.ID)
+		s.failf("end: %s is open, and nobody waits for it", inv.ID)
 	}
 }

@@ -11,6 +11,8 @@
 // call fails or arrives late, what people do meanwhile, and how time passes. Whatever
 // sleeps or has a time limit does so by the scheduler's clock.
 //
+// A long run is CLERKINVITE_MODEL_SEQUENCES=100000 go test -timeout 1h -run 'TestModel$' .
+//
 // What must hold is written down here a second time, from the documentation alone
 // (oracle.go, end.go); the library's own table of moves is not asked.
 package modeltest
@@ -77,9 +79,9 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store, opts *Opti
 // playAlone plays one sequence under a clock of its own.
 func playAlone(t *testing.T, store clerkinvite.Store, seed uint64, o Options) (s *sequence) {
 	t.Helper()
-	outside := newOutside(t.Context(), store)
-	defer outside.close()
-	synctest.Test(t, func(*testing.T) { s = play(outside, seed, o) })
+	e := newElsewhere(t.Context(), store)
+	defer e.close()
+	synctest.Test(t, func(*testing.T) { s = play(e, seed, o) })
 	return s
 }
 

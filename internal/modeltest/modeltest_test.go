@@ -65,7 +65,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			found: []string{"store:", "claim:"},
 		},
 		"store loses an update": {
-			store: updated(func(s *wrongStore, changes []clerkinvite.Change) bool { return s.count%20 == 0 }),
+			store: updated(func(s *wrongStore, _ []clerkinvite.Change) bool { return s.count%20 == 0 }),
 			found: []string{"store:"},
 		},
 		"store makes somebody active": {
@@ -224,7 +224,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 				f.ListInvitationsFunc = func(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) { return nil, nil }
 				return f
 			},
-			found: []string{"end:", "unnoticed:", "withdrawn:"},
+			found: []string{"end:", "unnoticed:", "withdrawn:", "two invitations:"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -124,7 +124,7 @@ func byStatus(rows []*clerkinvite.Member, status clerkinvite.Status) *clerkinvit
 func (s *sequence) observe(t *task) {
 	rows, err := s.store.find(clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1000})
 	if err != nil {
-		s.fail("store: cannot be read: %v", err)
+		s.failf("store: cannot be read: %v", err)
 		return
 	}
 	before := s.rows
@@ -142,7 +142,7 @@ func (s *sequence) observe(t *task) {
 		case old.Version != m.Version:
 			s.moved(t, old, m)
 		case !same(old, m):
-			s.fail("version: %s changed without a new version", s.named(m))
+			s.failf("version: %s changed without a new version", s.named(m))
 		}
 	}
 	for _, old := range before {
@@ -165,23 +165,23 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 		fine = m.ClerkUserID == ""
 	}
 	if !fine {
-		s.fail("representation: %s is %s with the Clerk user id %q", s.named(m), m.Status, m.ClerkUserID)
+		s.failf("representation: %s is %s with the Clerk user id %q", s.named(m), m.Status, m.ClerkUserID)
 	}
 	if m.Sent > m.Send || m.Sent < 0 {
-		s.fail("send: %s has settled %d of %d", s.named(m), m.Sent, m.Send)
+		s.failf("send: %s has settled %d of %d", s.named(m), m.Sent, m.Send)
 	}
 	if m.URL != "" && (m.Status != clerkinvite.StatusPending || m.Email != mailedByHost) {
-		s.fail("url: the link of %s is stored, which is %s", s.named(m), m.Status)
+		s.failf("url: the link of %s is stored, which is %s", s.named(m), m.Status)
 	}
 	for _, other := range s.rows {
 		if other == m || other.TenantID != m.TenantID {
 			continue
 		}
 		if other.Email == m.Email {
-			s.fail("two rows: %s", s.named(m))
+			s.failf("two rows: %s", s.named(m))
 		}
 		if m.Status == clerkinvite.StatusActive && other.Status == clerkinvite.StatusActive && other.ClerkUserID == m.ClerkUserID {
-			s.fail("two active: %s and %s", s.named(m), s.named(other))
+			s.failf("two active: %s and %s", s.named(m), s.named(other))
 		}
 	}
 }
@@ -189,33 +189,33 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 // appeared checks a row that is new.
 func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	if !slices.Contains(moves[move{"", m.Status}], t.verb) {
-		s.fail("move: %s made %s by appearing %s", t.name, s.named(m), m.Status)
+		s.failf("move: %s made %s by appearing %s", t.name, s.named(m), m.Status)
 	}
 	if _, gone := s.purged[m.ID]; gone {
-		s.fail("identity: %s made %s under the id of one who was erased", t.name, s.named(m))
+		s.failf("identity: %s made %s under the id of one who was erased", t.name, s.named(m))
 	}
 	if m.Version != 1 || m.Send != 1 || m.Sent != 0 {
-		s.fail("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
+		s.failf("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
 	}
-	s.say("%s: + %s", t.name, state{m})
+	s.sayf("%s: + %s", t.name, state{m})
 	s.claimed(t, nil, m)
 	s.record(nil, m)
 }
 
 // erased checks that a row has gone rightly.
 func (s *sequence) erased(t *task, old *clerkinvite.Member) {
-	s.say("%s: - %s", t.name, state{old})
+	s.sayf("%s: - %s", t.name, state{old})
 	if t.verb != purge || t.ref != old.Ref() {
-		s.fail("erased: %s erased %s", t.name, s.named(old))
+		s.failf("erased: %s erased %s", t.name, s.named(old))
 	}
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
-		s.fail("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
+		s.failf("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.began}
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
-		s.fail("erased: %s has left %d moves, %v", s.named(old), len(moves), err)
+		s.failf("erased: %s has left %d moves, %v", s.named(old), len(moves), err)
 	}
 }
 
@@ -229,33 +229,33 @@ func overdue(m *clerkinvite.Member, now time.Time) bool {
 
 // moved checks one change of one row.
 func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
-	s.say("%s: %s -> %s", t.name, state{old}, state{m})
+	s.sayf("%s: %s -> %s", t.name, state{old}, state{m})
 	if m.Version != old.Version+1 {
-		s.fail("version: %s went from %d to %d", s.named(m), old.Version, m.Version)
+		s.failf("version: %s went from %d to %d", s.named(m), old.Version, m.Version)
 	}
 	if m.TenantID != old.TenantID || m.Email != old.Email {
-		s.fail("identity: %s became %s", s.named(old), s.named(m))
+		s.failf("identity: %s became %s", s.named(old), s.named(m))
 	}
 	if m.Sent < old.Sent {
-		s.fail("send: %s went from sent %d to %d", s.named(m), old.Sent, m.Sent)
+		s.failf("send: %s went from sent %d to %d", s.named(m), old.Sent, m.Sent)
 	}
 	if old.Status != m.Status && !slices.Contains(moves[move{old.Status, m.Status}], t.verb) {
-		s.fail("move: %s moved %s from %s to %s", t.name, s.named(m), old.Status, m.Status)
+		s.failf("move: %s moved %s from %s to %s", t.name, s.named(m), old.Status, m.Status)
 	}
 	if (m.Role != old.Role || m.InvitedBy != old.InvitedBy || !sameJSON(m.Data, old.Data)) && t.verb != update && !slices.Contains(inviting, t.verb) {
-		s.fail("fields: %s changed those of the host of %s", t.name, s.named(m))
+		s.failf("fields: %s changed those of the host of %s", t.name, s.named(m))
 	}
 	renewed := m.Status == clerkinvite.StatusReserved && old.Status != clerkinvite.StatusReserved
 	resent := m.Status == clerkinvite.StatusPending && old.Status == clerkinvite.StatusPending && t.verb == resend && m.Send == old.Send+1
 	switch {
 	case renewed && m.Send != old.Send+1, !renewed && !resent && m.Send != old.Send:
-		s.fail("send: %s took %s from %d to %d", t.name, s.named(m), old.Send, m.Send)
+		s.failf("send: %s took %s from %d to %d", t.name, s.named(m), old.Send, m.Send)
 	case renewed && m.Sent != old.Sent, renewed && held(old, s.now()):
-		s.fail("send: %s began %s anew while send %d was under way", t.name, s.named(m), old.Send)
+		s.failf("send: %s began %s anew while send %d was under way", t.name, s.named(m), old.Send)
 	case renewed && old.Status == clerkinvite.StatusPending && !overdue(old, s.now()):
-		s.fail("move: %s began %s anew, which was not overdue", t.name, s.named(m))
+		s.failf("move: %s began %s anew, which was not overdue", t.name, s.named(m))
 	case resent && old.InvitedAt != nil && s.now().Before(old.InvitedAt.Add(cooldown)):
-		s.fail("cooldown: %s resent %s too early", t.name, s.named(m))
+		s.failf("cooldown: %s resent %s too early", t.name, s.named(m))
 	}
 	s.claimed(t, old, m)
 	switch {
@@ -264,7 +264,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
 	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(m.Email):
-		s.fail("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
+		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)
 	}
@@ -277,11 +277,11 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 		return
 	}
 	if !slices.Contains(delivering, t.verb) && t.verb != purge {
-		s.fail("claim: %s claimed %s", t.name, s.named(m))
+		s.failf("claim: %s claimed %s", t.name, s.named(m))
 	}
 	if old != nil && held(old, s.now()) {
 		if by := s.holders[mark{old.ID, old.Send}]; by != t {
-			s.fail("claim: %s claimed %s, which %s held", t.name, s.named(m), by.name)
+			s.failf("claim: %s claimed %s, which %s held", t.name, s.named(m), by.name)
 		}
 	}
 	s.holders[mark{m.ID, m.Send}] = t
@@ -308,7 +308,7 @@ func (s *sequence) record(old, m *clerkinvite.Member) {
 func (s *sequence) remembered(m *clerkinvite.Member) {
 	moves, err := s.store.history(m.TenantID, m.ID)
 	if err != nil {
-		s.fail("store: history cannot be read: %v", err)
+		s.failf("store: history cannot be read: %v", err)
 		return
 	}
 	if !slices.EqualFunc(moves, s.chains[m.ID], func(a, b clerkinvite.Move) bool {
@@ -316,18 +316,18 @@ func (s *sequence) remembered(m *clerkinvite.Member) {
 		a.At, b.At = time.Time{}, time.Time{}
 		return at && a == b
 	}) {
-		s.fail("history: that of %s is %+v instead of %+v", s.named(m), moves, s.chains[m.ID])
+		s.failf("history: that of %s is %+v instead of %+v", s.named(m), moves, s.chains[m.ID])
 	}
 }
 
 // joined checks that a member has become active by proof only.
 func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 	if m.Sent != m.Send {
-		s.fail("settled: %s is active with send %d of %d", s.named(m), m.Sent, m.Send)
+		s.failf("settled: %s is active with send %d of %d", s.named(m), m.Sent, m.Send)
 	}
 	p := s.users[m.ClerkUserID]
 	if p == nil || !s.proven(t, p, m.Email) {
-		s.fail("proof: %s made %s active as %s, who did not hold the address verified then", t.name, s.named(m), m.ClerkUserID)
+		s.failf("proof: %s made %s active as %s, who did not hold the address verified then", t.name, s.named(m), m.ClerkUserID)
 		return
 	}
 	// What had run out before the verb began is more than a matter of a verified
@@ -337,7 +337,7 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 		accepted := inv != nil && inv.Status == clerkinvite.InvitationAccepted
 		inTime := old.InvitedAt != nil && old.ExpiresAt != nil && !p.CreatedAt.Before(*old.InvitedAt) && !p.CreatedAt.After(*old.ExpiresAt)
 		if !accepted && !inTime {
-			s.fail("overdue: %s made %s active, whose invitation had run out", t.name, s.named(m))
+			s.failf("overdue: %s made %s active, whose invitation had run out", t.name, s.named(m))
 		}
 	}
 }
@@ -363,17 +363,17 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	inv := s.invitation(m.InvitationID)
 	switch {
 	case !slices.Contains(delivering, t.verb):
-		s.fail("move: %s invited %s", t.name, s.named(m))
+		s.failf("move: %s invited %s", t.name, s.named(m))
 	case inv == nil:
-		s.fail("invitation: %s waits for %s, which is not there", s.named(m), m.InvitationID)
+		s.failf("invitation: %s waits for %s, which is not there", s.named(m), m.InvitationID)
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
-		s.fail("invitation: %s waits in send %d for %s, which is another's or of send %d", s.named(m), m.Send, inv.ID, inv.send)
+		s.failf("invitation: %s waits in send %d for %s, which is another's or of send %d", s.named(m), m.Send, inv.ID, inv.send)
 	case m.InvitedAt == nil || !m.InvitedAt.Equal(inv.CreatedAt):
-		s.fail("invitation: %s was invited at %v instead of %v", s.named(m), m.InvitedAt, inv.CreatedAt)
+		s.failf("invitation: %s was invited at %v instead of %v", s.named(m), m.InvitedAt, inv.CreatedAt)
 	case m.ExpiresAt == nil || inv.ExpiresAt != nil && !s.shortened[inv.ID] && !m.ExpiresAt.Equal(*inv.ExpiresAt):
-		s.fail("invitation: %s runs out at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
+		s.failf("invitation: %s runs out at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
 	case (m.URL != "") != (m.Email == mailedByHost && inv.URL != ""):
-		s.fail("url: that of %s is %q", s.named(m), m.URL)
+		s.failf("url: that of %s is %q", s.named(m), m.URL)
 	}
 }
 
@@ -383,24 +383,24 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	switch m.Status {
 	case clerkinvite.StatusFailed:
 		if m.Reason == "" || !t.refused[m.Email] && !s.banned(m.Email) {
-			s.fail("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
+			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired.
 		if inv == nil || inv.Status != clerkinvite.InvitationExpired && inv.Status != clerkinvite.InvitationRevoked {
-			s.fail("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
+			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
 		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // then what is open is for Reconcile
 		if asked && t.ref != m.Ref() {
-			s.fail("withdrawn: %s withdrew %s", t.name, s.named(m))
+			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
-			s.fail("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
+			s.failf("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID) {
-			s.fail("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
+			s.failf("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
 			s.removed(t, old, m)
@@ -413,7 +413,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || !p.deleted || m.Reason != clerkinvite.ReasonUserDeleted {
-			s.fail("removed: %s removed %s, whose user is there", t.name, s.named(m))
+			s.failf("removed: %s removed %s, whose user is there", t.name, s.named(m))
 		}
 		return
 	}
@@ -426,7 +426,7 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 			return
 		}
 	}
-	s.fail("removed: %s removed %s (%s), and nobody with that address is active", t.name, s.named(m), m.Reason)
+	s.failf("removed: %s removed %s (%s), and nobody with that address is active", t.name, s.named(m), m.Reason)
 }
 
 // usable checks that nobody who waits has lost the invitation by the library's doing.
@@ -440,7 +440,7 @@ func (s *sequence) usable() {
 		}
 		inv := s.invitation(m.InvitationID)
 		if inv == nil || inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] {
-			s.fail("dead link: %s waits for %s, which the library has revoked", s.named(m), m.InvitationID)
+			s.failf("dead link: %s waits for %s, which the library has revoked", s.named(m), m.InvitationID)
 		}
 	}
 }
@@ -448,7 +448,7 @@ func (s *sequence) usable() {
 // compared checks that the store has done what it says.
 func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.Change, results []clerkinvite.Result) {
 	if len(results) != len(changes) {
-		s.fail("store: %d results of %d changes", len(results), len(changes))
+		s.failf("store: %d results of %d changes", len(results), len(changes))
 		return
 	}
 	for i, c := range changes {
@@ -459,20 +459,20 @@ func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.
 				return other.Old.ID == c.Old.ID && results[slices.Index(changes, other)].Err == nil
 			})
 			if old != nil && !made && (now == nil || now.Version != old.Version) {
-				s.fail("store: it changed %s and says that it did not", s.named(old))
+				s.failf("store: it changed %s and says that it did not", s.named(old))
 			}
 		case old == nil && c.New == nil: // erased before
 		case old == nil || old.Version != c.Old.Version:
-			s.fail("store: it changed %s, of which another version was read", s.named(c.Old))
+			s.failf("store: it changed %s, of which another version was read", s.named(c.Old))
 		case c.New == nil:
 			if now != nil {
-				s.fail("store: %s is still there", s.named(now))
+				s.failf("store: %s is still there", s.named(now))
 			}
 		default:
 			want := *c.New
 			want.Version = c.Old.Version + 1
 			if now == nil || !same(&want, now) {
-				s.fail("store: %s is not what was written", s.named(c.New))
+				s.failf("store: %s is not what was written", s.named(c.New))
 			}
 		}
 	}
@@ -492,7 +492,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		return nil // it is not
 	}
 	if !slices.Contains(delivering, t.verb) {
-		t.fail("create: %s creates invitations", t.name)
+		t.failf("create: %s creates invitations", t.name)
 	}
 	all := make([]sent, len(rs))
 	for i, r := range rs {
@@ -500,15 +500,15 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		all[i] = sent{InvitationRequest: r, member: id, send: send}
 		// One verb for many may learn of a holder when it looks again for another tenant's row.
 		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
-			t.fail("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
+			t.failf("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
 		}
 		at, claimed := t.claims[mark{id, send}]
 		if !claimed {
-			t.fail("claim: %s creates for %s without a claim", t.name, r.Email)
+			t.failf("claim: %s creates for %s without a claim", t.name, r.Email)
 		}
 		all[i].until = at.Add(lease)
 		if t.now().Sub(at) >= lease/2 {
-			t.fail("lease: %s creates for %s when less than half of the lease is left", t.name, r.Email)
+			t.failf("lease: %s creates for %s when less than half of the lease is left", t.name, r.Email)
 		}
 	}
 	return all
@@ -528,7 +528,7 @@ func (t *task) created(all []sent) {
 			ended = ended || inv.Status != clerkinvite.InvitationPending
 			if _, known := t.counted[inv.ID]; !known {
 				t.counted[inv.ID], t.made[inv.ID], made = t.step, true, inv.ID
-				t.say("    %s is for %s, send %d", inv.ID, inv.Email, inv.send)
+				t.sayf("    %s is for %s, send %d", inv.ID, inv.Email, inv.send)
 			}
 		}
 		mark := mark{r.member, r.send}
@@ -540,7 +540,7 @@ func (t *task) created(all []sent) {
 			t.late[mark] = true
 		}
 		if of > 1 && !t.late[mark] {
-			t.fail("two invitations: %d of send %d of %s", of, r.send, r.Email)
+			t.failf("two invitations: %d of send %d of %s", of, r.send, r.Email)
 		}
 	}
 	t.usable()
@@ -576,15 +576,15 @@ func (t *task) revoked(inv *invitation) {
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
 	case inv.member == "" || row == nil && !gone:
-		t.fail("foreign: %s revoked %s, which is another application's", t.name, id)
+		t.failf("foreign: %s revoked %s, which is another application's", t.name, id)
 	case asked:
 		t.withdrawn[id] = true
 	case row == nil:
 		if !t.made[id] {
-			t.fail("foreign: %s revoked %s of a member who is not there", t.name, id)
+			t.failf("foreign: %s revoked %s of a member who is not there", t.name, id)
 		}
 	case kept(row, inv):
-		t.fail("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
+		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
 	}
 	t.usable()
 }

@@ -17,7 +17,7 @@ import (
 // sequence is one run of the model.
 type sequence struct {
 	rand      *rand.Rand
-	store     *outside
+	store     *elsewhere
 	api       clerkinvite.ClerkAPI
 	processes []*process
 	free      []*coroutine
@@ -97,7 +97,7 @@ var errDead = errors.New("modeltest: this process is dead")
 var errStore = errors.New("modeltest: the store failed")
 
 // play runs one sequence to its end or to the first problem.
-func play(store *outside, seed uint64, o Options) *sequence {
+func play(store *elsewhere, seed uint64, o Options) *sequence {
 	s := &sequence{rand: rand.New(rand.NewPCG(seed, 11)), store: store}
 	s.makeWorld()
 	s.makeOracle()
@@ -141,16 +141,16 @@ func (s *sequence) asked() time.Time {
 	return s.now()
 }
 
-// say notes something in the journal. Arguments must not change afterwards.
-func (s *sequence) say(format string, args ...any) {
+// sayf notes something in the journal. Arguments must not change afterwards.
+func (s *sequence) sayf(format string, args ...any) {
 	s.log = append(s.log, entry{s.step, s.now().Sub(born), format, args})
 }
 
-// fail notes the first problem.
-func (s *sequence) fail(format string, args ...any) {
+// failf notes the first problem.
+func (s *sequence) failf(format string, args ...any) {
 	if s.problem == "" {
 		s.problem = fmt.Sprintf(format, args...)
-		s.say("!!! %s", s.problem)
+		s.sayf("!!! %s", s.problem)
 	}
 }
 
@@ -166,7 +166,7 @@ func (s *sequence) something() {
 	switch {
 	case k < 66 && len(s.tasks) > 0:
 		t := pick(s, s.tasks...)
-		t.resume(s.fateOf(t))
+		t.resume(s.someFate())
 	case k < 82 && len(s.tasks) < maxTasks:
 		s.begin(pick(s, s.processes...))
 	case k < 90:
@@ -181,7 +181,7 @@ func (s *sequence) something() {
 		}
 	case k < 98 && len(s.tasks) > 0:
 		t := pick(s, s.tasks...)
-		s.say("%s: its caller goes away", t.name)
+		s.sayf("%s: its caller goes away", t.name)
 		t.cancelled = true
 		t.cancel()
 	case k < 99:
@@ -194,8 +194,8 @@ func (s *sequence) something() {
 	}
 }
 
-// fateOf decides what becomes of a task's next call.
-func (s *sequence) fateOf(t *task) fate {
+// someFate decides what becomes of a task's next call.
+func (s *sequence) someFate() fate {
 	if !s.chance(20) {
 		return fine
 	}
@@ -232,7 +232,7 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 		defer cancel()
 		defer func() {
 			if p := recover(); p != nil {
-				s.fail("panic: %v\n%s", p, debug.Stack())
+				s.failf("panic: %v\n%s", p, debug.Stack())
 			}
 		}()
 		run(t, ctx)
@@ -266,7 +266,7 @@ func (t *task) finish() {
 // process is dead.
 func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.calls++; t.calls > 2000 {
-		t.fail("endless: %s makes call after call", t.name)
+		t.failf("endless: %s makes call after call", t.name)
 		t.process.dead = true
 	}
 	if t.process.dead {
@@ -290,14 +290,14 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 // Another process takes its place.
 func (s *sequence) crash(i int) {
 	p := s.processes[i]
-	s.say("p%d dies", p.number)
+	s.sayf("p%d dies", p.number)
 	p.dead = true
 	for _, t := range slices.Clone(s.tasks) {
 		if t.process != p {
 			continue
 		}
 		if t.request != nil && s.chance(2) {
-			s.say("    %s: %s is on its way", t.name, t.call)
+			s.sayf("    %s: %s is on its way", t.name, t.call)
 			s.flights = append(s.flights, &flight{t, t.call, t.request})
 		}
 		t.resume(fine)
@@ -310,7 +310,7 @@ func (s *sequence) crash(i int) {
 func (s *sequence) land(i int) {
 	f := s.flights[i]
 	s.flights = slices.Delete(s.flights, i, i+1)
-	s.say("arrives late: %s of %s", f.call, f.name)
+	s.sayf("arrives late: %s of %s", f.call, f.name)
 	f.land()
 }
 
@@ -318,7 +318,7 @@ func (s *sequence) land(i int) {
 func (s *sequence) trouble() {
 	if s.chance(4) {
 		n := 1 + s.rand.IntN(4)
-		s.say("limits: %d creates and %d bulk creates an hour", n, n-1)
+		s.sayf("limits: %d creates and %d bulk creates an hour", n, n-1)
 		s.clerk.SetLimits(clerkinvitetest.Limits{
 			Create:      clerkinvitetest.Limit{Requests: n, Per: time.Hour},
 			CreateBulk:  clerkinvitetest.Limit{Requests: n - 1, Per: time.Hour},

@@ -117,7 +117,7 @@ func refOf(p clerkinvite.InviteParams) clerkinvite.Ref {
 }
 
 // called notes that a task begins.
-func (t *task) called(about string) { t.say("%s %s", t.name, about) }
+func (t *task) called(about string) { t.sayf("%s %s", t.name, about) }
 
 // returned notes what a verb has returned, and checks that its error is a documented
 // one: of these, or a failure of the store's or of the caller's own context. It
@@ -126,7 +126,7 @@ func (t *task) returned(m *clerkinvite.Member, err error, documented ...func(err
 	if t.process.dead {
 		return false
 	}
-	t.say("%s = %s, %v", t.name, state{m}, outcome{err})
+	t.sayf("%s = %s, %v", t.name, state{m}, outcome{err})
 	t.committedOnce(m)
 	t.documented(err, documented...)
 	return true
@@ -140,15 +140,15 @@ func (t *task) documented(err error, documented ...func(error) bool) {
 		t.tooLate && errors.Is(err, context.DeadlineExceeded):
 		return
 	case !slices.ContainsFunc(documented, func(is func(error) bool) bool { return is(err) }):
-		t.fail("error: %s returns %T: %v", t.name, err, outcome{err})
+		t.failf("error: %s returns %T: %v", t.name, err, outcome{err})
 	case errors.As(err, &dup):
 		if dup.Member == nil || dup.Member.TenantID != dup.Ref.TenantID {
-			t.fail("error: %s returns a duplicate without its member", t.name)
+			t.failf("error: %s returns a duplicate without its member", t.name)
 		}
 		t.committedOnce(dup.Member)
 	case errors.As(err, &clerkErr):
 		if !slices.Contains([]clerkinvite.Outcome{clerkinvite.Refused, clerkinvite.Fault, clerkinvite.Uncertain}, clerkErr.Outcome) {
-			t.fail("error: %s returns the outcome %q", t.name, clerkErr.Outcome)
+			t.failf("error: %s returns the outcome %q", t.name, clerkErr.Outcome)
 		}
 		t.committedOnce(clerkErr.Member)
 	}
@@ -161,13 +161,13 @@ func (t *task) committedOnce(m *clerkinvite.Member) {
 	}
 	seen := t.committed[version{m.ID, m.Version}]
 	if seen == nil {
-		t.fail("returned: %s returns version %d of %s, which never was", t.name, m.Version, t.named(m))
+		t.failf("returned: %s returns version %d of %s, which never was", t.name, m.Version, t.named(m))
 		return
 	}
 	shown := *m
 	shown.URL = seen.URL // the caller gets the link that is not stored
 	if !same(&shown, seen) {
-		t.fail("returned: %s returns %s as it never was: %v instead of %v", t.name, t.named(m), state{m}, state{seen})
+		t.failf("returned: %s returns %s as it never was: %v instead of %v", t.name, t.named(m), state{m}, state{seen})
 	}
 }
 
@@ -206,14 +206,14 @@ func (t *task) doInvite(ctx context.Context) {
 	}
 	if now := t.row(there.ID); now != nil && there.Version == now.Version && !overdue(now, t.now()) &&
 		(there.Status == clerkinvite.StatusPending || there.Status == clerkinvite.StatusActive) && (err == nil || t.requests > 0) {
-		t.fail("duplicate: %s of a member who is %s made %d requests and returned %v", t.name, there.Status, t.requests, outcome{err})
+		t.failf("duplicate: %s of a member who is %s made %d requests and returned %v", t.name, there.Status, t.requests, outcome{err})
 	}
 }
 
 // invitedOrLinked checks a member that an invitation without an error is about.
 func (t *task) invitedOrLinked(ref clerkinvite.Ref, m *clerkinvite.Member) {
 	if m == nil || m.Ref() != ref || m.Status != clerkinvite.StatusPending && m.Status != clerkinvite.StatusActive {
-		t.fail("returned: %s invited and returns %v", t.name, state{m})
+		t.failf("returned: %s invited and returns %v", t.name, state{m})
 	}
 }
 
@@ -223,7 +223,7 @@ func (t *task) doInviteMany(ctx context.Context) {
 	var last clerkinvite.ManyProgress
 	results, err := t.process.service.InviteMany(ctx, ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
 		if sum := p.Reserved + p.Invited + p.Linked + p.Failed; p.Total != len(ps) || sum > p.Total || !p.WaitUntil.IsZero() {
-			t.fail("progress: %s says %+v of %d", t.name, p, len(ps))
+			t.failf("progress: %s says %+v of %d", t.name, p, len(ps))
 		}
 		last = p
 	}})
@@ -235,7 +235,7 @@ func (t *task) doInviteMany(ctx context.Context) {
 			}
 		}
 		if err == nil && last.Total != len(ps) && slices.ContainsFunc(ps, func(p clerkinvite.InviteParams) bool { return p.Email != "nobody" }) {
-			t.fail("progress: %s has ended at %+v", t.name, last)
+			t.failf("progress: %s has ended at %+v", t.name, last)
 		}
 	}
 }
@@ -243,31 +243,31 @@ func (t *task) doInviteMany(ctx context.Context) {
 // results checks the answers to many inputs.
 func (t *task) results(ps []clerkinvite.InviteParams, results []clerkinvite.Result, err error) {
 	if len(results) != len(ps) {
-		t.fail("returned: %s returns %d results for %d inputs", t.name, len(results), len(ps))
+		t.failf("returned: %s returns %d results for %d inputs", t.name, len(results), len(ps))
 		return
 	}
 	first := map[clerkinvite.Ref]clerkinvite.Result{}
 	for i, r := range results {
 		ref := refOf(ps[i])
-		t.say("    %s/%s: %s, %v", ref.TenantID, ref.Email, state{r.Member}, outcome{r.Err})
+		t.sayf("    %s/%s: %s, %v", ref.TenantID, ref.Email, state{r.Member}, outcome{r.Err})
 		t.committedOnce(r.Member)
 		var dup *clerkinvite.DuplicateEmailError
 		switch earlier, again := first[ref]; {
 		case ref.Email == "nobody":
 			if !isInvalid(r.Err) && (err == nil || !errors.Is(r.Err, err)) {
-				t.fail("returned: %s took what is no address: %v", t.name, outcome{r.Err})
+				t.failf("returned: %s took what is no address: %v", t.name, outcome{r.Err})
 			}
 		case again:
 			if !errors.As(r.Err, &dup) && earlier.Err == nil {
-				t.fail("returned: %s returns %v for a second %s", t.name, outcome{r.Err}, ref.Email)
+				t.failf("returned: %s returns %v for a second %s", t.name, outcome{r.Err}, ref.Email)
 			}
 			if dup != nil && earlier.Member != nil && dup.Member.ID != earlier.Member.ID {
-				t.fail("returned: %s returns another member for a second %s", t.name, ref.Email)
+				t.failf("returned: %s returns another member for a second %s", t.name, ref.Email)
 			}
 		default:
 			first[ref] = r
 			if r.Member != nil && r.Member.Ref() != ref || r.Err == nil && r.Member == nil {
-				t.fail("returned: %s returns %v for %s", t.name, state{r.Member}, ref.Email)
+				t.failf("returned: %s returns %v for %s", t.name, state{r.Member}, ref.Email)
 			}
 			if err == nil || !errors.Is(r.Err, err) {
 				t.documented(r.Err, isDuplicate, isClerks, isConflict)
@@ -282,7 +282,7 @@ func (t *task) doReserve(ctx context.Context) {
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	m, err := t.process.service.Reserve(ctx, p)
 	if t.returned(m, err, isDuplicate, isConflict) && err == nil && (m.Ref() != t.ref || m.Status != clerkinvite.StatusReserved) {
-		t.fail("returned: %s returns %v", t.name, state{m})
+		t.failf("returned: %s returns %v", t.name, state{m})
 	}
 }
 
@@ -305,9 +305,9 @@ func (t *task) doDeliver(ctx context.Context) {
 	if !t.returned(nil, err, isClerks) {
 		return
 	}
-	t.say("    %+v", *report)
+	t.sayf("    %+v", *report)
 	if report.Claimed != report.Linked+report.Invited+report.Refused+report.Ended+report.Postponed || opts.Limit > 0 && report.Claimed > opts.Limit {
-		t.fail("report: %s reports %+v", t.name, *report)
+		t.failf("report: %s reports %+v", t.name, *report)
 	}
 }
 
@@ -338,7 +338,7 @@ func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvit
 		return
 	}
 	if m.Ref() != t.ref || m.Status != to {
-		t.fail("returned: %s returns %v", t.name, state{m})
+		t.failf("returned: %s returns %v", t.name, state{m})
 	}
 	if t.withdrew {
 		t.dead(m, m.Send)
@@ -354,7 +354,7 @@ func (t *task) doPurge(ctx context.Context) {
 		return
 	}
 	if t.row(there.ID) != nil {
-		t.fail("returned: %s has left %s", t.name, t.named(there))
+		t.failf("returned: %s has left %s", t.name, t.named(there))
 	}
 	t.dead(there, 0)
 }
@@ -365,7 +365,7 @@ func (t *task) dead(m *clerkinvite.Member, send int) {
 	for _, inv := range t.invitations(m.Email) {
 		since, ours := t.counted[inv.ID]
 		if ours && since < t.began && inv.member == m.ID && !t.late[mark{m.ID, inv.send}] && (send == 0 || inv.send == send) && inv.Status == clerkinvite.InvitationPending && !t.behavior.Behavior.Lag {
-			t.fail("withdrawn: %s has left %s open", t.name, inv.ID)
+			t.failf("withdrawn: %s has left %s open", t.name, inv.ID)
 		}
 	}
 }
@@ -380,7 +380,7 @@ func (t *task) doUpdate(ctx context.Context) {
 	}
 	m, err := t.process.service.Update(ctx, t.ref, u)
 	if t.returned(m, err, isNotFound, isConflict) && err == nil && (m.Role != role || u.Data != nil && !sameJSON(m.Data, data)) {
-		t.fail("returned: %s returns %v", t.name, state{m})
+		t.failf("returned: %s returns %v", t.name, state{m})
 	}
 }
 
@@ -420,18 +420,18 @@ func (t *task) doList(ctx context.Context) {
 	for _, m := range members {
 		t.committedOnce(m)
 		if listed[m.ID] || !fits(m, p) {
-			t.fail("list: %s lists %s twice or wrongly", t.name, t.named(m))
+			t.failf("list: %s lists %s twice or wrongly", t.name, t.named(m))
 		}
 		listed[m.ID] = true
 	}
 	// Whoever was there all the time is in it.
 	for _, m := range t.before {
 		if now := t.row(m.ID); now != nil && now.Version == m.Version && fits(m, p) && !listed[m.ID] && err == nil {
-			t.fail("list: %s does not list %s", t.name, t.named(m))
+			t.failf("list: %s does not list %s", t.name, t.named(m))
 		}
 	}
 	if t.requests > 0 {
-		t.fail("list: %s asks Clerk", t.name)
+		t.failf("list: %s asks Clerk", t.name)
 	}
 }
 
@@ -445,7 +445,7 @@ func (t *task) doGet(ctx context.Context) {
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	m, err := t.process.service.Get(ctx, t.ref)
 	if t.returned(m, err, isNotFound) && (err == nil && m.Ref() != t.ref || t.requests > 0) {
-		t.fail("returned: %s returns %v", t.name, state{m})
+		t.failf("returned: %s returns %v", t.name, state{m})
 	}
 }
 
@@ -458,7 +458,7 @@ func (t *task) doHistory(ctx context.Context) {
 		return
 	}
 	if len(moves) == 0 || moves[0].From != "" || len(moves) > len(t.chains[there.ID]) {
-		t.fail("history: %s returns %+v", t.name, moves)
+		t.failf("history: %s returns %+v", t.name, moves)
 	}
 }
 
@@ -468,10 +468,10 @@ func (t *task) changed(members []*clerkinvite.Member, err error) {
 		return
 	}
 	for _, m := range members {
-		t.say("    %s", state{m})
+		t.sayf("    %s", state{m})
 		t.committedOnce(m)
 		if m.Status != clerkinvite.StatusActive && m.Status != clerkinvite.StatusRemoved {
-			t.fail("returned: %s returns %v", t.name, state{m})
+			t.failf("returned: %s returns %v", t.name, state{m})
 		}
 	}
 }
@@ -486,7 +486,7 @@ func (t *task) doResolve(ctx context.Context) {
 	members, err := t.process.service.Resolve(ctx, u)
 	t.changed(members, err)
 	if t.requests > 0 {
-		t.fail("requests: %s asks Clerk", t.name)
+		t.failf("requests: %s asks Clerk", t.name)
 	}
 }
 
@@ -532,10 +532,10 @@ func (t *task) doReconcile(ctx context.Context) {
 	if !t.returned(nil, err, isClerks) {
 		return
 	}
-	t.say("    %+v", *report)
+	t.sayf("    %+v", *report)
 	t.cursor = report.Cursor
 	if opts.Limit > 0 && report.Members > opts.Limit || opts.Limit == 0 && err == nil && report.Cursor != "" {
-		t.fail("report: %s reports %+v", t.name, *report)
+		t.failf("report: %s reports %+v", t.name, *report)
 	}
 }
 
@@ -543,7 +543,7 @@ func (t *task) doDryRun(ctx context.Context) {
 	t.called("")
 	report, err := t.process.service.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true})
 	if t.returned(nil, err, isClerks) {
-		t.say("    %+v", *report)
+		t.sayf("    %+v", *report)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -15,7 +16,14 @@ import (
 
 type taskKey struct{}
 
-func taskOf(ctx context.Context) *task { return ctx.Value(taskKey{}).(*task) }
+// taskOf returns the task in whose name a call is made.
+func taskOf(ctx context.Context) *task {
+	t, ok := ctx.Value(taskKey{}).(*task)
+	if !ok {
+		panic("modeltest: a call with another context than the caller's")
+	}
+	return t
+}
 
 // errTimeout is what a caller gets who does not wait any longer.
 var errTimeout = errors.New("modeltest: no answer in time")
@@ -50,7 +58,7 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 		r := pick(s, refusals...)
 		f.Status, f.Code, f.Meta, f.RetryAfter = r.Status, r.Code, r.Meta, r.RetryAfter
 	}
-	s.say("the next %s fails %s its effect: %s %d %s", f.Call, f.When, f.Kind, f.Status, f.Code)
+	s.sayf("the next %s fails %s its effect: %s %d %s", f.Call, f.When, f.Kind, f.Status, f.Code)
 	s.clerk.Fail(f)
 }
 
@@ -72,7 +80,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		return none, errDead
 	}
 	if ctx.Err() != nil || f == adrift {
-		t.say("%s: %s gets no answer in time", t.name, what)
+		t.sayf("%s: %s gets no answer in time", t.name, what)
 		if late != nil {
 			t.flights = append(t.flights, &flight{t, what, late})
 		}
@@ -82,7 +90,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		t.breakNext(endpoint)
 	}
 	answer, err := do()
-	t.say("%s: %s -> %v", t.name, what, outcome{err})
+	t.sayf("%s: %s -> %v", t.name, what, outcome{err})
 	var api *clerkinvite.APIError
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
 		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
@@ -112,7 +120,7 @@ func (t *task) over(ctx context.Context) error {
 // background checks that delivery in the background leaves a limited endpoint alone.
 func (t *task) background(endpoint clerkinvitetest.Call) {
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.began > closed.step && t.now().Before(closed.until) {
-		t.fail("limit: %s calls %s, of which all processes know that it is closed", t.name, endpoint)
+		t.failf("limit: %s calls %s, of which all processes know that it is closed", t.name, endpoint)
 	}
 }
 
@@ -173,14 +181,14 @@ func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
 	t := taskOf(ctx)
 	sent := t.creating(ctx, rs)
-	what := "create in bulk"
+	what := []string{"create in bulk"}
 	for _, r := range rs {
-		what += " " + r.Email
+		what = append(what, r.Email)
 		if r.IgnoreExisting {
-			t.fail("bulk: %s asks for an invitation in spite of others", t.name)
+			t.failf("bulk: %s asks for an invitation in spite of others", t.name)
 		}
 	}
-	invs, err := ask(ctx, clerkinvitetest.CallCreateBulk, what, func() ([]clerkinvite.Invitation, error) {
+	invs, err := ask(ctx, clerkinvitetest.CallCreateBulk, strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
 		invs, err := a.api.CreateInvitations(context.Background(), rs)
 		t.created(sent)
 		return invs, err
@@ -196,7 +204,7 @@ func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	t := taskOf(ctx)
 	if t.verb.reads() {
-		t.fail("reading: %s revokes %s", t.name, r.InvitationID)
+		t.failf("reading: %s revokes %s", t.name, r.InvitationID)
 	}
 	return ask(ctx, clerkinvitetest.CallRevoke, "revoke "+r.InvitationID, func() (*clerkinvite.Invitation, error) {
 		was := a.invitation(r.InvitationID)
@@ -228,12 +236,12 @@ func statement[T any](ctx context.Context, what string, do func() (T, error)) (T
 		failure, t.storeFailed = errStore, true
 	}
 	if f == lost || f == adrift {
-		t.say("%s: %s fails before its effect", t.name, what)
+		t.sayf("%s: %s fails before its effect", t.name, what)
 		return none, failure
 	}
 	answer, err := do()
 	if f == unheard {
-		t.say("%s: %s fails after its effect", t.name, what)
+		t.sayf("%s: %s fails after its effect", t.name, what)
 		return none, failure
 	}
 	return answer, err
@@ -245,7 +253,7 @@ type wiredStore struct{ *sequence }
 func (w wiredStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
 	t := taskOf(ctx)
 	if t.verb.reads() {
-		t.fail("reading: %s inserts", t.name)
+		t.failf("reading: %s inserts", t.name)
 	}
 	return statement(ctx, "insert", func() ([]clerkinvite.Result, error) {
 		results, err := w.store.insert(rows)
@@ -257,7 +265,7 @@ func (w wiredStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]c
 func (w wiredStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 	t := taskOf(ctx)
 	if t.verb.reads() {
-		t.fail("reading: %s updates", t.name)
+		t.failf("reading: %s updates", t.name)
 	}
 	return statement(ctx, "update", func() ([]clerkinvite.Result, error) {
 		before := w.rows
@@ -306,7 +314,7 @@ func (w wiredStore) Gate(ctx context.Context, name string, old, next time.Time) 
 	return statement(ctx, "gate", func() (time.Time, error) {
 		known, err := w.store.gate(name, old, next)
 		if !next.Equal(old) {
-			t.say("%s: gate of %s: %v -> %v, it is %v", t.name, name, since{old}, since{next}, since{known})
+			t.sayf("%s: gate of %s: %v -> %v, it is %v", t.name, name, since{old}, since{next}, since{known})
 		}
 		// A gate has the name of its endpoint.
 		if until, limited := t.limited[name]; limited && err == nil && !known.Before(until) && !next.Before(until) {
@@ -317,65 +325,65 @@ func (w wiredStore) Gate(ctx context.Context, name string, old, next time.Time) 
 	})
 }
 
-// outside calls a store outside of the sequence's clock: a database does not keep to it.
-type outside struct {
+// elsewhere calls a store outside of the sequence's clock: a database does not keep to it.
+type elsewhere struct {
 	store clerkinvite.Store
-	ctx   context.Context
-	calls chan func() // nil for a store in memory, which needs no time
+	ctx   context.Context //nolint:containedctx // that of the test, which is over when the test is
+	calls chan func()     // nil for a store in memory, which needs no time
 	done  chan struct{}
 }
 
-func newOutside(ctx context.Context, store clerkinvite.Store) *outside {
-	o := &outside{store: store, ctx: ctx}
+func newElsewhere(ctx context.Context, store clerkinvite.Store) *elsewhere {
+	e := &elsewhere{store: store, ctx: ctx}
 	if _, here := store.(*clerkinvitetest.MemoryStore); here {
-		return o
+		return e
 	}
-	o.calls, o.done = make(chan func()), make(chan struct{})
+	e.calls, e.done = make(chan func()), make(chan struct{})
 	go func() {
-		for call := range o.calls {
+		for call := range e.calls {
 			call()
-			o.done <- struct{}{}
+			e.done <- struct{}{}
 		}
 	}()
-	return o
+	return e
 }
 
-func (o *outside) close() {
-	if o.calls != nil {
-		close(o.calls)
+func (e *elsewhere) close() {
+	if e.calls != nil {
+		close(e.calls)
 	}
 }
 
-func (o *outside) do(call func()) {
-	if o.calls == nil {
+func (e *elsewhere) do(call func()) {
+	if e.calls == nil {
 		call()
 		return
 	}
-	o.calls <- call
-	<-o.done
+	e.calls <- call
+	<-e.done
 }
 
-func (o *outside) insert(rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
-	o.do(func() { results, err = o.store.Insert(o.ctx, rows) })
+func (e *elsewhere) insert(rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
+	e.do(func() { results, err = e.store.Insert(e.ctx, rows) })
 	return results, err
 }
 
-func (o *outside) update(changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
-	o.do(func() { results, err = o.store.Update(o.ctx, changes) })
+func (e *elsewhere) update(changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
+	e.do(func() { results, err = e.store.Update(e.ctx, changes) })
 	return results, err
 }
 
-func (o *outside) find(q clerkinvite.Query) (found []*clerkinvite.Member, err error) {
-	o.do(func() { found, err = o.store.Find(o.ctx, q) })
+func (e *elsewhere) find(q clerkinvite.Query) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Find(e.ctx, q) })
 	return found, err
 }
 
-func (o *outside) history(tenantID, id string) (moves []clerkinvite.Move, err error) {
-	o.do(func() { moves, err = o.store.History(o.ctx, tenantID, id) })
+func (e *elsewhere) history(tenantID, id string) (moves []clerkinvite.Move, err error) {
+	e.do(func() { moves, err = e.store.History(e.ctx, tenantID, id) })
 	return moves, err
 }
 
-func (o *outside) gate(name string, old, next time.Time) (known time.Time, err error) {
-	o.do(func() { known, err = o.store.Gate(o.ctx, name, old, next) })
+func (e *elsewhere) gate(name string, old, next time.Time) (known time.Time, err error) {
+	e.do(func() { known, err = e.store.Gate(e.ctx, name, old, next) })
 	return known, err
 }

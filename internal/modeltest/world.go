@@ -73,12 +73,12 @@ func (s *sequence) makeWorld() {
 		s.behavior = pick(s, all...)
 	}
 	s.clerk.SetBehavior(s.behavior.Behavior)
-	s.say("Clerk's behavior: %s", s.behavior.Name)
+	s.sayf("Clerk's behavior: %s", s.behavior.Name)
 	if s.chance(4) {
 		email := pick(s, emails...)
 		u := s.clerk.AddVerifiedUser(email)
 		s.learn(u)
-		s.say("%s has been a user", email)
+		s.sayf("%s has been a user", email)
 	}
 }
 
@@ -93,7 +93,7 @@ func (s *sequence) timePasses() {
 	if d > 5*grain && (len(s.tasks) > 0 && !s.chance(3) || s.createUnderWay() && !s.chance(3)) {
 		d = grain
 	}
-	s.say("%v pass", d)
+	s.sayf("%v pass", d)
 	s.advance(d)
 }
 
@@ -233,13 +233,13 @@ func (s *sequence) outside() {
 		}
 		inv := pick(s, open[len(open)-1], pick(s, open...))
 		hook, err := s.clerk.AcceptInvitation(inv.ID)
-		s.say("%s accepts %s: %v", email, inv.ID, outcome{err})
+		s.sayf("%s accepts %s: %v", email, inv.ID, outcome{err})
 		if err == nil {
 			s.happened(hook)
 		}
 	case k < 15:
 		verified := s.chance(2)
-		s.say("%s signs up, verified: %v", email, verified)
+		s.sayf("%s signs up, verified: %v", email, verified)
 		s.happened(s.clerk.SignUp(email, verified))
 	case k < 19 && len(people) > 0:
 		p := pick(s, people...)
@@ -247,7 +247,7 @@ func (s *sequence) outside() {
 		if slices.ContainsFunc(p.Emails, func(e clerkinvite.UserEmail) bool { return e.Address == email }) {
 			return
 		}
-		s.say("%s adds %s, verified: %v", p.ID, email, verified)
+		s.sayf("%s adds %s, verified: %v", p.ID, email, verified)
 		s.happened(s.clerk.AddEmail(p.ID, clerkinvitetest.EmailSpec{Address: email, Verified: verified}))
 	case k < 23 && len(people) > 0:
 		p := pick(s, people...)
@@ -255,27 +255,27 @@ func (s *sequence) outside() {
 		if s.holder(e.Address) != nil {
 			return
 		}
-		s.say("%s verifies %s", p.ID, e.Address)
+		s.sayf("%s verifies %s", p.ID, e.Address)
 		s.happened(s.clerk.VerifyEmail(p.ID, e.Address))
 	case k < 25 && len(people) > 0:
 		p := pick(s, people...)
-		s.say("%s is deleted", p.ID)
+		s.sayf("%s is deleted", p.ID)
 		s.happened(s.clerk.DeleteUser(p.ID))
 	case k < 26 && len(people) > 0:
 		p := pick(s, people...)
-		s.say("%s is banned", p.ID)
+		s.sayf("%s is banned", p.ID)
 		s.happened(s.clerk.BanUser(p.ID))
 	case k < 29:
 		if open := s.clerk.OpenInvitations(email); len(open) > 0 {
 			inv := pick(s, open...)
-			s.say("%s is revoked in the dashboard", inv.ID)
+			s.sayf("%s is revoked in the dashboard", inv.ID)
 			s.clerk.RevokeInDashboard(inv.ID)
 			s.withdrawn[inv.ID] = true
 		}
 	case k < 31:
 		if open := s.clerk.OpenInvitations(email); len(open) > 0 {
 			inv := pick(s, open...)
-			s.say("%s runs out", inv.ID)
+			s.sayf("%s runs out", inv.ID)
 			s.clerk.ExpireNow(inv.ID)
 			s.shortened[inv.ID] = true
 		}
@@ -286,13 +286,13 @@ func (s *sequence) outside() {
 			metadata = map[string]any{"clerkinvite": map[string]any{"id": fmt.Sprintf("00000000-0000-7000-8000-%012d", s.foreign), "send": 1}}
 		}
 		inv := s.clerk.CreateForeign(email, metadata)
-		s.say("another application invites %s: %s", email, inv.ID)
+		s.sayf("another application invites %s: %s", email, inv.ID)
 	case k < 36 && len(people) > 0:
 		p := pick(s, people...)
-		s.say("%s changes his name", p.ID)
+		s.sayf("%s changes his name", p.ID)
 		s.happened(s.clerk.UserUpdated(p.ID))
 	case k < 39:
-		s.say("Clerk shows all that was written")
+		s.sayf("Clerk shows all that was written")
 		s.clerk.Settle()
 	}
 	s.clerkChanged()
