@@ -39,7 +39,7 @@ type round struct {
 	last func()
 }
 
-// race starts the sides together, a thousand times on the memory store and a hundred
+// race starts the sides together, a thousand times on the memory store and thirty
 // times on PostgreSQL, one of them a moment late. All outcomes are in want, and on the
 // memory store each of them must have occurred: so did both orders.
 func race(t *testing.T, want []string, start func(t *testing.T, b *bundle, email string, r *rand.Rand) round) {
@@ -51,7 +51,7 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *bundle, email
 	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
 		memory, batches, rounds := path.Base(t.Name()) == "memory", 100, 10
 		if !memory {
-			batches, rounds = 10, 10
+			batches, rounds = 3, 10
 		}
 		var mu sync.Mutex
 		outcomes := make(map[string]int)

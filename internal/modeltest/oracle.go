@@ -76,6 +76,7 @@ type version struct {
 type purged struct {
 	ref   clerkinvite.Ref
 	since int // the step in which that began
+	done  int // the step in which the row was gone
 }
 
 // closing is that an endpoint is closed, and since when all processes can know.
@@ -211,7 +212,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
 		s.failf("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
 	}
-	s.purged[old.ID] = purged{old.Ref(), t.began}
+	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
@@ -580,7 +581,7 @@ func (t *task) revoked(inv *invitation) {
 	case asked:
 		t.withdrawn[id] = true
 	case row == nil:
-		if !t.made[id] {
+		if !t.made[id] && t.began > erased.done {
 			t.failf("foreign: %s revoked %s of a member who is not there", t.name, id)
 		}
 	case kept(row, inv):

@@ -278,6 +278,7 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.polls > 8 { // it waits for its turn
 		t.advance(grain)
 	}
+	t.tick() // it may have slept
 	t.call, t.request, t.idle = call, request, 0
 	goesOn := t.run.pause()
 	t.call, t.request = "", nil

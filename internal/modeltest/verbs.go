@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,10 +220,11 @@ func (t *task) invitedOrLinked(ref clerkinvite.Ref, m *clerkinvite.Member) {
 
 func (t *task) doInviteMany(ctx context.Context) {
 	ps := t.manyParams()
-	t.called(strconv.Itoa(len(ps)))
+	wait := t.chance(5)
+	t.called(fmt.Sprint(len(ps), ", waits: ", wait))
 	var last clerkinvite.ManyProgress
-	results, err := t.process.service.InviteMany(ctx, ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
-		if sum := p.Reserved + p.Invited + p.Linked + p.Failed; p.Total != len(ps) || sum > p.Total || !p.WaitUntil.IsZero() {
+	results, err := t.process.service.InviteMany(ctx, ps, &clerkinvite.ManyOptions{Wait: wait, Progress: func(p clerkinvite.ManyProgress) {
+		if sum := p.Reserved + p.Invited + p.Linked + p.Failed; p.Total != len(ps) || sum > p.Total || !wait && !p.WaitUntil.IsZero() {
 			t.failf("progress: %s says %+v of %d", t.name, p, len(ps))
 		}
 		last = p
@@ -230,7 +232,7 @@ func (t *task) doInviteMany(ctx context.Context) {
 	if t.returned(nil, err, isClerks, isConflict) {
 		t.results(ps, results, err)
 		for i, r := range results {
-			if r.Err == nil && (r.Member.Ref() != refOf(ps[i]) || r.Member.Status != clerkinvite.StatusReserved) {
+			if r.Err == nil && (r.Member.Ref() != refOf(ps[i]) || r.Member.Status != clerkinvite.StatusReserved || wait && err == nil) {
 				t.invitedOrLinked(refOf(ps[i]), r.Member)
 			}
 		}

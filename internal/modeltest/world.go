@@ -31,6 +31,7 @@ type world struct {
 	clerk     *clerkinvitetest.Clerk
 	behavior  clerkinvitetest.NamedBehavior
 	beginning time.Time
+	ticked    time.Time
 	events    []clerkinvite.Event
 	users     map[string]*person
 	order     []string // of users
@@ -62,7 +63,7 @@ type invitation struct {
 
 // makeWorld makes a Clerk of one kind or another, and perhaps somebody who uses it already.
 func (s *sequence) makeWorld() {
-	s.beginning = time.Now()
+	s.beginning, s.ticked = time.Now(), born
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
 	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
@@ -104,8 +105,16 @@ func (s *sequence) createUnderWay() bool {
 
 func (s *sequence) advance(d time.Duration) {
 	time.Sleep(s.now().Add(d).Sub(born.Add(time.Since(s.beginning))))
-	s.clerk.Settle() // in less time than a lease has left after its last create
-	s.clerkChanged()
+	s.tick()
+}
+
+// tick takes notice of the time that has passed.
+func (s *sequence) tick() {
+	if now := s.now(); now.After(s.ticked) {
+		s.ticked = now
+		s.clerk.Settle() // in less time than a lease has left after its last create
+		s.clerkChanged()
+	}
 }
 
 // clerkChanged forgets what is known of Clerk's invitations.
