@@ -87,7 +87,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 					}
 				}
 			}),
-			found: []string{"send:"},
+			found: []string{"send:", "store:"},
 		},
 		"store keeps links": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
@@ -97,7 +97,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 					}
 				}
 			}),
-			found: []string{"url:"},
+			found: []string{"url:", "store:"},
 		},
 		"store revives the revoked": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
@@ -107,7 +107,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 					}
 				}
 			}),
-			found: []string{"move:"},
+			found: []string{"move:", "store:"},
 		},
 		"store erases the removed": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
@@ -117,7 +117,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 					}
 				}
 			}),
-			found: []string{"erased:"},
+			found: []string{"erased:", "store:"},
 		},
 		"store loses history": {
 			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &forgetful{m} },
