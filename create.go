@@ -21,7 +21,11 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 	for len(together)+len(alone) > 0 {
 		if stopped || ctx.Err() != nil || !l.fresh() {
 			for _, a := range append(together, alone...) {
-				s.release(ctx, l, a)
+				if wait := a.bulkOpens.Sub(s.now()); wait > 0 && ctx.Err() == nil {
+					s.closed(a, "create invitations", closedFor(wait)) // it has waited for its turn
+				} else {
+					s.release(ctx, l, a)
+				}
 			}
 			return
 		}

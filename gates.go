@@ -162,7 +162,7 @@ func (s *Service) take(ctx context.Context, l lease, endpoint string) (done func
 		if !mine.IsZero() {
 			return func() { s.giveTurn(ctx, endpoint, mine, now.Add(max(0, s.gates.wait(endpoint, now)))) }, nil
 		}
-		limited := until.After(now.Add(2 * l.length)) // too long for a turn
+		limited := until.After(now.Add(l.length + l.length/8)) // too long for a turn
 		if limited {
 			l.closed[endpoint] = until
 		}

@@ -21,7 +21,7 @@ var pgxModes = []pgx.QueryExecMode{
 
 // runModes are those that differ most, for what takes long. TestPgxStoreStatements makes
 // each statement in all of them.
-var runModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+var runModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol}
 
 // inEveryMode runs f for each query execution mode of pgx.
 func inEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
