@@ -20,13 +20,7 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 	stopped, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.settled != nil && a.settled.stop }), 0
 	for len(together)+len(alone) > 0 {
 		if stopped || ctx.Err() != nil || !l.fresh() {
-			for _, a := range append(together, alone...) {
-				if wait := a.bulkOpens.Sub(s.now()); wait > 0 && ctx.Err() == nil {
-					s.closed(a, "create invitations", closedFor(wait)) // it has waited for its turn
-				} else {
-					s.release(ctx, l, a)
-				}
-			}
+			s.giveBack(ctx, l, append(together, alone...))
 			return
 		}
 		var group []*attempt
@@ -37,20 +31,13 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 			!slices.ContainsFunc(together, func(a *attempt) bool { return a.asked })
 		switch {
 		case rest && len(alone) == 0:
-			for _, a := range together {
-				s.release(ctx, l, a)
-			}
+			s.giveBack(ctx, l, together)
 			return
 		case rest:
 		case len(together) > 1, len(together) == 1 && !single:
 			done, err := s.take(ctx, l, endpointCreateBulk)
 			if err != nil {
-				wait, limited := isRateLimit(err)
-				for _, a := range together {
-					if a.tens = single; limited {
-						a.bulkOpens = s.now().Add(wait)
-					}
-				}
+				s.missed(together, err, single)
 				break
 			}
 			if !l.fresh() { // it had to wait
@@ -83,6 +70,28 @@ func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*att
 				a.settled.stop = a.settled.stop || lost == maxUncertain
 				stopped = stopped || a.settled.stop
 			}
+		}
+	}
+}
+
+// missed notes that the request for several is not to be had now, and whether single
+// ones are.
+func (s *Service) missed(together []*attempt, err error, single bool) {
+	wait, limited := isRateLimit(err)
+	for _, a := range together {
+		if a.tens = single; limited {
+			a.bulkOpens = s.now().Add(wait)
+		}
+	}
+}
+
+// giveBack decides for those who are not reached.
+func (s *Service) giveBack(ctx context.Context, l lease, attempts []*attempt) {
+	for _, a := range attempts {
+		if wait := a.bulkOpens.Sub(s.now()); wait > 0 && ctx.Err() == nil {
+			s.closed(a, "create invitations", closedFor(wait)) // it has waited for its turn
+		} else {
+			s.release(ctx, l, a)
 		}
 	}
 }
