@@ -71,17 +71,19 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // says how far it came, and Cursor where to go on. One member or invitation that cannot be
 // changed stops nothing: the first such error is returned at the end.
 //
-// If Clerk knows none of ten or more active members, nor an invitation of one, the key is probably of another instance: then nothing is changed, and a
-// *[ClerkInvitationError] says so at the end. Without the whole picture, with a Limit or a
-// Cursor, nobody is removed before Clerk has shown one who is known. Nor is anybody who
-// became active in the last five minutes, whom Clerk may not show yet.
+// If Clerk knows none of ten or more active members, nor an invitation of one, the key is
+// probably of another instance: then nothing is changed, and a *[ClerkInvitationError] says
+// so at the end. Without the whole picture, with a Limit or a Cursor, nobody is removed
+// before Clerk has shown one who is known. Nor is anybody who became active in the last
+// five minutes, whom Clerk may not show yet.
 //
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{},
-		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool), late: make(map[string]bool), ahead: make(map[string]bool),
+		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool),
+		ahead: make(map[string]bool), late: make(map[string]bool),
 	}
 	if opts != nil {
 		r.opts = *opts
@@ -125,7 +127,7 @@ type reconciliation struct {
 	pending, active batch           // read and not looked up yet
 	missing         []*Member       // active under the id of a user whom Clerk does not know
 	users           map[string]bool // whether Clerk knows the user ids that were looked up
-	asked           bool            // whether Clerk knows one of our invitations
+	asked           bool            // Clerk was asked whether it knows one of our invitations
 	first           error           // of what could not be changed
 
 	odd   map[string]bool // addresses that Clerk stumbles over
