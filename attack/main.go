@@ -1,0 +1,151 @@
+// The command attack runs the long mode of everything that tries to break the library, and prints what was attacked, how
+// often, what was lost and how long it took. "make attack" calls it; it works from the repository's root.
+//
+//	attack [-rows directory] [part ...]
+//
+// Without parts all are run, one after the other, which takes some three hours. Each part keeps its rows in a file of the
+// directory, and the table is that of all parts that have one: parts can be run on different days, or side by side.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+)
+
+// part is a command and what it needs; it appends its rows to the file CLERKINVITE_ATTACK_ROWS.
+type part struct{ name, command string }
+
+// In the order of the table.
+var parts = []part{
+	{"points", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestFaultPoints|TestKilledAtAnyMoment' -v ."},
+	{"protocol", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -v ./internal/protocol"},
+	{"random", "scripts/ensure-postgres.sh && CLERKINVITE_MODEL_SEQUENCES=20000 CLERKINVITE_INTERLEAVINGS=20000 go test -timeout 90m -count 1 -run 'TestModel$|TestInterleavings$' -v ."},
+	{"postgres", "scripts/attack-postgres.sh -timeout 90m -count 1 -v"},
+	{"peers", "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 -v ./peers"},
+	{"fuzz", "scripts/fuzz.sh 10m"},
+	{"soak", "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 -v ./soak"},
+}
+
+func main() {
+	rows := flag.String("rows", "attack/rows", "directory for the rows of each part")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := run(ctx, *rows, flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "attack:", err)
+		os.Exit(1) //nolint:gocritic // there is nothing left to give back
+	}
+}
+
+func run(ctx context.Context, dir string, names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return fmt.Errorf("there is no part %q", name)
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // nothing secret
+		return err
+	}
+	var failed []string
+	for _, p := range parts {
+		if len(names) > 0 && !slices.Contains(names, p.name) {
+			continue
+		}
+		if err := p.run(ctx, dir); err != nil {
+			failed = append(failed, p.name)
+			fmt.Fprintf(os.Stderr, "attack: %s: %v\n", p.name, err)
+		}
+	}
+	if err := table(os.Stdout, dir); err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("failed: %s", strings.Join(failed, ", "))
+	}
+	return nil
+}
+
+// run runs the part. Its rows are replaced only if it passes.
+func (p part) run(ctx context.Context, dir string) error {
+	fmt.Fprintf(os.Stderr, "\n=== %s: %s\n", p.name, p.command)
+	file := filepath.Join(dir, p.name+".jsonl")
+	now := file + ".now"
+	if err := os.Remove(now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, "bash", "-c", p.command) // #nosec G204 -- one of the above
+	cmd.Env = append(os.Environ(), tally.EnvLong+"=1", tally.EnvFile+"="+now,
+		"CLERKINVITE_REQUIRE=postgres,postgres-versions,pgbouncer,node")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "=== %s: passed after %v\n", p.name, time.Since(start).Round(time.Second))
+	return os.Rename(now, file)
+}
+
+// table prints the rows that there are, as Markdown.
+func table(w io.Writer, dir string) error {
+	fmt.Fprintln(w, "| part | what was attacked | how often | lost | took |\n|-|-|-|-|-|")
+	var figures []string
+	for _, p := range parts {
+		rows, err := p.rows(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(w, "| %s | not run | | | |\n", p.name)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %v |\n", p.name, r.What, r.Times, r.Lost, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+			for _, f := range r.Figures {
+				figures = append(figures, r.What+": "+f)
+			}
+		}
+	}
+	if len(figures) > 0 {
+		fmt.Fprint(w, "\nMeasured on the way:\n\n")
+		for _, f := range figures {
+			fmt.Fprintln(w, "-", f)
+		}
+	}
+	return nil
+}
+
+func (p part) rows(dir string) (rows []tally.Row, err error) {
+	f, err := os.Open(filepath.Join(dir, p.name+".jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var r tally.Row
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
