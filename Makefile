@@ -12,6 +12,7 @@ OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
 
 # Built from source on first use, then found in Go's build cache.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.1.4
 APIDIFF := go run golang.org/x/exp/cmd/apidiff@v0.0.0-20261014143641-f0251eb4aa3e
 
 .PHONY: help
@@ -40,6 +41,27 @@ contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENA
 .PHONY: quickstart
 quickstart: ## run examples/quickstart and compare what it prints
 	@set -o pipefail; go run ./examples/quickstart | diff -u examples/quickstart/expected.txt - && echo "as expected"
+
+.PHONY: model
+model: ## explore the protocol's model completely, and replay its traces against the library
+	scripts/gotest.sh -count=1 -v ./internal/protocol
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FOR (10s)
+	scripts/fuzz.sh $(or $(FOR),10s)
+
+.PHONY: mutants
+mutants: ## put deliberate faults into the library, each of which a test must catch
+	@scripts/ensure-postgres.sh
+	go run ./internal/mutants $(ARGS)
+
+.PHONY: attack
+attack: ## try to break every promise, for hours; PARTS="points soak" runs some of it
+	go run -C attack . -root .. $(PARTS)
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what is used (asks vuln.go.dev)
+	@for dir in $(MODULES); do echo "govulncheck: $$dir"; (cd $$dir && $(GOVULNCHECK) ./...) || exit 1; done
 
 .PHONY: live
 live: ## try the flow on a real Clerk: CLERK_SECRET_KEY=sk_test_… make live ARGS=-yes (prints the plan without)

@@ -25,6 +25,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
 // child is another process of the host's: the test binary, started again with
@@ -36,6 +37,10 @@ func child(mode string) {
 			fmt.Fprintln(os.Stderr, "child:", err)
 			os.Exit(2)
 		}
+	}
+	if mode == "point" {
+		must(pointChild())
+		return
 	}
 	cfg, err := pgxpool.ParseConfig(os.Getenv("CHILD_DSN"))
 	must(err)
@@ -49,10 +54,14 @@ func child(mode string) {
 	must(err)
 	var emails []string
 	must(json.Unmarshal([]byte(os.Getenv("CHILD_EMAILS")), &emails))
-	points := &points{out: os.Stdout}
 	config := clerkinvite.Config{API: api, Store: clerkinvite.NewPgxStore(pool, nil), Lease: lease}
 	if mode == "kill" {
-		config.API, config.Store = pointsAPI{config.API, points}, pointsStore{config.Store, points}
+		k, err := newTrack()
+		must(err)
+		// Each line is written at once, so that a killed process has told where it was.
+		k.say = func(point string) { _, _ = fmt.Println("POINT", point) }
+		config.API = pointAPI{api, k}
+		config.Store = pointStore{clerkinvite.NewPgxStore(pointDB{pool, k}, nil), k}
 	}
 	if mode == "deliver" || mode == "run" {
 		work(mode, config)
@@ -106,12 +115,12 @@ type childProcess struct {
 	start func()
 }
 
-func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emails []string) *childProcess {
+func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emails []string, env ...string) *childProcess {
 	t.Helper()
 	list, err := json.Marshal(emails)
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0], "-test.run=^$") // #nosec G204 -- this test binary itself
-	cmd.Env = append(os.Environ(), "CLERKINVITE_TEST_CHILD="+mode, "CHILD_DSN="+dsn, "CHILD_CLERK="+clerk,
+	cmd.Env = append(append(os.Environ(), env...), "CLERKINVITE_TEST_CHILD="+mode, "CHILD_DSN="+dsn, "CHILD_CLERK="+clerk,
 		"CHILD_LEASE="+lease.String(), "CHILD_EMAILS="+string(list), "GOMAXPROCS=2", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -173,76 +182,25 @@ func TestConcurrentInvitesFromManyProcesses(t *testing.T) {
 	require.Equal(t, 2*17, clerk.RequestCount(), "a duplicate costs Clerk nothing")
 }
 
-// points prints the last step that was begun or ended, so that a killed process
-// tells where it was.
-type points struct {
-	mu  sync.Mutex
-	out *os.File
-}
-
-func (p *points) at(when, what string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, _ = fmt.Fprintln(p.out, "POINT", when, what)
-}
-
-// around runs one step between two points.
-func around[T any](p *points, what string, step func() (T, error)) (T, error) {
-	p.at("before", what)
-	v, err := step()
-	p.at("after", what)
-	return v, err
-}
-
-type pointsStore struct {
-	clerkinvite.Store
-	p *points
-}
-
-func (s pointsStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
-	return around(s.p, "insert", func() ([]clerkinvite.Result, error) { return s.Store.Insert(ctx, rows) })
-}
-
-func (s pointsStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
-	what := "claim"
-	if changes[0].New.ClaimedUntil == nil {
-		what = "settle"
-	}
-	return around(s.p, what, func() ([]clerkinvite.Result, error) { return s.Store.Update(ctx, changes) })
-}
-
-type pointsAPI struct {
-	clerkinvite.ClerkAPI
-	p *points
-}
-
-func (a pointsAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
-	return around(a.p, "find users", func() ([]clerkinvite.User, error) { return a.ClerkAPI.FindUsers(ctx, q) })
-}
-
-func (a pointsAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
-	return around(a.p, "create", func() (*clerkinvite.Invitation, error) { return a.ClerkAPI.CreateInvitation(ctx, r) })
-}
-
-func (a pointsAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	return around(a.p, "list", func() ([]clerkinvite.Invitation, error) { return a.ClerkAPI.ListInvitations(ctx, q) })
-}
-
 // Promise 3: processes killed at random moments, again and again.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	const workers = 4
 	rounds := 200
+	if tally.Long() {
+		rounds = 2000
+	}
 	if n, err := strconv.Atoi(os.Getenv("CLERKINVITE_KILL_ROUNDS")); err == nil {
 		rounds = n
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	row := tally.Start(t, "kill -9 at random moments")
 	db := pgtest.New(t)
 	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
-	url := serve(t, clerk)
+	url, sites := serve(t, clerk), sitesFile(t)
 	// Short, so that what a killed round left is taken over by a later one; a lease may
 	// well end under a process that lives, which is part of the attack.
 	const lease = time.Second
@@ -266,10 +224,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				// By the clock in one round, in the next after so many steps.
 				delay, steps := time.Duration(random.Int64N(int64(60*time.Millisecond))), -1
 				if round%2 == 1 {
-					delay, steps = time.Minute, random.IntN(3*8)
+					delay, steps = time.Minute, random.IntN(3*12)
 				}
 				mu.Unlock()
-				c := startChild(t, "kill", db.DSN, url, lease, mine)
+				c := startChild(t, "kill", db.DSN, url, lease, mine, sites)
 				c.start()
 				kill := time.AfterFunc(delay, func() { _ = c.cmd.Process.Kill() })
 				last := "POINT start"
@@ -332,4 +290,6 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	for _, point := range slices.Sorted(maps.Keys(hits)) {
 		t.Logf("%6d  %s", hits[point], point)
 	}
+	row.Done(fmt.Sprintf("%d kills, %d people", rounds, len(emails)), fmt.Sprintf("0 of %d members, 0 second emails", invited),
+		fmt.Sprintf("%d attempts recovered", recovered))
 }

@@ -133,25 +133,25 @@ func (e *APIError) Error() string {
 		b.WriteString("no answer")
 	}
 	if e.Code != "" {
-		b.WriteString(" " + scrub.Text(e.Code))
+		b.WriteString(" " + scrub.Line(e.Code))
 	}
 	if text := e.text(); text != "" {
 		b.WriteString(": " + text)
 	}
 	if e.Err != nil {
-		b.WriteString(": " + scrub.Text(e.Err.Error()))
+		b.WriteString(": " + scrub.Line(e.Err.Error()))
 	}
 	if e.TraceID != "" {
-		b.WriteString(" (trace " + scrub.Text(e.TraceID) + ")")
+		b.WriteString(" (trace " + scrub.Line(e.TraceID) + ")")
 	}
 	return b.String()
 }
 
 func (e *APIError) text() string {
 	if e.LongMessage != "" {
-		return scrub.Text(e.LongMessage)
+		return scrub.Line(e.LongMessage)
 	}
-	return scrub.Text(e.Message)
+	return scrub.Line(e.Message)
 }
 
 // Unwrap returns the failure below HTTP.
@@ -162,13 +162,13 @@ func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
 
 // LogValue implements slog.LogValuer: Clerk's code, long message without addresses, trace id.
 func (e APIError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub.Text(e.Code)),
-		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub.Text(e.TraceID))}
+	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub.Line(e.Code)),
+		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub.Line(e.TraceID))}
 	if e.RetryAfter > 0 {
 		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("cause", scrub.Text(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
+		attrs = append(attrs, slog.String("cause", scrub.Line(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -310,7 +310,8 @@ const (
 // already or belongs to a user: not a failure, but a reason to look again.
 func heldAtClerk(err error) (code string, ok bool) {
 	var api *APIError
-	if errors.As(err, &api) && api.StatusCode/100 == 4 && (api.Code == codeDuplicate || api.Code == codeIdentifierExists) {
+	if errors.As(err, &api) && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout &&
+		(api.Code == codeDuplicate || api.Code == codeIdentifierExists) {
 		return api.Code, true
 	}
 	return "", false

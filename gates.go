@@ -119,10 +119,13 @@ func (s *Service) limited(ctx context.Context, endpoint string, err error) error
 	}
 	// Clerk documents Retry-After with every 429. Without one, a minute: long enough
 	// not to burn the next window's requests on asking.
-	until := s.now().Add(cmp.Or(api.RetryAfter, time.Minute))
+	wait := min(cmp.Or(api.RetryAfter, time.Minute), maxGate)
 	if endpoint == endpointCreate || endpoint == endpointCreateBulk {
-		until = until.Add(slidingMargin)
+		wait += slidingMargin
 	}
+	// A gate closed up to maxGate, or a second beyond by another process's clock, would be
+	// taken for the word of a wrong clock.
+	until := s.now().Add(min(wait, maxGate-time.Minute))
 	s.gates.close(endpoint, until)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

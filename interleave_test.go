@@ -14,6 +14,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
 type trueAPI struct {
@@ -46,6 +47,7 @@ func TestInterleavings(t *testing.T) {
 		first = s
 	}
 	t.Logf("seeds %d to %d; CLERKINVITE_INTERLEAVINGS and CLERKINVITE_SEED choose others", first, first+uint64(n)-1)
+	row := tally.Start(t, "random operations nested inside each other's calls, every unknown behaviour of Clerk's")
 	bad := map[string]int{}
 	for i := range n {
 		seed := first + uint64(i)
@@ -58,6 +60,7 @@ func TestInterleavings(t *testing.T) {
 			t.Errorf("seed %d: %s\n  %s", seed, problem, strings.Join(log, "\n  "))
 		}
 	}
+	row.Done(fmt.Sprintf("%d interleavings", n), "nothing")
 }
 
 func interleave(t *testing.T, seed uint64) (problem string, log []string) {

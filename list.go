@@ -139,6 +139,10 @@ func cursor(id string) string {
 }
 
 func afterCursor(cursor string) (id string, ok bool) {
+	// The length comes first: DecodeString passes over line breaks, however many there are.
+	if len(cursor) != base64.RawURLEncoding.EncodedLen(len(uuid.UUID{})) {
+		return "", false
+	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil {
 		return "", false

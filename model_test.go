@@ -2,6 +2,8 @@ package clerkinvite_test
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -11,12 +13,14 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/modeltest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
 // Random sequences of everything that can happen. The environment makes it more; see
 // package modeltest.
 func TestModel(t *testing.T) {
 	t.Parallel()
+	tallyModel(t, "random sequences of verbs, faults and crashes, store in memory", sequences(5000, 1250))
 	modeltest.Run(t, func(*testing.T) clerkinvite.Store { return clerkinvitetest.NewMemoryStore() },
 		&modeltest.Options{Sequences: sequences(5000, 1250)})
 }
@@ -25,6 +29,7 @@ func TestModel(t *testing.T) {
 // emptied between two.
 func TestModelPostgres(t *testing.T) {
 	t.Parallel()
+	tallyModel(t, "the same, on PostgreSQL", sequences(300, 200))
 	pool := pgtest.New(t).Pool(t)
 	var mu sync.Mutex
 	schemas := make(map[*testing.T]string)
@@ -46,6 +51,16 @@ func TestModelPostgres(t *testing.T) {
 		}
 		return store
 	}, &modeltest.Options{Sequences: sequences(300, 200)})
+}
+
+// tallyModel keeps the row of a test that plays sequences, when they have been played.
+func tallyModel(t *testing.T, what string, n int) {
+	t.Helper()
+	if env, err := strconv.Atoi(os.Getenv("CLERKINVITE_MODEL_SEQUENCES")); err == nil {
+		n = env
+	}
+	row := tally.Start(t, what)
+	t.Cleanup(func() { row.Done(fmt.Sprintf("%d sequences of 100 steps", n), "nothing") })
 }
 
 // sequences is how many to play: fewer where they take long.

@@ -11,8 +11,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // ReconcileOptions are the options of Reconcile; nil is all defaults.
@@ -162,7 +160,7 @@ func decodePosition(cursor string) (p position, err error) {
 		return p, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && uuid.Validate(p.ID) != nil {
+	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !isUUID(p.ID) {
 		return p, &InvalidParamsError{"Cursor", "is none that Reconcile has returned"}
 	}
 	return p, nil

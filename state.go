@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
 // moves is the table of allowed moves; everything that changes a status goes
@@ -169,9 +171,11 @@ func ended(m Member, to Status, reason string, now time.Time) *Member {
 	return n
 }
 
-// clip keeps a code that Clerk sent from being a novel.
+// clip keeps a code that Clerk sent from being a novel, and from holding an address:
+// reasons are stored and logged.
 func clip(reason string) string {
-	return strings.ToValidUTF8(strings.ReplaceAll(reason[:min(len(reason), 255)], "\x00", ""), "")
+	reason = scrub.Line(reason)
+	return strings.ToValidUTF8(reason[:min(len(reason), 255)], "")
 }
 
 // backoff is the time from one attempt to the next: the lease, doubled with each

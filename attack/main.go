@@ -1,7 +1,7 @@
 // The command attack runs the long mode of everything that tries to break the library, and prints what was attacked, how
 // often, what was lost and how long it took. "make attack" calls it; it works from the repository's root.
 //
-//	attack [-rows directory] [part ...]
+//	attack [-root directory] [-rows directory] [part ...]
 //
 // Without parts all are run, one after the other, which takes some three hours. Each part keeps its rows in a file of the
 // directory, and the table is that of all parts that have one: parts can be run on different days, or side by side.
@@ -32,21 +32,29 @@ type part struct{ name, command string }
 
 // In the order of the table.
 var parts = []part{
-	{"points", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestFaultPoints|TestKilledAtAnyMoment' -v ."},
-	{"protocol", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -v ./internal/protocol"},
-	{"random", "scripts/ensure-postgres.sh && CLERKINVITE_MODEL_SEQUENCES=20000 CLERKINVITE_INTERLEAVINGS=20000 go test -timeout 90m -count 1 -run 'TestModel$|TestInterleavings$' -v ."},
-	{"postgres", "scripts/attack-postgres.sh -timeout 90m -count 1 -v"},
-	{"peers", "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 -v ./peers"},
+	{"points", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestFaultPoints|TestKilledAtAnyMoment' ."},
+	{"protocol", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 ./internal/protocol"},
+	{"random", "scripts/ensure-postgres.sh && " +
+		"CLERKINVITE_MODEL_SEQUENCES=50000 CLERKINVITE_INTERLEAVINGS=200000 go test -timeout 90m -count 1 -run 'TestModel$|TestInterleavings$' . && " +
+		"CLERKINVITE_MODEL_SEQUENCES=3000 go test -timeout 90m -count 1 -run 'TestModelPostgres$' ."},
+	{"postgres", "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
+		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +
+		"export CLERKINVITE_TEST_PGBINS=$bins && cd attack && go test -timeout 90m -count 1 ./postgres"},
+	{"peers", "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 ./peers"},
 	{"fuzz", "scripts/fuzz.sh 10m"},
-	{"soak", "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 -v ./soak"},
+	{"soak", "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 ./soak"},
 }
 
 func main() {
 	rows := flag.String("rows", "attack/rows", "directory for the rows of each part")
+	root := flag.String("root", ".", "the repository's root")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	err := run(ctx, *rows, flag.Args())
+	err := os.Chdir(*root)
+	if err == nil {
+		err = run(ctx, *rows, flag.Args())
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "attack:", err)
 		os.Exit(1) //nolint:gocritic // there is nothing left to give back

@@ -456,3 +456,37 @@ func TestSweepLeavesWhatItDoesNotKnow(t *testing.T) {
 	require.NoDirExists(t, abandoned)
 	require.DirExists(t, foreign)
 }
+
+// TestAServerThatATestStartsByItself makes a cluster, starts it, and looks what is left when the test is over.
+func TestAServerThatATestStartsByItself(t *testing.T) {
+	t.Parallel()
+	ownServer(t)
+	var dir string
+	var exited <-chan struct{}
+	t.Run("owner", func(t *testing.T) {
+		bin := Bin(t)
+		dir = Dir(t)
+		data := filepath.Join(dir, "data")
+		out, err := Command(t, dir, filepath.Join(bin, "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		cmd := Command(t, dir, filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=", "-F")
+		exited, err = Start(cmd)
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			_ = quit(cmd.Process)
+			<-exited
+		})
+		require.Eventually(t, func() bool {
+			conn, err := pgx.Connect(t.Context(), "user=postgres host="+dir)
+			if err != nil {
+				return false
+			}
+			return conn.Close(t.Context()) == nil
+		}, 30*time.Second, 10*time.Millisecond)
+	})
+	require.NoDirExists(t, filepath.Dir(dir))
+	<-exited
+
+	_, err := Start(Command(t, Dir(t), "/no/such/program"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

@@ -139,20 +139,7 @@ func (s *server) start(ctx context.Context, bin string, id *identity) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), s.settings()...)
 	cmd.Stdout, cmd.Stderr = log, log
 	s.prepare(cmd, bin, id)
-	s.exited = make(chan struct{})
-	started := make(chan error, 1)
-	go func() {
-		defer close(s.exited)
-		// The server is told of the death of the thread that started it, not of the process: the thread has to stay.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // an end that nobody asked for shows itself to whoever is connected
-		}
-	}()
-	if err := <-started; err != nil {
+	if s.exited, err = launch(cmd); err != nil {
 		return err
 	}
 	s.process = cmd.Process
@@ -216,12 +203,8 @@ func (s *server) settings() []string {
 	return args
 }
 
-// prepare lets the command run as the server's user, in an environment that is the same everywhere.
-func (s *server) prepare(cmd *exec.Cmd, bin string, id *identity) {
-	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + s.dir}
-	cmd.SysProcAttr = procAttr(id)
-}
+// prepare prepares a command for this server.
+func (s *server) prepare(cmd *exec.Cmd, bin string, id *identity) { prepare(cmd, s.dir, bin, id) }
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
 

@@ -1,0 +1,400 @@
+package clerkinvite_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// The ways in which FuzzWebhookVerdict spoils a webhook that is good.
+const (
+	flipSignature = 1 << iota // one bit of the signature, chosen by the high byte
+	flipBody
+	cutSignature
+	doubleHeader
+	lowerHeader
+	shiftDot // a byte moves from the time to the body
+	otherSecret
+)
+
+// FuzzWebhookVerdict gives the verifier and a second implementation of Standard Webhooks
+// the same webhooks, good, spoilt and arbitrary. They never disagree.
+func FuzzWebhookVerdict(f *testing.F) {
+	const now = vectorTime
+	ts := strconv.Itoa(now)
+	body := []byte(eventBody)
+	for spoil := range uint16(1 << 7) {
+		f.Add(vectorSecret, "msg_1", ts, "", body, int64(now), true, spoil|uint16(29)<<8)
+	}
+	for bit := range uint16(256) { // bits near the end above all: a short comparison would pass them
+		f.Add(vectorSecret, "msg_1", ts, "", body, int64(now), true, uint16(flipSignature)|bit<<8)
+	}
+	for _, late := range []int64{-1 << 62, -301, -300, 300, 301, 1 << 40} {
+		f.Add(vectorSecret, "msg_1", ts, "v1a,x v2,y", body, now+late, true, uint16(0))
+	}
+	for _, secret := range []string{"", "whsec_", newSecret(1), strings.TrimRight(newSecret(2), "="), "whsec_" + vectorSecret, " " + vectorSecret, "whsec_QUJD"} {
+		f.Add(secret, "msg_1", ts, "", body, int64(now), true, uint16(0))
+	}
+	for _, s := range []string{"", "0", "-1", "+" + ts, "0" + ts, ts + ".0", "1e9", " " + ts, "9223372036854775808", "٣"} {
+		f.Add(vectorSecret, "msg_1", s, "", body, int64(now), true, uint16(0))
+	}
+	for _, id := range []string{"", ".", "msg.1", "msg 1", "msg_1\r\nX: y", "mſg", strings.Repeat("a", 255), strings.Repeat("a", 256)} {
+		f.Add(vectorSecret, id, ts, "", body, int64(now), true, uint16(0))
+	}
+	for _, sig := range []string{vectorSignature, "v1", "v1,", ",", "v1,,", strings.Repeat("v1,x ", 1000)} {
+		f.Add(vectorSecret, vectorID, ts, sig, []byte(vectorBody), int64(now), false, uint16(0))
+		f.Add(vectorSecret, vectorID, ts, sig, []byte(vectorBody), int64(now), true, uint16(0))
+	}
+	f.Fuzz(func(t *testing.T, secret, id, ts, sig string, body []byte, now int64, sign bool, how uint16) {
+		key := specKey(secret)
+		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
+			Secrets: []string{secret}, Now: func() time.Time { return time.Unix(now, 0) }})
+		if (err == nil) != (key != nil) {
+			t.Fatalf("secret of %d bytes: %v, by the specification %v", len(secret), err, key != nil)
+		}
+		if err != nil {
+			if part := strings.TrimPrefix(secret, "whsec_"); len(part) > 8 && strings.Contains(err.Error(), part[:8]) {
+				t.Fatalf("the error holds the secret: %v", err)
+			}
+			return
+		}
+		signWith := key
+		if how&otherSecret != 0 {
+			signWith = append([]byte{^key[0]}, key[1:]...)
+		}
+		if sign {
+			good := specSign(signWith, id, ts, body)
+			at := int(how >> 8)
+			if how&flipSignature != 0 {
+				b := []byte(good)
+				b[len(b)-1-at%32] ^= 1 << (at / 32)
+				good = string(b)
+			}
+			if how&cutSignature != 0 {
+				good = good[:len(good)-1-at%len(good)]
+			}
+			sig = strings.TrimSpace(sig + " v1," + good)
+		}
+		if how&flipBody != 0 && len(body) > 0 {
+			body = bytes.Clone(body)
+			body[int(how>>8)%len(body)] ^= 4
+		}
+		if how&shiftDot != 0 && ts != "" {
+			body, ts = append([]byte(ts[len(ts)-1:]), body...), ts[:len(ts)-1]
+		}
+		h := http.Header{"Svix-Id": {id}, "Svix-Timestamp": {ts}, "Svix-Signature": {sig}}
+		if how&doubleHeader != 0 {
+			h["Svix-Signature"] = []string{sig, sig}
+		}
+		if how&lowerHeader != 0 {
+			h = http.Header{"svix-id": {id}, "SVIX-TIMESTAMP": {ts}, "Svix-signature": h["Svix-Signature"]}
+		}
+		ev, err := v.Verify(body, h)
+		got := err == nil || errors.Is(err, clerkinvite.ErrBadEvent)
+		if want := specVerdict(key, h, body, now); got != want {
+			t.Fatalf("accepted %v, by the specification %v: %v", got, want, err)
+		}
+		if got == errors.Is(err, clerkinvite.ErrBadSignature) || (ev == nil) == (err == nil) {
+			t.Fatalf("%v and %v", ev, err)
+		}
+	})
+}
+
+// specKey is the key of a secret as Standard Webhooks writes it: base64 of 24 bytes or
+// more, with a prefix and padding that may be missing; nil if it is none.
+func specKey(secret string) []byte {
+	text, padding := strings.CutPrefix(secret, "whsec_")
+	_ = padding
+	text = strings.TrimRight(text, "=")
+	for _, c := range []byte(text) {
+		if !strings.Contains("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", string(rune(c))) {
+			return nil
+		}
+	}
+	if len(text)%4 == 1 {
+		return nil
+	}
+	key, err := base64.StdEncoding.DecodeString(text + strings.Repeat("=", -len(text)&3))
+	if err != nil || len(key) < 24 {
+		return nil
+	}
+	return key
+}
+
+func specSign(key []byte, id, ts string, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	_, _ = fmt.Fprintf(mac, "%s.%s.", id, ts)
+	_, _ = mac.Write(body)
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+var (
+	specID   = regexp.MustCompile(`\A[0-9A-Za-z_-]{1,255}\z`)
+	specTime = regexp.MustCompile(`\A[1-9][0-9]{0,11}\z`)
+)
+
+// specVerdict is Standard Webhooks 1.0.0 with crypto/hmac alone, in the strict reading
+// that the library documents: each header once, an id without a dot, a canonical number,
+// five minutes either way.
+func specVerdict(key []byte, h http.Header, body []byte, now int64) bool {
+	one := map[string]string{}
+	for name, values := range h {
+		if len(values) != 1 {
+			return false
+		}
+		one[strings.ToLower(name)] = values[0]
+	}
+	id, ts, sigs := one["svix-id"], one["svix-timestamp"], one["svix-signature"]
+	if !specID.MatchString(id) || !specTime.MatchString(ts) || len(sigs) > 4096 {
+		return false
+	}
+	at, err := strconv.ParseInt(ts, 10, 64)
+	if err != nil || math.Abs(float64(now)-float64(at)) > 300 {
+		return false
+	}
+	good := []byte("v1," + specSign(key, id, ts, body))
+	for _, s := range strings.Split(sigs, " ") {
+		if hmac.Equal([]byte(s), good) {
+			return true
+		}
+	}
+	return false
+}
+
+// FuzzEventDecoding reads any payload with ParseEvent and with a reference that decodes it
+// into plain maps: exact keys, of two equal ones the last. Both come to the same event or
+// to none.
+func FuzzEventDecoding(f *testing.F) {
+	const user = `"data":{"id":"user_1","email_addresses":[{"id":"idn_1","email_address":"ada@example.com","verification":{"status":"verified"}}]}`
+	for _, s := range []string{
+		eventBody, "", "null", "[]", "{}", `{"type":"user.created"}`, `{"type":"user.created",` + user + `}`,
+		`{"type":"user.updated",` + user + `} {}`,
+		// What a decoder into structs would take for the key, or mix.
+		`{"TYPE":"user.created","Type":"user.created",` + user + `}`,
+		`{"type":"user.created","type":"session.ended",` + user + `}`,
+		`{"type":"user.created","data":{"ID":"user_2","id":"user_1","Id":"user_3"}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@example.com","verification":{"status":"verified"}}],` +
+			`"email_addresses":[{"email_address":"eve@example.com"}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@example.com","Verification":{"status":"verified"}}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@example.com","verification":{"status":"verified"},"verification":{}}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@example.com","reserved":true,"verification":{"status":"verified"}}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","unsafe_metadata":{"email_addresses":[{"email_address":"eve@example.com","verification":{"status":"verified"}}]}}}`,
+		`{"t\u0079pe":"user.deleted","data":{"id":"user_1","deleted":true}}`, `{"type":"user.deleted","data":{}}`,
+		`{"type":"user.deleted","data":{"id":7}}`, `{"type":"user.deleted","data":[]}`, `{"type":"user.deleted"}`,
+		`{"type":"user.created","timestamp":1e999,` + user + `}`, `{"type":"user.created","timestamp":-1,` + user + `}`,
+		`{"type":"user.created","timestamp":99999999999.4,` + user + `}`, `{"type":"user.created","timestamp":"1",` + user + `}`,
+		`{"type":"user.created","instance_id":"ins 1",` + user + `}`, "{\"type\":\"user.\xffcreated\"}", "\ufeff{}",
+		strings.Repeat(`{"data":`, 20_000), strings.Repeat("[", 20_000),
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		got, err := clerkinvite.ParseEvent(payload)
+		want := referenceEvent(payload)
+		if (err == nil) != (want != nil) {
+			t.Fatalf("%v, the reference has an event: %v", err, want != nil)
+		}
+		if err != nil {
+			if !errors.Is(err, clerkinvite.ErrBadEvent) || got != nil || len(err.Error()) > 120 {
+				t.Fatalf("%v and %v", got, err)
+			}
+			return
+		}
+		if !reflect.DeepEqual(got, want) {
+			g, _ := json.Marshal(got)
+			w, _ := json.Marshal(want)
+			t.Fatalf("read as\n%s, by the reference\n%s", g, w)
+		}
+	})
+}
+
+// referenceEvent returns nil for what is no event.
+func referenceEvent(payload []byte) *clerkinvite.Event {
+	var top any
+	dec := json.NewDecoder(bytes.NewReader(payload))
+	dec.UseNumber()
+	if dec.Decode(&top) != nil || len(bytes.TrimLeft(payload[dec.InputOffset():], " \t\r\n")) > 0 {
+		return nil
+	}
+	r := &reference{}
+	envelope := r.object(top)
+	e := &clerkinvite.Event{
+		Type: r.text(envelope["type"]), InstanceID: r.text(envelope["instance_id"]), Timestamp: r.time(envelope["timestamp"]),
+	}
+	if r.bad || !regexp.MustCompile(`\A[A-Za-z0-9_.-]{1,255}\z`).MatchString(e.Type) || e.InstanceID != "" && !specID.MatchString(e.InstanceID) {
+		return nil
+	}
+	switch e.Type {
+	case "user.deleted":
+		e.UserID = r.text(r.object(envelope["data"])["id"])
+		if e.UserID != "" && !specID.MatchString(e.UserID) {
+			return nil
+		}
+	case "user.created", "user.updated":
+		data := r.object(envelope["data"])
+		e.User = &clerkinvite.User{
+			ID: r.text(data["id"]), PrimaryEmailID: r.text(data["primary_email_address_id"]),
+			Banned: r.yes(data["banned"]), CreatedAt: r.time(data["created_at"]),
+		}
+		for _, item := range r.list(data["email_addresses"]) {
+			address := r.object(item)
+			status := r.text(r.object(address["verification"])["status"])
+			reserved := r.yes(address["reserved"])
+			e.User.Emails = append(e.User.Emails, clerkinvite.UserEmail{
+				ID: r.text(address["id"]), Address: r.text(address["email_address"]), Verified: status == "verified" && !reserved,
+			})
+		}
+		if e.UserID = e.User.ID; !specID.MatchString(e.UserID) {
+			return nil
+		}
+	}
+	if r.bad {
+		return nil
+	}
+	return e
+}
+
+// reference takes values for what they are, null for nothing, and remembers the rest.
+type reference struct{ bad bool }
+
+func as[T any](r *reference, v any) (t T) {
+	if v == nil {
+		return t
+	}
+	t, ok := v.(T)
+	r.bad = r.bad || !ok
+	return t
+}
+
+func (r *reference) object(v any) map[string]any { return as[map[string]any](r, v) }
+func (r *reference) list(v any) []any            { return as[[]any](r, v) }
+func (r *reference) text(v any) string           { return as[string](r, v) }
+func (r *reference) yes(v any) bool              { return as[bool](r, v) }
+
+func (r *reference) time(v any) time.Time {
+	number := as[json.Number](r, v)
+	if number == "" {
+		return time.Time{}
+	}
+	n, err := strconv.ParseFloat(string(number), 64)
+	if err != nil || n < 0 || n > 1e15 {
+		r.bad = true
+	}
+	switch {
+	case n == 0 || r.bad:
+		return time.Time{}
+	case n < 1e11: // seconds
+		n *= 1000
+	}
+	return time.UnixMilli(int64(math.Floor(n + 0.5))).UTC()
+}
+
+// FuzzCursor lists with any cursor: it is refused, or it is a position among the tenant's
+// own members, wherever it came from.
+func FuzzCursor(f *testing.F) {
+	const perTenant = 5
+	store := clerkinvitetest.NewMemoryStore()
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store})
+	require.NoError(f, err)
+	tenants := []string{"acme", "globex", "a", "acme\u00a0"}
+	own := map[string][]*clerkinvite.Member{}
+	for i := range perTenant {
+		for _, tenant := range tenants {
+			m, err := svc.Reserve(context.Background(), clerkinvite.InviteParams{TenantID: tenant, Email: fmt.Sprintf("m%d@example.com", i)})
+			require.NoError(f, err)
+			own[tenant] = append(own[tenant], m) // version 7: in the order of their ids
+		}
+	}
+	for _, tenant := range tenants {
+		for limit := range 3 {
+			page, err := svc.List(context.Background(), clerkinvite.ListParams{TenantID: tenant, Limit: limit + 1})
+			require.NoError(f, err)
+			for i := range tenants {
+				f.Add(page.Next, uint8(i), uint8(limit))
+			}
+		}
+	}
+	for _, s := range []string{"", "=", "AAAAAAAAAAAAAAAAAAAAAA", "_____________________w", "AAAAAAAAAAAAAAAAAAAAAA==", "AAAAAAAAAAAAAAAAAAAAAB", "' OR 1=1 --",
+		"AAAAAAAAAAAAAAAAAAAAAA\n", strings.Repeat("A", 1<<12), own["acme"][0].ID, "\x00", "\xff"} {
+		f.Add(s, uint8(0), uint8(1))
+	}
+	f.Fuzz(func(t *testing.T, cursor string, which, limit uint8) {
+		tenant := tenants[int(which)%len(tenants)]
+		size := 1 + int(limit)%7
+		page, err := svc.List(context.Background(), clerkinvite.ListParams{TenantID: tenant, Cursor: cursor, Limit: size})
+		position, ok := referenceCursor(cursor)
+		if err != nil {
+			var invalid *clerkinvite.InvalidParamsError
+			if ok || !errors.As(err, &invalid) || invalid.Field != "Cursor" || page != nil {
+				t.Fatalf("%q: %v, %v, but it is the position %q", cursor, page, err, position)
+			}
+			if cursor != "" && len(cursor) > 3 && strings.Contains(err.Error(), cursor) {
+				t.Fatalf("the error repeats the cursor: %v", err)
+			}
+			return
+		}
+		if !ok {
+			t.Fatalf("%q is no cursor and was taken", cursor)
+		}
+		var want []string
+		for _, m := range own[tenant] {
+			if strings.ReplaceAll(m.ID, "-", "") > position {
+				want = append(want, m.ID)
+			}
+		}
+		more := len(want) > size
+		want = want[:min(size, len(want))]
+		var got []string
+		for _, m := range page.Members {
+			if m.TenantID != tenant {
+				t.Fatalf("%q lists a member of %q in %q", cursor, m.TenantID, tenant)
+			}
+			got = append(got, m.ID)
+		}
+		if !reflect.DeepEqual(got, want) || more != (page.Next != "") {
+			t.Fatalf("%q: %v and %q, want %v", cursor, got, page.Next, want)
+		}
+		if more {
+			next, ok := referenceCursor(page.Next)
+			if last := strings.ReplaceAll(want[size-1], "-", ""); !ok || next != last {
+				t.Fatalf("the cursor after %s is %q, %q", last, page.Next, next)
+			}
+		}
+	})
+}
+
+// referenceCursor returns the position that a cursor stands for, in hexadecimal; "" is
+// the beginning. A position has one writing only.
+func referenceCursor(cursor string) (position string, ok bool) {
+	if cursor == "" {
+		return "", true
+	}
+	if strings.ContainsAny(cursor, "\r\n") { // which encoding/base64 passes over
+		return "", false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || len(b) != 16 || base64.RawURLEncoding.EncodeToString(b) != cursor {
+		return "", false
+	}
+	return hex.EncodeToString(b), true
+}

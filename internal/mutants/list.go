@@ -1,0 +1,164 @@
+package main
+
+import "strings"
+
+// mutant is a fault, and the test that must fail with it.
+type mutant struct {
+	name  string
+	test  string
+	pkg   string // of the test; "" is the root
+	edits []edit
+}
+
+// edit replaces a text that the file has exactly once.
+type edit struct{ file, old, now string }
+
+func (m mutant) in() string {
+	if m.pkg == "" {
+		return "."
+	}
+	return m.pkg
+}
+
+// top is the test function, and pattern what selects the test.
+func (m mutant) top() string {
+	top, _, _ := strings.Cut(m.test, "/")
+	return top
+}
+
+func (m mutant) pattern() string {
+	return "^" + strings.ReplaceAll(m.test, "/", "$/^") + "$"
+}
+
+var mutants = []mutant{
+	// Uniqueness and compare-and-swap.
+	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
+		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
+		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
+	}},
+	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
+		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
+	}},
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", edits: []edit{
+		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
+	}},
+	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
+		{"store_pgx_sql.go", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
+	}},
+
+	// One email a send.
+	{name: "nobody holds a row", test: "TestConcurrentInvitesFromManyProcesses", edits: []edit{
+		{"store.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
+			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
+	}},
+	{name: "the lease is released on an uncertain answer", test: "TestModel", edits: []edit{
+		{"attempt.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
+			`		a.claimOnly = true
+		a.next = func(m Member) *Member { return postponed(m, s.now(), "uncertain") }
+		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, uncertain: true} }`},
+	}},
+	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
+		{"errors.go", "	default: // no answer, an unreadable one, a redirect, 5xx\n		return Uncertain", "	default:\n		return Fault"},
+	}},
+	{name: "adoption is skipped", test: "TestLostAnswers/memory", edits: []edit{
+		{"find.go", "	case own.Status == InvitationPending:\n		s.invited(a, own)", "	case own.Status == InvitationPending:"},
+	}},
+	{name: "the next attempt does not look first", test: "TestInviteAfterALostInvitationHasEnded", edits: []edit{
+		{"create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
+	}},
+	{name: "every create ignores what exists", test: "TestLateCreate", edits: []edit{
+		{"create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
+	}},
+	{name: "settled before the call", test: "TestLostAnswers/memory", edits: []edit{
+		{"create.go", "	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))",
+			`	a.next = func(m Member) *Member { return invited(m, &Invitation{ID: "inv_early"}, a.params, s.now()) }
+	s.settle(ctx, l, a)
+	a.row, a.settled, a.next = a.settled.Member, nil, nil
+	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))`},
+	}},
+	{name: "a create starts however little of the lease is left", test: "TestLeaseSpentInInsert", edits: []edit{
+		{"deliver.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
+			"return time.Since(l.started) < 100*l.length && l.now().Sub(l.claimedAt) < 100*l.length"},
+	}},
+	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
+		{"settle.go", "case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].due() && now[0].Send < a.row.Send:"},
+	}},
+	{name: "a create is sent again on another connection", test: "TestACreateIsSentOnceOnAReusedConnection", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
+			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Header.Set("Idempotency-Key", "same")`},
+	}},
+
+	// What is left over, and only that, is revoked.
+	{name: "the winner's invitation is revoked", test: "TestInterleavings", edits: []edit{
+		{"settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
+	}},
+	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
+		{"settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil && len(now) > 1 {"},
+	}},
+	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
+		{"deliver.go", "leftOver: row.Send > 1}", "leftOver: row.Send < 1}"},
+	}},
+	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
+		{"settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
+	}},
+	{name: "another application's invitations are revoked", test: "TestReconcileEverything", edits: []edit{
+		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
+	}},
+	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, row.due() && row.Attempts > 0)\n		if err", "accepted, err := false, ctx.Err()\n		if err"},
+	}},
+	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
+		{"withdraw.go", "	if _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},
+	}},
+
+	// By proof only.
+	{name: "an unverified address is proof", test: "TestUnverifiedHolderNeitherLinksNorBlocks", edits: []edit{
+		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
+	}},
+	{name: "the event is the proof", test: "TestOldEventDecides", edits: []edit{
+		{"pending.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or an example",
+			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or an example"},
+	}},
+	{name: "an overdue row resolves like any other", test: "TestResolveAfterExpiry", edits: []edit{
+		{"pending.go", "		if row.overdue(now) {\n			proven", "		if row.overdue(now.AddDate(-100, 0, 0)) {\n			proven"},
+	}},
+	{name: "a banned user is linked", test: "TestBannedUserIsRefused", edits: []edit{
+		{"attempt.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
+	}},
+	{name: "the key of another instance removes everybody", test: "TestReconcileWithTheWrongKey", edits: []edit{
+		{"reconcile.go", "return !r.at.Known && r.at.Absent >= 10 }", "return !r.at.Known && r.at.Absent >= 1000000 }"},
+	}},
+
+	// Webhooks.
+	{name: "no signature is verified", test: "TestVerifyRefusesForgeries", edits: []edit{
+		{"webhook.go", "if verify(payload, mapped) == nil {", "if err := verify(payload, mapped); err == nil || err != nil {"},
+	}},
+	{name: "a webhook is good for ever", test: "TestVerifyTolerance", edits: []edit{
+		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
+	}},
+	{name: "two headers are as good as one", test: "TestVerifyRefusesForgeries", edits: []edit{
+		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
+	}},
+	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
+		{"webhook.go", "	case len(key) < minWebhookKey:", "	case len(key) > 1<<20:"},
+	}},
+
+	// Limits, names and secrets.
+	{name: "a rate limit is known to one process only", test: "TestRateLimitIsRemembered", edits: []edit{
+		{"gates.go", "gateErr := s.shut(ctx, endpoint, until); gateErr != nil", "gateErr := ctx.Err(); gateErr != nil"},
+	}},
+	{name: "a rate limit is forgotten", test: "TestRateLimitIsRemembered", edits: []edit{
+		{"gates.go", "	s.gates.close(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
+	}},
+	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
+		{"email.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
+	}},
+	{name: "the link of an invitation is in the JSON of a member", test: "TestNothingPrivateIsPrinted", edits: []edit{
+		{"store.go", "	URL string `json:\"-\"`", "	URL string `json:\"url\"`"},
+	}},
+	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
+		{"webhook.go", `slog.Int("secrets", len(c.Secrets))`, `slog.Any("secrets", c.Secrets)`},
+	}},
+}

@@ -1,0 +1,131 @@
+package protocol
+
+import (
+	"sync"
+
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+)
+
+// configs are the explorations: in seconds two who are under way at the same time, each
+// with few of the things that can happen, so that together they have all of them; in the
+// long mode also three, and more at once.
+func configs() []*Config {
+	list := []*Config{
+		{Name: "deliver", Actors: 2, Begins: map[Verb]int8{Deliver: 3}, Crashes: 1, Losses: 1, Ends: 2, Reserved: true, Late: true},
+		{Name: "foreign", Actors: 2, Begins: map[Verb]int8{Deliver: 3}, Crashes: 2, Losses: 1, Ends: 2, Reserved: true, Foreign: true},
+		{Name: "foreign late", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 2, Reserved: true, Foreign: true, Late: true},
+		{Name: "foreign accepted", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 1, Accepts: 1, Reserved: true, Foreign: true},
+		{Name: "dashboard", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 1, Dashboard: 1, Reserved: true},
+		{Name: "dashboard late", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 1, Dashboard: 1, Reserved: true, Late: true},
+		{Name: "resend", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true},
+		{Name: "resend dashboard", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Dashboard: 1, Reserved: true},
+		{Name: "revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true, Late: true},
+		{Name: "revoke resend", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Revoke: 1}, Crashes: 1, Ends: 1, Reserved: true},
+		{Name: "invite", Actors: 2, Begins: map[Verb]int8{Invite: 2, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1},
+		{Name: "accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Resolve: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 1, Reserved: true},
+		{Name: "reconcile", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Revoke: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Reserved: true},
+		{Name: "store", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Revoke: 1}, Cuts: 1, Ends: 1, Reserved: true},
+		{Name: "store accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Reconcile: 1, Resolve: 1}, Cuts: 2, Ends: 1, Accepts: 1},
+	}
+	if tally.Long() {
+		list = append(list,
+			&Config{Name: "three deliver", Actors: 3, Begins: map[Verb]int8{Deliver: 4}, Crashes: 2, Losses: 1, Ends: 2, Reserved: true, Late: true},
+			&Config{Name: "three foreign", Actors: 3, Begins: map[Verb]int8{Deliver: 4}, Crashes: 2, Losses: 1, Ends: 2, Reserved: true, Foreign: true},
+			&Config{Name: "three resend", Actors: 3, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true},
+			&Config{Name: "three revoke", Actors: 3, Begins: map[Verb]int8{Deliver: 2, Revoke: 1, Resend: 1}, Crashes: 1, Ends: 1, Reserved: true},
+			&Config{Name: "long revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Revoke: 1, Resend: 1}, Crashes: 1, Losses: 1, Ends: 2, Reserved: true, Late: true},
+			&Config{Name: "long reconcile", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Revoke: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 2, Reserved: true, Late: true},
+			&Config{Name: "long invite", Actors: 2, Begins: map[Verb]int8{Invite: 2, Deliver: 1, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 2},
+			&Config{Name: "long accept", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Revoke: 1, Resend: 1, Reconcile: 1, Resolve: 1}, Crashes: 1, Ends: 1, Accepts: 1, Reserved: true},
+			&Config{Name: "long store", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Revoke: 1, Reconcile: 1}, Crashes: 1, Cuts: 1, Ends: 1, Reserved: true},
+		)
+	}
+	return list
+}
+
+// named returns one of the explorations without a rule.
+func named(name string, without Rule) *Config {
+	for _, c := range configs() {
+		if c.Name == name {
+			c.Without = without
+			return c
+		}
+	}
+	panic("there is no exploration " + name)
+}
+
+// explored is a complete exploration and what is to be replayed of it.
+type explored struct {
+	*Config
+	*Found
+	traces [][]Event
+	shown  map[Exception][]Event
+}
+
+// exploreAll explores each Config once for all tests.
+var exploreAll = sync.OnceValue(func() []explored {
+	var all []explored
+	seen := map[class]bool{}
+	for _, c := range configs() {
+		x := explored{Config: c, shown: map[Exception][]Event{}}
+		if tally.Long() {
+			seen = map[class]bool{} // once in each exploration
+		}
+		x.Found = c.Explore(func(f *Found, from int32, s *State, e Event, after *State) {
+			if k := classOf(s, e, after); !seen[k] {
+				seen[k] = true
+				x.traces = append(x.traces, f.Path(c, from, []Event{e}))
+			}
+			for _, exception := range []Exception{LateIgnoring, LateWithdrawn, OlderLives} {
+				if after.shown&exception != 0 && x.shown[exception] == nil {
+					x.shown[exception] = f.Path(c, from, []Event{e})
+				}
+			}
+		})
+		all = append(all, x)
+	}
+	return all
+})
+
+// class tells steps apart: two of the same class do the same at the same places. One of
+// each is replayed.
+type class struct {
+	event             Kind
+	arg               int8
+	verbs             [maxActors]Verb
+	pcs               [maxActors]pc
+	verb              Verb
+	pc, then          pc
+	next              decision
+	was, is           status
+	due, named        bool
+	fresh             bool
+	others, left      bool
+	again, moved      bool
+	waiting, finished bool
+}
+
+func classOf(s *State, e Event, after *State) class {
+	k := class{event: e.Kind, was: s.row.status, is: after.row.status, due: s.row.due(), finished: s.user}
+	if e.Kind > CrashAdrift {
+		for i := range s.actors { // who was where when it happened
+			k.verbs[i], k.pcs[i] = s.actors[i].verb, s.actors[i].pc
+		}
+	}
+	if e.Kind > CrashAdrift {
+		return k
+	}
+	a, b := &s.actors[e.Actor], &after.actors[e.Actor]
+	if k.verb = a.verb; e.Kind == Begin {
+		k.verb = b.verb
+	}
+	k.pc, k.then, k.next = a.pc, b.pc, b.next
+	k.fresh, k.others, k.left, k.again, k.moved, k.waiting = a.row.version == s.row.version, b.others, b.left, b.again, b.moved, b.waits
+	k.named = s.row.inv > 0 && s.row.inv == a.made
+	for i := range s.actors {
+		if tally.Long() && int8(i) != e.Actor && (a.pc.writes() || a.pc.revokes() || a.pc == pcCreate) {
+			k.verbs[i], k.pcs[i] = s.actors[i].verb, s.actors[i].pc
+		}
+	}
+	return k
+}

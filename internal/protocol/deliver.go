@@ -1,0 +1,371 @@
+package protocol
+
+import "slices"
+
+// pc is the call that an actor is about to make.
+type pc uint8
+
+const (
+	pcNone pc = iota
+
+	pcFindDue
+	pcClaim
+	pcUsers
+	pcList
+	pcListRevoked
+	pcUsersAccepted
+	pcCreate
+	pcUsersAgain
+	pcSettle
+	pcOvertaken
+	pcRevokeMine
+	pcSweepList
+	pcSweepFind
+	pcSweepRevoke
+
+	pcInsert
+	pcRenew
+	pcReclaim
+	pcResendGet
+	pcResendClaim
+
+	pcRevokeGet
+	pcRevokeList
+	pcRevokeOne
+	pcRevokeUsers
+	pcRevokeWrite
+	pcRevokeEnd
+
+	pcResolveUser
+	pcResolveFind
+	pcResolveWrite
+
+	pcCheck
+	pcCheckIDs
+	pcScan
+	pcScanUsers
+	pcScanIDs
+	pcOpenList
+	pcOpenFind
+	pcOpenRevoke
+	pcRevokedList
+	pcRevokedFind
+	pcRevokedWrite
+	pcAcceptedList
+	pcAcceptedFind
+	pcAcceptedUsers
+	pcExpiredList
+)
+
+// calls names the calls as the replay sees them on the way to the store and to Clerk.
+var calls = map[pc]string{
+	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcList: "list", pcListRevoked: "list revoked",
+	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
+	pcRevokeMine: "revoke", pcSweepList: "list pending", pcSweepFind: "find id", pcSweepRevoke: "revoke",
+	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
+	pcRevokeGet: "find ref", pcRevokeList: "list", pcRevokeOne: "revoke", pcRevokeUsers: "users by email", pcRevokeWrite: "update",
+	pcRevokeEnd: "find ref", pcResolveUser: "users by id", pcResolveFind: "find email", pcResolveWrite: "update",
+	pcCheck: "scan", pcCheckIDs: "users by id", pcScan: "scan", pcScanUsers: "users by email", pcScanIDs: "users by id",
+	pcOpenList: "list pending", pcOpenFind: "find id", pcOpenRevoke: "revoke", pcRevokedList: "list revoked", pcRevokedFind: "find id",
+	pcRevokedWrite: "update", pcAcceptedList: "list accepted", pcAcceptedFind: "find id", pcAcceptedUsers: "users by email",
+	pcExpiredList: "list expired",
+}
+
+func (p pc) revokes() bool { return calls[p] == "revoke" }
+
+func (p pc) asksClerk() bool {
+	switch calls[p] {
+	case "update", "insert", "scan", "find due", "find id", "find ref", "find email":
+		return false
+	}
+	return true
+}
+
+func (p pc) writes() bool { return calls[p] == "update" || calls[p] == "insert" }
+
+// Call returns the call that an actor is about to make, "" for one that does nothing, and
+// the invitation that the call is about, if it is about one.
+func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
+	a := &s.actors[actor]
+	if a.pc.revokes() {
+		inv = a.revoking()
+	}
+	return calls[a.pc], inv, a.pc == pcCreate && a.others
+}
+
+// attempt begins with a row that the actor has claimed.
+func (m *step) attempt(a *actor) {
+	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
+	a.others, a.again, a.stale = false, false, false
+	a.left = a.row.send > 1
+	a.knows = m.user
+	a.pc = pcUsers
+	if !m.has(FindFirst) {
+		m.createOrLook(a)
+	}
+}
+
+// createOrLook is what comes after looking for users: look where something may have been
+// sent before, create where nothing was.
+func (m *step) createOrLook(a *actor) {
+	switch {
+	case m.late(a):
+		m.decide(a, isReleased)
+	case a.row.attempts > 1 && m.has(LookFirst), a.row.send > 1 && m.has(LookSecondSend):
+		a.pc = pcList
+	default:
+		m.tryCreate(a)
+	}
+}
+
+// late reports whether too little of the lease is left to begin a create.
+func (m *step) late(a *actor) bool { return a.lease != m.epoch && m.has(FreshCreate) }
+
+func (m *step) tryCreate(a *actor) {
+	if m.late(a) {
+		m.decide(a, isReleased)
+		return
+	}
+	a.stale = a.lease != m.epoch
+	a.pc = pcCreate
+}
+
+// decide is followed by writing the decision down.
+func (m *step) decide(a *actor, d decision) {
+	a.next, a.at, a.pc = d, m.epoch, pcSettle
+	a.seen, a.others, a.again, a.stale, a.knows = [maxInvitations]status{}, false, false, false, false
+	if d == isLinked || d == isLinkedBy {
+		a.left = a.left || a.row.attempts > 1
+	}
+	if d != isInvited && d != isLinkedBy && d != isRevoked {
+		a.made = 0
+	}
+}
+
+// look concludes from the invitations of the address.
+func (m *step) look(a *actor) {
+	own, others := int8(0), false
+	for i, s := range a.seen {
+		switch {
+		case s == none:
+		case m.invitations[i].send != a.row.send || m.invitations[i].send > 0 && !m.has(Adopt):
+			others = others || s == pending
+		case own == 0:
+			own = int8(i + 1)
+		default: // the same send twice
+			a.left = true
+			if rank(s) < rank(a.seen[own-1]) {
+				own = int8(i + 1)
+			}
+		}
+	}
+	if own > 0 {
+		s := a.seen[own-1]
+		a.made = own
+		switch s {
+		case accepted:
+			m.decide(a, isInvited)
+			a.pc = pcUsersAccepted
+		case pending:
+			m.decide(a, isInvited)
+		default:
+			m.decide(a, isRevoked)
+		}
+		return
+	}
+	if a.again && !others {
+		m.decide(a, isPostponed)
+		return
+	}
+	a.seen, a.others = [maxInvitations]status{}, others
+	m.tryCreate(a)
+}
+
+func rank(s status) int { return slices.Index([]status{accepted, pending, revoked}, s) }
+
+// uncertain ends an attempt whose create was not answered: the row is left as it is.
+func (m *step) uncertain(a *actor) {
+	if !m.has(KeepLease) {
+		m.decide(a, isLetGo)
+		return
+	}
+	m.delivered(a)
+}
+
+// decided is the row that the actor's decision makes of r.
+func (m *step) decided(a *actor, r row) row {
+	switch a.next {
+	case isInvited:
+		r = r.settled(pending)
+		r.inv = a.made
+	case isLinked:
+		r = r.settled(active)
+	case isLinkedBy:
+		r = r.settled(active)
+		r.inv = a.made
+	case isRevoked:
+		r = r.settled(revoked)
+		r.inv = a.made
+	case isReleased:
+		r.attempts--
+		r.held, r.next = 0, a.began
+	case isPostponed:
+		r.held, r.next = 0, a.at+1
+	default:
+		r.held, r.next = 0, a.at
+	}
+	return r
+}
+
+// goOn makes the call that an actor is about to make.
+func (m *step) goOn(a *actor) {
+	switch a.pc {
+	case pcUsers:
+		if m.user {
+			m.decide(a, isLinked)
+		} else {
+			m.createOrLook(a)
+		}
+	case pcList:
+		a.seen, _ = m.list(none)
+		if a.pc = pcListRevoked; !m.has(LookRevoked) {
+			m.look(a)
+		}
+	case pcListRevoked:
+		for i, inv := range m.invitations {
+			if inv.status == revoked {
+				a.seen[i] = revoked
+			}
+		}
+		m.look(a)
+	case pcUsersAccepted:
+		if a.pc = pcSettle; m.user {
+			m.decide(a, isLinkedBy)
+		}
+	case pcCreate:
+		if made := m.create(m.request(a)); made > 0 {
+			a.made = made
+			m.decide(a, isInvited)
+		} else {
+			a.knows = m.user
+			if a.pc = pcUsersAgain; !m.has(FindAgain) {
+				a.again, a.pc = true, pcList
+			}
+		}
+	case pcUsersAgain:
+		if m.user {
+			m.decide(a, isLinked)
+		} else {
+			a.again, a.pc = true, pcList
+		}
+	case pcSettle:
+		was := a.row
+		if !m.has(WriteByVersion) || !m.has(GiveUpOwn) && a.next.claimOnly() {
+			was.version = m.row.version
+		}
+		if m.update(was, m.decided(a, a.row)) {
+			a.moved = a.next == isRevoked
+			m.written(a)
+		} else {
+			a.pc = pcOvertaken
+		}
+	case pcOvertaken:
+		m.overtaken(a)
+	case pcRevokeMine:
+		m.revokeAtClerk(a, a.made)
+		m.written(a)
+	case pcSweepList:
+		var ours bool
+		if a.seen, ours = m.list(pending); !ours {
+			m.delivered(a)
+			break
+		}
+		if a.pc = pcSweepFind; !m.has(ClerkThenRows) {
+			m.sweep(a)
+		}
+	case pcSweepFind:
+		if a.row = m.row; !m.has(ClerkThenRows) {
+			a.pc = pcSweepList
+			break
+		}
+		m.sweep(a)
+	case pcSweepRevoke:
+		m.revokeAtClerk(a, a.revoking())
+		m.revokedOne(a)
+	default:
+		m.goOnVerb(a)
+	}
+}
+
+// sweep finds what is left over.
+func (m *step) sweep(a *actor) {
+	a.todo = m.leftOver(a.row, a.seen)
+	a.seen = [maxInvitations]status{}
+	if a.pc = pcSweepRevoke; a.todo == 0 {
+		m.delivered(a)
+	}
+}
+
+// revokedOne goes on with the next invitation that is left over.
+func (m *step) revokedOne(a *actor) {
+	if a.todo &= a.todo - 1; a.todo == 0 {
+		m.delivered(a)
+	}
+}
+
+// overtaken decides anew for a row that somebody else has changed.
+func (m *step) overtaken(a *actor) {
+	r := m.row
+	switch {
+	case a.next.claimOnly() && (r.status == reserved || r.due()):
+		m.written(a)
+	case a.next.claimOnly(): // decided by another, so it was not for nothing
+		a.next, a.left = undecided, false
+		m.written(a)
+	case r.due() && r.send == a.row.send && m.has(SettleAgain):
+		a.row, a.pc = r, pcSettle
+	case a.next == isInvited && m.has(RevokeUnwanted) && (r.inv != a.made || !m.has(KeepNamed)):
+		a.pc = pcRevokeMine
+	default:
+		m.written(a)
+	}
+}
+
+// written is what comes after a decision is written down, or has become pointless.
+func (m *step) written(a *actor) {
+	if a.left && !a.next.claimOnly() && m.has(SweepLater) {
+		if a.made, a.pc = 0, pcSweepList; !m.has(ClerkThenRows) {
+			a.pc = pcSweepFind
+		}
+		return
+	}
+	m.delivered(a)
+}
+
+// unanswered is what comes after a call without an answer, other than a create.
+func (m *step) unanswered(a *actor) {
+	switch a.pc {
+	case pcUsers, pcUsersAgain, pcList, pcListRevoked:
+		m.decide(a, isPostponed)
+	case pcUsersAccepted:
+		a.pc = pcSettle
+	case pcSettle:
+		a.failed = true
+		m.written(a)
+	case pcOvertaken: // nobody is told that it was for nothing
+		if a.next.claimOnly() {
+			a.next, a.left = undecided, false
+		}
+		m.written(a)
+	case pcRevokeMine:
+		m.written(a)
+	case pcSweepList, pcSweepFind:
+		m.delivered(a)
+	case pcSweepRevoke:
+		m.revokedOne(a)
+	case pcOpenRevoke:
+		m.openRevoked(a)
+	default: // the verb ends with an error
+		*a = actor{}
+	}
+}

@@ -1,0 +1,105 @@
+package protocol
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+)
+
+// Whatever two or three who work at one member do, in whatever order, whoever dies and
+// whichever answer is lost: no second email, no dead link, nothing due for ever.
+func TestEveryOrderOfEventsEndsWell(t *testing.T) {
+	t.Parallel()
+	row := tally.Start(t, "complete exploration of the protocol's model")
+	states, steps := 0, 0
+	for _, x := range exploreAll() {
+		t.Logf("%-18s %8d states %9d steps", x.Name, x.States, x.Steps)
+		require.Empty(t, x.Bad, "%s\n%s", x.Name, x.Tell(x.Trace))
+		states, steps = states+x.States, steps+x.Steps
+	}
+	row.Done(fmt.Sprintf("%d states in %d configurations", states, len(configs())),
+		"0 bad traces", fmt.Sprintf("%d steps", steps))
+}
+
+// needed tells in which exploration the lack of a rule shows.
+var needed = []struct {
+	rule Rule
+	in   string
+	bad  string
+}{
+	{LookFirst, "dashboard", "recovering: two emails for one send"},
+	{LookRevoked, "dashboard", "recovering: two emails for one send"},
+	{Adopt, "deliver", "recovering: two emails for one send"},
+	{IgnoreOnlySeen, "deliver", "two emails for one send"},
+	{KeepLease, "foreign", "two emails for one send"},
+	{HonourLease, "foreign", "two emails for one send"},
+	{ClaimByVersion, "foreign", "two emails for one send"},
+	{FreshCreate, "foreign", "two emails for one send"},
+	{WriteByVersion, "resend", "an invitation is left over for good"},
+	{GiveUpOwn, "foreign", "two emails for one send"},
+	{SettleAgain, "deliver", "revoked, and nobody wanted it"},
+	{KeepNamed, "deliver", "the invitation that the row names is revoked as if it were left over"},
+	{RevokeUnwanted, "revoke", "an older invitation is left over although nothing went wrong"},
+	{SweepLater, "resend", "an older invitation is left over although nothing went wrong"},
+	{ReconcileLeft, "revoke", "an invitation is left over for good"},
+	{ReconcileEnded, "dashboard", "the row names an invitation that is revoked"},
+	{FindFirst, "foreign accepted", "recovering: an email to somebody who had signed up"},
+	{FindAgain, "foreign accepted", "an email to somebody who had signed up"},
+	{WithdrawLook, "revoke", "withdrawn, but its link works"},
+}
+
+// Each rule is there because without it there is a trace that ends badly. With -v the
+// shortest one is printed.
+func TestEachRuleClosesATrace(t *testing.T) {
+	t.Parallel()
+	for _, n := range needed {
+		t.Run(string(n.rule), func(t *testing.T) {
+			t.Parallel()
+			c := named(n.in, n.rule)
+			found := c.Explore(nil)
+			t.Logf("without %q, after %d states: %s\n%s", n.rule, found.States, found.Bad, c.Tell(found.Trace))
+			require.Equal(t, n.bad, found.Bad)
+		})
+	}
+}
+
+// These rules close no trace of the model, and it is as well to know it.
+//
+// A second send that is created without a look is refused as long as the first is open,
+// and looks then; the look before saves a refused request. A reconciliation that took over
+// the end of an older invitation while a resend is under way would make the resend's
+// create one for nothing, but nothing worse. Listing Clerk before the rows are read is
+// needed only where a row can begin to stand for an invitation that is there already; the
+// rule of what is kept leaves alone what is newer than the row, which is enough for one
+// member: the order is the second lock of that door.
+func TestRulesThatCloseNoTrace(t *testing.T) {
+	t.Parallel()
+	for _, rule := range []Rule{LookSecondSend, ResendsWait, ClerkThenRows} {
+		for _, in := range []string{"resend dashboard", "revoke resend", "reconcile"} {
+			c := named(in, rule)
+			found := c.Explore(nil)
+			require.Empty(t, found.Bad, "%s without %q\n%s", in, rule, c.Tell(found.Trace))
+		}
+	}
+}
+
+// What is not promised happens in the model, and only where it is said to.
+func TestExceptionsAreThere(t *testing.T) {
+	t.Parallel()
+	for exception, in := range map[Exception]string{LateIgnoring: "foreign late", LateWithdrawn: "dashboard late", OlderLives: "revoke resend"} {
+		for _, x := range exploreAll() {
+			trace := x.shown[exception]
+			switch {
+			case x.Name == in:
+				require.NotEmpty(t, trace)
+				t.Logf("%s\n%s", x.Name, x.Tell(trace))
+				require.NoError(t, play(x.Config, memory(), trace), "the library does the same")
+			case exception != OlderLives && !x.Late:
+				require.Empty(t, trace, "%s: a second email although no create was late\n%s", x.Name, x.Tell(trace))
+			}
+		}
+	}
+}

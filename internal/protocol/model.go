@@ -1,0 +1,550 @@
+package protocol
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// maxActors, maxInvitations and maxFlights are how much a State has room for. What does
+// not fit is a bad trace of its own, so that nothing is left out silently.
+const (
+	maxActors      = 3
+	maxInvitations = 6
+	maxFlights     = 3
+)
+
+// status is that of a row or, from pending on, of an invitation at Clerk.
+type status uint8
+
+const (
+	none status = iota
+	reserved
+	pending
+	active
+	revoked
+	accepted
+)
+
+func (s status) String() string {
+	return [...]string{"none", "reserved", "pending", "active", "revoked", "accepted"}[s]
+}
+
+// row is a member's row as far as the protocol looks at it. Times are epochs: how often
+// all leases have ended before. As a copy that an actor has, it is the row as it was read.
+type row struct {
+	status   status
+	send     int8
+	sent     int8
+	inv      int8 // 1 is the first invitation at Clerk, 0 none
+	attempts int8
+	held     int8 // 1 + the epoch in which it was claimed, 0 for nobody's
+	next     int8 // the epoch in which it is due
+	version  int8
+}
+
+func (r row) due() bool { return r.sent < r.send && (r.status == reserved || r.status == pending) }
+
+func (r row) claimed(epoch int8) row {
+	r.attempts++
+	r.held, r.next = epoch+1, epoch+1
+	return r
+}
+
+func (r row) settled(to status) row {
+	r.status, r.sent, r.held, r.next = to, r.send, 0, 0
+	return r
+}
+
+// invitation is an invitation at Clerk. Each one has sent an email.
+type invitation struct {
+	status status
+	send   int8 // 0 for one of another application's
+	late   bool // made by a request that began in its lease and was carried out after it
+	ignore bool // by one with ignore_existing=true, for which the attempt had seen the reason
+}
+
+// flight is a create whose caller does not wait for it any more.
+type flight struct {
+	send   int8 // 0: there is none
+	epoch  int8
+	ignore bool
+	known  bool // why it ignores others was seen
+	stale  bool // it began after its lease
+	knows  bool // somebody had signed up when it last had to look for users
+}
+
+// actor is a call of a verb under way: what it is about to do and what it knows.
+type actor struct {
+	verb   Verb
+	pc     pc
+	row    row  // as it was read, or claimed
+	lease  int8 // the epoch in which its lease began
+	began  int8 // the epoch in which its pass began
+	round  int8
+	made   int8 // the invitation that its decision is about
+	next   decision
+	at     int8 // the epoch of that decision
+	seen   [maxInvitations]status
+	todo   uint8 // invitations to revoke, a bit each
+	others bool  // Clerk has a pending invitation that is not this send's
+	again  bool  // Clerk has refused a create of this attempt as a duplicate
+	left   bool  // this member may have other open invitations
+	stale  bool  // began a create after its lease
+	moved  bool  // it has written that the row is revoked or active
+	waits  bool  // a reconciliation has seen somebody who waits
+	second bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
+	looked bool  // a reconciliation has asked for the active user
+	failed bool  // the store did not answer when it wrote
+	knows  bool  // somebody had signed up when it last had to look for users; for the checks only
+	open   uint8 // invitations that were open when a withdrawal read the row; for the checks only
+}
+
+// decision is what becomes of an actor's row.
+type decision uint8
+
+const (
+	undecided decision = iota
+	isInvited
+	isLinked
+	isLinkedBy // by the invitation that was accepted
+	isRevoked
+	isReleased
+	isPostponed
+	isLetGo // only where a rule is missing: due again at once
+)
+
+func (d decision) claimOnly() bool { return d >= isReleased }
+
+// Verb is a method of the service's.
+type Verb uint8
+
+// The verbs of the model.
+const (
+	NoVerb Verb = iota
+	Deliver
+	Invite
+	Resend
+	Revoke
+	Reconcile
+	Resolve
+	verbs
+)
+
+func (v Verb) String() string {
+	return [...]string{"", "Deliver", "Invite", "Resend", "Revoke", "Reconcile", "ResolveUser"}[v]
+}
+
+// State is everything that there is: the row, Clerk, who is under way, and how much may
+// still happen.
+type State struct {
+	row         row
+	invitations [maxInvitations]invitation
+	user        bool // somebody has signed up with the address
+	flights     [maxFlights]flight
+	actors      [maxActors]actor
+	epoch       int8
+
+	begins     [verbs]int8 // how often each verb may still be called
+	crashes    int8
+	losses     int8
+	cuts       int8
+	ends       int8 // how often all leases may still end
+	accepts    int8
+	dashboard  int8      // invitations that an operator may still revoke at Clerk
+	withdrawn  bool      // somebody wanted the invitation revoked
+	disordered bool      // somebody has crashed or accepted, an answer was lost, or a lease has ended
+	shown      Exception // for the checks only
+}
+
+// Event is one step.
+type Event struct {
+	Kind  Kind
+	Actor int8
+	Arg   int8 // a verb, an invitation or a flight
+}
+
+// Kind is a kind of step.
+type Kind uint8
+
+// The kinds of steps. An actor's step is one call to the store or to Clerk and all that it
+// concludes from the answer.
+const (
+	Begin       Kind = iota // an actor begins with a verb, up to its first call
+	GoOn                    // the call is made and answered
+	Lost                    // no answer, and no effect
+	Unheard                 // the effect, and no answer
+	Adrift                  // no answer; the create is carried out later or never
+	Crash                   // the process dies before the call
+	CrashAdrift             // the process dies, the create is on its way
+	Land                    // such a create is carried out
+	LeasesEnd               // time passes: leases have ended, and what was postponed is due
+	Accept                  // somebody signs up with the link of an invitation, or with none
+	Dashboard               // an operator revokes an invitation at Clerk
+)
+
+func (e Event) String() string {
+	switch e.Kind {
+	case Begin:
+		return fmt.Sprintf("%c begins %v", 'A'+e.Actor, Verb(e.Arg))
+	case Land:
+		return "a late create arrives"
+	case LeasesEnd:
+		return "leases end"
+	case Accept:
+		if e.Arg == 0 {
+			return "somebody signs up without an invitation"
+		}
+		return fmt.Sprintf("invitation %d is accepted", e.Arg)
+	case Dashboard:
+		return fmt.Sprintf("invitation %d is revoked in the dashboard", e.Arg)
+	default:
+		what := [...]string{"", "goes on", "gets no answer, nothing was done", "gets no answer, it was done", "gets no answer, it is on its way",
+			"dies", "dies, its create is on its way"}[e.Kind]
+		return fmt.Sprintf("%c %s", 'A'+e.Actor, what)
+	}
+}
+
+// Config bounds one exploration.
+type Config struct {
+	Name    string
+	Actors  int
+	Begins  map[Verb]int8
+	Crashes int8
+	Losses  int8 // answers of Clerk's that do not come
+	Cuts    int8 // answers of the store's that do not come
+	Ends    int8 // how often all leases end
+
+	Accepts   int8
+	Dashboard int8
+
+	Reserved bool // the row is there from the beginning; else only Invite writes it
+	Foreign  bool // another application has a pending invitation for the address
+	Late     bool // leases can end while a create is under way: a machine that slept, a clock that was set
+	Without  Rule // the rule that is left out
+}
+
+// Start returns the state in which everything begins.
+func (c *Config) Start() State {
+	s := State{crashes: c.Crashes, losses: c.Losses, cuts: c.Cuts, ends: c.Ends, accepts: c.Accepts, dashboard: c.Dashboard}
+	for v, n := range c.Begins {
+		s.begins[v] = n
+	}
+	if c.Reserved {
+		s.row = row{status: reserved, send: 1, version: 1}
+	}
+	if c.Foreign {
+		s.invitations[0] = invitation{status: pending}
+	}
+	return s
+}
+
+// Events returns what can happen next.
+func (c *Config) Events(s *State) []Event {
+	events := make([]Event, 0, 24)
+	add := func(k Kind, actor, arg int) { events = append(events, Event{k, int8(actor), int8(arg)}) }
+	creating, idle := s.flights[0].send > 0, false
+	for i := range c.Actors {
+		a := &s.actors[i]
+		if a.verb == NoVerb {
+			if idle { // which of those that do nothing begins makes no difference
+				continue
+			}
+			idle = true
+			for v := range verbs {
+				if s.begins[v] > 0 && c.useful(s, v) {
+					add(Begin, i, int(v))
+				}
+			}
+			continue
+		}
+		add(GoOn, i, 0)
+		creating = creating || a.pc == pcCreate
+		if s.losses > 0 {
+			switch {
+			case a.pc == pcCreate:
+				add(Adrift, i, 0)
+			case a.pc.revokes():
+				add(Lost, i, 0)
+				add(Unheard, i, 0)
+			case a.pc.asksClerk():
+				add(Lost, i, 0)
+			}
+		}
+		if s.cuts > 0 && !a.pc.asksClerk() {
+			add(Lost, i, 0)
+			if a.pc.writes() {
+				add(Unheard, i, 0)
+			}
+		}
+		if s.crashes > 0 {
+			add(Crash, i, 0)
+			if a.pc == pcCreate {
+				add(CrashAdrift, i, 0)
+			}
+		}
+	}
+	for i, f := range s.flights {
+		if f.send > 0 {
+			add(Land, 0, i)
+		}
+	}
+	if s.ends > 0 && (c.Late || !creating) {
+		add(LeasesEnd, 0, 0)
+	}
+	if s.accepts > 0 {
+		add(Accept, 0, 0)
+	}
+	for i, inv := range s.invitations {
+		if inv.status != pending {
+			continue
+		}
+		if s.accepts > 0 {
+			add(Accept, 0, i+1)
+		}
+		if s.dashboard > 0 && inv.send > 0 {
+			add(Dashboard, 0, i+1)
+		}
+	}
+	return events
+}
+
+// useful leaves out calls that only read and find nothing.
+func (c *Config) useful(s *State, v Verb) bool {
+	switch v {
+	case Deliver:
+		return s.row.due() && s.row.next <= s.epoch
+	case Resolve:
+		return s.user
+	case Resend, Revoke, Reconcile:
+		return s.row.status != none
+	default:
+		return true
+	}
+}
+
+// step is one event on its way.
+type step struct {
+	*Config
+	*State
+	bad string
+}
+
+// Next returns the state after an event, and what is wrong with the event, if anything.
+func (c *Config) Next(s *State, e Event) (State, string) {
+	after := *s
+	m := &step{Config: c, State: &after}
+	var a *actor
+	if e.Kind <= CrashAdrift {
+		a = &after.actors[e.Actor]
+	}
+	switch e.Kind {
+	case Begin:
+		after.begins[e.Arg]--
+		m.begin(a, Verb(e.Arg))
+	case GoOn:
+		m.goOn(a)
+	case Lost, Unheard:
+		after.disordered = true
+		if a.pc.asksClerk() {
+			after.losses--
+		} else {
+			after.cuts--
+		}
+		if e.Kind == Unheard {
+			m.effect(a)
+		}
+		m.unanswered(a)
+	case Adrift:
+		after.losses--
+		after.disordered = true
+		m.fly(a)
+		m.uncertain(a)
+	case Crash, CrashAdrift:
+		after.crashes--
+		after.disordered = true
+		if e.Kind == CrashAdrift {
+			m.fly(a)
+		}
+		*a = actor{}
+	case Land:
+		f := after.flights[e.Arg]
+		copy(after.flights[e.Arg:], after.flights[e.Arg+1:])
+		after.flights[maxFlights-1] = flight{}
+		m.create(f)
+	case LeasesEnd:
+		after.ends--
+		after.epoch++
+		after.disordered = true
+	case Accept:
+		after.accepts--
+		if e.Arg > 0 {
+			after.invitations[e.Arg-1].status = accepted
+		}
+		after.user, after.disordered = true, true
+	case Dashboard:
+		after.dashboard--
+		after.withdrawn = true
+		after.invitations[e.Arg-1].status = revoked
+	}
+	if m.bad == "" && after.row.status == active && !after.user {
+		m.bad = "active without a proof"
+	}
+	return after, m.bad
+}
+
+// fail notes what is wrong.
+func (m *step) fail(what string) {
+	if m.bad == "" {
+		m.bad = what
+	}
+}
+
+// update is a compare-and-set of the row.
+func (m *step) update(was, next row) bool {
+	if m.row.version != was.version {
+		return false
+	}
+	next.version = m.row.version + 1
+	if !next.due() {
+		next.held, next.next = 0, 0
+	}
+	m.row = next
+	return true
+}
+
+// effect is what a call does whose answer is not heard.
+func (m *step) effect(a *actor) {
+	if a.pc.revokes() {
+		m.revokeAtClerk(a, a.revoking())
+		return
+	}
+	copied := *a // what it concludes from the answer is lost
+	m.goOn(&copied)
+}
+
+// fly sets a create on its way.
+func (m *step) fly(a *actor) {
+	for i := range m.flights {
+		if m.flights[i].send == 0 {
+			m.flights[i] = m.request(a)
+			return
+		}
+	}
+	m.fail("more creates on their way than there is room for")
+}
+
+func (m *step) request(a *actor) flight {
+	return flight{send: a.row.send, epoch: a.lease, ignore: a.others || !m.has(IgnoreOnlySeen), known: a.others, stale: a.stale, knows: a.knows}
+}
+
+// create is what Clerk does with a create: the invitation, or 0 if it refuses a duplicate.
+func (m *step) create(f flight) int8 {
+	free := -1
+	for i := len(m.invitations) - 1; i >= 0; i-- {
+		switch m.invitations[i].status {
+		case none:
+			free = i
+		case pending:
+			if !f.ignore {
+				return 0
+			}
+		default:
+		}
+	}
+	if m.user && !f.ignore {
+		return 0
+	}
+	if free < 0 {
+		m.fail("more invitations than there is room for")
+		return 0
+	}
+	if f.knows {
+		m.fail("an email to somebody who had signed up")
+	}
+	made := invitation{status: pending, send: f.send, late: f.epoch != m.epoch && !f.stale, ignore: f.known}
+	for _, inv := range m.invitations {
+		if inv.send != f.send {
+			continue
+		}
+		switch {
+		case inv.late && inv.ignore || made.late && made.ignore:
+			m.shown |= LateIgnoring
+		case (inv.late || made.late) && m.withdrawn:
+			m.shown |= LateWithdrawn
+		default:
+			m.fail("two emails for one send")
+		}
+	}
+	m.invitations[free] = made
+	return int8(free + 1)
+}
+
+// Exception is something that is not promised, and happens in some traces.
+type Exception uint8
+
+// The first two are second emails for one send: creates that Clerk carries out after
+// their lease, which takes a machine that sleeps, a clock that is set, or a network that
+// keeps a request for very long.
+const (
+	LateIgnoring  Exception = 1 << iota // one with ignore_existing=true, which Clerk does not refuse
+	LateWithdrawn                       // the other one's invitation was withdrawn meanwhile, so that Clerk does not refuse it
+	OlderLives                          // not an email: a withdrawal has left the link of an older send alive, for the next reconciliation
+)
+
+// revokeAtClerk revokes an invitation, and reports whether it was accepted already.
+func (m *step) revokeAtClerk(a *actor, inv int8) bool {
+	i := &m.invitations[inv-1]
+	if i.status == accepted {
+		return true
+	}
+	if a.verb != Revoke && i.status == pending && m.row.status == pending && m.row.inv == inv {
+		m.fail("the invitation that the row names is revoked as if it were left over")
+	}
+	i.status = revoked
+	return false
+}
+
+// list returns the invitations that Clerk lists: of one status, or all but the revoked.
+func (m *step) list(only status) (seen [maxInvitations]status, ours bool) {
+	for i, inv := range m.invitations {
+		if inv.status == none || only == none && inv.status == revoked || only != none && inv.status != only {
+			continue
+		}
+		seen[i] = inv.status
+		ours = ours || inv.send > 0
+	}
+	return seen, ours
+}
+
+// keeps is the rule for invitations that are left over.
+func (m *step) keeps(r row, inv int8) bool {
+	send := m.invitations[inv-1].send
+	switch {
+	case send > r.send:
+		return true
+	case r.status != reserved && r.status != pending:
+		return false
+	}
+	return r.inv == inv || r.sent < r.send && send == r.send
+}
+
+// leftOver returns those of the listed that are not kept.
+func (m *step) leftOver(r row, seen [maxInvitations]status) (todo uint8) {
+	for i, s := range seen {
+		if s == pending && m.invitations[i].send > 0 && !m.keeps(r, int8(i+1)) {
+			todo |= 1 << i
+		}
+	}
+	return todo
+}
+
+// revoking is the invitation that an actor is about to revoke.
+func (a *actor) revoking() int8 {
+	switch {
+	case a.pc == pcRevokeMine:
+		return a.made
+	case a.pc == pcRevokeOne && a.row.status == pending && a.todo&(1<<(a.row.inv-1)) != 0:
+		return a.row.inv // its own first
+	}
+	return int8(bits.TrailingZeros8(a.todo) + 1)
+}

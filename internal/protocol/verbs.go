@@ -1,0 +1,379 @@
+package protocol
+
+// begin is a verb up to its first call.
+func (m *step) begin(a *actor, v Verb) {
+	*a = actor{verb: v, began: m.epoch, lease: m.epoch}
+	switch v {
+	case Deliver:
+		a.pc = pcFindDue
+	case Invite:
+		a.pc = pcInsert
+	case Resend:
+		a.pc = pcResendGet
+	case Revoke:
+		a.pc = pcRevokeGet
+		m.withdrawn = true
+	case Reconcile:
+		a.pc = pcCheck
+	default:
+		a.pc = pcResolveUser
+	}
+}
+
+// end is the end of a verb.
+func (m *step) end(a *actor) { *a = actor{} }
+
+// delivered is what a verb does when its attempt has come to its end.
+func (m *step) delivered(a *actor) {
+	switch {
+	case a.verb == Deliver && a.next != isReleased && !a.failed:
+		*a = actor{verb: Deliver, pc: pcFindDue, began: a.began}
+	case a.verb == Invite && a.next == isRevoked && a.round < 2 && a.moved:
+		// An earlier attempt's invitation has ended: the caller wants one that works.
+		*a = actor{verb: Invite, pc: pcInsert, began: m.epoch, lease: m.epoch, round: a.round + 1}
+	default:
+		m.end(a)
+	}
+}
+
+// maxEmpty is how often in a row a pass finds nothing that it can claim.
+const maxEmpty = 5
+
+// goOnVerb makes the calls that are not part of an attempt.
+func (m *step) goOnVerb(a *actor) {
+	switch a.pc {
+	case pcFindDue:
+		if !m.row.due() || m.row.next > a.began && m.has(HonourLease) {
+			m.end(a)
+			return
+		}
+		a.row, a.lease, a.pc = m.row, m.epoch, pcClaim
+	case pcClaim:
+		was := a.row
+		if !m.has(ClaimByVersion) {
+			was.version = m.row.version
+		}
+		if !m.update(was, a.row.claimed(a.lease)) {
+			if a.round++; a.round == maxEmpty {
+				m.end(a)
+				return
+			}
+			*a = actor{verb: Deliver, pc: pcFindDue, began: a.began, round: a.round}
+			return
+		}
+		a.row, a.round = m.row, 0
+		m.attempt(a)
+	case pcInsert:
+		m.insert(a)
+	case pcRenew:
+		if !m.update(a.row, m.renewed(a)) {
+			a.pc = pcInsert
+			return
+		}
+		m.reservedBy(a)
+	case pcReclaim:
+		r := a.row
+		r.attempts--
+		a.lease = a.began
+		if !m.update(a.row, r.claimed(a.lease)) {
+			m.anew(a)
+			return
+		}
+		a.row = m.row
+		m.attempt(a)
+	case pcResendGet:
+		r := m.row
+		a.lease, a.began = m.epoch, m.epoch
+		if r.status != pending || r.held > m.epoch {
+			m.end(a)
+			return
+		}
+		a.row, a.pc = r, pcResendClaim
+	case pcResendClaim:
+		next := a.row
+		if !next.due() {
+			next.send++
+			next.attempts = 0
+		}
+		if !m.update(a.row, next.claimed(a.lease)) {
+			a.pc = pcResendGet
+			return
+		}
+		a.row = m.row
+		m.attempt(a)
+	case pcRevokeGet, pcRevokeList, pcRevokeOne, pcRevokeUsers, pcRevokeWrite, pcRevokeEnd:
+		m.revoke(a)
+	case pcResolveUser, pcResolveFind, pcResolveWrite:
+		m.resolve(a)
+	default:
+		m.reconcile(a)
+	}
+}
+
+// insert is an Invite's first statement.
+func (m *step) insert(a *actor) {
+	if m.row.status == none {
+		m.row = row{status: reserved, send: 1, version: 1}.claimed(a.lease)
+		m.reservedBy(a)
+		return
+	}
+	a.row, a.pc = m.row, pcRenew
+	switch {
+	case m.row.held > m.epoch, m.row.status == pending, m.row.status == active:
+		m.end(a) // a duplicate
+	}
+}
+
+// renewed is the row for a new invitation, claimed.
+func (m *step) renewed(a *actor) row {
+	r := a.row
+	if r.status == revoked {
+		r.status, r.inv, r.attempts = reserved, 0, 0
+		r.send++
+	}
+	return r.claimed(a.lease)
+}
+
+// reservedBy is what comes after an Invite has written its row.
+func (m *step) reservedBy(a *actor) {
+	a.row = m.row
+	if a.lease != m.epoch { // the insert had to wait
+		a.pc, a.began = pcReclaim, m.epoch
+		return
+	}
+	m.attempt(a)
+}
+
+// anew lets an Invite begin again.
+func (m *step) anew(a *actor) {
+	if a.round == 2 {
+		m.end(a)
+		return
+	}
+	*a = actor{verb: Invite, pc: pcInsert, began: m.epoch, lease: m.epoch, round: a.round + 1}
+}
+
+// revoke is Revoke: at Clerk first, then in the store.
+func (m *step) revoke(a *actor) {
+	switch a.pc {
+	case pcRevokeGet:
+		r := m.row
+		if r.status != reserved && r.status != pending {
+			m.end(a)
+			return
+		}
+		a.row, a.todo, a.second, a.open = r, 0, false, 0
+		for i, inv := range m.invitations {
+			if inv.status == pending && inv.send > 0 {
+				a.open |= 1 << i
+			}
+		}
+		if r.status == pending {
+			a.todo = 1 << (r.inv - 1)
+		}
+		if a.pc = pcRevokeList; !r.due() || r.attempts == 0 || !m.has(WithdrawLook) {
+			m.revokeNext(a)
+		}
+	case pcRevokeList:
+		seen, _ := m.list(none)
+		for i, s := range seen {
+			switch {
+			case m.invitations[i].send == 0:
+			case s == accepted:
+				a.second = true
+			case s == pending:
+				a.todo |= 1 << i
+			}
+		}
+		m.revokeNext(a)
+	case pcRevokeOne:
+		inv := a.revoking()
+		if m.revokeAtClerk(a, inv) {
+			a.second = true
+		}
+		a.todo &^= 1 << (inv - 1)
+		m.revokeNext(a)
+	case pcRevokeUsers:
+		if a.pc = pcRevokeEnd; m.user {
+			a.pc = pcResolveFind
+		} else {
+			m.end(a)
+		}
+	case pcRevokeWrite:
+		if !m.update(a.row, a.row.settled(revoked)) {
+			a.pc = pcRevokeGet
+			return
+		}
+		for i, inv := range m.invitations {
+			switch {
+			case inv.status != pending || a.open&(1<<i) == 0:
+			case inv.send == a.row.send && m.shown&(LateIgnoring|LateWithdrawn) == 0:
+				m.fail("withdrawn, but its link works")
+			default:
+				m.shown |= OlderLives
+			}
+		}
+		m.end(a)
+	default:
+		m.end(a)
+	}
+}
+
+// revokeNext goes on with the next invitation, or with the row.
+func (m *step) revokeNext(a *actor) {
+	switch {
+	case a.todo != 0:
+		a.pc = pcRevokeOne
+	case a.second:
+		a.pc = pcRevokeUsers
+	default:
+		a.pc = pcRevokeWrite
+	}
+}
+
+// resolve is how a row becomes active when somebody has signed up.
+func (m *step) resolve(a *actor) {
+	switch a.pc {
+	case pcResolveUser:
+		a.pc = pcResolveFind
+	case pcResolveFind:
+		a.row, a.pc = m.row, pcResolveWrite
+		if m.row.status != reserved && m.row.status != pending {
+			m.resolved(a)
+		}
+	default:
+		if !m.update(a.row, a.row.settled(active)) {
+			a.pc = pcResolveFind
+			return
+		}
+		a.moved = true
+		m.resolved(a)
+	}
+}
+
+// resolved is what comes after a row is resolved.
+func (m *step) resolved(a *actor) {
+	switch {
+	case a.verb == Revoke:
+		a.pc = pcRevokeEnd
+	case a.verb == Resolve:
+		m.end(a)
+	case a.second:
+		a.pc = pcExpiredList
+	default:
+		m.scanned(a)
+	}
+}
+
+// reconcile is Reconcile.
+func (m *step) reconcile(a *actor) {
+	switch a.pc {
+	case pcCheck:
+		if a.pc = pcScan; m.row.status == active {
+			a.pc = pcCheckIDs
+		}
+	case pcCheckIDs:
+		a.looked, a.pc = true, pcScan
+	case pcScan:
+		a.row, a.pc = m.row, pcOpenList
+		switch {
+		case m.row.status == pending:
+			a.pc = pcScanUsers
+		case m.row.status == active && !a.looked:
+			a.pc = pcScanIDs
+		}
+	case pcScanUsers:
+		if a.pc = pcResolveFind; !m.user {
+			m.scanned(a)
+		}
+	case pcScanIDs:
+		a.pc = pcOpenList
+	case pcOpenList:
+		var ours bool
+		if a.seen, ours = m.list(pending); !ours {
+			m.opened(a)
+			return
+		}
+		if a.pc = pcOpenFind; !m.has(ClerkThenRows) { // by the row as it was read before
+			m.open(a)
+		}
+	case pcOpenFind:
+		a.row = m.row
+		m.open(a)
+	case pcOpenRevoke:
+		m.revokeAtClerk(a, a.revoking())
+		m.openRevoked(a)
+	case pcRevokedList:
+		var ours bool
+		if a.seen, ours = m.list(revoked); !ours {
+			a.seen, a.pc = [maxInvitations]status{}, pcAcceptedList
+			return
+		}
+		a.pc = pcRevokedFind
+	case pcRevokedFind:
+		a.pc = pcAcceptedList
+		if r := m.row; m.names(a) && m.has(ReconcileEnded) {
+			a.row, a.pc = r, pcRevokedWrite
+		}
+		a.seen = [maxInvitations]status{}
+	case pcRevokedWrite:
+		a.moved = m.update(a.row, a.row.settled(revoked)) || a.moved
+		a.pc = pcAcceptedList
+	case pcAcceptedList:
+		var ours bool
+		if a.seen, ours = m.list(accepted); !ours {
+			a.seen, a.pc = [maxInvitations]status{}, pcExpiredList
+			return
+		}
+		a.pc = pcAcceptedFind
+	case pcAcceptedFind:
+		if a.pc = pcExpiredList; m.names(a) {
+			a.second, a.pc = true, pcAcceptedUsers
+		}
+		a.seen = [maxInvitations]status{}
+	case pcAcceptedUsers:
+		if a.pc = pcExpiredList; m.user {
+			a.pc = pcResolveFind
+		}
+	default:
+		m.end(a)
+	}
+}
+
+// names reports whether the row waits on one of the invitations that were listed.
+func (m *step) names(a *actor) bool {
+	r := m.row
+	return r.status == pending && a.seen[r.inv-1] != none && (!r.due() || !m.has(ResendsWait)) && !a.moved
+}
+
+// scanned is what comes after Clerk was asked for a user.
+func (m *step) scanned(a *actor) {
+	a.waits, a.pc = !a.moved, pcOpenList
+}
+
+// open finds what is left over.
+func (m *step) open(a *actor) {
+	a.todo = 0
+	if m.has(ReconcileLeft) {
+		a.todo = m.leftOver(a.row, a.seen)
+	}
+	a.seen = [maxInvitations]status{}
+	if a.pc = pcOpenRevoke; a.todo == 0 {
+		m.opened(a)
+	}
+}
+
+// openRevoked goes on with the next invitation that is left over.
+func (m *step) openRevoked(a *actor) {
+	if a.todo &= a.todo - 1; a.todo == 0 {
+		m.opened(a)
+	}
+}
+
+// opened is what comes after the open invitations.
+func (m *step) opened(a *actor) {
+	a.seen = [maxInvitations]status{}
+	if a.pc = pcRevokedList; !a.waits {
+		m.end(a)
+	}
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes sure that the tests in attack/peers find the JavaScript libraries that they compare with: those of package-lock.json, beside
+# it. It installs nothing else and never fails for want of node or a registry: the tests then say what they skip, or fail if
+# CLERKINVITE_REQUIRE names node.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../attack/peers"
+export npm_config_update_notifier=false
+
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+	echo "There is no node with npm here, so the tests that compare with JavaScript libraries will be skipped." >&2
+	exit 0
+fi
+if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)'; then
+	echo "This is node $(node --version), and 20 is needed, so the tests that compare with JavaScript libraries will be skipped." >&2
+	exit 0
+fi
+
+# The copy tells that an installation of this very file came to its end.
+installed=node_modules/.installed-package-lock.json
+if cmp -s package-lock.json "$installed"; then
+	exit 0
+fi
+for try in 1 2 3; do
+	if npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; then
+		cp package-lock.json "$installed"
+		exit 0
+	fi
+	echo "npm ci has failed ($try of 3)." >&2
+	sleep $((try * 2))
+done
+echo "The JavaScript libraries could not be installed, so the tests that compare with them will be skipped." >&2
