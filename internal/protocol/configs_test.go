@@ -91,7 +91,6 @@ var exploreAll = sync.OnceValue(func() []explored {
 // each is replayed.
 type class struct {
 	event             Kind
-	arg               int8
 	verbs             [maxActors]Verb
 	pcs               [maxActors]pc
 	verb              Verb

@@ -6,7 +6,7 @@ import "slices"
 type pc uint8
 
 const (
-	pcNone pc = iota
+	_ pc = iota // of an actor that does nothing
 
 	pcFindDue
 	pcClaim

@@ -196,17 +196,18 @@ func (c *Config) Tell(trace []Event) string {
 // String returns the row and Clerk's invitations.
 func (s *State) String() string {
 	r := s.row
-	text := fmt.Sprintf("%v %d/%d", r.status, r.sent, r.send)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v %d/%d", r.status, r.sent, r.send)
 	if r.inv > 0 {
-		text += fmt.Sprintf(" on %d", r.inv)
+		fmt.Fprintf(&b, " on %d", r.inv)
 	}
 	if r.held > s.epoch {
-		text += " held"
+		b.WriteString(" held")
 	}
 	for i, inv := range s.invitations {
 		if inv.status != none {
-			text += fmt.Sprintf(", %d:%v(%d)", i+1, inv.status, inv.send)
+			fmt.Fprintf(&b, ", %d:%v(%d)", i+1, inv.status, inv.send)
 		}
 	}
-	return text
+	return b.String()
 }

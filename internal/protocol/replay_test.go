@@ -89,7 +89,10 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 			return nil, err
 		}
 	}
-	return r, r.compare()
+	if err := r.compare(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func (r *replay) service(store clerkinvite.Store, api clerkinvite.ClerkAPI) (*clerkinvite.Service, error) {
