@@ -39,7 +39,10 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		accepted, err := s.revokeOpen(ctx, row, row.due() && row.Attempts > 0)
+		// The row names one invitation. There may be another: of an attempt that has not come
+		// to its end, or an older one that the sweep after a resend has not reached.
+		look := row.due() && row.Attempts > 0 || row.Status == StatusPending && row.Send > 1
+		accepted, err := s.revokeOpen(ctx, row, look)
 		if err != nil {
 			return nil, err
 		}

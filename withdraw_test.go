@@ -271,6 +271,36 @@ func TestPurge(t *testing.T) {
 	})
 }
 
+// A resend has settled, and what revokes the older invitation has not been reached.
+func TestWithdrawAfterAnUnsweptResend(t *testing.T) {
+	t.Parallel()
+	for name, withdraw := range map[string]func(*bundle) (*clerkinvite.Member, error){
+		"Revoke": func(b *bundle) (*clerkinvite.Member, error) { return b.Revoke(t.Context(), ada) },
+		"Remove": func(b *bundle) (*clerkinvite.Member, error) { return b.Remove(t.Context(), ada) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			each(t, options{}, func(t *testing.T, b *bundle) {
+				b.mustInvite(t, "ada@example.com")
+				b.clock.Advance(time.Minute)
+				b.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+					if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
+						b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+					}
+				})
+				_, err := b.Resend(t.Context(), ada)
+				require.NoError(t, err)
+				b.clerk.ClearFaults()
+				require.Len(t, b.clerk.OpenInvitations("ada@example.com"), 2, "what the test is about")
+
+				_, err = withdraw(b)
+				require.NoError(t, err)
+				require.Empty(t, b.clerk.OpenInvitations("ada@example.com"), "no link works")
+			})
+		})
+	}
+}
+
 func TestResend(t *testing.T) {
 	t.Parallel()
 	each(t, options{}, func(t *testing.T, b *bundle) {

@@ -107,7 +107,7 @@ var mutants = []mutant{
 		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
 	}},
 	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, row.due() && row.Attempts > 0)\n		if err", "accepted, err := false, ctx.Err()\n		if err"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, look)\n		if err", "accepted, err := look && !look, ctx.Err()\n		if err"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
 		{"withdraw.go", "	if _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},

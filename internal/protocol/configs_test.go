@@ -76,7 +76,7 @@ var exploreAll = sync.OnceValue(func() []explored {
 				seen[k] = true
 				x.traces = append(x.traces, f.Path(c, from, []Event{e}))
 			}
-			for _, exception := range []Exception{LateIgnoring, LateWithdrawn, OlderLives} {
+			for _, exception := range []Exception{LateIgnoring, LateWithdrawn} {
 				if after.shown&exception != 0 && x.shown[exception] == nil {
 					x.shown[exception] = f.Path(c, from, []Event{e})
 				}

@@ -482,13 +482,12 @@ func (m *step) create(f flight) int8 {
 // Exception is something that is not promised, and happens in some traces.
 type Exception uint8
 
-// The first two are second emails for one send: creates that Clerk carries out after
+// Both are second emails for one send: creates that Clerk carries out after
 // their lease, which takes a machine that sleeps, a clock that is set, or a network that
 // keeps a request for very long.
 const (
 	LateIgnoring  Exception = 1 << iota // one with ignore_existing=true, which Clerk does not refuse
 	LateWithdrawn                       // the other one's invitation was withdrawn meanwhile, so that Clerk does not refuse it
-	OlderLives                          // not an email: a withdrawal has left the link of an older send alive, for the next reconciliation
 )
 
 // revokeAtClerk revokes an invitation, and reports whether it was accepted already.
