@@ -117,7 +117,7 @@ func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (fo
 		return false, err
 	}
 	if !recorded {
-		foreign, err = queryOne[bool](ctx, tx, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_member"))
+		foreign, err = s.exists(ctx, tx, "clerkinvite_member")
 		if err != nil || foreign {
 			return foreign, err
 		}
@@ -145,9 +145,16 @@ CREATE TABLE clerkinvite_migration (
 	return false, nil
 }
 
+// exists reports whether a table is there. It reads pg_class, because to_regclass alone may
+// answer from what the connection remembers of an earlier question: that the table is not
+// there, although the process that had the lock before us has made it.
+func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (bool, error) {
+	return queryOne[bool](ctx, db, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))`, s.table(table))
+}
+
 // version returns the newest migration that Migrate has run. recorded is false where it never has.
 func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, recorded bool, err error) {
-	recorded, err = queryOne[bool](ctx, db, `SELECT to_regclass($1::text) IS NOT NULL`, s.table("clerkinvite_migration"))
+	recorded, err = s.exists(ctx, db, "clerkinvite_migration")
 	if err != nil || !recorded {
 		return 0, false, err
 	}
@@ -305,7 +312,7 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []error, err error) {
 	table := s.table(name)
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
-	exists, err := queryOne[bool](ctx, s.db, `SELECT to_regclass($1::text) IS NOT NULL`, table)
+	exists, err := s.exists(ctx, s.db, name)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -38,6 +39,37 @@ func TestMigrateAtOnce(t *testing.T) {
 		done.Wait()
 		assert.Equal(t, 4, one[int](t, db.Pool(t), `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'clerkinvite%'`))
 	}
+}
+
+// Two replicas have found that there are no tables, and both make them: PostgreSQL lets a
+// connection remember that a table is not there while it waits for the lock.
+func TestMigrateAfterALook(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	conn, err := pgx.Connect(t.Context(), db.DSN)
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	late := clerkinvite.NewPgxStore(conn, nil)
+	require.Error(t, late.Validate(t.Context()))
+
+	pool := db.Pool(t)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1::bigint)`, int64(0x636c65726b696e76))
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- late.Migrate(t.Context()) }()
+	require.Eventually(t, func() bool {
+		return one[int](t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
+	}, time.Minute, time.Millisecond, "the late one waits for the lock")
+	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `CREATE TABLE clerkinvite_migration (version integer PRIMARY KEY, applied_at timestamptz NOT NULL);
+		INSERT INTO clerkinvite_migration VALUES (1, now());`+string(up), pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.NoError(t, late.Validate(t.Context()))
 }
 
 func TestMigrateInEveryMode(t *testing.T) {

@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -23,7 +22,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (*Member, error) {
 
 // Remove takes a reserved, pending or active member out of the tenant. The row stays, as
 // removed, and the address can be invited again. An open invitation is revoked at Clerk
-// first. The Clerk user is not touched: whether they may go on using the tenant is the
+// first; for an active member, who needs none, Clerk is not asked, and one that is open all
+// the same is revoked by the next Reconcile. The Clerk user is not touched: whether they may go on using the tenant is the
 // host's to check.
 //
 // Errors and safety are those of Revoke; that the person has just accepted is no error.
@@ -39,15 +39,15 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row names one invitation. There may be another: of an attempt that has not come
-		// to its end, or an older one that the sweep after a resend has not reached.
-		look := row.due() && row.Attempts > 0 || row.Status == StatusPending && row.Send > 1
-		accepted, err := s.revokeOpen(ctx, row, look)
+		// The row names one invitation at most. There may be another: of an attempt that has not
+		// come to its end, or of an earlier send.
+		look := row.Status != StatusActive && (row.Send > 1 || row.due() && row.Attempts > 0)
+		accepted, earlier, err := s.revokeOpen(ctx, row, look)
+		if err == nil && (accepted || earlier) && to == StatusRevoked {
+			err = s.acceptedInstead(ctx, row, to, accepted)
+		}
 		if err != nil {
 			return nil, err
-		}
-		if accepted && to == StatusRevoked {
-			return nil, s.acceptedInstead(ctx, row, to)
 		}
 		return ended(*row, to, "", s.now()), nil
 	})
@@ -58,13 +58,18 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 }
 
 // acceptedInstead resolves a member whose invitation cannot be withdrawn any more, and
-// returns the error that says so.
-func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status) error {
+// returns the error that says so; or nil if it was an invitation of an earlier send, which
+// can be long ago, and nobody holds the address: the current one is still to be withdrawn.
+func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status, current bool) error {
 	users, err := s.findUsers(ctx, UserQuery{Emails: []string{row.Email}})
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
-	if u := holder(users, row.Email); u != nil {
+	u := holder(users, row.Email)
+	if u == nil && !current {
+		return nil
+	}
+	if u != nil {
 		if _, err := s.resolveUser(ctx, u, s.accepted); err != nil {
 			return err
 		}
@@ -122,7 +127,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) error {
 func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	calls, cancel := l.context(ctx)
 	defer cancel()
-	if _, err := s.revokeOpen(calls, row, true); err != nil {
+	if _, _, err := s.revokeOpen(calls, row, true); err != nil {
 		return err
 	}
 	done, err := s.apply(ctx, s.store, []Change{{row, nil}})
@@ -144,36 +149,36 @@ func (s *Service) restore(ctx context.Context, l lease, claimed, row *Member) {
 }
 
 // revokeOpen revokes the invitation of a pending member, and with look also all others
-// that Clerk lists as pending for it. It reports whether one of them was accepted.
-func (s *Service) revokeOpen(ctx context.Context, row *Member, look bool) (accepted bool, err error) {
-	var ids []string
+// that Clerk lists as pending for it. It reports whether one of them was accepted, of the
+// current send or of an earlier one.
+func (s *Service) revokeOpen(ctx context.Context, row *Member, look bool) (accepted, earlier bool, err error) {
+	// First, because a list that cannot be had must not keep this link alive.
 	if row.Status == StatusPending {
-		ids = append(ids, row.InvitationID)
-	}
-	if look {
-		list, err := s.listInvitations(ctx, row.Email, "")
-		if err != nil {
-			return false, s.clerkError(ctx, "list invitations", err)
+		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {
+			return false, false, err
 		}
-		for i := range list {
-			m, ours := list[i].mark()
-			switch {
-			case !ours || m.ID != row.ID:
-			case list[i].Status == InvitationAccepted:
-				accepted = accepted || row.due() || list[i].ID == row.InvitationID
-			case list[i].Status == InvitationPending && !slices.Contains(ids, list[i].ID):
-				ids = append(ids, list[i].ID)
+	}
+	if !look {
+		return accepted, false, nil
+	}
+	list, err := s.listInvitations(ctx, row.Email, "")
+	if err != nil {
+		return false, false, s.clerkError(ctx, "list invitations", err)
+	}
+	for i := range list {
+		m, ours := list[i].mark()
+		if !ours || m.ID != row.ID || row.Status == StatusPending && list[i].ID == row.InvitationID {
+			continue
+		}
+		was := list[i].Status == InvitationAccepted
+		if list[i].Status == InvitationPending {
+			if was, err = s.revokeOne(ctx, row, list[i].ID); err != nil {
+				return false, false, err
 			}
 		}
+		accepted, earlier = accepted || was && m.Send == row.Send, earlier || was
 	}
-	for _, id := range ids {
-		was, err := s.revokeOne(ctx, row, id)
-		if err != nil {
-			return false, err
-		}
-		accepted = accepted || was
-	}
-	return accepted, nil
+	return accepted, earlier, nil
 }
 
 // revokeOne revokes one invitation, and reports whether it was accepted already.

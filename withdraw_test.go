@@ -301,6 +301,91 @@ func TestWithdrawAfterAnUnsweptResend(t *testing.T) {
 	}
 }
 
+// Clerk's list cannot be had: the link that the row names is revoked all the same.
+func TestWithdrawWithoutAList(t *testing.T) {
+	t.Parallel()
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		b.mustInvite(t, "ada@example.com")
+		b.clock.Advance(time.Minute)
+		_, err := b.Resend(t.Context(), ada)
+		require.NoError(t, err)
+		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+		_, err = b.Revoke(t.Context(), ada)
+		var trouble *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &trouble)
+		require.Empty(t, b.clerk.OpenInvitations("ada@example.com"))
+		b.clerk.ClearFaults()
+		m, err := b.Revoke(t.Context(), ada)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+	})
+}
+
+// An invitation of years ago was accepted, its user is gone, and the person is invited again.
+func TestRevokeAfterAnEarlierLife(t *testing.T) {
+	t.Parallel()
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		b.mustInvite(t, "ada@example.com")
+		w, err := b.clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		b.event(t, w)
+		b.event(t, b.clerk.DeleteUser(b.get(t, "ada@example.com").ClerkUserID))
+		require.Equal(t, clerkinvite.StatusRemoved, b.get(t, "ada@example.com").Status)
+		b.clock.Advance(time.Hour)
+		b.failCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.HTML502})
+		_, err = b.invite(t, "ada@example.com")
+		require.Error(t, err)
+		b.clerk.ClearFaults()
+		m, err := b.Revoke(t.Context(), ada)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+		b.clock.Advance(2 * time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, b.clerk.Emails(), "no email to somebody who was revoked")
+	})
+}
+
+// The older of two open links has just been accepted: that person has joined.
+func TestRevokeAfterTheOlderLinkWasAccepted(t *testing.T) {
+	t.Parallel()
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		older := b.mustInvite(t, "ada@example.com").InvitationID
+		b.clock.Advance(time.Minute)
+		b.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
+				b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+			}
+		})
+		_, err := b.Resend(t.Context(), ada)
+		require.NoError(t, err)
+		b.clerk.ClearFaults()
+		_, err = b.clerk.AcceptInvitation(older)
+		require.NoError(t, err)
+		_, err = b.Revoke(t.Context(), ada)
+		var transition *clerkinvite.TransitionError
+		require.ErrorAs(t, err, &transition)
+		require.Equal(t, clerkinvite.StatusActive, b.get(t, "ada@example.com").Status)
+		require.Empty(t, b.clerk.OpenInvitations("ada@example.com"))
+	})
+}
+
+// Run out by our clock, open by Clerk's: invited again, and revoked before anything was sent.
+func TestRevokeOfAReservedMemberWithAnOlderLink(t *testing.T) {
+	t.Parallel()
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		b.mustInvite(t, "ada@example.com")
+		b.clerk.SetNow(func() time.Time { return b.clock.Now().Add(-5 * time.Minute) })
+		b.clock.Advance(30*24*time.Hour + time.Minute)
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+		require.NoError(t, err)
+		require.Len(t, b.clerk.OpenInvitations("ada@example.com"), 1, "what the test is about")
+		_, err = b.Revoke(t.Context(), ada)
+		require.NoError(t, err)
+		require.Empty(t, b.clerk.OpenInvitations("ada@example.com"))
+	})
+}
+
 func TestResend(t *testing.T) {
 	t.Parallel()
 	each(t, options{}, func(t *testing.T, b *bundle) {

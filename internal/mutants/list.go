@@ -107,10 +107,10 @@ var mutants = []mutant{
 		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
 	}},
 	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, look)\n		if err", "accepted, err := look && !look, ctx.Err()\n		if err"},
+		{"withdraw.go", "accepted, earlier, err := s.revokeOpen(ctx, row, look)", "accepted, earlier, err := look && !look, false, ctx.Err()"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},
+		{"withdraw.go", "	if _, _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},
 	}},
 
 	// By proof only.

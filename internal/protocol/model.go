@@ -88,12 +88,12 @@ type actor struct {
 	todo   uint8 // invitations to revoke, a bit each
 	others bool  // Clerk has a pending invitation that is not this send's
 	again  bool  // Clerk has refused a create of this attempt as a duplicate
-	left   bool  // this member may have other open invitations
+	left   bool  // this member may have other open invitations; a withdrawal has still to list them
 	stale  bool  // began a create after its lease
 	moved  bool  // it has written that the row is revoked or active
 	waits  bool  // a reconciliation has seen somebody who waits
 	second bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
-	looked bool  // a reconciliation has asked for the active user
+	looked bool  // a reconciliation has asked for the active user; a withdrawal has found an earlier invitation accepted
 	failed bool  // the store did not answer when it wrote
 	knows  bool  // somebody had signed up when it last had to look for users; for the checks only
 	open   uint8 // invitations that were open when a withdrawal read the row; for the checks only

@@ -162,7 +162,8 @@ func (m *step) revoke(a *actor) {
 			m.end(a)
 			return
 		}
-		a.row, a.todo, a.second, a.open = r, 0, false, 0
+		a.row, a.todo, a.second, a.looked, a.open = r, 0, false, false, 0
+		a.left = r.status != active && (r.send > 1 || r.due() && r.attempts > 0) && m.has(WithdrawLook)
 		for i, inv := range m.invitations {
 			if inv.status == pending && inv.send > 0 {
 				a.open |= 1 << i
@@ -171,34 +172,36 @@ func (m *step) revoke(a *actor) {
 		if r.status == pending {
 			a.todo = 1 << (r.inv - 1)
 		}
-		look := r.due() && r.attempts > 0 || r.status == pending && r.send > 1
-		if a.pc = pcRevokeList; !look || !m.has(WithdrawLook) {
-			m.revokeNext(a)
-		}
+		m.revokeNext(a)
 	case pcRevokeList:
 		seen, _ := m.list(none)
 		for i, s := range seen {
 			switch {
-			case m.invitations[i].send == 0:
+			case m.invitations[i].send == 0, a.row.status == pending && i+1 == int(a.row.inv):
 			case s == accepted:
-				a.second = a.second || a.row.due() || i+1 == int(a.row.inv)
+				m.revokeFound(a, i)
 			case s == pending:
 				a.todo |= 1 << i
 			}
 		}
+		a.left = false
 		m.revokeNext(a)
 	case pcRevokeOne:
 		inv := a.revoking()
 		if m.revokeAtClerk(a, inv) {
-			a.second = true
+			m.revokeFound(a, int(inv-1))
 		}
 		a.todo &^= 1 << (inv - 1)
 		m.revokeNext(a)
 	case pcRevokeUsers:
-		if a.pc = pcRevokeEnd; m.user {
+		switch {
+		case m.user:
 			a.pc = pcResolveFind
-		} else {
+		case a.second:
+			a.pc = pcRevokeEnd
 			m.end(a)
+		default: // an earlier one, and nobody holds the address
+			a.pc = pcRevokeWrite
 		}
 	case pcRevokeWrite:
 		if !m.update(a.row, a.row.settled(revoked)) {
@@ -216,12 +219,23 @@ func (m *step) revoke(a *actor) {
 	}
 }
 
-// revokeNext goes on with the next invitation, or with the row.
+// revokeFound notes that an invitation was accepted.
+func (m *step) revokeFound(a *actor, i int) {
+	if a.row.status == pending && i+1 == int(a.row.inv) || m.invitations[i].send == a.row.send {
+		a.second = true
+	} else {
+		a.looked = true
+	}
+}
+
+// revokeNext goes on with the next invitation, with the list, or with the row.
 func (m *step) revokeNext(a *actor) {
 	switch {
 	case a.todo != 0:
 		a.pc = pcRevokeOne
-	case a.second:
+	case a.left:
+		a.pc = pcRevokeList
+	case a.second || a.looked:
 		a.pc = pcRevokeUsers
 	default:
 		a.pc = pcRevokeWrite
