@@ -198,6 +198,9 @@ func readSites() (*siteTable, error) {
 			}
 		}
 	}
+	if err := r.nothingElse(files); err != nil {
+		return nil, err
+	}
 	for _, s := range r.table.Sites {
 		for _, c := range r.refs[s.fn] {
 			// An exported one that is handed on is called by somebody outside of the package.
@@ -208,6 +211,45 @@ func readSites() (*siteTable, error) {
 		s.Alone = s.fn.Exported() || len(s.Callers) == 0
 	}
 	return r.table, r.unambiguous()
+}
+
+// nothingElse makes sure that no call leaves the library in a way that read does not know: through a type that embeds one of
+// the interfaces, a narrower interface, a type parameter, or a variable of the package.
+func (r *siteReader) nothingElse(files []*ast.File) error {
+	leaving := []string{
+		"Insert", "Update", "Find", "History", "Gate", "FindUsers", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
+		"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Prepare", "Begin", "BeginTx", "BeginFunc", "Commit", "Rollback",
+	}
+	var faults []error
+	for _, f := range files {
+		for _, decl := range f.Decls {
+			fn, _ := decl.(*ast.FuncDecl)
+			ast.Inspect(decl, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok || !slices.Contains(leaving, sel.Sel.Name) {
+					return true
+				}
+				at := r.fset.Position(sel.Pos())
+				selection := r.info.Selections[sel]
+				var method *types.Func
+				if selection != nil {
+					if method, ok = selection.Obj().(*types.Func); !ok {
+						return true // a field
+					}
+				}
+				switch {
+				case selection == nil && sel.Sel.Name == "Query": // a type of the package's or of net/url's
+				case selection == nil:
+					faults = append(faults, fmt.Errorf("%s: what is %s called on?", at, sel.Sel.Name))
+				case interfaces[selection.Recv().String()] != "" && fn != nil:
+				case types.IsInterface(method.Signature().Recv().Type()):
+					faults = append(faults, fmt.Errorf("%s: %s of %s is called past the interfaces", at, sel.Sel.Name, selection.Recv()))
+				}
+				return true
+			})
+		}
+	}
+	return errors.Join(faults...)
 }
 
 type siteReader struct {

@@ -95,7 +95,6 @@ func TestNoStringBecomesSQL(t *testing.T) {
 	b := newRealBundle(t, options{})
 	ctx := t.Context()
 	bystander := b.mustInvite(t, "bystander@example.com")
-	places := 0
 	for i, s := range hostile {
 		email := fmt.Sprintf("m%d@example.com", i)
 		data, err := json.Marshal(map[string]string{s: s})
@@ -163,7 +162,6 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		_, err = b.Invite(ctx, clerkinvite.InviteParams{TenantID: s, Email: "refused@example.com"})
 		require.Error(t, err)
 		require.NoError(t, b.Purge(ctx, ref))
-		places += 20
 	}
 	require.Equal(t, bystander.ID, b.get(t, "bystander@example.com").ID)
 	require.Equal(t, bystander.Version, b.get(t, "bystander@example.com").Version)
@@ -181,9 +179,8 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		require.NoError(t, err)
 		_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 		require.NoError(t, err, schema)
-		places++
 	}
-	row.Done(fmt.Sprintf("%d texts, %d uses", len(hostile), places), "0 rows, 0 strangers' rows read")
+	row.Done(fmt.Sprintf("%d texts, each in every string parameter", len(hostile)), "0 rows, 0 strangers' rows read")
 }
 
 func requireInvalid(t *testing.T, err error, field string) {

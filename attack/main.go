@@ -3,7 +3,7 @@
 //
 //	attack [-root directory] [-rows directory] [part ...]
 //
-// Without parts all are run, one after the other, which takes some three hours. Each part keeps its rows in a file of the
+// Without parts all are run, one after the other, which takes some three hours. Each part that passes keeps its rows in a file of the
 // directory, and the table is that of all parts that have one: parts can be run on different days, or side by side.
 package main
 
@@ -27,22 +27,27 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// part is a command and what it needs; it appends its rows to the file CLERKINVITE_ATTACK_ROWS.
-type part struct{ name, command string }
+// part is a command, which appends its rows to the file CLERKINVITE_ATTACK_ROWS, and how many those must be: a test that has
+// another name by now would else be missed by nobody.
+type part struct {
+	name    string
+	rows    int
+	command string
+}
 
 // In the order of the table.
 var parts = []part{
-	{"points", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestFaultPoints|TestKilledAtAnyMoment' ."},
-	{"protocol", "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 ./internal/protocol"},
-	{"random", "scripts/ensure-postgres.sh && " +
+	{"points", 8, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestEveryFaultPoint|TestKilledAtAnyMoment|TestConcurrentInvitesFromManyProcesses|TestNoStringBecomesSQL|TestHostileBodiesAreBounded' ."},
+	{"protocol", 2, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 ./internal/protocol"},
+	{"random", 3, "scripts/ensure-postgres.sh && " +
 		"CLERKINVITE_MODEL_SEQUENCES=50000 CLERKINVITE_INTERLEAVINGS=200000 go test -timeout 90m -count 1 -run 'TestModel$|TestInterleavings$' . && " +
 		"CLERKINVITE_MODEL_SEQUENCES=3000 go test -timeout 90m -count 1 -run 'TestModelPostgres$' ."},
-	{"postgres", "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
+	{"postgres", 7, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
 		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +
 		"export CLERKINVITE_TEST_PGBINS=$bins && cd attack && go test -timeout 90m -count 1 ./postgres"},
-	{"peers", "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 ./peers"},
-	{"fuzz", "scripts/fuzz.sh 10m"},
-	{"soak", "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 ./soak"},
+	{"peers", 8, "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 ./peers"},
+	{"fuzz", 10, "scripts/fuzz.sh 10m"},
+	{"soak", 1, "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 ./soak"},
 }
 
 func main() {
@@ -97,20 +102,23 @@ func run(ctx context.Context, dir string, names []string) error {
 func (p part) run(ctx context.Context, dir string) error {
 	fmt.Fprintf(os.Stderr, "\n=== %s: %s\n", p.name, p.command)
 	file := filepath.Join(dir, p.name+".jsonl")
-	now := file + ".now"
-	if err := os.Remove(now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	start := time.Now()
 	cmd := exec.CommandContext(ctx, "bash", "-c", p.command) // #nosec G204 -- one of the above
-	cmd.Env = append(os.Environ(), tally.EnvLong+"=1", tally.EnvFile+"="+now,
+	cmd.Env = append(os.Environ(), tally.EnvLong+"=1", tally.EnvFile+"="+file,
 		"CLERKINVITE_REQUIRE=postgres,postgres-versions,pgbouncer,node")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return err
+		// A table does not show what a part has counted that then failed.
+		return errors.Join(err, os.Remove(file))
+	}
+	if rows, err := p.kept(dir); err != nil || len(rows) != p.rows {
+		return fmt.Errorf("%d rows instead of %d: %w", len(rows), p.rows, errors.Join(err, os.Remove(file)))
 	}
 	fmt.Fprintf(os.Stderr, "=== %s: passed after %v\n", p.name, time.Since(start).Round(time.Second))
-	return os.Rename(now, file)
+	return nil
 }
 
 // table prints the rows that there are, as Markdown.
@@ -118,7 +126,7 @@ func table(w io.Writer, dir string) error {
 	fmt.Fprintln(w, "| part | what was attacked | how often | lost | took |\n|-|-|-|-|-|")
 	var figures []string
 	for _, p := range parts {
-		rows, err := p.rows(dir)
+		rows, err := p.kept(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintf(w, "| %s | not run | | | |\n", p.name)
 			continue
@@ -142,7 +150,7 @@ func table(w io.Writer, dir string) error {
 	return nil
 }
 
-func (p part) rows(dir string) (rows []tally.Row, err error) {
+func (p part) kept(dir string) (rows []tally.Row, err error) {
 	f, err := os.Open(filepath.Join(dir, p.name+".jsonl"))
 	if err != nil {
 		return nil, err

@@ -38,6 +38,11 @@ for target in "${targets[@]}"; do
 	start=$SECONDS
 	if go test -vet=off -run '^$' -fuzz "^$name\$" -fuzztime "$duration" "$package" >"$log" 2>&1 || only_out_of_time; then
 		execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
+		if [ "${execs:-0}" = 0 ] && [ -n "${CLERKINVITE_ATTACK_ROWS:-}" ]; then
+			printf '%-22s %-50s was not executed once\n' "$name" "$package"
+			status=1
+			continue
+		fi
 		printf '%-22s %-50s %10s executions, no failure\n' "$name" "$package" "${execs:-0}"
 		if [ -n "${CLERKINVITE_ATTACK_ROWS:-}" ]; then
 			printf '{"what":"%s","times":"%s executions","lost":"0 failures","seconds":%d}\n' \

@@ -318,7 +318,7 @@ func TestPgBouncerUnderLoadNothingIsLost(t *testing.T) {
 	addr := newBouncer(t, c)
 	calls := 150
 	if tally.Long() {
-		calls = 5000
+		calls = 1000
 	}
 	var sum verdict
 	for _, mode := range bouncerModes {

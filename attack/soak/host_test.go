@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -310,6 +311,8 @@ func (h *host) done(verb string, err error) {
 		trouble    *clerkinvite.ClerkInvitationError
 		transition *clerkinvite.TransitionError
 		postgres   *pgconn.PgError
+		connect    *pgconn.ConnectError
+		network    net.Error
 	)
 	outcome := "ok"
 	switch {
@@ -326,10 +329,12 @@ func (h *host) done(verb string, err error) {
 		outcome = "conflict"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		outcome = "caller gone"
-	case errors.As(err, &postgres) && postgres.Code != "57P01":
-		h.say(report{Problem: fmt.Sprintf("%s: %v", verb, err)})
-	default:
+	case errors.As(err, &postgres) && postgres.Code == "57P01", errors.As(err, &connect), errors.As(err, &network),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "conn closed"):
 		outcome = "database gone"
+	default:
+		outcome = "unexpected"
+		h.say(report{Problem: fmt.Sprintf("%s: %v", verb, err)})
 	}
 	h.count(verb + ", " + outcome)
 }

@@ -156,7 +156,12 @@ func TestSoak(t *testing.T) {
 			stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
 			s.follow(p)
 			_ = p.cmd.Wait()
-			kills++
+			if status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+				t.Errorf("a host ends by itself: %v", p.cmd.ProcessState)
+			}
+			if ctx.Err() == nil {
+				kills++
+			}
 			after.Stop()
 			stop()
 		}
@@ -354,6 +359,14 @@ func grown(t *testing.T, name string, samples []measured, length time.Duration) 
 	return name + ", medians of the first third after warming up and of the last: " + strings.Join(parts, ", ")
 }
 
+// holds asks Clerk whether the member's user holds the address verified.
+func holds(t *testing.T, api clerkinvite.ClerkAPI, m *clerkinvite.Member) bool {
+	t.Helper()
+	users, err := api.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{m.ClerkUserID}})
+	require.NoError(t, err)
+	return len(users) == 1 && slices.ContainsFunc(users[0].Emails, func(e clerkinvite.UserEmail) bool { return e.Verified && e.Address == m.Email })
+}
+
 // settled brings everything to its end without more trouble, and looks at every row and every invitation.
 func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, people int) (members, invitations int) {
 	t.Helper()
@@ -433,6 +446,10 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	}
 	for _, m := range rows {
 		require.NotEqual(t, clerkinvite.StatusReserved, m.Status)
+		require.NotEqual(t, clerkinvite.StatusFailed, m.Status, "Clerk refuses nobody here")
+		if m.Status == clerkinvite.StatusActive {
+			require.True(t, holds(t, api, m), "%s is active, and the user does not hold the address verified", m.ID)
+		}
 		if m.Status == clerkinvite.StatusPending && !elsewhere[m.ID] {
 			require.Equal(t, m.InvitationID, open[m.ID], "the link of %s is dead", m.ID)
 		}

@@ -100,6 +100,7 @@ const (
 	caught   = "caught"
 	survived = "SURVIVED"
 	broken   = "BROKEN"
+	hung     = "HUNG"
 )
 
 // try puts the fault in and runs the test.
@@ -115,6 +116,8 @@ func (m mutant) try(ctx context.Context, dir string) (verdict string, output []b
 	switch {
 	case err == nil:
 		return survived, out
+	case bytes.Contains(out, []byte("panic: test timed out")):
+		return hung, out
 	case bytes.Contains(out, []byte("--- FAIL: "+m.top()+" ")), bytes.Contains(out, []byte("panic: ")):
 		return caught, out
 	default: // the test binary did not get so far
