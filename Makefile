@@ -12,7 +12,7 @@ OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
 
 # Built from source on first use, then found in Go's build cache.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.1.4
+GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 APIDIFF := go run golang.org/x/exp/cmd/apidiff@v0.0.0-20261014143641-f0251eb4aa3e
 
 .PHONY: help

@@ -413,6 +413,21 @@ func (w *world) check(excused int) (members, second int) {
 	return len(rows), second
 }
 
+// withdrawn checks, before anything else could have repaired it, that who was revoked or removed by a verb has no link that works.
+func (w *world) withdrawn() {
+	w.t.Helper()
+	rows, err := w.store.Find(w.ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}}})
+	require.NoError(w.t, err)
+	byID, marks := w.invitations()
+	for _, m := range rows {
+		for id, inv := range byID {
+			if m.Reason == "" && marks[id].id == m.ID {
+				require.NotEqual(w.t, clerkinvite.InvitationPending, inv.Status, "the link of a %s member works", m.Status)
+			}
+		}
+	}
+}
+
 // checkPeople checks that nobody is lost, and nobody in a state that has no reason.
 func (w *world) checkPeople(rows []*clerkinvite.Member) {
 	w.t.Helper()
@@ -539,6 +554,7 @@ func TestEveryFaultPoint(t *testing.T) {
 				require.NoError(t, err)
 				w.run(k)
 				require.NoError(t, w.ended)
+				w.withdrawn()
 				w.recover()
 				w.check(0)
 				mu.Lock()

@@ -109,6 +109,16 @@ var mutants = []mutant{
 	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
 		{"withdraw.go", "accepted, earlier, err := s.revokeOpen(ctx, row, look)", "accepted, earlier, err := look && !look, false, ctx.Err()"},
 	}},
+	{name: "a revoke tells Clerk of another invitation", test: "TestEveryFaultPoint/no_fault", edits: []edit{
+		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
+	}},
+	{name: "a list that cannot be had keeps a link alive", test: "TestWithdrawWithoutAList", edits: []edit{
+		{"withdraw.go", "		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {\n			return false, false, err\n		}\n	}\n	if !look {",
+			"		if _, err = s.listInvitations(ctx, row.Email, \"\"); err != nil && look {\n			return false, false, err\n		}\n		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {\n			return false, false, err\n		}\n	}\n	if !look {"},
+	}},
+	{name: "Migrate trusts what the connection remembers", test: "TestMigrateAfterALook", edits: []edit{
+		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
+	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
 		{"withdraw.go", "	if _, _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},
 	}},
