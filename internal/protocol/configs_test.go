@@ -20,7 +20,7 @@ func configs() []*Config {
 		{Name: "resend", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true},
 		{Name: "resend dashboard", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Dashboard: 1, Reserved: true},
 		{Name: "revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true, Late: true},
-		{Name: "revoke resend", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Revoke: 1}, Crashes: 1, Ends: 1, Reserved: true},
+		{Name: "revoke resend", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Revoke: 1}, Crashes: 1, Ends: 1, Accepts: 1, Reserved: true},
 		{Name: "invite", Actors: 2, Begins: map[Verb]int8{Invite: 2, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1},
 		{Name: "accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Resolve: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 1, Reserved: true},
 		{Name: "reconcile", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Revoke: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Reserved: true},

@@ -17,8 +17,8 @@
 //
 // What must hold in every state: one email a send; active only by proof; no email to
 // somebody who had signed up when the attempt had to look; an invitation that a pending row
-// names is never revoked as a left-over; a withdrawal that succeeded has killed the link it
-// found. Wherever nobody is under way, time passes and one Deliver and one Reconcile run
+// names is never revoked as a left-over; a withdrawal that succeeded has killed the links it
+// found, and nobody had joined by one of them. Wherever nobody is under way, time passes and one Deliver and one Reconcile run
 // undisturbed: then the row names the only open invitation, or there is none, and nothing is
 // due. Each rule is left out once, and the trace that then ends badly is found; three rules
 // close no trace, and their test says what they are for. What is not promised is shown
@@ -36,6 +36,6 @@
 // trace needs fewer; that is a sign, not a proof, that no trouble needs more. Left out are
 // what other tests attack: rate limits and turns (they only let somebody wait, and here
 // everybody may come as late as he likes), requests for several members, refusals and other
-// faults that Clerk answers with, invitations that run out, Remove and Purge, two members
+// faults that Clerk answers with, invitations that run out, Remove and Purge, users who are deleted, two members
 // with one user, and lists that lag behind.
 package protocol

@@ -95,7 +95,7 @@ type actor struct {
 	second bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
 	looked bool  // a reconciliation has asked for the active user; a withdrawal has found an earlier invitation accepted
 	failed bool  // the store did not answer when it wrote
-	knows  bool  // somebody had signed up when it last had to look for users; for the checks only
+	knows  bool  // somebody had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
 	open   uint8 // invitations that were open when a withdrawal read the row; for the checks only
 }
 

@@ -162,12 +162,13 @@ func (m *step) revoke(a *actor) {
 			m.end(a)
 			return
 		}
-		a.row, a.todo, a.second, a.looked, a.open = r, 0, false, false, 0
+		a.row, a.todo, a.second, a.looked, a.knows, a.open = r, 0, false, false, false, 0
 		a.left = r.status != active && (r.send > 1 || r.due() && r.attempts > 0) && m.has(WithdrawLook)
 		for i, inv := range m.invitations {
 			if inv.status == pending && inv.send > 0 {
 				a.open |= 1 << i
 			}
+			a.knows = a.knows || m.user && inv.status == accepted && inv.send > 0
 		}
 		if r.status == pending {
 			a.todo = 1 << (r.inv - 1)
@@ -209,6 +210,9 @@ func (m *step) revoke(a *actor) {
 			return
 		}
 		for i, inv := range m.invitations {
+			if a.knows {
+				m.fail("withdrawn, but somebody had joined by its link")
+			}
 			if inv.status == pending && a.open&(1<<i) != 0 && m.shown&(LateIgnoring|LateWithdrawn) == 0 {
 				m.fail("withdrawn, but its link works")
 			}
