@@ -126,7 +126,7 @@ func specKey(secret string) []byte {
 	_ = padding
 	text = strings.TrimRight(text, "=")
 	for _, c := range []byte(text) {
-		if !strings.Contains("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", string(rune(c))) {
+		if !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", rune(c)) {
 			return nil
 		}
 	}
@@ -172,7 +172,7 @@ func specVerdict(key []byte, h http.Header, body []byte, now int64) bool {
 		return false
 	}
 	good := []byte("v1," + specSign(key, id, ts, body))
-	for _, s := range strings.Split(sigs, " ") {
+	for s := range strings.SplitSeq(sigs, " ") {
 		if hmac.Equal([]byte(s), good) {
 			return true
 		}

@@ -583,7 +583,6 @@ func TestEveryFaultPoint(t *testing.T) {
 		}
 	}
 	for site := range reach { // in an order, so that the seed says all
-
 		slices.SortFunc(reach[site], func(a, b *scenario) int { return strings.Compare(a.name, b.name) })
 	}
 	for sc := range visits {

@@ -323,7 +323,7 @@ func (r *siteReader) read(decl *ast.FuncDecl) {
 			}
 		}
 		var target types.Object
-		var at ast.Node = n
+		at := n
 		isCall := false
 		switch n := n.(type) {
 		case *ast.SelectorExpr:
@@ -891,7 +891,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 	cut := (!c.postgres || c.greeted) && c.s.cut(false)
 	c.mu.Unlock()
 	if cut {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, syscall.ECONNRESET
 	}
 	return c.Conn.Write(b)
@@ -910,7 +910,7 @@ func (c *cutConn) Read(b []byte) (int, error) {
 		n, err = c.Conn.Read(b)
 		ready = c.ready(b[:n])
 	}
-	_ = c.Conn.Close()
+	_ = c.Close()
 	return 0, syscall.ECONNRESET
 }
 

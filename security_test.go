@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -270,10 +271,7 @@ func TestMetadataMakeNobodyAMember(t *testing.T) {
 		require.True(t, ok)
 		address := map[string]any{"id": "idn_x", "email_address": "ada@example.com", "verification": map[string]any{"status": "verified"}}
 		for _, where := range []string{"unsafe_metadata", "public_metadata", "Email_addresses", "EMAIL_ADDRESSES"} {
-			forged := map[string]any{}
-			for k, v := range data {
-				forged[k] = v
-			}
+			forged := maps.Clone(data)
 			forged[where] = map[string]any{"clerkinvite": mark["clerkinvite"], "email_addresses": []any{address}, "verification": address["verification"]}
 			if strings.EqualFold(where, "email_addresses") {
 				forged[where] = []any{address}
