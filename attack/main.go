@@ -76,7 +76,7 @@ func run(ctx context.Context, dir string, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // nothing secret
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	var failed []string
