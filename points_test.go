@@ -509,7 +509,10 @@ type track struct {
 	cut   func(layer string, done bool) (undo func()) // cuts the connection under the next exchange
 	hurry func()                                      // lets the time pass from now on, for a turn that is lost
 
-	excused int // delayed creates with ignore_existing, which may send a second email
+	// Delayed creates that may send a second email: those with ignore_existing, and where the other's invitation is
+	// withdrawn meanwhile, all.
+	excused   int
+	withdrawn bool
 }
 
 func newTrack(faults ...*fault) (*track, error) {
@@ -635,7 +638,7 @@ func (a pointAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	if err != nil {
 		return nil, err
 	}
-	if r.IgnoreExisting && s.late() {
+	if (r.IgnoreExisting || a.k.withdrawn) && s.late() {
 		a.k.mu.Lock()
 		a.k.excused++
 		a.k.mu.Unlock()
