@@ -79,7 +79,7 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
 	r := &reconciliation{
-		s: s, report: &ReconcileReport{},
+		s: s, report: &ReconcileReport{}, began: s.now(),
 		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool),
 		ahead: make(map[string]bool), late: make(map[string]bool),
 	}
@@ -119,6 +119,7 @@ type reconciliation struct {
 	s        *Service
 	opts     ReconcileOptions
 	report   *ReconcileReport
+	began    time.Time
 	at       position // the last member read
 	complete bool     // all members are read
 
@@ -437,7 +438,8 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if err := r.lookUpIDs(ctx, r.active.sorted()); err != nil {
 		return err
 	}
-	recent := r.s.now().Add(-freshUser)
+	// Not before now: hours may lie between the look-up and here.
+	recent := r.began.Add(-freshUser)
 	for _, row := range r.active.rows {
 		there, looked := r.users[row.ClerkUserID]
 		switch {

@@ -261,6 +261,37 @@ func TestStoreErrorSwallowedByDeliver(t *testing.T) {
 }
 
 // Promise 2: signed up meanwhile, and Clerk's list of users lags: the verified user gets an email.
+// Clerk does not show a user of this moment yet, and the process stands still between that answer and what it concludes.
+func TestLagAndAReconciliationThatStandsStill(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := newBundle(t, options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+	b.mustInvite(t, "bob@example.com")
+	w, err := clerk.Accept("bob@example.com")
+	require.NoError(t, err)
+	b.event(t, w)
+	b.clock.Advance(time.Hour)
+	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+	b.mustInvite(t, "ada@example.com")
+	clerk.Settle()
+	w, err = clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	e, err := b.verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+	require.NoError(t, err)
+	_, err = b.Resolve(t.Context(), *e.User)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.get(t, "ada@example.com").Status)
+
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After {
+			b.clock.Advance(2 * time.Hour)
+		}
+	})
+	_, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.get(t, "ada@example.com").Status)
+}
+
 func TestLagInvitesVerifiedUser(t *testing.T) {
 	t.Parallel()
 	b := mem(t, options{})
