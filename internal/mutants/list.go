@@ -137,6 +137,9 @@ var mutants = []mutant{
 	{name: "a banned user is linked", test: "TestBannedUserIsRefused", edits: []edit{
 		{"attempt.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
 	}},
+	{name: "whom Clerk did not show hours ago is removed now", test: "TestLagAndAReconciliationThatStandsStill", edits: []edit{
+		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
+	}},
 	{name: "the key of another instance removes everybody", test: "TestReconcileWithTheWrongKey", edits: []edit{
 		{"reconcile.go", "return !r.at.Known && r.at.Absent >= 10 }", "return !r.at.Known && r.at.Absent >= 1000000 }"},
 	}},
@@ -165,7 +168,7 @@ var mutants = []mutant{
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"email.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
-	{name: "the link of an invitation is in the JSON of a member", test: "TestNothingPrivateIsPrinted", edits: []edit{
+	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
 		{"store.go", "	URL string `json:\"-\"`", "	URL string `json:\"url\"`"},
 	}},
 	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
