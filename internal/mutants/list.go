@@ -51,7 +51,7 @@ var mutants = []mutant{
 		{"store.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
-	{name: "the lease is released on an uncertain answer", test: "TestModel", edits: []edit{
+	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
 		{"attempt.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
 			`		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, s.now(), "uncertain") }
@@ -91,7 +91,7 @@ var mutants = []mutant{
 	}},
 
 	// What is left over, and only that, is revoked.
-	{name: "the winner's invitation is revoked", test: "TestInterleavings", edits: []edit{
+	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
 		{"settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
