@@ -122,7 +122,9 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 	for i, a := range group {
 		requests[i] = a.request(false)
 	}
-	created, err := s.api.CreateInvitations(calls, requests)
+	inside, end := s.observe(calls, "clerk.CreateInvitations")
+	created, err := s.api.CreateInvitations(inside, requests)
+	end(err)
 	err = s.limited(ctx, endpointCreateBulk, err)
 	done()
 	var api *APIError
@@ -288,7 +290,9 @@ func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignore
 		s.release(ctx, l, a)
 		return nil, errLeaseEnds
 	}
-	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))
+	inside, end := s.observe(calls, "clerk.CreateInvitation")
+	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))
+	end(err)
 	if err = s.limited(ctx, endpointCreate, err); err == nil && (inv == nil || inv.ID == "") {
 		err = errNoInvitation
 	}

@@ -37,7 +37,9 @@ type DeliverReport struct {
 // three lost answers in a row. A rate limit ends calls to the limited endpoint only.
 //
 // Deliver is safe for concurrent use, also from several processes, and for repetition.
-func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (*DeliverReport, error) {
+func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
+	ctx, end := s.observe(ctx, "Deliver")
+	defer func() { end(err) }()
 	report := &DeliverReport{}
 	limit := 0
 	if opts != nil {

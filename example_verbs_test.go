@@ -59,6 +59,22 @@ func ExampleService_ReserveMany() {
 }
 
 // The invitations come and go with the host's own rows.
+func ExampleReserver_Reserve() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore() // store.WithTx(tx)
+	reserver := svc.InTx(tx)
+	for range 2 {
+		member, err := reserver.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+		fmt.Printf("%t %T\n", member != nil, err)
+	}
+	fmt.Println(clerk.RequestCount(), "requests")
+	// Output:
+	// true <nil>
+	// false *clerkinvite.DuplicateEmailError
+	// 0 requests
+}
+
 func ExampleReserver_ReserveMany() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

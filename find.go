@@ -107,7 +107,9 @@ func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
 	if err := s.open(endpointFindUsers); err != nil {
 		return nil, err
 	}
-	users, err := s.api.FindUsers(ctx, q)
+	inside, end := s.observe(ctx, "clerk.FindUsers")
+	users, err := s.api.FindUsers(inside, q)
+	end(err)
 	return users, s.limited(ctx, endpointFindUsers, err)
 }
 
@@ -198,7 +200,9 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 		if err := s.open(endpointList); err != nil {
 			return nil, err
 		}
-		got, err := s.api.ListInvitations(ctx, InvitationQuery{Query: email, Status: status, Limit: listPage, Offset: offset})
+		inside, end := s.observe(ctx, "clerk.ListInvitations")
+		got, err := s.api.ListInvitations(inside, InvitationQuery{Query: email, Status: status, Limit: listPage, Offset: offset})
+		end(err)
 		if err := s.limited(ctx, endpointList, err); err != nil {
 			return nil, err
 		}

@@ -50,6 +50,9 @@ type Config struct {
 	// them, and they are checked again. Its error is returned as it is. It is called
 	// concurrently.
 	Authorize func(ctx context.Context, p *InviteParams) error
+
+	// Observer, if set, sees verbs, requests to Clerk and moves, for traces and metrics.
+	Observer Observer
 }
 
 // LogValue implements slog.LogValuer: the settings, without API and Store.
@@ -74,8 +77,8 @@ type Service struct {
 // Format implements fmt.Formatter: every verb prints the settings only.
 func (s *Service) Format(f fmt.State, _ rune) { formatLogValue(f, "Service", s.cfg.LogValue()) }
 
-// New checks the whole configuration and returns every fault in it, joined. It does
-// no I/O.
+// New checks the whole configuration and returns every fault in it, joined in one
+// error. It does no I/O.
 func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -161,7 +164,9 @@ func (p InviteParams) Format(f fmt.State, _ rune) { formatLogValue(f, "InvitePar
 // Errors: *[InvalidParamsError] before anything is written; what Config.Authorize
 // returns; *[DuplicateEmailError]; *[ClerkInvitationError]; [ErrConflict] if somebody
 // withdraws the invitation while it is made; a store's error as it is.
-func (s *Service) Invite(ctx context.Context, p InviteParams) (*Member, error) {
+func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Invite")
+	defer func() { end(err) }()
 	want, err := s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -265,8 +270,11 @@ type Reserver struct {
 func (r Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.s.cfg.LogValue()) }
 
 // Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does
-// not abort the transaction. It is as safe for concurrent use as the transaction.
-func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (*Member, error) {
+// not abort the transaction. Errors are the same, and those of the transaction; it is
+// as safe for concurrent use as that is.
+func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
+	ctx, end := r.s.observe(ctx, "Reserve")
+	defer func() { end(err) }()
 	want, err := r.s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -315,7 +323,11 @@ func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *
 			var dup *DuplicateEmailError
 			if !errors.As(inserted[k].Err, &dup) {
 				results[i] = inserted[k]
-				if m := inserted[k].Member; inserted[k].Err != nil || m.Version == rows[k].Version {
+				if inserted[k].Err != nil {
+					continue
+				}
+				if inserted[k].Member.Version == rows[k].Version {
+					s.moved(ctx, "", StatusReserved)
 					continue
 				}
 				// Written, but its answer came so late that the row has moved on.

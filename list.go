@@ -51,7 +51,9 @@ func (p Page) Format(f fmt.State, _ rune) { formatLogValue(f, "Page", p.LogValue
 // the same tenant.
 //
 // Errors: *[InvalidParamsError], a store's error as it is.
-func (s *Service) List(ctx context.Context, p ListParams) (*Page, error) {
+func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
+	ctx, end := s.observe(ctx, "List")
+	defer func() { end(err) }()
 	scan, limit, err := p.scan()
 	if err != nil {
 		return nil, err
@@ -155,8 +157,10 @@ func afterCursor(cursor string) (id string, ok bool) {
 // why. Claims, attempts that were postponed and corrections of Role and Data are no moves.
 //
 // Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
-func (s *Service) History(ctx context.Context, ref Ref) ([]Move, error) {
-	m, err := s.Get(ctx, ref)
+func (s *Service) History(ctx context.Context, ref Ref) (_ []Move, err error) {
+	ctx, end := s.observe(ctx, "History")
+	defer func() { end(err) }()
+	m, err := s.get(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +187,9 @@ func (u MemberUpdate) Format(f fmt.State, _ rune) { formatLogValue(f, "MemberUpd
 //
 // Errors: *[InvalidParamsError], [ErrNotFound], [ErrConflict] if the member keeps
 // changing, a store's error as it is. Update is safe for concurrent use and for repetition.
-func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (*Member, error) {
+func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Update")
+	defer func() { end(err) }()
 	if u.Role != nil {
 		if reason := checkText(*u.Role, 255); reason != "" {
 			return nil, &InvalidParamsError{"Role", reason}

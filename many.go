@@ -51,12 +51,14 @@ type ManyProgress struct {
 //
 // InviteMany is safe for concurrent use and for repetition. It works in the caller's
 // goroutine.
-func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) ([]Result, error) {
+func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) (_ []Result, err error) {
+	ctx, end := s.observe(ctx, "InviteMany")
+	defer func() { end(err) }()
 	if opts == nil {
 		opts = &ManyOptions{}
 	}
 	m := &many{s: s, opts: *opts}
-	err := m.reserve(ctx, s.store, ps, true)
+	err = m.reserve(ctx, s.store, ps, true)
 	if err == nil {
 		err = m.deliver(ctx)
 	}
@@ -73,7 +75,9 @@ func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result,
 
 // ReserveMany writes the rows for many invitations. See [Service.ReserveMany].
 // Duplicates do not abort the transaction. If the error is not nil it should be rolled back.
-func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result, error) {
+func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
+	ctx, end := r.s.observe(ctx, "ReserveMany")
+	defer func() { end(err) }()
 	m := &many{s: r.s}
 	return m.finish(m.reserve(ctx, r.st, ps, false))
 }
@@ -298,7 +302,12 @@ func (m *many) progress(until time.Time) {
 }
 
 // sleep waits until the time has come by the service's clock.
-func (s *Service) sleep(ctx context.Context, until time.Time) error {
+func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
+	if !until.After(s.now()) {
+		return ctx.Err()
+	}
+	ctx, end := s.observe(ctx, "wait")
+	defer func() { end(err) }()
 	for {
 		// Not all at once: the clock may be set, and the machine may sleep.
 		wait := min(until.Sub(s.now()), time.Second)

@@ -25,7 +25,14 @@ func InvitationID(clerkUserID string) (string, bool) {
 
 // Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
 // a store's error as it is.
-func (s *Service) Get(ctx context.Context, ref Ref) (*Member, error) {
+func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Get")
+	defer func() { end(err) }()
+	return s.get(ctx, ref)
+}
+
+// get is Get as part of another verb.
+func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 	ref, err := ref.normalized()
 	if err != nil {
 		return nil, err
@@ -50,7 +57,9 @@ func (s *Service) Get(ctx context.Context, ref Ref) (*Member, error) {
 // Errors: *[ClerkInvitationError] when Clerk could not be asked, a store's error as
 // it is. After an error the event should be delivered again. HandleEvent is safe for
 // concurrent use and for repetition.
-func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) {
+func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
+	ctx, end := s.observe(ctx, "HandleEvent")
+	defer func() { end(err) }()
 	switch {
 	case e == nil || e.UserID == "":
 		return nil, nil
@@ -95,7 +104,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) ([]*Member, error) 
 //
 // Errors: *[InvalidParamsError], a store's error as it is. Resolve is safe for
 // concurrent use and for repetition.
-func (s *Service) Resolve(ctx context.Context, u User) ([]*Member, error) {
+func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
+	ctx, end := s.observe(ctx, "Resolve")
+	defer func() { end(err) }()
 	if !clerkID.MatchString(u.ID) {
 		return nil, &InvalidParamsError{"User.ID", "is not an id of Clerk's"}
 	}
@@ -108,7 +119,9 @@ func (s *Service) Resolve(ctx context.Context, u User) ([]*Member, error) {
 //
 // Errors: *[InvalidParamsError], [ErrNotFound] if Clerk has no such user,
 // *[ClerkInvitationError], a store's error as it is.
-func (s *Service) ResolveUser(ctx context.Context, userID string) ([]*Member, error) {
+func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, err error) {
+	ctx, end := s.observe(ctx, "ResolveUser")
+	defer func() { end(err) }()
 	if !clerkID.MatchString(userID) {
 		return nil, &InvalidParamsError{"userID", "is not an id of Clerk's"}
 	}

@@ -681,6 +681,15 @@ func storings() []scenario {
 	}, {
 		name: "insert what somebody else is inserting", postgres: true, act: insertBehind, people: []person{{ann, "pending", "gone"}},
 	}, {
+		name: "count what waits", postgres: true, arrange: arrangeUser, people: userPeople,
+		act: func(a *actor) error {
+			b, err := a.pgx.Backlog(a.ctx, a.clock.Now())
+			if err == nil && b.Reserved != 2 {
+				err = errors.New("not two")
+			}
+			return err
+		},
+	}, {
 		name: "migrate", postgres: true, fresh: true,
 		act: func(a *actor) error {
 			return errors.Join(a.pgx.Migrate(a.ctx), a.pgx.Migrate(a.ctx), a.pgx.Validate(a.ctx))

@@ -77,7 +77,9 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 //
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
-func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
+func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
+	ctx, end := s.observe(ctx, "Reconcile")
+	defer func() { end(err) }()
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
 		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool),
@@ -89,7 +91,6 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 	if r.opts.Limit < 0 {
 		return r.report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	var err error
 	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
@@ -676,7 +677,9 @@ func (r *reconciliation) listPage(ctx context.Context, q InvitationQuery) ([]Inv
 	if err := r.s.open(endpointList); err != nil {
 		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
 	}
-	list, err := r.s.api.ListInvitations(ctx, q)
+	inside, end := r.s.observe(ctx, "clerk.ListInvitations")
+	list, err := r.s.api.ListInvitations(inside, q)
+	end(err)
 	if err = r.s.limited(ctx, endpointList, err); err != nil {
 		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
 	}

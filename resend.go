@@ -16,7 +16,9 @@ import "context"
 // within Config.ResendCooldown of the last invitation, or while another resend of this
 // member is under way; *[ClerkInvitationError]; a store's error as it is. Resend is
 // safe for concurrent use, also from several processes: one caller sends.
-func (s *Service) Resend(ctx context.Context, ref Ref) (*Member, error) {
+func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Resend")
+	defer func() { end(err) }()
 	var l lease
 	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		l = s.newLease()

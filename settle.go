@@ -227,7 +227,9 @@ func (s *Service) revoke(ctx context.Context, invitationID string) error {
 	if err := s.open(endpointRevoke); err != nil {
 		return err
 	}
-	_, err := s.api.RevokeInvitation(ctx, RevokeRequest{InvitationID: invitationID})
+	inside, end := s.observe(ctx, "clerk.RevokeInvitation")
+	_, err := s.api.RevokeInvitation(inside, RevokeRequest{InvitationID: invitationID})
+	end(err)
 	err = s.limited(ctx, endpointRevoke, err)
 	var api *APIError
 	if errors.As(err, &api) && (api.Code == codeAlreadyRevoked || api.StatusCode == 404 && api.Code == codeResourceNotFound) {

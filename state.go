@@ -63,8 +63,10 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 		switch {
 		case r.Err != nil || !legal[i].Recorded():
 		case legal[i].New == nil:
+			s.moved(ctx, legal[i].Old.Status, "")
 			s.log.InfoContext(ctx, "member erased", "member", *legal[i].Old)
 		default:
+			s.moved(ctx, legal[i].Old.Status, r.Member.Status)
 			s.log.InfoContext(ctx, "member moved", "from", legal[i].Old.Status, "member", *r.Member)
 		}
 	}
@@ -75,7 +77,7 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 // else is faster. next may leave the member as it is by returning it, or fail.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (was, now *Member, err error) {
 	for range 10 {
-		row, err := s.Get(ctx, ref)
+		row, err := s.get(ctx, ref)
 		if err != nil {
 			return nil, nil, err
 		}

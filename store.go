@@ -236,6 +236,16 @@ func (q Query) LogValue() slog.Value {
 // Format implements fmt.Formatter: every verb prints what LogValue holds.
 func (q Query) Format(f fmt.State, _ rune) { formatLogValue(f, "Query", q.LogValue()) }
 
+// Backlog is what waits, in all tenants. Counts end at 10,000: a store that has more
+// says so many. If it grows, no process runs [Service.Run], or Clerk fails: the
+// runbook in docs says more.
+type Backlog struct {
+	Reserved  int       // members that are reserved, waiting for their time or not
+	Due       int       // members that Clerk has to be told about, and whose time has come
+	OldestDue time.Time // since when the longest due of them is due; zero if none is
+	Overdue   int       // pending members whose invitation has run out, which no Reconcile has seen yet
+}
+
 // TxStore is the part of a Store that reserving needs. [PgxStore.WithTx] returns
 // one that works inside the host's transaction.
 //

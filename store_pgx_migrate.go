@@ -71,6 +71,8 @@ var ErrSchemaNewer = errors.New("clerkinvite: the tables are of a newer version 
 //
 // Hosts that have run the SQL of [Migrations] with their own tool go on with that tool:
 // Migrate refuses to touch tables that it has not made.
+//
+// Errors: one that says so; PostgreSQL's as they are. After an error nothing has changed.
 func (s *PgxStore) Migrate(ctx context.Context) error {
 	list, err := upMigrations()
 	if err != nil {
@@ -264,6 +266,8 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::te
 // Validate checks that the tables are what this version of the library needs, and
 // returns every fault that it finds, joined, or nil. It looks at the catalogue, so it
 // works no matter who ran the migrations, and changes nothing.
+//
+// Errors: the faults, each with its remedy; [ErrSchemaNewer]; PostgreSQL's as they are.
 func (s *PgxStore) Validate(ctx context.Context) error {
 	var result error
 	err := s.repeat(ctx, func(bool) (err error) {

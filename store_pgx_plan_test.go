@@ -247,6 +247,10 @@ func testPlans(t *testing.T, n int) {
 			_, err := store.History(t.Context(), "tenant0", place)
 			return err
 		}, []string{by("history_pkey")}, page},
+		{"backlog", func() error {
+			_, err := store.Backlog(t.Context(), storeTime.Add(1e6))
+			return err
+		}, []string{walk("member_due_idx"), `Index (?:Only )?Scan using clerkinvite_member_expiring_idx`}, 25_000},
 		{"gate asks", gate(time.Time{}, time.Time{}), nil, 0},
 		{"gate takes", gate(time.Time{}, storeTime), nil, 0},
 		{"gate changes", gate(storeTime, storeTime.Add(1e6)), nil, 0},

@@ -28,7 +28,7 @@ type pgxQuerier interface {
 type pgxSQL struct {
 	insertSQL, updateSQL, eraseSQL, madeSQL, goneSQL, takenSQL string
 	findRefs, findIDs, findEmails, findUsers, findDue          string
-	historySQL, gateSQL, gateNewSQL, gateAskSQL                string
+	historySQL, backlogSQL, gateSQL, gateNewSQL, gateAskSQL    string
 
 	// tables puts the schema into a statement, nil nothing.
 	tables *strings.Replacer
@@ -184,6 +184,17 @@ UNION ALL
 SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text AND NOT EXISTS (SELECT FROM made)`,
 		gateAskSQL: `SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text`,
 
+		// Both halves read by the index that has their order, and stop: the cost has a bound.
+		backlogSQL: `
+SELECT count(*) FILTER (WHERE d.status = 'reserved'), count(*) FILTER (WHERE d.next_attempt_at <= $1::text::timestamptz),
+	min(d.next_attempt_at) FILTER (WHERE d.next_attempt_at <= $1::text::timestamptz),
+	(SELECT count(*) FROM (
+		SELECT FROM clerkinvite_member WHERE status = 'pending' AND expires_at <= $1::text::timestamptz
+		ORDER BY expires_at LIMIT 10000) o)
+FROM (
+	SELECT status, next_attempt_at FROM clerkinvite_member WHERE sent < send AND status IN ('reserved', 'pending')
+	ORDER BY next_attempt_at LIMIT 10000) d`,
+
 		historySQL: `
 SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
 FROM clerkinvite_history WHERE tenant_id = $1::text AND member_id = $2::text::uuid
@@ -197,7 +208,7 @@ ORDER BY version`,
 			"clerkinvite_gate", pgx.Identifier{schema, "clerkinvite_gate"}.Sanitize())
 		for _, sql := range []*string{&s.insertSQL, &s.updateSQL, &s.eraseSQL, &s.madeSQL, &s.goneSQL, &s.takenSQL,
 			&s.findRefs, &s.findIDs, &s.findEmails, &s.findUsers, &s.findDue,
-			&s.historySQL, &s.gateSQL, &s.gateNewSQL, &s.gateAskSQL} {
+			&s.historySQL, &s.backlogSQL, &s.gateSQL, &s.gateNewSQL, &s.gateAskSQL} {
 			*sql = s.tables.Replace(*sql)
 		}
 	}
@@ -713,6 +724,21 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 		err = row.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &m.At)
 		m.At = m.At.UTC()
 		return m, err
+	})
+}
+
+// backlog counts what waits at a time.
+func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Backlog, error) {
+	rows, err := db.Query(ctx, s.backlogSQL, pgxTime(&now))
+	if err != nil {
+		return Backlog{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (b Backlog, err error) {
+		var oldest *time.Time
+		if err = row.Scan(&b.Reserved, &b.Due, &oldest, &b.Overdue); oldest != nil {
+			b.OldestDue = oldest.UTC()
+		}
+		return b, err
 	})
 }
 

@@ -102,7 +102,8 @@ type WebhookVerifier struct {
 	now        func() time.Time
 }
 
-// NewWebhookVerifier checks all of cfg and returns a verifier, or the faults joined.
+// NewWebhookVerifier checks all of cfg and returns a verifier, or an error that joins the faults:
+// no secret, one that is not of the form whsec_ and base64, or one of less than 24 bytes.
 // No fault repeats a secret. Later changes of cfg do not change the verifier.
 func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}

@@ -16,7 +16,9 @@ import (
 // *[ClerkInvitationError] if Clerk could not be asked: the member stays as it is;
 // [ErrConflict] if it keeps changing; a store's error as it is. Revoke is safe for
 // concurrent use and for repetition: a member that is revoked is returned as it is.
-func (s *Service) Revoke(ctx context.Context, ref Ref) (*Member, error) {
+func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Revoke")
+	defer func() { end(err) }()
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
@@ -27,7 +29,9 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (*Member, error) {
 // host's to check.
 //
 // Errors and safety are those of Revoke; that the person has just accepted is no error.
-func (s *Service) Remove(ctx context.Context, ref Ref) (*Member, error) {
+func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, end := s.observe(ctx, "Remove")
+	defer func() { end(err) }()
 	return s.withdraw(ctx, ref, StatusRemoved)
 }
 
@@ -73,7 +77,7 @@ func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status, c
 		if _, err := s.resolveUser(ctx, u, s.accepted); err != nil {
 			return err
 		}
-		if row, err = s.Get(ctx, row.Ref()); err != nil {
+		if row, err = s.get(ctx, row.Ref()); err != nil {
 			return err
 		}
 	}
@@ -92,7 +96,9 @@ func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status, c
 // [ErrConflict] while an attempt at delivering holds the member: try again after
 // Config.Lease; *[ClerkInvitationError] if Clerk could not be asked: nothing is erased;
 // a store's error as it is. Purge is safe for concurrent use and for repetition.
-func (s *Service) Purge(ctx context.Context, ref Ref) error {
+func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
+	ctx, end := s.observe(ctx, "Purge")
+	defer func() { end(err) }()
 	var mine time.Time // when the claim of an earlier round ends
 	for range 10 {
 		var l lease

@@ -66,7 +66,8 @@ type timeLimit struct {
 }
 
 // New returns a Client for the instance of secretKey (sk_live_… or sk_test_…).
-// It makes no request, and neither keeps nor changes opts, which may be nil.
+// It makes no request, and neither keeps nor changes opts, which may be nil. The error
+// joins all faults: a key that cannot be one, an option out of its limits.
 func New(secretKey string, opts *Options) (*Client, error) {
 	var o Options
 	if opts != nil {

@@ -258,6 +258,36 @@ func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerk
 	return slices.Clone(s.history[inTenant{tenantID, strings.ToLower(id)}]), nil
 }
 
+// Backlog counts what waits, as [clerkinvite.PgxStore.Backlog] does. The error is the context's.
+func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b clerkinvite.Backlog
+	if err := ctx.Err(); err != nil {
+		return b, err
+	}
+	for _, m := range s.members {
+		if m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now) {
+			b.Overdue++
+		}
+		if m.Status != clerkinvite.StatusReserved && m.Status != clerkinvite.StatusPending || m.Sent >= m.Send {
+			continue
+		}
+		if m.Status == clerkinvite.StatusReserved {
+			b.Reserved++
+		}
+		if m.NextAttemptAt.After(now) {
+			continue
+		}
+		b.Due++
+		if b.OldestDue.IsZero() || m.NextAttemptAt.Before(b.OldestDue) {
+			b.OldestDue = *m.NextAttemptAt
+		}
+	}
+	b.Reserved, b.Due, b.Overdue = min(b.Reserved, 10_000), min(b.Due, 10_000), min(b.Overdue, 10_000)
+	return b, nil
+}
+
 // Gate implements [clerkinvite.Store].
 func (s *MemoryStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	s.mu.Lock()

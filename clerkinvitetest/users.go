@@ -229,7 +229,7 @@ func (c *Clerk) getUser(id string) answer {
 // address. If a user holds the address, verified or not, that user signs in: the
 // address is verified then, and the event is user.updated. Else the person signs up:
 // the event is user.created, of a user with the verified address and the invitation's
-// metadata.
+// metadata. It is an error if the address has no pending invitation.
 func (c *Clerk) Accept(email string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -243,7 +243,7 @@ func (c *Clerk) Accept(email string) (Webhook, error) {
 
 // AcceptAs lets the person follow the link of the newest pending invitation for the
 // address and sign up or in with another address, as with a private account at Google:
-// the invitation is accepted, and nobody holds its address.
+// the invitation is accepted, and nobody holds its address. Errors are those of Accept.
 func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -255,8 +255,8 @@ func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 	return c.accept(pending[len(pending)-1], fold(other), now)
 }
 
-// AcceptInvitation does what Accept does with one certain invitation. It fails if
-// there is none or it is not pending.
+// AcceptInvitation does what Accept does with one certain invitation. It is an
+// error if there is none or it is not pending.
 func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

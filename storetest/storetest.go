@@ -88,6 +88,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"History/Failures", historyFailures},
 		{"History/Tenants", historyTenants},
 		{"History/Nothing", historyNothing},
+		{"Backlog", backlogCounts},
 		{"Gate/Table", gateTable},
 		{"Gate/Names", gateNames},
 		{"Gate/Microseconds", gateMicroseconds},

@@ -1,0 +1,46 @@
+package clerkinvite
+
+import "context"
+
+// Observer is told what a [Service] does, for traces and metrics. Package
+// otelclerkinvite has one for OpenTelemetry; without one, observing costs nothing.
+//
+// Its methods are called concurrently, from the goroutine that does the work, so they
+// must be quick and must not call the Service. They never get an address, a link or a
+// key, but for what may be in an error: log one with slog or %v, not with its Error
+// method, and it holds none either.
+type Observer interface {
+	// Start is called when something begins: a verb of Service, and then op is the name
+	// of its method ("Invite"; Run and All are seen as the Deliver, Reconcile and List that they
+	// are made of); a request to Clerk, which is "clerk." and the method of ClerkAPI
+	// ("clerk.CreateInvitation"); or a wait for one of Clerk's rate limits, "wait".
+	//
+	// The context that it returns is that of everything below, so that a request is the
+	// child of its verb. The function that it returns is called once, when it has ended,
+	// with its error. Neither may be nil. Verbs for many people fail as a whole only if
+	// they could not go on: what became of each is in their results, and in Moved.
+	Start(ctx context.Context, op string) (context.Context, func(err error))
+
+	// Moved is called when a move of a member has been written. from is "" for a new
+	// member, to is "" for one that was erased, and they are equal when only the send,
+	// the invitation or the user has changed. A move inside of a host's transaction
+	// (InTx) is seen when it is made; the transaction may yet be rolled back.
+	Moved(ctx context.Context, from, to Status)
+}
+
+// observe begins something that the observer sees. The caller calls end with the error.
+func (s *Service) observe(ctx context.Context, op string) (inside context.Context, end func(error)) {
+	if s.cfg.Observer == nil {
+		return ctx, unobserved
+	}
+	return s.cfg.Observer.Start(ctx, op)
+}
+
+func unobserved(error) {}
+
+// moved tells the observer of a move that has been written.
+func (s *Service) moved(ctx context.Context, from, to Status) {
+	if s.cfg.Observer != nil {
+		s.cfg.Observer.Moved(ctx, from, to)
+	}
+}
