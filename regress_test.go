@@ -679,3 +679,29 @@ func TestGateOfAWrongClock(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Invited)
 }
+
+// Resending an invitation that the host had made before it had the library, so without its mark: the row
+// named it, so the older link dies with it. Another application's stays.
+func TestResendOfAnImportedMember(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		older, another := b.clerk.CreateForeign(email, nil), b.clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
+		at := b.clock.Now()
+		results, err := b.store.Insert(t.Context(), []*clerkinvite.Member{{
+			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusPending,
+			InvitationID: older.ID, ClerkUserID: clerkinvite.PendingID(older.ID), Send: 1, Sent: 1, Version: 1,
+			ReservedAt: at, InvitedAt: &at, ExpiresAt: older.ExpiresAt, SettledAt: &at, UpdatedAt: at,
+		}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.clock.Advance(time.Hour)
+		m, err := b.Resend(t.Context(), results[0].Member.Ref())
+		require.NoError(t, err)
+		var open []string
+		for _, inv := range b.clerk.OpenInvitations(email) {
+			open = append(open, inv.ID)
+		}
+		require.ElementsMatch(t, []string{another.ID, m.InvitationID}, open)
+	})
+}

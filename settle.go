@@ -20,7 +20,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	s.write(ctx, l, open)
 	for _, a := range open {
 		if a.leftOver && !a.claimOnly && a.settled.Member != nil {
-			s.sweep(ctx, l, a.row.Email)
+			s.sweep(ctx, l, a)
 		}
 	}
 }
@@ -169,13 +169,14 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, none boo
 	}
 }
 
-// sweep revokes, of the pending invitations for an address, those of ours that no
-// row stands for. Clerk is listed first and the rows are read second: what was made
-// in between is not in the list. Failures are logged only; Reconcile does the same.
-func (s *Service) sweep(ctx context.Context, l lease, email string) {
+// sweep revokes, of the pending invitations for the address of a member that was
+// settled, those of ours that no row stands for. Clerk is listed first and the rows are
+// read second: what was made in between is not in the list. Failures are logged only;
+// Reconcile does the same.
+func (s *Service) sweep(ctx context.Context, l lease, a *attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
-	list, err := s.listInvitations(ctx, email, InvitationPending)
+	list, err := s.listInvitations(ctx, a.row.Email, InvitationPending)
 	var ids []string
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
@@ -194,7 +195,11 @@ func (s *Service) sweep(ctx context.Context, l lease, email string) {
 		m, ours := list[i].mark()
 		at := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
 		// One whose member this database does not know may be another application's.
-		if ours && at >= 0 && !keeps(rows[at], &list[i], m.Send) {
+		over := ours && at >= 0 && !keeps(rows[at], &list[i], m.Send)
+		// One that was made before the library came has no mark: that the row named it until now
+		// makes it ours.
+		before := !ours && list[i].ID == a.row.InvitationID && list[i].ID != a.settled.Member.InvitationID
+		if over || before {
 			s.revokeLeftOver(ctx, list[i].ID)
 		}
 	}
