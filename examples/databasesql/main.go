@@ -2,7 +2,9 @@
 // writes an audit row and reserves several invitations: all of it is committed, or
 // none of it. Only then does Clerk hear of them.
 //
-//	DATABASE_URL=postgres://… go run ./examples/databasesql
+//	go run ./examples/databasesql
+//
+// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
 package main
 
 import (

@@ -2,7 +2,9 @@
 // keys know. The members are the library's; PgxOptions.OnChange keeps admin_user the same
 // at every commit, so nothing else in the application has to change.
 //
-//	DATABASE_URL=postgres://… go run ./examples/mirror
+//	go run ./examples/mirror
+//
+// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
 package main
 
 import (

@@ -2,7 +2,9 @@
 // clerkinvite.Store of 300 lines. See store.go and schema.sql; main.go only
 // shows it at work.
 //
-//	DATABASE_URL=postgres://… go run ./examples/ownstore
+//	go run ./examples/ownstore
+//
+// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
 package main
 
 import (

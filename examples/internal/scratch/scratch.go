@@ -4,6 +4,7 @@ package scratch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -11,21 +12,37 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
 // Main runs an example on a schema of its own in DATABASE_URL, which is dropped at
-// the end, and ends the program if that fails.
+// the end, and ends the program if that fails. Without DATABASE_URL it starts a PostgreSQL of
+// its own, from the programs on this machine.
 func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 	log.SetFlags(0)
-	url := os.Getenv("DATABASE_URL")
-	if url == "" {
-		log.Fatal("Set DATABASE_URL to a PostgreSQL, as in\n\n" +
-			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n" +
+	err := onServer(context.Background(), os.Getenv("DATABASE_URL"), run)
+	if errors.Is(err, pgtest.ErrNoBinaries) {
+		log.Fatal("There is no PostgreSQL on this machine (", err, ").\nSet DATABASE_URL to one, as in\n\n"+
+			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n"+
 			"The example works in a schema of its own and drops it at the end. Clerk is a fake.")
 	}
-	if err := inSchema(context.Background(), url, run); err != nil {
+	if err != nil {
 		log.Fatal("Error: ", err)
 	}
+}
+
+// onServer runs an example on the server of url, or on a throw-away one.
+func onServer(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) error {
+	if url == "" {
+		dsn, stop, err := pgtest.Demo(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		url = dsn
+	}
+	return inSchema(ctx, url, run)
 }
 
 func inSchema(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) (err error) {

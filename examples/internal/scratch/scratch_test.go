@@ -47,8 +47,11 @@ func TestExamples(t *testing.T) {
 		expected, err := os.ReadFile("../../" + name + "/expected.txt")
 		require.NoError(t, err)
 		require.Equal(t, string(expected), string(out))
-		out, err = run("")
-		require.Error(t, err)
-		require.Contains(t, string(out), "Set DATABASE_URL to a PostgreSQL")
+		// Without one it brings its own, where this test's comes from too.
+		if os.Getenv("CLERKINVITE_TEST_DATABASE") == "" {
+			out, err = run("")
+			require.NoError(t, err, "%s", out)
+			require.Equal(t, string(expected), string(out))
+		}
 	}
 }

@@ -1,0 +1,14 @@
+package pgtest
+
+import "context"
+
+// Demo starts a throw-away server for a program that is no test, an example, and returns how to connect to it. stop ends it and
+// forgets all that is in it. Without PostgreSQL's programs on this machine the error is ErrNoBinaries.
+func Demo(ctx context.Context) (dsn string, stop func(), err error) {
+	s, err := startServer(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+
+	return s.dsn(), s.stop, nil
+}
