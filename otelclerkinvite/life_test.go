@@ -1,0 +1,282 @@
+package otelclerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// forbidden is an error of a host's own that says it is the caller's.
+type forbidden struct{}
+
+func (forbidden) Error() string   { return "ada@example.com is not of this company" }
+func (forbidden) HTTPStatus() int { return http.StatusForbidden }
+
+// newLifeRig returns a rig whose Authorize refuses two addresses.
+func newLifeRig(t *testing.T) *rig {
+	t.Helper()
+	return newRig(t, func(cfg *clerkinvite.Config) {
+		cfg.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
+			switch p.Email {
+			case "denied@example.com":
+				return forbidden{}
+			case "broken@example.com":
+				return errors.New("no seats for broken@example.com")
+			}
+			return nil
+		}
+	})
+}
+
+// live does all that a service does: every verb, every move, every way to end.
+func live(t *testing.T, r *rig) {
+	t.Helper()
+	everyMove(t, r)
+	everyVerbsOutcome(t, r)
+	everyRequestsOutcome(t, r)
+	everyWait(t, r)
+	_, err := r.Reserve(t.Context(), person("waits@example.com"))
+	require.NoError(t, err)
+}
+
+func everyMove(t *testing.T, r *rig) {
+	t.Helper()
+	ctx := t.Context()
+	member, members := must[*clerkinvite.Member](t), must[[]*clerkinvite.Member](t)
+	is := func(m *clerkinvite.Member, want clerkinvite.Status) {
+		t.Helper()
+		require.Equal(t, want, m.Status)
+	}
+	invite := func(email string) *clerkinvite.Member {
+		t.Helper()
+		return member(r.Invite(ctx, person(email)))
+	}
+	reserve := func(email string) {
+		t.Helper()
+		is(member(r.Reserve(ctx, person(email))), clerkinvite.StatusReserved)
+	}
+
+	// Invited, sent again, accepted, removed, invited again, withdrawn, invited again and erased.
+	is(invite("ada@example.com"), clerkinvite.StatusPending)
+	r.clock.advance(2 * time.Minute)
+	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
+	webhook, err := r.clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: r.clock.Now})
+	require.NoError(t, err)
+	event, err := verifier.Verify(webhook.Payload, webhook.Sign(clerkinvitetest.WebhookSecret))
+	require.NoError(t, err)
+	require.Len(t, members(r.HandleEvent(ctx, event)), 1)
+	is(member(r.Remove(ctx, ref("ada@example.com"))), clerkinvite.StatusRemoved)
+	is(invite("ada@example.com"), clerkinvite.StatusActive) // a user of Clerk's by now
+	is(invite("bob@example.com"), clerkinvite.StatusPending)
+	is(member(r.Revoke(ctx, ref("bob@example.com"))), clerkinvite.StatusRevoked)
+	is(invite("bob@example.com"), clerkinvite.StatusPending)
+	is(member(r.Remove(ctx, ref("bob@example.com"))), clerkinvite.StatusRemoved)
+	require.NoError(t, r.Purge(ctx, ref("bob@example.com")))
+
+	// Withdrawn before Clerk was told.
+	reserve("carol@example.com")
+	is(member(r.Revoke(ctx, ref("carol@example.com"))), clerkinvite.StatusRevoked)
+	reserve("carol@example.com")
+	is(member(r.Remove(ctx, ref("carol@example.com"))), clerkinvite.StatusRemoved)
+
+	// Refused, and invited again.
+	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
+	_, err = r.Invite(ctx, person("dave@example.com"))
+	require.Error(t, err)
+	is(invite("dave@example.com"), clerkinvite.StatusPending)
+
+	// Run out: seen by reconciliation and invited again; accepted just before; invited again before anybody saw.
+	for _, email := range []string{"erin@example.com", "frank@example.com", "grace@example.com"} {
+		m := invite(email)
+		r.clerk.ExpireNow(m.InvitationID)
+	}
+	joined := r.clerk.AddVerifiedUser("heidi@example.com")
+	r.clock.advance(31 * 24 * time.Hour)
+	_, err = r.Reconcile(ctx, nil)
+	require.NoError(t, err)
+	is(member(r.Get(ctx, ref("erin@example.com"))), clerkinvite.StatusExpired)
+	is(invite("erin@example.com"), clerkinvite.StatusPending)
+	is(invite("heidi@example.com"), clerkinvite.StatusActive)
+	_, err = r.Resolve(ctx, joined)
+	require.NoError(t, err)
+	_, err = r.ResolveUser(ctx, joined.ID)
+	require.NoError(t, err)
+	m := member(r.Get(ctx, ref("frank@example.com")))
+	old := r.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: m.Email, Verified: true}}, CreatedAt: m.ExpiresAt.Add(-time.Hour)})
+	require.Len(t, members(r.Resolve(ctx, old)), 1)
+	is(invite("ivan@example.com"), clerkinvite.StatusPending)
+	r.clock.advance(31 * 24 * time.Hour)
+	is(invite("ivan@example.com"), clerkinvite.StatusPending)
+
+	// The verbs that are left.
+	_, err = r.ReserveMany(ctx, []clerkinvite.InviteParams{person("judy@example.com"), person("mallory@example.com")})
+	require.NoError(t, err)
+	_, err = r.Deliver(ctx, nil)
+	require.NoError(t, err)
+	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("olivia@example.com")}, nil)
+	require.NoError(t, err)
+	role := "admin"
+	_, err = r.Update(ctx, ref("judy@example.com"), clerkinvite.MemberUpdate{Role: &role})
+	require.NoError(t, err)
+	_, err = r.List(ctx, clerkinvite.ListParams{TenantID: "acme"})
+	require.NoError(t, err)
+	_, err = r.History(ctx, ref("judy@example.com"))
+	require.NoError(t, err)
+
+	// States that the library does not have come from a store that is wrong.
+	r.Moved(ctx, "ada@example.com", "ada@example.com")
+}
+
+func everyVerbsOutcome(t *testing.T, r *rig) {
+	t.Helper()
+	fails := func(_ any, err error) {
+		t.Helper()
+		require.Error(t, err)
+	}
+	ctx := t.Context()
+	fails(r.Invite(ctx, person("not an address")))
+	fails(r.Invite(ctx, person("ada@example.com")))
+	fails(r.Get(ctx, ref("nobody@example.com")))
+	fails(r.Revoke(ctx, ref("ada@example.com"))) // active
+	fails(r.Resend(ctx, ref("ivan@example.com")))
+	fails(r.Invite(ctx, person("denied@example.com")))
+	fails(r.Invite(ctx, person("broken@example.com")))
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	fails(r.Invite(gone, person("peggy@example.com")))
+	late, cancel := context.WithDeadline(ctx, time.Unix(0, 0))
+	defer cancel()
+	fails(r.Invite(late, person("peggy@example.com")))
+	for _, fault := range []clerkinvitetest.Fault{
+		{Status: 401, Code: "clerk_key_invalid"},
+		{Kind: clerkinvitetest.Reset, When: clerkinvitetest.After},
+	} {
+		fault.Call = clerkinvitetest.CallCreate
+		r.clerk.Fail(fault)
+		fails(r.Invite(ctx, person("peggy@example.com")))
+		r.clock.advance(2 * time.Hour)
+	}
+}
+
+func everyRequestsOutcome(t *testing.T, r *rig) {
+	t.Helper()
+	ctx := t.Context()
+	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.HTML502})
+	_, err := r.Invite(ctx, person("rupert@example.com"))
+	require.Error(t, err)
+	r.clock.advance(2 * time.Hour)
+	_, err = r.Deliver(ctx, nil)
+	require.NoError(t, err)
+
+	// The caller gives up while Clerk does not answer.
+	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Timeout})
+	gone, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, _ clerkinvitetest.When) {
+		if call == clerkinvitetest.CallCreate {
+			cancel()
+		}
+	})
+	_, err = r.Invite(gone, person("sybil@example.com"))
+	require.ErrorIs(t, err, context.Canceled)
+	r.clerk.OnCall(nil)
+
+	// Nobody listens there any more.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	nowhere, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: "http://" + listener.Addr().String()})
+	require.NoError(t, err)
+	lost := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: nowhere.CreateInvitation}, nil)
+	_, err = lost.Invite(ctx, person("trent@example.com"))
+	require.Error(t, err)
+
+	// A wrapper around the adapter has errors of its own, and the adapter refuses what it cannot send.
+	for _, err := range []error{errors.New("circuit open for trudy@example.com"), &clerkinvite.InvalidParamsError{Field: "Email", Reason: "is no address"}} {
+		r.clock.advance(2 * time.Hour)
+		wrapped := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, err }}, nil)
+		_, got := wrapped.Invite(ctx, person("trudy@example.com"))
+		require.ErrorIs(t, got, err)
+	}
+	r.clock.advance(2 * time.Hour)
+	_, err = r.Deliver(ctx, nil)
+	require.NoError(t, err)
+}
+
+func nobody(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
+
+// limited lets Clerk refuse the next request of each kind with 429.
+func (r *rig) limited() {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+	}
+}
+
+func everyWait(t *testing.T, r *rig) {
+	t.Helper()
+	r.limited()
+	_, err := r.Invite(t.Context(), person("uma@example.com"))
+	require.Error(t, err)
+	r.clock.advance(2 * time.Hour)
+	r.clerk.ClearFaults()
+
+	// Others of the operations.
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
+		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+	}
+	_, err = r.Invite(t.Context(), person("victor@example.com"))
+	require.Error(t, err)
+	r.clock.advance(2 * time.Hour)
+	_, err = r.Revoke(t.Context(), ref("judy@example.com"))
+	require.Error(t, err)
+	r.clock.advance(2 * time.Hour)
+	_, err = r.Reconcile(t.Context(), nil)
+	require.Error(t, err)
+	r.clock.advance(2 * time.Hour)
+	r.clerk.ClearFaults()
+
+	// The limit, the caller's patience or the caller's time ends while it is waited for.
+	wait := func(ctx context.Context, during func(), people ...clerkinvite.InviteParams) error {
+		r.limited()
+		r.onWait = during
+		_, err := r.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
+		r.onWait = nil
+		r.clock.advance(2 * time.Hour)
+		r.clerk.ClearFaults()
+		return err
+	}
+	require.NoError(t, wait(t.Context(), func() { r.clock.advance(2 * time.Hour) }, person("walter@example.com"), person("xena@example.com")))
+	gone, cancel := context.WithCancel(t.Context())
+	require.ErrorIs(t, wait(gone, cancel, person("yves@example.com"), person("zoe@example.com")), context.Canceled)
+	late := expiring{t.Context(), make(chan struct{})}
+	require.ErrorIs(t, wait(late, func() { close(late.ended) }, person("yves@example.com"), person("zoe@example.com")), context.DeadlineExceeded)
+}
+
+// expiring is a context whose deadline passes when the test says so.
+type expiring struct {
+	context.Context
+
+	ended chan struct{}
+}
+
+func (c expiring) Done() <-chan struct{} { return c.ended }
+
+func (c expiring) Err() error {
+	select {
+	case <-c.ended:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
