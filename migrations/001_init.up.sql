@@ -2,7 +2,7 @@
 --
 -- Names are not qualified: the tables go to the first schema of the search_path.
 -- Every unique key of member and history begins with tenant_id, so both can be declared
--- PARTITION BY HASH (tenant_id), or be distributed by it, without a change to a query.
+-- PARTITION BY HASH (tenant_id) without a change to a query.
 -- Keys compare by bytes (COLLATE "C"): a new version of the system's locales cannot make
 -- their indexes disagree with their rows.
 -- There are no defaults and no triggers: every value is the library's, its clock included.
