@@ -177,15 +177,17 @@ func (s *Service) sweep(ctx context.Context, l lease, a *attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	list, err := s.listInvitations(ctx, a.row.Email, InvitationPending)
-	var ids []string
+	var q Query
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
-			ids = append(ids, m.ID)
+			q.IDs = append(q.IDs, m.ID)
+		} else if list[i].ID == a.row.InvitationID {
+			q.Emails = []string{a.row.Email}
 		}
 	}
 	var rows []*Member
-	if err == nil && len(ids) > 0 {
-		rows, err = s.store.Find(ctx, Query{IDs: ids})
+	if err == nil && len(q.IDs)+len(q.Emails) > 0 {
+		rows, err = s.store.Find(ctx, q)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
@@ -197,8 +199,9 @@ func (s *Service) sweep(ctx context.Context, l lease, a *attempt) {
 		// One whose member this database does not know may be another application's.
 		over := ours && at >= 0 && !keeps(rows[at], &list[i], m.Send)
 		// One that was made before the library came has no mark: that the row named it until now
-		// makes it ours.
-		before := !ours && list[i].ID == a.row.InvitationID && list[i].ID != a.settled.Member.InvitationID
+		// makes it ours, unless another tenant's names it as well.
+		before := !ours && list[i].ID == a.row.InvitationID &&
+			!slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == list[i].ID })
 		if over || before {
 			s.revokeLeftOver(ctx, list[i].ID)
 		}
