@@ -1,0 +1,323 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// querier is a *sql.DB or a *sql.Tx.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// statement is a statement that reads, with its parameters.
+type statement struct {
+	sql  string
+	args []any
+}
+
+// How many values are asked for has no limit, because they are one parameter, a text of JSON. A
+// CROSS JOIN is done from left to right, so that each value is looked up by the index of its column.
+const (
+	findRefsSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_email_key
+WHERE m.tenant_id = json_extract(x.value, '$[0]') AND m.email = json_extract(x.value, '$[1]')`
+	findIDsSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_id_idx
+WHERE m.id = x.value`
+	findEmailsSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_waiting_idx
+WHERE m.email = x.value AND m.status IN ('reserved', 'pending', 'expired')`
+	findUsersSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_active_idx
+WHERE m.clerk_user_id = x.value AND m.status = 'active'`
+	findDueSQL = `
+SELECT * FROM (
+	SELECT ` + memberColumns + `
+	FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
+	WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ?
+	ORDER BY m.next_attempt_at LIMIT ?)`
+
+	historySQL = `
+SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
+FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?
+ORDER BY version`
+
+	backlogSQL = `
+SELECT count(*) FILTER (WHERE d.status = 'reserved'), count(*) FILTER (WHERE d.next_attempt_at <= ?1),
+	min(d.next_attempt_at) FILTER (WHERE d.next_attempt_at <= ?1),
+	(SELECT count(*) FROM (
+		SELECT 1 FROM clerkinvite_member m INDEXED BY clerkinvite_member_expiring_idx WHERE m.status = 'pending' AND m.expires_at <= ?1
+		ORDER BY m.expires_at LIMIT 10000))
+FROM (
+	SELECT m.status, m.next_attempt_at FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
+	WHERE m.sent < m.send AND m.status IN ('reserved', 'pending')
+	ORDER BY m.next_attempt_at LIMIT 10000) d`
+)
+
+// find returns the members that q selects, by one statement: as they are at one time.
+func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	st, err := findStatement(q)
+	if err != nil || st.sql == "" {
+		return nil, err
+	}
+	found, err := members(ctx, db, st)
+	if err != nil || q.Scan != nil {
+		return found, err
+	}
+	type key struct{ tenantID, id string }
+	seen := make(map[key]bool, len(found))
+	found = slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
+		k := key{m.TenantID, m.ID}
+		double := seen[k]
+		seen[k] = true
+		return double
+	})
+	if !q.DueAt.IsZero() {
+		sortDue(found) // UNION ALL promises no order
+	}
+	return found, nil
+}
+
+// sortDue puts what is due first, the longest due before all, and leaves the others as they are.
+func sortDue(found []*clerkinvite.Member) {
+	due := func(m *clerkinvite.Member) bool {
+		return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
+	}
+	slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
+		switch {
+		case due(a) && due(b):
+			return a.NextAttemptAt.Compare(*b.NextAttemptAt)
+		case due(a):
+			return -1
+		case due(b):
+			return 1
+		}
+		return 0
+	})
+}
+
+// findStatement returns the statement for a query, with a SELECT for each of its selectors. There is none if it selects nothing.
+func findStatement(q clerkinvite.Query) (statement, error) {
+	if q.Limit <= 0 {
+		q.Limit = 1000
+	}
+	if q.Scan != nil {
+		return scanStatement(*q.Scan, q.Limit)
+	}
+	var refs [][2]string
+	for _, r := range q.Refs {
+		if storable(r.TenantID) && storable(r.Email) {
+			refs = append(refs, [2]string{r.TenantID, r.Email})
+		}
+	}
+	var ids []string
+	for _, id := range q.IDs {
+		if isUUID(id) {
+			ids = append(ids, strings.ToLower(id))
+		}
+	}
+	emails, users := keepStorable(q.Emails), keepStorable(q.UserIDs)
+	var selects []string
+	var args []any
+	for _, s := range []struct {
+		sql    string
+		n      int
+		values any
+	}{{findRefsSQL, len(refs), refs}, {findIDsSQL, len(ids), ids}, {findEmailsSQL, len(emails), emails}, {findUsersSQL, len(users), users}} {
+		if s.n == 0 {
+			continue
+		}
+		values, err := json.Marshal(s.values)
+		if err != nil {
+			return statement{}, err
+		}
+		selects, args = append(selects, s.sql), append(args, string(values))
+	}
+	if !q.DueAt.IsZero() {
+		selects, args = append(selects, findDueSQL), append(args, micros(q.DueAt), q.Limit)
+	}
+	return statement{strings.Join(selects, "\nUNION ALL"), args}, nil
+}
+
+func keepStorable(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return !storable(s) })
+}
+
+// scanStatement returns the statement for a page. It has the conditions that are given and no others. It reads by the index
+// that has the order, and stops when it has the page. Only behind a prefix of the
+// address no index has the order: all of the tenant that begin so are read.
+func scanStatement(q clerkinvite.Scan, limit int) (statement, error) {
+	if !storable(q.AfterTenantID) || q.AfterID != "" && !isUUID(q.AfterID) {
+		return statement{}, errors.New("sqlitestore: Scan: AfterTenantID and AfterID are not a member's")
+	}
+	var statuses []any
+	for _, status := range known {
+		if slices.Contains(q.Statuses, status) {
+			statuses = append(statuses, string(status))
+		}
+	}
+	if !storable(q.TenantID) || !storable(q.EmailPrefix) || !storable(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 ||
+		q.TenantID != "" && q.AfterTenantID > q.TenantID {
+		return statement{}, nil
+	}
+	if q.TenantID != "" && q.AfterTenantID < q.TenantID {
+		q.AfterTenantID, q.AfterID = "", ""
+	}
+	q.AfterID = strings.ToLower(q.AfterID)
+
+	var c conditions
+	switch {
+	case q.TenantID != "":
+		c.add("m.tenant_id = ?", q.TenantID)
+		if q.AfterID != "" {
+			c.add("m.id > ?", q.AfterID)
+		}
+	case q.AfterID != "":
+		c.add("(m.tenant_id, m.id) > (?, ?)", q.AfterTenantID, q.AfterID)
+	case q.AfterTenantID != "":
+		c.add("m.tenant_id >= ?", q.AfterTenantID)
+	}
+	if q.EmailPrefix != "" {
+		c.add("m.email >= ?", q.EmailPrefix)
+		if end := prefixEnd(q.EmailPrefix); end != "" {
+			c.add("m.email < ?", end)
+		}
+	}
+	if q.InvitedBy != "" {
+		c.add("m.invited_by = ?", q.InvitedBy)
+	}
+	if q.TenantID != "" && q.EmailPrefix == "" && len(statuses) > 0 {
+		return statusesStatement(c, statuses, limit), nil
+	}
+	if len(statuses) > 0 {
+		c.add("m.status IN (?"+strings.Repeat(", ?", len(statuses)-1)+")", statuses...)
+	}
+	index := "sqlite_autoindex_clerkinvite_member_1" // the primary key's
+	if q.TenantID != "" && q.EmailPrefix != "" {
+		index = "clerkinvite_member_email_key"
+	}
+	return pageStatement(index, c, limit), nil
+}
+
+// statusesStatement returns the statement for a page of a tenant's members in some states: a
+// branch for each of these, in its own order and up to the limit.
+func statusesStatement(c conditions, statuses []any, limit int) statement {
+	var branches []string
+	var args []any
+	for _, status := range statuses {
+		branch := conditions{slices.Clone(c.where), slices.Clone(c.args)}
+		branch.add("m.status = ?", status)
+		st := pageStatement("clerkinvite_member_status_idx", branch, limit)
+		branches, args = append(branches, "\nSELECT * FROM ("+st.sql+")"), append(args, st.args...)
+	}
+	return statement{strings.Join(branches, "\nUNION ALL") + "\nORDER BY 1, 2\nLIMIT ?", append(args, limit)} // by tenant_id and id
+}
+
+// pageStatement returns the statement for the first members, by an index.
+func pageStatement(index string, c conditions, limit int) statement {
+	where := ""
+	if len(c.where) > 0 {
+		where = "\nWHERE " + strings.Join(c.where, " AND ")
+	}
+	return statement{
+		"\nSELECT " + memberColumns + "\nFROM clerkinvite_member m INDEXED BY " + index + where + "\nORDER BY m.tenant_id, m.id\nLIMIT ?",
+		append(c.args, limit),
+	}
+}
+
+// known are all states. No member is in another one.
+var known = []clerkinvite.Status{
+	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
+	clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
+}
+
+// conditions are joined by AND.
+type conditions struct {
+	where []string
+	args  []any
+}
+
+func (c *conditions) add(sql string, args ...any) {
+	c.where, c.args = append(c.where, sql), append(c.args, args...)
+}
+
+// prefixEnd returns the least text that is greater, byte by byte, than all that begin
+// with prefix, or "" if there is none.
+func prefixEnd(prefix string) string {
+	for prefix != "" {
+		last, size := utf8.DecodeLastRuneInString(prefix)
+		prefix = prefix[:len(prefix)-size]
+		switch {
+		case last == 0xd7ff: // what follows are halves of surrogates, which are no text
+			return prefix + "\ue000"
+		case last < utf8.MaxRune:
+			return prefix + string(last+1)
+		}
+	}
+	return ""
+}
+
+// members runs a statement that returns members.
+func members(ctx context.Context, db querier, st statement) (found []*clerkinvite.Member, err error) {
+	rows, err := db.QueryContext(ctx, st.sql, st.args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		m, err := scanMember(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, m)
+	}
+	return found, rows.Err()
+}
+
+// history returns the recorded moves of a member.
+func history(ctx context.Context, db querier, tenantID, id string) (moves []clerkinvite.Move, err error) {
+	if !storable(tenantID) || !isUUID(id) {
+		return nil, ctx.Err()
+	}
+	rows, err := db.QueryContext(ctx, historySQL, tenantID, strings.ToLower(id))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var m clerkinvite.Move
+		var moved int64
+		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &moved); err != nil {
+			return nil, err
+		}
+		m.At = at(moved)
+		moves = append(moves, m)
+	}
+	return moves, rows.Err()
+}
+
+// backlog counts what waits at a time.
+func backlog(ctx context.Context, db querier, now time.Time) (b clerkinvite.Backlog, err error) {
+	var oldest *int64
+	if err := db.QueryRowContext(ctx, backlogSQL, micros(now)).Scan(&b.Reserved, &b.Due, &oldest, &b.Overdue); err != nil {
+		return clerkinvite.Backlog{}, err
+	}
+	if oldest != nil {
+		b.OldestDue = at(*oldest)
+	}
+	return b, nil
+}

@@ -1,0 +1,131 @@
+package sqlitestore
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+const someID = "01990000-0000-7000-8000-000000000000"
+
+// Every statement finds its rows by an index, whether SQLite knows of the rows or thinks that the tables are empty.
+func TestEveryHotPathGoesByAnIndex(t *testing.T) {
+	t.Parallel()
+	store, err := Open(filepath.Join(t.TempDir(), "clerkinvite.db"))
+	require.NoError(t, err)
+	defer store.Close()
+	require.NoError(t, store.Migrate(t.Context()))
+	checkPlans(t, store, "empty")
+
+	var rows []*clerkinvite.Member
+	for i := range 500 {
+		at := time.UnixMicro(int64(i))
+		rows = append(rows, &clerkinvite.Member{
+			ID: fmt.Sprintf("01990000-0000-7000-8000-%012d", i), TenantID: fmt.Sprint("tenant", i%10*(i/10%2)), Email: fmt.Sprintf("%d@example.com", i),
+			Status: clerkinvite.StatusReserved, Send: 1, InvitedBy: fmt.Sprint("admin", i%3), ReservedAt: at, NextAttemptAt: &at, UpdatedAt: at,
+		})
+	}
+	_, err = store.Insert(t.Context(), rows)
+	require.NoError(t, err)
+	_, err = store.db.ExecContext(t.Context(), "ANALYZE")
+	require.NoError(t, err)
+	checkPlans(t, store, "analyzed")
+}
+
+func checkPlans(t *testing.T, store *Store, state string) {
+	t.Helper()
+	find := func(q clerkinvite.Query) statement {
+		st, err := findStatement(q)
+		require.NoError(t, err)
+		return st
+	}
+	scan := func(scan clerkinvite.Scan) statement { return find(clerkinvite.Query{Scan: &scan}) }
+	after := func(s clerkinvite.Scan) statement {
+		s.AfterTenantID, s.AfterID = "tenant0", someID
+		return scan(s)
+	}
+	statuses := []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}
+	const (
+		search = "SEARCH m USING INDEX clerkinvite_member_"
+		byID   = "SEARCH m USING INDEX sqlite_autoindex_clerkinvite_member_1 " // the primary key's
+	)
+	for _, tc := range []struct {
+		name string
+		st   statement
+		want string
+		// sorts: what is found has to be sorted before it is cut off. Everywhere else the index has the order.
+		sorts bool
+	}{
+		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "x@example.com"}}}), search + "email_key (tenant_id=? AND email=?)", false},
+		{"ids", find(clerkinvite.Query{IDs: []string{someID}}), search + "id_idx (id=?)", false},
+		{"emails", find(clerkinvite.Query{Emails: []string{"x@example.com"}}), search + "waiting_idx (email=?)", false},
+		{"users", find(clerkinvite.Query{UserIDs: []string{"user_1"}}), search + "active_idx (clerk_user_id=?)", false},
+		{"due", find(clerkinvite.Query{DueAt: time.UnixMicro(1)}), search + "due_idx (next_attempt_at<?)", false},
+		{"several", find(clerkinvite.Query{IDs: []string{someID}, DueAt: time.UnixMicro(1)}), search + "due_idx (next_attempt_at<?)", false},
+
+		{"scan on", after(clerkinvite.Scan{}), byID + "((tenant_id,id)>(?,?))", false},
+		{"scan from a tenant on", scan(clerkinvite.Scan{AfterTenantID: "tenant5"}), byID + "(tenant_id>?)", false},
+		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin1", EmailPrefix: "1", Statuses: statuses}), byID + "((tenant_id,id)>(?,?))", false},
+		{"tenant", scan(clerkinvite.Scan{TenantID: "tenant0"}), byID + "(tenant_id=?)", false},
+		{"tenant on", after(clerkinvite.Scan{TenantID: "tenant0"}), byID + "(tenant_id=? AND id>?)", false},
+		{"tenant with a filter on", after(clerkinvite.Scan{TenantID: "tenant0", InvitedBy: "admin1"}), byID + "(tenant_id=? AND id>?)", false},
+		{"status", scan(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=?)", false},
+		{"status on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=? AND id>?)", false},
+		{"statuses on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), search + "status_idx (tenant_id=? AND status=? AND id>?)", true},
+		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10"}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
+		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
+
+		{"update", statement{updateSQL, append(values(&clerkinvite.Member{}), "tenant0", someID, 1)}, "(tenant_id=? AND id=?)", false},
+		{"ref", statement{byRefSQL, []any{"tenant0", "x@example.com"}}, search + "email_key (tenant_id=? AND email=?)", false},
+		{"id", statement{byIDSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
+		{"erase", statement{eraseSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
+		{"erase the history", statement{eraseHistorySQL, []any{"tenant0", someID}}, "PRIMARY KEY (tenant_id=? AND member_id=?)", false},
+		{"history", statement{historySQL, []any{"tenant0", someID}}, "PRIMARY KEY (tenant_id=? AND member_id=?)", false},
+		{"gate", statement{gateSQL, []any{"create"}}, "PRIMARY KEY (endpoint=?)", false},
+		{"set gate", statement{gateUpdateSQL, []any{2, "create", 1}}, "PRIMARY KEY (endpoint=?)", false},
+	} {
+		plan := planOf(t, store, tc.st)
+		assert.Contains(t, plan, tc.want, "%s, %s", tc.name, state)
+		for line := range strings.Lines(plan) {
+			// What is read from end to end is the parameter, and the small result of the SELECTs within.
+			scans := strings.Contains(line, "SCAN") && !strings.Contains(line, "SCAN x VIRTUAL TABLE") && !strings.Contains(line, "SCAN (subquery")
+			assert.False(t, scans, "%s, %s:\n%s", tc.name, state, plan)
+		}
+		assert.Equal(t, tc.sorts, strings.Contains(plan, "TEMP B-TREE"), "%s, %s:\n%s", tc.name, state, plan)
+	}
+
+	// Pages of all tenants, and the backlog, are read along an index up to a limit.
+	for name, want := range map[string]statement{
+		"SCAN m USING INDEX sqlite_autoindex_clerkinvite_member_1": scan(clerkinvite.Scan{EmailPrefix: "1"}),
+		"SCAN m USING INDEX clerkinvite_member_due_idx":            {backlogSQL, []any{1}},
+		"clerkinvite_member_expiring_idx (expires_at<?)":           {backlogSQL, []any{1}},
+	} {
+		plan := planOf(t, store, want)
+		assert.Contains(t, plan, name, state)
+		assert.NotContains(t, plan, "TEMP B-TREE", state)
+	}
+}
+
+// planOf returns what SQLite says about how it does a statement.
+func planOf(t *testing.T, store *Store, st statement) string {
+	t.Helper()
+	rows, err := store.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+st.sql, st.args...)
+	require.NoError(t, err)
+	defer rows.Close()
+	var lines []string
+	for rows.Next() {
+		var id, parent, unused int
+		var line string
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &line))
+		lines = append(lines, line)
+	}
+	require.NoError(t, rows.Err())
+	return strings.Join(lines, "\n") + "\n"
+}

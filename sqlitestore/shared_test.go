@@ -1,0 +1,52 @@
+package sqlitestore_test
+
+import (
+	"context"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/sqlitestore"
+	"github.com/clerkinvite/clerkinvite/storetest"
+)
+
+// several are stores on one file, as several processes have them: each call goes to the next one.
+type several struct {
+	stores []*sqlitestore.Store
+	calls  atomic.Uint32
+}
+
+func (s *several) next() *sqlitestore.Store {
+	return s.stores[int(s.calls.Add(1))%len(s.stores)]
+}
+
+func (s *several) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return s.next().Insert(ctx, rows)
+}
+
+func (s *several) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return s.next().Update(ctx, changes)
+}
+
+func (s *several) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	return s.next().Find(ctx, q)
+}
+
+func (s *several) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+	return s.next().History(ctx, tenantID, id)
+}
+
+func (s *several) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	return s.next().Gate(ctx, name, old, next)
+}
+
+func TestSeveralStoresOnOneFile(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		path := filepath.Join(t.TempDir(), "clerkinvite.db")
+		s := &several{stores: []*sqlitestore.Store{open(t, path), open(t, path), open(t, path)}}
+		return s
+	})
+}

@@ -1,0 +1,356 @@
+package sqlitestore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/sqlitestore"
+	"github.com/clerkinvite/clerkinvite/storetest"
+)
+
+// open opens the file, and closes it after the test.
+func open(t testing.TB, path string) *sqlitestore.Store {
+	t.Helper()
+	store, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	require.NoError(t, store.Migrate(t.Context()))
+	return store
+}
+
+func newStore(t testing.TB) *sqlitestore.Store {
+	t.Helper()
+	return open(t, filepath.Join(t.TempDir(), "clerkinvite.db"))
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return newStore(t) })
+}
+
+// A process that is restarted, or another one, finds what was written.
+func TestRowsOutliveTheStore(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerkinvite.db")
+	first, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, first.Migrate(t.Context()))
+	written, err := insertNew(t.Context(), first, reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	require.NoError(t, first.Close())
+
+	second := open(t, path)
+	found, err := second.Find(t.Context(), clerkinvite.Query{Refs: []clerkinvite.Ref{written[0].Ref()}})
+	require.NoError(t, err)
+	require.Equal(t, written, found)
+}
+
+func TestOpenTakesThePathOfAFile(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"", ":memory:", "file:x.db", "x\x00y"} {
+		_, err := sqlitestore.Open(path)
+		require.ErrorContains(t, err, "path of a file", "%q", path)
+	}
+	for _, name := range []string{"plain.db", "with space", "a?b#c%41&mode=memory", "ünï'\"", ".hidden"} {
+		path := filepath.Join(t.TempDir(), name)
+		store := open(t, path)
+		_, err := insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+		require.NoError(t, err, name)
+		require.FileExists(t, path)
+	}
+}
+
+// Opening makes no file, and a file that is not there is an error that says what to do, not an empty database.
+func TestNothingIsMadeBeforeMigrate(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerkinvite.db")
+	store, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	defer store.Close()
+	_, err = store.Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	require.ErrorContains(t, err, "Migrate makes the file")
+	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+	require.ErrorContains(t, err, "Migrate makes the file")
+	require.NoFileExists(t, path)
+}
+
+// The tables refuse every row that makes no sense, and a batch with one is not written at all.
+func TestIllegalRowsAreRefused(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	for what, spoil := range map[string]func(m *clerkinvite.Member){
+		"no tenant":                    func(m *clerkinvite.Member) { m.TenantID = "" },
+		"long tenant":                  func(m *clerkinvite.Member) { m.TenantID = strings.Repeat("é", 128) },
+		"no UUID":                      func(m *clerkinvite.Member) { m.ID = "member_1" },
+		"nearly a UUID":                func(m *clerkinvite.Member) { m.ID = "g" + m.ID[1:] },
+		"dash in a UUID":               func(m *clerkinvite.Member) { m.ID = "-" + m.ID[1:] },
+		"no address":                   func(m *clerkinvite.Member) { m.Email = "ada" },
+		"address not normalised":       func(m *clerkinvite.Member) { m.Email = "Ada@example.com" },
+		"long address":                 func(m *clerkinvite.Member) { m.Email = strings.Repeat("a", 250) + "@example.com" },
+		"unknown state":                func(m *clerkinvite.Member) { m.Status = "lost" },
+		"reserved with a user":         func(m *clerkinvite.Member) { m.ClerkUserID = "user_1" },
+		"reserved and not due":         func(m *clerkinvite.Member) { m.NextAttemptAt = nil },
+		"reserved and sent":            func(m *clerkinvite.Member) { m.Sent = 1 },
+		"no send":                      func(m *clerkinvite.Member) { m.Send = 0 },
+		"attempts":                     func(m *clerkinvite.Member) { m.Attempts = -1 },
+		"pending without invitation":   func(m *clerkinvite.Member) { *m = *pending(m); m.InvitationID = "" },
+		"pending as another":           func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "pending_inv_2" },
+		"pending as a user":            func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "user_1" },
+		"pending, due at no time":      func(m *clerkinvite.Member) { *m = *pending(m); m.Send = 2 },
+		"active without a user":        func(m *clerkinvite.Member) { *m = *pending(m); m.Status, m.ClerkUserID = "active", "" },
+		"active with a pending id":     func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "active" },
+		"revoked with a user":          func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "revoked" },
+		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = "https://example.com/accept" },
+		"long role":                    func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
+		"long inviter":                 func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
+		"long reason":                  func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
+		"data that is no JSON":         func(m *clerkinvite.Member) { m.Data = []byte(`{"a":`) },
+		"params that are no JSON":      func(m *clerkinvite.Member) { m.Params = []byte(`{'a':1}`) },
+		"text that is not UTF-8":       func(m *clerkinvite.Member) { m.Role = "\xff" },
+		"text with a zero byte":        func(m *clerkinvite.Member) { m.InvitedBy = "a\x00b" },
+		"invitation of too long an id": func(m *clerkinvite.Member) { m.InvitationID = strings.Repeat("x", 248) },
+	} {
+		bad := reserved("acme", "bad@example.com")
+		spoil(bad)
+		_, err := store.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "before@example.com"), bad})
+		require.Error(t, err, what)
+	}
+	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	require.NoError(t, err)
+	require.Empty(t, found)
+
+	good, err := insertNew(t.Context(), store, reserved("acme", "good@example.com"), reserved("acme", "other@example.com"))
+	require.NoError(t, err)
+	worse := *good[1]
+	worse.Status = "lost"
+	_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: good[0], New: pending(good[0])}, {Old: good[1], New: &worse}})
+	require.ErrorContains(t, err, "clerkinvite_member_status_check")
+	found, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{good[0].ID, good[1].ID}})
+	require.NoError(t, err)
+	require.ElementsMatch(t, good, found)
+}
+
+// An id or a user that is another member's is a conflict of that row alone.
+func TestInsertWithAnotherMembersID(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	old, err := insertNew(t.Context(), store, pending(reserved("acme", "ada@example.com")))
+	require.NoError(t, err)
+	sameID, sameUser := reserved("acme", "grace@example.com"), pending(reserved("acme", "joan@example.com"))
+	sameID.ID = old[0].ID
+	sameUser.InvitationID, sameUser.ClerkUserID = old[0].InvitationID, old[0].ClerkUserID
+	results, err := store.Insert(t.Context(), []*clerkinvite.Member{sameID, reserved("acme", "new@example.com"), sameUser})
+	require.NoError(t, err)
+	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+	require.NoError(t, results[1].Err)
+	require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+}
+
+// Who waits for the lock of another waits no longer than its context lasts.
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerkinvite.db")
+	store, other := open(t, path), open(t, path)
+	m, err := insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	tx, err := other.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+
+	_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{m[0].ID}})
+	require.NoError(t, err, "reading waits for nobody")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = store.Insert(ctx, []*clerkinvite.Member{reserved("acme", "grace@example.com")})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = store.Update(ctx, []clerkinvite.Change{{Old: m[0], New: pending(m[0])}})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = store.Gate(ctx, "create", time.Time{}, testTime)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	require.NoError(t, tx.Rollback())
+	_, err = insertNew(t.Context(), store, reserved("acme", "grace@example.com"))
+	require.NoError(t, err, "the connection is as good as before")
+}
+
+// What Purge erases, and a link that is forgotten, cannot be read from the file any more.
+func TestErasedIsOverwritten(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerkinvite.db")
+	store, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, store.Migrate(t.Context()))
+	linked := pending(reserved("acme", "kept@example.com"))
+	linked.URL = "https://example.com/accept?ticket=secretticket"
+	rows, err := insertNew(t.Context(), store, reserved("acme", "erased@example.com"), linked)
+	require.NoError(t, err)
+	active := *rows[1]
+	active.Status, active.ClerkUserID, active.URL = clerkinvite.StatusActive, "user_1", ""
+	results, err := store.Update(t.Context(), []clerkinvite.Change{{Old: rows[0]}, {Old: rows[1], New: &active}})
+	require.NoError(t, err)
+	require.NoError(t, results[1].Err)
+	require.NoError(t, store.Close())
+
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Contains(t, string(content), "kept@example.com")
+	assert.NotContains(t, string(content), "erased@example.com")
+	assert.NotContains(t, string(content), "secretticket")
+	require.NoFileExists(t, path+"-wal")
+}
+
+func newService(t testing.TB, store clerkinvite.Store, clerk *clerkinvitetest.Clerk) *clerkinvite.Service {
+	t.Helper()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store})
+	require.NoError(t, err)
+	return svc
+}
+
+// A member is reserved if and only if the host's own row is written.
+func TestReserveInAHostsTransaction(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	svc := newService(t, store, clerkinvitetest.NewClerk())
+	_, err := store.DB().ExecContext(t.Context(), "CREATE TABLE seat (email TEXT PRIMARY KEY)")
+	require.NoError(t, err)
+	taken, err := insertNew(t.Context(), store, reserved("acme", "taken@example.com"))
+	require.NoError(t, err)
+
+	for _, end := range []func(*sql.Tx) error{(*sql.Tx).Rollback, (*sql.Tx).Commit} {
+		tx, err := store.DB().BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(t.Context(), "INSERT INTO seat VALUES ('ada@example.com')")
+		require.NoError(t, err)
+		reserver := svc.InTx(store.WithTx(tx))
+		m, err := reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "Ada@example.com"})
+		require.NoError(t, err)
+		require.Equal(t, "ada@example.com", m.Email)
+		for _, email := range []string{"taken@example.com", "ada@example.com"} { // committed, and written here
+			var dup *clerkinvite.DuplicateEmailError
+			_, err = reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+			require.ErrorAs(t, err, &dup, email)
+		}
+		found, err := store.Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})
+		require.NoError(t, err)
+		require.Empty(t, found, "not seen before the commit")
+		require.NoError(t, end(tx))
+	}
+	var seats int
+	require.NoError(t, store.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM seat").Scan(&seats))
+	require.Equal(t, 1, seats)
+	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	require.NoError(t, err)
+	require.Len(t, found, 2)
+	require.Contains(t, found, taken[0])
+	report, err := svc.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Invited)
+}
+
+// A call that fails leaves nothing of its own in the host's transaction, and the host's rows alone.
+func TestAFailureInAHostsTransaction(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	old, err := insertNew(t.Context(), store, reserved("acme", "old@example.com"), reserved("acme", "other@example.com"))
+	require.NoError(t, err)
+	_, err = store.DB().ExecContext(t.Context(), "CREATE TABLE seat (n INTEGER)")
+	require.NoError(t, err)
+	tx, err := store.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	_, err = tx.ExecContext(t.Context(), "INSERT INTO seat VALUES (1)")
+	require.NoError(t, err)
+	inTx := store.WithTx(tx)
+
+	bad := reserved("acme", "bad@example.com")
+	bad.NextAttemptAt = nil
+	_, err = inTx.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "good@example.com"), bad})
+	require.ErrorContains(t, err, "clerkinvite_member_due_check")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = inTx.Insert(ended, []*clerkinvite.Member{reserved("acme", "late@example.com")})
+	require.ErrorIs(t, err, context.Canceled)
+
+	users := []clerkinvite.Change{{Old: old[0], New: pending(old[0])}, {Old: old[1], New: pending(old[1])}}
+	users[1].New.InvitationID, users[1].New.ClerkUserID = users[0].New.InvitationID, users[0].New.ClerkUserID
+	results, err := inTx.Update(t.Context(), users)
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	require.ErrorIs(t, results[1].Err, clerkinvite.ErrUserTaken)
+	require.NoError(t, tx.Commit())
+
+	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	require.NoError(t, err)
+	require.ElementsMatch(t, []*clerkinvite.Member{results[0].Member, old[1]}, found)
+	var seats int
+	require.NoError(t, store.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM seat").Scan(&seats))
+	require.Equal(t, 1, seats)
+}
+
+// A connection pool of the host's own to the same file does as well, whatever its settings are, but for waiting.
+func TestATransactionOfAnotherPool(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerkinvite.db")
+	store := open(t, path)
+	old, err := insertNew(t.Context(), store, reserved("acme", "old@example.com"))
+	require.NoError(t, err)
+	db, err := sql.Open("sqlite", path) // no foreign keys, deferred, no waiting
+	require.NoError(t, err)
+	defer db.Close()
+
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	results, err := store.WithTx(tx).Update(t.Context(), []clerkinvite.Change{{Old: old[0]}})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	require.NoError(t, tx.Commit())
+	moves, err := store.History(t.Context(), "acme", old[0].ID)
+	require.NoError(t, err)
+	require.Empty(t, moves, "the history is erased without the help of foreign keys")
+
+	// It has read before another wrote.
+	tx, err = db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	var n int
+	require.NoError(t, tx.QueryRowContext(t.Context(), "SELECT count(*) FROM clerkinvite_member").Scan(&n))
+	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	_, err = store.WithTx(tx).Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "grace@example.com")})
+	require.ErrorContains(t, err, "begin it with BEGIN IMMEDIATE")
+}
+
+// Invite goes the whole way on a file: one row, one invitation, one email, and the move in the history.
+func TestInvite(t *testing.T) {
+	t.Parallel()
+	store, clerk := newStore(t), clerkinvitetest.NewClerk()
+	svc := newService(t, store, clerk)
+	const people = 25
+	var params []clerkinvite.InviteParams
+	for i := range people {
+		params = append(params, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("%d@example.com", i)})
+	}
+	for range 2 {
+		_, err := svc.InviteMany(t.Context(), params, nil)
+		require.NoError(t, err)
+	}
+	require.Equal(t, people, clerk.Emails())
+	for m, err := range svc.All(t.Context(), clerkinvite.ListParams{TenantID: "acme"}) {
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		moves, err := store.History(t.Context(), "acme", m.ID)
+		require.NoError(t, err)
+		require.Len(t, moves, 2)
+	}
+}

@@ -1,0 +1,240 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// The statements that write. One row each: SQLite is in this process, so there is no round trip to
+// save, and a violation is that of one row.
+const (
+	// ON CONFLICT is about keys only: a row that a CHECK refuses is an error.
+	insertSQL = `
+INSERT INTO clerkinvite_member
+	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params,
+	 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
+VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING`
+
+	updateSQL = `
+UPDATE clerkinvite_member
+SET status = ?, clerk_user_id = ?, invitation_id = ?, send = ?, sent = ?, url = ?, role = ?, invited_by = ?, data = ?, params = ?,
+	attempts = ?, claimed_until = ?, next_attempt_at = ?, reason = ?, reserved_at = ?, invited_at = ?, expires_at = ?, settled_at = ?, updated_at = ?,
+	version = version + 1
+WHERE tenant_id = ? AND id = ? AND version = ?`
+
+	historyInsertSQL = `
+INSERT INTO clerkinvite_history
+	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	byRefSQL = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.email = ?`
+	byIDSQL  = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.id = ?`
+
+	eraseSQL = `DELETE FROM clerkinvite_member WHERE tenant_id = ? AND id = ?`
+	// The foreign key does the same, but not on a connection of the host's that has it switched off.
+	eraseHistorySQL = `DELETE FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?`
+
+	gateSQL       = `SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = ?`
+	gateNewSQL    = `INSERT INTO clerkinvite_gate (endpoint, blocked_until) VALUES (?, ?) ON CONFLICT DO NOTHING`
+	gateUpdateSQL = `UPDATE clerkinvite_gate SET blocked_until = ? WHERE endpoint = ? AND blocked_until = ?`
+)
+
+// writing is a batch on its way into a transaction, with the statements that it has used.
+//
+// Its statements are not interrupted: SQLite rolls back the whole transaction when a statement that
+// writes is, the host's too. They take microseconds, and between two the context is looked at.
+type writing struct {
+	ctx   context.Context //nolint:containedctx // lives as long as the call that it is of
+	tx    *sql.Tx
+	stmts map[string]*sql.Stmt
+}
+
+func newWriting(ctx context.Context, tx *sql.Tx) *writing {
+	return &writing{context.WithoutCancel(ctx), tx, make(map[string]*sql.Stmt)}
+}
+
+// stmt returns a prepared statement.
+func (w *writing) stmt(query string) (*sql.Stmt, error) {
+	if stmt := w.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := w.tx.PrepareContext(w.ctx, query)
+	if err == nil {
+		w.stmts[query] = stmt
+	}
+	return stmt, err
+}
+
+func (w *writing) close() {
+	for _, stmt := range w.stmts {
+		_ = stmt.Close()
+	}
+}
+
+// exec returns how many rows a statement has written.
+func (w *writing) exec(query string, args ...any) (int64, error) {
+	stmt, err := w.stmt(query) //nolint:sqlclosecheck // w.close does
+	if err != nil {
+		return 0, err
+	}
+	result, err := stmt.ExecContext(w.ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// one returns the member that a statement finds, or sql.ErrNoRows.
+func (w *writing) one(query string, args ...any) (*clerkinvite.Member, error) {
+	stmt, err := w.stmt(query) //nolint:sqlclosecheck // w.close does
+	if err != nil {
+		return nil, err
+	}
+	return scanMember(stmt.QueryRowContext(w.ctx, args...))
+}
+
+// record writes the history of a move.
+func (w *writing) record(from clerkinvite.Status, m *clerkinvite.Member) error {
+	_, err := w.exec(historyInsertSQL, m.TenantID, m.ID, m.Version, optional(string(from)), string(m.Status), m.Send, m.Sent,
+		optional(m.ClerkUserID), optional(m.InvitationID), optional(m.Reason), micros(m.UpdatedAt))
+	return err
+}
+
+// insert writes rows and finds those that are there already.
+func insert(ctx context.Context, tx *sql.Tx, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	w := newWriting(ctx, tx)
+	defer w.close()
+	results := make([]clerkinvite.Result, len(rows))
+	for i, m := range rows {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var err error
+		if results[i], err = w.insert(m); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (w *writing) insert(m *clerkinvite.Member) (clerkinvite.Result, error) {
+	if err := checkText(m); err != nil {
+		return clerkinvite.Result{}, err
+	}
+	m = stored(m)
+	m.Version = 1
+	written, err := w.exec(insertSQL, append([]any{m.TenantID, m.ID, m.Email}, values(m)...)...)
+	if err != nil {
+		return clerkinvite.Result{}, err
+	}
+	if written > 0 {
+		return clerkinvite.Result{Member: m}, w.record("", m)
+	}
+	there, err := w.one(byRefSQL, m.TenantID, m.Email)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return clerkinvite.Result{Err: fmt.Errorf("sqlitestore: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)}, nil
+	case err != nil:
+		return clerkinvite.Result{}, err
+	case there.ID == m.ID: // this very row: the answer to its first insert was lost
+		return clerkinvite.Result{Member: there}, nil
+	}
+	return clerkinvite.Result{Member: there, Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: there}}, nil
+}
+
+// update makes changes: all but those whose version does not match, or whose user is taken.
+func update(ctx context.Context, tx *sql.Tx, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	w := newWriting(ctx, tx)
+	defer w.close()
+	results := make([]clerkinvite.Result, len(changes))
+	for i, c := range changes {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var err error
+		if c.New == nil {
+			results[i], err = w.erase(c.Old)
+		} else {
+			results[i], err = w.update(c)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
+	if err := checkText(c.New); err != nil {
+		return clerkinvite.Result{}, err
+	}
+	m := stored(c.New)
+	m.ID, m.TenantID, m.Email, m.Version = strings.ToLower(c.Old.ID), c.Old.TenantID, c.Old.Email, c.Old.Version+1
+	made, err := w.exec(updateSQL, append(values(m), m.TenantID, m.ID, c.Old.Version)...)
+	switch {
+	case code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE: // there is only one key that an update changes
+		return clerkinvite.Result{Err: clerkinvite.ErrUserTaken}, nil
+	case err != nil:
+		return clerkinvite.Result{}, err
+	case made == 0:
+		return clerkinvite.Result{Err: clerkinvite.ErrConflict}, nil
+	case c.Recorded():
+		return clerkinvite.Result{Member: m}, w.record(c.Old.Status, m)
+	}
+	return clerkinvite.Result{Member: m}, nil
+}
+
+// erase deletes a row with its history. One that is gone already counts as erased: the answer
+// to an earlier call may have been lost.
+func (w *writing) erase(old *clerkinvite.Member) (clerkinvite.Result, error) {
+	id := strings.ToLower(old.ID)
+	there, err := w.one(byIDSQL, old.TenantID, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return clerkinvite.Result{Member: stored(old)}, nil
+	case err != nil:
+		return clerkinvite.Result{}, err
+	case there.Version != old.Version:
+		return clerkinvite.Result{Err: clerkinvite.ErrConflict}, nil
+	}
+	for _, query := range []string{eraseHistorySQL, eraseSQL} {
+		if _, err := w.exec(query, old.TenantID, id); err != nil {
+			return clerkinvite.Result{}, err
+		}
+	}
+	return clerkinvite.Result{Member: there}, nil
+}
+
+// gate returns the time that is known, or the zero time.
+func gate(ctx context.Context, db querier, name string) (time.Time, error) {
+	var known int64
+	err := db.QueryRowContext(ctx, gateSQL, name).Scan(&known)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, err
+	}
+	return at(known), nil
+}
+
+// setGate makes next of old, if that is the time known, and returns the time known then.
+func setGate(ctx context.Context, tx *sql.Tx, name string, old, next time.Time) (time.Time, error) {
+	query, args := gateUpdateSQL, []any{micros(next), name, micros(old)}
+	if old.IsZero() {
+		query, args = gateNewSQL, []any{name, micros(next)}
+	}
+	if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+		return time.Time{}, err
+	}
+	return gate(ctx, tx, name)
+}
