@@ -32,7 +32,8 @@ test-oldest: ## test the library with the oldest supported Go
 .PHONY: nested
 nested: ## test the modules that are not the library itself (contract has a target of its own)
 	@scripts/ensure-postgres.sh
-	@for dir in $(NESTED); do echo "== $$dir"; (cd $$dir && "$(CURDIR)/scripts/gotest.sh" ./...) || exit 1; done
+	@printf '%s\n' $(NESTED) | xargs -P 2 -I{} bash -c \
+		'out=$$(cd {} && "$(CURDIR)/scripts/gotest.sh" ./... 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$out"; exit $$status'
 
 .PHONY: contract
 contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENAPI
@@ -85,7 +86,8 @@ lint: ## golangci-lint, all modules (the first time builds it: minutes)
 
 .PHONY: tidy-check
 tidy-check: ## fail if go mod tidy would change something
-	@for dir in $(MODULES); do echo "go mod tidy -diff: $$dir"; (cd $$dir && go mod tidy -diff) || exit 1; done
+	@for dir in $(filter-out ./cmd/clerkinvite,$(MODULES)); do echo "go mod tidy -diff: $$dir"; (cd $$dir && go mod tidy -diff) || exit 1; done
+	cmd/clerkinvite/tidy.sh
 
 .PHONY: apidiff
 apidiff: ## what has changed in the exported API since the last release

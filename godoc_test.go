@@ -34,7 +34,7 @@ func godoc(t *testing.T, dir string) *doc.Package {
 // Everything exported says what it is, what can fail says with which errors, and each verb has an example that runs.
 func TestGodoc(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{".", "clerkapi", "clerkinvitetest", "storetest"} {
+	for _, dir := range []string{".", "clerkapi", "clerkinvitetest", "storetest", "sqlitestore", "otelclerkinvite"} {
 		p := godoc(t, dir)
 		require.NotEmpty(t, p.Doc, dir)
 		function := func(of string, f *doc.Func) {

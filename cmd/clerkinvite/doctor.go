@@ -1,0 +1,362 @@
+package main
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+func doctorCommand() command {
+	return command{
+		name: "doctor", summary: "check key, tables, clocks, webhook secret, and whether Run is running",
+		details: `Changes nothing. Run it where the application runs, with the application's environment: it checks that machine's clock.
+Each check is ok, warn, fail, or skip if something that it needs has failed; all but ok say what to do. The exit code is 1 if
+one is fail.
+
+  clerkinvite doctor
+  clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
+
+As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, key, clock_database,
+clock_clerk, webhook_secret, backlog and agreement.`,
+		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+			limit := flags.Int("limit", 10_000, "compare at most so many `members` with Clerk, by 100 a request; 0 is all")
+			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit) }
+		},
+	}
+}
+
+// What is late and which clock is wrong.
+const (
+	dueWarn   = 5 * time.Minute // Run comes by every 15 seconds, after failures every 5 minutes
+	dueFail   = 15 * time.Minute
+	clockWarn = 5 * time.Second
+	clockFail = time.Minute // the default lease; the webhooks' tolerance is five
+)
+
+type verdict string
+
+const (
+	checkOK   verdict = "ok"
+	checkWarn verdict = "warn"
+	checkFail verdict = "fail"
+	checkSkip verdict = "skip"
+)
+
+// check is what came of one check.
+type check struct {
+	Name    string  `json:"name"`
+	Status  verdict `json:"status"`
+	Message string  `json:"message"`
+	Remedy  string  `json:"remedy,omitempty"`
+}
+
+func good(format string, args ...any) check {
+	return check{"", checkOK, fmt.Sprintf(format, args...), ""}
+}
+
+// diagnosis is one call of doctor.
+type diagnosis struct {
+	t      *tool
+	limit  int
+	checks []check
+
+	store *clerkinvite.PgxStore
+	pool  *pgxpool.Pool
+	api   *clerkapi.Client
+	wire  *dated
+}
+
+func (t *tool) doctor(ctx context.Context, limit int) error {
+	if limit < 0 {
+		return usagef("--limit is negative")
+	}
+	d := &diagnosis{t: t, limit: limit, wire: &dated{now: t.env.now}}
+	defer func() {
+		if d.pool != nil {
+			d.pool.Close()
+		}
+	}()
+	for _, c := range []struct {
+		name  string
+		needs []string
+		do    func(context.Context) check
+	}{
+		{"database", nil, d.database},
+		{"schema", []string{"database"}, d.schema},
+		{"key", nil, d.key},
+		{"clock_database", []string{"database"}, d.clockDatabase},
+		{"clock_clerk", []string{"key"}, d.clockClerk},
+		{"webhook_secret", nil, d.webhookSecret},
+		{"backlog", []string{"schema"}, d.backlog},
+		{"agreement", []string{"schema", "key"}, d.agreement},
+	} {
+		result := check{Status: checkSkip, Message: "not checked", Remedy: "mend " + strings.Join(c.needs, " and ") + " first"}
+		if d.passed(c.needs) {
+			result = c.do(ctx)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		result.Name = c.name
+		d.checks = append(d.checks, result)
+	}
+	document := struct {
+		OK     bool    `json:"ok"`
+		Checks []check `json:"checks"`
+	}{true, d.checks}
+	for _, c := range d.checks {
+		document.OK = document.OK && c.Status != checkFail
+	}
+	if err := t.print(document, d.text); err != nil {
+		return err
+	}
+	if !document.OK {
+		return reportedError{errors.New("something is wrong; see above")}
+	}
+	return nil
+}
+
+func (d *diagnosis) text(out io.Writer) {
+	for _, c := range d.checks {
+		fmt.Fprintf(out, "%-4s  %-14s  %s\n", strings.ToUpper(string(c.Status)), c.Name, c.Message)
+		if c.Remedy != "" {
+			fmt.Fprintf(out, "%24s%s\n", "→ ", c.Remedy)
+		}
+	}
+}
+
+// passed reports whether the named checks have not failed.
+func (d *diagnosis) passed(names []string) bool {
+	for _, c := range d.checks {
+		for _, name := range names {
+			if c.Name == name && (c.Status == checkFail || c.Status == checkSkip) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (d *diagnosis) database(ctx context.Context) check {
+	store, pool, err := d.t.open(ctx)
+	if err != nil {
+		return check{"", checkFail, explain(err), "set DATABASE_URL to what the application uses"}
+	}
+	d.store, d.pool = store, pool
+	var version string
+	if err := pool.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&version); err != nil {
+		return check{"", checkFail, explain(err), "check that the server of DATABASE_URL is up and lets this machine and user in"}
+	}
+	return good("PostgreSQL %s answers", version)
+}
+
+func (d *diagnosis) schema(ctx context.Context) check {
+	err := d.store.Validate(ctx)
+	switch {
+	case err == nil:
+		return good("the tables are what this version needs")
+	case errors.Is(err, clerkinvite.ErrSchemaNewer):
+		return check{"", checkWarn, strings.ReplaceAll(err.Error(), "\n", "; "), "install the version of this tool that fits the application's library"}
+	default:
+		return check{"", checkFail, strings.ReplaceAll(err.Error(), "\n", "; "), "run \"clerkinvite migrate\", or name the schema of the tables with --schema"}
+	}
+}
+
+func (d *diagnosis) key(ctx context.Context) check {
+	api, err := d.t.api(d.wire)
+	if err != nil {
+		return check{"", checkFail, explain(err), "copy the secret key from Clerk's dashboard, under API keys"}
+	}
+	kind := ""
+	for prefix, k := range map[string]string{"sk_test_": "development", "sk_live_": "production"} {
+		if strings.HasPrefix(d.t.env.getenv("CLERK_SECRET_KEY"), prefix) {
+			kind = k
+		}
+	}
+	if kind == "" {
+		return check{"", checkFail, "CLERK_SECRET_KEY begins with neither sk_test_ nor sk_live_", "copy the secret key from Clerk's dashboard, under API keys"}
+	}
+	where := ""
+	if base := d.t.apiURL(); base != "" {
+		where = ", at CLERK_API_URL and not at Clerk's own address"
+	}
+	_, err = api.ListInvitations(ctx, clerkinvite.InvitationQuery{Limit: 1})
+	d.api = api
+	var answer *clerkinvite.APIError
+	switch {
+	case err == nil:
+		return good("accepted by Clerk: a key of a %s instance%s", kind, where)
+	case errors.As(err, &answer) && answer.StatusCode == http.StatusTooManyRequests:
+		return check{"", checkWarn, "Clerk's rate limit is reached", fmt.Sprintf("try again in %s", answer.RetryAfter)}
+	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
+		return check{"", checkFail, "Clerk refuses the key of a " + kind + " instance" + where + ": " + err.Error(), "was it rotated or deleted? Copy the current one from Clerk's dashboard, under API keys"}
+	default:
+		return check{"", checkFail, "Clerk does not answer" + where + ": " + err.Error(), "check that this machine reaches Clerk, and https://status.clerk.com"}
+	}
+}
+
+// clock judges how far this machine's clock is ahead of another one, give or take.
+func clock(whose string, ahead, give time.Duration) check {
+	off := max(ahead, -ahead) - give
+	direction := "ahead of"
+	if ahead < 0 {
+		direction = "behind"
+	}
+	text := fmt.Sprintf("this machine's clock is %s %s %s clock", max(ahead, -ahead).Round(time.Millisecond), direction, whose)
+	const remedy = "synchronise the clocks (NTP): leases, limits and expiries are reckoned by the application's clock"
+	switch {
+	case off >= clockFail:
+		return check{"", checkFail, text, remedy}
+	case off >= clockWarn:
+		return check{"", checkWarn, text, remedy}
+	}
+	return good("%s", text)
+}
+
+func (d *diagnosis) clockDatabase(ctx context.Context) check {
+	var theirs time.Time
+	start := d.t.env.now()
+	if err := d.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
+		return check{"", checkFail, explain(err), "try again"}
+	}
+	took := d.t.env.now().Sub(start)
+	return clock("the database's", start.Add(took/2).Sub(theirs), took/2)
+}
+
+func (d *diagnosis) clockClerk(context.Context) check {
+	if !d.wire.seen {
+		return check{"", checkSkip, "Clerk's answer had no Date", "if something stands between this machine and Clerk, let it pass the header on"}
+	}
+	return clock("Clerk's", d.wire.ahead, d.wire.give)
+}
+
+// dated is a http.RoundTripper that compares the clocks.
+type dated struct {
+	now   func() time.Time
+	seen  bool
+	ahead time.Duration // this machine's clock, of Clerk's
+	give  time.Duration // or take
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d *dated) RoundTrip(r *http.Request) (*http.Response, error) {
+	start := d.now()
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	took := d.now().Sub(start)
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		d.seen, d.give = true, took/2+time.Second/2 // the header has whole seconds
+		d.ahead = start.Add(took / 2).Sub(date.Add(time.Second / 2))
+	}
+	return resp, nil
+}
+
+func (d *diagnosis) webhookSecret(context.Context) check {
+	const remedy = "copy the signing secret (whsec_…) of the endpoint from Clerk's dashboard, under Webhooks"
+	secret := d.t.env.getenv("CLERK_WEBHOOK_SIGNING_SECRET")
+	if secret == "" {
+		return check{"", checkWarn, "CLERK_WEBHOOK_SIGNING_SECRET is not set: not checked", "set it as the application has it; without webhooks, only Reconcile and ResolveUser notice who has joined"}
+	}
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{secret}, Now: d.t.env.now})
+	if err != nil {
+		return check{"", checkFail, "CLERK_WEBHOOK_SIGNING_SECRET: " + err.Error(), remedy}
+	}
+	payload := []byte(`{"object":"event","type":"user.deleted","data":{"id":"user_doctor","object":"user","deleted":true}}`)
+	header := sign(secret, "msg_doctor", d.t.env.now(), payload)
+	if _, err := verifier.Verify(payload, header); err != nil {
+		return check{"", checkFail, "a webhook signed with the secret is refused: " + err.Error(), remedy}
+	}
+	if _, err := verifier.Verify(append(payload, ' '), header); !errors.Is(err, clerkinvite.ErrBadSignature) {
+		return check{"", checkFail, "a webhook that was changed after it was signed is accepted", "report this as a defect of the library"}
+	}
+	return good("well-formed, and signs and verifies; whether it is the endpoint's, only Clerk's next webhook tells")
+}
+
+// sign returns the headers with which Svix delivers a payload. The verifier has accepted the secret.
+func sign(secret, id string, at time.Time, payload []byte) http.Header {
+	key, _ := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
+	mac := hmac.New(sha256.New, key)
+	seconds := strconv.FormatInt(at.Unix(), 10)
+	_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, seconds, payload)
+	h := http.Header{}
+	h.Set("Svix-Id", id)
+	h.Set("Svix-Timestamp", seconds)
+	h.Set("Svix-Signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	return h
+}
+
+func (d *diagnosis) backlog(ctx context.Context) check {
+	now := d.t.env.now()
+	b, err := d.store.Backlog(ctx, now)
+	if err != nil {
+		return check{"", checkFail, explain(err), "try again"}
+	}
+	const remedy = "is the application's Service.Run running, in at least one process? Its log says why deliveries stop; \"clerkinvite reconcile\" helps with what has run out"
+	text := fmt.Sprintf("%d reserved, %d due now, %d ran out and not noticed yet", b.Reserved, b.Due, b.Overdue)
+	var late time.Duration
+	if !b.OldestDue.IsZero() {
+		late = now.Sub(b.OldestDue)
+		text += fmt.Sprintf("; the longest due since %s (%s)", stamp(&b.OldestDue), late.Round(time.Second))
+	}
+	switch {
+	case late >= dueFail:
+		return check{"", checkFail, text, remedy}
+	case late >= dueWarn, b.Overdue > 0:
+		return check{"", checkWarn, text, remedy}
+	}
+	return good("%s", text)
+}
+
+func (d *diagnosis) agreement(ctx context.Context) check {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Store: d.store, Now: d.t.env.now})
+	if err != nil {
+		return check{"", checkFail, explain(err), "report this as a defect"}
+	}
+	r, err := svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true, Limit: d.limit})
+	if _, limited := clerkinvite.RetryAfter(err); limited {
+		return check{"", checkWarn, explain(err), "try again then"}
+	}
+	if err != nil {
+		return check{"", checkFail, explain(err), "if Clerk knows nobody, CLERK_SECRET_KEY is of another instance than the application's members"}
+	}
+	scope := fmt.Sprintf("%d members compared with Clerk", r.Members)
+	if r.Cursor != "" {
+		scope = fmt.Sprintf("only the first %d members compared with Clerk (--limit)", r.Members)
+	}
+	var odd []string
+	for _, o := range []struct {
+		n    int
+		what string
+	}{
+		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "ran out"}, {r.Revoked, "were revoked at Clerk"},
+		{r.LeftOver, "open invitations without a member"}, {r.Ahead, "invitations newer than their member's row"}, {len(r.Elsewhere), "joined under another address"},
+	} {
+		if o.n > 0 {
+			odd = append(odd, fmt.Sprintf("%d %s", o.n, o.what))
+		}
+	}
+	if len(odd) > 0 {
+		return check{"", checkWarn, scope + ": " + strings.Join(odd, ", "),
+			"\"clerkinvite reconcile\" repairs what can be; if it comes back, look whether webhooks arrive (Clerk's dashboard, under Webhooks) and Run is running"}
+	}
+	if r.Unknown > 0 {
+		scope += fmt.Sprintf("; %d invitations of another application, or of members erased here", r.Unknown)
+	}
+	return good("%s: they agree", scope)
+}

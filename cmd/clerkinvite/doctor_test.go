@@ -1,0 +1,141 @@
+package main
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+type doctorDocument struct {
+	OK     bool    `json:"ok"`
+	Checks []check `json:"checks"`
+}
+
+// diagnose returns the checks that are not ok.
+func (w *world) diagnose(wantCode int) map[string]verdict {
+	w.t.Helper()
+	r := w.run("doctor", "--json")
+	require.Equal(w.t, wantCode, r.code, r.stdout)
+	d := decode[doctorDocument](w.t, r)
+	require.Equal(w.t, wantCode == exitDone, d.OK)
+	require.Len(w.t, d.Checks, 8)
+	odd := make(map[string]verdict)
+	for _, c := range d.Checks {
+		require.NotEmpty(w.t, c.Message)
+		if c.Status != checkOK {
+			require.NotEmpty(w.t, c.Remedy, c.Name)
+			odd[c.Name] = c.Status
+		}
+	}
+	if secret := w.vars["CLERK_WEBHOOK_SIGNING_SECRET"]; secret != "" {
+		require.NotContains(w.t, r.stdout+r.stderr, secret)
+	}
+	return odd
+}
+
+func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
+	t.Parallel()
+	type odd = map[string]verdict
+	for _, test := range []struct {
+		name string
+		harm func(w *world)
+		code int
+		want odd
+	}{
+		{"nothing", func(*world) {}, exitDone, odd{}},
+		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
+			odd{"database": checkFail, "schema": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
+			odd{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, odd{"schema": checkWarn}},
+		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a key without its beginning", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"Clerk's clock is off", func(w *world) { w.date(-time.Hour) }, exitFailed, odd{"clock_clerk": checkFail}},
+		{"Clerk's clock is a bit off", func(w *world) { w.date(30 * time.Second) }, exitDone, odd{"clock_clerk": checkWarn}},
+		{"no Date", func(w *world) {
+			w.wrap = func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					rw.Header()["Date"] = nil
+					h.ServeHTTP(rw, r)
+				})
+			}
+		}, exitDone, odd{"clock_clerk": checkSkip}},
+		{"the database's clock is off", func(w *world) { // this machine's and Clerk's agree
+			w.pass(time.Hour)
+			w.date(time.Hour)
+		}, exitFailed, odd{"clock_database": checkFail}},
+		{"no webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "" }, exitDone, odd{"webhook_secret": checkWarn}},
+		{"a short webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "whsec_c2hvcnQ=" }, exitFailed, odd{"webhook_secret": checkFail}},
+		{"a webhook secret that is something else", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "sk_test_*" }, exitFailed, odd{"webhook_secret": checkFail}},
+		{"nobody delivers", func(w *world) { w.reserveAgo(time.Hour) }, exitFailed, odd{"backlog": checkFail}},
+		{"somebody delivers late", func(w *world) { w.reserveAgo(7 * time.Minute) }, exitDone, odd{"backlog": checkWarn}},
+		{"somebody is about to deliver", func(w *world) { w.reserveAgo(time.Second) }, exitDone, odd{}},
+		{"a lost webhook", func(w *world) {
+			w.invite("ada@example.com")
+			_, err := w.clerk.Accept("ada@example.com")
+			require.NoError(w.t, err)
+		}, exitDone, odd{"agreement": checkWarn}},
+		{"an invitation that ran out", func(w *world) {
+			w.clerk.ExpireNow(w.invite("ada@example.com").InvitationID)
+			w.exec("UPDATE clerkinvite_member SET expires_at = now() - interval '1 minute'")
+		}, exitDone, odd{"backlog": checkWarn, "agreement": checkWarn}},
+		{"the key of another instance", func(w *world) {
+			for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"} {
+				u := w.clerk.AddVerifiedUser(name + "@example.com")
+				w.invite(name + "@example.com")
+				w.clerk.DeleteUser(u.ID)
+			}
+			w.exec("UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour', updated_at = updated_at - interval '1 hour'")
+		}, exitFailed, odd{"agreement": checkFail}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			test.harm(w)
+			require.Equal(t, test.want, w.diagnose(test.code))
+		})
+	}
+}
+
+func (w *world) exec(sql string) {
+	_, err := w.db.Pool(w.t).Exec(w.t.Context(), sql)
+	require.NoError(w.t, err)
+}
+
+// date lets Clerk's clock be off.
+func (w *world) date(off time.Duration) {
+	w.wrap = func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Date", time.Now().Add(off).UTC().Format(http.TimeFormat))
+			h.ServeHTTP(rw, r)
+		})
+	}
+}
+
+// reserveAgo leaves a row that is due since then.
+func (w *world) reserveAgo(ago time.Duration) {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: func() time.Time { return w.now().Add(-ago) }})
+	require.NoError(w.t, err)
+	_, err = svc.Reserve(w.t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com"})
+	require.NoError(w.t, err)
+}
+
+func TestDoctorSpeaksToPeople(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run("doctor")
+	require.Zero(t, r.code, r.stdout)
+	require.Contains(t, r.stdout, "OK    key             accepted by Clerk: a key of a development instance, at CLERK_API_URL")
+	w.vars["CLERK_SECRET_KEY"] = "sk_live_wrong"
+	r = w.run("doctor")
+	require.Equal(t, exitFailed, r.code)
+	require.Regexp(t, `FAIL  key +Clerk refuses the key of a production instance.*clerk_key_invalid.*\n +→ .*Copy the current one`, r.stdout)
+	require.NotContains(t, r.stdout, "sk_live_wrong")
+}

@@ -1,0 +1,372 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+func (w *world) file(text string) string {
+	name := filepath.Join(w.t.TempDir(), "people.csv")
+	require.NoError(w.t, os.WriteFile(name, []byte(text), 0o600))
+	return name
+}
+
+// counts are those of a report that are not zero. They must add up to its lines.
+func counts(t *testing.T, r *importReport) map[outcome]int {
+	t.Helper()
+	sum, some := 0, make(map[outcome]int)
+	for o, n := range r.Counts {
+		if sum += n; n > 0 {
+			some[o] = n
+		}
+	}
+	require.Equal(t, r.Lines, sum, "the counts add up")
+	return some
+}
+
+// refuse lets Clerk refuse one person.
+func (w *world) refuse(email string) {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		w.clerk.Fail(clerkinvitetest.Fault{
+			Call: call, Email: email, Times: -1, Status: 403, Code: "not_allowed_access", Message: "Access not allowed.",
+			Meta: map[string]any{"email_addresses": []string{email}},
+		})
+	}
+}
+
+func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddVerifiedUser("user@example.com")
+	w.clerk.AddVerifiedUser("active@example.com")
+	w.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}, Banned: true})
+	w.refuse("unwanted@example.com")
+	w.invite("pending@example.com")
+	w.invite("active@example.com")
+	w.invite("revoked@example.com")
+	_, err := w.service().Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "revoked@example.com"})
+	require.NoError(t, err)
+
+	name := w.file("\ufeffEmail, TENANT,role,data,expires_in_days,public_metadata\r\n" +
+		"new@example.com,acme,admin,\"{\"\"seat\"\":\n1}\",7,\r\n" + // lines 2 and 3
+		" Other@EXAMPLE.com ,other,,,,\"{\"\"plan\"\":12345678901234567890}\"\r\n" + // 4
+		"user@example.com,acme,,,,\n" + // 5
+		"pending@example.com,acme,,,,\n" + // 6
+		"active@example.com,acme,,,,\n" + // 7
+		"revoked@example.com,acme,,,,\n" + // 8
+		"banned@example.com,acme,,,,\n" + // 9
+		"unwanted@example.com,acme,,,,\n" + // 10
+		"NEW@example.com,acme,,,,\n" + // 11
+		"nobody,acme,,,,\n" + // 12
+		"short@example.com,acme\n" + // 13
+		"days@example.com,acme,,,400,\n" + // 14
+		"days2@example.com,acme,,,soon,\n" + // 15
+		"data@example.com,acme,,{,,\n" + // 16
+		"meta@example.com,acme,,,,[1]\n" + // 17
+		"bare@example.com,,,,,\n") // 18, of the default tenant
+	failedLines := filepath.Join(t.TempDir(), "failed.csv")
+	r := w.run("import", name, "--tenant", "acme", "--errors", failedLines, "--json")
+	require.Equal(t, exitSome, r.code, r.stderr)
+	report := decode[*importReport](t, r)
+	require.Equal(t, 16, report.Lines)
+	require.Equal(t, map[outcome]int{sent: 3, linked: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, double: 1, invalid: 6, refused: 2}, counts(t, report))
+	reasons := make(map[int]string)
+	for _, p := range report.Problems {
+		reasons[p.Line] = string(p.Outcome) + ": " + p.Reason
+	}
+	for number, reason := range map[int]string{
+		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "double: the address of line 2", 12: "invalid: email ",
+		13: "invalid: has 2 fields, the header has 6", 14: "invalid: expires_in_days is not 1 to 365", 15: "invalid: expires_in_days is not 1 to 365",
+		16: "invalid: data ", 17: "invalid: public_metadata is no JSON object",
+	} {
+		require.Regexp(t, "^"+reason, reasons[number], "line %d", number)
+	}
+	require.Len(t, reasons, 10)
+
+	m := w.member("new@example.com")
+	require.Equal(t, clerkinvite.StatusPending, m.Status)
+	require.Equal(t, "admin", m.Role)
+	require.JSONEq(t, `{"seat":1}`, string(m.Data))
+	require.WithinDuration(t, m.InvitedAt.AddDate(0, 0, 7), *m.ExpiresAt, time.Minute)
+	require.Equal(t, clerkinvite.StatusPending, w.member("bare@example.com").Status)
+	require.Contains(t, string(w.clerk.Invitations("other@example.com")[0].PublicMetadata), "12345678901234567890")
+	require.Equal(t, clerkinvite.StatusRevoked, w.member("revoked@example.com").Status)
+	require.Equal(t, 3+2, w.clerk.Emails())
+
+	// What failed is a file to be mended and imported, and is refused for the same reasons if it is not.
+	text, err := os.ReadFile(failedLines)
+	require.NoError(t, err)
+	require.Equal(t, 9, strings.Count(string(text), "\n"))
+	require.True(t, strings.HasPrefix(string(text), "email,tenant,role,data,expires_in_days,public_metadata,reason\n"))
+	require.Contains(t, string(text), "nobody,acme,,,,,line 12: email ")
+	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines, "--json"))
+	require.Equal(t, map[outcome]int{invalid: 6, refused: 2}, counts(t, rest))
+	require.NoError(t, os.WriteFile(failedLines, []byte("email,tenant,reason\nmended@example.com,acme,line 12: email has no @\n"), 0o600))
+	r = w.run("import", failedLines)
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, "1 invited now")
+
+	// Again: nothing is sent, and the report adds up.
+	r = w.run("import", name, "--tenant", "acme")
+	require.Equal(t, exitSome, r.code)
+	require.Regexp(t, `(?m)^ *16 lines\n *4 had been invited before\n *2 were members before\n *1 were revoked or removed`, r.stdout)
+	require.Contains(t, r.stdout, "line 12: nobody invalid: email ")
+	require.Equal(t, 3+2+1, w.clerk.Emails())
+
+	r = w.run("import", "-", "--again", "--json") // a file of its own, on standard input
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, decode[errorDocument](t, r).Error, "the file is empty")
+	r = w.runWith(t.Context(), "tenant,email\nacme,revoked@example.com\n", &strings.Builder{}, "import", "-", "--again", "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, map[outcome]int{sent: 1}, counts(t, decode[*importReport](t, r)))
+}
+
+func TestADryRunWritesNothingAndAsksNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddVerifiedUser("active@example.com")
+	w.invite("pending@example.com")
+	w.invite("active@example.com")
+	w.invite("revoked@example.com")
+	_, err := w.service().Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "revoked@example.com"})
+	require.NoError(t, err)
+	old := w.invite("old@example.com")
+	w.exec("UPDATE clerkinvite_member SET expires_at = now() - interval '1 day' WHERE email = 'old@example.com'")
+	require.Equal(t, clerkinvite.StatusPending, old.Status)
+	_, err = w.service().Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "reserved@example.com"})
+	require.NoError(t, err)
+	w.clerk.ResetCounts()
+	w.vars["CLERK_SECRET_KEY"] = ""
+	name := w.file("email\nnew@example.com\npending@example.com\nactive@example.com\nrevoked@example.com\nold@example.com\nreserved@example.com\nnew@example.com\nnobody\n")
+	before := decode[membersDocument](t, w.run("list", "acme", "--all", "--json"))
+
+	r := w.run("import", name, "--tenant", "acme", "--dry-run", "--json")
+	require.Equal(t, exitSome, r.code, "a line is invalid")
+	report := decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{fresh: 1, again: 1, waiting: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, double: 1, invalid: 1}, counts(t, report))
+	require.Equal(t, map[clerkinvite.Status]int{"pending": 2, "active": 1, "revoked": 1, "reserved": 1}, report.Members)
+	r = w.run("import", name, "--tenant", "acme", "--dry-run", "--again")
+	require.Contains(t, r.stdout, "Nothing was written or sent.")
+	require.Regexp(t, `2 would be invited again`, r.stdout)
+	require.Contains(t, r.stdout, "Members already, by state: 1 reserved 2 pending 1 active 1 revoked\n")
+	require.Contains(t, r.stdout, "line 9: nobody invalid: ")
+
+	require.Zero(t, w.run("import", w.file(people(3)), "--dry-run").code)
+
+	require.Zero(t, w.clerk.RequestCount())
+	require.Equal(t, before, decode[membersDocument](t, w.run("list", "acme", "--all", "--json")))
+}
+
+func TestAFileThatIsNotUnderstoodSendsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, test := range []struct{ text, says string }{
+		{"", "the file is empty"},
+		{"tenant,email,colour,\"Shoe size\"\n", `"colour", "shoe size"`},
+		{"tenant;email\nacme;ada@example.com\n", "semicolons"},
+		{"tenant,role\n", "no column email"},
+		{"email\nada@example.com\n", "--tenant"},
+		{"tenant,email,Email\n", "the column email is there twice"},
+		{"tenant,email\nacme,ada@example.com\nacme,\"grace@example.com\nacme,joan@example.com\n", "line 3"},
+		{"tenant,email\nacme,ada\"@example.com\n", "line 2"},
+	} {
+		r := w.run("import", w.file(test.text))
+		require.Equal(t, exitUsage, r.code, test.text)
+		require.Contains(t, r.stderr, test.says)
+		require.Contains(t, r.stderr, "nothing was sent")
+	}
+	r := w.run("import", w.file("tenant,email\nacme,ada@example.com\n"), "--errors", filepath.Join(t.TempDir(), "no", "such", "folder.csv"))
+	require.Equal(t, exitUsage, r.code)
+	require.Empty(t, decode[membersDocument](t, w.run("list", "acme", "--json")).Members)
+	require.Zero(t, w.clerk.RequestCount())
+}
+
+func TestWhatOthersWroteDoesNothingToATerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run("import", w.file("tenant,email,role\nacme,\"a\x1b[2Jb\nline 9: c\",\nacme,ada@example.com,\"admin\u009b2J\"\n"))
+	require.Equal(t, exitSome, r.code)
+	require.Contains(t, r.stdout, "line 2: a [2Jb line 9: c invalid: ")
+	require.NotContains(t, w.run("list", "acme").stdout, "\u009b")
+	require.NotContains(t, w.run("show", "acme", "ada@example.com").stdout, "\u009b")
+}
+
+// people is a file of so many new addresses.
+func people(n int) string {
+	var b strings.Builder
+	b.WriteString("tenant,email\n")
+	for i := range n {
+		fmt.Fprintf(&b, "acme,person%d@example.com\n", i)
+	}
+	return b.String()
+}
+
+// onLine calls do at the first line that holds the text.
+type onLine struct {
+	text string
+	do   func(line string)
+	all  bytes.Buffer
+}
+
+func (o *onLine) Write(b []byte) (int, error) {
+	o.all.Write(b)
+	if o.do != nil && strings.Contains(o.all.String(), o.text) {
+		do := o.do
+		o.do = nil
+		do(o.all.String())
+	}
+	return len(b), nil
+}
+
+func TestAnImportWaitsForARateLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.SetLimits(clerkinvitetest.Limits{Create: clerkinvitetest.Limit{Requests: 2, Per: time.Hour}, CreateBulk: clerkinvitetest.Limit{Requests: 1, Per: time.Hour}})
+	name := w.file(people(15))
+
+	// Without waiting, the rest stays reserved, and the report says until when.
+	start := w.now()
+	r := w.run("import", name, "--no-wait", "--json")
+	require.Equal(t, exitSome, r.code, r.stderr)
+	report := decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{sent: 12, waiting: 3}, counts(t, report))
+	require.WithinRange(t, *report.Due, start.Add(55*time.Minute), start.Add(65*time.Minute))
+	requests := w.clerk.RequestCount()
+	r = w.run("import", name, "--wait=false")
+	require.Equal(t, exitSome, r.code, r.stderr)
+	require.Regexp(t, `3 are left, the first is due at 20\d\d-`, r.stdout)
+	require.LessOrEqual(t, w.clerk.RequestCount(), requests+1+1, "the limit is remembered: the look-up, and one that was refused at the most")
+
+	// With waiting, it goes on when the time has come. The clock is moved while it waits.
+	waits := &onLine{text: "waiting for Clerk's rate limit, going on at ", do: func(string) { w.pass(2 * time.Hour) }}
+	r = w.runWith(t.Context(), "", waits, "import", name, "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Nil(t, waits.do, "it has waited")
+	require.Regexp(t, `12 of 15: sent 0, linked 0, refused 0, duplicate 12, invalid 0; waiting for Clerk's rate limit, going on at 20`, r.stderr)
+	require.Equal(t, map[outcome]int{sent: 3, alreadyInvited: 12}, counts(t, decode[*importReport](t, r)))
+	require.Equal(t, 15, w.clerk.Emails())
+}
+
+func TestCtrlCStopsAnImportWithAReport(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	name := w.file(people(300))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	creates := 0
+	w.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallCreateBulk && when == clerkinvitetest.After {
+			if creates++; creates == 15 {
+				cancel()
+			}
+		}
+	})
+	r := w.runWith(ctx, "", &strings.Builder{}, "import", name, "--json")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.stderr, "interrupted")
+	report := decode[*importReport](t, r)
+	require.Equal(t, "interrupted", report.Error)
+	some := counts(t, report)
+	require.Equal(t, 300, some[sent]+some[waiting])
+	require.Positive(t, some[sent])
+	require.Positive(t, some[waiting])
+
+	w.clerk.OnCall(nil)
+	w.pass(2 * time.Minute) // the lease of the request that was cut off
+	rest := decode[*importReport](t, w.run("import", name, "--json"))
+	require.Equal(t, map[outcome]int{sent: some[waiting], alreadyInvited: some[sent]}, counts(t, rest))
+	require.Equal(t, 300, w.clerk.Emails())
+}
+
+func TestAnImportWaitsForARowThatAnotherProcessHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	// A process that died in the middle: its answer was lost, and the lease of a minute lasts.
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "person0@example.com"})
+	require.Error(t, err)
+
+	r := w.run("import", w.file(people(2)), "--no-wait", "--json")
+	require.Equal(t, exitSome, r.code)
+	report := decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{sent: 1, waiting: 1}, counts(t, report))
+	require.Contains(t, report.Problems[0].Reason, "another process holds it until 20")
+
+	waits := &onLine{text: "holds 1; going on at ", do: func(string) { w.pass(2 * time.Minute) }}
+	r = w.runWith(t.Context(), "", waits, "import", w.file(people(3)), "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Nil(t, waits.do, "it has waited")
+	require.Equal(t, map[outcome]int{sent: 2, alreadyInvited: 1}, counts(t, decode[*importReport](t, r)))
+	require.Equal(t, 1, w.clerk.EmailsTo("person0@example.com"), "it looks before it sends")
+}
+
+func TestALostAnswerIsLookedUpBeforeTheImportEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
+	waits := &onLine{text: "holds 10; going on at ", do: func(string) { w.pass(2 * time.Minute) }}
+	r := w.runWith(t.Context(), "", waits, "import", w.file(people(25)), "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Nil(t, waits.do, "it has waited")
+	require.Equal(t, map[outcome]int{sent: 25}, counts(t, decode[*importReport](t, r)))
+	require.Equal(t, 25, w.clerk.Emails())
+}
+
+func TestAFaultOfClerksEndsTheImportAndKeepsTheRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.SetSecretKey("sk_test_another")
+	name := w.file(people(12))
+	r := w.run("import", name, "--json")
+	require.Equal(t, exitFailed, r.code)
+	report := decode[*importReport](t, r)
+	require.Contains(t, report.Error, "clerk_key_invalid")
+	require.Equal(t, map[outcome]int{waiting: 12}, counts(t, report))
+	require.NotNil(t, report.Due)
+
+	w.clerk.SetSecretKey(testKey)
+	r = w.run("import", name)
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, "12 invited now")
+
+	// A redirect URL that the instance does not allow is the matter of its line.
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		w.clerk.Fail(clerkinvitetest.Fault{
+			Email: "far@example.com", Times: -1, Call: call, Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"},
+		})
+	}
+	r = w.run("import", w.file("tenant,email,redirect_url\nacme,far@example.com,https://far.example.com\nacme,near@example.com,\n"), "--json")
+	require.Equal(t, exitSome, r.code)
+	report = decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{sent: 1, failed: 1}, counts(t, report), report.Problems)
+	require.Contains(t, report.Problems[0].Reason, "form_param_value_invalid")
+}
+
+func TestABarIsDrawnOnATerminalOnly(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	lines := []*line{{outcome: invalid}, {outcome: double}, {}, {}, {}, {}}
+	p := newProgress(&tool{stderr: &b, env: environment{now: time.Now}}, lines)
+	require.False(t, p.terminal)
+	p.terminal = true
+	p.begin(lines[2:])
+	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 3, Failed: 1})
+	p.Moved(t.Context(), clerkinvite.StatusReserved, clerkinvite.StatusFailed)
+	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1})
+	require.Equal(t, "\r[==========          ] 3 of 6: sent 0, linked 0, refused 0, duplicate 2, invalid 1\x1b[K"+
+		"\r[================    ] 5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1\x1b[K", b.String())
+	b.Reset()
+	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1, WaitUntil: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
+	require.Equal(t, "\r\x1b[K5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1; waiting for Clerk's rate limit, going on at 2026-01-02T03:04:05Z\n", b.String())
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+// TestMain is also the program, for tests that need processes of it: with the program's arguments in the place of a test's.
+func TestMain(m *testing.M) {
+	if ahead := os.Getenv("CLERKINVITE_TEST_AHEAD"); ahead != "" { // by how much this process is later
+		d, err := time.ParseDuration(ahead)
+		if err != nil {
+			panic(err)
+		}
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, environment{os.Getenv, func() time.Time { return time.Now().Add(d) }}))
+	}
+	if os.Getenv("CLERKINVITE_TEST_MAIN") != "" {
+		main()
+	}
+	os.Exit(pgtest.Main(m))
+}
+
+const testKey = "sk_test_the_key_that_nobody_shall_see"
+
+// world is a database with the tables, a fake of Clerk behind HTTP, a clock, and an environment that names them.
+type world struct {
+	t     *testing.T
+	clerk *clerkinvitetest.Clerk
+	db    *pgtest.DB
+	store *clerkinvite.PgxStore
+	vars  map[string]string
+	wrap  func(http.Handler) http.Handler
+
+	mu    sync.Mutex
+	ahead time.Duration // of the tool's clock, and the fake's
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, clerk: clerkinvitetest.NewClerk(), db: pgtest.New(t)}
+	w.store = clerkinvite.NewPgxStore(w.db.Pool(t), nil)
+	require.NoError(t, w.store.Migrate(t.Context()))
+	handler := w.clerk.Handler()
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		h := handler
+		if w.wrap != nil {
+			h = w.wrap(h)
+		}
+		h.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(server.Close)
+	w.clerk.SetSecretKey(testKey)
+	w.clerk.SetNow(w.now)
+	w.vars = map[string]string{
+		"DATABASE_URL": w.db.DSN, "CLERK_SECRET_KEY": testKey, "CLERK_API_URL": server.URL, "CLERK_WEBHOOK_SIGNING_SECRET": clerkinvitetest.WebhookSecret,
+	}
+	return w
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.ahead)
+}
+
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ahead += d
+}
+
+// result is what came of one call of the program.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func (w *world) run(args ...string) result {
+	return w.runWith(w.t.Context(), "", &strings.Builder{}, args...)
+}
+
+// runWith runs the program in this process. What it writes to standard error goes to stderr, and into the result.
+func (w *world) runWith(ctx context.Context, stdin string, stderr io.Writer, args ...string) result {
+	var out, errs bytes.Buffer
+	code := run(ctx, args, strings.NewReader(stdin), &out, io.MultiWriter(&errs, stderr), environment{getenv: func(name string) string { return w.vars[name] }, now: w.now})
+	r := result{code, out.String(), errs.String()}
+	require.NotContains(w.t, r.stdout+r.stderr, testKey, "the key is never printed")
+	return r
+}
+
+// decode reads the one JSON document that a call printed.
+func decode[T any](t *testing.T, r result) (document T) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(r.stdout))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(&document), r.stdout)
+	_, err := d.Token()
+	require.ErrorIs(t, err, io.EOF, "one document: %s", r.stdout)
+	return document
+}
+
+// service is the application's.
+func (w *world) service() *clerkinvite.Service {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: w.now})
+	require.NoError(w.t, err)
+	return svc
+}
+
+func (w *world) invite(email string) *clerkinvite.Member {
+	m, err := w.service().Invite(w.t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+	require.NoError(w.t, err)
+	return m
+}
+
+func (w *world) member(email string) *clerkinvite.Member {
+	m, err := w.service().Get(w.t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+	require.NoError(w.t, err)
+	return m
+}
+
+type errorDocument struct {
+	Error string `json:"error"`
+}
+
+func TestEveryCommandHelps(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t}
+	r := w.run("help")
+	require.Zero(t, r.code)
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	for _, c := range commands() {
+		require.Contains(t, r.stdout, "  "+c.name+" ")
+		for _, args := range [][]string{{c.name, "--help"}, {"help", c.name}} {
+			h := w.run(args...)
+			require.Zero(t, h.code)
+			require.Contains(t, h.stdout, "\n  clerkinvite "+c.name, "an example")
+			require.Contains(t, h.stdout, "As JSON: {")
+			require.Contains(t, h.stdout, "-schema")
+			require.Empty(t, h.stderr)
+		}
+		require.Contains(t, string(readme), "`"+c.name, "the README has the command")
+	}
+}
+
+func TestWrongUsageIsSaidAndIsExitCodeTwo(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "Usage:"},
+		{[]string{"delete"}, `there is no command "delete"`},
+		{[]string{"list"}, "usage: clerkinvite list TENANT"},
+		{[]string{"list", "acme", "too", "much"}, "usage: clerkinvite list TENANT"},
+		{[]string{"list", "acme", "--colour"}, "flag provided but not defined: -colour"},
+		{[]string{"list", "acme", "--all", "--limit", "5"}, "exclude each other"},
+		{[]string{"doctor", "--limit", "-1"}, "--limit is negative"},
+		{[]string{"list", "acme"}, "DATABASE_URL is not set"},
+		{[]string{"reconcile"}, "CLERK_SECRET_KEY is not set"},
+		{[]string{"import", "not-there.csv"}, "not-there.csv"},
+	} {
+		w := &world{t: t}
+		r := w.run(test.args...)
+		require.Equal(t, exitUsage, r.code, test.args)
+		require.Contains(t, r.stderr, test.says)
+		require.Empty(t, r.stdout)
+	}
+	w := &world{t: t, vars: map[string]string{"DATABASE_URL": "postgres://u:secret@[", "CLERK_SECRET_KEY": testKey + "\n"}}
+	r := w.run("list", "acme", "--json")
+	require.Equal(t, exitUsage, r.code)
+	require.NotContains(t, r.stdout+r.stderr, "secret@")
+	require.NotEmpty(t, decode[errorDocument](t, r).Error)
+	r = w.run("reconcile")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "line break")
+}
+
+// Scripts rely on these.
+func TestTheKeysOfTheJSONStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	name := w.file("tenant,email\nacme,grace@example.com\nacme,nobody\n")
+	for _, test := range []struct {
+		args []string
+		keys string
+	}{
+		{[]string{"migrate"}, "ok"},
+		{[]string{"validate"}, "ok"},
+		{[]string{"import", name, "--dry-run"}, "counts dry_run file lines members problems"},
+		{[]string{"import", name}, "counts dry_run file lines problems"},
+		{[]string{"list", "acme"}, "members next"},
+		{[]string{"show", "acme", "ada@example.com"}, "history member"},
+		{[]string{"revoke", "acme", "ada@example.com"}, "member"},
+		{[]string{"resend", "acme", "ada@example.com"}, "error"},
+		{[]string{"reconcile"}, "activated ahead cursor dry_run elsewhere expired invitations left_over members removed revoked unknown"},
+		{[]string{"doctor"}, "checks ok"},
+		{[]string{"doctor", "--colour"}, "error"},
+	} {
+		document := decode[map[string]any](t, w.run(append(test.args, "--json")...))
+		require.Equal(t, test.keys, strings.Join(slices.Sorted(maps.Keys(document)), " "), test.args)
+	}
+}
+
+func TestFlagsMayFollowArguments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	for _, args := range [][]string{
+		{"show", "--json", "acme", "ada@example.com"}, {"show", "acme", "--json", "ada@example.com"}, {"show", "acme", "ada@example.com", "--json"},
+		{"show", "--json", "--", "acme", "ada@example.com"},
+	} {
+		r := w.run(args...)
+		require.Zero(t, r.code, r.stderr)
+		require.JSONEq(t, w.run("show", "acme", "ada@example.com", "--json").stdout, r.stdout)
+	}
+	r := w.run("show", "--", "acme", "--json")
+	require.Equal(t, exitUsage, r.code, "an address, and none that is valid")
+}

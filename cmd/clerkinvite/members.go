@@ -1,0 +1,241 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+func memberCommands() []command {
+	return []command{
+		listCommand(),
+		{
+			name: "show", args: "TENANT EMAIL", min: 2, max: 2, summary: "one member, and all that has happened to it",
+			details: `  clerkinvite show acme ada@example.com
+
+As JSON: {"member": {…}, "history": [{…}, …]}, the oldest move first.`,
+			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.show },
+		},
+		{
+			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member another invitation",
+			details: `The older invitation is revoked when the new one is there. Refused within a minute of the last one.
+
+  clerkinvite resend acme ada@example.com
+
+As JSON: {"member": {…}}`,
+			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
+				return t.change((*clerkinvite.Service).Resend)
+			},
+		},
+		{
+			name: "revoke", args: "TENANT EMAIL", min: 2, max: 2, summary: "withdraw an invitation: its link is dead, the member is revoked",
+			details: `Whoever has accepted already is no longer pending: then it is refused with exit code 4.
+
+  clerkinvite revoke acme ada@example.com
+
+As JSON: {"member": {…}}`,
+			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
+				return t.change((*clerkinvite.Service).Revoke)
+			},
+		},
+	}
+}
+
+func listCommand() command {
+	return command{
+		name: "list", args: "TENANT", min: 1, max: 1, summary: "the members of a tenant, in the order of their invitation",
+		details: `  clerkinvite list acme
+  clerkinvite list acme --status pending,expired --limit 20
+  clerkinvite list acme --all --json | jq -r '.members[].email'
+
+States: reserved, pending, active, failed, revoked, expired, removed.
+As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and empty on the last page.`,
+		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+			var p clerkinvite.ListParams
+			statuses := flags.String("status", "", "only in these `states`, separated by commas")
+			flags.StringVar(&p.EmailPrefix, "email", "", "only addresses that begin with this `text`")
+			flags.StringVar(&p.InvitedBy, "invited-by", "", "only those whom this `person` has invited")
+			flags.IntVar(&p.Limit, "limit", 0, "at most so many, 1 to 1000; 0 is 100")
+			flags.StringVar(&p.Cursor, "cursor", "", "go on `after` an earlier page")
+			all := flags.Bool("all", false, "all pages, in the place of --limit")
+			return func(ctx context.Context, args []string) error {
+				p.TenantID = args[0]
+				for s := range strings.SplitSeq(*statuses, ",") {
+					if s = strings.TrimSpace(s); s != "" {
+						p.Statuses = append(p.Statuses, clerkinvite.Status(s))
+					}
+				}
+				if *all && p.Limit != 0 {
+					return usagef("--all and --limit exclude each other")
+				}
+				return t.list(ctx, p, *all)
+			}
+		},
+	}
+}
+
+// list prints page by page, so that a tenant of any size needs the memory of one.
+func (t *tool) list(ctx context.Context, p clerkinvite.ListParams, all bool) error {
+	svc, _, closeDB, err := t.service(ctx, false, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	if all {
+		p.Limit = 1000
+	}
+	page, err := svc.List(ctx, p)
+	if err != nil {
+		return err
+	}
+	out := lister{t: t}
+	for all && page.Next != "" {
+		if err := out.add(page.Members); err != nil {
+			return err
+		}
+		p.Cursor = page.Next
+		if page, err = svc.List(ctx, p); err != nil {
+			return errors.Join(reportedError{err}, out.end("", explain(err)))
+		}
+	}
+	if err := out.add(page.Members); err != nil {
+		return err
+	}
+	return out.end(page.Next, "")
+}
+
+// lister prints members, as one document.
+type lister struct {
+	t     *tool
+	count int
+}
+
+func (l *lister) add(members []*clerkinvite.Member) error {
+	if l.t.asJSON {
+		for _, m := range members {
+			start := ",\n  "
+			if l.count++; l.count == 1 {
+				start = "{\"members\": [\n  "
+			}
+			row, err := json.Marshal(m)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(l.t.stdout, "%s%s", start, row)
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(l.t.stdout, 0, 0, 2, ' ', 0)
+	if l.count == 0 {
+		fmt.Fprintln(w, "EMAIL\tSTATUS\tROLE\tCLERK USER\tINVITED\tEXPIRES\tREASON")
+	}
+	for _, m := range members {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			plain(m.Email), m.Status, dash(plain(m.Role)), dash(m.ClerkUserID), stamp(m.InvitedAt), stamp(m.ExpiresAt), plain(m.Reason))
+	}
+	l.count += len(members)
+	return w.Flush()
+}
+
+func (l *lister) end(next, failure string) error {
+	if l.t.asJSON {
+		if l.count == 0 {
+			fmt.Fprint(l.t.stdout, "{\"members\": [")
+		}
+		rest, err := json.Marshal(struct {
+			Next  string `json:"next"`
+			Error string `json:"error,omitempty"`
+		}{next, failure})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(l.t.stdout, "\n], %s\n", rest[1:])
+		return nil
+	}
+	switch {
+	case failure != "": // said by run
+	case next == "":
+		fmt.Fprintf(l.t.stdout, "%d members\n", l.count)
+	default:
+		fmt.Fprintf(l.t.stdout, "%d members, and more: --cursor %s\n", l.count, next)
+	}
+	return nil
+}
+
+func (t *tool) show(ctx context.Context, args []string) error {
+	svc, _, closeDB, err := t.service(ctx, false, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	ref := clerkinvite.Ref{TenantID: args[0], Email: args[1]}
+	m, err := svc.Get(ctx, ref)
+	if err != nil {
+		return err
+	}
+	history, err := svc.History(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return t.print(struct {
+		Member  *clerkinvite.Member `json:"member"`
+		History []clerkinvite.Move  `json:"history"`
+	}{m, history}, func(out io.Writer) {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		for _, row := range [][2]string{
+			{"email", m.Email}, {"tenant", m.TenantID}, {"status", string(m.Status)}, {"reason", m.Reason}, {"clerk user", m.ClerkUserID},
+			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"data", string(m.Data)},
+			{"sends", fmt.Sprintf("%d wanted, %d settled, %d attempts at the last", m.Send, m.Sent, m.Attempts)},
+			{"invited", stamp(m.InvitedAt)}, {"expires", stamp(m.ExpiresAt)}, {"next attempt", stamp(m.NextAttemptAt)}, {"id", m.ID},
+		} {
+			if row[1] != "" && row[1] != "-" {
+				fmt.Fprintf(w, "%s\t%s\n", row[0], plain(row[1]))
+			}
+		}
+		fmt.Fprintln(w)
+		_ = w.Flush()
+		fmt.Fprintln(w, "AT\tFROM\tTO\tSEND\tINVITATION OR USER\tREASON")
+		for _, h := range history {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", stamp(&h.At), dash(string(h.From)), h.To, h.Send, dash(cmp.Or(h.ClerkUserID, h.InvitationID)), plain(h.Reason))
+		}
+		_ = w.Flush()
+	})
+}
+
+// change returns a command that makes a move of one member.
+func (t *tool) change(move func(*clerkinvite.Service, context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) error {
+		svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+		if err != nil {
+			return err
+		}
+		defer closeDB()
+		m, err := move(svc, ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]})
+		if err != nil {
+			return err
+		}
+		return t.print(struct {
+			Member *clerkinvite.Member `json:"member"`
+		}{m}, func(w io.Writer) {
+			fmt.Fprintf(w, "%s in %s is %s: %s\n", plain(m.Email), plain(m.TenantID), m.Status, dash(cmp.Or(m.ClerkUserID, m.InvitationID)))
+		})
+	}
+}
+
+func dash(s string) string { return cmp.Or(s, "-") }
+
+func stamp(at *time.Time) string {
+	if at == nil {
+		return "-"
+	}
+	return at.UTC().Format(time.RFC3339)
+}

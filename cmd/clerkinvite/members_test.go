@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+func TestMigrateMakesWhatValidateWants(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, vars: map[string]string{"DATABASE_URL": pgtest.New(t).DSN}}
+	r := w.run("validate", "--json")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, decode[errorDocument](t, r).Error, "there is no table")
+	r = w.run("list", "acme")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.stderr, "clerkinvite migrate")
+
+	require.Zero(t, w.run("migrate", "--schema", "invitations").code)
+	require.Zero(t, w.run("validate", "--schema", "invitations").code)
+	require.Equal(t, exitFailed, w.run("validate").code, "those of another schema")
+	require.Zero(t, w.run("migrate").code)
+	r = w.run("migrate", "--json") // again
+	require.Zero(t, r.code)
+	require.JSONEq(t, `{"ok": true}`, r.stdout)
+	r = w.run("validate", "--json")
+	require.Zero(t, r.code)
+	require.JSONEq(t, `{"ok": true}`, r.stdout)
+	require.Zero(t, w.run("list", "acme", "--schema", "invitations").code)
+
+	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
+	require.Equal(t, exitFailed, w.run("validate").code)
+}
+
+type membersDocument struct {
+	Members []clerkinvite.Member `json:"members"`
+	Next    string               `json:"next"`
+}
+
+func TestListShowsPagesAndAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run("list", "acme", "--json")
+	require.Zero(t, r.code)
+	require.Empty(t, decode[membersDocument](t, r).Members)
+	require.NotNil(t, decode[membersDocument](t, r).Members, "an empty list and not null")
+
+	w.clerk.AddVerifiedUser("grace@example.com")
+	var people []clerkinvite.InviteParams
+	for i := range 1200 {
+		people = append(people, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%04d@example.com", i)})
+	}
+	_, err := w.service().ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	w.invite("grace@example.com")
+
+	first := decode[membersDocument](t, w.run("list", "acme", "--json", "--limit", "2"))
+	require.Len(t, first.Members, 2)
+	second := decode[membersDocument](t, w.run("list", "acme", "--json", "--limit", "2", "--cursor", first.Next))
+	require.Equal(t, "p0002@example.com", second.Members[0].Email)
+	all := decode[membersDocument](t, w.run("list", "acme", "--json", "--all"))
+	require.Len(t, all.Members, 1201)
+	require.Empty(t, all.Next)
+	active := decode[membersDocument](t, w.run("list", "acme", "--json", "--status", "active, failed"))
+	require.Len(t, active.Members, 1)
+	require.Equal(t, clerkinvite.StatusActive, active.Members[0].Status)
+
+	r = w.run("list", "acme", "--email", "grace")
+	require.Regexp(t, `(?m)^EMAIL +STATUS .*\ngrace@example.com +active `, r.stdout)
+	require.Contains(t, r.stdout, "1 members\n")
+	require.Contains(t, w.run("list", "acme", "--limit", "2").stdout, "--cursor "+first.Next)
+	require.Contains(t, w.run("list", "acme", "--all").stdout, "1201 members\n")
+
+	require.Equal(t, exitUsage, w.run("list", "acme", "--status", "lost").code)
+	require.Equal(t, exitUsage, w.run("list", "acme", "--cursor", "x").code)
+}
+
+type memberDocument struct {
+	Member  clerkinvite.Member `json:"member"`
+	History []clerkinvite.Move `json:"history"`
+}
+
+func TestShowResendAndRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	r := w.run("show", "acme", "Ada@Example.com", "--json")
+	require.Zero(t, r.code)
+	shown := decode[memberDocument](t, r)
+	require.Equal(t, "ada@example.com", shown.Member.Email)
+	require.Len(t, shown.History, 2)
+	r = w.run("show", "acme", "ada@example.com")
+	require.Regexp(t, `status +pending`, r.stdout)
+	require.Regexp(t, `reserved +pending +1 +pending_inv`, r.stdout)
+	r = w.run("show", "acme", "nobody@example.com", "--json")
+	require.Equal(t, exitRefused, r.code)
+	require.Equal(t, "no such member", decode[errorDocument](t, r).Error)
+
+	r = w.run("resend", "acme", "ada@example.com")
+	require.Equal(t, exitRefused, r.code, "too early")
+	require.Contains(t, r.stderr, "try again after")
+	w.pass(2 * time.Minute)
+	r = w.run("resend", "acme", "ada@example.com", "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, 2, decode[memberDocument](t, r).Member.Sent)
+	require.Equal(t, 2, w.clerk.EmailsTo("ada@example.com"))
+	require.Len(t, w.clerk.OpenInvitations("ada@example.com"), 1)
+
+	for range 2 { // the second time it is so already
+		r = w.run("revoke", "acme", "ada@example.com")
+		require.Zero(t, r.code, r.stderr)
+		require.Contains(t, r.stdout, "ada@example.com in acme is revoked")
+	}
+	require.Empty(t, w.clerk.OpenInvitations("ada@example.com"))
+	r = w.run("resend", "acme", "ada@example.com")
+	require.Equal(t, exitRefused, r.code)
+	require.Contains(t, r.stderr, "a member that is revoked cannot become pending")
+
+	w.invite("grace@example.com")
+	w.clerk.SetSecretKey("sk_test_another")
+	r = w.run("revoke", "acme", "grace@example.com")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.stderr, "clerk_key_invalid", "Clerk's own word for it")
+	require.Equal(t, clerkinvite.StatusPending, w.member("grace@example.com").Status)
+}
+
+func TestReconcileReportsAndRepairs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	w.invite("grace@example.com")
+	_, err := w.clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	_, err = w.clerk.AcceptAs("grace@example.com", "private@example.com")
+	require.NoError(t, err)
+
+	r := w.run("reconcile", "--dry-run", "--json")
+	require.Zero(t, r.code, r.stderr)
+	d := decode[reconcileDocument](t, r)
+	require.Equal(t, [4]int{2, 1, 0, 1}, [4]int{d.Members, d.Activated, d.Expired, len(d.Elsewhere)})
+	require.True(t, d.DryRun)
+	require.Equal(t, clerkinvite.StatusPending, w.member("ada@example.com").Status)
+
+	r = w.run("reconcile")
+	require.Zero(t, r.code)
+	require.Regexp(t, `(?m)^1 +activated`, r.stdout)
+	require.Contains(t, r.stdout, "grace@example.com in acme")
+	require.Equal(t, clerkinvite.StatusActive, w.member("ada@example.com").Status)
+
+	first := decode[reconcileDocument](t, w.run("reconcile", "--json", "--limit", "1"))
+	require.NotEmpty(t, first.Cursor)
+	require.Empty(t, decode[reconcileDocument](t, w.run("reconcile", "--json", "--cursor", first.Cursor)).Cursor)
+
+	w.clerk.SetSecretKey("sk_test_another")
+	r = w.run("reconcile", "--json")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, decode[reconcileDocument](t, r).Error, "clerk_key_invalid")
+}

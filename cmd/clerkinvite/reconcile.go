@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+func reconcileCommand() command {
+	return command{
+		name: "reconcile", summary: "ask Clerk what webhooks did not say, and repair",
+		details: `One request for 100 members and one for 500 invitations. The application's Run does the same about once an hour.
+
+  clerkinvite reconcile --dry-run    # what it would do
+  clerkinvite reconcile
+
+As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "left_over", "unknown", "ahead",
+"elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was looked at.`,
+		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+			var o clerkinvite.ReconcileOptions
+			flags.BoolVar(&o.DryRun, "dry-run", false, "look and report; change nothing, neither here nor at Clerk")
+			flags.IntVar(&o.Limit, "limit", 0, "at most so many members; 0 is all")
+			flags.StringVar(&o.Cursor, "cursor", "", "go on `after` an earlier call")
+			return func(ctx context.Context, _ []string) error { return t.reconcile(ctx, o) }
+		},
+	}
+}
+
+// reconcileDocument is clerkinvite.ReconcileReport as JSON.
+type reconcileDocument struct {
+	DryRun      bool                  `json:"dry_run"`
+	Members     int                   `json:"members"`
+	Invitations int                   `json:"invitations"`
+	Activated   int                   `json:"activated"`
+	Removed     int                   `json:"removed"`
+	Expired     int                   `json:"expired"`
+	Revoked     int                   `json:"revoked"`
+	LeftOver    int                   `json:"left_over"`
+	Unknown     int                   `json:"unknown"`
+	Ahead       int                   `json:"ahead"`
+	Elsewhere   []*clerkinvite.Member `json:"elsewhere"`
+	Cursor      string                `json:"cursor"`
+	Error       string                `json:"error,omitempty"`
+}
+
+func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) error {
+	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	r, failure := svc.Reconcile(ctx, &o)
+	document := reconcileDocument{
+		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Ahead,
+		append([]*clerkinvite.Member{}, r.Elsewhere...), r.Cursor, "",
+	}
+	if failure != nil {
+		document.Error, failure = explain(failure), reportedError{failure}
+	}
+	if err := t.print(document, func(w io.Writer) { document.text(w) }); err != nil {
+		return err
+	}
+	return failure
+}
+
+func (d reconcileDocument) text(out io.Writer) {
+	if d.DryRun {
+		fmt.Fprintln(out, "Nothing was changed. It would do this:")
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, row := range []struct {
+		n    int
+		what string
+	}{
+		{d.Members, "pending and active members looked at"},
+		{d.Invitations, "invitations of Clerk's looked at"},
+		{d.Activated, "activated: the person has joined, and no webhook said so"},
+		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
+		{d.Expired, "expired"},
+		{d.Revoked, "revoked: withdrawn in Clerk's dashboard"},
+		{d.LeftOver, "left over at Clerk, with no member behind them: revoked there"},
+		{d.Unknown, "at Clerk with a member id that this database does not know: left alone"},
+		{d.Ahead, "at Clerk and newer than their member's row, as after restoring a backup: left alone"},
+		{len(d.Elsewhere), "accepted, but nobody holds the address verified: probably joined under another one"},
+	} {
+		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
+	}
+	_ = w.Flush()
+	for _, m := range d.Elsewhere {
+		fmt.Fprintf(out, "   %s in %s\n", plain(m.Email), plain(m.TenantID))
+	}
+	if d.Cursor != "" {
+		fmt.Fprintf(out, "Not everything was looked at; go on with --cursor %s\n", d.Cursor)
+	}
+}

@@ -1,0 +1,254 @@
+package routers
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+func TestMain(m *testing.M) {
+	gin.SetMode(gin.ReleaseMode) // or it prints its routes
+	os.Exit(m.Run())
+}
+
+type makeRoutes func(*clerkinvite.Service, *clerkinvite.WebhookVerifier) http.Handler
+
+var routers = map[string]makeRoutes{"chi": chiRoutes, "gin": ginRoutes, "echo": echoRoutes}
+
+// host is an application on one of the routers, with a Clerk and a store of its own.
+type host struct {
+	clerk  *clerkinvitetest.Clerk
+	svc    *clerkinvite.Service
+	server *httptest.Server
+}
+
+func newHost(t *testing.T, routes makeRoutes) *host {
+	t.Helper()
+	at := time.Now().Truncate(time.Second)
+	now := func() time.Time { return at }
+	clerk := clerkinvitetest.NewClerk()
+	clerk.SetNow(now)
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: now})
+	require.NoError(t, err)
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: now})
+	require.NoError(t, err)
+	server := httptest.NewServer(routes(svc, verifier))
+	t.Cleanup(server.Close)
+	return &host{clerk, svc, server}
+}
+
+// answer is what a client can see.
+type answer struct {
+	status                      int
+	mediaType, retryAfter, body string
+}
+
+// perRun finds what differs from run to run.
+var perRun = regexp.MustCompile(`"(id|next|[a-z]+_at)":"[^"]*"`)
+
+func (h *host) send(t *testing.T, r *http.Request) answer {
+	t.Helper()
+	res, err := h.server.Client().Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	mediaType := ""
+	if value := res.Header.Get("Content-Type"); value != "" {
+		mediaType, _, err = mime.ParseMediaType(value)
+		require.NoError(t, err)
+	}
+	return answer{res.StatusCode, mediaType, res.Header.Get("Retry-After"), strings.TrimSpace(string(body))}
+}
+
+func (h *host) request(t *testing.T, method, path, admin, body string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, h.server.URL+path, strings.NewReader(body))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	if admin != "" {
+		r.Header.Set("X-Admin-Of", admin)
+	}
+	return r
+}
+
+const acme = "/tenants/acme/invitations"
+
+func (h *host) invite(t *testing.T, email string) answer {
+	t.Helper()
+	return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":"`+email+`","role":"admin"}`))
+}
+
+func failed(status int, text string) answer {
+	return answer{status, "application/json", "", `{"error":"` + text + `"}`}
+}
+
+// story is what is asked of each router, with the answer that is wanted. An answer without
+// a body is compared by its status only, and with those of the other routers.
+var story = []struct {
+	what string
+	ask  func(t *testing.T, h *host) answer
+	want answer
+}{
+	{"without the guard's consent nothing is told", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodPost, acme, "globex", `{"email":"ada@example.com"}`))
+	}, failed(403, "you are no admin of this tenant")},
+	{"nor is the list", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodGet, acme, "", ""))
+	}, failed(403, "you are no admin of this tenant")},
+	{"a new person is invited", func(t *testing.T, h *host) answer { return h.invite(t, "Ada@Example.com") }, answer{status: 201}},
+	{"an existing user is linked", func(t *testing.T, h *host) answer {
+		h.clerk.AddVerifiedUser("grace@example.com")
+		return h.invite(t, "grace@example.com")
+	}, answer{status: 201}},
+	{"a duplicate", func(t *testing.T, h *host) answer { return h.invite(t, "ada@example.com") },
+		failed(409, "a member with email ada@example.com already exists in this tenant")},
+	{"no address", func(t *testing.T, h *host) answer { return h.invite(t, "ada") }, answer{status: 422}},
+	{"no JSON", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":`))
+	},
+		failed(400, "the body is no invitation in JSON")},
+	{"a body without end", func(t *testing.T, h *host) answer { return h.invite(t, strings.Repeat("a", maxBody)) },
+		failed(413, "the body is too large")},
+	{"Clerk's rate limit", func(t *testing.T, h *host) answer {
+		// The library adds a minute of its own to what Clerk says.
+		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
+		for _, limit.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+			h.clerk.Fail(limit)
+		}
+		a := h.invite(t, "joan@example.com")
+		h.clerk.ClearFaults()
+		return a
+	}, answer{502, "application/json", "150", `{"error":"invitation service unavailable"}`}},
+	{"another tenant, with a space in its name", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodPost, "/tenants/wile%20e/invitations", "wile e", `{"email":"grace@example.com"}`))
+	}, answer{status: 201}},
+	{"the list", func(t *testing.T, h *host) answer { return h.send(t, h.request(t, http.MethodGet, acme, "acme", "")) }, answer{status: 200}},
+	{"a part of the list", func(t *testing.T, h *host) answer {
+		a := h.send(t, h.request(t, http.MethodGet, acme+"?prefix=ada", "acme", ""))
+		require.Contains(t, a.body, "ada@example.com")
+		require.NotContains(t, a.body, "grace@example.com")
+		return a
+	}, answer{status: 200}},
+	{"a cursor that is none", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodGet, acme+"?cursor=x", "acme", ""))
+	}, failed(422, "invalid Cursor: is none that List has returned")},
+	{"a webhook with another's signature", func(t *testing.T, h *host) answer {
+		event := h.clerk.UserUpdated(h.clerk.AddVerifiedUser("mary@example.com").ID)
+		return h.webhook(t, event, "whsec_"+strings.Repeat("QUFB", 8))
+	}, answer{400, "text/plain", "", "the webhook's signature is not valid"}},
+	{"a webhook of Clerk's", func(t *testing.T, h *host) answer {
+		event, err := h.clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		a := h.webhook(t, event, clerkinvitetest.WebhookSecret)
+		member, err := h.svc.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, member.Status)
+		return a
+	}, answer{status: 204}},
+	{"a webhook that is not posted", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodGet, "/webhooks/clerk", "", ""))
+	}, answer{405, "text/plain", "", "method not allowed"}},
+}
+
+func (h *host) webhook(t *testing.T, event clerkinvitetest.Webhook, secret string) answer {
+	t.Helper()
+	r := event.Request(secret, h.server.URL+"/webhooks/clerk").WithContext(t.Context())
+	r.RequestURI = "" // it is made for a handler
+	return h.send(t, r)
+}
+
+// The routers answer the same requests alike, and as the library's contract says.
+func TestRoutersAnswerAlike(t *testing.T) {
+	t.Parallel()
+	hosts := make(map[string]*host)
+	for name, routes := range routers {
+		hosts[name] = newHost(t, routes)
+	}
+	for _, step := range story {
+		var first *answer
+		for name, h := range hosts {
+			got := step.ask(t, h)
+			got.body = perRun.ReplaceAllString(got.body, `"$1":"…"`)
+			require.Equal(t, step.want.status, got.status, "%s on %s: %s", step.what, name, got.body)
+			if step.want.body != "" {
+				require.Equal(t, step.want, got, "%s on %s", step.what, name)
+			}
+			if first == nil {
+				first = &got
+			}
+			require.Equal(t, *first, got, "%s on %s", step.what, name)
+		}
+	}
+	for name, h := range hosts {
+		require.Equal(t, 1, h.clerk.EmailsTo("ada@example.com"), name)
+		require.Equal(t, 1, h.clerk.Emails(), name)
+	}
+}
+
+// What the admin sees is the member, and the tenant is the one that the guard has seen.
+func TestTheAnswerIsTheMember(t *testing.T) {
+	t.Parallel()
+	for name, routes := range routers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, routes)
+			r := h.request(t, http.MethodPost, acme, "acme", `{"email":"ada@example.com","role":"admin","tenant":"globex","TenantID":"globex"}`)
+			var member clerkinvite.Member
+			require.NoError(t, json.Unmarshal([]byte(h.send(t, r).body), &member))
+			require.Equal(t, "acme", member.TenantID)
+			require.Equal(t, "admin", member.Role)
+			require.Equal(t, clerkinvite.StatusPending, member.Status)
+		})
+	}
+}
+
+// A client that goes away ends the call: what reaches the library is the request's context.
+func TestTheRequestsContextIsHandedOn(t *testing.T) {
+	t.Parallel()
+	for name, routes := range routers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, routes)
+			asked, ended := make(chan struct{}), make(chan error, 1)
+			svc, err := clerkinvite.New(clerkinvite.Config{Store: clerkinvitetest.NewMemoryStore(), API: clerkinvitetest.ClerkFuncs{
+				FindUsersFunc: func(ctx context.Context, _ clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+					close(asked)
+					<-ctx.Done()
+					ended <- context.Cause(ctx)
+					return nil, ctx.Err()
+				},
+			}})
+			require.NoError(t, err)
+			verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+			require.NoError(t, err)
+			h.server.Config.Handler = routes(svc, verifier)
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			go func() {
+				<-asked
+				leave()
+			}()
+			res, err := h.server.Client().Do(h.request(t, http.MethodPost, acme, "acme", `{"email":"ada@example.com"}`).WithContext(ctx))
+			if err == nil {
+				res.Body.Close()
+			}
+			require.ErrorIs(t, err, context.Canceled)
+			require.ErrorIs(t, <-ended, context.Canceled, "and not the lease's end")
+		})
+	}
+}
