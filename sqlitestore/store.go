@@ -44,7 +44,7 @@ var pragmas = []string{"busy_timeout(10000)", "synchronous(FULL)", "secure_delet
 
 // Open returns the store in the file at path. It does no I/O: the file and its tables are
 // there after [Store.Migrate]. The directory must be writable, since SQLite keeps two files beside the
-// database while it is open, path-wal and path-shm.
+// database while it is open, path-wal and path-shm. It is an error if path cannot be that of a file.
 func Open(path string) (*Store, error) {
 	if path == "" || path == ":memory:" || strings.HasPrefix(path, "file:") || strings.ContainsRune(path, 0) {
 		return nil, fmt.Errorf("sqlitestore: Open needs the path of a file, not %q; clerkinvitetest.NewMemoryStore is a store in memory", path)
@@ -77,7 +77,7 @@ func Open(path string) (*Store, error) {
 }
 
 // Close closes the file, after the calls under way. The last process to close it tidies up what SQLite
-// keeps beside it; without Close nothing is lost either.
+// keeps beside it; without Close nothing is lost either. Errors are SQLite's.
 func (s *Store) Close() error { return errors.Join(s.writer.Close(), s.db.Close()) }
 
 // DB returns connections to the same file for the host's own tables, and for transactions
@@ -153,7 +153,7 @@ func (s *Store) Gate(ctx context.Context, name string, old, next time.Time) (kno
 }
 
 // Backlog counts what waits at the given time, for a gauge or a health check. It reads
-// by two indexes, and never more than 10,000 rows of each.
+// by two indexes, and never more than 10,000 rows of each. Errors are SQLite's and the context's.
 func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	b, err := backlog(ctx, s.db, now)
 	return b, s.explain(ctx, err)
