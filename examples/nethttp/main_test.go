@@ -1,0 +1,402 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+// asProgram makes the test binary the program itself, for tests that kill it.
+const asProgram = "NETHTTP_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	code := pgtest.Main(m)
+	closeBrowser()
+	os.Exit(code)
+}
+
+// safeBuffer is a log that may be read while it is written.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// app is a program that runs inside of the test.
+type app struct {
+	*program
+
+	clerk  *clerkinvitetest.Clerk
+	client *http.Client // does not follow redirects
+	log    *safeBuffer
+	stop   func() // and wait until it has ended
+}
+
+// start runs the demo, or whatever change makes of its configuration, until the test ends.
+func start(t *testing.T, change ...func(*config)) *app {
+	t.Helper()
+	log := &safeBuffer{}
+	cfg := config{
+		addr: "127.0.0.1:0", dir: t.TempDir(), log: slog.New(slog.NewTextHandler(log, nil)),
+		timing: timing{lease: time.Minute, cooldown: time.Hour, interval: time.Hour}, // nothing happens by the clock, however slow a machine is
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	cfg, err := cfg.check()
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan *program, 1), make(chan error, 1)
+	go func() { ended <- run(ctx, cfg, func(p *program) { ready <- p }) }()
+	a := &app{log: log}
+	select {
+	case a.program = <-ready:
+	case err := <-ended:
+		cancel()
+		require.NoError(t, err)
+	}
+	transport := &http.Transport{}
+	a.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if a.demo != nil {
+		a.clerk = a.demo.clerk
+	}
+	a.stop = sync.OnceFunc(func() {
+		cancel()
+		transport.CloseIdleConnections()
+		require.NoError(t, <-ended)
+	})
+	t.Cleanup(a.stop)
+	return a
+}
+
+// reply is an answer that was read.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// send makes one request. What follows the body are headers.
+func (a *app) send(t *testing.T, method, path, body string, header ...string) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, a.url+path, strings.NewReader(body))
+	require.NoError(t, err)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	resp, err := a.client.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return reply{resp.StatusCode, resp.Header, string(b)}
+}
+
+func (a *app) json(t *testing.T, method, path, body string) reply {
+	t.Helper()
+	return a.send(t, method, "/api/tenants/acme/invitations"+path, body, "Content-Type", "application/json")
+}
+
+// form sends a form of the page.
+func (a *app) form(t *testing.T, path string, pairs ...string) reply {
+	t.Helper()
+	values := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		values.Set(pairs[i], pairs[i+1])
+	}
+	return a.send(t, http.MethodPost, "/tenants/acme"+path, values.Encode(), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")
+}
+
+// member returns what the database says.
+func (a *app) member(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m, err := a.invites.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+	require.NoError(t, err)
+	return m
+}
+
+func (a *app) invite(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m, err := a.invites.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, Role: "member"})
+	require.NoError(t, err)
+	return m
+}
+
+// What can be meant starts, and what cannot says what to do.
+func TestConfiguration(t *testing.T) {
+	t.Parallel()
+	all := map[string]string{"DATABASE_URL": "postgres://localhost", "CLERK_SECRET_KEY": "sk_test_1", "CLERK_WEBHOOK_SIGNING_SECRET": "whsec_1"}
+	only := func(names ...string) map[string]string {
+		env := map[string]string{}
+		for _, name := range names {
+			env[name] = "x"
+		}
+		return env
+	}
+	for name, c := range map[string]struct {
+		args []string
+		env  map[string]string
+		err  string
+	}{
+		"demo":                      {nil, nil, ""},
+		"demo, elsewhere":           {[]string{"-addr", "localhost:0", "-data", "x"}, nil, ""},
+		"demo, for everybody":       {[]string{"-addr", ":8080"}, nil, "127.0.0.1 or localhost only"},
+		"without a database":        {nil, only("CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
+		"without a key":             {nil, only("DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
+		"without a webhook secret":  {nil, only("DATABASE_URL", "CLERK_SECRET_KEY"), "set all of"},
+		"API URL alone":             {nil, only("CLERK_API_URL"), "the demo has a Clerk of its own"},
+		"real, nobody guards":       {nil, all, "nobody guards the pages"},
+		"real, everybody is let in": {[]string{"-demo-sign-in"}, all, ""},
+		"real, the world is let in": {[]string{"-demo-sign-in", "-addr", "0.0.0.0:80"}, all, "127.0.0.1 or localhost only"},
+		"an argument":               {[]string{"serve"}, nil, `what is "serve"?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := configure(c.args, func(name string) string { return c.env[name] })
+			if c.err == "" {
+				require.NoError(t, err)
+				require.True(t, cfg.demoSignIn, "so that the page says it")
+				return
+			}
+			require.ErrorContains(t, err, c.err)
+		})
+	}
+	own := func(*http.Request, string) (string, error) { return "user_1", nil }
+	cfg, err := config{addr: ":443", guard: own, databaseURL: "x", secretKey: "x", signingSecret: "x"}.check()
+	require.NoError(t, err, "who has a guard may be reached by everybody")
+	require.False(t, cfg.demoSignIn)
+	_, err = config{addr: "127.0.0.1:0", guard: own, demoSignIn: true}.check()
+	require.ErrorContains(t, err, "use one of them")
+}
+
+// The real thing: PostgreSQL, and the adapter with a key on another machine's Clerk, which is a fake here.
+func TestOnPostgreSQLWithASecretKey(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	clerk := clerkinvitetest.NewClerk()
+	clerk.SetSecretKey("sk_test_real")
+	server := httptest.NewServer(clerk.Handler())
+	defer server.Close()
+	env := map[string]string{
+		"DATABASE_URL": db.DSN, "CLERK_SECRET_KEY": "sk_test_real", "CLERK_API_URL": server.URL + "/v1",
+		"CLERK_WEBHOOK_SIGNING_SECRET": clerkinvitetest.WebhookSecret,
+	}
+	a := start(t, func(cfg *config) {
+		log := cfg.log
+		configured, err := configure([]string{"-addr", "127.0.0.1:0", "-demo-sign-in"}, func(name string) string { return env[name] })
+		require.NoError(t, err)
+		*cfg = configured
+		cfg.log, cfg.guard = log, nil // start checks it once more
+	})
+	require.Equal(t, 201, a.json(t, "POST", "", `{"email":"Ada@Example.com","role":"admin"}`).status)
+	require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
+	page := a.send(t, "GET", "/tenants/acme", "")
+	require.Contains(t, page.body, "ada@example.com")
+	require.Contains(t, page.body, "Sign-in is a stub")
+	require.NotContains(t, page.body, "Emails that Clerk has sent")
+	require.Equal(t, 404, a.form(t, "/demo/reconcile").status, "the demo's buttons are not there")
+
+	webhook, err := clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	resp, err := a.client.Do(webhook.Request("whsec_d3Jvbmc=", a.url+"/webhooks/clerk"))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 400, resp.StatusCode, "not signed by this Clerk")
+	require.Equal(t, clerkinvite.StatusPending, a.member(t, "ada@example.com").Status)
+	signed := webhook.Request(clerkinvitetest.WebhookSecret, a.url+"/webhooks/clerk")
+	signed.Host = "tunnel.example.com" // which leads here, and to nothing else
+	resp, err = a.client.Do(signed)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 204, resp.StatusCode)
+	require.Equal(t, 421, a.send(t, "GET", "/tenants/acme", "", "Host", "tunnel.example.com").status)
+
+	var status string
+	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT status FROM clerkinvite_member WHERE email = 'ada@example.com'").Scan(&status))
+	require.Equal(t, "active", status)
+	a.stop()
+	require.NotContains(t, a.log.String(), "ada@example.com")
+	require.NotContains(t, a.log.String(), "sk_test_real")
+}
+
+// When it has stopped nothing of it is left: not a goroutine, not a file that is half written, not a request without an answer.
+// This test is not parallel, so that no other one's goroutines are there.
+func TestStoppingLeavesNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	a := start(t)
+	a.invite(t, "ada@example.com")
+	under, answer := make(chan struct{}), make(chan int, 1)
+	a.clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, when clerkinvitetest.When) {
+		if when == clerkinvitetest.After {
+			return
+		}
+		select {
+		case under <- struct{}{}:
+			for !strings.Contains(a.log.String(), "stopping") { // Clerk is slow; the program is told to stop meanwhile
+				time.Sleep(time.Millisecond)
+			}
+		default:
+		}
+	})
+	go func() {
+		resp, err := a.client.Post(a.url+"/api/tenants/acme/invitations", "application/json", strings.NewReader(`{"email":"joan@example.com"}`))
+		if err != nil {
+			answer <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		answer <- resp.StatusCode
+	}()
+	<-under
+	a.stop()
+	require.Equal(t, 201, <-answer)
+	a.client.CloseIdleConnections()
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%s", stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(a.demo.file.path), "*"))
+	require.NoError(t, err)
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	require.Equal(t, []string{"clerk.json", "members.db"}, files)
+}
+
+// child is the program as a process of its own.
+type child struct {
+	*exec.Cmd
+
+	url string
+}
+
+var openLine = regexp.MustCompile(`msg="open (http://[^"]+)"`)
+
+func startChild(t *testing.T, dir string) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-addr", "127.0.0.1:0", "-data", dir)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	for _, name := range []string{"DATABASE_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET", "CLERK_API_URL"} {
+		cmd.Env = append(cmd.Env, name+"=")
+	}
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	scanner := bufio.NewScanner(stderr)
+	for scanner.Scan() {
+		if found := openLine.FindStringSubmatch(scanner.Text()); found != nil {
+			go func() { _, _ = io.Copy(io.Discard, stderr) }()
+			return &child{cmd, found[1]}
+		}
+		t.Log(scanner.Text())
+	}
+	t.Fatal("the program has not started")
+	return nil
+}
+
+// A member who has joined is still there when the program starts again on the same files, and Clerk's users are, too: a Reconcile
+// finds nothing to change. However the program ended.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	for name, signal := range map[string]os.Signal{"stopped": syscall.SIGTERM, "killed": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			first := startChild(t, dir)
+			a := &app{program: &program{url: first.url}, client: &http.Client{
+				Transport:     &http.Transport{DisableKeepAlives: true},
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			}}
+			require.Equal(t, 201, a.json(t, "POST", "", `{"email":"ada@example.com"}`).status)
+			require.Equal(t, 201, a.json(t, "POST", "", `{"email":"joan@example.com"}`).status)
+			accepted := a.form(t, "/demo/accept", "invitation", "inv_000001")
+			require.Contains(t, accepted.header.Get("Location"), "done=demo-accept")
+			require.Contains(t, a.json(t, "GET", "/ada@example.com", "").body, `"status":"active"`)
+			before := a.json(t, "GET", "", "").body
+			require.NoError(t, first.Process.Signal(signal))
+			err := first.Wait()
+			if signal == syscall.SIGTERM {
+				require.NoError(t, err)
+			}
+
+			second := startChild(t, dir)
+			a.url = second.url
+			require.JSONEq(t, before, a.json(t, "GET", "", "").body)
+			reconciled := a.form(t, "/demo/reconcile")
+			require.Contains(t, reconciled.header.Get("Location"), "n=0-0-0")
+			require.JSONEq(t, before, a.json(t, "GET", "", "").body)
+			// And it goes on: the ids that were given out are not given again.
+			require.Equal(t, 303, a.form(t, "/demo/accept", "invitation", "inv_000002").status)
+			require.Equal(t, 201, a.json(t, "POST", "", `{"email":"kay@example.com"}`).status)
+			var list struct{ Members []clerkinvite.Member }
+			require.NoError(t, json.Unmarshal([]byte(a.json(t, "GET", "", "").body), &list))
+			require.Equal(t, []clerkinvite.Status{clerkinvite.StatusActive, clerkinvite.StatusActive, clerkinvite.StatusPending},
+				[]clerkinvite.Status{list.Members[0].Status, list.Members[1].Status, list.Members[2].Status})
+			require.Equal(t, "pending_inv_000003", list.Members[2].ClerkUserID)
+			require.NoError(t, second.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, second.Wait())
+		})
+	}
+}
+
+// A file that is damaged stops the program before it can do harm: a Clerk that has forgotten everybody would have them removed.
+func TestDamagedFileStopsTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "clerk.json"), []byte(`{"version":1`), 0o600))
+	cfg, err := config{addr: "127.0.0.1:0", dir: dir, log: slog.New(slog.DiscardHandler)}.check()
+	require.NoError(t, err)
+	require.ErrorContains(t, run(t.Context(), cfg, nil), "cannot be restored")
+	require.True(t, slices.ContainsFunc(must(os.ReadDir(dir)), func(e os.DirEntry) bool { return e.Name() == "clerk.json" }))
+	require.Equal(t, `{"version":1`, string(must(os.ReadFile(filepath.Join(dir, "clerk.json")))))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"html/template"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+const (
+	pageSize = 20
+	maxMany  = 1000 // addresses that are invited at once
+)
+
+// states are the filters of the list, in the order of the page.
+var states = []clerkinvite.Status{
+	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusExpired,
+	clerkinvite.StatusRevoked, clerkinvite.StatusFailed, clerkinvite.StatusRemoved,
+}
+
+// verb is what an admin does to one member.
+type verb func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)
+
+// routePages adds the pages for people. Forms are answered by a redirect if all went well, and else by the page with what went
+// wrong, so that they work without JavaScript. app.js sends the same forms and takes what it needs out of the same pages.
+func (p *program) routePages(mux *http.ServeMux) {
+	mux.Handle("GET /{$}", http.RedirectHandler("/tenants/acme", http.StatusSeeOther)) // a host knows whose admin somebody is
+	mux.Handle("GET /tenants/{tenant}", p.page(p.showMembers))
+	mux.Handle("GET /tenants/{tenant}/live", p.page(p.showLive))
+	mux.Handle("POST /tenants/{tenant}/invitations", p.page(p.postInvitations))
+	mux.Handle("POST /tenants/{tenant}/members/{id}/{verb}", p.page(p.postVerb))
+	if p.demo != nil {
+		mux.Handle("POST /tenants/{tenant}/demo/{verb}", p.page(p.postDemo))
+	}
+}
+
+// page lets the guard look first, and reads the form.
+func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		admin, err := p.guard(r, r.PathValue("tenant"))
+		if err != nil {
+			p.fail(w, r, err) // or send them to your sign-in
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if err := r.ParseForm(); errors.As(err, new(*http.MaxBytesError)) {
+			p.fail(w, r, refusal{http.StatusRequestEntityTooLarge, "this form is longer than 64 KiB"})
+			return
+		} else if err != nil {
+			p.fail(w, r, refusal{http.StatusBadRequest, "this form cannot be read"})
+			return
+		}
+		q := r.URL.Query()
+		f(w, r, &view{
+			Tenant: r.PathValue("tenant"), Admin: admin, State: clerkinvite.Status(q.Get("state")), Cursor: q.Get("cursor"),
+			Stub: p.stub, Now: time.Now(), Role: "member",
+		})
+	})
+}
+
+// view is what the page shows.
+type view struct {
+	Tenant, Admin string
+	State         clerkinvite.Status // the filter; "" is all
+	Cursor        string
+	Stub          bool
+	Now           time.Time
+
+	Outcome *outcome // of what was done last; nil for nothing
+	Emails  string   // what stays in the form
+	Role    string
+
+	Members []*clerkinvite.Member
+	Next    string
+	Demo    *demoView // nil with the real Clerk
+}
+
+// outcome says what has become of what the admin did.
+type outcome struct {
+	Bad   bool
+	Text  string
+	Lines []string // one for each person about whom there is something to say
+}
+
+// Base is the path of the tenant's page.
+func (v *view) Base() string { return "/tenants/" + url.PathEscape(v.Tenant) }
+
+// At returns a path below Base that keeps filter and page.
+func (v *view) At(below string) string { return v.link(below, v.State, v.Cursor, nil) }
+
+// Filter returns the first page of the members in a state.
+func (v *view) Filter(state clerkinvite.Status) string { return v.link("", state, "", nil) }
+
+// Page returns the page that begins after a cursor.
+func (v *view) Page(cursor string) string { return v.link("", v.State, cursor, nil) }
+
+func (v *view) link(below string, state clerkinvite.Status, cursor string, more url.Values) string {
+	q := url.Values{}
+	maps.Copy(q, more)
+	if state != "" {
+		q.Set("state", string(state))
+	}
+	if cursor != "" {
+		q.Set("cursor", cursor)
+	}
+	path := v.Base() + below
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return path
+}
+
+// States are the filters.
+func (v *view) States() []clerkinvite.Status { return states }
+
+func parsePages() (*template.Template, error) {
+	return template.New("").Funcs(template.FuncMap{
+		"label": label, "reason": reasonWords, "ago": ago, "until": until,
+		"stamp":   func(t *time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 MST") },
+		"machine": func(t *time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"roles":   roles,
+		"row":     func(v *view, m *clerkinvite.Member) row { return row{v, m} },
+	}).ParseFS(web, "web/*.html")
+}
+
+// roles are those to choose from, and the one that is chosen.
+func roles(chosen string) []string {
+	all := []string{"member", "admin"}
+	if !slices.Contains(all, chosen) {
+		all = append(all, chosen)
+	}
+	return all
+}
+
+// row is one member on the page.
+type row struct {
+	View *view
+	*clerkinvite.Member
+}
+
+// button is what can be done to a member.
+type button struct{ Name, Label, ID, Action string }
+
+// Verbs are the buttons that make sense in the member's state. The library decides again when one is pressed.
+func (r row) Verbs() []button {
+	var out []button
+	add := func(name, label string) {
+		out = append(out, button{name, label, r.ID, r.View.At("/members/" + r.ID + "/" + name)})
+	}
+	switch r.Status {
+	case clerkinvite.StatusReserved:
+		add("revoke", "Revoke")
+	case clerkinvite.StatusPending:
+		add("resend", "Resend")
+		add("revoke", "Revoke")
+	case clerkinvite.StatusActive:
+		add("remove", "Remove")
+	default:
+		add("invite", "Invite again")
+	}
+	return out
+}
+
+// load reads what the page shows.
+func (p *program) load(ctx context.Context, v *view) error {
+	params := clerkinvite.ListParams{TenantID: v.Tenant, Limit: pageSize, Cursor: v.Cursor}
+	if v.State != "" {
+		params.Statuses = []clerkinvite.Status{v.State}
+	}
+	list, err := p.invites.List(ctx, params)
+	if err != nil {
+		return err
+	}
+	v.Members, v.Next = list.Members, list.Next
+	if p.demo != nil {
+		v.Demo = p.demo.view()
+	}
+	return nil
+}
+
+// render writes a template, or the reason why not.
+func (p *program) render(w http.ResponseWriter, r *http.Request, v *view, name string, status int) {
+	var page bytes.Buffer
+	err := p.load(r.Context(), v)
+	if err == nil {
+		err = p.pages.ExecuteTemplate(&page, name, v)
+	}
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	if name == "live" {
+		sum := sha256.Sum256(page.Bytes())
+		tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+		h.Set("ETag", tag)
+		if r.Header.Get("If-None-Match") == tag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(page.Bytes())
+}
+
+func (p *program) showMembers(w http.ResponseWriter, r *http.Request, v *view) {
+	v.Outcome = p.done(r.Context(), v, r.URL.Query())
+	p.render(w, r, v, "page", http.StatusOK)
+}
+
+// showLive answers app.js, which asks every other second what has changed. Any process can answer, because all is in the store.
+func (p *program) showLive(w http.ResponseWriter, r *http.Request, v *view) {
+	p.render(w, r, v, "live", http.StatusOK)
+}
+
+func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *view) {
+	v.Emails, v.Role = r.PostForm.Get("emails"), r.PostForm.Get("role")
+	var people []clerkinvite.InviteParams
+	for line := range strings.Lines(v.Emails) {
+		if email := strings.TrimSpace(line); email != "" {
+			people = append(people, clerkinvite.InviteParams{TenantID: v.Tenant, Email: email, Role: v.Role, InvitedBy: v.Admin})
+		}
+	}
+	if len(people) == 0 || len(people) > maxMany {
+		v.Outcome = &outcome{Bad: true, Text: fmt.Sprintf("Write 1 to %d addresses, one a line.", maxMany)}
+		p.render(w, r, v, "page", http.StatusUnprocessableEntity)
+		return
+	}
+	// Who is not invited by then is reserved, and invited in the background.
+	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+	defer cancel()
+	results, err := p.invites.InviteMany(ctx, people, nil)
+	if err != nil {
+		p.log.WarnContext(r.Context(), "inviting stopped early", "err", err)
+	}
+	counts := map[clerkinvite.Status]int{}
+	var wrong, again []string
+	var worst error
+	for i, result := range results {
+		if result.Err == nil {
+			counts[result.Member.Status]++
+			continue
+		}
+		wrong = append(wrong, people[i].Email+": "+trouble("invite", result.Err))
+		if result.Member == nil || result.Member.Status != clerkinvite.StatusReserved {
+			again = append(again, people[i].Email)
+		}
+		if worst == nil || statusOf(result.Err) > statusOf(worst) {
+			worst = result.Err
+		}
+	}
+	if worst == nil {
+		http.Redirect(w, r, v.link("", v.State, v.Cursor, url.Values{"done": {"invite"}, "n": {numbers(counts)}}), http.StatusSeeOther)
+		return
+	}
+	v.Emails = strings.Join(again, "\n")
+	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(wrong)), Lines: wrong}
+	status, _ := p.explain(w, r, worst)
+	p.render(w, r, v, "page", status)
+}
+
+func statusOf(err error) int {
+	status, _ := clerkinvite.HTTPError(err)
+	return status
+}
+
+func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
+	name := r.PathValue("verb")
+	verbs := map[string]verb{"resend": p.invites.Resend, "revoke": p.invites.Revoke, "remove": p.invites.Remove, "invite": p.inviteAgain(v)}
+	do, known := verbs[name]
+	if !known {
+		p.fail(w, r, refusal{http.StatusNotFound, "there is no such button"})
+		return
+	}
+	ref, err := p.byID(r.Context(), v.Tenant, r.PathValue("id"))
+	if err == nil {
+		_, err = do(r.Context(), ref)
+	}
+	if err == nil {
+		http.Redirect(w, r, v.link("", v.State, v.Cursor, url.Values{"done": {name}, "who": {r.PathValue("id")}}), http.StatusSeeOther)
+		return
+	}
+	status, _ := p.explain(w, r, err)
+	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(name, err))}
+	p.render(w, r, v, "page", status)
+}
+
+// inviteAgain invites somebody whose invitation has come to an end, with the same role.
+func (p *program) inviteAgain(v *view) verb {
+	return func(ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		m, err := p.invites.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		return p.invites.Invite(ctx, clerkinvite.InviteParams{TenantID: m.TenantID, Email: m.Email, Role: m.Role, Data: m.Data, InvitedBy: v.Admin})
+	}
+}
+
+// byID finds a member of the tenant by its id.
+func (p *program) byID(ctx context.Context, tenant, id string) (clerkinvite.Ref, error) {
+	found, err := p.store.Find(ctx, clerkinvite.Query{IDs: []string{id}})
+	if err != nil {
+		return clerkinvite.Ref{}, err
+	}
+	if len(found) == 0 || found[0].TenantID != tenant {
+		return clerkinvite.Ref{}, clerkinvite.ErrNotFound
+	}
+	return found[0].Ref(), nil
+}
+
+// done says what the redirect after a form has to tell. Only numbers and ids come from the URL, so nobody can make the page say
+// what they like by a link.
+func (p *program) done(ctx context.Context, v *view, q url.Values) *outcome {
+	verb := q.Get("done")
+	switch verb {
+	case "":
+		return nil
+	case "invite":
+		if q.Has("n") {
+			return &outcome{Text: summary(readNumbers(q.Get("n")), 0)}
+		}
+	}
+	if text := p.demo.done(q); text != "" {
+		return &outcome{Text: text}
+	}
+	ref, err := p.byID(ctx, v.Tenant, q.Get("who"))
+	if err != nil {
+		return nil
+	}
+	m, err := p.invites.Get(ctx, ref)
+	if err != nil {
+		return nil
+	}
+	return &outcome{Text: didWords(verb, m)}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+//go:embed web
+var web embed.FS
+
+// program is the application.
+type program struct {
+	url     string // where it is reached
+	log     *slog.Logger
+	guard   guard
+	stub    bool // the guard lets everybody in, and the page says so
+	invites *clerkinvite.Service
+	store   clerkinvite.Store
+	hooks   http.Handler // Clerk's webhooks
+	demo    *demo        // nil with the real Clerk
+	pages   *template.Template
+	closers []func() error // called in reverse order
+}
+
+// open makes the program. What it has opened when it fails is closed again.
+func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
+	p := &program{url: url, log: cfg.log, guard: cfg.guard, stub: cfg.demoSignIn}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}, Timeout: 30 * time.Second}
+	p.closers = append(p.closers, func() error { client.CloseIdleConnections(); return nil })
+	options := &clerkapi.Options{BaseURL: cfg.apiURL, HTTPClient: client}
+	if cfg.demo() {
+		if err := p.openDemo(ctx, &cfg, options); err != nil {
+			return nil, err
+		}
+	} else if err := p.openPostgreSQL(ctx, cfg.databaseURL); err != nil {
+		return nil, err
+	}
+	api, err := clerkapi.New(cfg.secretKey, options)
+	if err != nil {
+		return nil, err
+	}
+	p.invites, err = clerkinvite.New(clerkinvite.Config{
+		API: api, Store: p.store, Logger: cfg.log, Lease: cfg.timing.lease, ResendCooldown: cfg.timing.cooldown,
+	})
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{cfg.signingSecret}})
+	if err != nil {
+		return nil, err
+	}
+	p.hooks = p.invites.WebhookHandler(verifier)
+	return p, nil
+}
+
+func (p *program) openPostgreSQL(ctx context.Context, url string) error {
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, func() error { pool.Close(); return nil })
+	store := clerkinvite.NewPgxStore(pool, nil)
+	p.store = store
+	return store.Migrate(ctx)
+}
+
+// close closes what open has opened.
+func (p *program) close() error {
+	var errs []error
+	for _, closer := range slices.Backward(p.closers) {
+		errs = append(errs, closer())
+	}
+	return errors.Join(errs...)
+}
+
+// handler is the whole of the program's HTTP.
+func (p *program) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /static/{file}", static)
+	p.routePages(mux)
+	p.routeAPI(mux)
+
+	crossOrigin := http.NewCrossOriginProtection()
+	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, refusal{http.StatusForbidden, "this was sent from another site"})
+	}))
+	people := crossOrigin.Handler(mux)
+	if p.stub {
+		people = onlyByName(people)
+	}
+	all := http.NewServeMux()
+	all.Handle("POST /webhooks/clerk", p.hooks) // from Clerk, by whatever name or tunnel: the signature tells
+	all.Handle("/", people)
+	return headers(all)
+}
+
+// headers sets what every answer has: nothing is stored, framed, guessed at or loaded from elsewhere.
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		// Not "no-referrer": browsers would send forms with the origin null.
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func static(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("file")
+	if strings.HasSuffix(name, ".html") {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-cache")
+	http.ServeFileFS(w, r, web, "web/"+name)
+}
+
+// fail answers with err: as a problem where JSON is spoken, else as a text.
+func (p *program) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		p.problem(w, r, err)
+		return
+	}
+	status, message := p.explain(w, r, err)
+	http.Error(w, message, status)
+}
+
+// explain returns the status and the text for an error, sets Retry-After, and logs what an operator has to know. The text can hold
+// the address that the admin has typed; the log does not.
+func (p *program) explain(w http.ResponseWriter, r *http.Request, err error) (status int, message string) {
+	status, message = clerkinvite.HTTPError(err)
+	if seconds := retryAfter(err); seconds > 0 {
+		w.Header().Set("Retry-After", seconds.String())
+	}
+	if status >= 500 {
+		p.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", r.Pattern, "status", status, "err", err)
+	}
+	return status, message
+}

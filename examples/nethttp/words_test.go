@@ -1,0 +1,48 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Times are told in the one unit that matters, rounded to what people would say.
+func TestTimesInWords(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	for d, words := range map[time.Duration][2]string{
+		0:                            {"just now", "now"},
+		59 * time.Second:             {"just now", "within a minute"},
+		time.Minute:                  {"1 minute ago", "in 1 minute"},
+		59 * time.Minute:             {"1 hour ago", "in 1 hour"},
+		90 * time.Minute:             {"1 hour ago", "in 1 hour"},
+		2 * time.Hour:                {"2 hours ago", "in 2 hours"},
+		30*day - time.Second:         {"30 days ago", "in 30 days"},
+		29*day - 2*time.Hour:         {"28 days ago", "in 28 days"},
+		400*day + 3*time.Millisecond: {"400 days ago", "in 400 days"},
+	} {
+		past, future := now.Add(-d), now.Add(d)
+		require.Equal(t, words[0], ago(now, &past), d)
+		require.Equal(t, words[1], until(now, &future), d)
+	}
+}
+
+// Every state has a name, and reasons are words whatever Clerk sends.
+func TestStatesAndReasonsInWords(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, state := range states {
+		names[label(state)] = true
+	}
+	require.Len(t, names, 7)
+	for _, reason := range []string{
+		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
+		"unavailable", "too_many_requests", "some_code_of_tomorrow",
+	} {
+		require.NotContains(t, reasonWords(reason), "_")
+	}
+}
