@@ -70,11 +70,11 @@ var mutants = []mutant{
 		{"create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
 	}},
 	{name: "settled before the call", test: "TestLostAnswers/memory", edits: []edit{
-		{"create.go", "	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))",
+		{"create.go", "	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))",
 			`	a.next = func(m Member) *Member { return invited(m, &Invitation{ID: "inv_early"}, a.params, s.now()) }
 	s.settle(ctx, l, a)
 	a.row, a.settled, a.next = a.settled.Member, nil, nil
-	inv, err := s.api.CreateInvitation(calls, a.request(ignoreExisting))`},
+	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestLeaseSpentInInsert", edits: []edit{
 		{"deliver.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
@@ -102,6 +102,12 @@ var mutants = []mutant{
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
+	}},
+	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestResendOfAnImportedMember", edits: []edit{
+		{"settle.go", "before := !ours && list[i].ID == a.row.InvitationID &&", "before := !ours && list[i].ID != a.row.InvitationID &&"},
+	}},
+	{name: "a resend kills another tenant's link", test: "TestResendOfAnImportedMember", edits: []edit{
+		{"settle.go", "} else if list[i].ID == a.row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestReconcileEverything", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
