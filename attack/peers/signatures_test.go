@@ -322,10 +322,8 @@ func plainOnly(d *delivery) *delivery {
 	}
 	c := *d
 	c.header = d.header.Clone()
-	c.set("Svix-Signature", strings.Join(plain, " "))
-	if len(plain) == 0 {
-		c.set("Svix-Signature", "none")
-	}
+	// Never an empty header: Svix takes that for none and looks at another set of headers.
+	c.set("Svix-Signature", strings.Join(append(plain, "none"), " "))
 	return &c
 }
 
