@@ -122,9 +122,9 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 	for i, a := range group {
 		requests[i] = a.request(false)
 	}
-	inside, end := s.observe(calls, "clerk.CreateInvitations")
+	inside, seen := s.observe(calls, "clerk.CreateInvitations")
 	created, err := s.api.CreateInvitations(inside, requests)
-	end(err)
+	seen.end(err)
 	err = s.limited(ctx, endpointCreateBulk, err)
 	done()
 	var api *APIError
@@ -290,9 +290,9 @@ func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignore
 		s.release(ctx, l, a)
 		return nil, errLeaseEnds
 	}
-	inside, end := s.observe(calls, "clerk.CreateInvitation")
+	inside, seen := s.observe(calls, "clerk.CreateInvitation")
 	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))
-	end(err)
+	seen.end(err)
 	if err = s.limited(ctx, endpointCreate, err); err == nil && (inv == nil || inv.ID == "") {
 		err = errNoInvitation
 	}

@@ -38,8 +38,8 @@ type DeliverReport struct {
 //
 // Deliver is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
-	ctx, end := s.observe(ctx, "Deliver")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Deliver")
+	defer seen.done(&err)
 	report := &DeliverReport{}
 	limit := 0
 	if opts != nil {

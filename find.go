@@ -107,9 +107,9 @@ func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
 	if err := s.open(endpointFindUsers); err != nil {
 		return nil, err
 	}
-	inside, end := s.observe(ctx, "clerk.FindUsers")
+	inside, seen := s.observe(ctx, "clerk.FindUsers")
 	users, err := s.api.FindUsers(inside, q)
-	end(err)
+	seen.end(err)
 	return users, s.limited(ctx, endpointFindUsers, err)
 }
 
@@ -200,9 +200,9 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 		if err := s.open(endpointList); err != nil {
 			return nil, err
 		}
-		inside, end := s.observe(ctx, "clerk.ListInvitations")
+		inside, seen := s.observe(ctx, "clerk.ListInvitations")
 		got, err := s.api.ListInvitations(inside, InvitationQuery{Query: email, Status: status, Limit: listPage, Offset: offset})
-		end(err)
+		seen.end(err)
 		if err := s.limited(ctx, endpointList, err); err != nil {
 			return nil, err
 		}

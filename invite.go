@@ -165,8 +165,8 @@ func (p InviteParams) Format(f fmt.State, _ rune) { formatLogValue(f, "InvitePar
 // returns; *[DuplicateEmailError]; *[ClerkInvitationError]; [ErrConflict] if somebody
 // withdraws the invitation while it is made; a store's error as it is.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Invite")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Invite")
+	defer seen.done(&err)
 	want, err := s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -273,8 +273,8 @@ func (r Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.
 // not abort the transaction. Errors are the same, and those of the transaction; it is
 // as safe for concurrent use as that is.
 func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, end := r.s.observe(ctx, "Reserve")
-	defer func() { end(err) }()
+	ctx, seen := r.s.observe(ctx, "Reserve")
+	defer seen.done(&err)
 	want, err := r.s.prepare(ctx, p)
 	if err != nil {
 		return nil, err

@@ -52,8 +52,8 @@ func (p Page) Format(f fmt.State, _ rune) { formatLogValue(f, "Page", p.LogValue
 //
 // Errors: *[InvalidParamsError], a store's error as it is.
 func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
-	ctx, end := s.observe(ctx, "List")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "List")
+	defer seen.done(&err)
 	scan, limit, err := p.scan()
 	if err != nil {
 		return nil, err
@@ -158,8 +158,8 @@ func afterCursor(cursor string) (id string, ok bool) {
 //
 // Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
 func (s *Service) History(ctx context.Context, ref Ref) (_ []Move, err error) {
-	ctx, end := s.observe(ctx, "History")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "History")
+	defer seen.done(&err)
 	m, err := s.get(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (u MemberUpdate) Format(f fmt.State, _ rune) { formatLogValue(f, "MemberUpd
 // Errors: *[InvalidParamsError], [ErrNotFound], [ErrConflict] if the member keeps
 // changing, a store's error as it is. Update is safe for concurrent use and for repetition.
 func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Update")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Update")
+	defer seen.done(&err)
 	if u.Role != nil {
 		if reason := checkText(*u.Role, 255); reason != "" {
 			return nil, &InvalidParamsError{"Role", reason}

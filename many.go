@@ -52,8 +52,8 @@ type ManyProgress struct {
 // InviteMany is safe for concurrent use and for repetition. It works in the caller's
 // goroutine.
 func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) (_ []Result, err error) {
-	ctx, end := s.observe(ctx, "InviteMany")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "InviteMany")
+	defer seen.done(&err)
 	if opts == nil {
 		opts = &ManyOptions{}
 	}
@@ -76,8 +76,8 @@ func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result,
 // ReserveMany writes the rows for many invitations. See [Service.ReserveMany].
 // Duplicates do not abort the transaction. If the error is not nil it should be rolled back.
 func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
-	ctx, end := r.s.observe(ctx, "ReserveMany")
-	defer func() { end(err) }()
+	ctx, seen := r.s.observe(ctx, "ReserveMany")
+	defer seen.done(&err)
 	m := &many{s: r.s}
 	return m.finish(m.reserve(ctx, r.st, ps, false))
 }
@@ -306,8 +306,8 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	if !until.After(s.now()) {
 		return ctx.Err()
 	}
-	ctx, end := s.observe(ctx, "wait")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "wait")
+	defer seen.done(&err)
 	for {
 		// Not all at once: the clock may be set, and the machine may sleep.
 		wait := min(until.Sub(s.now()), time.Second)

@@ -1,6 +1,9 @@
 package clerkinvite
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Observer is told what a [Service] does, for traces and metrics. Package
 // otelclerkinvite has one for OpenTelemetry; without one, observing costs nothing.
@@ -17,7 +20,8 @@ type Observer interface {
 	//
 	// The context that it returns is that of everything below, so that a request is the
 	// child of its verb. The function that it returns is called once, when it has ended,
-	// with its error. Neither may be nil. Verbs for many people fail as a whole only if
+	// with its error, which of a verb that panics is not nil; of a request whose ClerkAPI
+	// panics it is not called. Neither may be nil. Verbs for many people fail as a whole only if
 	// they could not go on: what became of each is in their results, and in Moved.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
@@ -28,15 +32,39 @@ type Observer interface {
 	Moved(ctx context.Context, from, to Status)
 }
 
-// observe begins something that the observer sees. The caller calls end with the error.
-func (s *Service) observe(ctx context.Context, op string) (inside context.Context, end func(error)) {
+// observe begins something that the observer sees. The caller ends it, by done or by end.
+func (s *Service) observe(ctx context.Context, op string) (context.Context, observed) {
 	if s.cfg.Observer == nil {
-		return ctx, unobserved
+		return ctx, observed{}
 	}
-	return s.cfg.Observer.Start(ctx, op)
+	ctx, end := s.cfg.Observer.Start(ctx, op)
+	return ctx, observed{end}
 }
 
-func unobserved(error) {}
+// observed is something that has begun. Without an observer it is empty.
+type observed struct{ ended func(error) }
+
+// end ends it.
+func (o observed) end(err error) {
+	if o.ended != nil {
+		o.ended(err)
+	}
+}
+
+// done is deferred by a verb, to end with its error. A panic of the host's own code, in
+// Authorize or OnChange, must not pass for success.
+func (o observed) done(err *error) {
+	if o.ended == nil {
+		return
+	}
+	if p := recover(); p != nil {
+		o.ended(errPanicked)
+		panic(p)
+	}
+	o.ended(*err)
+}
+
+var errPanicked = errors.New("clerkinvite: it has panicked")
 
 // moved tells the observer of a move that has been written.
 func (s *Service) moved(ctx context.Context, from, to Status) {

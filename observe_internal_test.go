@@ -12,8 +12,8 @@ import (
 func TestUnobserved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts what others allocate, too
 	s, ctx, failed := &Service{}, t.Context(), errors.New("failed")
 	verb := func(ctx context.Context) (err error) {
-		ctx, end := s.observe(ctx, "Invite")
-		defer func() { end(err) }()
+		ctx, seen := s.observe(ctx, "Invite")
+		defer seen.done(&err)
 		s.moved(ctx, "", StatusReserved)
 		return failed
 	}

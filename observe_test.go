@@ -166,6 +166,18 @@ func TestObserver(t *testing.T) {
 	})
 }
 
+// A verb in which the host's own code panics has not succeeded, and the panic goes on.
+func TestObserverSeesPanics(t *testing.T) {
+	t.Parallel()
+	seen := &recorder{}
+	b := mem(t, options{configure: func(c *clerkinvite.Config) {
+		c.Observer = seen
+		c.Authorize = func(context.Context, *clerkinvite.InviteParams) error { panic("the host's") }
+	}})
+	require.PanicsWithValue(t, "the host's", func() { _, _ = b.invite(t, "ada@example.com") })
+	require.Equal(t, []string{"Invite: failed"}, seen.take())
+}
+
 func count(lines []string, want string) (n int) {
 	for _, line := range lines {
 		if line == want {

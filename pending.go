@@ -26,8 +26,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 // Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
 // a store's error as it is.
 func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Get")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Get")
+	defer seen.done(&err)
 	return s.get(ctx, ref)
 }
 
@@ -58,8 +58,8 @@ func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 // it is. After an error the event should be delivered again. HandleEvent is safe for
 // concurrent use and for repetition.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "HandleEvent")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "HandleEvent")
+	defer seen.done(&err)
 	switch {
 	case e == nil || e.UserID == "":
 		return nil, nil
@@ -105,8 +105,8 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 // Errors: *[InvalidParamsError], a store's error as it is. Resolve is safe for
 // concurrent use and for repetition.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "Resolve")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Resolve")
+	defer seen.done(&err)
 	if !clerkID.MatchString(u.ID) {
 		return nil, &InvalidParamsError{"User.ID", "is not an id of Clerk's"}
 	}
@@ -120,8 +120,8 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 // Errors: *[InvalidParamsError], [ErrNotFound] if Clerk has no such user,
 // *[ClerkInvitationError], a store's error as it is.
 func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "ResolveUser")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "ResolveUser")
+	defer seen.done(&err)
 	if !clerkID.MatchString(userID) {
 		return nil, &InvalidParamsError{"userID", "is not an id of Clerk's"}
 	}

@@ -78,8 +78,8 @@ func (r ReconcileReport) Format(f fmt.State, _ rune) {
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
-	ctx, end := s.observe(ctx, "Reconcile")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Reconcile")
+	defer seen.done(&err)
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
 		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool),
@@ -677,9 +677,9 @@ func (r *reconciliation) listPage(ctx context.Context, q InvitationQuery) ([]Inv
 	if err := r.s.open(endpointList); err != nil {
 		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
 	}
-	inside, end := r.s.observe(ctx, "clerk.ListInvitations")
+	inside, seen := r.s.observe(ctx, "clerk.ListInvitations")
 	list, err := r.s.api.ListInvitations(inside, q)
-	end(err)
+	seen.end(err)
 	if err = r.s.limited(ctx, endpointList, err); err != nil {
 		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
 	}

@@ -717,3 +717,24 @@ func TestResendOfAnImportedMember(t *testing.T) {
 		open(another.ID, m.InvitationID, n.InvitationID)
 	})
 }
+
+// The same of Purge: a row that is over names an invitation without a mark that is still open, as of an old
+// table whose times were wrong. Nobody would know of it once the row is erased.
+func TestPurgeOfAnImportedMember(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	each(t, options{}, func(t *testing.T, b *bundle) {
+		older, another := b.clerk.CreateForeign(email, nil), b.clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
+		at := b.clock.Now()
+		results, err := b.store.Insert(t.Context(), []*clerkinvite.Member{{
+			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusExpired,
+			InvitationID: older.ID, Send: 1, Sent: 1, Version: 1, ReservedAt: at, InvitedAt: &at, ExpiresAt: &at, SettledAt: &at, UpdatedAt: at,
+		}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		require.NoError(t, b.Purge(t.Context(), results[0].Member.Ref()))
+		open := b.clerk.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Equal(t, another.ID, open[0].ID)
+	})
+}

@@ -17,8 +17,8 @@ import "context"
 // member is under way; *[ClerkInvitationError]; a store's error as it is. Resend is
 // safe for concurrent use, also from several processes: one caller sends.
 func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Resend")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Resend")
+	defer seen.done(&err)
 	var l lease
 	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		l = s.newLease()

@@ -235,9 +235,9 @@ func (s *Service) revoke(ctx context.Context, invitationID string) error {
 	if err := s.open(endpointRevoke); err != nil {
 		return err
 	}
-	inside, end := s.observe(ctx, "clerk.RevokeInvitation")
+	inside, seen := s.observe(ctx, "clerk.RevokeInvitation")
 	_, err := s.api.RevokeInvitation(inside, RevokeRequest{InvitationID: invitationID})
-	end(err)
+	seen.end(err)
 	err = s.limited(ctx, endpointRevoke, err)
 	var api *APIError
 	if errors.As(err, &api) && (api.Code == codeAlreadyRevoked || api.StatusCode == 404 && api.Code == codeResourceNotFound) {

@@ -17,8 +17,8 @@ import (
 // [ErrConflict] if it keeps changing; a store's error as it is. Revoke is safe for
 // concurrent use and for repetition: a member that is revoked is returned as it is.
 func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Revoke")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Revoke")
+	defer seen.done(&err)
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
@@ -30,8 +30,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 //
 // Errors and safety are those of Revoke; that the person has just accepted is no error.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Remove")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Remove")
+	defer seen.done(&err)
 	return s.withdraw(ctx, ref, StatusRemoved)
 }
 
@@ -97,8 +97,8 @@ func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status, c
 // Config.Lease; *[ClerkInvitationError] if Clerk could not be asked: nothing is erased;
 // a store's error as it is. Purge is safe for concurrent use and for repetition.
 func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
-	ctx, end := s.observe(ctx, "Purge")
-	defer func() { end(err) }()
+	ctx, seen := s.observe(ctx, "Purge")
+	defer seen.done(&err)
 	var mine time.Time // when the claim of an earlier round ends
 	for range 10 {
 		var l lease
@@ -173,7 +173,8 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, look bool) (accep
 	}
 	for i := range list {
 		m, ours := list[i].mark()
-		if !ours || m.ID != row.ID || row.Status == StatusPending && list[i].ID == row.InvitationID {
+		// One that was made before the library came has no mark; the row names it.
+		if ours && m.ID != row.ID || !ours && list[i].ID != row.InvitationID || row.Status == StatusPending && list[i].ID == row.InvitationID {
 			continue
 		}
 		was := list[i].Status == InvitationAccepted
