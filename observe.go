@@ -10,8 +10,8 @@ import (
 //
 // Its methods are called concurrently, from the goroutine that does the work, so they
 // must be quick and must not call the Service. They never get an address, a link or a
-// key, but for what may be in an error: log one with slog or %v, not with its Error
-// method, and it holds none either.
+// key, but for what may be in an error. In slog and %v those of this package hold none;
+// others, of a database or of Config.Authorize, may.
 type Observer interface {
 	// Start is called when something begins: a verb of Service, and then op is the name
 	// of its method ("Invite"; Run and All are seen as the Deliver, Reconcile and List that they

@@ -145,8 +145,9 @@ type position struct {
 	// for. Nil: nobody waits.
 	Oldest *time.Time `json:"o,omitempty"`
 
-	Known  bool `json:"k,omitempty"` // Clerk knows somebody whom this database knows
-	Absent int  `json:"a,omitempty"` // how many active members Clerk does not know
+	Known   bool `json:"k,omitempty"` // Clerk knows somebody whom this database knows
+	Absent  int  `json:"a,omitempty"` // how many active members Clerk does not know
+	Waiting int  `json:"w,omitempty"` // how many members have an invitation that Clerk should know
 }
 
 func (p position) encode() string {
@@ -239,6 +240,9 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if err := r.lookUpActive(ctx); err != nil {
 		return err
 	}
+	if err := r.ask(ctx); err != nil {
+		return err
+	}
 	// Few, and nobody else: the users of a small instance can all be gone.
 	if r.complete && r.opts.Cursor == "" && !r.doubtful() {
 		return r.remove(ctx)
@@ -246,8 +250,11 @@ func (r *reconciliation) members(ctx context.Context) error {
 	return nil
 }
 
-// doubtful reports whether the key looks like that of another instance.
-func (r *reconciliation) doubtful() bool { return !r.at.Known && r.at.Absent >= 10 }
+// doubtful reports whether the key looks like that of another instance: nobody is known, of many, or of
+// few beside whom many wait whose invitations must be known.
+func (r *reconciliation) doubtful() bool {
+	return !r.at.Known && (r.at.Absent >= 10 || r.at.Absent > 0 && r.at.Waiting >= 10)
+}
 
 // ask finds out, for a key that looks like that of another instance, whether Clerk knows
 // an invitation of a member, among the newest.
@@ -281,6 +288,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if r.moved[row.ID] {
 			continue
 		}
+		r.at.Waiting++
 		if row.InvitedAt == nil {
 			r.at.Oldest = &time.Time{}
 		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {

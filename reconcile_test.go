@@ -280,13 +280,28 @@ func TestReconcileWithTheWrongKey(t *testing.T) {
 		b.clock.Advance(time.Hour)
 		require.Equal(t, 29, b.reconcile(t).Removed)
 	})
-	// The only user there is, deleted.
-	b := mem(t, options{})
-	u := b.clerk.AddVerifiedUser("ada@example.com")
-	b.mustInvite(t, "ada@example.com")
-	b.clerk.DeleteUser(u.ID)
-	b.clock.Advance(time.Hour)
-	require.Equal(t, 1, b.reconcile(t).Removed)
+	// The only user there is, deleted; and so beside many who wait, whose invitations tell which instance it is.
+	for _, waiting := range []int{0, 12} {
+		b := mem(t, options{})
+		u := b.clerk.AddVerifiedUser("ada@example.com")
+		b.mustInvite(t, "ada@example.com")
+		_, err := b.InviteMany(t.Context(), people(waiting, "p"), nil)
+		require.NoError(t, err)
+		b.clerk.DeleteUser(u.ID)
+		b.clock.Advance(time.Hour)
+		if waiting > 0 {
+			staging := clerkinvitetest.NewClerk()
+			wrong := newBundle(t, options{}, staging, staging, b.store)
+			wrong.clock.Advance(time.Hour)
+			report, err := wrong.Reconcile(t.Context(), nil)
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, err, &clerkErr)
+			require.ErrorContains(t, clerkErr.Err, "another instance")
+			require.Zero(t, report.Removed)
+			require.Equal(t, clerkinvite.StatusActive, b.get(t, "ada@example.com").Status)
+		}
+		require.Equal(t, 1, b.reconcile(t).Removed)
+	}
 }
 
 // An address that Clerk stumbles over holds up nobody.
