@@ -83,6 +83,10 @@ type (
 		clerkinvite.PgxDB
 		Password string
 	}
+	hostObserver struct {
+		clerkinvite.Observer
+		Password string
+	}
 	// hidden shows its value to fmt by reflection only: no method of the value is called.
 	hidden struct{ v any }
 )
@@ -210,6 +214,9 @@ func fill(t testing.TB, v reflect.Value, field string, text func(field string) s
 		return
 	case *clerkinvite.Store:
 		*x = clerkinvite.NewPgxStore(&hostDB{Password: private}, nil)
+		return
+	case *clerkinvite.Observer:
+		*x = &hostObserver{Password: private}
 		return
 	}
 	if _, ours := public[v.Type().PkgPath()]; !ours && v.Kind() == reflect.Struct {
