@@ -70,7 +70,7 @@ func ExampleStore_WithTx() {
 	}
 
 	reserve := func(email string) error {
-		tx, err := store.DB().BeginTx(ctx, nil)
+		tx, err := store.Begin(ctx)
 		if err != nil {
 			return err
 		}

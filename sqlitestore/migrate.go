@@ -23,6 +23,9 @@ var migrations embed.FS
 // it at once. Tables of the host's own in the same file are not touched. Which migrations
 // have run is in the table clerkinvite_migration.
 //
+// A file that is there already, an empty one too, keeps its permissions, and path-wal and path-shm get the same. It
+// has to be there before on a file system without hard links (FAT), and where path is a symbolic link.
+//
 // If the file is of a newer version of the package, it does nothing and returns an error that
 // wraps [clerkinvite.ErrSchemaNewer].
 //
@@ -31,7 +34,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := s.create(); err != nil {
+	if err := create(s.path, os.Link); err != nil {
 		return fmt.Errorf("sqlitestore: Migrate: %w", err)
 	}
 	var mode, encoding string
@@ -53,12 +56,15 @@ func (s *Store) Migrate(ctx context.Context) error {
 // create makes an empty file that only its owner can read, because there will be addresses in it and links.
 //
 // It has its name only when it is closed: to close a file lets go of all locks that this
-// process has on it, those of a connection to it too.
-func (s *Store) create() error {
-	if _, err := os.Stat(s.path); !errors.Is(err, fs.ErrNotExist) {
+// process has on it, those of a connection to it too. So it gets its name by link, which is os.Link, and never replaces a file.
+func create(path string, link func(from, to string) error) error {
+	switch info, err := os.Stat(path); {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file", path)
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(s.path), ".clerkinvite-*")
+	f, err := os.CreateTemp(filepath.Dir(path), ".clerkinvite-*")
 	if err != nil {
 		return err
 	}
@@ -66,8 +72,16 @@ func (s *Store) create() error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), s.path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	err = link(f.Name(), path)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("the file system may have no hard links: make an empty file there that only its owner can read, and call it again: %w", err)
+	}
+	if _, err := os.Stat(path); err != nil { // or else another has made it meanwhile
+		return fmt.Errorf("%s is a symbolic link to no file: open the path that it leads to, or make an empty file there "+
+			"that only its owner can read: %w", path, err)
 	}
 	return nil
 }

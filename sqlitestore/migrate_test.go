@@ -111,3 +111,85 @@ func TestMigrateFails(t *testing.T) {
 		require.NoError(t, store.Close())
 	}
 }
+
+// What cannot be made is an error that says what to do, and nothing is left behind. Once that is done, all is well.
+func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "target.db"), filepath.Join(dir, "link.db")
+	require.NoError(t, os.Symlink(target, link))
+	store, err := sqlitestore.Open(link)
+	require.NoError(t, err)
+	defer store.Close()
+	require.ErrorContains(t, store.Migrate(t.Context()), "is a symbolic link to no file: open the path that it leads to")
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.NoError(t, os.WriteFile(target, nil, 0o600))
+	require.NoError(t, store.Migrate(t.Context()))
+	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	found, err := open(t, target).Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	require.NoError(t, err)
+	require.Len(t, found, 1, "the link and the file are one database")
+
+	directory, err := sqlitestore.Open(dir)
+	require.NoError(t, err)
+	defer directory.Close()
+	require.ErrorContains(t, directory.Migrate(t.Context()), "is not a file")
+}
+
+// A file that is there keeps its permissions, an empty one too, and those beside it get the same.
+func TestMigrateKeepsPermissions(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []os.FileMode{0o600, 0o644} {
+		path := filepath.Join(t.TempDir(), "clerkinvite.db")
+		require.NoError(t, os.WriteFile(path, nil, mode))
+		require.NoError(t, os.Chmod(path, mode)) // whatever the umask is
+		open(t, path)
+		for _, name := range []string{path, path + "-wal", path + "-shm"} {
+			info, err := os.Stat(name)
+			require.NoError(t, err)
+			require.Equal(t, mode, info.Mode().Perm(), name)
+		}
+	}
+}
+
+// A backup as the package describes it is for its owner only, and put back as it describes it is the file again, though the
+// process that had the file open was killed.
+func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, backup := filepath.Join(dir, "clerkinvite.db"), filepath.Join(dir, "backup.db")
+	store, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, store.Migrate(t.Context()))
+	written, err := insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(backup, nil, 0o600))
+	_, err = store.DB().ExecContext(t.Context(), "VACUUM INTO ?", backup)
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+
+	cmd, lines := startChild(t, "write", path)
+	require.True(t, lines.Scan())
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	for _, name := range []string{path + "-wal", path + "-shm"} {
+		require.NoError(t, os.Remove(name), "left by who was killed")
+	}
+	require.NoError(t, os.Rename(backup, path))
+
+	store = open(t, path)
+	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	require.NoError(t, err)
+	require.Equal(t, written, found)
+	for pragma, want := range map[string]string{"integrity_check": "ok", "journal_mode": "wal"} {
+		var got string
+		require.NoError(t, store.DB().QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got))
+		require.Equal(t, want, got)
+	}
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}

@@ -26,7 +26,7 @@ type Store struct {
 	path string
 	// db has as many connections as are asked for at once. Reading never waits for writing.
 	db *sql.DB
-	// writer has one, so that our writers queue for it, in order, instead of polling for the lock.
+	// writer has one, so that writers queue for it, in order, instead of polling for the lock.
 	writer *sql.DB
 }
 
@@ -80,10 +80,27 @@ func Open(path string) (*Store, error) {
 // keeps beside it; without Close nothing is lost either. Errors are SQLite's.
 func (s *Store) Close() error { return errors.Join(s.writer.Close(), s.db.Close()) }
 
-// DB returns connections to the same file for the host's own tables, and for transactions
-// that [Store.WithTx] takes: a transaction that is begun on it holds the write lock of
-// the file from its beginning, and everybody else waits, so it must be short. With
-// sql.TxOptions.ReadOnly it takes no lock and cannot be used to write.
+// Begin begins a transaction for the host's own tables in the file and for [Store.WithTx]. It holds the write lock
+// of the file from its beginning, and everybody else who writes waits, so it must be short. If ctx ends before the commit, it is
+// rolled back.
+//
+// It queues with the writes of the store, in order, so any number may be begun at once. A method of
+// the Store that writes, and another Begin, waits for its end as long as the context lasts: from the goroutine that has to end it, for
+// ever. Errors are the context's and SQLite's.
+func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
+	tx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return tx, nil
+}
+
+// DB returns connections to the same file for the host's own tables. Statements that read wait for nobody.
+// What writes does not queue as with [Store.Begin]: it tries again until it gets the lock, at most ten seconds long, and of many at
+// once some may not get it. That is so for its transactions too, which take the lock when they begin.
+//
+// One with sql.TxOptions.ReadOnly begins without the lock, and is for reading. The driver does not stop it from
+// writing: what it writes is committed, unless another has written since it began to read, which is SQLITE_BUSY at once.
 //
 // Store.Close closes it.
 func (s *Store) DB() *sql.DB { return s.db }
@@ -161,9 +178,9 @@ func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog
 
 // write calls f in a transaction of ours.
 func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.Begin(ctx)
 	if err != nil {
-		return s.explain(ctx, err)
+		return err
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
 	if err := f(tx); err != nil {
@@ -187,7 +204,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	case sqlite3.SQLITE_BUSY:
 		return fmt.Errorf("sqlitestore: a transaction or another process has kept the write lock of %s: %w", s.path, err)
 	case sqlite3.SQLITE_CANTOPEN:
-		return fmt.Errorf("sqlitestore: cannot open %s (Migrate makes the file): %w", s.path, err)
+		return fmt.Errorf("sqlitestore: cannot open %s (Migrate makes the file; its directory must be writable): %w", s.path, err)
 	}
 	return err
 }
@@ -202,14 +219,19 @@ func code(err error) int {
 
 // WithTx returns the part of the store that may be used inside a host's transaction, so that a member
 // is reserved if and only if the host's own rows are written. It never commits or
-// rolls back. A call that fails leaves nothing of its own behind in tx.
+// rolls back. A call that fails leaves nothing of its own behind in tx. No other goroutine may use tx meanwhile.
 //
-// tx is one of [Store.DB], or of another *sql.DB of the driver modernc.org/sqlite on the same
-// file. There it should begin with BEGIN IMMEDIATE, as those of DB do
+// SQLite itself may roll a whole transaction back when one of its statements is interrupted (by the end of its context, for
+// example), finds the disk full, or says ROLLBACK, as INSERT OR ROLLBACK does. A [sql.Tx] does not know that, and what is
+// executed on it afterwards is committed at once. The methods of the TxStore do know: they write nothing then and return an error that
+// wraps [sql.ErrTxDone]. The host must roll back after any error of a statement that it does not expect.
+//
+// tx is one of [Store.Begin] or [Store.DB], or of another *sql.DB of the driver modernc.org/sqlite on the same
+// file. There it should begin with BEGIN IMMEDIATE, as ours do
 // (_txlock=immediate in the data source name): a transaction that reads first and writes later gets
 // SQLITE_BUSY at once if another has written meanwhile, and only the host can repeat it.
 // What tx writes is seen by others, [Store.Find] included, after its commit. The methods of Store that write wait
-// for tx, so to call one while tx is open, from the goroutine that has it, ends in SQLITE_BUSY.
+// for tx, so none may be called while tx is open by the goroutine that has it.
 func (s *Store) WithTx(tx *sql.Tx) clerkinvite.TxStore { return &txStore{s, tx} }
 
 type txStore struct {
@@ -253,17 +275,43 @@ func (s *txStore) savepoint(ctx context.Context, f func() error) error {
 		return err
 	}
 	uninterrupted := context.WithoutCancel(ctx)
+	if err := s.open(uninterrupted); err != nil {
+		return s.store.explain(ctx, err)
+	}
 	if _, err := s.tx.ExecContext(uninterrupted, "SAVEPOINT clerkinvite"); err != nil {
 		return s.store.explain(ctx, err)
 	}
 	err := f()
+	if err == nil {
+		_, err = s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite")
+	}
 	if err != nil {
 		err = s.store.explain(ctx, err)
-		// A failure here is that of a transaction that SQLite has rolled back already: the disk is full or broken.
+		// These fail in a transaction that SQLite has rolled back already: the disk is full or broken.
 		_, _ = s.tx.ExecContext(uninterrupted, "ROLLBACK TO clerkinvite")
-	}
-	if _, releaseErr := s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite"); err == nil {
-		err = releaseErr
+		_, _ = s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite")
 	}
 	return err
 }
+
+// open returns an error unless the host's transaction is open for SQLite too, and not for its [sql.Tx] only. Outside of one,
+// SAVEPOINT would begin a transaction and RELEASE commit it: a member without the host's rows.
+//
+// It asks by a BEGIN, which in an open transaction is an error that changes nothing, and otherwise takes no
+// lock. DEFERRED makes it an error in any other database, where BEGIN may commit.
+func (s *txStore) open(ctx context.Context) error {
+	_, err := s.tx.ExecContext(ctx, "BEGIN DEFERRED")
+	switch {
+	case err == nil:
+		_, err = s.tx.ExecContext(ctx, "ROLLBACK")
+		return errors.Join(errRolledBack, err)
+	case code(err) == sqlite3.SQLITE_ERROR:
+		return nil
+	case errors.Is(err, sql.ErrTxDone):
+		return err
+	}
+	return fmt.Errorf("sqlitestore: cannot tell whether the host's transaction is open; it must be one of modernc.org/sqlite: %w", err)
+}
+
+var errRolledBack = fmt.Errorf("sqlitestore: SQLite has ended the host's transaction already, after a statement of it that was interrupted "+
+	"or failed: nothing is written, roll back and repeat the whole transaction: %w", sql.ErrTxDone)

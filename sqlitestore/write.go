@@ -181,7 +181,8 @@ func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
 	m.ID, m.TenantID, m.Email, m.Version = strings.ToLower(c.Old.ID), c.Old.TenantID, c.Old.Email, c.Old.Version+1
 	made, err := w.exec(updateSQL, append(values(m), m.TenantID, m.ID, c.Old.Version)...)
 	switch {
-	case code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE: // there is only one key that an update changes
+	case code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE && strings.Contains(err.Error(), "clerkinvite_member.clerk_user_id"):
+		// Any other key is of a table that a trigger of the host's writes, and the transaction may be rolled back already.
 		return clerkinvite.Result{Err: clerkinvite.ErrUserTaken}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err

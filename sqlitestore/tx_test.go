@@ -1,0 +1,226 @@
+package sqlitestore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// count returns how many rows a table has, as db sees it.
+func count(t *testing.T, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, table string,
+) (n int) {
+	t.Helper()
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n))
+	return n
+}
+
+// SQLite ends a transaction by itself in these cases, and *sql.Tx does not know. No member is written then, neither by the
+// call before nor by those after, since the host's rows are not either.
+func TestAHostsTransactionThatSQLiteHasEnded(t *testing.T) {
+	t.Parallel()
+	fails := func(query string) func(*testing.T, *sql.Tx) {
+		return func(t *testing.T, tx *sql.Tx) {
+			t.Helper()
+			_, err := tx.ExecContext(t.Context(), query)
+			require.Error(t, err)
+		}
+	}
+	for what, end := range map[string]func(*testing.T, *sql.Tx){
+		"interrupted": func(t *testing.T, tx *sql.Tx) {
+			t.Helper()
+			for timeout := 5 * time.Millisecond; count(t, tx, "seat") > 0; timeout *= 2 { // until the statement has begun before its time is over
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
+				_, err := tx.ExecContext(ctx, "INSERT INTO seat WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+				cancel()
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+		},
+		"or rollback": fails("INSERT OR ROLLBACK INTO seat VALUES (1)"),
+		"a trigger":   fails("DELETE FROM seat"),
+		"the disk is full": func(t *testing.T, tx *sql.Tx) {
+			t.Helper()
+			_, err := tx.ExecContext(t.Context(), "PRAGMA max_page_count = 1") // as many as there are
+			require.NoError(t, err)
+			_, err = tx.ExecContext(t.Context(), "INSERT INTO letter VALUES (zeroblob(100000))")
+			require.ErrorContains(t, err, "full")
+			_, err = tx.ExecContext(t.Context(), "PRAGMA max_page_count = 1000000")
+			require.NoError(t, err)
+		},
+		"by hand": func(t *testing.T, tx *sql.Tx) {
+			t.Helper()
+			_, err := tx.ExecContext(t.Context(), "ROLLBACK")
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			store, clerk := newStore(t), clerkinvitetest.NewClerk()
+			svc := newService(t, store, clerk)
+			old, err := insertNew(t.Context(), store, reserved("acme", "old@example.com"))
+			require.NoError(t, err)
+			_, err = store.DB().ExecContext(t.Context(), `
+CREATE TABLE letter (content BLOB);
+CREATE TABLE seat (n INTEGER PRIMARY KEY);
+CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); END`)
+			require.NoError(t, err)
+			for _, leave := range []func(*sql.Tx) error{(*sql.Tx).Commit, (*sql.Tx).Rollback} {
+				tx, err := store.DB().BeginTx(t.Context(), nil)
+				require.NoError(t, err)
+				_, err = tx.ExecContext(t.Context(), "INSERT INTO seat VALUES (1)")
+				require.NoError(t, err)
+				reserver := svc.InTx(store.WithTx(tx))
+				_, err = reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "before@example.com"})
+				require.NoError(t, err)
+
+				end(t, tx)
+				for range 2 { // the first call leaves no transaction behind
+					_, err = reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "after@example.com"})
+					require.ErrorIs(t, err, sql.ErrTxDone)
+					require.ErrorContains(t, err, "SQLite has ended the host's transaction")
+					_, err = store.WithTx(tx).Update(t.Context(), []clerkinvite.Change{{Old: old[0]}})
+					require.ErrorIs(t, err, sql.ErrTxDone)
+				}
+				require.ErrorContains(t, leave(tx), "no transaction is active")
+			}
+			require.Zero(t, count(t, store.DB(), "seat"))
+			found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+			require.NoError(t, err)
+			require.Equal(t, old, found)
+
+			// The connection is as good as before, and a transaction that is over is said to be so.
+			tx, err := store.DB().BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			defer tx.Rollback()
+			_, err = insertNew(t.Context(), store.WithTx(tx), reserved("acme", "again@example.com"))
+			require.NoError(t, err)
+			require.NoError(t, tx.Commit())
+			_, err = insertNew(t.Context(), store.WithTx(tx), reserved("acme", "late@example.com"))
+			require.ErrorIs(t, err, sql.ErrTxDone)
+			report, err := svc.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, []int{2, 2}, []int{report.Invited, clerk.Emails()})
+		})
+	}
+}
+
+// A trigger of the host's on our table that ends the transaction ends our call: what is left of a batch is not written alone.
+func TestATriggerThatEndsTheTransaction(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	old, err := insertNew(t.Context(), store, reserved("acme", "ada@example.com"), reserved("acme", "grace@example.com"))
+	require.NoError(t, err)
+	_, err = store.DB().ExecContext(t.Context(), `
+CREATE TABLE seat (email TEXT UNIQUE);
+INSERT INTO seat VALUES ('ada@example.com'), ('joan@example.com');
+CREATE TRIGGER seated AFTER UPDATE ON clerkinvite_member BEGIN INSERT OR ROLLBACK INTO seat VALUES (new.email); END;
+CREATE TRIGGER reserved AFTER INSERT ON clerkinvite_member WHEN new.email = 'joan@example.com' BEGIN SELECT RAISE(ROLLBACK, 'taken'); END`)
+	require.NoError(t, err)
+	tx, err := store.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
+		_, err = st.Update(t.Context(), []clerkinvite.Change{{Old: old[0], New: pending(old[0])}, {Old: old[1], New: pending(old[1])}})
+		require.ErrorContains(t, err, "seat.email")
+	}
+	require.ErrorContains(t, tx.Commit(), "no transaction is active")
+
+	tx, err = store.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
+		_, err = st.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "joan@example.com"), reserved("acme", "mary@example.com")})
+		require.ErrorContains(t, err, "taken")
+	}
+	require.ErrorContains(t, tx.Commit(), "no transaction is active")
+	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	require.NoError(t, err)
+	require.ElementsMatch(t, old, found)
+	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_history"))
+}
+
+// A transaction that is said to be for reading waits for nobody. The driver lets it write, but not over the work of another.
+func TestAReadOnlyTransactionOfDB(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	writer, err := store.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer writer.Rollback()
+	reader, err := store.DB().BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+	require.NoError(t, err)
+	defer reader.Rollback()
+	require.Zero(t, count(t, reader, "clerkinvite_member"))
+	_, err = insertNew(t.Context(), store.WithTx(writer), reserved("acme", "ada@example.com"))
+	require.NoError(t, err)
+	require.NoError(t, writer.Commit())
+	_, err = insertNew(t.Context(), store.WithTx(reader), reserved("acme", "grace@example.com"))
+	require.ErrorContains(t, err, "begin it with BEGIN IMMEDIATE")
+	require.NoError(t, reader.Commit())
+
+	reader, err = store.DB().BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+	require.NoError(t, err)
+	defer reader.Rollback()
+	_, err = insertNew(t.Context(), store.WithTx(reader), reserved("acme", "grace@example.com"))
+	require.NoError(t, err)
+	require.NoError(t, reader.Commit())
+	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_member"))
+}
+
+// Any number of the host's transactions may be begun at once: they queue, with each other and with the store's own writes.
+func TestTransactionsQueue(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	svc := newService(t, store, clerkinvitetest.NewClerk())
+	_, err := store.DB().ExecContext(t.Context(), "CREATE TABLE seat (n INTEGER PRIMARY KEY)")
+	require.NoError(t, err)
+	const n = 40
+	reserve := func(i int) error {
+		tx, err := store.Begin(t.Context())
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(t.Context(), "INSERT INTO seat VALUES (?)", i); err != nil {
+			return err
+		}
+		if _, err := svc.InTx(store.WithTx(tx)).Reserve(t.Context(), clerkinvite.InviteParams{
+			TenantID: "acme", Email: fmt.Sprintf("%d@example.com", i),
+		}); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { assert.NoError(t, reserve(i)) })
+		wg.Go(func() {
+			_, err := svc.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "other", Email: fmt.Sprintf("%d@example.com", i)})
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	require.Equal(t, []int{n, 2 * n}, []int{count(t, store.DB(), "seat"), count(t, store.DB(), "clerkinvite_member")})
+
+	// Who waits does so as long as its context lasts; reading waits for nobody.
+	tx, err := store.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback()
+	_, err = store.Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = store.Begin(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = insertNew(ctx, store, reserved("acme", "ada@example.com"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
