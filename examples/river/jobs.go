@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
-	"github.com/riverqueue/river/rivertype"
 
 	"github.com/clerkinvite/clerkinvite"
 )
@@ -23,7 +22,11 @@ const (
 
 // deliverArgs is a job that tells Clerk about what is due. It is a wake-up call and names
 // nobody: who is due stand in the rows of the members. So a job that is lost loses nothing,
-// and one too many finds nothing to do and costs one statement.
+// and one too many finds nothing to do: one statement, and River's own for a job.
+//
+// Each transaction inserts one, and they are not unique. A unique job of River's is unique while it runs as
+// well, so an insert could meet one that has looked for members already, and whoever is committed
+// after that look would have no job. A job of one's own always looks after the commit.
 type deliverArgs struct{}
 
 // Kind implements river.JobArgs.
@@ -33,24 +36,9 @@ func (deliverArgs) Kind() string { return "clerkinvite_deliver" }
 func (deliverArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{
 		Queue: deliverQueue,
-
 		// The members have their own attempts and their own backoff. The next periodic job is
 		// the repetition; retries of River's would pile up beside it while Clerk is down.
 		MaxAttempts: 1,
-
-		// A thousand inserts in a second are one job, unless it is done before they are.
-		UniqueOpts: river.UniqueOpts{
-			// Without a period, a job that a killed process has left as running would keep new
-			// ones away until River rescues it (RescueStuckJobsAfter): nothing would be delivered.
-			ByPeriod: time.Second,
-
-			// River's default has completed ones as well: then a member that is reserved half a
-			// second after the last pass would wait for the next periodic job.
-			ByState: []rivertype.JobState{
-				rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable,
-				rivertype.JobStateRunning, rivertype.JobStateScheduled, // running must be there, says River
-			},
-		},
 	}
 }
 
@@ -71,22 +59,12 @@ type deliverWorker struct {
 func (w *deliverWorker) Timeout(*river.Job[deliverArgs]) time.Duration { return 3 * w.lease }
 
 // Work makes a pass. A rate limit is no error of Deliver's: whom it concerns is due again when
-// it ends.
+// it ends. An error is for whoever watches River (a wrong key, an exhausted quota, no connection); the
+// next periodic job comes anyway. The text that River stores has no address in it.
 func (w *deliverWorker) Work(ctx context.Context, _ *river.Job[deliverArgs]) error {
 	report, err := w.invites.Deliver(ctx, &clerkinvite.DeliverOptions{Limit: passLimit})
 	if err == nil && report.Claimed == passLimit {
 		return river.JobSnooze(0) // more is due: once more, behind the other jobs
-	}
-	return outcome(err)
-}
-
-// outcome is what a job returns for an error of the library's. Where Clerk has said how long to
-// wait, the job waits, which is no failed attempt. Everything else is a failed job, for whoever
-// watches River: a wrong key, an exhausted quota, no connection. The text that River stores has
-// no address in it.
-func outcome(err error) error {
-	if wait, ok := clerkinvite.RetryAfter(err); ok {
-		return river.JobSnooze(wait)
 	}
 	return err
 }
@@ -146,16 +124,26 @@ func (w *reconcileWorker) Work(ctx context.Context, job *river.Job[reconcileArgs
 	return tx.Commit(ctx)
 }
 
+// outcome is what the job returns for an error of the library's. Where Clerk has said how long to wait, the
+// job waits, which is no failed attempt. Everything else is a failed job.
+func outcome(err error) error {
+	if wait, ok := clerkinvite.RetryAfter(err); ok {
+		return river.JobSnooze(wait)
+	}
+	return err
+}
+
 // clientConfig is what differs from worker to worker, and from the story to production.
 type clientConfig struct {
 	ID       string        `json:"id"`       // of the process; "" is one of River's making
 	Leads    bool          `json:"leads"`    // River may let this process insert the periodic jobs: at least one must
+	Delivers bool          `json:"delivers"` // it works on the jobs that deliver, not only on those that reconcile
 	Lease    time.Duration `json:"lease"`    // Config.Lease of the service: 1 m is the default
 	Interval time.Duration `json:"interval"` // between two periodic deliveries: 15 s is what Run does
 	Step     int           `json:"step"`     // members that one job reconciles
 }
 
-// newClient returns a client that works on both kinds of jobs.
+// newClient returns a client that works on the jobs.
 func newClient(pool *pgxpool.Pool, invites *clerkinvite.Service, cfg clientConfig, log *slog.Logger) (*river.Client[pgx.Tx], error) {
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, &deliverWorker{invites: invites, lease: cfg.Lease}); err != nil {
@@ -164,19 +152,25 @@ func newClient(pool *pgxpool.Pool, invites *clerkinvite.Service, cfg clientConfi
 	if err := river.AddWorkerSafely(workers, &reconcileWorker{invites: invites, pool: pool, step: cfg.Step, log: log}); err != nil {
 		return nil, err
 	}
+	// One of each a process is plenty: of all deliveries only one request at a time creates
+	// invitations, and Clerk lets 350 an hour through.
+	queues := map[string]river.QueueConfig{reconcileQueue: {MaxWorkers: 1}}
+	if cfg.Delivers {
+		queues[deliverQueue] = river.QueueConfig{MaxWorkers: 1}
+	}
 	config := &river.Config{
-		ID:      cfg.ID,
-		Logger:  log,
-		Workers: workers,
-		// One of each a process is plenty: of all deliveries only one request at a time creates
-		// invitations, and Clerk lets 350 an hour through.
-		Queues:                 map[string]river.QueueConfig{deliverQueue: {MaxWorkers: 1}, reconcileQueue: {MaxWorkers: 1}},
+		ID:                     cfg.ID,
+		Logger:                 log,
+		Workers:                workers,
+		Queues:                 queues,
 		RescueStuckJobsAfter:   2 * reconcileTimeout, // nothing waits for a stuck job
 		LeaderElectionDisabled: !cfg.Leads,
 	}
 	if cfg.Leads {
 		config.PeriodicJobs = []*river.PeriodicJob{
-			// For members whose job was lost, whose lease had to end or whose rate limit ended.
+			// For members whose job was lost or failed, whose lease had to end or whose rate limit ended, and
+			// where the clock of a worker is behind that of the process that has reserved. It is the repetition
+			// of all that, so it is not unique either: a job left by a killed process would keep it away.
 			river.NewPeriodicJob(river.PeriodicInterval(cfg.Interval),
 				func() (river.JobArgs, *river.InsertOpts) { return deliverArgs{}, nil },
 				&river.PeriodicJobOpts{RunOnStart: true}),

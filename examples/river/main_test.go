@@ -2,14 +2,14 @@ package main
 
 import (
 	"bytes"
-	"errors"
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
@@ -81,40 +81,50 @@ func TestAllOrNothing(t *testing.T) {
 	require.Equal(t, counts{reserved: 1}, c)
 }
 
-// Many transactions that commit within a second make one job.
-func TestManyInsertsMakeFewJobs(t *testing.T) {
+// While a job runs and has looked for members already, others are committed. They have a job of their own, so nobody
+// waits for the next periodic job: there is none here.
+func TestNoWakeUpIsLost(t *testing.T) {
 	t.Parallel()
-	h, _ := setup(t)
-	const each = 25
-	began := time.Now()
-	var all sync.WaitGroup
-	errs := make([]error, 4)
-	for w := range errs {
-		all.Go(func() {
-			for range each {
-				errs[w] = errors.Join(errs[w], pgx.BeginFunc(t.Context(), h.pool, func(tx pgx.Tx) error {
-					_, err := h.jobs.InsertTx(t.Context(), tx, deliverArgs{}, nil)
-					return err
-				}))
-			}
-		})
-	}
-	all.Wait()
-	require.NoError(t, errors.Join(errs...))
-	seconds := int(time.Now().Unix()-began.Unix()) + 1
-	require.LessOrEqual(t, h.jobCount(t), seconds, "of %d inserts", each*len(errs))
+	clerk := clerkinvitetest.NewClerk()
+	looking, goOn := make(chan struct{}), make(chan struct{})
+	api := &lateClerk{ClerkAPI: clerk, looking: looking, goOn: goOn}
+	h, err := newHost(t.Context(), pgtest.New(t).Pool(t), api)
+	require.NoError(t, err)
+	jobs, err := newClient(h.pool, h.invites, clientConfig{Delivers: true, Lease: time.Minute, Step: 40}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, jobs.Start(t.Context()))
+	defer func() { require.NoError(t, jobs.Stop(context.WithoutCancel(t.Context()))) }()
+	release := sync.OnceFunc(func() { close(goOn) })
+	defer release()
 
-	// A job that a killed process has left as running, and one that is done, keep no new one away.
-	for _, state := range []string{"running", "completed"} {
-		_, err := h.pool.Exec(t.Context(), `UPDATE river_job SET state = $1::text::river_job_state, attempted_at = now(),
-	finalized_at = CASE WHEN $1::text = 'completed' THEN now() END`, state)
-		require.NoError(t, err)
-		before := h.jobCount(t)
-		require.Eventually(t, func() bool {
-			_, err := h.jobs.Insert(t.Context(), deliverArgs{}, nil)
-			return err == nil && h.jobCount(t) > before
-		}, time.Minute, 20*time.Millisecond)
+	require.NoError(t, h.addTeam(t.Context(), "acme", "basic", []string{"ada@example.com"}))
+	<-looking
+	const later = 20 // transactions, most of them in the second in which the first one was
+	for i := range later {
+		require.NoError(t, h.addTeam(t.Context(), fmt.Sprint("acme-", i), "basic", []string{fmt.Sprintf("joan-%d@example.com", i)}))
 	}
+	require.Equal(t, 1+later, h.jobCount(t))
+	release() // the pass under way delivers who was due when it began
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, h.until(ctx, func(c counts) bool { return c.pending == 1+later }))
+	require.Equal(t, 1+later, clerk.Emails())
+}
+
+// lateClerk waits in the first look-up, and closes looking there.
+type lateClerk struct {
+	clerkinvite.ClerkAPI
+
+	once          sync.Once
+	looking, goOn chan struct{}
+}
+
+func (c *lateClerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	c.once.Do(func() {
+		close(c.looking)
+		<-c.goOn
+	})
+	return c.ClerkAPI.FindUsers(ctx, q)
 }
 
 // One job delivers a hundred, and comes again while there are more. A rate limit is no failure of the job's; a

@@ -12,7 +12,8 @@ import (
 
 // begin snippet
 
-// chiRoutes returns the endpoints on chi, whose handlers are those of net/http.
+// chiRoutes returns the endpoints on chi, whose handlers are those of net/http. If isAdmin goes by a cookie, put
+// http.NewCrossOriginProtection().Handler around what this returns.
 func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
 	answer := func(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
 		if err != nil {
@@ -24,12 +25,13 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 			slog.WarnContext(r.Context(), "the client has gone", "err", err)
 		}
 	}
+	tenant := func(r *http.Request) string { return unescaped(r, chi.URLParam(r, "tenant")) }
 	router := chi.NewRouter()
 	router.Handle("/webhooks/clerk", svc.WebhookHandler(verifier)) // not behind the guard: the signature is its proof
 	router.Route("/tenants/{tenant}/invitations", func(router chi.Router) {
 		router.Use(func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if !isAdmin(r, chi.URLParam(r, "tenant")) {
+				if !isAdmin(r, tenant(r)) {
 					answer(w, r, 0, nil, errNoAdmin)
 					return
 				}
@@ -37,21 +39,21 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 			})
 		})
 		router.Post("/", func(w http.ResponseWriter, r *http.Request) {
-			var body invitation
-			if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-				answer(w, r, 0, nil, unreadable(err))
-				return
-			}
-			member, err := svc.Invite(r.Context(), body.params(chi.URLParam(r, "tenant")))
-			answer(w, r, http.StatusCreated, member, err)
-		})
-		router.Get("/", func(w http.ResponseWriter, r *http.Request) {
-			list, err := svc.List(r.Context(), listParams(chi.URLParam(r, "tenant"), r))
+			body, err := readInvitation(r)
 			if err != nil {
 				answer(w, r, 0, nil, err)
 				return
 			}
-			answer(w, r, http.StatusOK, page{list.Members, list.Next}, nil)
+			member, err := svc.Invite(r.Context(), body.params(tenant(r)))
+			answer(w, r, http.StatusCreated, member, err)
+		})
+		router.Get("/", func(w http.ResponseWriter, r *http.Request) {
+			list, err := svc.List(r.Context(), listParams(tenant(r), r))
+			if err != nil {
+				answer(w, r, 0, nil, err)
+				return
+			}
+			answer(w, r, http.StatusOK, newPage(list), nil)
 		})
 	})
 	return http.MaxBytesHandler(router, maxBody)

@@ -12,8 +12,10 @@ import (
 
 // echoRoutes returns the endpoints on echo. Handlers return the library's errors as they
 // are, and one place answers them. The library gets the request's context: echo uses the
-// *echo.Context again for the next request.
+// *echo.Context again for the next request. If isAdmin goes by a cookie, put
+// http.NewCrossOriginProtection().Handler around what this returns.
 func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
+	tenant := func(c *echo.Context) string { return unescaped(c.Request(), c.Param("tenant")) }
 	router := echo.New()
 	answerUnknown := router.HTTPErrorHandler // for echo's own errors, as of a path that is not there
 	router.HTTPErrorHandler = func(c *echo.Context, err error) {
@@ -25,31 +27,31 @@ func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier)
 		_ = c.JSON(status, body)
 	}
 	router.Any("/webhooks/clerk", echo.WrapHandler(svc.WebhookHandler(verifier))) // not behind the guard: the signature is its proof
-	tenant := router.Group("/tenants/:tenant/invitations", func(next echo.HandlerFunc) echo.HandlerFunc {
+	invitations := router.Group("/tenants/:tenant/invitations", func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) error {
-			if !isAdmin(c.Request(), c.Param("tenant")) {
+			if !isAdmin(c.Request(), tenant(c)) {
 				return errNoAdmin
 			}
 			return next(c)
 		}
 	})
-	tenant.POST("", func(c *echo.Context) error {
-		var body invitation
-		if err := echo.BindBody(c, &body); err != nil { // Bind would look into the path and the query as well
-			return unreadable(err)
+	invitations.POST("", func(c *echo.Context) error {
+		body, err := readInvitation(c.Request()) // Bind would look into the path and the query as well
+		if err != nil {
+			return err
 		}
-		member, err := svc.Invite(c.Request().Context(), body.params(c.Param("tenant")))
+		member, err := svc.Invite(c.Request().Context(), body.params(tenant(c)))
 		if err != nil {
 			return err
 		}
 		return c.JSON(http.StatusCreated, member)
 	})
-	tenant.GET("", func(c *echo.Context) error {
-		list, err := svc.List(c.Request().Context(), listParams(c.Param("tenant"), c.Request()))
+	invitations.GET("", func(c *echo.Context) error {
+		list, err := svc.List(c.Request().Context(), listParams(tenant(c), c.Request()))
 		if err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, page{list.Members, list.Next})
+		return c.JSON(http.StatusOK, newPage(list))
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }

@@ -12,7 +12,8 @@ import (
 
 // ginRoutes returns the endpoints on gin. The library gets the request's context and never
 // the *gin.Context, though that is a context.Context too: gin uses it again for the next
-// request, and it does not end when the client goes away.
+// request, and it does not end when the client goes away. If isAdmin goes by a cookie, put
+// http.NewCrossOriginProtection().Handler around what this returns.
 func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
 	answer := func(c *gin.Context, status int, body any, err error) {
 		if err != nil {
@@ -20,30 +21,32 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 		}
 		c.AbortWithStatusJSON(status, body)
 	}
+	tenant := func(c *gin.Context) string { return unescaped(c.Request, c.Param("tenant")) }
 	router := gin.New()
+	router.UseRawPath, router.UnescapePathValues = true, false // or a%2Fb is two parts, and gin makes a space of a "+"
 	router.Use(gin.Recovery())
 	router.Any("/webhooks/clerk", gin.WrapH(svc.WebhookHandler(verifier))) // not behind the guard: the signature is its proof
-	tenant := router.Group("/tenants/:tenant/invitations", func(c *gin.Context) {
-		if !isAdmin(c.Request, c.Param("tenant")) {
+	invitations := router.Group("/tenants/:tenant/invitations", func(c *gin.Context) {
+		if !isAdmin(c.Request, tenant(c)) {
 			answer(c, 0, nil, errNoAdmin)
 		}
 	})
-	tenant.POST("", func(c *gin.Context) {
-		var body invitation
-		if err := c.ShouldBindJSON(&body); err != nil { // BindJSON would answer by itself, in plain text
-			answer(c, 0, nil, unreadable(err))
-			return
-		}
-		member, err := svc.Invite(c.Request.Context(), body.params(c.Param("tenant")))
-		answer(c, http.StatusCreated, member, err)
-	})
-	tenant.GET("", func(c *gin.Context) {
-		list, err := svc.List(c.Request.Context(), listParams(c.Param("tenant"), c.Request))
+	invitations.POST("", func(c *gin.Context) {
+		body, err := readInvitation(c.Request) // BindJSON would answer by itself, in plain text
 		if err != nil {
 			answer(c, 0, nil, err)
 			return
 		}
-		answer(c, http.StatusOK, page{list.Members, list.Next}, nil)
+		member, err := svc.Invite(c.Request.Context(), body.params(tenant(c)))
+		answer(c, http.StatusCreated, member, err)
+	})
+	invitations.GET("", func(c *gin.Context) {
+		list, err := svc.List(c.Request.Context(), listParams(tenant(c), c.Request))
+		if err != nil {
+			answer(c, 0, nil, err)
+			return
+		}
+		answer(c, http.StatusOK, newPage(list), nil)
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }

@@ -122,6 +122,32 @@ var story = []struct {
 		return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":`))
 	},
 		failed(400, "the body is no invitation in JSON")},
+	{"no body", func(t *testing.T, h *host) answer { return h.send(t, h.request(t, http.MethodPost, acme, "acme", "")) },
+		failed(400, "the body is no invitation in JSON")},
+	{"a form of another site, which browsers send with cookies and without a question", func(t *testing.T, h *host) answer {
+		r := h.request(t, http.MethodPost, acme, "acme", `{"email":"mallory@example.com"}`)
+		r.Header.Set("Content-Type", "text/plain")
+		return h.send(t, r)
+	}, failed(415, "the Content-Type must be application/json")},
+	{"no Content-Type", func(t *testing.T, h *host) answer {
+		r := h.request(t, http.MethodPost, acme, "acme", `{"email":"mallory@example.com"}`)
+		r.Header.Del("Content-Type")
+		return h.send(t, r)
+	}, failed(415, "the Content-Type must be application/json")},
+	{"a Content-Type with a parameter", func(t *testing.T, h *host) answer {
+		r := h.request(t, http.MethodPost, "/tenants/hooli/invitations", "hooli", `{"email":"grace@example.com"}`)
+		r.Header.Set("Content-Type", "application/json; charset=utf-8")
+		return h.send(t, r)
+	}, answer{status: 201}},
+	{"a tenant without members", func(t *testing.T, h *host) answer {
+		return h.send(t, h.request(t, http.MethodGet, "/tenants/empty/invitations", "empty", ""))
+	}, answer{200, "application/json", "", `{"members":[]}`}},
+	{"no tenant", func(t *testing.T, h *host) answer {
+		a := h.send(t, h.request(t, http.MethodGet, "/tenants//invitations", "", ""))
+		require.NotContains(t, a.body, "members")
+		a.status = min(a.status, 400) // 403 of the guard's, or the router's 404
+		return answer{status: a.status}
+	}, answer{status: 400}},
 	{"a body without end", func(t *testing.T, h *host) answer { return h.invite(t, strings.Repeat("a", maxBody)) },
 		failed(413, "the body is too large")},
 	{"Clerk's rate limit", func(t *testing.T, h *host) answer {
@@ -197,6 +223,37 @@ func TestRoutersAnswerAlike(t *testing.T) {
 	for name, h := range hosts {
 		require.Equal(t, 1, h.clerk.EmailsTo("ada@example.com"), name)
 		require.Equal(t, 1, h.clerk.Emails(), name)
+	}
+}
+
+// However a client encodes a tenant's name, guard and library see the name.
+func TestTheTenantIsUnescapedOnce(t *testing.T) {
+	t.Parallel()
+	for name, routes := range routers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, routes)
+			h.clerk.AddVerifiedUser("grace@example.com")
+			for _, c := range []struct{ sent, tenant string }{
+				{"team%3A1", "team:1"}, // as encodeURIComponent does
+				{"team:2", "team:2"},   // as Go does
+				{"a%40b", "a@b"},
+				{"a%2Fb", "a/b"},
+				{"a+b", "a+b"},
+				{"c+d%3A", "c+d:"},
+				{"a%2541", "a%41"}, // once, and not twice
+				{"b%2541%3A", "b%41:"},
+				{"caf%C3%A9", "café"},
+			} {
+				r := h.request(t, http.MethodPost, "/tenants/"+c.sent+"/invitations", c.tenant, `{"email":"grace@example.com"}`)
+				a := h.send(t, r)
+				require.Equal(t, http.StatusCreated, a.status, "%s: %s", c.sent, a.body)
+				_, err := h.svc.Get(t.Context(), clerkinvite.Ref{TenantID: c.tenant, Email: "grace@example.com"})
+				require.NoError(t, err, c.sent)
+				a = h.send(t, h.request(t, http.MethodGet, "/tenants/"+c.sent+"/invitations", c.tenant, ""))
+				require.Contains(t, a.body, "grace@example.com", c.sent)
+			}
+		})
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,10 +20,11 @@ import (
 
 // Main runs an example on a schema of its own in DATABASE_URL, which is dropped at
 // the end, and ends the program if that fails. Without DATABASE_URL it starts a PostgreSQL of
-// its own, from the programs on this machine.
+// its own, from the programs on this machine. Ctrl-C and SIGTERM end the context of run, so the schema is
+// dropped then too; a second one ends the program at once.
 func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 	log.SetFlags(0)
-	err := onServer(context.Background(), os.Getenv("DATABASE_URL"), run)
+	err := untilSignal(func(ctx context.Context) error { return onServer(ctx, os.Getenv("DATABASE_URL"), run) })
 	if errors.Is(err, pgtest.ErrNoBinaries) {
 		log.Fatal("There is no PostgreSQL on this machine (", err, ").\nSet DATABASE_URL to one, as in\n\n"+
 			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n"+
@@ -30,6 +33,14 @@ func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 	if err != nil {
 		log.Fatal("Error: ", err)
 	}
+}
+
+// untilSignal calls f with a context that ends with the first SIGINT or SIGTERM.
+func untilSignal(f func(ctx context.Context) error) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second one does what it does anyway
+	return f(ctx)
 }
 
 // onServer runs an example on the server of url, or on a throw-away one.
@@ -45,6 +56,9 @@ func onServer(ctx context.Context, url string, run func(ctx context.Context, poo
 	return inSchema(ctx, url, run)
 }
 
+// dropTimeout is how long the end waits for statements of the example's that still run.
+const dropTimeout = 10 * time.Second
+
 func inSchema(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) (err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -57,13 +71,16 @@ func inSchema(ctx context.Context, url string, run func(ctx context.Context, poo
 		return err
 	}
 	defer pool.Close()
-	if _, err := pool.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
-		return err
-	}
 	defer func() {
-		if _, dropErr := pool.Exec(ctx, "DROP SCHEMA "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err == nil {
+		// ctx may have ended, also while the schema was made, so that nobody knows whether it is there.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+		defer cancel()
+		if _, dropErr := pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err == nil {
 			err = dropErr
 		}
 	}()
+	if _, err := pool.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
+		return err
+	}
 	return run(ctx, pool)
 }

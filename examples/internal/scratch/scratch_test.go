@@ -1,10 +1,13 @@
 package scratch
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -13,7 +16,58 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+// interruptedVariable makes this program an example that waits for a signal.
+const interruptedVariable = "CLERKINVITE_SCRATCH_WAITS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(interruptedVariable) != "" {
+		Main(waits)
+		return
+	}
+	os.Exit(pgtest.Main(m))
+}
+
+// waits is an example that does not end by itself.
+func waits(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, `CREATE TABLE made (id int)`); err != nil {
+		return err
+	}
+	fmt.Println("made")
+	_, err := pool.Exec(ctx, `SELECT pg_sleep(3600)`)
+	return err
+}
+
+// Nor does one that is interrupted.
+func TestASignalDropsTheSchema(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		db := pgtest.New(t)
+		program, err := os.Executable()
+		require.NoError(t, err)
+		cmd := exec.CommandContext(t.Context(), program)
+		cmd.Env = append(os.Environ(), interruptedVariable+"=1", "DATABASE_URL="+db.DSN)
+		cmd.Stderr = t.Output()
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		line, err := bufio.NewReader(out).ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "made\n", line)
+		require.Equal(t, 1, left(t, db))
+		require.NoError(t, cmd.Process.Signal(signal))
+		var ended *exec.ExitError
+		require.ErrorAs(t, cmd.Wait(), &ended)
+		require.Equal(t, 1, ended.ExitCode(), "by itself, and not by the signal")
+		require.Zero(t, left(t, db))
+	}
+}
+
+// left returns how many schemas of examples there are.
+func left(t *testing.T, db *pgtest.DB) (n int) {
+	t.Helper()
+	require.NoError(t, db.Pool(t).QueryRow(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'clerkinvite%'`).Scan(&n))
+	return n
+}
 
 // An example leaves nothing behind, whether it succeeds or fails.
 func TestInSchema(t *testing.T) {
@@ -26,10 +80,10 @@ func TestInSchema(t *testing.T) {
 			return want
 		}))
 	}
-	var left int
-	require.NoError(t, db.Pool(t).QueryRow(t.Context(), `
-SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = 'made' OR nspname LIKE 'clerkinvite%'`).Scan(&left))
-	require.Zero(t, left)
+	require.Zero(t, left(t, db))
+	var tables int
+	require.NoError(t, db.Pool(t).QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relname = 'made'`).Scan(&tables))
+	require.Zero(t, tables)
 }
 
 // Each example, as its reader runs it.
