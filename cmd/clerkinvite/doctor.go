@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -168,15 +170,54 @@ func (d *diagnosis) schema(ctx context.Context) check {
 	err := d.store.Validate(ctx)
 	switch {
 	case err == nil:
-		return good("the tables are what this version needs")
+		return d.privileges(ctx)
 	case errors.Is(err, clerkinvite.ErrSchemaNewer):
 		return check{"", checkWarn, strings.ReplaceAll(err.Error(), "\n", "; "), "install the version of this tool that fits the application's library"}
 	default:
-		return check{"", checkFail, strings.ReplaceAll(err.Error(), "\n", "; "), "run \"clerkinvite migrate\", or name the schema of the tables with --schema"}
+		return check{"", checkFail, strings.ReplaceAll(err.Error(), "\n", "; "), "run \"clerkinvite migrate\", which also says if that cannot mend it, or name the schema of the tables with --schema"}
 	}
 }
 
+// privilegesSQL finds what this user may not do with the tables. Their rows are only erased by Purge.
+const privilegesSQL = `
+SELECT privilege || ' on ' || name, privilege = 'DELETE'
+FROM (VALUES ('member', 'SELECT'), ('member', 'INSERT'), ('member', 'UPDATE'), ('member', 'DELETE'), ('history', 'SELECT'), ('history', 'INSERT'),
+	('gate', 'SELECT'), ('gate', 'INSERT'), ('gate', 'UPDATE')) AS needed (tab, privilege),
+	LATERAL (SELECT CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab AS name) AS named
+WHERE NOT has_table_privilege(name, privilege)`
+
+// privileges goes on with schema, when the tables are there.
+func (d *diagnosis) privileges(ctx context.Context) check {
+	rows, err := d.pool.Query(ctx, privilegesSQL, d.t.schema)
+	if err != nil {
+		return check{"", checkFail, explain(err), "try again"}
+	}
+	var missing []string
+	var privilege string
+	var forPurge bool
+	status := checkWarn
+	_, err = pgx.ForEachRow(rows, []any{&privilege, &forPurge}, func() error {
+		if missing = append(missing, privilege); !forPurge {
+			status = checkFail
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return check{"", checkFail, explain(err), "try again"}
+	case len(missing) == 0:
+		return good("the tables are what this version needs")
+	case status == checkWarn:
+		return check{"", status, "Purge is not allowed: the user of DATABASE_URL has no " + strings.Join(missing, ", "), "GRANT it, if the application purges members"}
+	}
+	return check{"", status, "the user of DATABASE_URL has no " + strings.Join(missing, ", "), "GRANT it, or set DATABASE_URL to what the application uses"}
+}
+
 func (d *diagnosis) key(ctx context.Context) check {
+	base, err := d.t.apiURL()
+	if err != nil {
+		return check{"", checkFail, explain(err), "set CLERK_API_URL as the application has it, or unset it"}
+	}
 	api, err := d.t.api(d.wire)
 	if err != nil {
 		return check{"", checkFail, explain(err), "copy the secret key from Clerk's dashboard, under API keys"}
@@ -190,9 +231,9 @@ func (d *diagnosis) key(ctx context.Context) check {
 	if kind == "" {
 		return check{"", checkFail, "CLERK_SECRET_KEY begins with neither sk_test_ nor sk_live_", "copy the secret key from Clerk's dashboard, under API keys"}
 	}
-	where := ""
-	if base := d.t.apiURL(); base != "" {
-		where = ", at CLERK_API_URL and not at Clerk's own address"
+	where, reach := "", "check that this machine reaches Clerk, and https://status.clerk.com"
+	if base != "" {
+		where, reach = ", at CLERK_API_URL and not at Clerk's own address", "check that CLERK_API_URL is the Backend API's address, or unset it for Clerk's own"
 	}
 	_, err = api.ListInvitations(ctx, clerkinvite.InvitationQuery{Limit: 1})
 	d.api = api
@@ -205,7 +246,7 @@ func (d *diagnosis) key(ctx context.Context) check {
 	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
 		return check{"", checkFail, "Clerk refuses the key of a " + kind + " instance" + where + ": " + err.Error(), "was it rotated or deleted? Copy the current one from Clerk's dashboard, under API keys"}
 	default:
-		return check{"", checkFail, "Clerk does not answer" + where + ": " + err.Error(), "check that this machine reaches Clerk, and https://status.clerk.com"}
+		return check{"", checkFail, "Clerk does not answer" + where + ": " + err.Error(), reach}
 	}
 }
 
@@ -323,12 +364,48 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 	return good("%s", text)
 }
 
+// known reports whether Clerk knows the invitation of a pending member: one of the newest three on the first page, or there is none.
+// With the key of another instance it knows nobody's, and would have Reconcile remove members who are active.
+func (d *diagnosis) known(ctx context.Context) (bool, error) {
+	pending, err := d.store.Find(ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}}})
+	if err != nil || len(pending) == 0 {
+		return true, err
+	}
+	at := func(m *clerkinvite.Member) (t time.Time) {
+		if m.InvitedAt != nil {
+			t = *m.InvitedAt
+		}
+		return t
+	}
+	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return at(b).Compare(at(a)) })
+	for _, m := range pending[:min(len(pending), 3)] {
+		for _, status := range []string{"", clerkinvite.InvitationRevoked} { // without a status: all but the revoked
+			found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status})
+			if err != nil {
+				return false, err
+			}
+			if slices.ContainsFunc(found, func(i clerkinvite.Invitation) bool { return i.ID == m.InvitationID }) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
 func (d *diagnosis) agreement(ctx context.Context) check {
 	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Store: d.store, Now: d.t.env.now})
 	if err != nil {
 		return check{"", checkFail, explain(err), "report this as a defect"}
 	}
-	r, err := svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true, Limit: d.limit})
+	known, err := d.known(ctx)
+	if err == nil && !known {
+		return check{"", checkFail, "Clerk knows none of the newest pending members' invitations",
+			"is CLERK_SECRET_KEY of another instance than the application's members? Do not run \"clerkinvite reconcile\" before that is clear"}
+	}
+	var r *clerkinvite.ReconcileReport
+	if err == nil {
+		r, err = svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true, Limit: d.limit})
+	}
 	if _, limited := clerkinvite.RetryAfter(err); limited {
 		return check{"", checkWarn, explain(err), "try again then"}
 	}
@@ -352,8 +429,12 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		}
 	}
 	if len(odd) > 0 {
+		remedy := ""
+		if r.Removed > 0 {
+			remedy = "if those are still users in Clerk's dashboard, CLERK_SECRET_KEY is of another instance: mend that first. "
+		}
 		return check{"", checkWarn, scope + ": " + strings.Join(odd, ", "),
-			"\"clerkinvite reconcile\" repairs what can be; if it comes back, look whether webhooks arrive (Clerk's dashboard, under Webhooks) and Run is running"}
+			remedy + "\"clerkinvite reconcile\" repairs what can be; if it comes back, look whether webhooks arrive (Clerk's dashboard, under Webhooks) and Run is running"}
 	}
 	if r.Unknown > 0 {
 		scope += fmt.Sprintf("; %d invitations of another application, or of members erased here", r.Unknown)

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
+	"crypto/rand"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
 type doctorDocument struct {
@@ -51,12 +56,15 @@ func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
 			odd{"database": checkFail, "schema": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
 		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
 			odd{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, odd{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a user who may not erase", func(w *world) { w.as("SELECT, INSERT, UPDATE") }, exitDone, odd{"schema": checkWarn}},
 		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, odd{"schema": checkWarn}},
 		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
 		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
 		{"a key without its beginning", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
 		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
 		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"an address of Clerk's that is none", func(w *world) { w.vars["CLERK_API_URL"] = "127.0.0.1:1" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
 		{"Clerk's clock is off", func(w *world) { w.date(-time.Hour) }, exitFailed, odd{"clock_clerk": checkFail}},
 		{"Clerk's clock is a bit off", func(w *world) { w.date(30 * time.Second) }, exitDone, odd{"clock_clerk": checkWarn}},
 		{"no Date", func(w *world) {
@@ -94,6 +102,12 @@ func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
 			}
 			w.exec("UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour', updated_at = updated_at - interval '1 hour'")
 		}, exitFailed, odd{"agreement": checkFail}},
+		{"the key of another instance, and nobody has joined", func(w *world) {
+			w.invite("ada@example.com")
+			empty := httptest.NewServer(clerkinvitetest.NewClerk().Handler())
+			w.t.Cleanup(empty.Close)
+			w.vars["CLERK_API_URL"] = empty.URL
+		}, exitFailed, odd{"agreement": checkFail}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -107,6 +121,24 @@ func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
 func (w *world) exec(sql string) {
 	_, err := w.db.Pool(w.t).Exec(w.t.Context(), sql)
 	require.NoError(w.t, err)
+}
+
+// as lets the tool be a role that has these privileges only.
+func (w *world) as(privileges string) {
+	role := "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
+	w.exec("CREATE ROLE " + role)
+	w.t.Cleanup(func() {
+		_, err := w.db.Pool(w.t).Exec(context.WithoutCancel(w.t.Context()), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+		require.NoError(w.t, err)
+	})
+	w.exec("GRANT " + privileges + " ON ALL TABLES IN SCHEMA public TO " + role)
+	join := " "
+	if strings.HasPrefix(w.db.DSN, "postgres") {
+		if join = "?"; strings.Contains(w.db.DSN, "?") {
+			join = "&"
+		}
+	}
+	w.vars["DATABASE_URL"] = w.db.DSN + join + "role=" + role
 }
 
 // date lets Clerk's clock be off.
@@ -138,4 +170,6 @@ func TestDoctorSpeaksToPeople(t *testing.T) {
 	require.Equal(t, exitFailed, r.code)
 	require.Regexp(t, `FAIL  key +Clerk refuses the key of a production instance.*clerk_key_invalid.*\n +→ .*Copy the current one`, r.stdout)
 	require.NotContains(t, r.stdout, "sk_live_wrong")
+	w.vars["CLERK_API_URL"] = "api.clerk.test"
+	require.Regexp(t, `FAIL  key +CLERK_API_URL is not of the form .*\n +→ set CLERK_API_URL`, w.run("doctor").stdout)
 }

@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"text/tabwriter"
@@ -35,7 +37,8 @@ that, or with --no-wait leaves the rest reserved, and the application's Run goes
 can go one by one only: 100 an hour.
 
   clerkinvite import people.csv --dry-run                     # what would happen; writes nothing, asks Clerk nothing
-  clerkinvite import people.csv --errors failed.csv
+  clerkinvite import people.csv --errors failed.csv           # mend failed.csv, then
+  clerkinvite import failed.csv --errors failed-again.csv
   clerkinvite import - --tenant acme --no-wait < people.csv
 
 As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state: n} in a dry run, "due", "problems":
@@ -51,7 +54,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 				return err
 			})
 			flags.BoolVar(&o.again, "again", false, "also invite those who were revoked or removed")
-			flags.StringVar(&o.errors, "errors", "", "write the lines that failed to this CSV `file`, with the reason")
+			flags.StringVar(&o.errors, "errors", "", "write the lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
 			return func(ctx context.Context, args []string) error { return t.runImport(ctx, o, args[0]) }
 		},
 	}
@@ -82,16 +85,20 @@ type importer struct {
 }
 
 func (t *tool) runImport(ctx context.Context, o importOptions, name string) error {
-	header, lines, err := t.readFile(name, o.tenant)
+	if err := t.checkErrorsFile(o, name); err != nil {
+		return usagef("--errors: %w; nothing was sent", err)
+	}
+	raw, err := t.readFile(ctx, name)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var header []string
+	var lines []*line
+	if err == nil {
+		header, lines, err = readSheet(raw, o.tenant)
+	}
 	if err != nil {
 		return usagef("%s: %w; nothing was sent", name, err)
-	}
-	if o.errors != "" { // before anything is sent: can it be written?
-		f, err := os.OpenFile(o.errors, os.O_WRONLY|os.O_CREATE, 0o600)
-		if err != nil {
-			return usageError{err}
-		}
-		_ = f.Close()
 	}
 	im := &importer{t: t, o: o, lines: lines, bar: newProgress(t, lines)}
 	svc, store, closeDB, err := t.service(ctx, !o.dryRun, clerkinvite.Config{Observer: im.bar})
@@ -109,6 +116,15 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 		err = im.invite(ctx)
 		im.bar.clear()
 	}
+	if o.errors != "" && !o.dryRun {
+		if fault := writeErrors(o.errors, header, lines); fault != nil {
+			text := "--errors: " + fault.Error()
+			if err != nil {
+				text = explain(err) + "; " + text
+			}
+			err = errors.New(text)
+		}
+	}
 	r := im.report(name, err)
 	if err == nil && r.incomplete() {
 		err = errSomeFailed
@@ -119,24 +135,61 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 	if printErr := t.print(r, r.text); printErr != nil {
 		return printErr
 	}
-	if o.errors != "" {
-		if writeErr := writeErrors(o.errors, header, lines); writeErr != nil {
-			return reportedError{errors.Join(err, writeErr)}
-		}
-	}
 	return err
 }
 
-func (t *tool) readFile(name, tenant string) ([]string, []*line, error) {
-	if name == "-" {
-		return readSheet(t.stdin, tenant)
+// readFile reads the file to its end. A read from a pipe cannot be interrupted: if ctx ends first it is left alone, and ends with
+// the process.
+func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
+	type content struct {
+		raw []byte
+		err error
 	}
-	f, err := os.Open(name)
+	done := make(chan content, 1)
+	go func() {
+		var c content
+		if name == "-" {
+			c.raw, c.err = io.ReadAll(t.stdin)
+		} else {
+			c.raw, c.err = os.ReadFile(name)
+		}
+		done <- c
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case c := <-done:
+		return c.raw, c.err
+	}
+}
+
+// checkErrorsFile refuses a file for --errors that cannot be written, is no file, or is the one that is imported: it gets some of
+// the lines only, and takes the place of what was there.
+func (t *tool) checkErrorsFile(o importOptions, input string) error {
+	if o.errors == "" {
+		return nil
+	}
+	if there, err := os.Stat(o.errors); err == nil {
+		source, err := os.Stat(input)
+		if f, ok := t.stdin.(*os.File); ok && input == "-" {
+			source, err = f.Stat()
+		}
+		if err == nil && os.SameFile(there, source) {
+			return fmt.Errorf("%s is the file that is imported, and would lose the other lines: name another one", o.errors)
+		}
+	}
+	there, err := os.Lstat(o.errors)
+	if err == nil && !there.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file: name one, or one that is not there yet", o.errors)
+	}
+	if o.dryRun || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(o.errors), ".clerkinvite-*") // what writeErrors will do
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	defer func() { _ = f.Close() }()
-	return readSheet(f, tenant)
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // errValid is the answer of a gate that is asked before anything is written, and only for what is valid.
@@ -203,7 +256,7 @@ func (im *importer) look(ctx context.Context) error {
 			at[m.Ref()].member = m
 		}
 		for _, l := range chunk {
-			if o, reason := im.foresee(l.member); im.o.dryRun || o == withdrawn {
+			if o, reason := im.foresee(l); im.o.dryRun || o == withdrawn {
 				l.end(o, reason)
 			}
 		}
@@ -212,7 +265,8 @@ func (im *importer) look(ctx context.Context) error {
 }
 
 // foresee says what an import makes of a line.
-func (im *importer) foresee(m *clerkinvite.Member) (outcome, string) {
+func (im *importer) foresee(l *line) (outcome, string) {
+	m := l.member
 	if m == nil {
 		return fresh, ""
 	}
@@ -220,12 +274,12 @@ func (im *importer) foresee(m *clerkinvite.Member) (outcome, string) {
 	case clerkinvite.StatusReserved:
 		return waiting, ""
 	case clerkinvite.StatusActive:
-		return alreadyActive, ""
+		return alreadyActive, l.otherRole(m)
 	case clerkinvite.StatusPending:
 		if m.ExpiresAt != nil && !m.ExpiresAt.After(im.t.env.now()) {
 			return again, ""
 		}
-		return alreadyInvited, ""
+		return alreadyInvited, l.otherRole(m)
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		if !im.o.again {
 			return withdrawn, "is " + string(m.Status) + "; --again invites it all the same"
@@ -412,9 +466,10 @@ func (r *importReport) text(out io.Writer) {
 	}
 }
 
-// writeErrors writes the lines that failed as they were, with the reason as one more column.
+// writeErrors writes the lines of which the database has nothing good as they were, with the reason as one more column. The file is
+// there whole or not at all: it is written under another name first.
 func writeErrors(name string, header []string, lines []*line) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // for the owner only, as it holds addresses
 	if err != nil {
 		return err
 	}
@@ -428,10 +483,20 @@ func writeErrors(name string, header []string, lines []*line) error {
 	}
 	_ = w.Write(append(without(header), reasonColumn)) // Error has it
 	for _, l := range lines {
-		if l.outcome == invalid || l.outcome == refused || l.outcome == failed {
+		switch l.outcome {
+		case invalid, refused, failed:
 			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: %s", l.number, l.reason)))
+		case notReached:
+			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: was not reached", l.number)))
+		default: // is there already, comes by itself, or is the double of a line that has its own outcome
 		}
 	}
 	w.Flush()
-	return errors.Join(w.Error(), f.Close())
+	if err := errors.Join(w.Error(), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return fmt.Errorf("%w; the lines are in %s", err, f.Name())
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,8 +111,12 @@ func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
 	require.True(t, strings.HasPrefix(string(text), "email,tenant,role,data,expires_in_days,public_metadata,reason\n"))
 	require.Contains(t, string(text), "nobody,acme,,,,,line 12: email ")
-	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines, "--json"))
+	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{invalid: 6, refused: 2}, counts(t, rest))
+	text, err = os.ReadFile(failedLines + "2")
+	require.NoError(t, err)
+	require.Equal(t, 9, strings.Count(string(text), "\n"))
+	require.Contains(t, string(text), "nobody,acme,,,,,line 4: email ", "one reason, the latest")
 	require.NoError(t, os.WriteFile(failedLines, []byte("email,tenant,reason\nmended@example.com,acme,line 12: email has no @\n"), 0o600))
 	r = w.run("import", failedLines)
 	require.Zero(t, r.code, r.stderr)
@@ -123,6 +128,13 @@ func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
 	require.Regexp(t, `(?m)^ *16 lines\n *4 had been invited before\n *2 were members before\n *1 were revoked or removed`, r.stdout)
 	require.Contains(t, r.stdout, "line 12: nobody invalid: email ")
 	require.Equal(t, 3+2+1, w.clerk.Emails())
+	for _, mode := range []string{"--dry-run", "--dry-run=false"} {
+		r = w.run("import", w.file("tenant,email,role\nacme,new@example.com,owner\nacme,active@example.com,owner\nacme,user@example.com,\n"), mode)
+		require.Zero(t, r.code, r.stderr)
+		require.Contains(t, r.stdout, "line 2: new@example.com already_invited: is left with the role admin: an import changes no member\n"+
+			"line 3: active@example.com already_active: is left with no role: an import changes no member\n")
+	}
+	require.Equal(t, "admin", w.member("new@example.com").Role)
 
 	r = w.run("import", "-", "--again", "--json") // a file of its own, on standard input
 	require.Equal(t, exitUsage, r.code)
@@ -190,6 +202,98 @@ func TestAFileThatIsNotUnderstoodSendsNothing(t *testing.T) {
 	require.Equal(t, exitUsage, r.code)
 	require.Empty(t, decode[membersDocument](t, w.run("list", "acme", "--json")).Members)
 	require.Zero(t, w.clerk.RequestCount())
+}
+
+// Some of the lines take the place of the file. It is refused if it holds more than those, or is none, before anything happens.
+func TestErrorsNeverCostALine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	text := "tenant,email\nacme,ada@example.com\nacme,nobody\n"
+	name := w.file(text)
+	dir := filepath.Dir(name)
+	hard, soft, dangling, other := filepath.Join(dir, "hard.csv"), filepath.Join(dir, "soft.csv"), filepath.Join(dir, "dangling.csv"), filepath.Join(dir, "other.csv")
+	require.NoError(t, os.Link(name, hard))
+	require.NoError(t, os.Symlink(name, soft))
+	require.NoError(t, os.Symlink(filepath.Join(dir, "none"), dangling))
+	require.NoError(t, os.WriteFile(other, []byte("mine"), 0o600))
+	stdin, err := os.Open(name)
+	require.NoError(t, err)
+	defer stdin.Close()
+	entries := func() (names []string) {
+		list, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	before := entries()
+	for _, dry := range []string{"--dry-run", "--dry-run=false"} {
+		for _, test := range [][3]string{
+			{name, name, "is the file that is imported"}, {name, dir + "/./people.csv", "is the file that is imported"},
+			{name, hard, "is the file that is imported"}, {name, soft, "is the file that is imported"}, {soft, name, "is the file that is imported"},
+			{"-", name, "is the file that is imported"}, {name, dangling, "is no regular file"}, {name, dir, "is no regular file"}, {name, os.DevNull, "is no regular file"},
+		} {
+			var out, errs bytes.Buffer
+			code := run(t.Context(), []string{"import", test[0], "--errors", test[1], dry}, stdin, &out, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
+			require.Equal(t, exitUsage, code, test)
+			require.Contains(t, errs.String(), test[2])
+			require.Contains(t, errs.String(), "nothing was sent")
+		}
+	}
+	require.Equal(t, exitSome, w.run("import", name, "--errors", other, "--dry-run").code)
+	require.Equal(t, before, entries(), "nothing is left behind")
+	for file, holds := range map[string]string{name: text, other: "mine"} {
+		got, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, holds, string(got))
+	}
+	require.Zero(t, w.clerk.RequestCount())
+
+	// Lines that were not reached are in it, with the mended ones of an import that failed.
+	vars := w.vars
+	w.vars = map[string]string{"CLERK_SECRET_KEY": testKey, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"}
+	require.Equal(t, exitFailed, w.run("import", name, "--errors", other).code)
+	w.vars = vars
+	got, err := os.ReadFile(other)
+	require.NoError(t, err)
+	require.Regexp(t, "^tenant,email,reason\nacme,ada@example.com,line 2: was not reached\nacme,nobody,line 3: ", string(got))
+	report := decode[*importReport](t, w.run("import", other, "--errors", name, "--json"))
+	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
+	require.Equal(t, before, entries())
+
+	// A file that cannot be written at the end is a failure, and is said in the report.
+	w.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+		_ = os.Mkdir(filepath.Join(dir, "late.csv"), 0o700)
+	})
+	r := w.run("import", w.file("tenant,email\nacme,grace@example.com\nacme,nobody\n"), "--errors", filepath.Join(dir, "late.csv"), "--json")
+	require.Equal(t, exitFailed, r.code)
+	report = decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
+	require.Regexp(t, "late.csv.*; the lines are in .*clerkinvite-", report.Error)
+}
+
+// blocked is a standard input of which nothing comes.
+type blocked struct{ reading, end chan struct{} }
+
+func (b blocked) Read([]byte) (int, error) {
+	close(b.reading)
+	<-b.end
+	return 0, io.EOF
+}
+
+func TestASignalEndsTheWaitForStandardInput(t *testing.T) {
+	t.Parallel()
+	in := blocked{make(chan struct{}), make(chan struct{})}
+	defer close(in.end)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-in.reading
+		cancel()
+	}()
+	var out, errs bytes.Buffer
+	require.Equal(t, exitFailed, run(ctx, []string{"import", "-", "--tenant", "acme"}, in, &out, &errs, environment{getenv: os.Getenv, now: time.Now}))
+	require.Equal(t, "clerkinvite import: interrupted\n", errs.String())
 }
 
 func TestWhatOthersWroteDoesNothingToATerminal(t *testing.T) {

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,7 @@ import (
 // Exit codes.
 const (
 	exitDone    = 0
-	exitFailed  = 1 // the database or Clerk failed, the call was interrupted, or doctor found something that is wrong
+	exitFailed  = 1 // the database, Clerk or the output failed, the call was interrupted, or doctor found something that is wrong
 	exitUsage   = 2 // wrong arguments, a missing variable, a file that cannot be read
 	exitSome    = 3 // an import has come to its end, and some lines are invalid, failed or wait
 	exitRefused = 4 // no such member, or its state, the cooldown or Clerk does not allow it
@@ -55,12 +56,26 @@ type environment struct {
 // tool is one call of the program.
 type tool struct {
 	stdin  io.Reader
-	stdout io.Writer
+	stdout *printed
 	stderr io.Writer
 	env    environment
 
 	schema string
 	asJSON bool
+}
+
+// printed is standard output. It remembers what went wrong with it: what is cut off must not pass for complete.
+type printed struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *printed) Write(b []byte) (n int, err error) {
+	if o.err == nil {
+		n, o.err = o.w.Write(b)
+	}
+	return n, o.err
 }
 
 // command is one of the program's commands.
@@ -82,22 +97,33 @@ func commands() []command {
 
 // run is the program, and returns its exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env environment) int {
-	t := &tool{stdin: stdin, stdout: stdout, stderr: stderr, env: env}
+	t := &tool{stdin: stdin, stdout: &printed{w: stdout}, stderr: stderr, env: env}
+	code := t.run(ctx, args)
+	if err := t.stdout.err; err != nil {
+		fmt.Fprintf(stderr, "clerkinvite: what was printed is not complete: %s\n", err)
+		if code == exitDone || code == exitSome {
+			code = exitFailed
+		}
+	}
+	return code
+}
+
+func (t *tool) run(ctx context.Context, args []string) int {
 	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
 		if len(args) == 1 {
-			usage(stdout)
+			usage(t.stdout)
 			return exitDone
 		}
 		args = []string{args[1], "--help"}
 	}
 	if len(args) == 0 {
-		usage(stderr)
+		usage(t.stderr)
 		return exitUsage
 	}
 	all := commands()
 	i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })
 	if i < 0 {
-		fmt.Fprintf(stderr, "clerkinvite: there is no command %q; \"clerkinvite help\" lists them\n", args[0])
+		fmt.Fprintf(t.stderr, "clerkinvite: there is no command %q; \"clerkinvite help\" lists them\n", args[0])
 		return exitUsage
 	}
 	err := t.call(ctx, all[i], args[1:])
@@ -162,7 +188,7 @@ Environment:
 
 Exit codes:
   0  done
-  1  the database or Clerk failed, or it was interrupted; doctor: something is wrong
+  1  the database, Clerk or the output failed, or it was interrupted; doctor: something is wrong
   2  wrong arguments, a missing variable, a file that cannot be read
   3  import: at its end, but some lines are invalid, failed or wait
   4  no such member, or its state, the cooldown or Clerk does not allow it
@@ -175,16 +201,21 @@ func (c command) help(w io.Writer, flags *flag.FlagSet) {
 	flags.PrintDefaults()
 }
 
-// print writes the one document, as JSON or as text for people.
+// print writes the one document, as JSON or as text for people. Its error is not that of the output, which run tells.
 func (t *tool) print(document any, text func(w io.Writer)) error {
 	if !t.asJSON {
 		text(t.stdout)
 		return nil
 	}
-	e := json.NewEncoder(t.stdout)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(document)
+	if err := e.Encode(document); err != nil {
+		return err
+	}
+	_, _ = t.stdout.Write(b.Bytes())
+	return nil
 }
 
 // fail tells the operator what went wrong.

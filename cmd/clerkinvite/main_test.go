@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -191,6 +192,60 @@ func TestWrongUsageIsSaidAndIsExitCodeTwo(t *testing.T) {
 	r = w.run("reconcile")
 	require.Equal(t, exitUsage, r.code)
 	require.Contains(t, r.stderr, "line break")
+	for _, dsn := range []string{
+		"password = hunter2 host=h bogus", "password=a hunter2 host=h", "postgres://u:a/hunter2@h:x/d", "postgres://u:hunter2@h:x/d", "host=h sslmode=hunter2",
+		"postgres://u@h/d?pool_max_conns=hunter2",
+	} {
+		w.vars["DATABASE_URL"] = dsn
+		r = w.run("validate")
+		require.Equal(t, exitUsage, r.code)
+		require.Contains(t, r.stderr, "DATABASE_URL")
+		require.NotContains(t, r.stderr, "hunter2")
+	}
+}
+
+func TestTheAPIURLMayLackTheVersion(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"": "", "https://h": "https://h/v1", "https://h/": "https://h/v1", "http://h:1/v1/": "http://h:1/v1", "https://h/clerk": "https://h/clerk/v1",
+		"127.0.0.1:55998": "CLERK_API_URL", "h": "CLERK_API_URL", "ftp://h": "CLERK_API_URL", "https://u:hunter2@h": "CLERK_API_URL", "https://h/?a=hunter2": "CLERK_API_URL",
+	} {
+		got, err := (&tool{env: environment{getenv: func(string) string { return url }}}).apiURL()
+		if err != nil {
+			require.NotContains(t, err.Error(), "hunter2")
+			got, _, _ = strings.Cut(err.Error(), " ")
+		}
+		require.Equal(t, want, got, url)
+	}
+}
+
+// full is a standard output with room for so many bytes.
+type full struct{ room int }
+
+func (f *full) Write(b []byte) (int, error) {
+	n := min(f.room, len(b))
+	f.room -= n
+	if n < len(b) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+func TestAnOutputThatIsCutOffIsAFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.service().ReserveMany(t.Context(), []clerkinvite.InviteParams{{TenantID: "acme", Email: "ada@example.com"}})
+	require.NoError(t, err)
+	for _, args := range [][]string{
+		{"list", "acme"}, {"list", "acme", "--json"}, {"show", "acme", "ada@example.com"}, {"show", "acme", "ada@example.com", "--json"},
+		{"doctor"}, {"doctor", "--json"}, {"reconcile", "--dry-run"}, {"help"}, {"help", "list"},
+		{"import", w.file("tenant,email\nacme,nobody\n"), "--dry-run"},
+	} {
+		var errs bytes.Buffer
+		code := run(t.Context(), args, strings.NewReader(""), &full{room: 10}, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
+		require.Equal(t, exitFailed, code, "%v %s", args, errs.String())
+		require.Contains(t, errs.String(), "what was printed is not complete: no space left on device")
+	}
 }
 
 // Scripts rely on these.

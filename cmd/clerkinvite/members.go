@@ -98,7 +98,7 @@ func (t *tool) list(ctx context.Context, p clerkinvite.ListParams, all bool) err
 		return err
 	}
 	out := lister{t: t}
-	for all && page.Next != "" {
+	for all && page.Next != "" && t.stdout.err == nil {
 		if err := out.add(page.Members); err != nil {
 			return err
 		}

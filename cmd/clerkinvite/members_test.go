@@ -13,7 +13,8 @@ import (
 
 func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	t.Parallel()
-	w := &world{t: t, vars: map[string]string{"DATABASE_URL": pgtest.New(t).DSN}}
+	db := pgtest.New(t)
+	w := &world{t: t, vars: map[string]string{"DATABASE_URL": db.DSN}}
 	r := w.run("validate", "--json")
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, decode[errorDocument](t, r).Error, "there is no table")
@@ -32,6 +33,12 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	require.Zero(t, r.code)
 	require.JSONEq(t, `{"ok": true}`, r.stdout)
 	require.Zero(t, w.run("list", "acme", "--schema", "invitations").code)
+
+	_, err := db.Pool(t).Exec(t.Context(), "DROP TABLE clerkinvite_gate")
+	require.NoError(t, err)
+	r = w.run("migrate")
+	require.Equal(t, exitFailed, r.code, "what was taken away is not made again")
+	require.Regexp(t, `recorded as done.*\n.*there is no table clerkinvite_gate`, r.stderr)
 
 	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
 	require.Equal(t, exitFailed, w.run("validate").code)
@@ -155,6 +162,12 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	first := decode[reconcileDocument](t, w.run("reconcile", "--json", "--limit", "1"))
 	require.NotEmpty(t, first.Cursor)
 	require.Empty(t, decode[reconcileDocument](t, w.run("reconcile", "--json", "--cursor", first.Cursor)).Cursor)
+
+	for _, wrong := range [][]string{{"--limit", "-1"}, {"--cursor", "x"}} {
+		r = w.run("reconcile", wrong[0], wrong[1])
+		require.Equal(t, exitUsage, r.code)
+		require.Empty(t, r.stdout, "no report of what was not done")
+	}
 
 	w.clerk.SetSecretKey("sk_test_another")
 	r = w.run("reconcile", "--json")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -54,6 +55,9 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 	}
 	defer closeDB()
 	r, failure := svc.Reconcile(ctx, &o)
+	if wrong := new(*clerkinvite.InvalidParamsError); errors.As(failure, wrong) {
+		return failure // a flag's fault: nothing was looked at
+	}
 	document := reconcileDocument{
 		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Ahead,
 		append([]*clerkinvite.Member{}, r.Elsewhere...), r.Cursor, "",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,7 +20,8 @@ func schemaCommands() []command {
 		{
 			name: "migrate", summary: "make the tables, or bring them up to this version",
 			details: `Safe while the application runs, and when many call it at once. Does nothing if the tables are up to date. It refuses
-tables that another tool has made from the library's SQL: go on with that tool.
+tables that another tool has made from the library's SQL: go on with that tool. What somebody has taken away from the tables it
+names, and does not make again.
 
   clerkinvite migrate
   clerkinvite migrate --schema invitations    # makes the schema too
@@ -27,7 +29,7 @@ tables that another tool has made from the library's SQL: go on with that tool.
 As JSON: {"ok": true}`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
 				return func(ctx context.Context, _ []string) error {
-					if err := t.withStore(ctx, (*clerkinvite.PgxStore).Migrate); err != nil {
+					if err := t.withStore(ctx, migrate); err != nil {
 						return err
 					}
 					return document(t, "The tables are up to date.")
@@ -51,6 +53,19 @@ As JSON: {"ok": true}, or {"error": "…"}`,
 			},
 		},
 	}
+}
+
+// migrate also looks what came of it: what was changed by hand after a migration is not made again.
+func migrate(store *clerkinvite.PgxStore, ctx context.Context) error { //nolint:revive // as (*clerkinvite.PgxStore).Validate
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	err := store.Validate(ctx)
+	if err == nil || errors.Is(err, clerkinvite.ErrSchemaNewer) {
+		return nil
+	}
+	return fmt.Errorf("all migrations are recorded as done, and yet something is missing or different; bring it back from a backup, "+
+		"or by hand with the SQL in the library's directory migrations:\n%w", err)
 }
 
 func (t *tool) withStore(ctx context.Context, do func(*clerkinvite.PgxStore, context.Context) error) error {

@@ -21,7 +21,7 @@ func (t *tool) open(ctx context.Context) (*clerkinvite.PgxStore, *pgxpool.Pool, 
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		return nil, nil, usageError{err} // without the password
+		return nil, nil, usageError{parseFault(err)}
 	}
 	cfg.MaxConns = 2
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -31,27 +31,56 @@ func (t *tool) open(ctx context.Context) (*clerkinvite.PgxStore, *pgxpool.Pool, 
 	return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: t.schema}), pool, nil
 }
 
+// parseFault says what is wrong with DATABASE_URL, and repeats nothing of it: where it is malformed, any part may be the password.
+func parseFault(err error) error {
+	text := err.Error()
+	text = text[strings.LastIndex(text, "`: ")+len("`: "):] // what it is about; before that it repeats the URL
+	for _, known := range []struct{ begins, says string }{
+		{"failed to parse as URL", "is not of the form postgres://user:password@host:5432/database; other characters than letters and digits are percent-encoded in a password"},
+		{"failed to parse as keyword/value", "is neither postgres://user:password@host:5432/database nor of the form host=… user=… password='…' dbname=…"},
+		{"failed to configure TLS", "is not clear about TLS: look at sslmode, sslrootcert, sslcert and sslkey, and whether those files are there"},
+		{"failed to read service", "names a service that cannot be read"},
+		{"invalid port", "has a port that is none"},
+	} {
+		if strings.HasPrefix(text, known.begins) {
+			return errors.New("DATABASE_URL " + known.says)
+		}
+	}
+	return errors.New("DATABASE_URL has a parameter that is not valid")
+}
+
 // api returns the connection to Clerk. A nil transport is net/http's own.
 func (t *tool) api(transport http.RoundTripper) (*clerkapi.Client, error) {
 	key := t.env.getenv("CLERK_SECRET_KEY")
 	if key == "" {
 		return nil, usagef("CLERK_SECRET_KEY is not set: set it to the secret key of the Clerk instance (sk_test_… or sk_live_…)")
 	}
-	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: t.apiURL(), HTTPClient: &http.Client{Transport: transport}})
+	base, err := t.apiURL()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
+	}
+	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: base, HTTPClient: &http.Client{Transport: transport}})
+	if err != nil {
+		return nil, usagef("CLERK_SECRET_KEY: %w", err)
 	}
 	return api, nil
 }
 
 // apiURL returns the root of the Backend API; "" is Clerk's own. Some of Clerk's SDKs want CLERK_API_URL without the version, and
-// so it may be missing.
-func (t *tool) apiURL() string {
+// so it may be missing. The error does not repeat the URL, which can hold a password.
+func (t *tool) apiURL() (string, error) {
 	base := strings.TrimRight(t.env.getenv("CLERK_API_URL"), "/")
-	if u, err := url.Parse(base); err == nil && u.Host != "" && u.Path == "" {
+	if base == "" {
+		return "", nil
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(base, "?#") {
+		return "", usagef("CLERK_API_URL is not of the form https://host/v1, with no user, query or fragment: unset it for Clerk's own address")
+	}
+	if !strings.HasSuffix(u.Path, "/v1") {
 		base += "/v1"
 	}
-	return base
+	return base, nil
 }
 
 // service returns the service, and what closes its connections. Without Clerk it can only read.

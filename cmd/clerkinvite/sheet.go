@@ -66,11 +66,7 @@ func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
 
 // readSheet reads a CSV file with a header row, to its end. A file whose quotes do not match is refused as a whole: what is a line
 // and what is not would be a guess.
-func readSheet(in io.Reader, tenant string) (header []string, lines []*line, err error) {
-	raw, err := io.ReadAll(in)
-	if err != nil {
-		return nil, nil, err
-	}
+func readSheet(raw []byte, tenant string) (header []string, lines []*line, err error) {
 	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))) // spreadsheets begin with this mark
 	header, err = r.Read()
 	if errors.Is(err, io.EOF) {
@@ -226,11 +222,11 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (again time
 	case m.Status == clerkinvite.StatusPending && l.mine:
 		l.end(sent, "")
 	case m.Status == clerkinvite.StatusPending:
-		l.end(alreadyInvited, "")
+		l.end(alreadyInvited, l.otherRole(m))
 	case m.Status == clerkinvite.StatusActive && l.mine:
 		l.end(linked, "")
 	case m.Status == clerkinvite.StatusActive:
-		l.end(alreadyActive, "")
+		l.end(alreadyActive, l.otherRole(m))
 	case leaseEnd(m).After(now):
 		l.end(waiting, "another process holds it until "+stamp(m.ClaimedUntil))
 		return leaseEnd(m)
@@ -241,6 +237,18 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (again time
 		l.end(failed, "the member is "+string(m.Status)+" and was changed meanwhile")
 	}
 	return time.Time{}
+}
+
+// otherRole says if a line names another role than its member has.
+func (l *line) otherRole(m *clerkinvite.Member) string {
+	if l.params.Role == "" || l.params.Role == m.Role {
+		return ""
+	}
+	role := "the role " + m.Role
+	if m.Role == "" {
+		role = "no role"
+	}
+	return "is left with " + role + ": an import changes no member"
 }
 
 // leaseEnd returns when the lease of the last attempt at m ends or has ended, zero if it was given up.

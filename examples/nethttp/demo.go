@@ -31,6 +31,9 @@ type demo struct {
 	hookURL string
 	log     *slog.Logger
 
+	// Held for writing from a change until it is on disk, and for reading by whoever asks what is so.
+	saved sync.RWMutex
+
 	losesWebhooks atomic.Bool
 	down          atomic.Bool
 }
@@ -54,8 +57,8 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	p.closers = append(p.closers, d.file.save)
 	cfg.secretKey, cfg.signingSecret = "sk_test_demo", clerkinvitetest.WebhookSecret
 	d.clerk.SetSecretKey(cfg.secretKey)
-	// What a request has done is on disk before it is answered, like the answer of a Clerk that keeps its word: a program that is
-	// killed then finds after its restart what its members rely on.
+	// What a request has done is on disk before it is answered, and before anybody else can read it, like the word of a Clerk that
+	// is kept: a program that is killed then finds after its restart what its members rely on.
 	d.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 		changes := call == clerkinvitetest.CallCreate || call == clerkinvitetest.CallCreateBulk || call == clerkinvitetest.CallRevoke
 		if changes && when == clerkinvitetest.After {
@@ -67,7 +70,7 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: d.clerk.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: d.inOrder(d.clerk.Handler()), ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -81,6 +84,20 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	options.BaseURL = "http://" + listener.Addr().String() + "/v1"
 	p.demo = d
 	return nil
+}
+
+// inOrder lets nobody read what a request changes until that is saved.
+func (d *demo) inOrder(clerk http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			d.saved.RLock()
+			defer d.saved.RUnlock()
+		} else {
+			d.saved.Lock()
+			defer d.saved.Unlock()
+		}
+		clerk.ServeHTTP(w, r)
+	})
 }
 
 // openStore opens the database of the members.
@@ -104,6 +121,17 @@ type stateFile struct {
 }
 
 func (f *stateFile) load() error {
+	// What is left of a program that was killed while it saved. They hold addresses.
+	dir := filepath.Dir(f.path)
+	unfinished, err := fs.Glob(os.DirFS(dir), "clerk-*.tmp")
+	if err != nil {
+		return err
+	}
+	for _, name := range unfinished {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
 	saved, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -261,11 +289,15 @@ func (d *demo) setDown(down bool) {
 
 // accept follows the link of an invitation: the fake makes the user, and sends the webhook as Clerk does, signed and over HTTP.
 func (d *demo) accept(ctx context.Context, invitation string) (told url.Values, err error) {
+	d.saved.Lock()
 	webhook, err := d.clerk.AcceptInvitation(invitation)
+	if err == nil {
+		d.keep()
+	}
+	d.saved.Unlock()
 	if err != nil {
 		return nil, refusal{http.StatusConflict, "this link is dead"}
 	}
-	d.keep()
 	if d.losesWebhooks.Load() {
 		return url.Values{"lost": {"1"}}, nil
 	}

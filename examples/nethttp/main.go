@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,7 +57,7 @@ type config struct {
 	databaseURL   string
 	secretKey     string
 	signingSecret string
-	apiURL        string // "" is Clerk's
+	apiURL        string // "" is Clerk's; the version at its end may be missing
 
 	timing timing
 	log    *slog.Logger
@@ -109,6 +110,10 @@ func (cfg config) check() (config, error) {
 		return cfg, errors.New("set all of DATABASE_URL, CLERK_SECRET_KEY and CLERK_WEBHOOK_SIGNING_SECRET for PostgreSQL and the real Clerk, or none for the demo")
 	case set == 0 && cfg.timing == timing{}:
 		cfg.timing = demoTiming
+	}
+	// With and without the version, as some of Clerk's SDKs have it.
+	if cfg.apiURL = strings.TrimRight(cfg.apiURL, "/"); cfg.apiURL != "" && !strings.HasSuffix(cfg.apiURL, "/v1") {
+		cfg.apiURL += "/v1"
 	}
 	if cfg.guard != nil {
 		if cfg.demoSignIn {
@@ -192,6 +197,9 @@ func (p *program) announce(cfg config) {
 	}
 	if cfg.demoSignIn {
 		p.log.Warn("sign-in is a stub: whoever reaches this address is an admin of every tenant; see guard.go")
+		if !cfg.demo() {
+			p.log.Warn("Clerk and the database are real: publish /webhooks/clerk alone, by a proxy that leads nowhere else")
+		}
 	}
 	p.log.Info("open " + p.url)
 }

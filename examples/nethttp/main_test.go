@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -205,6 +206,17 @@ func TestConfiguration(t *testing.T) {
 	cfg, err := config{addr: ":443", guard: own, databaseURL: "x", secretKey: "x", signingSecret: "x"}.check()
 	require.NoError(t, err, "who has a guard may be reached by everybody")
 	require.False(t, cfg.demoSignIn)
+	for given, want := range map[string]string{"": "", "https://h": "https://h/v1", "https://h/": "https://h/v1", "https://h/v1/": "https://h/v1"} {
+		cfg.apiURL = given
+		checked, err := cfg.check()
+		require.NoError(t, err)
+		require.Equal(t, want, checked.apiURL, "the same as for the command")
+	}
+	cfg.apiURL, cfg.log = "h", slog.New(slog.DiscardHandler)
+	cfg.databaseURL = "password = hunter2 bogus"
+	_, err = open(t.Context(), cfg, "")
+	require.ErrorContains(t, err, "DATABASE_URL cannot be understood")
+	require.NotContains(t, err.Error(), "hunter2")
 	_, err = config{addr: "127.0.0.1:0", guard: own, demoSignIn: true}.check()
 	require.ErrorContains(t, err, "use one of them")
 }
@@ -218,7 +230,7 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	server := httptest.NewServer(clerk.Handler())
 	defer server.Close()
 	env := map[string]string{
-		"DATABASE_URL": db.DSN, "CLERK_SECRET_KEY": "sk_test_real", "CLERK_API_URL": server.URL + "/v1",
+		"DATABASE_URL": db.DSN, "CLERK_SECRET_KEY": "sk_test_real", "CLERK_API_URL": server.URL, // without the version, as some SDKs have it
 		"CLERK_WEBHOOK_SIGNING_SECRET": clerkinvitetest.WebhookSecret,
 	}
 	a := start(t, func(cfg *config) {
@@ -250,6 +262,21 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 204, resp.StatusCode)
 	require.Equal(t, 421, a.send(t, "GET", "/tenants/acme", "", "Host", "tunnel.example.com").status)
+
+	// What leads the webhooks here leads nobody to the pages, whatever it makes of the Host.
+	for _, header := range []string{"X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP"} {
+		require.Equal(t, 403, a.send(t, "GET", "/tenants/acme", "", header, "x").status, header)
+		requireProblem(t, a.send(t, "POST", "/api/tenants/acme/invitations", `{"email":"x@example.com"}`, "Content-Type", "application/json", header, "x"), 403, "/webhooks/clerk only")
+		require.Equal(t, 400, a.send(t, "POST", "/webhooks/clerk", "{}", header, "x").status, "a webhook, if it were signed")
+	}
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(a.url, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /tenants/acme HTTP/1.0\r\nHost: 127.0.0.1:8080\r\n\r\n") // nginx, if nothing is set
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), " 403 Forbidden\r\n")
 
 	var status string
 	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT status FROM clerkinvite_member WHERE email = 'ada@example.com'").Scan(&status))
@@ -382,16 +409,54 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// What the fake has in memory is on disk before anybody can read it: else a program that is killed between the two has members
+// with users whom nobody knows after its restart.
+func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
+	t.Parallel()
+	a := start(t)
+	m := a.invite(t, "ada@example.com")
+	file := a.demo.file
+	file.mu.Lock() // the disk is slow
+	accepted := make(chan error, 1)
+	go func() {
+		_, err := a.demo.accept(context.Background(), m.InvitationID)
+		accepted <- err
+	}()
+	for a.clerk.Invitations("ada@example.com")[0].Status != "accepted" {
+		time.Sleep(time.Millisecond)
+	}
+	early := make(chan string, 1)
+	a.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+		select {
+		case early <- string(must(os.ReadFile(file.path))):
+		default:
+		}
+	})
+	reconciled := make(chan error, 1)
+	go func() {
+		_, err := a.invites.Reconcile(context.Background(), nil)
+		reconciled <- err
+	}()
+	time.Sleep(20 * time.Millisecond) // time enough to read, if it could
+	file.mu.Unlock()
+	require.NoError(t, <-accepted)
+	require.NoError(t, <-reconciled)
+	require.Contains(t, <-early, "user_000001", "whoever asks comes after it was saved")
+	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
+}
+
 // A file that is damaged stops the program before it can do harm: a Clerk that has forgotten everybody would have them removed.
 func TestDamagedFileStopsTheStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "clerk.json"), []byte(`{"version":1`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "clerk-1.tmp"), []byte(`{"version":1`), 0o600)) // of one that was killed while it saved
 	cfg, err := config{addr: "127.0.0.1:0", dir: dir, log: slog.New(slog.DiscardHandler)}.check()
 	require.NoError(t, err)
 	require.ErrorContains(t, run(t.Context(), cfg, nil), "cannot be restored")
 	require.True(t, slices.ContainsFunc(must(os.ReadDir(dir)), func(e os.DirEntry) bool { return e.Name() == "clerk.json" }))
 	require.Equal(t, `{"version":1`, string(must(os.ReadFile(filepath.Join(dir, "clerk.json")))))
+	require.NoFileExists(t, filepath.Join(dir, "clerk-1.tmp"))
 }
 
 func must[T any](v T, err error) T {

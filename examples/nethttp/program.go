@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
@@ -57,7 +58,7 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 	}
 	api, err := clerkapi.New(cfg.secretKey, options)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("CLERK_SECRET_KEY or CLERK_API_URL: %w", err)
 	}
 	p.invites, err = clerkinvite.New(clerkinvite.Config{
 		API: api, Store: p.store, Logger: cfg.log, Lease: cfg.timing.lease, ResendCooldown: cfg.timing.cooldown,
@@ -73,8 +74,12 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 	return p, nil
 }
 
-func (p *program) openPostgreSQL(ctx context.Context, url string) error {
-	pool, err := pgxpool.New(ctx, url)
+func (p *program) openPostgreSQL(ctx context.Context, databaseURL string) error {
+	cfg, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return errors.New("DATABASE_URL cannot be understood: it is postgres://user:password@host:5432/database, with the password percent-encoded") // err may hold it
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -107,9 +112,12 @@ func (p *program) handler() http.Handler {
 	people := crossOrigin.Handler(mux)
 	if p.stub {
 		people = onlyByName(people)
+		if p.demo == nil {
+			people = onlyDirect(people, p.fail)
+		}
 	}
 	all := http.NewServeMux()
-	all.Handle("POST /webhooks/clerk", p.hooks) // from Clerk, by whatever name or tunnel: the signature tells
+	all.Handle("POST /webhooks/clerk", p.hooks) // from Clerk, by whatever name, proxy or tunnel: the signature tells
 	all.Handle("/", people)
 	return headers(all)
 }

@@ -105,7 +105,7 @@ func summary(counts map[clerkinvite.Status]int, wrong int) string {
 	}{
 		{counts[clerkinvite.StatusPending], "invited"},
 		{counts[clerkinvite.StatusActive], "joined at once, without an email"},
-		{counts[clerkinvite.StatusReserved], "waiting for Clerk’s rate limit"},
+		{counts[clerkinvite.StatusReserved], "to be invited in the background"},
 		{wrong, "not invited"},
 	} {
 		if part.n > 0 {

@@ -46,3 +46,11 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 		require.NotContains(t, reasonWords(reason), "_")
 	}
 }
+
+// Those who are reserved wait for whatever it is; nothing else is said of it.
+func TestSummary(t *testing.T) {
+	t.Parallel()
+	counts := map[clerkinvite.Status]int{clerkinvite.StatusPending: 790, clerkinvite.StatusReserved: 210}
+	require.Equal(t, "790 invited, 210 to be invited in the background.", summary(counts, 0))
+	require.Equal(t, summary(counts, 0), summary(readNumbers(numbers(counts)), 0))
+}

@@ -49,9 +49,12 @@ addEventListener("submit", (event) => {
 	const path = button?.getAttribute("formaction") ?? form.action;
 	const body = new URLSearchParams(new FormData(form, button));
 	form.setAttribute("aria-busy", "true");
+	const text = form.querySelector("textarea"); // the answer says what stays in it: nothing is typed meanwhile that would be lost
+	if (text) text.readOnly = true;
 	busy++;
 	queue = queue.then(() => send(form, path, body)).finally(() => {
 		form.removeAttribute("aria-busy");
+		if (text) text.readOnly = false;
 		busy--;
 	});
 });
