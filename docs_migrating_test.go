@@ -7,6 +7,8 @@ import (
 	"go/parser"
 	"go/token"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -22,13 +24,16 @@ import (
 
 // migratingSQL is the SQL of docs/migrating.md, by what it is for.
 type migratingSQL struct {
-	source, decide, count, skipped, load, missing, correct, uncorrected, expire, drop string
+	list, source, decide, count, skipped, loose, load, missing, extra, correct, uncorrected, expire, lock, late, drop string
 }
 
 func readMigratingSQL(t *testing.T) (sql migratingSQL) {
 	t.Helper()
 	blocks := sqlBlocks(t, "docs/migrating.md")
-	targets := []*string{&sql.source, &sql.decide, &sql.count, &sql.skipped, &sql.load, &sql.missing, &sql.correct, &sql.uncorrected, &sql.expire, &sql.drop}
+	targets := []*string{
+		&sql.list, &sql.source, &sql.decide, &sql.count, &sql.skipped, &sql.loose, &sql.load, &sql.missing, &sql.extra,
+		&sql.correct, &sql.uncorrected, &sql.expire, &sql.lock, &sql.late, &sql.drop,
+	}
 	require.Len(t, blocks, len(targets))
 	for i, block := range blocks {
 		*targets[i] = block
@@ -50,7 +55,30 @@ func newOldTable(t *testing.T) *oldTable {
 	_, err := pool.Exec(t.Context(), `CREATE TABLE admin_user (
 		id serial PRIMARY KEY, email text, clerk_user_id text, tenant_id text, created_at timestamptz DEFAULT now(), UNIQUE (tenant_id, email))`)
 	require.NoError(t, err)
-	return &oldTable{pool, clerkinvitetest.NewClerk(), readMigratingSQL(t)}
+	o := &oldTable{pool, clerkinvitetest.NewClerk(), readMigratingSQL(t)}
+	o.exec(t, o.sql.list)
+	o.exec(t, o.sql.source)
+	o.exec(t, o.sql.decide)
+	return o
+}
+
+// fetch is the script of step 4: Clerk's list of open invitations.
+func (o *oldTable) fetch(t *testing.T) {
+	t.Helper()
+	list, err := o.clerk.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Status: clerkinvite.InvitationPending, Limit: 500})
+	require.NoError(t, err)
+	o.exec(t, `TRUNCATE clerkinvite_import_open`)
+	for _, inv := range list {
+		_, err := o.pool.Exec(t.Context(), `INSERT INTO clerkinvite_import_open VALUES ($1, $2, $3, $4)`,
+			inv.ID, inv.Email, inv.CreatedAt.UnixMilli(), inv.ExpiresAt.UnixMilli())
+		require.NoError(t, err)
+	}
+}
+
+// column returns the column of that name which a query finds.
+func (o *oldTable) column(t *testing.T, sql, name string) []string {
+	t.Helper()
+	return one[[]string](t, o.pool, `SELECT coalesce(array_agg(`+name+`::text ORDER BY `+name+`), '{}') FROM (`+strings.TrimSuffix(sql, ";")+`) AS q`)
 }
 
 func (o *oldTable) exec(t *testing.T, sql string) int64 {
@@ -151,6 +179,13 @@ func mirrorOf(t *testing.T) func(context.Context, pgx.Tx, []clerkinvite.Change) 
 	}
 }
 
+// rows returns the members, but for what is new with each run.
+func (o *oldTable) rows(t *testing.T) string {
+	t.Helper()
+	return one[string](t, o.pool, `SELECT json_agg(to_jsonb(m) - 'id' - 'updated_at' ORDER BY tenant_id, email)::text
+		FROM clerkinvite_member m WHERE email NOT LIKE 'time%'`) // whose time is that of the import
+}
+
 const day = 24 * time.Hour
 
 // What docs/migrating.md says of rows of every kind comes true: what they are after the import, after Reconcile,
@@ -175,7 +210,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	members["gone@example.com"] = clerkinvite.StatusActive
 	// Doubles by case: the user, the newer invitation.
 	bob := clerk.AddVerifiedUser("bob@example.com")
-	o.invited(t, "acme", "Bob@example.com", day)
+	bobs := o.invited(t, "acme", "Bob@example.com", day)
 	o.row(t, "acme", "bob@example.com", bob.ID, 20*day)
 	members["bob@example.com"] = clerkinvite.StatusActive
 	older := o.invited(t, "acme", "eve@example.com", 9*day)
@@ -210,6 +245,12 @@ func TestMigratingAnOldTable(t *testing.T) {
 	future := clerk.CreateForeign("future@example.com", nil).ID
 	o.row(t, "acme", "future@example.com", clerkinvite.PendingID(future), -90*day)
 	members["future@example.com"] = clerkinvite.StatusPending
+	// With times that cannot be.
+	for i, at := range []string{"-infinity", "infinity", "0001-01-01 00:00Z"} {
+		email := fmt.Sprintf("time%d@example.com", i)
+		o.exec(t, fmt.Sprintf(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, created_at) VALUES ('acme', '%s', 'pending_inv_time%d', '%s')`, email, i, at))
+		members[email] = clerkinvite.StatusPending
+	}
 	// What is no member.
 	why := map[string]string{
 		"Bob@example.com": "double", "eve@example.com": "double", "uma@home.example.com": "double",
@@ -239,8 +280,6 @@ func TestMigratingAnOldTable(t *testing.T) {
 	emails := clerk.Emails()
 
 	// 2 and 3: look.
-	o.exec(t, o.sql.source)
-	o.exec(t, o.sql.decide)
 	require.Equal(t, why, o.skipped(t))
 	rows, err := o.pool.Query(t.Context(), o.sql.count)
 	require.NoError(t, err)
@@ -252,14 +291,18 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Equal(t, map[string]int{"active": 4, "pending": len(members) - 4 + 1, "skip": len(why)}, counts)
 
 	// 4: import. A rehearsal leaves nothing.
+	o.fetch(t)
+	require.Equal(t, []string{bobs, older}, o.column(t, o.sql.loose, "id"))
 	o.exec(t, strings.Replace(o.sql.load, "COMMIT;", "ROLLBACK;", 1))
 	require.Zero(t, one[int](t, o.pool, `SELECT count(*) FROM clerkinvite_member`))
-	require.Positive(t, one[int](t, o.pool, `SELECT count(*) FROM (`+strings.TrimSuffix(o.sql.missing, ";")+`) AS missing`), "finds who is missing")
+	require.Len(t, o.column(t, o.sql.missing, "old_id"), len(members)+1, "finds who is missing")
 	o.exec(t, o.sql.load)
-	require.Zero(t, o.exec(t, o.sql.missing))
+	first := o.rows(t)
+	o.exec(t, o.sql.load)
+	require.JSONEq(t, first, o.rows(t), "a second time changes nothing")
+	require.Empty(t, o.column(t, o.sql.missing, "old_id"))
+	require.Empty(t, o.column(t, o.sql.extra, "email"))
 	imported := o.tables(t)
-	o.exec(t, o.sql.load)
-	require.Equal(t, imported, o.tables(t), "a second time changes nothing")
 	require.EqualValues(t, 1, o.exec(t, o.sql.correct), "grace")
 	require.EqualValues(t, 1, o.exec(t, o.sql.uncorrected), "eve, whose double has the address")
 	o.exec(t, `DELETE FROM admin_user WHERE email = 'eve@example.com'`)
@@ -333,6 +376,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, get("fred").Status)
 	require.Equal(t, emails, clerk.Emails(), "up to here nobody has got an email")
 
+	o.exec(t, o.sql.lock)
 	o.liveOn(t, svc, older)
 
 	// 8: the old table has followed, in the rows that it had.
@@ -437,6 +481,123 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	require.Zero(t, clerk.EmailsTo(member.Email))
 }
 
+// Until the switch each run brings the members up to date with the old table, whatever the one before has left; the times
+// are Clerk's where it knows them; and there is a way back.
+func TestMigratingASecondTime(t *testing.T) {
+	t.Parallel()
+	o := newOldTable(t)
+	svc, err := clerkinvite.New(clerkinvite.Config{API: o.clerk, Store: clerkinvite.NewPgxStore(o.pool, nil), ResendCooldown: -1})
+	require.NoError(t, err)
+	ref := func(name string) clerkinvite.Ref {
+		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
+	}
+	get := func(name string) *clerkinvite.Member {
+		t.Helper()
+		m, err := svc.Get(t.Context(), ref(name))
+		require.NoError(t, err)
+		return m
+	}
+	reinvited := func(name string, age time.Duration) (id string) {
+		o.back(age, func() { id = o.clerk.CreateForeign(ref(name).Email, nil).ID })
+		_, err := o.pool.Exec(t.Context(), `UPDATE admin_user SET clerk_user_id = $1 WHERE tenant_id = 'acme' AND email = $2`, clerkinvite.PendingID(id), ref(name).Email)
+		require.NoError(t, err)
+		return id
+	}
+	o.exec(t, strings.NewReplacer("CREATE VIEW", "CREATE OR REPLACE VIEW", "    30  ", "    10  ").Replace(o.sql.source)) // it was 30
+	o.invited(t, "acme", "again@example.com", 45*day)
+	again := reinvited("again", 5*day) // by an UPDATE that leaves created_at
+	o.invited(t, "acme", "over@example.com", 45*day)
+	o.row(t, "acme", "gone@example.com", o.clerk.AddVerifiedUser("gone@example.com").ID, 60*day)
+	o.row(t, "closed", "gone@example.com", o.clerk.AddVerifiedUser("gone@example.com").ID, 60*day)
+	dead := o.invited(t, "acme", "two@example.com", 3*day)
+	joins := o.invited(t, "acme", "joins@example.com", 3*day)
+	o.invited(t, "acme", "stays@example.com", 3*day)
+	open := o.invited(t, "acme", "Double@example.com", 4*day)
+	o.clerk.RevokeInDashboard(o.invited(t, "acme", "double@example.com", 2*day))
+
+	// Without the list: times are computed, and nothing is called expired by them.
+	o.exec(t, o.sql.load)
+	require.True(t, get("again").ExpiresAt.Before(time.Now()), "computed")
+	require.Zero(t, o.exec(t, o.sql.expire))
+	// With a list that came too late, only what Clerk does not list.
+	o.fetch(t)
+	require.EqualValues(t, 1, o.exec(t, o.sql.expire))
+	require.Equal(t, []clerkinvite.Status{clerkinvite.StatusExpired, clerkinvite.StatusPending}, []clerkinvite.Status{get("over").Status, get("again").Status})
+	_, err = o.clerk.AcceptInvitation(joins)
+	require.NoError(t, err)
+	report, err := svc.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Activated)
+
+	// The old code goes on: it removes, and invites again.
+	o.exec(t, `DELETE FROM admin_user WHERE email IN ('gone@example.com', 'joins@example.com')`)
+	o.clerk.RevokeInDashboard(dead)
+	two := reinvited("two", 0)
+	require.Len(t, o.column(t, o.sql.missing, "old_id"), 2, "two and double")
+	require.Len(t, o.column(t, o.sql.extra, "email"), 3)
+	o.fetch(t)
+	o.exec(t, o.sql.load)
+	require.Empty(t, o.column(t, o.sql.missing, "old_id"))
+	require.Equal(t, []string{"closed"}, o.column(t, o.sql.extra, "tenant_id"), "of which the old table has no row")
+	for _, name := range []string{"gone", "joins"} {
+		_, err = svc.Get(t.Context(), ref(name))
+		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+	}
+	require.Equal(t, two, get("two").InvitationID)
+	require.Equal(t, again, get("again").InvitationID)
+	require.Equal(t, open, get("double").InvitationID, "the one that is open, not the newer")
+	require.WithinDuration(t, time.Now().Add(25*day), *get("again").ExpiresAt, 2*time.Hour, "Clerk's own")
+	require.EqualValues(t, 1, o.exec(t, o.sql.expire), "over")
+	for _, name := range []string{"two", "again"} {
+		_, err = svc.Revoke(t.Context(), ref(name))
+		require.NoError(t, err)
+		require.Empty(t, o.clerk.OpenInvitations(ref(name).Email))
+	}
+	require.Zero(t, o.clerk.Emails())
+
+	// Back, with whom step 5 has moved; but nobody of a tenant that is not in the view, and nobody whom the library has invited.
+	_, err = svc.Resend(t.Context(), ref("stays"))
+	require.NoError(t, err)
+	_, remove, _ := strings.Cut(o.sql.load, "-- What an earlier run has made is made anew.")
+	remove, _, _ = strings.Cut(remove, ";")
+	o.exec(t, remove)
+	require.Equal(t, []string{"gone@example.com", "stays@example.com"}, o.column(t, `SELECT email FROM clerkinvite_member`, "email"))
+
+	// A wrong time and a wrong list: Purge still revokes what the row names.
+	o.invited(t, "acme", "stale@example.com", 45*day)
+	reinvited("stale", day)
+	o.exec(t, `TRUNCATE clerkinvite_import_open; INSERT INTO clerkinvite_import_open VALUES ('none')`)
+	o.exec(t, o.sql.load)
+	require.EqualValues(t, 3, o.exec(t, o.sql.expire), "again, over and stale")
+	var illegal *clerkinvite.TransitionError
+	_, err = svc.Revoke(t.Context(), ref("stale"))
+	require.ErrorAs(t, err, &illegal)
+	_, err = svc.Remove(t.Context(), ref("stale"))
+	require.ErrorAs(t, err, &illegal)
+	require.Len(t, o.clerk.OpenInvitations("stale@example.com"), 1)
+	require.NoError(t, svc.Purge(t.Context(), ref("stale")))
+	require.Empty(t, o.clerk.OpenInvitations("stale@example.com"))
+	o.exec(t, `DELETE FROM admin_user WHERE email = 'stale@example.com'`)
+
+	// The switch, after which an old process invites: "late", and "stays" once more.
+	o.fetch(t)
+	o.exec(t, o.sql.load)
+	o.exec(t, o.sql.lock)
+	_, err = o.pool.Exec(t.Context(), o.sql.load)
+	require.ErrorContains(t, err, "clerkinvite_import", "is locked away")
+	require.Empty(t, o.column(t, o.sql.late, "email"))
+	_, err = svc.Revoke(t.Context(), ref("stays"))
+	require.NoError(t, err)
+	_, err = svc.Resend(t.Context(), ref("two"))
+	require.NoError(t, err)
+	require.Empty(t, o.column(t, o.sql.late, "email"), "the library's own moves are none")
+	o.invited(t, "acme", "late@example.com", 0)
+	reinvited("stays", 0)
+	require.Equal(t, []string{"late@example.com", "stays@example.com"}, o.column(t, o.sql.late, "email"))
+	require.Equal(t, []string{"revoked"}, o.column(t, `SELECT status FROM (`+strings.TrimSuffix(o.sql.late, ";")+`) AS l WHERE status IS NOT NULL`, "status"))
+	o.exec(t, o.sql.drop)
+}
+
 // The page's SQL never imports an address in another form than the library's.
 func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	t.Parallel()
@@ -460,8 +621,6 @@ func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	_, err := o.pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email, clerk_user_id)
 		SELECT 'tenant ' || n, email, 'user_' || n FROM unnest($1::text[]) WITH ORDINALITY AS x (email, n)`, emails)
 	require.NoError(t, err)
-	o.exec(t, o.sql.source)
-	o.exec(t, o.sql.decide)
 	o.exec(t, o.sql.load)
 	require.Zero(t, o.exec(t, o.sql.missing))
 
@@ -486,4 +645,79 @@ func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Greater(t, imported, 100)
+}
+
+// The script of docs/migrating.md that fetches Clerk's list, as it stands there.
+func TestMigratingFetchesTheListOfOpenInvitations(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"bash", "curl", "jq", "psql"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("the script needs " + tool)
+		}
+	}
+	db := pgtest.New(t)
+	pool := db.Pool(t)
+	_, err := pool.Exec(t.Context(), readMigratingSQL(t).list)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), `INSERT INTO clerkinvite_import_open VALUES ('of an earlier time')`)
+	require.NoError(t, err)
+	clerk := clerkinvitetest.NewClerk()
+	var last clerkinvite.Invitation
+	for i := range 501 {
+		last = clerk.CreateForeign(fmt.Sprintf("p%d@example.com", i), nil)
+	}
+	script := ""
+	for _, match := range fencedBlock.FindAllStringSubmatch(readPage(t, "docs/migrating.md"), -1) {
+		if match[1] == "sh" {
+			script += match[2]
+		}
+	}
+	run := func(url string) error {
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", script) // #nosec G204 -- the page's
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=sk_test_1", "CLERK_API_URL="+url)
+		output, err := cmd.CombinedOutput()
+		t.Logf("%s", output)
+		return err
+	}
+	url := serve(t, clerk)
+	require.NoError(t, run(url))
+	rows := func() []any {
+		return []any{
+			one[int](t, pool, `SELECT count(*) FROM clerkinvite_import_open`), one[int64](t, pool, `SELECT max(created_at) FROM clerkinvite_import_open`),
+			one[int64](t, pool, `SELECT expires_at FROM clerkinvite_import_open WHERE email = 'p500@example.com'`),
+		}
+	}
+	require.Equal(t, []any{501, last.CreatedAt.UnixMilli(), last.ExpiresAt.UnixMilli()}, rows())
+	clerk.SetSecretKey("sk_test_2")
+	require.Error(t, run(url))
+	require.Equal(t, 501, rows()[0], "a list that could not be had changes nothing")
+}
+
+// What a later Resend asks Clerk for is what the library would take from Invite.
+func TestMigratingChecksTheParametersOfAResend(t *testing.T) {
+	t.Parallel()
+	o := newOldTable(t)
+	source := strings.NewReplacer("NULL::text          AS redirect_url", "url AS redirect_url", "    30                  AS expires", "days AS expires").Replace(o.sql.source)
+	o.exec(t, `ALTER TABLE admin_user ADD COLUMN url text, ADD COLUMN days integer DEFAULT 30; `+strings.Replace(source, "CREATE VIEW", "CREATE OR REPLACE VIEW", 1))
+	svc, err := clerkinvite.New(clerkinvite.Config{API: o.clerk, Store: clerkinvitetest.NewMemoryStore()})
+	require.NoError(t, err)
+	add := func(url any, days int) (imported bool) {
+		t.Helper()
+		o.exec(t, `DELETE FROM admin_user`)
+		_, err := o.pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email, clerk_user_id, url, days) VALUES ('acme', 'ada@example.com', 'user_1', $1, $2)`, url, days)
+		require.NoError(t, err)
+		return one[string](t, o.pool, `SELECT verdict FROM clerkinvite_import`) == "active"
+	}
+	require.True(t, add(nil, 30))
+	for i, url := range []string{"", "/accept", "app.example.com", "javascript:alert(1)", "ftp://example.com", "https://", "https:///x", "https://example.com/%zz",
+		"https://example.com:port/", "https://exa mple.com/", "https://example.com/\n", "https://example.com/" + strings.Repeat("x", 2048), "https://[::1", "https://user@",
+		"https://app.example.com", "http://localhost:3000/accept?a=b&c=%20#d"} {
+		_, err := svc.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i), RedirectURL: url})
+		require.Equal(t, err == nil, add(url, 30), "%q", url)
+	}
+	for _, days := range []int{-1, 0, 366} {
+		require.False(t, add(nil, days), days)
+	}
+	require.True(t, add(nil, 365))
 }
