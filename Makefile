@@ -63,6 +63,10 @@ mutants: ## put deliberate faults into the library, each of which a test must ca
 attack: ## try to break every promise, for hours; PARTS="points soak" runs some of it
 	go run -C attack . -root .. $(PARTS)
 
+.PHONY: bench
+bench: ## compare with the flow written by hand, and with raw statements and requests; ARGS=-quick only shows that it works
+	go run -C bench . $(ARGS)
+
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is used (asks vuln.go.dev)
 	@for dir in $(MODULES); do echo "govulncheck: $$dir"; (cd $$dir && $(GOVULNCHECK) ./...) || exit 1; done
