@@ -24,8 +24,8 @@ test: ## test the library, with a PostgreSQL of its own, for races and in random
 	@scripts/ensure-postgres.sh
 	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
 
-# What takes its time by trying one and the same code again and again says no more with another Go.
-REPETITIVE = TestEveryFaultPoint|TestKilledAtAnyMoment|TestModel|TestInterleavings|TestExamples|TestEveryOrder|TestEachRule|TheModel|TestTheLibrary
+# What tries one and the same code again and again, or a document, says no more with another Go.
+REPETITIVE = TestEveryFaultPoint|TestKilledAtAnyMoment|TestModel|TestInterleavings|TestExamples|TestEveryOrder|TestEachRule|TheModel|TestTheLibrary|TestSimulated|TestInviteManyCost|TestRunbook|TestMigrating|TestReadme|TestDocs
 
 .PHONY: test-oldest
 test-oldest: ## test the library with the oldest supported Go, but for what repeats itself
@@ -89,7 +89,9 @@ vet: ## go vet, all modules
 
 .PHONY: lint
 lint: ## golangci-lint, all modules (the first time builds it: minutes)
-	@for dir in $(MODULES); do echo "golangci-lint: $$dir"; (cd $$dir && $(GOLANGCI_LINT) run) || exit 1; done
+	@$(GOLANGCI_LINT) version
+	@printf '%s\n' $(MODULES) | xargs -P 2 -I{} bash -c \
+		'out=$$(cd {} && $(GOLANGCI_LINT) run --allow-parallel-runners 2>&1); status=$$?; printf "golangci-lint: %s\n%s\n" {} "$$out"; exit $$status'
 
 .PHONY: tidy-check
 tidy-check: ## fail if go mod tidy would change something
