@@ -6,8 +6,9 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 duration=${1:-10s}
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+work=$(mktemp -d)
+log=$work/log
+trap 'rm -rf "$work"' EXIT
 
 # Sometimes go test calls it a failure that its own time was over in the middle of an execution. A target that really fails, or hangs,
 # leaves the input that it failed on, and says more than this.
@@ -15,18 +16,19 @@ only_out_of_time() {
 	[ "$(sed -n '/^--- FAIL/,/^FAIL$/p' "$log" | sed '1d;$d')" = '    context deadline exceeded' ] && ! grep -q 'Failing input' "$log"
 }
 
-# Names come before the package that they are of.
-targets=() names=()
-list=$(go test -vet=off -list '^Fuzz' ./...)
-while read -r first second _; do
-	case $first in
-	Fuzz*) names+=("$first") ;;
-	ok | '?')
-		for name in ${names[@]+"${names[@]}"}; do targets+=("$second $name"); done
-		names=()
-		;;
-	esac
-done <<<"$list"
+# What "go test -fuzz" does, but for linking the package's tests anew for each of its targets.
+fuzz() {
+	local package=$1 name=$2 binary dir
+	binary=$work/$(basename "$package").test
+	dir=$(go list -f '{{.Dir}}' "$package")
+	[ -x "$binary" ] || go test -c -vet=off -fuzz Fuzz -o "$binary" "$package" || return
+	(cd "$dir" && "$binary" -test.run '^$' -test.fuzz "^$name\$" -test.fuzztime "$duration" -test.fuzzcachedir "$(go env GOCACHE)/fuzz/$package" -test.paniconexit0)
+}
+
+targets=()
+while read -r dir package; do
+	for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go 2>/dev/null); do targets+=("$package $name"); done
+done < <(go list -f '{{.Dir}} {{.ImportPath}}' ./...)
 if [ ${#targets[@]} = 0 ]; then
 	echo "There is no fuzz target." >&2
 	exit 1
@@ -36,7 +38,7 @@ status=0
 for target in "${targets[@]}"; do
 	read -r package name <<<"$target"
 	start=$SECONDS
-	if go test -vet=off -run '^$' -fuzz "^$name\$" -fuzztime "$duration" "$package" >"$log" 2>&1 || only_out_of_time; then
+	if fuzz "$package" "$name" >"$log" 2>&1 || only_out_of_time; then
 		execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
 		if [ "${execs:-0}" = 0 ] && [ -n "${CLERKINVITE_ATTACK_ROWS:-}" ]; then
 			printf '%-22s %-50s was not executed once\n' "$name" "$package"
