@@ -652,7 +652,7 @@ func TestMigratingFetchesTheListOfOpenInvitations(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "curl", "jq", "psql"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("the script needs " + tool)
+			pgtest.Missing(t, tool, "the script of docs/migrating.md needs "+tool+": install it")
 		}
 	}
 	db := pgtest.New(t)
