@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -134,44 +135,102 @@ func members(t *testing.T, results []clerkinvite.Result, err error) (list []*cle
 	return list
 }
 
-// TestPgxStorePlans: every statement finds its rows by an index, whether PostgreSQL plans for the values or for any, and whether it
-// knows of twenty thousand rows or thinks that the table is empty. What a page costs does not depend on where it is.
+// How many rows TestPgxStorePlansAtScale has. With ten million it takes some minutes, and 10 GB of the disk.
+var planRows = flag.Int("rows", 1_000_000, "members of TestPgxStorePlansAtScale")
+
+// TestPgxStorePlans: every statement finds its rows by an index, whether PostgreSQL plans for the values or for any, and whatever it
+// knows of the table. What a page costs does not depend on where it is.
 func TestPgxStorePlans(t *testing.T) {
 	t.Parallel()
-	t.Run("empty", func(t *testing.T) {
-		t.Parallel()
-		testPlans(t, 0)
-	})
-	t.Run("filled", func(t *testing.T) {
-		t.Parallel()
-		testPlans(t, 20_000)
-	})
+	// It is tenant0 that is asked about.
+	for name, l := range map[string]planLayout{
+		"it thinks that the table is empty":       {},
+		"it knows 100 tenants, one of them large": {rows: 20_000, tenant: "i % 100 * (i / 100 % 2)", place: 10_000},
+		"it knows of one tenant":                  {rows: 20_000, tenant: "0", place: 10_000},
+		"it knows of another tenant":              {rows: 20_000, tenant: "1", late: 2000, place: 21_000},
+		"it knows of two others":                  {rows: 20_000, tenant: "1 + i % 2", late: 2000, place: 21_000},
+		"it knows of two thousand others":         {rows: 20_000, tenant: "1 + i % 2000", late: 2000, place: 21_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testPlans(t, l)
+		})
+	}
 }
 
-func testPlans(t *testing.T, n int) {
+// TestPgxStorePlansAtScale: in a table of millions it is the same, plans and blocks.
+func TestPgxStorePlansAtScale(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: a table of millions is not filled")
+	}
+	testPlans(t, planLayout{rows: *planRows, tenant: "i % 200000 * (i / 100 % 2)", late: 2000, place: *planRows / 2})
+}
+
+// planLayout is a table of members. All have addresses and ids in the same order.
+type planLayout struct {
+	rows   int    // when it is analysed
+	tenant string // the number of the tenant of row i, in SQL
+	late   int    // rows of tenant0 that come afterwards
+	place  int    // a row of tenant0, far from the beginning of each page's order
+}
+
+func (l planLayout) id(i int) string { return fmt.Sprintf("01900000-0000-7000-8000-%012x", i) }
+
+// fill writes the table, with the history of some of the members.
+func (l planLayout) fill(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	members := func(tenant string) string {
+		return `
+INSERT INTO clerkinvite_member (tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, role, invited_by, data, params,
+	version, attempts, next_attempt_at, reserved_at, invited_at, expires_at, settled_at, updated_at)
+SELECT tenant, id::uuid, i || '@example.com', status,
+	CASE status WHEN 'pending' THEN 'pending_inv_' || id WHEN 'active' THEN 'user_' || id END, CASE WHEN status <> 'reserved' THEN 'inv_' || id END,
+	1, CASE status WHEN 'reserved' THEN 0 ELSE 1 END, 'editor', 'admin_' || i / 5 % 2, '{"team": 7}', '{"redirect_url":"https://example.com"}',
+	1, 1, CASE status WHEN 'reserved' THEN at END, at, CASE WHEN status <> 'reserved' THEN at END, CASE WHEN status <> 'reserved' THEN at END,
+	CASE WHEN status <> 'reserved' THEN at END, at
+FROM generate_series($1::integer, $2::integer) i, (SELECT $3::text::timestamptz AS at) a,
+	LATERAL (SELECT 'tenant' || ` + tenant + ` AS tenant, '01900000-0000-7000-8000-' || lpad(to_hex(i), 12, '0') AS id,
+		(ARRAY['reserved', 'pending', 'active', 'active'])[1 + i % 4] AS status) x
+ORDER BY tenant COLLATE "C", id`
+	}
+	at := storeTime.Format(time.RFC3339Nano)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	exec("ALTER TABLE clerkinvite_member SET (autovacuum_enabled = false)") // which would analyse it
+	rows, err := pool.Query(t.Context(), "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'clerkinvite_member' AND indexname LIKE '%idx'")
+	require.NoError(t, err)
+	indexes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Definition string }])
+	require.NoError(t, err)
+	require.NotEmpty(t, indexes)
+	for _, index := range indexes { // to make them afterwards is faster
+		exec("DROP INDEX " + index.Name)
+	}
+	exec(members(l.tenant), 0, l.rows-1, at)
+	for _, index := range indexes {
+		exec(index.Definition)
+	}
+	exec(`
+INSERT INTO clerkinvite_history (tenant_id, member_id, version, to_status, send, sent, at)
+SELECT tenant_id, id, version, status, send, sent, updated_at FROM clerkinvite_member LIMIT 100000`)
+	exec("ANALYZE")
+	exec(members("0"), l.rows, l.rows+l.late-1, at)
+}
+
+func testPlans(t *testing.T, l planLayout) {
 	t.Helper()
 	var asked statements
 	store, pool := newPgxStore(t, tracing(&asked))
-	rows := make([]*clerkinvite.Member, n)
-	for i := range rows {
-		// Half of them are one tenant's, who must not get plans that fit all the others.
-		m := reservedRow(fmt.Sprintf("tenant%d", i%100*(i/100%2)), fmt.Sprintf("%d@example.com", i))
-		switch i % 4 {
-		case 1:
-			m = pendingRow(m)
-		case 2, 3:
-			m = activeRow(m, "user_"+m.ID)
-		}
-		m.InvitedBy = fmt.Sprintf("admin_%d", i/5%2)
-		rows[i] = m
-	}
-	place := reservedRow("tenant0", "place@example.com").ID
-	if n > 0 {
-		place = rows[n/2].ID // far from the beginning of each page's order
-		insertRows(t, store, rows...)
-		_, err := pool.Exec(t.Context(), "ANALYZE")
+	if l.rows > 0 {
+		l.fill(t, pool)
+		place, err := store.Find(t.Context(), clerkinvite.Query{IDs: []string{l.id(l.place)}})
 		require.NoError(t, err)
+		require.Equal(t, "tenant0", place[0].TenantID)
 	}
+	place, prefix := l.id(l.place), fmt.Sprintf("%04d", l.place)[:4]
 
 	row := reservedRow("tenant0", "new@example.com")
 	update := func(changes ...clerkinvite.Change) func() error {
@@ -218,9 +277,9 @@ func testPlans(t *testing.T, n int) {
 			_, err := store.Insert(t.Context(), []*clerkinvite.Member{row})
 			return err
 		}, []string{by("member_email_key")}, 0},
-		{"update", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_1")}), []string{by("member_id_idx")}, 0},
-		{"erase", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_2")}, clerkinvite.Change{Old: row}), []string{by("member_id_idx")}, 0},
-		{"gone", update(clerkinvite.Change{Old: reservedRow("tenant0", "gone@example.com")}), []string{by("member_id_idx")}, 0},
+		{"update", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_1")}), []string{by("member_(?:id_idx|pkey)")}, 0},
+		{"erase", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_2")}, clerkinvite.Change{Old: row}), []string{by("member_(?:id_idx|pkey)")}, 0},
+		{"gone", update(clerkinvite.Change{Old: reservedRow("tenant0", "gone@example.com")}), []string{by("member_(?:id_idx|pkey)")}, 0},
 		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{row.Ref()}}), []string{by("member_email_key")}, 0},
 		{"ids", find(clerkinvite.Query{IDs: []string{row.ID}}), []string{by("member_id_idx")}, 0},
 		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, 0},
@@ -231,16 +290,16 @@ func testPlans(t *testing.T, n int) {
 		{"scan", scan(clerkinvite.Scan{}), []string{walk("member_pkey")}, page},
 		{"scan on", after(clerkinvite.Scan{}), []string{walk("member_pkey"), by("member_pkey")}, page},
 		{"scan from a tenant on", scan(clerkinvite.Scan{AfterTenantID: "tenant5"}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"scan with filters", scan(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: "1", Statuses: statuses}), []string{walk("member_pkey")}, 10 * page},
-		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: "1", Statuses: statuses}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
+		{"scan with filters", scan(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey")}, 10 * page},
+		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
 		{"tenant", scan(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
 		{"tenant on", after(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
 		{"tenant with filter on", after(clerkinvite.Scan{TenantID: "tenant0", InvitedBy: "admin_1"}), []string{walk("member_pkey"), by("member_pkey")}, page},
 		{"status", scan(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
 		{"status on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
 		{"status with filter on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses, InvitedBy: "admin_1"}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
-		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10"}), []string{by("member_email_key")}, 10 * page},
-		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
+		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: prefix}), []string{by("member_email_key")}, 10 * page},
+		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: prefix, Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
 		{"prefix without end", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "\U0010ffff"}), []string{by("member_email_key")}, page},
 
 		{"history", func() error {
@@ -269,7 +328,7 @@ func testPlans(t *testing.T, n int) {
 				assert.NotContains(t, text, "Seq Scan on", what)
 				assert.NotContains(t, text, "Bitmap", what)
 			}
-			if n > 0 && tc.blocks > 0 {
+			if l.rows > 0 && tc.blocks > 0 {
 				blocks := 0
 				found := regexp.MustCompile(`Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?`).FindStringSubmatch(text)
 				require.NotNil(t, found, text)

@@ -66,7 +66,7 @@ func newPgxSQL(schema string) pgxSQL {
 	update := withInput + `, locked AS (
 	SELECT i.*
 	FROM input i
-	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
+	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version
 	ORDER BY m.tenant_id, m.email
 	FOR NO KEY UPDATE OF m
 ), changed AS (
@@ -77,7 +77,7 @@ func newPgxSQL(schema string) pgxSQL {
 		next_attempt_at = i.next_attempt_at, reason = i.reason, reserved_at = i.reserved_at, invited_at = i.invited_at,
 		expires_at = i.expires_at, settled_at = i.settled_at, updated_at = i.updated_at
 	FROM locked i
-	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version AND NOT i.erase
+	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version AND NOT i.erase
 	RETURNING m.*, i.n, i.old_status, i.recorded
 ), history AS (
 	` + historyInsert + `
@@ -113,7 +113,7 @@ SELECT m.n, ` + memberColumns + ` FROM changed m`,
 		eraseSQL: strings.Replace(update, "FOR NO KEY UPDATE", "FOR UPDATE", 1) + `, erased AS (
 	DELETE FROM clerkinvite_member m
 	USING locked i
-	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version AND i.erase
+	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version AND i.erase
 	RETURNING m.*, i.n
 )
 SELECT m.n, ` + memberColumns + ` FROM changed m
@@ -123,7 +123,7 @@ SELECT m.n, ` + memberColumns + ` FROM erased m`,
 		// The rows that are exactly what updateSQL would have made of them.
 		madeSQL: withInput + `
 SELECT i.n, ` + memberColumns + `
-FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version + 1
+FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version + 1
 WHERE NOT i.erase AND (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sent, m.url, m.role, m.invited_by, m.data, m.params::text,
 		m.attempts, m.claimed_until, m.next_attempt_at, m.reason, m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at)
 	IS NOT DISTINCT FROM
@@ -134,7 +134,7 @@ WHERE NOT i.erase AND (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sen
 		goneSQL: withInput + `
 SELECT i.n
 FROM input i
-WHERE i.erase AND NOT EXISTS (SELECT FROM clerkinvite_member m WHERE m.tenant_id = i.tenant_id AND m.id = i.id OFFSET 0)`,
+WHERE i.erase AND NOT EXISTS (SELECT FROM clerkinvite_member m WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' OFFSET 0)`,
 
 		takenSQL: `
 SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND clerk_user_id = $2::text AND id <> $3::text::uuid)`,
@@ -146,7 +146,7 @@ CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_
 		findIDs: `
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'ids') AS x (member_id)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid OFFSET 0) m`,
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid AND email <> '' OFFSET 0) m`,
 		findEmails: `
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'emails') AS x (address)
@@ -602,7 +602,10 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 	}
 	slices.Sort(statuses)
 	arg := pgxScan{
-		q.TenantID, slices.Compact(statuses), q.EmailPrefix, prefixEnd(q.EmailPrefix), q.InvitedBy, q.AfterTenantID, q.AfterID, limit,
+		q.TenantID, slices.Compact(statuses), q.EmailPrefix, "", q.InvitedBy, q.AfterTenantID, q.AfterID, limit,
+	}
+	if q.EmailPrefix != "" {
+		arg.PrefixEnd = prefixEnd(q.EmailPrefix)
 	}
 	sql := arg.sql()
 	if s.tables != nil {
@@ -635,10 +638,7 @@ func (q pgxScan) sql() string {
 			filters += " AND starts_with(m.email, x.prefix)"
 		}
 	case q.Prefix != "":
-		where += " AND m.email >= x.prefix"
-		if q.PrefixEnd != "" {
-			where += " AND m.email < x.prefix_end"
-		}
+		where += " AND m.email >= x.prefix AND m.email < x.prefix_end"
 		order = "ORDER BY m.tenant_id, m.email OFFSET 0"
 		if q.AfterID != "" {
 			filters += " AND m.id > x.after_id"
@@ -677,7 +677,7 @@ LIMIT ($1::text::json ->> 'n')::integer`
 }
 
 // prefixEnd returns the least text that is greater, byte by byte, than all that begin
-// with prefix, or "" if there is none.
+// with prefix. Where no text of any length is, it returns one that no address reaches.
 func prefixEnd(prefix string) string {
 	for prefix != "" {
 		last, size := utf8.DecodeLastRuneInString(prefix)
@@ -689,7 +689,7 @@ func prefixEnd(prefix string) string {
 			return prefix + string(last+1)
 		}
 	}
-	return ""
+	return strings.Repeat(string(utf8.MaxRune), 64) // of four bytes each; an address has at most 254
 }
 
 // withoutDoubles returns the members without doubles, in order.

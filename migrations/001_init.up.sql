@@ -71,10 +71,10 @@ CREATE INDEX clerkinvite_member_waiting_idx ON clerkinvite_member (email) WHERE 
 -- Webhooks: who is active as this user, in any tenant?
 CREATE INDEX clerkinvite_member_active_idx ON clerkinvite_member (clerk_user_id) WHERE status = 'active';
 -- Whose row does this invitation's metadata name?
-CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id);
+-- The conditions of this and the next index hold for every row. Only a query that repeats one can use its index, so no
+-- page and no other look-up in a tenant is drawn to it, as it would be as long as the statistics know of few tenants or none.
+CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id) WHERE email <> '';
 -- A page of a tenant: who is in this state? (A page without a state is the primary key's.)
--- The condition holds for every row. Only a query that repeats it can use the index, so no look-up by another key
--- of the tenant's is drawn to it, as it would be as long as there are no statistics.
 CREATE INDEX clerkinvite_member_status_idx ON clerkinvite_member (tenant_id, status, id) WHERE tenant_id <> '';
 -- Delivery: what is due?
 CREATE INDEX clerkinvite_member_due_idx ON clerkinvite_member (next_attempt_at) WHERE sent < send AND status IN ('reserved', 'pending');
