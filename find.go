@@ -53,7 +53,6 @@ type lookUpFailure struct {
 // findByEmail asks who holds the addresses. One that Clerk stumbles over must not hold
 // up the others: a look-up that fails is repeated by halves until it is known which it is.
 func (s *Service) findByEmail(ctx context.Context, emails []string) (users []User, failures map[string]lookUpFailure) {
-	failures = make(map[string]lookUpFailure)
 	answered := false // Clerk has answered at least one look-up
 	find := func(emails []string) error {
 		found, err := s.findUsers(ctx, UserQuery{Emails: emails})
@@ -83,6 +82,9 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) (users []Use
 				}
 				return
 			}
+		}
+		if failures == nil {
+			failures = make(map[string]lookUpFailure)
 		}
 		for _, email := range emails {
 			failures[email] = lookUpFailure{err, len(emails) > 1}

@@ -113,6 +113,9 @@ func closedFor(wait time.Duration) error {
 
 // limited remembers a rate limit, here and for all processes, and returns err.
 func (s *Service) limited(ctx context.Context, endpoint string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var api *APIError
 	if !errors.As(err, &api) || api.StatusCode != 429 || api.NotSent {
 		return err

@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -46,7 +45,7 @@ func encodeMetadata(metadata map[string]any, m mark) (json.RawMessage, string) {
 
 // withMark returns the metadata object, or nil, with the library's mark added.
 func withMark(metadata json.RawMessage, m mark) json.RawMessage {
-	b := fmt.Appendf(nil, `{"`+metadataKey+`":{"id":%q,"send":%d}`, m.ID, m.Send) // the id is a UUID
+	b := []byte(`{"` + metadataKey + `":{"id":"` + m.ID + `","send":` + strconv.Itoa(m.Send) + `}`) // the id is a UUID
 	if len(metadata) <= len("{}") {
 		return append(b, '}')
 	}

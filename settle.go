@@ -13,7 +13,12 @@ import (
 // because the fact is known here. Otherwise an invitation that was made for nothing
 // is revoked, and the row is reported as it is.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
-	open := slices.DeleteFunc(slices.Clone(attempts), func(a *attempt) bool { return a.settled != nil || a.next == nil })
+	var open []*attempt
+	for _, a := range attempts {
+		if a.settled == nil && a.next != nil {
+			open = append(open, a)
+		}
+	}
 	if len(open) == 0 {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -34,7 +35,7 @@ func TestEachPartComparesEqualWork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := bench{
-				server: &postgres{dsn: dsn}, rounds: 1, loads: []load{{1, 3}, {4, 12}}, reserve: 1100, verify: 5, events: 3,
+				server: &postgres{dsn: dsn}, rounds: 1, loads: []load{{1, 3, 0}, {4, 12, time.Millisecond}}, reserve: 1100, verify: 5, events: 3,
 				members: []int{1000, 2000}, tenants: 50, queries: 3, benchtime: "20x",
 			}
 			out := &bytes.Buffer{}

@@ -35,8 +35,20 @@ func serveFake(ctx context.Context, out io.Writer, in io.Reader) error {
 	}
 	reset()
 	mux := http.NewServeMux()
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) { (*handler.Load()).ServeHTTP(w, r) })
-	mux.HandleFunc("POST /reset", func(http.ResponseWriter, *http.Request) { reset() })
+	var latency atomic.Int64
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(time.Duration(latency.Load()))
+		(*handler.Load()).ServeHTTP(w, r)
+	})
+	mux.HandleFunc("POST /reset", func(w http.ResponseWriter, r *http.Request) {
+		var d time.Duration
+		if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		latency.Store(int64(d))
+		reset()
+	})
 	mux.HandleFunc("GET /mail", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(clerk.Load().SentMail()) })
 	mux.HandleFunc("POST /users", func(w http.ResponseWriter, r *http.Request) {
 		var emails []string
@@ -109,9 +121,9 @@ func startFake(ctx context.Context) (*fake, error) {
 	return f, nil
 }
 
-// reset makes it a Clerk that knows nobody.
-func (f *fake) reset(ctx context.Context) error {
-	return f.control(ctx, http.MethodPost, "/reset", nil, nil)
+// reset makes it a Clerk that knows nobody, and that waits so long before it answers.
+func (f *fake) reset(ctx context.Context, latency time.Duration) error {
+	return f.control(ctx, http.MethodPost, "/reset", latency, nil)
 }
 
 // mail returns the invitations that were mailed, by address.

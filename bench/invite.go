@@ -76,7 +76,7 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 			"these are three requests and one statement, and nothing that a crash, a race or a lost answer could be mended from.",
 		"Limit: the two statements and the two requests that Invite makes, caught on their way and sent again by pgx and net/http with other "+
 			"values; answers are read, but of all of them only the invitation's id is decoded.",
-		fmt.Sprintf("The same fake of Clerk for all, without latency, in its own process; the same %d connections to PostgreSQL, the same "+
+		fmt.Sprintf("The same fake of Clerk for all, in its own process, without latency or with one that is said; the same %d connections to PostgreSQL, the same "+
 			"http.Transport. Each run begins with empty tables and some calls that do not count, and is compared only if each person has one row and exactly one email, of the invitation "+
 			"that the row names.", poolSize))
 	for _, load := range b.loads {
@@ -85,7 +85,7 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 				if _, err := pool.Exec(ctx, "TRUNCATE clerkinvite_history, clerkinvite_member, team_member"); err != nil {
 					return sample{}, err
 				}
-				if err := f.reset(ctx); err != nil {
+				if err := f.reset(ctx, load.latency); err != nil {
 					return sample{}, err
 				}
 				// An emptied table makes each connection plan anew. That is no one's daily work.
@@ -114,6 +114,9 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 				return limit.invite(ctx, pool, f, email)
 			})})
 		name := fmt.Sprintf("Invite, callers: %d", load.callers)
+		if load.latency > 0 {
+			name += fmt.Sprintf(", a request takes %v", load.latency)
+		}
 		if err != nil {
 			if err := r.failed(name, err); err != nil {
 				return err

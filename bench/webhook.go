@@ -208,7 +208,7 @@ func compareHandle(ctx context.Context, b *bench, r *report, v verifiers) (err e
 		if _, err := pool.Exec(ctx, pendingMembers, n, tenant, role); err != nil {
 			return nil, err
 		}
-		if err := f.reset(ctx); err != nil {
+		if err := f.reset(ctx, 0); err != nil {
 			return nil, err
 		}
 		emails := make([]string, n)
