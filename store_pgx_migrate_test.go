@@ -175,7 +175,7 @@ func TestValidate(t *testing.T) {
 		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_clerk_user_id_check`, []string{"no constraint clerkinvite_member_clerk_user_id_check"}},
 		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_url_check; ALTER TABLE clerkinvite_member ADD CONSTRAINT clerkinvite_member_url_check CHECK (true) NOT VALID`,
 			[]string{"constraint clerkinvite_member_url_check is not valid"}},
-		{`ALTER TABLE clerkinvite_member DROP CONSTRAINT clerkinvite_member_email_key`, []string{"no index clerkinvite_member_email_key"}},
+		{`DROP INDEX clerkinvite_member_email_key`, []string{"no index clerkinvite_member_email_key"}},
 		{`DROP INDEX clerkinvite_member_user_key`, []string{"no index clerkinvite_member_user_key"}},
 		{`DROP INDEX clerkinvite_member_user_key; CREATE INDEX clerkinvite_member_user_key ON clerkinvite_member (tenant_id, clerk_user_id)`,
 			[]string{"index clerkinvite_member_user_key is (tenant_id, clerk_user_id), not unique (tenant_id, clerk_user_id)"}},

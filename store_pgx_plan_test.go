@@ -260,6 +260,7 @@ func testPlans(t *testing.T, l planLayout) {
 
 	// An index that is used by its columns, and not from end to end.
 	by := func(index string) string { return "using clerkinvite_" + index + ` on .*\n *Index Cond: ` }
+	byEmail := []string{`using clerkinvite_member_email_key on .*\n *Index Cond: \(\(tenant_id = [^=]* AND \(email = `}
 	// An index that is read until the page is full.
 	walk := func(index string) string {
 		return `Limit .*\n(?: *Buffers: .*\n)? *->  Index Scan using clerkinvite_` + index + " on clerkinvite_member "
@@ -276,11 +277,11 @@ func testPlans(t *testing.T, l planLayout) {
 		{"insert", func() error {
 			_, err := store.Insert(t.Context(), []*clerkinvite.Member{row})
 			return err
-		}, []string{by("member_email_key")}, 0},
+		}, byEmail, 0},
 		{"update", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_1")}), []string{by("member_(?:id_idx|pkey)")}, 0},
 		{"erase", update(clerkinvite.Change{Old: row, New: activeRow(row, "user_2")}, clerkinvite.Change{Old: row}), []string{by("member_(?:id_idx|pkey)")}, 0},
 		{"gone", update(clerkinvite.Change{Old: reservedRow("tenant0", "gone@example.com")}), []string{by("member_(?:id_idx|pkey)")}, 0},
-		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{row.Ref()}}), []string{by("member_email_key")}, 0},
+		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{row.Ref()}}), byEmail, 0},
 		{"ids", find(clerkinvite.Query{IDs: []string{row.ID}}), []string{by("member_id_idx")}, 0},
 		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, 0},
 		{"users", find(clerkinvite.Query{UserIDs: []string{"user_1"}}), []string{by("member_active_idx")}, 0},
@@ -340,6 +341,39 @@ func testPlans(t *testing.T, l planLayout) {
 			}
 		}
 	}
+}
+
+// TestPgxStoreFirstImport: the first thousands of a tenant cost no more a row than the first hundred, although a connection keeps the plans
+// of the small table, among them that of the history's foreign key, until statistics are made.
+func TestPgxStoreFirstImport(t *testing.T) {
+	t.Parallel()
+	store, pool := newPgxStore(t)
+	for _, table := range []string{"member", "history"} {
+		_, err := pool.Exec(t.Context(), "ALTER TABLE clerkinvite_"+table+" SET (autovacuum_enabled = false)")
+		require.NoError(t, err)
+	}
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	written := 0
+	insert := func(n int) {
+		rows := make([]*clerkinvite.Member, n)
+		for i := range rows {
+			rows[i] = reservedRow("tenant0", fmt.Sprintf("%d@example.com", written+i))
+		}
+		written += n
+		m := insertRows(t, store.WithTx(tx), rows...)[0]
+		updateRows(t, store.WithTx(tx), clerkinvite.Change{Old: m, New: pendingRow(m)})
+	}
+	for range 10 { // after five a connection may keep its plans
+		insert(1)
+	}
+	insert(100)
+	insert(3000)
+	var read int
+	require.NoError(t, tx.QueryRow(t.Context(), "SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) FROM pg_stat_xact_user_tables").Scan(&read))
+	require.Greater(t, read, written)
+	require.Less(t, read, 10*written)
 }
 
 // plan returns what PostgreSQL says of a statement of the store.

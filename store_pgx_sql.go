@@ -24,7 +24,7 @@ type pgxQuerier interface {
 //
 // Each takes its rows as one parameter, a text of JSON: a type that every execution
 // mode of pgx sends alike and no codec of the host's changes. Predicates of partial indexes
-// are literals, or a generic plan could not use the index.
+// are literals, or a generic plan could not use the index; some hold for every row, see the migration.
 type pgxSQL struct {
 	insertSQL, updateSQL, eraseSQL, madeSQL, goneSQL, takenSQL string
 	findRefs, findIDs, findEmails, findUsers, findDue          string
@@ -103,7 +103,7 @@ func newPgxSQL(schema string) pgxSQL {
 )
 SELECT true, ` + memberColumns + ` FROM written m
 UNION ALL
-SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email`,
+SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email AND m.send >= 1`,
 
 		updateSQL: update + `
 SELECT m.n, ` + memberColumns + ` FROM changed m`,
@@ -142,7 +142,7 @@ SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND cle
 		findRefs: `
 SELECT ` + memberColumns + `
 FROM json_to_recordset($1::text::json -> 'refs') AS x (tenant_id text, email text)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email OFFSET 0) m`,
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email AND send >= 1 OFFSET 0) m`,
 		findIDs: `
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'ids') AS x (member_id)
@@ -638,7 +638,7 @@ func (q pgxScan) sql() string {
 			filters += " AND starts_with(m.email, x.prefix)"
 		}
 	case q.Prefix != "":
-		where += " AND m.email >= x.prefix AND m.email < x.prefix_end"
+		where += " AND m.email >= x.prefix AND m.email < x.prefix_end AND m.send >= 1"
 		order = "ORDER BY m.tenant_id, m.email OFFSET 0"
 		if q.AfterID != "" {
 			filters += " AND m.id > x.after_id"

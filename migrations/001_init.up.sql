@@ -35,8 +35,6 @@ CREATE TABLE clerkinvite_member (
     updated_at      timestamptz      NOT NULL,
 
     CONSTRAINT clerkinvite_member_pkey PRIMARY KEY (tenant_id, id),
-    -- One row for one address in one tenant, however many invite it at once.
-    CONSTRAINT clerkinvite_member_email_key UNIQUE (tenant_id, email),
 
     CONSTRAINT clerkinvite_member_tenant_id_check CHECK (octet_length(tenant_id) BETWEEN 1 AND 255),
     CONSTRAINT clerkinvite_member_email_check CHECK (octet_length(email) <= 254 AND email LIKE '_%@_%' AND email = lower(email)),
@@ -63,6 +61,12 @@ CREATE TABLE clerkinvite_member (
     CONSTRAINT clerkinvite_member_version_check CHECK (version >= 1)
 );
 
+-- Three of the indexes below have a condition that holds for every row. Only a query that repeats it can use the index: so
+-- each look-up, page and foreign key has one index to go by, also as long as the table is so small, or its statistics know
+-- of so few tenants, that PostgreSQL takes the tenant alone for as good. A connection keeps the plans of that time.
+
+-- One row for one address in one tenant, however many invite it at once.
+CREATE UNIQUE INDEX clerkinvite_member_email_key ON clerkinvite_member (tenant_id, email) WHERE send >= 1;
 -- A user is in a tenant once. (A pending id is in here too: one invitation belongs to one row.)
 CREATE UNIQUE INDEX clerkinvite_member_user_key ON clerkinvite_member (tenant_id, clerk_user_id) WHERE clerk_user_id IS NOT NULL;
 
@@ -71,8 +75,6 @@ CREATE INDEX clerkinvite_member_waiting_idx ON clerkinvite_member (email) WHERE 
 -- Webhooks: who is active as this user, in any tenant?
 CREATE INDEX clerkinvite_member_active_idx ON clerkinvite_member (clerk_user_id) WHERE status = 'active';
 -- Whose row does this invitation's metadata name?
--- The conditions of this and the next index hold for every row. Only a query that repeats one can use its index, so no
--- page and no other look-up in a tenant is drawn to it, as it would be as long as the statistics know of few tenants or none.
 CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id) WHERE email <> '';
 -- A page of a tenant: who is in this state? (A page without a state is the primary key's.)
 CREATE INDEX clerkinvite_member_status_idx ON clerkinvite_member (tenant_id, status, id) WHERE tenant_id <> '';
