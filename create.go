@@ -131,8 +131,12 @@ func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, d
 	var invalid *InvalidParamsError
 	switch {
 	case err == nil:
+		marks := make([]mark, len(created)) // the zero mark: it is not ours, or Clerk does not show the metadata
+		for i := range created {
+			marks[i], _ = created[i].mark()
+		}
 		for _, a := range group {
-			if inv := a.among(created); inv != nil {
+			if inv := a.among(created, marks); inv != nil {
 				s.invited(a, inv)
 			} else {
 				s.failed(ctx, a, "create invitations", errNoInvitation, true)
@@ -186,11 +190,10 @@ func (a *attempt) request(ignoreExisting bool) InvitationRequest {
 
 // among returns the invitation of this attempt in the answer to a request for several:
 // the one with its mark or, should Clerk not show the metadata, with its address.
-func (a *attempt) among(created []Invitation) *Invitation {
+func (a *attempt) among(created []Invitation, marks []mark) *Invitation {
 	for i := range created {
 		inv := &created[i]
-		m, marked := inv.mark()
-		if inv.ID != "" && (marked && m == mark{a.row.ID, a.row.Send} || !marked && sameEmail(inv.Email, a.row.Email)) {
+		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
 			return inv
 		}
 	}

@@ -23,8 +23,11 @@ type pgxQuerier interface {
 // pgxSQL holds the statements for one schema.
 //
 // Each takes its rows as one parameter, a text of JSON: a type that every execution
-// mode of pgx sends alike and no codec of the host's changes. Predicates of partial indexes
-// are literals, or a generic plan could not use the index; some hold for every row, see the migration.
+// mode of pgx sends alike and no codec of the host's changes. What is taken out of it to
+// compare with, or as a limit, is a row of a join or a (SELECT …): for a constant PostgreSQL
+// would plan again at each call, which costs more than the statement. Predicates of partial
+// indexes are literals, or a generic plan could not use the index; some of them hold for
+// every row, see the migration.
 type pgxSQL struct {
 	insertSQL, updateSQL, eraseSQL, madeSQL, goneSQL, takenSQL string
 	findRefs, findIDs, findEmails, findUsers, findDue          string
@@ -159,9 +162,9 @@ CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE clerk_user_id = x.use
 		findDue: `(
 SELECT ` + memberColumns + `
 FROM clerkinvite_member m
-WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ($1::text::json ->> 'due')::timestamptz
+WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= (SELECT ($1::text::json ->> 'due')::timestamptz)
 ORDER BY m.next_attempt_at
-LIMIT ($1::text::json ->> 'limit')::integer)`,
+LIMIT (SELECT ($1::text::json ->> 'limit')::integer))`,
 
 		// One of the two halves, because both halves see the table as it was before the statement.
 		gateNewSQL: `
@@ -186,10 +189,10 @@ SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text AND NOT EXI
 
 		// Both halves read by the index that has their order, and stop: the cost has a bound.
 		backlogSQL: `
-SELECT count(*) FILTER (WHERE d.status = 'reserved'), count(*) FILTER (WHERE d.next_attempt_at <= $1::text::timestamptz),
-	min(d.next_attempt_at) FILTER (WHERE d.next_attempt_at <= $1::text::timestamptz),
+SELECT count(*) FILTER (WHERE d.status = 'reserved'), count(*) FILTER (WHERE d.next_attempt_at <= (SELECT $1::text::timestamptz)),
+	min(d.next_attempt_at) FILTER (WHERE d.next_attempt_at <= (SELECT $1::text::timestamptz)),
 	(SELECT count(*) FROM (
-		SELECT FROM clerkinvite_member WHERE status = 'pending' AND expires_at <= $1::text::timestamptz
+		SELECT FROM clerkinvite_member WHERE status = 'pending' AND expires_at <= (SELECT $1::text::timestamptz)
 		ORDER BY expires_at LIMIT 10000) o)
 FROM (
 	SELECT status, next_attempt_at FROM clerkinvite_member WHERE sent < send AND status IN ('reserved', 'pending')
@@ -611,7 +614,12 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 	if s.tables != nil {
 		sql = s.tables.Replace(sql)
 	}
-	return queryMembers(ctx, db, sql, arg)
+	found, err := queryMembers(ctx, db, sql, arg)
+	// A page of one branch comes in this order, but behind a join SQL does not promise so.
+	slices.SortFunc(found, func(a, b *Member) int {
+		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
+	})
+	return found, err
 }
 
 // sql returns the statement for a page. It has the conditions that are given and no
@@ -619,11 +627,13 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 //
 // It reads by the index that has the order, and stops when it has the page, whatever
 // PostgreSQL knows or believes of the table: the values and the limit come from the row
-// x, so it plans for unknown ones, and coalesce hides from it how few rows the filters may
+// x, so it plans for unknown ones, once for a connection, and coalesce hides from it how few rows the filters may
 // leave, for which it would rather read and sort them all. Only behind a prefix of the
 // address no index has the order: all that begin so are read.
 func (q pgxScan) sql() string {
 	branches, where, filters, order := "", "m.tenant_id = x.tenant_id", "true", "ORDER BY m.tenant_id, m.id LIMIT x.n"
+	page := "" // what makes one page of several branches, or of all that begin with a prefix
+	const first = "ORDER BY m.tenant_id, m.id LIMIT (SELECT ($1::text::json ->> 'n')::integer)"
 	switch {
 	case q.TenantID == "":
 		switch {
@@ -639,7 +649,7 @@ func (q pgxScan) sql() string {
 		}
 	case q.Prefix != "":
 		where += " AND m.email >= x.prefix AND m.email < x.prefix_end AND m.send >= 1"
-		order = "ORDER BY m.tenant_id, m.email OFFSET 0"
+		order, page = "ORDER BY m.tenant_id, m.email OFFSET 0", first
 		if q.AfterID != "" {
 			filters += " AND m.id > x.after_id"
 		}
@@ -653,7 +663,7 @@ func (q pgxScan) sql() string {
 		} else {
 			where += " AND (m.status, m.id) > (s.status, x.after_id)"
 		}
-		order = "ORDER BY m.tenant_id, m.status, m.id LIMIT x.n"
+		order, page = "ORDER BY m.tenant_id, m.status, m.id LIMIT x.n", first
 	case q.AfterID != "":
 		where += " AND m.id > x.after_id"
 	}
@@ -672,8 +682,7 @@ CROSS JOIN LATERAL (
 	SELECT * FROM clerkinvite_member m
 	WHERE ` + where + ` AND coalesce(` + filters + `, false)
 	` + order + `) m
-ORDER BY m.tenant_id, m.id
-LIMIT ($1::text::json ->> 'n')::integer`
+` + page
 }
 
 // prefixEnd returns the least text that is greater, byte by byte, than all that begin
