@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -229,6 +230,17 @@ func unicodeLabel(label string) (string, bool) {
 		i++
 	}
 	return string(out), true
+}
+
+// FuzzEventByEncodingJSON reads any payload with and without encoding/json: it is the same
+// event, or the same fault.
+func FuzzEventByEncodingJSON(f *testing.F) {
+	for i, s := range strangeEvents() {
+		if i%40 == 0 && len(s) < 1<<12 { // each is tried by a test
+			f.Add([]byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) { checkAsDecoded(t, bytes.Clone(payload)) })
 }
 
 // FuzzReconcileCursor goes on from any cursor: it is refused, or a position that a store

@@ -322,6 +322,9 @@ func testPlans(t *testing.T, l planLayout) {
 		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 			text := plan(t, pool, mode, st, tc.blocks > 0)
 			what := tc.name + ", " + mode
+			cost, err := strconv.ParseFloat(regexp.MustCompile(`cost=[0-9.]+\.\.([0-9]+\.[0-9]+)`).FindStringSubmatch(text)[1], 64)
+			require.NoError(t, err)
+			assert.Less(t, cost, 10_000.0, "%s: from jit_above_cost on, 100,000, it would be compiled at each call:\n%s", what, text)
 			for _, want := range tc.want {
 				assert.Regexp(t, want, text, what)
 			}
@@ -374,6 +377,33 @@ func TestPgxStoreFirstImport(t *testing.T) {
 	require.NoError(t, tx.QueryRow(t.Context(), "SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) FROM pg_stat_xact_user_tables").Scan(&read))
 	require.Greater(t, read, written)
 	require.Less(t, read, 10*written)
+}
+
+// TestPgxStoreLimits: a page can be longer than those that the statements are written for.
+func TestPgxStoreLimits(t *testing.T) {
+	t.Parallel()
+	store, _ := newPgxStore(t)
+	rows := make([]*clerkinvite.Member, 1200)
+	for i := range rows {
+		rows[i] = reservedRow("acme", fmt.Sprintf("%d@example.com", i))
+	}
+	insertRows(t, store, rows...)
+	reserved := []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}
+	for _, limit := range []int{1, 1000, 1001, 1002, 1199, 1200, 1300} {
+		for _, q := range []clerkinvite.Query{
+			{DueAt: storeTime}, {Scan: &clerkinvite.Scan{}}, {Scan: &clerkinvite.Scan{TenantID: "acme"}},
+			{Scan: &clerkinvite.Scan{TenantID: "acme", Statuses: reserved}}, {Scan: &clerkinvite.Scan{TenantID: "acme", EmailPrefix: "1"}},
+		} {
+			q.Limit = limit
+			found, err := store.Find(t.Context(), q)
+			require.NoError(t, err)
+			want := min(limit, 1200)
+			if q.Scan != nil && q.Scan.EmailPrefix != "" {
+				want = min(limit, 311) // 1, 10 to 19, 100 to 199 and 1000 to 1199
+			}
+			require.Len(t, found, want, "%+v", q)
+		}
+	}
 }
 
 // plan returns what PostgreSQL says of a statement of the store.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -60,6 +61,19 @@ WITH input AS (
 		n integer, old_version bigint, old_status text, recorded boolean, erase boolean)
 	WHERE tenant_id = tenant_id || ''
 )`
+
+// atMost stands for a limit that the planner can read, no less than the one that counts.
+// Without it the planner would expect a tenth of all that match; of millions that is so much
+// that PostgreSQL compiles the statement first, at each call (jit_above_cost).
+const atMost = "1001"
+
+// withLimit returns a statement in which atMost is no less than limit.
+func withLimit(sql string, limit int) string {
+	if limit <= 1001 {
+		return sql
+	}
+	return strings.ReplaceAll(sql, "LIMIT "+atMost, "LIMIT "+strconv.Itoa(limit))
+}
 
 const historyInsert = `INSERT INTO clerkinvite_history
 	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)`
@@ -161,8 +175,10 @@ FROM json_array_elements_text($1::text::json -> 'users') AS x (user_id)
 CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE clerk_user_id = x.user_id AND status = 'active' OFFSET 0) m`,
 		findDue: `(
 SELECT ` + memberColumns + `
-FROM clerkinvite_member m
-WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= (SELECT ($1::text::json ->> 'due')::timestamptz)
+FROM (
+	SELECT * FROM clerkinvite_member
+	WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= (SELECT ($1::text::json ->> 'due')::timestamptz)
+	ORDER BY next_attempt_at LIMIT ` + atMost + `) m
 ORDER BY m.next_attempt_at
 LIMIT (SELECT ($1::text::json ->> 'limit')::integer))`,
 
@@ -550,7 +566,7 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	}
 	if !q.DueAt.IsZero() {
 		arg.Due, arg.Limit = pgxTime(&q.DueAt), q.Limit
-		selects = append(selects, s.findDue)
+		selects = append(selects, withLimit(s.findDue, q.Limit))
 	}
 	if len(selects) == 0 {
 		return nil, nil
@@ -610,7 +626,7 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 	if q.EmailPrefix != "" {
 		arg.PrefixEnd = prefixEnd(q.EmailPrefix)
 	}
-	sql := arg.sql()
+	sql := withLimit(arg.sql(), limit)
 	if s.tables != nil {
 		sql = s.tables.Replace(sql)
 	}
@@ -631,8 +647,8 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 // leave, for which it would rather read and sort them all. Only behind a prefix of the
 // address no index has the order: all that begin so are read.
 func (q pgxScan) sql() string {
-	branches, where, filters, order := "", "m.tenant_id = x.tenant_id", "true", "ORDER BY m.tenant_id, m.id LIMIT x.n"
-	page := "" // what makes one page of several branches, or of all that begin with a prefix
+	branches, where, filters, order := "", "m.tenant_id = x.tenant_id", "true", "ORDER BY m.tenant_id, m.id LIMIT "+atMost
+	most, page := "LIMIT x.n", "" // of each branch; what makes one page of several, or of all that begin with a prefix
 	const first = "ORDER BY m.tenant_id, m.id LIMIT (SELECT ($1::text::json ->> 'n')::integer)"
 	switch {
 	case q.TenantID == "":
@@ -649,7 +665,7 @@ func (q pgxScan) sql() string {
 		}
 	case q.Prefix != "":
 		where += " AND m.email >= x.prefix AND m.email < x.prefix_end AND m.send >= 1"
-		order, page = "ORDER BY m.tenant_id, m.email OFFSET 0", first
+		order, most, page = "ORDER BY m.tenant_id, m.email OFFSET 0", "", first
 		if q.AfterID != "" {
 			filters += " AND m.id > x.after_id"
 		}
@@ -663,7 +679,7 @@ func (q pgxScan) sql() string {
 		} else {
 			where += " AND (m.status, m.id) > (s.status, x.after_id)"
 		}
-		order, page = "ORDER BY m.tenant_id, m.status, m.id LIMIT x.n", first
+		order, page = "ORDER BY m.tenant_id, m.status, m.id LIMIT "+atMost, first
 	case q.AfterID != "":
 		where += " AND m.id > x.after_id"
 	}
@@ -679,9 +695,11 @@ FROM json_to_record($1::text::json) AS x (tenant_id text, statuses text[], prefi
 	after_tenant_id text, after_id uuid, n integer)
 ` + branches + `
 CROSS JOIN LATERAL (
-	SELECT * FROM clerkinvite_member m
-	WHERE ` + where + ` AND coalesce(` + filters + `, false)
-	` + order + `) m
+	SELECT * FROM (
+		SELECT * FROM clerkinvite_member m
+		WHERE ` + where + ` AND coalesce(` + filters + `, false)
+		` + order + `) m
+	` + most + `) m
 ` + page
 }
 

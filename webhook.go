@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,11 +11,12 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
@@ -49,21 +51,32 @@ const (
 	// with a v1 and a v1a signature, need less than half of it.
 	maxSignatures = 4096
 
+	// v1Length is the length of a v1 signature: SHA-256 in base64.
+	v1Length = len("v1,") + 44
+
 	// maxWebhookBody bounds a request's body. A user object is a few KiB, of which
 	// metadata are at most 24.
 	maxWebhookBody = 256 << 10
 )
 
-var (
+// token is a text of 1 to 255 bytes, and which bytes those may be.
+type token string
+
+const (
+	digits  = "0123456789"
+	letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 	// A message id holds no dot: with one, the bytes that are signed, "id.timestamp.body",
 	// could be read in two ways.
-	messageID   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
-	messageTime = regexp.MustCompile(`^[1-9][0-9]{0,11}$`)
-	signatureV1 = regexp.MustCompile(`^v1,[A-Za-z0-9+/]{43}=$`)
-
-	eventType = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
-	clerkID   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+	messageID = token(letters + digits + "_-")
+	eventType = token(letters + digits + "_.-")
+	clerkID   = token(letters + digits + "_-")
 )
+
+// MatchString does what the expression ^[…]{1,255}$ would, for less than it costs.
+func (t token) MatchString(s string) bool {
+	return s != "" && len(s) <= 255 && strings.TrimLeft(s, string(t)) == ""
+}
 
 // WebhookConfig is what [NewWebhookVerifier] needs. It prints and logs without the secrets.
 type WebhookConfig struct {
@@ -216,7 +229,7 @@ func (v *WebhookVerifier) verifySignature(payload []byte, h http.Header) (id str
 		return "", errors.New("svix-id is no message id")
 	}
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
-	if err != nil || !messageTime.MatchString(timestamp) {
+	if err != nil || seconds < 1 || seconds >= 1e12 || strconv.FormatInt(seconds, 10) != timestamp {
 		return "", errors.New("svix-timestamp is no plain decimal number of seconds")
 	}
 	switch age := v.now().Sub(time.Unix(seconds, 0)); {
@@ -232,7 +245,7 @@ func (v *WebhookVerifier) verifySignature(payload []byte, h http.Header) (id str
 	// Whatever is not a v1 signature is left out: v1a and versions to come.
 	var v1 []string
 	for s := range strings.SplitSeq(signatures, " ") {
-		if signatureV1.MatchString(s) {
+		if len(s) == v1Length && strings.HasPrefix(s, "v1,") {
 			v1 = append(v1, s)
 		}
 	}
@@ -240,10 +253,7 @@ func (v *WebhookVerifier) verifySignature(payload []byte, h http.Header) (id str
 		return "", errors.New("svix-signature holds no v1 signature")
 	}
 
-	mapped := http.Header{}
-	mapped.Set(standardwebhooks.HeaderWebhookID, id)
-	mapped.Set(standardwebhooks.HeaderWebhookTimestamp, timestamp)
-	mapped.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(v1, " "))
+	mapped := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {timestamp}, "Webhook-Signature": {strings.Join(v1, " ")}}
 	for _, verify := range v.keys {
 		if verify(payload, mapped) == nil {
 			return id, nil
@@ -258,7 +268,7 @@ func (v *WebhookVerifier) verifySignature(payload []byte, h http.Header) (id str
 func onlyHeader(h http.Header, name string) (string, error) {
 	var values []string
 	for key, vs := range h {
-		if http.CanonicalHeaderKey(key) == name {
+		if len(key) == len(name) && http.CanonicalHeaderKey(key) == name {
 			values = append(values, vs...)
 		}
 	}
@@ -302,13 +312,17 @@ func ParseEvent(payload []byte) (*Event, error) {
 
 func parseEvent(payload []byte) (*Event, error) {
 	var envelope jsonObject
-	if err := json.Unmarshal(payload, &envelope); err != nil {
+	ok := json.Valid(payload)
+	if ok {
+		envelope, ok = asObject(bytes.TrimSpace(payload))
+	}
+	if !ok {
 		return nil, errors.New("the payload is no JSON object")
 	}
 	var err error
 	ev := &Event{
-		Type:       field[string](envelope, "type", &err),
-		InstanceID: field[string](envelope, "instance_id", &err),
+		Type:       field(envelope, "type", asText, &err),
+		InstanceID: field(envelope, "instance_id", asText, &err),
 		Timestamp:  timeField(envelope, "timestamp", &err),
 	}
 	switch {
@@ -322,68 +336,160 @@ func parseEvent(payload []byte) (*Event, error) {
 
 	switch ev.Type {
 	case EventUserCreated, EventUserUpdated:
-		if ev.User, err = parseUser(field[jsonObject](envelope, "data", &err)); err != nil {
-			return nil, err
-		}
+		ev.User = parseUser(field(envelope, "data", asObject, &err), &err)
 		ev.UserID = ev.User.ID
 	case EventUserDeleted:
-		ev.UserID = field[string](field[jsonObject](envelope, "data", &err), "id", &err)
+		ev.UserID = field(field(envelope, "data", asObject, &err), "id", asText, &err)
 		if err == nil && ev.UserID != "" && !clerkID.MatchString(ev.UserID) {
 			err = errors.New("data.id is no user id")
 		}
-		if err != nil {
-			return nil, err
-		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return ev, nil
 }
 
 // parseUser reads Clerk's user object. Users may have no address at all, and an
-// address no verification.
-func parseUser(data jsonObject) (*User, error) {
-	var err error
+// address no verification. Faults are kept in err, as by field.
+func parseUser(data jsonObject, err *error) *User {
 	u := &User{
-		ID:             field[string](data, "id", &err),
-		PrimaryEmailID: field[string](data, "primary_email_address_id", &err),
-		Banned:         field[bool](data, "banned", &err),
-		CreatedAt:      timeField(data, "created_at", &err),
+		ID:             field(data, "id", asText, err),
+		PrimaryEmailID: field(data, "primary_email_address_id", asText, err),
+		Banned:         field(data, "banned", asBool, err),
+		CreatedAt:      timeField(data, "created_at", err),
 	}
-	for _, e := range field[[]jsonObject](data, "email_addresses", &err) {
-		status := field[string](field[jsonObject](e, "verification", &err), "status", &err)
+	for _, e := range field(data, "email_addresses", asObjects, err) {
+		status := field(field(e, "verification", asObject, err), "status", asText, err)
 		u.Emails = append(u.Emails, UserEmail{
-			ID:       field[string](e, "id", &err),
-			Address:  field[string](e, "email_address", &err),
-			Verified: status == "verified" && !field[bool](e, "reserved", &err),
+			ID:       field(e, "id", asText, err),
+			Address:  field(e, "email_address", asText, err),
+			Verified: status == "verified" && !field(e, "reserved", asBool, err),
 		})
 	}
-	if err == nil && !clerkID.MatchString(u.ID) {
-		err = errors.New("data.id is missing or no user id")
+	if *err == nil && !clerkID.MatchString(u.ID) {
+		*err = errors.New("data.id is missing or no user id")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return u, nil
+	return u
 }
 
-// jsonObject is a JSON object that is read key by key. To decode into a struct would
-// match keys in any case, and would mix the elements of two arrays under a double
-// key, one's address with the other's verification. Here the last one counts.
-type jsonObject map[string]json.RawMessage
+// jsonObject holds the members of a JSON object as they are written, each a key and its value.
+// To decode into a struct would match keys in any case, and would mix the elements of two arrays
+// under a double key, one's address with the other's verification. Here the last one counts.
+// To decode each level into a map does the same, and is most of what an event costs.
+type jsonObject [][]byte
 
-// field returns o[key], or the zero value if it is missing or null. The first fault is
-// kept in err, without what encoding/json says of it: that repeats the payload. With a
-// fault the value means nothing.
-func field[T any](o jsonObject, key string, err *error) (v T) {
-	if raw, ok := o[key]; ok && json.Unmarshal(raw, &v) != nil && *err == nil {
-		*err = errors.New(key + " is of the wrong type")
+// field returns what as makes of o[key], or the zero value if it is missing or null. The first
+// fault is kept in err, with nothing of the payload. With a fault the value means nothing.
+func field[T any](o jsonObject, key string, as func(raw []byte) (T, bool), err *error) (v T) {
+	for _, member := range slices.Backward(o) {
+		if first := member[1]; first != key[0] && first != '\\' {
+			continue // most are told by one byte
+		}
+		end := stringEnd(member)
+		if string(unquote(member[:end])) != key {
+			continue
+		}
+		raw, ok := bytes.TrimLeft(member[end:], ": \t\r\n"), true
+		if raw[0] != 'n' { // null
+			v, ok = as(raw)
+		}
+		if !ok && *err == nil {
+			*err = errors.New(key + " is of the wrong type")
+		}
+		break
 	}
 	return v
+}
+
+// The functions as… take one value of valid JSON, without white space around it. They know
+// its type by the first byte, and return false if it is not theirs.
+
+func asText(raw []byte) (string, bool) {
+	if raw[0] != '"' {
+		return "", false
+	}
+	return string(unquote(raw)), true
+}
+
+func asBool(raw []byte) (bool, bool) { return raw[0] == 't', raw[0] == 't' || raw[0] == 'f' }
+
+func asNumber(raw []byte) (float64, bool) {
+	n, err := strconv.ParseFloat(string(raw), 64) // it fails for what is no number, or no float64
+	return n, err == nil
+}
+
+func asObject(raw []byte) (jsonObject, bool) {
+	if raw[0] != '{' {
+		return nil, raw[0] == 'n' // null, as a payload or in an array
+	}
+	return splitJSON(raw), true
+}
+
+func asObjects(raw []byte) (objects []jsonObject, ok bool) {
+	if raw[0] != '[' {
+		return nil, false
+	}
+	for _, element := range splitJSON(raw) {
+		o, ok := asObject(element)
+		if !ok {
+			return nil, false
+		}
+		objects = append(objects, o)
+	}
+	return objects, true
+}
+
+// splitJSON returns the members of an object or the elements of an array that is valid JSON.
+func splitJSON(raw []byte) [][]byte {
+	parts := make([][]byte, 0, min(8, len(raw)/8))
+	depth, start := 0, 1
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			i += stringEnd(raw[i:]) - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',':
+			if depth == 1 {
+				parts = append(parts, bytes.TrimSpace(raw[start:i]))
+				start = i + 1
+			}
+		}
+	}
+	if last := bytes.TrimSpace(raw[start : len(raw)-1]); len(last) > 0 {
+		parts = append(parts, last)
+	}
+	return parts
+}
+
+// stringEnd returns the length of the JSON string that valid JSON begins with.
+func stringEnd(raw []byte) int {
+	i := 1
+	for ; raw[i] != '"'; i++ {
+		if raw[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+// unquote returns the text of a JSON string as encoding/json reads it.
+func unquote(raw []byte) []byte {
+	if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		return raw[1 : len(raw)-1]
+	}
+	var s string
+	_ = json.Unmarshal(raw, &s) // it is a string
+	return []byte(s)
 }
 
 // timeField returns o[key] as a time. Clerk's documents say milliseconds and their
 // examples have seconds; no time in milliseconds since March 1973 is below 1e11.
 func timeField(o jsonObject, key string, err *error) time.Time {
-	n := field[float64](o, key, err)
+	n := field(o, key, asNumber, err)
 	switch {
 	case n == 0:
 		return time.Time{}

@@ -6,13 +6,19 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -315,4 +321,255 @@ func TestWebhookHandlerBodies(t *testing.T) {
 		assert.Contains(t, answer(t, conn), "HTTP/1.1 413")
 		assert.Empty(t, h.handled())
 	})
+}
+
+// decodedEvent is parseEvent by encoding/json alone: every level is decoded into a map.
+func decodedEvent(payload []byte) (*Event, error) {
+	var envelope map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &envelope); err != nil {
+		return nil, errors.New("the payload is no JSON object")
+	}
+	var err error
+	ev := &Event{
+		Type:       decoded[string](envelope, "type", &err),
+		InstanceID: decoded[string](envelope, "instance_id", &err),
+		Timestamp:  decodedTime(envelope, "timestamp", &err),
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case !decodedType.MatchString(ev.Type):
+		return nil, errors.New("type is missing or no event type")
+	case ev.InstanceID != "" && !decodedID.MatchString(ev.InstanceID):
+		return nil, errors.New("instance_id is no instance id")
+	}
+
+	switch ev.Type {
+	case EventUserCreated, EventUserUpdated:
+		data := decoded[map[string]json.RawMessage](envelope, "data", &err)
+		u := &User{
+			ID:             decoded[string](data, "id", &err),
+			PrimaryEmailID: decoded[string](data, "primary_email_address_id", &err),
+			Banned:         decoded[bool](data, "banned", &err),
+			CreatedAt:      decodedTime(data, "created_at", &err),
+		}
+		for _, e := range decoded[[]map[string]json.RawMessage](data, "email_addresses", &err) {
+			status := decoded[string](decoded[map[string]json.RawMessage](e, "verification", &err), "status", &err)
+			u.Emails = append(u.Emails, UserEmail{
+				ID:       decoded[string](e, "id", &err),
+				Address:  decoded[string](e, "email_address", &err),
+				Verified: status == "verified" && !decoded[bool](e, "reserved", &err),
+			})
+		}
+		if err == nil && !decodedID.MatchString(u.ID) {
+			err = errors.New("data.id is missing or no user id")
+		}
+		ev.User, ev.UserID = u, u.ID
+	case EventUserDeleted:
+		ev.UserID = decoded[string](decoded[map[string]json.RawMessage](envelope, "data", &err), "id", &err)
+		if err == nil && ev.UserID != "" && !decodedID.MatchString(ev.UserID) {
+			err = errors.New("data.id is no user id")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ev, nil
+}
+
+var (
+	decodedType = regexp.MustCompile(`\A[A-Za-z0-9_.-]{1,255}\z`)
+	decodedID   = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,255}\z`)
+)
+
+func decoded[T any](o map[string]json.RawMessage, key string, err *error) (v T) {
+	if raw, ok := o[key]; ok && json.Unmarshal(raw, &v) != nil && *err == nil {
+		*err = errors.New(key + " is of the wrong type")
+	}
+	return v
+}
+
+func decodedTime(o map[string]json.RawMessage, key string, err *error) time.Time {
+	n := decoded[float64](o, key, err)
+	switch {
+	case n == 0:
+		return time.Time{}
+	case n < 0 || n > 1e15:
+		if *err == nil {
+			*err = errors.New(key + " is no time")
+		}
+		return time.Time{}
+	case n < 1e11:
+		n *= 1000
+	}
+	return time.UnixMilli(int64(math.Round(n))).UTC()
+}
+
+// checkAsDecoded reports whether the payload is an event. It must be the same one, or the
+// same fault, as encoding/json makes of it.
+func checkAsDecoded(t *testing.T, payload []byte) bool {
+	t.Helper()
+	before := bytes.Clone(payload)
+	got, gotErr := parseEvent(payload)
+	if !bytes.Equal(before, payload) {
+		t.Fatalf("the payload was changed:\n%.1000q", before)
+	}
+	want, wantErr := decodedEvent(payload)
+	if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || !reflect.DeepEqual(got, want) {
+		t.Fatalf("read as\n%s, %v, by encoding/json\n%s, %v:\n%.1000q", jsonOf(t, got), gotErr, jsonOf(t, want), wantErr, payload)
+	}
+	clear(payload) // an event must not hold a part of it, for hosts use buffers again
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("the event holds a part of the payload:\n%.1000q", before)
+	}
+	return gotErr == nil
+}
+
+// strangeEvents are payloads that decoders read in different ways.
+func strangeEvents() []string {
+	// Where @ stands comes each of the values that follow.
+	const (
+		envelope = `{"type":"user.created","instance_id":"ins_1","timestamp":1654012591835,"data":{"id":"user_1"},@}`
+		created  = `{"type":"user.created","data":{"id":"user_1",@}}`
+		address  = `{"data":{"email_addresses":[{"id":"idn_1","email_address":"a@b.co",@},{"email_address":"c@b.co"}],"id":"user_1"},"type":"user.updated"}`
+	)
+	values := []string{
+		"null", "true", "false", "0", "-0", "-0.0", "1", "-1", "1e400", "-1e400", "1e-400", "1E+3", "1e15", "1e15.5", "1000000000000001", "99999999999.4",
+		"100000000000", "1654012591.8355", "01", "+1", ".5", "1.", "0x1p4", "Infinity", "NaN", "inf", "nan", "nul", "nulll", "tru", "1_000", strings.Repeat("9", 400),
+		`""`, `"x"`, `"1"`, `"null"`, `"true"`, `"verified"`, `"\u0076erified"`, `"verified "`, `"user_2"`, `"user_\u0032"`, `"a\"b"`, `"a\\"`, `"\\\""`, `"\\\\"`,
+		`"\ud800"`, `"\udc00\ud800"`, `"\ud83d\ude00"`, `"\ud83dx"`, `"\u0000"`, `"\x"`, `"\u12"`, `"\/\b\f\n\r\t"`, "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc3\"",
+		"\"a\nb\"", "\"\x00\"", "\"\u2028\ufffd\"", "\"\u00e4\"", `"{"`, `"}"`, `"]["`, `",\",:"`, `"`, `"\"`, `'x'`, "x",
+		"{}", "[]", "{ }", "[ ]", "[null]", "[[]]", "[{}]", "[{},null]", "[null,7]", "[{},[]]", `["x"]`, "[{}{}]", "[{},]", "{,}", `{"id":"x",}`, `{"id"}`, `{"id":}`,
+		`{"status":"verified"}`, `{"Status":"verified"}`, `{"\u0073tatus":"verified"}`, `{"status":"x","status":"verified"}`, `{"status":"verified","status":null}`,
+		`{"status":1,"status":"verified"}`, `{"status":{"status":"verified"}}`, `{"x":{"status":"verified"}}`, `{"x":[{"status":"verified"},"}"],"y":"{\"status\":1"}`,
+		`{"id":"user_2"}`, `{"id":"user_2","id":7}`, `{"id":7,"id":"user_2"}`, `{"id":"user_2","ID":7}`, `{"i\u0064":"user_2"}`, `{"id\u0000":7}`, `{"id\"":7,"\"id":7}`,
+		"{\"id\xff\":7}", "{\"\ufeffid\":7}", "\ufeff{}", "{\t\"id\"\n:\r\"user_3\" , \"x\" : 1 }", "\v{}", "\u00a0{}", "/**/{}", "{}}", "[]]", "{]", "[}",
+		`[{"id":"idn_2","email_address":"x@b.co","verification":{"status":"verified"}}]`, `[{"id":7},8]`,
+		strings.Repeat("[", 9998) + strings.Repeat("]", 9998), strings.Repeat("[", 9999) + strings.Repeat("]", 9999), strings.Repeat("[", 10001) + strings.Repeat("]", 10001),
+		strings.Repeat(`{"a":`, 9998) + "1" + strings.Repeat("}", 9998), strings.Repeat(`{"a":`, 10001) + "1" + strings.Repeat("}", 10001), strings.Repeat("[", 20_000),
+	}
+	keys := map[string][]string{
+		envelope: {"data", "type", "instance_id", "timestamp", "Type", "DATA", `\u0074ype`, `typ\u0065`, `d\u0061ta`, `\u0044ata`, "x", "", `type\u0000`, `type\"`, `\"type`, "type ", "\xff"},
+		created:  {"id", "primary_email_address_id", "banned", "created_at", "email_addresses", "Id", `\u0069d`, `emai\u006c_addresses`, "EMAIL_ADDRESSES", `\"id`, "unsafe_metadata"},
+		address:  {"verification", "reserved", "id", "email_address", "Verification", "RESERVED", `\u0072eserved`, `verificatio\u006E`, `reserved\\`},
+	}
+	var all []string
+	for form, keys := range keys {
+		all = append(all, form)
+		for i, key := range keys {
+			for _, value := range values {
+				if i > 0 && len(value) > 1000 {
+					continue // what is deep takes its time
+				}
+				all = append(all, strings.Replace(form, ",@", `,"`+key+`":`+value, 1), strings.Replace(form, ",@", ` , "`+key+"\" \n:\t "+value+"\r\n", 1))
+			}
+		}
+	}
+	for _, value := range values {
+		all = append(all, value, " "+value+"\n", value+"{}", sendExample+value, value+sendExample)
+	}
+	between := []string{" ", `"`, `\`, "}", ",", "\xff", "\t", "{}", ":", "]", "0"}
+	for i := range sendExample {
+		all = append(all, sendExample[:i], sendExample[:i]+between[i%len(between)]+sendExample[i:])
+	}
+	return all
+}
+
+func TestStrangeEventsAreReadAsByEncodingJSON(t *testing.T) {
+	t.Parallel()
+	events := 0
+	for _, payload := range strangeEvents() {
+		if checkAsDecoded(t, []byte(payload)) {
+			events++
+		}
+	}
+	require.Greater(t, events, 1000)
+}
+
+// Objects of the keys that are looked at, in any order and writing, more than once and
+// of any type, and then some of them spoilt.
+func TestRandomEventsAreReadAsByEncodingJSON(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed) // shown if it fails
+	events := 0
+	for range 4000 {
+		payload := []byte(randomJSON(r, "event", 0))
+		for range max(0, r.IntN(6)-3) {
+			at := r.IntN(len(payload))
+			switch part := payload[at:min(len(payload), at+1+r.IntN(20))]; r.IntN(3) {
+			case 0:
+				payload = slices.Insert(payload, r.IntN(len(payload)), bytes.Clone(part)...)
+			case 1:
+				payload[at] ^= 1 << r.IntN(8)
+			default:
+				payload[at] = `{}[]",:\ ut0n`[r.IntN(13)]
+			}
+		}
+		if checkAsDecoded(t, payload) {
+			events++
+		}
+	}
+	require.Greater(t, events, 500)
+}
+
+// randomJSON returns a value, often of the type that is meant to be under the key.
+func randomJSON(r *rand.Rand, key string, depth int) string {
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	switch {
+	case depth > 6:
+		key = "x"
+	case r.IntN(30) == 0:
+		key = pick("type", "timestamp", "banned", "verification", "email_addresses", "x")
+	}
+	space := func() string { return pick("", "", "", "", " ", "\n\t", "\r") }
+	object := func(keys ...string) string {
+		var b strings.Builder
+		b.WriteString("{" + space())
+		for i := range r.IntN(2 * len(keys)) {
+			if i > 0 {
+				b.WriteString("," + space())
+			}
+			key := keys[i%len(keys)]
+			written := key
+			switch at := r.IntN(len(key)); r.IntN(12) {
+			case 0:
+				written = fmt.Sprintf(`%s\u%04x%s`, key[:at], key[at], key[at+1:])
+			case 1:
+				written = key[:at] + strings.ToUpper(key[at:])
+			case 2:
+				written = key[:at] + pick(`\"`, `\\`, "\xff", `\ud800`, " ", "") + key[at:]
+			}
+			b.WriteString(`"` + written + `"` + space() + ":" + space() + randomJSON(r, key, depth+1) + space())
+		}
+		return b.String() + "}"
+	}
+	switch key {
+	case "event":
+		return `{"type":` + randomJSON(r, "type", 1) + `,"data":` + randomJSON(r, "data", 1) + "," + object("timestamp", "instance_id", "x", "data", "type")[1:]
+	case "data":
+		return `{"id":` + randomJSON(r, "id", 1) + `,"email_addresses":` + randomJSON(r, "email_addresses", 1) + "," +
+			object("created_at", "banned", "primary_email_address_id", "x", "email_addresses", "id")[1:]
+	case "email_addresses":
+		elements := make([]string, r.IntN(4))
+		for i := range elements {
+			elements[i] = space() + object("email_address", "verification", "id", "reserved", "x")
+		}
+		return "[" + strings.Join(elements, ",") + space() + "]"
+	case "verification":
+		return object("status", "x", "status")
+	case "type":
+		return pick(`"user.created"`, `"user.updated"`, `"user.deleted"`, `"session.ended"`, `"user\u002ecreated"`)
+	case "status":
+		return pick(`"verified"`, `"unverified"`, `"v\u0065rified"`, "null", `"Verified"`)
+	case "banned", "reserved":
+		return pick("true", "false", "null")
+	case "timestamp", "created_at":
+		return pick("1654012591835", "1654012591", "1.5e11", "0", "-0", "null", "99999999999.9")
+	case "x":
+		return pick(`"x"`, "1", "null", "true", "[]", "{}", `{"id":[{"a":"}"},"]"]}`, `"\\"`, `"{\"id\":1}"`, "1e999", "-1")
+	default:
+		return pick(`"user_1"`, `"user_1"`, `"idn_\u0031"`, `"ada"`, "null", `"\ud800"`, "\"\xff\"")
+	}
 }
