@@ -31,12 +31,12 @@ func TestMain(m *testing.M) {
 func TestEachPartComparesEqualWork(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t).DSN
-	for name, figures := range map[string]int{"invite": 4, "reserve": 2, "webhook": 5, "scale": 4 * len(questions), "own": 2} {
+	for name, figures := range map[string]int{"invite": 4, "reserve": 2, "webhook": 5, "scale": 4 * len(questions), "own": 2, "disk": 24} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := bench{
 				server: &postgres{dsn: dsn}, rounds: 1, loads: []load{{1, 3, 0}, {4, 12, time.Millisecond}}, reserve: 1100, verify: 5, events: 3,
-				members: []int{1000, 2000}, tenants: 50, queries: 3, benchtime: "20x",
+				members: []int{1000, 2000}, tenants: 50, queries: 3, benchtime: "20x", disk: 1000,
 			}
 			out := &bytes.Buffer{}
 			require.NoError(t, b.measure(t.Context(), "go test", regexp.MustCompile("^"+name+"$"), out))

@@ -41,6 +41,7 @@ type bench struct {
 	tenants   int    // at most, of the table with many
 	queries   int    // of a kind in one run
 	benchtime string // of testing.Benchmark
+	disk      int    // members of whom it is measured what they take on disk
 }
 
 // load is so many calls by so many callers, with a Clerk that takes so long for an answer.
@@ -57,11 +58,11 @@ var (
 		rounds: 9, loads: []load{
 			{1, 400, 0}, {16, 1600, 0}, {64, 3200, 0}, {1, 20, internet}, {16, 320, internet}, {64, 1280, internet},
 		}, reserve: 10_000, verify: 3000, events: 300,
-		members: []int{10_000, 1_000_000}, tenants: 100_000, queries: 50, benchtime: "500ms",
+		members: []int{10_000, 1_000_000}, tenants: 100_000, queries: 50, benchtime: "500ms", disk: 200_000,
 	}
 	quick = bench{
 		rounds: 3, loads: []load{{1, 50, 0}, {16, 160, 0}, {64, 256, 0}, {16, 64, internet}}, reserve: 2000, verify: 300, events: 50,
-		members: []int{10_000, 30_000}, tenants: 3_000, queries: 10, benchtime: "50ms",
+		members: []int{10_000, 30_000}, tenants: 3_000, queries: 10, benchtime: "50ms", disk: 5_000,
 	}
 )
 
@@ -72,7 +73,7 @@ type part struct {
 }
 
 var parts = []part{
-	{"invite", partInvite}, {"reserve", partReserve}, {"webhook", partWebhook}, {"scale", partScale}, {"own", partOwn},
+	{"invite", partInvite}, {"reserve", partReserve}, {"webhook", partWebhook}, {"scale", partScale}, {"own", partOwn}, {"disk", partDisk},
 }
 
 func main() {
@@ -96,7 +97,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var (
-		only    = flags.String("run", "", "run the parts whose name matches this `regexp`: invite, reserve, webhook, scale, own")
+		only    = flags.String("run", "", "run the parts whose name matches this `regexp`: invite, reserve, webhook, scale, own, disk")
 		isQuick = flags.Bool("quick", false, "seconds for each part: to see that it works, not for the figures")
 		rounds  = flags.Int("n", 0, "`rounds` for each comparison")
 		huge    = flags.Bool("huge", false, "also with 10 million members, which takes long and much of the disk")
