@@ -103,7 +103,8 @@ func newPgxSQL(schema string) pgxSQL {
 )`
 	s := pgxSQL{
 		// ON CONFLICT without a target: no violation of any key may spoil a host's
-		// transaction. The second SELECT sees the table as it was before the statement.
+		// transaction. The second SELECT sees the table as it was before the statement; it is
+		// not made if all rows were written.
 		insertSQL: withInput + `, written AS (
 	INSERT INTO clerkinvite_member
 		(tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params, version,
@@ -120,7 +121,8 @@ func newPgxSQL(schema string) pgxSQL {
 )
 SELECT true, ` + memberColumns + ` FROM written m
 UNION ALL
-SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email AND m.send >= 1`,
+SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email AND m.send >= 1
+WHERE (SELECT count(*) FROM written) < (SELECT count(*) FROM input)`,
 
 		updateSQL: update + `
 SELECT m.n, ` + memberColumns + ` FROM changed m`,
@@ -294,7 +296,7 @@ func pgxTime(t *time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return t.UTC().Format("2006-01-02T15:04:05.000000Z")
+	return t.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano)
 }
 
 func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
