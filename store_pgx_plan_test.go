@@ -311,6 +311,7 @@ func testPlans(t *testing.T, l planLayout) {
 			_, err := store.Backlog(t.Context(), storeTime.Add(1e6))
 			return err
 		}, []string{walk("member_due_idx"), `Index (?:Only )?Scan using clerkinvite_member_expiring_idx`}, 25_000},
+
 		{"gate asks", gate(time.Time{}, time.Time{}), nil, 0},
 		{"gate takes", gate(time.Time{}, storeTime), nil, 0},
 		{"gate changes", gate(storeTime, storeTime.Add(1e6)), nil, 0},
@@ -342,6 +343,23 @@ func testPlans(t *testing.T, l planLayout) {
 				}
 				assert.LessOrEqual(t, blocks, tc.blocks, "%s:\n%s", what, text)
 			}
+		}
+	}
+}
+
+// TestHostsQueriesGoByAnIndex: the conditions of the indexes are none that a host's own query would have to repeat.
+func TestHostsQueriesGoByAnIndex(t *testing.T) {
+	t.Parallel()
+	_, pool := newPgxStore(t)
+	l := planLayout{rows: 20_000, tenant: "i % 2", place: 10_000}
+	l.fill(t, pool)
+	for index, st := range map[string]statement{
+		"member_email_key":  {"SELECT role FROM clerkinvite_member WHERE tenant_id = $1 AND email = $2", []any{"tenant0", "x@example.com"}},
+		"member_id_idx":     {"SELECT role FROM clerkinvite_member WHERE id = $1::uuid", []any{l.id(l.place)}},
+		"member_status_idx": {"SELECT role FROM clerkinvite_member WHERE tenant_id = $1 AND status = $2 AND id > $3::uuid ORDER BY id LIMIT 10", []any{"tenant0", "pending", l.id(l.place)}},
+	} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			require.Regexp(t, "using clerkinvite_"+index+` on .*\n *Index Cond: `, plan(t, pool, mode, st, false))
 		}
 	}
 }

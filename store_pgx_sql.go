@@ -83,7 +83,7 @@ func newPgxSQL(schema string) pgxSQL {
 	update := withInput + `, locked AS (
 	SELECT i.*
 	FROM input i
-	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version
+	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
 	ORDER BY m.tenant_id, m.email
 	FOR NO KEY UPDATE OF m
 ), changed AS (
@@ -94,7 +94,7 @@ func newPgxSQL(schema string) pgxSQL {
 		next_attempt_at = i.next_attempt_at, reason = i.reason, reserved_at = i.reserved_at, invited_at = i.invited_at,
 		expires_at = i.expires_at, settled_at = i.settled_at, updated_at = i.updated_at
 	FROM locked i
-	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version AND NOT i.erase
+	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version AND NOT i.erase
 	RETURNING m.*, i.n, i.old_status, i.recorded
 ), history AS (
 	` + historyInsert + `
@@ -121,7 +121,7 @@ func newPgxSQL(schema string) pgxSQL {
 )
 SELECT true, ` + memberColumns + ` FROM written m
 UNION ALL
-SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email AND m.send >= 1
+SELECT false, ` + memberColumns + ` FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.email = i.email
 WHERE (SELECT count(*) FROM written) < (SELECT count(*) FROM input)`,
 
 		updateSQL: update + `
@@ -132,7 +132,7 @@ SELECT m.n, ` + memberColumns + ` FROM changed m`,
 		eraseSQL: strings.Replace(update, "FOR NO KEY UPDATE", "FOR UPDATE", 1) + `, erased AS (
 	DELETE FROM clerkinvite_member m
 	USING locked i
-	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version AND i.erase
+	WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version AND i.erase
 	RETURNING m.*, i.n
 )
 SELECT m.n, ` + memberColumns + ` FROM changed m
@@ -142,7 +142,7 @@ SELECT m.n, ` + memberColumns + ` FROM erased m`,
 		// The rows that are exactly what updateSQL would have made of them.
 		madeSQL: withInput + `
 SELECT i.n, ` + memberColumns + `
-FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' AND m.version = i.old_version + 1
+FROM input i JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version + 1
 WHERE NOT i.erase AND (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sent, m.url, m.role, m.invited_by, m.data, m.params::text,
 		m.attempts, m.claimed_until, m.next_attempt_at, m.reason, m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at)
 	IS NOT DISTINCT FROM
@@ -153,7 +153,7 @@ WHERE NOT i.erase AND (m.status, m.clerk_user_id, m.invitation_id, m.send, m.sen
 		goneSQL: withInput + `
 SELECT i.n
 FROM input i
-WHERE i.erase AND NOT EXISTS (SELECT FROM clerkinvite_member m WHERE m.tenant_id = i.tenant_id AND m.id = i.id AND m.email <> '' OFFSET 0)`,
+WHERE i.erase AND NOT EXISTS (SELECT FROM clerkinvite_member m WHERE m.tenant_id = i.tenant_id AND m.id = i.id OFFSET 0)`,
 
 		takenSQL: `
 SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND clerk_user_id = $2::text AND id <> $3::text::uuid)`,
@@ -161,11 +161,11 @@ SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND cle
 		findRefs: `
 SELECT ` + memberColumns + `
 FROM json_to_recordset($1::text::json -> 'refs') AS x (tenant_id text, email text)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email AND send >= 1 OFFSET 0) m`,
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE tenant_id = x.tenant_id AND email = x.email OFFSET 0) m`,
 		findIDs: `
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'ids') AS x (member_id)
-CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid AND email <> '' OFFSET 0) m`,
+CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE id = x.member_id::uuid OFFSET 0) m`,
 		findEmails: `
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'emails') AS x (address)
@@ -666,7 +666,7 @@ func (q pgxScan) sql() string {
 			filters += " AND starts_with(m.email, x.prefix)"
 		}
 	case q.Prefix != "":
-		where += " AND m.email >= x.prefix AND m.email < x.prefix_end AND m.send >= 1"
+		where += " AND m.email >= x.prefix AND m.email < x.prefix_end"
 		order, most, page = "ORDER BY m.tenant_id, m.email OFFSET 0", "", first
 		if q.AfterID != "" {
 			filters += " AND m.id > x.after_id"
@@ -675,7 +675,7 @@ func (q pgxScan) sql() string {
 		// A branch for each status. By an equality the planner would know that the status
 		// does not count for the order, and might take the index that lacks it.
 		branches = "CROSS JOIN unnest(x.statuses) AS s (status)"
-		where += " AND m.tenant_id <> '' AND m.status <= s.status"
+		where += " AND m.status <= s.status"
 		if q.AfterID == "" {
 			where += " AND m.status >= s.status"
 		} else {
@@ -683,7 +683,8 @@ func (q pgxScan) sql() string {
 		}
 		order, page = "ORDER BY m.tenant_id, m.status, m.id LIMIT "+atMost, first
 	case q.AfterID != "":
-		where += " AND m.id > x.after_id"
+		// As a pair, or the index of ids could be used, and the tenant be looked for in it.
+		where = "(m.tenant_id, m.id) > (x.tenant_id, x.after_id) AND m.tenant_id <= x.tenant_id"
 	}
 	if len(q.Statuses) > 0 && branches == "" {
 		filters += " AND m.status = ANY (x.statuses)"

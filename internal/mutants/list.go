@@ -33,8 +33,8 @@ func (m mutant) pattern() string {
 var mutants = []mutant{
 	// Uniqueness and compare-and-swap.
 	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
-		{"store_pgx_sql.go", "m.email <> '' AND m.version = i.old_version\n	ORDER BY", "m.email <> ''\n	ORDER BY"},
-		{"store_pgx_sql.go", "m.email <> '' AND m.version = i.old_version AND NOT i.erase", "m.email <> '' AND NOT i.erase"},
+		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
+		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
