@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -79,7 +81,9 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 		fmt.Sprintf("The same fake of Clerk for all, in its own process, without latency or with one that is said; the same %d connections to PostgreSQL, the same "+
 			"http.Transport. Each run begins with empty tables and some calls that do not count, and is compared only if each person has one row and exactly one email, of the invitation "+
 			"that the row names.", poolSize))
+	steps := ""
 	for _, load := range b.loads {
+		limit.forget()
 		run := func(table string, invite func(ctx context.Context, email string) error) func(context.Context) (sample, error) {
 			return func(ctx context.Context) (sample, error) {
 				if _, err := pool.Exec(ctx, "TRUNCATE clerkinvite_history, clerkinvite_member, team_member"); err != nil {
@@ -128,7 +132,11 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 		}
 		r.compare(name, figure(all[0]), "by hand", figure(all[1]), "throughput", ratio(all[0], all[1], throughput), atLeast(1.3))
 		r.compare(name, figure(all[0]), "limit", figure(all[2]), "throughput", ratio(all[0], all[2], throughput), atLeast(0.9))
+		if steps == "" { // of the first load: one caller, no latency
+			steps = limit.means()
+		}
 	}
+	fmt.Fprintf(r.out, "\nWhat the limit's time is, on average, for one caller and without latency: %s.\n", steps)
 	return nil
 }
 
@@ -165,6 +173,26 @@ type inviteLimit struct {
 	insert, update statement
 	find, create   exchange
 	member         *clerkinvite.Member // in whose place others go
+
+	took  [4]atomic.Int64 // by insert, find, create and update
+	calls atomic.Int64
+}
+
+// forget begins to measure the steps anew.
+func (l *inviteLimit) forget() {
+	for i := range l.took {
+		l.took[i].Store(0)
+	}
+	l.calls.Store(0)
+}
+
+// means says what each step takes.
+func (l *inviteLimit) means() string {
+	var list []string
+	for i, name := range []string{"insert", "look-up of the user", "create", "update"} {
+		list = append(list, name+" "+short(time.Duration(l.took[i].Load()/max(l.calls.Load(), 1))))
+	}
+	return strings.Join(list, ", ")
 }
 
 // captureInvite invites somebody, and keeps what is sent.
@@ -186,7 +214,7 @@ func captureInvite(ctx context.Context, db *database, f *fake) (*inviteLimit, er
 	if len(list) != 2 || len(asked.list) != 2 {
 		return nil, fmt.Errorf("an Invite was of %d statements and %d requests, not two and two: the limit has to be written anew", len(list), len(asked.list))
 	}
-	return &inviteLimit{list[0], list[1], asked.list[0], asked.list[1], m}, nil
+	return &inviteLimit{insert: list[0], update: list[1], find: asked.list[0], create: asked.list[1], member: m}, nil
 }
 
 // invite does the same for somebody else.
@@ -198,9 +226,16 @@ func (l *inviteLimit) invite(ctx context.Context, pool *pgxpool.Pool, f *fake, e
 	name, _, _ := strings.Cut(email, "@") // what stands before the @ is the same in a URL
 	values := []string{"captured", name, l.member.ID, id.String()}
 	replacer := strings.NewReplacer(values...)
+	began := time.Now()
+	step := func(i int) {
+		now := time.Now()
+		l.took[i].Add(int64(now.Sub(began)))
+		began = now
+	}
 	if err := l.insert.replay(ctx, pool, replacer); err != nil {
 		return err
 	}
+	step(0)
 	users, err := l.find.replay(ctx, f, replacer)
 	if err != nil {
 		return err
@@ -208,6 +243,7 @@ func (l *inviteLimit) invite(ctx context.Context, pool *pgxpool.Pool, f *fake, e
 	if string(users) != "[]" {
 		return incomparable("there is a user")
 	}
+	step(1)
 	answer, err := l.create.replay(ctx, f, replacer)
 	if err != nil {
 		return err
@@ -218,5 +254,9 @@ func (l *inviteLimit) invite(ctx context.Context, pool *pgxpool.Pool, f *fake, e
 	if err := json.Unmarshal(answer, &invitation); err != nil {
 		return err
 	}
-	return l.update.replay(ctx, pool, strings.NewReplacer(append(values, l.member.InvitationID, invitation.ID)...))
+	step(2)
+	err = l.update.replay(ctx, pool, strings.NewReplacer(append(values, l.member.InvitationID, invitation.ID)...))
+	step(3)
+	l.calls.Add(1)
+	return err
 }
