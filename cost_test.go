@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -640,5 +641,23 @@ func (situations) inTx(before func(*testing.T, *costBundle)) func(*testing.T, *c
 		b.tx, err = b.pool.Begin(t.Context())
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, b.tx.Rollback(context.WithoutCancel(t.Context()))) })
+	}
+}
+
+// docs/performance.md holds both tables, as they are here.
+func TestCostsAreDocumented(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("docs/performance.md")
+	require.NoError(t, err)
+	counts := "| verb | situation | outcome | requests to Clerk | statements |\n|-|-|-|-|-|\n"
+	for _, c := range costs() {
+		counts += c.row() + "\n"
+	}
+	allocated := "| verb | situation | allocations, at most |\n|-|-|-|\n"
+	for _, a := range allocations() {
+		allocated += a.row() + "\n"
+	}
+	for _, table := range []string{counts, allocated} {
+		require.Contains(t, string(doc)+"\n", table+"\n", "docs/performance.md does not hold this table, row by row")
 	}
 }
