@@ -63,6 +63,16 @@ func sqlBlocks(t *testing.T, page string) []string {
 	return blocks
 }
 
+// The SQL in docs/performance.md runs.
+func TestPerformanceSQL(t *testing.T) {
+	t.Parallel()
+	_, pool := newPgxStore(t)
+	for _, sql := range sqlBlocks(t, "docs/performance.md") {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+}
+
 // anchors returns the names under which a page's headings can be linked to.
 func anchors(text string) map[string]bool {
 	names := make(map[string]bool)

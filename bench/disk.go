@@ -241,7 +241,7 @@ func diskCost(ctx context.Context, b *bench, r *report) (err error) {
 			return err
 		}
 	}
-	r.diskColumns(fmt.Sprintf("A member of a table in use (of a hundred 1 reserved, 19 pending, 74 active, 6 ended; %s records of history each), in bytes:", history),
+	r.diskColumns(fmt.Sprintf("A member that was written in its last state and never moved (of a hundred 1 reserved, 19 pending, 74 active, 6 ended; %s records of history each), in bytes:", history),
 		"", "as loaded", "rebuilt", "tenant id of 36 bytes, as loaded", "rebuilt")
 	for _, name := range loaded[0].names() {
 		r.row(kind(name), each(loaded[0][name], b.disk), each(rebuilt[0][name], b.disk), each(loaded[1][name], b.disk), each(rebuilt[1][name], b.disk))
@@ -251,7 +251,7 @@ func diskCost(ctx context.Context, b *bench, r *report) (err error) {
 		r.row(total.name, each(loaded[0].of(total.prefix), b.disk), each(rebuilt[0].of(total.prefix), b.disk),
 			each(loaded[1].of(total.prefix), b.disk), each(rebuilt[1].of(total.prefix), b.disk))
 	}
-	r.diskColumns(fmt.Sprintf("What some of it takes of the time of the statements, without the commit, for %d rows at once; median (lowest to highest) of what is saved without it:", b.diskRows()),
+	r.diskColumns(fmt.Sprintf("What some of it takes of the time of a bulk write in plain SQL, without the commit, of %d rows at once; median (lowest to highest) of what is saved without it:", b.diskRows()),
 		"", "of an insert", "of a claim and settling")
 	for _, s := range shares {
 		r.figures++
@@ -391,7 +391,7 @@ WITH written AS (
 	return s, digest, err
 }
 
-// million is the members that move, and what was done to them.
+// million is the members that move, about a million times, and what was done to them.
 type million struct {
 	table   *diskTable
 	svc     *clerkinvite.Service
@@ -684,7 +684,7 @@ func sameRows(all [][]stage, i int) error {
 
 // diskBloat reports what many moves leave behind.
 func diskBloat(ctx context.Context, b *bench, r *report) error {
-	n := max(b.disk/5, 50)
+	n := max(b.disk/2, 50)
 	all, err := b.churns(ctx, n, 2, upkeeps)
 	if err != nil {
 		return err

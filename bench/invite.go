@@ -128,7 +128,11 @@ func partInvite(ctx context.Context, b *bench, r *report) (err error) {
 			continue
 		}
 		figure := func(s series) string {
-			return fmt.Sprintf("%s, p50 %s, p99 %s", perSecond(s.rate()), short(s.percentile(0.5)), short(s.percentile(0.99)))
+			text := fmt.Sprintf("%s, p50 %s", perSecond(s.rate()), short(s.percentile(0.5)))
+			if load.calls >= 100 { // of fewer the last is no percentile
+				text += ", p99 " + short(s.percentile(0.99))
+			}
+			return text
 		}
 		r.compare(name, figure(all[0]), "by hand", figure(all[1]), "throughput", ratio(all[0], all[1], throughput), atLeast(1.3))
 		r.compare(name, figure(all[0]), "limit", figure(all[2]), "throughput", ratio(all[0], all[2], throughput), atLeast(0.9))

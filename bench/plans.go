@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -57,31 +56,6 @@ func (p plan) nodes() string {
 		all = append(all, name)
 	})
 	return strings.Join(all, ", ")
-}
-
-// writtenIndexes have an entry for each version of a reserved member.
-var writtenIndexes = []string{
-	"clerkinvite_member_pkey", "clerkinvite_member_email_key", "clerkinvite_member_waiting_idx", "clerkinvite_member_id_idx",
-	"clerkinvite_member_status_idx", "clerkinvite_member_due_idx",
-}
-
-// expected is what the plan may touch: for each look-up in an index a block of each of its levels; for each row read one of
-// the table and, as they lie side by side, a hundredth of the index; for each row written the levels of the indexes, and
-// three of the table.
-func (p plan) expected(levels map[string]int) int {
-	blocks := 0.0
-	p.walk(func(p plan) {
-		switch {
-		case p.Index != "":
-			blocks += p.Loops * (float64(levels[p.Index]) + (p.Rows+p.Removed)*1.01)
-		case p.Operation == "Update" && p.Rows > 0:
-			for _, index := range writtenIndexes {
-				blocks += p.Rows * float64(levels[index])
-			}
-			blocks += p.Rows * 3
-		}
-	})
-	return int(math.Ceil(blocks))
 }
 
 // faults says what no plan of the library's shall do. page is the most that it may sort.
@@ -167,35 +141,4 @@ func explained(ctx context.Context, pool *pgxpool.Pool, statements ...string) (p
 	}
 	list[0].Plan.compiled = list[0].JIT != nil
 	return list[0].Plan, nil
-}
-
-// probes look for what is not there, by one index each, behind its last entry.
-var probes = map[string]string{
-	"clerkinvite_member_pkey":         "clerkinvite_member WHERE (tenant_id, id) > ('zzz', 'ffffffff-ffff-ffff-ffff-ffffffffffff')",
-	"clerkinvite_member_email_key":    "clerkinvite_member WHERE (tenant_id, email) > ('zzz', 'zzz')",
-	"clerkinvite_member_waiting_idx":  "clerkinvite_member WHERE email = 'zzz' AND status IN ('reserved', 'pending', 'expired')",
-	"clerkinvite_member_active_idx":   "clerkinvite_member WHERE clerk_user_id = 'zzz' AND status = 'active'",
-	"clerkinvite_member_id_idx":       "clerkinvite_member WHERE id = 'ffffffff-ffff-ffff-ffff-ffffffffffff' AND {clerkinvite_member_id_idx}",
-	"clerkinvite_member_status_idx":   "clerkinvite_member WHERE (tenant_id, status) > ('zzz', 'zzz') AND {clerkinvite_member_status_idx}",
-	"clerkinvite_member_due_idx":      "clerkinvite_member WHERE next_attempt_at > '2200-01-01' AND sent < send AND status IN ('reserved', 'pending')",
-	"clerkinvite_member_expiring_idx": "clerkinvite_member WHERE expires_at > '2200-01-01' AND status = 'pending'",
-	"clerkinvite_history_pkey":        "clerkinvite_history WHERE (tenant_id, member_id) > ('zzz', 'ffffffff-ffff-ffff-ffff-ffffffffffff')",
-}
-
-// levels measures how many levels the indexes have: as many blocks a look-up touches.
-func (t *table) levels(ctx context.Context) (map[string]int, error) {
-	levels := make(map[string]int)
-	for index, from := range probes {
-		// Twice: the first look of a connection reads the index's metadata as well.
-		for range 2 {
-			p, err := explained(ctx, t.pool, "SET LOCAL enable_seqscan = off", "SET LOCAL enable_bitmapscan = off",
-				"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) SELECT * FROM "+t.conditions.Replace(from))
-			if err != nil {
-				return nil, err
-			}
-			// In a small table it may go by another index, which is as low.
-			levels[index] = p.blocks()
-		}
-	}
-	return levels, nil
 }

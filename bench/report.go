@@ -15,6 +15,7 @@ type report struct {
 	unusable  int // that could not
 	goalsMet  int
 	goalsMiss int
+	goalsOpen int // the rounds disagree
 }
 
 // part begins a part, with what has to be known to read its figures.
@@ -64,12 +65,21 @@ func (r *report) verdict(met bool) string {
 	return "**not met**"
 }
 
+// verdictOf is the verdict of a ratio of which the rounds must agree.
+func (r *report) verdictOf(g goal, ratio spread) string {
+	if g.met(ratio.low) != g.met(ratio.high) {
+		r.goalsOpen++
+		return "undecided"
+	}
+	return r.verdict(g.met(ratio.median))
+}
+
 // compare writes one comparison. of says what the ratio is of: "throughput" or "time". Without a goal g is nil.
 func (r *report) compare(name, ours, other, figure, of string, ratio spread, g *goal) {
 	r.figures++
 	wanted, verdict := "", ""
 	if g != nil {
-		wanted, verdict = g.String(), r.verdict(g.met(ratio.median))
+		wanted, verdict = g.String(), r.verdictOf(*g, ratio)
 	}
 	r.row(name, ours, other, figure, fmt.Sprintf("%.2f× %s (%.2f to %.2f)", ratio.median, of, ratio.low, ratio.high), wanted, verdict)
 }
@@ -100,7 +110,7 @@ func (r *report) row(cells ...string) {
 
 // end sums up.
 func (r *report) end() {
-	fmt.Fprintf(r.out, "\n%d figures, %d not comparable. Goals: %d met, %d not met.\n", r.figures, r.unusable, r.goalsMet, r.goalsMiss)
+	fmt.Fprintf(r.out, "\n%d figures, %d not comparable. Goals: %d met, %d not met, %d undecided.\n", r.figures, r.unusable, r.goalsMet, r.goalsMiss, r.goalsOpen)
 }
 
 // short writes a duration with three digits.

@@ -151,8 +151,8 @@ func compareVerify(ctx context.Context, b *bench, r *report, v verifiers) error 
 	}
 	for i, other := range others {
 		g := atMost(1.2)
-		if strings.HasPrefix(other.name, "svix") || strings.HasSuffix(other.name, "alone") {
-			g = nil // the goal is about the library that is wrapped, and about the same work
+		if strings.HasPrefix(other.name, "svix") {
+			g = nil // the goal is about the library that is wrapped
 		}
 		r.compare(name, short(all[0].each()), other.name, short(all[i+1].each()), "time", ratio(all[0], all[i+1], duration), g)
 	}
