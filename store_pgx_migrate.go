@@ -214,8 +214,8 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			clerkinvite_member_version_check check`,
 		indexes: `
 			clerkinvite_member_pkey unique (tenant_id, id)
-			clerkinvite_member_email_key unique (tenant_id, email)
-			clerkinvite_member_user_key unique (tenant_id, clerk_user_id)
+			clerkinvite_member_email_key unique (tenant_id, email) WHERE (email IS NOT NULL)
+			clerkinvite_member_user_key unique (tenant_id, clerk_user_id) WHERE (clerk_user_id IS NOT NULL)
 			clerkinvite_member_waiting_idx (email)
 			clerkinvite_member_active_idx (clerk_user_id)
 			clerkinvite_member_id_idx (id)
@@ -249,7 +249,8 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 }
 
 // What a table has: name, kind, and whether there is something wrong with it. In a
-// column that the library does not know, a value that must be given is wrong.
+// column that the library does not know, a value that must be given is wrong. The condition
+// of an index counts where more rows would not be unique.
 const (
 	columnsSQL = `
 SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''
@@ -259,7 +260,8 @@ SELECT conname, CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, NOT c
 FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('c', 'f')`
 	indexesSQL = `
 SELECT relname, CASE WHEN indisunique THEN 'unique ' ELSE '' END || '(' ||
-	(SELECT string_agg(pg_get_indexdef(indexrelid, n, false), ', ' ORDER BY n) FROM generate_series(1, indnkeyatts) AS n) || ')', NOT indisvalid
+	(SELECT string_agg(pg_get_indexdef(indexrelid, n, false), ', ' ORDER BY n) FROM generate_series(1, indnkeyatts) AS n) || ')' ||
+	CASE WHEN indisunique AND indpred IS NOT NULL THEN ' WHERE ' || pg_get_expr(indpred, indrelid) ELSE '' END, NOT indisvalid
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`
 )
 
