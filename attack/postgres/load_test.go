@@ -341,6 +341,9 @@ func (l *load) note(call string, m *clerkinvite.Member, err error) {
 		m, expected = dup.Member, true
 	case errors.As(err, &clerkErr):
 		m = clerkErr.Member
+		// Another tenant's open invitation was in the way, and has ended before the look at it: the next attempt delivers.
+		var api *clerkinvite.APIError
+		expected = clerkErr.Outcome == clerkinvite.Fault && errors.As(err, &api) && api.Code == "duplicate_record"
 	case errors.As(err, &transition), errors.As(err, &cooldown), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrNotFound):
 		m, expected = nil, true
 	default:
