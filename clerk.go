@@ -3,8 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -168,57 +166,4 @@ func (inv *Invitation) mark() (mark, bool) {
 	}
 	m.ID = strings.ToLower(m.ID)
 	return m, true
-}
-
-// LogValue implements slog.LogValuer: the id and whether banned, never an address.
-func (u User) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.Bool("banned", u.Banned))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (u User) Format(f fmt.State, _ rune) { formatLogValue(f, "User", u.LogValue()) }
-
-// LogValue implements slog.LogValuer: the id and whether verified, never the address.
-func (e UserEmail) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("email_id", e.ID), slog.Bool("verified", e.Verified))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e UserEmail) Format(f fmt.State, _ rune) { formatLogValue(f, "UserEmail", e.LogValue()) }
-
-// LogValue implements slog.LogValuer: how many values are asked for, never an address.
-func (q UserQuery) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("emails", len(q.Emails)), slog.Int("ids", len(q.IDs)))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q UserQuery) Format(f fmt.State, _ rune) { formatLogValue(f, "UserQuery", q.LogValue()) }
-
-// LogValue implements slog.LogValuer: the options, never the address or the metadata.
-func (r InvitationRequest) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("expires_in_days", r.ExpiresInDays), slog.String("template", r.Template),
-		slog.Bool("skip_email", r.SkipEmail), slog.Bool("ignore_existing", r.IgnoreExisting))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r InvitationRequest) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "InvitationRequest", r.LogValue())
-}
-
-// LogValue implements slog.LogValuer: the id and status, never the address or the URL.
-func (inv Invitation) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", inv.Status))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (inv Invitation) Format(f fmt.State, _ rune) { formatLogValue(f, "Invitation", inv.LogValue()) }
-
-// LogValue implements slog.LogValuer: the page asked for, never the address.
-func (q InvitationQuery) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("status", q.Status), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q InvitationQuery) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "InvitationQuery", q.LogValue())
 }

@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,20 +46,6 @@ func (e *DuplicateEmailError) Error() string {
 // HTTPStatus returns 409.
 func (e *DuplicateEmailError) HTTPStatus() int { return http.StatusConflict }
 
-// LogValue implements slog.LogValuer: the existing member, without its address.
-func (e DuplicateEmailError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("error", "a member with this email already exists in this tenant"), slog.String("tenant", e.Ref.TenantID)}
-	if e.Member != nil {
-		attrs = append(attrs, slog.Any("existing", *e.Member))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints the error without the address.
-func (e DuplicateEmailError) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "DuplicateEmailError", e.LogValue())
-}
-
 // ClerkInvitationError says that Clerk did not do what was asked. HTTP 422 if Clerk
 // refused the person, else 502.
 type ClerkInvitationError struct {
@@ -87,23 +72,6 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusBadGateway
-}
-
-// LogValue implements slog.LogValuer: all that an operator needs, without addresses.
-func (e ClerkInvitationError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("error", e.Error()), slog.String("op", e.Op), slog.String("outcome", string(e.Outcome))}
-	if e.Member != nil {
-		attrs = append(attrs, slog.Any("member", *e.Member))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.Any("cause", logError(e.Err)))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e ClerkInvitationError) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "ClerkInvitationError", e.LogValue())
 }
 
 // APIError is what came of one request to Clerk that did not succeed.
@@ -159,22 +127,6 @@ func (e *APIError) Unwrap() error { return e.Err }
 
 // HTTPStatus returns 502: it is the host's upstream that failed.
 func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
-
-// LogValue implements slog.LogValuer: Clerk's code, long message without addresses, trace id.
-func (e APIError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub.Line(e.Code)),
-		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub.Line(e.TraceID))}
-	if e.RetryAfter > 0 {
-		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.String("cause", scrub.Line(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints Error, which holds no address.
-func (e APIError) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, e.Error()) }
 
 // InvalidParamsError says which input is wrong and what it should be. HTTP 422.
 // Nothing was written or sent. It never repeats the input.
@@ -280,125 +232,4 @@ func IsUniqueViolation(err error, constraints ...string) bool {
 		return false
 	}
 	return len(constraints) == 0 || slices.Contains(constraints, pg.ConstraintName)
-}
-
-// logError returns err as something that logs without addresses.
-func logError(err error) any {
-	if v, ok := err.(slog.LogValuer); ok {
-		return v
-	}
-	return scrub.Text(err.Error())
-}
-
-// Codes of Clerk's that decide how to go on.
-// Source: Clerk's error catalogue; see docs/clerk-facts.md.
-const (
-	codeDuplicate        = "duplicate_record"
-	codeIdentifierExists = "form_identifier_exists"
-	codeNotAllowed       = "not_allowed_access"
-	codeAlreadyRevoked   = "invitation_already_revoked"
-	codeAlreadyAccepted  = "invitation_already_accepted"
-	codeDevEmails        = "dev_monthly_email_limit_exceeded"
-	codeResourceNotFound = "resource_not_found"
-	paramEmail           = "email_address"
-	metaParamName        = "param_name"
-	metaEmailAddresses   = "email_addresses"
-	metaIdentifiers      = "identifiers"
-)
-
-// held reports whether Clerk refused an invitation because the address has one
-// already or belongs to a user: not a failure, but a reason to look again.
-func heldAtClerk(err error) (code string, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout &&
-		(api.Code == codeDuplicate || api.Code == codeIdentifierExists) {
-		return api.Code, true
-	}
-	return "", false
-}
-
-// classify decides what a failed create can have done to the invitation for email.
-// It is the one place where this is decided.
-func classify(err error, email string) Outcome {
-	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) {
-		return Fault // the adapter refused to send it
-	}
-	var api *APIError
-	if !errors.As(err, &api) {
-		return Uncertain // not the adapter's: nothing is known, so the worst is assumed
-	}
-	switch {
-	case api.NotSent:
-		return Fault
-	case api.StatusCode == http.StatusRequestTimeout:
-		// A proxy's answer, after it may have passed the request on.
-		return Uncertain
-	case api.StatusCode/100 == 4:
-		if _, held := heldAtClerk(err); held || ofInstance(api) {
-			return Fault
-		}
-		if api.Code == codeNotAllowed || names(api.Meta, email) {
-			return Refused
-		}
-		return Fault
-	default: // no answer, an unreadable one, a redirect, 5xx
-		return Uncertain
-	}
-}
-
-// ofInstance reports whether a 4xx is certainly about the whole Clerk instance or the
-// whole endpoint, and not about one person or one request.
-func ofInstance(api *APIError) bool {
-	switch api.StatusCode {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
-		return true
-	}
-	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
-}
-
-// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL,
-// its template, its metadata.
-func ownFault(err error) bool {
-	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
-		return false
-	}
-	_, held := heldAtClerk(err)
-	return !held
-}
-
-// isRateLimit reports whether err is a 429, and how long to wait.
-func isRateLimit(err error) (wait time.Duration, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		return api.RetryAfter, true
-	}
-	return 0, false
-}
-
-// pointsAtAddresses reports whether the meta of an error is about addresses at all.
-func pointsAtAddresses(meta map[string]any) bool {
-	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
-}
-
-// names reports whether the meta of an error about one address points at it.
-func names(meta map[string]any, email string) bool {
-	return meta[metaParamName] == paramEmail || lists(meta, email)
-}
-
-// lists reports whether the meta of an error has the address in one of its lists.
-func lists(meta map[string]any, email string) bool {
-	for _, key := range []string{metaEmailAddresses, metaIdentifiers} {
-		list, ok := meta[key].([]any)
-		if !ok {
-			list = []any{meta[key]}
-		}
-		for _, v := range list {
-			if s, ok := v.(string); ok && sameEmail(s, email) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -7,11 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"regexp"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -55,15 +51,6 @@ type Config struct {
 	Observer Observer
 }
 
-// LogValue implements slog.LogValuer: the settings, without API and Store.
-func (c Config) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("expires_in_days", c.ExpiresInDays), slog.Duration("lease", c.Lease),
-		slog.Duration("resend_cooldown", c.ResendCooldown))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c Config) Format(f fmt.State, _ rune) { formatLogValue(f, "Config", c.LogValue()) }
-
 // Service invites, delivers and resolves. Make one with [New]. It is safe for
 // concurrent use, starts no goroutine, and needs no closing.
 type Service struct {
@@ -73,9 +60,6 @@ type Service struct {
 	log   *slog.Logger
 	gates gates
 }
-
-// Format implements fmt.Formatter: every verb prints the settings only.
-func (s *Service) Format(f fmt.State, _ rune) { formatLogValue(f, "Service", s.cfg.LogValue()) }
 
 // New checks the whole configuration and returns every fault in it, joined in one
 // error. It does no I/O.
@@ -117,9 +101,6 @@ func New(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
 }
 
-// maxLease is the longest Config.Lease.
-const maxLease = time.Hour
-
 // now is the time in the form in which it is stored.
 func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
 
@@ -138,15 +119,6 @@ type InviteParams struct {
 
 	Data json.RawMessage // the host's own JSON, at most 64 KiB and 128 levels; never sent to Clerk
 }
-
-// LogValue implements slog.LogValuer: tenant and options, never the address, the metadata or the data.
-func (p InviteParams) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Int("expires_in_days", p.ExpiresInDays),
-		slog.String("template", p.Template), slog.Bool("skip_email", p.SkipEmail))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p InviteParams) Format(f fmt.State, _ rune) { formatLogValue(f, "InviteParams", p.LogValue()) }
 
 // Invite invites one address into one tenant: it writes the row, asks Clerk who
 // holds the address, links that user or creates Clerk's invitation, and settles the
@@ -265,9 +237,6 @@ type Reserver struct {
 	s  *Service
 	st TxStore
 }
-
-// Format implements fmt.Formatter: every verb prints the settings of the service only.
-func (r Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.s.cfg.LogValue()) }
 
 // Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does
 // not abort the transaction. Errors are the same, and those of the transaction; it is
@@ -466,60 +435,3 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 }
 
 func (p *InviteParams) ref() (Ref, error) { return Ref{p.TenantID, p.Email}.normalized() }
-
-// normalized returns r in the form in which it is stored, or an *InvalidParamsError.
-func (r Ref) normalized() (Ref, error) {
-	if r.TenantID == "" {
-		return Ref{}, &InvalidParamsError{"TenantID", "is empty"}
-	}
-	if reason := checkText(r.TenantID, 255); reason != "" {
-		return Ref{}, &InvalidParamsError{"TenantID", reason}
-	}
-	email, reason := normalizeEmail(r.Email)
-	if reason != "" {
-		return Ref{}, &InvalidParamsError{"Email", reason}
-	}
-	return Ref{r.TenantID, email}, nil
-}
-
-func checkText(s string, limit int) string {
-	switch {
-	case len(s) > limit:
-		return fmt.Sprintf("is longer than %d bytes", limit)
-	case !utf8.ValidString(s):
-		return "is not valid UTF-8"
-	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "has a control character"
-	}
-	return ""
-}
-
-func checkRedirectURL(s string) string {
-	if s == "" {
-		return ""
-	}
-	if reason := checkText(s, 2048); reason != "" {
-		return reason
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "is not an absolute http or https URL"
-	}
-	return ""
-}
-
-func checkDays(n int) string {
-	if n < 1 || n > 365 {
-		return "is not 1 to 365"
-	}
-	return ""
-}
-
-var templateSlug = regexp.MustCompile(`^[a-z0-9_-]{0,64}$`)
-
-func checkTemplate(s string) string {
-	if !templateSlug.MatchString(s) {
-		return "is not a template_slug of Clerk's, as in \"invitation\""
-	}
-	return ""
-}

@@ -300,24 +300,3 @@ func (m *many) progress(until time.Time) {
 	}
 	m.opts.Progress(p)
 }
-
-// sleep waits until the time has come by the service's clock.
-func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
-	if !until.After(s.now()) {
-		return ctx.Err()
-	}
-	ctx, seen := s.observe(ctx, "wait")
-	defer seen.done(&err)
-	for {
-		// Not all at once: the clock may be set, and the machine may sleep.
-		wait := min(until.Sub(s.now()), time.Second)
-		if wait <= 0 {
-			return ctx.Err()
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-	}
-}

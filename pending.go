@@ -23,75 +23,6 @@ func InvitationID(clerkUserID string) (string, bool) {
 	return strings.CutPrefix(clerkUserID, PendingPrefix)
 }
 
-// Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
-// a store's error as it is.
-func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Get")
-	defer seen.done(&err)
-	return s.get(ctx, ref)
-}
-
-// get is Get as part of another verb.
-func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
-	ref, err := ref.normalized()
-	if err != nil {
-		return nil, err
-	}
-	found, err := s.store.Find(ctx, Query{Refs: []Ref{ref}})
-	if err != nil {
-		return nil, err
-	}
-	if len(found) == 0 {
-		return nil, ErrNotFound
-	}
-	return found[0], nil
-}
-
-// HandleEvent applies a verified webhook and returns the members it changed. The
-// event is a hint only: if a member waits for one of its verified addresses, or is
-// active under a deleted user's id, the user is read again from Clerk, and that
-// answer decides. So replays, old events and events out of order change nothing.
-// All tenants that wait for the address are resolved. Events of other types, and of
-// users nobody waits for, change nothing and are no error.
-//
-// Errors: *[ClerkInvitationError] when Clerk could not be asked, a store's error as
-// it is. After an error the event should be delivered again. HandleEvent is safe for
-// concurrent use and for repetition.
-func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, seen := s.observe(ctx, "HandleEvent")
-	defer seen.done(&err)
-	switch {
-	case e == nil || e.UserID == "":
-		return nil, nil
-	case e.Type == EventUserDeleted:
-		return s.userDeleted(ctx, e.UserID)
-	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
-		return nil, nil
-	}
-	emails := e.User.verifiedEmails()
-	if len(emails) == 0 {
-		return nil, nil
-	}
-	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{e.UserID}})
-	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(rows, waits) {
-		return nil, nil
-	}
-	u, err := s.readUser(ctx, e.UserID)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil // deleted since, or an example
-	}
-	if err != nil {
-		return nil, err
-	}
-	if now := u.verifiedEmails(); !sameSet(now, emails) {
-		return s.resolveUser(ctx, u, s.accepted) // the event is older than the user
-	}
-	return s.resolve(ctx, u, rows, s.accepted)
-}
-
 // Resolve makes the members that wait for u active, in all tenants, and returns
 // those it changed. u must come from Clerk's Backend API just now: it is taken as
 // proof that the user holds the addresses that it shows as verified. It makes no
@@ -295,41 +226,4 @@ func compareBool(a, b bool) int {
 		return 1
 	}
 	return -1
-}
-
-// userDeleted removes the members that are active under the id of a user who is gone.
-func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
-	var changed []*Member
-	for range 10 {
-		rows, err := s.store.Find(ctx, Query{UserIDs: []string{id}})
-		if err != nil || len(rows) == 0 {
-			return changed, err
-		}
-		if _, err := s.readUser(ctx, id); !errors.Is(err, ErrNotFound) {
-			return changed, err
-		}
-		changes := make([]Change, len(rows))
-		for i, row := range rows {
-			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
-		}
-		results, err := s.apply(ctx, s.store, changes)
-		if err != nil {
-			return changed, err
-		}
-		again := false
-		for _, r := range results {
-			switch {
-			case r.Err == nil:
-				changed = append(changed, r.Member)
-			case errors.Is(r.Err, ErrConflict):
-				again = true
-			default:
-				return changed, r.Err
-			}
-		}
-		if !again {
-			return changed, nil
-		}
-	}
-	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)
 }

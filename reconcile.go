@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -40,19 +39,6 @@ type ReconcileReport struct {
 	Elsewhere []*Member
 
 	Cursor string // "" if everything was looked at; else where to go on
-}
-
-// LogValue implements slog.LogValuer: the numbers.
-func (r ReconcileReport) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("members", r.Members), slog.Int("invitations", r.Invitations),
-		slog.Int("activated", r.Activated), slog.Int("removed", r.Removed), slog.Int("expired", r.Expired), slog.Int("revoked", r.Revoked),
-		slog.Int("left_over", r.LeftOver), slog.Int("unknown", r.Unknown), slog.Int("ahead", r.Ahead),
-		slog.Int("elsewhere", len(r.Elsewhere)), slog.Bool("complete", r.Cursor == ""))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r ReconcileReport) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "ReconcileReport", r.LogValue())
 }
 
 // Reconcile asks Clerk what webhooks did not say, and repairs: people who have joined,

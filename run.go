@@ -104,3 +104,24 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	case <-time.After(d*4/5 + rand.N(d*2/5+1)): //nolint:gosec // no secret: processes that met shall not meet again
 	}
 }
+
+// sleep waits until the time has come by the service's clock.
+func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
+	if !until.After(s.now()) {
+		return ctx.Err()
+	}
+	ctx, seen := s.observe(ctx, "wait")
+	defer seen.done(&err)
+	for {
+		// Not all at once: the clock may be set, and the machine may sleep.
+		wait := min(until.Sub(s.now()), time.Second)
+		if wait <= 0 {
+			return ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}

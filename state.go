@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -97,18 +96,6 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 }
 
 // The functions below build the New of a Change from the row as it was read.
-
-// claimed gives the row to one attempt until the lease ends. If that attempt dies,
-// the next is due then, later with every attempt.
-func (s *Service) claimed(m Member, now time.Time) *Member {
-	// A few random microseconds make each claim unlike any other: a store that lost an
-	// answer recognises its own claim by what it wrote.
-	until := now.Add(s.cfg.Lease + rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
-	m.Attempts++
-	next := until.Add(s.backoff(m.Attempts) - s.cfg.Lease)
-	m.ClaimedUntil, m.NextAttemptAt = &until, &next
-	return &m
-}
 
 // released gives up a claim under which nothing was sent: as if it had not been made.
 func released(m Member, due time.Time) *Member {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
 	"time"
 )
 
@@ -89,50 +87,11 @@ func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 
-// LogValue implements slog.LogValuer: tenant, id, state and counters, never an address or a URL.
-func (m Member) LogValue() slog.Value {
-	attrs := []slog.Attr{
-		slog.String("tenant", m.TenantID), slog.String("member", m.ID), slog.String("status", string(m.Status)),
-		slog.Int("send", m.Send), slog.Int("sent", m.Sent), slog.Int("attempts", m.Attempts), slog.Int64("version", m.Version),
-	}
-	if m.ClerkUserID != "" {
-		attrs = append(attrs, slog.String("clerk_user_id", m.ClerkUserID))
-	}
-	if m.Reason != "" {
-		attrs = append(attrs, slog.String("reason", m.Reason))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (m Member) Format(f fmt.State, _ rune) { formatLogValue(f, "Member", m.LogValue()) }
-
-// LogValue implements slog.LogValuer: the tenant, without the address.
-func (r Ref) LogValue() slog.Value { return slog.GroupValue(slog.String("tenant", r.TenantID)) }
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r Ref) Format(f fmt.State, _ rune) { formatLogValue(f, "Ref", r.LogValue()) }
-
 // Result is what became of one row or one input: a member, an error, or both.
 type Result struct {
 	Member *Member
 	Err    error
 }
-
-// LogValue implements slog.LogValuer.
-func (r Result) LogValue() slog.Value {
-	var attrs []slog.Attr
-	if r.Member != nil {
-		attrs = append(attrs, slog.Any("member", *r.Member))
-	}
-	if r.Err != nil {
-		attrs = append(attrs, slog.Any("err", logError(r.Err)))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogValue()) }
 
 // Change is one move of one member: Old as it was read, New as it shall be.
 // New differs from Old in neither ID, TenantID nor Email. Without New the member is
@@ -141,21 +100,6 @@ func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogV
 type Change struct {
 	Old, New *Member
 }
-
-// LogValue implements slog.LogValuer: both members, without their address.
-func (c Change) LogValue() slog.Value {
-	var attrs []slog.Attr
-	if c.Old != nil {
-		attrs = append(attrs, slog.Any("old", *c.Old))
-	}
-	if c.New != nil {
-		attrs = append(attrs, slog.Any("new", *c.New))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c Change) Format(f fmt.State, _ rune) { formatLogValue(f, "Change", c.LogValue()) }
 
 // Recorded reports whether the change is a move that the history keeps: one of
 // state, send, invitation or user. A claim, a release, a postponed attempt or a
@@ -206,14 +150,6 @@ type Scan struct {
 	AfterTenantID, AfterID string // the last member of the page before, which may be gone; both "" for the first page; what is no id is an error
 }
 
-// LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
-func (s Scan) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("tenant", s.TenantID), slog.Any("statuses", s.Statuses), slog.String("after", s.AfterID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (s Scan) Format(f fmt.State, _ rune) { formatLogValue(f, "Scan", s.LogValue()) }
-
 // Move is one recorded move of a member: what it was and what it became.
 type Move struct {
 	Version      int64     `json:"version"`        // of the member, after the move
@@ -226,15 +162,6 @@ type Move struct {
 	Reason       string    `json:"reason,omitempty"`
 	At           time.Time `json:"at"`
 }
-
-// LogValue implements slog.LogValuer: how much is asked for, never an address.
-func (q Query) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("refs", len(q.Refs)), slog.Int("ids", len(q.IDs)), slog.Int("emails", len(q.Emails)),
-		slog.Int("user_ids", len(q.UserIDs)), slog.Time("due_at", q.DueAt), slog.Int("limit", q.Limit))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q Query) Format(f fmt.State, _ rune) { formatLogValue(f, "Query", q.LogValue()) }
 
 // Backlog is what waits, in all tenants. Counts end at 10,000: a store that has more
 // says so many. If it grows, no process runs [Service.Run], or Clerk fails: the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -383,9 +382,4 @@ func blamed(ctx context.Context, err error) error {
 		return err
 	}
 	return rowError{err}
-}
-
-// Format implements fmt.Formatter: every verb prints the schema only.
-func (s PgxStore) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "PgxStore", slog.GroupValue(slog.String("schema", s.schema)))
 }

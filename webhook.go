@@ -94,16 +94,6 @@ type WebhookConfig struct {
 	Now func() time.Time
 }
 
-// LogValue implements slog.LogValuer: how many secrets there are, never one of them.
-func (c WebhookConfig) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("secrets", len(c.Secrets)), slog.String("instance", c.InstanceID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c WebhookConfig) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "WebhookConfig", c.LogValue())
-}
-
 // WebhookVerifier tells Clerk's webhooks from everybody else's. It is safe for
 // concurrent use, and prints and logs without its keys. The zero value refuses
 // every webhook; [NewWebhookVerifier] makes a useful one.
@@ -163,16 +153,6 @@ func newWebhookKey(secret string) (*standardwebhooks.Webhook, error) {
 		return nil, fmt.Errorf("holds a key of %d bytes; at least %d are needed", len(key), minWebhookKey)
 	}
 	return standardwebhooks.NewWebhookRaw(key)
-}
-
-// LogValue implements slog.LogValuer: how many keys there are, never one of them.
-func (v WebhookVerifier) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("keys", len(v.keys)), slog.String("instance", v.instanceID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (v WebhookVerifier) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "WebhookVerifier", v.LogValue())
 }
 
 // Verify returns the event in payload if h signs it with one of the secrets, at most
@@ -289,15 +269,6 @@ type Event struct {
 	UserID string // of the user whom the user.… event is about; can be empty in user.deleted
 	User   *User  // the user at that time, for user.created and user.updated; else nil
 }
-
-// LogValue implements slog.LogValuer: ids and type, never an address.
-func (e Event) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("id", e.ID), slog.String("type", e.Type),
-		slog.String("instance", e.InstanceID), slog.String("user", e.UserID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e Event) Format(f fmt.State, _ rune) { formatLogValue(f, "Event", e.LogValue()) }
 
 // ParseEvent reads an event whose signature was verified elsewhere; an event that
 // was not verified can be anybody's. An unknown type is no error, its data are not
@@ -571,4 +542,86 @@ func webhookHandler(v *WebhookVerifier, handle func(context.Context, *Event) ([]
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+}
+
+// HandleEvent applies a verified webhook and returns the members it changed. The
+// event is a hint only: if a member waits for one of its verified addresses, or is
+// active under a deleted user's id, the user is read again from Clerk, and that
+// answer decides. So replays, old events and events out of order change nothing.
+// All tenants that wait for the address are resolved. Events of other types, and of
+// users nobody waits for, change nothing and are no error.
+//
+// Errors: *[ClerkInvitationError] when Clerk could not be asked, a store's error as
+// it is. After an error the event should be delivered again. HandleEvent is safe for
+// concurrent use and for repetition.
+func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
+	ctx, seen := s.observe(ctx, "HandleEvent")
+	defer seen.done(&err)
+	switch {
+	case e == nil || e.UserID == "":
+		return nil, nil
+	case e.Type == EventUserDeleted:
+		return s.userDeleted(ctx, e.UserID)
+	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
+		return nil, nil
+	}
+	emails := e.User.verifiedEmails()
+	if len(emails) == 0 {
+		return nil, nil
+	}
+	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{e.UserID}})
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(rows, waits) {
+		return nil, nil
+	}
+	u, err := s.readUser(ctx, e.UserID)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil // deleted since, or an example
+	}
+	if err != nil {
+		return nil, err
+	}
+	if now := u.verifiedEmails(); !sameSet(now, emails) {
+		return s.resolveUser(ctx, u, s.accepted) // the event is older than the user
+	}
+	return s.resolve(ctx, u, rows, s.accepted)
+}
+
+// userDeleted removes the members that are active under the id of a user who is gone.
+func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
+	var changed []*Member
+	for range 10 {
+		rows, err := s.store.Find(ctx, Query{UserIDs: []string{id}})
+		if err != nil || len(rows) == 0 {
+			return changed, err
+		}
+		if _, err := s.readUser(ctx, id); !errors.Is(err, ErrNotFound) {
+			return changed, err
+		}
+		changes := make([]Change, len(rows))
+		for i, row := range rows {
+			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
+		}
+		results, err := s.apply(ctx, s.store, changes)
+		if err != nil {
+			return changed, err
+		}
+		again := false
+		for _, r := range results {
+			switch {
+			case r.Err == nil:
+				changed = append(changed, r.Member)
+			case errors.Is(r.Err, ErrConflict):
+				again = true
+			default:
+				return changed, r.Err
+			}
+		}
+		if !again {
+			return changed, nil
+		}
+	}
+	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)
 }

@@ -33,8 +33,8 @@ func (m mutant) pattern() string {
 var mutants = []mutant{
 	// Uniqueness and compare-and-swap.
 	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
-		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
-		{"store_pgx_sql.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
+		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
+		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
@@ -43,7 +43,7 @@ var mutants = []mutant{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
-		{"store_pgx_sql.go", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
+		{"store_pgx_rows.go", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
 
 	// One email a send.
@@ -52,36 +52,36 @@ var mutants = []mutant{
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
 	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
-		{"attempt.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
+		{"verdict.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
 			`		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, s.now(), "uncertain") }
 		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, uncertain: true} }`},
 	}},
 	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
-		{"errors.go", "	default: // no answer, an unreadable one, a redirect, 5xx\n		return Uncertain", "	default:\n		return Fault"},
+		{"verdict.go", "	default: // no answer, an unreadable one, a redirect, 5xx\n		return Uncertain", "	default:\n		return Fault"},
 	}},
 	{name: "adoption is skipped", test: "TestLostAnswers/memory", edits: []edit{
-		{"find.go", "	case own.Status == InvitationPending:\n		s.invited(a, own)", "	case own.Status == InvitationPending:"},
+		{"deliver_find.go", "	case own.Status == InvitationPending:\n		s.invited(a, own)", "	case own.Status == InvitationPending:"},
 	}},
 	{name: "the next attempt does not look first", test: "TestInviteAfterALostInvitationHasEnded", edits: []edit{
-		{"create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
+		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
 	}},
 	{name: "every create ignores what exists", test: "TestLateCreate", edits: []edit{
-		{"create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
+		{"deliver_create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
 	}},
 	{name: "settled before the call", test: "TestLostAnswers/memory", edits: []edit{
-		{"create.go", "	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))",
+		{"deliver_create.go", "	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))",
 			`	a.next = func(m Member) *Member { return invited(m, &Invitation{ID: "inv_early"}, a.params, s.now()) }
 	s.settle(ctx, l, a)
 	a.row, a.settled, a.next = a.settled.Member, nil, nil
 	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestLeaseSpentInInsert", edits: []edit{
-		{"deliver.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
+		{"lease.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
 			"return time.Since(l.started) < 100*l.length && l.now().Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"settle.go", "case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].due() && now[0].Send < a.row.Send:"},
+		{"deliver_settle.go", "case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].due() && now[0].Send < a.row.Send:"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestACreateIsSentOnceOnAReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -92,22 +92,22 @@ var mutants = []mutant{
 
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
-		{"settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
+		{"deliver_settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil && len(now) > 1 {"},
+		{"deliver_settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil && len(now) > 1 {"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
 		{"deliver.go", "leftOver: row.Send > 1}", "leftOver: row.Send < 1}"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
-		{"settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
+		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestResendOfAnImportedMember", edits: []edit{
-		{"settle.go", "before := !ours && list[i].ID == a.row.InvitationID &&", "before := !ours && list[i].ID != a.row.InvitationID &&"},
+		{"deliver_settle.go", "before := !ours && list[i].ID == a.row.InvitationID &&", "before := !ours && list[i].ID != a.row.InvitationID &&"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestResendOfAnImportedMember", edits: []edit{
-		{"settle.go", "} else if list[i].ID == a.row.InvitationID {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "} else if list[i].ID == a.row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestReconcileEverything", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
@@ -134,14 +134,14 @@ var mutants = []mutant{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
 	{name: "the event is the proof", test: "TestOldEventDecides", edits: []edit{
-		{"pending.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or an example",
+		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or an example",
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or an example"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestResolveAfterExpiry", edits: []edit{
 		{"pending.go", "		if row.overdue(now) {\n			proven", "		if row.overdue(now.AddDate(-100, 0, 0)) {\n			proven"},
 	}},
 	{name: "a banned user is linked", test: "TestBannedUserIsRefused", edits: []edit{
-		{"attempt.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
+		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
 	}},
 	{name: "whom Clerk did not show hours ago is removed now", test: "TestLagAndAReconciliationThatStandsStill", edits: []edit{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
@@ -166,18 +166,18 @@ var mutants = []mutant{
 
 	// Limits, names and secrets.
 	{name: "a rate limit is known to one process only", test: "TestRateLimitIsRemembered", edits: []edit{
-		{"gates.go", "gateErr := s.shut(ctx, endpoint, until); gateErr != nil", "gateErr := ctx.Err(); gateErr != nil"},
+		{"ratelimit.go", "gateErr := s.shut(ctx, endpoint, until); gateErr != nil", "gateErr := ctx.Err(); gateErr != nil"},
 	}},
 	{name: "a rate limit is forgotten", test: "TestRateLimitIsRemembered", edits: []edit{
-		{"gates.go", "	s.gates.close(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
+		{"ratelimit.go", "	s.gates.close(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
-		{"email.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
+		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
 	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
 		{"store.go", "	URL string `json:\"-\"`", "	URL string `json:\"url\"`"},
 	}},
 	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
-		{"webhook.go", `slog.Int("secrets", len(c.Secrets))`, `slog.Any("secrets", c.Secrets)`},
+		{"logvalues.go", `slog.Int("secrets", len(c.Secrets))`, `slog.Any("secrets", c.Secrets)`},
 	}},
 }

@@ -3,6 +3,8 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"time"
 )
 
@@ -183,4 +185,117 @@ func (s *Service) closed(a *attempt, op string, err error) {
 	a.result = func(m *Member) *delivery {
 		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Fault, Member: m, Err: err}}}
 	}
+}
+
+// Codes of Clerk's that decide how to go on.
+// Source: Clerk's error catalogue; see docs/clerk-facts.md.
+const (
+	codeDuplicate        = "duplicate_record"
+	codeIdentifierExists = "form_identifier_exists"
+	codeNotAllowed       = "not_allowed_access"
+	codeAlreadyRevoked   = "invitation_already_revoked"
+	codeAlreadyAccepted  = "invitation_already_accepted"
+	codeDevEmails        = "dev_monthly_email_limit_exceeded"
+	codeResourceNotFound = "resource_not_found"
+	paramEmail           = "email_address"
+	metaParamName        = "param_name"
+	metaEmailAddresses   = "email_addresses"
+	metaIdentifiers      = "identifiers"
+)
+
+// held reports whether Clerk refused an invitation because the address has one
+// already or belongs to a user: not a failure, but a reason to look again.
+func heldAtClerk(err error) (code string, ok bool) {
+	var api *APIError
+	if errors.As(err, &api) && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout &&
+		(api.Code == codeDuplicate || api.Code == codeIdentifierExists) {
+		return api.Code, true
+	}
+	return "", false
+}
+
+// classify decides what a failed create can have done to the invitation for email.
+// It is the one place where this is decided.
+func classify(err error, email string) Outcome {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
+		return Fault // the adapter refused to send it
+	}
+	var api *APIError
+	if !errors.As(err, &api) {
+		return Uncertain // not the adapter's: nothing is known, so the worst is assumed
+	}
+	switch {
+	case api.NotSent:
+		return Fault
+	case api.StatusCode == http.StatusRequestTimeout:
+		// A proxy's answer, after it may have passed the request on.
+		return Uncertain
+	case api.StatusCode/100 == 4:
+		if _, held := heldAtClerk(err); held || ofInstance(api) {
+			return Fault
+		}
+		if api.Code == codeNotAllowed || names(api.Meta, email) {
+			return Refused
+		}
+		return Fault
+	default: // no answer, an unreadable one, a redirect, 5xx
+		return Uncertain
+	}
+}
+
+// ofInstance reports whether a 4xx is certainly about the whole Clerk instance or the
+// whole endpoint, and not about one person or one request.
+func ofInstance(api *APIError) bool {
+	switch api.StatusCode {
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
+		return true
+	}
+	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
+}
+
+// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL,
+// its template, its metadata.
+func ownFault(err error) bool {
+	var api *APIError
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
+		return false
+	}
+	_, held := heldAtClerk(err)
+	return !held
+}
+
+// isRateLimit reports whether err is a 429, and how long to wait.
+func isRateLimit(err error) (wait time.Duration, ok bool) {
+	var api *APIError
+	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
+		return api.RetryAfter, true
+	}
+	return 0, false
+}
+
+// pointsAtAddresses reports whether the meta of an error is about addresses at all.
+func pointsAtAddresses(meta map[string]any) bool {
+	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
+}
+
+// names reports whether the meta of an error about one address points at it.
+func names(meta map[string]any, email string) bool {
+	return meta[metaParamName] == paramEmail || lists(meta, email)
+}
+
+// lists reports whether the meta of an error has the address in one of its lists.
+func lists(meta map[string]any, email string) bool {
+	for _, key := range []string{metaEmailAddresses, metaIdentifiers} {
+		list, ok := meta[key].([]any)
+		if !ok {
+			list = []any{meta[key]}
+		}
+		for _, v := range list {
+			if s, ok := v.(string); ok && sameEmail(s, email) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"iter"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -23,27 +21,11 @@ type ListParams struct {
 	Cursor      string   // Page.Next of the page before; "" is the first page
 }
 
-// LogValue implements slog.LogValuer: the tenant and the states, never an address.
-func (p ListParams) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Any("statuses", p.Statuses), slog.Int("limit", p.Limit))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p ListParams) Format(f fmt.State, _ rune) { formatLogValue(f, "ListParams", p.LogValue()) }
-
 // Page is a page of members.
 type Page struct {
 	Members []*Member
 	Next    string // the cursor of the next page; "" if this is the last
 }
-
-// LogValue implements slog.LogValuer: how many members, never their addresses.
-func (p Page) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("members", len(p.Members)), slog.String("next", p.Next))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p Page) Format(f fmt.State, _ rune) { formatLogValue(f, "Page", p.LogValue()) }
 
 // List returns a page of a tenant's members, those invited first first. Pages are cut by
 // the member and not by number: a member that comes or goes meanwhile makes no other
@@ -173,14 +155,6 @@ type MemberUpdate struct {
 	Data *json.RawMessage // JSON, at most 64 KiB and 128 levels; one that holds nil forgets the data
 }
 
-// LogValue implements slog.LogValuer: what is corrected, never the data.
-func (u MemberUpdate) LogValue() slog.Value {
-	return slog.GroupValue(slog.Bool("role", u.Role != nil), slog.Bool("data", u.Data != nil))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (u MemberUpdate) Format(f fmt.State, _ rune) { formatLogValue(f, "MemberUpdate", u.LogValue()) }
-
 // Update corrects the host's own fields of a member, in any state, without a new
 // invitation: Clerk knows nothing of them. Of two at once both are made, and the later
 // one's value stays.
@@ -214,4 +188,28 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 		return nil, err
 	}
 	return now, nil
+}
+
+// Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
+// a store's error as it is.
+func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, seen := s.observe(ctx, "Get")
+	defer seen.done(&err)
+	return s.get(ctx, ref)
+}
+
+// get is Get as part of another verb.
+func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
+	ref, err := ref.normalized()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.store.Find(ctx, Query{Refs: []Ref{ref}})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	return found[0], nil
 }

@@ -3,11 +3,69 @@ package clerkinvite
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
+
+// domains is idna.Lookup, and refuses empty labels and those over 63 bytes as well.
+var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
+// normalizeEmail returns the one form in which addresses are stored and compared:
+// trimmed, lower case, the domain in its ASCII form. If s is no address that can be
+// invited, reason says why; it never repeats s.
+//
+// Clerk documents lower-casing for its own comparisons. It says nothing of quoted
+// or non-ASCII local parts, so these are refused instead of being stored in a form
+// that Clerk might not recognise.
+func normalizeEmail(s string) (email, reason string) {
+	s = strings.TrimSpace(s)
+	switch {
+	case s == "":
+		return "", "is empty"
+	case len(s) > 1024:
+		return "", "is longer than 254 bytes"
+	}
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || strings.Contains(domain, "@") {
+		return "", "is not one address of the form name@example.com"
+	}
+	if local == "" || len(local) > 64 {
+		return "", "has an empty part, or one over 64 bytes, before the @"
+	}
+	for i := range len(local) {
+		c := local[i]
+		atom := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+		dot := c == '.' && i > 0 && i < len(local)-1 && local[i-1] != '.'
+		if !atom && !dot {
+			return "", "has a character or a dot before the @ that is not supported there"
+		}
+	}
+	local = strings.ToLower(local) // not before the check: two letters outside ASCII have ASCII ones as lower case
+	domain, err := domains.ToASCII(domain)
+	// Some domains get an ASCII form that is itself refused (invalid UTF-8, letters that
+	// become right-to-left ones): such a form would match nothing ever after.
+	again, err2 := domains.ToASCII(domain)
+	if err != nil || err2 != nil || again != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
+		return "", "has no valid domain after the @"
+	}
+	if len(local)+1+len(domain) > 254 {
+		return "", "is longer than 254 bytes"
+	}
+	return local + "@" + domain, ""
+}
+
+// sameEmail reports whether an address in Clerk's writing is the normalised one.
+func sameEmail(theirs, normalized string) bool {
+	n, reason := normalizeEmail(theirs)
+	return reason == "" && n == normalized
+}
 
 const (
 	maxMetadata  = 8 << 10 // Clerk: public_metadata of a user is at most 8 KB
@@ -152,4 +210,61 @@ func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 		i += len(`u0000`)
 	}
 	return false
+}
+
+// normalized returns r in the form in which it is stored, or an *InvalidParamsError.
+func (r Ref) normalized() (Ref, error) {
+	if r.TenantID == "" {
+		return Ref{}, &InvalidParamsError{"TenantID", "is empty"}
+	}
+	if reason := checkText(r.TenantID, 255); reason != "" {
+		return Ref{}, &InvalidParamsError{"TenantID", reason}
+	}
+	email, reason := normalizeEmail(r.Email)
+	if reason != "" {
+		return Ref{}, &InvalidParamsError{"Email", reason}
+	}
+	return Ref{r.TenantID, email}, nil
+}
+
+func checkText(s string, limit int) string {
+	switch {
+	case len(s) > limit:
+		return fmt.Sprintf("is longer than %d bytes", limit)
+	case !utf8.ValidString(s):
+		return "is not valid UTF-8"
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return "has a control character"
+	}
+	return ""
+}
+
+func checkRedirectURL(s string) string {
+	if s == "" {
+		return ""
+	}
+	if reason := checkText(s, 2048); reason != "" {
+		return reason
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "is not an absolute http or https URL"
+	}
+	return ""
+}
+
+func checkDays(n int) string {
+	if n < 1 || n > 365 {
+		return "is not 1 to 365"
+	}
+	return ""
+}
+
+var templateSlug = regexp.MustCompile(`^[a-z0-9_-]{0,64}$`)
+
+func checkTemplate(s string) string {
+	if !templateSlug.MatchString(s) {
+		return "is not a template_slug of Clerk's, as in \"invitation\""
+	}
+	return ""
 }
