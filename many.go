@@ -52,8 +52,8 @@ type ManyProgress struct {
 // InviteMany is safe for concurrent use and for repetition. It works in the caller's
 // goroutine.
 func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) (_ []Result, err error) {
-	ctx, seen := s.observe(ctx, "InviteMany")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "InviteMany")
+	defer end(&err)
 	if opts == nil {
 		opts = &ManyOptions{}
 	}
@@ -76,8 +76,8 @@ func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result,
 // ReserveMany writes the rows for many invitations. See [Service.ReserveMany].
 // Duplicates do not abort the transaction. If the error is not nil it should be rolled back.
 func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
-	ctx, seen := r.s.observe(ctx, "ReserveMany")
-	defer seen.done(&err)
+	ctx, end := r.s.observe(ctx, "ReserveMany")
+	defer end(&err)
 	m := &many{s: r.s}
 	return m.finish(m.reserve(ctx, r.st, ps, false))
 }

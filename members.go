@@ -34,8 +34,8 @@ type Page struct {
 //
 // Errors: *[InvalidParamsError], a store's error as it is.
 func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
-	ctx, seen := s.observe(ctx, "List")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "List")
+	defer end(&err)
 	scan, limit, err := p.scan()
 	if err != nil {
 		return nil, err
@@ -140,8 +140,8 @@ func afterCursor(cursor string) (id string, ok bool) {
 //
 // Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
 func (s *Service) History(ctx context.Context, ref Ref) (_ []Move, err error) {
-	ctx, seen := s.observe(ctx, "History")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "History")
+	defer end(&err)
 	m, err := s.get(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -162,8 +162,8 @@ type MemberUpdate struct {
 // Errors: *[InvalidParamsError], [ErrNotFound], [ErrConflict] if the member keeps
 // changing, a store's error as it is. Update is safe for concurrent use and for repetition.
 func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Update")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "Update")
+	defer end(&err)
 	if u.Role != nil {
 		if reason := checkText(*u.Role, 255); reason != "" {
 			return nil, &InvalidParamsError{"Role", reason}
@@ -193,8 +193,8 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 // Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
 // a store's error as it is.
 func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Get")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "Get")
+	defer end(&err)
 	return s.get(ctx, ref)
 }
 

@@ -20,8 +20,7 @@ type Observer interface {
 	//
 	// The context that it returns is that of everything below, so that a request is the
 	// child of its verb. The function that it returns is called once, when it has ended,
-	// with its error, which of a verb that panics is not nil; of a request whose ClerkAPI
-	// panics it is not called. Neither may be nil. Verbs for many people fail as a whole only if
+	// with its error, which is not nil if the host's code panicked. Neither may be nil. Verbs for many people fail as a whole only if
 	// they could not go on: what became of each is in their results, and in Moved.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
@@ -32,39 +31,22 @@ type Observer interface {
 	Moved(ctx context.Context, from, to Status)
 }
 
-// observe begins something that the observer sees. The caller ends it, by done or by end.
-func (s *Service) observe(ctx context.Context, op string) (context.Context, observed) {
+// observe tells the observer that op begins. The caller defers end with its error.
+func (s *Service) observe(ctx context.Context, op string) (_ context.Context, end func(err *error)) {
 	if s.cfg.Observer == nil {
-		return ctx, observed{}
+		return ctx, func(*error) {}
 	}
-	ctx, end := s.cfg.Observer.Start(ctx, op)
-	return ctx, observed{end}
-}
-
-// observed is something that has begun. Without an observer it is empty.
-type observed struct{ ended func(error) }
-
-// end ends it.
-func (o observed) end(err error) {
-	if o.ended != nil {
-		o.ended(err)
+	ctx, ended := s.cfg.Observer.Start(ctx, op)
+	return ctx, func(err *error) {
+		if p := recover(); p != nil { // in the host's code; it must not pass for success
+			ended(errPanicked)
+			panic(p)
+		}
+		ended(*err)
 	}
 }
 
-// done is deferred by a verb, to end with its error. A panic of the host's own code, in
-// Authorize or OnChange, must not pass for success.
-func (o observed) done(err *error) {
-	if o.ended == nil {
-		return
-	}
-	if p := recover(); p != nil {
-		o.ended(errPanicked)
-		panic(p)
-	}
-	o.ended(*err)
-}
-
-var errPanicked = errors.New("clerkinvite: it has panicked")
+var errPanicked = errors.New("clerkinvite: panic during the call")
 
 // moved tells the observer of a move that has been written.
 func (s *Service) moved(ctx context.Context, from, to Status) {

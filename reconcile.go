@@ -64,8 +64,8 @@ type ReconcileReport struct {
 // Errors: *[InvalidParamsError], *[ClerkInvitationError], a store's error as it is.
 // Reconcile is safe for concurrent use, also from several processes, and for repetition.
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
-	ctx, seen := s.observe(ctx, "Reconcile")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "Reconcile")
+	defer end(&err)
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
 		users: make(map[string]bool), odd: make(map[string]bool), moved: make(map[string]bool),

@@ -110,8 +110,8 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	if !until.After(s.now()) {
 		return ctx.Err()
 	}
-	ctx, seen := s.observe(ctx, "wait")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "wait")
+	defer end(&err)
 	for {
 		// Not all at once: the clock may be set, and the machine may sleep.
 		wait := min(until.Sub(s.now()), time.Second)

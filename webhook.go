@@ -555,8 +555,8 @@ func webhookHandler(v *WebhookVerifier, handle func(context.Context, *Event) ([]
 // it is. After an error the event should be delivered again. HandleEvent is safe for
 // concurrent use and for repetition.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, seen := s.observe(ctx, "HandleEvent")
-	defer seen.done(&err)
+	ctx, end := s.observe(ctx, "HandleEvent")
+	defer end(&err)
 	switch {
 	case e == nil || e.UserID == "":
 		return nil, nil
