@@ -42,8 +42,8 @@ const maxEmpty = 5
 //
 // Deliver is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
-	ctx, end := s.observe(ctx, "Deliver")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Deliver")
+	defer op.end(&err)
 	report := &DeliverReport{}
 	limit := 0
 	if opts != nil {
@@ -76,11 +76,8 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 			return report, nil
 		}
 		p.due, p.more = due, len(claimed) == findBatch
-		if err := report.add(s.deliver(ctx, p, claimed)); err != nil {
+		if err := report.add(ctx, s.deliver(ctx, p, claimed)); err != nil {
 			return report, err
-		}
-		if ctx.Err() != nil {
-			return report, ctx.Err()
 		}
 	}
 }
@@ -116,7 +113,7 @@ func (s *Service) claim(ctx context.Context, rows []*Member) (*pass, []*Member, 
 }
 
 // add counts the deliveries of one pass, and returns the error that ends Deliver, if any.
-func (r *DeliverReport) add(deliveries []delivery) (stop error) {
+func (r *DeliverReport) add(ctx context.Context, deliveries []delivery) (stop error) {
 	attempted := 0
 	for _, d := range deliveries {
 		if d.kind != isReleased {
@@ -126,10 +123,15 @@ func (r *DeliverReport) add(deliveries []delivery) (stop error) {
 			}
 		}
 	}
-	if stop == nil && len(deliveries) > 0 && attempted == 0 {
+	switch {
+	case stop != nil:
+		return stop
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case len(deliveries) > 0 && attempted == 0:
 		return &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
 	}
-	return stop
+	return nil
 }
 
 func (r *DeliverReport) count(d delivery) {

@@ -122,6 +122,6 @@ func TestClassify(t *testing.T) {
 		"a proxy's time-out":              {answer(408, "", nil), Uncertain},
 		"nobody knows what":               {errors.New("boom"), Uncertain},
 	} {
-		require.Equal(t, c.want, classify(fmt.Errorf("x: %w", c.err), email), name)
+		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
 	}
 }

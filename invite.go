@@ -143,8 +143,8 @@ type InviteParams struct {
 //
 // Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Invite")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Invite")
+	defer op.end(&err)
 	want, err := s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -252,8 +252,8 @@ type Reserver struct {
 // Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does not abort the
 // transaction. It is as safe for concurrent use as the transaction is.
 func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, end := r.s.observe(ctx, "Reserve")
-	defer end(&err)
+	ctx, op := r.s.observe(ctx, "Reserve")
+	defer op.end(&err)
 	want, err := r.s.prepare(ctx, p)
 	if err != nil {
 		return nil, err

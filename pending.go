@@ -38,8 +38,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
 // for concurrent use and safe to retry.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "Resolve")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Resolve")
+	defer op.end(&err)
 	if !clerkID.MatchString(u.ID) {
 		return nil, &InvalidParamsError{"User.ID", "must be a Clerk ID (user_…)"}
 	}
@@ -54,8 +54,8 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 // *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
 // ResolveUser is safe for concurrent use and safe to retry.
 func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "ResolveUser")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "ResolveUser")
+	defer op.end(&err)
 	if !clerkID.MatchString(userID) {
 		return nil, &InvalidParamsError{"userID", "must be a Clerk ID (user_…)"}
 	}
@@ -119,8 +119,8 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		rows, unproven := s.prove(ctx, u, rows, &p)
-		changes, postponed := resolutions(u, rows, p.accepted, s.now())
+		provable, unproven := s.prove(ctx, u, rows, &p)
+		changes, postponed := resolutions(u, provable, p.accepted, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
 		if changed = append(changed, done...); err != nil {
 			return changed, err

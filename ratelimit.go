@@ -68,16 +68,17 @@ func (l *limits) lastStored(name string) time.Time {
 
 // request makes one request to Clerk, unless a limit of the endpoint is known, and notes a
 // limit that the response reports.
-func request[T any](ctx context.Context, s *Service, endpoint, op string, send func(context.Context) (T, error)) (response T, err error) {
-	if err := s.checkLimit(endpoint); err != nil {
-		return response, err
+func request[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (response T, err error) {
+	if err = s.checkLimit(endpoint); err == nil {
+		response, err = observed(ctx, s, name, send)
 	}
-	inside, end := s.observe(ctx, op)
-	func() {
-		defer end(&err)
-		response, err = send(inside)
-	}()
 	return response, s.noteLimit(ctx, endpoint, err)
+}
+
+func observed[T any](ctx context.Context, s *Service, name string, send func(context.Context) (T, error)) (response T, err error) {
+	ctx, op := s.observe(ctx, name)
+	defer op.end(&err)
+	return send(ctx)
 }
 
 // checkLimit returns an *APIError if a limit of the endpoint is known.

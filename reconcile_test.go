@@ -16,7 +16,7 @@ import (
 func (b *bundle) dump(t *testing.T) map[clerkinvite.Ref]clerkinvite.Member {
 	t.Helper()
 	all := make(map[clerkinvite.Ref]clerkinvite.Member)
-	rows, err := b.store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1 << 20})
+	rows, err := b.store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
 	require.NoError(t, err)
 	for _, row := range rows {
 		all[row.Ref()] = *row
@@ -37,8 +37,8 @@ func (b *bundle) reconcile(t *testing.T) *clerkinvite.ReconcileReport {
 	require.NoError(t, err)
 	require.Empty(t, report.Cursor)
 	a, z := *dry, *report
-	require.Len(t, z.Elsewhere, len(a.Elsewhere))
-	a.Elsewhere, z.Elsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
+	require.Len(t, z.AcceptedElsewhere, len(a.AcceptedElsewhere))
+	a.AcceptedElsewhere, z.AcceptedElsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
 	require.Equal(t, a, z, "the dry run has foreseen it")
 	return report
 }
@@ -115,12 +115,12 @@ func TestReconcileEverything(t *testing.T) {
 
 				report := b.reconcile(t)
 				want := clerkinvite.ReconcileReport{
-					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Ahead: 1,
+					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Newer: 1,
 				}
 				got := *report
-				require.Len(t, got.Elsewhere, 1)
-				require.Equal(t, "elsewhere@example.com", got.Elsewhere[0].Email)
-				got.Elsewhere, got.Invitations = nil, 0
+				require.Len(t, got.AcceptedElsewhere, 1)
+				require.Equal(t, "elsewhere@example.com", got.AcceptedElsewhere[0].Email)
+				got.AcceptedElsewhere, got.Invitations = nil, 0
 				require.Equal(t, want, got)
 				for name, status := range map[string]clerkinvite.Status{
 					"known0": clerkinvite.StatusActive, "gone": clerkinvite.StatusRemoved, "waits": clerkinvite.StatusPending,
@@ -328,7 +328,7 @@ func TestReconcilePoisonedAddress(t *testing.T) {
 			}
 			require.NoError(t, err)
 			require.Equal(t, max(0, n-2), report.Activated)
-			require.Empty(t, report.Elsewhere)
+			require.Empty(t, report.AcceptedElsewhere)
 		})
 	}
 }

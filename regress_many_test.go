@@ -189,9 +189,9 @@ func TestReconcileGoesOnPastALeftOverItCannotRevoke(t *testing.T) {
 	require.Equal(t, "revoke invitation", clerkErr.Op)
 	require.Equal(t, clerkinvite.StatusRevoked, b.get(t, "withdrawn@example.com").Status)
 	require.Equal(t, clerkinvite.StatusExpired, b.get(t, "expires@example.com").Status)
-	require.Len(t, report.Elsewhere, 1)
+	require.Len(t, report.AcceptedElsewhere, 1)
 	require.Equal(t, &clerkinvite.ReconcileReport{
-		Members: 3, Invitations: report.Invitations, Expired: 1, Revoked: 1, LeftOver: 2, Elsewhere: report.Elsewhere,
+		Members: 3, Invitations: report.Invitations, Expired: 1, Revoked: 1, LeftOver: 2, AcceptedElsewhere: report.AcceptedElsewhere,
 	}, report)
 	require.Len(t, b.clerk.OpenInvitations("left2@example.com"), 1)
 
@@ -308,7 +308,7 @@ func TestARestoredBackupRevokesNobody(t *testing.T) {
 	require.Equal(t, 1, b.get(t, "ada@example.com").Send)
 
 	report := b.reconcile(t)
-	require.Equal(t, 1, report.Ahead)
+	require.Equal(t, 1, report.Newer)
 	require.Zero(t, report.Revoked)
 	require.Equal(t, clerkinvite.StatusPending, b.get(t, "ada@example.com").Status)
 	require.Len(t, b.clerk.OpenInvitations("ada@example.com"), 1)
@@ -394,6 +394,11 @@ type onFind struct {
 func (s onFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 	s.before()
 	return s.Store.Find(ctx, q)
+}
+
+func (s onFind) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Due(ctx, at, limit)
 }
 
 // An interval of some nanoseconds, the unit forgotten, panicked where nobody can recover; one

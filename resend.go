@@ -25,8 +25,8 @@ import "context"
 // Resend is safe for concurrent use, in several processes too: one caller sends. It is safe to
 // retry.
 func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Resend")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Resend")
+	defer op.end(&err)
 	var l lease
 	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		l = s.newLease()

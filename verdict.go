@@ -136,7 +136,7 @@ func refused(op, reason string, cause error) verdict {
 
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
-	v := failure(a.row, c, err, s.now(), s.backoff(a.row.Attempts))
+	v := failureVerdict(a.row, c, err, s.now(), s.backoff(a.row.Attempts))
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
 	return v
 }
@@ -170,9 +170,9 @@ type call struct {
 	shared bool // it was about other members too
 }
 
-// failure decides for a row after a failed call. wait is how long to wait before the next
+// failureVerdict decides for a row after a failed call. wait is how long to wait before the next
 // attempt if Clerk did not say.
-func failure(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
+func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch classify(row, c, err) {

@@ -544,19 +544,18 @@ func webhookHandler(v *WebhookVerifier, handle func(context.Context, *Event) ([]
 	})
 }
 
-// HandleEvent applies a verified webhook and returns the members it changed. The
-// event is a hint only: if a member waits for one of its verified addresses, or is
-// active under a deleted user's id, the user is read again from Clerk, and that
-// answer decides. So replays, old events and events out of order change nothing.
-// All tenants that wait for the address are resolved. Events of other types, and of
-// users nobody waits for, change nothing and are no error.
+// HandleEvent applies a verified webhook, and returns the members it changed. An event is only a
+// hint: if a member waits for one of its verified addresses, or is active under a deleted user's
+// ID, HandleEvent reads the user from Clerk, and that response decides. So replayed, old and
+// unordered events change nothing. Members of all tenants are resolved. Events of other types, and
+// of users for whom no member waits, change nothing and are no error.
 //
-// Errors: *[ClerkInvitationError] when Clerk could not be asked, a store's error as
-// it is. After an error the event should be delivered again. HandleEvent is safe for
-// concurrent use and for repetition.
+// Errors: *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
+// After an error the event should be delivered again. HandleEvent is safe for concurrent use and
+// safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, end := s.observe(ctx, "HandleEvent")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "HandleEvent")
+	defer op.end(&err)
 	switch {
 	case e == nil || e.UserID == "":
 		return nil, nil
@@ -565,16 +564,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
 		return nil, nil
 	}
-	emails := e.User.verifiedEmails()
-	if len(emails) == 0 {
-		return nil, nil
-	}
-	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{e.UserID}})
-	if err != nil {
+	rows, err := s.rowsOf(ctx, e.User)
+	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
 		return nil, err
-	}
-	if !slices.ContainsFunc(rows, waits) {
-		return nil, nil
 	}
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
@@ -583,13 +575,13 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	if err != nil {
 		return nil, err
 	}
-	if now := u.verifiedEmails(); !sameSet(now, emails) {
-		return s.resolveUser(ctx, u, s.accepted) // the event is older than the user
+	if now := u.verifiedEmails(); !slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
+		return s.resolveUser(ctx, u, proof{ask: true}) // the event is older than the user
 	}
-	return s.resolve(ctx, u, rows, s.accepted)
+	return s.resolve(ctx, u, rows, proof{ask: true})
 }
 
-// userDeleted removes the members that are active under the id of a user who is gone.
+// userDeleted removes the members that are active as a user who no longer exists.
 func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
@@ -604,23 +596,9 @@ func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error)
 		for i, row := range rows {
 			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
 		}
-		results, err := s.apply(ctx, s.store, changes)
-		if err != nil {
+		done, retry, err := s.applyEach(ctx, changes)
+		if changed = append(changed, done...); err != nil || !retry {
 			return changed, err
-		}
-		again := false
-		for _, r := range results {
-			switch {
-			case r.Err == nil:
-				changed = append(changed, r.Member)
-			case errors.Is(r.Err, ErrConflict):
-				again = true
-			default:
-				return changed, r.Err
-			}
-		}
-		if !again {
-			return changed, nil
 		}
 	}
 	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)

@@ -23,8 +23,8 @@ import (
 //
 // Revoke is safe for concurrent use and safe to retry.
 func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Revoke")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Revoke")
+	defer op.end(&err)
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
@@ -37,8 +37,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // Errors are those of Revoke, but a member who has accepted is removed, too. Remove is safe for
 // concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, end := s.observe(ctx, "Remove")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Remove")
+	defer op.end(&err)
 	return s.withdraw(ctx, ref, StatusRemoved)
 }
 
@@ -181,8 +181,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 //
 // Purge is safe for concurrent use and safe to retry.
 func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
-	ctx, end := s.observe(ctx, "Purge")
-	defer end(&err)
+	ctx, op := s.observe(ctx, "Purge")
+	defer op.end(&err)
 	var ours time.Time // when the claim of the previous round ends
 	for range 10 {
 		l, row, claimed, err := s.claimForPurge(ctx, ref, ours)
