@@ -40,12 +40,12 @@ var traces = []string{"alice", "victim", "canary", "616c696365", "616C696365", "
 // A string in any other field of an exported struct must not be printed as it is.
 var printable = []string{
 	"User.ID", "UserEmail.ID", "InvitationRequest.Template", "Invitation.ID", "Invitation.Status", "InvitationQuery.Status",
-	"RevokeRequest.InvitationID", "InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
+	"InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
 	"Member.ID", "Member.TenantID", "Member.ClerkUserID", "Member.InvitationID", "Member.Reason",
 	"ClerkInvitationError.Op", "InvalidParamsError.Field", "InvalidParamsError.Reason",
 	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
 	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor",
-	"Scan.TenantID", "Scan.AfterID", "Move.ClerkUserID", "Move.InvitationID", "Move.Reason",
+	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
 
 	"Options.BaseURL",    // clerkapi.New refuses one that holds a user, a query or a fragment
 	"NamedBehavior.Name", // and below, of the fake: ids

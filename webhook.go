@@ -432,7 +432,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(rows, waits) {
+	if !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
 		return nil, nil
 	}
 	u, err := s.readUser(ctx, e.UserID)

@@ -108,11 +108,11 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI]: POST /invitations/{id}/revoke,
 // once. Whether to ask again after a lost answer is the service's to decide.
-func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	if !validID(r.InvitationID) { // the SDK does not escape it: "x/../y" would reach another endpoint
+func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+	if !validID(invitationID) { // the SDK does not escape it: "x/../y" would reach another endpoint
 		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "is no Clerk id"}
 	}
-	return c.one(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+r.InvitationID+"/revoke"))
+	return c.one(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
 }
 
 // one makes a request that changes something and is answered with an invitation.

@@ -71,7 +71,7 @@ func (k kind) model(t *testing.T) {
 			schemas[t] = schema
 			k.create(t, direct, schema)
 		}
-		for _, table := range []string{"history", "member", "gate"} {
+		for _, table := range []string{"history", "member", "limit"} {
 			_, err := direct.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
 			require.NoError(t, err)
 		}

@@ -81,7 +81,7 @@ var mutants = []mutant{
 			"return time.Since(l.started) < 100*l.length && l.now().Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].due() && now[0].Send < a.row.Send:"},
+		{"deliver_settle.go", "case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].Due() && now[0].Send < a.row.Send:"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestACreateIsSentOnceOnAReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
