@@ -201,7 +201,7 @@ func allocations() []allocation {
 			e := &clerkinvite.Event{Type: clerkinvite.EventUserCreated, UserID: user.ID, User: &user}
 			return func(ctx context.Context) (string, error) { return states(svc.HandleEvent(ctx, e)) }
 		}},
-		{"WebhookHandler", "nobody waits", "204", 53, func(_ store, _ clerk, svc invite) verb {
+		{"WebhookHandler", "nobody waits", "204", 60, func(_ store, _ clerk, svc invite) verb {
 			verifier, w := aWebhook()
 			handler, r, body := svc.WebhookHandler(verifier), w.Request(clerkinvitetest.WebhookSecret, "/"), bytes.NewReader(w.Payload)
 			r.Body = io.NopCloser(body)

@@ -260,51 +260,53 @@ func (s *Service) WebhookHandler(v *WebhookVerifier) http.Handler {
 	if v == nil {
 		panic("clerkinvite: WebhookHandler needs a verifier; see NewWebhookVerifier")
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
-			return
-		}
-		ctx := r.Context()
-		payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhookBody))
-		if err != nil {
-			status, text := http.StatusBadRequest, "the body could not be read"
-			var tooLarge *http.MaxBytesError
-			if errors.As(err, &tooLarge) {
-				status, text = http.StatusRequestEntityTooLarge, "the body is too large"
-			}
-			s.log.WarnContext(ctx, "webhook body not read", slog.Any("err", logError(err)))
-			http.Error(w, text, status)
-			return
-		}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveWebhook(v, w, r) })
+}
 
-		ev, err := v.Verify(payload, r.Header)
-		switch {
-		case errors.Is(err, ErrBadEvent):
-			s.log.ErrorContext(ctx, "webhook ignored: its event cannot be read",
-				slog.String("id", r.Header.Get("Svix-Id")), slog.Any("err", logError(err)))
-			w.WriteHeader(http.StatusNoContent)
-			return
-		case err != nil:
-			s.log.WarnContext(ctx, "webhook rejected", slog.Any("err", logError(err)))
-			status, text := HTTPError(err)
-			http.Error(w, text, status)
-			return
+func (s *Service) serveWebhook(v *WebhookVerifier, w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	ctx := r.Context()
+	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhookBody))
+	if err != nil {
+		status, text := http.StatusBadRequest, "the body could not be read"
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			status, text = http.StatusRequestEntityTooLarge, "the body is too large"
 		}
+		s.log.WarnContext(ctx, "webhook body not read", slog.Any("err", logError(err)))
+		http.Error(w, text, status)
+		return
+	}
 
-		if _, err := s.HandleEvent(ctx, ev); err != nil {
-			s.log.ErrorContext(ctx, "webhook failed; Svix will retry it",
-				slog.Any("event", ev), slog.Any("err", logError(err)))
-			if wait, ok := RetryAfter(err); ok {
-				w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
-			}
-			// HTTPError's text is for people, and Svix retries after any 5xx.
-			http.Error(w, "internal server error", http.StatusInternalServerError)
-			return
-		}
+	ev, err := v.Verify(payload, r.Header)
+	switch {
+	case errors.Is(err, ErrBadEvent):
+		s.log.ErrorContext(ctx, "webhook ignored: its event cannot be read",
+			slog.String("id", r.Header.Get("Svix-Id")), slog.Any("err", logError(err)))
 		w.WriteHeader(http.StatusNoContent)
-	})
+		return
+	case err != nil:
+		s.log.WarnContext(ctx, "webhook rejected", slog.Any("err", logError(err)))
+		status, text := HTTPError(err)
+		http.Error(w, text, status)
+		return
+	}
+
+	if _, err := s.HandleEvent(ctx, ev); err != nil {
+		s.log.ErrorContext(ctx, "webhook failed; Svix will retry it",
+			slog.Any("event", ev), slog.Any("err", logError(err)))
+		if wait, ok := RetryAfter(err); ok {
+			w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
+		}
+		// HTTPError's text is for people, and Svix retries after any 5xx.
+		http.Error(w, "internal server error", http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // Event is a Clerk webhook event, reduced to the fields that the library uses. It prints
