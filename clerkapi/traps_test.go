@@ -194,7 +194,7 @@ func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 			lookUp, create      time.Duration
 			saysLookUp, saysAll string
 		}{
-			{"default", clerkapi.Options{}, 5 * time.Second, 20 * time.Second, "5s, the limit that Options.Timeout sets", "20s, the limit that Options.CreateTimeout sets"},
+			{"default", clerkapi.Options{}, 5 * time.Second, 20 * time.Second, "5s, the limit set by Options.Timeout", "20s, the limit set by Options.CreateTimeout"},
 			{"option", clerkapi.Options{Timeout: time.Minute, CreateTimeout: time.Second}, time.Minute, time.Second, "Options.Timeout", "Options.CreateTimeout"},
 			{"http.Client's", clerkapi.Options{HTTPClient: &http.Client{Timeout: 7 * time.Second}}, 5 * time.Second, 7 * time.Second, "Options.Timeout", "Options.HTTPClient.Timeout"},
 			{"transport's", clerkapi.Options{HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: time.Second}}}, time.Second, time.Second, "timeout awaiting response headers", "timeout awaiting response headers"},
