@@ -431,7 +431,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	}
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil // deleted since, or an example
+		return nil, nil // deleted since, or the dashboard's example event
 	}
 	if err != nil {
 		return nil, err
