@@ -249,8 +249,9 @@ type Reserver struct {
 	st TxStore
 }
 
-// Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does not abort the
-// transaction. It is as safe for concurrent use as the transaction is.
+// Reserve writes the row for an invitation. A duplicate does not abort the transaction.
+//
+// Errors: those of [Service.Reserve]. It is as safe for concurrent use as the transaction is.
 func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := r.s.observe(ctx, "Reserve")
 	defer op.end(&err)

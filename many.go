@@ -77,8 +77,9 @@ func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result,
 	return s.InTx(s.store).ReserveMany(ctx, ps)
 }
 
-// ReserveMany writes the rows for many invitations. See [Service.ReserveMany]. Duplicates do not
-// abort the transaction. If the error is not nil, roll the transaction back.
+// ReserveMany writes the rows for many invitations. Duplicates do not abort the transaction.
+//
+// Errors: those of [Service.ReserveMany]. If the error is not nil, roll the transaction back.
 func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
 	ctx, op := r.s.observe(ctx, "ReserveMany")
 	defer op.end(&err)
