@@ -194,12 +194,16 @@ func readMember(row pgx.CollectableRow) (*clerkinvite.Member, error) {
 // unknown one PostgreSQL might plan to read and sort everything, which would flatter the library. So would ORDER BY id
 // instead of m.id: that is the text of this name in the SELECT, and no index has its order.
 func find(name string, page int, q func(t table, j int) clerkinvite.Query, where string, args func(t table, j int) []any) question {
-	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) { return t.store.Find(ctx, q(t, j)) }, where, args)
+	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) {
+		return t.store.Find(ctx, q(t, j))
+	}, where, args)
 }
 
 // pages is the same for a page.
 func pages(name string, page int, q func(t table, j int) clerkinvite.PageQuery, where string, args func(t table, j int) []any) question {
-	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) { return t.store.Page(ctx, q(t, j)) }, where, args)
+	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) {
+		return t.store.Page(ctx, q(t, j))
+	}, where, args)
 }
 
 func members(name string, page int, ask func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error), where string,
