@@ -11,45 +11,50 @@ import (
 	"github.com/clerk/clerk-sdk-go/v2/user"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 const (
 	maxLookUp = 100  // values of one parameter, documented
-	maxPage   = 500  // limit, documented; without one Clerk sends only 10 rows
-	maxQuery  = 7000 // bytes of selectors in one URL: 100 usual addresses, and below the 8 KB that proxies allow
+	maxPage   = 500  // limit, documented; Clerk's default is 10
+	maxQuery  = 7000 // bytes of selectors in one URL: 100 typical addresses, below the 8 KB limit of proxies
 )
 
-// FindUsers implements [clerkinvite.ClerkAPI]: GET /users. A look-up by addresses or
-// by ids is one request; another one follows a full page of 500 users, and selectors
-// that are too long for one URL are sent in parts. An empty query finds nobody and
-// sends nothing.
+// FindUsers implements [clerkinvite.ClerkAPI] with GET /users. It makes one request for the
+// addresses and one for the ids. It makes further requests after a full page of 500 users,
+// and if the selectors are too long for one URL. An empty query makes no request and
+// returns no users.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// FindUsers is safe for concurrent use and safe to retry.
 func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	if len(q.Emails)+len(q.IDs) > maxLookUp {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "are more than 100 values, together with IDs"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be at most 100 values, together with IDs"}
 	}
 	for _, email := range q.Emails {
-		if !plausible(email) { // Clerk may take an empty one for no filter at all
-			return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "has one that is no address"}
+		if !plausible(email) { // Clerk may ignore an empty filter and list everyone
+			return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be email addresses"}
 		}
 	}
 	for _, id := range q.IDs {
 		if !validID(id) {
-			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "has one that is no Clerk id"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "must be Clerk user ids"}
 		}
 	}
 	var found []clerkinvite.User
 	seen := make(map[string]bool)
-	// Whether Clerk joins different parameters by AND or by OR is not documented.
+	// Clerk does not document whether it joins different parameters with AND or OR.
 	var queries []*user.ListParams
-	for _, part := range parts(q.Emails) {
+	for _, part := range splitForURL(q.Emails) {
 		queries = append(queries, &user.ListParams{EmailAddresses: part})
 	}
-	for _, part := range parts(q.IDs) {
+	for _, part := range splitForURL(q.IDs) {
 		queries = append(queries, &user.ListParams{UserIDs: part})
 	}
 	for _, params := range queries {
 		params.Limit = clerk.Int64(maxPage)
-		params.OrderBy = clerk.String("+created_at") // so that new users do not shift the pages
+		params.OrderBy = clerk.String("+created_at") // new users do not shift the pages
 		for offset := int64(0); ; offset += maxPage {
 			if offset > 0 {
 				params.Offset = clerk.Int64(offset)
@@ -59,7 +64,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 			var page []clerkinvite.User
 			err := c.lookUp(ctx, func() error {
 				return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-					page, err = decodeList(body, (*wireUser).user)
+					page, err = decodeList(body, toUser)
 					return err
 				})
 			})
@@ -77,70 +82,40 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 				break
 			}
 			if len(found) == before {
-				return nil, &clerkinvite.APIError{StatusCode: http.StatusOK, Err: errors.New("the list of users does not end: a page repeats")}
+				return nil, &clerkinvite.APIError{StatusCode: http.StatusOK, Err: errors.New("the list of users does not end: a page was returned twice")}
 			}
 		}
 	}
 	return found, nil
 }
 
-// parts cuts values into lists that are short enough for one URL.
-func parts(values []string) [][]string {
-	var out [][]string
+// splitForURL splits values into lists that each fit into one URL.
+func splitForURL(values []string) [][]string {
+	var parts [][]string
 	size := 0
 	for _, v := range values {
 		n := len("&email_address=") + len(url.QueryEscape(v))
-		if size += n; len(out) == 0 || size > maxQuery {
-			out, size = append(out, nil), n
+		if size += n; len(parts) == 0 || size > maxQuery {
+			parts, size = append(parts, nil), n
 		}
-		out[len(out)-1] = append(out[len(out)-1], v)
+		parts[len(parts)-1] = append(parts[len(parts)-1], v)
 	}
-	return out
+	return parts
 }
 
-// plausible reports whether s can be an address as far as a request is concerned.
-// Whether it is one is the service's to say.
+// plausible reports whether s can be sent as an address. The service has validated it.
 func plausible(s string) bool {
 	return len(s) <= 1024 && strings.Contains(s, "@") &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-// wireUser is the part of Clerk's user that the library looks at. The SDK's own type
-// would fail for any of its fifty fields.
-type wireUser struct {
-	ID             string       `json:"id"`
-	PrimaryEmailID *string      `json:"primary_email_address_id"`
-	EmailAddresses []*wireEmail `json:"email_addresses"`
-	Banned         bool         `json:"banned"`
-	CreatedAt      float64      `json:"created_at"`
-}
-
-type wireEmail struct {
-	ID           string `json:"id"`
-	EmailAddress string `json:"email_address"`
-	Reserved     bool   `json:"reserved"`
-	Verification *struct {
-		Status string `json:"status"`
-	} `json:"verification"`
-}
-
-func (w *wireUser) user() (clerkinvite.User, error) {
+func toUser(w *wire.User) (clerkinvite.User, error) {
 	if !validID(w.ID) {
-		return clerkinvite.User{}, errors.New("a user in it has no valid id")
+		return clerkinvite.User{}, errors.New("a user has no valid id")
 	}
-	u := clerkinvite.User{ID: w.ID, Banned: w.Banned, CreatedAt: unix(w.CreatedAt)}
-	if w.PrimaryEmailID != nil {
-		u.PrimaryEmailID = *w.PrimaryEmailID
-	}
-	for _, e := range w.EmailAddresses {
-		if e == nil {
-			continue
-		}
-		u.Emails = append(u.Emails, clerkinvite.UserEmail{
-			ID:       e.ID,
-			Address:  e.EmailAddress,
-			Verified: !e.Reserved && e.Verification != nil && e.Verification.Status == "verified",
-		})
+	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt.UTC()}
+	for _, e := range w.Emails {
+		u.Emails = append(u.Emails, clerkinvite.UserEmail{ID: e.ID, Address: e.Address, Verified: e.Verified()})
 	}
 	return u, nil
 }
