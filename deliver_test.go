@@ -621,15 +621,25 @@ func TestDeliver_FailingHookDoesNotBlockOthers(t *testing.T) {
 	}
 }
 
-// onFind is a store that tells when it is searched.
-type onFind struct {
+// onRead is a store that calls before when it is read.
+type onRead struct {
 	clerkinvite.Store
 	before func()
 }
 
-func (s onFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+func (s onRead) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 	s.before()
 	return s.Store.Find(ctx, q)
+}
+
+func (s onRead) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Due(ctx, at, limit)
+}
+
+func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Page(ctx, q)
 }
 
 // When the clock was set back in the middle of a pass, the row was due and held at once, and
@@ -642,7 +652,7 @@ func TestDeliver_ClockSetBackMakesNoHotLoop(t *testing.T) {
 	require.Error(t, err)
 	b.Clock.Advance(70 * time.Second) // the claim was for a minute
 	finds := 0
-	svc, err := clerkinvite.New(clerkinvite.Config{API: b.API, Now: b.Clock.Now, Store: onFind{b.Store, func() {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: b.API, Now: b.Clock.Now, Store: onRead{b.Store, func() {
 		if finds++; finds == 1 {
 			b.Clock.Advance(-30 * time.Second)
 		}

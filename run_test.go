@@ -31,7 +31,7 @@ func TestRun_OddIntervals(t *testing.T) {
 			t.Parallel()
 			b := testkit.NewMemory(t, testkit.Options{})
 			var finds atomic.Int64
-			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, onFind{b.Store, func() { finds.Add(1) }})
+			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, onRead{b.Store, func() { finds.Add(1) }})
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			require.ErrorIs(t, b.Run(ctx, &o), context.DeadlineExceeded)
@@ -81,23 +81,23 @@ func TestRun_StopsWhileClerkHangs(t *testing.T) {
 	}
 }
 
-// failingFind fails so many times.
-type failingFind struct {
+// failingDue is a store that fails so many times to find due members.
+type failingDue struct {
 	clerkinvite.Store
 	left atomic.Int64
 }
 
-func (s *failingFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+func (s *failingDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	if s.left.Add(-1) >= 0 {
 		return nil, errors.New("the database is down")
 	}
-	return s.Store.Find(ctx, q)
+	return s.Store.Due(ctx, at, limit)
 }
 
 func TestRun_ContinuesAfterFailures(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
-	store := &failingFind{Store: clerkinvitetest.NewMemoryStore()}
+	store := &failingDue{Store: clerkinvitetest.NewMemoryStore()}
 	var log testkit.LockedBuffer
 	b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))

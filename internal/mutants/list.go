@@ -83,7 +83,7 @@ var mutants = []mutant{
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].Due() && now[0].Send < a.row.Send:"},
 	}},
-	{name: "a create is sent again on another connection", test: "TestACreateIsSentOnceOnAReusedConnection", pkg: "./clerkapi", edits: []edit{
+	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
 			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }

@@ -158,7 +158,7 @@ func TestPartitionedByTenant(t *testing.T) {
 // The recipe for hosts is the one that is tested.
 func TestPartitionRecipe(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../migrations/README.md")
+	readme, err := os.ReadFile("../../../migrations/README.md")
 	require.NoError(t, err)
 	_, section, ok := strings.Cut(string(readme), "## Partitions")
 	require.True(t, ok)
@@ -166,10 +166,10 @@ func TestPartitionRecipe(t *testing.T) {
 	require.True(t, ok)
 	script, _, _ = strings.Cut(script, "```")
 	cmd := exec.Command("bash", "-euc", script)
-	cmd.Dir = "../.."
+	cmd.Dir = "../../.."
 	out, err := cmd.Output()
 	require.NoError(t, err)
-	up, err := os.ReadFile("../../migrations/001_init.up.sql")
+	up, err := os.ReadFile("../../../migrations/001_init.up.sql")
 	require.NoError(t, err)
 	require.Equal(t, partitionedSQL(string(up)), string(out))
 }
