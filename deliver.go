@@ -183,6 +183,14 @@ type attempt struct {
 	bulkAllowedAt time.Time // when the limit ends that kept it out of a shared request
 }
 
+// decide sets the verdict. Other invitations of the member may be open after a resend, and if an
+// earlier attempt created one that the verdict makes useless.
+func (a *attempt) decide(v verdict) {
+	v.leftOver = !v.claimOnly() && (v.leftOver || a.row.Send > 1 ||
+		a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused))
+	a.verdict = v
+}
+
 // delivery is what one attempt did for one member.
 type delivery struct {
 	Result

@@ -110,9 +110,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	}
 	for _, a := range append(q.bulk, q.single...) {
 		if wait := a.bulkAllowedAt.Sub(s.now()); wait > 0 && !canceled(ctx) {
-			a.verdict = s.limited(a, "create invitations", limitedFor(wait)) // it has waited for its turn
+			a.decide(s.limited(a, "create invitations", limitedFor(wait))) // it has waited for its turn
 		} else {
-			a.verdict = s.released(ctx, p, a)
+			a.decide(s.released(ctx, p, a))
 		}
 	}
 }
@@ -148,7 +148,7 @@ func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt 
 	}
 	if group != nil {
 		a := group[0]
-		a.verdict = s.deliverOne(ctx, p, a)
+		a.decide(s.deliverOne(ctx, p, a))
 	}
 	return group
 }
@@ -175,9 +175,9 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 		}
 		for _, a := range group {
 			if inv := a.invitationIn(created, marks); inv != nil {
-				a.verdict = verdict{kind: isInvited, invitation: inv}
+				a.decide(verdict{kind: isInvited, invitation: inv})
 			} else {
-				a.verdict = s.failed(ctx, a, bulk, errNoInvitation)
+				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
 			}
 		}
 	case errors.As(err, &invalid): // the adapter does not say whose parameters
@@ -201,7 +201,7 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 	default:
 		bulk.shared = len(group) > 1
 		for _, a := range group {
-			a.verdict = s.failed(ctx, a, bulk, err)
+			a.decide(s.failed(ctx, a, bulk, err))
 		}
 	}
 }

@@ -17,7 +17,7 @@ const listPage = 500
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
-			a.verdict = s.limited(a, "find users", err)
+			a.decide(s.limited(a, "find users", err))
 		}
 		return
 	}
@@ -32,12 +32,12 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		failure, failed := failures[a.row.Email]
 		switch {
 		case failed && canceled(ctx):
-			a.verdict = s.released(ctx, p, a)
+			a.decide(s.released(ctx, p, a))
 		case failed:
-			a.verdict = s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err)
+			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
 		default:
 			if u := holder(users, a.row.Email); u != nil {
-				a.verdict = linked(u, nil)
+				a.decide(linked(u, nil))
 			}
 		}
 	}

@@ -21,17 +21,10 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 	s.write(ctx, l, open)
 	for _, a := range open {
-		if a.mayLeaveOver() && a.delivery.Member != nil {
+		if a.verdict.leftOver && a.delivery.Member != nil {
 			s.revokeLeftOvers(ctx, l, a.row)
 		}
 	}
-}
-
-// mayLeaveOver reports whether the member may have other open invitations.
-func (a *attempt) mayLeaveOver() bool {
-	v := &a.verdict
-	return !v.claimOnly() && (v.leftOver || a.row.Send > 1 ||
-		a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused))
 }
 
 // write writes all verdicts in one statement. If another process changed a row first, write
@@ -129,7 +122,7 @@ func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) 
 	}
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
-			a.verdict = verdict{kind: isSecondAddress, other: other, leftOver: a.mayLeaveOver()}
+			a.decide(verdict{kind: isSecondAddress, other: other, leftOver: a.verdict.leftOver})
 			return nil
 		}
 	}

@@ -33,49 +33,49 @@ func (m mutant) pattern() string {
 var mutants = []mutant{
 	// Uniqueness and compare-and-swap.
 	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
-		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
-		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
+		{"internal/pgsql/update.sql", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
+		{"internal/pgsql/part_changed.sql", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", edits: []edit{
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
-		{"store_pgx_rows.go", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
+		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
 
 	// One email a send.
-	{name: "nobody holds a row", test: "TestConcurrentInvitesFromManyProcesses", edits: []edit{
+	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
-	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
+	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"verdict.go", "		return verdict{kind: isUncertain, op: c.op, err: err}",
 			"		return verdict{kind: isPostponed, op: c.op, err: err, due: now}"},
 	}},
 	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
 		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
 	}},
-	{name: "adoption is skipped", test: "TestLostAnswers/memory", edits: []edit{
+	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_find.go", "	case own.Status == InvitationPending:\n		v = verdict{kind: isInvited, invitation: own}", "	case own.Status == InvitationPending:"},
 	}},
-	{name: "the next attempt does not look first", test: "TestInviteAfterALostInvitationHasEnded", edits: []edit{
+	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
 		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
 	}},
-	{name: "every create ignores what exists", test: "TestLateCreate", edits: []edit{
+	{name: "every create ignores what exists", test: "TestPromise3_LateCreate", edits: []edit{
 		{"deliver_create.go", "func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {",
 			"func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {\n	ignoreExisting = true"},
 	}},
-	{name: "settled before the call", test: "TestLostAnswers/memory", edits: []edit{
+	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_create.go", "	inv, err := request(ctx, s, endpointCreate,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
 	inv, err := request(ctx, s, endpointCreate,`},
 	}},
-	{name: "a create starts however little of the lease is left", test: "TestLeaseSpentInInsert", edits: []edit{
+	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
@@ -90,38 +90,38 @@ var mutants = []mutant{
 	}},
 
 	// What is left over, and only that, is revoked.
-	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
+	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited && row.ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
-		{"deliver_settle.go", "(v.leftOver || a.row.Send > 1 ||", "(v.leftOver || a.row.Send < 1 ||"},
+		{"deliver.go", "(v.leftOver || a.row.Send > 1 ||", "(v.leftOver || a.row.Send < 1 ||"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
 	}},
-	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestResendOfAnImportedMember", edits: []edit{
+	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
 	}},
-	{name: "a resend kills another tenant's link", test: "TestResendOfAnImportedMember", edits: []edit{
+	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
-	{name: "another application's invitations are revoked", test: "TestReconcileEverything", edits: []edit{
+	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
 	}},
-	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
+	{name: "a revoke writes the row and leaves the link alive", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
 	}},
-	{name: "a revoke tells Clerk of another invitation", test: "TestEveryFaultPoint/no_fault", edits: []edit{
+	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
 	}},
-	{name: "a list that cannot be had keeps a link alive", test: "TestWithdrawWithoutAList", edits: []edit{
+	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
 			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		} else if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {"},
 	}},
-	{name: "Migrate trusts what the connection remembers", test: "TestMigrateAfterALook", edits: []edit{
+	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
@@ -129,23 +129,23 @@ var mutants = []mutant{
 	}},
 
 	// By proof only.
-	{name: "an unverified address is proof", test: "TestUnverifiedHolderNeitherLinksNorBlocks", edits: []edit{
+	{name: "an unverified address is proof", test: "TestPromise2_UnverifiedHolderNeitherLinksNorBlocks", edits: []edit{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
-	{name: "the event is the proof", test: "TestOldEventDecides", edits: []edit{
+	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
 		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event",
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event"},
 	}},
-	{name: "an overdue row resolves like any other", test: "TestResolveAfterExpiry", edits: []edit{
+	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "			row.overdue(now) && !u.createdWhileValid(row) && !accepted", "			row.overdue(now.AddDate(-100, 0, 0)) && !u.createdWhileValid(row) && !accepted"},
 	}},
-	{name: "a banned user is linked", test: "TestBannedUserIsRefused", edits: []edit{
+	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
 		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
 	}},
-	{name: "whom Clerk did not show hours ago is removed now", test: "TestLagAndAReconciliationThatStandsStill", edits: []edit{
+	{name: "whom Clerk did not show hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
-	{name: "the key of another instance removes everybody", test: "TestReconcileWithTheWrongKey", edits: []edit{
+	{name: "the key of another instance removes everybody", test: "TestReconcile_WrongKey", edits: []edit{
 		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
 	}},
 
@@ -164,10 +164,10 @@ var mutants = []mutant{
 	}},
 
 	// Limits, names and secrets.
-	{name: "a rate limit is known to one process only", test: "TestRateLimitIsRemembered", edits: []edit{
+	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
 	}},
-	{name: "a rate limit is forgotten", test: "TestRateLimitIsRemembered", edits: []edit{
+	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "	s.limits.note(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
