@@ -15,11 +15,11 @@ import (
 )
 
 // lived returns a Clerk with something of everything that it can remember.
-func lived(t *testing.T) (*clerkinvitetest.Clerk, *clock) {
+func lived(t *testing.T) (*clerkinvitetest.Clerk, *clerkinvitetest.Clock) {
 	t.Helper()
 	c, k := newClerk()
 	create := func(email string, r clerkinvite.InvitationRequest) string {
-		k.advance(time.Second)
+		k.Advance(time.Second)
 		r.Email = email
 		inv, err := c.CreateInvitation(t.Context(), r)
 		require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 				c.SetBehavior(behavior)
 				back.SetBehavior(behavior)
 			}
-			k.advance(time.Minute)
+			k.Advance(time.Minute)
 			goOn := func(c *clerkinvitetest.Clerk) (did []any) {
 				for _, email := range []string{"two@example.com", "hidden@example.com", "foreign@example.com"} {
 					w, err := c.Accept(email)
