@@ -151,13 +151,13 @@ var mutants = []mutant{
 	}},
 
 	// Webhooks.
-	{name: "no signature is verified", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "no signature is verified", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "valid := false", "valid := true"},
 	}},
 	{name: "a webhook never expires", test: "TestVerifyTolerance", edits: []edit{
 		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
 	}},
-	{name: "two headers pass as one", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "two headers pass as one", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
