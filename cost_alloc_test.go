@@ -397,7 +397,7 @@ func readyClerk() *clerkinvitetest.ClerkFuncs {
 	single, ten := clerkinvite.Invitation{}, make([]clerkinvite.Invitation, 10)
 	created := func(i int, r clerkinvite.InvitationRequest) clerkinvite.Invitation {
 		return clerkinvite.Invitation{
-			ID: invitationIDs[i], Email: r.Email, Status: clerkinvite.InvitationPending, URL: "https://example.com/accept",
+			ID: invitationIDs[i], Email: r.Email, Status: clerkinvite.InvitationPending, URL: clerkinvite.NewSecret("https://example.com/accept"),
 			PublicMetadata: r.PublicMetadata, CreatedAt: allocationTime, ExpiresAt: &expires,
 		}
 	}
@@ -479,7 +479,7 @@ func aWebhook() (*clerkinvite.WebhookVerifier, clerkinvitetest.Webhook) {
 	now := func() time.Time { return allocationTime }
 	clerk := clerkinvitetest.NewClerk()
 	clerk.SetNow(now)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: now})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: now})
 	if err != nil {
 		panic(err)
 	}

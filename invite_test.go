@@ -151,7 +151,7 @@ func newBundle(t *testing.T, o options, clerk *clerkinvitetest.Clerk, api clerki
 	var err error
 	b.Service, err = clerkinvite.New(cfg)
 	require.NoError(t, err)
-	b.verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: b.clock.Now})
+	b.verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.clock.Now})
 	require.NoError(t, err)
 	return b
 }

@@ -302,7 +302,7 @@ func TestARestoredBackupRevokesNobody(t *testing.T) {
 	now, err := b.Resend(t.Context(), was.Ref())
 	require.NoError(t, err)
 	restored := *was
-	restored.URL = ""
+	restored.URL = clerkinvite.Secret{}
 	_, err = b.store.Update(t.Context(), []clerkinvite.Change{{Old: now, New: &restored}})
 	require.NoError(t, err)
 	require.Equal(t, 1, b.get(t, "ada@example.com").Send)

@@ -378,7 +378,7 @@ func TestForgeriesGetOneAnswer(t *testing.T) {
 	handler := b.WebhookHandler(b.verifier)
 	good := b.clerk.UserCreated(b.clerk.AddVerifiedUser("ada@example.com").ID)
 	other, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []string{clerkinvitetest.WebhookSecret}, InstanceID: "ins_other", Now: b.clock.Now})
+		Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, InstanceID: "ins_other", Now: b.clock.Now})
 	require.NoError(t, err)
 	strange := good
 	strange.Payload = []byte(strings.Replace(string(good.Payload), "ada@", "eve@", 1))

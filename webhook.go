@@ -84,7 +84,7 @@ type WebhookConfig struct {
 	// them: "whsec_" and base64 (the prefix may be missing). One is the rule; name
 	// the old and the new one while rotating. A webhook signed with any of them is
 	// accepted. Required.
-	Secrets []string
+	Secrets []Secret
 
 	// InstanceID is the Clerk instance (ins_…) that events must come from.
 	// Defaults to any that knows a secret.
@@ -119,7 +119,7 @@ func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 			"set the signing secret (whsec_…) that Clerk's dashboard shows for the webhook endpoint"))
 	}
 	for i, secret := range cfg.Secrets {
-		key, err := newWebhookKey(secret)
+		key, err := newWebhookKey(secret.Reveal())
 		if err != nil {
 			faults = append(faults, fmt.Errorf("clerkinvite: WebhookConfig.Secrets[%d] %w", i, err))
 			continue

@@ -65,7 +65,7 @@ func (h *hook) handled() []*Event {
 func newHook(t *testing.T, err error) *hook {
 	t.Helper()
 	v, verr := NewWebhookVerifier(WebhookConfig{
-		Secrets:    []string{"whsec_" + base64.StdEncoding.EncodeToString(hookKey)},
+		Secrets:    []Secret{NewSecret("whsec_" + base64.StdEncoding.EncodeToString(hookKey))},
 		InstanceID: "ins_1", Now: func() time.Time { return hookNow },
 	})
 	require.NoError(t, verr)
@@ -217,7 +217,7 @@ func (s fakeStore) Find(context.Context, Query) ([]*Member, error) { return nil,
 func TestServiceWebhookHandler(t *testing.T) {
 	t.Parallel()
 	v, err := NewWebhookVerifier(WebhookConfig{
-		Secrets: []string{"whsec_" + base64.StdEncoding.EncodeToString(hookKey)}, Now: func() time.Time { return hookNow },
+		Secrets: []Secret{NewSecret("whsec_" + base64.StdEncoding.EncodeToString(hookKey))}, Now: func() time.Time { return hookNow },
 	})
 	require.NoError(t, err)
 	var log bytes.Buffer

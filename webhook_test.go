@@ -40,9 +40,17 @@ const eventBody = `{"data":{"banned":false,"created_at":1654012591514,"email_add
 
 func vectorNow() time.Time { return time.Unix(vectorTime, 0) }
 
-func newVerifier(t testing.TB, secrets ...string) *clerkinvite.WebhookVerifier {
+func secrets(texts ...string) []clerkinvite.Secret {
+	list := make([]clerkinvite.Secret, len(texts))
+	for i, text := range texts {
+		list[i] = clerkinvite.NewSecret(text)
+	}
+	return list
+}
+
+func newVerifier(t testing.TB, texts ...string) *clerkinvite.WebhookVerifier {
 	t.Helper()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets, Now: vectorNow})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets(texts...), Now: vectorNow})
 	require.NoError(t, err)
 	return v
 }
@@ -74,7 +82,7 @@ func signed(secret, id string, at int64, payload []byte) http.Header {
 
 func ExampleWebhookVerifier_Verify() {
 	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, // from Clerk's dashboard
+		Secrets: []clerkinvite.Secret{clerkinvite.NewSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")}, // from Clerk's dashboard
 		Now:     func() time.Time { return time.Unix(1614265330, 0) },
 	})
 	if err != nil {
@@ -183,7 +191,7 @@ func TestNewWebhookVerifierSecrets(t *testing.T) {
 	} {
 		t.Run("refused/"+name, func(t *testing.T) {
 			t.Parallel()
-			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{tc.secret}})
+			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(tc.secret)}})
 			require.Nil(t, v)
 			require.ErrorContains(t, err, tc.want)
 			for _, part := range []string{good[:8], good[len(good)-8:], std(23)[:8], "YWJj"} {
@@ -196,7 +204,7 @@ func TestNewWebhookVerifierSecrets(t *testing.T) {
 func TestNewWebhookVerifierJoinsAllFaults(t *testing.T) {
 	t.Parallel()
 	_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []string{"", vectorSecret, "whsec_YWJj", "not base64!"}, InstanceID: " ins_1",
+		Secrets: secrets("", vectorSecret, "whsec_YWJj", "not base64!"), InstanceID: " ins_1",
 	})
 	for _, want := range []string{"Secrets[0] is empty", "Secrets[2] holds a key of 3 bytes", "Secrets[3] has white space", "InstanceID"} {
 		require.ErrorContains(t, err, want)
@@ -209,10 +217,11 @@ func TestNewWebhookVerifierJoinsAllFaults(t *testing.T) {
 
 func TestNewWebhookVerifierCopiesItsConfig(t *testing.T) {
 	t.Parallel()
-	secrets := []string{vectorSecret}
-	v := newVerifier(t, secrets...)
-	secrets[0] = newSecret(9)
-	_, err := v.Verify([]byte(eventBody), signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody)))
+	cfg := clerkinvite.WebhookConfig{Secrets: secrets(vectorSecret), Now: vectorNow}
+	v, err := clerkinvite.NewWebhookVerifier(cfg)
+	require.NoError(t, err)
+	cfg.Secrets[0] = clerkinvite.NewSecret(newSecret(9))
+	_, err = v.Verify([]byte(eventBody), signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody)))
 	require.NoError(t, err)
 }
 
@@ -227,7 +236,7 @@ func TestVerifierWithoutConstructorRefuses(t *testing.T) {
 
 func TestVerifierPrintsWithoutKeys(t *testing.T) {
 	t.Parallel()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, InstanceID: "ins_1"})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(vectorSecret)}, InstanceID: "ins_1"})
 	require.NoError(t, err)
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(vectorSecret, "whsec_"))
 	require.NoError(t, err)
@@ -272,7 +281,7 @@ func TestVerifyTolerance(t *testing.T) {
 
 	// The clock is the injected one, not the machine's, and is asked each time.
 	now := vectorNow()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, Now: func() time.Time { return now }})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(vectorSecret)}, Now: func() time.Time { return now }})
 	require.NoError(t, err)
 	h := signed(vectorSecret, "msg_1", vectorTime, []byte(eventBody))
 	_, err = v.Verify([]byte(eventBody), h)
@@ -282,7 +291,7 @@ func TestVerifyTolerance(t *testing.T) {
 	require.ErrorContains(t, err, "5m0s ago")
 
 	// Without one it is the machine's.
-	v, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}})
+	v, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(vectorSecret)}})
 	require.NoError(t, err)
 	_, err = v.Verify([]byte(eventBody), h)
 	require.ErrorIs(t, err, clerkinvite.ErrBadSignature)
@@ -316,7 +325,7 @@ func TestVerifyRotation(t *testing.T) {
 
 func TestVerifyInstance(t *testing.T) {
 	t.Parallel()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{vectorSecret}, InstanceID: "ins_1", Now: vectorNow})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(vectorSecret)}, InstanceID: "ins_1", Now: vectorNow})
 	require.NoError(t, err)
 	for payload, want := range map[string]error{
 		eventBody: nil,

@@ -60,7 +60,7 @@ func stubAPI() clerkinvite.ClerkAPI {
 		FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil },
 		CreateInvitationFunc: func(_ context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 			return &clerkinvite.Invitation{
-				ID: "inv_000001", Email: r.Email, Status: clerkinvite.InvitationPending, URL: "https://example.com/accept",
+				ID: "inv_000001", Email: r.Email, Status: clerkinvite.InvitationPending, URL: clerkinvite.NewSecret("https://example.com/accept"),
 				PublicMetadata: r.PublicMetadata, CreatedAt: expires, ExpiresAt: &expires,
 			}, nil
 		},

@@ -47,7 +47,7 @@ type verifiers struct {
 }
 
 func newVerifiers() (v verifiers, err error) {
-	v.ours, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	v.ours, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	if err != nil {
 		return v, err
 	}
