@@ -5,7 +5,7 @@ SHELL := bash
 
 # The directories with a go.mod of their own: the library, and what depends on more than the library may.
 MODULES := $(shell find . -name go.mod -not -path '*/.*/*' -exec dirname {} \; | sort)
-NESTED := $(filter-out . ./contract,$(MODULES))
+NESTED := $(filter-out .,$(MODULES))
 
 # The oldest Go that go.mod promises.
 OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
@@ -34,14 +34,14 @@ test-oldest: ## build the library with the oldest supported Go, and run its exam
 	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -short -run '$(FOR_OLDEST)' -parallel=16 . ./clerkapi ./clerkinvitetest ./storetest
 
 .PHONY: nested
-nested: ## test the modules that are not the library itself (contract has a target of its own)
+nested: ## test the modules that are not the library itself
 	@scripts/ensure-postgres.sh
 	@printf '%s\n' $(NESTED) | xargs -P 2 -I{} bash -c \
 		'out=$$(cd {} && "$(CURDIR)/scripts/gotest.sh" ./... 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$out"; exit $$status'
 
 .PHONY: contract
 contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENAPI
-	cd contract && ../scripts/gotest.sh ./...
+	cd lab && ../scripts/gotest.sh ./contract
 
 .PHONY: quickstart
 quickstart: ## run examples/quickstart and compare what it prints
@@ -62,11 +62,11 @@ mutants: ## put deliberate faults into the library, each of which a test must ca
 
 .PHONY: attack
 attack: ## try to break every promise, for hours; PARTS="points soak" runs some of it
-	go run -C attack . -root .. $(PARTS)
+	go run -C lab ./attack -root .. $(PARTS)
 
 .PHONY: bench
 bench: ## compare with the flow written by hand, and with raw statements and requests; ARGS=-quick only shows that it works
-	go run -C bench . $(ARGS)
+	go run -C lab ./bench $(ARGS)
 
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is used (asks vuln.go.dev)
@@ -85,7 +85,7 @@ fmt-check: ## fail if fmt would change something
 	@changed=$$(gofmt -s -l .); if [ -n "$$changed" ]; then echo "gofmt would change:"; echo "$$changed"; exit 1; fi
 
 .PHONY: vet
-vet: ## go vet, all modules, or VET="./attack ./bench"
+vet: ## go vet, all modules, or VET="./lab"
 	@for dir in $(or $(VET),$(MODULES)); do echo "go vet: $$dir"; (cd $$dir && go vet ./...) || exit 1; done
 
 # What to lint. CI takes some; of the rest it knows what go test vets.

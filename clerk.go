@@ -38,7 +38,7 @@ type ClerkAPI interface {
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation kills the link of a pending invitation.
-	RevokeInvitation(ctx context.Context, r RevokeRequest) (*Invitation, error)
+	RevokeInvitation(ctx context.Context, invitationID string) (*Invitation, error)
 }
 
 // UserQuery selects users by address or by id. Emails are normalised.
@@ -105,11 +105,6 @@ type InvitationQuery struct {
 	Offset int
 
 	NewestFirst bool
-}
-
-// RevokeRequest names the invitation to revoke.
-type RevokeRequest struct {
-	InvitationID string
 }
 
 // holdsVerified reports whether u holds the normalised address verified.

@@ -191,7 +191,7 @@ func TestCost(t *testing.T) {
 	for _, c := range costs() {
 		t.Log(c.row())
 		t.Run(c.verb+"/"+c.situation, func(t *testing.T) {
-			_, err := pool.Exec(t.Context(), "DELETE FROM clerkinvite_member; DELETE FROM clerkinvite_gate", pgx.QueryExecModeSimpleProtocol)
+			_, err := pool.Exec(t.Context(), "DELETE FROM clerkinvite_member; DELETE FROM clerkinvite_limit", pgx.QueryExecModeSimpleProtocol)
 			require.NoError(t, err)
 			clerk := clerkinvitetest.NewClerk()
 			b := &costBundle{bundle: newBundle(t, options{}, clerk, adapter(t, serve(t, clerk), 0), store), pool: pool, pgx: store}
@@ -424,7 +424,7 @@ func (l *lastPass) Start(ctx context.Context, op string) (context.Context, func(
 		}
 	}
 }
-func (l *lastPass) Moved(context.Context, clerkinvite.Status, clerkinvite.Status) {}
+func (l *lastPass) StateChanged(context.Context, clerkinvite.Status, clerkinvite.Status) {}
 
 func (verbs) backlog(ctx context.Context, b *costBundle) (any, error) {
 	backlog, err := b.pgx.Backlog(ctx, b.clock.Now())

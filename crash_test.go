@@ -277,7 +277,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		recovered += report.Claimed
 		ahead += 2 * time.Hour
 	}
-	due, err := store.Find(t.Context(), clerkinvite.Query{DueAt: time.Now().Add(24 * time.Hour)})
+	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
 	require.NoError(t, err)
 	require.Empty(t, due)
 

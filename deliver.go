@@ -57,7 +57,7 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		if batch <= 0 {
 			return report, nil
 		}
-		rows, err := s.store.Find(ctx, Query{DueAt: due, Limit: batch})
+		rows, err := s.store.Due(ctx, due, batch)
 		if err != nil || len(rows) == 0 {
 			return report, err
 		}

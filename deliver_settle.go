@@ -108,7 +108,7 @@ func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
 	switch {
 	case row == nil:
 		a.settled = &delivery{Result: Result{Err: errPurged}}
-	case row.due(): // not decided there; the row alone decides
+	case row.Due(): // not decided there; the row alone decides
 		a.row = row
 	case row.Reason == ReasonSecondAddress && active != nil:
 		a.settled = &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}
@@ -145,10 +145,10 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) error {
 	switch {
 	case err != nil:
 		return err
-	case a.claimOnly && len(now) == 1 && (now[0].Status == StatusReserved || now[0].due()):
+	case a.claimOnly && len(now) == 1 && (now[0].Status == StatusReserved || now[0].Due()):
 		a.settled = a.result(now[0])
 		return nil
-	case len(now) == 1 && now[0].due() && now[0].Send == a.row.Send:
+	case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:
 		a.row = now[0]
 		return nil
 	}
@@ -241,7 +241,7 @@ func (s *Service) revoke(ctx context.Context, invitationID string) error {
 		return err
 	}
 	inside, seen := s.observe(ctx, "clerk.RevokeInvitation")
-	_, err := s.api.RevokeInvitation(inside, RevokeRequest{InvitationID: invitationID})
+	_, err := s.api.RevokeInvitation(inside, invitationID)
 	seen.end(err)
 	err = s.limited(ctx, endpointRevoke, err)
 	var api *APIError

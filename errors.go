@@ -166,7 +166,7 @@ type CooldownError struct {
 
 // Error returns the time from which the call can succeed.
 func (e *CooldownError) Error() string {
-	return "the last invitation was sent too recently; try again after " + e.Until.UTC().Format(time.RFC3339)
+	return "this invitation was sent a moment ago; try again after " + e.Until.UTC().Format(time.RFC3339)
 }
 
 // HTTPStatus returns 429.

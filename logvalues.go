@@ -159,17 +159,18 @@ func (c Change) LogValue() slog.Value {
 }
 
 // LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
-func (s Scan) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("tenant", s.TenantID), slog.Any("statuses", s.Statuses), slog.String("after", s.AfterID))
+func (q PageQuery) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("tenant", q.TenantID), slog.Any("statuses", q.Statuses), slog.String("after", q.AfterID),
+		slog.Int("limit", q.Limit))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
-func (s Scan) Format(f fmt.State, verb rune) { scrub.Format(f, verb, s) }
+func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
 // LogValue implements slog.LogValuer: how much is asked for, never an address.
 func (q Query) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("refs", len(q.Refs)), slog.Int("ids", len(q.IDs)), slog.Int("emails", len(q.Emails)),
-		slog.Int("user_ids", len(q.UserIDs)), slog.Time("due_at", q.DueAt), slog.Int("limit", q.Limit))
+		slog.Int("user_ids", len(q.UserIDs)))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.

@@ -45,12 +45,12 @@ var (
 // struct must not be in a log.
 var printable = []string{
 	"User.ID", "UserEmail.ID", "InvitationRequest.Template", "Invitation.ID", "Invitation.Status", "InvitationQuery.Status",
-	"RevokeRequest.InvitationID", "InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
+	"InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
 	"Member.ID", "Member.TenantID", "Member.ClerkUserID", "Member.InvitationID", "Member.Reason",
 	"ClerkInvitationError.Op", "InvalidParamsError.Field", "InvalidParamsError.Reason",
 	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
 	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor", "ReconcileReport.Cursor",
-	"Scan.TenantID", "Scan.AfterID", "Move.ClerkUserID", "Move.InvitationID", "Move.Reason",
+	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
 
 	"Options.BaseURL",    // clerkapi.New refuses one that holds a user, a query or a fragment
 	"NamedBehavior.Name", // and below, of the fake: ids
@@ -502,6 +502,9 @@ func TestNoSecretInJSON(t *testing.T) {
 			}
 			n++
 			checkPrivate(t, name+" as JSON", string(out))
+			if name != "clerkinvite.Secret" {
+				assert.NotContains(t, string(out), "[secret]", name)
+			}
 		}
 	}
 	require.Greater(t, n, 100)

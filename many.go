@@ -242,11 +242,11 @@ func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (aga
 		}
 		_, limited := isRateLimit(d.Err)
 		switch {
-		case limited && d.Member != nil && d.Member.due():
+		case limited && d.Member != nil && d.Member.Due():
 			m.results[at].Err = nil
 			later = append(later, d.Member)
 		case d.Err != nil:
-		case d.Member.due(): // another's by now
+		case d.Member.Due(): // another's by now
 			later = append(later, d.Member)
 		case d.Member.Status != StatusPending && d.Member.Status != StatusActive:
 			m.results[at] = m.anew(ctx, d, m.wanted[at])

@@ -36,12 +36,14 @@ type Page struct {
 func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	ctx, seen := s.observe(ctx, "List")
 	defer seen.done(&err)
-	scan, limit, err := p.scan()
+	q, err := p.query()
 	if err != nil {
 		return nil, err
 	}
 	// One more than asked for tells whether there is a next page.
-	rows, err := s.store.Find(ctx, Query{Scan: scan, Limit: limit + 1})
+	limit := q.Limit
+	q.Limit++
+	rows, err := s.store.Page(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +78,10 @@ func (s *Service) All(ctx context.Context, p ListParams) iter.Seq2[*Member, erro
 	}
 }
 
-// scan checks p and returns what the store is asked for.
-func (p ListParams) scan() (*Scan, int, error) {
+// query checks p and returns the query for the store.
+func (p ListParams) query() (PageQuery, error) {
 	if p.TenantID == "" {
-		return nil, 0, &InvalidParamsError{"TenantID", "is empty"}
+		return PageQuery{}, &InvalidParamsError{"TenantID", "is empty"}
 	}
 	prefix := strings.ToLower(strings.TrimSpace(p.EmailPrefix))
 	for _, check := range []struct{ field, reason string }{
@@ -88,29 +90,31 @@ func (p ListParams) scan() (*Scan, int, error) {
 		{"InvitedBy", checkText(p.InvitedBy, 255)},
 	} {
 		if check.reason != "" {
-			return nil, 0, &InvalidParamsError{check.field, check.reason}
+			return PageQuery{}, &InvalidParamsError{check.field, check.reason}
 		}
 	}
 	for _, status := range p.Statuses {
 		if _, known := moves[status]; !known {
-			return nil, 0, &InvalidParamsError{"Statuses", "has one that is no state of a member"}
+			return PageQuery{}, &InvalidParamsError{"Statuses", "has one that is no state of a member"}
 		}
 	}
 	if p.Limit < 0 || p.Limit > 1000 {
-		return nil, 0, &InvalidParamsError{"Limit", "is not 0 to 1000"}
+		return PageQuery{}, &InvalidParamsError{"Limit", "is not 0 to 1000"}
 	}
 	if p.Limit == 0 {
 		p.Limit = 100
 	}
-	scan := &Scan{TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))), EmailPrefix: prefix, InvitedBy: p.InvitedBy}
+	q := PageQuery{
+		TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))), EmailPrefix: prefix, InvitedBy: p.InvitedBy, Limit: p.Limit,
+	}
 	if p.Cursor != "" {
 		id, ok := afterCursor(p.Cursor)
 		if !ok {
-			return nil, 0, &InvalidParamsError{"Cursor", "is none that List has returned"}
+			return PageQuery{}, &InvalidParamsError{"Cursor", "is none that List has returned"}
 		}
-		scan.AfterTenantID, scan.AfterID = p.TenantID, id
+		q.AfterTenantID, q.AfterID = p.TenantID, id
 	}
-	return scan, p.Limit, nil
+	return q, nil
 }
 
 // cursor returns the cursor of the page after the member with the id.
@@ -139,7 +143,7 @@ func afterCursor(cursor string) (id string, ok bool) {
 // why. Claims, attempts that were postponed and corrections of Role and Data are no moves.
 //
 // Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
-func (s *Service) History(ctx context.Context, ref Ref) (_ []Move, err error) {
+func (s *Service) History(ctx context.Context, ref Ref) (_ []HistoryEntry, err error) {
 	ctx, seen := s.observe(ctx, "History")
 	defer seen.done(&err)
 	m, err := s.get(ctx, ref)

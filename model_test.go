@@ -45,7 +45,7 @@ func TestModelPostgres(t *testing.T) {
 		if !there {
 			require.NoError(t, store.Migrate(t.Context()))
 		}
-		for _, table := range []string{"history", "member", "gate"} {
+		for _, table := range []string{"history", "member", "limit"} {
 			_, err := pool.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
 			require.NoError(t, err)
 		}

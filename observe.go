@@ -22,14 +22,14 @@ type Observer interface {
 	// child of its verb. The function that it returns is called once, when it has ended,
 	// with its error, which of a verb that panics is not nil; of a request whose ClerkAPI
 	// panics it is not called. Neither may be nil. Verbs for many people fail as a whole only if
-	// they could not go on: what became of each is in their results, and in Moved.
+	// they could not go on: what became of each is in their results, and in StateChanged.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
-	// Moved is called when a move of a member has been written. from is "" for a new
+	// StateChanged is called when a state change of a member has been written. from is "" for a new
 	// member, to is "" for one that was erased, and they are equal when only the send,
 	// the invitation or the user has changed. A move inside of a host's transaction
 	// (InTx) is seen when it is made; the transaction may yet be rolled back.
-	Moved(ctx context.Context, from, to Status)
+	StateChanged(ctx context.Context, from, to Status)
 }
 
 // observe begins something that the observer sees. The caller ends it, by done or by end.
@@ -69,6 +69,6 @@ var errPanicked = errors.New("clerkinvite: it has panicked")
 // moved tells the observer of a move that has been written.
 func (s *Service) moved(ctx context.Context, from, to Status) {
 	if s.cfg.Observer != nil {
-		s.cfg.Observer.Moved(ctx, from, to)
+		s.cfg.Observer.StateChanged(ctx, from, to)
 	}
 }

@@ -51,7 +51,7 @@ func (r *recorder) Start(ctx context.Context, op string) (inside context.Context
 	}
 }
 
-func (r *recorder) Moved(ctx context.Context, from, to clerkinvite.Status) {
+func (r *recorder) StateChanged(ctx context.Context, from, to clerkinvite.Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(r.lines, fmt.Sprintf("%v: %q to %q", ctx.Value(insideOf{}), from, to))

@@ -118,7 +118,7 @@ func TestBadInput(t *testing.T) {
 					require.Equal(t, "invalid "+c.field+": "+invalid.Reason, message)
 				}
 				require.Zero(t, b.clerk.RequestCount())
-				due, err := b.store.Find(t.Context(), clerkinvite.Query{DueAt: b.clock.Now().AddDate(1, 0, 0)})
+				due, err := b.store.Due(t.Context(), b.clock.Now().AddDate(1, 0, 0), 0)
 				require.NoError(t, err)
 				require.Empty(t, due, "nothing was written")
 			})

@@ -87,11 +87,6 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// waits reports whether a member can still become active.
-func waits(m *Member) bool {
-	return m.Status == StatusReserved || m.Status == StatusPending || m.Status == StatusExpired
-}
-
 // acceptance tells whether Clerk lists the invitation of a row that has run out as
 // accepted. Without it that is not asked.
 type acceptance func(ctx context.Context, row *Member) (bool, error)
@@ -167,7 +162,7 @@ func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, acce
 			taken = true
 			continue
 		}
-		if unknown || !waits(row) || !slices.Contains(verified, row.Email) {
+		if unknown || !row.Status.Waits() || !slices.Contains(verified, row.Email) {
 			continue
 		}
 		if row.overdue(now) {

@@ -362,9 +362,9 @@ func (w *world) recover() {
 // one exception of the promises: excused is how many there may be.
 func (w *world) check(excused int) (members, second int) {
 	w.t.Helper()
-	rows, err := w.store.Find(w.ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{})
 	require.NoError(w.t, err)
-	due, err := w.store.Find(w.ctx, clerkinvite.Query{DueAt: w.clock.Now().Add(1000 * time.Hour)})
+	due, err := w.store.Due(w.ctx, w.clock.Now().Add(1000*time.Hour), 0)
 	require.NoError(w.t, err)
 	require.Empty(w.t, due, "rows that are stuck")
 	w.checkPeople(rows)
@@ -416,7 +416,7 @@ func (w *world) check(excused int) (members, second int) {
 // withdrawn checks, before anything else could have repaired it, that who was revoked or removed by a verb has no link that works.
 func (w *world) withdrawn() {
 	w.t.Helper()
-	rows, err := w.store.Find(w.ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}}})
+	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}})
 	require.NoError(w.t, err)
 	byID, marks := w.invitations()
 	for _, m := range rows {

@@ -217,7 +217,7 @@ func readSites() (*siteTable, error) {
 // the interfaces, a narrower interface, a type parameter, or a variable of the package.
 func (r *siteReader) nothingElse(files []*ast.File) error {
 	leaving := []string{
-		"Insert", "Update", "Find", "History", "Gate", "FindUsers", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
+		"Insert", "Update", "Find", "Due", "Page", "History", "SwapTime", "FindUsers", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
 		"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Prepare", "Begin", "BeginTx", "BeginFunc", "Commit", "Rollback",
 	}
 	var faults []error
@@ -592,7 +592,7 @@ func (s *step) happen() error {
 		if s.tx.open() {
 			_ = s.tx.Conn().Close(context.Background())
 		}
-		if s.layer == layerStore && strings.HasSuffix(s.site, "/Gate") {
+		if s.layer == layerStore && strings.HasSuffix(s.site, "/SwapTime") {
 			s.k.hurry()
 		}
 		return errLost
@@ -662,9 +662,9 @@ func (a pointAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	})
 }
 
-func (a pointAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+func (a pointAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	return between(ctx, a.k, layerClerk, "RevokeInvitation", nil, func(ctx context.Context) (*clerkinvite.Invitation, error) {
-		return a.ClerkAPI.RevokeInvitation(ctx, r)
+		return a.ClerkAPI.RevokeInvitation(ctx, invitationID)
 	})
 }
 
@@ -686,12 +686,22 @@ func (s pointStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	return between(ctx, s.k, layerStore, "Find", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Find(ctx, q) })
 }
 
-func (s pointStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
-	return between(ctx, s.k, layerStore, "History", nil, func(ctx context.Context) ([]clerkinvite.Move, error) { return s.Store.History(ctx, tenantID, id) })
+func (s pointStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return between(ctx, s.k, layerStore, "Due", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Due(ctx, at, limit) })
 }
 
-func (s pointStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	return between(ctx, s.k, layerStore, "Gate", nil, func(ctx context.Context) (time.Time, error) { return s.Store.Gate(ctx, name, old, next) })
+func (s pointStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return between(ctx, s.k, layerStore, "Page", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Page(ctx, q) })
+}
+
+func (s pointStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	return between(ctx, s.k, layerStore, "History", nil, func(ctx context.Context) ([]clerkinvite.HistoryEntry, error) {
+		return s.Store.History(ctx, tenantID, id)
+	})
+}
+
+func (s pointStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	return between(ctx, s.k, layerStore, "SwapTime", nil, func(ctx context.Context) (time.Time, error) { return s.Store.SwapTime(ctx, name, old, next) })
 }
 
 // pointDB is a PgxDB with points.

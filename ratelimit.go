@@ -37,9 +37,9 @@ type gates struct {
 	known map[string]time.Time // what the store has last said of a turn
 }
 
-// ask is Store.Gate, which remembers the answer.
+// ask is Store.SwapTime, which remembers the answer.
 func (s *Service) ask(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	now, err := s.store.Gate(ctx, name, old, next)
+	now, err := s.store.SwapTime(ctx, name, old, next)
 	if err == nil {
 		s.gates.mu.Lock()
 		defer s.gates.mu.Unlock()
@@ -78,7 +78,7 @@ func (g *gates) wait(endpoint string, now time.Time) time.Duration {
 // create are not among them: see turn.
 func (s *Service) learnGates(ctx context.Context) error {
 	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointRevoke} {
-		until, err := s.store.Gate(ctx, endpoint, time.Time{}, time.Time{})
+		until, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (s *Service) limited(ctx context.Context, endpoint string, err error) error
 func (s *Service) shut(ctx context.Context, name string, until time.Time) error {
 	var known time.Time
 	for {
-		now, err := s.store.Gate(ctx, name, known, until)
+		now, err := s.store.SwapTime(ctx, name, known, until)
 		if err != nil || !now.Before(until) && !now.After(s.now().Add(maxGate)) {
 			return err
 		}

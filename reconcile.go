@@ -193,9 +193,9 @@ func (r *reconciliation) members(ctx context.Context) error {
 				break
 			}
 		}
-		rows, err := r.s.store.Find(ctx, Query{Limit: n, Scan: &Scan{
-			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.at.TenantID, AfterID: r.at.ID,
-		}})
+		rows, err := r.s.store.Page(ctx, PageQuery{
+			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.at.TenantID, AfterID: r.at.ID, Limit: n,
+		})
 		if err != nil {
 			return err
 		}
@@ -485,7 +485,7 @@ func (r *reconciliation) check(ctx context.Context) error {
 	if r.at.Known {
 		return nil
 	}
-	rows, err := r.s.store.Find(ctx, Query{Limit: findBatch, Scan: &Scan{Statuses: []Status{StatusActive}}})
+	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: findBatch})
 	if err != nil {
 		return err
 	}
@@ -636,7 +636,7 @@ func (r *reconciliation) ended(ctx context.Context, status string) (members []*M
 			m, _ := list[i].mark()
 			row := rows[m.ID]
 			// What waits for a resend is delivery's.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.due() && !r.moved[row.ID] && !r.ahead[row.ID] {
+			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.moved[row.ID] && !r.ahead[row.ID] {
 				members = append(members, row)
 			}
 		}

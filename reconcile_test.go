@@ -16,7 +16,7 @@ import (
 func (b *bundle) dump(t *testing.T) map[clerkinvite.Ref]clerkinvite.Member {
 	t.Helper()
 	all := make(map[clerkinvite.Ref]clerkinvite.Member)
-	rows, err := b.store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1 << 20})
+	rows, err := b.store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
 	require.NoError(t, err)
 	for _, row := range rows {
 		all[row.Ref()] = *row

@@ -56,7 +56,7 @@ func TestDeliverLeavesDueRows(t *testing.T) {
 	})
 	report, err := svc.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	due, err := store.Find(t.Context(), clerkinvite.Query{DueAt: time.Now()})
+	due, err := store.Due(t.Context(), time.Now(), 0)
 	require.NoError(t, err)
 	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
 }
@@ -180,7 +180,7 @@ func TestGateDuringPass(t *testing.T) {
 func (b *bundle) shut(name string, until time.Time) {
 	var known time.Time
 	for !known.Equal(until) {
-		known, _ = b.store.Gate(context.Background(), name, known, until)
+		known, _ = b.store.SwapTime(context.Background(), name, known, until)
 	}
 }
 

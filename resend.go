@@ -28,7 +28,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			return nil, &TransitionError{row.Status, StatusPending}
 		case row.held(l.claimedAt):
 			return nil, &CooldownError{*row.ClaimedUntil}
-		case row.due(): // an earlier resend that did not come to its end
+		case row.Due(): // an earlier resend that did not come to its end
 		default:
 			if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 				if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(l.claimedAt) {

@@ -145,7 +145,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 			Refs: []clerkinvite.Ref{{TenantID: "acme", Email: s}, {TenantID: s, Email: s}}, IDs: []string{s}, Emails: []string{s}, UserIDs: []string{s}})
 		require.NoError(t, err)
 		require.Empty(t, found, s)
-		found, err = b.store.Find(ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{TenantID: "acme", EmailPrefix: s, Statuses: []clerkinvite.Status{clerkinvite.Status(s)}}})
+		found, err = b.store.Page(ctx, clerkinvite.PageQuery{TenantID: "acme", EmailPrefix: s, Statuses: []clerkinvite.Status{clerkinvite.Status(s)}})
 		require.NoError(t, err)
 		require.Empty(t, found, s)
 		moves, err := b.store.History(ctx, s, m.ID)
@@ -154,7 +154,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		moves, err = b.store.History(ctx, "acme", s)
 		require.NoError(t, err)
 		require.Empty(t, moves)
-		at, err := b.store.Gate(ctx, s, time.Time{}, b.clock.Now())
+		at, err := b.store.SwapTime(ctx, s, time.Time{}, b.clock.Now())
 		require.NoError(t, err)
 		require.Equal(t, b.clock.Now(), at)
 
@@ -596,9 +596,9 @@ type countingGates struct {
 	asked atomic.Int64
 }
 
-func (c *countingGates) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+func (c *countingGates) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	c.asked.Add(1)
-	return c.Store.Gate(ctx, name, old, next)
+	return c.Store.SwapTime(ctx, name, old, next)
 }
 
 // What Clerk, or a proxy before it, writes into its answers begins no line of its own in

@@ -332,7 +332,7 @@ func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 // nextDue returns when the next row is due, and whether there is one.
 func (s *simulation) nextDue(t *testing.T) (time.Time, bool) {
 	t.Helper()
-	rows, err := s.store.Find(t.Context(), clerkinvite.Query{DueAt: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
+	rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
 	require.NoError(t, err)
 	if len(rows) == 0 {
 		return time.Time{}, false
@@ -491,7 +491,7 @@ func TestRunInManyProcesses(t *testing.T) {
 	require.Eventually(t, func() bool { return s.clerk.Emails() >= people/5 }, 30*time.Second, time.Millisecond)
 	stop(workers[0])
 	require.Eventually(t, func() bool {
-		rows, err := s.store.Find(t.Context(), clerkinvite.Query{DueAt: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
+		rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
 		return err == nil && len(rows) == 0
 	}, 40*time.Second, 20*time.Millisecond)
 	for _, w := range workers[1:] {
@@ -619,7 +619,7 @@ func TestRunGoesOnAfterFailures(t *testing.T) {
 	b.failCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
 	stop := b.running(t, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
 	require.Eventually(t, func() bool {
-		rows, err := store.Store.Find(t.Context(), clerkinvite.Query{DueAt: b.clock.Now().AddDate(1, 0, 0)})
+		rows, err := store.Store.Due(t.Context(), b.clock.Now().AddDate(1, 0, 0), 0)
 		if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
 			return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.clock.Now())
 		}) {

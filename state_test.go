@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var statuses = []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
+var statuses = Statuses()
 
 // updates counts what reaches the store.
 type updates struct {

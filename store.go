@@ -7,18 +7,35 @@ import (
 	"time"
 )
 
-// Status is the state of a member. The moves between states are in state.go.
+// Status is the state of a member. The table of allowed state changes is in state.go.
+//
+// A new status also needs: a place in [Statuses] and in that table, an answer from
+// [Status.Waits] and [Member.Due], the CHECK constraints and the conditions of the
+// partial indexes in migrations/ and in sqlitestore/migrations/ (the statements repeat
+// these conditions), the rules of clerkinvitetest.MemoryStore, and the model in
+// internal/protocol. Everything else uses Statuses.
 type Status string
 
 const (
-	StatusReserved Status = "reserved" // the row is written, Clerk is not told yet (or its answer was lost)
+	StatusReserved Status = "reserved" // the row is written; Clerk was not called yet, or its response was lost
 	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
-	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's id
+	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
 	StatusFailed   Status = "failed"   // Clerk refused this person; Reason says why
-	StatusRevoked  Status = "revoked"  // the invitation was withdrawn
-	StatusExpired  Status = "expired"  // the invitation ran out
+	StatusRevoked  Status = "revoked"  // the invitation was revoked
+	StatusExpired  Status = "expired"  // the invitation expired
 	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why
 )
+
+// Statuses returns all states, in the order of the constants.
+func Statuses() []Status {
+	return []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
+}
+
+// Waits reports whether a member in this state becomes active when the person signs up
+// with its address: reserved, pending and expired.
+func (s Status) Waits() bool {
+	return s == StatusReserved || s == StatusPending || s == StatusExpired
+}
 
 // Ref names one member: one address in one tenant.
 type Ref struct {
@@ -71,8 +88,9 @@ type Member struct {
 // Ref returns the tenant and address of m.
 func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }
 
-// due reports whether Clerk still has to be told about m.
-func (m Member) due() bool {
+// Due reports whether an invitation of m is still to be delivered: the member is reserved
+// or pending, and Sent < Send. It is delivered at NextAttemptAt.
+func (m Member) Due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
 
@@ -123,37 +141,35 @@ var (
 	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
 )
 
-// Query selects members. Its selectors are joined by OR, but Scan stands alone; a
-// Query without one selects nothing. Members come without doubles, each at most once.
+// Query selects members. A member matches if any of the selectors matches it. An empty
+// Query matches nothing.
 type Query struct {
-	Refs    []Ref     // these addresses of these tenants, in any state; the addresses are normalised
-	IDs     []string  // these member ids, of any tenant and in any state; what is no UUID matches nothing
-	Emails  []string  // members of any tenant that wait for one of these normalised addresses: reserved, pending or expired
-	UserIDs []string  // members of any tenant that are active under one of these Clerk user ids
-	DueAt   time.Time // if not zero: members with Sent < Send, reserved or pending, whose NextAttemptAt is not after it, the longest due first
-
-	// Scan selects a page of members in the order of (TenantID, ID), compared byte by
-	// byte. The other selectors are not used beside it.
-	Scan *Scan
-
-	Limit int // at most so many members by DueAt or by Scan; 0 means 1000
+	Refs    []Ref    // members with these normalised addresses in these tenants, in any state
+	IDs     []string // members with these IDs, in any tenant and any state; a string that is not a UUID matches nothing
+	Emails  []string // waiting members ([Status.Waits]) with these normalised addresses, in any tenant
+	UserIDs []string // active members with these Clerk user IDs, in any tenant
 }
 
-// Scan selects members page by page: those that fit all of its filters and come
-// after a member in the order of (TenantID, ID).
-type Scan struct {
-	TenantID    string   // of this tenant; "" is all tenants
-	Statuses    []Status // in one of these states; none is any
-	EmailPrefix string   // whose normalised address begins with this, compared byte by byte
-	InvitedBy   string   // whom this one invited; "" is anybody
+// PageQuery selects a page of members in the order of (TenantID, ID), compared byte by
+// byte. A member matches if all of the filters match it.
+type PageQuery struct {
+	TenantID    string   // members of this tenant; "" means all tenants
+	Statuses    []Status // members in one of these states; empty means any state
+	EmailPrefix string   // members whose normalised address begins with this, compared byte by byte
+	InvitedBy   string   // members with this InvitedBy; "" means any
 
-	AfterTenantID, AfterID string // the last member of the page before, which may be gone; both "" for the first page; what is no id is an error
+	// AfterTenantID and AfterID name the last member of the previous page, which need
+	// not exist any more. Both are empty for the first page. An AfterID that is not a
+	// UUID is an error.
+	AfterTenantID, AfterID string
+
+	Limit int // maximum number of members; 0 means 1000
 }
 
-// Move is one recorded move of a member: what it was and what it became.
-type Move struct {
-	Version      int64     `json:"version"`        // of the member, after the move
-	From         Status    `json:"from,omitempty"` // "" when the member was new
+// HistoryEntry is one recorded state change of a member.
+type HistoryEntry struct {
+	Version      int64     `json:"version"`        // of the member, after the change
+	From         Status    `json:"from,omitempty"` // "" for a new member
 	To           Status    `json:"to"`
 	Send         int       `json:"send"`
 	Sent         int       `json:"sent"`
@@ -214,17 +230,28 @@ type TxStore interface {
 type Store interface {
 	TxStore
 
-	// Find returns the members that q selects, as committed. No match is no error.
+	// Find returns the members that q selects, each once, in any order. It reads only
+	// committed data. No match is not an error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// History returns the recorded moves of the member with this id, the oldest
-	// first. One that is not there has none.
-	History(ctx context.Context, tenantID, id string) ([]Move, error)
+	// Due returns the members that are due ([Member.Due]) with a NextAttemptAt not
+	// after at, the earliest first, and at most limit of them; 0 means 1000.
+	Due(ctx context.Context, at time.Time, limit int) ([]*Member, error)
 
-	// Gate keeps a time under a name for all processes: that before which an endpoint
-	// of Clerk's is not to be called. It is a compare-and-set: if the time known is
-	// old, it becomes next. It returns the time known afterwards. The zero time stands
-	// for a name that nobody has set; equal old and next only ask. next is never zero
-	// unless old is.
-	Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error)
+	// Page returns the first members that q selects, in the order of (TenantID, ID).
+	Page(ctx context.Context, q PageQuery) ([]*Member, error)
+
+	// History returns the recorded state changes of a member, the oldest first. A
+	// member that does not exist has none.
+	History(ctx context.Context, tenantID, id string) ([]HistoryEntry, error)
+
+	// SwapTime is a compare-and-swap of a named time, shared by all processes. It
+	// returns the stored time after the call.
+	//   - Read: if old equals next, nothing is written. A name that was never set has
+	//     the zero time.
+	//   - Set: if the stored time is old, it becomes next. A zero old means "not set
+	//     yet". next is never zero unless old is.
+	//   - Lost race: if the stored time is neither old nor next, nothing is written, and
+	//     the stored time is returned.
+	SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 }

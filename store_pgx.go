@@ -196,13 +196,31 @@ func (s *PgxStore) Find(ctx context.Context, q Query) (found []*Member, err erro
 	return found, err
 }
 
-// History implements [Store].
-func (s *PgxStore) History(ctx context.Context, tenantID, id string) (moves []Move, err error) {
+// Due implements [Store].
+func (s *PgxStore) Due(ctx context.Context, at time.Time, limit int) (found []*Member, err error) {
 	err = s.repeat(ctx, func(bool) error {
-		moves, err = s.sql.history(ctx, s.db, tenantID, id)
+		found, err = s.sql.due(ctx, s.db, at, limit)
 		return err
 	})
-	return moves, err
+	return found, err
+}
+
+// Page implements [Store].
+func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err error) {
+	err = s.repeat(ctx, func(bool) error {
+		found, err = s.sql.page(ctx, s.db, q)
+		return err
+	})
+	return found, err
+}
+
+// History implements [Store].
+func (s *PgxStore) History(ctx context.Context, tenantID, id string) (entries []HistoryEntry, err error) {
+	err = s.repeat(ctx, func(bool) error {
+		entries, err = s.sql.history(ctx, s.db, tenantID, id)
+		return err
+	})
+	return entries, err
 }
 
 // Backlog counts what waits at the given time, for a gauge or a health check. It reads
@@ -215,10 +233,10 @@ func (s *PgxStore) Backlog(ctx context.Context, now time.Time) (b Backlog, err e
 	return b, err
 }
 
-// Gate implements [Store].
-func (s *PgxStore) Gate(ctx context.Context, name string, old, next time.Time) (known time.Time, err error) {
+// SwapTime implements [Store].
+func (s *PgxStore) SwapTime(ctx context.Context, name string, old, next time.Time) (known time.Time, err error) {
 	err = s.repeat(ctx, func(bool) error {
-		known, err = s.sql.gate(ctx, s.db, name, old, next)
+		known, err = s.sql.swapTime(ctx, s.db, name, old, next)
 		return err
 	})
 	return known, err

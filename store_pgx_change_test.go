@@ -598,7 +598,7 @@ func TestOnChangeCut(t *testing.T) {
 					return nil
 				}
 				proxy.arm(c)
-				if _, err := tx.Exec(ctx, `DELETE FROM clerkinvite_gate`); err != nil {
+				if _, err := tx.Exec(ctx, `DELETE FROM clerkinvite_limit`); err != nil {
 					return errHook
 				}
 				return nil

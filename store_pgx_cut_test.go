@@ -322,7 +322,7 @@ func TestPgxStoreLostAnswers(t *testing.T) {
 			require.Equal(t, 1, proxy.cuts(), name)
 
 			proxy.arm(c)
-			found, err = store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{TenantID: name, EmailPrefix: "x"}})
+			found, err = store.Page(t.Context(), clerkinvite.PageQuery{TenantID: name, EmailPrefix: "x"})
 			require.NoError(t, err, name)
 			require.Equal(t, []*clerkinvite.Member{stored(row)}, found, name)
 			require.Equal(t, 1, proxy.cuts(), name)
@@ -336,7 +336,7 @@ func TestPgxStoreLostAnswers(t *testing.T) {
 			var known time.Time
 			for _, next := range []time.Time{storeTime, storeTime.Add(time.Hour), storeTime.Add(-time.Hour)} {
 				proxy.arm(c)
-				got, err := store.Gate(t.Context(), name, known, next)
+				got, err := store.SwapTime(t.Context(), name, known, next)
 				require.NoError(t, err, name)
 				require.Equal(t, next, got, name)
 				require.Equal(t, 1, proxy.cuts(), name)

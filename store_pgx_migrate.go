@@ -239,12 +239,12 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 		constraints: `clerkinvite_history_member_fkey foreign key`,
 		indexes:     `clerkinvite_history_pkey unique (tenant_id, member_id, version)`,
 	},
-	"clerkinvite_gate": {
+	"clerkinvite_limit": {
 		columns: `
-			endpoint text
+			name text
 			blocked_until timestamp with time zone`,
-		constraints: `clerkinvite_gate_endpoint_check check`,
-		indexes:     `clerkinvite_gate_pkey unique (endpoint)`,
+		constraints: `clerkinvite_limit_name_check check`,
+		indexes:     `clerkinvite_limit_pkey unique (name)`,
 	},
 }
 

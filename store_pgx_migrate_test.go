@@ -161,7 +161,7 @@ func TestValidate(t *testing.T) {
 		{`ALTER TABLE clerkinvite_member ADD COLUMN host_note text`, nil},
 		{`CREATE INDEX host_idx ON clerkinvite_member (role)`, nil},
 		{`DROP TABLE clerkinvite_migration`, nil},
-		{`DROP TABLE clerkinvite_gate`, []string{"no table clerkinvite_gate"}},
+		{`DROP TABLE clerkinvite_limit`, []string{"no table clerkinvite_limit"}},
 		{`DROP TABLE clerkinvite_member CASCADE`, []string{"no table clerkinvite_member", "no constraint clerkinvite_history_member_fkey"}},
 		{`ALTER TABLE clerkinvite_member DROP COLUMN sent`, []string{
 			"no column sent integer", "no constraint clerkinvite_member_send_check", "no constraint clerkinvite_member_due_check",
@@ -181,8 +181,8 @@ func TestValidate(t *testing.T) {
 			[]string{"index clerkinvite_member_user_key is (tenant_id, clerk_user_id), not unique (tenant_id, clerk_user_id) WHERE"}},
 		{`DROP INDEX clerkinvite_member_email_key; CREATE UNIQUE INDEX clerkinvite_member_email_key ON clerkinvite_member (tenant_id, email) WHERE status = 'active'`,
 			[]string{"index clerkinvite_member_email_key is unique (tenant_id, email) WHERE (status = 'active'::text), not unique (tenant_id, email) WHERE (email IS NOT NULL)"}},
-		{`ALTER TABLE clerkinvite_gate DROP CONSTRAINT clerkinvite_gate_pkey, ADD CONSTRAINT clerkinvite_gate_pkey PRIMARY KEY (endpoint, blocked_until)`,
-			[]string{"index clerkinvite_gate_pkey is unique (endpoint, blocked_until), not unique (endpoint)"}},
+		{`ALTER TABLE clerkinvite_limit DROP CONSTRAINT clerkinvite_limit_pkey, ADD CONSTRAINT clerkinvite_limit_pkey PRIMARY KEY (name, blocked_until)`,
+			[]string{"index clerkinvite_limit_pkey is unique (name, blocked_until), not unique (name)"}},
 		{`DROP INDEX clerkinvite_member_due_idx`, []string{"no index clerkinvite_member_due_idx"}},
 		{`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'clerkinvite_member_id_idx'::regclass`, []string{"index clerkinvite_member_id_idx is not valid"}},
 		{`DELETE FROM clerkinvite_migration`, []string{"at migration 0, this version of the library needs 1"}},
@@ -233,7 +233,7 @@ func TestValidateKnowsTheMigrations(t *testing.T) {
 	_, pool := newPgxStore(t)
 	for sql, drop := range map[string]string{
 		`SELECT relname, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-			WHERE relkind = 'r' AND relname IN ('clerkinvite_member', 'clerkinvite_history', 'clerkinvite_gate') AND attnum > 0`: `ALTER TABLE %s DROP COLUMN %s CASCADE`,
+			WHERE relkind = 'r' AND relname IN ('clerkinvite_member', 'clerkinvite_history', 'clerkinvite_limit') AND attnum > 0`: `ALTER TABLE %s DROP COLUMN %s CASCADE`,
 		`SELECT relname, conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
 			WHERE relname LIKE 'clerkinvite\_%' AND relname <> 'clerkinvite_migration' AND contype <> 'n'`: `ALTER TABLE %s DROP CONSTRAINT %s CASCADE`,
 		`SELECT tablename::text, indexname FROM pg_indexes WHERE indexname LIKE 'clerkinvite%idx'`: `DROP INDEX %[2]s /* %[1]s */`,
@@ -349,7 +349,7 @@ func TestChecks(t *testing.T) {
 		`UPDATE clerkinvite_member SET id = '` + m.ID + `'`:                                                             "clerkinvite_member_pkey",
 		`UPDATE clerkinvite_member SET status = 'active', clerk_user_id = 'user_1' WHERE email = 'pending@example.com'`: "clerkinvite_member_user_key",
 		`INSERT INTO clerkinvite_history SELECT * FROM clerkinvite_history`:                                             "clerkinvite_history_pkey",
-		`INSERT INTO clerkinvite_gate VALUES ('a', 'now'), ('a', 'now')`:                                                "clerkinvite_gate_pkey",
+		`INSERT INTO clerkinvite_limit VALUES ('a', 'now'), ('a', 'now')`:                                               "clerkinvite_limit_pkey",
 	} {
 		_, err := pool.Exec(t.Context(), sql)
 		assert.True(t, clerkinvite.IsUniqueViolation(err), sql)
@@ -358,7 +358,7 @@ func TestChecks(t *testing.T) {
 		assert.False(t, clerkinvite.IsUniqueViolation(err, "other"), sql)
 	}
 	assert.False(t, clerkinvite.IsUniqueViolation(nil))
-	_, err = pool.Exec(t.Context(), `INSERT INTO clerkinvite_gate VALUES ('', 'now')`)
+	_, err = pool.Exec(t.Context(), `INSERT INTO clerkinvite_limit VALUES ('', 'now')`)
 	require.Error(t, err)
 	assert.False(t, clerkinvite.IsUniqueViolation(err), "a CHECK")
 }

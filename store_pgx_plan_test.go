@@ -252,14 +252,20 @@ func testPlans(t *testing.T, l planLayout) {
 			return err
 		}
 	}
-	scan := func(scan clerkinvite.Scan) func() error { return find(clerkinvite.Query{Scan: &scan, Limit: 10}) }
-	after := func(s clerkinvite.Scan) func() error {
-		s.AfterTenantID, s.AfterID = "tenant0", place
-		return scan(s)
-	}
-	gate := func(old, next time.Time) func() error {
+	pageOf := func(q clerkinvite.PageQuery) func() error {
+		q.Limit = 10
 		return func() error {
-			_, err := store.Gate(t.Context(), "create", old, next)
+			_, err := store.Page(t.Context(), q)
+			return err
+		}
+	}
+	after := func(q clerkinvite.PageQuery) func() error {
+		q.AfterTenantID, q.AfterID = "tenant0", place
+		return pageOf(q)
+	}
+	swap := func(old, next time.Time) func() error {
+		return func() error {
+			_, err := store.SwapTime(t.Context(), "create", old, next)
 			return err
 		}
 	}
@@ -293,23 +299,26 @@ func testPlans(t *testing.T, l planLayout) {
 		{"ids", find(clerkinvite.Query{IDs: []string{row.ID}}), []string{by("member_id_idx")}, look},
 		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, look},
 		{"users", find(clerkinvite.Query{UserIDs: []string{user}}), []string{by("member_active_idx")}, look},
-		{"due", find(clerkinvite.Query{DueAt: storeTime, Limit: 10}), []string{by("member_due_idx")}, page},
+		{"due", func() error {
+			_, err := store.Due(t.Context(), storeTime, 10)
+			return err
+		}, []string{by("member_due_idx")}, page},
 		{"several", find(clerkinvite.Query{Emails: []string{row.Email}, UserIDs: []string{user}}), []string{by("member_waiting_idx"), by("member_active_idx")}, 2 * look},
 
-		{"scan", scan(clerkinvite.Scan{}), []string{walk("member_pkey")}, page},
-		{"scan on", after(clerkinvite.Scan{}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"scan from a tenant on", scan(clerkinvite.Scan{AfterTenantID: "tenant5"}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"scan with filters", scan(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey")}, 10 * page},
-		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
-		{"tenant", scan(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"tenant on", after(clerkinvite.Scan{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"tenant with filter on", after(clerkinvite.Scan{TenantID: "tenant0", InvitedBy: "admin_1"}), []string{walk("member_pkey"), by("member_pkey")}, page},
-		{"status", scan(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
-		{"status on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
-		{"status with filter on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses, InvitedBy: "admin_1"}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
-		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: prefix}), []string{by("member_email_key")}, 10 * page},
-		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: prefix, Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
-		{"prefix without end", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "\U0010ffff"}), []string{by("member_email_key")}, page},
+		{"page", pageOf(clerkinvite.PageQuery{}), []string{walk("member_pkey")}, page},
+		{"page on", after(clerkinvite.PageQuery{}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"page from a tenant on", pageOf(clerkinvite.PageQuery{AfterTenantID: "tenant5"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"page with filters", pageOf(clerkinvite.PageQuery{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey")}, 10 * page},
+		{"page with filters on", after(clerkinvite.PageQuery{InvitedBy: "admin_1", EmailPrefix: prefix[:1], Statuses: statuses}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
+		{"tenant", pageOf(clerkinvite.PageQuery{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"tenant on", after(clerkinvite.PageQuery{TenantID: "tenant0"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"tenant with filter on", after(clerkinvite.PageQuery{TenantID: "tenant0", InvitedBy: "admin_1"}), []string{walk("member_pkey"), by("member_pkey")}, page},
+		{"status", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"status on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"status with filter on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses, InvitedBy: "admin_1"}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"prefix", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: prefix}), []string{by("member_email_key")}, 10 * page},
+		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: prefix, Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
+		{"prefix without end", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "\U0010ffff"}), []string{by("member_email_key")}, page},
 
 		{"history", func() error {
 			_, err := store.History(t.Context(), "tenant0", place)
@@ -320,9 +329,9 @@ func testPlans(t *testing.T, l planLayout) {
 			return err
 		}, []string{walk("member_due_idx"), `Index (?:Only )?Scan using clerkinvite_member_expiring_idx`}, 25_000},
 
-		{"gate asks", gate(time.Time{}, time.Time{}), nil, 0},
-		{"gate takes", gate(time.Time{}, storeTime), nil, 0},
-		{"gate changes", gate(storeTime, storeTime.Add(1e6)), nil, 0},
+		{"swap asks", swap(time.Time{}, time.Time{}), nil, 0},
+		{"swap takes", swap(time.Time{}, storeTime), nil, 0},
+		{"swap changes", swap(storeTime, storeTime.Add(1e6)), nil, 0},
 	} {
 		asked.take()
 		require.NoError(t, tc.ask())
@@ -418,15 +427,17 @@ func TestPgxStoreLimits(t *testing.T) {
 	insertRows(t, store, rows...)
 	reserved := []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}
 	for _, limit := range []int{1, 1000, 1001, 1002, 1199, 1200, 1300} {
-		for _, q := range []clerkinvite.Query{
-			{DueAt: storeTime}, {Scan: &clerkinvite.Scan{}}, {Scan: &clerkinvite.Scan{TenantID: "acme"}},
-			{Scan: &clerkinvite.Scan{TenantID: "acme", Statuses: reserved}}, {Scan: &clerkinvite.Scan{TenantID: "acme", EmailPrefix: "1"}},
+		due, err := store.Due(t.Context(), storeTime, limit)
+		require.NoError(t, err)
+		require.Len(t, due, min(limit, 1200))
+		for _, q := range []clerkinvite.PageQuery{
+			{}, {TenantID: "acme"}, {TenantID: "acme", Statuses: reserved}, {TenantID: "acme", EmailPrefix: "1"},
 		} {
 			q.Limit = limit
-			found, err := store.Find(t.Context(), q)
+			found, err := store.Page(t.Context(), q)
 			require.NoError(t, err)
 			want := min(limit, 1200)
-			if q.Scan != nil && q.Scan.EmailPrefix != "" {
+			if q.EmailPrefix != "" {
 				want = min(limit, 311) // 1, 10 to 19, 100 to 199 and 1000 to 1199
 			}
 			require.Len(t, found, want, "%+v", q)

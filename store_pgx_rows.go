@@ -31,8 +31,8 @@ type pgxQuerier interface {
 // every row, see the migration.
 type pgxSQL struct {
 	insertSQL, updateSQL, eraseSQL, madeSQL, goneSQL, takenSQL string
-	findRefs, findIDs, findEmails, findUsers, findDue          string
-	historySQL, backlogSQL, gateSQL, gateNewSQL, gateAskSQL    string
+	findRefs, findIDs, findEmails, findUsers, dueSQL           string
+	historySQL, backlogSQL, swapSQL, swapNewSQL, readTimeSQL   string
 
 	// tables puts the schema into a statement, nil nothing.
 	tables *strings.Replacer
@@ -175,35 +175,35 @@ CROSS JOIN LATERAL (
 SELECT ` + memberColumns + `
 FROM json_array_elements_text($1::text::json -> 'users') AS x (user_id)
 CROSS JOIN LATERAL (SELECT * FROM clerkinvite_member WHERE clerk_user_id = x.user_id AND status = 'active' OFFSET 0) m`,
-		findDue: `(
+		dueSQL: `
 SELECT ` + memberColumns + `
 FROM (
 	SELECT * FROM clerkinvite_member
 	WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= (SELECT ($1::text::json ->> 'due')::timestamptz)
 	ORDER BY next_attempt_at LIMIT ` + atMost + `) m
 ORDER BY m.next_attempt_at
-LIMIT (SELECT ($1::text::json ->> 'limit')::integer))`,
+LIMIT (SELECT ($1::text::json ->> 'limit')::integer)`,
 
 		// One of the two halves, because both halves see the table as it was before the statement.
-		gateNewSQL: `
+		swapNewSQL: `
 WITH made AS (
-	INSERT INTO clerkinvite_gate (endpoint, blocked_until) VALUES ($1::text, $2::text::timestamptz)
+	INSERT INTO clerkinvite_limit (name, blocked_until) VALUES ($1::text, $2::text::timestamptz)
 	ON CONFLICT DO NOTHING
 	RETURNING blocked_until
 )
 SELECT blocked_until FROM made
 UNION ALL
-SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text AND NOT EXISTS (SELECT FROM made)`,
-		gateSQL: `
+SELECT blocked_until FROM clerkinvite_limit WHERE name = $1::text AND NOT EXISTS (SELECT FROM made)`,
+		swapSQL: `
 WITH made AS (
-	UPDATE clerkinvite_gate SET blocked_until = $3::text::timestamptz
-	WHERE endpoint = $1::text AND blocked_until = $2::text::timestamptz
+	UPDATE clerkinvite_limit SET blocked_until = $3::text::timestamptz
+	WHERE name = $1::text AND blocked_until = $2::text::timestamptz
 	RETURNING blocked_until
 )
 SELECT blocked_until FROM made
 UNION ALL
-SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text AND NOT EXISTS (SELECT FROM made)`,
-		gateAskSQL: `SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = $1::text`,
+SELECT blocked_until FROM clerkinvite_limit WHERE name = $1::text AND NOT EXISTS (SELECT FROM made)`,
+		readTimeSQL: `SELECT blocked_until FROM clerkinvite_limit WHERE name = $1::text`,
 
 		// Both halves read by the index that has their order, and stop: the cost has a bound.
 		backlogSQL: `
@@ -226,10 +226,10 @@ ORDER BY version`,
 		s.tables = strings.NewReplacer(
 			"clerkinvite_member", pgx.Identifier{schema, "clerkinvite_member"}.Sanitize(),
 			"clerkinvite_history", pgx.Identifier{schema, "clerkinvite_history"}.Sanitize(),
-			"clerkinvite_gate", pgx.Identifier{schema, "clerkinvite_gate"}.Sanitize())
+			"clerkinvite_limit", pgx.Identifier{schema, "clerkinvite_limit"}.Sanitize())
 		for _, sql := range []*string{&s.insertSQL, &s.updateSQL, &s.eraseSQL, &s.madeSQL, &s.goneSQL, &s.takenSQL,
-			&s.findRefs, &s.findIDs, &s.findEmails, &s.findUsers, &s.findDue,
-			&s.historySQL, &s.backlogSQL, &s.gateSQL, &s.gateNewSQL, &s.gateAskSQL} {
+			&s.findRefs, &s.findIDs, &s.findEmails, &s.findUsers, &s.dueSQL,
+			&s.historySQL, &s.backlogSQL, &s.swapSQL, &s.swapNewSQL, &s.readTimeSQL} {
 			*sql = s.tables.Replace(*sql)
 		}
 	}
@@ -525,12 +525,6 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, e
 
 // find runs one statement, in which each selector uses an index of its own.
 func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
-	if q.Limit <= 0 {
-		q.Limit = 1000
-	}
-	if q.Scan != nil {
-		return s.scan(ctx, db, *q.Scan, q.Limit)
-	}
 	type ref struct {
 		TenantID string `json:"tenant_id"`
 		Email    string `json:"email"`
@@ -540,8 +534,6 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 		IDs    []string `json:"ids,omitempty"`
 		Emails []string `json:"emails,omitempty"`
 		Users  []string `json:"users,omitempty"`
-		Due    string   `json:"due,omitempty"`
-		Limit  int      `json:"limit,omitempty"`
 	}
 	var selects []string
 	for _, r := range q.Refs {
@@ -566,34 +558,22 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	if arg.Users = filter(q.UserIDs, storable); len(arg.Users) > 0 {
 		selects = append(selects, s.findUsers)
 	}
-	if !q.DueAt.IsZero() {
-		arg.Due, arg.Limit = pgxTime(&q.DueAt), q.Limit
-		selects = append(selects, withLimit(s.findDue, q.Limit))
-	}
 	if len(selects) == 0 {
 		return nil, nil
 	}
-
 	found, err := queryMembers(ctx, db, strings.Join(selects, "\nUNION ALL"), arg)
-	if err != nil {
-		return nil, err
+	return withoutDoubles(found), err
+}
+
+// due returns the members that are due at a time.
+func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, at time.Time, limit int) ([]*Member, error) {
+	if limit <= 0 {
+		limit = 1000
 	}
-	found = withoutDoubles(found)
-	if !q.DueAt.IsZero() && len(selects) > 1 {
-		// UNION ALL promises no order.
-		slices.SortStableFunc(found, func(a, b *Member) int {
-			switch {
-			case a.due() && b.due():
-				return a.NextAttemptAt.Compare(*b.NextAttemptAt)
-			case a.due():
-				return -1
-			case b.due():
-				return 1
-			}
-			return 0
-		})
-	}
-	return found, nil
+	return queryMembers(ctx, db, withLimit(s.dueSQL, limit), struct {
+		Due   string `json:"due"`
+		Limit int    `json:"limit"`
+	}{pgxTime(&at), limit})
 }
 
 // pgxScan is the parameter of a scan. What is empty is left out, as it is in the statement.
@@ -608,10 +588,13 @@ type pgxScan struct {
 	N             int      `json:"n"`
 }
 
-// scan returns a page.
-func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]*Member, error) {
+// page returns a page.
+func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Member, error) {
+	if q.Limit <= 0 {
+		q.Limit = 1000
+	}
 	if !storable(q.AfterTenantID) || q.AfterID != "" && !isUUID(q.AfterID) {
-		return nil, errors.New("clerkinvite: Scan: AfterTenantID and AfterID are not a member's")
+		return nil, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
 	statuses := filter(q.Statuses, func(status Status) bool { return storable(string(status)) })
 	if !storable(q.TenantID) || !storable(q.EmailPrefix) || !storable(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 ||
@@ -623,12 +606,12 @@ func (s *pgxSQL) scan(ctx context.Context, db pgxQuerier, q Scan, limit int) ([]
 	}
 	slices.Sort(statuses)
 	arg := pgxScan{
-		q.TenantID, slices.Compact(statuses), q.EmailPrefix, "", q.InvitedBy, q.AfterTenantID, q.AfterID, limit,
+		q.TenantID, slices.Compact(statuses), q.EmailPrefix, "", q.InvitedBy, q.AfterTenantID, q.AfterID, q.Limit,
 	}
 	if q.EmailPrefix != "" {
 		arg.PrefixEnd = prefixEnd(q.EmailPrefix)
 	}
-	sql := withLimit(arg.sql(), limit)
+	sql := withLimit(arg.sql(), q.Limit)
 	if s.tables != nil {
 		sql = s.tables.Replace(sql)
 	}
@@ -742,7 +725,7 @@ func filter[T any](list []T, keep func(T) bool) []T {
 }
 
 // history returns the recorded moves of a member.
-func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string) ([]Move, error) {
+func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string) ([]HistoryEntry, error) {
 	if !storable(tenantID) || !isUUID(id) {
 		return nil, nil
 	}
@@ -750,7 +733,7 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Move, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m HistoryEntry, err error) {
 		err = row.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &m.At)
 		m.At = m.At.UTC()
 		return m, err
@@ -772,17 +755,17 @@ func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Bac
 	})
 }
 
-// gate makes next of old, if that is the time known, and returns the time known then.
-func (s *pgxSQL) gate(ctx context.Context, db pgxQuerier, name string, old, next time.Time) (time.Time, error) {
+// swapTime makes next of old, if that is the time known, and returns the time known then.
+func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, next time.Time) (time.Time, error) {
 	old, next = old.Truncate(time.Microsecond), next.Truncate(time.Microsecond)
 	asks := next.IsZero() || next.Equal(old)
-	sql, args := s.gateAskSQL, []any{name}
+	sql, args := s.readTimeSQL, []any{name}
 	switch {
 	case asks:
 	case old.IsZero():
-		sql, args = s.gateNewSQL, append(args, pgxTime(&next))
+		sql, args = s.swapNewSQL, append(args, pgxTime(&next))
 	default:
-		sql, args = s.gateSQL, append(args, pgxTime(&old), pgxTime(&next))
+		sql, args = s.swapSQL, append(args, pgxTime(&old), pgxTime(&next))
 	}
 	for {
 		known, err := queryOne[time.Time](ctx, db, sql, args...)

@@ -55,7 +55,7 @@ func TestPgxStore(t *testing.T) {
 				// Two in one, because each run takes seconds: a schema of any name, off the search_path.
 				store = clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: `Odd "Schema" $1 clerkinvite_member`})
 				require.NoError(t, store.Migrate(t.Context()))
-				_, err := pool.Exec(t.Context(), `DROP TABLE clerkinvite_history, clerkinvite_member, clerkinvite_gate`)
+				_, err := pool.Exec(t.Context(), `DROP TABLE clerkinvite_history, clerkinvite_member, clerkinvite_limit`)
 				require.NoError(t, err)
 			}
 			t.Cleanup(func() {

@@ -299,22 +299,22 @@ func TestPgxStoreHostCodecs(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []*clerkinvite.Member{m}, found)
 		require.Equal(t, time.UTC, m.UpdatedAt.Location())
-		found, err = store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{
+		found, err = store.Page(t.Context(), clerkinvite.PageQuery{
 			TenantID: "tenant", Statuses: []clerkinvite.Status{m.Status}, AfterTenantID: "tenant", AfterID: "00000000-0000-0000-0000-000000000000",
-		}})
+		})
 		require.NoError(t, err)
 		require.Equal(t, []*clerkinvite.Member{m}, found)
 		moves, err := store.History(t.Context(), "tenant", m.ID)
 		require.NoError(t, err)
 		require.Len(t, moves, 2)
-		require.Equal(t, clerkinvite.Move{
+		require.Equal(t, clerkinvite.HistoryEntry{
 			Version: 2, From: clerkinvite.StatusReserved, To: clerkinvite.StatusActive, Send: 1, Sent: 1, ClerkUserID: "user_1",
 			InvitationID: m.InvitationID, At: m.UpdatedAt,
 		}, moves[1])
 		require.Equal(t, m, updateRows(t, store, clerkinvite.Change{Old: m})[0])
 		var known time.Time
 		for _, next := range []time.Time{storeTime, storeTime.Add(time.Hour)} {
-			known, err = store.Gate(t.Context(), "create", known, next)
+			known, err = store.SwapTime(t.Context(), "create", known, next)
 			require.NoError(t, err)
 			require.Equal(t, next, known)
 		}
@@ -358,33 +358,37 @@ func TestPgxStoreStatements(t *testing.T) {
 		require.Len(t, asked.take(), 1, "user taken")
 
 		_, err = store.Find(t.Context(), clerkinvite.Query{
-			Refs: []clerkinvite.Ref{rows[0].Ref()}, IDs: []string{rows[1].ID}, Emails: []string{rows[2].Email}, UserIDs: []string{"user_1"}, DueAt: storeTime,
+			Refs: []clerkinvite.Ref{rows[0].Ref()}, IDs: []string{rows[1].ID}, Emails: []string{rows[2].Email}, UserIDs: []string{"user_1"},
 		})
 		require.NoError(t, err)
 		require.Len(t, asked.take(), 1, "find")
+		_, err = store.Due(t.Context(), storeTime, 0)
+		require.NoError(t, err)
+		require.Len(t, asked.take(), 1, "due")
 		_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{"nonsense"}})
 		require.NoError(t, err)
 		require.Empty(t, asked.take(), "find nothing")
 
-		for i, scan := range []clerkinvite.Scan{
+		for i, q := range []clerkinvite.PageQuery{
 			{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "a"},
 			{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusActive}},
 		} {
-			found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &scan, Limit: 2})
+			q.Limit = 2
+			found, err := store.Page(t.Context(), q)
 			require.NoError(t, err)
 			require.Len(t, found, 2)
-			require.Len(t, asked.take(), 1, "scan %d", i)
+			require.Len(t, asked.take(), 1, "page %d", i)
 		}
 		_, err = store.History(t.Context(), "tenant", rows[0].ID)
 		require.NoError(t, err)
 		require.Len(t, asked.take(), 1, "history")
 
-		for _, gate := range []struct{ old, next time.Time }{
+		for _, swap := range []struct{ old, next time.Time }{
 			{time.Time{}, time.Time{}}, {time.Time{}, storeTime}, {time.Time{}, storeTime.Add(1)}, {storeTime, storeTime.Add(time.Hour)}, {storeTime, storeTime},
 		} {
-			_, err = store.Gate(t.Context(), "create", gate.old, gate.next)
+			_, err = store.SwapTime(t.Context(), "create", swap.old, swap.next)
 			require.NoError(t, err)
-			require.Len(t, asked.take(), 1, "gate")
+			require.Len(t, asked.take(), 1, "swap")
 		}
 
 		gone := insertRows(t, store, reservedRow("tenant", "gone@example.com"))[0]

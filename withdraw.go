@@ -45,7 +45,7 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		}
 		// The row names one invitation at most. There may be another: of an attempt that has not
 		// come to its end, or of an earlier send.
-		look := row.Status != StatusActive && (row.Send > 1 || row.due() && row.Attempts > 0)
+		look := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
 		accepted, earlier, err := s.revokeOpen(ctx, row, look)
 		if err == nil && (accepted || earlier) && to == StatusRevoked {
 			err = s.acceptedInstead(ctx, row, to, accepted)
@@ -108,7 +108,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 				return nil, ErrConflict
 			}
 			next := s.claimed(*row, l.claimedAt)
-			if next.Attempts = row.Attempts; !row.due() {
+			if next.Attempts = row.Attempts; !row.Due() {
 				next.NextAttemptAt = row.NextAttemptAt
 			}
 			return next, nil

@@ -53,11 +53,6 @@ func (b *bundle) in(t *testing.T, status clerkinvite.Status) *clerkinvite.Member
 	return m
 }
 
-var everyStatus = []clerkinvite.Status{
-	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
-	clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
-}
-
 // Each verb in each state: the table of design, once more by hand.
 func TestVerbsInEveryState(t *testing.T) {
 	t.Parallel()
@@ -82,7 +77,7 @@ func TestVerbsInEveryState(t *testing.T) {
 	}
 	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
 		for name, v := range verbs {
-			for _, from := range everyStatus {
+			for _, from := range clerkinvite.Statuses() {
 				t.Run(fmt.Sprintf("%s %s", name, from), func(t *testing.T) {
 					t.Parallel()
 					b := fresh(t, options{})
@@ -220,7 +215,7 @@ func TestRevokeWhatHasRunOut(t *testing.T) {
 func TestPurge(t *testing.T) {
 	t.Parallel()
 	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
-		for _, from := range everyStatus {
+		for _, from := range clerkinvite.Statuses() {
 			t.Run(string(from), func(t *testing.T) {
 				t.Parallel()
 				b := fresh(t, options{})

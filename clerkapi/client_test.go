@@ -64,7 +64,7 @@ func TestNewHasDefaults(t *testing.T) {
 			return ok(anInv), nil
 		})}})
 		require.NoError(t, err)
-		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: "inv_1"})
+		_, err = c.RevokeInvitation(t.Context(), "inv_1")
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 		require.InDelta(t, clerkapi.DefaultCreateTimeout, left, float64(15*time.Second))
@@ -228,7 +228,7 @@ func TestListInvitationsAsksForAPage(t *testing.T) {
 func TestRevokeInvitation(t *testing.T) {
 	t.Parallel()
 	f := answer(t, 200, strings.Replace(anInv, `"pending","revoked":false`, `"revoked","revoked":true`, 1))
-	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: "inv_1"})
+	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), "inv_1")
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.InvitationRevoked, inv.Status)
 	require.Equal(t, http.MethodPost, f.requests()[0].Method)
@@ -259,7 +259,7 @@ func TestFindUsersSaysWhatIsVerified(t *testing.T) {
 	want := []clerkinvite.User{
 		{ID: "user_1", PrimaryEmailID: "idn_2", Banned: true, CreatedAt: time.UnixMilli(1780000000123).UTC(), Emails: []clerkinvite.UserEmail{
 			e(1, "Verified@b.co", true), e(2, "reserved@b.co", false), e(3, "null@b.co", false), e(4, "none@b.co", false),
-			e(5, "unverified@b.co", false), e(6, "transferable@b.co", false), e(7, "failed@b.co", false), e(8, "case@b.co", false),
+			e(5, "unverified@b.co", false), e(6, "transferable@b.co", false), e(7, "failed@b.co", false), e(8, "case@b.co", false), {},
 		}},
 		{ID: "user_2", CreatedAt: time.Unix(1780000000, 0).UTC()},
 		{ID: "user_3"},

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/clerk/clerk-sdk-go/v2"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -163,31 +163,31 @@ func ended(ctx context.Context) error {
 	return fmt.Errorf("the caller's context ended: %w", err)
 }
 
-// lookUp runs a look-up, and repeats it twice at most while the failure is one that
-// may pass and the caller's deadline leaves time.
+// maxTries is how often a look-up is sent.
+const maxTries = 3
+
+// lookUp calls once until it succeeds, at most three times. It returns the last error
+// without another try if a retry is unlikely to help or the caller's deadline is too near.
 func (c *Client) lookUp(ctx context.Context, once func() error) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.Multiplier = c.pause, 3
-	opts := []backoff.RetryOption{backoff.WithBackOff(pause), backoff.WithMaxTries(3)}
-	if deadline, ok := ctx.Deadline(); ok {
-		opts = append(opts, backoff.WithMaxElapsedTime(time.Until(deadline)))
-	}
-	var last error // backoff's own error can be the context's, or one that it has wrapped
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		last = once()
-		if last != nil && !mayPass(last) {
-			return struct{}{}, backoff.Permanent(last)
+	pause := c.pause
+	for try := 1; ; try++ {
+		err := once()
+		var api *clerkinvite.APIError
+		if err == nil || try == maxTries || !mayPass(err) || !errors.As(err, &api) {
+			return err
 		}
-		return struct{}{}, last
-	}, opts...)
-	if err == nil {
-		return nil
+		wait := time.Duration(float64(pause) * (0.5 + rand.Float64())) //nolint:gosec // jitter
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			api.Err = ended(ctx)
+			return err
+		}
+		pause *= 3
 	}
-	var api *clerkinvite.APIError
-	if done := ended(ctx); done != nil && mayPass(last) && errors.As(last, &api) {
-		api.Err = done // during the pause
-	}
-	return last
 }
 
 // mayPass reports whether a look-up that failed with err is worth repeating at once.

@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/invitation"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 const maxBulk = 10 // invitations of one request, documented
@@ -108,11 +108,11 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI]: POST /invitations/{id}/revoke,
 // once. Whether to ask again after a lost answer is the service's to decide.
-func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	if !validID(r.InvitationID) { // the SDK does not escape it: "x/../y" would reach another endpoint
+func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+	if !validID(invitationID) { // the SDK does not escape it: "x/../y" would reach another endpoint
 		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "is no Clerk id"}
 	}
-	return c.one(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+r.InvitationID+"/revoke"))
+	return c.one(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
 }
 
 // one makes a request that changes something and is answered with an invitation.
@@ -170,8 +170,8 @@ type wireInvitation struct {
 	Revoked        bool            `json:"revoked"`
 	URL            string          `json:"url"`
 	PublicMetadata json.RawMessage `json:"public_metadata"`
-	CreatedAt      float64         `json:"created_at"`
-	ExpiresAt      float64         `json:"expires_at"`
+	CreatedAt      wire.Time       `json:"created_at"`
+	ExpiresAt      wire.Time       `json:"expires_at"`
 }
 
 func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
@@ -180,7 +180,7 @@ func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
 	}
 	inv := clerkinvite.Invitation{
 		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
-		PublicMetadata: w.PublicMetadata, CreatedAt: unix(w.CreatedAt),
+		PublicMetadata: w.PublicMetadata, CreatedAt: w.CreatedAt.UTC(),
 	}
 	if w.Revoked {
 		inv.Status = clerkinvite.InvitationRevoked
@@ -188,7 +188,7 @@ func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
 	if string(w.PublicMetadata) == "null" {
 		inv.PublicMetadata = nil
 	}
-	if at := unix(w.ExpiresAt); !at.IsZero() {
+	if at := w.ExpiresAt.UTC(); !at.IsZero() {
 		inv.ExpiresAt = &at
 	}
 	return inv, nil
@@ -234,17 +234,4 @@ func decodeList[W, T any](body []byte, convert func(*W) (T, error)) ([]T, error)
 		out = append(out, t)
 	}
 	return out, nil
-}
-
-// unix returns the time of a timestamp of Clerk's, the zero time if it has none that
-// is possible. Clerk documents milliseconds; its examples of webhooks are in seconds.
-func unix(t float64) time.Time {
-	const seconds, year9999 = 1e11, 253402300800000
-	if t > 0 && t < seconds {
-		t *= 1000
-	}
-	if t <= 0 || t >= year9999 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(t)).UTC()
 }

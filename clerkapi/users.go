@@ -11,6 +11,7 @@ import (
 	"github.com/clerk/clerk-sdk-go/v2/user"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 const (
@@ -59,7 +60,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 			var page []clerkinvite.User
 			err := c.lookUp(ctx, func() error {
 				return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-					page, err = decodeList(body, (*wireUser).user)
+					page, err = decodeList(body, toUser)
 					return err
 				})
 			})
@@ -105,42 +106,13 @@ func plausible(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-// wireUser is the part of Clerk's user that the library looks at. The SDK's own type
-// would fail for any of its fifty fields.
-type wireUser struct {
-	ID             string       `json:"id"`
-	PrimaryEmailID *string      `json:"primary_email_address_id"`
-	EmailAddresses []*wireEmail `json:"email_addresses"`
-	Banned         bool         `json:"banned"`
-	CreatedAt      float64      `json:"created_at"`
-}
-
-type wireEmail struct {
-	ID           string `json:"id"`
-	EmailAddress string `json:"email_address"`
-	Reserved     bool   `json:"reserved"`
-	Verification *struct {
-		Status string `json:"status"`
-	} `json:"verification"`
-}
-
-func (w *wireUser) user() (clerkinvite.User, error) {
+func toUser(w *wire.User) (clerkinvite.User, error) {
 	if !validID(w.ID) {
-		return clerkinvite.User{}, errors.New("a user in it has no valid id")
+		return clerkinvite.User{}, errors.New("a user has no valid id")
 	}
-	u := clerkinvite.User{ID: w.ID, Banned: w.Banned, CreatedAt: unix(w.CreatedAt)}
-	if w.PrimaryEmailID != nil {
-		u.PrimaryEmailID = *w.PrimaryEmailID
-	}
-	for _, e := range w.EmailAddresses {
-		if e == nil {
-			continue
-		}
-		u.Emails = append(u.Emails, clerkinvite.UserEmail{
-			ID:       e.ID,
-			Address:  e.EmailAddress,
-			Verified: !e.Reserved && e.Verification != nil && e.Verification.Status == "verified",
-		})
+	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt.UTC()}
+	for _, e := range w.Emails {
+		u.Emails = append(u.Emails, clerkinvite.UserEmail{ID: e.ID, Address: e.Address, Verified: e.Verified()})
 	}
 	return u, nil
 }

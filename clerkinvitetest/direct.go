@@ -151,11 +151,11 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
-func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	if !validID(r.InvitationID) {
+func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+	if !validID(invitationID) {
 		return nil, invalid("InvitationID", "is no Clerk id")
 	}
-	return one(c.call(ctx, c.revokeRequest(r.InvitationID)))
+	return one(c.call(ctx, c.revokeRequest(invitationID)))
 }
 
 func (c *Clerk) revokeRequest(id string) request {

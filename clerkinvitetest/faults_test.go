@@ -29,7 +29,7 @@ var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.C
 		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: ada})
 	},
 	clerkinvitetest.CallRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: "inv_000001"})
+		return api.RevokeInvitation(ctx, "inv_000001")
 	},
 }
 
@@ -165,15 +165,15 @@ func TestFaultsAreForWhomTheyAreFor(t *testing.T) {
 			return err
 		}},
 		{false, func() error {
-			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: other.ID})
+			_, err := c.RevokeInvitation(t.Context(), other.ID)
 			return err
 		}},
 		{true, func() error {
-			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: eve.ID})
+			_, err := c.RevokeInvitation(t.Context(), eve.ID)
 			return err
 		}},
 		{false, func() error { // five times are over
-			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: eve.ID})
+			_, err := c.RevokeInvitation(t.Context(), eve.ID)
 			return err
 		}},
 	} {

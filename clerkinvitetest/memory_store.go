@@ -26,8 +26,8 @@ type MemoryStore struct {
 	members map[clerkinvite.Ref]*clerkinvite.Member
 	ids     map[inTenant]*clerkinvite.Member
 	users   map[inTenant]*clerkinvite.Member
-	history map[inTenant][]clerkinvite.Move
-	gates   map[string]time.Time
+	history map[inTenant][]clerkinvite.HistoryEntry
+	times   map[string]time.Time
 }
 
 // inTenant is an id of a member or of a Clerk user, within a tenant.
@@ -41,8 +41,8 @@ func NewMemoryStore() *MemoryStore {
 		members: make(map[clerkinvite.Ref]*clerkinvite.Member),
 		ids:     make(map[inTenant]*clerkinvite.Member),
 		users:   make(map[inTenant]*clerkinvite.Member),
-		history: make(map[inTenant][]clerkinvite.Move),
-		gates:   make(map[string]time.Time),
+		history: make(map[inTenant][]clerkinvite.HistoryEntry),
+		times:   make(map[string]time.Time),
 	}
 }
 
@@ -132,7 +132,7 @@ func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 
 // put stores m in place of old, which is nil for a new row.
 func (s *MemoryStore) put(old, m *clerkinvite.Member) {
-	move := clerkinvite.Move{
+	move := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent,
 		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
 	}
@@ -172,76 +172,75 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if q.Scan != nil {
-		return s.scan(*q.Scan, limit(q))
-	}
 	refs, ids, emails, users := set(q.Refs), make(map[string]bool), set(q.Emails), set(q.UserIDs)
 	for _, id := range q.IDs {
 		ids[strings.ToLower(id)] = true
 	}
-	var due, others []*clerkinvite.Member
-	for ref, m := range s.members {
-		if !q.DueAt.IsZero() && isDue(m) && !m.NextAttemptAt.After(q.DueAt) {
-			due = append(due, m)
-		}
-		if refs[ref] || ids[m.ID] || emails[m.Email] && waits(m) || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive {
-			others = append(others, m)
-		}
+	return s.first(0, byID, func(m *clerkinvite.Member) bool {
+		return refs[m.Ref()] || ids[m.ID] || emails[m.Email] && m.Status.Waits() || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive
+	}), nil
+}
+
+// Due implements [clerkinvite.Store].
+func (s *MemoryStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(due, func(a, b *clerkinvite.Member) int {
+	earliestFirst := func(a, b *clerkinvite.Member) int {
 		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
-	})
-	due = due[:min(limit(q), len(due))]
-	slices.SortFunc(others, func(a, b *clerkinvite.Member) int {
-		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
-	})
-
-	var found []*clerkinvite.Member
-	seen := make(map[*clerkinvite.Member]bool)
-	for _, m := range slices.Concat(due, others) {
-		if !seen[m] {
-			seen[m] = true
-			found = append(found, clone(m))
-		}
 	}
-	return found, nil
+	return s.first(cmp.Or(max(limit, 0), 1000), earliestFirst, func(m *clerkinvite.Member) bool {
+		return m.Due() && !m.NextAttemptAt.After(at)
+	}), nil
 }
 
-func limit(q clerkinvite.Query) int {
-	if q.Limit <= 0 {
-		return 1000
+// Page implements [clerkinvite.Store].
+func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	return q.Limit
+	statuses, after := set(q.Statuses), strings.ToLower(q.AfterID)
+	if after != "" && !uuidForm.MatchString(after) || !isText(q.AfterTenantID) {
+		return nil, errors.New("clerkinvitetest: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
+	}
+	return s.first(cmp.Or(max(q.Limit, 0), 1000), byID, func(m *clerkinvite.Member) bool {
+		return (q.TenantID == "" || m.TenantID == q.TenantID) &&
+			(len(statuses) == 0 || statuses[m.Status]) &&
+			strings.HasPrefix(m.Email, q.EmailPrefix) && isText(q.EmailPrefix) &&
+			(q.InvitedBy == "" || m.InvitedBy == q.InvitedBy) &&
+			cmp.Or(cmp.Compare(m.TenantID, q.AfterTenantID), cmp.Compare(m.ID, after)) > 0
+	}), nil
 }
 
-// scan returns the first n members that scan selects.
-func (s *MemoryStore) scan(scan clerkinvite.Scan, n int) ([]*clerkinvite.Member, error) {
-	statuses, after := set(scan.Statuses), strings.ToLower(scan.AfterID)
-	if after != "" && !uuidForm.MatchString(after) || !isText(scan.AfterTenantID) {
-		return nil, errors.New("clerkinvitetest: Scan: AfterTenantID and AfterID are not a member's")
-	}
+// byID is the order of pages.
+func byID(a, b *clerkinvite.Member) int {
+	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+}
+
+// first returns copies of the first members that match, at most limit of them; 0 means all.
+func (s *MemoryStore) first(limit int, order func(a, b *clerkinvite.Member) int, match func(*clerkinvite.Member) bool) []*clerkinvite.Member {
 	var found []*clerkinvite.Member
 	for _, m := range s.members {
-		if (scan.TenantID == "" || m.TenantID == scan.TenantID) &&
-			(len(statuses) == 0 || statuses[m.Status]) &&
-			strings.HasPrefix(m.Email, scan.EmailPrefix) && isText(scan.EmailPrefix) &&
-			(scan.InvitedBy == "" || m.InvitedBy == scan.InvitedBy) &&
-			cmp.Or(cmp.Compare(m.TenantID, scan.AfterTenantID), cmp.Compare(m.ID, after)) > 0 {
+		if match(m) {
 			found = append(found, m)
 		}
 	}
-	slices.SortFunc(found, func(a, b *clerkinvite.Member) int {
-		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
-	})
-	found = found[:min(n, len(found))]
+	slices.SortFunc(found, order)
+	if limit > 0 {
+		found = found[:min(limit, len(found))]
+	}
 	for i, m := range found {
 		found[i] = clone(m)
 	}
-	return found, nil
+	return found
 }
 
 // History implements [clerkinvite.Store].
-func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -262,7 +261,7 @@ func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.B
 		if m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now) {
 			b.Overdue++
 		}
-		if m.Status != clerkinvite.StatusReserved && m.Status != clerkinvite.StatusPending || m.Sent >= m.Send {
+		if !m.Due() {
 			continue
 		}
 		if m.Status == clerkinvite.StatusReserved {
@@ -280,17 +279,17 @@ func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.B
 	return b, nil
 }
 
-// Gate implements [clerkinvite.Store].
-func (s *MemoryStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+// SwapTime implements [clerkinvite.Store].
+func (s *MemoryStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
-	if !next.IsZero() && s.gates[name].Equal(micro(old)) {
-		s.gates[name] = micro(next)
+	if !next.IsZero() && s.times[name].Equal(micro(old)) {
+		s.times[name] = micro(next)
 	}
-	return s.gates[name], nil
+	return s.times[name], nil
 }
 
 func set[T comparable](list []T) map[T]bool {
@@ -299,14 +298,6 @@ func set[T comparable](list []T) map[T]bool {
 		m[v] = true
 	}
 	return m
-}
-
-func isDue(m *clerkinvite.Member) bool {
-	return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
-}
-
-func waits(m *clerkinvite.Member) bool {
-	return m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending || m.Status == clerkinvite.StatusExpired
 }
 
 // clone returns a copy that shares nothing with m, as a database would return it.

@@ -103,11 +103,12 @@ CREATE TABLE clerkinvite_history (
         REFERENCES clerkinvite_member (tenant_id, id) ON DELETE CASCADE
 );
 
--- Until when an endpoint of Clerk's is not to be called, because it said so.
-CREATE TABLE clerkinvite_gate (
-    endpoint      text COLLATE "C" NOT NULL,
+-- Rate limits (until when Clerk refuses an endpoint) and turns (until when one process has
+-- an endpoint or Reconcile to itself), by name.
+CREATE TABLE clerkinvite_limit (
+    name          text COLLATE "C" NOT NULL,
     blocked_until timestamptz      NOT NULL,
 
-    CONSTRAINT clerkinvite_gate_pkey PRIMARY KEY (endpoint),
-    CONSTRAINT clerkinvite_gate_endpoint_check CHECK (octet_length(endpoint) BETWEEN 1 AND 255)
+    CONSTRAINT clerkinvite_limit_pkey PRIMARY KEY (name),
+    CONSTRAINT clerkinvite_limit_name_check CHECK (octet_length(name) BETWEEN 1 AND 255)
 );

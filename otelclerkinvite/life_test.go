@@ -135,7 +135,7 @@ func everyMove(t *testing.T, r *rig) {
 	require.NoError(t, err)
 
 	// States that the library does not have come from a store that is wrong.
-	r.Moved(ctx, "ada@example.com", "ada@example.com")
+	r.StateChanged(ctx, "ada@example.com", "ada@example.com")
 }
 
 func everyVerbsOutcome(t *testing.T, r *rig) {

@@ -3,6 +3,7 @@ package otelclerkinvite
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -167,19 +168,18 @@ func end(span trace.Span, outcome string, err error) {
 	span.End()
 }
 
-// Moved implements [clerkinvite.Observer].
-func (o *Observer) Moved(ctx context.Context, from, to clerkinvite.Status) {
+// StateChanged implements [clerkinvite.Observer].
+func (o *Observer) StateChanged(ctx context.Context, from, to clerkinvite.Status) {
 	o.moves.Add(ctx, 1, metric.WithAttributes(keyFrom.String(state(from, "new")), keyTo.String(state(to, "erased"))))
 }
 
 // state returns a state as the value of an attribute: of a store of the host's own
 // there may come anything.
 func state(s clerkinvite.Status, none string) string {
-	switch s {
-	case "":
+	switch {
+	case s == "":
 		return none
-	case clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
-		clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved:
+	case slices.Contains(clerkinvite.Statuses(), s):
 		return string(s)
 	default:
 		return "other"

@@ -128,7 +128,7 @@ func TestNothingPrivateIsTold(t *testing.T) {
 				_, end := r.Observer.Start(t.Context(), op)
 				end(&clerkinvite.ClerkInvitationError{Op: text, Outcome: clerkinvite.Uncertain, Member: &clerkinvite.Member{Email: text}, Err: cause})
 			}
-			r.Moved(t.Context(), clerkinvite.Status(text), clerkinvite.Status(text))
+			r.StateChanged(t.Context(), clerkinvite.Status(text), clerkinvite.Status(text))
 		}
 	}
 

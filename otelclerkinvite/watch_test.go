@@ -68,7 +68,7 @@ func TestStoreThatFailsCostsItsGaugesOnly(t *testing.T) {
 	var failure error
 	stop, err := o.Watch(backlog(func(context.Context, time.Time) (clerkinvite.Backlog, error) { return clerkinvite.Backlog{}, failure }))
 	require.NoError(t, err)
-	o.Moved(t.Context(), "", clerkinvite.StatusReserved)
+	o.StateChanged(t.Context(), "", clerkinvite.StatusReserved)
 	require.Len(t, o.gauges(t), 4)
 
 	failure = errors.New("connect to postgres://app:hunter2@db/app failed for ada@example.com (TestStoreThatFails)")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure that the tests in attack/peers find the JavaScript libraries that they compare with: those of package-lock.json, beside
+# Makes sure that the tests in lab/attack/peers find the JavaScript libraries that they compare with: those of package-lock.json, beside
 # it. It installs nothing else and never fails for want of node or a registry: the tests then say what they skip, or fail if
 # CLERKINVITE_REQUIRE names node.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../attack/peers"
+cd "$(dirname "${BASH_SOURCE[0]}")/../lab/attack/peers"
 export npm_config_update_notifier=false
 
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then

@@ -1,6 +1,7 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -44,12 +45,11 @@ WHERE m.email = x.value AND m.status IN ('reserved', 'pending', 'expired')`
 SELECT ` + memberColumns + `
 FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_active_idx
 WHERE m.clerk_user_id = x.value AND m.status = 'active'`
-	findDueSQL = `
-SELECT * FROM (
-	SELECT ` + memberColumns + `
-	FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
-	WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ?
-	ORDER BY m.next_attempt_at LIMIT ?)`
+	dueSQL = `
+SELECT ` + memberColumns + `
+FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
+WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ?
+ORDER BY m.next_attempt_at LIMIT ?`
 
 	historySQL = `
 SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
@@ -75,49 +75,32 @@ func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.
 		return nil, err
 	}
 	found, err := members(ctx, db, st)
-	if err != nil || q.Scan != nil {
-		return found, err
-	}
 	type key struct{ tenantID, id string }
 	seen := make(map[key]bool, len(found))
-	found = slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
+	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
 		k := key{m.TenantID, m.ID}
 		double := seen[k]
 		seen[k] = true
 		return double
-	})
-	if !q.DueAt.IsZero() {
-		sortDue(found) // UNION ALL promises no order
-	}
-	return found, nil
+	}), err
 }
 
-// sortDue puts what is due first, the longest due before all, and leaves the others as they are.
-func sortDue(found []*clerkinvite.Member) {
-	due := func(m *clerkinvite.Member) bool {
-		return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
+// due returns the members that are due at a time.
+func due(ctx context.Context, db querier, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return members(ctx, db, statement{dueSQL, []any{micros(at), cmp.Or(max(limit, 0), 1000)}})
+}
+
+// page returns the members of a page.
+func page(ctx context.Context, db querier, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	st, err := pageStatement(q)
+	if err != nil || st.sql == "" {
+		return nil, err
 	}
-	slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
-		switch {
-		case due(a) && due(b):
-			return a.NextAttemptAt.Compare(*b.NextAttemptAt)
-		case due(a):
-			return -1
-		case due(b):
-			return 1
-		}
-		return 0
-	})
+	return members(ctx, db, st)
 }
 
 // findStatement returns the statement for a query, with a SELECT for each of its selectors. There is none if it selects nothing.
 func findStatement(q clerkinvite.Query) (statement, error) {
-	if q.Limit <= 0 {
-		q.Limit = 1000
-	}
-	if q.Scan != nil {
-		return scanStatement(*q.Scan, q.Limit)
-	}
 	var refs [][2]string
 	for _, r := range q.Refs {
 		if storable(r.TenantID) && storable(r.Email) {
@@ -147,9 +130,6 @@ func findStatement(q clerkinvite.Query) (statement, error) {
 		}
 		selects, args = append(selects, s.sql), append(args, string(values))
 	}
-	if !q.DueAt.IsZero() {
-		selects, args = append(selects, findDueSQL), append(args, micros(q.DueAt), q.Limit)
-	}
 	return statement{strings.Join(selects, "\nUNION ALL"), args}, nil
 }
 
@@ -157,15 +137,16 @@ func keepStorable(list []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return !storable(s) })
 }
 
-// scanStatement returns the statement for a page. It has the conditions that are given and no others. It reads by the index
+// pageStatement returns the statement for a page. It has the conditions that are given and no others. It reads by the index
 // that has the order, and stops when it has the page. Only behind a prefix of the
 // address no index has the order: all of the tenant that begin so are read.
-func scanStatement(q clerkinvite.Scan, limit int) (statement, error) {
+func pageStatement(q clerkinvite.PageQuery) (statement, error) {
+	limit := cmp.Or(max(q.Limit, 0), 1000)
 	if !storable(q.AfterTenantID) || q.AfterID != "" && !isUUID(q.AfterID) {
-		return statement{}, errors.New("sqlitestore: Scan: AfterTenantID and AfterID are not a member's")
+		return statement{}, errors.New("sqlitestore: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
 	var statuses []any
-	for _, status := range known {
+	for _, status := range clerkinvite.Statuses() {
 		if slices.Contains(q.Statuses, status) {
 			statuses = append(statuses, string(status))
 		}
@@ -210,7 +191,7 @@ func scanStatement(q clerkinvite.Scan, limit int) (statement, error) {
 	if q.TenantID != "" && q.EmailPrefix != "" {
 		index = "clerkinvite_member_email_key"
 	}
-	return pageStatement(index, c, limit), nil
+	return indexStatement(index, c, limit), nil
 }
 
 // statusesStatement returns the statement for a page of a tenant's members in some states: a
@@ -221,14 +202,14 @@ func statusesStatement(c conditions, statuses []any, limit int) statement {
 	for _, status := range statuses {
 		branch := conditions{slices.Clone(c.where), slices.Clone(c.args)}
 		branch.add("m.status = ?", status)
-		st := pageStatement("clerkinvite_member_status_idx", branch, limit)
+		st := indexStatement("clerkinvite_member_status_idx", branch, limit)
 		branches, args = append(branches, "\nSELECT * FROM ("+st.sql+")"), append(args, st.args...)
 	}
 	return statement{strings.Join(branches, "\nUNION ALL") + "\nORDER BY 1, 2\nLIMIT ?", append(args, limit)} // by tenant_id and id
 }
 
-// pageStatement returns the statement for the first members, by an index.
-func pageStatement(index string, c conditions, limit int) statement {
+// indexStatement returns the statement for the first members, by an index.
+func indexStatement(index string, c conditions, limit int) statement {
 	where := ""
 	if len(c.where) > 0 {
 		where = "\nWHERE " + strings.Join(c.where, " AND ")
@@ -237,12 +218,6 @@ func pageStatement(index string, c conditions, limit int) statement {
 		"\nSELECT " + memberColumns + "\nFROM clerkinvite_member m INDEXED BY " + index + where + "\nORDER BY m.tenant_id, m.id\nLIMIT ?",
 		append(c.args, limit),
 	}
-}
-
-// known are all states. No member is in another one.
-var known = []clerkinvite.Status{
-	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
-	clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
 }
 
 // conditions are joined by AND.
@@ -289,7 +264,7 @@ func members(ctx context.Context, db querier, st statement) (found []*clerkinvit
 }
 
 // history returns the recorded moves of a member.
-func history(ctx context.Context, db querier, tenantID, id string) (moves []clerkinvite.Move, err error) {
+func history(ctx context.Context, db querier, tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {
 	if !storable(tenantID) || !isUUID(id) {
 		return nil, ctx.Err()
 	}
@@ -299,15 +274,15 @@ func history(ctx context.Context, db querier, tenantID, id string) (moves []cler
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
-		var m clerkinvite.Move
-		var moved int64
-		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &moved); err != nil {
+		var m clerkinvite.HistoryEntry
+		var changed int64
+		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &changed); err != nil {
 			return nil, err
 		}
-		m.At = at(moved)
-		moves = append(moves, m)
+		m.At = at(changed)
+		entries = append(entries, m)
 	}
-	return moves, rows.Err()
+	return entries, rows.Err()
 }
 
 // backlog counts what waits at a time.

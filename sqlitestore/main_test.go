@@ -171,7 +171,7 @@ func checkFile(t *testing.T, path string, acknowledged map[string]int64) {
 	require.Equal(t, "ok", integrity)
 	require.ErrorIs(t, store.DB().QueryRowContext(t.Context(), "PRAGMA foreign_key_check").Scan(), sql.ErrNoRows, "no row is without its member")
 
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1 << 20})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
 	require.NoError(t, err)
 	versions, batches := make(map[string]int64), make(map[string]int)
 	for _, m := range found {
@@ -241,7 +241,7 @@ func TestProcessesShareOneFile(t *testing.T) {
 	for email, n := range winners {
 		require.Equal(t, 1, n, email)
 	}
-	found, err := store.Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	found, err := store.Due(t.Context(), testTime, 0)
 	require.NoError(t, err)
 	require.Len(t, found, raced)
 }

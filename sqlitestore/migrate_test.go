@@ -84,7 +84,7 @@ func TestMigrateFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, tc := range map[string]struct{ sql, want string }{
-		"tables of another's": {"CREATE TABLE clerkinvite_gate (x)", "clerkinvite_gate already exists"},
+		"tables of another's": {"CREATE TABLE clerkinvite_limit (x)", "clerkinvite_limit already exists"},
 		"another encoding":    {"PRAGMA encoding = 'UTF-16'; CREATE TABLE x (x)", "use a file in UTF-8"},
 	} {
 		path := filepath.Join(dir, name)
@@ -129,7 +129,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
 	require.NoError(t, err)
-	found, err := open(t, target).Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	found, err := open(t, target).Due(t.Context(), testTime, 0)
 	require.NoError(t, err)
 	require.Len(t, found, 1, "the link and the file are one database")
 
@@ -181,7 +181,7 @@ func TestBackupAndRestore(t *testing.T) {
 	require.NoError(t, os.Rename(backup, path))
 
 	store = open(t, path)
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.Equal(t, written, found)
 	for pragma, want := range map[string]string{"integrity_check": "ok", "journal_mode": "wal"} {

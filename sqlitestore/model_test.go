@@ -26,7 +26,7 @@ func TestModel(t *testing.T) {
 			store = open(t, filepath.Join(t.TempDir(), "clerkinvite.db"))
 			stores[t] = store
 		}
-		for _, table := range []string{"history", "member", "gate"} {
+		for _, table := range []string{"history", "member", "limit"} {
 			_, err := store.DB().ExecContext(t.Context(), "DELETE FROM clerkinvite_"+table)
 			require.NoError(t, err)
 		}

@@ -46,10 +46,14 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		require.NoError(t, err)
 		return st
 	}
-	scan := func(scan clerkinvite.Scan) statement { return find(clerkinvite.Query{Scan: &scan}) }
-	after := func(s clerkinvite.Scan) statement {
-		s.AfterTenantID, s.AfterID = "tenant0", someID
-		return scan(s)
+	page := func(q clerkinvite.PageQuery) statement {
+		st, err := pageStatement(q)
+		require.NoError(t, err)
+		return st
+	}
+	after := func(q clerkinvite.PageQuery) statement {
+		q.AfterTenantID, q.AfterID = "tenant0", someID
+		return page(q)
 	}
 	statuses := []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}
 	const (
@@ -67,20 +71,20 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		{"ids", find(clerkinvite.Query{IDs: []string{someID}}), search + "id_idx (id=?)", false},
 		{"emails", find(clerkinvite.Query{Emails: []string{"x@example.com"}}), search + "waiting_idx (email=?)", false},
 		{"users", find(clerkinvite.Query{UserIDs: []string{"user_1"}}), search + "active_idx (clerk_user_id=?)", false},
-		{"due", find(clerkinvite.Query{DueAt: time.UnixMicro(1)}), search + "due_idx (next_attempt_at<?)", false},
-		{"several", find(clerkinvite.Query{IDs: []string{someID}, DueAt: time.UnixMicro(1)}), search + "due_idx (next_attempt_at<?)", false},
+		{"due", statement{dueSQL, []any{1, 10}}, search + "due_idx (next_attempt_at<?)", false},
+		{"several", find(clerkinvite.Query{IDs: []string{someID}, Emails: []string{"x@example.com"}}), search + "waiting_idx (email=?)", false},
 
-		{"scan on", after(clerkinvite.Scan{}), byID + "((tenant_id,id)>(?,?))", false},
-		{"scan from a tenant on", scan(clerkinvite.Scan{AfterTenantID: "tenant5"}), byID + "(tenant_id>?)", false},
-		{"scan with filters on", after(clerkinvite.Scan{InvitedBy: "admin1", EmailPrefix: "1", Statuses: statuses}), byID + "((tenant_id,id)>(?,?))", false},
-		{"tenant", scan(clerkinvite.Scan{TenantID: "tenant0"}), byID + "(tenant_id=?)", false},
-		{"tenant on", after(clerkinvite.Scan{TenantID: "tenant0"}), byID + "(tenant_id=? AND id>?)", false},
-		{"tenant with a filter on", after(clerkinvite.Scan{TenantID: "tenant0", InvitedBy: "admin1"}), byID + "(tenant_id=? AND id>?)", false},
-		{"status", scan(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=?)", false},
-		{"status on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=? AND id>?)", false},
-		{"statuses on", after(clerkinvite.Scan{TenantID: "tenant0", Statuses: statuses}), search + "status_idx (tenant_id=? AND status=? AND id>?)", true},
-		{"prefix", scan(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10"}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
-		{"prefix on", after(clerkinvite.Scan{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
+		{"page on", after(clerkinvite.PageQuery{}), byID + "((tenant_id,id)>(?,?))", false},
+		{"page from a tenant on", page(clerkinvite.PageQuery{AfterTenantID: "tenant5"}), byID + "(tenant_id>?)", false},
+		{"page with filters on", after(clerkinvite.PageQuery{InvitedBy: "admin1", EmailPrefix: "1", Statuses: statuses}), byID + "((tenant_id,id)>(?,?))", false},
+		{"tenant", page(clerkinvite.PageQuery{TenantID: "tenant0"}), byID + "(tenant_id=?)", false},
+		{"tenant on", after(clerkinvite.PageQuery{TenantID: "tenant0"}), byID + "(tenant_id=? AND id>?)", false},
+		{"tenant with a filter on", after(clerkinvite.PageQuery{TenantID: "tenant0", InvitedBy: "admin1"}), byID + "(tenant_id=? AND id>?)", false},
+		{"status", page(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=?)", false},
+		{"status on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=? AND id>?)", false},
+		{"statuses on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), search + "status_idx (tenant_id=? AND status=? AND id>?)", true},
+		{"prefix", page(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10"}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
+		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 
 		{"update", statement{updateSQL, append(values(&clerkinvite.Member{}), "tenant0", someID, 1)}, "(tenant_id=? AND id=?)", false},
 		{"ref", statement{byRefSQL, []any{"tenant0", "x@example.com"}}, search + "email_key (tenant_id=? AND email=?)", false},
@@ -88,8 +92,8 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		{"erase", statement{eraseSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
 		{"erase the history", statement{eraseHistorySQL, []any{"tenant0", someID}}, "PRIMARY KEY (tenant_id=? AND member_id=?)", false},
 		{"history", statement{historySQL, []any{"tenant0", someID}}, "PRIMARY KEY (tenant_id=? AND member_id=?)", false},
-		{"gate", statement{gateSQL, []any{"create"}}, "PRIMARY KEY (endpoint=?)", false},
-		{"set gate", statement{gateUpdateSQL, []any{2, "create", 1}}, "PRIMARY KEY (endpoint=?)", false},
+		{"read a time", statement{readTimeSQL, []any{"create"}}, "PRIMARY KEY (name=?)", false},
+		{"swap a time", statement{swapTimeSQL, []any{2, "create", 1}}, "PRIMARY KEY (name=?)", false},
 	} {
 		plan := planOf(t, store, tc.st)
 		assert.Contains(t, plan, tc.want, "%s, %s", tc.name, state)
@@ -103,7 +107,7 @@ func checkPlans(t *testing.T, store *Store, state string) {
 
 	// Pages of all tenants, and the backlog, are read along an index up to a limit.
 	for name, want := range map[string]statement{
-		"SCAN m USING INDEX sqlite_autoindex_clerkinvite_member_1": scan(clerkinvite.Scan{EmailPrefix: "1"}),
+		"SCAN m USING INDEX sqlite_autoindex_clerkinvite_member_1": page(clerkinvite.PageQuery{EmailPrefix: "1"}),
 		"SCAN m USING INDEX clerkinvite_member_due_idx":            {backlogSQL, []any{1}},
 		"clerkinvite_member_expiring_idx (expires_at<?)":           {backlogSQL, []any{1}},
 	} {

@@ -34,12 +34,20 @@ func (s *several) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite
 	return s.next().Find(ctx, q)
 }
 
-func (s *several) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+func (s *several) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return s.next().Due(ctx, at, limit)
+}
+
+func (s *several) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return s.next().Page(ctx, q)
+}
+
+func (s *several) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	return s.next().History(ctx, tenantID, id)
 }
 
-func (s *several) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	return s.next().Gate(ctx, name, old, next)
+func (s *several) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	return s.next().SwapTime(ctx, name, old, next)
 }
 
 func TestSeveralStoresOnOneFile(t *testing.T) {

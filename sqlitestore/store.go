@@ -144,23 +144,41 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	return found, nil
 }
 
-// History implements [clerkinvite.Store].
-func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
-	moves, err := history(ctx, s.db, tenantID, id)
+// Due implements [clerkinvite.Store].
+func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	found, err := due(ctx, s.db, at, limit)
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}
-	return moves, nil
+	return found, nil
 }
 
-// Gate implements [clerkinvite.Store].
-func (s *Store) Gate(ctx context.Context, name string, old, next time.Time) (known time.Time, err error) {
+// Page implements [clerkinvite.Store].
+func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	found, err := page(ctx, s.db, q)
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return found, nil
+}
+
+// History implements [clerkinvite.Store].
+func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	entries, err := history(ctx, s.db, tenantID, id)
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return entries, nil
+}
+
+// SwapTime implements [clerkinvite.Store].
+func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) (known time.Time, err error) {
 	if next.IsZero() || micros(next) == micros(old) {
-		known, err = gate(ctx, s.db, name)
+		known, err = readTime(ctx, s.db, name)
 		return known, s.explain(ctx, err)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		known, err = setGate(ctx, tx, name, old, next)
+		known, err = swapTime(ctx, tx, name, old, next)
 		return err
 	})
 	if err != nil {

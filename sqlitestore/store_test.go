@@ -78,7 +78,7 @@ func TestNothingIsMadeBeforeMigrate(t *testing.T) {
 	store, err := sqlitestore.Open(path)
 	require.NoError(t, err)
 	defer store.Close()
-	_, err = store.Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	_, err = store.Due(t.Context(), testTime, 0)
 	require.ErrorContains(t, err, "Migrate makes the file")
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
 	require.ErrorContains(t, err, "Migrate makes the file")
@@ -126,7 +126,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 		_, err := store.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "before@example.com"), bad})
 		require.Error(t, err, what)
 	}
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.Empty(t, found)
 
@@ -176,7 +176,7 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	_, err = store.Update(ctx, []clerkinvite.Change{{Old: m[0], New: pending(m[0])}})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = store.Gate(ctx, "create", time.Time{}, testTime)
+	_, err = store.SwapTime(ctx, "create", time.Time{}, testTime)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
 	require.NoError(t, tx.Rollback())
@@ -249,7 +249,7 @@ func TestReserveInAHostsTransaction(t *testing.T) {
 	var seats int
 	require.NoError(t, store.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM seat").Scan(&seats))
 	require.Equal(t, 1, seats)
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.Len(t, found, 2)
 	require.Contains(t, found, taken[0])
@@ -290,7 +290,7 @@ func TestAFailureInAHostsTransaction(t *testing.T) {
 	require.ErrorIs(t, results[1].Err, clerkinvite.ErrUserTaken)
 	require.NoError(t, tx.Commit())
 
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.ElementsMatch(t, []*clerkinvite.Member{results[0].Member, old[1]}, found)
 	var seats int

@@ -94,7 +94,7 @@ CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); 
 				require.ErrorContains(t, leave(tx), "no transaction is active")
 			}
 			require.Zero(t, count(t, store.DB(), "seat"))
-			found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+			found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 			require.NoError(t, err)
 			require.Equal(t, old, found)
 
@@ -143,7 +143,7 @@ CREATE TRIGGER reserved AFTER INSERT ON clerkinvite_member WHEN new.email = 'joa
 		require.ErrorContains(t, err, "taken")
 	}
 	require.ErrorContains(t, tx.Commit(), "no transaction is active")
-	found, err := store.Find(t.Context(), clerkinvite.Query{Scan: &clerkinvite.Scan{}})
+	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.ElementsMatch(t, old, found)
 	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_history"))
@@ -215,7 +215,7 @@ func TestTransactionsQueue(t *testing.T) {
 	tx, err := store.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback()
-	_, err = store.Find(t.Context(), clerkinvite.Query{DueAt: testTime})
+	_, err = store.Due(t.Context(), testTime, 0)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()

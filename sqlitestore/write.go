@@ -43,9 +43,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	// The foreign key does the same, but not on a connection of the host's that has it switched off.
 	eraseHistorySQL = `DELETE FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?`
 
-	gateSQL       = `SELECT blocked_until FROM clerkinvite_gate WHERE endpoint = ?`
-	gateNewSQL    = `INSERT INTO clerkinvite_gate (endpoint, blocked_until) VALUES (?, ?) ON CONFLICT DO NOTHING`
-	gateUpdateSQL = `UPDATE clerkinvite_gate SET blocked_until = ? WHERE endpoint = ? AND blocked_until = ?`
+	readTimeSQL = `SELECT blocked_until FROM clerkinvite_limit WHERE name = ?`
+	setTimeSQL  = `INSERT INTO clerkinvite_limit (name, blocked_until) VALUES (?, ?) ON CONFLICT DO NOTHING`
+	swapTimeSQL = `UPDATE clerkinvite_limit SET blocked_until = ? WHERE name = ? AND blocked_until = ?`
 )
 
 // writing is a batch on its way into a transaction, with the statements that it has used.
@@ -215,10 +215,10 @@ func (w *writing) erase(old *clerkinvite.Member) (clerkinvite.Result, error) {
 	return clerkinvite.Result{Member: there}, nil
 }
 
-// gate returns the time that is known, or the zero time.
-func gate(ctx context.Context, db querier, name string) (time.Time, error) {
+// readTime returns the stored time, or the zero time.
+func readTime(ctx context.Context, db querier, name string) (time.Time, error) {
 	var known int64
-	err := db.QueryRowContext(ctx, gateSQL, name).Scan(&known)
+	err := db.QueryRowContext(ctx, readTimeSQL, name).Scan(&known)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return time.Time{}, nil
@@ -228,14 +228,14 @@ func gate(ctx context.Context, db querier, name string) (time.Time, error) {
 	return at(known), nil
 }
 
-// setGate makes next of old, if that is the time known, and returns the time known then.
-func setGate(ctx context.Context, tx *sql.Tx, name string, old, next time.Time) (time.Time, error) {
-	query, args := gateUpdateSQL, []any{micros(next), name, micros(old)}
+// swapTime replaces old by next if old is the stored time, and returns the stored time.
+func swapTime(ctx context.Context, tx *sql.Tx, name string, old, next time.Time) (time.Time, error) {
+	query, args := swapTimeSQL, []any{micros(next), name, micros(old)}
 	if old.IsZero() {
-		query, args = gateNewSQL, []any{name, micros(next)}
+		query, args = setTimeSQL, []any{name, micros(next)}
 	}
 	if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 		return time.Time{}, err
 	}
-	return gate(ctx, tx, name)
+	return readTime(ctx, tx, name)
 }

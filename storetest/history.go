@@ -10,7 +10,7 @@ import (
 )
 
 // wantHistory checks that the member has exactly these moves.
-func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.Move) {
+func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.HistoryEntry) {
 	s.Helper()
 	got, err := s.store.History(s.Context(), m.TenantID, m.ID)
 	if err != nil || len(got) != len(want) {
@@ -28,8 +28,8 @@ func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.Move) {
 }
 
 // move returns what the history says of a change of old, nil for a new member, into m.
-func move(old, m *clerkinvite.Member) clerkinvite.Move {
-	v := clerkinvite.Move{
+func move(old, m *clerkinvite.Member) clerkinvite.HistoryEntry {
+	v := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent, ClerkUserID: m.ClerkUserID,
 		InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
 	}
@@ -42,7 +42,7 @@ func move(old, m *clerkinvite.Member) clerkinvite.Move {
 // Every recorded move is there, in order, and no other change.
 func historyMoves(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
-	want := []clerkinvite.Move{move(nil, m)}
+	want := []clerkinvite.HistoryEntry{move(nil, m)}
 	s.wantHistory(m, want...)
 	// More than ten, so that an order by text would show.
 	for i, status := range slices.Concat(statuses, statuses) {

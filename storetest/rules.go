@@ -525,13 +525,11 @@ func userTakenRace(s *suite) {
 func findNothing(s *suite) {
 	s.insert(reservedMany(3, "x")...)
 	s.wantFound(clerkinvite.Query{})
-	s.wantFound(clerkinvite.Query{Limit: 10})
 	s.wantFound(clerkinvite.Query{
 		Refs:    []clerkinvite.Ref{{TenantID: "tenant", Email: "nobody@example.com"}, {}},
 		IDs:     []string{uuid(), ""},
 		Emails:  []string{"nobody@example.com", ""},
 		UserIDs: []string{"user_nobody", ""},
-		DueAt:   now.Add(-time.Hour),
 	})
 }
 
@@ -602,7 +600,7 @@ func findUserIDs(s *suite) {
 }
 
 // Due is what is reserved or pending with Sent < Send, from the microsecond of NextAttemptAt on, the longest due first.
-func findDue(s *suite) {
+func dueOrder(s *suite) {
 	resend := in(clerkinvite.StatusPending, reserved("tenant", "resend@example.com"))
 	resend.Send, resend.NextAttemptAt = 2, after(-time.Second)
 	settled := in(clerkinvite.StatusPending, reserved("tenant", "settled@example.com"))
@@ -622,36 +620,21 @@ func findDue(s *suite) {
 	}
 	s.insert(rows...)
 
-	s.wantDue(clerkinvite.Query{DueAt: now}, early, claimed, resend, exact)
-	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 2}, early, claimed)
-	s.wantDue(clerkinvite.Query{DueAt: *after(time.Microsecond), Limit: 5}, early, claimed, resend, exact, late)
-	s.wantDue(clerkinvite.Query{DueAt: *after(-time.Second)}, early, claimed, resend)
-	s.wantDue(clerkinvite.Query{DueAt: *after(-time.Second - time.Microsecond)}, early, claimed)
-	s.wantDue(clerkinvite.Query{DueAt: now.In(time.FixedZone("", 5*3600)), Limit: 1}, early)
-	s.wantDue(clerkinvite.Query{DueAt: *after(-2 * time.Minute)})
-	// The limit is that of DueAt alone, and other selectors do not disturb the order.
-	if found, err := s.store.Find(s.Context(), clerkinvite.Query{
-		IDs: []string{settled.ID, resend.ID, exact.ID, claimed.ID, early.ID}, DueAt: now,
-	}); err != nil || len(found) != 5 || !slices.IsSortedFunc(slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.ID == settled.ID }),
-		func(a, b *clerkinvite.Member) int {
-			if a.NextAttemptAt == nil || b.NextAttemptAt == nil {
-				return 0
-			}
-			return a.NextAttemptAt.Compare(*b.NextAttemptAt)
-		}) {
-		s.Errorf("%d members, error %v; want 5, those that are due in order", len(found), err)
-	}
-	s.wantFound(clerkinvite.Query{DueAt: now, Limit: 1, IDs: []string{settled.ID, late.ID}},
-		s.find(clerkinvite.Query{IDs: []string{early.ID}})[early.ID], s.find(clerkinvite.Query{IDs: []string{settled.ID}})[settled.ID],
-		s.find(clerkinvite.Query{IDs: []string{late.ID}})[late.ID])
+	s.wantDue(now, 0, early, claimed, resend, exact)
+	s.wantDue(now, 2, early, claimed)
+	s.wantDue(*after(time.Microsecond), 5, early, claimed, resend, exact, late)
+	s.wantDue(*after(-time.Second), 0, early, claimed, resend)
+	s.wantDue(*after(-time.Second - time.Microsecond), 0, early, claimed)
+	s.wantDue(now.In(time.FixedZone("", 5*3600)), 1, early)
+	s.wantDue(*after(-2 * time.Minute), 0)
 }
 
-// wantDue checks that q selects exactly want, in this order.
-func (s *suite) wantDue(q clerkinvite.Query, want ...*clerkinvite.Member) {
+// wantDue checks that exactly want are due, in this order.
+func (s *suite) wantDue(at time.Time, limit int, want ...*clerkinvite.Member) {
 	s.Helper()
-	found, err := s.store.Find(s.Context(), q)
+	found, err := s.store.Due(s.Context(), at, limit)
 	if err != nil {
-		s.Errorf("Find: %v", err)
+		s.Errorf("Due: %v", err)
 	}
 	name := func(m *clerkinvite.Member) string { return m.Email }
 	if got, want := mapped(found, name), mapped(want, name); !slices.Equal(got, want) {
@@ -667,16 +650,16 @@ func mapped[A, B any](list []A, f func(A) B) []B {
 	return out
 }
 
-func findDueLimit(s *suite) {
+func dueLimit(s *suite) {
 	rows := reservedMany(1_010, "due")
 	for i, m := range rows {
 		m.NextAttemptAt = after(-time.Duration(i) * time.Second)
 	}
 	s.insert(rows...)
 	slices.Reverse(rows)
-	s.wantDue(clerkinvite.Query{DueAt: now}, rows[:1000]...)
-	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 1005}, rows[:1005]...)
-	s.wantDue(clerkinvite.Query{DueAt: now, Limit: 5000}, rows...)
+	s.wantDue(now, 0, rows[:1000]...)
+	s.wantDue(now, 1005, rows[:1005]...)
+	s.wantDue(now, 5000, rows...)
 }
 
 // What several selectors select comes once.
@@ -685,7 +668,7 @@ func findWithoutDoubles(s *suite) {
 	m, active := all[0], all[2]
 	s.wantFound(clerkinvite.Query{
 		Refs: []clerkinvite.Ref{m.Ref(), active.Ref()}, IDs: []string{m.ID, active.ID}, Emails: []string{m.Email},
-		UserIDs: []string{active.ClerkUserID}, DueAt: now,
+		UserIDs: []string{active.ClerkUserID},
 	}, m, all[7], active)
 }
 
@@ -719,16 +702,18 @@ func contextEnded(s *suite) {
 		s.wantEnded("Find", err, want, len(found))
 		results, err = s.store.Update(ctx, []clerkinvite.Change{{Old: m}})
 		s.wantEnded("Update that erases", err, want, len(results))
-		found, err = s.store.Find(ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{}})
-		s.wantEnded("Find of a page", err, want, len(found))
-		moves, err := s.store.History(ctx, m.TenantID, m.ID)
-		s.wantEnded("History", err, want, len(moves))
-		_, err = s.store.Gate(ctx, "create", time.Time{}, now)
-		s.wantEnded("Gate", err, want, 0)
+		found, err = s.store.Page(ctx, clerkinvite.PageQuery{})
+		s.wantEnded("Page", err, want, len(found))
+		found, err = s.store.Due(ctx, now, 0)
+		s.wantEnded("Due", err, want, len(found))
+		entries, err := s.store.History(ctx, m.TenantID, m.ID)
+		s.wantEnded("History", err, want, len(entries))
+		_, err = s.store.SwapTime(ctx, "create", time.Time{}, now)
+		s.wantEnded("SwapTime", err, want, 0)
 	}
 	s.wantStored(m)
 	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant", Email: "y@example.com"}}})
-	s.wantGate("create", time.Time{}, time.Time{}, time.Time{})
+	s.wantTime("create", time.Time{}, time.Time{}, time.Time{})
 }
 
 func (s *suite) wantEnded(call string, err, want error, results int) {
@@ -767,7 +752,11 @@ func copies(s *suite) {
 	for _, m := range s.find(clerkinvite.Query{IDs: []string{want.ID}}) {
 		spoil(m)
 	}
-	for _, m := range s.find(clerkinvite.Query{Scan: &clerkinvite.Scan{}}) {
+	due, err := s.store.Due(s.Context(), now, 0)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, m := range append(due, s.page(clerkinvite.PageQuery{}, 0)...) {
 		spoil(m)
 	}
 	s.wantStored(want)

@@ -72,27 +72,26 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Find/IDs", findIDs},
 		{"Find/Emails", findEmails},
 		{"Find/UserIDs", findUserIDs},
-		{"Find/Due", findDue},
-		{"Find/DueLimit", findDueLimit},
 		{"Find/WithoutDoubles", findWithoutDoubles},
 		{"Find/Many", findMany},
-		{"Scan/Order", scanOrder},
-		{"Scan/Filters", scanFilters},
-		{"Scan/EmailPrefix", scanEmailPrefix},
-		{"Scan/Nothing", scanNothing},
-		{"Scan/After", scanAfter},
-		{"Scan/Limit", scanLimit},
-		{"Scan/Alone", scanAlone},
-		{"Scan/Changes", scanChanges},
+		{"Due/Order", dueOrder},
+		{"Due/Limit", dueLimit},
+		{"Page/Order", pageOrder},
+		{"Page/Filters", pageFilters},
+		{"Page/EmailPrefix", pageEmailPrefix},
+		{"Page/Nothing", pageNothing},
+		{"Page/After", pageAfter},
+		{"Page/Limit", pageLimit},
+		{"Page/Changes", pageChanges},
 		{"History/Moves", historyMoves},
 		{"History/Failures", historyFailures},
 		{"History/Tenants", historyTenants},
 		{"History/Nothing", historyNothing},
 		{"Backlog", backlogCounts},
-		{"Gate/Table", gateTable},
-		{"Gate/Names", gateNames},
-		{"Gate/Microseconds", gateMicroseconds},
-		{"Gate/Race", gateRace},
+		{"SwapTime/Table", swapTimeTable},
+		{"SwapTime/Names", swapTimeNames},
+		{"SwapTime/Microseconds", swapTimeMicroseconds},
+		{"SwapTime/Race", swapTimeRace},
 		{"Context", contextEnded},
 		{"Copies", copies},
 		{"JSON", jsonFidelity},
@@ -154,7 +153,18 @@ func shape(results []clerkinvite.Result, n int) ([]clerkinvite.Result, error) {
 }
 
 func (s shaped) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	found, err := s.Store.Find(ctx, q)
+	return shapeFound(s.Store.Find(ctx, q))
+}
+
+func (s shaped) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return shapeFound(s.Store.Due(ctx, at, limit))
+}
+
+func (s shaped) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return shapeFound(s.Store.Page(ctx, q))
+}
+
+func shapeFound(found []*clerkinvite.Member, err error) ([]*clerkinvite.Member, error) {
 	if slices.Contains(found, nil) {
 		return nil, errors.Join(err, errors.New("a member that was found is nil"))
 	}
@@ -211,10 +221,7 @@ func in(status clerkinvite.Status, m *clerkinvite.Member) *clerkinvite.Member {
 	return &c
 }
 
-var statuses = []clerkinvite.Status{
-	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
-	clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
-}
+var statuses = clerkinvite.Statuses()
 
 // insert writes rows that are new and returns them as written.
 func (s *suite) insert(rows ...*clerkinvite.Member) []*clerkinvite.Member {

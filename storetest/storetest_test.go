@@ -32,9 +32,11 @@ type faulty struct {
 	insert func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error)
 	update func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error)
 	find   func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error)
+	due    func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error)
+	page   func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error)
 
-	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error)
-	gate    func(ctx context.Context, name string, old, next time.Time) (time.Time, error)
+	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error)
+	swap    func(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 }
 
 func (s *faulty) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -58,35 +60,45 @@ func (s *faulty) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.
 	return s.MemoryStore.Find(ctx, q)
 }
 
-func (s *faulty) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+func (s *faulty) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	if s.due != nil {
+		return s.due(ctx, at, limit)
+	}
+	return s.MemoryStore.Due(ctx, at, limit)
+}
+
+func (s *faulty) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	if s.page != nil {
+		return s.page(ctx, q)
+	}
+	return s.MemoryStore.Page(ctx, q)
+}
+
+func (s *faulty) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	if s.history != nil {
 		return s.history(ctx, tenantID, id)
 	}
 	return s.MemoryStore.History(ctx, tenantID, id)
 }
 
-func (s *faulty) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	if s.gate != nil {
-		return s.gate(ctx, name, old, next)
+func (s *faulty) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	if s.swap != nil {
+		return s.swap(ctx, name, old, next)
 	}
-	return s.MemoryStore.Gate(ctx, name, old, next)
+	return s.MemoryStore.SwapTime(ctx, name, old, next)
 }
 
-// scanned changes what is asked of a scan, and what it found.
-func (s *faulty) scanned(ask func(q *clerkinvite.Query), found func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member) {
+// paged changes the query for a page, and the page.
+func (s *faulty) paged(query func(q *clerkinvite.PageQuery), page func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member) {
 	memory := s.MemoryStore
-	s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-		if q.Scan == nil {
-			return memory.Find(ctx, q)
+	s.page = func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+		changed := q
+		if query != nil {
+			query(&changed)
 		}
-		asked, scan := q, *q.Scan
-		asked.Scan = &scan
-		if ask != nil {
-			ask(&asked)
-		}
-		list, err := memory.Find(ctx, asked)
-		if found != nil {
-			list = found(q, list)
+		list, err := memory.Page(ctx, changed)
+		if page != nil {
+			list = page(q, list)
 		}
 		return list, err
 	}
@@ -94,7 +106,7 @@ func (s *faulty) scanned(ask func(q *clerkinvite.Query), found func(q clerkinvit
 
 // all returns everybody, in order.
 func all(memory *clerkinvitetest.MemoryStore) []*clerkinvite.Member {
-	list, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1e6})
+	list, _ := memory.Page(context.Background(), clerkinvite.PageQuery{Limit: 1e6})
 	return list
 }
 
@@ -297,24 +309,20 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"due in any order": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			found, err := memory.Find(ctx, q)
+		s.due = func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+			found, err := memory.Due(ctx, at, limit)
 			slices.Reverse(found)
 			return found, err
 		}
 	},
 	"due a moment late": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			if !q.DueAt.IsZero() {
-				q.DueAt = q.DueAt.Add(-1)
-			}
-			return memory.Find(ctx, q)
+		s.due = func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+			return memory.Due(ctx, at.Add(-1), limit)
 		}
 	},
-	"no limit": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			q.Limit = 1e6
-			return memory.Find(ctx, q)
+	"due without limit": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.due = func(ctx context.Context, at time.Time, _ int) ([]*clerkinvite.Member, error) {
+			return memory.Due(ctx, at, 1e6)
 		}
 	},
 	"ids in lower case only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
@@ -433,7 +441,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"history survives": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		kept := make(map[[2]string][]clerkinvite.Move)
+		kept := make(map[[2]string][]clerkinvite.HistoryEntry)
 		var mu sync.Mutex
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			mu.Lock()
@@ -445,57 +453,57 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			}
 			return memory.Update(ctx, changes)
 		}
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			moves, err := memory.History(ctx, tenantID, id)
 			return append(slices.Clone(kept[[2]string{tenantID, id}]), moves...), err
 		}
 	},
-	"scan without order": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(_ clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+	"page without order": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(_ clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
 			slices.Reverse(list)
 			return list
 		})
 	},
-	"scan by address": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(_ clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
+	"page by address": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(_ clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
 			slices.SortStableFunc(list, func(a, b *clerkinvite.Member) int { return strings.Compare(a.Email, b.Email) })
 			return list
 		})
 	},
-	"scan in the order of a locale": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, _ []*clerkinvite.Member) []*clerkinvite.Member {
+	"page in the order of a locale": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, _ []*clerkinvite.Member) []*clerkinvite.Member {
 			place := func(m *clerkinvite.Member) string {
 				return strings.ToLower(m.TenantID) + "\x00" + m.TenantID + "\x00" + m.ID
 			}
-			after := place(&clerkinvite.Member{TenantID: q.Scan.AfterTenantID, ID: q.Scan.AfterID})
-			scan := *q.Scan
-			scan.AfterTenantID, scan.AfterID = "", ""
-			list, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: 1e6})
-			list = slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.Scan.AfterID != "" && place(m) <= after })
+			after := place(&clerkinvite.Member{TenantID: q.AfterTenantID, ID: q.AfterID})
+			everybody := q
+			everybody.AfterTenantID, everybody.AfterID, everybody.Limit = "", "", 1e6
+			list, _ := memory.Page(context.Background(), everybody)
+			list = slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.AfterID != "" && place(m) <= after })
 			slices.SortFunc(list, func(a, b *clerkinvite.Member) int { return strings.Compare(place(a), place(b)) })
 			return list[:min(len(list), cmp.Or(q.Limit, 1000))]
 		})
 	},
-	"scan from the place on": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			if again, _ := memory.Find(context.Background(), clerkinvite.Query{IDs: []string{q.Scan.AfterID}}); len(again) == 1 {
+	"page from the place on": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if again, _ := memory.Find(context.Background(), clerkinvite.Query{IDs: []string{q.AfterID}}); len(again) == 1 {
 				list = append(again, list[:max(len(list)-1, 0)]...)
 			}
 			return list
 		})
 	},
-	"scan by numbers": func(s *faulty, memory *clerkinvitetest.MemoryStore) { // OFFSET
+	"page by numbers": func(s *faulty, memory *clerkinvitetest.MemoryStore) { // OFFSET
 		read := make(map[string]int)
-		s.scanned(nil, func(q clerkinvite.Query, _ []*clerkinvite.Member) []*clerkinvite.Member {
-			scan := *q.Scan
-			scan.AfterTenantID, scan.AfterID = "", ""
-			from := read[q.Scan.AfterID]
-			if q.Scan.AfterID == "" {
+		s.paged(nil, func(q clerkinvite.PageQuery, _ []*clerkinvite.Member) []*clerkinvite.Member {
+			everybody := q
+			everybody.AfterTenantID, everybody.AfterID, everybody.Limit = "", "", 1e6
+			from := read[q.AfterID]
+			if q.AfterID == "" {
 				from = 0
 			}
-			rest, _ := memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: 1e6})
+			rest, _ := memory.Page(context.Background(), everybody)
 			rest = rest[min(from, len(rest)):]
 			page := rest[:min(len(rest), cmp.Or(q.Limit, 1000))]
 			if len(page) > 0 {
@@ -504,65 +512,64 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return page
 		})
 	},
-	"scan of one tenant only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) {
-			if q.Scan.TenantID == "" {
-				q.Scan.TenantID = q.Scan.AfterTenantID
+	"page of one tenant only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) {
+			if q.TenantID == "" {
+				q.TenantID = q.AfterTenantID
 			}
 		}, nil)
 	},
-	"scan after an id of any tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return m.ID <= q.Scan.AfterID })
+	"page after an id of any tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return m.ID <= q.AfterID })
 		})
 	},
-	"scan ignores the place's tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) {
-			if q.Scan.TenantID != "" && q.Scan.AfterID != "" {
-				q.Scan.AfterTenantID = q.Scan.TenantID
+	"page ignores the place's tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) {
+			if q.TenantID != "" && q.AfterID != "" {
+				q.AfterTenantID = q.TenantID
 			}
 		}, nil)
 	},
-	"scan without limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Limit = 1e6 }, nil)
+	"page without limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.Limit = 1e6 }, nil)
 	},
-	"scan of another usual limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Limit = cmp.Or(q.Limit, 100) }, nil)
+	"page of another usual limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.Limit = cmp.Or(q.Limit, 100) }, nil)
 	},
-	"scan filters after the limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.InvitedBy = "" }, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.Scan.InvitedBy != "" && m.InvitedBy != q.Scan.InvitedBy })
+	"page filters after the limit": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.InvitedBy = "" }, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return q.InvitedBy != "" && m.InvitedBy != q.InvitedBy })
 		})
 	},
-	"scan ignores InvitedBy": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.InvitedBy = "" }, nil)
+	"page ignores InvitedBy": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.InvitedBy = "" }, nil)
 	},
-	"scan ignores Statuses": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.Statuses = nil }, nil)
+	"page ignores Statuses": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.Statuses = nil }, nil)
 	},
-	"scan ignores EmailPrefix": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.EmailPrefix = "" }, nil)
+	"page ignores EmailPrefix": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.EmailPrefix = "" }, nil)
 	},
-	"scan ignores TenantID": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.TenantID = "" }, nil)
+	"page ignores TenantID": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.TenantID = "" }, nil)
 	},
-	"scan by any filter": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			if q.Scan.InvitedBy == "" || q.Scan.EmailPrefix == "" {
+	"page by any filter": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.InvitedBy == "" || q.EmailPrefix == "" {
 				return list
 			}
-			scan := *q.Scan
-			scan.EmailPrefix = ""
-			list, _ = memory.Find(context.Background(), clerkinvite.Query{Scan: &scan, Limit: q.Limit})
+			q.EmailPrefix = ""
+			list, _ = memory.Page(context.Background(), q)
 			return list
 		})
 	},
 	"one status only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) { q.Scan.Statuses = q.Scan.Statuses[:min(1, len(q.Scan.Statuses))] }, nil)
+		s.paged(func(q *clerkinvite.PageQuery) { q.Statuses = q.Statuses[:min(1, len(q.Statuses))] }, nil)
 	},
-	"scan with doubles of a status": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			if len(slices.Compact(slices.Sorted(slices.Values(q.Scan.Statuses)))) == len(q.Scan.Statuses) {
+	"page with doubles of a status": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if len(slices.Compact(slices.Sorted(slices.Values(q.Statuses)))) == len(q.Statuses) {
 				return list
 			}
 			list = slices.Repeat(list, 2)
@@ -571,95 +578,84 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		})
 	},
 	"prefix is a pattern": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			if !strings.ContainsAny(q.Scan.EmailPrefix, "%_") || !utf8.ValidString(q.Scan.EmailPrefix) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if !strings.ContainsAny(q.EmailPrefix, "%_") || !utf8.ValidString(q.EmailPrefix) {
 				return list
 			}
-			like := regexp.MustCompile("^" + strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(q.Scan.EmailPrefix)))
+			like := regexp.MustCompile("^" + strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(q.EmailPrefix)))
 			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !like.MatchString(m.Email) })
 		})
 	},
 	"prefix of ASCII only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(func(q *clerkinvite.Query) {
-			if i := strings.IndexFunc(q.Scan.EmailPrefix, func(r rune) bool { return r > 0x7f }); i >= 0 {
-				q.Scan.EmailPrefix = q.Scan.EmailPrefix[:i]
+		s.paged(func(q *clerkinvite.PageQuery) {
+			if i := strings.IndexFunc(q.EmailPrefix, func(r rune) bool { return r > 0x7f }); i >= 0 {
+				q.EmailPrefix = q.EmailPrefix[:i]
 			}
 		}, nil)
 	},
 	"prefix up to the halves of surrogates": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			return slices.DeleteFunc(list, func(*clerkinvite.Member) bool { return strings.HasSuffix(q.Scan.EmailPrefix, "\ud7ff") })
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			return slices.DeleteFunc(list, func(*clerkinvite.Member) bool { return strings.HasSuffix(q.EmailPrefix, "\ud7ff") })
 		})
 	},
 	"prefix anywhere": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.scanned(nil, func(q clerkinvite.Query, list []*clerkinvite.Member) []*clerkinvite.Member {
-			if q.Scan.EmailPrefix == "" || !utf8.ValidString(q.Scan.EmailPrefix) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.EmailPrefix == "" || !utf8.ValidString(q.EmailPrefix) {
 				return list
 			}
-			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !strings.Contains(m.Email, q.Scan.EmailPrefix) })
+			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !strings.Contains(m.Email, q.EmailPrefix) })
 		})
 	},
-	"scan beside other selectors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			found, err := memory.Find(ctx, q)
-			if q.Scan != nil {
-				q.Scan = nil
-				more, _ := memory.Find(ctx, q)
-				found = append(found, more...)
-			}
-			return found, err
-		}
-	},
 	"odd filters are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			if q.Scan != nil && !utf8.ValidString(q.Scan.TenantID+q.Scan.EmailPrefix+q.Scan.InvitedBy) {
+		s.page = func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+			if !utf8.ValidString(q.TenantID + q.EmailPrefix + q.InvitedBy) {
 				return nil, errors.New("no text")
 			}
-			return memory.Find(ctx, q)
+			return memory.Page(ctx, q)
 		}
 	},
 	"an odd place is the end": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-			found, err := memory.Find(ctx, q)
-			if q.Scan != nil && ctx.Err() == nil {
+		s.page = func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+			found, err := memory.Page(ctx, q)
+			if ctx.Err() == nil {
 				err = nil
 			}
 			return found, err
 		}
 	},
 	"history of claims": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			if found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{id}}); len(found) == 1 && found[0].Attempts > 0 {
-				moves = append(moves, clerkinvite.Move{Version: found[0].Version, To: found[0].Status, At: found[0].UpdatedAt})
+				moves = append(moves, clerkinvite.HistoryEntry{Version: found[0].Version, To: found[0].Status, At: found[0].UpdatedAt})
 			}
 			return moves, err
 		}
 	},
 	"history of states only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
-			return slices.DeleteFunc(moves, func(m clerkinvite.Move) bool { return m.From == m.To }), err
+			return slices.DeleteFunc(moves, func(m clerkinvite.HistoryEntry) bool { return m.From == m.To }), err
 		}
 	},
 	"history backwards": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			slices.Reverse(moves)
 			return moves, err
 		}
 	},
 	"history in the order of digits": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
-			slices.SortFunc(moves, func(a, b clerkinvite.Move) int {
+			slices.SortFunc(moves, func(a, b clerkinvite.HistoryEntry) int {
 				return strings.Compare(strconv.FormatInt(a.Version, 10), strconv.FormatInt(b.Version, 10))
 			})
 			return moves, err
 		}
 	},
 	"history of all tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, _, id string) (moves []clerkinvite.Move, err error) {
+		s.history = func(ctx context.Context, _, id string) (moves []clerkinvite.HistoryEntry, err error) {
 			found, _ := memory.Find(ctx, clerkinvite.Query{IDs: []string{id}})
 			for _, m := range found {
 				list, _ := memory.History(ctx, m.TenantID, id)
@@ -669,13 +665,13 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"history without the beginning": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			return moves[min(1, len(moves)):], err
 		}
 	},
 	"history without the reason": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			for i := range moves {
 				moves[i].Reason = ""
@@ -684,7 +680,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"nobody's history is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			if len(moves) == 0 {
 				err = errors.Join(err, errors.New("nobody"))
@@ -692,87 +688,87 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return moves, err
 		}
 	},
-	"gate: the last one wins": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			if known, err := memory.Gate(ctx, name, time.Time{}, time.Time{}); err == nil && !next.IsZero() && !next.Equal(old) {
+	"swap time: the last one wins": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			if known, err := memory.SwapTime(ctx, name, time.Time{}, time.Time{}); err == nil && !next.IsZero() && !next.Equal(old) {
 				old = known
 			}
-			return memory.Gate(ctx, name, old, next)
+			return memory.SwapTime(ctx, name, old, next)
 		}
 	},
-	"gate: never back": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	"swap time: never back": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 			if next.Before(old) {
 				next = old
 			}
-			return memory.Gate(ctx, name, old, next)
+			return memory.SwapTime(ctx, name, old, next)
 		}
 	},
-	"gate: asking writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	"swap time: asking writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 			if next.Equal(old) {
 				old = time.Time{}
 			}
-			return memory.Gate(ctx, name, old, next)
+			return memory.SwapTime(ctx, name, old, next)
 		}
 	},
-	"gate: who loses learns nothing": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			known, err := memory.Gate(ctx, name, old, next)
+	"swap time: who loses learns nothing": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			known, err := memory.SwapTime(ctx, name, old, next)
 			if !next.IsZero() && !known.Equal(next) {
 				known = old
 			}
 			return known, err
 		}
 	},
-	"gate: looks and then writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			known, err := memory.Gate(ctx, name, time.Time{}, time.Time{})
+	"swap time: looks and then writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			known, err := memory.SwapTime(ctx, name, time.Time{}, time.Time{})
 			if err != nil || next.Equal(old) || known.Sub(old).Abs() >= time.Microsecond {
 				return known, err
 			}
 			time.Sleep(time.Millisecond)
 			for !known.Equal(next.Truncate(time.Microsecond)) && err == nil {
-				known, err = memory.Gate(ctx, name, known, next)
+				known, err = memory.SwapTime(ctx, name, known, next)
 			}
 			return known, err
 		}
 	},
-	"gate: a repetition is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			before, _ := memory.Gate(ctx, name, time.Time{}, time.Time{})
-			known, err := memory.Gate(ctx, name, old, next)
+	"swap time: a repetition is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			before, _ := memory.SwapTime(ctx, name, time.Time{}, time.Time{})
+			known, err := memory.SwapTime(ctx, name, old, next)
 			if before.Equal(next) && !next.Equal(old) {
 				err = errors.Join(err, errors.New("made already"))
 			}
 			return known, err
 		}
 	},
-	"gate: one for all": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, _ string, old, next time.Time) (time.Time, error) {
-			return memory.Gate(ctx, "", old, next)
+	"swap time: one for all": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, _ string, old, next time.Time) (time.Time, error) {
+			return memory.SwapTime(ctx, "", old, next)
 		}
 	},
-	"gate: names without case": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			return memory.Gate(ctx, strings.ToLower(name), old, next)
+	"swap time: names without case": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			return memory.SwapTime(ctx, strings.ToLower(name), old, next)
 		}
 	},
-	"gate: milliseconds": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-			return memory.Gate(ctx, name, old.Truncate(time.Millisecond), next.Truncate(time.Millisecond))
+	"swap time: milliseconds": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+			return memory.SwapTime(ctx, name, old.Truncate(time.Millisecond), next.Truncate(time.Millisecond))
 		}
 	},
-	"gate: nanoseconds": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+	"swap time: nanoseconds": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		var mu sync.Mutex
-		gates := make(map[string]time.Time)
-		s.gate = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+		times := make(map[string]time.Time)
+		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if ctx.Err() == nil && !next.IsZero() && gates[name].Equal(old) {
-				gates[name] = next.UTC()
+			if ctx.Err() == nil && !next.IsZero() && times[name].Equal(old) {
+				times[name] = next.UTC()
 			}
-			return gates[name], ctx.Err()
+			return times[name], ctx.Err()
 		}
 	},
 	"deaf to its context": func(s *faulty, memory *clerkinvitetest.MemoryStore) {

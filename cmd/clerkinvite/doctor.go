@@ -182,7 +182,7 @@ func (d *diagnosis) schema(ctx context.Context) check {
 const privilegesSQL = `
 SELECT privilege || ' on ' || name, privilege = 'DELETE'
 FROM (VALUES ('member', 'SELECT'), ('member', 'INSERT'), ('member', 'UPDATE'), ('member', 'DELETE'), ('history', 'SELECT'), ('history', 'INSERT'),
-	('gate', 'SELECT'), ('gate', 'INSERT'), ('gate', 'UPDATE')) AS needed (tab, privilege),
+	('limit', 'SELECT'), ('limit', 'INSERT'), ('limit', 'UPDATE')) AS needed (tab, privilege),
 	LATERAL (SELECT CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab AS name) AS named
 WHERE NOT has_table_privilege(name, privilege)`
 
@@ -367,7 +367,7 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 // known reports whether Clerk knows the invitation of a pending member: one of the newest three on the first page, or there is none.
 // With the key of another instance it knows nobody's, and would have Reconcile remove members who are active.
 func (d *diagnosis) known(ctx context.Context) (bool, error) {
-	pending, err := d.store.Find(ctx, clerkinvite.Query{Scan: &clerkinvite.Scan{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}}})
+	pending, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
 	if err != nil || len(pending) == 0 {
 		return true, err
 	}

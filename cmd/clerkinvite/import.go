@@ -439,10 +439,7 @@ func (r *importReport) text(out io.Writer) {
 	_ = w.Flush()
 	if len(r.Members) > 0 {
 		fmt.Fprint(out, "Members already, by state:")
-		for _, s := range []clerkinvite.Status{
-			clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusFailed,
-			clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved,
-		} {
+		for _, s := range clerkinvite.Statuses() {
 			if n := r.Members[s]; n > 0 {
 				fmt.Fprintf(out, " %d %s", n, s)
 			}

@@ -466,7 +466,7 @@ func TestABarIsDrawnOnATerminalOnly(t *testing.T) {
 	p.terminal = true
 	p.begin(lines[2:])
 	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 3, Failed: 1})
-	p.Moved(t.Context(), clerkinvite.StatusReserved, clerkinvite.StatusFailed)
+	p.StateChanged(t.Context(), clerkinvite.StatusReserved, clerkinvite.StatusFailed)
 	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1})
 	require.Equal(t, "\r[==========          ] 3 of 6: sent 0, linked 0, refused 0, duplicate 2, invalid 1\x1b[K"+
 		"\r[================    ] 5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1\x1b[K", b.String())

@@ -187,8 +187,8 @@ func (t *tool) show(ctx context.Context, args []string) error {
 		return err
 	}
 	return t.print(struct {
-		Member  *clerkinvite.Member `json:"member"`
-		History []clerkinvite.Move  `json:"history"`
+		Member  *clerkinvite.Member        `json:"member"`
+		History []clerkinvite.HistoryEntry `json:"history"`
 	}{m, history}, func(out io.Writer) {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		for _, row := range [][2]string{

@@ -34,11 +34,11 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	require.JSONEq(t, `{"ok": true}`, r.stdout)
 	require.Zero(t, w.run("list", "acme", "--schema", "invitations").code)
 
-	_, err := db.Pool(t).Exec(t.Context(), "DROP TABLE clerkinvite_gate")
+	_, err := db.Pool(t).Exec(t.Context(), "DROP TABLE clerkinvite_limit")
 	require.NoError(t, err)
 	r = w.run("migrate")
 	require.Equal(t, exitFailed, r.code, "what was taken away is not made again")
-	require.Regexp(t, `recorded as done.*\n.*there is no table clerkinvite_gate`, r.stderr)
+	require.Regexp(t, `recorded as done.*\n.*there is no table clerkinvite_limit`, r.stderr)
 
 	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
 	require.Equal(t, exitFailed, w.run("validate").code)
@@ -88,8 +88,8 @@ func TestListShowsPagesAndAll(t *testing.T) {
 }
 
 type memberDocument struct {
-	Member  clerkinvite.Member `json:"member"`
-	History []clerkinvite.Move `json:"history"`
+	Member  clerkinvite.Member         `json:"member"`
+	History []clerkinvite.HistoryEntry `json:"history"`
 }
 
 func TestShowResendAndRevoke(t *testing.T) {

@@ -44,8 +44,8 @@ func (p *progress) Start(ctx context.Context, _ string) (context.Context, func(e
 	return ctx, func(error) {}
 }
 
-// Moved implements clerkinvite.Observer: it counts those whom Clerk refuses, which ManyProgress does not tell from other failures.
-func (p *progress) Moved(_ context.Context, _, to clerkinvite.Status) {
+// StateChanged implements clerkinvite.Observer: it counts those whom Clerk refuses, which ManyProgress does not tell from other failures.
+func (p *progress) StateChanged(_ context.Context, _, to clerkinvite.Status) {
 	if to == clerkinvite.StatusFailed {
 		p.refusals++
 	}

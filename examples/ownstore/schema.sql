@@ -57,7 +57,7 @@ CREATE TABLE admin_user_history (
     FOREIGN KEY (tenant_id, member_id) REFERENCES admin_user (tenant_id, id) ON DELETE CASCADE
 );
 
-CREATE TABLE admin_gate (
+CREATE TABLE admin_limit (
     name  text COLLATE "C" PRIMARY KEY,
     until timestamptz NOT NULL
 );

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -166,15 +167,9 @@ func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.
 	return &erased, nil
 }
 
-// Find implements clerkinvite.Store: one statement for each selector, so that each can
-// use its index.
+// Find implements clerkinvite.Store: one statement per selector, so that each can use
+// its index.
 func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	if q.Limit <= 0 {
-		q.Limit = 1000
-	}
-	if q.Scan != nil {
-		return s.scan(ctx, *q.Scan, q.Limit)
-	}
 	var tenants, emails []string
 	for _, r := range q.Refs {
 		if storable(r.TenantID, r.Email) {
@@ -187,7 +182,6 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 		where string
 		args  []any
 	}{
-		{!q.DueAt.IsZero(), `sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $2`, []any{q.DueAt, q.Limit}},
 		{len(tenants) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{tenants, emails}},
 		{len(q.IDs) > 0, `id = ANY ($1)`, []any{lower(keep(q.IDs))}},
 		{len(q.Emails) > 0, `email = ANY ($1) AND status IN ('reserved', 'pending', 'expired')`, []any{keep(q.Emails)}},
@@ -210,10 +204,18 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	}), nil
 }
 
-// scan returns one page of a list.
-func (s *Store) scan(ctx context.Context, q clerkinvite.Scan, limit int) ([]*clerkinvite.Member, error) {
+// Due implements clerkinvite.Store.
+func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return s.query(ctx, `
+SELECT `+columns+` FROM admin_user
+WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1
+ORDER BY next_attempt_at LIMIT $2`, at, cmp.Or(limit, 1000))
+}
+
+// Page implements clerkinvite.Store.
+func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
 	if q.AfterID != "" && uuid.Validate(q.AfterID) != nil {
-		return nil, errors.New("there is no such place in the list") // rather than to pass over members in silence
+		return nil, errors.New("AfterID is not a member's ID") // an empty page would skip members silently
 	}
 	statuses := make([]string, len(q.Statuses))
 	for i, status := range q.Statuses {
@@ -227,11 +229,11 @@ SELECT `+columns+` FROM admin_user
 WHERE ($1 = '' OR tenant_id = $1) AND ($2 OR status = ANY ($3)) AND starts_with(email, $4) AND ($5 = '' OR invited_by = $5)
 	AND (tenant_id, id) > ($6, $7)
 ORDER BY tenant_id, id LIMIT $8`,
-		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, strings.ToLower(q.AfterID), limit)
+		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, strings.ToLower(q.AfterID), cmp.Or(q.Limit, 1000))
 }
 
 // History implements clerkinvite.Store.
-func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	if !storable(tenantID, id) {
 		return nil, nil
 	}
@@ -241,20 +243,20 @@ FROM admin_user_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version
 	if err != nil {
 		return nil, err
 	}
-	moves, err := pgx.CollectRows(rows, pgx.RowToStructByName[clerkinvite.Move])
-	for i := range moves {
-		moves[i].At = moves[i].At.UTC()
+	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[clerkinvite.HistoryEntry])
+	for i := range entries {
+		entries[i].At = entries[i].At.UTC()
 	}
-	return moves, err
+	return entries, err
 }
 
-// Gate implements clerkinvite.Store.
-func (s *Store) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+// SwapTime implements clerkinvite.Store.
+func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	// PostgreSQL keeps microseconds, and what it returns has to be equal to what it was given.
 	old, next = old.UTC().Truncate(time.Microsecond), next.UTC().Truncate(time.Microsecond)
-	set, args := `UPDATE admin_gate SET until = $2 WHERE name = $1 AND until = $3`, []any{name, next, old}
+	set, args := `UPDATE admin_limit SET until = $2 WHERE name = $1 AND until = $3`, []any{name, next, old}
 	if old.IsZero() {
-		set, args = `INSERT INTO admin_gate (name, until) VALUES ($1, $2) ON CONFLICT DO NOTHING`, args[:2]
+		set, args = `INSERT INTO admin_limit (name, until) VALUES ($1, $2) ON CONFLICT DO NOTHING`, args[:2]
 	}
 	if !old.Equal(next) {
 		tag, err := s.pool.Exec(ctx, set, args...)
@@ -263,7 +265,7 @@ func (s *Store) Gate(ctx context.Context, name string, old, next time.Time) (tim
 		}
 	}
 	var known time.Time
-	err := s.pool.QueryRow(ctx, `SELECT until FROM admin_gate WHERE name = $1`, name).Scan(&known)
+	err := s.pool.QueryRow(ctx, `SELECT until FROM admin_limit WHERE name = $1`, name).Scan(&known)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, nil
 	}

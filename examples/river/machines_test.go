@@ -163,9 +163,19 @@ func (s countingStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerki
 	return s.Store.Find(ctx, q)
 }
 
-func (s countingStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+func (s countingStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	s.calls.Add(1)
-	return s.Store.Gate(ctx, name, old, next)
+	return s.Store.Due(ctx, at, limit)
+}
+
+func (s countingStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	s.calls.Add(1)
+	return s.Store.Page(ctx, q)
+}
+
+func (s countingStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	s.calls.Add(1)
+	return s.Store.SwapTime(ctx, name, old, next)
 }
 
 // What processes cost that have nothing to do: six hours of Run with its defaults, on a clock that does not wait.

@@ -197,8 +197,8 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		"revoking does nothing": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
-				f.RevokeInvitationFunc = func(_ context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-					return &clerkinvite.Invitation{ID: r.InvitationID, Status: clerkinvite.InvitationRevoked}, nil
+				f.RevokeInvitationFunc = func(_ context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+					return &clerkinvite.Invitation{ID: invitationID, Status: clerkinvite.InvitationRevoked}, nil
 				}
 				return f
 			},
@@ -207,12 +207,12 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		"revoking takes the others along": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
-				f.RevokeInvitationFunc = func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+				f.RevokeInvitationFunc = func(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 					list, _ := api.ListInvitations(ctx, clerkinvite.InvitationQuery{Status: clerkinvite.InvitationPending})
 					for _, inv := range list {
-						_, _ = api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{InvitationID: inv.ID})
+						_, _ = api.RevokeInvitation(ctx, inv.ID)
 					}
-					return api.RevokeInvitation(ctx, r)
+					return api.RevokeInvitation(ctx, invitationID)
 				}
 				return f
 			},
@@ -297,7 +297,7 @@ func updated(update func(s *wrongStore, changes []clerkinvite.Change) bool) func
 // forgetful is a store that loses the latest move of everybody who has moved twice.
 type forgetful struct{ *clerkinvitetest.MemoryStore }
 
-func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
+func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	moves, err := s.MemoryStore.History(ctx, tenantID, id)
 	if len(moves) > 2 {
 		moves = moves[:len(moves)-1]
@@ -308,18 +308,15 @@ func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkin
 // blind is a store that does not find resends that are due.
 type blind struct{ *clerkinvitetest.MemoryStore }
 
-func (s *blind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	found, err := s.MemoryStore.Find(ctx, q)
-	if !q.DueAt.IsZero() {
-		found = slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusPending })
-	}
-	return found, err
+func (s *blind) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	found, err := s.MemoryStore.Due(ctx, at, limit)
+	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusPending }), err
 }
 
 // open is a store that takes every gate for open.
 type open struct{ *clerkinvitetest.MemoryStore }
 
-func (s *open) Gate(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
+func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
 	if next.Equal(old) {
 		return time.Time{}, nil
 	}

@@ -58,7 +58,7 @@ const (
 // oracle is what is known of the store, from a look at all of it after every step.
 type oracle struct {
 	rows      []*clerkinvite.Member // as they are, in the order of tenant and id
-	chains    map[string][]clerkinvite.Move
+	chains    map[string][]clerkinvite.HistoryEntry
 	committed map[version]*clerkinvite.Member // every state that a row ever had
 	holders   map[mark]*task                  // who was the last to claim a send
 	purged    map[string]purged               // by member id
@@ -86,7 +86,7 @@ type closing struct {
 }
 
 func (s *sequence) makeOracle() {
-	s.chains, s.committed = map[string][]clerkinvite.Move{}, map[version]*clerkinvite.Member{}
+	s.chains, s.committed = map[string][]clerkinvite.HistoryEntry{}, map[version]*clerkinvite.Member{}
 	s.holders, s.purged = map[mark]*task{}, map[string]purged{}
 	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
 }
@@ -123,7 +123,7 @@ func byStatus(rows []*clerkinvite.Member, status clerkinvite.Status) *clerkinvit
 
 // observe looks at the whole store, after t may have changed it.
 func (s *sequence) observe(t *task) {
-	rows, err := s.store.find(clerkinvite.Query{Scan: &clerkinvite.Scan{}, Limit: 1000})
+	rows, err := s.store.page(clerkinvite.PageQuery{Limit: 1000})
 	if err != nil {
 		s.failf("store: cannot be read: %v", err)
 		return
@@ -298,7 +298,7 @@ func (s *sequence) record(old, m *clerkinvite.Member) {
 	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID {
 		return
 	}
-	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.Move{
+	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.HistoryEntry{
 		Version: m.Version, From: old.Status, To: m.Status, Send: m.Send, Sent: m.Sent,
 		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
 	})
@@ -312,7 +312,7 @@ func (s *sequence) remembered(m *clerkinvite.Member) {
 		s.failf("store: history cannot be read: %v", err)
 		return
 	}
-	if !slices.EqualFunc(moves, s.chains[m.ID], func(a, b clerkinvite.Move) bool {
+	if !slices.EqualFunc(moves, s.chains[m.ID], func(a, b clerkinvite.HistoryEntry) bool {
 		at := a.At.Equal(b.At)
 		a.At, b.At = time.Time{}, time.Time{}
 		return at && a == b

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -144,8 +145,10 @@ func (o outcome) String() string {
 	if isCooldown(o.err) {
 		return "too early for another" // whose time has a random part
 	}
-	return o.err.Error()
+	return memberID.ReplaceAllString(o.err.Error(), "member")
 }
+
+var memberID = regexp.MustCompile(`member [0-9a-f-]{36}`) // an id has a random part
 
 // wiredAPI is Clerk as the processes reach it.
 type wiredAPI struct{ *sequence }
@@ -201,16 +204,16 @@ func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	return ask(ctx, clerkinvitetest.CallList, "list "+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
 }
 
-func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	t := taskOf(ctx)
 	if t.verb.reads() {
-		t.failf("reading: %s revokes %s", t.name, r.InvitationID)
+		t.failf("reading: %s revokes %s", t.name, invitationID)
 	}
-	return ask(ctx, clerkinvitetest.CallRevoke, "revoke "+r.InvitationID, func() (*clerkinvite.Invitation, error) {
-		was := a.invitation(r.InvitationID)
-		inv, err := a.api.RevokeInvitation(context.Background(), r)
+	return ask(ctx, clerkinvitetest.CallRevoke, "revoke "+invitationID, func() (*clerkinvite.Invitation, error) {
+		was := a.invitation(invitationID)
+		inv, err := a.api.RevokeInvitation(context.Background(), invitationID)
 		a.clerkChanged()
-		is := a.invitation(r.InvitationID)
+		is := a.invitation(invitationID)
 		if was != nil && was.Status != is.Status {
 			t.revoked(is)
 		}
@@ -279,15 +282,14 @@ func (w wiredStore) Update(ctx context.Context, changes []clerkinvite.Change) ([
 }
 
 func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.find(q) })
+}
+
+func (w wiredStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
-		if q.DueAt.IsZero() {
-			return w.store.find(q)
-		}
 		// The library adds a few random seconds to what it postpones. For the sake of
 		// repetition they must not decide who comes first.
-		limit := q.Limit
-		q.Limit = 0
-		found, err := w.store.find(q)
+		found, err := w.store.due(at)
 		slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
 			return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
 		})
@@ -298,6 +300,10 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	})
 }
 
+func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.page(q) })
+}
+
 func due(m *clerkinvite.Member) time.Time {
 	if m.NextAttemptAt == nil {
 		return time.Time{}
@@ -305,11 +311,11 @@ func due(m *clerkinvite.Member) time.Time {
 	return m.NextAttemptAt.Truncate(grain)
 }
 
-func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
-	return statement(ctx, "history", func() ([]clerkinvite.Move, error) { return w.store.history(tenantID, id) })
+func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	return statement(ctx, "history", func() ([]clerkinvite.HistoryEntry, error) { return w.store.history(tenantID, id) })
 }
 
-func (w wiredStore) Gate(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	t := taskOf(ctx)
 	return statement(ctx, "gate", func() (time.Time, error) {
 		known, err := w.store.gate(name, old, next)
@@ -378,12 +384,22 @@ func (e *elsewhere) find(q clerkinvite.Query) (found []*clerkinvite.Member, err 
 	return found, err
 }
 
-func (e *elsewhere) history(tenantID, id string) (moves []clerkinvite.Move, err error) {
-	e.do(func() { moves, err = e.store.History(e.ctx, tenantID, id) })
-	return moves, err
+func (e *elsewhere) due(at time.Time) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Due(e.ctx, at, 1000) })
+	return found, err
+}
+
+func (e *elsewhere) page(q clerkinvite.PageQuery) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Page(e.ctx, q) })
+	return found, err
+}
+
+func (e *elsewhere) history(tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {
+	e.do(func() { entries, err = e.store.History(e.ctx, tenantID, id) })
+	return entries, err
 }
 
 func (e *elsewhere) gate(name string, old, next time.Time) (known time.Time, err error) {
-	e.do(func() { known, err = e.store.Gate(e.ctx, name, old, next) })
+	e.do(func() { known, err = e.store.SwapTime(e.ctx, name, old, next) })
 	return known, err
 }

@@ -209,10 +209,6 @@ func (w wiredStore) Update(ctx context.Context, changes []clerkinvite.Change) ([
 func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 	call := "find email"
 	switch {
-	case q.Scan != nil:
-		call = "scan"
-	case !q.DueAt.IsZero():
-		call = "find due"
 	case len(q.Refs) > 0:
 		call = "find ref"
 	case len(q.IDs) > 0:
@@ -221,13 +217,21 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	return pass(ctx, call, func() ([]*clerkinvite.Member, error) { return w.store.Find(context.Background(), q) })
 }
 
-func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.Move, error) {
-	return pass(ctx, "history", func() ([]clerkinvite.Move, error) { return w.store.History(context.Background(), tenantID, id) })
+func (w wiredStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return pass(ctx, "find due", func() ([]*clerkinvite.Member, error) { return w.store.Due(context.Background(), at, limit) })
 }
 
-// Gate grants everybody every turn at once and knows of no limit. Both only ever let
+func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return pass(ctx, "scan", func() ([]*clerkinvite.Member, error) { return w.store.Page(context.Background(), q) })
+}
+
+func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	return pass(ctx, "history", func() ([]clerkinvite.HistoryEntry, error) { return w.store.History(context.Background(), tenantID, id) })
+}
+
+// SwapTime grants everybody every turn at once and knows of no limit. Both only ever let
 // somebody wait, and in the model everybody may come as late as he likes.
-func (w wiredStore) Gate(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
+func (w wiredStore) SwapTime(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
 	return next, nil
 }
 
@@ -261,11 +265,13 @@ func (w wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	return pass(ctx, call, func() ([]clerkinvite.Invitation, error) { return w.clerk.ListInvitations(context.Background(), q) })
 }
 
-func (w wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+func (w wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	if t, ok := ctx.Value(taskKey{}).(*task); ok {
-		t.inv = r.InvitationID
+		t.inv = invitationID
 	}
-	return pass(ctx, "revoke", func() (*clerkinvite.Invitation, error) { return w.clerk.RevokeInvitation(context.Background(), r) })
+	return pass(ctx, "revoke", func() (*clerkinvite.Invitation, error) {
+		return w.clerk.RevokeInvitation(context.Background(), invitationID)
+	})
 }
 
 // follow takes one step, in the model and in the library, and compares them.

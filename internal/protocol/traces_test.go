@@ -140,7 +140,7 @@ func TestPostgresFollowsTheModel(t *testing.T) {
 		}
 	}
 	for i := range min(sample, len(all)) {
-		for _, table := range []string{"history", "member", "gate"} {
+		for _, table := range []string{"history", "member", "limit"} {
 			_, err := pool.Exec(t.Context(), "DELETE FROM clerkinvite_"+table)
 			require.NoError(t, err)
 		}

@@ -43,13 +43,23 @@ func (stubStore) Find(context.Context, clerkinvite.Query) ([]*clerkinvite.Member
 	return nil, nil
 }
 
-// History implements clerkinvite.Store.
-func (stubStore) History(context.Context, string, string) ([]clerkinvite.Move, error) {
+// Due implements clerkinvite.Store.
+func (stubStore) Due(context.Context, time.Time, int) ([]*clerkinvite.Member, error) {
 	return nil, nil
 }
 
-// Gate implements clerkinvite.Store.
-func (stubStore) Gate(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
+// Page implements clerkinvite.Store.
+func (stubStore) Page(context.Context, clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return nil, nil
+}
+
+// History implements clerkinvite.Store.
+func (stubStore) History(context.Context, string, string) ([]clerkinvite.HistoryEntry, error) {
+	return nil, nil
+}
+
+// SwapTime implements clerkinvite.Store.
+func (stubStore) SwapTime(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
 	return next, nil
 }
 

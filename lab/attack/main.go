@@ -44,14 +44,14 @@ var parts = []part{
 		"CLERKINVITE_MODEL_SEQUENCES=3000 go test -timeout 90m -count 1 -run 'TestModelPostgres$' ."},
 	{"postgres", 7, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
 		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +
-		"export CLERKINVITE_TEST_PGBINS=$bins && cd attack && go test -timeout 90m -count 1 ./postgres"},
-	{"peers", 8, "scripts/ensure-peers.sh && cd attack && go test -timeout 90m -count 1 ./peers"},
+		"export CLERKINVITE_TEST_PGBINS=$bins && cd lab && go test -timeout 90m -count 1 ./attack/postgres"},
+	{"peers", 8, "scripts/ensure-peers.sh && cd lab && go test -timeout 90m -count 1 ./attack/peers"},
 	{"fuzz", 10, "scripts/fuzz.sh 10m"},
-	{"soak", 1, "scripts/ensure-postgres.sh && cd attack && go test -timeout 90m -count 1 ./soak"},
+	{"soak", 1, "scripts/ensure-postgres.sh && cd lab && go test -timeout 90m -count 1 ./attack/soak"},
 }
 
 func main() {
-	rows := flag.String("rows", "attack/rows", "directory for the rows of each part")
+	rows := flag.String("rows", "lab/attack/rows", "directory for the rows of each part")
 	root := flag.String("root", ".", "the repository's root")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -13,12 +13,13 @@ func byPlace(a, b *clerkinvite.Member) int {
 	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
 }
 
-// page returns the page of scan, and checks its order.
-func (s *suite) page(scan clerkinvite.Scan, limit int) []*clerkinvite.Member {
+// page returns the page for q, and checks its order.
+func (s *suite) page(q clerkinvite.PageQuery, limit int) []*clerkinvite.Member {
 	s.Helper()
-	found, err := s.store.Find(s.Context(), clerkinvite.Query{Scan: &scan, Limit: limit})
+	q.Limit = limit
+	found, err := s.store.Page(s.Context(), q)
 	if err != nil {
-		s.Fatalf("Find: %v", err)
+		s.Fatalf("Page: %v", err)
 	}
 	if limit > 0 && len(found) > limit {
 		s.Errorf("a page of %d members, want at most %d", len(found), limit)
@@ -29,50 +30,50 @@ func (s *suite) page(scan clerkinvite.Scan, limit int) []*clerkinvite.Member {
 	return found
 }
 
-// next returns the scan of the page after the one that ends with m.
-func next(scan clerkinvite.Scan, m *clerkinvite.Member) clerkinvite.Scan {
-	scan.AfterTenantID, scan.AfterID = m.TenantID, m.ID
-	return scan
+// next returns the query for the page after the one that ends with m.
+func next(q clerkinvite.PageQuery, m *clerkinvite.Member) clerkinvite.PageQuery {
+	q.AfterTenantID, q.AfterID = m.TenantID, m.ID
+	return q
 }
 
-// scanned returns what scan selects, read page by page.
-func (s *suite) scanned(scan clerkinvite.Scan, limit int) (all []*clerkinvite.Member) {
+// pages returns what q selects, read page by page.
+func (s *suite) pages(q clerkinvite.PageQuery, limit int) (all []*clerkinvite.Member) {
 	s.Helper()
 	for range 10_000 {
-		page := s.page(scan, limit)
+		page := s.page(q, limit)
 		all = append(all, page...)
 		if len(page) < limit {
 			return all
 		}
-		scan = next(scan, page[len(page)-1])
+		q = next(q, page[len(page)-1])
 	}
 	s.Fatal("the pages do not end")
 	return nil
 }
 
-// wantScanned checks that scan selects exactly want, in order, read by small pages.
-func (s *suite) wantScanned(scan clerkinvite.Scan, want ...*clerkinvite.Member) {
+// wantMembers checks that q selects exactly want, in order, read by small pages.
+func (s *suite) wantMembers(q clerkinvite.PageQuery, want ...*clerkinvite.Member) {
 	s.Helper()
-	s.wantPages(scan, 5, want...)
+	s.wantPages(q, 5, want...)
 }
 
-// wantPages checks that scan selects exactly want, in order, read by pages of limit.
-func (s *suite) wantPages(scan clerkinvite.Scan, limit int, want ...*clerkinvite.Member) {
+// wantPages checks that q selects exactly want, in order, read by pages of limit.
+func (s *suite) wantPages(q clerkinvite.PageQuery, limit int, want ...*clerkinvite.Member) {
 	s.Helper()
 	place := func(m *clerkinvite.Member) string { return m.TenantID + " " + m.ID }
 	wanted := mapped(slices.SortedFunc(slices.Values(want), byPlace), place)
-	if got := mapped(s.scanned(scan, limit), place); !slices.Equal(got, wanted) {
-		s.Errorf("pages of %d of %q: %d members %q, want %d %q", limit, fields(scan), len(got), got, len(wanted), wanted)
+	if got := mapped(s.pages(q, limit), place); !slices.Equal(got, wanted) {
+		s.Errorf("pages of %d of %q: %d members %q, want %d %q", limit, fields(q), len(got), got, len(wanted), wanted)
 	}
 }
 
-// fields returns what a Scan does not print, for a test of made up addresses.
-func fields(scan clerkinvite.Scan) []string {
-	return []string{scan.TenantID, fmt.Sprint(scan.Statuses), scan.EmailPrefix, scan.InvitedBy, scan.AfterTenantID, scan.AfterID}
+// fields returns what a PageQuery does not print, for a test of made up addresses.
+func fields(q clerkinvite.PageQuery) []string {
+	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, q.AfterID}
 }
 
 // The order is that of bytes, in which neither a locale nor the case nor UTF-16 has a say.
-func scanOrder(s *suite) {
+func pageOrder(s *suite) {
 	tenants := []string{"b", "a", "A", "B", "a ", "aa", "a-a", "é", "e", "z", "Z", "😀", "\uffee", "1", "10", "2", "\x01"}
 	var all []*clerkinvite.Member
 	for i, tenant := range tenants {
@@ -85,18 +86,18 @@ func scanOrder(s *suite) {
 	}
 	all = s.insert(all...)
 	for _, limit := range []int{1, 2, 3, 7, len(all) - 1, len(all), 1000} {
-		s.wantPages(clerkinvite.Scan{}, limit, all...)
+		s.wantPages(clerkinvite.PageQuery{}, limit, all...)
 	}
 	for i, tenant := range tenants {
-		s.wantPages(clerkinvite.Scan{TenantID: tenant}, 2, all[3*i:3*i+3]...)
+		s.wantPages(clerkinvite.PageQuery{TenantID: tenant}, 2, all[3*i:3*i+3]...)
 	}
-	for _, m := range s.page(clerkinvite.Scan{}, 5) {
+	for _, m := range s.page(clerkinvite.PageQuery{}, 5) {
 		s.wantStored(m)
 	}
 }
 
 // All filters have to fit.
-func scanFilters(s *suite) {
+func pageFilters(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "B"} {
 		for i, status := range statuses {
@@ -116,7 +117,7 @@ func scanFilters(s *suite) {
 		} {
 			for _, prefix := range []string{"", "x", "y3", "z6-2@example.com"} {
 				for _, invitedBy := range []string{"", "admin_1", "admin_2", "Admin_1"} {
-					scan := clerkinvite.Scan{TenantID: tenant, Statuses: statuses, EmailPrefix: prefix, InvitedBy: invitedBy}
+					q := clerkinvite.PageQuery{TenantID: tenant, Statuses: statuses, EmailPrefix: prefix, InvitedBy: invitedBy}
 					var want []*clerkinvite.Member
 					for _, m := range all {
 						if (tenant == "" || m.TenantID == tenant) && (len(statuses) == 0 || slices.Contains(statuses, m.Status)) &&
@@ -124,7 +125,7 @@ func scanFilters(s *suite) {
 							want = append(want, m)
 						}
 					}
-					s.wantScanned(scan, want...)
+					s.wantMembers(q, want...)
 				}
 			}
 		}
@@ -132,7 +133,7 @@ func scanFilters(s *suite) {
 }
 
 // A prefix is a text, not a pattern, and compared as it is.
-func scanEmailPrefix(s *suite) {
+func pageEmailPrefix(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b"} {
 		for _, local := range []string{
@@ -155,28 +156,28 @@ func scanEmailPrefix(s *suite) {
 			want := slices.DeleteFunc(slices.Clone(all), func(m *clerkinvite.Member) bool {
 				return tenant != "" && m.TenantID != tenant || !strings.HasPrefix(m.Email, prefix)
 			})
-			s.wantPages(clerkinvite.Scan{TenantID: tenant, EmailPrefix: prefix}, 100, want...)
+			s.wantPages(clerkinvite.PageQuery{TenantID: tenant, EmailPrefix: prefix}, 100, want...)
 		}
 	}
 }
 
 // What no member can have is no error and selects none.
-func scanNothing(s *suite) {
-	s.wantScanned(clerkinvite.Scan{})
+func pageNothing(s *suite) {
+	s.wantMembers(clerkinvite.PageQuery{})
 	s.insert(reservedMany(3, "x")...)
 	for _, odd := range []string{"nobody", "'", "\x00", "\xff", "x\x00", "x\xff", strings.Repeat("x", 300)} {
-		for _, scan := range []clerkinvite.Scan{
+		for _, q := range []clerkinvite.PageQuery{
 			{TenantID: odd}, {EmailPrefix: odd}, {InvitedBy: odd}, {Statuses: []clerkinvite.Status{clerkinvite.Status(odd)}},
 			{TenantID: "tenant", EmailPrefix: odd}, {TenantID: "tenant", InvitedBy: odd},
 			{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.Status(odd)}},
 		} {
-			s.wantScanned(scan)
+			s.wantMembers(q)
 		}
 	}
 }
 
-// A scan goes on after a place, whoever is there now.
-func scanAfter(s *suite) {
+// A page continues after a place, whether or not a member has it.
+func pageAfter(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "c"} {
 		for i := range 3 {
@@ -186,30 +187,30 @@ func scanAfter(s *suite) {
 	all = s.insert(all...)
 	slices.SortFunc(all, byPlace)
 	for i, m := range all {
-		s.wantPages(next(clerkinvite.Scan{}, m), 4, all[i+1:]...)
-		s.wantScanned(next(clerkinvite.Scan{EmailPrefix: "1"}, m), only(all[i+1:], func(m *clerkinvite.Member) bool { return m.Email[0] == '1' })...)
-		for _, scan := range []clerkinvite.Scan{
+		s.wantPages(next(clerkinvite.PageQuery{}, m), 4, all[i+1:]...)
+		s.wantMembers(next(clerkinvite.PageQuery{EmailPrefix: "1"}, m), only(all[i+1:], func(m *clerkinvite.Member) bool { return m.Email[0] == '1' })...)
+		for _, q := range []clerkinvite.PageQuery{
 			{TenantID: "b"}, {TenantID: "b", Statuses: statuses}, {TenantID: "b", EmailPrefix: "1"}, {TenantID: "b", InvitedBy: "admin_1"},
 		} {
-			s.wantScanned(next(scan, m), only(all[i+1:], func(m *clerkinvite.Member) bool {
-				return m.TenantID == "b" && strings.HasPrefix(m.Email, scan.EmailPrefix)
+			s.wantMembers(next(q, m), only(all[i+1:], func(m *clerkinvite.Member) bool {
+				return m.TenantID == "b" && strings.HasPrefix(m.Email, q.EmailPrefix)
 			})...)
 		}
 		upper := *m
 		upper.ID = strings.ToUpper(m.ID)
-		s.wantScanned(next(clerkinvite.Scan{}, &upper), all[i+1:]...)
+		s.wantMembers(next(clerkinvite.PageQuery{}, &upper), all[i+1:]...)
 	}
 	for _, place := range []clerkinvite.Member{
 		{TenantID: "aa", ID: "ffffffff-ffff-ffff-ffff-ffffffffffff"}, {TenantID: "b", ID: "00000000-0000-0000-0000-000000000000"},
 		{TenantID: "a", ID: "ffffffff-ffff-ffff-ffff-ffffffffffff"},
 	} {
-		s.wantScanned(next(clerkinvite.Scan{}, &place), all[3:]...)
-		s.wantScanned(next(clerkinvite.Scan{TenantID: "b"}, &place), all[3:6]...)
+		s.wantMembers(next(clerkinvite.PageQuery{}, &place), all[3:]...)
+		s.wantMembers(next(clerkinvite.PageQuery{TenantID: "b"}, &place), all[3:6]...)
 	}
-	// To end such a scan without an error would pass over members in silence.
+	// An empty page without an error would skip members silently.
 	for _, place := range []clerkinvite.Member{{TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a\xff", ID: all[0].ID}, {TenantID: "\x00", ID: all[0].ID}} {
-		scan := next(clerkinvite.Scan{}, &place)
-		if found, err := s.store.Find(s.Context(), clerkinvite.Query{Scan: &scan}); err == nil {
+		q := next(clerkinvite.PageQuery{}, &place)
+		if found, err := s.store.Page(s.Context(), q); err == nil {
 			s.Errorf("%d members after the place %q %q, which is none; want an error", len(found), place.TenantID, place.ID)
 		}
 	}
@@ -219,12 +220,12 @@ func only[T any](list []T, keep func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
 }
 
-func scanLimit(s *suite) {
+func pageLimit(s *suite) {
 	rows := s.insert(reservedMany(1_010, "x")...)
 	slices.SortFunc(rows, byPlace)
-	for _, scan := range []clerkinvite.Scan{{}, {TenantID: "tenant"}, {TenantID: "tenant", Statuses: statuses}, {TenantID: "tenant", EmailPrefix: "x"}} {
+	for _, q := range []clerkinvite.PageQuery{{}, {TenantID: "tenant"}, {TenantID: "tenant", Statuses: statuses}, {TenantID: "tenant", EmailPrefix: "x"}} {
 		for limit, want := range map[int]int{0: 1000, 1: 1, 999: 999, 1005: 1005, 5000: 1010} {
-			found := s.page(scan, limit)
+			found := s.page(q, limit)
 			if len(found) != want || found[0].ID != rows[0].ID || found[want-1].ID != rows[want-1].ID {
 				s.Errorf("%d members on a page of %d, or not the first; want %d", len(found), limit, want)
 			}
@@ -232,25 +233,15 @@ func scanLimit(s *suite) {
 	}
 }
 
-// The other selectors are not used beside a scan.
-func scanAlone(s *suite) {
-	all := s.population()
-	scan := clerkinvite.Scan{TenantID: "a", Statuses: []clerkinvite.Status{clerkinvite.StatusFailed}}
-	s.wantFound(clerkinvite.Query{
-		Scan: &scan, Refs: []clerkinvite.Ref{all[0].Ref()}, IDs: []string{all[1].ID}, Emails: []string{all[1].Email},
-		UserIDs: []string{all[2].ClerkUserID}, DueAt: *after(1000 * 3600e9),
-	}, all[3])
-}
-
 // Whoever is there from the first page to the last, and fits, comes exactly once, whatever else comes and goes.
-func scanChanges(s *suite) {
-	for _, scan := range []clerkinvite.Scan{
+func pageChanges(s *suite) {
+	for _, q := range []clerkinvite.PageQuery{
 		{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "stay"}, {Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}},
 		{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}},
 	} {
 		stay := s.insert(reservedMany(30, "stay")...)
 		seen := make(map[string]int)
-		at := scan
+		at := q
 		for round := 0; ; round++ {
 			page := s.page(at, 4)
 			for _, m := range page {
@@ -260,7 +251,7 @@ func scanChanges(s *suite) {
 				break
 			}
 			last := page[3]
-			at = next(scan, last)
+			at = next(q, last)
 			// The one that the next page goes on after is erased, one before it moves on, others come
 			// before and behind that place.
 			s.update(clerkinvite.Change{Old: last}, clerkinvite.Change{Old: page[0], New: in(clerkinvite.StatusActive, page[0])})
@@ -277,10 +268,10 @@ func scanChanges(s *suite) {
 		}
 		for _, m := range stay {
 			if seen[m.ID] != 1 {
-				s.Errorf("%q: a member came %d times, want once", fields(scan), seen[m.ID])
+				s.Errorf("%q: a member came %d times, want once", fields(q), seen[m.ID])
 			}
 		}
-		for _, m := range s.scanned(clerkinvite.Scan{}, 1000) {
+		for _, m := range s.pages(clerkinvite.PageQuery{}, 1000) {
 			s.update(clerkinvite.Change{Old: m})
 		}
 	}

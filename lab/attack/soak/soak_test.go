@@ -266,7 +266,7 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 		w.conns = max(w.conns, conns)
 		var rows []*clerkinvite.Member
 		if err == nil {
-			rows, err = store.Find(ctx, clerkinvite.Query{DueAt: now, Limit: 1000})
+			rows, err = store.Due(ctx, now, 1000)
 		}
 		if ctx.Err() != nil {
 			return w
@@ -304,7 +304,7 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 // limited returns until when a rate limit keeps deliveries from an endpoint. What closes an endpoint that creates for less
 // than a lease is the turn of a process that is sending there.
 func limited(ctx context.Context, pool *pgxpool.Pool, now time.Time) (until time.Time, err error) {
-	rows, err := pool.Query(ctx, "SELECT endpoint, blocked_until FROM clerkinvite_gate WHERE endpoint <> 'reconcile' AND blocked_until > $1", now)
+	rows, err := pool.Query(ctx, "SELECT name, blocked_until FROM clerkinvite_limit WHERE name <> 'reconcile' AND blocked_until > $1", now)
 	if err != nil {
 		return until, err
 	}
@@ -388,7 +388,7 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 		require.NoError(t, err)
 		ahead += 2 * time.Hour
 	}
-	due, err := store.Find(t.Context(), clerkinvite.Query{DueAt: time.Now().Add(24 * time.Hour)})
+	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
 	require.NoError(t, err)
 	require.Empty(t, due, "nothing stays due")
 	// Accepted, and then the user was deleted: nobody can tell whose account that was, so Reconcile reports it.

@@ -109,7 +109,7 @@ func answered[T any](began time.Time, list []T) answer {
 		switch v := any(row).(type) {
 		case *clerkinvite.Member:
 			a.rows = append(a.rows, fmt.Sprint(v.TenantID, " ", v.ID, " ", v.Version, " ", v.Status))
-		case clerkinvite.Move:
+		case clerkinvite.HistoryEntry:
 			a.rows = append(a.rows, fmt.Sprint(v.Version, " ", v.From, " ", v.To, " ", v.At.UTC()))
 		default:
 			a.rows = append(a.rows, fmt.Sprint(v))
@@ -194,12 +194,22 @@ func readMember(row pgx.CollectableRow) (*clerkinvite.Member, error) {
 // unknown one PostgreSQL might plan to read and sort everything, which would flatter the library. So would ORDER BY id
 // instead of m.id: that is the text of this name in the SELECT, and no index has its order.
 func find(name string, page int, q func(t table, j int) clerkinvite.Query, where string, args func(t table, j int) []any) question {
+	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) { return t.store.Find(ctx, q(t, j)) }, where, args)
+}
+
+// pages is the same for a page.
+func pages(name string, page int, q func(t table, j int) clerkinvite.PageQuery, where string, args func(t table, j int) []any) question {
+	return members(name, page, func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error) { return t.store.Page(ctx, q(t, j)) }, where, args)
+}
+
+func members(name string, page int, ask func(ctx context.Context, t table, j int) ([]*clerkinvite.Member, error), where string,
+	args func(t table, j int) []any,
+) question {
 	return question{
 		name: name, ordered: strings.Contains(where, "ORDER BY"), page: page,
 		ours: func(ctx context.Context, t table, _ pgx.Tx, j int) (answer, error) {
-			asked := q(t, j)
 			began := time.Now()
-			members, err := t.store.Find(ctx, asked)
+			members, err := ask(ctx, t, j)
 			return answered(began, members), err
 		},
 		sql: "SELECT " + memberColumns + " FROM clerkinvite_member m WHERE " + where, args: args, read: reading(readMember),
@@ -207,16 +217,17 @@ func find(name string, page int, q func(t table, j int) clerkinvite.Query, where
 }
 
 // list is a question for a page of a tenant, the first or a later one.
-func list(name string, later bool, filter clerkinvite.Scan, where string) question {
+func list(name string, later bool, filter clerkinvite.PageQuery, where string) question {
 	if later {
 		where += " AND id > $2"
 	}
-	return find(name, pageSize, func(t table, j int) clerkinvite.Query {
-		scan := filter
-		if scan.TenantID = t.tenant(t.places[j]); later {
-			scan.AfterTenantID, scan.AfterID = scan.TenantID, t.id(t.places[j])
+	return pages(name, pageSize, func(t table, j int) clerkinvite.PageQuery {
+		q := filter
+		q.Limit = pageSize
+		if q.TenantID = t.tenant(t.places[j]); later {
+			q.AfterTenantID, q.AfterID = q.TenantID, t.id(t.places[j])
 		}
-		return clerkinvite.Query{Limit: pageSize, Scan: &scan}
+		return q
 	}, fmt.Sprintf("tenant_id = $1%s ORDER BY m.id LIMIT %d", where, pageSize), func(t table, j int) []any {
 		if later {
 			return []any{t.tenant(t.places[j]), t.id(t.places[j])}
@@ -230,14 +241,14 @@ const backlogLimit = 10_000
 
 // questions has the one that writes last: what it leaves behind is in nobody's way.
 var questions = []question{
-	list("List, first page", false, clerkinvite.Scan{}, ""),
-	list("List, a later page", true, clerkinvite.Scan{}, ""),
+	list("List, first page", false, clerkinvite.PageQuery{}, ""),
+	list("List, a later page", true, clerkinvite.PageQuery{}, ""),
 	// Only a query with the condition can use the index.
-	list("List, a later page of those pending", true, clerkinvite.Scan{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}},
+	list("List, a later page of those pending", true, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}},
 		" AND {clerkinvite_member_status_idx} AND status = 'pending'"),
-	list("List, a later page of one inviter's, who has a fifth", true, clerkinvite.Scan{InvitedBy: "inviter-2"}, " AND invited_by = 'inviter-2'"),
-	find("List, a tenant that came after ANALYZE", pageSize, func(table, int) clerkinvite.Query {
-		return clerkinvite.Query{Limit: pageSize, Scan: &clerkinvite.Scan{TenantID: newcomer}}
+	list("List, a later page of one inviter's, who has a fifth", true, clerkinvite.PageQuery{InvitedBy: "inviter-2"}, " AND invited_by = 'inviter-2'"),
+	pages("List, a tenant that came after ANALYZE", pageSize, func(table, int) clerkinvite.PageQuery {
+		return clerkinvite.PageQuery{Limit: pageSize, TenantID: newcomer}
 	}, fmt.Sprintf(`tenant_id = $1 ORDER BY m.id LIMIT %d`, pageSize), func(table, int) []any { return []any{newcomer} }),
 
 	find("Get", 1, func(t table, j int) clerkinvite.Query {
@@ -269,13 +280,13 @@ var questions = []question{
 		sql: `SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
 FROM clerkinvite_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version`,
 		args: func(t table, j int) []any { return []any{t.tenant(t.places[j]), t.id(t.places[j])} },
-		read: reading(func(row pgx.CollectableRow) (m clerkinvite.Move, err error) {
+		read: reading(func(row pgx.CollectableRow) (m clerkinvite.HistoryEntry, err error) {
 			return m, row.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &m.At)
 		}),
 	},
 
-	find(fmt.Sprintf("the first %d due", deliverBatch), 1, func(table, int) clerkinvite.Query {
-		return clerkinvite.Query{DueAt: never, Limit: deliverBatch}
+	members(fmt.Sprintf("the first %d due", deliverBatch), 1, func(ctx context.Context, t table, _ int) ([]*clerkinvite.Member, error) {
+		return t.store.Due(ctx, never, deliverBatch)
 	}, fmt.Sprintf(`sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT %d`, deliverBatch),
 		func(table, int) []any { return []any{never} }),
 	{
@@ -298,11 +309,12 @@ FROM (SELECT status, next_attempt_at FROM clerkinvite_member WHERE sent < send A
 		}),
 	},
 
-	find(fmt.Sprintf("Reconcile, a page of %d", reconcilePage), reconcilePage, func(t table, j int) clerkinvite.Query {
+	pages(fmt.Sprintf("Reconcile, a page of %d", reconcilePage), reconcilePage, func(t table, j int) clerkinvite.PageQuery {
 		i := t.places[j]
-		return clerkinvite.Query{Limit: reconcilePage, Scan: &clerkinvite.Scan{
+		return clerkinvite.PageQuery{
 			AfterTenantID: t.tenant(i), AfterID: t.id(i), Statuses: []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive},
-		}}
+			Limit: reconcilePage,
+		}
 	}, fmt.Sprintf(`(tenant_id, id) > ($1, $2) AND status IN ('pending', 'active') ORDER BY m.tenant_id, m.id LIMIT %d`, reconcilePage), func(t table, j int) []any {
 		return []any{t.tenant(t.places[j]), t.id(t.places[j])}
 	}),
@@ -762,6 +774,6 @@ WHERE indexrelid IN ('clerkinvite_member_id_idx'::regclass, 'clerkinvite_member_
 		return err
 	}
 	t.conditions = strings.NewReplacer(pairs...)
-	t.due, err = t.store.Find(ctx, clerkinvite.Query{DueAt: never, Limit: deliverBatch})
+	t.due, err = t.store.Due(ctx, never, deliverBatch)
 	return err
 }

@@ -385,7 +385,7 @@ func creatingAll(emails ...string) attempt {
 
 func revoking(id string) attempt {
 	return attempt{"invitations.revokeInvitation", []any{id}, func(t *testing.T, b *both) error {
-		_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: id})
+		_, err := b.goAPI.RevokeInvitation(t.Context(), id)
 		return err
 	}}
 }
@@ -783,7 +783,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 			case 5:
 				outcome = b.outcome(t, "invitations.revokeInvitation", id)
 			case 6:
-				_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{InvitationID: id})
+				_, err := b.goAPI.RevokeInvitation(t.Context(), id)
 				outcome = codeOf(t, err)
 			case 7:
 				_, err := b.clerk.Accept(email)

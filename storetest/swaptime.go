@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// wantGate checks what a call answers.
-func (s *suite) wantGate(name string, old, next, want time.Time) {
+// wantTime checks what a call returns.
+func (s *suite) wantTime(name string, old, next, want time.Time) {
 	s.Helper()
-	got, err := s.store.Gate(s.Context(), name, old, next)
+	got, err := s.store.SwapTime(s.Context(), name, old, next)
 	if err != nil || !got.Equal(want) || got.Location() != time.UTC {
-		s.Errorf("Gate(%q, %v, %v) = %v, %v; want %v", name, old, next, got, err, want)
+		s.Errorf("SwapTime(%q, %v, %v) = %v, %v; want %v", name, old, next, got, err, want)
 	}
 }
 
-func gateTable(s *suite) {
+func swapTimeTable(s *suite) {
 	var zero time.Time
 	at := now.Add
 	for _, step := range []struct {
@@ -41,64 +41,64 @@ func gateTable(s *suite) {
 		{"asks", zero, zero, at(-time.Hour)},
 	} {
 		s.Log(step.what)
-		s.wantGate("create", step.old, step.next, step.want)
+		s.wantTime("create", step.old, step.next, step.want)
 	}
 }
 
 // Each name has a time of its own.
-func gateNames(s *suite) {
+func swapTimeNames(s *suite) {
 	var zero time.Time
 	names := []string{"create", "Create", "create ", `odd '"\%_$1 name`, "POST /invitations/bulk", "é", "e\u0301", "漢字"}
 	for i, name := range names {
-		s.wantGate(name, zero, zero, zero)
-		s.wantGate(name, zero, now.Add(time.Duration(i)*time.Second), now.Add(time.Duration(i)*time.Second))
+		s.wantTime(name, zero, zero, zero)
+		s.wantTime(name, zero, now.Add(time.Duration(i)*time.Second), now.Add(time.Duration(i)*time.Second))
 	}
 	for i, name := range names {
-		s.wantGate(name, zero, zero, now.Add(time.Duration(i)*time.Second))
+		s.wantTime(name, zero, zero, now.Add(time.Duration(i)*time.Second))
 	}
 }
 
 // Nothing below a microsecond counts, and everything from there on does.
-func gateMicroseconds(s *suite) {
+func swapTimeMicroseconds(s *suite) {
 	for _, old := range []time.Time{now.Add(789), time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC)} {
 		name := old.String()
-		got, err := s.store.Gate(s.Context(), name, time.Time{}, old)
+		got, err := s.store.SwapTime(s.Context(), name, time.Time{}, old)
 		if err != nil || got.Sub(old).Abs() >= time.Microsecond || got.Nanosecond()%1000 != 0 {
 			s.Errorf("%v came back as %v, %v", old, got, err)
 		}
-		s.wantGate(name, time.Time{}, time.Time{}, got)
-		s.wantGate(name, old, got, got) // the same time
-		s.wantGate(name, old, old.Add(time.Microsecond), got.Add(time.Microsecond))
-		s.wantGate(name, old, old.Add(time.Hour), got.Add(time.Microsecond))
+		s.wantTime(name, time.Time{}, time.Time{}, got)
+		s.wantTime(name, old, got, got) // the same time
+		s.wantTime(name, old, old.Add(time.Microsecond), got.Add(time.Microsecond))
+		s.wantTime(name, old, old.Add(time.Hour), got.Add(time.Microsecond))
 	}
 }
 
-// Of any number that would take the gate at once exactly one does, and every other learns of that one.
-func gateRace(s *suite) {
+// Of any number that swap the same old time, exactly one succeeds, and the others get its time.
+func swapTimeRace(s *suite) {
 	var known time.Time
 	for round := range 20 {
 		var winner atomic.Pointer[time.Time]
 		answers := make([]time.Time, 32)
 		together(len(answers), func(i int) {
 			mine := now.Add(time.Duration(round)*time.Hour + time.Duration(i)*time.Microsecond)
-			got, err := s.store.Gate(s.Context(), "create", known, mine)
+			got, err := s.store.SwapTime(s.Context(), "create", known, mine)
 			if err != nil {
-				s.Errorf("Gate: %v", err)
+				s.Errorf("SwapTime: %v", err)
 			}
 			answers[i] = got
 			if got.Equal(mine) && !winner.CompareAndSwap(nil, &mine) {
-				s.Errorf("two have taken the gate")
+				s.Errorf("two callers swapped the same time")
 			}
 		})
 		if winner.Load() == nil {
-			s.Fatal("none has taken the gate")
+			s.Fatal("no caller swapped the time")
 		}
 		for _, got := range answers {
 			if !got.Equal(*winner.Load()) {
-				s.Errorf("the gate was taken with %v, and the answer is %v", *winner.Load(), got)
+				s.Errorf("the time became %v, and another caller got %v", *winner.Load(), got)
 			}
 		}
 		known = *winner.Load()
-		s.wantGate("create", time.Time{}, time.Time{}, known)
+		s.wantTime("create", time.Time{}, time.Time{}, known)
 	}
 }

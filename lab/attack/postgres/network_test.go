@@ -66,7 +66,7 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 		{"update", database, []string{"UPDATE clerkinvite_member"}},
 		{"commit", database, []string{"commit\x00"}},
 		{"find", database, []string{"SELECT * FROM clerkinvite_member WHERE"}},
-		{"gate", database, []string{"clerkinvite_gate"}},
+		{"limit", database, []string{"clerkinvite_limit"}},
 		{"find users", clerk, []string{"GET /v1/users?"}},
 		{"create", clerk, []string{"POST /v1/invitations HTTP"}},
 		{"create bulk", clerk, []string{"POST /v1/invitations/bulk"}},
@@ -126,15 +126,15 @@ func TestProxyCutsOnTheRightSide(t *testing.T) {
 	}{{requestLost, false}, {answerLost, true}, {halfOpen, false}, {silent, true}} {
 		pool := db.Pool(t, through(t, p.addr, pgx.QueryExecModeExec))
 		require.NoError(t, pool.Ping(t.Context()))
-		trap := p.arm(c.fault, "INSERT INTO clerkinvite_gate")
+		trap := p.arm(c.fault, "INSERT INTO clerkinvite_limit")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		name := strconv.Itoa(i)
-		_, err := pool.Exec(ctx, `INSERT INTO clerkinvite_gate (endpoint, blocked_until) VALUES ($1, now())`, name)
+		_, err := pool.Exec(ctx, `INSERT INTO clerkinvite_limit (name, blocked_until) VALUES ($1, now())`, name)
 		cancel()
 		require.Error(t, err, c.fault)
 		<-trap.sprung
 		var made bool
-		require.NoError(t, direct.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM clerkinvite_gate WHERE endpoint = $1)`, name).Scan(&made))
+		require.NoError(t, direct.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM clerkinvite_limit WHERE name = $1)`, name).Scan(&made))
 		require.Equal(t, c.made, made, c.fault)
 	}
 }

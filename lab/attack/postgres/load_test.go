@@ -476,8 +476,8 @@ func (l *load) check(dsn string) verdict {
 	members := make(map[string]*clerkinvite.Member)
 	emails := make(map[string]bool)
 	statuses := make(map[clerkinvite.Status]int)
-	for scan := (clerkinvite.Scan{}); ; {
-		page, err := store.Find(t.Context(), clerkinvite.Query{Scan: &scan})
+	for q := (clerkinvite.PageQuery{}); ; {
+		page, err := store.Page(t.Context(), q)
 		require.NoError(t, err)
 		if len(page) == 0 {
 			break
@@ -485,7 +485,7 @@ func (l *load) check(dsn string) verdict {
 		for _, m := range page {
 			members[m.ID], emails[m.Email] = m, true
 			statuses[m.Status]++
-			scan.AfterTenantID, scan.AfterID = m.TenantID, m.ID
+			q.AfterTenantID, q.AfterID = m.TenantID, m.ID
 		}
 	}
 

@@ -71,7 +71,7 @@ func (k kind) model(t *testing.T) {
 			schemas[t] = schema
 			k.create(t, direct, schema)
 		}
-		for _, table := range []string{"history", "member", "gate"} {
+		for _, table := range []string{"history", "member", "limit"} {
 			_, err := direct.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
 			require.NoError(t, err)
 		}
@@ -158,7 +158,7 @@ func TestPartitionedByTenant(t *testing.T) {
 // The recipe for hosts is the one that is tested.
 func TestPartitionRecipe(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../migrations/README.md")
+	readme, err := os.ReadFile("../../../migrations/README.md")
 	require.NoError(t, err)
 	_, section, ok := strings.Cut(string(readme), "## Partitions")
 	require.True(t, ok)
@@ -166,10 +166,10 @@ func TestPartitionRecipe(t *testing.T) {
 	require.True(t, ok)
 	script, _, _ = strings.Cut(script, "```")
 	cmd := exec.Command("bash", "-euc", script)
-	cmd.Dir = "../.."
+	cmd.Dir = "../../.."
 	out, err := cmd.Output()
 	require.NoError(t, err)
-	up, err := os.ReadFile("../../migrations/001_init.up.sql")
+	up, err := os.ReadFile("../../../migrations/001_init.up.sql")
 	require.NoError(t, err)
 	require.Equal(t, partitionedSQL(string(up)), string(out))
 }

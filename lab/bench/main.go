@@ -128,7 +128,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		defer b.server.stop()
 	}
-	command := strings.Join(append([]string{"go run -C bench ."}, withoutPassword(args, *dsn)...), " ")
+	command := strings.Join(append([]string{"go run -C lab ./bench"}, withoutPassword(args, *dsn)...), " ")
 	return b.measure(ctx, command, match, out)
 }
 
