@@ -65,7 +65,7 @@ attack: ## try to break every promise, for hours; PARTS="points soak" runs some 
 	go run -C lab ./attack -root .. $(PARTS)
 
 .PHONY: bench
-bench: ## compare with the flow written by hand, and with raw statements and requests; ARGS=-quick only shows that it works
+bench: ## compare Invite with the flow written by hand and ReserveMany with plain SQL: minutes; ARGS=-quick only shows that it works
 	go run -C lab ./bench $(ARGS)
 
 .PHONY: vuln

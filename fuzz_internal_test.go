@@ -11,6 +11,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // plainAddress is RFC 5322's dot-atom before the @ and host names after it: what every
@@ -261,7 +263,7 @@ func FuzzReconcileCursor(f *testing.F) {
 			return
 		}
 		if len(p.TenantID) > 255 || !utf8.ValidString(p.TenantID) || strings.ContainsFunc(p.TenantID, unicode.IsControl) && checkText(p.TenantID, 255) != "" ||
-			p.ID != "" && !isUUID(p.ID) {
+			p.ID != "" && !storeutil.IsUUID(p.ID) {
 			t.Fatalf("%q is %+v", cursor, p)
 		}
 		again, err := decodePosition(p.encode())

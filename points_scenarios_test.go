@@ -677,7 +677,7 @@ func storings() []scenario {
 	}, {
 		name: "invite with a lost answer of the database", postgres: true, people: []person{{ann, "pending", "gone"}},
 		act:    func(a *actor) error { return a.invite(ann) },
-		meddle: []meddle{{"PgxStore.Update>pgxSQL.update/queryChanged", true, func(*actor) error { return errLost }}},
+		meddle: []meddle{{"pgxWriter.Update>pgxSQL.update/queryChanged", true, func(*actor) error { return errLost }}},
 	}, {
 		name: "erase what is erased", postgres: true, purges: true, people: []person{{ann, "gone", ""}},
 		arrange: func(w *world) {

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // ReconcileOptions are the options of Reconcile; nil is all defaults.
@@ -149,7 +151,7 @@ func decodePosition(cursor string) (p position, err error) {
 		return p, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !isUUID(p.ID) {
+	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !storeutil.IsUUID(p.ID) {
 		return p, &InvalidParamsError{"Cursor", "is none that Reconcile has returned"}
 	}
 	return p, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -84,6 +85,30 @@ type Member struct {
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when delivery is due; nil when nothing is due
 	UpdatedAt     time.Time  `json:"updated_at"`
 }
+
+// Clone returns a copy of m that shares no memory with it, in the form in which a Store
+// returns members: the ID in lower case, times in UTC with microseconds, and nil for
+// empty JSON. The copy of nil is nil.
+func (m *Member) Clone() *Member {
+	if m == nil {
+		return nil
+	}
+	c := *m
+	c.ID = strings.ToLower(m.ID)
+	for _, raw := range []*json.RawMessage{&c.Data, &c.Params} {
+		*raw = append(json.RawMessage(nil), *raw...)
+	}
+	c.ReservedAt, c.UpdatedAt = storedTime(m.ReservedAt), storedTime(m.UpdatedAt)
+	for _, t := range []**time.Time{&c.InvitedAt, &c.ExpiresAt, &c.SettledAt, &c.ClaimedUntil, &c.NextAttemptAt} {
+		if *t != nil {
+			at := storedTime(**t)
+			*t = &at
+		}
+	}
+	return &c
+}
+
+func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // Ref returns the tenant and address of m.
 func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }

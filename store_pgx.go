@@ -87,104 +87,88 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 // COMMITTED the outcome is the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL
 // answers 40001 for what was committed after the transaction's snapshot, which
 // only the host can repeat.
-func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxTxStore{tx, s.onChange, s.sql} }
-
-type pgxTxStore struct {
-	tx       pgx.Tx
-	onChange onChange
-	sql      pgxSQL
-}
-
-// Insert implements [TxStore].
-func (s *pgxTxStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
-	return splitting(rows, func(rows []*Member) (results []Result, err error) {
-		input, err := pgxRows(rows)
-		if err != nil {
-			return nil, err
-		}
-		insert := func(db pgxQuerier) (made []Change, err error) {
-			results, made, err = s.sql.insert(ctx, db, input)
-			return made, err
-		}
-		if s.onChange == nil {
-			_, err = insert(s.tx)
-		} else {
-			err = s.onChange.inTx(ctx, s.tx.Begin, insert)
-		}
-		return results, err
-	})
-}
-
-// Update implements [TxStore].
-func (s *pgxTxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
-	return splitting(changes, func(changes []Change) (results []Result, err error) {
-		input, err := pgxChanges(changes)
-		if err != nil {
-			return nil, err
-		}
-		update := func(db pgxQuerier) (made []Change, err error) {
-			results, made, err = s.sql.update(ctx, db, changes, input, false)
-			return made, err
-		}
-		// Another row may have the user, and but for a savepoint a violation of the key
-		// would spoil the host's transaction.
-		if s.onChange.wants(changes) || slices.ContainsFunc(changes, Change.setsUser) {
-			err = s.onChange.inTx(ctx, s.tx.Begin, update)
-		} else {
-			_, err = update(s.tx)
-		}
-		return results, s.sql.explain(ctx, s.tx, changes, err)
-	})
-}
+func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].
 func (s *PgxStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
-	return splitting(rows, func(rows []*Member) (results []Result, err error) {
-		input, err := pgxRows(rows)
-		if err != nil {
-			return nil, err
-		}
-		insert := func(db pgxQuerier) (made []Change, err error) {
-			results, made, err = s.sql.insert(ctx, db, input)
-			return made, err
-		}
-		err = s.repeat(ctx, func(bool) error {
-			if s.onChange == nil {
-				_, err = insert(s.db)
-				return err
-			}
-			return s.onChange.inTx(ctx, s.begin, insert)
-		})
-		return results, err
-	})
+	return (&pgxWriter{store: s}).Insert(ctx, rows)
 }
 
 // Update implements [TxStore].
 func (s *PgxStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
+	return (&pgxWriter{store: s}).Update(ctx, changes)
+}
+
+// pgxWriter inserts and updates members, in the host's transaction or, if tx is nil, by itself.
+type pgxWriter struct {
+	store *PgxStore
+	tx    pgx.Tx
+}
+
+// Insert implements [TxStore].
+func (w *pgxWriter) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
+	return splitting(rows, func(rows []*Member) (results []Result, err error) {
+		input, err := pgxRows(rows)
+		if err != nil {
+			return nil, err
+		}
+		err = w.write(ctx, w.store.onChange != nil, func(db pgxQuerier, _ bool) (made []Change, err error) {
+			results, made, err = w.store.sql.insert(ctx, db, input)
+			return made, err
+		})
+		return results, err
+	})
+}
+
+// Update implements [TxStore].
+func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, error) {
 	return splitting(changes, func(changes []Change) (results []Result, err error) {
 		input, err := pgxChanges(changes)
 		if err != nil {
 			return nil, err
 		}
-		err = s.repeat(ctx, func(maybeMade bool) error {
-			update := func(db pgxQuerier) (made []Change, err error) {
-				results, made, err = s.sql.update(ctx, db, changes, input, maybeMade)
-				return made, err
-			}
-			if !s.onChange.wants(changes) {
-				_, err = update(s.db)
-				return err
-			}
-			return s.onChange.inTx(ctx, s.begin, update)
+		// If another member has the user, the statement fails, and without a savepoint the host's transaction with it.
+		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsUser)
+		err = w.write(ctx, begin, func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
+			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
+			return made, err
 		})
-		return results, s.sql.explain(ctx, s.db, changes, err)
+		return results, w.store.sql.explain(ctx, w.db(), changes, err)
 	})
 }
 
-// begin begins a transaction. It is READ COMMITTED, whatever the default of the
-// connection is: only then does a second statement see why the first made nothing.
-func (s *PgxStore) begin(ctx context.Context) (pgx.Tx, error) {
-	return s.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+// write calls f, in a transaction or savepoint if begin. It calls it again if the response was
+// lost, but not in the host's transaction, which is lost too.
+func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier, maybeMade bool) (made []Change, err error)) error {
+	once := func(maybeMade bool) error {
+		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
+		if begin {
+			return w.store.onChange.inTx(ctx, w.begin, write)
+		}
+		_, err := write(w.db())
+		return err
+	}
+	if w.tx != nil {
+		return once(false)
+	}
+	return w.store.repeat(ctx, once)
+}
+
+// begin begins a savepoint in the host's transaction, or a transaction. That is READ COMMITTED
+// whatever the default of the connection is: only then does a second statement see why the
+// first changed nothing.
+func (w *pgxWriter) begin(ctx context.Context) (pgx.Tx, error) {
+	if w.tx != nil {
+		return w.tx.Begin(ctx)
+	}
+	return w.store.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+}
+
+func (w *pgxWriter) db() pgxQuerier {
+	if w.tx != nil {
+		return w.tx
+	}
+	return w.store.db
 }
 
 // Find implements [Store].
@@ -369,7 +353,7 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	}
 	changes := make([]Change, len(made))
 	for i, c := range made {
-		changes[i] = Change{copied(c.Old), copied(c.New)}
+		changes[i] = Change{c.Old.Clone(), c.New.Clone()}
 	}
 	err = f(ctx, tx, changes)
 	switch conn := tx.Conn(); {

@@ -346,7 +346,7 @@ func testPlans(t *testing.T, l planLayout) {
 			for _, want := range tc.want {
 				assert.Regexp(t, want, text, what)
 			}
-			if tc.want != nil { // the table of gates is of a few rows, for ever
+			if tc.want != nil { // the table of limits always has only a few rows
 				assert.NotContains(t, text, "Seq Scan on", what)
 				assert.NotContains(t, text, "Bitmap", what)
 				sorts := slices.ContainsFunc([]string{"insert", "update", "erase", "status", "prefix"}, func(s string) bool { return strings.HasPrefix(tc.name, s) })

@@ -90,7 +90,8 @@ type WebhookVerifier struct {
 
 // NewWebhookVerifier returns a verifier, or an error that joins everything that is wrong
 // with cfg: no secret, a secret that is not "whsec_" and base64, a key of less than 24 bytes,
-// an InstanceID that no event can have. The error does not contain the secrets. The verifier keeps a copy of cfg.
+// an InstanceID that no event can have. The error does not contain the secrets. Later
+// changes of cfg do not change the verifier.
 func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}
 	if v.now == nil {

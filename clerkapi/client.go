@@ -18,26 +18,26 @@ const (
 	DefaultCreateTimeout = 20 * time.Second
 )
 
-// Options changes how a [Client] reaches Clerk. The zero value is right for production.
+// Options configures a [Client]. The zero value is right for production.
 type Options struct {
-	// BaseURL is the root of the Backend API: http or https, without user, query and
-	// fragment. Over http the secret key travels in clear, so that is for tests.
+	// BaseURL is the root of the Backend API, http or https, without user, query and
+	// fragment. Use http only in tests, because it sends the secret key unencrypted.
 	// Defaults to https://api.clerk.com/v1.
 	BaseURL string
 
-	// HTTPClient lends its Transport, and its Timeout as an upper bound of the two
-	// below; its Jar and CheckRedirect are not used. A Transport of one's own must not
-	// send a POST twice. Defaults to http.DefaultTransport.
+	// HTTPClient provides the Transport. Its Timeout is an upper bound of the two time
+	// limits below. Its Jar and CheckRedirect are not used. The Transport must not send a
+	// POST twice. Defaults to http.DefaultTransport.
 	HTTPClient *http.Client
 
 	// Timeout limits each request of a look-up (FindUsers, ListInvitations), from
-	// dialing to the last byte of the answer. A look-up makes at most three of them.
+	// dialing to the last byte of the response. A look-up tries each request at most three times.
 	// Defaults to 5 s.
 	Timeout time.Duration
 
-	// CreateTimeout does the same for requests that change something: creates and
-	// revokes. To give up early is not safer: nobody knows then whether the email went
-	// out, and the invitation waits until that is looked up. Defaults to 20 s.
+	// CreateTimeout limits each create and revoke. A short limit is not safer: after it,
+	// it is unknown whether Clerk has sent the email, and the invitation waits until the
+	// library has looked it up. Defaults to 20 s.
 	CreateTimeout time.Duration
 }
 
@@ -51,20 +51,21 @@ type Client struct {
 
 	lookup timeLimit
 	create timeLimit
-	pause  time.Duration // about, before a look-up is repeated
+	pause  time.Duration // before the first retry of a look-up, ±50 %
 }
 
 var _ clerkinvite.ClerkAPI = (*Client)(nil)
 
-// timeLimit is how long a request may take, and the name of the option that says so.
+// timeLimit is how long a request may take, and the name of the option that sets it.
 type timeLimit struct {
 	d      time.Duration
 	option string
 }
 
-// New returns a Client for the instance of secretKey (sk_live_… or sk_test_…).
-// It makes no request, and neither keeps nor changes opts, which may be nil. The error
-// joins all faults: a key that cannot be one, an option out of its limits.
+// New returns a Client for the Clerk instance of secretKey (sk_live_… or sk_test_…). It
+// makes no request. opts may be nil; New copies it.
+//
+// Errors: one error that joins everything that is wrong with the key and the options.
 func New(secretKey string, opts *Options) (*Client, error) {
 	var o Options
 	if opts != nil {
@@ -77,21 +78,21 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	case secretKey == "":
 		fault("the secret key is empty")
 	case strings.ContainsFunc(secretKey, func(r rune) bool { return r <= ' ' || r > '~' }):
-		fault("the secret key holds white space or other characters that no key has; is there a line break at its end?")
+		fault("the secret key contains white space or other invalid characters, often a line break at the end")
 	case strings.HasPrefix(secretKey, "pk_"):
-		fault("that is the publishable key (pk_…); the Backend API wants the secret key (sk_…)")
+		fault("the key is a publishable key (pk_…); the Backend API requires the secret key (sk_…)")
 	}
 
 	base := strings.TrimRight(o.BaseURL, "/")
 	if o.BaseURL == "" {
 		base = clerk.APIURL
 	}
-	// The parser's error repeats the URL, which can hold a password.
+	// The parser's error contains the URL, which can contain a password.
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		fault("Options.BaseURL is not of the form https://host/path")
+		fault("Options.BaseURL must have the form https://host/path")
 	} else if u.User != nil || strings.ContainsAny(base, "?#") {
-		fault("Options.BaseURL has a user, a query or a fragment")
+		fault("Options.BaseURL must not have a user, a query or a fragment")
 	}
 
 	c := &Client{
@@ -102,7 +103,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 		pause:  200 * time.Millisecond,
 	}
 	if o.Timeout < 0 || o.CreateTimeout < 0 {
-		fault("Options.Timeout and Options.CreateTimeout cannot be negative; 0 means the default")
+		fault("Options.Timeout and Options.CreateTimeout must not be negative; 0 means the default")
 	}
 	if o.Timeout > 0 {
 		c.lookup.d = o.Timeout

@@ -18,7 +18,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-func TestNewRefusesWhatCannotWork(t *testing.T) {
+func TestNewRejectsInvalidInput(t *testing.T) {
 	t.Parallel()
 	for _, k := range []string{"", " ", key + "\n", " " + key, key + "\r\nX-Evil: 1", "sk_test_\x00", "sk_test_\u00a0x", "sk_test_é", "pk_test_abc"} {
 		c, err := clerkapi.New(k, nil)
@@ -71,12 +71,12 @@ func TestNewHasDefaults(t *testing.T) {
 	}
 }
 
-// ok returns an answer for a transport that is a func.
+// ok returns a 200 response.
 func ok(body string) *http.Response {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
 }
 
-func TestTheKeyIsNeverPrinted(t *testing.T) {
+func TestKeyIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	c, err := clerkapi.New(key, &clerkapi.Options{HTTPClient: &http.Client{}})
 	require.NoError(t, err)
@@ -97,7 +97,7 @@ func TestTheKeyIsNeverPrinted(t *testing.T) {
 	require.Contains(t, out.String(), "Options.CreateTimeout")
 }
 
-func TestCreateInvitationSendsWhatTheAPIKnows(t *testing.T) {
+func TestCreateInvitationRequest(t *testing.T) {
 	t.Parallel()
 	full := clerkinvite.InvitationRequest{
 		Email: email, RedirectURL: "https://app.example.com/accept?a=1&b=<2>", ExpiresInDays: 7, Template: "waitlist_invitation",
@@ -141,7 +141,7 @@ func TestCreateInvitationSendsWhatTheAPIKnows(t *testing.T) {
 	require.Len(t, f.requests(), 3)
 }
 
-func TestCreateInvitationReturnsTheInvitation(t *testing.T) {
+func TestCreateInvitationResponse(t *testing.T) {
 	t.Parallel()
 	read := func(body string) *clerkinvite.Invitation {
 		inv, err := create(t, newClient(t, answer(t, 200, body).URL, clerkapi.Options{}))
@@ -165,13 +165,13 @@ func TestCreateInvitationReturnsTheInvitation(t *testing.T) {
 	require.Equal(t, expires, *inSeconds.ExpiresAt)
 }
 
-func TestCreateInvitationsTakesTheAnswerAsItIs(t *testing.T) {
+func TestCreateInvitationsResponse(t *testing.T) {
 	t.Parallel()
 	second := strings.Replace(anInv, "inv_1", "inv_2", 1)
 	for _, body := range []string{"[" + second + "," + anInv + "]", `{"data":[` + second + "," + anInv + `],"total_count":2}`} {
 		got, err := newClient(t, answer(t, 200, body).URL, clerkapi.Options{}).CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{{Email: "a@b.co"}, {Email: "c@d.co"}, {Email: "e@f.co"}})
 		require.NoError(t, err)
-		require.Len(t, got, 2, "fewer than asked for: the caller joins them")
+		require.Len(t, got, 2, "the response can have fewer")
 		require.Equal(t, "inv_2", got[0].ID)
 		require.Equal(t, "inv_1", got[1].ID)
 	}
@@ -185,13 +185,13 @@ func TestCreateInvitationsTakesTheAnswerAsItIs(t *testing.T) {
 	_, err := c.CreateInvitations(t.Context(), rs)
 	require.ErrorAs(t, err, &invalid)
 	_, err = c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{{Email: "a@b.co"}, {Email: "A@b.co"}})
-	require.ErrorAs(t, err, &invalid, "what Clerk makes of doubles is not known")
+	require.ErrorAs(t, err, &invalid, "Clerk does not document how it treats duplicates")
 	require.Empty(t, f.requests())
 	_, err = c.CreateInvitations(t.Context(), rs[:10])
 	require.NoError(t, err)
 }
 
-func TestListInvitationsAsksForAPage(t *testing.T) {
+func TestListInvitationsRequest(t *testing.T) {
 	t.Parallel()
 	f := serve(t, func(w http.ResponseWriter, _ *http.Request, n int) {
 		reply(w, 200, []string{"[" + anInv + "]", `{"data":[` + anInv + `],"total_count":1}`}[n%2])
@@ -238,7 +238,7 @@ func TestRevokeInvitation(t *testing.T) {
 	}
 }
 
-func TestFindUsersSaysWhatIsVerified(t *testing.T) {
+func TestFindUsersVerifiedAddresses(t *testing.T) {
 	t.Parallel()
 	const users = `[
 		{"id":"user_1","primary_email_address_id":"idn_2","banned":true,"created_at":1780000000123,"unsafe_metadata":{"a":1},"email_addresses":[
@@ -280,13 +280,13 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 		}
 		return "[" + strings.Join(users, ",") + "]"
 	}
-	t.Run("goes on after a full page", func(t *testing.T) {
+	t.Run("continues after a full page", func(t *testing.T) {
 		t.Parallel()
 		f := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
 			switch r.URL.Query().Get("offset") {
 			case "":
 				reply(w, 200, page(0, 500))
-			case "500": // one user was deleted meanwhile, so that another comes twice
+			case "500": // a user was deleted in the meantime, so that the pages overlap
 				reply(w, 200, page(499, 999))
 			case "1000":
 				reply(w, 200, page(999, 1001))
@@ -297,7 +297,7 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 		require.Len(t, got, 1001)
 		require.Len(t, f.requests(), 3)
 	})
-	t.Run("fails if a later page does", func(t *testing.T) {
+	t.Run("fails if a later page fails", func(t *testing.T) {
 		t.Parallel()
 		f := serve(t, func(w http.ResponseWriter, _ *http.Request, n int) {
 			if n == 1 {
@@ -310,7 +310,7 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 		require.Nil(t, got)
 		require.Equal(t, 9*time.Second, apiError(t, err).RetryAfter)
 	})
-	t.Run("ends if the pages do not", func(t *testing.T) {
+	t.Run("ends if pages repeat", func(t *testing.T) {
 		t.Parallel()
 		f := answer(t, 200, page(0, 500))
 		got, err := newClient(t, f.URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
@@ -318,7 +318,7 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 		apiError(t, err)
 		require.Len(t, f.requests(), 2)
 	})
-	t.Run("asks by address or by id, not by both", func(t *testing.T) {
+	t.Run("sends addresses and ids separately", func(t *testing.T) {
 		t.Parallel()
 		f := answer(t, 200, page(1, 3))
 		got, err := newClient(t, f.URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}, IDs: []string{"user_1", "user_2"}})
@@ -348,9 +348,8 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 	})
 }
 
-// FuzzAnswer gives the client any answer: whatever it is, the client comes to one of
-// its documented results.
-func FuzzAnswer(f *testing.F) {
+// FuzzResponse returns any response. Every result must be one that the client documents.
+func FuzzResponse(f *testing.F) {
 	for _, body := range []string{"", "null", "{}", "[]", "[{}]", anInv, "[" + anInv + "]", `{"data":[` + anInv + `]}`, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`), "<html>", "\xff"} {
 		f.Add(200, body, "")
 		f.Add(422, body, "7")

@@ -7,18 +7,17 @@
 //	}
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
 //
-// The SDK signs the requests and chooses the version of the API. This package adds
-// what has to be certain before an email may go out:
+// The SDK authenticates the requests and sets the API version. This package adds:
 //
-//   - Every failure is a [*clerkinvite.APIError] that keeps Clerk's status, code,
-//     trace id and Retry-After, whatever the body is. Inputs that must not be sent are
-//     a [*clerkinvite.InvalidParamsError], before any request.
-//   - An answer counts only if it is a complete 2xx that holds what was asked for. An
-//     empty answer, null, a redirect or a proxy's page is never "no such user".
-//   - Look-ups are repeated after a failure that may pass, at most twice. What changes
-//     something at Clerk goes out once, and an answer that got lost is told apart from a
-//     request that was never sent (NotSent).
+//   - Every failed request is a [*clerkinvite.APIError] that keeps Clerk's status, code,
+//     trace id and Retry-After, even if the body is not JSON. Invalid input is a
+//     [*clerkinvite.InvalidParamsError], before any request.
+//   - A response is a success only if it is a complete 2xx with the expected content. An
+//     empty response, null, a redirect or a proxy's page never means "no such user".
+//   - Look-ups are retried at most twice after a temporary failure. Creates and revokes
+//     are sent once. APIError.NotSent distinguishes a request that was never sent from a
+//     lost response.
 //   - context.Canceled and context.DeadlineExceeded mean that the caller's context
-//     ended. The client's own limit is another error, with a method Timeout() bool.
-//   - No error text, and no way of printing a [Client], shows the key, a URL or an address.
+//     ended. After a time limit of the client, the error has a method Timeout() bool instead.
+//   - No error text contains the key, a URL or an address, and a [Client] never prints the key.
 package clerkapi

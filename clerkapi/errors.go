@@ -18,20 +18,20 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// maxRetryAfter bounds what a broken proxy can ask for. Clerk's documented windows
-// are ten seconds and one hour.
+// maxRetryAfter limits the Retry-After of a broken proxy. Clerk documents windows of ten
+// seconds and one hour.
 const maxRetryAfter = 24 * time.Hour
 
-// newAPIError returns what is known of an answer before its body is read.
+// newAPIError returns what the status and headers of a response say.
 func newAPIError(status int, h http.Header) *clerkinvite.APIError {
 	return &clerkinvite.APIError{StatusCode: status, TraceID: cmp.Or(h.Get("Clerk-Trace-Id"), h.Get("Cf-Ray")), RetryAfter: retryAfter(h)}
 }
 
-// retryAfter reads Retry-After: seconds, or a date that is compared with the
-// answer's own Date. It is 0 if there is none or it cannot be read, and never negative.
+// retryAfter reads Retry-After: seconds, or a date, which it compares with the response's
+// own Date. It returns 0 if the header is missing or cannot be read, and nothing negative.
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
-	// A number out of range comes with its nearest value, infinity.
+	// ParseFloat returns an infinity for a number out of range.
 	if seconds, err := strconv.ParseFloat(value, 64); err == nil || errors.Is(err, strconv.ErrRange) {
 		if !(seconds > 0) { // NaN too
 			return 0
@@ -49,8 +49,7 @@ func retryAfter(h http.Header) time.Duration {
 	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
-// unreadable says why a complete answer is of no use.
-func unreadable(err error) error { return fmt.Errorf("the answer cannot be read: %w", err) }
+func unreadable(err error) error { return fmt.Errorf("the response cannot be read: %w", err) }
 
 type wireError struct {
 	Code        string         `json:"code"`
@@ -59,32 +58,30 @@ type wireError struct {
 	Meta        map[string]any `json:"meta"`
 }
 
-// readErrorBody completes api from the body of an answer that is no success.
+// readErrorBody completes api from the body of an error response.
 func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
 	var w struct {
 		Errors  []wireError    `json:"errors"`
 		Meta    map[string]any `json:"meta"`
 		TraceID string         `json:"clerk_trace_id"`
 	}
-	// Of JSON with a field of the wrong type Unmarshal still fills the others, and
-	// then returns an error: what it filled is worth more here.
-	_ = json.Unmarshal(body, &w)
+	_ = json.Unmarshal(body, &w) // if a field has the wrong type, it still fills the others
 	api.TraceID = cmp.Or(h.Get("Clerk-Trace-Id"), w.TraceID, api.TraceID)
 	if len(w.Errors) == 0 {
-		api.Err = unreadable(errors.New("it is no error of Clerk's"))
+		api.Err = unreadable(errors.New("it is not a Clerk error"))
 		return
 	}
-	// Of several errors the first one counts, unless one says that the address has an
-	// invitation or a user already: that is a fact to look up, whatever else is wrong.
+	// The first error counts, unless one says that the address already has an invitation or
+	// a user. That fact must be looked up, no matter what else is wrong.
 	chosen := w.Errors[0]
-	if i := slices.IndexFunc(w.Errors, wireError.held); i >= 0 {
+	if i := slices.IndexFunc(w.Errors, wireError.duplicate); i >= 0 {
 		chosen = w.Errors[i]
 	}
 	api.Code, api.Message, api.LongMessage = chosen.Code, chosen.Message, chosen.LongMessage
 	meta := make(map[string]any)
 	maps.Copy(meta, w.Meta)
 	maps.Copy(meta, chosen.Meta)
-	// A bulk request can have one error for each address: their lists are joined.
+	// A bulk request can have one error per address. Join their lists.
 	for _, key := range []string{"email_addresses", "identifiers"} {
 		var all []any
 		for _, e := range w.Errors {
@@ -101,11 +98,11 @@ func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
 	}
 }
 
-func (e wireError) held() bool {
+func (e wireError) duplicate() bool {
 	return e.Code == "duplicate_record" || e.Code == "form_identifier_exists"
 }
 
-// list returns v as a list: itself, a single value, or nothing.
+// list returns v if it is a list, else a list of v.
 func list(v any) []any {
 	switch v := v.(type) {
 	case nil:
@@ -117,22 +114,22 @@ func list(v any) []any {
 	}
 }
 
-// transportError says that no complete answer came, in a text without URL and address.
+// transportError means that there was no complete response. Its text contains no URL and no address.
 type transportError struct {
 	text    string
 	timeout bool
-	err     error // nil if it would pass for the end of the caller's context, or says what text must not
+	err     error // nil if it looks like the end of the caller's context, or its text is not safe
 }
 
 func newTransportError(err error) *transportError {
-	// url.Error's text is the whole URL, with the addresses that were looked up.
+	// The text of a url.Error contains the URL with the addresses of the look-up.
 	for u := (*url.Error)(nil); errors.As(err, &u) && u.Err != nil; {
 		err = u.Err
 	}
 	e := &transportError{text: scrub.Text(err.Error()), err: err}
 	var timeout net.Error
 	e.timeout = errors.As(err, &timeout) && timeout.Timeout()
-	// The timers of net and net/http claim to be context.DeadlineExceeded.
+	// Timeouts of net and net/http match context.DeadlineExceeded.
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || e.text != err.Error() {
 		e.err = nil
 	}
@@ -141,7 +138,7 @@ func newTransportError(err error) *transportError {
 
 func (e *transportError) Error() string { return e.text }
 
-// Timeout reports whether it was a timer that ended the request.
+// Timeout reports whether a time limit ended the request.
 func (e *transportError) Timeout() bool { return e.timeout }
 
 func (e *transportError) Unwrap() error { return e.err }

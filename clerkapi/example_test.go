@@ -12,10 +12,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// The client alone. Hosts give it to clerkinvite.New and leave the calls to the service.
+// Hosts pass the client to clerkinvite.New, which makes the calls. It can also be used alone.
 func Example() {
-	// In production Clerk answers; here a stand-in that knows one user and has reached
-	// its limit of invitations.
+	// A fake Clerk that has one user and has reached its rate limit for invitations.
 	clerk := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			w.Header().Set("Retry-After", "90")

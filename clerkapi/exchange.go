@@ -17,32 +17,30 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// How much of an answer is read. The largest page of users, 500 with 3 × 8 KB of
-// metadata and their accounts, fits.
+// Limits of a response's body.
 const (
-	maxList  = 32 << 20
-	maxOne   = 2 << 20 // 10 invitations with 8 KB of metadata each
+	maxList  = 32 << 20 // 500 users with 3 × 8 KB of metadata and their accounts
+	maxOne   = 2 << 20  // 10 invitations with 8 KB of metadata each
 	maxError = 256 << 10
 )
 
-// exchange is one request and its answer. It stands between the SDK and the network
-// as the SDK's http.RoundTripper, because the SDK does not pass on what has to be
-// known: status and headers of an error that is no JSON, that a 3xx or an empty 200
-// is no success, and whether the request was sent at all.
+// exchange is one request and its response. It is the SDK's http.RoundTripper, because the
+// SDK hides what the library must know: the status and headers of an error that is not
+// JSON, that a 3xx or an empty 200 is not a success, and whether the request was sent.
 type exchange struct {
 	send func(*http.Request) (*http.Response, error)
 
-	begun     bool        // the SDK got as far as sending
-	wanted    atomic.Bool // the transport has looked for a connection …
+	started   bool        // the SDK called RoundTrip
+	wanted    atomic.Bool // the transport asked for a connection …
 	connected atomic.Bool // … and got one
 
-	answer   *clerkinvite.APIError // what the answer says if it is a failure; nil until there is one
-	complete bool                  // the answer was read to its end, or to our limit
-	failed   bool                  // and it is a failure, which answer describes
+	response *clerkinvite.APIError // nil before the response; an error only if failed
+	complete bool                  // the body was read to its end, or to our limit
+	failed   bool                  // a complete response that is not a success
 }
 
-// call makes one request through the SDK and hands the body of a 2xx to decode.
-// The error is nil or an *APIError.
+// call makes one request through the SDK and passes the body of a 2xx to decode.
+// Its error is an *APIError.
 func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIRequest, decode func([]byte) error) error {
 	if err := ended(ctx); err != nil {
 		return &clerkinvite.APIError{NotSent: true, Err: err}
@@ -59,28 +57,28 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 
 	switch {
 	case x.failed:
-		return x.answer
+		return x.response
 	case x.complete && err == nil && got.done:
 		return nil
 	case x.complete:
 		if err == nil {
-			err = errors.New("it is empty")
+			err = errors.New("empty body")
 		}
-		x.answer.Err = unreadable(err)
-		return x.answer
+		x.response.Err = unreadable(err)
+		return x.response
 	}
-	failed := x.answer
+	failed := x.response // incomplete
 	if failed == nil {
 		failed = &clerkinvite.APIError{
-			// A transport that does not report its connections proves nothing.
-			NotSent: !x.begun || x.wanted.Load() && !x.connected.Load(),
+			// Not every transport reports its connections: without a report, assume that it sent.
+			NotSent: !x.started || x.wanted.Load() && !x.connected.Load(),
 		}
 	}
 	switch {
 	case ended(ctx) != nil:
 		failed.Err = ended(ctx)
 	case ended(timed) != nil:
-		failed.Err = &transportError{text: fmt.Sprintf("no complete answer within %s, the limit that %s sets", limit.d, limit.option), timeout: true}
+		failed.Err = &transportError{text: fmt.Sprintf("no complete response within %s, the limit set by %s", limit.d, limit.option), timeout: true}
 	default:
 		failed.Err = newTransportError(err)
 	}
@@ -89,7 +87,7 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 
 // RoundTrip implements http.RoundTripper.
 func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
-	x.begun = true
+	x.started = true
 	req := in.Clone(in.Context())
 	if in.Body != nil {
 		body, err := io.ReadAll(in.Body)
@@ -97,9 +95,8 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A known length spares proxies the chunked encoding. Without GetBody net/http
-		// cannot send a POST again, as HTTP/2 does even when the peer has reset a stream
-		// that it may have served.
+		// Without GetBody net/http cannot send a POST again. HTTP/2 would, even after
+		// resets of streams that the peer may have served. A known length avoids chunked encoding.
 		req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	}
 	resp, err := x.send(req)
@@ -108,7 +105,7 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 
-	x.answer = newAPIError(resp.StatusCode, resp.Header)
+	x.response = newAPIError(resp.StatusCode, resp.Header)
 	limit := maxOne
 	switch {
 	case resp.StatusCode/100 != 2:
@@ -122,13 +119,13 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	x.complete = true
 	if len(body) > limit {
-		x.failed, x.answer.Err = true, unreadable(fmt.Errorf("it is larger than %d bytes", limit))
+		x.failed, x.response.Err = true, unreadable(fmt.Errorf("larger than %d bytes", limit))
 	} else if resp.StatusCode/100 != 2 {
 		x.failed = true
-		readErrorBody(x.answer, resp.Header, body)
+		readErrorBody(x.response, resp.Header, body)
 	}
 	if x.failed {
-		return nil, x.answer // for the SDK a broken connection, so no redirect is followed either
+		return nil, x.response // to the SDK a broken connection, so that it follows no redirect
 	}
 	out := *resp
 	out.Body = io.NopCloser(bytes.NewReader(body))
@@ -148,11 +145,11 @@ func (r *reader) UnmarshalJSON(body []byte) error {
 	return r.decode(body)
 }
 
-// ended returns nil while ctx lasts, then an error with ctx.Err and its cause.
+// ended returns an error with ctx.Err and its cause, or nil if ctx has not ended.
 func ended(ctx context.Context) error {
 	err := ctx.Err()
 	if deadline, ok := ctx.Deadline(); err == nil && ok && !time.Now().Before(deadline) {
-		err = context.DeadlineExceeded // a dialer looks at the deadline itself and can be earlier than ctx
+		err = context.DeadlineExceeded // a dialer checks the deadline itself and can fail before ctx ends
 	}
 	if err == nil {
 		return nil
@@ -190,8 +187,8 @@ func (c *Client) lookUp(ctx context.Context, once func() error) error {
 	}
 }
 
-// mayPass reports whether a look-up that failed with err is worth repeating at once.
-// Rate limits are not: the service keeps them, for all processes.
+// mayPass reports whether an immediate retry of a look-up may succeed. Rate limits are
+// left to the service, which shares them between processes.
 func mayPass(err error) bool {
 	var api *clerkinvite.APIError
 	var broken *transportError

@@ -2,5 +2,5 @@ package clerkapi
 
 import "time"
 
-// SetPause changes the pause before a look-up is repeated, so that tests need not wait.
+// SetPause changes the pause before a retry, so that tests do not wait.
 func (c *Client) SetPause(d time.Duration) { c.pause = d }

@@ -28,11 +28,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// TestFaultsOfACreate has a row for each thing that can go wrong, and what the core
-// gets to see of it. From that the core tells four kinds of answer apart: refused (a
-// 4xx that names the person), look again (duplicate_record, form_identifier_exists),
-// fault (any other 4xx, or NotSent), uncertain (all else).
-func TestFaultsOfACreate(t *testing.T) {
+// TestCreateFaults has a row for each failure and for the error that the service gets. The
+// service distinguishes four kinds: refused (a 4xx that names the person), look again
+// (duplicate_record, form_identifier_exists), fault (any other 4xx, or NotSent), and uncertain.
+func TestCreateFaults(t *testing.T) {
 	t.Parallel()
 	type want struct {
 		status     int
@@ -43,8 +42,8 @@ func TestFaultsOfACreate(t *testing.T) {
 		is         error // in the chain
 		text       string
 	}
-	// A peer is what a row talks to: a server that gives an answer, one that does
-	// something with its connection, or a dial that does not get so far.
+	// A peer is a server with a fixed response, a server that handles the raw connection, or a
+	// dial that fails.
 	type peer struct {
 		url string
 		hc  *http.Client
@@ -71,16 +70,16 @@ func TestFaultsOfACreate(t *testing.T) {
 			_ = c.Close()
 		})
 	}
-	nobody := httptest.NewServer(http.NotFoundHandler())
-	nobody.Close()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
 	proxy := answer(t, http.StatusProxyAuthRequired, "no")
 	for _, tc := range []struct {
 		name string
 		peer peer
 		want want
 	}{
-		// Certainly not sent.
-		{"dial refused", peer{url: nobody.URL}, want{notSent: true, is: syscall.ECONNREFUSED}},
+		// Not sent.
+		{"dial refused", peer{url: closed.URL}, want{notSent: true, is: syscall.ECONNREFUSED}},
 		{"unknown host", dial(func(context.Context) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "clerk.test", IsNotFound: true}}
 		}), want{notSent: true, text: "no such host"}},
@@ -91,14 +90,14 @@ func TestFaultsOfACreate(t *testing.T) {
 			}
 		}), want{notSent: true, text: "Proxy Authentication Required"}},
 
-		// Nobody knows.
+		// Uncertain.
 		{"reset before the request was read", conn(func(c net.Conn) { firstByte(c); reset(c) }), want{}},
 		{"closed before the request was read", conn(func(c net.Conn) { firstByte(c); _ = c.Close() }), want{}},
 		{"reset after the request was read", conn(func(c net.Conn) { _ = readRequest(c); reset(c) }), want{}},
 		{"closed after the request was read", conn(func(c net.Conn) { _ = readRequest(c); _ = c.Close() }), want{is: io.EOF}},
-		{"no HTTP", conn(func(c net.Conn) { _ = readRequest(c); _, _ = io.WriteString(c, "SSH-2.0-x\r\n"); _ = c.Close() }), want{text: "malformed"}},
+		{"not HTTP", conn(func(c net.Conn) { _ = readRequest(c); _, _ = io.WriteString(c, "SSH-2.0-x\r\n"); _ = c.Close() }), want{text: "malformed"}},
 		{"body cut", cut(200, anInv[:30]), want{status: 200, is: io.ErrUnexpectedEOF, retryAfter: 3 * time.Second}},
-		{"body no JSON", at(200, "<html>"), want{status: 200, text: "cannot be read"}},
+		{"body not JSON", at(200, "<html>"), want{status: 200, text: "cannot be read"}},
 		{"body truncated JSON", at(200, anInv[:60]), want{status: 200, text: "cannot be read"}},
 		{"body null", at(200, "null"), want{status: 200, text: "cannot be read"}},
 		{"body empty object", at(200, "{}"), want{status: 200, text: "cannot be read"}},
@@ -112,7 +111,7 @@ func TestFaultsOfACreate(t *testing.T) {
 		{"503 with Retry-After", at(503, "", "Retry-After", "30"), want{status: 503, retryAfter: 30 * time.Second}},
 		{"522 of the CDN", at(522, "<html>"), want{status: 522}},
 
-		// Clerk has said no, and why.
+		// Clerk rejected the request.
 		{"key refused", at(401, clerkError("clerk_key_invalid", "")), want{status: 401, code: "clerk_key_invalid"}},
 		{"blocked by the CDN", at(403, "<html>Attention Required! | Cloudflare</html>", "Cf-Ray", "8f"), want{status: 403}},
 		{"429", at(429, clerkError("too_many_requests", ""), "Retry-After", "1800"), want{status: 429, code: "too_many_requests", retryAfter: 30 * time.Minute}},
@@ -125,11 +124,11 @@ func TestFaultsOfACreate(t *testing.T) {
 			want{status: 403, code: "not_allowed_access", meta: map[string]any{"identifiers": []any{email}}}},
 		{"redirect_url refused", at(422, clerkError("form_param_value_invalid", `{"param_name":"redirect_url"}`)),
 			want{status: 422, code: "form_param_value_invalid", meta: map[string]any{"param_name": "redirect_url"}}},
-		{"invited already", at(400, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`)),
+		{"already invited", at(400, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`)),
 			want{status: 400, code: "duplicate_record", meta: map[string]any{"email_addresses": []any{email}}}},
-		{"user already", at(422, clerkError("form_identifier_exists", `{"param_name":"email_address"}`)),
+		{"user exists", at(422, clerkError("form_identifier_exists", `{"param_name":"email_address"}`)),
 			want{status: 422, code: "form_identifier_exists", meta: map[string]any{"param_name": "email_address"}}},
-		{"mails of a development instance used up", at(400, clerkError("dev_monthly_email_limit_exceeded", `{"limit":100}`)),
+		{"email limit of a development instance", at(400, clerkError("dev_monthly_email_limit_exceeded", `{"limit":100}`)),
 			want{status: 400, code: "dev_monthly_email_limit_exceeded", meta: map[string]any{"limit": 100.0}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -145,7 +144,7 @@ func TestFaultsOfACreate(t *testing.T) {
 				assert.Equal(t, tc.want.retryAfter, api.RetryAfter, "retry after")
 				assert.Equal(t, tc.want.meta, api.Meta, "meta")
 				assert.False(t, timedOut(err))
-				assert.Equal(t, tc.want.code == "", api.Err != nil, "a failure below Clerk's own answer")
+				assert.Equal(t, tc.want.code == "", api.Err != nil, "Err is set unless Clerk sent an error")
 				requireNotCallers(t, err)
 				if tc.want.is != nil {
 					require.ErrorIs(t, err, tc.want.is)
@@ -156,8 +155,8 @@ func TestFaultsOfACreate(t *testing.T) {
 	}
 }
 
-// TestHangingCreates continues the table with what only a timer ends.
-func TestHangingCreates(t *testing.T) {
+// TestCreateTimeouts has the failures that only a time limit ends.
+func TestCreateTimeouts(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name    string
@@ -210,26 +209,26 @@ func TestHangingCreates(t *testing.T) {
 				require.True(t, timedOut(err))
 				require.ErrorContains(t, err, tc.says)
 				requireNotCallers(t, err)
-				time.Sleep(time.Hour) // for what is still hanging
+				time.Sleep(time.Hour) // ends the remaining goroutines
 			})
 		})
 	}
 }
 
-func TestSeveralErrors(t *testing.T) {
+func TestResponseWithSeveralErrors(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name, body, code string
 		meta             map[string]any
 	}{
-		{"the first counts", clerkError("form_param_value_invalid", `{"param_name":"redirect_url"}`, "not_allowed_access", `{"identifiers":["a@b.co"]}`),
+		{"the first error counts", clerkError("form_param_value_invalid", `{"param_name":"redirect_url"}`, "not_allowed_access", `{"identifiers":["a@b.co"]}`),
 			"form_param_value_invalid", map[string]any{"param_name": "redirect_url"}},
-		{"but a duplicate is never missed", clerkError("form_param_value_invalid", `{"param_name":"email_address"}`, "x", "", "duplicate_record", `{"email_addresses":["a@b.co"]}`),
+		{"a duplicate takes precedence", clerkError("form_param_value_invalid", `{"param_name":"email_address"}`, "x", "", "duplicate_record", `{"email_addresses":["a@b.co"]}`),
 			"duplicate_record", map[string]any{"email_addresses": []any{"a@b.co"}}},
-		{"nor a user", clerkError("form_param_value_invalid", `{"param_name":"email_address"}`, "form_identifier_exists", ""), "form_identifier_exists", nil},
-		{"one for each address", clerkError("duplicate_record", `{"email_addresses":["a@b.co"]}`, "duplicate_record", `{"email_addresses":"c@d.co"}`, "x", `{"email_addresses":["e@f.co"]}`),
+		{"an existing user takes precedence", clerkError("form_param_value_invalid", `{"param_name":"email_address"}`, "form_identifier_exists", ""), "form_identifier_exists", nil},
+		{"one error per address", clerkError("duplicate_record", `{"email_addresses":["a@b.co"]}`, "duplicate_record", `{"email_addresses":"c@d.co"}`, "x", `{"email_addresses":["e@f.co"]}`),
 			"duplicate_record", map[string]any{"email_addresses": []any{"a@b.co", "c@d.co"}}},
-		{"meta of the whole answer", `{"errors":[{"code":"x"}],"meta":{"a":1}}`, "x", map[string]any{"a": 1.0}},
+		{"meta of the response", `{"errors":[{"code":"x"}],"meta":{"a":1}}`, "x", map[string]any{"a": 1.0}},
 		{"fields of other types", `{"errors":["?",{"code":"duplicate_record","message":7,"meta":[]}],"meta":"?","clerk_trace_id":7}`, "duplicate_record", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -243,7 +242,7 @@ func TestSeveralErrors(t *testing.T) {
 	}
 }
 
-func TestACreateIsSentOnceOnAReusedConnection(t *testing.T) {
+func TestCreateIsSentOnceOnReusedConnection(t *testing.T) {
 	t.Parallel()
 	var creates atomic.Int32
 	url := listen(t, func(c net.Conn) {
@@ -257,7 +256,7 @@ func TestACreateIsSentOnceOnAReusedConnection(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			if r.Method == http.MethodPost {
 				creates.Add(1)
-				return // after the request, before any answer
+				return // after the request, before a response
 			}
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
 		}
@@ -266,18 +265,18 @@ func TestACreateIsSentOnceOnAReusedConnection(t *testing.T) {
 	for n, m := range methods[2:] {
 		reused := false
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
-		_, err := c.ListInvitations(ctx, clerkinvite.InvitationQuery{}) // leaves a connection to reuse
+		_, err := c.ListInvitations(ctx, clerkinvite.InvitationQuery{}) // leaves an idle connection
 		require.NoError(t, err)
 		_, err = m.call(ctx, c)
-		require.True(t, reused, "the caller's own trace works too")
+		require.True(t, reused, "the caller's trace still works")
 		require.False(t, apiError(t, err).NotSent)
 		require.EqualValues(t, n+1, creates.Load(), m.name)
 	}
 }
 
-// net/http repeats an HTTP/2 request after these resets if it can read the body again,
-// although after PROTOCOL_ERROR nothing says that it was not served.
-func TestACreateIsSentOnceOverHTTP2(t *testing.T) {
+// net/http retries an HTTP/2 request after these resets if it can read the body again, although
+// the server may have served it before PROTOCOL_ERROR.
+func TestCreateIsSentOnceOverHTTP2(t *testing.T) {
 	t.Parallel()
 	for _, code := range []http2.ErrCode{http2.ErrCodeProtocol, http2.ErrCodeRefusedStream, http2.ErrCodeInternal} {
 		t.Run(code.String(), func(t *testing.T) {
@@ -302,7 +301,7 @@ func TestACreateIsSentOnceOverHTTP2(t *testing.T) {
 	}
 }
 
-// resetStreams speaks HTTP/2 on c: it reads requests, counts and resets them.
+// resetStreams reads HTTP/2 requests from c, counts them and resets their streams.
 func resetStreams(c net.Conn, code http2.ErrCode, n *atomic.Int32) {
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c, preface); err != nil {
@@ -344,14 +343,14 @@ func TestHTTP2Works(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestFaultsOfTLSKeepTheirType(t *testing.T) {
+func TestTLSErrorsKeepTheirType(t *testing.T) {
 	t.Parallel()
 	_, err := create(t, newClient(t, tlsServer(t).URL, clerkapi.Options{}))
 	var unknown x509.UnknownAuthorityError
 	require.ErrorAs(t, err, &unknown)
 }
 
-func TestLookUpsAreRepeated(t *testing.T) {
+func TestLookUpRetries(t *testing.T) {
 	t.Parallel()
 	const once, thrice = 1, 3
 	for _, tc := range []struct {
@@ -366,9 +365,9 @@ func TestLookUpsAreRepeated(t *testing.T) {
 		{"503", 503, "", nil, thrice},
 		{"409 lock", 409, clerkError("resource_locked", ""), nil, thrice},
 		{"409 conflict", 409, clerkError("conflict", ""), nil, thrice},
-		{"409 else", 409, clerkError("already_locked", ""), nil, once},
+		{"409 other", 409, clerkError("already_locked", ""), nil, once},
 		{"503 with Retry-After", 503, "", []string{"Retry-After", "1"}, once},
-		{"429", 429, "", nil, once}, // the core's
+		{"429", 429, "", nil, once}, // left to the service
 		{"401", 401, clerkError("clerk_key_invalid", ""), nil, once},
 		{"400", 400, "", nil, once},
 		{"301", 301, "", nil, once},
@@ -380,7 +379,7 @@ func TestLookUpsAreRepeated(t *testing.T) {
 				f := answer(t, tc.status, tc.body, tc.header...)
 				_, err := m.call(t.Context(), newClient(t, f.URL, clerkapi.Options{}))
 				require.Equal(t, tc.status, apiError(t, err).StatusCode)
-				want := once // what changes something goes out once
+				want := once // creates and revokes
 				if m.lookUp {
 					want = tc.want
 				}
@@ -388,7 +387,7 @@ func TestLookUpsAreRepeated(t *testing.T) {
 			}
 		})
 	}
-	t.Run("until it works", func(t *testing.T) {
+	t.Run("until one succeeds", func(t *testing.T) {
 		t.Parallel()
 		for _, m := range methods[:2] {
 			f := serve(t, func(w http.ResponseWriter, _ *http.Request, n int) {
@@ -412,20 +411,20 @@ func TestLookUpsAreRepeated(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c := newClient(t, f.URL, clerkapi.Options{})
-		c.SetPause(time.Hour) // or half of it
+		c.SetPause(time.Hour) // at least half an hour
 		_, err := methods[0].call(ctx, c)
 		require.Equal(t, 503, apiError(t, err).StatusCode)
 		requireNotCallers(t, err)
 		require.Len(t, f.requests(), 1)
 	})
-	t.Run("cancelled in a pause", func(t *testing.T) {
+	t.Run("canceled in a pause", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		f := answer(t, 503, "")
 		c := newClient(t, f.URL, clerkapi.Options{})
 		c.SetPause(time.Hour)
-		// The connection becomes idle when the answer was read; the pause begins.
+		// The connection becomes idle before the pause begins.
 		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{PutIdleConn: func(error) { cancel() }})
 		_, err := methods[0].call(traced, c)
 		apiError(t, err)
@@ -434,7 +433,7 @@ func TestLookUpsAreRepeated(t *testing.T) {
 	})
 }
 
-// tlsServer starts a server whose certificate nobody trusts.
+// tlsServer starts a server with an untrusted certificate.
 func tlsServer(t testing.TB) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -444,11 +443,11 @@ func tlsServer(t testing.TB) *httptest.Server {
 	return srv
 }
 
-// firstByte reads the first byte of a request. A reset before that can come so early
-// that the dial fails, and then nothing was sent.
+// firstByte reads the first byte of a request. An earlier reset could fail the dial, and then
+// nothing would be sent.
 func firstByte(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }
 
-// readRequest reads one request from c to its end.
+// readRequest reads one request from c, with its body.
 func readRequest(c net.Conn) error {
 	r, err := http.ReadRequest(bufio.NewReader(c))
 	if err != nil {

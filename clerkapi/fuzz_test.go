@@ -17,10 +17,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// FuzzErrorAnswer answers the create of one invitation with any status, headers and body.
-// Whatever the body says, what may have been sent is never taken for refused, and no
-// error, log or row repeats a secret that the answer holds.
-func FuzzErrorAnswer(f *testing.F) {
+// FuzzErrorResponse responds to a create with any status, headers and body. A request that Clerk
+// may have carried out must never count as refused, and no error, log or row may contain a
+// secret from the response.
+func FuzzErrorResponse(f *testing.F) {
 	const leak = `key ` + key + ` of <` + email + `> https://clerk.example.com/v1/tickets/accept?ticket=t0k3n`
 	bodies := []string{
 		"", "null", "{}", "[]", `"`, "<html>" + leak, "\xff\x00", anInv, `{"errors":[]}`, `{"errors":null}`, `{"errors":[null]}`, `{"errors":[{}]}`,
@@ -48,7 +48,7 @@ func FuzzErrorAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, retryAfter, trace string, body []byte) {
 		c, err := clerkapi.New(key, &clerkapi.Options{HTTPClient: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			if r.Method == http.MethodGet { // nobody is there, and nothing was made before
+			if r.Method == http.MethodGet { // no users and no invitations
 				return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("[]"))}, nil
 			}
 			h := http.Header{"Retry-After": {retryAfter}, "Clerk-Trace-Id": {trace}}
@@ -67,14 +67,14 @@ func FuzzErrorAnswer(f *testing.F) {
 			return
 		}
 		row, findErr := svc.Get(context.Background(), clerkinvite.Ref{TenantID: "acme", Email: email})
-		require.NoError(t, findErr, "whatever Clerk says, the row stays")
+		require.NoError(t, findErr, "the row stays")
 		for _, text := range append(texts(err), row.Reason) {
 			for _, private := range []string{key, email, "ticket=t0k3n", "https://clerk"} {
 				if strings.Contains(text, private) {
 					t.Fatalf("%q is in %q", private, text)
 				}
 			}
-			require.NotContains(t, text, "\nlevel=", "a log has one line for it")
+			require.NotContains(t, text, "\nlevel=", "a log line cannot be forged")
 		}
 		_, message := clerkinvite.HTTPError(err)
 		require.Contains(t, []string{"invitation refused for this address", "invitation service unavailable"}, message)
@@ -89,18 +89,17 @@ func FuzzErrorAnswer(f *testing.F) {
 		if failed.Outcome == clerkinvite.Refused {
 			require.Equal(t, clerkinvite.StatusFailed, row.Status)
 		} else {
-			require.Equal(t, clerkinvite.StatusReserved, row.Status, "it is delivered later")
+			require.Equal(t, clerkinvite.StatusReserved, row.Status, "Deliver tries again")
 		}
 		if failed.Outcome == clerkinvite.Uncertain {
-			require.NotNil(t, row.ClaimedUntil, "nobody tries again before the lease has passed")
+			require.NotNil(t, row.ClaimedUntil, "the lease must end before the next attempt")
 		} else {
 			require.Nil(t, row.ClaimedUntil)
 		}
 	})
 }
 
-// referenceOutcomes says by the status what an answer can mean, and for the few that
-// depend on the body whether it may be about this one person.
+// referenceOutcomes returns the outcomes that are possible for a status and, where it matters, a body.
 func referenceOutcomes(status int, body []byte) []clerkinvite.Outcome {
 	switch {
 	case status/100 != 4 || status == 408:
@@ -111,8 +110,8 @@ func referenceOutcomes(status int, body []byte) []clerkinvite.Outcome {
 	return []clerkinvite.Outcome{clerkinvite.Fault, clerkinvite.Refused}
 }
 
-// mayRefuse reports whether a body can be about one person: it is an error of Clerk's
-// that is not only about a quota and has something that names a person.
+// mayRefuse reports whether a body may be about one person: it is a Clerk error that is not
+// only about a quota and that names someone.
 func mayRefuse(body []byte) bool {
 	var e struct {
 		Errors []struct {

@@ -40,7 +40,7 @@ func newClient(t testing.TB, url string, o clerkapi.Options) *clerkapi.Client {
 	return c
 }
 
-// newTransport returns a transport with connections of its own.
+// newTransport returns a transport that shares no connections.
 func newTransport(t testing.TB) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{ForceAttemptHTTP2: true}
@@ -50,27 +50,27 @@ func newTransport(t testing.TB) *http.Transport {
 
 var quiet = log.New(io.Discard, "", 0)
 
-// seen is a request as a server got it.
+// seen is a request that a server received.
 type seen struct {
 	*http.Request
 	Body string
 }
 
-// fake is a server that keeps what it was asked.
+// fake is a server that records its requests.
 type fake struct {
 	*httptest.Server
 	mu  sync.Mutex
 	got []seen
 }
 
-// requests returns what came so far.
+// requests returns the requests so far.
 func (f *fake) requests() []seen {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]seen(nil), f.got...)
 }
 
-// serve starts a server that answers the n-th request (from 1) with h.
+// serve starts a server that handles the n-th request (from 1) with h.
 func serve(t testing.TB, h func(w http.ResponseWriter, r *http.Request, n int)) *fake {
 	t.Helper()
 	f := &fake{}
@@ -88,7 +88,7 @@ func serve(t testing.TB, h func(w http.ResponseWriter, r *http.Request, n int)) 
 	return f
 }
 
-// answer starts a server that always gives the same answer.
+// answer starts a server that always sends the same response.
 func answer(t testing.TB, status int, body string, header ...string) *fake {
 	t.Helper()
 	return serve(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
@@ -96,7 +96,7 @@ func answer(t testing.TB, status int, body string, header ...string) *fake {
 	})
 }
 
-// reply writes an answer; header holds names and values in turn.
+// reply writes a response. header alternates names and values.
 func reply(w http.ResponseWriter, status int, body string, header ...string) {
 	for i := 0; i < len(header); i += 2 {
 		w.Header().Set(header[i], header[i+1])
@@ -118,8 +118,8 @@ func clerkError(codeAndMeta ...string) string {
 	return `{"errors":[` + strings.Join(list, ",") + `],"clerk_trace_id":"trace_body"}`
 }
 
-// method is one method of the client, called with usual arguments. Its first result
-// must be nil if the second is not.
+// method calls one method of the client with typical arguments. Its first result must be nil
+// if the second is not.
 type method struct {
 	name   string
 	lookUp bool
@@ -156,26 +156,26 @@ func orNil(v any, isNil bool) any {
 	return v
 }
 
-// create makes the usual single create.
+// create creates one invitation.
 func create(t testing.TB, c *clerkapi.Client) (*clerkinvite.Invitation, error) {
 	t.Helper()
 	return c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: email})
 }
 
-// apiError asserts that err is an *APIError and prints nothing that it must not.
+// apiError asserts that err is an *APIError and prints no personal data.
 func apiError(t testing.TB, err error) *clerkinvite.APIError {
 	t.Helper()
 	var api *clerkinvite.APIError
 	require.ErrorAs(t, err, &api)
 	requireClean(t, err)
 	if api.StatusCode != 0 {
-		require.False(t, api.NotSent, "an answer came, so the request was sent")
+		require.False(t, api.NotSent, "a response means that the request was sent")
 	}
 	return api
 }
 
-// requireClean asserts that no text of err, nor of what it wraps, shows the key, an
-// address, or a URL.
+// requireClean asserts that no text of err and of the errors that it wraps contains the key,
+// an address or a URL.
 func requireClean(t testing.TB, err error) {
 	t.Helper()
 	for _, text := range texts(err) {
@@ -186,13 +186,13 @@ func requireClean(t testing.TB, err error) {
 	}
 }
 
-// texts returns the texts of err and of all that it wraps.
+// texts returns the texts of err and of all errors that it wraps.
 func texts(err error) []string {
 	if err == nil {
 		return nil
 	}
 	out := []string{err.Error(), fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%q", err)}
-	switch err.(type) { //nolint:errorlint // texts goes down the chain itself
+	switch err.(type) { //nolint:errorlint // texts unwraps the chain itself
 	case *net.OpError, *net.DNSError, *clerkinvite.APIError, *clerkinvite.ClerkInvitationError:
 		// %#v prints the fields
 	default:
@@ -209,14 +209,14 @@ func texts(err error) []string {
 	return out
 }
 
-// requireNotCallers asserts that err does not pass for the end of the caller's context.
+// requireNotCallers asserts that err does not look like the end of the caller's context.
 func requireNotCallers(t testing.TB, err error) {
 	t.Helper()
 	require.NotErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// timedOut reports whether err says that a timer ended the request.
+// timedOut reports whether a time limit ended the request.
 func timedOut(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
@@ -227,7 +227,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// listen accepts connections on the loopback and hands each to h, which closes it.
+// listen accepts loopback connections and passes each to h, which closes it.
 func listen(t testing.TB, h func(net.Conn)) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -247,8 +247,8 @@ func listen(t testing.TB, h func(net.Conn)) (url string) {
 	return "http://" + l.Addr().String()
 }
 
-// pipeClient returns a Client whose connections are pipes to h, which closes them: in
-// a synctest bubble, time-outs are exact and cost nothing.
+// pipeClient returns a Client whose connections are pipes to h, which closes them. In a
+// synctest bubble, timeouts are exact and take no time.
 func pipeClient(t testing.TB, o clerkapi.Options, h func(net.Conn)) *clerkapi.Client {
 	t.Helper()
 	tr, hc := newTransport(t), http.Client{}
@@ -273,7 +273,7 @@ func pipeClient(t testing.TB, o clerkapi.Options, h func(net.Conn)) *clerkapi.Cl
 	return c
 }
 
-// hang reads until the peer closes, and then closes too.
+// hang reads until the peer closes, and then closes.
 func hang(c net.Conn) {
 	_, _ = io.Copy(io.Discard, c)
 	_ = c.Close()

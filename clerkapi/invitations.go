@@ -17,9 +17,14 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
-const maxBulk = 10 // invitations of one request, documented
+const maxBulk = 10 // invitations per request, documented
 
-// CreateInvitation implements [clerkinvite.ClerkAPI]: POST /invitations, once.
+// CreateInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// CreateInvitation is safe for concurrent use. With IgnoreExisting it is safe to retry
+// only if NotSent is true; otherwise Clerk rejects a duplicate.
 func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 	params, err := createParams(r)
 	if err != nil {
@@ -27,14 +32,19 @@ func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationR
 	}
 	req := clerk.NewAPIRequest(http.MethodPost, "/invitations")
 	req.SetParams(params)
-	return c.one(ctx, req)
+	return c.changeOne(ctx, req)
 }
 
-// CreateInvitations implements [clerkinvite.ClerkAPI]: POST /invitations/bulk, once.
-// The answer can hold fewer invitations than were asked for, but not none.
+// CreateInvitations implements [clerkinvite.ClerkAPI] with one POST /invitations/bulk. The
+// response can have fewer invitations than the request, but at least one.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// CreateInvitations is safe for concurrent use. With IgnoreExisting it is safe to retry
+// only if NotSent is true; otherwise Clerk rejects duplicates.
 func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
 	if len(rs) < 1 || len(rs) > maxBulk {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Invitations", Reason: "are not 1 to 10"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Invitations", Reason: "must be 1 to 10"}
 	}
 	params := &invitation.BulkCreateParams{}
 	seen := make(map[string]bool, len(rs))
@@ -45,7 +55,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 		}
 		key := strings.ToLower(r.Email)
 		if seen[key] {
-			return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "occurs twice in one request"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "must not occur twice in one request"}
 		}
 		seen[key] = true
 		params.Invitations = append(params.Invitations, p)
@@ -55,7 +65,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 	var created []clerkinvite.Invitation
 	err := c.call(ctx, c.create, req, func(body []byte) (err error) {
 		if created, err = decodeList(body, (*wireInvitation).invitation); err == nil && len(created) == 0 {
-			err = errors.New("it holds no invitation")
+			err = errors.New("it has no invitations")
 		}
 		return err
 	})
@@ -65,20 +75,24 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 	return created, nil
 }
 
-// ListInvitations implements [clerkinvite.ClerkAPI]: GET /invitations, by created_at.
+// ListInvitations implements [clerkinvite.ClerkAPI] with GET /invitations, ordered by created_at.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// ListInvitations is safe for concurrent use and safe to retry.
 func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "is not 0 to 500"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "must be 0 to 500"}
 	}
 	if q.Offset < 0 {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Offset", Reason: "is negative"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Offset", Reason: "must not be negative"}
 	}
 	if q.Limit == 0 {
 		q.Limit = maxPage
 	}
 	params := &invitation.ListParams{OrderBy: clerk.String("+created_at")}
 	if q.NewestFirst {
-		params.OrderBy = clerk.String("-created_at") // said, though it is Clerk's default today
+		params.OrderBy = clerk.String("-created_at") // explicit, although it is Clerk's default today
 	}
 	params.Limit, params.Offset = clerk.Int64(int64(q.Limit)), clerk.Int64(int64(q.Offset))
 	if q.Query != "" {
@@ -87,11 +101,11 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	switch q.Status {
 	case "":
 	case clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired:
-		params.Statuses = []string{q.Status} // never two: the API takes one
+		params.Statuses = []string{q.Status} // the API accepts only one
 	default:
-		return nil, &clerkinvite.InvalidParamsError{Field: "Status", Reason: "is not one of Clerk's"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Status", Reason: "must be pending, accepted, revoked or expired"}
 	}
-	req := clerk.NewAPIRequest(http.MethodGet, "/invitations?paginated=true") // as the SDK's own List does
+	req := clerk.NewAPIRequest(http.MethodGet, "/invitations?paginated=true") // like the SDK's List
 	req.SetParams(params)
 	var page []clerkinvite.Invitation
 	err := c.lookUp(ctx, func() error {
@@ -106,17 +120,20 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	return page, nil
 }
 
-// RevokeInvitation implements [clerkinvite.ClerkAPI]: POST /invitations/{id}/revoke,
-// once. Whether to ask again after a lost answer is the service's to decide.
+// RevokeInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations/{id}/revoke.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// RevokeInvitation is safe for concurrent use and safe to retry.
 func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
-	if !validID(invitationID) { // the SDK does not escape it: "x/../y" would reach another endpoint
-		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "is no Clerk id"}
+	if !validID(invitationID) { // the SDK does not escape it, so "x/../y" would reach another endpoint
+		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation id"}
 	}
-	return c.one(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
+	return c.changeOne(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
 }
 
-// one makes a request that changes something and is answered with an invitation.
-func (c *Client) one(ctx context.Context, req *clerk.APIRequest) (*clerkinvite.Invitation, error) {
+// changeOne makes a create or a revoke whose response is one invitation.
+func (c *Client) changeOne(ctx context.Context, req *clerk.APIRequest) (*clerkinvite.Invitation, error) {
 	var inv clerkinvite.Invitation
 	err := c.call(ctx, c.create, req, func(body []byte) (err error) {
 		var w wireInvitation
@@ -131,18 +148,18 @@ func (c *Client) one(ctx context.Context, req *clerk.APIRequest) (*clerkinvite.I
 	return &inv, nil
 }
 
-// createParams returns what is sent: zero values are left out, ignore_existing never.
+// createParams omits zero values, but always sends ignore_existing.
 func createParams(r clerkinvite.InvitationRequest) (*invitation.CreateParams, error) {
 	if !plausible(r.Email) {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "is no address"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "must be an email address"}
 	}
 	if r.ExpiresInDays < 0 || r.ExpiresInDays > 365 {
-		return nil, &clerkinvite.InvalidParamsError{Field: "ExpiresInDays", Reason: "is not 0 to 365"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "ExpiresInDays", Reason: "must be 0 to 365"}
 	}
 	p := &invitation.CreateParams{EmailAddress: r.Email, IgnoreExisting: &r.IgnoreExisting}
 	if r.PublicMetadata != nil {
 		if trimmed := bytes.TrimSpace(r.PublicMetadata); !json.Valid(trimmed) || trimmed[0] != '{' {
-			return nil, &clerkinvite.InvalidParamsError{Field: "PublicMetadata", Reason: "is no JSON object"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "PublicMetadata", Reason: "must be a JSON object"}
 		}
 		p.PublicMetadata = &r.PublicMetadata
 	}
@@ -161,8 +178,7 @@ func createParams(r clerkinvite.InvitationRequest) (*invitation.CreateParams, er
 	return p, nil
 }
 
-// wireInvitation is the part of Clerk's invitation that the library looks at. Times
-// are floats so that an odd one does not make an existing invitation unreadable.
+// wireInvitation has the fields of Clerk's invitation that the library uses.
 type wireInvitation struct {
 	ID             string          `json:"id"`
 	EmailAddress   string          `json:"email_address"`
@@ -176,7 +192,7 @@ type wireInvitation struct {
 
 func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
 	if !validID(w.ID) {
-		return clerkinvite.Invitation{}, errors.New("an invitation in it has no valid id")
+		return clerkinvite.Invitation{}, errors.New("an invitation has no valid id")
 	}
 	inv := clerkinvite.Invitation{
 		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
@@ -196,14 +212,14 @@ func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// validID reports whether id can stand in a path and in a query. One that begins
-// with "-" would ask GET /users for everybody else.
+// validID reports whether id is safe in a path and in a query. With a leading "-", GET
+// /users returns all other users.
 func validID(id string) bool {
 	return len(id) <= 255 && idPattern.MatchString(id) && id[0] != '-'
 }
 
-// decodeList reads a list in either of Clerk's shapes, a bare array and an object
-// with data. Anything else is an error: it must not pass for an empty list.
+// decodeList reads both forms of Clerk's lists, an array and an object with data.
+// Everything else is an error, so that it is not mistaken for an empty list.
 func decodeList[W, T any](body []byte, convert func(*W) (T, error)) ([]T, error) {
 	var items []*W
 	if bytes.HasPrefix(body, []byte("{")) {
@@ -214,18 +230,18 @@ func decodeList[W, T any](body []byte, convert func(*W) (T, error)) ([]T, error)
 			return nil, err
 		}
 		if envelope.Data == nil {
-			return nil, errors.New("it is an object without data")
+			return nil, errors.New("an object without data")
 		}
 		items = *envelope.Data
 	} else if err := json.Unmarshal(body, &items); err != nil {
 		return nil, err
 	} else if items == nil {
-		return nil, errors.New("it is null")
+		return nil, errors.New("null instead of a list")
 	}
 	out := make([]T, 0, len(items))
 	for i, w := range items {
 		if w == nil {
-			return nil, fmt.Errorf("its item %d is null", i)
+			return nil, fmt.Errorf("item %d is null", i)
 		}
 		t, err := convert(w)
 		if err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// The traps of clerk-sdk-go/v2, by their numbers in docs/clerk-facts.md. Traps 16 and
-// 20 are about parts of the API that the library does not use.
+// These tests are named after the traps of clerk-sdk-go/v2 in docs/clerk-facts.md. The library
+// does not use the parts of the API that traps 16 and 20 are about.
 
 func TestTrap01NonJSONErrorKeepsStatusRetryAfterAndTrace(t *testing.T) {
 	t.Parallel()
@@ -51,7 +51,7 @@ func TestTrap01NonJSONErrorKeepsStatusRetryAfterAndTrace(t *testing.T) {
 	}
 }
 
-func TestTrap01RetryAfterIsReadInEveryForm(t *testing.T) {
+func TestTrap01RetryAfterForms(t *testing.T) {
 	t.Parallel()
 	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
 	for value, want := range map[string]time.Duration{
@@ -103,7 +103,7 @@ func TestTrap02StatusInBodyDoesNotOverride(t *testing.T) {
 	}
 }
 
-func TestTrap03TraceIDIsFoundWhereverItIs(t *testing.T) {
+func TestTrap03TraceIDSources(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		header []string
@@ -147,10 +147,10 @@ func TestTrap04NoSuccessWithoutContent(t *testing.T) {
 				require.Equal(t, "trace_1", api.TraceID)
 				require.Error(t, api.Err)
 			}
-			require.Len(t, f.requests(), len(methods), "an answer like this is not asked for again")
+			require.Len(t, f.requests(), len(methods), "such a response is not retried")
 		})
 	}
-	t.Run("only a look-up can be empty", func(t *testing.T) {
+	t.Run("only the result of a look-up can be empty", func(t *testing.T) {
 		t.Parallel()
 		for _, body := range []string{"[]", `{"data":[],"total_count":0}`} {
 			c := newClient(t, answer(t, 200, body).URL, clerkapi.Options{})
@@ -162,7 +162,7 @@ func TestTrap04NoSuccessWithoutContent(t *testing.T) {
 	})
 }
 
-func TestTrap05Undecodable2xxKeepsStatusAndIsNoSuccess(t *testing.T) {
+func TestTrap05Undecodable2xxIsNotASuccess(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"<html>welcome</html>", anInv[:len(anInv)/2], anInv + anInv, "[" + anInv, `{"data":[` + anInv, strings.Replace(anInv, "1780000000123", `"yesterday"`, 1)} {
 		f := answer(t, 200, body, "Clerk-Trace-Id", "trace_1")
@@ -176,7 +176,7 @@ func TestTrap05Undecodable2xxKeepsStatusAndIsNoSuccess(t *testing.T) {
 			require.ErrorContains(t, api.Err, "cannot be read")
 		}
 	}
-	t.Run("an odd time is no reason to lose an invitation", func(t *testing.T) {
+	t.Run("a fraction in a time is ignored", func(t *testing.T) {
 		t.Parallel()
 		f := answer(t, 200, strings.Replace(anInv, "1790000000000", "1790000000000.5", 1))
 		inv, err := create(t, newClient(t, f.URL, clerkapi.Options{}))
@@ -185,7 +185,7 @@ func TestTrap05Undecodable2xxKeepsStatusAndIsNoSuccess(t *testing.T) {
 	})
 }
 
-func TestTrap06TimeoutsAreToldApart(t *testing.T) {
+func TestTrap06TimeoutsAreDistinguished(t *testing.T) {
 	t.Parallel()
 	for _, m := range methods {
 		for _, tc := range []struct {
@@ -194,7 +194,7 @@ func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 			lookUp, create      time.Duration
 			saysLookUp, saysAll string
 		}{
-			{"default", clerkapi.Options{}, 5 * time.Second, 20 * time.Second, "5s, the limit that Options.Timeout sets", "20s, the limit that Options.CreateTimeout sets"},
+			{"default", clerkapi.Options{}, 5 * time.Second, 20 * time.Second, "5s, the limit set by Options.Timeout", "20s, the limit set by Options.CreateTimeout"},
 			{"option", clerkapi.Options{Timeout: time.Minute, CreateTimeout: time.Second}, time.Minute, time.Second, "Options.Timeout", "Options.CreateTimeout"},
 			{"http.Client's", clerkapi.Options{HTTPClient: &http.Client{Timeout: 7 * time.Second}}, 5 * time.Second, 7 * time.Second, "Options.Timeout", "Options.HTTPClient.Timeout"},
 			{"transport's", clerkapi.Options{HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: time.Second}}}, time.Second, time.Second, "timeout awaiting response headers", "timeout awaiting response headers"},
@@ -219,7 +219,7 @@ func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 					}
 					require.ErrorContains(t, err, tc.saysLookUp)
 					require.Equal(t, 3, n)
-					pauses := time.Since(start) - 3*tc.lookUp // 200 ms and 600 ms, half as much more or less
+					pauses := time.Since(start) - 3*tc.lookUp // 200 ms and 600 ms, ±50 %
 					require.GreaterOrEqual(t, pauses, 400*time.Millisecond)
 					require.LessOrEqual(t, pauses, 1200*time.Millisecond)
 				})
@@ -266,7 +266,7 @@ func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 				start := time.Now()
 				_, err := m.call(ctx, c)
 				require.True(t, timedOut(err))
-				requireNotCallers(t, apiError(t, err)) // it has not ended: to wait for that would help nobody
+				requireNotCallers(t, apiError(t, err)) // the context has not ended yet
 				require.Equal(t, time.Second, time.Since(start))
 			})
 		})
@@ -284,13 +284,13 @@ func TestTrap06TimeoutsAreToldApart(t *testing.T) {
 	}
 }
 
-// late is a context whose deadline has passed but whose timer has not fired yet. A
-// dialer looks at the deadline itself, and can fail in this moment.
+// late is a context whose deadline has passed but whose timer has not fired yet. A dialer
+// checks the deadline itself and can fail before the timer.
 type late struct{ context.Context }
 
 func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
-func TestTrap06ADeadlineIsTheCallersBeforeItsTimerFires(t *testing.T) {
+func TestTrap06DeadlineBeforeItsTimerFires(t *testing.T) {
 	t.Parallel()
 	for _, m := range methods {
 		_, err := m.call(late{t.Context()}, newClient(t, "http://clerk.test", clerkapi.Options{}))
@@ -301,7 +301,7 @@ func TestTrap06ADeadlineIsTheCallersBeforeItsTimerFires(t *testing.T) {
 
 func TestTrap07NoAddressInAnyErrorText(t *testing.T) {
 	t.Parallel()
-	// apiError checks the texts. The bodies and errors here hold what must not show.
+	// apiError checks the texts. These bodies and errors contain personal data.
 	dirty := fmt.Errorf("GET https://user:pw@proxy.example/v1/users?email_address=secret.person%%2Btag%%40example.com for %s with %s failed", email, key)
 	for name, tr := range map[string]http.RoundTripper{
 		"transport's text": roundTripper(func(*http.Request) (*http.Response, error) { return nil, dirty }),
@@ -309,7 +309,7 @@ func TestTrap07NoAddressInAnyErrorText(t *testing.T) {
 			_, err := (&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })}).Get(r.URL.String())
 			return nil, fmt.Errorf("middleware: %w", err)
 		}),
-		"nil answer": roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }), //nolint:nilnil // what it must not do
+		"nil response": roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }), //nolint:nilnil // breaks the contract of RoundTripper
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -317,7 +317,7 @@ func TestTrap07NoAddressInAnyErrorText(t *testing.T) {
 			for _, m := range methods {
 				_, err := m.call(t.Context(), c)
 				api := apiError(t, err)
-				require.False(t, api.NotSent, "a transport that does not report its connections proves nothing")
+				require.False(t, api.NotSent, "a transport that reports no connections may have sent it")
 				if name == "nested url.Error" {
 					require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 				}
@@ -351,7 +351,7 @@ func TestTrap08BodiesAreLimited(t *testing.T) {
 			spaces := []byte(strings.Repeat(" ", 1<<20))
 			f := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
 				w.WriteHeader(status)
-				for sent := 0; sent < 1<<30 && r.Context().Err() == nil; sent += len(spaces) { // a gigabyte, or until the client has had enough
+				for sent := 0; sent < 1<<30 && r.Context().Err() == nil; sent += len(spaces) { // a gigabyte, or until the client closes
 					if _, err := w.Write(spaces); err != nil {
 						return
 					}
@@ -360,7 +360,7 @@ func TestTrap08BodiesAreLimited(t *testing.T) {
 			c := newClient(t, f.URL, clerkapi.Options{Timeout: time.Minute, CreateTimeout: time.Minute})
 			for _, m := range methods {
 				if m.name == "ListInvitations" || status == 502 && m.lookUp {
-					continue // like FindUsers, which would ask three times for a 502
+					continue // the same code as FindUsers, which would retry a 502
 				}
 				_, err := m.call(t.Context(), c)
 				api := apiError(t, err)
@@ -371,7 +371,7 @@ func TestTrap08BodiesAreLimited(t *testing.T) {
 	}
 	t.Run("a full page fits", func(t *testing.T) {
 		t.Parallel()
-		meta := strings.Repeat("x", 6<<10) // 3 MB in all, more than an answer to a POST may have
+		meta := strings.Repeat("x", 6<<10) // 3 MB in all, above the limit for a POST
 		users := make([]string, 499)
 		for i := range users {
 			users[i] = fmt.Sprintf(`{"id":"user_%d","public_metadata":{"a":%q}}`, i, meta)
@@ -431,7 +431,7 @@ func TestTrap11IDsAreValidated(t *testing.T) {
 	require.Equal(t, "/v1/invitations/inv_2aB-_9/revoke", f.requests()[0].RequestURI)
 }
 
-func TestTrap12NoInputPanicsOrPostsNull(t *testing.T) {
+func TestTrap12EmptyInput(t *testing.T) {
 	t.Parallel()
 	f := answer(t, 200, "[]")
 	c := newClient(t, f.URL, clerkapi.Options{})
@@ -450,7 +450,7 @@ func TestTrap12NoInputPanicsOrPostsNull(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestTrap13NothingBesideAnError(t *testing.T) {
+func TestTrap13NoResultWithAnError(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 400} { // 200 with an id, but not readable
 		c := newClient(t, answer(t, status, `{"id":"inv_1","created_at":"x","data":[{"id":"inv_1","created_at":"x"}]}`).URL, clerkapi.Options{})
@@ -488,7 +488,7 @@ func TestTrap14FindUsersIsOneRequest(t *testing.T) {
 	}
 }
 
-func TestTrap15AnEmptyValueNeverListsEverybody(t *testing.T) {
+func TestTrap15EmptyValueNeverListsAllUsers(t *testing.T) {
 	t.Parallel()
 	f := answer(t, 200, "[]")
 	c := newClient(t, f.URL, clerkapi.Options{})
@@ -537,7 +537,7 @@ func TestTrap17NothingIsSharedOrChanged(t *testing.T) {
 	}
 }
 
-func TestTrap18VersionHeaderIsTheSDKs(t *testing.T) {
+func TestTrap18VersionHeader(t *testing.T) {
 	t.Parallel()
 	f := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
 		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/bulk") {
@@ -553,7 +553,7 @@ func TestTrap18VersionHeaderIsTheSDKs(t *testing.T) {
 	}
 	for _, r := range f.requests() {
 		require.Equal(t, []string{"2026-05-12"}, r.Header["Clerk-Api-Version"])
-		require.NotContains(t, r.URL.Query(), "__clerk_api_version", "both at once are refused")
+		require.NotContains(t, r.URL.Query(), "__clerk_api_version", "Clerk rejects a request that has both")
 		require.Equal(t, []string{"Bearer " + key}, r.Header["Authorization"])
 		require.Contains(t, r.UserAgent(), "clerk-sdk-go")
 	}

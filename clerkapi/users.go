@@ -16,41 +16,45 @@ import (
 
 const (
 	maxLookUp = 100  // values of one parameter, documented
-	maxPage   = 500  // limit, documented; without one Clerk sends only 10 rows
-	maxQuery  = 7000 // bytes of selectors in one URL: 100 usual addresses, and below the 8 KB that proxies allow
+	maxPage   = 500  // limit, documented; Clerk's default is 10
+	maxQuery  = 7000 // bytes of selectors in one URL: 100 typical addresses, below the 8 KB limit of proxies
 )
 
-// FindUsers implements [clerkinvite.ClerkAPI]: GET /users. A look-up by addresses or
-// by ids is one request; another one follows a full page of 500 users, and selectors
-// that are too long for one URL are sent in parts. An empty query finds nobody and
-// sends nothing.
+// FindUsers implements [clerkinvite.ClerkAPI] with GET /users. It makes one request for the
+// addresses and one for the ids. It makes further requests after a full page of 500 users,
+// and if the selectors are too long for one URL. An empty query makes no request and
+// returns no users.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// FindUsers is safe for concurrent use and safe to retry.
 func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	if len(q.Emails)+len(q.IDs) > maxLookUp {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "are more than 100 values, together with IDs"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be at most 100 values, together with IDs"}
 	}
 	for _, email := range q.Emails {
-		if !plausible(email) { // Clerk may take an empty one for no filter at all
-			return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "has one that is no address"}
+		if !plausible(email) { // Clerk may ignore an empty filter and list everyone
+			return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be email addresses"}
 		}
 	}
 	for _, id := range q.IDs {
 		if !validID(id) {
-			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "has one that is no Clerk id"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "must be Clerk user ids"}
 		}
 	}
 	var found []clerkinvite.User
 	seen := make(map[string]bool)
-	// Whether Clerk joins different parameters by AND or by OR is not documented.
+	// Clerk does not document whether it joins different parameters with AND or OR.
 	var queries []*user.ListParams
-	for _, part := range parts(q.Emails) {
+	for _, part := range splitForURL(q.Emails) {
 		queries = append(queries, &user.ListParams{EmailAddresses: part})
 	}
-	for _, part := range parts(q.IDs) {
+	for _, part := range splitForURL(q.IDs) {
 		queries = append(queries, &user.ListParams{UserIDs: part})
 	}
 	for _, params := range queries {
 		params.Limit = clerk.Int64(maxPage)
-		params.OrderBy = clerk.String("+created_at") // so that new users do not shift the pages
+		params.OrderBy = clerk.String("+created_at") // new users do not shift the pages
 		for offset := int64(0); ; offset += maxPage {
 			if offset > 0 {
 				params.Offset = clerk.Int64(offset)
@@ -78,29 +82,28 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 				break
 			}
 			if len(found) == before {
-				return nil, &clerkinvite.APIError{StatusCode: http.StatusOK, Err: errors.New("the list of users does not end: a page repeats")}
+				return nil, &clerkinvite.APIError{StatusCode: http.StatusOK, Err: errors.New("the list of users does not end: a page was returned twice")}
 			}
 		}
 	}
 	return found, nil
 }
 
-// parts cuts values into lists that are short enough for one URL.
-func parts(values []string) [][]string {
-	var out [][]string
+// splitForURL splits values into lists that each fit into one URL.
+func splitForURL(values []string) [][]string {
+	var parts [][]string
 	size := 0
 	for _, v := range values {
 		n := len("&email_address=") + len(url.QueryEscape(v))
-		if size += n; len(out) == 0 || size > maxQuery {
-			out, size = append(out, nil), n
+		if size += n; len(parts) == 0 || size > maxQuery {
+			parts, size = append(parts, nil), n
 		}
-		out[len(out)-1] = append(out[len(out)-1], v)
+		parts[len(parts)-1] = append(parts[len(parts)-1], v)
 	}
-	return out
+	return parts
 }
 
-// plausible reports whether s can be an address as far as a request is concerned.
-// Whether it is one is the service's to say.
+// plausible reports whether s can be sent as an address. The service has validated it.
 func plausible(s string) bool {
 	return len(s) <= 1024 && strings.Contains(s, "@") &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })

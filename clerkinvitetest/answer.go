@@ -74,7 +74,7 @@ func (a answer) apiError() error {
 	case a.form == asHalf:
 		e.Err = io.ErrUnexpectedEOF
 	case ok:
-		e.Err = errors.New("the answer cannot be read")
+		e.Err = errors.New("the response cannot be read")
 	case a.form == asJSON && a.err != nil:
 		e.Code, e.Message, e.LongMessage, e.Meta = a.err.Code, a.err.Message, a.err.LongMessage, decoded(a.err.Meta)
 	default:

@@ -17,16 +17,16 @@ import (
 // request for addresses and one for ids.
 func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	if len(q.Emails)+len(q.IDs) > 100 {
-		return nil, invalid("Emails", "are more than 100 values, together with IDs")
+		return nil, invalid("Emails", "must be at most 100 values, together with IDs")
 	}
 	for _, email := range q.Emails {
 		if !plausible(email) {
-			return nil, invalid("Emails", "has one that is no address")
+			return nil, invalid("Emails", "must be email addresses")
 		}
 	}
 	for _, id := range q.IDs {
 		if !validID(id) {
-			return nil, invalid("IDs", "has one that is no Clerk id")
+			return nil, invalid("IDs", "must be Clerk user ids")
 		}
 	}
 	var found []clerkinvite.User
@@ -80,7 +80,7 @@ func (c *Clerk) createRequest(p createParams) request {
 // CreateInvitations implements [clerkinvite.ClerkAPI].
 func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
 	if len(rs) < 1 || len(rs) > maxBulk {
-		return nil, invalid("Invitations", "are not 1 to 10")
+		return nil, invalid("Invitations", "must be 1 to 10")
 	}
 	var ps []createParams
 	seen := make(map[string]bool)
@@ -91,7 +91,7 @@ func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 		}
 		key := strings.ToLower(r.Email)
 		if seen[key] {
-			return nil, invalid("Email", "occurs twice in one request")
+			return nil, invalid("Email", "must not occur twice in one request")
 		}
 		seen[key] = true
 		ps = append(ps, p)
@@ -121,16 +121,16 @@ func (c *Clerk) createBulkRequest(ps []createParams) request {
 // ListInvitations implements [clerkinvite.ClerkAPI].
 func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, invalid("Limit", "is not 0 to 500")
+		return nil, invalid("Limit", "must be 0 to 500")
 	}
 	if q.Offset < 0 {
-		return nil, invalid("Offset", "is negative")
+		return nil, invalid("Offset", "must not be negative")
 	}
 	if q.Limit == 0 {
 		q.Limit = maxPage
 	}
 	if q.Status != "" && !validStatus(q.Status) {
-		return nil, invalid("Status", "is not one of Clerk's")
+		return nil, invalid("Status", "must be pending, accepted, revoked or expired")
 	}
 	p := listParams{status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset}
 	if q.NewestFirst {
@@ -153,7 +153,7 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	if !validID(invitationID) {
-		return nil, invalid("InvitationID", "is no Clerk id")
+		return nil, invalid("InvitationID", "must be a Clerk invitation id")
 	}
 	return one(c.call(ctx, c.revokeRequest(invitationID)))
 }
@@ -250,15 +250,15 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
 	}
 	if !plausible(r.Email) {
-		return p, invalid("Email", "is no address")
+		return p, invalid("Email", "must be an email address")
 	}
 	if r.ExpiresInDays < 0 || r.ExpiresInDays > maxDays {
-		return p, invalid("ExpiresInDays", "is not 0 to 365")
+		return p, invalid("ExpiresInDays", "must be 0 to 365")
 	}
 	if r.PublicMetadata != nil {
 		var ok bool
 		if p.metadata, ok = object(r.PublicMetadata); !ok {
-			return p, invalid("PublicMetadata", "is no JSON object")
+			return p, invalid("PublicMetadata", "must be a JSON object")
 		}
 	}
 	if p.days == 0 {

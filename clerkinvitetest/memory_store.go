@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // MemoryStore is a [clerkinvite.Store] for tests and demos. It forgets everything when
@@ -55,8 +54,7 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 	}
 	stored := make([]*clerkinvite.Member, len(rows))
 	for i, row := range rows {
-		stored[i] = clone(row)
-		stored[i].ID = strings.ToLower(row.ID)
+		stored[i] = row.Clone()
 		stored[i].Version = 1
 		if err := check(stored[i]); err != nil {
 			return nil, err
@@ -67,15 +65,15 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 		old, ok := s.members[m.Ref()]
 		switch {
 		case ok && old.ID == m.ID:
-			results[i].Member = clone(old)
+			results[i].Member = old.Clone()
 		case ok:
-			results[i].Member = clone(old)
-			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: clone(old)}
+			results[i].Member = old.Clone()
+			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: old.Clone()}
 		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
 			results[i].Err = fmt.Errorf("clerkinvitetest: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)
 		default:
 			s.put(nil, m)
-			results[i].Member = clone(m)
+			results[i].Member = m.Clone()
 		}
 	}
 	return results, nil
@@ -101,18 +99,18 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 		now := s.current(c.Old)
 		switch {
 		case now == nil && c.New == nil: // erased already
-			results[i].Member = clone(c.Old)
+			results[i].Member = c.Old.Clone()
 		case now == nil || now.Version != c.Old.Version:
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
 			s.erase(now)
-			results[i].Member = clone(now)
+			results[i].Member = now.Clone()
 		case s.taken(successor(now, c.New)):
 			results[i].Err = clerkinvite.ErrUserTaken
 		default:
 			row := successor(now, c.New)
 			s.put(now, row)
-			results[i].Member = clone(row)
+			results[i].Member = row.Clone()
 		}
 	}
 	return results, nil
@@ -125,7 +123,7 @@ func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
 
 // successor returns the row that a change makes of now.
 func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
-	row := clone(next)
+	row := next.Clone()
 	row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
 	return row
 }
@@ -191,7 +189,7 @@ func (s *MemoryStore) Due(ctx context.Context, at time.Time, limit int) ([]*cler
 	earliestFirst := func(a, b *clerkinvite.Member) int {
 		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
 	}
-	return s.first(cmp.Or(max(limit, 0), 1000), earliestFirst, func(m *clerkinvite.Member) bool {
+	return s.first(storeutil.Limit(limit), earliestFirst, func(m *clerkinvite.Member) bool {
 		return m.Due() && !m.NextAttemptAt.After(at)
 	}), nil
 }
@@ -204,13 +202,13 @@ func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*cle
 		return nil, err
 	}
 	statuses, after := set(q.Statuses), strings.ToLower(q.AfterID)
-	if after != "" && !uuidForm.MatchString(after) || !isText(q.AfterTenantID) {
+	if after != "" && !storeutil.IsUUID(after) || !storeutil.IsText(q.AfterTenantID) {
 		return nil, errors.New("clerkinvitetest: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
-	return s.first(cmp.Or(max(q.Limit, 0), 1000), byID, func(m *clerkinvite.Member) bool {
+	return s.first(storeutil.Limit(q.Limit), byID, func(m *clerkinvite.Member) bool {
 		return (q.TenantID == "" || m.TenantID == q.TenantID) &&
 			(len(statuses) == 0 || statuses[m.Status]) &&
-			strings.HasPrefix(m.Email, q.EmailPrefix) && isText(q.EmailPrefix) &&
+			strings.HasPrefix(m.Email, q.EmailPrefix) && storeutil.IsText(q.EmailPrefix) &&
 			(q.InvitedBy == "" || m.InvitedBy == q.InvitedBy) &&
 			cmp.Or(cmp.Compare(m.TenantID, q.AfterTenantID), cmp.Compare(m.ID, after)) > 0
 	}), nil
@@ -234,7 +232,7 @@ func (s *MemoryStore) first(limit int, order func(a, b *clerkinvite.Member) int,
 		found = found[:min(limit, len(found))]
 	}
 	for i, m := range found {
-		found[i] = clone(m)
+		found[i] = m.Clone()
 	}
 	return found
 }
@@ -286,8 +284,8 @@ func (s *MemoryStore) SwapTime(ctx context.Context, name string, old, next time.
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
-	if !next.IsZero() && s.times[name].Equal(micro(old)) {
-		s.times[name] = micro(next)
+	if !next.IsZero() && s.times[name].Equal(old.Truncate(time.Microsecond)) {
+		s.times[name] = next.UTC().Truncate(time.Microsecond)
 	}
 	return s.times[name], nil
 }
@@ -299,34 +297,6 @@ func set[T comparable](list []T) map[T]bool {
 	}
 	return m
 }
-
-// clone returns a copy that shares nothing with m, as a database would return it.
-func clone(m *clerkinvite.Member) *clerkinvite.Member {
-	c := *m
-	c.Data, c.Params = cloneJSON(m.Data), cloneJSON(m.Params)
-	c.ReservedAt, c.UpdatedAt = micro(m.ReservedAt), micro(m.UpdatedAt)
-	for _, p := range []**time.Time{&c.InvitedAt, &c.ExpiresAt, &c.SettledAt, &c.ClaimedUntil, &c.NextAttemptAt} {
-		if *p != nil {
-			t := micro(**p)
-			*p = &t
-		}
-	}
-	return &c
-}
-
-func cloneJSON(b json.RawMessage) json.RawMessage {
-	if len(b) == 0 {
-		return nil
-	}
-	return slices.Clone(b)
-}
-
-func micro(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
-
-// isText reports whether s can be in a column of PostgreSQL's.
-func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // check refuses what the types and the CHECKs of clerkinvite_member refuse.
 func check(m *clerkinvite.Member) error {
@@ -348,7 +318,7 @@ func check(m *clerkinvite.Member) error {
 	}
 	text := true
 	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
-		text = text && isText(s)
+		text = text && storeutil.IsText(s)
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
 
@@ -356,7 +326,7 @@ func check(m *clerkinvite.Member) error {
 		field string
 		ok    bool
 	}{
-		{"ID", uuidForm.MatchString(m.ID)},
+		{"ID", storeutil.IsUUID(m.ID)},
 		{"TenantID", between(len(m.TenantID), 1, 255)},
 		{"Email", len(m.Email) <= 254 && local != "" && domain != "" && m.Email == strings.ToLower(m.Email)},
 		{"ClerkUserID", user},

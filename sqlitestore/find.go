@@ -1,7 +1,6 @@
 package sqlitestore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -9,9 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // querier is a *sql.DB or a *sql.Tx.
@@ -75,19 +74,12 @@ func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.
 		return nil, err
 	}
 	found, err := members(ctx, db, st)
-	type key struct{ tenantID, id string }
-	seen := make(map[key]bool, len(found))
-	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
-		k := key{m.TenantID, m.ID}
-		double := seen[k]
-		seen[k] = true
-		return double
-	}), err
+	return storeutil.Unique(found, func(m *clerkinvite.Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
 // due returns the members that are due at a time.
 func due(ctx context.Context, db querier, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return members(ctx, db, statement{dueSQL, []any{micros(at), cmp.Or(max(limit, 0), 1000)}})
+	return members(ctx, db, statement{dueSQL, []any{micros(at), storeutil.Limit(limit)}})
 }
 
 // page returns the members of a page.
@@ -103,17 +95,17 @@ func page(ctx context.Context, db querier, q clerkinvite.PageQuery) ([]*clerkinv
 func findStatement(q clerkinvite.Query) (statement, error) {
 	var refs [][2]string
 	for _, r := range q.Refs {
-		if storable(r.TenantID) && storable(r.Email) {
+		if storeutil.IsText(r.TenantID) && storeutil.IsText(r.Email) {
 			refs = append(refs, [2]string{r.TenantID, r.Email})
 		}
 	}
 	var ids []string
 	for _, id := range q.IDs {
-		if isUUID(id) {
+		if storeutil.IsUUID(id) {
 			ids = append(ids, strings.ToLower(id))
 		}
 	}
-	emails, users := keepStorable(q.Emails), keepStorable(q.UserIDs)
+	emails, users := storeutil.Texts(q.Emails), storeutil.Texts(q.UserIDs)
 	var selects []string
 	var args []any
 	for _, s := range []struct {
@@ -133,16 +125,12 @@ func findStatement(q clerkinvite.Query) (statement, error) {
 	return statement{strings.Join(selects, "\nUNION ALL"), args}, nil
 }
 
-func keepStorable(list []string) []string {
-	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return !storable(s) })
-}
-
 // pageStatement returns the statement for a page. It has the conditions that are given and no others. It reads by the index
 // that has the order, and stops when it has the page. Only behind a prefix of the
 // address no index has the order: all of the tenant that begin so are read.
 func pageStatement(q clerkinvite.PageQuery) (statement, error) {
-	limit := cmp.Or(max(q.Limit, 0), 1000)
-	if !storable(q.AfterTenantID) || q.AfterID != "" && !isUUID(q.AfterID) {
+	limit := storeutil.Limit(q.Limit)
+	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
 		return statement{}, errors.New("sqlitestore: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
 	var statuses []any
@@ -151,7 +139,7 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 			statuses = append(statuses, string(status))
 		}
 	}
-	if !storable(q.TenantID) || !storable(q.EmailPrefix) || !storable(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 ||
+	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 ||
 		q.TenantID != "" && q.AfterTenantID > q.TenantID {
 		return statement{}, nil
 	}
@@ -173,10 +161,7 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 		c.add("m.tenant_id >= ?", q.AfterTenantID)
 	}
 	if q.EmailPrefix != "" {
-		c.add("m.email >= ?", q.EmailPrefix)
-		if end := prefixEnd(q.EmailPrefix); end != "" {
-			c.add("m.email < ?", end)
-		}
+		c.add("m.email >= ? AND m.email < ?", q.EmailPrefix, storeutil.PrefixEnd(q.EmailPrefix))
 	}
 	if q.InvitedBy != "" {
 		c.add("m.invited_by = ?", q.InvitedBy)
@@ -230,22 +215,6 @@ func (c *conditions) add(sql string, args ...any) {
 	c.where, c.args = append(c.where, sql), append(c.args, args...)
 }
 
-// prefixEnd returns the least text that is greater, byte by byte, than all that begin
-// with prefix, or "" if there is none.
-func prefixEnd(prefix string) string {
-	for prefix != "" {
-		last, size := utf8.DecodeLastRuneInString(prefix)
-		prefix = prefix[:len(prefix)-size]
-		switch {
-		case last == 0xd7ff: // what follows are halves of surrogates, which are no text
-			return prefix + "\ue000"
-		case last < utf8.MaxRune:
-			return prefix + string(last+1)
-		}
-	}
-	return ""
-}
-
 // members runs a statement that returns members.
 func members(ctx context.Context, db querier, st statement) (found []*clerkinvite.Member, err error) {
 	rows, err := db.QueryContext(ctx, st.sql, st.args...)
@@ -265,7 +234,7 @@ func members(ctx context.Context, db querier, st statement) (found []*clerkinvit
 
 // history returns the recorded moves of a member.
 func history(ctx context.Context, db querier, tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {
-	if !storable(tenantID) || !isUUID(id) {
+	if !storeutil.IsText(tenantID) || !storeutil.IsUUID(id) {
 		return nil, ctx.Err()
 	}
 	rows, err := db.QueryContext(ctx, historySQL, tenantID, strings.ToLower(id))

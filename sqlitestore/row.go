@@ -1,14 +1,11 @@
 package sqlitestore
 
 import (
-	"encoding/json"
 	"errors"
-	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // memberColumns is what a statement returns of the row m, in the order of scanMember.
@@ -45,59 +42,15 @@ func values(m *clerkinvite.Member) []any {
 	}
 }
 
-// stored returns m as it comes back from the file, sharing nothing with m.
-func stored(m *clerkinvite.Member) *clerkinvite.Member {
-	c := *m
-	c.ID = strings.ToLower(m.ID)
-	c.Data, c.Params = cloneJSON(m.Data), cloneJSON(m.Params)
-	c.ReservedAt, c.UpdatedAt = at(micros(m.ReservedAt)), at(micros(m.UpdatedAt))
-	for _, t := range []**time.Time{&c.ClaimedUntil, &c.NextAttemptAt, &c.InvitedAt, &c.ExpiresAt, &c.SettledAt} {
-		if *t != nil {
-			kept := at(micros(**t))
-			*t = &kept
-		}
-	}
-	return &c
-}
-
-func cloneJSON(b json.RawMessage) json.RawMessage {
-	if len(b) == 0 {
-		return nil
-	}
-	return slices.Clone(b)
-}
-
 // checkText refuses what SQLite would keep, but compare and print as something else.
 func checkText(m *clerkinvite.Member) error {
 	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy,
 		string(m.Data), string(m.Params), m.Reason} {
-		if !storable(s) {
+		if !storeutil.IsText(s) {
 			return errors.New("sqlitestore: a member has text that is not valid UTF-8, or holds a zero byte")
 		}
 	}
 	return nil
-}
-
-// storable reports whether s can be in a column at all; what cannot matches nothing.
-func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
-
-// isUUID reports whether id has the form of a UUID, in whatever case.
-func isUUID(id string) bool {
-	if len(id) != 36 {
-		return false
-	}
-	for i, c := range []byte(id) {
-		switch {
-		case i == 8 || i == 13 || i == 18 || i == 23:
-			if c != '-' {
-				return false
-			}
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // micros is how a time is kept.

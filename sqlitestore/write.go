@@ -130,7 +130,7 @@ func (w *writing) insert(m *clerkinvite.Member) (clerkinvite.Result, error) {
 	if err := checkText(m); err != nil {
 		return clerkinvite.Result{}, err
 	}
-	m = stored(m)
+	m = m.Clone()
 	m.Version = 1
 	written, err := w.exec(insertSQL, append([]any{m.TenantID, m.ID, m.Email}, values(m)...)...)
 	if err != nil {
@@ -177,7 +177,7 @@ func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
 	if err := checkText(c.New); err != nil {
 		return clerkinvite.Result{}, err
 	}
-	m := stored(c.New)
+	m := c.New.Clone()
 	m.ID, m.TenantID, m.Email, m.Version = strings.ToLower(c.Old.ID), c.Old.TenantID, c.Old.Email, c.Old.Version+1
 	made, err := w.exec(updateSQL, append(values(m), m.TenantID, m.ID, c.Old.Version)...)
 	switch {
@@ -201,7 +201,7 @@ func (w *writing) erase(old *clerkinvite.Member) (clerkinvite.Result, error) {
 	there, err := w.one(byIDSQL, old.TenantID, id)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return clerkinvite.Result{Member: stored(old)}, nil
+		return clerkinvite.Result{Member: old.Clone()}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err
 	case there.Version != old.Version:

@@ -257,7 +257,7 @@ func (s *session) sdkError(err error) error {
 	if errors.As(err, &e) && len(e.Errors) > 0 {
 		api.Code, api.LongMessage, api.Err = e.Errors[0].Code, e.Errors[0].LongMessage, nil
 	} else if api.StatusCode != 0 {
-		api.Err = errors.New("the answer cannot be read")
+		api.Err = errors.New("the response cannot be read")
 	}
 	return api
 }

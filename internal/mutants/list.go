@@ -33,8 +33,8 @@ func (m mutant) pattern() string {
 var mutants = []mutant{
 	// Uniqueness and compare-and-swap.
 	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
-		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
-		{"store_pgx_rows.go", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
+		{"internal/pgsql/update.sql", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
+		{"internal/pgsql/part_changed.sql", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
@@ -43,7 +43,7 @@ var mutants = []mutant{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
-		{"store_pgx_rows.go", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
+		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
 
 	// One email a send.
@@ -83,7 +83,7 @@ var mutants = []mutant{
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].Due() && now[0].Send < a.row.Send:"},
 	}},
-	{name: "a create is sent again on another connection", test: "TestACreateIsSentOnceOnAReusedConnection", pkg: "./clerkapi", edits: []edit{
+	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
 			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }

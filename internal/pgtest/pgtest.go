@@ -192,7 +192,7 @@ func open(ctx context.Context) (instance, error) {
 
 		return inst, nil
 	}
-	srv, err := startServer(ctx)
+	srv, err := startServer(ctx, false)
 	if err != nil {
 		return instance{}, err
 	}

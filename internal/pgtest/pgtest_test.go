@@ -65,7 +65,7 @@ func childConnect() {
 
 // childHang starts a server, says where, and waits to be killed.
 func childHang() {
-	srv, err := startServer(context.Background())
+	srv, err := startServer(context.Background(), false)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -343,7 +343,7 @@ func TestTheNewestVersionIsTaken(t *testing.T) {
 
 func TestAServerThatWasBroughtAlong(t *testing.T) {
 	ownServer(t)
-	srv, err := startServer(t.Context())
+	srv, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	defer srv.stop()
 
@@ -370,7 +370,7 @@ func TestAServerThatWasBroughtAlong(t *testing.T) {
 
 func TestThePortIsNotOpenToEverybody(t *testing.T) {
 	ownServer(t)
-	srv, err := startServer(t.Context())
+	srv, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	defer srv.stop()
 	for _, password := range []string{"", "wrong"} {
@@ -384,7 +384,7 @@ func TestThePortIsNotOpenToEverybody(t *testing.T) {
 
 func TestAPortThatIsTakenIsLeftAlone(t *testing.T) {
 	ownServer(t)
-	first, err := startServer(t.Context())
+	first, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	defer first.stop()
 
@@ -397,7 +397,7 @@ func TestAPortThatIsTakenIsLeftAlone(t *testing.T) {
 
 		return free()
 	}
-	second, err := startServer(t.Context())
+	second, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	defer second.stop()
 	require.Equal(t, 3, calls)
@@ -406,7 +406,7 @@ func TestAPortThatIsTakenIsLeftAlone(t *testing.T) {
 
 func TestStopLeavesNothingBehind(t *testing.T) {
 	ownServer(t)
-	srv, err := startServer(t.Context())
+	srv, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	conn, err := pgx.Connect(t.Context(), srv.dsn())
 	require.NoError(t, err)

@@ -37,13 +37,14 @@ type server struct {
 	lock     *os.File // held as long as this process lives
 	port     int
 	password string
+	durable  bool          // with PostgreSQL's default settings, on a disk
 	process  *os.Process   // nil before it was started
 	exited   chan struct{} // closed when it has ended
 }
 
 // startServer makes a cluster and starts a server on it. It works for root (as another user, because PostgreSQL refuses root)
 // and for everybody else.
-func startServer(ctx context.Context) (_ *server, err error) {
+func startServer(ctx context.Context, durable bool) (_ *server, err error) {
 	bin, err := findBin()
 	if err != nil {
 		return nil, err
@@ -53,8 +54,11 @@ func startServer(ctx context.Context) (_ *server, err error) {
 		return nil, err
 	}
 	base := baseDir()
+	if durable {
+		base = os.TempDir()
+	}
 	sweep(base)
-	s := &server{password: rand.Text()}
+	s := &server{password: rand.Text(), durable: durable}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -179,21 +183,25 @@ func (s *server) settings() []string {
 		{"listen_addresses", "127.0.0.1"},
 		{"port", strconv.Itoa(s.port)},
 		{"unix_socket_directories", s.dir},
-		{"max_connections", "400"}, // tests start several processes, each with a pool
-		{"shared_buffers", "64MB"},
-
-		// Nothing has to outlive the server.
-		{"fsync", "off"},
-		{"synchronous_commit", "off"},
-		{"full_page_writes", "off"},
-		{"wal_level", "minimal"},
-		{"max_wal_senders", "0"},
-
-		// Statistics change when a test says so, not in the middle of one that looks at plans.
-		{"autovacuum", "off"},
-		// Far from UTC, and not by full hours: what relies on the server's clock being in UTC is seen.
-		{"timezone", "<+0545>-05:45"},
 		{"log_min_messages", "error"},
+	}
+	if !s.durable {
+		settings = append(settings, [][2]string{
+			{"max_connections", "400"}, // tests start several processes, each with a pool
+			{"shared_buffers", "64MB"},
+
+			// Nothing has to outlive the server.
+			{"fsync", "off"},
+			{"synchronous_commit", "off"},
+			{"full_page_writes", "off"},
+			{"wal_level", "minimal"},
+			{"max_wal_senders", "0"},
+
+			// Statistics change when a test says so, not in the middle of one that looks at plans.
+			{"autovacuum", "off"},
+			// Far from UTC, and not by full hours: what relies on the server's clock being in UTC is seen.
+			{"timezone", "<+0545>-05:45"},
+		}...)
 	}
 	args := []string{"-D", s.data()}
 	for _, setting := range settings {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,250 +19,243 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
 const (
-	secretKey = "sk_test_bench" // of the fake, which takes any
+	secretKey = "sk_test_bench" // the fake takes any
 	tenant    = "acme"
 	role      = "editor"
-
-	// poolSize is how many connections to PostgreSQL everybody shares who is compared.
-	poolSize = 16
+	poolSize  = 16 // connections to PostgreSQL, shared by all callers of a variant
 )
 
 // person returns the n-th address.
 func person(n int) string { return fmt.Sprintf("person-%08d@example.com", n) }
 
-// newService returns the library on PostgreSQL and on the fake, through the real SDK.
-func newService(pool *pgxpool.Pool, f *fake, transport http.RoundTripper) (*clerkinvite.Service, error) {
-	api, err := clerkapi.New(secretKey, &clerkapi.Options{BaseURL: f.url + "/v1", HTTPClient: &http.Client{Transport: transport}})
+// fake is a fake Clerk behind HTTP. All variants use the same connections to it.
+type fake struct {
+	*httptest.Server
+
+	clerk     atomic.Pointer[clerkinvitetest.Clerk]
+	handler   atomic.Pointer[http.Handler]
+	latency   atomic.Int64
+	transport *http.Transport
+}
+
+func newFake() *fake {
+	f := &fake{transport: &http.Transport{MaxIdleConnsPerHost: 1000}} // with the default of two, most calls would open a connection
+	f.reset(0)
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(time.Duration(f.latency.Load()))
+		(*f.handler.Load()).ServeHTTP(w, r)
+	}))
+	return f
+}
+
+// reset replaces it with a Clerk that knows nobody.
+func (f *fake) reset(latency time.Duration) {
+	clerk := clerkinvitetest.NewClerk()
+	handler := clerk.Handler()
+	f.clerk.Store(clerk)
+	f.handler.Store(&handler)
+	f.latency.Store(int64(latency))
+}
+
+// service returns the library on PostgreSQL and, by Clerk's SDK, on the fake.
+func (f *fake) service(pool *pgxpool.Pool, transport http.RoundTripper) (*clerkinvite.Service, error) {
+	api, err := clerkapi.New(secretKey, &clerkapi.Options{BaseURL: f.URL + "/v1", HTTPClient: &http.Client{Transport: transport}})
 	if err != nil {
 		return nil, err
 	}
 	return clerkinvite.New(clerkinvite.Config{API: api, Store: clerkinvite.NewPgxStore(pool, nil)})
 }
 
-// partInvite compares Invite with the flow that people write by hand, and with the least that its own statements and
-// requests can cost.
-func partInvite(ctx context.Context, b *bench, r *report) (err error) {
-	f, err := startFake(ctx)
+// benchInvite compares Invite with the flow written by hand and with its limit: the
+// statements and requests of an Invite, sent again without the library.
+func benchInvite(ctx context.Context, s size, pool *pgxpool.Pool, out io.Writer) error {
+	f := newFake()
+	defer f.Close()
+	if _, err := pool.Exec(ctx, byHandTable); err != nil {
+		return err
+	}
+	svc, err := f.service(pool, f.transport)
 	if err != nil {
 		return err
 	}
-	defer f.stop()
-	db, err := b.server.database(ctx)
+	byHand := newByHand(pool, f)
+	limit, err := record(ctx, pool.Config(), f)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.close()) }()
-	pool, err := db.pool(ctx, poolSize, nil)
-	if err != nil {
-		return err
-	}
-	if err := clerkinvite.NewPgxStore(pool, nil).Migrate(ctx); err != nil {
-		return err
-	}
-	if _, err := pool.Exec(ctx, baselineTable); err != nil {
-		return err
-	}
-	svc, err := newService(pool, f, f.transport)
-	if err != nil {
-		return err
-	}
-	byHand := newBaseline(pool, f)
-	limit, err := captureInvite(ctx, db, f)
-	if err != nil {
-		return err
-	}
-
-	r.part("1. Invite: one person",
-		"By hand: the official SDK's user.List and invitation.Create, then one INSERT. user.List makes two requests, since it also counts; so "+
-			"these are three requests and one statement, and nothing that a crash, a race or a lost answer could be mended from.",
-		"Limit: the two statements and the two requests that Invite makes, caught on their way and sent again by pgx and net/http with other "+
-			"values; answers are read, but of all of them only the invitation's id is decoded.",
-		fmt.Sprintf("The same fake of Clerk for all, in its own process, without latency or with one that is said; the same %d connections to PostgreSQL, the same "+
-			"http.Transport. Each run begins with empty tables and some calls that do not count, and is compared only if each person has one row and exactly one email, of the invitation "+
-			"that the row names.", poolSize))
-	steps := ""
-	for _, load := range b.loads {
-		limit.forget()
-		run := func(table string, invite func(ctx context.Context, email string) error) func(context.Context) (sample, error) {
-			return func(ctx context.Context) (sample, error) {
+	for _, load := range s.loads {
+		variant := func(name, table string, invite func(ctx context.Context, email string) error) variant {
+			return variant{name, func(ctx context.Context) (float64, error) {
 				if _, err := pool.Exec(ctx, "TRUNCATE clerkinvite_history, clerkinvite_member, team_member"); err != nil {
-					return sample{}, err
+					return 0, err
 				}
-				if err := f.reset(ctx, load.latency); err != nil {
-					return sample{}, err
-				}
-				// An emptied table makes each connection plan anew. That is no one's daily work.
-				_, err := timed(ctx, load.callers, 4*load.callers, func(ctx context.Context, i int) error {
+				f.reset(load.latency)
+				// Connections plan again for an emptied table, which a host does not see every day.
+				if _, err := timed(ctx, load.callers, 4*load.callers, func(ctx context.Context, i int) error {
 					return invite(ctx, fmt.Sprintf("warm-%d@example.com", i))
-				})
-				if err != nil {
-					return sample{}, err
+				}); err != nil {
+					return 0, err
 				}
-				s, err := timed(ctx, load.callers, load.calls, func(ctx context.Context, i int) error { return invite(ctx, person(i)) })
+				rate, err := timed(ctx, load.callers, load.calls, func(ctx context.Context, i int) error { return invite(ctx, person(i)) })
 				if err != nil {
-					return s, err
+					return 0, err
 				}
-				return s, checkInvited(ctx, pool, f, table, load.calls)
-			}
+				return rate, checkInvited(ctx, pool, f, table, load.calls)
+			}}
 		}
-		all, err := interleave(ctx, b.rounds,
-			variant{"Invite", run("clerkinvite_member", func(ctx context.Context, email string) error {
+		what := fmt.Sprintf("Invite, callers: %d, Clerk responds after %v", load.callers, load.latency)
+		if err := compare(ctx, out, what, s.rounds,
+			variant("Invite", "clerkinvite_member", func(ctx context.Context, email string) error {
 				_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: email, Role: role})
 				return err
-			})},
-			variant{"by hand", run("team_member", func(ctx context.Context, email string) error {
-				return byHand.invite(ctx, tenant, email, role)
-			})},
-			variant{"limit", run("clerkinvite_member", func(ctx context.Context, email string) error {
-				return limit.invite(ctx, pool, f, email)
-			})})
-		name := fmt.Sprintf("Invite, callers: %d", load.callers)
-		if load.latency > 0 {
-			name += fmt.Sprintf(", a request takes %v", load.latency)
-		}
-		if err != nil {
-			if err := r.failed(name, err); err != nil {
-				return err
-			}
-			continue
-		}
-		figure := func(s series) string {
-			text := fmt.Sprintf("%s, p50 %s", perSecond(s.rate()), short(s.percentile(0.5)))
-			if load.calls >= 100 { // of fewer the last is no percentile
-				text += ", p99 " + short(s.percentile(0.99))
-			}
-			return text
-		}
-		r.compare(name, figure(all[0]), "by hand", figure(all[1]), "throughput", ratio(all[0], all[1], throughput), atLeast(1.3))
-		r.compare(name, figure(all[0]), "limit", figure(all[2]), "throughput", ratio(all[0], all[2], throughput), atLeast(0.9))
-		if steps == "" { // of the first load: one caller, no latency
-			steps = limit.means()
+			}),
+			variant("by hand", "team_member", byHand.invite),
+			variant("its limit", "clerkinvite_member", func(ctx context.Context, email string) error { return limit.invite(ctx, pool, f, email) }),
+		); err != nil {
+			return err
 		}
 	}
-	fmt.Fprintf(r.out, "\nWhat the limit's time is, on average, for one caller and without latency: %s.\n", steps)
 	return nil
 }
 
-// checkInvited checks that n people are pending, each with exactly one email, of the invitation that the row names.
+// checkInvited checks that n people are pending, each with one email, which is the one
+// of the invitation in the row.
 func checkInvited(ctx context.Context, pool *pgxpool.Pool, f *fake, table string, n int) error {
-	mail, err := f.mail(ctx)
+	sent, emails := make(map[string]string), 0
+	for _, mail := range f.clerk.Load().SentMail() {
+		if strings.HasPrefix(mail.To, "person-") {
+			sent[mail.To] = "pending_" + mail.InvitationID
+			emails++
+		}
+	}
+	rows, err := pool.Query(ctx, "SELECT email, clerk_user_id FROM "+table+" WHERE tenant_id = $1 AND status = 'pending' AND email LIKE 'person-%'", tenant)
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(mail, func(email string, _ []string) bool { return !strings.HasPrefix(email, "person-") })
-	rows, err := pool.Query(ctx, "SELECT tenant_id, email, status, clerk_user_id FROM "+table+" WHERE email LIKE 'person-%'")
+	members, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Email, UserID string }])
 	if err != nil {
 		return err
 	}
-	type member struct{ TenantID, Email, Status, ClerkUserID string }
-	members, err := pgx.CollectRows(rows, pgx.RowToStructByPos[member])
-	if err != nil {
-		return err
-	}
-	if len(members) != n || len(mail) != n {
-		return incomparable("%d rows and %d people with an email instead of %d", len(members), len(mail), n)
+	if len(members) != n || len(sent) != n || emails != n {
+		return fmt.Errorf("%d rows and %d emails to %d people instead of %d", len(members), emails, len(sent), n)
 	}
 	for _, m := range members {
-		sent := mail[m.Email]
-		if len(sent) != 1 || m.TenantID != tenant || m.Status != "pending" || m.ClerkUserID != "pending_"+sent[0] {
-			return incomparable("a row that is %s has %d emails, or is not of its invitation", m.Status, len(sent))
+		if sent[m.Email] != m.UserID {
+			return errors.New("a row does not have the invitation that was sent")
 		}
 	}
 	return nil
 }
 
-// inviteLimit is what one Invite sends.
-type inviteLimit struct {
-	insert, update statement
-	find, create   exchange
-	member         *clerkinvite.Member // in whose place others go
-
-	took  [4]atomic.Int64 // by insert, find, create and update
-	calls atomic.Int64
+// recording is what one Invite sends. Each statement has one parameter, a text.
+type recording struct {
+	base       http.RoundTripper
+	statements [][2]string // SQL and parameter
+	requests   []*http.Request
+	bodies     []string
+	member     *clerkinvite.Member // the one invited, to be replaced by others
 }
 
-// forget begins to measure the steps anew.
-func (l *inviteLimit) forget() {
-	for i := range l.took {
-		l.took[i].Store(0)
+// TraceQueryStart implements pgx.QueryTracer.
+func (r *recording) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if len(data.Args) == 1 {
+		r.statements = append(r.statements, [2]string{data.SQL, fmt.Sprint(data.Args[0])})
 	}
-	l.calls.Store(0)
+	return ctx
 }
 
-// means says what each step takes.
-func (l *inviteLimit) means() string {
-	var list []string
-	for i, name := range []string{"insert", "look-up of the user", "create", "update"} {
-		list = append(list, name+" "+short(time.Duration(l.took[i].Load()/max(l.calls.Load(), 1))))
+// TraceQueryEnd implements pgx.QueryTracer.
+func (*recording) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// RoundTrip implements http.RoundTripper.
+func (r *recording) RoundTrip(req *http.Request) (*http.Response, error) {
+	body := []byte(nil)
+	if req.Body != nil {
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+		req = req.Clone(req.Context())
+		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	return strings.Join(list, ", ")
+	r.requests, r.bodies = append(r.requests, req), append(r.bodies, string(body))
+	return r.base.RoundTrip(req)
 }
 
-// captureInvite invites somebody, and keeps what is sent.
-func captureInvite(ctx context.Context, db *database, f *fake) (*inviteLimit, error) {
-	sent, asked := &statements{}, &exchanges{base: f.transport}
-	pool, err := db.pool(ctx, 1, sent)
+// record invites one person and keeps what is sent.
+func record(ctx context.Context, config *pgxpool.Config, f *fake) (*recording, error) {
+	r := &recording{base: f.transport}
+	config.ConnConfig.Tracer = r
+	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	svc, err := newService(pool, f, asked)
+	defer pool.Close()
+	svc, err := f.service(pool, r)
 	if err != nil {
 		return nil, err
 	}
-	m, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: "captured@example.com", Role: role})
-	if err != nil {
-		return nil, err
+	r.member, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: "recorded@example.com", Role: role})
+	if err == nil && (len(r.statements) != 2 || len(r.requests) != 2) {
+		err = fmt.Errorf("%d statements and %d requests were recorded instead of two and two: rewrite recording.invite", len(r.statements), len(r.requests))
 	}
-	list := sent.take()
-	if len(list) != 2 || len(asked.list) != 2 {
-		return nil, fmt.Errorf("an Invite was of %d statements and %d requests, not two and two: the limit has to be written anew", len(list), len(asked.list))
-	}
-	return &inviteLimit{insert: list[0], update: list[1], find: asked.list[0], create: asked.list[1], member: m}, nil
+	return r, err
 }
 
-// invite does the same for somebody else.
-func (l *inviteLimit) invite(ctx context.Context, pool *pgxpool.Pool, f *fake, email string) error {
+// invite sends the same for another person. It reads all responses and decodes the
+// invitation's ID only.
+func (r *recording) invite(ctx context.Context, pool *pgxpool.Pool, f *fake, email string) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err
 	}
-	name, _, _ := strings.Cut(email, "@") // what stands before the @ is the same in a URL
-	values := []string{"captured", name, l.member.ID, id.String()}
-	replacer := strings.NewReplacer(values...)
-	began := time.Now()
-	step := func(i int) {
-		now := time.Now()
-		l.took[i].Add(int64(now.Sub(began)))
-		began = now
-	}
-	if err := l.insert.replay(ctx, pool, replacer); err != nil {
+	name, _, _ := strings.Cut(email, "@") // which looks the same in a URL
+	values := []string{"recorded", name, r.member.ID, id.String()}
+	if err := r.query(ctx, pool, 0, values); err != nil {
 		return err
 	}
-	step(0)
-	users, err := l.find.replay(ctx, f, replacer)
-	if err != nil {
-		return err
+	if users, err := r.request(ctx, f, 0, values); err != nil || string(users) != "[]" {
+		return fmt.Errorf("find users: %q, %w", users, err)
 	}
-	if string(users) != "[]" {
-		return incomparable("there is a user")
-	}
-	step(1)
-	answer, err := l.create.replay(ctx, f, replacer)
+	response, err := r.request(ctx, f, 1, values)
 	if err != nil {
 		return err
 	}
 	var invitation struct {
 		ID string `json:"id"`
 	}
-	if err := json.Unmarshal(answer, &invitation); err != nil {
+	if err := json.Unmarshal(response, &invitation); err != nil {
 		return err
 	}
-	step(2)
-	err = l.update.replay(ctx, pool, strings.NewReplacer(append(values, l.member.InvitationID, invitation.ID)...))
-	step(3)
-	l.calls.Add(1)
+	return r.query(ctx, pool, 1, append(values, r.member.InvitationID, invitation.ID))
+}
+
+// query sends a statement again with other values.
+func (r *recording) query(ctx context.Context, pool *pgxpool.Pool, i int, values []string) error {
+	_, err := pool.Exec(ctx, r.statements[i][0], strings.NewReplacer(values...).Replace(r.statements[i][1]))
 	return err
+}
+
+// request sends a request again with other values.
+func (r *recording) request(ctx context.Context, f *fake, i int, values []string) ([]byte, error) {
+	replace := strings.NewReplacer(values...).Replace
+	req, err := http.NewRequestWithContext(ctx, r.requests[i].Method, f.URL+replace(r.requests[i].URL.RequestURI()), strings.NewReader(replace(r.bodies[i])))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = r.requests[i].Header // no transport changes it
+	resp, err := f.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return body, err
 }

@@ -1,89 +1,63 @@
-// The command bench compares the library with what people would write by hand, and with the least that the same work can
-// cost, and prints a table in Markdown.
+// The command bench compares Invite with the same flow written by hand, and
+// ReserveMany with plain SQL, and prints a Markdown table of ratios.
 //
-//	go run . [-run regexp] [-quick] [-n rounds] [-database url] [-huge]
+//	go run . [-quick] [-rounds n] [-database url]
 //
-// A figure alone says little: another machine, or the same one an hour later, has another. So the variants that are
-// compared run in turn, A B A B …, and the table has the median of the ratios of neighbours. A variant that does not leave
-// the same rows, and the same emails at the fake of Clerk, gets no figure.
+// A rate alone says little: it differs between machines, and between hours on one
+// machine. So the variants run in turn, A B C A B C …, and the table has the median
+// and the spread of the ratios within each round. A variant that leaves other rows or
+// sends other emails than the library ends the run with an error.
 //
-// It starts a throw-away PostgreSQL with the settings that it comes with, so a commit waits for the disk of the
-// directory for temporary files. With -database it measures on another server, whose user must be allowed to create
-// databases; they are dropped at the end.
+// Without -database it starts a throw-away PostgreSQL with default settings on the
+// disk of the directory for temporary files, so every commit waits for that disk.
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"regexp"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// bench is how much is measured, and where.
-type bench struct {
-	server *postgres
-
-	rounds    int    // that count, for each comparison
-	loads     []load // of Invite
-	reserve   int    // rows of ReserveMany
-	verify    int    // webhooks that are verified in one run
-	events    int    // webhooks that are verified and handled in one run
-	members   []int  // sizes of the table
-	tenants   int    // at most, of the table with many
-	queries   int    // of a kind in one run
-	benchtime string // of testing.Benchmark
-	disk      int    // members of whom it is measured what they take on disk
+// size is how much is measured.
+type size struct {
+	rounds  int
+	loads   []load // of Invite
+	reserve int    // rows of ReserveMany
 }
 
-// load is so many calls by so many callers, with a Clerk that takes so long for an answer.
+// load is a number of concurrent callers, their calls in total, and the time that
+// Clerk takes for each response.
 type load struct {
 	callers, calls int
 	latency        time.Duration
 }
 
-// internet is a latency that no request over the internet is far below.
+// internet is less than almost any request to Clerk takes.
 const internet = 20 * time.Millisecond
 
 var (
-	full = bench{
-		rounds: 9, loads: []load{
-			{1, 400, 0}, {16, 1600, 0}, {64, 3200, 0}, {1, 20, internet}, {16, 320, internet}, {64, 1280, internet},
-		}, reserve: 10_000, verify: 3000, events: 300,
-		members: []int{10_000, 1_000_000}, tenants: 100_000, queries: 50, benchtime: "500ms", disk: 200_000,
-	}
-	quick = bench{
-		rounds: 3, loads: []load{{1, 50, 0}, {16, 160, 0}, {64, 256, 0}, {16, 64, internet}}, reserve: 2000, verify: 300, events: 50,
-		members: []int{10_000, 30_000}, tenants: 3_000, queries: 10, benchtime: "50ms", disk: 5_000,
-	}
+	full = size{9, []load{
+		{1, 20, internet}, {16, 320, internet}, {64, 1280, internet}, {1, 400, 0}, {16, 1600, 0}, {64, 3200, 0},
+	}, 10_000}
+	quick = size{1, []load{{1, 3, internet}, {8, 32, 0}}, 1100}
 )
 
-// part is one part of the measuring.
-type part struct {
-	name string
-	run  func(ctx context.Context, b *bench, r *report) error
-}
-
-var parts = []part{
-	{"invite", partInvite}, {"reserve", partReserve}, {"webhook", partWebhook}, {"scale", partScale}, {"own", partOwn}, {"disk", partDisk},
-}
-
 func main() {
-	if os.Getenv(fakeEnv) != "" {
-		if err := serveFake(context.Background(), os.Stdout, os.Stdin); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: the fake of Clerk:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
@@ -93,105 +67,91 @@ func main() {
 	}
 }
 
-// run is the program.
-func run(ctx context.Context, args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var (
-		only    = flags.String("run", "", "run the parts whose name matches this `regexp`: invite, reserve, webhook, scale, own, disk")
-		isQuick = flags.Bool("quick", false, "seconds for each part: to see that it works, not for the figures")
-		rounds  = flags.Int("n", 0, "`rounds` for each comparison")
-		huge    = flags.Bool("huge", false, "also with 10 million members, which takes long and much of the disk")
-		dsn     = flags.String("database", "", "connection `URL` of the server to measure on, instead of a throw-away one")
+		isQuick = flags.Bool("quick", false, "take seconds, to see that it works; the figures mean nothing")
+		rounds  = flags.Int("rounds", 0, "number of rounds per comparison (default 9)")
+		dsn     = flags.String("database", "", "connection `URL` of a server on which to create a database, instead of a throw-away server")
 	)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	match, err := regexp.Compile(*only)
-	if err != nil {
-		return err
-	}
-	b := full
+	s := full
 	if *isQuick {
-		b = quick
+		s = quick
 	}
-	if *rounds > 0 {
-		b.rounds = *rounds
-	}
-	if *huge {
-		b.members = append(slices.Clip(b.members), 10_000_000)
-	}
-	if *dsn != "" {
-		b.server = &postgres{dsn: *dsn}
-	} else {
-		if b.server, err = startServer(ctx); err != nil {
+	s.rounds = cmp.Or(*rounds, s.rounds)
+	if *dsn == "" {
+		url, stop, err := pgtest.Durable(ctx)
+		if err != nil {
 			return err
 		}
-		defer b.server.stop()
+		defer stop()
+		*dsn = url
 	}
-	command := strings.Join(append([]string{"go run -C lab ./bench"}, withoutPassword(args, *dsn)...), " ")
-	return b.measure(ctx, command, match, out)
-}
-
-// withoutPassword returns the arguments without the connection string, which may hold a password.
-func withoutPassword(args []string, dsn string) []string {
-	shown := make([]string, len(args))
-	for i, arg := range args {
-		if shown[i] = arg; dsn != "" {
-			shown[i] = strings.ReplaceAll(arg, dsn, "…")
-		}
-	}
-	return shown
-}
-
-// measure runs the parts that match and prints the report.
-func (b *bench) measure(ctx context.Context, command string, match *regexp.Regexp, out io.Writer) error {
-	about, err := b.server.about(ctx)
+	pool, drop, err := database(ctx, *dsn)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "# Measured %s\n\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
-	for _, line := range []string{
-		"`" + command + "`, rounds: " + fmt.Sprint(b.rounds),
-		fmt.Sprintf("%s %s/%s, CPUs: %d, load average at the beginning: %s", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), loadAverage()),
-		"PostgreSQL " + about,
-	} {
-		fmt.Fprintln(out, "- "+line)
+	defer func() { err = errors.Join(err, drop()) }()
+
+	about := ""
+	if err := pool.QueryRow(ctx, `SELECT string_agg(name || ' ' || current_setting(name), ', ') FROM
+		unnest('{server_version, fsync, synchronous_commit, shared_buffers, autovacuum}'::text[]) name`).Scan(&about); err != nil {
+		return err
 	}
-	if busy() {
-		fmt.Fprintln(out, "- **More wants to run on this machine than it has CPUs: the figures are of no use, and the ratios are doubtful.**")
+	fmt.Fprintf(out, "%s, %s %s/%s, CPUs: %d, load average: %s, rounds: %d\nPostgreSQL: %s\n\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), loadAverage(), s.rounds, about)
+	fmt.Fprint(out, "| | the library | compared with | its figure | ratio, median (lowest to highest) |\n|-|-|-|-|-|\n")
+	if err := benchInvite(ctx, s, pool, out); err != nil {
+		return err
 	}
-	r := &report{out: out}
-	ran := 0
-	for _, p := range parts {
-		if !match.MatchString(p.name) {
-			continue
-		}
-		ran++
-		if err := p.run(ctx, b, r); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
+	if err := benchReserve(ctx, s, pool, out); err != nil {
+		return err
 	}
-	if ran == 0 {
-		return fmt.Errorf("no part matches %q", match)
-	}
-	r.end()
-	fmt.Fprintf(out, "Load average at the end: %s.\n", loadAverage())
+	fmt.Fprintf(out, "\nLoad average at the end: %s\n", loadAverage())
 	return nil
 }
 
-// loadAverage is that of the last one, five and fifteen minutes, where the system tells.
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	fields := strings.Fields(string(text))
-	if err != nil || len(fields) < 3 {
-		return "unknown"
+// database makes an empty database with the library's tables. drop removes it, also
+// after an interrupt.
+func database(ctx context.Context, dsn string) (_ *pgxpool.Pool, drop func() error, err error) {
+	admin, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, nil, err
 	}
-	return strings.Join(fields[:3], " ")
+	name := "clerkinvite_bench_" + strings.ToLower(rand.Text()[:12])
+	if _, err := admin.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+		return nil, nil, errors.Join(err, admin.Close(ctx))
+	}
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.ConnConfig.Database, config.MaxConns = name, poolSize
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	drop = func() error {
+		pool.Close()
+		ctx := context.WithoutCancel(ctx)
+		_, err := admin.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
+		return errors.Join(err, admin.Close(ctx))
+	}
+	if err := clerkinvite.NewPgxStore(pool, nil).Migrate(ctx); err != nil {
+		return nil, nil, errors.Join(err, drop())
+	}
+	return pool, drop, nil
 }
 
-// busy reports whether the machine has had more to do in the last minute than it can.
-func busy() bool {
-	first, _, _ := strings.Cut(loadAverage(), " ")
-	load, err := strconv.ParseFloat(first, 64)
-	return err == nil && load > float64(runtime.NumCPU())
+// loadAverage is the one of the last minute, where the system tells.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
 }

@@ -4,75 +4,52 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// reserveChunk is how many rows the library writes with one statement.
-const reserveChunk = 1000
-
-// partReserve compares ReserveMany with the two ways in which PostgreSQL takes many rows.
-func partReserve(ctx context.Context, b *bench, r *report) (err error) {
-	db, err := b.server.database(ctx)
+// benchReserve compares ReserveMany with INSERT … SELECT FROM unnest, which writes the
+// same rows and the same history with as many statements.
+func benchReserve(ctx context.Context, s size, pool *pgxpool.Pool, out io.Writer) error {
+	svc, err := clerkinvite.New(clerkinvite.Config{Store: clerkinvite.NewPgxStore(pool, nil), API: clerkinvitetest.NewClerk()})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.close()) }()
-	pool, err := db.pool(ctx, 1, nil)
+	// The parameters for Clerk are in the row; the plain SQL writes the same.
+	first, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: "first@example.com", Role: role})
 	if err != nil {
 		return err
 	}
-	store := clerkinvite.NewPgxStore(pool, nil)
-	if err := store.Migrate(ctx); err != nil {
-		return err
-	}
-	svc, err := clerkinvite.New(clerkinvite.Config{Store: store, API: stubAPI()})
-	if err != nil {
-		return err
-	}
-	// What goes to Clerk is in the row; the raw ways write the same.
-	reserved, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: person(0), Role: role})
-	if err != nil {
-		return err
-	}
-	raw := &rawReserve{pool, string(reserved.Params)}
-	n := b.reserve
-	name := fmt.Sprintf("ReserveMany of %d", n)
-
-	r.part("2. ReserveMany: many people",
-		"All write the same rows into the same tables with the same indexes and checks, each with its record in the history, on one connection; ids "+
-			"are made in the measured time. A run begins with empty tables and counts only if what it left is, id and times aside, the same.",
-		fmt.Sprintf("unnest: one statement of arrays for %d rows and their history, as many statements as the library makes. COPY: one for the members "+
-			"and one for the history, in one transaction; it knows no duplicate and fails as a whole.", reserveChunk))
 	want := ""
-	run := func(reserve func(ctx context.Context, n int) error) func(context.Context) (sample, error) {
-		return func(ctx context.Context) (sample, error) {
+	variant := func(name string, reserve func(ctx context.Context) error) variant {
+		return variant{name, func(ctx context.Context) (float64, error) {
 			if _, err := pool.Exec(ctx, "TRUNCATE clerkinvite_history, clerkinvite_member"); err != nil {
-				return sample{}, err
+				return 0, err
 			}
-			began := time.Now()
-			if err := reserve(ctx, n); err != nil {
-				return sample{}, err
+			start := time.Now()
+			if err := reserve(ctx); err != nil {
+				return 0, err
 			}
-			s := sample{ops: n, elapsed: time.Since(began)}
+			rate := float64(s.reserve) / time.Since(start).Seconds()
 			got, err := reservedDigest(ctx, pool)
 			if want == "" {
 				want = got
 			}
 			if err == nil && got != want {
-				err = incomparable("it has left %s, and ReserveMany %s", got, want)
+				err = fmt.Errorf("it left %s, and ReserveMany %s", got, want)
 			}
-			return s, err
-		}
+			return rate, err
+		}}
 	}
-	all, err := interleave(ctx, b.rounds,
-		variant{"ReserveMany", run(func(ctx context.Context, n int) error {
-			ps := make([]clerkinvite.InviteParams, n)
+	return compare(ctx, out, fmt.Sprintf("ReserveMany of %d", s.reserve), s.rounds,
+		variant("ReserveMany", func(ctx context.Context) error {
+			ps := make([]clerkinvite.InviteParams, s.reserve)
 			for i := range ps {
 				ps[i] = clerkinvite.InviteParams{TenantID: tenant, Email: person(i), Role: role}
 			}
@@ -81,21 +58,11 @@ func partReserve(ctx context.Context, b *bench, r *report) (err error) {
 				err = errors.Join(err, result.Err)
 			}
 			return err
-		})},
-		variant{"unnest", run(raw.unnest)},
-		variant{"COPY", run(raw.copy)})
-	if err != nil {
-		return r.failed(name, err)
-	}
-	figure := func(s series) string {
-		return fmt.Sprintf("%s, %s", perSecond(s.rate()), short(time.Duration(n)*s.each()))
-	}
-	r.compare(name, figure(all[0]), "unnest", figure(all[1]), "throughput", ratio(all[0], all[1], throughput), atLeast(0.6))
-	r.compare(name, figure(all[0]), "COPY", figure(all[2]), "throughput", ratio(all[0], all[2], throughput), nil)
-	return nil
+		}),
+		variant("unnest", func(ctx context.Context) error { return unnest(ctx, pool, s.reserve, string(first.Params)) }))
 }
 
-// reservedDigest says what is in the tables, but for ids and times.
+// reservedDigest sums up the tables, except for IDs and times.
 func reservedDigest(ctx context.Context, pool *pgxpool.Pool) (digest string, err error) {
 	err = pool.QueryRow(ctx, `
 SELECT count(*) || ' rows ' || md5(coalesce(string_agg(concat_ws('|', m.tenant_id, m.email, m.status, m.role, m.send, m.sent, m.version, m.attempts, m.params::text,
@@ -105,25 +72,20 @@ FROM clerkinvite_member m FULL JOIN clerkinvite_history h ON h.tenant_id = m.ten
 	return digest, err
 }
 
-// rawReserve writes reserved rows without the library.
-type rawReserve struct {
-	pool   *pgxpool.Pool
-	params string
-}
-
-// unnest writes them by statements of arrays.
-func (w *rawReserve) unnest(ctx context.Context, n int) error {
-	for from := 0; from < n; from += reserveChunk {
-		to := min(from+reserveChunk, n)
-		ids, emails := make([][16]byte, 0, to-from), make([]string, 0, to-from)
-		for i := from; i < to; i++ {
+// unnest reserves n people without the library.
+func unnest(ctx context.Context, pool *pgxpool.Pool, n int, params string) error {
+	const chunk = 1000 // rows per statement, as the library
+	for from := 0; from < n; from += chunk {
+		var ids [][16]byte
+		var emails []string
+		for i := from; i < min(from+chunk, n); i++ {
 			id, err := uuid.NewV7()
 			if err != nil {
 				return err
 			}
 			ids, emails = append(ids, id), append(emails, person(i))
 		}
-		_, err := w.pool.Exec(ctx, `
+		_, err := pool.Exec(ctx, `
 WITH written AS (
 	INSERT INTO clerkinvite_member
 		(tenant_id, id, email, status, role, send, sent, params, version, attempts, next_attempt_at, reserved_at, updated_at)
@@ -134,35 +96,10 @@ WITH written AS (
 )
 INSERT INTO clerkinvite_history (tenant_id, member_id, version, to_status, send, sent, at)
 SELECT tenant_id, id, version, status, send, sent, updated_at FROM written`,
-			tenant, role, w.params, time.Now().UTC().Truncate(time.Microsecond), ids, emails)
+			tenant, role, params, time.Now().UTC().Truncate(time.Microsecond), ids, emails)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// copy writes them by COPY.
-func (w *rawReserve) copy(ctx context.Context, n int) error {
-	members, moves := make([][]any, n), make([][]any, n)
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	for i := range n {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return err
-		}
-		raw := [16]byte(id)
-		members[i] = []any{tenant, raw, person(i), "reserved", role, 1, 0, w.params, 1, 0, now, now, now}
-		moves[i] = []any{tenant, raw, 1, "reserved", 1, 0, now}
-	}
-	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		_, err := tx.CopyFrom(ctx, pgx.Identifier{"clerkinvite_member"}, []string{"tenant_id", "id", "email", "status", "role", "send", "sent",
-			"params", "version", "attempts", "next_attempt_at", "reserved_at", "updated_at"}, pgx.CopyFromRows(members))
-		if err != nil {
-			return err
-		}
-		_, err = tx.CopyFrom(ctx, pgx.Identifier{"clerkinvite_history"},
-			[]string{"tenant_id", "member_id", "version", "to_status", "send", "sent", "at"}, pgx.CopyFromRows(moves))
-		return err
-	})
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// baselineTable is what the flow that people write by hand needs: one row for an address in a tenant, found by the
-// address and by the user.
-const baselineTable = `
+// byHandTable is what the flow written by hand needs: one row per address and tenant,
+// found by the address and by the user.
+const byHandTable = `
 CREATE TABLE team_member (
 	id            uuid        PRIMARY KEY,
 	tenant_id     text        NOT NULL,
@@ -33,31 +33,29 @@ CREATE TABLE team_member (
 CREATE INDEX ON team_member (email);
 CREATE INDEX ON team_member (clerk_user_id)`
 
-// baseline is that flow, with the official SDK: ask who has the address, invite, insert. It has no memory of its own:
-// after a crash between the invitation and the row nobody knows of the invitation.
-type baseline struct {
+// byHand is that flow with Clerk's SDK: find the user, invite, insert. It writes nothing
+// before it calls Clerk, so a crash in between leaves an invitation that no row knows.
+type byHand struct {
 	pool        *pgxpool.Pool
 	users       *user.Client
 	invitations *invitation.Client
 }
 
-func newBaseline(pool *pgxpool.Pool, f *fake) *baseline {
+func newByHand(pool *pgxpool.Pool, f *fake) *byHand {
 	config := &clerk.ClientConfig{BackendConfig: clerk.BackendConfig{
-		HTTPClient: &http.Client{Transport: f.transport}, URL: clerk.String(f.url + "/v1"), Key: clerk.String(secretKey),
+		HTTPClient: &http.Client{Transport: f.transport}, URL: clerk.String(f.URL + "/v1"), Key: clerk.String(secretKey),
 	}}
-	return &baseline{pool, user.NewClient(config), invitation.NewClient(config)}
+	return &byHand{pool, user.NewClient(config), invitation.NewClient(config)}
 }
 
-var errBaselineDuplicate = errors.New("this address is a member already")
+var errByHandDuplicate = errors.New("already a member")
 
-// invite invites one address into one tenant.
-//
-//nolint:unparam // it is written as it would be in an application
-func (b *baseline) invite(ctx context.Context, tenantID, email, role string) error {
+// invite invites one person.
+func (b *byHand) invite(ctx context.Context, email string) error {
 	email = strings.ToLower(strings.TrimSpace(email))
 	found, err := b.users.List(ctx, &user.ListParams{EmailAddresses: []string{email}})
 	if err != nil {
-		return fmt.Errorf("look for the user: %w", err)
+		return fmt.Errorf("find the user: %w", err)
 	}
 	status, userID := "pending", ""
 	for _, u := range found.Users {
@@ -73,7 +71,7 @@ func (b *baseline) invite(ctx context.Context, tenantID, email, role string) err
 	}
 	var invited *clerk.Invitation
 	if userID == "" {
-		metadata, err := json.Marshal(map[string]string{"tenant_id": tenantID, "member_id": id.String()})
+		metadata, err := json.Marshal(map[string]string{"tenant_id": tenant, "member_id": id.String()})
 		if err != nil {
 			return err
 		}
@@ -86,7 +84,7 @@ func (b *baseline) invite(ctx context.Context, tenantID, email, role string) err
 	}
 	_, err = b.pool.Exec(ctx, `
 INSERT INTO team_member (id, tenant_id, email, status, clerk_user_id, role, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		id.String(), tenantID, email, status, userID, role, time.Now())
+		id.String(), tenant, email, status, userID, role, time.Now())
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "23505" {
 		if invited != nil {
@@ -94,7 +92,7 @@ INSERT INTO team_member (id, tenant_id, email, status, clerk_user_id, role, crea
 				return fmt.Errorf("revoke the invitation: %w", err)
 			}
 		}
-		return errBaselineDuplicate
+		return errByHandDuplicate
 	}
 	return err
 }

@@ -1,0 +1,88 @@
+// Package pgsql has the SQL statements of clerkinvite.PgxStore, one in each file.
+//
+// Each takes its rows as one parameter, a text of JSON: every execution mode of pgx sends a text
+// alike, and no codec of the host changes it. A value to compare with is a row of a join or a
+// (SELECT …): with a constant PostgreSQL would plan again at each call, which costs more than the
+// statement. Conditions of partial indexes are literals, or a generic plan could not use the index;
+// some of them hold for every row, see the migration.
+//
+// A part_*.sql is not a statement but stands for its placeholder, such as {{member}}.
+package pgsql
+
+import (
+	"embed"
+	"strconv"
+	"strings"
+)
+
+//go:embed *.sql
+var files embed.FS
+
+// Statements are the statements for one schema, each without its comments.
+type Statements struct {
+	InsertSQL, UpdateSQL, EraseSQL, MadeSQL, GoneSQL, TakenSQL string
+	FindRefsSQL, FindIDsSQL, FindEmailsSQL, FindUsersSQL       string
+	DueSQL                                                     string
+	PageAllSQL, PageTenantSQL, PageStatusSQL, PagePrefixSQL    string
+	HistorySQL, BacklogSQL                                     string
+	TimeReadSQL, TimeNewSQL, TimeSwapSQL                       string
+}
+
+// Load returns the statements for a schema. table returns the name of a table in that schema as
+// SQL; nil leaves the tables to the search_path.
+func Load(table func(name string) string) *Statements {
+	pairs := []string{"{{member}}", read("part_member"), "{{input}}", read("part_input"), "{{changed}}", read("part_changed"), "{{page}}", read("part_page")}
+	parts := strings.NewReplacer(pairs...)
+	var tables []string
+	for _, name := range []string{"clerkinvite_member", "clerkinvite_history", "clerkinvite_limit"} {
+		if table != nil {
+			tables = append(tables, name, table(name))
+		}
+	}
+	schema := strings.NewReplacer(tables...)
+	sql := func(name string) string { return schema.Replace(parts.Replace(read(name))) }
+	return &Statements{
+		InsertSQL:     sql("insert"),
+		UpdateSQL:     sql("update"),
+		EraseSQL:      sql("erase"),
+		MadeSQL:       sql("made"),
+		GoneSQL:       sql("gone"),
+		TakenSQL:      sql("taken"),
+		FindRefsSQL:   sql("find_refs"),
+		FindIDsSQL:    sql("find_ids"),
+		FindEmailsSQL: sql("find_emails"),
+		FindUsersSQL:  sql("find_users"),
+		DueSQL:        sql("due"),
+		PageAllSQL:    sql("page_all"),
+		PageTenantSQL: sql("page_tenant"),
+		PageStatusSQL: sql("page_status"),
+		PagePrefixSQL: sql("page_prefix"),
+		HistorySQL:    sql("history"),
+		BacklogSQL:    sql("backlog"),
+		TimeReadSQL:   sql("time_read"),
+		TimeNewSQL:    sql("time_new"),
+		TimeSwapSQL:   sql("time_swap"),
+	}
+}
+
+// read returns a file without its head, the comment lines.
+func read(name string) string {
+	b, err := files.ReadFile(name + ".sql")
+	if err != nil {
+		panic(err) // a name in this package is wrong
+	}
+	sql := string(b)
+	for strings.HasPrefix(sql, "--") {
+		_, sql, _ = strings.Cut(sql, "\n")
+	}
+	return strings.TrimSpace(sql)
+}
+
+// WithLimit returns sql for at least limit rows.
+//
+// The limit that counts is a parameter. The LIMIT 1001 beside it is for the planner, which would
+// otherwise expect a tenth of all matching rows; with millions of them PostgreSQL compiles the
+// statement at each call (jit_above_cost).
+func WithLimit(sql string, limit int) string {
+	return strings.ReplaceAll(sql, "LIMIT 1001", "LIMIT "+strconv.Itoa(max(limit, 1001)))
+}

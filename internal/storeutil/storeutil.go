@@ -1,0 +1,51 @@
+// Package storeutil has what the stores of this repository share.
+package storeutil
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Limit returns the limit of a query for which 0 means 1000.
+func Limit(limit int) int { return cmp.Or(max(limit, 0), 1000) }
+
+// IsUUID reports whether id is a UUID, in either case.
+func IsUUID(id string) bool { return len(id) == 36 && uuid.Validate(id) == nil }
+
+// IsText reports whether a database can store s. Other strings match nothing.
+func IsText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
+// Texts returns the strings of list that a database can store.
+func Texts[S ~string](list []S) []S {
+	return slices.DeleteFunc(slices.Clone(list), func(s S) bool { return !IsText(string(s)) })
+}
+
+// Unique removes the elements of list whose key an earlier element has.
+func Unique[E any, K comparable](list []E, key func(E) K) []E {
+	seen := make(map[K]bool, len(list))
+	return slices.DeleteFunc(list, func(e E) bool {
+		duplicate := seen[key(e)]
+		seen[key(e)] = true
+		return duplicate
+	})
+}
+
+// PrefixEnd returns the least text that is greater, byte by byte, than every text that begins
+// with prefix. If no text is, it returns one that is greater than every email address.
+func PrefixEnd(prefix string) string {
+	for prefix != "" {
+		last, size := utf8.DecodeLastRuneInString(prefix)
+		prefix = prefix[:len(prefix)-size]
+		switch {
+		case last == 0xd7ff: // followed by the surrogates, which are not text
+			return prefix + "\ue000"
+		case last < utf8.MaxRune:
+			return prefix + string(last+1)
+		}
+	}
+	return strings.Repeat(string(utf8.MaxRune), 64) // four bytes each; an address has at most 254
+}
