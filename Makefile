@@ -49,7 +49,7 @@ quickstart: ## run examples/quickstart and compare what it prints
 
 .PHONY: model
 model: ## explore the protocol's model completely, and replay its traces against the library
-	scripts/gotest.sh -count=1 -v ./internal/protocol
+	scripts/gotest.sh -count=1 -v ./internal/model/protocol
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FOR (10s)

@@ -14,7 +14,7 @@ import (
 // [Status.Waits] and [Member.Due], the CHECK constraints and the conditions of the
 // partial indexes in migrations/ and in sqlitestore/migrations/ (the statements repeat
 // these conditions), the rules of clerkinvitetest.MemoryStore, and the model in
-// internal/protocol. Everything else uses Statuses.
+// internal/model/protocol. Everything else uses Statuses.
 type Status string
 
 const (
