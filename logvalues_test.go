@@ -122,7 +122,7 @@ func made(t testing.TB) []any {
 	require.NoError(t, err)
 	_, err = filling.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "alice@victim.example"})
 	require.NoError(t, err)
-	return []any{verifier, store, client, svc, svc.InTx(store), clerk, memory}
+	return []any{verifier, store, client, svc, svc.InTx(store), clerk, clerkinvitetest.NewClock(time.Time{}), memory}
 }
 
 // inHand has each exported type in the signatures of the public packages, and the types
@@ -307,7 +307,7 @@ func forms(v any, copied bool) (direct, inside map[string]any) {
 
 // copyable tells whether a type may be copied, and is one whose zero value works.
 func copyable(name string) bool {
-	return !slices.Contains([]string{"clerkinvite.Service", "clerkinvite.Reserver", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore"}, name)
+	return !slices.Contains([]string{"clerkinvite.Service", "clerkinvite.Reserver", "clerkinvitetest.Clerk", "clerkinvitetest.Clock", "clerkinvitetest.MemoryStore"}, name)
 }
 
 var allVerbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"}
