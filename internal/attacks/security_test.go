@@ -395,7 +395,7 @@ func TestPromise9_AllForgeriesGetTheSameResponse(t *testing.T) {
 	handler := b.WebhookHandler(b.Verifier)
 	good := b.Clerk.UserCreated(b.Clerk.AddVerifiedUser("ada@example.com").ID)
 	other, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []string{clerkinvitetest.WebhookSecret}, InstanceID: "ins_other", Now: b.Clock.Now})
+		Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, InstanceID: "ins_other", Now: b.Clock.Now})
 	require.NoError(t, err)
 	strange := good
 	strange.Payload = []byte(strings.Replace(string(good.Payload), "ada@", "eve@", 1))
