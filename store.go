@@ -61,7 +61,7 @@ type Member struct {
 	// URL is the invitation's link: a bearer secret, so it is returned to the caller
 	// of Invite, stored only for invitations that the host mails itself (SkipEmail),
 	// and forgotten when the member leaves pending.
-	URL string `json:"-"`
+	URL Secret `json:"-"`
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`

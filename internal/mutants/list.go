@@ -174,10 +174,13 @@ var mutants = []mutant{
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
-	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
-		{"store.go", "	URL string `json:\"-\"`", "	URL string `json:\"url\"`"},
+	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
+		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
-	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
-		{"logvalues.go", `slog.Int("secrets", len(c.Secrets))`, `slog.Any("secrets", c.Secrets)`},
+	{name: "signing secrets are logged", test: "TestPromise6_NothingPrivateIsPrinted", edits: []edit{
+		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
+	}},
+	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", edits: []edit{
+		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
 }

@@ -35,10 +35,19 @@ const EventBody = `{"data":{"banned":false,"created_at":1654012591514,"email_add
 // VectorNow is the time of the example.
 func VectorNow() time.Time { return time.Unix(VectorTime, 0) }
 
+// Secrets wraps texts.
+func Secrets(texts ...string) []clerkinvite.Secret {
+	list := make([]clerkinvite.Secret, len(texts))
+	for i, text := range texts {
+		list[i] = clerkinvite.NewSecret(text)
+	}
+	return list
+}
+
 // NewVerifier returns a verifier with the clock of the example.
 func NewVerifier(t testing.TB, secrets ...string) *clerkinvite.WebhookVerifier {
 	t.Helper()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets, Now: VectorNow})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: Secrets(secrets...), Now: VectorNow})
 	require.NoError(t, err)
 	return v
 }
