@@ -385,15 +385,15 @@ func TestAnotherProcessTurnIsNoRateLimit(t *testing.T) {
 	}
 }
 
-// onFind is a store that tells when it is searched.
-type onFind struct {
+// onDue is a store that calls before at each search for due members.
+type onDue struct {
 	clerkinvite.Store
 	before func()
 }
 
-func (s onFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+func (s onDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	s.before()
-	return s.Store.Find(ctx, q)
+	return s.Store.Due(ctx, at, limit)
 }
 
 // An interval of some nanoseconds, the unit forgotten, panicked where nobody can recover; one
@@ -407,13 +407,13 @@ func TestRunWithOddIntervals(t *testing.T) {
 		t.Run(fmt.Sprint(int64(o.Interval), " ", int64(o.ReconcileInterval)), func(t *testing.T) {
 			t.Parallel()
 			b := mem(t, options{})
-			var finds atomic.Int64
-			b = newBundle(t, options{}, b.clerk, b.api, onFind{b.store, func() { finds.Add(1) }})
+			var passes atomic.Int64
+			b = newBundle(t, options{}, b.clerk, b.api, onDue{b.store, func() { passes.Add(1) }})
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			require.ErrorIs(t, b.Run(ctx, &o), context.DeadlineExceeded)
-			require.Positive(t, finds.Load())
-			require.Less(t, finds.Load(), int64(10))
+			require.Positive(t, passes.Load())
+			require.Less(t, passes.Load(), int64(10))
 		})
 	}
 }
@@ -428,7 +428,7 @@ func TestAClockThatIsSetBackMakesNoHotLoop(t *testing.T) {
 	require.Error(t, err)
 	b.clock.Advance(70 * time.Second) // the claim was for a minute
 	finds := 0
-	svc, err := clerkinvite.New(clerkinvite.Config{API: b.api, Now: b.clock.Now, Store: onFind{b.store, func() {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: b.api, Now: b.clock.Now, Store: onDue{b.store, func() {
 		if finds++; finds == 1 {
 			b.clock.Advance(-30 * time.Second)
 		}

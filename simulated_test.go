@@ -592,23 +592,23 @@ func TestRunStopsWhileClerkHangs(t *testing.T) {
 	}
 }
 
-// failingFind fails so many times.
-type failingFind struct {
+// failingDue is a store whose Due fails so many times.
+type failingDue struct {
 	clerkinvite.Store
 	left atomic.Int64
 }
 
-func (s *failingFind) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+func (s *failingDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	if s.left.Add(-1) >= 0 {
 		return nil, errors.New("the database is down")
 	}
-	return s.Store.Find(ctx, q)
+	return s.Store.Due(ctx, at, limit)
 }
 
 func TestRunGoesOnAfterFailures(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
-	store := &failingFind{Store: clerkinvitetest.NewMemoryStore()}
+	store := &failingDue{Store: clerkinvitetest.NewMemoryStore()}
 	var log lockedBuffer
 	b := newBundle(t, options{configure: func(c *clerkinvite.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
