@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,47 +14,10 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func behaviors() []clerkinvitetest.NamedBehavior { return clerkinvitetest.Behaviors() }
-
-// recovery is how a lost answer is found again: by the admin who tries again, or by
-// the background.
-type recovery struct {
-	name string
-	run  func(t *testing.T, b *bundle, email string) error
-}
-
-func recoveries() []recovery {
-	return []recovery{
-		{"invited again", func(t *testing.T, b *bundle, email string) error {
-			_, err := b.invite(t, email)
-			var dup *clerkinvite.DuplicateEmailError
-			if errors.As(err, &dup) && dup.Member.Status == clerkinvite.StatusPending {
-				return nil
-			}
-			return err
-		}},
-		{"Deliver", func(t *testing.T, b *bundle, _ string) error {
-			_, err := b.Deliver(t.Context(), nil)
-			return err
-		}},
-	}
-}
-
-// recover repeats a recovery until the row is settled, as hosts do.
-func (b *bundle) recover(t *testing.T, r recovery, email string) {
-	t.Helper()
-	var err error
-	for range 8 {
-		b.clock.Advance(2 * time.Hour)
-		b.clerk.Settle()
-		if err = r.run(t, b, email); err == nil && b.get(t, email).Status == clerkinvite.StatusPending {
-			return
-		}
-	}
-	t.Fatalf("not recovered: %v; %v", err, b.get(t, email))
-}
 
 // faults is every way in which a call can fail, before and after it took effect.
 func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
@@ -80,11 +44,11 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 }
 
 // impatient shortens the adapter's time-outs where the fault is one.
-func impatient(f clerkinvitetest.Fault) options {
+func impatient(f clerkinvitetest.Fault) testkit.Options {
 	if f.Kind == clerkinvitetest.Timeout {
-		return options{timeout: time.Second}
+		return testkit.Options{Timeout: time.Second}
 	}
-	return options{}
+	return testkit.Options{}
 }
 
 func faultName(f clerkinvitetest.Fault) string {
@@ -95,32 +59,32 @@ func faultName(f clerkinvitetest.Fault) string {
 }
 
 // Promise 3: whatever is lost, one email a send, and the row ends on the open invitation.
-func TestLostAnswers(t *testing.T) {
+func TestPromise3_LostResponses(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	scenes := []struct {
 		name   string
 		call   clerkinvitetest.Call
 		emails int
-		before func(t *testing.T, b *bundle) // up to where the faulty call comes next
+		before func(t *testing.T, b *testkit.Rig) // up to where the faulty call comes next
 	}{
-		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *bundle) {}},
-		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *bundle) {}},
-		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(_ *testing.T, b *bundle) {
-			b.clerk.CreateForeign(email, nil)
+		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *testkit.Rig) {}},
+		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *testkit.Rig) {}},
+		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(_ *testing.T, b *testkit.Rig) {
+			b.Clerk.CreateForeign(email, nil)
 			// The first create is refused as a duplicate; the fault is for the second.
 		}},
-		{"list after a lost create", clerkinvitetest.CallList, 1, func(t *testing.T, b *bundle) {
-			b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
-			_, err := b.invite(t, email)
+		{"list after a lost create", clerkinvitetest.CallList, 1, func(t *testing.T, b *testkit.Rig) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, email)
 			require.Error(t, err)
-			b.clock.Advance(2 * time.Hour)
+			b.Clock.Advance(2 * time.Hour)
 		}},
-		{"list after a create that never arrived", clerkinvitetest.CallList, 1, func(t *testing.T, b *bundle) {
-			b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
-			_, err := b.invite(t, email)
+		{"list after a create that never arrived", clerkinvitetest.CallList, 1, func(t *testing.T, b *testkit.Rig) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, email)
 			require.Error(t, err)
-			b.clock.Advance(2 * time.Hour)
+			b.Clock.Advance(2 * time.Hour)
 		}},
 		// Invited anew when the library's clock is past the expiry and Clerk's is not:
 		// the older invitation is still open and has to be revoked.
@@ -128,50 +92,51 @@ func TestLostAnswers(t *testing.T) {
 		{"list of a second send", clerkinvitetest.CallList, 2, secondSend},
 		{"create of a second send", clerkinvitetest.CallCreate, 2, secondSend},
 	}
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, scene := range scenes {
 			for _, fault := range faults(scene.call) {
-				for _, r := range recoveries() {
-					t.Run(scene.name+"/"+faultName(fault)+"/"+r.name, func(t *testing.T) {
+				for _, r := range testkit.Recoveries() {
+					t.Run(scene.name+"/"+faultName(fault)+"/"+r.Name, func(t *testing.T) {
 						t.Parallel()
 						b := fresh(t, impatient(fault))
 						scene.before(t, b)
-						foreign := len(b.clerk.OpenInvitations(email))
+						foreign := len(b.Clerk.OpenInvitations(email))
 						if scene.emails == 2 {
 							foreign = 0
 						}
 						if foreign > 0 && scene.call == clerkinvitetest.CallCreate {
 							creates := 0
-							b.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+							b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 								if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
 									if creates++; creates == 1 {
-										b.clerk.Fail(fault)
+										b.Clerk.Fail(fault)
 									}
 								}
 							})
 						} else {
-							b.clerk.Fail(fault)
+							b.Clerk.Fail(fault)
 						}
-						_, err := b.invite(t, email)
-						m := b.get(t, email)
+						_, err := b.TryInvite(t, email)
+						m := b.Member(t, email)
 						if err != nil {
 							var clerkErr *clerkinvite.ClerkInvitationError
 							require.ErrorAs(t, err, &clerkErr)
-							require.Equal(t, "invitation service unavailable", err.Error())
+							_, message := clerkinvite.HTTPError(err)
+							require.Equal(t, "invitation service unavailable", message)
 							require.NotEqual(t, clerkinvite.Refused, clerkErr.Outcome)
 							require.NotNil(t, clerkErr.Member)
 							require.Equal(t, clerkinvite.StatusReserved, m.Status)
 							require.Equal(t, clerkErr.Outcome == clerkinvite.Uncertain, m.ClaimedUntil != nil, "an uncertain attempt keeps its lease")
-							b.recover(t, r, email)
+							b.Recover(t, r, email)
 						}
 						if scene.call == clerkinvitetest.CallList && scene.emails == 1 || foreign == 0 {
-							b.requireInvited(t, email, scene.emails)
+							b.RequireInvited(t, email, scene.emails)
 							return
 						}
-						m = b.get(t, email)
+						m = b.Member(t, email)
 						require.Equal(t, clerkinvite.StatusPending, m.Status)
-						require.Equal(t, 1, b.clerk.EmailsTo(email))
-						require.Len(t, b.clerk.OpenInvitations(email), 2, "the other application's stays")
+						require.Equal(t, 1, b.Clerk.EmailsTo(email))
+						require.Len(t, b.Clerk.OpenInvitations(email), 2, "the other application's stays")
 					})
 				}
 			}
@@ -179,33 +144,33 @@ func TestLostAnswers(t *testing.T) {
 	})
 }
 
-func secondSend(t *testing.T, b *bundle) {
+func secondSend(t *testing.T, b *testkit.Rig) {
 	t.Helper()
-	b.clerk.SetNow(newClock().Now) // Clerk's clock stands still
-	b.mustInvite(t, "ada@example.com")
-	b.clock.Advance(31 * 24 * time.Hour)
+	b.Clerk.SetNow(testkit.NewClock().Now) // Clerk's clock stands still
+	b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(31 * 24 * time.Hour)
 }
 
 // A revoke that fails leaves an extra invitation at Clerk, never a second email or a
 // wrong row; the next send's sweep finds it.
-func TestLostRevoke(t *testing.T) {
+func TestPromise4_LostRevocation(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, fault := range faults(clerkinvitetest.CallRevoke) {
 			t.Run(faultName(fault), func(t *testing.T) {
 				t.Parallel()
 				b := fresh(t, impatient(fault))
 				secondSend(t, b)
-				b.clerk.Fail(fault)
-				m := b.mustInvite(t, email)
+				b.Clerk.Fail(fault)
+				m := b.MustInvite(t, email)
 				require.Equal(t, 2, m.Send)
-				require.Equal(t, 2, b.clerk.EmailsTo(email))
-				open := b.clerk.OpenInvitations(email)
+				require.Equal(t, 2, b.Clerk.EmailsTo(email))
+				open := b.Clerk.OpenInvitations(email)
 				require.Equal(t, open[len(open)-1].ID, m.InvitationID)
-				b.clock.Advance(31 * 24 * time.Hour)
-				b.mustInvite(t, email)
-				b.requireInvited(t, email, 3)
+				b.Clock.Advance(31 * 24 * time.Hour)
+				b.MustInvite(t, email)
+				b.RequireInvited(t, email, 3)
 			})
 		}
 	})
@@ -213,23 +178,23 @@ func TestLostRevoke(t *testing.T) {
 
 // Each behaviour of Clerk that is not documented, either way: one email, one open
 // invitation, through a lost answer.
-func TestUnknownBehaviors(t *testing.T) {
+func TestInvite_WhateverClerkDoes(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, behavior := range behaviors() {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-				for _, r := range recoveries() {
-					t.Run(fmt.Sprintf("%s/%v/%s", behavior.Name, when, r.name), func(t *testing.T) {
+				for _, r := range testkit.Recoveries() {
+					t.Run(fmt.Sprintf("%s/%v/%s", behavior.Name, when, r.Name), func(t *testing.T) {
 						t.Parallel()
-						b := fresh(t, options{})
-						b.clerk.SetBehavior(behavior.Behavior)
-						b.clerk.CreateForeign("not-"+email, nil) // matched by a query for parts
-						b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: when, Kind: clerkinvitetest.Reset})
-						_, err := b.invite(t, email)
+						b := fresh(t, testkit.Options{})
+						b.Clerk.SetBehavior(behavior.Behavior)
+						b.Clerk.CreateForeign("not-"+email, nil) // matched by a query for parts
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: when, Kind: clerkinvitetest.Reset})
+						_, err := b.TryInvite(t, email)
 						require.Error(t, err)
-						b.recover(t, r, email)
-						b.requireInvited(t, email, 1)
+						b.Recover(t, r, email)
+						b.RequireInvited(t, email, 1)
 					})
 				}
 			}
@@ -239,36 +204,36 @@ func TestUnknownBehaviors(t *testing.T) {
 
 // Two tenants invite one person: each has an invitation of its own, and neither
 // takes the other's for its own.
-func TestTwoTenantsOneAddress(t *testing.T) {
+func TestInvite_TwoTenantsOneAddress(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		const email = "ada@example.com"
-		first := b.mustInvite(t, email)
+		first := b.MustInvite(t, email)
 		second, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: email})
 		require.NoError(t, err)
 		require.NotEqual(t, first.InvitationID, second.InvitationID)
-		require.Len(t, b.clerk.OpenInvitations(email), 2)
-		require.Equal(t, 2, b.clerk.EmailsTo(email))
+		require.Len(t, b.Clerk.OpenInvitations(email), 2)
+		require.Equal(t, 2, b.Clerk.EmailsTo(email))
 
-		w, err := b.clerk.Accept(email)
+		w, err := b.Clerk.Accept(email)
 		require.NoError(t, err)
-		require.Len(t, b.event(t, w), 2, "both tenants wait for her")
+		require.Len(t, b.Receive(t, w), 2, "both tenants wait for her")
 	})
 }
 
 // A create that Clerk carries out after the lease, while the next attempt runs: it
 // is refused by Clerk or adopted, never a second email.
-func TestLateCreate(t *testing.T) {
+func TestPromise3_LateCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	clerk := clerkinvitetest.NewClerk()
 	late := make(chan struct{})
 	arrived := make(chan struct{})
 	api := &lateAPI{ClerkAPI: clerk, late: late, arrived: arrived}
-	b := newBundle(t, options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+	b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, err := b.invite(t, email)
+		_, err := b.TryInvite(t, email)
 		var dup *clerkinvite.DuplicateEmailError
 		if err != nil && !errors.As(err, &dup) {
 			var clerkErr *clerkinvite.ClerkInvitationError
@@ -278,12 +243,12 @@ func TestLateCreate(t *testing.T) {
 		}
 	})
 	<-arrived // the first create is on its way, slowly
-	b.clock.Advance(2 * time.Minute)
-	m := b.mustInvite(t, email) // the lease is over: somebody else invites
+	b.Clock.Advance(2 * time.Minute)
+	m := b.MustInvite(t, email) // the lease is over: somebody else invites
 	require.Equal(t, clerkinvite.StatusPending, m.Status)
 	close(late) // now the first one reaches Clerk
 	wg.Wait()
-	b.requireInvited(t, email, 1)
+	b.RequireInvited(t, email, 1)
 }
 
 // lateAPI holds the first create back.
@@ -302,46 +267,46 @@ func (a *lateAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 }
 
 // What an earlier, lost attempt had sent has ended since: inviting again sends anew.
-func TestInviteAfterALostInvitationHasEnded(t *testing.T) {
+func TestInvite_AfterALostInvitationHasEnded(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
-	for name, end := range map[string]func(b *bundle, id string){
-		"expired": func(b *bundle, _ string) { b.clock.Advance(40 * 24 * time.Hour) },
-		"revoked": func(b *bundle, id string) { b.clerk.RevokeInDashboard(id) },
+	for name, end := range map[string]func(b *testkit.Rig, id string){
+		"expired": func(b *testkit.Rig, _ string) { b.Clock.Advance(40 * 24 * time.Hour) },
+		"revoked": func(b *testkit.Rig, id string) { b.Clerk.RevokeInDashboard(id) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			each(t, options{}, func(t *testing.T, b *bundle) {
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 				lost := func() {
-					b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
-					_, err := b.invite(t, email)
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+					_, err := b.TryInvite(t, email)
 					require.Error(t, err)
-					end(b, b.clerk.OpenInvitations(email)[0].ID)
-					b.clock.Advance(2 * time.Minute)
+					end(b, b.Clerk.OpenInvitations(email)[0].ID)
+					b.Clock.Advance(2 * time.Minute)
 				}
 				lost()
-				m := b.mustInvite(t, email)
+				m := b.MustInvite(t, email)
 				require.Equal(t, 2, m.Send)
-				b.requireInvited(t, email, 2)
+				b.RequireInvited(t, email, 2)
 
 				// In the background nobody asked for a new one: the row follows.
-				b.clock.Advance(40 * 24 * time.Hour)
+				b.Clock.Advance(40 * 24 * time.Hour)
 				lost()
 				report, err := b.Deliver(t.Context(), nil)
 				require.NoError(t, err)
 				require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Ended: 1}, report)
-				m = b.get(t, email)
+				m = b.Member(t, email)
 				require.Equal(t, clerkinvite.Status(name), m.Status)
-				require.Empty(t, b.clerk.OpenInvitations(email))
+				require.Empty(t, b.Clerk.OpenInvitations(email))
 			})
 		})
 	}
 }
 
 // Clerk-bound parameters may change until Clerk may have heard of them.
-func TestTakingOverAReservedRow(t *testing.T) {
+func TestInvite_TakesOverAReservedRow(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		const email = "ada@example.com"
 		params := clerkinvite.InviteParams{TenantID: "acme", Email: email, Role: "viewer"}
 		_, err := b.Reserve(t.Context(), params)
@@ -352,7 +317,7 @@ func TestTakingOverAReservedRow(t *testing.T) {
 
 		// No attempt yet: the new parameters count.
 		params.ExpiresInDays, params.Role = 7, "editor"
-		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Answer, Status: 401})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Answer, Status: 401})
 		_, err = b.Invite(t.Context(), params)
 		require.Error(t, err)
 
@@ -365,46 +330,32 @@ func TestTakingOverAReservedRow(t *testing.T) {
 		m, err := b.Invite(t.Context(), params)
 		require.NoError(t, err)
 		require.Equal(t, "admin", m.Role)
-		require.Equal(t, b.clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC())
-		b.requireInvited(t, email, 1)
+		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC())
+		b.RequireInvited(t, email, 1)
 	})
 }
 
-// failCreates adds a fault to both endpoints that create.
-func (b *bundle) failCreates(f clerkinvitetest.Fault) {
-	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
-		f.Call = call
-		b.clerk.Fail(f)
-	}
-}
-
-// creates returns how many requests there were to either.
-func (b *bundle) creates() int {
-	requests := b.clerk.Requests()
-	return requests[clerkinvitetest.CallCreate] + requests[clerkinvitetest.CallCreateBulk]
-}
-
-func TestDeliverWhatWasReserved(t *testing.T) {
+func TestDeliver_ReservedMembers(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		u := b.clerk.AddVerifiedUser("user@example.com")
-		b.clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
-		b.failCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Answer,
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("user@example.com")
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
+		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Answer,
 			Status: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}})
-		b.failCreates(clerkinvitetest.Fault{Email: "broken@example.com", Times: -1, Kind: clerkinvitetest.JSON500})
+		b.FailCreates(clerkinvitetest.Fault{Email: "broken@example.com", Times: -1, Kind: clerkinvitetest.JSON500})
 		for _, name := range []string{"user", "banned", "refused", "broken", "new1", "new2"} {
 			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: name + "@example.com"})
 			require.NoError(t, err)
 		}
-		require.Zero(t, b.clerk.RequestCount(), "nothing is sent before Deliver")
+		require.Zero(t, b.Clerk.RequestCount(), "nothing is sent before Deliver")
 		report, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 6, Linked: 1, Invited: 2, Refused: 2, Postponed: 1}, report)
-		require.Equal(t, u.ID, b.get(t, "user@example.com").ClerkUserID)
-		require.Equal(t, clerkinvite.StatusFailed, b.get(t, "refused@example.com").Status)
-		require.Equal(t, "form_param_format_invalid", b.get(t, "refused@example.com").Reason)
-		require.Equal(t, clerkinvite.StatusReserved, b.get(t, "broken@example.com").Status)
-		b.requireInvited(t, "new1@example.com", 1)
+		require.Equal(t, u.ID, b.Member(t, "user@example.com").ClerkUserID)
+		require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "refused@example.com").Status)
+		require.Equal(t, "form_param_format_invalid", b.Member(t, "refused@example.com").Reason)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "broken@example.com").Status)
+		b.RequireInvited(t, "new1@example.com", 1)
 
 		report, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
@@ -412,51 +363,51 @@ func TestDeliverWhatWasReserved(t *testing.T) {
 	})
 }
 
-func TestDeliverStopsAtAFaultOfTheInstance(t *testing.T) {
+func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		for i := range 5 {
 			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 			require.NoError(t, err)
 		}
-		b.failCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
 		require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
-		require.Equal(t, 1, b.creates(), "one wrong answer is enough")
-		b.clerk.ClearFaults()
-		b.clock.Advance(time.Hour)
+		require.Equal(t, 1, b.CreateRequests(), "one wrong answer is enough")
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(time.Hour)
 		report, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, 5, report.Invited, "a wrong key fails nobody")
-		require.Equal(t, 5, b.clerk.Emails())
+		require.Equal(t, 5, b.Clerk.Emails())
 	})
 }
 
 // An address that Clerk always fails for holds up nobody else, in the look-up or after it.
-func TestPoisonedAddress(t *testing.T) {
+func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
 		for _, status := range []int{400, 422, 500} {
 			t.Run(fmt.Sprintf("%s %d", call, status), func(t *testing.T) {
 				t.Parallel()
-				each(t, options{}, func(t *testing.T, b *bundle) {
+				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 					for i := range 120 {
 						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 						require.NoError(t, err)
 					}
 					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Answer, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
-					b.clerk.Fail(fault)
+					b.Clerk.Fail(fault)
 					if call == clerkinvitetest.CallCreate {
-						b.failCreates(fault)
+						b.FailCreates(fault)
 					}
 					report, err := b.Deliver(t.Context(), nil)
 					require.NoError(t, err)
 					if status == 500 && call == clerkinvitetest.CallCreate {
 						// Nobody knows whether the ten of one request got their email.
 						require.Equal(t, &clerkinvite.DeliverReport{Claimed: 120, Invited: 110, Postponed: 10}, report)
-						b.clock.Advance(time.Hour)
+						b.Clock.Advance(time.Hour)
 						again, err := b.Deliver(t.Context(), nil)
 						require.NoError(t, err)
 						report.Invited, report.Postponed = report.Invited+again.Invited, again.Postponed
@@ -467,8 +418,8 @@ func TestPoisonedAddress(t *testing.T) {
 						want.Refused, want.Postponed, end = 0, 1, clerkinvite.StatusReserved
 					}
 					require.Equal(t, want, report)
-					require.Equal(t, 119, b.clerk.Emails())
-					require.Equal(t, end, b.get(t, "p33@example.com").Status)
+					require.Equal(t, 119, b.Clerk.Emails())
+					require.Equal(t, end, b.Member(t, "p33@example.com").Status)
 				})
 			})
 		}
@@ -476,92 +427,50 @@ func TestPoisonedAddress(t *testing.T) {
 }
 
 // When Clerk loses every answer, a pass gives up early, and nobody gets two emails.
-func TestDeliverStopsWhenAnswersAreLost(t *testing.T) {
+func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		for i := range 60 {
 			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 			require.NoError(t, err)
 		}
-		b.failCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset, Times: -1})
+		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset, Times: -1})
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
 		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 30, Postponed: 30}, report)
-		b.clerk.ClearFaults()
-		b.clock.Advance(time.Hour)
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(time.Hour)
 		report, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, 60, report.Invited)
-		require.Equal(t, 60, b.clerk.Emails())
-	})
-}
-
-// Promise 8: of each endpoint one refused request is spent, and what the one refuses goes by the other.
-func TestRateLimitIsRemembered(t *testing.T) {
-	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		b.clerk.SetLimits(clerkinvitetest.DocumentedLimits())
-		b.clerk.AddVerifiedUser("user@example.com")
-		for i := range 100 + 25 {
-			b.mustInvite(t, fmt.Sprintf("p%d@example.com", i))
-		}
-		require.Equal(t, 100+1+25, b.creates())
-		for i := range 3 {
-			_, err := b.invite(t, fmt.Sprintf("late%d@example.com", i))
-			status, message := clerkinvite.HTTPError(err)
-			require.Equal(t, 502, status)
-			require.Equal(t, "invitation service unavailable", message)
-			wait, ok := clerkinvite.RetryAfter(err)
-			require.True(t, ok)
-			require.Positive(t, wait)
-			require.Equal(t, 100+1+25+1, b.creates())
-		}
-		require.Equal(t, clerkinvite.StatusActive, b.mustInvite(t, "user@example.com").Status, "linking goes on")
-
-		// Another process knows it from the store.
-		other := newBundle(t, options{}, b.clerk, b.api, b.store)
-		for i := range 3 {
-			_, err := other.Reserve(t.Context(), params("acme", fmt.Sprintf("later%d@example.com", i)))
-			require.NoError(t, err)
-		}
-		report, err := other.Deliver(t.Context(), nil)
-		require.NoError(t, err)
-		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Postponed: 3}, report)
-		require.Equal(t, 100+1+25+1, b.creates())
-
-		b.clerk.SetNow(b.clock.Now)
-		b.clock.Advance(time.Hour + time.Minute)
-		report, err = b.Deliver(t.Context(), nil)
-		require.NoError(t, err)
-		require.Equal(t, 6, report.Invited)
-		require.Equal(t, 131, b.clerk.Emails())
+		require.Equal(t, 60, b.Clerk.Emails())
 	})
 }
 
 // A caller who goes away loses nothing.
-func TestCanceledCaller(t *testing.T) {
+func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
 		for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 			t.Run(fmt.Sprintf("%s %v", call, when), func(t *testing.T) {
 				t.Parallel()
-				each(t, options{}, func(t *testing.T, b *bundle) {
+				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 					ctx, cancel := context.WithCancel(t.Context())
-					b.clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+					b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 						if c == call && w == when {
 							cancel()
 						}
 					})
 					_, err := b.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
-					b.clerk.OnCall(nil)
+					b.Clerk.OnCall(nil)
 					if err != nil {
 						require.ErrorIs(t, err, context.Canceled)
-						b.recover(t, recoveries()[0], email)
+						b.Recover(t, testkit.Recoveries()[0], email)
 					}
-					b.requireInvited(t, email, 1)
+					b.RequireInvited(t, email, 1)
 				})
 			})
 		}
@@ -595,20 +504,470 @@ func (s stubborn) Update(ctx context.Context, changes []clerkinvite.Change) ([]c
 
 // A row that the host's database refuses to change holds up nobody else, and is not
 // invited again with each attempt.
-func TestDeliverOneThatCannotBeWritten(t *testing.T) {
+func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	b := mem(t, options{})
-	b = newBundle(t, options{}, b.clerk, b.api, stubborn{b.store, "p3@example.com", errors.New("a constraint of the host's")})
-	_, err := b.ReserveMany(t.Context(), people(150, "p"))
+	b := testkit.NewMemory(t, testkit.Options{})
+	b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, stubborn{b.Store, "p3@example.com", errors.New("a constraint of the host's")})
+	_, err := b.ReserveMany(t.Context(), testkit.People(150, "p"))
 	require.NoError(t, err)
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 150, Invited: 149, Postponed: 1}, report)
 	for range 3 {
-		b.clock.Advance(3 * time.Hour)
+		b.Clock.Advance(3 * time.Hour)
 		_, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 	}
-	require.Equal(t, clerkinvite.StatusReserved, b.get(t, "p3@example.com").Status)
-	require.Equal(t, 150, b.clerk.Emails())
+	require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "p3@example.com").Status)
+	require.Equal(t, 150, b.Clerk.Emails())
+}
+
+// Faults of delivery in the background, of InviteMany, Reconcile and Run. Each test is named
+// after what holds, and its comment tells what went wrong once.
+
+// singles counts the requests for one invitation, by address.
+type singles struct {
+	clerkinvite.ClerkAPI
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (s *singles) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	s.mu.Lock()
+	s.of[r.Email]++
+	s.mu.Unlock()
+	return s.ClerkAPI.CreateInvitation(ctx, r)
+}
+
+// Rows with parameters that Clerk does not take were asked for each hour, for ever, and used up
+// the single requests of all tenants.
+func TestDeliver_RefusedParametersEndTheRow(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	api := &singles{ClerkAPI: b.API, of: make(map[string]int)}
+	b = testkit.New(t, testkit.Options{}, b.Clerk, api, b.Store)
+	limits := clerkinvitetest.DocumentedLimits()
+	limits.Create.Requests = 60
+	b.Clerk.SetLimits(limits)
+
+	good := testkit.People(10, "good")
+	all := append([]clerkinvite.InviteParams{}, good...)
+	reasons := make(map[string]string)
+	for i := range 4 {
+		template := testkit.Params("acme", fmt.Sprintf("template%d@example.com", i))
+		template.Template = "no_such_template"
+		redirect := testkit.Params("acme", fmt.Sprintf("redirect%d@example.com", i))
+		redirect.RedirectURL = "https://elsewhere.example.com/"
+		metadata := testkit.Params("acme", fmt.Sprintf("metadata%d@example.com", i))
+		metadata.PublicMetadata = map[string]any{"plan": "gold"}
+		all = append(all, template, redirect, metadata)
+		reasons[template.Email] = "form_param_value_invalid"
+		for email, name := range map[string]string{redirect.Email: "redirect_url", metadata.Email: "public_metadata"} {
+			reasons[email] = "bad_" + name
+			b.FailCreates(clerkinvitetest.Fault{Email: email, Times: -1, Status: 422, Code: reasons[email], Meta: map[string]any{"param_name": name}})
+		}
+	}
+	_, err := b.ReserveMany(t.Context(), all)
+	require.NoError(t, err)
+
+	for pass := range 36 { // three hours of a cron job
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		if pass%3 == 0 { // somebody at a screen
+			p := testkit.Params("globex", fmt.Sprintf("new%d@example.com", pass))
+			p.PublicMetadata = map[string]any{"plan": "pro"}
+			m, err := b.Invite(t.Context(), p)
+			require.NoError(t, err, "pass %d: %v", pass, b.Clerk.Requests())
+			require.Equal(t, clerkinvite.StatusPending, m.Status)
+		}
+		b.Clock.Advance(5 * time.Minute)
+	}
+	for email, reason := range reasons {
+		m := b.Member(t, email)
+		require.Equal(t, clerkinvite.StatusFailed, m.Status, email)
+		require.Equal(t, reason, m.Reason)
+		require.Equal(t, 3, api.of[email], "the third attempt is the last")
+		require.Zero(t, b.Clerk.EmailsTo(email))
+	}
+	b.RequireEachInvitedOnce(t, good)
+}
+
+// As long as one such row came in with each pass, nobody else was ever invited.
+func TestDeliver_FailingHookDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	store, h, _ := testkit.NewMirror(t)
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	h.SetHook(neverActive("bad"))
+	bad := func(i int) clerkinvite.InviteParams {
+		email := fmt.Sprintf("bad%d@example.com", i)
+		clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: email, Verified: true}, {Address: "two" + email, Verified: true}}})
+		return testkit.Params("acme", email)
+	}
+	ps := testkit.People(50, "p")
+	results, err := b.InviteMany(t.Context(), append(ps, bad(0)), nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, results[50].Err, testkit.ErrHook)
+	b.RequireEachInvitedOnce(t, ps)
+
+	for i := range 3 {
+		b.Clock.Advance(15 * time.Second)
+		more := testkit.People(3, fmt.Sprintf("round%d-", i))
+		_, err := b.ReserveMany(t.Context(), append([]clerkinvite.InviteParams{bad(i + 1)}, more...))
+		require.NoError(t, err)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 4, Invited: 3, Postponed: 1}, report)
+		b.RequireEachInvitedOnce(t, more)
+	}
+}
+
+// onRead is a store that calls before when it is read.
+type onRead struct {
+	clerkinvite.Store
+	before func()
+}
+
+func (s onRead) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Find(ctx, q)
+}
+
+func (s onRead) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Due(ctx, at, limit)
+}
+
+func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	s.before()
+	return s.Store.Page(ctx, q)
+}
+
+// When the clock was set back in the middle of a pass, the row was due and held at once, and
+// the pass asked the store for it without a pause until the clock had caught up.
+func TestDeliver_ClockSetBackMakesNoHotLoop(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, "ada@example.com")
+	require.Error(t, err)
+	b.Clock.Advance(70 * time.Second) // the claim was for a minute
+	finds := 0
+	svc, err := clerkinvite.New(clerkinvite.Config{API: b.API, Now: b.Clock.Now, Store: onRead{b.Store, func() {
+		if finds++; finds == 1 {
+			b.Clock.Advance(-30 * time.Second)
+		}
+	}}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	report, err := svc.Deliver(ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{}, report)
+	require.Less(t, finds, 10)
+
+	b.Clock.Advance(30 * time.Second)
+	_, err = svc.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.RequireInvited(t, "ada@example.com", 1)
+}
+
+// A look-up that failed counted as an attempt of everybody's, and from then on each was asked
+// for alone: 301 requests where 11 do.
+func TestDeliver_FailedLookUpKeepsBulkRequests(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	ps := testkit.People(100, "p")
+	_, err := b.ReserveMany(t.Context(), ps)
+	require.NoError(t, err)
+	for _, fault := range []clerkinvitetest.Fault{{Status: 401, Code: "clerk_key_invalid"}, {Kind: clerkinvitetest.Empty503, Times: 5}} {
+		fault.Call = clerkinvitetest.CallFindUsers
+		b.Clerk.Fail(fault)
+		_, err = b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(2 * time.Hour)
+	}
+	b.Clerk.ResetCounts()
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 100, Invited: 100}, report)
+	require.Equal(t, map[clerkinvitetest.Call]int{clerkinvitetest.CallFindUsers: 1, clerkinvitetest.CallCreateBulk: 10}, b.Clerk.Requests())
+	b.RequireEachInvitedOnce(t, ps)
+}
+
+// A negative limit meant all to Deliver, and was an error elsewhere.
+func TestNegativeLimitIsAnError(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.ReserveMany(t.Context(), testkit.People(5, "p"))
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Limit: -1})
+	require.Equal(t, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "is negative"}, err)
+	require.Equal(t, &clerkinvite.DeliverReport{}, report)
+	_, err = b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: -1})
+	require.Equal(t, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "is negative"}, err)
+	_, err = b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", Limit: -1})
+	var invalid *clerkinvite.InvalidParamsError
+	require.ErrorAs(t, err, &invalid)
+	require.Equal(t, "Limit", invalid.Field)
+	require.Zero(t, b.Clerk.RequestCount())
+}
+
+// Deliver returns nil although rows are due.
+func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	store := clerkinvitetest.NewMemoryStore()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 2 * time.Second})
+	require.NoError(t, err)
+	for i := range 30 {
+		_, err := svc.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+	}
+	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			time.Sleep(60 * time.Millisecond)
+		}
+	})
+	report, err := svc.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	due, err := store.Due(t.Context(), time.Now(), 0)
+	require.NoError(t, err)
+	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
+}
+
+// Promise 5: else the primary address.
+func TestDeliver_PrefersThePrimaryAddress(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Primary: 1, Emails: []clerkinvitetest.EmailSpec{
+			{Address: "second@example.com", Verified: true}, {Address: "primary@example.com", Verified: true}}})
+		for _, e := range []string{"second@example.com", "primary@example.com"} {
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", e))
+			require.NoError(t, err)
+			b.Clock.Advance(time.Second)
+		}
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "primary@example.com").Status)
+	})
+}
+
+// An instance fault 400 at the look-up is asked 199 times.
+func TestDeliver_InstanceFaultIsNotBisected(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	for i := range 100 {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+	}
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Times: -1, Status: 400, Code: "api_version_invalid"})
+	_, err := b.Deliver(t.Context(), nil)
+	require.Error(t, err)
+	require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallFindUsers], 20)
+}
+
+// Rows with a template that Clerk does not know stop every pass.
+func TestDeliver_UnknownTemplatesDoNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	for i := range 80 {
+		p := testkit.Params("acme", fmt.Sprintf("bad%d@example.com", i))
+		p.Template = "no_such_template"
+		_, err := b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+		b.Clock.Advance(time.Millisecond)
+	}
+	_, err := b.Reserve(t.Context(), testkit.Params("globex", "good@example.com"))
+	require.NoError(t, err)
+	for range 30 { // half an hour of a cron job that runs every minute
+		_, _ = b.Deliver(t.Context(), nil)
+		b.Clock.Advance(time.Minute)
+	}
+	require.Equal(t, 1, b.Clerk.EmailsTo("good@example.com"))
+}
+
+// Deliver goes on claiming with the database down at settling, and what it returns is nil.
+func TestDeliver_ReturnsTheStoreError(t *testing.T) {
+	t.Parallel()
+	down := errors.New("the database is down")
+	b, store := testkit.NewFaulty(t)
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	store.Fail(down, false)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 500, Code: "internal_clerk_error"})
+	_, err = b.Deliver(t.Context(), nil)
+	require.ErrorIs(t, err, down)
+}
+
+// Revoked between the two lists of a look.
+func TestDeliver_InvitationRevokedBetweenTwoLists(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, "ada@example.com")
+	require.Error(t, err)
+	b.Clock.Advance(2 * time.Minute)
+	n := 0
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallList && w == clerkinvitetest.Before {
+			if n++; n == 2 {
+				b.Clerk.RevokeInDashboard(b.Clerk.OpenInvitations("ada@example.com")[0].ID)
+			}
+		}
+	})
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+}
+
+// Ctx ends right after the claim: rows nobody was asked about are not given back.
+func TestDeliver_CanceledAfterTheClaimReleasesTheRow(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	store := &hookStore{Store: b.Store, after: func(cs []clerkinvite.Change) {
+		if cs[0].New.ClaimedUntil != nil {
+			cancel()
+		}
+	}}
+	c := testkit.New(t, testkit.Options{}, b.Clerk, b.API, store)
+	_, err = c.Deliver(ctx, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, b.Clerk.RequestCount())
+	m := b.Member(t, "ada@example.com")
+	require.Zero(t, m.Attempts, "nothing was asked or sent: released, as if the claim had not been made")
+}
+
+type hookStore struct {
+	clerkinvite.Store
+	before, after func([]clerkinvite.Change)
+}
+
+func (s *hookStore) Update(ctx context.Context, cs []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if s.before != nil {
+		s.before(cs)
+	}
+	r, err := s.Store.Update(ctx, cs)
+	if s.after != nil {
+		s.after(cs)
+	}
+	return r, err
+}
+
+// A claim by a process whose clock is years ahead holds the row for years.
+func TestDeliver_ClaimOfAWrongClockExpires(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	wrong := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	b.Clerk.SetNow(b.Clock.Now)
+	wrong.Clock.Advance(10 * 365 * 24 * time.Hour)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset})
+	_, err := wrong.TryInvite(t, "ada@example.com")
+	require.Error(t, err)
+	b.Clock.Advance(48 * time.Hour)
+	_, _ = b.Deliver(t.Context(), nil)
+	_, err = b.TryInvite(t, "ada@example.com")
+	require.NoError(t, err)
+}
+
+// With the database down at releasing, Deliver blames the lease.
+func TestDeliver_ReturnsTheErrorOfARelease(t *testing.T) {
+	t.Parallel()
+	down := errors.New("the database is down")
+	b, store := testkit.NewFaulty(t)
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	store.Fail(down, false)
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
+			b.Clock.Advance(40 * time.Second)
+		}
+	})
+	_, err = b.Deliver(t.Context(), nil)
+	require.ErrorIs(t, err, down)
+}
+
+// Banned after the lost create: the row fails, the open invitation stays.
+func TestPromise4_RefusalRevokesTheLostInvitation(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, "eve@example.com")
+	require.Error(t, err)
+	b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "eve@example.com", Verified: true}}})
+	b.Clock.Advance(2 * time.Minute)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "eve@example.com").Status)
+	require.Empty(t, b.Clerk.OpenInvitations("eve@example.com"))
+}
+
+// The settling time is spent on sweeping neighbours: overtaken rows of the batch are not settled.
+func TestDeliver_SlowRevocationsDoNotKeepRowsFromSettling(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Second }})
+	for _, e := range []string{"a@example.com", "b@example.com", "c@example.com"} {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, e)
+		require.Error(t, err)
+		b.Clerk.AddVerifiedUser(e)
+	}
+	b.Clock.Advance(2 * time.Minute)
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallList && w == clerkinvitetest.Before {
+			time.Sleep(400 * time.Millisecond) // three of them are longer than the second that one has
+		}
+	})
+	_, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.Clerk.OnCall(nil)
+	for _, e := range []string{"a@example.com", "b@example.com", "c@example.com"} {
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, e).Status)
+		require.Empty(t, b.Clerk.OpenInvitations(e), e)
+	}
+}
+
+func (a timeless) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	inv, err := a.ClerkAPI.CreateInvitation(ctx, r)
+	if inv != nil {
+		inv.CreatedAt, inv.ExpiresAt = time.Time{}, nil
+	}
+	return inv, err
+}
+
+func (a foreignKey) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	for i := range list {
+		meta := string(list[i].PublicMetadata)
+		list[i].PublicMetadata = []byte(meta[:len(meta)-1] + `,"ClerkInvite":{"id":"x","send":7},"clerKinvite":"v2"}`)
+	}
+	return list, err
+}
+
+// Two addresses that Clerk refuses in one look-up: they end failed, and nobody else does.
+func TestDeliver_TwoRefusedAddressesInOneLookUp(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, refusingAPI{clerk}, clerkinvitetest.NewMemoryStore())
+	for i := range 10 {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+	}
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 10, Invited: 8, Refused: 2}, report)
+}
+
+type refusingAPI struct{ clerkinvite.ClerkAPI }
+
+func (a refusingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if slices.Contains(q.Emails, "p0@example.com") || slices.Contains(q.Emails, "p9@example.com") {
+		return nil, &clerkinvite.APIError{StatusCode: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}}
+	}
+	return a.ClerkAPI.FindUsers(ctx, q)
 }

@@ -140,7 +140,7 @@ func ExampleService_Deliver_lostAnswer() {
 func ExampleService_HandleEvent() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	if err != nil {
 		panic(err)
 	}
@@ -163,7 +163,7 @@ func ExampleService_HandleEvent() {
 func ExampleService_WebhookHandler() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	if err != nil {
 		panic(err)
 	}

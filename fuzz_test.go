@@ -66,7 +66,7 @@ func FuzzWebhookVerdict(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret, id, ts, sig string, body []byte, now int64, sign bool, how uint16) {
 		key := specKey(secret)
 		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-			Secrets: []string{secret}, Now: func() time.Time { return time.Unix(now, 0) }})
+			Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}, Now: func() time.Time { return time.Unix(now, 0) }})
 		if (err == nil) != (key != nil) {
 			t.Fatalf("secret of %d bytes: %v, by the specification %v", len(secret), err, key != nil)
 		}

@@ -3,255 +3,75 @@ package clerkinvite_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"net/http/httptest"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
-	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-func TestMain(m *testing.M) {
-	if mode := os.Getenv("CLERKINVITE_TEST_CHILD"); mode != "" {
-		child(mode) // the test binary as another process of the host's
-		os.Exit(0)
-	}
-	os.Exit(pgtest.Main(m))
-}
+// TestMain stops the PostgreSQL server that the tests have started.
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// clock is a clock that only moves when a test says so.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-// bundle is a service with everything around it.
-type bundle struct {
-	*clerkinvite.Service
-	clerk    *clerkinvitetest.Clerk
-	clock    *clock // the library's; the fake's starts as the same
-	api      clerkinvite.ClerkAPI
-	store    clerkinvite.Store
-	verifier *clerkinvite.WebhookVerifier
-}
-
-type options struct {
-	configure func(*clerkinvite.Config)
-	timeout   time.Duration // of the adapter
-}
-
-// each runs the test twice: on the fake itself and the memory store, and on the
-// real adapter over HTTP and a real PostgreSQL.
-func each(t *testing.T, o options, test func(t *testing.T, b *bundle)) {
-	t.Helper()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) { test(t, fresh(t, o)) })
-}
-
-// bothWays does so for a test of many cases, which each call fresh. They share a
-// database, each with a schema of its own.
-func bothWays(t *testing.T, test func(t *testing.T, fresh func(*testing.T, options) *bundle)) {
-	t.Helper()
-	t.Run("memory", func(t *testing.T) {
-		t.Parallel()
-		test(t, func(t *testing.T, o options) *bundle {
-			t.Helper()
-			clerk := clerkinvitetest.NewClerk()
-			clerk.SetTimeout(o.timeout / 4)
-			return newBundle(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
-		})
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 16 })
-		var schemas atomic.Int64
-		up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
-		require.NoError(t, err)
-		test(t, func(t *testing.T, o options) *bundle {
-			t.Helper()
-			schema := fmt.Sprint("case", schemas.Add(1))
-			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
-			// In one round trip, which is much faster than Migrate.
-			_, err := pool.Exec(t.Context(), "CREATE SCHEMA "+schema+"; SET LOCAL search_path TO "+schema+"; "+string(up), pgx.QueryExecModeSimpleProtocol)
-			require.NoError(t, err)
-			clerk := clerkinvitetest.NewClerk()
-			return newBundle(t, o, clerk, adapter(t, serve(t, clerk), o.timeout), store)
-		})
-	})
-}
-
-// sample returns all of a list on the memory store, and every fourth on PostgreSQL, whose
-// part in what a test is about has tests of its own.
-func sample[T any](t *testing.T, list []T) (some []T) {
-	t.Helper()
-	for i, v := range list {
-		if !strings.Contains(t.Name(), "/postgres") || i%4 == 0 {
-			some = append(some, v)
-		}
-	}
-	return some
-}
-
-// newRealBundle is a service on the real adapter over HTTP and a real PostgreSQL.
-func newRealBundle(t *testing.T, o options, pool ...func(*pgxpool.Config)) *bundle {
-	t.Helper()
-	store := clerkinvite.NewPgxStore(pgtest.New(t).Pool(t, pool...), nil)
-	require.NoError(t, store.Migrate(t.Context()))
-	clerk := clerkinvitetest.NewClerk()
-	return newBundle(t, o, clerk, adapter(t, serve(t, clerk), o.timeout), store)
-}
-
-func serve(t *testing.T, clerk *clerkinvitetest.Clerk) (url string) {
-	t.Helper()
-	srv := httptest.NewServer(clerk.Handler())
-	t.Cleanup(srv.Close)
-	return srv.URL + "/v1"
-}
-
-func adapter(t testing.TB, url string, timeout time.Duration) clerkinvite.ClerkAPI {
-	t.Helper()
-	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: url, Timeout: timeout, CreateTimeout: timeout})
-	require.NoError(t, err)
-	return api
-}
-
-func newBundle(t *testing.T, o options, clerk *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI, store clerkinvite.Store) *bundle {
-	t.Helper()
-	b := &bundle{clerk: clerk, clock: newClock(), api: api, store: store}
-	clerk.SetNow(b.clock.Now)
-	cfg := clerkinvite.Config{API: api, Store: store, Now: b.clock.Now}
-	if o.configure != nil {
-		o.configure(&cfg)
-	}
-	var err error
-	b.Service, err = clerkinvite.New(cfg)
-	require.NoError(t, err)
-	b.verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: b.clock.Now})
-	require.NoError(t, err)
-	return b
-}
-
-// invite invites into tenant acme.
-func (b *bundle) invite(t *testing.T, email string) (*clerkinvite.Member, error) {
-	t.Helper()
-	return b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
-}
-
-func (b *bundle) mustInvite(t *testing.T, email string) *clerkinvite.Member {
-	t.Helper()
-	m, err := b.invite(t, email)
-	require.NoError(t, err)
-	return m
-}
-
-func (b *bundle) get(t *testing.T, email string) *clerkinvite.Member {
-	t.Helper()
-	m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
-	require.NoError(t, err)
-	return m
-}
-
-// event sends a webhook through verification and HandleEvent.
-func (b *bundle) event(t *testing.T, w clerkinvitetest.Webhook) []*clerkinvite.Member {
-	t.Helper()
-	e, err := b.verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
-	require.NoError(t, err)
-	changed, err := b.HandleEvent(t.Context(), e)
-	require.NoError(t, err)
-	return changed
-}
-
-// requireInvited asserts that exactly one invitation of the address is open, that
-// the row stands for it, and that so many emails went out.
-func (b *bundle) requireInvited(t *testing.T, email string, emails int) *clerkinvite.Member {
-	t.Helper()
-	m := b.get(t, email)
-	require.Equal(t, clerkinvite.StatusPending, m.Status)
-	require.Equal(t, m.Send, m.Sent)
-	require.Nil(t, m.ClaimedUntil)
-	require.Nil(t, m.NextAttemptAt)
-	open := b.clerk.OpenInvitations(email)
-	require.Len(t, open, 1)
-	require.Equal(t, clerkinvite.PendingID(open[0].ID), m.ClerkUserID)
-	require.Equal(t, emails, b.clerk.EmailsTo(email))
-	return m
-}
-
-func TestInviteSomebodyNew(t *testing.T) {
+func TestPromise1_SecondInviteIsADuplicate(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		m := b.mustInvite(t, "  Ada@Example.COM ")
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "  Ada@Example.COM ")
 		require.Equal(t, clerkinvite.StatusPending, m.Status)
 		require.Equal(t, "ada@example.com", m.Email)
 		require.NotEmpty(t, m.URL, "the caller gets the link")
-		require.Equal(t, b.clock.Now(), m.InvitedAt.UTC())
-		require.Equal(t, b.clock.Now().AddDate(0, 0, 30), m.ExpiresAt.UTC())
+		require.Equal(t, b.Clock.Now(), m.InvitedAt.UTC())
+		require.Equal(t, b.Clock.Now().AddDate(0, 0, 30), m.ExpiresAt.UTC())
 		id, ok := clerkinvite.InvitationID(m.ClerkUserID)
 		require.True(t, ok)
 		require.Equal(t, m.InvitationID, id)
-		stored := b.requireInvited(t, "ada@example.com", 1)
+		stored := b.RequireInvited(t, "ada@example.com", 1)
 		require.Empty(t, stored.URL, "the link is not stored")
 
 		// The same again, in other writings, from now on costs Clerk nothing.
-		b.clerk.ResetCounts()
+		b.Clerk.ResetCounts()
 		for _, email := range []string{"ada@example.com", "ADA@EXAMPLE.COM", " ada@eXample.com\n"} {
-			_, err := b.invite(t, email)
+			_, err := b.TryInvite(t, email)
 			var dup *clerkinvite.DuplicateEmailError
 			require.ErrorAs(t, err, &dup)
-			require.Equal(t, "a member with email ada@example.com already exists in this tenant", err.Error())
+			_, message := clerkinvite.HTTPError(err)
+			require.Equal(t, "a member with email ada@example.com already exists in this tenant", message)
+			require.Equal(t, `tenant "acme" already has a member with this email: member `+m.ID+" is pending", err.Error())
 			require.Equal(t, m.ID, dup.Member.ID)
 			require.Equal(t, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}, dup.Ref)
 		}
-		require.Zero(t, b.clerk.RequestCount())
+		require.Zero(t, b.Clerk.RequestCount())
 
 		// Accepted: the webhook makes the pending id the real one.
-		w, err := b.clerk.Accept("ada@example.com")
+		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
-		changed := b.event(t, w)
+		changed := b.Receive(t, w)
 		require.Len(t, changed, 1)
-		m = b.get(t, "ada@example.com")
+		m = b.Member(t, "ada@example.com")
 		require.Equal(t, clerkinvite.StatusActive, m.Status)
 		require.Regexp(t, "^user_", m.ClerkUserID)
-		require.Empty(t, b.event(t, w), "a replay changes nothing")
+		require.Empty(t, b.Receive(t, w), "a replay changes nothing")
 	})
 }
 
-func TestInviteAnExistingUser(t *testing.T) {
+func TestPromise2_ExistingUserIsLinked(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		u := b.clerk.AddVerifiedUser("Grace@Example.com")
-		m := b.mustInvite(t, "grace@example.com")
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("Grace@Example.com")
+		m := b.MustInvite(t, "grace@example.com")
 		require.Equal(t, clerkinvite.StatusActive, m.Status)
 		require.Equal(t, u.ID, m.ClerkUserID)
-		require.Zero(t, b.clerk.Emails())
-		require.Empty(t, b.clerk.Invitations("grace@example.com"))
+		require.Zero(t, b.Clerk.Emails())
+		require.Empty(t, b.Clerk.Invitations("grace@example.com"))
 
-		_, err := b.invite(t, "grace@example.com")
+		_, err := b.TryInvite(t, "grace@example.com")
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, err, &dup)
 		require.Equal(t, u.ID, dup.Member.ClerkUserID)
@@ -265,7 +85,7 @@ func TestInviteAnExistingUser(t *testing.T) {
 
 func TestInviteCarriesItsParameters(t *testing.T) {
 	t.Parallel()
-	each(t, options{configure: func(c *clerkinvite.Config) { c.RedirectURL = "https://app.example.com/welcome" }}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.RedirectURL = "https://app.example.com/welcome" }}, func(t *testing.T, b *testkit.Rig) {
 		m, err := b.Invite(t.Context(), clerkinvite.InviteParams{
 			TenantID: "acme", Email: "ada@example.com", Role: "editor", InvitedBy: "user_boss", ExpiresInDays: 7,
 			SkipEmail: true, PublicMetadata: map[string]any{"plan": "pro"}, Data: []byte(`{"seat": 4}`),
@@ -274,76 +94,76 @@ func TestInviteCarriesItsParameters(t *testing.T) {
 		require.Equal(t, "editor", m.Role)
 		require.Equal(t, "user_boss", m.InvitedBy)
 		require.JSONEq(t, `{"seat":4}`, string(m.Data))
-		require.Equal(t, b.clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC())
-		require.Zero(t, b.clerk.Emails(), "SkipEmail")
-		require.Equal(t, m.URL, b.get(t, "ada@example.com").URL, "stored for the host that mails it")
-		inv := b.clerk.Invitations("ada@example.com")[0]
+		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC())
+		require.Zero(t, b.Clerk.Emails(), "SkipEmail")
+		require.Equal(t, m.URL, b.Member(t, "ada@example.com").URL, "stored for the host that mails it")
+		inv := b.Clerk.Invitations("ada@example.com")[0]
 		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+m.ID+`","send":1}}`, string(inv.PublicMetadata))
 
-		w, err := b.clerk.Accept("ada@example.com")
+		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
-		b.event(t, w)
-		require.Empty(t, b.get(t, "ada@example.com").URL, "forgotten when it is of no use any more")
+		b.Receive(t, w)
+		require.Empty(t, b.Member(t, "ada@example.com").URL, "forgotten when it is of no use any more")
 	})
 }
 
 func TestSecondAddressOfAMember(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{
 			{Address: "work@example.com", Verified: true}, {Address: "home@example.com", Verified: true},
 		}})
-		first := b.mustInvite(t, "home@example.com")
-		_, err := b.invite(t, "work@example.com")
+		first := b.MustInvite(t, "home@example.com")
+		_, err := b.TryInvite(t, "work@example.com")
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, err, &dup)
 		require.Equal(t, first.ID, dup.Member.ID, "the member that is there")
 		require.Equal(t, "work@example.com", dup.Ref.Email)
-		m := b.get(t, "work@example.com")
+		m := b.Member(t, "work@example.com")
 		require.Equal(t, clerkinvite.StatusRemoved, m.Status)
 		require.Equal(t, clerkinvite.ReasonSecondAddress, m.Reason)
-		require.Zero(t, b.clerk.Emails())
+		require.Zero(t, b.Clerk.Emails())
 	})
 }
 
-func TestBannedUserIsRefused(t *testing.T) {
+func TestPromise2_BannedUserIsRefused(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		b.clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "eve@example.com", Verified: true}}})
-		_, err := b.invite(t, "eve@example.com")
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "eve@example.com", Verified: true}}})
+		_, err := b.TryInvite(t, "eve@example.com")
 		var refused *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, clerkinvite.Refused, refused.Outcome)
 		status, _ := clerkinvite.HTTPError(err)
 		require.Equal(t, 422, status)
-		m := b.get(t, "eve@example.com")
+		m := b.Member(t, "eve@example.com")
 		require.Equal(t, clerkinvite.StatusFailed, m.Status)
 		require.Equal(t, clerkinvite.ReasonUserBanned, m.Reason)
-		require.Zero(t, b.clerk.Emails())
+		require.Zero(t, b.Clerk.Emails())
 	})
 }
 
-func TestUnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
+func TestPromise2_UnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, behavior := range behaviors() {
 			t.Run(behavior.Name, func(t *testing.T) {
 				t.Parallel()
-				b := fresh(t, options{})
-				b.clerk.SetBehavior(behavior.Behavior)
-				b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "victim@example.com"}}})
-				m, err := b.invite(t, "victim@example.com")
+				b := fresh(t, testkit.Options{})
+				b.Clerk.SetBehavior(behavior.Behavior)
+				b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "victim@example.com"}}})
+				m, err := b.TryInvite(t, "victim@example.com")
 				for range 5 { // where Clerk shows its own writes late, a later attempt does it
 					if err == nil {
 						break
 					}
-					b.clerk.Settle()
-					b.clock.Advance(2 * time.Hour)
-					m, err = b.invite(t, "victim@example.com")
+					b.Clerk.Settle()
+					b.Clock.Advance(2 * time.Hour)
+					m, err = b.TryInvite(t, "victim@example.com")
 				}
 				require.NoError(t, err)
 				require.Equal(t, clerkinvite.StatusPending, m.Status)
-				require.Equal(t, 1, b.clerk.EmailsTo("victim@example.com"))
+				require.Equal(t, 1, b.Clerk.EmailsTo("victim@example.com"))
 			})
 		}
 	})
@@ -352,7 +172,7 @@ func TestUnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 func TestAuthorize(t *testing.T) {
 	t.Parallel()
 	full := errors.New("no seat left")
-	each(t, options{configure: func(c *clerkinvite.Config) {
+	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
 		c.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
 			switch p.Email {
 			case "full@example.com":
@@ -363,15 +183,291 @@ func TestAuthorize(t *testing.T) {
 			p.Role = "viewer"
 			return nil
 		}
-	}}, func(t *testing.T, b *bundle) {
-		_, err := b.invite(t, "Full@example.com")
+	}}, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.TryInvite(t, "Full@example.com")
 		require.Equal(t, full, err, "as it is")
-		_, err = b.invite(t, "bad@example.com")
+		_, err = b.TryInvite(t, "bad@example.com")
 		var invalid *clerkinvite.InvalidParamsError
 		require.ErrorAs(t, err, &invalid)
-		require.Zero(t, b.clerk.RequestCount())
+		require.Zero(t, b.Clerk.RequestCount())
 		_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "full@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
-		require.Equal(t, "viewer", b.mustInvite(t, "ok@example.com").Role)
+		require.Equal(t, "viewer", b.MustInvite(t, "ok@example.com").Role)
 	})
 }
+
+// Promise 7, and what belongs to it: the row comes and goes with the host's own.
+func TestPromise7_ReserveInATransaction(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t).Pool(t)
+	store := clerkinvite.NewPgxStore(pool, nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	_, err := pool.Exec(t.Context(), "CREATE TABLE seat (email text PRIMARY KEY)")
+	require.NoError(t, err)
+	reserve := func(email string, commit bool) error {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		_, reserveErr := b.InTx(store.WithTx(tx)).Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		_, err = tx.Exec(t.Context(), "INSERT INTO seat VALUES ($1) ON CONFLICT DO NOTHING", email)
+		require.NoError(t, err, "the transaction is usable, duplicate or not")
+		if commit {
+			require.NoError(t, tx.Commit(t.Context()))
+		}
+		return reserveErr
+	}
+	require.NoError(t, reserve("rolled@example.com", false))
+	require.NoError(t, reserve("ada@example.com", true))
+	var dup *clerkinvite.DuplicateEmailError
+	require.ErrorAs(t, reserve("ada@example.com", true), &dup)
+	require.Zero(t, clerk.RequestCount())
+
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+	b.RequireInvited(t, "ada@example.com", 1)
+	_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "rolled@example.com"})
+	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+
+	// What has ended is reserved anew inside a transaction as well.
+	w, err := clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	changed := b.Receive(t, w)
+	require.Len(t, b.Receive(t, clerk.DeleteUser(changed[0].ClerkUserID)), 1)
+	require.NoError(t, reserve("ada@example.com", false))
+	require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "ada@example.com").Status)
+	require.NoError(t, reserve("ada@example.com", true))
+	require.Equal(t, 2, b.Member(t, "ada@example.com").Send)
+}
+
+// Invite returns (removed, nil).
+func TestInvite_SecondAddressVerifiedMeanwhileIsADuplicate(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("home@example.com")
+		b.MustInvite(t, "home@example.com")
+		var once sync.Once
+		b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After {
+				once.Do(func() {
+					ev := b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+					e, _ := clerkinvite.ParseEvent(ev.Payload)
+					_, err := b.HandleEvent(context.WithoutCancel(ctx), e)
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+		m, err := b.TryInvite(t, "work@example.com")
+		var dup *clerkinvite.DuplicateEmailError
+		if !errors.As(err, &dup) {
+			t.Fatalf("want DuplicateEmailError with the active member, got member %v, err %v", m, err)
+		}
+	})
+}
+
+// Invite returns (failed, nil): its lease ran out, the next attempt was refused.
+func TestInvite_RefusalSeenByAnotherProcessIsAnError(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var once atomic.Bool
+	b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			if once.CompareAndSwap(false, true) {
+				b.Clock.Advance(2 * time.Minute)
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
+				_, _ = b.Deliver(context.WithoutCancel(ctx), nil)
+			}
+		}
+	})
+	m, err := b.TryInvite(t, "ada@example.com")
+	if err == nil && m.Status != clerkinvite.StatusPending && m.Status != clerkinvite.StatusActive {
+		t.Fatalf("Invite returned %v and no error", m)
+	}
+}
+
+// Restored backup: both next sends have ended at Clerk.
+func TestInvite_SkipsSendsThatHaveEndedAtClerk(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(31 * 24 * time.Hour)
+	for send := 2; send <= 3; send++ {
+		inv := b.Clerk.CreateForeign("ada@example.com", map[string]any{"clerkinvite": map[string]any{"id": m.ID, "send": send}})
+		b.Clerk.RevokeInDashboard(inv.ID)
+	}
+	m, err := b.TryInvite(t, "ada@example.com")
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, m.Status)
+}
+
+// Promise 6: the store's error is not in what Invite returns.
+func TestInvite_ReturnsTheStoreError(t *testing.T) {
+	t.Parallel()
+	down := errors.New("the database is down")
+	b, store := testkit.NewFaulty(t)
+	store.Fail(down, false)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 500, Code: "internal_clerk_error"})
+	_, err := b.TryInvite(t, "ada@example.com")
+	require.ErrorIs(t, err, down)
+}
+
+func TestPromise2_UserThatClerkShowsLateGetsNoEmail(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+	var once sync.Once
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
+			once.Do(func() { b.Clerk.SignUp("ada@example.com", true) })
+		}
+	})
+	_, _ = b.TryInvite(t, "ada@example.com")
+	require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
+}
+
+// A fault of the instance that names the address.
+func TestInvite_InstanceFaultThatNamesTheAddressIsNotARefusal(t *testing.T) {
+	t.Parallel()
+	for _, f := range []clerkinvitetest.Fault{
+		{Status: 429, Code: "too_many_requests"}, {Status: 403, Code: "user_quota_exceeded"},
+		{Status: 400, Code: "dev_monthly_email_limit_exceeded"}, {Status: 401, Code: "clerk_key_invalid"}, {Status: 409, Code: "resource_locked"},
+	} {
+		t.Run(f.Code, func(t *testing.T) {
+			b := testkit.NewMemory(t, testkit.Options{})
+			f.Meta = map[string]any{"email_addresses": []string{"ada@example.com"}}
+			b.FailCreates(f)
+			_, err := b.TryInvite(t, "ada@example.com")
+			require.Error(t, err)
+			require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
+		})
+	}
+}
+
+// Metadata that json.Marshal changes silently.
+func TestInvite_RejectsInvalidUTF8InTypedMetadata(t *testing.T) {
+	t.Parallel()
+	for i, v := range []any{map[string]string{"k": "\xff"}, []string{"\xff"}, struct{ S string }{"\xff"}} {
+		b := testkit.NewMemory(t, testkit.Options{})
+		p := testkit.Params("acme", "ada@example.com")
+		p.PublicMetadata = map[string]any{"x": v}
+		_, err := b.Invite(t.Context(), p)
+		if err == nil {
+			t.Errorf("%d: invalid UTF-8 went out as %s", i, b.Clerk.Invitations("ada@example.com")[0].PublicMetadata)
+		}
+	}
+}
+
+// Invite waits for somebody's transaction, which rolls back: the lease is used up before it began.
+func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t).Pool(t)
+	store := clerkinvite.NewPgxStore(pool, nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 2 * time.Second})
+	require.NoError(t, err)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = svc.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	time.AfterFunc(1800*time.Millisecond, func() { _ = tx.Rollback(context.Background()) })
+	_, err = svc.Invite(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err, "nothing was wrong but a slow transaction of somebody else's")
+}
+
+// The attempt fails at the look-up, while the webhook has made the row active: Invite fails.
+func TestInvite_MemberActivatedMeanwhileIsNoError(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var once atomic.Bool
+	b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.Before && once.CompareAndSwap(false, true) {
+			ev := b.Clerk.SignUp("ada@example.com", true)
+			e, _ := clerkinvite.ParseEvent(ev.Payload)
+			if _, err := b.HandleEvent(context.WithoutCancel(ctx), e); err != nil {
+				t.Error(err)
+			}
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500})
+		}
+	})
+	m, err := b.TryInvite(t, "ada@example.com")
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+	require.NoError(t, err, "%v", m)
+}
+
+// Linking an address of a user whose primary address is pending in the same tenant.
+func TestInvite_SecondAddressActivatesThePendingPrimary(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.MustInvite(t, "primary@example.com")
+	b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{
+		{Address: "primary@example.com", Verified: true}, {Address: "second@example.com", Verified: true}}})
+	// the webhook is late
+	_, _ = b.TryInvite(t, "second@example.com")
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "primary@example.com").Status)
+}
+
+// An answer without times (clerkapi's unix() gives the zero time for what it cannot read).
+type timeless struct{ clerkinvite.ClerkAPI }
+
+func TestInvite_ResponseWithoutTimes(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b = testkit.New(t, testkit.Options{}, b.Clerk, timeless{b.Clerk}, b.Store)
+	b.MustInvite(t, "ada@example.com")
+	_, _ = b.TryInvite(t, "ada@example.com")
+	require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+}
+
+// Found by TestFuzzInterleavings. The second round of Invite inserts the same id, which "counts as written":
+// the expired row is taken for a new, claimed one.
+func TestInvite_ExpiredDuringASlowCreateIsInvitedAgain(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		creates := 0
+		b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c != clerkinvitetest.CallCreate {
+				return
+			}
+			if w == clerkinvitetest.Before {
+				if creates++; creates == 1 { // slow: the lease ends, and the background invites her
+					b.Clock.Advance(2 * time.Minute)
+					if _, err := b.Deliver(context.WithoutCancel(ctx), nil); err != nil {
+						t.Error(err)
+					}
+					b.Clock.Advance(31 * 24 * time.Hour)
+					b.Clerk.CreateForeign("ada@example.com", nil) // so that Clerk refuses the late create
+				}
+			}
+		})
+		m, err := b.TryInvite(t, "ada@example.com")
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+	})
+}
+
+// A key that differs from the library's in its letters' case only: the host may not
+// have it, and elsewhere it does not hide the library's.
+func TestInvite_MetadataKeyInAnotherCase(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, PublicMetadata: map[string]any{"ClerkInvite": "v2"}})
+	var invalid *clerkinvite.InvalidParamsError
+	require.ErrorAs(t, err, &invalid)
+
+	clerk := clerkinvitetest.NewClerk()
+	b = testkit.New(t, testkit.Options{}, clerk, foreignKey{clerk}, clerkinvitetest.NewMemoryStore())
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err = b.TryInvite(t, email)
+	require.Error(t, err)
+	b.Recover(t, testkit.Recoveries()[0], email)
+	b.RequireInvited(t, email, 1)
+}
+
+// foreignKey is a Clerk whose dashboard has added such a key to every invitation.
+type foreignKey struct{ clerkinvite.ClerkAPI }

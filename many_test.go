@@ -6,53 +6,37 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
-
-// people returns n addresses in tenant acme.
-func people(n int, prefix string) []clerkinvite.InviteParams {
-	ps := make([]clerkinvite.InviteParams, n)
-	for i := range ps {
-		ps[i] = params("acme", fmt.Sprintf("%s%d@example.com", prefix, i))
-	}
-	return ps
-}
-
-// requireEachInvitedOnce asserts that everybody has one open invitation and got one email.
-func (b *bundle) requireEachInvitedOnce(t *testing.T, ps []clerkinvite.InviteParams) {
-	t.Helper()
-	for _, p := range ps {
-		b.requireInvited(t, p.Email, 1)
-	}
-}
 
 func TestInviteMany(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		b.clerk.AddVerifiedUser("user@example.com")
-		b.clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
-		b.clerk.CreateForeign("elsewhere@example.com", nil)
-		b.failCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Status: 403, Code: "not_allowed_access",
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddVerifiedUser("user@example.com")
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
+		b.Clerk.CreateForeign("elsewhere@example.com", nil)
+		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Status: 403, Code: "not_allowed_access",
 			Meta: map[string]any{"identifiers": []string{"refused@example.com"}}})
-		there := b.mustInvite(t, "there@example.com")
-		b.clerk.ResetCounts()
+		there := b.MustInvite(t, "there@example.com")
+		b.Clerk.ResetCounts()
 
 		var ps []clerkinvite.InviteParams
 		for _, name := range []string{"new0", "user", "nonsense", "banned", "NEW0", "there", "elsewhere", "refused", "new1", "new2"} {
-			ps = append(ps, params("acme", name+"@example.com"))
+			ps = append(ps, testkit.Params("acme", name+"@example.com"))
 		}
 		ps[2].Email = "nonsense"
-		withMetadata := params("acme", "metadata@example.com")
+		withMetadata := testkit.Params("acme", "metadata@example.com")
 		withMetadata.PublicMetadata = map[string]any{"plan": "pro"}
-		ps = append(ps, withMetadata, params("globex", "new0@example.com"))
+		ps = append(ps, withMetadata, testkit.Params("globex", "new0@example.com"))
 		var last clerkinvite.ManyProgress
 		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
 		require.NoError(t, err, "what is wrong with one person is that person's")
@@ -83,10 +67,10 @@ func TestInviteMany(t *testing.T) {
 		require.Equal(t, there.ID, dup.Member.ID)
 		require.Equal(t, clerkinvite.ManyProgress{Total: 12, Invited: 6, Linked: 1, Failed: 5}, last)
 
-		b.requireInvited(t, "new1@example.com", 1)
-		require.Equal(t, 2, b.clerk.EmailsTo("new0@example.com"), "one for each tenant")
+		b.RequireInvited(t, "new1@example.com", 1)
+		require.Equal(t, 2, b.Clerk.EmailsTo("new0@example.com"), "one for each tenant")
 		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+results[10].Member.ID+`","send":1}}`,
-			string(b.clerk.Invitations("metadata@example.com")[0].PublicMetadata))
+			string(b.Clerk.Invitations("metadata@example.com")[0].PublicMetadata))
 
 		empty, err := b.InviteMany(t.Context(), nil, nil)
 		require.NoError(t, err)
@@ -94,38 +78,13 @@ func TestInviteMany(t *testing.T) {
 	})
 }
 
-// 200 people cost Clerk 22 requests, and each chunk of 100 the same number of statements.
-func TestInviteManyCost(t *testing.T) {
+func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 	t.Parallel()
-	count := &statementCounter{}
-	b := newRealBundle(t, options{}, func(c *pgxpool.Config) { c.ConnConfig.Tracer = count })
-	statements := make(map[int]int)
-	for i, n := range []int{100, 200, 300, 1000} {
-		ps := people(n, fmt.Sprintf("round%d-", i))
-		b.clerk.ResetCounts()
-		count.n.Store(0)
-		results, err := b.InviteMany(t.Context(), ps, nil)
-		require.NoError(t, err)
-		for _, r := range results {
-			require.Equal(t, clerkinvite.StatusPending, r.Member.Status)
-		}
-		require.Equal(t, n/100+n/10, b.clerk.RequestCount(), "%v", b.clerk.Requests())
-		statements[n] = int(count.n.Load())
-	}
-	perChunk := statements[200] - statements[100]
-	require.Equal(t, perChunk, statements[300]-statements[200])
-	require.Equal(t, 7*perChunk, statements[1000]-statements[300])
-	require.Equal(t, 4+3*10, perChunk, "three gates and a claim, and for each request its turn, the row's settling and the turn's end")
-	require.Equal(t, 1, statements[100]-perChunk, "the reservation")
-}
-
-func TestInviteManyMeetsALimit(t *testing.T) {
-	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		limits := clerkinvitetest.DocumentedLimits()
 		limits.Create.Requests, limits.CreateBulk.Requests = 3, 2
-		b.clerk.SetLimits(limits)
-		ps := people(60, "p")
+		b.Clerk.SetLimits(limits)
+		ps := testkit.People(60, "p")
 		results, err := b.InviteMany(t.Context(), ps, nil)
 		require.NoError(t, err, "a limit is no failure")
 		count := func(results []clerkinvite.Result) (pending, reserved int) {
@@ -145,15 +104,15 @@ func TestInviteManyMeetsALimit(t *testing.T) {
 		pending, reserved := count(results)
 		require.Equal(t, 23, pending)
 		require.Equal(t, 37, reserved)
-		require.Equal(t, 7, b.creates(), "one request of each endpoint was refused")
+		require.Equal(t, 7, b.CreateRequests(), "one request of each endpoint was refused")
 
 		// The same list again goes on, and this time waits.
 		var waits []time.Duration
 		results, err = b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
 			require.Equal(t, 60, p.Total)
 			if !p.WaitUntil.IsZero() {
-				waits = append(waits, p.WaitUntil.Sub(b.clock.Now()))
-				b.clock.Advance(p.WaitUntil.Sub(b.clock.Now()))
+				waits = append(waits, p.WaitUntil.Sub(b.Clock.Now()))
+				b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
 			}
 		}})
 		require.NoError(t, err)
@@ -169,22 +128,22 @@ func TestInviteManyMeetsALimit(t *testing.T) {
 		}
 		require.Equal(t, 23, duplicates)
 		require.Len(t, waits, 2)
-		b.requireEachInvitedOnce(t, ps)
+		b.RequireEachInvitedOnce(t, ps)
 	})
 }
 
 // A caller who goes away after any call to Clerk loses nothing, and can come back.
-func TestInviteManyIsCanceled(t *testing.T) {
+func TestInviteMany_Canceled(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, n := range []int{-1, 0, 1, 2, 3} {
 			t.Run(fmt.Sprint("after ", n), func(t *testing.T) {
 				t.Parallel()
-				b := fresh(t, options{})
+				b := fresh(t, testkit.Options{})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				calls := 0
-				b.clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, w clerkinvitetest.When) {
+				b.Clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, w clerkinvitetest.When) {
 					if w == clerkinvitetest.After {
 						if calls++; calls == n+1 {
 							cancel()
@@ -194,19 +153,19 @@ func TestInviteManyIsCanceled(t *testing.T) {
 				if n < 0 {
 					cancel()
 				}
-				ps := people(30, "p")
+				ps := testkit.People(30, "p")
 				results, err := b.InviteMany(ctx, ps, nil)
 				require.ErrorIs(t, err, context.Canceled)
 				require.Len(t, results, 30)
 				for i, r := range results {
 					require.True(t, r.Member != nil || errors.Is(r.Err, context.Canceled), "%d: %v", i, r)
 				}
-				b.clerk.OnCall(nil)
-				b.clock.Advance(time.Hour)
+				b.Clerk.OnCall(nil)
+				b.Clock.Advance(time.Hour)
 				results, err = b.InviteMany(t.Context(), ps, nil)
 				require.NoError(t, err)
 				require.Len(t, results, 30)
-				b.requireEachInvitedOnce(t, ps)
+				b.RequireEachInvitedOnce(t, ps)
 			})
 		}
 	})
@@ -214,43 +173,43 @@ func TestInviteManyIsCanceled(t *testing.T) {
 
 // Whatever Clerk does where its documents are silent: a request for several of whom some
 // are held up invites the others, and nobody twice.
-func TestTogetherWhateverClerkDoes(t *testing.T) {
+func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
-		for _, behavior := range sample(t, behaviors()) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, behavior := range testkit.Sample(t, behaviors()) {
 			t.Run(behavior.Name, func(t *testing.T) {
 				t.Parallel()
-				b := fresh(t, options{})
-				b.clerk.SetBehavior(behavior.Behavior)
-				ps := people(25, "p")
-				b.clerk.CreateForeign("p3@example.com", nil)
-				b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "p7@example.com"}}}) // unverified
-				b.clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+				b := fresh(t, testkit.Options{})
+				b.Clerk.SetBehavior(behavior.Behavior)
+				ps := testkit.People(25, "p")
+				b.Clerk.CreateForeign("p3@example.com", nil)
+				b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "p7@example.com"}}}) // unverified
+				b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 					if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
-						b.clerk.OnCall(nil)
-						b.clerk.SignUp("p13@example.com", true) // between the look-up and the create
+						b.Clerk.OnCall(nil)
+						b.Clerk.SignUp("p13@example.com", true) // between the look-up and the create
 					}
 				})
 				results, err := b.InviteMany(t.Context(), ps, nil)
 				require.NoError(t, err)
 				require.Len(t, results, 25)
 				for range 5 { // where Clerk shows its own writes late, a later attempt does it
-					b.clerk.Settle()
-					b.clock.Advance(2 * time.Hour)
+					b.Clerk.Settle()
+					b.Clock.Advance(2 * time.Hour)
 					_, err := b.Deliver(t.Context(), nil)
 					require.NoError(t, err)
 				}
 				for i, p := range ps {
-					m := b.get(t, p.Email)
+					m := b.Member(t, p.Email)
 					switch i {
 					case 13:
 						require.Equal(t, clerkinvite.StatusActive, m.Status)
-						require.Zero(t, b.clerk.EmailsTo(p.Email))
+						require.Zero(t, b.Clerk.EmailsTo(p.Email))
 					case 3:
 						require.Equal(t, clerkinvite.StatusPending, m.Status)
-						require.Equal(t, 1, b.clerk.EmailsTo(p.Email))
+						require.Equal(t, 1, b.Clerk.EmailsTo(p.Email))
 					default:
-						b.requireInvited(t, p.Email, 1)
+						b.RequireInvited(t, p.Email, 1)
 					}
 				}
 			})
@@ -259,24 +218,24 @@ func TestTogetherWhateverClerkDoes(t *testing.T) {
 }
 
 // The answer to a request for several is lost in every way, before and after it took effect.
-func TestLostAnswersTogether(t *testing.T) {
+func TestPromise3_LostBulkResponses(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
-		for _, kind := range sample(t, clerkinvitetest.Kinds()) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, kind := range testkit.Sample(t, clerkinvitetest.Kinds()) {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
 					t.Parallel()
-					b := fresh(t, options{timeout: 1200 * time.Millisecond})
-					b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: kind, When: when})
-					ps := people(25, "p")
+					b := fresh(t, testkit.Options{Timeout: 1200 * time.Millisecond})
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: kind, When: when})
+					ps := testkit.People(25, "p")
 					results, err := b.InviteMany(t.Context(), ps, nil)
 					require.Len(t, results, 25)
 					for range 3 {
-						b.clock.Advance(time.Hour)
+						b.Clock.Advance(time.Hour)
 						_, deliverErr := b.Deliver(t.Context(), nil)
 						require.NoError(t, deliverErr, "after %v", err)
 					}
-					b.requireEachInvitedOnce(t, ps)
+					b.RequireEachInvitedOnce(t, ps)
 				})
 			}
 		}
@@ -284,11 +243,11 @@ func TestLostAnswersTogether(t *testing.T) {
 }
 
 // An answer to a request for several that lacks some of them.
-func TestAnswerForFewerThanAsked(t *testing.T) {
+func TestInviteMany_ResponseForFewerThanRequested(t *testing.T) {
 	t.Parallel()
-	b := mem(t, options{})
-	b = newBundle(t, options{}, b.clerk, someOf{b.api}, b.store)
-	ps := people(10, "p")
+	b := testkit.NewMemory(t, testkit.Options{})
+	b = testkit.New(t, testkit.Options{}, b.Clerk, someOf{b.API}, b.Store)
+	ps := testkit.People(10, "p")
 	results, err := b.InviteMany(t.Context(), ps, nil)
 	require.NoError(t, err)
 	lost := 0
@@ -300,10 +259,10 @@ func TestAnswerForFewerThanAsked(t *testing.T) {
 		}
 	}
 	require.Equal(t, 4, lost)
-	b.clock.Advance(time.Hour)
+	b.Clock.Advance(time.Hour)
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	b.requireEachInvitedOnce(t, ps)
+	b.RequireEachInvitedOnce(t, ps)
 }
 
 type someOf struct{ clerkinvite.ClerkAPI }
@@ -323,10 +282,10 @@ func TestReserveManyInATransaction(t *testing.T) {
 	_, err := pool.Exec(t.Context(), "CREATE TABLE audit (what text)")
 	require.NoError(t, err)
 	clerk := clerkinvitetest.NewClerk()
-	b := newBundle(t, options{}, clerk, clerk, store)
-	b.mustInvite(t, "p77@example.com")
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	b.MustInvite(t, "p77@example.com")
 	clerk.ResetCounts()
-	ps := people(10_000, "p")
+	ps := testkit.People(10_000, "p")
 	for _, commit := range []bool{false, true} {
 		tx, err := pool.Begin(t.Context())
 		require.NoError(t, err)
@@ -361,4 +320,85 @@ func TestReserveManyInATransaction(t *testing.T) {
 	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Limit: 300})
 	require.NoError(t, err)
 	require.Equal(t, 300, report.Invited)
+}
+
+// An answer that was lost after the emails had gone out counted as a rate limit, because it
+// said when to come back: no error, and nobody failed.
+func TestInviteMany_LostResponseWithRetryAfterIsAnError(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: clerkinvitetest.Empty503, When: clerkinvitetest.After, RetryAfter: 5 * time.Second})
+	ps := testkit.People(3, "p")
+	var last clerkinvite.ManyProgress
+	results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
+	require.NoError(t, err)
+	for _, r := range results {
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, r.Err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+	}
+	require.Equal(t, clerkinvite.ManyProgress{Total: 3, Failed: 3}, last)
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.RequireEachInvitedOnce(t, ps)
+}
+
+// Somebody who was purged before their turn came was reported as reserved, as if Run or
+// Deliver would go on with them.
+func TestInviteMany_ReportsPurgedMembers(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var once sync.Once
+	var last clerkinvite.ManyProgress
+	results, err := b.InviteMany(t.Context(), testkit.People(3, "p"), &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
+		once.Do(func() { require.NoError(t, b.Purge(t.Context(), testkit.Acme("p1@example.com"))) })
+		last = p
+	}})
+	require.NoError(t, err)
+	require.Nil(t, results[1].Member)
+	require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+	for _, i := range []int{0, 2} {
+		require.NoError(t, results[i].Err)
+		require.Equal(t, clerkinvite.StatusPending, results[i].Member.Status)
+	}
+	require.Equal(t, clerkinvite.ManyProgress{Total: 3, Invited: 2, Failed: 1}, last)
+	require.Zero(t, b.Clerk.EmailsTo("p1@example.com"))
+}
+
+// Somebody whom Clerk had refused, but asked by another process, came back as a conflict.
+func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.FailCreates(clerkinvitetest.Fault{Times: -1, Status: 403, Code: "not_allowed_access"})
+	other := b.Workers(t, 1)[0]
+	var once sync.Once
+	results, err := b.InviteMany(t.Context(), testkit.People(1, "p"), &clerkinvite.ManyOptions{Progress: func(clerkinvite.ManyProgress) {
+		once.Do(func() {
+			report, err := other.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, 1, report.Refused)
+		})
+	}})
+	require.NoError(t, err)
+	var refused *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, results[0].Err, &refused)
+	require.Equal(t, clerkinvite.Refused, refused.Outcome)
+	status, _ := clerkinvite.HTTPError(results[0].Err)
+	require.Equal(t, 422, status)
+	require.Equal(t, clerkinvite.StatusFailed, results[0].Member.Status)
+	require.Equal(t, "not_allowed_access", results[0].Member.Reason)
+}
+
+// With an address that occurs twice the numbers never came to the total.
+func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var last clerkinvite.ManyProgress
+	_, err := b.InviteMany(t.Context(), append(testkit.People(3, "p"), testkit.People(3, "p")...), &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
+		require.LessOrEqual(t, p.Reserved+p.Invited+p.Linked+p.Failed, p.Total)
+		last = p
+	}})
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.ManyProgress{Total: 6, Invited: 3, Failed: 3}, last)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // recorder is an Observer that writes down what it sees: a line when something ends, with what it is
@@ -68,31 +69,31 @@ func (r *recorder) take() []string {
 
 func TestObserver(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		seen, ctx := &recorder{}, t.Context()
-		b := fresh(t, options{configure: func(c *clerkinvite.Config) { c.Observer, c.ResendCooldown = seen, -1 }})
-		seen.waits = func() { b.clock.Advance(time.Hour) }
+		b := fresh(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Observer, c.ResendCooldown = seen, -1 }})
+		seen.waits = func() { b.Clock.Advance(time.Hour) }
 		ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
 		wants := func(want ...string) {
 			t.Helper()
 			require.Equal(t, want, seen.take())
 			require.Zero(t, seen.open)
 		}
-		b.mustInvite(t, ref.Email)
+		b.MustInvite(t, ref.Email)
 		wants(`Invite: "" to "reserved"`, "Invite>clerk.FindUsers", "Invite>clerk.CreateInvitation", `Invite: "reserved" to "pending"`, "Invite")
-		_, err := b.invite(t, ref.Email)
+		_, err := b.TryInvite(t, ref.Email)
 		require.Error(t, err)
 		wants("Invite: failed")
 		_, err = b.Invite(ctx, clerkinvite.InviteParams{})
 		require.Error(t, err)
 		wants("Invite: failed")
 
-		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Status: 503, Times: -1})
-		_, err = b.invite(t, "bob@example.com")
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Status: 503, Times: -1})
+		_, err = b.TryInvite(t, "bob@example.com")
 		require.Error(t, err)
 		wants(`Invite: "" to "reserved"`, "Invite>clerk.FindUsers: failed", "Invite: failed")
-		b.clerk.ClearFaults()
-		b.clock.Advance(10 * time.Minute)
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(10 * time.Minute)
 		_, err = b.Deliver(ctx, nil)
 		require.NoError(t, err)
 		wants("Deliver>clerk.FindUsers", "Deliver>clerk.ListInvitations", "Deliver>clerk.ListInvitations", "Deliver>clerk.CreateInvitation",
@@ -103,11 +104,11 @@ func TestObserver(t *testing.T) {
 		lines := seen.take()
 		require.Subset(t, lines, []string{`Resend: "pending" to "pending"`, "Resend>clerk.CreateInvitation", "Resend>clerk.RevokeInvitation", "Resend"})
 
-		w, err := b.clerk.Accept(ref.Email)
+		w, err := b.Clerk.Accept(ref.Email)
 		require.NoError(t, err)
-		b.event(t, w)
+		b.Receive(t, w)
 		wants("HandleEvent>clerk.FindUsers", `HandleEvent: "pending" to "active"`, "HandleEvent")
-		users, err := b.api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{ref.Email}})
+		users, err := b.API.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{ref.Email}})
 		require.NoError(t, err)
 		_, err = b.ResolveUser(ctx, users[0].ID)
 		require.NoError(t, err)
@@ -150,7 +151,7 @@ func TestObserver(t *testing.T) {
 		for i := range people {
 			people[i] = clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("person%d@example.com", i)}
 		}
-		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Status: 429, RetryAfter: time.Minute})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Status: 429, RetryAfter: time.Minute})
 		results, err := b.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
 		require.NoError(t, err)
 		require.Len(t, results, 5)
@@ -170,11 +171,11 @@ func TestObserver(t *testing.T) {
 func TestObserverSeesPanics(t *testing.T) {
 	t.Parallel()
 	seen := &recorder{}
-	b := mem(t, options{configure: func(c *clerkinvite.Config) {
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
 		c.Observer = seen
 		c.Authorize = func(context.Context, *clerkinvite.InviteParams) error { panic("the host's") }
 	}})
-	require.PanicsWithValue(t, "the host's", func() { _, _ = b.invite(t, "ada@example.com") })
+	require.PanicsWithValue(t, "the host's", func() { _, _ = b.TryInvite(t, "ada@example.com") })
 	require.Equal(t, []string{"Invite: failed"}, seen.take())
 }
 

@@ -3,20 +3,23 @@ package clerkinvite_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // dump returns all members, by tenant and address.
-func (b *bundle) dump(t *testing.T) map[clerkinvite.Ref]clerkinvite.Member {
+func membersByRef(t *testing.T, b *testkit.Rig) map[clerkinvite.Ref]clerkinvite.Member {
 	t.Helper()
 	all := make(map[clerkinvite.Ref]clerkinvite.Member)
-	rows, err := b.store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
+	rows, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
 	require.NoError(t, err)
 	for _, row := range rows {
 		all[row.Ref()] = *row
@@ -25,14 +28,14 @@ func (b *bundle) dump(t *testing.T) map[clerkinvite.Ref]clerkinvite.Member {
 }
 
 // reconcile makes a dry run, which must change nothing and say what the real one does.
-func (b *bundle) reconcile(t *testing.T) *clerkinvite.ReconcileReport {
+func mustReconcile(t *testing.T, b *testkit.Rig) *clerkinvite.ReconcileReport {
 	t.Helper()
-	before := b.dump(t)
-	revokes := b.clerk.Requests()[clerkinvitetest.CallRevoke]
+	before := membersByRef(t, b)
+	revokes := b.Clerk.Requests()[clerkinvitetest.CallRevoke]
 	dry, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
 	require.NoError(t, err)
-	require.Equal(t, before, b.dump(t), "a dry run changes nothing")
-	require.Equal(t, revokes, b.clerk.Requests()[clerkinvitetest.CallRevoke])
+	require.Equal(t, before, membersByRef(t, b), "a dry run changes nothing")
+	require.Equal(t, revokes, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
 	report, err := b.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, report.Cursor)
@@ -44,76 +47,76 @@ func (b *bundle) reconcile(t *testing.T) *clerkinvite.ReconcileReport {
 }
 
 // 250 wait, 60 have accepted, and no webhook came.
-func TestReconcileLostWebhooks(t *testing.T) {
+func TestReconcile_LostWebhooks(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		ps := people(250, "p")
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		ps := testkit.People(250, "p")
 		_, err := b.InviteMany(t.Context(), ps, nil)
 		require.NoError(t, err)
 		for _, p := range ps[:60] {
-			_, err := b.clerk.Accept(p.Email)
+			_, err := b.Clerk.Accept(p.Email)
 			require.NoError(t, err)
 		}
-		b.clerk.ResetCounts()
+		b.Clerk.ResetCounts()
 		report, err := b.Reconcile(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.ReconcileReport{Members: 250, Invitations: 250, Activated: 60}, report)
-		require.LessOrEqual(t, b.clerk.RequestCount(), 8)
-		t.Logf("requests: %v", b.clerk.Requests())
+		require.LessOrEqual(t, b.Clerk.RequestCount(), 8)
+		t.Logf("requests: %v", b.Clerk.Requests())
 		for i, p := range ps {
 			want := clerkinvite.StatusPending
 			if i < 60 {
 				want = clerkinvite.StatusActive
 			}
-			require.Equal(t, want, b.get(t, p.Email).Status)
+			require.Equal(t, want, b.Member(t, p.Email).Status)
 		}
-		report = b.reconcile(t)
+		report = mustReconcile(t, b)
 		require.Equal(t, &clerkinvite.ReconcileReport{Members: 250, Invitations: 250}, report, "nothing is left to do")
 	})
 }
 
 // Everything that can have happened at Clerk while nobody listened.
-func TestReconcileEverything(t *testing.T) {
+func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, fresh func(*testing.T, options) *bundle) {
-		for _, behavior := range sample(t, behaviors()) {
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, behavior := range testkit.Sample(t, behaviors()) {
 			t.Run(behavior.Name, func(t *testing.T) {
 				t.Parallel()
-				b := fresh(t, options{})
-				invite := func(name string) *clerkinvite.Member { return b.mustInvite(t, name+"@example.com") }
+				b := fresh(t, testkit.Options{})
+				invite := func(name string) *clerkinvite.Member { return b.MustInvite(t, name+"@example.com") }
 				for i := range 12 { // somebody whom Clerk knows
-					b.clerk.AddVerifiedUser(fmt.Sprintf("known%d@example.com", i))
+					b.Clerk.AddVerifiedUser(fmt.Sprintf("known%d@example.com", i))
 					invite(fmt.Sprint("known", i))
 				}
-				gone := b.clerk.AddVerifiedUser("gone@example.com")
+				gone := b.Clerk.AddVerifiedUser("gone@example.com")
 				invite("gone")
-				b.clerk.DeleteUser(gone.ID)
+				b.Clerk.DeleteUser(gone.ID)
 				lost := invite("waits")
 				short, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "expires@example.com", ExpiresInDays: 1})
 				require.NoError(t, err)
 				_, err = b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com", ExpiresInDays: 1})
 				require.NoError(t, err)
 				dead := invite("dashboard")
-				b.clerk.RevokeInDashboard(dead.InvitationID)
+				b.Clerk.RevokeInDashboard(dead.InvitationID)
 				invite("joined")
-				_, err = b.clerk.Accept("joined@example.com")
+				_, err = b.Clerk.Accept("joined@example.com")
 				require.NoError(t, err)
 				invite("elsewhere")
-				_, err = b.clerk.AcceptAs("elsewhere@example.com", "private@example.com")
+				_, err = b.Clerk.AcceptAs("elsewhere@example.com", "private@example.com")
 				require.NoError(t, err)
 				// In the last minute; the webhook is lost, and both run out.
-				b.clock.Advance(23*time.Hour + 59*time.Minute)
-				_, err = b.clerk.Accept("late@example.com")
+				b.Clock.Advance(23*time.Hour + 59*time.Minute)
+				_, err = b.Clerk.Accept("late@example.com")
 				require.NoError(t, err)
-				b.clock.Advance(24 * time.Hour)
+				b.Clock.Advance(24 * time.Hour)
 				// A left-over one, an application's on the same instance, one from before a restored backup.
-				b.clerk.CreateForeign("leftover@example.com", map[string]any{"clerkinvite": map[string]any{"id": dead.ID, "send": 1}})
-				b.clerk.CreateForeign("other@example.com", map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}})
-				b.clerk.CreateForeign("plain@example.com", nil)
-				b.clerk.CreateForeign("waits@example.com", map[string]any{"clerkinvite": map[string]any{"id": lost.ID, "send": 7}})
-				b.clerk.Settle()
+				b.Clerk.CreateForeign("leftover@example.com", map[string]any{"clerkinvite": map[string]any{"id": dead.ID, "send": 1}})
+				b.Clerk.CreateForeign("other@example.com", map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}})
+				b.Clerk.CreateForeign("plain@example.com", nil)
+				b.Clerk.CreateForeign("waits@example.com", map[string]any{"clerkinvite": map[string]any{"id": lost.ID, "send": 7}})
+				b.Clerk.Settle()
 
-				report := b.reconcile(t)
+				report := mustReconcile(t, b)
 				want := clerkinvite.ReconcileReport{
 					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Ahead: 1,
 				}
@@ -127,18 +130,18 @@ func TestReconcileEverything(t *testing.T) {
 					"expires": clerkinvite.StatusExpired, "late": clerkinvite.StatusActive, "dashboard": clerkinvite.StatusRevoked,
 					"joined": clerkinvite.StatusActive, "elsewhere": clerkinvite.StatusPending,
 				} {
-					require.Equal(t, status, b.get(t, name+"@example.com").Status, name)
+					require.Equal(t, status, b.Member(t, name+"@example.com").Status, name)
 				}
-				require.Equal(t, clerkinvite.ReasonUserDeleted, b.get(t, "gone@example.com").Reason)
-				require.Equal(t, clerkinvite.ReasonAtClerk, b.get(t, "dashboard@example.com").Reason)
-				require.Empty(t, b.clerk.OpenInvitations("leftover@example.com"))
-				require.Len(t, b.clerk.OpenInvitations("other@example.com"), 1, "may be another application's")
-				require.Len(t, b.clerk.OpenInvitations("plain@example.com"), 1)
-				require.Len(t, b.clerk.OpenInvitations("waits@example.com"), 2, "newer than the row: reported only")
+				require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "gone@example.com").Reason)
+				require.Equal(t, clerkinvite.ReasonAtClerk, b.Member(t, "dashboard@example.com").Reason)
+				require.Empty(t, b.Clerk.OpenInvitations("leftover@example.com"))
+				require.Len(t, b.Clerk.OpenInvitations("other@example.com"), 1, "may be another application's")
+				require.Len(t, b.Clerk.OpenInvitations("plain@example.com"), 1)
+				require.Len(t, b.Clerk.OpenInvitations("waits@example.com"), 2, "newer than the row: reported only")
 				_ = short
 
-				b.clerk.Settle()
-				again := b.reconcile(t)
+				b.Clerk.Settle()
+				again := mustReconcile(t, b)
 				require.Zero(t, again.Activated+again.Removed+again.Expired+again.Revoked+again.LeftOver)
 			})
 		}
@@ -148,60 +151,60 @@ func TestReconcileEverything(t *testing.T) {
 // One request per 100 members and one per 500 invitations, whatever became of them.
 func TestReconcileCost(t *testing.T) {
 	t.Parallel()
-	for name, happen := range map[string]func(b *bundle, i int, email string){
-		"all wait":    func(*bundle, int, string) {},
-		"all expired": func(b *bundle, _ int, email string) { b.clerk.ExpireNow(b.clerk.Invitations(email)[0].ID) },
-		"all revoked": func(b *bundle, _ int, email string) { b.clerk.RevokeInDashboard(b.clerk.Invitations(email)[0].ID) },
-		"all elsewhere": func(b *bundle, i int, email string) {
-			_, _ = b.clerk.AcceptAs(email, fmt.Sprintf("private%d@example.com", i))
+	for name, happen := range map[string]func(b *testkit.Rig, i int, email string){
+		"all wait":    func(*testkit.Rig, int, string) {},
+		"all expired": func(b *testkit.Rig, _ int, email string) { b.Clerk.ExpireNow(b.Clerk.Invitations(email)[0].ID) },
+		"all revoked": func(b *testkit.Rig, _ int, email string) { b.Clerk.RevokeInDashboard(b.Clerk.Invitations(email)[0].ID) },
+		"all elsewhere": func(b *testkit.Rig, i int, email string) {
+			_, _ = b.Clerk.AcceptAs(email, fmt.Sprintf("private%d@example.com", i))
 		},
-		"all joined": func(b *bundle, _ int, email string) { _, _ = b.clerk.Accept(email) },
+		"all joined": func(b *testkit.Rig, _ int, email string) { _, _ = b.Clerk.Accept(email) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := mem(t, options{})
+			b := testkit.NewMemory(t, testkit.Options{})
 			const n = 1000
-			ps := people(n, "p")
+			ps := testkit.People(n, "p")
 			_, err := b.InviteMany(t.Context(), ps, nil)
 			require.NoError(t, err)
 			for i, p := range ps {
 				happen(b, i, p.Email)
 			}
 			if name == "all expired" {
-				b.clock.Advance(31 * 24 * time.Hour)
+				b.Clock.Advance(31 * 24 * time.Hour)
 			}
-			b.clerk.ResetCounts()
+			b.Clerk.ResetCounts()
 			report, err := b.Reconcile(t.Context(), nil)
 			require.NoError(t, err)
 			require.Equal(t, n, report.Members)
-			require.LessOrEqual(t, b.clerk.Requests()[clerkinvitetest.CallList], report.Invitations/500+4, "one for each list's end")
+			require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallList], report.Invitations/500+4, "one for each list's end")
 			want := n / 100
 			if name == "all elsewhere" {
 				want *= 2 // looked up once more when Clerk said that they had accepted
 			}
-			require.LessOrEqual(t, b.clerk.Requests()[clerkinvitetest.CallFindUsers], want)
-			t.Logf("%v: %v", report, b.clerk.Requests())
+			require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallFindUsers], want)
+			t.Logf("%v: %v", report, b.Clerk.Requests())
 			// What has ended long ago is not looked at again.
-			b.clock.Advance(time.Hour)
-			b.mustInvite(t, "new@example.com")
-			b.clerk.ResetCounts()
+			b.Clock.Advance(time.Hour)
+			b.MustInvite(t, "new@example.com")
+			b.Clerk.ResetCounts()
 			_, err = b.Reconcile(t.Context(), nil)
 			require.NoError(t, err)
 			if name == "all revoked" || name == "all expired" || name == "all joined" {
-				require.LessOrEqual(t, b.clerk.Requests()[clerkinvitetest.CallList], 4)
+				require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallList], 4)
 			}
 		})
 	}
 }
 
 // A reconciliation that is cut off goes on from where it was.
-func TestReconcileResumes(t *testing.T) {
+func TestReconcile_ResumesAtItsCursor(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		for _, tenant := range []string{"acme", "globex", "initech"} {
 			var ps []clerkinvite.InviteParams
 			for i := range 40 {
-				ps = append(ps, params(tenant, fmt.Sprintf("p%d@example.com", i)))
+				ps = append(ps, testkit.Params(tenant, fmt.Sprintf("p%d@example.com", i)))
 			}
 			_, err := b.InviteMany(t.Context(), ps, nil)
 			require.NoError(t, err)
@@ -209,11 +212,11 @@ func TestReconcileResumes(t *testing.T) {
 		for i := range 40 {
 			switch i % 4 {
 			case 0:
-				_, err := b.clerk.Accept(fmt.Sprintf("p%d@example.com", i))
+				_, err := b.Clerk.Accept(fmt.Sprintf("p%d@example.com", i))
 				require.NoError(t, err)
 			case 1:
-				for _, inv := range b.clerk.OpenInvitations(fmt.Sprintf("p%d@example.com", i)) {
-					b.clerk.RevokeInDashboard(inv.ID)
+				for _, inv := range b.Clerk.OpenInvitations(fmt.Sprintf("p%d@example.com", i)) {
+					b.Clerk.RevokeInDashboard(inv.ID)
 				}
 			}
 		}
@@ -222,7 +225,7 @@ func TestReconcileResumes(t *testing.T) {
 			require.Less(t, round, 60)
 			if round%3 == 1 { // by a failure of Clerk's, too
 				calls := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList}
-				b.clerk.Fail(clerkinvitetest.Fault{Call: calls[round%2], Status: 401, Code: "clerk_key_invalid"})
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: calls[round%2], Status: 401, Code: "clerk_key_invalid"})
 			}
 			report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: 17, Cursor: cursor})
 			if err != nil {
@@ -241,7 +244,7 @@ func TestReconcileResumes(t *testing.T) {
 		require.Equal(t, 30, total.Activated, "in all tenants")
 		require.Equal(t, 30, total.Revoked)
 	})
-	b := mem(t, options{})
+	b := testkit.NewMemory(t, testkit.Options{})
 	for _, cursor := range []string{"!", "e30", "eyJpIjoibm9uc2Vuc2UifQ"} {
 		_, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Cursor: cursor})
 		var invalid *clerkinvite.InvalidParamsError
@@ -253,72 +256,72 @@ func TestReconcileResumes(t *testing.T) {
 }
 
 // The key of another instance removes nobody.
-func TestReconcileWithTheWrongKey(t *testing.T) {
+func TestReconcile_WrongKey(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		var users []clerkinvite.User
 		for i := range 30 {
-			users = append(users, b.clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i)))
-			b.mustInvite(t, fmt.Sprintf("u%d@example.com", i))
+			users = append(users, b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i)))
+			b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
 		}
 		staging := clerkinvitetest.NewClerk()
-		wrong := newBundle(t, options{}, staging, staging, b.store)
-		wrong.clock.Advance(time.Hour)
+		wrong := testkit.New(t, testkit.Options{}, staging, staging, b.Store)
+		wrong.Clock.Advance(time.Hour)
 		report, err := wrong.Reconcile(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
 		require.ErrorContains(t, clerkErr.Err, "another instance")
 		require.Zero(t, report.Removed)
 		for i := range users {
-			require.Equal(t, clerkinvite.StatusActive, b.get(t, fmt.Sprintf("u%d@example.com", i)).Status)
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, fmt.Sprintf("u%d@example.com", i)).Status)
 		}
 		// Even if all but one are deleted, they are removed.
 		for _, u := range users[1:] {
-			b.clerk.DeleteUser(u.ID)
+			b.Clerk.DeleteUser(u.ID)
 		}
-		require.Zero(t, b.reconcile(t).Removed, "Clerk may not show new ones yet")
-		b.clock.Advance(time.Hour)
-		require.Equal(t, 29, b.reconcile(t).Removed)
+		require.Zero(t, mustReconcile(t, b).Removed, "Clerk may not show new ones yet")
+		b.Clock.Advance(time.Hour)
+		require.Equal(t, 29, mustReconcile(t, b).Removed)
 	})
 	// The only user there is, deleted; and so beside many who wait, whose invitations tell which instance it is.
 	for _, waiting := range []int{0, 12} {
-		b := mem(t, options{})
-		u := b.clerk.AddVerifiedUser("ada@example.com")
-		b.mustInvite(t, "ada@example.com")
-		_, err := b.InviteMany(t.Context(), people(waiting, "p"), nil)
+		b := testkit.NewMemory(t, testkit.Options{})
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.MustInvite(t, "ada@example.com")
+		_, err := b.InviteMany(t.Context(), testkit.People(waiting, "p"), nil)
 		require.NoError(t, err)
-		b.clerk.DeleteUser(u.ID)
-		b.clock.Advance(time.Hour)
+		b.Clerk.DeleteUser(u.ID)
+		b.Clock.Advance(time.Hour)
 		if waiting > 0 {
 			staging := clerkinvitetest.NewClerk()
-			wrong := newBundle(t, options{}, staging, staging, b.store)
-			wrong.clock.Advance(time.Hour)
+			wrong := testkit.New(t, testkit.Options{}, staging, staging, b.Store)
+			wrong.Clock.Advance(time.Hour)
 			report, err := wrong.Reconcile(t.Context(), nil)
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &clerkErr)
 			require.ErrorContains(t, clerkErr.Err, "another instance")
 			require.Zero(t, report.Removed)
-			require.Equal(t, clerkinvite.StatusActive, b.get(t, "ada@example.com").Status)
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 		}
-		require.Equal(t, 1, b.reconcile(t).Removed)
+		require.Equal(t, 1, mustReconcile(t, b).Removed)
 	}
 }
 
 // An address that Clerk stumbles over holds up nobody.
-func TestReconcilePoisonedAddress(t *testing.T) {
+func TestReconcile_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 3, 40} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			b := mem(t, options{})
-			ps := people(n, "p")
+			b := testkit.NewMemory(t, testkit.Options{})
+			ps := testkit.People(n, "p")
 			_, err := b.InviteMany(t.Context(), ps, nil)
 			require.NoError(t, err)
 			for i := range min(2, n) {
-				b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Email: ps[i*(n-1)].Email, Kind: clerkinvitetest.JSON500, Times: -1})
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Email: ps[i*(n-1)].Email, Kind: clerkinvitetest.JSON500, Times: -1})
 			}
 			for _, p := range ps {
-				_, err := b.clerk.Accept(p.Email)
+				_, err := b.Clerk.Accept(p.Email)
 				require.NoError(t, err)
 			}
 			report, err := b.Reconcile(t.Context(), nil)
@@ -334,49 +337,309 @@ func TestReconcilePoisonedAddress(t *testing.T) {
 }
 
 // A resend that waits for its turn is delivery's, whatever the older invitation's end.
-func TestReconcileLeavesResendsAlone(t *testing.T) {
+func TestReconcile_LeavesAResendUnderWayAlone(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		m := b.mustInvite(t, "ada@example.com")
-		b.clock.Advance(time.Hour)
-		b.failCreates(clerkinvitetest.Fault{Status: 503, Kind: clerkinvitetest.NotSent})
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.FailCreates(clerkinvitetest.Fault{Status: 503, Kind: clerkinvitetest.NotSent})
 		_, err := b.Resend(t.Context(), m.Ref())
 		require.Error(t, err)
-		b.clerk.RevokeInDashboard(m.InvitationID)
-		require.Zero(t, b.reconcile(t).Revoked)
-		b.clock.Advance(time.Hour)
+		b.Clerk.RevokeInDashboard(m.InvitationID)
+		require.Zero(t, mustReconcile(t, b).Revoked)
+		b.Clock.Advance(time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		b.requireInvited(t, "ada@example.com", 2)
+		b.RequireInvited(t, "ada@example.com", 2)
 	})
 }
 
 // A row that does not know when its invitation runs out learns it from Clerk's list.
-func TestReconcileLearnsTheExpiry(t *testing.T) {
+func TestReconcile_LearnsTheExpiry(t *testing.T) {
 	t.Parallel()
-	each(t, options{}, func(t *testing.T, b *bundle) {
-		was := b.mustInvite(t, "ada@example.com")
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		was := b.MustInvite(t, "ada@example.com")
 		without := *was
 		without.ExpiresAt = nil
-		_, err := b.store.Update(t.Context(), []clerkinvite.Change{{Old: was, New: &without}})
+		_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: was, New: &without}})
 		require.NoError(t, err)
-		b.reconcile(t)
-		require.Equal(t, was.ExpiresAt, b.get(t, "ada@example.com").ExpiresAt)
+		mustReconcile(t, b)
+		require.Equal(t, was.ExpiresAt, b.Member(t, "ada@example.com").ExpiresAt)
 
 		// Clerk may end it before the time that it told.
-		b.clerk.ExpireNow(was.InvitationID)
-		require.Equal(t, 1, b.reconcile(t).Expired)
+		b.Clerk.ExpireNow(was.InvitationID)
+		require.Equal(t, 1, mustReconcile(t, b).Expired)
 	})
 }
 
-func TestReconcileEndsWithItsContext(t *testing.T) {
+func TestReconcile_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	b := mem(t, options{})
-	_, err := b.InviteMany(t.Context(), people(300, "p"), nil)
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.InviteMany(t.Context(), testkit.People(300, "p"), nil)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	b.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { cancel() })
+	b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { cancel() })
 	report, err := b.Reconcile(ctx, nil)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotEmpty(t, report.Cursor)
+}
+
+// neverActive is a hook that does not let members with such an address become active.
+func neverActive(prefix string) func(context.Context, pgx.Tx, []clerkinvite.Change) error {
+	return func(_ context.Context, _ pgx.Tx, changes []clerkinvite.Change) error {
+		for _, c := range changes {
+			if c.New != nil && c.New.Status == clerkinvite.StatusActive && strings.HasPrefix(c.New.Email, prefix) {
+				return testkit.ErrHook
+			}
+		}
+		return nil
+	}
+}
+
+// A member whose hook failed ended every reconciliation at the same place: nobody behind it
+// was looked at, in no tenant, and no invitation.
+func TestReconcile_FailingHookDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	store, h, _ := testkit.NewMirror(t)
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	ps := append([]clerkinvite.InviteParams{testkit.Params("a", "bad@example.com")}, testkit.People(120, "p")...)
+	ps = append(ps, testkit.Params("z", "joined@example.com"), testkit.Params("z", "withdrawn@example.com"))
+	results, err := b.InviteMany(t.Context(), ps, nil)
+	require.NoError(t, err)
+	for _, email := range []string{"bad@example.com", "joined@example.com"} {
+		_, err := clerk.Accept(email)
+		require.NoError(t, err)
+	}
+	clerk.RevokeInDashboard(results[len(results)-1].Member.InvitationID)
+
+	h.SetHook(neverActive("bad"))
+	report, err := b.Reconcile(t.Context(), nil)
+	require.Equal(t, testkit.ErrHook, err, "as it is, at the end")
+	require.Equal(t, &clerkinvite.ReconcileReport{Members: 123, Invitations: report.Invitations, Activated: 1, Revoked: 1}, report)
+	for ref, want := range map[clerkinvite.Ref]clerkinvite.Status{
+		{TenantID: "a", Email: "bad@example.com"}:       clerkinvite.StatusPending,
+		{TenantID: "z", Email: "joined@example.com"}:    clerkinvite.StatusActive,
+		{TenantID: "z", Email: "withdrawn@example.com"}: clerkinvite.StatusRevoked,
+	} {
+		m, err := b.Get(t.Context(), ref)
+		require.NoError(t, err)
+		require.Equal(t, want, m.Status, ref.TenantID)
+	}
+
+	h.SetHook(nil)
+	report, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Activated)
+}
+
+// An invitation left over that could not be revoked kept Reconcile from all that it does after.
+func TestReconcile_FailedRevocationDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	withdrawn := b.MustInvite(t, "withdrawn@example.com")
+	b.MustInvite(t, "elsewhere@example.com")
+	_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "expires@example.com", ExpiresInDays: 1})
+	require.NoError(t, err)
+	b.Clock.Advance(48 * time.Hour)
+	b.Clerk.RevokeInDashboard(withdrawn.InvitationID)
+	_, err = b.Clerk.AcceptAs("elsewhere@example.com", "private@example.com")
+	require.NoError(t, err)
+	for _, email := range []string{"left1@example.com", "left2@example.com", "left3@example.com"} {
+		b.Clerk.CreateForeign(email, map[string]any{"clerkinvite": map[string]any{"id": withdrawn.ID, "send": 1}})
+	}
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Email: "left2@example.com", Kind: clerkinvitetest.JSON500, Times: -1})
+
+	report, err := b.Reconcile(t.Context(), nil)
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.Equal(t, "revoke invitation", clerkErr.Op)
+	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "withdrawn@example.com").Status)
+	require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "expires@example.com").Status)
+	require.Len(t, report.Elsewhere, 1)
+	require.Equal(t, &clerkinvite.ReconcileReport{
+		Members: 3, Invitations: report.Invitations, Expired: 1, Revoked: 1, LeftOver: 2, Elsewhere: report.Elsewhere,
+	}, report)
+	require.Len(t, b.Clerk.OpenInvitations("left2@example.com"), 1)
+
+	b.Clerk.ClearFaults()
+	report, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.LeftOver)
+}
+
+// With a Limit under ten a wrong key removed everybody, page by page; and with any, it made
+// members active as users of the other instance.
+func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int{0, 9, 10, 13} {
+		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			for i := range 30 {
+				if i == 0 {
+					b.MustInvite(t, "dev@example.com")
+				}
+				b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+				b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+			}
+			b.Clock.Advance(time.Hour)
+			before := membersByRef(t, b)
+
+			staging := clerkinvitetest.NewClerk()
+			staging.SetNow(b.Clock.Now)
+			staging.AddUser(clerkinvitetest.UserSpec{ID: "user_staging", Emails: []clerkinvitetest.EmailSpec{{Address: "dev@example.com", Verified: true}}})
+			wrong, err := clerkinvite.New(clerkinvite.Config{API: staging, Store: b.Store, Now: b.Clock.Now})
+			require.NoError(t, err)
+			members, last := reconcilePages(t, b, wrong, limit)
+			require.Equal(t, before, membersByRef(t, b))
+			require.Equal(t, 31, members)
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, last, &clerkErr)
+			require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			require.ErrorContains(t, clerkErr.Err, "another instance")
+
+			// With the right one all is well.
+			_, last = reconcilePages(t, b, b.Service, limit)
+			require.NoError(t, last)
+			require.Equal(t, before, membersByRef(t, b))
+		})
+	}
+}
+
+// pages reconciles page by page to the end, and returns how many members it saw and the last
+// page's error.
+func reconcilePages(t *testing.T, b *testkit.Rig, svc *clerkinvite.Service, limit int) (members int, last error) {
+	t.Helper()
+	for round, cursor := 0, ""; ; round++ {
+		require.Less(t, round, 10)
+		report, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: limit, Cursor: cursor})
+		members += report.Members
+		if cursor = report.Cursor; cursor == "" {
+			return members, err
+		}
+	}
+}
+
+// When ten users were deleted and none was left, Reconcile took the key for a wrong one and
+// never looked at invitations again.
+func TestReconcile_InvitationsProveTheKey(t *testing.T) {
+	t.Parallel()
+	allGone := func() *testkit.Rig {
+		b := testkit.NewMemory(t, testkit.Options{})
+		for i := range 10 {
+			u := b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+			b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+			b.Clerk.DeleteUser(u.ID)
+		}
+		return b
+	}
+	b := allGone()
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clerk.RevokeInDashboard(m.InvitationID)
+	b.Clock.Advance(time.Hour)
+	_, err := b.Reconcile(t.Context(), nil)
+	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+	require.NoError(t, err)
+	for i := range 10 {
+		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, fmt.Sprintf("u%d@example.com", i)).Reason)
+	}
+
+	// Without an invitation nothing speaks for the key.
+	b = allGone()
+	b.Clock.Advance(time.Hour)
+	before := membersByRef(t, b)
+	report, err := b.Reconcile(t.Context(), nil)
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	status, message := clerkinvite.HTTPError(err)
+	require.Equal(t, 502, status)
+	require.Equal(t, "invitation service unavailable", message)
+	require.Equal(t, &clerkinvite.ReconcileReport{Members: 10}, report)
+	require.Equal(t, before, membersByRef(t, b))
+}
+
+// After a backup was restored, a member whose newer invitation was open was revoked for the
+// older one, and its acceptance was lost.
+func TestReconcile_RestoredBackupRevokesNobody(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	was := b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(time.Hour)
+	now, err := b.Resend(t.Context(), was.Ref())
+	require.NoError(t, err)
+	restored := *was
+	restored.URL = clerkinvite.Secret{}
+	_, err = b.Store.Update(t.Context(), []clerkinvite.Change{{Old: now, New: &restored}})
+	require.NoError(t, err)
+	require.Equal(t, 1, b.Member(t, "ada@example.com").Send)
+
+	report := mustReconcile(t, b)
+	require.Equal(t, 1, report.Ahead)
+	require.Zero(t, report.Revoked)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+	require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+	_, err = b.Clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	require.Equal(t, 1, mustReconcile(t, b).Activated)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+}
+
+// An active member with a user id that no request can carry, as of an import, ended every
+// reconciliation.
+func TestReconcile_ForeignUserIDDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.AddVerifiedUser("old@example.com")
+	was := b.MustInvite(t, "old@example.com")
+	imported := *was
+	imported.ClerkUserID = "legacy|17"
+	_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: was, New: &imported}})
+	require.NoError(t, err)
+	gone := b.Clerk.AddVerifiedUser("gone@example.com")
+	b.MustInvite(t, "gone@example.com")
+	b.Clerk.DeleteUser(gone.ID)
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clerk.RevokeInDashboard(m.InvitationID)
+	b.Clock.Advance(time.Hour)
+
+	report := mustReconcile(t, b)
+	require.Equal(t, 3, report.Members)
+	require.Equal(t, 1, report.Revoked)
+	require.Equal(t, 1, report.Removed)
+	old := b.Member(t, "old@example.com")
+	require.Equal(t, clerkinvite.StatusActive, old.Status)
+	require.Equal(t, "legacy|17", old.ClerkUserID)
+}
+
+// Promise 2: signed up meanwhile, and Clerk's list of users lags: the verified user gets an email.
+// Clerk does not show a user of this moment yet, and the process stands still between that answer and what it concludes.
+func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+	b.MustInvite(t, "bob@example.com")
+	w, err := clerk.Accept("bob@example.com")
+	require.NoError(t, err)
+	b.Receive(t, w)
+	b.Clock.Advance(time.Hour)
+	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+	b.MustInvite(t, "ada@example.com")
+	clerk.Settle()
+	w, err = clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	e, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+	require.NoError(t, err)
+	_, err = b.Resolve(t.Context(), *e.User)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After {
+			b.Clock.Advance(2 * time.Hour)
+		}
+	})
+	_, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 }

@@ -14,7 +14,7 @@ import (
 // [Status.Waits] and [Member.Due], the CHECK constraints and the conditions of the
 // partial indexes in migrations/ and in sqlitestore/migrations/ (the statements repeat
 // these conditions), the rules of clerkinvitetest.MemoryStore, and the model in
-// internal/protocol. Everything else uses Statuses.
+// internal/model/protocol. Everything else uses Statuses.
 type Status string
 
 const (
@@ -61,7 +61,7 @@ type Member struct {
 	// URL is the invitation's link: a bearer secret, so it is returned to the caller
 	// of Invite, stored only for invitations that the host mails itself (SkipEmail),
 	// and forgotten when the member leaves pending.
-	URL string `json:"-"`
+	URL Secret `json:"-"`
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`

@@ -18,11 +18,12 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// TestMigrateAtOnce: replicas that start together, each with its own pool.
-func TestMigrateAtOnce(t *testing.T) {
+// TestMigrate_ConcurrentCalls: replicas that start together, each with its own pool.
+func TestMigrate_ConcurrentCalls(t *testing.T) {
 	t.Parallel()
 	for _, opts := range []*clerkinvite.PgxOptions{nil, {Schema: `Odd "Schema"; --`}} {
 		db := pgtest.New(t)
@@ -37,13 +38,13 @@ func TestMigrateAtOnce(t *testing.T) {
 			}
 		}
 		done.Wait()
-		assert.Equal(t, 4, one[int](t, db.Pool(t), `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'clerkinvite%'`))
+		assert.Equal(t, 4, testkit.QueryOne[int](t, db.Pool(t), `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'clerkinvite%'`))
 	}
 }
 
 // Two replicas have found that there are no tables, and both make them: PostgreSQL lets a
 // connection remember that a table is not there while it waits for the lock.
-func TestMigrateAfterALook(t *testing.T) {
+func TestMigrate_OnAConnectionThatRemembersMissingTables(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	conn, err := pgx.Connect(t.Context(), db.DSN)
@@ -60,7 +61,7 @@ func TestMigrateAfterALook(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- late.Migrate(t.Context()) }()
 	require.Eventually(t, func() bool {
-		return one[int](t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
+		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
 	}, time.Minute, time.Millisecond, "the late one waits for the lock")
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
@@ -74,7 +75,7 @@ func TestMigrateAfterALook(t *testing.T) {
 
 func TestMigrateInEveryMode(t *testing.T) {
 	t.Parallel()
-	inEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		db := pgtest.New(t)
 		store := clerkinvite.NewPgxStore(db.Pool(t, mode), &clerkinvite.PgxOptions{Schema: "app"})
 		require.Error(t, store.Validate(t.Context()))
@@ -82,20 +83,20 @@ func TestMigrateInEveryMode(t *testing.T) {
 			require.NoError(t, store.Migrate(t.Context()))
 			require.NoError(t, store.Validate(t.Context()))
 		}
-		insertRows(t, store, reservedRow("tenant", "x@example.com"))
+		testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))
 		pool := db.Pool(t)
-		assert.Equal(t, 1, one[int](t, pool, `SELECT count(*) FROM app.clerkinvite_member`))
-		assert.Equal(t, 1, one[int](t, pool, `SELECT version FROM app.clerkinvite_migration`))
-		assert.Contains(t, one[string](t, db.Pool(t, mode), `SHOW search_path`), "public", "nothing stays in the session")
+		assert.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM app.clerkinvite_member`))
+		assert.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT version FROM app.clerkinvite_migration`))
+		assert.Contains(t, testkit.QueryOne[string](t, db.Pool(t, mode), `SHOW search_path`), "public", "nothing stays in the session")
 		require.Error(t, clerkinvite.NewPgxStore(pool, nil).Validate(t.Context()), "not on the search_path")
 	})
 }
 
-// TestMigrateSchemaThere: a role that may not create schemas can use one that is there.
-func TestMigrateSchemaThere(t *testing.T) {
+// TestMigrate_ExistingSchema: a role that may not create schemas can use one that is there.
+func TestMigrate_ExistingSchema(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
-	role := "r" + strings.ReplaceAll(reservedRow("", "").ID, "-", "")
+	role := "r" + strings.ReplaceAll(testkit.ReservedRow("", "").ID, "-", "")
 	for _, sql := range []string{"CREATE ROLE " + role, "CREATE SCHEMA app AUTHORIZATION " + role} {
 		_, err := pool.Exec(t.Context(), sql)
 		require.NoError(t, err)
@@ -144,9 +145,9 @@ func TestMigrations(t *testing.T) {
 		require.NoError(t, store.Validate(t.Context()))
 		require.ErrorContains(t, store.Migrate(t.Context()), "tool")
 		require.NoError(t, store.Validate(t.Context()))
-		insertRows(t, store, reservedRow("tenant", "x@example.com"))
+		testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))
 		ownTool(t, pool, "down")
-		require.Zero(t, one[int](t, pool, `SELECT count(*) FROM pg_class WHERE relname LIKE 'clerkinvite%'`))
+		require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_class WHERE relname LIKE 'clerkinvite%'`))
 	}
 	require.NoError(t, store.Migrate(t.Context()))
 }
@@ -190,13 +191,13 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(tc.sql, func(t *testing.T) {
 			t.Parallel()
-			store, pool := newPgxStore(t)
+			store, pool := testkit.NewPgxStore(t)
 			_, err := pool.Exec(t.Context(), tc.sql)
 			require.NoError(t, err)
 			err = store.Validate(t.Context())
 			if tc.want == nil {
 				require.NoError(t, err)
-				insertRows(t, store, reservedRow("tenant", "x@example.com"))
+				testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))
 				return
 			}
 			require.Error(t, err)
@@ -210,7 +211,7 @@ func TestValidate(t *testing.T) {
 
 	t.Run("newer", func(t *testing.T) {
 		t.Parallel()
-		store, pool := newPgxStore(t)
+		store, pool := testkit.NewPgxStore(t)
 		_, err := pool.Exec(t.Context(), `INSERT INTO clerkinvite_migration VALUES (99, 'now')`)
 		require.NoError(t, err)
 		err = store.Validate(t.Context())
@@ -230,7 +231,7 @@ func TestValidate(t *testing.T) {
 // TestValidateKnowsTheMigrations: what the migrations make and Validate does not look for would be forgotten.
 func TestValidateKnowsTheMigrations(t *testing.T) {
 	t.Parallel()
-	_, pool := newPgxStore(t)
+	_, pool := testkit.NewPgxStore(t)
 	for sql, drop := range map[string]string{
 		`SELECT relname, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
 			WHERE relkind = 'r' AND relname IN ('clerkinvite_member', 'clerkinvite_history', 'clerkinvite_limit') AND attnum > 0`: `ALTER TABLE %s DROP COLUMN %s CASCADE`,
@@ -258,9 +259,9 @@ func TestValidateKnowsTheMigrations(t *testing.T) {
 // TestChecks: the tables refuse illegal rows whoever writes them.
 func TestChecks(t *testing.T) {
 	t.Parallel()
-	store, pool := newPgxStore(t)
-	m := insertRows(t, store, reservedRow("tenant", "x@example.com"))[0]
-	insertRows(t, store, pendingRow(reservedRow("tenant", "pending@example.com")), activeRow(reservedRow("tenant", "active@example.com"), "user_1"))
+	store, pool := testkit.NewPgxStore(t)
+	m := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
+	testkit.InsertRows(t, store, testkit.PendingRow(testkit.ReservedRow("tenant", "pending@example.com")), testkit.ActiveRow(testkit.ReservedRow("tenant", "active@example.com"), "user_1"))
 	rows, err := pool.Query(t.Context(), `SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'clerkinvite_member'::regclass`)
 	require.NoError(t, err)
 	untried, err := pgx.CollectRows(rows, pgx.RowTo[string])

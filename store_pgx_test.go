@@ -2,55 +2,62 @@ package clerkinvite_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
-	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-var pgxModes = []pgx.QueryExecMode{
-	pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
-	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+// TestPgxStoreLimits: a page can be longer than those that the statements are written for.
+func TestPgxStoreLimits(t *testing.T) {
+	t.Parallel()
+	store, _ := testkit.NewPgxStore(t)
+	rows := make([]*clerkinvite.Member, 1200)
+	for i := range rows {
+		rows[i] = testkit.ReservedRow("acme", fmt.Sprintf("%d@example.com", i))
+	}
+	testkit.InsertRows(t, store, rows...)
+	reserved := []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}
+	for _, limit := range []int{1, 1000, 1001, 1002, 1199, 1200, 1300} {
+		due, err := store.Due(t.Context(), testkit.RowTime, limit)
+		require.NoError(t, err)
+		require.Len(t, due, min(limit, 1200))
+		for _, q := range []clerkinvite.PageQuery{
+			{}, {TenantID: "acme"}, {TenantID: "acme", Statuses: reserved}, {TenantID: "acme", EmailPrefix: "1"},
+		} {
+			q.Limit = limit
+			found, err := store.Page(t.Context(), q)
+			require.NoError(t, err)
+			want := min(limit, 1200)
+			if q.EmailPrefix != "" {
+				want = min(limit, 311) // 1, 10 to 19, 100 to 199 and 1000 to 1199
+			}
+			require.Len(t, found, want, "%+v", q)
+		}
+	}
 }
 
 // runModes are those that differ most, for what takes long. TestPgxStoreStatements makes
 // each statement in all of them.
 var runModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol}
 
-// inEveryMode runs f for each query execution mode of pgx.
-func inEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
-	inModes(t, pgxModes, f)
-}
-
-func inModes(t *testing.T, modes []pgx.QueryExecMode, f func(t *testing.T, mode func(*pgxpool.Config))) {
-	for _, mode := range modes {
-		t.Run(mode.String(), func(t *testing.T) {
-			t.Parallel()
-			f(t, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
-		})
-	}
-}
-
-// newPgxStore returns a store on an empty database, and its pool.
-func newPgxStore(t *testing.T, opts ...func(*pgxpool.Config)) (*clerkinvite.PgxStore, *pgxpool.Pool) {
-	t.Helper()
-	pool := pgtest.New(t).Pool(t, opts...)
-	store := clerkinvite.NewPgxStore(pool, nil)
-	require.NoError(t, store.Migrate(t.Context()))
-	return store, pool
-}
-
 func TestPgxStore(t *testing.T) {
 	t.Parallel()
-	inModes(t, runModes, func(t *testing.T, mode func(*pgxpool.Config)) {
+	testkit.InModes(t, runModes, func(t *testing.T, mode func(*pgxpool.Config)) {
 		storetest.Run(t, func(t *testing.T) clerkinvite.Store {
-			store, pool := newPgxStore(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
+			store, pool := testkit.NewPgxStore(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
 			if pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
 				// Two in one, because each run takes seconds: a schema of any name, off the search_path.
 				store = clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: `Odd "Schema" $1 clerkinvite_member`})
@@ -60,18 +67,440 @@ func TestPgxStore(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				// The store repeats after a deadlock, so the suite would not see one.
-				assert.Zero(t, one[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+				assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
 			})
 			return store
 		})
 	})
 }
 
-// one returns the one value that a query returns.
-func one[T any](t *testing.T, db interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}, sql string, args ...any) (v T) {
-	t.Helper()
-	require.NoError(t, db.QueryRow(context.WithoutCancel(t.Context()), sql, args...).Scan(&v))
-	return v
+// A transaction is no database for a store, a pool and a connection are.
+var (
+	_ clerkinvite.PgxDB = (*pgxpool.Pool)(nil)
+	_ clerkinvite.PgxDB = (*pgx.Conn)(nil)
+	_ clerkinvite.Store = (*clerkinvite.PgxStore)(nil)
+)
+
+func TestPromise7_PgxStoreTakesNoTransaction(t *testing.T) {
+	t.Parallel()
+	_, pool := testkit.NewPgxStore(t)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	savepoint, err := tx.Begin(t.Context())
+	require.NoError(t, err)
+	for _, tx := range []any{tx, savepoint} {
+		_, ok := tx.(clerkinvite.PgxDB)
+		assert.Falsef(t, ok, "%T fits PgxDB", tx)
+	}
+	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	plain, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, ok := plain.(clerkinvite.PgxDB)
+	assert.Falsef(t, ok, "%T fits PgxDB", plain)
+
+	var inTx any = clerkinvite.NewPgxStore(pool, nil).WithTx(tx)
+	_, ok = inTx.(clerkinvite.Store)
+	assert.Falsef(t, ok, "%T is a Store", inTx)
+}
+
+func TestPgxStoreWithTx(t *testing.T) {
+	t.Parallel()
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		store, pool := testkit.NewPgxStore(t, mode)
+		ctx := t.Context()
+		_, err := pool.Exec(ctx, `CREATE TABLE host (id int PRIMARY KEY)`)
+		require.NoError(t, err)
+		exec := func(tx pgx.Tx, id int) {
+			t.Helper()
+			_, err := tx.Exec(ctx, `INSERT INTO host VALUES ($1)`, id)
+			require.NoError(t, err)
+		}
+		count := func(table string) int { return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM `+table) }
+		begin := func() pgx.Tx {
+			t.Helper()
+			tx, err := pool.Begin(ctx)
+			require.NoError(t, err)
+			return tx
+		}
+		there := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "there@example.com"))[0]
+
+		// Rolled back: nothing of either.
+		tx := begin()
+		exec(tx, 1)
+		testkit.InsertRows(t, store.WithTx(tx), testkit.ReservedRow("tenant", "x@example.com"))
+		require.NoError(t, tx.Rollback(ctx))
+		require.Zero(t, count("host"))
+		require.Equal(t, 1, count("clerkinvite_member"))
+		require.Equal(t, 1, count("clerkinvite_history"))
+
+		// Committed: both. A duplicate, also of a row of this transaction, spoils nothing; nor does a taken user.
+		tx = begin()
+		exec(tx, 1)
+		inTx := store.WithTx(tx)
+		own := testkit.InsertRows(t, inTx, testkit.ReservedRow("tenant", "x@example.com"))[0]
+		results, err := inTx.Insert(ctx, []*clerkinvite.Member{
+			testkit.ReservedRow("tenant", "there@example.com"), testkit.ReservedRow("tenant", "x@example.com"), testkit.ReservedRow("tenant", "y@example.com"),
+		})
+		require.NoError(t, err)
+		for i, existing := range []*clerkinvite.Member{there, own} {
+			var dup *clerkinvite.DuplicateEmailError
+			require.ErrorAs(t, results[i].Err, &dup)
+			require.Equal(t, existing, dup.Member)
+		}
+		require.NoError(t, results[2].Err)
+		exec(tx, 2)
+		active := testkit.UpdateRows(t, inTx, clerkinvite.Change{Old: own, New: testkit.ActiveRow(own, "user_1")})[0]
+		other := results[2].Member
+		results, err = inTx.Update(ctx, []clerkinvite.Change{
+			{Old: other, New: testkit.ActiveRow(other, "user_1")}, {Old: there, New: testkit.ActiveRow(there, "user_2")}, {Old: own, New: testkit.ActiveRow(own, "user_3")},
+		})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
+		require.NoError(t, results[1].Err)
+		require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+		exec(tx, 3)
+		require.NoError(t, tx.Commit(ctx))
+		require.Equal(t, 3, count("host"))
+		require.Equal(t, 3, count("clerkinvite_member"))
+		require.Equal(t, 5, count("clerkinvite_history"))
+		found, err := store.Find(ctx, clerkinvite.Query{UserIDs: []string{"user_1"}})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{active}, found)
+	})
+}
+
+// TestPgxStoreWithTxWaits: an address that another transaction is reserving is waited for, and found when it is committed.
+func TestPgxStoreWithTxWaits(t *testing.T) {
+	t.Parallel()
+	var asked testkit.Statements
+	store, pool := testkit.NewPgxStore(t, testkit.Tracing(&asked))
+	first, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	winner := testkit.InsertRows(t, store.WithTx(first), testkit.ReservedRow("tenant", "x@example.com"))[0]
+	second, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = second.Rollback(t.Context()) }()
+	asked.Take()
+
+	insert := func(store clerkinvite.TxStore) func() {
+		return func() {
+			results, err := store.Insert(t.Context(), []*clerkinvite.Member{testkit.ReservedRow("tenant", "x@example.com")})
+			var dup *clerkinvite.DuplicateEmailError
+			if err != nil || !errors.As(results[0].Err, &dup) {
+				t.Errorf("Insert: %v, %v; want a duplicate", results, err)
+				return
+			}
+			assert.Equal(t, winner, dup.Member)
+		}
+	}
+	var done sync.WaitGroup
+	done.Go(insert(store.WithTx(second)))
+	done.Go(insert(store))
+	require.Eventually(t, func() bool {
+		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 2
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, first.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, map[string]int{"insert": 2, "find": 2}, asked.Kinds())
+}
+
+// TestPgxStoreWithTxRepeatableRead: what is committed after the snapshot of a stricter transaction is PostgreSQL's
+// serialization failure, for the host to repeat.
+func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+		tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
+		require.NoError(t, err)
+		testkit.QueryOne[int](t, tx, `SELECT 1`) // takes the snapshot
+		tenant := string(level)
+		testkit.InsertRows(t, store, testkit.ReservedRow(tenant, "x@example.com"))
+		testkit.InsertRows(t, store.WithTx(tx), testkit.ReservedRow(tenant, "y@example.com"))
+		_, err = store.WithTx(tx).Insert(t.Context(), []*clerkinvite.Member{testkit.ReservedRow(tenant, "x@example.com")})
+		var pg *pgconn.PgError
+		require.ErrorAs(t, err, &pg)
+		require.Equal(t, "40001", pg.Code)
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+}
+
+// TestPgxStore_ConflictingRowPurgedBeforeTheLookUp: a row that is purged between its refusal and the look at it is no reason to give up.
+func TestPgxStore_ConflictingRowPurgedBeforeTheLookUp(t *testing.T) {
+	t.Parallel()
+	var asked testkit.Statements
+	store, pool := testkit.NewPgxStore(t, testkit.Tracing(&asked), func(c *pgxpool.Config) { c.MaxConns = 8 })
+	hidden, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	testkit.InsertRows(t, store.WithTx(hidden), testkit.ReservedRow("tenant", "x@example.com"))
+	asked.Take()
+	// The row is committed while our Insert waits for it, and deleted before our Insert looks for it.
+	asked.Before("LATERAL", func() {
+		_, err := pool.Exec(context.Background(), `DELETE FROM clerkinvite_member`)
+		assert.NoError(t, err)
+	})
+	var results []clerkinvite.Result
+	var insertErr error
+	row := testkit.ReservedRow("tenant", "x@example.com")
+	var done sync.WaitGroup
+	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
+	require.Eventually(t, func() bool {
+		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, hidden.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, row.ID, testkit.Members(t, results, insertErr)[0].ID)
+	require.Equal(t, map[string]int{"insert": 2, "find": 1}, asked.Kinds())
+	require.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
+}
+
+// TestPgxStore_InsertWaitsForADelete: a row that is being purged is waited for; then the address is free.
+func TestPgxStore_InsertWaitsForADelete(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))
+	purge, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = purge.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
+	require.NoError(t, err)
+	var results []clerkinvite.Result
+	var insertErr error
+	row := testkit.ReservedRow("tenant", "x@example.com")
+	var done sync.WaitGroup
+	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
+	require.Eventually(t, func() bool {
+		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, purge.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, row.ID, testkit.Members(t, results, insertErr)[0].ID)
+}
+
+// TestPgxStore_ViolatedKeyFailsOnlyItsRow: whatever key a new row violates, it is its own failure, and spoils no transaction.
+func TestPgxStore_ViolatedKeyFailsOnlyItsRow(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	there := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "there@example.com"))[0]
+	active := testkit.ActiveRow(testkit.ReservedRow("tenant", "active@example.com"), "user_1")
+	testkit.InsertRows(t, store, active)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
+		sameID := testkit.ReservedRow("tenant", "other@example.com")
+		sameID.ID = there.ID
+		results, err := st.Insert(t.Context(), []*clerkinvite.Member{
+			sameID, testkit.ActiveRow(testkit.ReservedRow("tenant", "second@example.com"), "user_1"), testkit.ReservedRow("tenant", "there@example.com"),
+		})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, results[2].Err, &dup)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+}
+
+// TestPgxStore_IllegalRowDoesNotBlockOthers: a row that the tables refuse fails the call, but not what was written before it was found.
+func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	store, _ := testkit.NewPgxStore(t)
+	var rows []*clerkinvite.Member
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		rows = append(rows, testkit.ReservedRow("tenant", name+"@example.com"))
+	}
+	rows = testkit.InsertRows(t, store, rows...)
+	testkit.UpdateRows(t, store, clerkinvite.Change{Old: rows[4], New: testkit.ActiveRow(rows[4], "user_1")})
+	illegal := *rows[2]
+	illegal.Attempts = -1
+	changes := []clerkinvite.Change{
+		{Old: rows[0], New: testkit.ActiveRow(rows[0], "user_1")}, {Old: rows[1], New: testkit.PendingRow(rows[1])},
+		{Old: rows[2], New: &illegal}, {Old: rows[3], New: testkit.PendingRow(rows[3])},
+	}
+	var pg *pgconn.PgError
+	_, err := store.Update(t.Context(), changes[1:])
+	require.ErrorAs(t, err, &pg)
+	results, err := store.Update(t.Context(), changes)
+	require.NoError(t, err)
+	require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
+	require.NoError(t, results[1].Err)
+	require.ErrorAs(t, results[2].Err, &pg)
+	require.Equal(t, "23514", pg.Code)
+	require.ErrorAs(t, results[3].Err, &pg)
+}
+
+// noCodec is a codec of a host's that can do nothing with the values of this library.
+type noCodec struct{ pgtype.TextCodec }
+
+func (noCodec) PlanEncode(*pgtype.Map, uint32, int16, any) pgtype.EncodePlan { return nil }
+
+func (noCodec) PlanScan(*pgtype.Map, uint32, int16, any) pgtype.ScanPlan { return nil }
+
+// TestPgxStoreHostCodecs: what a host registers for types of its own tables does not disturb the store.
+func TestPgxStoreHostCodecs(t *testing.T) {
+	t.Parallel()
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		store, _ := testkit.NewPgxStore(t, mode, func(c *pgxpool.Config) {
+			c.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+				for name, oid := range map[string]uint32{"json": pgtype.JSONOID, "jsonb": pgtype.JSONBOID, "uuid": pgtype.UUIDOID, "numeric": pgtype.NumericOID} {
+					conn.TypeMap().RegisterType(&pgtype.Type{Name: name, OID: oid, Codec: noCodec{}})
+				}
+				berlin := time.FixedZone("Europe/Berlin", 3600)
+				conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: berlin}})
+				return nil
+			}
+		})
+		m := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
+		m = testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, "user_1")})[0]
+		found, err := store.Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{m}, found)
+		require.Equal(t, time.UTC, m.UpdatedAt.Location())
+		found, err = store.Page(t.Context(), clerkinvite.PageQuery{
+			TenantID: "tenant", Statuses: []clerkinvite.Status{m.Status}, AfterTenantID: "tenant", AfterID: "00000000-0000-0000-0000-000000000000",
+		})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{m}, found)
+		moves, err := store.History(t.Context(), "tenant", m.ID)
+		require.NoError(t, err)
+		require.Len(t, moves, 2)
+		require.Equal(t, clerkinvite.HistoryEntry{
+			Version: 2, From: clerkinvite.StatusReserved, To: clerkinvite.StatusActive, Send: 1, Sent: 1, ClerkUserID: "user_1",
+			InvitationID: m.InvitationID, At: m.UpdatedAt,
+		}, moves[1])
+		require.Equal(t, m, testkit.UpdateRows(t, store, clerkinvite.Change{Old: m})[0])
+		var known time.Time
+		for _, next := range []time.Time{testkit.RowTime, testkit.RowTime.Add(time.Hour)} {
+			known, err = store.SwapTime(t.Context(), "create", known, next)
+			require.NoError(t, err)
+			require.Equal(t, next, known)
+		}
+		require.NoError(t, store.Validate(t.Context()))
+	})
+}
+
+// TestPgxStoreStatements counts them: what an invite, a duplicate, a webhook cost.
+func TestPgxStoreStatements(t *testing.T) {
+	t.Parallel()
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		var asked testkit.Statements
+		store, _ := testkit.NewPgxStore(t, mode, testkit.Tracing(&asked))
+		asked.Take()
+		rows := make([]*clerkinvite.Member, 50)
+		for i := range rows {
+			rows[i] = testkit.ReservedRow("tenant", string(rune('a'+i%26))+string(rune('a'+i/26))+"@example.com")
+		}
+		rows = testkit.InsertRows(t, store, rows...)
+		require.Len(t, asked.Take(), 1, "insert")
+
+		results, err := store.Insert(t.Context(), []*clerkinvite.Member{testkit.ReservedRow("tenant", rows[0].Email), testkit.ReservedRow("tenant", "new@example.com")})
+		require.NoError(t, err)
+		require.Error(t, results[0].Err)
+		require.NoError(t, results[1].Err)
+		require.Len(t, asked.Take(), 1, "duplicate")
+
+		var changes []clerkinvite.Change
+		for _, m := range rows[:49] {
+			changes = append(changes, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, "user_"+m.ID)})
+		}
+		testkit.UpdateRows(t, store, changes...)
+		require.Len(t, asked.Take(), 1, "update")
+		results, err = store.Update(t.Context(), changes)
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+		require.Len(t, asked.Take(), 1, "conflict")
+
+		_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: rows[49], New: testkit.ActiveRow(rows[49], "user_"+rows[0].ID)}})
+		require.NoError(t, err)
+		require.Len(t, asked.Take(), 1, "user taken")
+
+		_, err = store.Find(t.Context(), clerkinvite.Query{
+			Refs: []clerkinvite.Ref{rows[0].Ref()}, IDs: []string{rows[1].ID}, Emails: []string{rows[2].Email}, UserIDs: []string{"user_1"},
+		})
+		require.NoError(t, err)
+		require.Len(t, asked.Take(), 1, "find")
+		_, err = store.Due(t.Context(), testkit.RowTime, 0)
+		require.NoError(t, err)
+		require.Len(t, asked.Take(), 1, "due")
+		_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{"nonsense"}})
+		require.NoError(t, err)
+		require.Empty(t, asked.Take(), "find nothing")
+
+		for i, q := range []clerkinvite.PageQuery{
+			{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "a"},
+			{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusActive}},
+		} {
+			q.Limit = 2
+			found, err := store.Page(t.Context(), q)
+			require.NoError(t, err)
+			require.Len(t, found, 2)
+			require.Len(t, asked.Take(), 1, "page %d", i)
+		}
+		_, err = store.History(t.Context(), "tenant", rows[0].ID)
+		require.NoError(t, err)
+		require.Len(t, asked.Take(), 1, "history")
+
+		for _, swap := range []struct{ old, next time.Time }{
+			{time.Time{}, time.Time{}}, {time.Time{}, testkit.RowTime}, {time.Time{}, testkit.RowTime.Add(1)}, {testkit.RowTime, testkit.RowTime.Add(time.Hour)}, {testkit.RowTime, testkit.RowTime},
+		} {
+			_, err = store.SwapTime(t.Context(), "create", swap.old, swap.next)
+			require.NoError(t, err)
+			require.Len(t, asked.Take(), 1, "swap")
+		}
+
+		gone := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "gone@example.com"))[0]
+		asked.Take()
+		testkit.UpdateRows(t, store, clerkinvite.Change{Old: gone}, clerkinvite.Change{Old: rows[49], New: testkit.PendingRow(rows[49])})
+		require.Len(t, asked.Take(), 1, "erase")
+		testkit.UpdateRows(t, store, clerkinvite.Change{Old: gone})
+		require.Len(t, asked.Take(), 2, "erased already")
+	})
+}
+
+// TestPgxStoreHistory: one row for each move, none for what is no move.
+func TestPgxStoreHistory(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	m := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
+	claimed := *m
+	claimed.Attempts, claimed.ClaimedUntil = 1, &testkit.RowTime
+	m = testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: &claimed})[0]
+	m = testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})[0]
+	resend := *m
+	resend.Send, resend.NextAttemptAt = 2, &testkit.RowTime
+	m = testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: &resend})[0]
+	removed := *testkit.ActiveRow(m, "")
+	removed.Status, removed.Reason = clerkinvite.StatusRemoved, "user_deleted"
+	m = testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: &removed})[0]
+
+	type move struct {
+		Version           int64
+		From, To          *string
+		Send, Sent        int
+		User, Inv, Reason *string
+		At                time.Time
+	}
+	rows, err := pool.Query(t.Context(), `
+SELECT version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at
+FROM clerkinvite_history WHERE tenant_id = 'tenant' AND member_id = $1 ORDER BY version`, m.ID)
+	require.NoError(t, err)
+	moves, err := pgx.CollectRows(rows, pgx.RowToStructByPos[move])
+	require.NoError(t, err)
+	for i := range moves {
+		moves[i].At = moves[i].At.UTC()
+	}
+	p := func(s string) *string { return &s }
+	inv, pending, later := p(m.InvitationID), p("pending_"+m.InvitationID), testkit.RowTime.Add(time.Hour)
+	require.Equal(t, []move{
+		{1, nil, p("reserved"), 1, 0, nil, nil, nil, testkit.RowTime},
+		{3, p("reserved"), p("pending"), 1, 1, pending, inv, nil, later},
+		{4, p("pending"), p("pending"), 2, 1, pending, inv, nil, later},
+		{5, p("pending"), p("removed"), 2, 2, nil, inv, p("user_deleted"), later},
+	}, moves)
+
+	// It goes with the row.
+	_, err = pool.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
+	require.NoError(t, err)
+	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
 }

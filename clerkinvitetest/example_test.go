@@ -48,7 +48,7 @@ func ExampleClerk() {
 	ctx := context.Background()
 	clerk := clerkinvitetest.NewClerk()
 	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
-	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	webhooks := svc.WebhookHandler(verifier)
 
 	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
@@ -76,11 +76,11 @@ func ExampleClerk_Handler() {
 		panic(err)
 	}
 	inv, err := api.CreateInvitation(context.Background(), clerkinvite.InvitationRequest{Email: "ada@example.com"})
-	fmt.Println(inv, err)
+	fmt.Println(inv.ID, inv.Status, err)
 	_, err = api.CreateInvitation(context.Background(), clerkinvite.InvitationRequest{Email: "ada@example.com"})
 	fmt.Println(err)
 	// Output:
-	// Invitation[invitation=inv_000001 status=pending] <nil>
+	// inv_000001 pending <nil>
 	// clerk: HTTP 400 duplicate_record: There are already pending invitations for the following email addresses: [address] (trace 00000000000000000000000000000002)
 }
 

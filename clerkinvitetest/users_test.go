@@ -19,7 +19,7 @@ import (
 func verified(t testing.TB, w clerkinvitetest.Webhook) *clerkinvite.Event {
 	t.Helper()
 	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []string{clerkinvitetest.WebhookSecret}, InstanceID: clerkinvitetest.InstanceID, Now: func() time.Time { return w.At },
+		Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, InstanceID: clerkinvitetest.InstanceID, Now: func() time.Time { return w.At },
 	})
 	require.NoError(t, err)
 	e, err := v.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))

@@ -71,7 +71,7 @@ func everyMove(t *testing.T, r *rig) {
 	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
 	webhook, err := r.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: r.clock.Now})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: r.clock.Now})
 	require.NoError(t, err)
 	event, err := verifier.Verify(webhook.Payload, webhook.Sign(clerkinvitetest.WebhookSecret))
 	require.NoError(t, err)

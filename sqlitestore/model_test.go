@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
-	"github.com/clerkinvite/clerkinvite/internal/modeltest"
+	"github.com/clerkinvite/clerkinvite/internal/model/modeltest"
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 

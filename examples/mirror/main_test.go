@@ -72,7 +72,7 @@ func setup(t *testing.T) *bundle {
 	var err error
 	b.invites, err = newService(t.Context(), b.pool, b.clerk, b.clock)
 	require.NoError(t, err)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: b.clock})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.clock})
 	require.NoError(t, err)
 	b.hooks = httptest.NewServer(b.invites.WebhookHandler(verifier))
 	t.Cleanup(b.hooks.Close)

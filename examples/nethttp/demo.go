@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,22 +18,18 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// demo is what stands in for Clerk: a fake behind HTTP, its emails on the page, and ways to let it misbehave.
+// demo is the fake Clerk behind HTTP, with its emails on the page, and the switches that let it misbehave.
 type demo struct {
 	clerk   *clerkinvitetest.Clerk
-	file    *stateFile
+	journal *journal
 	client  *http.Client
 	hookURL string
-	log     *slog.Logger
-
-	// Held for writing from a change until it is on disk, and for reading by whoever asks what is so.
-	saved sync.RWMutex
 
 	losesWebhooks atomic.Bool
 	down          atomic.Bool
 }
 
-// openDemo starts the fake, and opens the files in which it and the members survive a restart.
+// openDemo starts the fake, and opens the files that keep its state and the members across restarts.
 func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.Options) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
 		return err
@@ -46,31 +37,19 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	if err := p.openStore(ctx, filepath.Join(cfg.dir, "members.db")); err != nil {
 		return err
 	}
-	d := &demo{
-		clerk: clerkinvitetest.NewClerk(), hookURL: p.url + "/webhooks/clerk", log: cfg.log,
-		client: options.HTTPClient,
-	}
-	d.file = &stateFile{path: filepath.Join(cfg.dir, "clerk.json"), clerk: d.clerk}
-	if err := d.file.load(); err != nil {
+	cfg.secretKey, cfg.signingSecret = "sk_test_demo", clerkinvitetest.WebhookSecret
+	d := &demo{clerk: clerkinvitetest.NewClerk(), hookURL: p.url + "/webhooks/clerk", client: options.HTTPClient}
+	var err error
+	if d.journal, err = openJournal(filepath.Join(cfg.dir, "clerk.jsonl"), d.clerk, cfg.secretKey); err != nil {
 		return err
 	}
-	p.closers = append(p.closers, d.file.save)
-	cfg.secretKey, cfg.signingSecret = "sk_test_demo", clerkinvitetest.WebhookSecret
-	d.clerk.SetSecretKey(cfg.secretKey)
-	// What a request has done is on disk before it is answered, and before anybody else can read it, like the word of a Clerk that
-	// is kept: a program that is killed then finds after its restart what its members rely on.
-	d.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
-		changes := call == clerkinvitetest.CallCreate || call == clerkinvitetest.CallCreateBulk || call == clerkinvitetest.CallRevoke
-		if changes && when == clerkinvitetest.After {
-			d.keep()
-		}
-	})
+	p.closers = append(p.closers, d.journal.file.Close)
 
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: d.inOrder(d.clerk.Handler()), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: d.journal.handler(), ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -86,20 +65,6 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	return nil
 }
 
-// inOrder lets nobody read what a request changes until that is saved.
-func (d *demo) inOrder(clerk http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet {
-			d.saved.RLock()
-			defer d.saved.RUnlock()
-		} else {
-			d.saved.Lock()
-			defer d.saved.Unlock()
-		}
-		clerk.ServeHTTP(w, r)
-	})
-}
-
 // openStore opens the database of the members.
 func (p *program) openStore(ctx context.Context, path string) error {
 	store, err := sqlitestore.Open(path)
@@ -109,74 +74,6 @@ func (p *program) openStore(ctx context.Context, path string) error {
 	p.closers = append(p.closers, store.Close)
 	p.store = store
 	return store.Migrate(ctx)
-}
-
-// stateFile keeps what the fake remembers.
-type stateFile struct {
-	path  string
-	clerk *clerkinvitetest.Clerk
-
-	mu   sync.Mutex // from the snapshot to its writing: an older one never comes last
-	last []byte
-}
-
-func (f *stateFile) load() error {
-	// What is left of a program that was killed while it saved. They hold addresses.
-	dir := filepath.Dir(f.path)
-	unfinished, err := fs.Glob(os.DirFS(dir), "clerk-*.tmp")
-	if err != nil {
-		return err
-	}
-	for _, name := range unfinished {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	saved, err := os.ReadFile(f.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = f.clerk.Restore(saved)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w (to begin anew, remove the directory)", f.path, err)
-	}
-	return nil
-}
-
-// save writes the file whole or not at all: to another one, which then takes its name.
-func (f *stateFile) save() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := f.clerk.Snapshot()
-	if err != nil || bytes.Equal(now, f.last) {
-		return err
-	}
-	fresh, err := os.CreateTemp(filepath.Dir(f.path), "clerk-*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = fresh.Write(now)
-	if err == nil {
-		err = fresh.Sync()
-	}
-	err = errors.Join(err, fresh.Close())
-	if err == nil {
-		err = os.Rename(fresh.Name(), f.path)
-	}
-	if err != nil {
-		_ = os.Remove(fresh.Name())
-		return err
-	}
-	f.last = now
-	return nil
-}
-
-func (d *demo) keep() {
-	if err := d.file.save(); err != nil {
-		d.log.Error("what the fake of Clerk knows cannot be saved", "cause", err)
-	}
 }
 
 // demoView is what the page shows of the fake.
@@ -289,12 +186,7 @@ func (d *demo) setDown(down bool) {
 
 // accept follows the link of an invitation: the fake makes the user, and sends the webhook as Clerk does, signed and over HTTP.
 func (d *demo) accept(ctx context.Context, invitation string) (told url.Values, err error) {
-	d.saved.Lock()
-	webhook, err := d.clerk.AcceptInvitation(invitation)
-	if err == nil {
-		d.keep()
-	}
-	d.saved.Unlock()
+	webhook, err := d.journal.accept(invitation)
 	if err != nil {
 		return nil, refusal{http.StatusConflict, "this link is dead"}
 	}

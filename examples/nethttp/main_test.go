@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -324,12 +323,12 @@ func TestStoppingLeavesNothing(t *testing.T) {
 			t.Fatalf("%s", stacks[:runtime.Stack(stacks, true)])
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(a.demo.file.path), "*"))
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(a.demo.journal.file.Name()), "*"))
 	require.NoError(t, err)
 	for i := range files {
 		files[i] = filepath.Base(files[i])
 	}
-	require.Equal(t, []string{"clerk.json", "members.db"}, files)
+	require.Equal(t, []string{"clerk.jsonl", "members.db"}, files)
 }
 
 // child is the program as a process of its own.
@@ -415,8 +414,11 @@ func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
 	t.Parallel()
 	a := start(t)
 	m := a.invite(t, "ada@example.com")
-	file := a.demo.file
-	file.mu.Lock() // the disk is slow
+	journal := a.demo.journal
+	slow := make(chan struct{})
+	journal.mu.Lock()
+	journal.sync = func() error { <-slow; return journal.file.Sync() }
+	journal.mu.Unlock()
 	accepted := make(chan error, 1)
 	go func() {
 		_, err := a.demo.accept(context.Background(), m.InvitationID)
@@ -428,7 +430,7 @@ func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
 	early := make(chan string, 1)
 	a.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
 		select {
-		case early <- string(must(os.ReadFile(file.path))):
+		case early <- string(must(os.ReadFile(journal.file.Name()))):
 		default:
 		}
 	})
@@ -438,25 +440,42 @@ func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
 		reconciled <- err
 	}()
 	time.Sleep(20 * time.Millisecond) // time enough to read, if it could
-	file.mu.Unlock()
+	close(slow)
 	require.NoError(t, <-accepted)
 	require.NoError(t, <-reconciled)
-	require.Contains(t, <-early, "user_000001", "whoever asks comes after it was saved")
+	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "a reader sees what is saved")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 }
 
-// A file that is damaged stops the program before it can do harm: a Clerk that has forgotten everybody would have them removed.
-func TestDamagedFileStopsTheStart(t *testing.T) {
+// A damaged journal stops the program before it can do harm: a Clerk that has forgotten its users would have their members removed.
+func TestDamagedJournalStopsTheStart(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "clerk.json"), []byte(`{"version":1`), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "clerk-1.tmp"), []byte(`{"version":1`), 0o600)) // of one that was killed while it saved
-	cfg, err := config{addr: "127.0.0.1:0", dir: dir, log: slog.New(slog.DiscardHandler)}.check()
-	require.NoError(t, err)
-	require.ErrorContains(t, run(t.Context(), cfg, nil), "cannot be restored")
-	require.True(t, slices.ContainsFunc(must(os.ReadDir(dir)), func(e os.DirEntry) bool { return e.Name() == "clerk.json" }))
-	require.Equal(t, `{"version":1`, string(must(os.ReadFile(filepath.Join(dir, "clerk.json")))))
-	require.NoFileExists(t, filepath.Join(dir, "clerk-1.tmp"))
+	for name, journal := range map[string]string{
+		"not a change":       "{}}\n",
+		"unknown invitation": `{"at":"2026-03-01T09:00:00Z","accepted":"inv_000001"}` + "\n",
+		"unknown request":    `{"at":"2026-03-01T09:00:00Z","path":"/v1/nothing","body":"{}"}` + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "clerk.jsonl")
+			require.NoError(t, os.WriteFile(path, []byte(journal), 0o600))
+			cfg, err := config{addr: "127.0.0.1:0", dir: filepath.Dir(path), log: slog.New(slog.DiscardHandler)}.check()
+			require.NoError(t, err)
+			require.ErrorContains(t, run(t.Context(), cfg, nil), "is damaged")
+			require.Equal(t, journal, string(must(os.ReadFile(path))))
+		})
+	}
+}
+
+// An unfinished last line is of a change without a response: it is dropped, and the journal continues in its place.
+func TestUnfinishedLineIsDropped(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clerk.jsonl")
+	require.NoError(t, os.WriteFile(path, []byte(`{"at":"2026-03-0`), 0o600))
+	a := start(t, func(c *config) { c.dir = filepath.Dir(path) })
+	m := a.invite(t, "ada@example.com")
+	require.Equal(t, "pending_inv_000001", m.ClerkUserID)
+	require.Regexp(t, `^\{"at":"[^"]+","path":"/v1/invitations","body":"[^\n]+\}\n$`, string(must(os.ReadFile(path))))
 }
 
 func must[T any](v T, err error) T {

@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", edits: []edit{
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
@@ -47,11 +47,11 @@ var mutants = []mutant{
 	}},
 
 	// One email a send.
-	{name: "nobody holds a row", test: "TestConcurrentInvitesFromManyProcesses", edits: []edit{
+	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
 		{"store.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
-	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
+	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"verdict.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
 			`		a.claimOnly = true
 		a.next = func(m Member) *Member { return postponed(m, s.now(), "uncertain") }
@@ -60,23 +60,23 @@ var mutants = []mutant{
 	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
 		{"verdict.go", "	default: // no answer, an unreadable one, a redirect, 5xx\n		return Uncertain", "	default:\n		return Fault"},
 	}},
-	{name: "adoption is skipped", test: "TestLostAnswers/memory", edits: []edit{
+	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_find.go", "	case own.Status == InvitationPending:\n		s.invited(a, own)", "	case own.Status == InvitationPending:"},
 	}},
-	{name: "the next attempt does not look first", test: "TestInviteAfterALostInvitationHasEnded", edits: []edit{
+	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
 		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
 	}},
-	{name: "every create ignores what exists", test: "TestLateCreate", edits: []edit{
+	{name: "every create ignores what exists", test: "TestPromise3_LateCreate", edits: []edit{
 		{"deliver_create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
 	}},
-	{name: "settled before the call", test: "TestLostAnswers/memory", edits: []edit{
+	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_create.go", "	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))",
 			`	a.next = func(m Member) *Member { return invited(m, &Invitation{ID: "inv_early"}, a.params, s.now()) }
 	s.settle(ctx, l, a)
 	a.row, a.settled, a.next = a.settled.Member, nil, nil
 	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))`},
 	}},
-	{name: "a create starts however little of the lease is left", test: "TestLeaseSpentInInsert", edits: []edit{
+	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
 			"return time.Since(l.started) < 100*l.length && l.now().Sub(l.claimedAt) < 100*l.length"},
 	}},
@@ -91,7 +91,7 @@ var mutants = []mutant{
 	}},
 
 	// What is left over, and only that, is revoked.
-	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/protocol", edits: []edit{
+	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"deliver_settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
@@ -103,26 +103,26 @@ var mutants = []mutant{
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
 	}},
-	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestResendOfAnImportedMember", edits: []edit{
+	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "before := !ours && list[i].ID == a.row.InvitationID &&", "before := !ours && list[i].ID != a.row.InvitationID &&"},
 	}},
-	{name: "a resend kills another tenant's link", test: "TestResendOfAnImportedMember", edits: []edit{
+	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == a.row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
-	{name: "another application's invitations are revoked", test: "TestReconcileEverything", edits: []edit{
+	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
 	}},
-	{name: "a revoke writes the row and leaves the link alive", test: "TestWithdrawWhatMayBeOut", edits: []edit{
+	{name: "a revoke writes the row and leaves the link alive", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, earlier, err := s.revokeOpen(ctx, row, look)", "accepted, earlier, err := look && !look, false, ctx.Err()"},
 	}},
-	{name: "a revoke tells Clerk of another invitation", test: "TestEveryFaultPoint/no_fault", edits: []edit{
+	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
 	}},
-	{name: "a list that cannot be had keeps a link alive", test: "TestWithdrawWithoutAList", edits: []edit{
+	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {",
 			"		if _, err = s.listInvitations(ctx, row.Email, \"\"); err == nil {\n			accepted, err = s.revokeOne(ctx, row, row.InvitationID)\n		}\n		if err != nil {"},
 	}},
-	{name: "Migrate trusts what the connection remembers", test: "TestMigrateAfterALook", edits: []edit{
+	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
@@ -130,23 +130,23 @@ var mutants = []mutant{
 	}},
 
 	// By proof only.
-	{name: "an unverified address is proof", test: "TestUnverifiedHolderNeitherLinksNorBlocks", edits: []edit{
+	{name: "an unverified address is proof", test: "TestPromise2_UnverifiedHolderNeitherLinksNorBlocks", edits: []edit{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
-	{name: "the event is the proof", test: "TestOldEventDecides", edits: []edit{
+	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
 		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event",
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event"},
 	}},
-	{name: "an overdue row resolves like any other", test: "TestResolveAfterExpiry", edits: []edit{
+	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "		if row.overdue(now) {\n			proven", "		if row.overdue(now.AddDate(-100, 0, 0)) {\n			proven"},
 	}},
-	{name: "a banned user is linked", test: "TestBannedUserIsRefused", edits: []edit{
+	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
 		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
 	}},
-	{name: "whom Clerk did not show hours ago is removed now", test: "TestLagAndAReconciliationThatStandsStill", edits: []edit{
+	{name: "whom Clerk did not show hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
-	{name: "the key of another instance removes everybody", test: "TestReconcileWithTheWrongKey", edits: []edit{
+	{name: "the key of another instance removes everybody", test: "TestReconcile_WrongKey", edits: []edit{
 		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
 	}},
 
@@ -165,19 +165,22 @@ var mutants = []mutant{
 	}},
 
 	// Limits, names and secrets.
-	{name: "a rate limit is known to one process only", test: "TestRateLimitIsRemembered", edits: []edit{
+	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "gateErr := s.shut(ctx, endpoint, until); gateErr != nil", "gateErr := ctx.Err(); gateErr != nil"},
 	}},
-	{name: "a rate limit is forgotten", test: "TestRateLimitIsRemembered", edits: []edit{
+	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "	s.gates.close(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
 	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
-		{"store.go", "	URL string `json:\"-\"`", "	URL string `json:\"url\"`"},
+		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
 	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
-		{"logvalues.go", `slog.Int("secrets", len(c.Secrets))`, `slog.Any("secrets", c.Secrets)`},
+		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
+	}},
+	{name: "the error text of a duplicate contains the address", test: "TestErrorTextsHoldNothingPrivate", edits: []edit{
+		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
 }

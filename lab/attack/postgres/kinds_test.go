@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
-	"github.com/clerkinvite/clerkinvite/internal/modeltest"
+	"github.com/clerkinvite/clerkinvite/internal/model/modeltest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 	"github.com/clerkinvite/clerkinvite/storetest"

@@ -1,0 +1,306 @@
+package attacks_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// child is another process of the host's: the test binary, started again with
+// CLERKINVITE_TEST_CHILD. Everything it needs is in the environment.
+func child(mode string) {
+	ctx := context.Background()
+	must := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
+			os.Exit(2)
+		}
+	}
+	if mode == "point" {
+		must(pointChild())
+		return
+	}
+	cfg, err := pgxpool.ParseConfig(os.Getenv("CHILD_DSN"))
+	must(err)
+	cfg.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	must(err)
+	must(pool.Ping(ctx))
+	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: os.Getenv("CHILD_CLERK"), HTTPClient: &http.Client{}})
+	must(err)
+	lease, err := time.ParseDuration(os.Getenv("CHILD_LEASE"))
+	must(err)
+	var emails []string
+	must(json.Unmarshal([]byte(os.Getenv("CHILD_EMAILS")), &emails))
+	config := clerkinvite.Config{API: api, Store: clerkinvite.NewPgxStore(pool, nil), Lease: lease}
+	if mode == "kill" {
+		k, err := newTrack()
+		must(err)
+		// Each line is written at once, so that a killed process has told where it was.
+		k.say = func(point string) { _, _ = fmt.Println("POINT", point) }
+		config.API = pointAPI{api, k}
+		config.Store = pointStore{clerkinvite.NewPgxStore(pointDB{pool, k}, nil), k}
+	}
+	if mode == "deliver" || mode == "run" {
+		work(mode, config)
+		return
+	}
+	svc, err := clerkinvite.New(config)
+	must(err)
+
+	fmt.Println("READY")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // the parent says go
+	switch mode {
+	case "kill":
+		var wg sync.WaitGroup
+		for _, email := range emails {
+			wg.Go(func() { _, _ = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}) })
+		}
+		wg.Wait()
+		fmt.Println("POINT end")
+	case "storm":
+		var mu sync.Mutex
+		outcomes := make(map[string]int)
+		var wg sync.WaitGroup
+		for range 128 {
+			wg.Go(func() {
+				for _, i := range rand.Perm(len(emails)) {
+					_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: emails[i]})
+					outcome := "invited"
+					var dup *clerkinvite.DuplicateEmailError
+					switch {
+					case errors.As(err, &dup):
+						outcome = "duplicate"
+					case err != nil:
+						outcome = fmt.Sprintf("other: %v", err)
+					}
+					mu.Lock()
+					outcomes[outcome]++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		report, err := json.Marshal(outcomes)
+		must(err)
+		fmt.Println(string(report))
+	}
+}
+
+type childProcess struct {
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+	start func()
+}
+
+func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emails []string, env ...string) *childProcess {
+	t.Helper()
+	list, err := json.Marshal(emails)
+	require.NoError(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^$") // #nosec G204 -- this test binary itself
+	cmd.Env = append(append(os.Environ(), env...), "CLERKINVITE_TEST_CHILD="+mode, "CHILD_DSN="+dsn, "CHILD_CLERK="+clerk,
+		"CHILD_LEASE="+lease.String(), "CHILD_EMAILS="+string(list), "GOMAXPROCS=2", "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c := &childProcess{cmd: cmd, lines: bufio.NewScanner(stdout)}
+	c.start = func() { _, _ = stdin.Write([]byte("go\n")) }
+	require.True(t, c.lines.Scan(), "the child starts")
+	require.Equal(t, "READY", c.lines.Text())
+	return c
+}
+
+// Promise 1, from eight processes with 128 goroutines each.
+func TestPromise1_ConcurrentInvitesFromManyProcesses(t *testing.T) {
+	t.Parallel()
+	row := tally.Start(t, "the same addresses invited at once by many processes")
+	db := pgtest.New(t)
+	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	url := testkit.Serve(t, clerk)
+	var emails []string
+	for i := range 17 {
+		emails = append(emails, fmt.Sprintf("person%d@example.com", i))
+	}
+	var children []*childProcess
+	for range 8 {
+		children = append(children, startChild(t, "storm", db.DSN, url, 5*time.Minute, emails))
+	}
+	for _, c := range children {
+		c.start()
+	}
+	total := make(map[string]int)
+	for _, c := range children {
+		require.True(t, c.lines.Scan(), "the child reports")
+		var outcomes map[string]int
+		require.NoError(t, json.Unmarshal(c.lines.Bytes(), &outcomes))
+		for k, n := range outcomes {
+			total[k] += n
+		}
+		require.NoError(t, c.cmd.Wait())
+	}
+	require.Equal(t, map[string]int{"invited": 17, "duplicate": 8*128*17 - 17}, total)
+	require.Equal(t, 17, clerk.Emails())
+	refs := make([]clerkinvite.Ref, len(emails))
+	for i, email := range emails {
+		refs[i] = clerkinvite.Ref{TenantID: "acme", Email: email}
+		require.Len(t, clerk.Invitations(email), 1)
+	}
+	rows, err := store.Find(t.Context(), clerkinvite.Query{Refs: refs})
+	require.NoError(t, err)
+	require.Len(t, rows, 17)
+	for _, m := range rows {
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		require.Equal(t, clerk.Invitations(m.Email)[0].ID, m.InvitationID)
+	}
+	require.Equal(t, 2*17, clerk.RequestCount(), "a duplicate costs Clerk nothing")
+	row.Done("8 processes, 128 goroutines each, 17 addresses: 17,408 invites", "0 of 17 members, 0 second emails")
+}
+
+// Promise 3: processes killed at random moments, again and again.
+func TestPromise3_KilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	const workers = 4
+	rounds := 200
+	if tally.Long() {
+		rounds = 2000
+	}
+	if n, err := strconv.Atoi(os.Getenv("CLERKINVITE_KILL_ROUNDS")); err == nil {
+		rounds = n
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	row := tally.Start(t, "kill -9 at random moments")
+	db := pgtest.New(t)
+	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	url, sites := testkit.Serve(t, clerk), sitesFile(t)
+	// Short, so that what a killed round left is taken over by a later one; a lease may
+	// well end under a process that lives, which is part of the attack.
+	const lease = time.Second
+
+	var mu sync.Mutex
+	hits := make(map[string]int)
+	killed := 0
+	var emails []string
+	random := rand.New(rand.NewPCG(seed, 0))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for round := range next {
+				mu.Lock()
+				// Half of the rounds bring new people, the others meet what a killed one left.
+				var mine []string
+				for i := range 3 {
+					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round%(rounds/2), i))
+				}
+				emails = append(emails, mine...)
+				// By the clock in one round, in the next after so many steps.
+				delay, steps := time.Duration(random.Int64N(int64(60*time.Millisecond))), -1
+				if round%2 == 1 {
+					delay, steps = time.Minute, random.IntN(3*12)
+				}
+				mu.Unlock()
+				c := startChild(t, "kill", db.DSN, url, lease, mine, sites)
+				c.start()
+				kill := time.AfterFunc(delay, func() { _ = c.cmd.Process.Kill() })
+				last := "POINT start"
+				for n := 0; ; n++ {
+					if n == steps {
+						_ = c.cmd.Process.Kill()
+					}
+					if !c.lines.Scan() { // to the end, before Wait closes the pipe
+						break
+					}
+					last = c.lines.Text()
+				}
+				kill.Stop()
+				_ = c.cmd.Wait()
+				mu.Lock()
+				switch status, _ := c.cmd.ProcessState.Sys().(syscall.WaitStatus); {
+				case status.Signaled() && status.Signal() == syscall.SIGKILL:
+					killed++
+				case !c.cmd.ProcessState.Success() || last != "POINT end":
+					t.Errorf("a process ends by itself: %v, %s", c.cmd.ProcessState, last)
+				}
+				hits[strings.TrimPrefix(last, "POINT ")]++
+				mu.Unlock()
+			}
+		})
+	}
+	for round := range rounds {
+		next <- round
+	}
+	close(next)
+	wg.Wait()
+	slices.Sort(emails)
+	emails = slices.Compact(emails)
+
+	// Two hours on, so that every lease and every pause has passed.
+	ahead := 2 * time.Hour
+	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, url, 0), Store: store, Now: func() time.Time { return time.Now().Add(ahead) }})
+	require.NoError(t, err)
+	recovered := 0
+	for range 5 {
+		report, err := svc.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		recovered += report.Claimed
+		ahead += 2 * time.Hour
+	}
+	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
+	require.NoError(t, err)
+	require.Empty(t, due)
+
+	invited := 0
+	for _, email := range emails {
+		m, err := svc.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+		if errors.Is(err, clerkinvite.ErrNotFound) {
+			require.Zero(t, clerk.EmailsTo(email), "killed before the row was written: then nothing was sent")
+			continue
+		}
+		require.NoError(t, err)
+		invited++
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		require.Equal(t, 1, clerk.EmailsTo(email))
+		open := clerk.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Equal(t, clerkinvite.PendingID(open[0].ID), m.ClerkUserID)
+	}
+	t.Logf("%d rounds killed; %d people invited, %d attempts recovered; last point seen of the killed:", rounds, invited, recovered)
+	for _, point := range slices.Sorted(maps.Keys(hits)) {
+		t.Logf("%6d  %s", hits[point], point)
+	}
+	row.Done(fmt.Sprintf("%d rounds, %d processes killed (the others were faster), %d people", rounds, killed, len(emails)), fmt.Sprintf("0 of %d members, 0 second emails", invited),
+		fmt.Sprintf("%d attempts recovered", recovered))
+}

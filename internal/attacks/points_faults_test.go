@@ -1,0 +1,643 @@
+package attacks_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// pointLease is the lease of the services under attack.
+const pointLease = time.Minute
+
+// later is after every lease and every pause.
+const later = 2 * time.Hour
+
+// world is what one scenario takes place in.
+type world struct {
+	t     *testing.T
+	ctx   context.Context
+	sc    *scenario
+	clerk *clerkinvitetest.Clerk
+	clock *clerkinvitetest.Clock
+	calm  *clerkinvite.Service // without points and faults
+	api   clerkinvite.ClerkAPI // that of calm
+	store clerkinvite.Store    // that of calm
+	url   string
+	input []byte
+
+	pool   *pgxpool.Pool // nil: the memory store
+	dsn    string
+	schema string
+
+	sites string // of children
+	mu    sync.Mutex
+	acks  map[string]bool
+	ended error // of the act
+	twice bool  // it took place twice, and each time begins from what the other left
+	after sync.WaitGroup
+}
+
+// ground is a database for many worlds, each with a schema of its own.
+type ground struct {
+	db      *pgtest.DB
+	pool    *pgxpool.Pool
+	tables  string
+	sites   string
+	schemas atomic.Int64
+
+	attacks, members, emails, excused atomic.Int64 // what was looked at
+}
+
+func newGround(t *testing.T) *ground {
+	t.Helper()
+	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
+	require.NoError(t, err)
+	db := pgtest.New(t)
+	return &ground{sites: sitesFile(t), db: db, pool: db.Pool(t, func(c *pgxpool.Config) { c.MaxConns = 32 }), tables: string(up)}
+}
+
+// options are those of the store: with a hook, a host's own table follows the members.
+func (sc *scenario) options(schema string) *clerkinvite.PgxOptions {
+	o := &clerkinvite.PgxOptions{Schema: schema}
+	if sc.hook {
+		o.OnChange = func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error {
+			_, err := tx.Exec(ctx, "SELECT 1")
+			return err
+		}
+	}
+	return o
+}
+
+// newWorld makes one, on the memory store if there is no ground.
+func newWorld(t *testing.T, g *ground, sc *scenario) *world {
+	t.Helper()
+	w := &world{t: t, ctx: t.Context(), sc: sc, clerk: clerkinvitetest.NewClerk(), clock: testkit.NewClock(), acks: make(map[string]bool)}
+	w.clerk.SetNow(w.clock.Now)
+	w.url = testkit.Serve(t, w.clerk)
+	w.api = testkit.Adapter(t, w.url, 0)
+	if g == nil {
+		w.store = clerkinvitetest.NewMemoryStore()
+	} else {
+		w.pool, w.dsn, w.schema = g.pool, g.db.DSN, fmt.Sprint("w", g.schemas.Add(1))
+		w.sites = g.sites
+		if !sc.fresh {
+			_, err := g.pool.Exec(t.Context(), "CREATE SCHEMA "+w.schema+"; SET LOCAL search_path TO "+w.schema+"; "+g.tables, pgx.QueryExecModeSimpleProtocol)
+			require.NoError(t, err)
+		}
+		w.store = clerkinvite.NewPgxStore(g.pool, sc.options(w.schema))
+	}
+	w.calm = w.service()
+	if sc.arrange != nil {
+		sc.arrange(w)
+	}
+	w.t.Cleanup(w.after.Wait)
+	return w
+}
+
+// service returns that of a process without faults.
+func (w *world) service() *clerkinvite.Service {
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: w.store, Now: w.clock.Now, Lease: pointLease})
+	require.NoError(w.t, err)
+	return svc
+}
+
+// actorConfig is what an actor is made of.
+type actorConfig struct {
+	sc     *scenario
+	k      *track
+	pool   *pgxpool.Pool // through which faults come; nil: memory
+	raw    *pgxpool.Pool
+	store  clerkinvite.Store // without points
+	schema string
+	client *http.Client
+	url    string
+	clock  *clerkinvitetest.Clock
+	input  []byte
+	ack    func(email string)
+}
+
+func newActor(ctx context.Context, c actorConfig) (*actor, error) {
+	a := &actor{ctx: ctx, clock: c.clock, input: c.input, ack: c.ack, pool: c.raw, store: pointStore{c.store, c.k}}
+	if c.pool != nil {
+		a.db = pointDB{c.pool, c.k}
+		a.pgx = clerkinvite.NewPgxStore(a.db, c.sc.options(c.schema))
+		a.store = pointStore{a.pgx, c.k}
+	}
+	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: c.url, HTTPClient: c.client})
+	if err != nil {
+		return nil, err
+	}
+	plain, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: c.url, HTTPClient: &http.Client{Transport: &http.Transport{}}})
+	if err != nil {
+		return nil, err
+	}
+	config := clerkinvite.Config{API: pointAPI{api, c.k}, Store: a.store, Now: c.clock.Now, Lease: pointLease}
+	if a.svc, err = clerkinvite.New(config); err != nil {
+		return nil, err
+	}
+	config.API, config.Store = plain, c.store
+	if a.other, err = clerkinvite.New(config); err != nil {
+		return nil, err
+	}
+	for _, m := range c.sc.meddle {
+		c.k.faults = append(c.k.faults, &fault{site: m.site, done: m.done, kind: faultMeddle, then: func() error { return m.do(a) }})
+	}
+	return a, nil
+}
+
+func (w *world) acknowledge(email string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acks[email] = true
+}
+
+// run plays the scenario in this process.
+func (w *world) run(k *track) {
+	w.t.Helper()
+	clerk, database := &scissors{}, &scissors{}
+	k.cut = func(layer string, done bool) func() {
+		if layer == layerClerk {
+			return clerk.arm(done)
+		}
+		return database.arm(done)
+	}
+	k.delay = w.overtake
+	over := make(chan struct{})
+	k.hurry = sync.OnceFunc(func() {
+		w.after.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				case <-time.After(5 * time.Millisecond):
+					w.clock.Advance(500 * time.Millisecond)
+				}
+			}
+		})
+	})
+	transport := &http.Transport{DialContext: clerk.dial, DisableKeepAlives: true}
+	pool := w.pool
+	if pool != nil && slices.ContainsFunc(k.faults, func(f *fault) bool { return f.kind == faultCut }) {
+		config, err := pgxpool.ParseConfig(w.dsn)
+		require.NoError(w.t, err)
+		config.MaxConns = 4
+		config.ConnConfig.TLSConfig, config.ConnConfig.Fallbacks = nil, nil
+		config.ConnConfig.DialFunc = database.dialPostgres
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // a statement is one exchange
+		pool, err = pgxpool.NewWithConfig(w.ctx, config)
+		require.NoError(w.t, err)
+		defer pool.Close()
+	}
+	a, err := newActor(w.ctx, actorConfig{
+		sc: w.sc, k: k, pool: pool, raw: w.pool, store: w.store, schema: w.schema, url: w.url, clock: w.clock, input: w.input,
+		client: &http.Client{Transport: faultTransport{transport}}, ack: w.acknowledge,
+	})
+	require.NoError(w.t, err)
+	w.ended = w.sc.act(a)
+	close(over)
+	w.after.Wait()
+	transport.CloseIdleConnections()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	require.Empty(w.t, k.unknown, "calls from sites that were not enumerated")
+}
+
+// overtake lets the lease pass, and another process go on with everything that is due.
+// Inside of a transaction that process may have to wait for it to end.
+func (w *world) overtake(inTx bool) {
+	w.clock.Advance(later)
+	done := make(chan struct{})
+	w.after.Go(func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		// What it fails with is no concern here: what counts is what there is in the end.
+		_, _ = w.service().Deliver(ctx, nil)
+	})
+	patience := 20 * time.Second
+	if inTx {
+		patience = 30 * time.Millisecond
+	}
+	select {
+	case <-done:
+	case <-time.After(patience):
+	}
+}
+
+// runChild plays the scenario in a process that is killed.
+func (w *world) runChild(f *fault) (killed bool) {
+	w.t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^$") // #nosec G204 -- this test binary itself
+	cmd.Env = append(os.Environ(), "CLERKINVITE_TEST_CHILD=point", "CHILD_DSN="+w.dsn, "CHILD_CLERK="+w.url, "CHILD_SCHEMA="+w.schema,
+		"CHILD_SCENARIO="+w.sc.name, "CHILD_SITE="+f.site, "CHILD_DONE="+strconv.FormatBool(f.done), "CHILD_HIT="+strconv.Itoa(f.hit),
+		"CHILD_NOW="+w.clock.Now().Format(time.RFC3339Nano), "CHILD_INPUT="+base64.StdEncoding.EncodeToString(w.input),
+		w.sites, "GOMAXPROCS=2", "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(w.t, err)
+	require.NoError(w.t, cmd.Start())
+	lines := bufio.NewScanner(stdout)
+	last := ""
+	for lines.Scan() {
+		last = lines.Text()
+		if email, ok := strings.CutPrefix(last, "ACK "); ok {
+			w.acknowledge(email)
+		}
+	}
+	err = cmd.Wait()
+	if strings.HasPrefix(last, "END") {
+		require.NoError(w.t, err)
+		w.ended = errors.New(last)
+		return false
+	}
+	w.ended = errors.New("killed")
+	var exit *exec.ExitError
+	require.ErrorAs(w.t, err, &exit)
+	require.Equal(w.t, -1, exit.ExitCode(), "killed, and not failed: %s", last)
+	return true
+}
+
+// pointChild is the process that is killed.
+func pointChild() error {
+	ctx := context.Background()
+	at := slices.IndexFunc(scenarios(), func(sc scenario) bool { return sc.name == os.Getenv("CHILD_SCENARIO") })
+	now, err := time.Parse(time.RFC3339Nano, os.Getenv("CHILD_NOW"))
+	if err != nil || at < 0 {
+		return fmt.Errorf("no scenario, or %w", err)
+	}
+	sc := scenarios()[at]
+	hit, _ := strconv.Atoi(os.Getenv("CHILD_HIT"))
+	k, err := newTrack(&fault{site: os.Getenv("CHILD_SITE"), kind: faultKill, hit: hit, done: os.Getenv("CHILD_DONE") == "true"})
+	if err != nil {
+		return err
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	k.kill = func() {
+		_ = self.Kill()
+		select {}
+	}
+	config, err := pgxpool.ParseConfig(os.Getenv("CHILD_DSN"))
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 4
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	input, err := base64.StdEncoding.DecodeString(os.Getenv("CHILD_INPUT"))
+	if err != nil {
+		return err
+	}
+	schema := os.Getenv("CHILD_SCHEMA")
+	a, err := newActor(ctx, actorConfig{
+		sc: &sc, k: k, pool: pool, raw: pool, store: clerkinvite.NewPgxStore(pool, sc.options(schema)), schema: schema,
+		url: os.Getenv("CHILD_CLERK"), clock: clerkinvitetest.NewClock(now), input: input, client: &http.Client{Transport: faultTransport{&http.Transport{}}},
+		ack: func(email string) { fmt.Println("ACK " + email) },
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("END %q\n", fmt.Sprint(sc.act(a)))
+	return nil
+}
+
+// recover is what happens after every crash: Deliver again, when leases and pauses are over, and one Reconcile.
+func (w *world) recover() {
+	w.t.Helper()
+	w.after.Wait()
+	w.clerk.OnCall(nil)
+	w.clerk.ClearFaults()
+	if w.sc.fresh {
+		pg, ok := w.store.(*clerkinvite.PgxStore)
+		require.True(w.t, ok)
+		require.NoError(w.t, pg.Migrate(w.ctx))
+		require.NoError(w.t, pg.Validate(w.ctx))
+	}
+	svc := w.service()
+	w.clock.Advance(later)
+	for pass := 0; ; pass++ {
+		report, err := svc.Deliver(w.ctx, nil)
+		require.NoError(w.t, err, "recovering")
+		if report.Claimed == 0 {
+			break
+		}
+		require.Less(w.t, pass, 8, "delivery comes to an end")
+		w.clock.Advance(later)
+	}
+	_, err := svc.Reconcile(w.ctx, nil)
+	require.NoError(w.t, err, "recovering")
+}
+
+// check looks at what there is in the end, here and at Clerk. It returns how many members there are, and how many
+// second emails came from creates with ignore_existing that were carried out when the lease had passed. Those are the
+// one exception of the promises: excused is how many there may be.
+func (w *world) check(excused int) (members, second int) {
+	w.t.Helper()
+	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{})
+	require.NoError(w.t, err)
+	due, err := w.store.Due(w.ctx, w.clock.Now().Add(1000*time.Hour), 0)
+	require.NoError(w.t, err)
+	require.Empty(w.t, due, "rows that are stuck")
+	w.checkPeople(rows)
+
+	byID, marks := w.invitations()
+	ids := make(map[string]bool)
+	for _, m := range rows {
+		ids[m.ID] = true
+		var open []string
+		for _, inv := range byID {
+			if inv.Status == clerkinvite.InvitationPending && marks[inv.ID].id == m.ID {
+				open = append(open, inv.ID)
+			}
+		}
+		switch m.Status {
+		case clerkinvite.StatusPending:
+			require.Equal(w.t, []string{m.InvitationID}, open, "open invitations of a pending member")
+			require.Equal(w.t, clerkinvite.PendingID(m.InvitationID), m.ClerkUserID)
+			require.Equal(w.t, m.Send, m.Sent)
+		case clerkinvite.StatusActive:
+			require.Empty(w.t, open, "open invitations of an active member")
+			users, err := w.clerk.FindUsers(w.ctx, clerkinvite.UserQuery{IDs: []string{m.ClerkUserID}})
+			require.NoError(w.t, err)
+			require.Len(w.t, users, 1, "the user of an active member")
+			require.True(w.t, slices.ContainsFunc(users[0].Emails, func(e clerkinvite.UserEmail) bool { return e.Verified && e.Address == m.Email }), "no proof")
+		default:
+			require.Empty(w.t, open, "open invitations of a member who is %s", m.Status)
+		}
+	}
+	emails := make(map[sendMark]int)
+	for _, mail := range w.clerk.SentMail() {
+		mark := marks[mail.InvitationID]
+		if emails[mark]++; emails[mark] > 1 {
+			second++
+		}
+		require.LessOrEqual(w.t, second, excused, "%d emails for one send of one member", emails[mark])
+	}
+	for id, mark := range marks {
+		if mark.id != "" && !w.sc.purges {
+			require.True(w.t, ids[mark.id], "Clerk has invitation %s of a member that is not there", id)
+		}
+		if w.sc.purges && !ids[mark.id] {
+			require.NotEqual(w.t, clerkinvite.InvitationPending, byID[id].Status, "an invitation is open for nobody")
+		}
+	}
+	return len(rows), second
+}
+
+// withdrawn checks, before anything else could have repaired it, that who was revoked or removed by a verb has no link that works.
+func (w *world) withdrawn() {
+	w.t.Helper()
+	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}})
+	require.NoError(w.t, err)
+	byID, marks := w.invitations()
+	for _, m := range rows {
+		for id, inv := range byID {
+			if m.Reason == "" && marks[id].id == m.ID {
+				require.NotEqual(w.t, clerkinvite.InvitationPending, inv.Status, "the link of a %s member works", m.Status)
+			}
+		}
+	}
+}
+
+// checkPeople checks that nobody is lost, and nobody in a state that has no reason.
+func (w *world) checkPeople(rows []*clerkinvite.Member) {
+	w.t.Helper()
+	for _, p := range w.sc.people {
+		state := "gone"
+		for _, m := range rows {
+			if m.Ref() == acme(p.email) {
+				state = string(m.Status)
+			}
+		}
+		among := p.other
+		if (w.acks[p.email] || w.ended == nil) && !w.twice {
+			among = p.acked
+		}
+		require.True(w.t, allowedState(state, among), "%s is %s, and not one of %q (the act: %v)", p.email, state, among, w.ended)
+	}
+}
+
+// sendMark is what every invitation of ours carries.
+type sendMark struct {
+	id   string
+	send int
+}
+
+// invitations returns all that there are at Clerk.
+func (w *world) invitations() (map[string]clerkinvite.Invitation, map[string]sendMark) {
+	w.t.Helper()
+	byID, marks := make(map[string]clerkinvite.Invitation), make(map[string]sendMark)
+	for _, status := range []string{"", clerkinvite.InvitationRevoked} {
+		list, err := w.clerk.ListInvitations(w.ctx, clerkinvite.InvitationQuery{Status: status})
+		require.NoError(w.t, err)
+		for _, inv := range list {
+			var meta struct {
+				Mark struct {
+					ID   string `json:"id"`
+					Send int    `json:"send"`
+				} `json:"clerkinvite"`
+			}
+			require.NoError(w.t, json.Unmarshal(inv.PublicMetadata, &meta))
+			byID[inv.ID], marks[inv.ID] = inv, sendMark{meta.Mark.ID, meta.Mark.Send}
+		}
+	}
+	return byID, marks
+}
+
+// attack is one fault in one scenario.
+type attack struct {
+	fault
+	sc     *scenario
+	layer  string
+	second *fault
+}
+
+func (a *attack) name() string {
+	if a.second != nil {
+		return a.point() + ", then " + a.second.kind + " " + a.second.point()
+	}
+	return a.point()
+}
+
+// once makes the attack.
+func (a *attack) once(t *testing.T, g *ground) {
+	t.Helper()
+	ground := g
+	if !a.sc.postgres && a.kind != faultKill && a.layer != layerSQL && (a.kind != faultCut || a.layer == layerClerk) {
+		ground = nil // the memory store will do
+	}
+	w := newWorld(t, ground, a.sc)
+	first := a.fault
+	excused := 0
+	if a.kind == faultKill {
+		require.True(t, w.runChild(&first), "the point is reached: %v", w.ended)
+		if a.second != nil { // the host tries again, in a process that is killed as well
+			w.clock.Advance(later)
+			second := *a.second
+			w.twice = true
+			w.runChild(&second)
+		}
+	} else {
+		k, err := newTrack(&first)
+		require.NoError(t, err)
+		k.withdrawn = a.sc.withdraws
+		if a.second != nil {
+			second := *a.second
+			k.faults = append(k.faults, &second)
+		}
+		w.run(k)
+		if a.second == nil {
+			require.Contains(t, k.happened, &first, "the point is reached: %v", w.ended)
+		}
+		require.NotEmpty(t, k.happened) // the second may have come first, and have kept it from the other
+		excused = k.excused
+	}
+	w.recover()
+	members, second := w.check(excused)
+	g.attacks.Add(1)
+	g.members.Add(int64(members))
+	g.emails.Add(int64(w.clerk.Emails()))
+	g.excused.Add(int64(second))
+}
+
+// TestPromise3_EveryFaultPoint: whatever happens between two effects, nobody is lost and nobody gets a second email.
+func TestPromise3_EveryFaultPoint(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	st, err := theSites()
+	require.NoError(t, err)
+	g := newGround(t)
+	all := scenarios()
+
+	// Without faults: which scenario comes to which points.
+	var mu sync.Mutex
+	reach := make(map[string][]*scenario)
+	visits := make(map[*scenario][]string)
+	hits := make(map[string]int)
+	t.Run("no fault", func(t *testing.T) {
+		for i := range all {
+			sc := &all[i]
+			t.Run(sc.name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, g, sc)
+				k, err := newTrack()
+				require.NoError(t, err)
+				w.run(k)
+				require.NoError(t, w.ended)
+				w.withdrawn()
+				w.recover()
+				w.check(0)
+				mu.Lock()
+				defer mu.Unlock()
+				for site, n := range k.hits {
+					hits[site] += n
+					visits[sc] = append(visits[sc], site)
+					if strings.HasPrefix(site, sc.sure) {
+						reach[site] = append(reach[site], sc)
+					}
+				}
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	points := 0
+	for _, layer := range []string{layerClerk, layerStore, layerSQL} {
+		for _, site := range st.names(layer) {
+			points += 2
+			t.Logf("%-5s %4d hits in %2d scenarios: %s", layer, hits[site], len(reach[site]), site)
+			if len(reach[site]) == 0 {
+				t.Errorf("no scenario comes to %s", site)
+			}
+		}
+	}
+	for site := range reach { // in an order, so that the seed says all
+		slices.SortFunc(reach[site], func(a, b *scenario) int { return strings.Compare(a.name, b.name) })
+	}
+	for sc := range visits {
+		slices.Sort(visits[sc])
+	}
+
+	for _, kind := range []struct{ kind, what string }{
+		{faultKill, "every fault point: kill -9"}, {faultFail, "every fault point: failed"},
+		{faultDelay, "every fault point: delayed past the lease"}, {faultCut, "every fault point: connection cut"},
+	} {
+		row := tally.Start(t, kind.what)
+		var attacks []attack
+		for _, layer := range []string{layerClerk, layerStore, layerSQL} {
+			for _, site := range st.names(layer) {
+				for _, done := range []bool{false, true} {
+					attacks = append(attacks, attacksAt(random, fault{site: site, kind: kind.kind, done: done}, layer, reach[site], visits)...)
+				}
+			}
+		}
+		t.Run(kind.kind, func(t *testing.T) {
+			for _, a := range attacks {
+				t.Run(a.name()+" ("+a.sc.name+")", func(t *testing.T) {
+					t.Parallel()
+					a.once(t, g)
+				})
+			}
+		})
+		if made := g.attacks.Swap(0); int(made) == len(attacks) { // and not only some of them, by -run
+			row.Done(fmt.Sprintf("%d points, %d faults", points, made), fmt.Sprintf("0 of %d members, 0 second emails of %d", g.members.Swap(0), g.emails.Swap(0)),
+				fmt.Sprintf("%d second emails of creates carried out after their lease, the exception", g.excused.Swap(0)))
+		}
+	}
+}
+
+// attacksAt returns the attacks on one point: one, in the long mode several in each of its scenarios.
+func attacksAt(random *rand.Rand, f fault, layer string, reach []*scenario, visits map[*scenario][]string) []attack {
+	if len(reach) == 0 || testing.Short() && random.IntN(8) > 0 {
+		return nil
+	}
+	if !tally.Long() {
+		return []attack{{fault: f, sc: reach[random.IntN(len(reach))], layer: layer}}
+	}
+	var attacks []attack
+	for _, sc := range reach {
+		attacks = append(attacks, attack{fault: f, sc: sc, layer: layer})
+		for range 2 {
+			second := f
+			second.site, second.done, second.hit = visits[sc][random.IntN(len(visits[sc]))], random.IntN(2) == 0, random.IntN(2)
+			if f.kind != faultKill {
+				second.kind = []string{faultFail, faultDelay, faultCut}[random.IntN(3)]
+			}
+			attacks = append(attacks, attack{fault: f, sc: sc, layer: layer, second: &second})
+		}
+	}
+	return attacks
+}

@@ -1,0 +1,752 @@
+package attacks_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// scenario is something that a host does, from which the promises must come out whole whatever
+// goes wrong meanwhile. Together the scenarios reach every point.
+type scenario struct {
+	name     string
+	postgres bool // about PgxStore itself
+	hook     bool // with PgxOptions.OnChange
+	fresh    bool // without the tables
+
+	withdraws bool // somebody revokes meanwhile, so that a create carried out after its lease is not refused
+
+	arrange func(w *world)       // before, without faults
+	act     func(a *actor) error // what is attacked; nil: it has come to its end
+	meddle  []meddle
+
+	people []person
+	purges bool   // a member may be gone
+	sure   string // of which sites it comes to those that begin so for sure; of the others two goroutines decide
+}
+
+// meddle lets something happen at a point, without which the scenario would not get where it is to get.
+type meddle struct {
+	site string
+	done bool
+	do   func(a *actor) error
+}
+
+// person is a member of acme and what may have become of it when all is over: states, "gone" for no row.
+type person struct {
+	email string
+	acked string // after the act has told of success
+	other string // otherwise, and what acked allows
+}
+
+// actor is one process of the host's in which a scenario takes place.
+type actor struct {
+	ctx   context.Context
+	svc   *clerkinvite.Service // whose steps are points
+	other *clerkinvite.Service // that of another process
+	store clerkinvite.Store    // that of svc
+
+	pgx  *clerkinvite.PgxStore // the same, on PostgreSQL
+	db   clerkinvite.PgxDB     // that of pgx, with points
+	pool *pgxpool.Pool         // without
+
+	clock *clerkinvitetest.Clock
+	input []byte // what arrange leaves for act
+	ack   func(email string)
+}
+
+const (
+	ann, bob, cyd = "ann@example.com", "bob@example.com", "cyd@example.com"
+)
+
+func acme(email string) clerkinvite.Ref { return clerkinvite.Ref{TenantID: "acme", Email: email} }
+
+func toAcme(email string) clerkinvite.InviteParams {
+	return clerkinvite.InviteParams{TenantID: "acme", Email: email}
+}
+
+// acked tells of success for somebody if there is no error.
+func (a *actor) acked(email string, err error) error {
+	if err == nil {
+		a.ack(email)
+	}
+	return err
+}
+
+// expected is acked for an act that has to end with an error of type E.
+func expected[E error](a *actor, email string, err error) error {
+	var want E
+	if errors.As(err, &want) {
+		a.ack(email)
+		return nil
+	}
+	if err == nil {
+		return errors.New("there was no error")
+	}
+	return err
+}
+
+func (a *actor) invite(email string) error {
+	_, err := a.svc.Invite(a.ctx, toAcme(email))
+	return a.acked(email, err)
+}
+
+func (a *actor) results(results []clerkinvite.Result, err error) error {
+	for _, r := range results {
+		if r.Err == nil {
+			a.ack(r.Member.Email)
+		}
+		err = errors.Join(err, r.Err)
+	}
+	return err
+}
+
+func (a *actor) deliver() error {
+	_, err := a.svc.Deliver(a.ctx, nil)
+	return err
+}
+
+func (a *actor) event() error {
+	e, err := clerkinvite.ParseEvent(a.input)
+	if err != nil {
+		return err
+	}
+	_, err = a.svc.HandleEvent(a.ctx, e)
+	return a.acked(ann, err)
+}
+
+// webhook is event by way of the handler.
+func (a *actor) webhook() error {
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: a.clock.Now})
+	if err != nil {
+		return err
+	}
+	r := clerkinvitetest.Webhook{ID: "msg_1", Payload: a.input, At: a.clock.Now()}.Request(clerkinvitetest.WebhookSecret, "/")
+	w := httptest.NewRecorder()
+	a.svc.WebhookHandler(v).ServeHTTP(w, r.WithContext(a.ctx))
+	if w.Code != http.StatusNoContent {
+		err = fmt.Errorf("status %d", w.Code)
+	}
+	return a.acked(ann, err)
+}
+
+func (a *actor) get(email string) (*clerkinvite.Member, error) {
+	rows, err := a.pgx.Find(a.ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{acme(email)}})
+	if err != nil || len(rows) == 0 {
+		return nil, errors.Join(err, errors.New("not found"))
+	}
+	return rows[0], nil
+}
+
+// joined is the row as the user's.
+func joinedRow(m *clerkinvite.Member, userID string, now time.Time) *clerkinvite.Member {
+	n := *m
+	n.Status, n.ClerkUserID, n.Sent, n.SettledAt, n.ClaimedUntil, n.NextAttemptAt, n.UpdatedAt = clerkinvite.StatusActive, userID, n.Send, &now, nil, nil, now
+	return &n
+}
+
+// update makes one change by a store.
+func update(ctx context.Context, st clerkinvite.TxStore, c clerkinvite.Change) error {
+	results, err := st.Update(ctx, []clerkinvite.Change{c})
+	if err != nil {
+		return err
+	}
+	return results[0].Err
+}
+
+// must fails the test where arranging fails.
+func (w *world) must(err error) { require.NoError(w.t, err) }
+
+func (w *world) invited(emails ...string) {
+	for _, email := range emails {
+		_, err := w.calm.Invite(w.ctx, toAcme(email))
+		w.must(err)
+	}
+}
+
+func (w *world) reserved(emails ...string) {
+	for _, email := range emails {
+		_, err := w.calm.Reserve(w.ctx, toAcme(email))
+		w.must(err)
+	}
+}
+
+// lost invites somebody; the answer is lost, and the lease over.
+func (w *world) lost(email string) {
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := w.calm.Invite(w.ctx, toAcme(email))
+	require.Error(w.t, err)
+	w.clock.Advance(time.Hour)
+}
+
+func (w *world) accepted(email string) {
+	hook, err := w.clerk.Accept(email)
+	w.must(err)
+	w.input = hook.Payload
+}
+
+// onCall does something once, at the first such request.
+func (w *world) onCall(call clerkinvitetest.Call, when clerkinvitetest.When, do func()) {
+	var once atomic.Bool
+	w.clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, at clerkinvitetest.When) {
+		if c == call && at == when && once.CompareAndSwap(false, true) {
+			do()
+		}
+	})
+}
+
+// touch changes the row, as somebody does who corrects a role.
+func (w *world) touch(email string) {
+	role := "editor"
+	if _, err := w.calm.Update(w.ctx, acme(email), clerkinvite.MemberUpdate{Role: &role}); err != nil {
+		w.t.Errorf("touch: %v", err)
+	}
+}
+
+func verified(emails ...string) clerkinvitetest.UserSpec {
+	var u clerkinvitetest.UserSpec
+	for _, email := range emails {
+		u.Emails = append(u.Emails, clerkinvitetest.EmailSpec{Address: email, Verified: true})
+	}
+	return u
+}
+
+func scenarios() []scenario {
+	list := slices.Concat(invitations(), batches(), withdrawals(), resolutions(), readings(), storings())
+	for i := range list {
+		for k, p := range list[i].people {
+			if p.acked == "" {
+				list[i].people[k].acked = "pending"
+			}
+			list[i].people[k].other = list[i].people[k].acked + " " + p.other
+		}
+	}
+	return list
+}
+
+// invitations are scenarios of Invite and Resend.
+func invitations() []scenario {
+	inviteAnn := func(a *actor) error { return a.invite(ann) }
+	return []scenario{{
+		name: "invite somebody new", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+	}, {
+		name: "invite a user", act: inviteAnn, people: []person{{ann, "active", "gone"}},
+		arrange: func(w *world) { w.clerk.AddVerifiedUser(ann) },
+	}, {
+		name: "invite a duplicate", people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) { w.invited(ann) },
+		act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			return expected[*clerkinvite.DuplicateEmailError](a, ann, err)
+		},
+	}, {
+		name: "take over a reserved member", act: inviteAnn, people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) { w.reserved(ann) },
+	}, {
+		name: "take over after a lost answer", act: inviteAnn, people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) { w.lost(ann) },
+	}, {
+		name: "invite whom another tenant has invited", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		arrange: func(w *world) {
+			_, err := w.calm.Invite(w.ctx, clerkinvite.InviteParams{TenantID: "globex", Email: ann})
+			w.must(err)
+		},
+	}, {
+		name: "take over from somebody who accepts meanwhile", act: inviteAnn, people: []person{{ann, "active", "pending"}},
+		arrange: func(w *world) {
+			w.lost(ann)
+			w.onCall(clerkinvitetest.CallList, clerkinvitetest.Before, func() { _, _ = w.clerk.Accept(ann) })
+		},
+	}, {
+		name: "invite a user with two addresses", act: inviteAnn, people: []person{{ann, "active", "gone"}},
+		arrange: func(w *world) { w.clerk.AddUser(verified(bob, ann)) },
+	}, {
+		name: "deliver to a user who is a member under another address", people: []person{{ann, "removed pending", ""}, {bob, "active", ""}},
+		arrange: func(w *world) {
+			w.lost(ann)
+			u := w.clerk.AddVerifiedUser(bob)
+			w.invited(bob)
+			w.clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: ann})
+			w.onCall(clerkinvitetest.CallList, clerkinvitetest.Before, func() { _, _ = w.clerk.Accept(ann) })
+		},
+		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
+	}, {
+		name: "invite when the insert had to wait", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		meddle: []meddle{{"invite>reserve/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
+	}, {
+		name: "invite while somebody changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		arrange: func(w *world) {
+			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() { w.touch(ann) })
+		},
+	}, {
+		// Pending: it was another process's create that met the revocation, and this Invite came after both.
+		name: "invite while somebody revokes", people: []person{{ann, "revoked pending", "gone"}}, withdraws: true,
+		arrange: func(w *world) {
+			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() {
+				if _, err := w.calm.Revoke(w.ctx, acme(ann)); err != nil {
+					w.t.Errorf("the revocation: %v", err)
+				}
+			})
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			if errors.Is(err, clerkinvite.ErrConflict) {
+				err = nil
+			}
+			return a.acked(ann, err)
+		},
+	}, {
+		name: "invite into a rate limit", people: []person{{ann, "pending", "gone"}},
+		arrange: func(w *world) {
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			var limited *clerkinvite.ClerkInvitationError
+			if _, ok := clerkinvite.RetryAfter(err); ok && errors.As(err, &limited) && limited.Member != nil {
+				a.ack(ann)
+				return nil
+			}
+			return err
+		},
+	}, {
+		name: "resend", people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clock.Advance(2 * time.Minute)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Resend(a.ctx, acme(ann))
+			return a.acked(ann, err)
+		},
+	}}
+}
+
+// batches are scenarios of InviteMany, Deliver and Run.
+func batches() []scenario {
+	many := []clerkinvite.InviteParams{toAcme(ann), toAcme(bob), toAcme(cyd)}
+	reserveAndDeliver := func(a *actor) error {
+		return errors.Join(a.results(a.svc.ReserveMany(a.ctx, many)), a.deliver())
+	}
+	return []scenario{{
+		name: "invite many", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
+		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
+	}, {
+		name: "invite many of whom somebody else invites one", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
+		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
+		meddle: []meddle{{"claim>apply/Update", false, func(a *actor) error {
+			_, err := a.other.Invite(a.ctx, toAcme(bob))
+			return err
+		}}},
+	}, {
+		name: "reserve many and deliver", act: reserveAndDeliver,
+		people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
+	}, {
+		name: "deliver with a refused bulk request", people: []person{{ann, "pending", ""}, {bob, "pending", ""}, {cyd, "pending", ""}},
+		arrange: func(w *world) {
+			w.clerk.CreateForeign(bob, nil)
+			w.reserved(ann, bob, cyd)
+		},
+		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
+	}, {
+		name: "reserve and run", sure: "Run>", people: []person{{ann, "pending", "gone"}},
+		act: func(a *actor) error {
+			if _, err := a.svc.Reserve(a.ctx, toAcme(ann)); err != nil {
+				return err
+			}
+			a.ack(ann)
+			ctx, cancel := context.WithTimeout(a.ctx, 3*time.Second)
+			defer cancel()
+			var running sync.WaitGroup
+			running.Go(func() { _ = a.svc.Run(ctx, &clerkinvite.RunOptions{Interval: 10 * time.Millisecond}) })
+			for ctx.Err() == nil {
+				m, err := a.other.Get(ctx, acme(ann))
+				if err == nil && m.Status == clerkinvite.StatusPending {
+					break
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+			cancel()
+			running.Wait()
+			return nil
+		},
+	}}
+}
+
+// withdrawals are scenarios of Revoke, Remove and Purge.
+func withdrawals() []scenario {
+	revoke := func(a *actor) error {
+		_, err := a.svc.Revoke(a.ctx, acme(ann))
+		return a.acked(ann, err)
+	}
+	remove := func(a *actor) error {
+		_, err := a.svc.Remove(a.ctx, acme(ann))
+		return a.acked(ann, err)
+	}
+	invited := func(w *world) { w.invited(ann) }
+	return []scenario{{
+		name: "revoke", arrange: invited, act: revoke, people: []person{{ann, "revoked", "pending"}},
+	}, {
+		name: "revoke what is accepted", people: []person{{ann, "active", ""}},
+		arrange: func(w *world) { w.invited(ann); w.accepted(ann) },
+		act: func(a *actor) error {
+			_, err := a.svc.Revoke(a.ctx, acme(ann))
+			return expected[*clerkinvite.TransitionError](a, ann, err)
+		},
+	}, {
+		name: "revoke what is revoked at Clerk", act: revoke, people: []person{{ann, "revoked", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations(ann)[0].ID)
+		},
+	}, {
+		name: "revoke again", act: revoke, people: []person{{ann, "revoked", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			_, err := w.calm.Revoke(w.ctx, acme(ann))
+			w.must(err)
+		},
+	}, {
+		name: "revoke what has run out", act: revoke, people: []person{{ann, "revoked", "expired"}},
+		arrange: func(w *world) {
+			w.clerk.SetBehavior(clerkinvitetest.Behavior{RevokeExpired: clerkinvitetest.ExpiredIsRefused})
+			w.invited(ann)
+			w.clock.Advance(31 * 24 * time.Hour)
+		},
+	}, {
+		name: "remove a pending member", arrange: invited, act: remove, people: []person{{ann, "removed", "pending revoked"}},
+	}, {
+		name: "remove an active member", act: remove, people: []person{{ann, "removed", "active"}},
+		arrange: func(w *world) { w.clerk.AddVerifiedUser(ann); w.invited(ann) },
+	}, {
+		name: "purge", arrange: invited, purges: true, people: []person{{ann, "gone", "pending revoked"}},
+		act: func(a *actor) error { return a.acked(ann, a.svc.Purge(a.ctx, acme(ann))) },
+	}, {
+		name: "purge while Clerk fails", purges: true, people: []person{{ann, "pending", "gone revoked"}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500})
+		},
+		act: func(a *actor) error {
+			return expected[*clerkinvite.ClerkInvitationError](a, ann, a.svc.Purge(a.ctx, acme(ann)))
+		},
+	}}
+}
+
+// resolutions are scenarios of webhooks, sign-ins and Reconcile.
+func resolutions() []scenario {
+	event := func(a *actor) error { return a.event() }
+	overdue := func(w *world) { // accepted in time by a user who was there before
+		w.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: ann}}})
+		w.clock.Advance(time.Minute)
+		p := toAcme(ann)
+		p.ExpiresInDays = 1
+		_, err := w.calm.Invite(w.ctx, p)
+		w.must(err)
+		w.clock.Advance(time.Hour)
+		w.accepted(ann)
+		w.clock.Advance(48 * time.Hour)
+	}
+	signIn := func(a *actor) error {
+		_, err := a.svc.ResolveUser(a.ctx, "user_000001")
+		return a.acked(ann, err)
+	}
+	return []scenario{{
+		name: "webhook", act: func(a *actor) error { return a.webhook() }, people: []person{{ann, "active", ""}},
+		arrange: func(w *world) { w.invited(ann); w.accepted(ann) },
+	}, {
+		name: "webhook that is older than the user", act: event, people: []person{{ann, "active", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.accepted(ann)
+			w.clerk.AddEmail("user_000001", clerkinvitetest.EmailSpec{Address: bob, Verified: true})
+		},
+	}, {
+		name: "webhook while somebody changes the row", act: event, people: []person{{ann, "active", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.accepted(ann)
+			w.onCall(clerkinvitetest.CallFindUsers, clerkinvitetest.After, func() { w.touch(ann) })
+		},
+	}, {
+		name: "webhook of a deleted user", act: event, people: []person{{ann, "removed", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(bob)
+			w.input = w.clerk.DeleteUser(u.ID).Payload
+		},
+	}, {
+		name: "sign-in after the invitation has run out", arrange: overdue, act: signIn, people: []person{{ann, "active", ""}},
+	}, {
+		name: "sign-in while somebody changes the row", act: signIn, people: []person{{ann, "active", ""}},
+		arrange: func(w *world) {
+			overdue(w)
+			w.onCall(clerkinvitetest.CallList, clerkinvitetest.After, func() { w.touch(ann) })
+		},
+	}, {
+		name: "resolve", people: []person{{ann, "active", ""}},
+		arrange: func(w *world) { w.invited(ann); w.accepted(ann) },
+		act: func(a *actor) error {
+			_, err := a.svc.Resolve(a.ctx, clerkinvite.User{ID: "user_000001", Emails: []clerkinvite.UserEmail{{Address: ann, Verified: true}}})
+			return a.acked(ann, err)
+		},
+	}, {
+		name: "reconcile", people: []person{
+			{"in@example.com", "active", ""}, {"out@example.com", "revoked", ""}, {"late@example.com", "expired", ""}, {"left@example.com", "pending", ""},
+			{"gone@example.com", "removed", ""}, {"here@example.com", "active", ""}, {"home@example.com", "removed", ""}, {"work@example.com", "active", ""},
+		},
+		arrange: func(w *world) {
+			late := toAcme("late@example.com")
+			late.ExpiresInDays = 1
+			_, err := w.calm.Invite(w.ctx, late)
+			w.must(err)
+			w.invited("in@example.com", "out@example.com", "left@example.com", "home@example.com", "work@example.com")
+			w.clerk.AddVerifiedUser("here@example.com")
+			gone := w.clerk.AddVerifiedUser("gone@example.com")
+			w.invited("here@example.com", "gone@example.com")
+			left, err := w.calm.Get(w.ctx, acme("left@example.com"))
+			w.must(err)
+			w.clock.Advance(48 * time.Hour)
+			w.clerk.CreateForeign(left.Email, map[string]any{"clerkinvite": map[string]any{"id": left.ID, "send": 1}})
+			w.accepted("in@example.com")
+			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations("out@example.com")[0].ID)
+			w.clerk.DeleteUser(gone.ID)
+			w.accepted("work@example.com")
+			u, err := w.clerk.FindUsers(w.ctx, clerkinvite.UserQuery{Emails: []string{"work@example.com"}})
+			w.must(err)
+			w.clerk.AddEmail(u[0].ID, clerkinvitetest.EmailSpec{Address: "home@example.com", Verified: true})
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked("in@example.com", err)
+		},
+	}, {
+		name: "reconcile in doubt of the key", people: []person{{ann, "pending", ""}, {"user0@example.com", "removed", ""}, {"user9@example.com", "removed", ""}},
+		arrange: func(w *world) {
+			for i := range 10 {
+				email := fmt.Sprintf("user%d@example.com", i)
+				w.clerk.AddVerifiedUser(email)
+				w.invited(email)
+			}
+			w.invited(ann)
+			for i := range 10 {
+				w.clerk.DeleteUser(fmt.Sprintf("user_%06d", i+1))
+			}
+			w.clock.Advance(time.Hour)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked("user0@example.com", err)
+		},
+	}}
+}
+
+// readings are scenarios that change nothing.
+func readings() []scenario {
+	return []scenario{{
+		name: "read", people: []person{{ann, "pending", ""}, {bob, "pending", ""}},
+		arrange: func(w *world) { w.invited(ann, bob) },
+		act: func(a *actor) error {
+			_, err := a.svc.List(a.ctx, clerkinvite.ListParams{TenantID: "acme"})
+			for m, e := range a.svc.All(a.ctx, clerkinvite.ListParams{TenantID: "acme", Limit: 1}) {
+				if e == nil && m.Status != clerkinvite.StatusPending {
+					e = errors.New("not pending")
+				}
+				err = errors.Join(err, e)
+			}
+			_, getErr := a.svc.Get(a.ctx, acme(ann))
+			_, historyErr := a.svc.History(a.ctx, acme(ann))
+			return errors.Join(err, getErr, historyErr)
+		},
+	}}
+}
+
+// storings are scenarios of what PgxStore does beyond that.
+func storings() []scenario {
+	reserveInTx := func(a *actor) error {
+		tx, err := a.db.BeginTx(a.ctx, pgx.TxOptions{})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
+		reserver := a.svc.InTx(a.pgx.WithTx(tx))
+		for _, email := range []string{ann, bob} {
+			if _, err := reserver.Reserve(a.ctx, toAcme(email)); err != nil {
+				return err
+			}
+		}
+		if _, err := reserver.Reserve(a.ctx, toAcme(cyd)); !errors.As(err, new(*clerkinvite.DuplicateEmailError)) {
+			return errors.Join(errors.New("no duplicate"), err)
+		}
+		if err := tx.Commit(a.ctx); err != nil {
+			return err
+		}
+		return errors.Join(a.acked(ann, nil), a.acked(bob, nil))
+	}
+	arrangeTx := func(w *world) {
+		w.reserved(bob)
+		_, err := w.calm.Revoke(w.ctx, acme(bob))
+		w.must(err)
+		w.reserved(cyd)
+	}
+	inTxPeople := []person{{ann, "pending", "gone"}, {bob, "pending", "revoked"}, {cyd, "pending", ""}}
+	// joining changes a row to the user's, another one that the user cannot be as well, and a third by a version that is old.
+	join := func(a *actor, st clerkinvite.TxStore) error {
+		row, err := a.get(ann)
+		if err != nil {
+			return err
+		}
+		second, err := a.get(bob)
+		if err != nil {
+			return err
+		}
+		now := a.clock.Now()
+		if err := update(a.ctx, st, clerkinvite.Change{Old: row, New: joinedRow(row, "user_000001", now)}); err != nil {
+			return err
+		}
+		if err := update(a.ctx, st, clerkinvite.Change{Old: row, New: joinedRow(row, "user_000001", now)}); !errors.Is(err, clerkinvite.ErrConflict) {
+			return errors.Join(errors.New("no conflict"), err)
+		}
+		if err := update(a.ctx, st, clerkinvite.Change{Old: second, New: joinedRow(second, "user_000001", now)}); !errors.Is(err, clerkinvite.ErrUserTaken) {
+			return errors.Join(errors.New("the user is not taken"), err)
+		}
+		return nil
+	}
+	joinInTx := func(a *actor) error {
+		tx, err := a.db.BeginTx(a.ctx, pgx.TxOptions{})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
+		if err := join(a, a.pgx.WithTx(tx)); err != nil {
+			return err
+		}
+		return a.acked(ann, tx.Commit(a.ctx))
+	}
+	arrangeUser := func(w *world) {
+		w.clerk.AddVerifiedUser(ann)
+		w.reserved(ann, bob)
+	}
+	partition := func(w *world) {
+		arrangeUser(w)
+		// As in a partition, where the key has another name.
+		_, err := w.pool.Exec(w.ctx, "ALTER INDEX "+w.schema+".clerkinvite_member_user_key RENAME TO another")
+		w.must(err)
+	}
+	userPeople := []person{{ann, "active", ""}, {bob, "pending", ""}}
+	return []scenario{{
+		name: "reserve in a host's transaction", postgres: true, arrange: arrangeTx, act: reserveInTx, people: inTxPeople,
+	}, {
+		name: "reserve in a host's transaction, with a hook", postgres: true, hook: true, arrange: arrangeTx, act: reserveInTx, people: inTxPeople,
+	}, {
+		name: "invite with a hook", postgres: true, hook: true, people: []person{{ann, "pending", "gone"}},
+		act: func(a *actor) error {
+			if err := a.invite(ann); err != nil {
+				return err
+			}
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			return expected[*clerkinvite.DuplicateEmailError](a, ann, err)
+		},
+	}, {
+		name: "join in the store", postgres: true, arrange: partition, people: userPeople,
+		act: func(a *actor) error { return a.acked(ann, join(a, a.pgx)) },
+	}, {
+		name: "join in the store, with a hook", postgres: true, hook: true, arrange: arrangeUser, people: userPeople,
+		act: func(a *actor) error { return a.acked(ann, join(a, a.pgx)) },
+	}, {
+		name: "join in a host's transaction", postgres: true, arrange: partition, act: joinInTx, people: userPeople,
+	}, {
+		name: "join in a host's transaction, with a hook", postgres: true, hook: true, arrange: arrangeUser, act: joinInTx, people: userPeople,
+	}, {
+		name: "invite with a lost answer of the database", postgres: true, people: []person{{ann, "pending", "gone"}},
+		act:    func(a *actor) error { return a.invite(ann) },
+		meddle: []meddle{{"pgxWriter.Update>pgxSQL.update/queryChanged", true, func(*actor) error { return errLost }}},
+	}, {
+		name: "erase what is erased", postgres: true, purges: true, people: []person{{ann, "gone", ""}},
+		arrange: func(w *world) {
+			w.reserved(ann)
+			m, err := w.calm.Get(w.ctx, acme(ann))
+			w.must(err)
+			w.input, err = json.Marshal(m)
+			w.must(err)
+			w.must(w.calm.Purge(w.ctx, acme(ann)))
+		},
+		act: func(a *actor) error {
+			var m clerkinvite.Member
+			if err := json.Unmarshal(a.input, &m); err != nil {
+				return err
+			}
+			return a.acked(ann, update(a.ctx, a.pgx, clerkinvite.Change{Old: &m}))
+		},
+	}, {
+		name: "insert what somebody else is inserting", postgres: true, act: insertBehind, people: []person{{ann, "pending", "gone"}},
+	}, {
+		name: "count what waits", postgres: true, arrange: arrangeUser, people: userPeople,
+		act: func(a *actor) error {
+			b, err := a.pgx.Backlog(a.ctx, a.clock.Now())
+			if err == nil && b.Reserved != 2 {
+				err = errors.New("not two")
+			}
+			return err
+		},
+	}, {
+		name: "migrate", postgres: true, fresh: true,
+		act: func(a *actor) error {
+			return errors.Join(a.pgx.Migrate(a.ctx), a.pgx.Migrate(a.ctx), a.pgx.Validate(a.ctx))
+		},
+	}}
+}
+
+// insertBehind reserves an address that an open transaction of somebody else's has just reserved.
+func insertBehind(a *actor) error {
+	tx, err := a.pool.Begin(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
+	if _, err := a.other.InTx(a.pgx.WithTx(tx)).Reserve(a.ctx, toAcme(ann)); err != nil {
+		return err
+	}
+	behind := make(chan error, 1)
+	go func() {
+		_, err := a.svc.Reserve(a.ctx, toAcme(ann))
+		behind <- err
+	}()
+	for waiting := false; !waiting; {
+		select {
+		case err := <-behind:
+			return errors.Join(errors.New("nothing was waited for"), err)
+		case <-time.After(time.Millisecond):
+		}
+		err := a.pool.QueryRow(a.ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid)))`,
+			int32(tx.Conn().PgConn().PID())).Scan(&waiting) // #nosec G115 -- a pid
+		if err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(a.ctx); err != nil {
+		return err
+	}
+	a.ack(ann)
+	return expected[*clerkinvite.DuplicateEmailError](a, ann, <-behind)
+}
+
+// allowedState reports whether a state is one of those that a text names.
+func allowedState(state, among string) bool { return slices.Contains(strings.Fields(among), state) }

@@ -1,0 +1,617 @@
+package attacks_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// runReport is what a worker process says of its Run, which a SIGTERM has ended.
+type runReport struct {
+	Err        string        `json:"err"`
+	Took       time.Duration `json:"took"`   // from the signal to the return
+	Before     int           `json:"before"` // goroutines
+	After      int           `json:"after"`
+	Reconciled int           `json:"reconciled"`
+}
+
+// work is the life of a worker process. It ends with its parent, whose end it reads.
+func work(mode string, config clerkinvite.Config) {
+	lines := bufio.NewScanner(os.Stdin)
+	say := func(v any) {
+		line, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(string(line))
+	}
+	if mode == "run" {
+		fmt.Println("READY")
+		if lines.Scan() {
+			say(runUntilSignal(config))
+		}
+		return
+	}
+	clock := &simulatedClock{}
+	config.Now = clock.Now
+	svc, err := clerkinvite.New(config)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("READY")
+	for lines.Scan() { // each line is one pass, which begins at the parent's time
+		now, err := simulatedTime(strings.TrimSuffix(os.Getenv("CHILD_CLERK"), "/v1") + "/clock")
+		if err != nil {
+			panic(err)
+		}
+		clock.Advance(now.Sub(clock.Now()))
+		failure := ""
+		if _, err := svc.Deliver(context.Background(), nil); err != nil {
+			failure = err.Error()
+		}
+		say(failure)
+	}
+}
+
+func simulatedTime(url string) (time.Time, error) {
+	resp, err := http.Get(url)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Parse(time.RFC3339Nano, string(text))
+}
+
+func runUntilSignal(config clerkinvite.Config) (said runReport) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	signaled := make(chan time.Time, 1)
+	context.AfterFunc(ctx, func() { signaled <- time.Now() })
+	var log testkit.LockedBuffer
+	config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	svc, err := clerkinvite.New(config)
+	if err != nil {
+		panic(err)
+	}
+	said.Before = runtime.NumGoroutine()
+	err = svc.Run(ctx, &clerkinvite.RunOptions{Interval: 50 * time.Millisecond, ReconcileInterval: time.Hour})
+	returned := time.Now()
+	said.Took, said.Err = returned.Sub(<-signaled), err.Error()
+	said.Reconciled = strings.Count(log.String(), "msg=reconciled ")
+	for range 200 { // what the library does not own, such as idle connections, ends soon
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		if said.After = runtime.NumGoroutine(); said.After <= said.Before {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return said
+}
+
+// simulatedClock goes as time does, and so many nanoseconds ahead of it: a pass takes
+// time, and the requests of one window are not all of one moment.
+type simulatedClock struct{ ahead atomic.Int64 }
+
+func (c *simulatedClock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func (c *simulatedClock) Advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// simulation is what the parent of worker processes holds: Clerk, its clock, and the
+// store that the workers share.
+type simulation struct {
+	clerk *clerkinvitetest.Clerk
+	clock *simulatedClock
+	store *clerkinvite.PgxStore
+	svc   *clerkinvite.Service // for reserving and reading
+	dsn   string
+	url   string
+
+	mu       sync.Mutex
+	requests map[string][]exchange // by endpoint
+	onTick   func()
+}
+
+// exchange is a request to Clerk: when, and how it was answered.
+type exchange struct {
+	at     time.Time
+	status int
+}
+
+func newSimulation(t *testing.T) *simulation {
+	t.Helper()
+	db := pgtest.New(t)
+	s := &simulation{
+		clerk: clerkinvitetest.NewClerk(), clock: &simulatedClock{}, store: clerkinvite.NewPgxStore(db.Pool(t), nil), dsn: db.DSN,
+		requests: make(map[string][]exchange),
+	}
+	require.NoError(t, s.store.Migrate(t.Context()))
+	s.clerk.SetNow(s.clock.Now)
+	fake := s.clerk.Handler()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/clock", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, s.clock.Now().Format(time.RFC3339Nano))
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answer := &statusWriter{ResponseWriter: w}
+		at := s.clock.Now()
+		s.tick()
+		fake.ServeHTTP(answer, r)
+		s.tick()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		endpoint := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v1")
+		s.requests[endpoint] = append(s.requests[endpoint], exchange{at, answer.status})
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	s.url = srv.URL + "/v1"
+	var err error
+	s.svc, err = clerkinvite.New(clerkinvite.Config{API: s.clerk, Store: s.store, Now: s.clock.Now})
+	require.NoError(t, err)
+	return s
+}
+
+// eachTick lets f be called when Clerk gets a request and when it has answered.
+func (s *simulation) eachTick(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onTick = f
+}
+
+func (s *simulation) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.onTick != nil {
+		s.onTick()
+	}
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets the fake cut connections.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// refusedInOneWindow returns, by endpoint, how many requests a rate limit refused
+// within one window, in the worst of them. A fixed window begins with the first
+// request that counts after the one before has ended. Windows that slide have neither
+// beginning nor end; there every hour that begins with a refused request is one.
+func (s *simulation) refusedInOneWindow(l clerkinvitetest.Limits) map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	worst := make(map[string]int)
+	for endpoint, requests := range s.requests {
+		var begin time.Time
+		refused := 0
+		for _, r := range requests {
+			counts := r.status/100 != 4 || !l.FreeRefused
+			if l.Sliding {
+				counts = r.status == http.StatusTooManyRequests
+			}
+			if counts && r.at.Sub(begin) >= time.Hour {
+				begin, refused = r.at, 0
+			}
+			if r.status == http.StatusTooManyRequests {
+				refused++
+				worst[endpoint] = max(worst[endpoint], refused)
+			}
+		}
+	}
+	return worst
+}
+
+// crowd is who is reserved for a simulated run.
+type crowd struct {
+	params  []clerkinvite.InviteParams
+	users   map[string]string // address and id of those whom Clerk knows
+	banned  []string
+	refused string
+	foreign []string // invited by another application already
+	people  []string // who need an invitation, foreign included
+}
+
+// reserveCrowd reserves 1,000 people who need an invitation, and some on top who do not.
+func (s *simulation) reserveCrowd(t *testing.T) crowd {
+	t.Helper()
+	c := crowd{users: make(map[string]string)}
+	add := func(email string) {
+		c.params = append(c.params, testkit.Params(fmt.Sprint("tenant", len(c.params)%5), email))
+	}
+	for i := range 1000 {
+		email := fmt.Sprintf("person%d@example.com", i)
+		c.people = append(c.people, email)
+		add(email)
+		if i%50 == 20 {
+			email := fmt.Sprintf("user%d@example.com", i)
+			c.users[email] = s.clerk.AddVerifiedUser(email).ID
+			add(email)
+		}
+		// Whoever cannot share a request waits for a single one. These are early in the
+		// list, so that they are not in the last window, where none may be left.
+		switch i {
+		case 23, 123, 223:
+			s.clerk.CreateForeign(email, map[string]any{"app": "another"})
+			c.foreign = append(c.foreign, email)
+		case 55, 255, 755:
+			email := fmt.Sprintf("banned%d@example.com", i)
+			s.clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: email, Verified: true}}})
+			c.banned = append(c.banned, email)
+			add(email)
+		case 155:
+			c.refused = "refused@example.com"
+			add(c.refused)
+			for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+				s.clerk.Fail(clerkinvitetest.Fault{Call: call, Email: c.refused, Times: -1, Status: 422, Code: "form_param_format_invalid",
+					Meta: map[string]any{"param_name": "email_address", "email_addresses": []string{c.refused}}})
+			}
+		}
+	}
+	reserved, err := s.svc.ReserveMany(t.Context(), c.params)
+	require.NoError(t, err)
+	for _, r := range reserved {
+		require.NoError(t, r.Err)
+	}
+	return c
+}
+
+// requireDelivered asserts what has become of everybody.
+func (s *simulation) requireDelivered(t *testing.T, c crowd) {
+	t.Helper()
+	rows := make(map[string]*clerkinvite.Member)
+	refs := make([]clerkinvite.Ref, len(c.params))
+	for i, p := range c.params {
+		refs[i] = clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email}
+	}
+	found, err := s.store.Find(t.Context(), clerkinvite.Query{Refs: refs})
+	require.NoError(t, err)
+	require.Len(t, found, len(refs))
+	for _, m := range found {
+		rows[m.Email] = m
+	}
+	for _, email := range c.people {
+		m := rows[email]
+		require.Equal(t, clerkinvite.StatusPending, m.Status, email)
+		require.Equal(t, 1, s.clerk.EmailsTo(email), email)
+		ours := slices.DeleteFunc(s.clerk.Invitations(email), func(inv clerkinvite.Invitation) bool {
+			return strings.Contains(string(inv.PublicMetadata), "another")
+		})
+		require.Len(t, ours, 1, email)
+		require.Equal(t, clerkinvite.InvitationPending, ours[0].Status)
+		require.JSONEq(t, `{"clerkinvite":{"id":"`+m.ID+`","send":1}}`, string(ours[0].PublicMetadata))
+		require.Equal(t, clerkinvite.PendingID(ours[0].ID), m.ClerkUserID)
+	}
+	for _, email := range c.foreign {
+		require.Len(t, s.clerk.OpenInvitations(email), 2, "the other application's stays")
+	}
+	for email, id := range c.users {
+		require.Equal(t, clerkinvite.StatusActive, rows[email].Status)
+		require.Equal(t, id, rows[email].ClerkUserID)
+	}
+	for _, email := range c.banned {
+		require.Equal(t, clerkinvite.StatusFailed, rows[email].Status)
+		require.Equal(t, clerkinvite.ReasonUserBanned, rows[email].Reason)
+	}
+	require.Equal(t, clerkinvite.StatusFailed, rows[c.refused].Status)
+	require.Equal(t, "form_param_format_invalid", rows[c.refused].Reason)
+	require.Equal(t, len(c.people), s.clerk.Emails(), "and nobody else got one")
+}
+
+// nextDue returns when the next row is due, and whether there is one.
+func (s *simulation) nextDue(t *testing.T) (time.Time, bool) {
+	t.Helper()
+	rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
+	require.NoError(t, err)
+	if len(rows) == 0 {
+		return time.Time{}, false
+	}
+	return *rows[0].NextAttemptAt, true
+}
+
+// deliverAll lets all workers make a pass at the same time, sets the clock to when the
+// next row is due, at least a minute on, and so on until none is. It returns how long that took.
+func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
+	t.Helper()
+	start := s.clock.Now()
+	for range 300 {
+		pass()
+		next, ok := s.nextDue(t)
+		if !ok {
+			return s.clock.Now().Sub(start)
+		}
+		s.clock.Advance(max(next.Sub(s.clock.Now()), time.Minute))
+	}
+	t.Fatal("it does not end")
+	return 0
+}
+
+// pass lets all workers make a pass at the same time. It returns how each failed, "" if
+// it did not, and nil for a worker that was killed meanwhile.
+func pass(t *testing.T, workers []*childProcess) []*string {
+	t.Helper()
+	for _, w := range workers {
+		w.start()
+	}
+	failures := make([]*string, len(workers))
+	for i, w := range workers {
+		if w.lines.Scan() {
+			require.NoError(t, json.Unmarshal(w.lines.Bytes(), &failures[i]))
+		}
+	}
+	return failures
+}
+
+// Promise 8, in simulated time: what a limit of Clerk's costs is the time until it is
+// over, for one worker and for several in several processes.
+func TestPromise8_SimulatedDelivery(t *testing.T) {
+	t.Parallel()
+	for _, count := range []int{1, 4} {
+		for _, sliding := range []bool{false, true} {
+			for _, free := range []bool{false, true} {
+				t.Run(fmt.Sprintf("workers %d/sliding %v/refused are free %v", count, sliding, free), func(t *testing.T) {
+					t.Parallel()
+					limits := clerkinvitetest.DocumentedLimits()
+					limits.Sliding, limits.FreeRefused = sliding, free
+					s := newSimulation(t)
+					s.clerk.SetLimits(limits)
+					crowd := s.reserveCrowd(t)
+					var workers []*childProcess
+					for range count {
+						workers = append(workers, startChild(t, "deliver", s.dsn, s.url, time.Minute, nil))
+					}
+					took := s.deliverAll(t, func() {
+						for _, failure := range pass(t, workers) {
+							require.NotNil(t, failure, "the worker reports")
+							require.Empty(t, *failure)
+						}
+					})
+					s.requireDelivered(t, crowd)
+					require.LessOrEqual(t, took, 2*time.Hour+5*time.Minute)
+					for endpoint, n := range s.refusedInOneWindow(limits) {
+						require.LessOrEqual(t, n, 1, endpoint)
+					}
+				})
+			}
+		}
+	}
+}
+
+// The same with workers that are killed at random moments and replaced: nobody is lost,
+// nobody gets two emails, and it ends. Each of the dead leaves up to a hundred people
+// whose next attempt goes singly, and of those Clerk takes a hundred an hour.
+func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	limits := clerkinvitetest.DocumentedLimits()
+	limits.FreeRefused = true // so that who dies before it has shared a refusal costs nobody's place
+	s := newSimulation(t)
+	s.clerk.SetLimits(limits)
+	crowd := s.reserveCrowd(t)
+	start := func() *childProcess {
+		return startChild(t, "deliver", s.dsn, s.url, 2*time.Second, nil)
+	}
+	workers := []*childProcess{start(), start(), start(), start()}
+
+	var mu sync.Mutex
+	kills, killed := 20, 0
+	// About every thirtieth time one of them dies within the next few milliseconds.
+	s.eachTick(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if kills > 0 && random.IntN(30) == 0 {
+			kills--
+			victim := workers[random.IntN(len(workers))].cmd.Process
+			time.AfterFunc(time.Duration(random.Int64N(int64(5*time.Millisecond))), func() { _ = victim.Kill() })
+		}
+	})
+	took := s.deliverAll(t, func() {
+		// An error ends a pass, such as that of a lease which ran out while the turn was
+		// a dead worker's. The next pass goes on.
+		for i, failure := range pass(t, workers) {
+			if failure == nil {
+				w := start()
+				mu.Lock()
+				workers[i] = w
+				mu.Unlock()
+				killed++
+			}
+		}
+	})
+	t.Logf("%v of simulated time, %d workers killed", took, killed)
+	require.NotZero(t, killed)
+	s.requireDelivered(t, crowd)
+	require.LessOrEqual(t, took, time.Duration(2+killed)*time.Hour+15*time.Minute)
+}
+
+// Workers as hosts have them: they run until they are told to stop, and stop then.
+func TestPromise8_RunInManyProcesses(t *testing.T) {
+	t.Parallel()
+	const people = 300
+	s := newSimulation(t)
+	var all []clerkinvite.InviteParams
+	for i := range people {
+		all = append(all, testkit.Params(fmt.Sprint("tenant", i%5), fmt.Sprintf("person%d@example.com", i)))
+	}
+	var workers []*childProcess
+	for range 4 {
+		workers = append(workers, startChild(t, "run", s.dsn, s.url, 5*time.Second, nil))
+	}
+	_, err := s.svc.ReserveMany(t.Context(), all)
+	require.NoError(t, err)
+	for _, w := range workers {
+		w.start()
+	}
+	reconciled := 0
+	stop := func(w *childProcess) {
+		require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
+		require.True(t, w.lines.Scan(), "the worker reports")
+		var said runReport
+		require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said))
+		require.Equal(t, context.Canceled.Error(), said.Err)
+		require.Less(t, said.Took, 2*time.Second)
+		require.LessOrEqual(t, said.After, said.Before, "goroutines")
+		reconciled += said.Reconciled
+	}
+	// One has to stop in the middle of the work. What it has asked for and not heard is
+	// looked at again when its lease is over.
+	require.Eventually(t, func() bool { return s.clerk.Emails() >= people/5 }, 30*time.Second, time.Millisecond)
+	stop(workers[0])
+	require.Eventually(t, func() bool {
+		rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
+		return err == nil && len(rows) == 0
+	}, 40*time.Second, 20*time.Millisecond)
+	for _, w := range workers[1:] {
+		stop(w)
+	}
+	require.Equal(t, 1, reconciled, "it was time for one of them")
+	require.Equal(t, people, s.clerk.Emails())
+	for _, p := range all {
+		require.Equal(t, 1, s.clerk.EmailsTo(p.Email))
+		m, err := s.svc.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+	}
+}
+
+// deliverTogether lets workers make a pass at the same time.
+func deliverTogether(t *testing.T, workers []*clerkinvite.Service) (sum clerkinvite.DeliverReport, errs []error) {
+	t.Helper()
+	reports := make([]*clerkinvite.DeliverReport, len(workers))
+	errs = make([]error, len(workers))
+	var wg sync.WaitGroup
+	for i, w := range workers {
+		wg.Go(func() { reports[i], errs[i] = w.Deliver(t.Context(), nil) })
+	}
+	wg.Wait()
+	for _, r := range reports {
+		sum.Claimed += r.Claimed
+		sum.Linked += r.Linked
+		sum.Invited += r.Invited
+		sum.Refused += r.Refused
+		sum.Ended += r.Ended
+		sum.Postponed += r.Postponed
+	}
+	return sum, errs
+}
+
+// A fault of the instance ends a pass after one request, and fails nobody.
+func TestInstanceFaultWithManyWorkers(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(b *testkit.Rig){
+		"wrong key": func(b *testkit.Rig) { b.Clerk.SetSecretKey("sk_test_another") },
+		"exhausted quota": func(b *testkit.Rig) {
+			b.FailCreates(clerkinvitetest.Fault{Times: -1, Status: 403, Code: "user_quota_exceeded"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const people, workers = 500, 4
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, testkit.Adapter(t, testkit.Serve(t, clerk), 0), clerkinvitetest.NewMemoryStore())
+			all := b.ReserveSome(t, people)
+			fault(b)
+			services := b.Workers(t, workers)
+			sum, errs := deliverTogether(t, services)
+			stopped := 0
+			for _, err := range errs {
+				if err == nil {
+					continue // the others had claimed everything
+				}
+				stopped++
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &clerkErr)
+				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			}
+			require.Positive(t, stopped)
+			require.Equal(t, sum.Claimed, sum.Postponed)
+			requests := clerk.Requests()
+			require.LessOrEqual(t, requests[clerkinvitetest.CallFindUsers], workers)
+			require.LessOrEqual(t, requests[clerkinvitetest.CallCreate]+requests[clerkinvitetest.CallCreateBulk], workers)
+			for _, p := range all {
+				m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			}
+
+			clerk.SetSecretKey("")
+			clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			sum, errs = deliverTogether(t, services)
+			require.Equal(t, make([]error, workers), errs)
+			require.Equal(t, people, sum.Invited)
+			require.Equal(t, people, clerk.Emails())
+		})
+	}
+}
+
+// An address for which Clerk always fails holds up nobody else, with several workers too.
+func TestPoisonedAddressWithManyWorkers(t *testing.T) {
+	t.Parallel()
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			const people, poisoned = 400, "p33@example.com"
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+			all := b.ReserveSome(t, people)
+			fault := clerkinvitetest.Fault{Call: call, Email: poisoned, Times: -1, Kind: clerkinvitetest.JSON500}
+			if call == clerkinvitetest.CallCreate {
+				b.FailCreates(fault)
+			} else {
+				clerk.Fail(fault)
+			}
+			workers := b.Workers(t, 4)
+			for range 8 { // an answer is lost for those too who shared the request
+				_, errs := deliverTogether(t, workers)
+				require.Equal(t, make([]error, len(workers)), errs)
+				b.Clock.Advance(2 * time.Hour)
+			}
+			require.Equal(t, people-1, clerk.Emails())
+			for _, p := range all {
+				m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+				require.NoError(t, err)
+				if p.Email == poisoned {
+					require.Equal(t, clerkinvite.StatusReserved, m.Status)
+					continue
+				}
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, 1, clerk.EmailsTo(p.Email))
+			}
+		})
+	}
+}

@@ -1,0 +1,197 @@
+package modeltest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// end brings everything to its end without any more trouble, and checks what has
+// become of everybody.
+func (s *sequence) end() {
+	s.sayf("no more trouble")
+	s.calm = true
+	s.clerk.ClearFaults()
+	s.clerk.SetLimits(clerkinvitetest.Limits{})
+	for len(s.tasks)+len(s.flights) > 0 && s.problem == "" {
+		s.step++
+		switch k := s.rand.IntN(len(s.tasks) + len(s.flights)); {
+		case k < len(s.tasks):
+			s.tasks[k].resume(fine)
+		case s.chance(2): // it has got lost
+			s.flights = slices.Delete(s.flights, k-len(s.tasks), k-len(s.tasks)+1)
+		default:
+			s.land(k - len(s.tasks))
+		}
+	}
+	s.delivered()
+	s.reconciled()
+	if s.problem != "" {
+		return
+	}
+	for _, m := range s.rows {
+		s.final(m)
+		s.remembered(m)
+	}
+	for _, email := range emails {
+		for _, inv := range s.invitations(email) {
+			s.stray(&inv)
+		}
+	}
+}
+
+// alone plays one verb from its beginning to its end, by a process of its own.
+func (s *sequence) alone(v verb, run func(t *task, ctx context.Context)) {
+	if s.problem != "" {
+		return
+	}
+	s.step++
+	s.clerk.Settle()
+	s.start(s.newProcess(0), v, run).finish()
+}
+
+// delivered lets time pass, and delivers, until nothing is due any more.
+func (s *sequence) delivered() {
+	waits := func(m *clerkinvite.Member) bool {
+		return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
+	}
+	for range 12 {
+		if s.problem != "" {
+			return
+		}
+		s.sayf("2 hours pass")
+		s.advance(2 * time.Hour)
+		s.alone(deliver, func(t *task, ctx context.Context) {
+			report, err := t.process.service.Deliver(ctx, nil)
+			if err != nil {
+				t.failf("end: nothing is in the way, and Deliver returns %v", outcome{err})
+			}
+			t.sayf("%s = %+v", t.name, *report)
+		})
+		if !slices.ContainsFunc(s.rows, waits) {
+			break
+		}
+	}
+	if i := slices.IndexFunc(s.rows, waits); i >= 0 {
+		s.failf("end: %v stays due for ever", state{s.rows[i]})
+	}
+}
+
+// reconciled reconciles once: first to see, then really, then again, perhaps bit by
+// bit, for nothing.
+func (s *sequence) reconciled() {
+	once := func(opts clerkinvite.ReconcileOptions) (sum clerkinvite.ReconcileReport) {
+		v := reconcile
+		if opts.DryRun {
+			v = dryRun
+		}
+		for calls := 0; ; calls++ {
+			s.alone(v, func(t *task, ctx context.Context) {
+				report, err := t.process.service.Reconcile(ctx, &opts)
+				if err != nil {
+					t.failf("end: nothing is in the way, and Reconcile returns %v", outcome{err})
+				}
+				t.sayf("%s = %v", t.name, report.LogValue())
+				sum.Members += report.Members
+				sum.Activated += report.Activated
+				sum.Removed += report.Removed
+				sum.Expired += report.Expired
+				sum.Revoked += report.Revoked
+				sum.LeftOver += report.LeftOver
+				sum.Unknown += report.Unknown
+				sum.Ahead += report.Ahead
+				sum.Elsewhere = append(sum.Elsewhere, report.Elsewhere...)
+				opts.Cursor = report.Cursor
+			})
+			if calls > 100 {
+				s.failf("end: Reconcile does not come to its end")
+			}
+			if opts.Cursor == "" || s.problem != "" {
+				return sum
+			}
+		}
+	}
+	would := once(clerkinvite.ReconcileOptions{DryRun: true})
+	did := once(clerkinvite.ReconcileOptions{})
+	if s.problem != "" {
+		return
+	}
+	// Which of a person's addresses becomes active can depend on what the run itself does.
+	numbers := func(r clerkinvite.ReconcileReport) [6]int {
+		return [6]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.Elsewhere)}
+	}
+	if numbers(would) != numbers(did) {
+		s.failf("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
+	}
+	for _, m := range did.Elsewhere {
+		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.welcome(m.Email) != nil {
+			s.failf("end: %s is elsewhere", s.named(m))
+		}
+	}
+	again := once(clerkinvite.ReconcileOptions{Limit: s.rand.IntN(4)})
+	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3] > 0 || n[5] != len(did.Elsewhere)) {
+		s.failf("end: Reconcile has left something to do: %+v", n)
+	}
+}
+
+// welcome returns the user who holds the address verified and is not banned, or nil.
+func (s *sequence) welcome(email string) *person {
+	if p := s.holder(email); p != nil && !p.Banned {
+		return p
+	}
+	return nil
+}
+
+// final checks what has become of a member.
+func (s *sequence) final(m *clerkinvite.Member) {
+	switch m.Status {
+	case clerkinvite.StatusPending:
+		inv := s.invitation(m.InvitationID)
+		switch {
+		case inv == nil:
+			s.failf("end: %v waits for nothing", state{m})
+		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
+			s.failf("end: %v has joined and is not active", state{m})
+		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
+			if s.welcome(m.Email) != nil {
+				s.failf("end: %v has accepted and is not active", state{m})
+			}
+		case inv.Status != clerkinvite.InvitationPending:
+			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
+		}
+	case clerkinvite.StatusActive:
+		if p := s.users[m.ClerkUserID]; p.deleted {
+			s.failf("end: %v is active as a user who is deleted", state{m})
+		}
+	case clerkinvite.StatusReserved:
+		s.failf("end: %v stays reserved", state{m})
+	default:
+		if m.Sent != m.Send {
+			s.failf("end: %v has not settled its send", state{m})
+		}
+	}
+}
+
+// stray checks that an invitation is open only if somebody waits for it, and that
+// those of others are as they were.
+func (s *sequence) stray(inv *invitation) {
+	made, ours := s.counted[inv.ID]
+	if !ours {
+		if inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] && !s.behavior.Behavior.IgnoreExistingRevokes {
+			s.failf("end: another application's %s is revoked", inv.ID)
+		}
+		return
+	}
+	if inv.Status != clerkinvite.InvitationPending {
+		return
+	}
+	if erased, gone := s.purged[inv.member]; gone && made >= erased.since {
+		return // its create was on its way when the member was erased, and nobody can know of it any more
+	}
+	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
+		s.failf("end: %s is open, and nobody waits for it", inv.ID)
+	}
+}

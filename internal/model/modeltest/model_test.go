@@ -1,0 +1,78 @@
+package modeltest_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/model/modeltest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
+)
+
+// TestMain stops the PostgreSQL server that the tests have started.
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// Random sequences of everything that can happen. The environment makes it more; see
+// package modeltest.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	tallyModel(t, "random sequences of verbs, faults and crashes, store in memory", sequences(5000, 1250))
+	modeltest.Run(t, func(*testing.T) clerkinvite.Store { return clerkinvitetest.NewMemoryStore() },
+		&modeltest.Options{Sequences: sequences(5000, 1250)})
+}
+
+// The same on PostgreSQL: a schema for each of the sequences that run at the same time,
+// emptied between two.
+func TestModelPostgres(t *testing.T) {
+	t.Parallel()
+	tallyModel(t, "the same, on PostgreSQL", sequences(300, 200))
+	pool := pgtest.New(t).Pool(t)
+	var mu sync.Mutex
+	schemas := make(map[*testing.T]string)
+	modeltest.Run(t, func(t *testing.T) clerkinvite.Store {
+		mu.Lock()
+		defer mu.Unlock()
+		schema, there := schemas[t]
+		if !there {
+			schema = fmt.Sprint("model", len(schemas))
+			schemas[t] = schema
+		}
+		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+		if !there {
+			require.NoError(t, store.Migrate(t.Context()))
+		}
+		for _, table := range []string{"history", "member", "limit"} {
+			_, err := pool.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
+			require.NoError(t, err)
+		}
+		return store
+	}, &modeltest.Options{Sequences: sequences(300, 200)})
+}
+
+// tallyModel keeps the row of a test that plays sequences, when they have been played.
+func tallyModel(t *testing.T, what string, n int) {
+	t.Helper()
+	if env, err := strconv.Atoi(os.Getenv("CLERKINVITE_MODEL_SEQUENCES")); err == nil {
+		n = env
+	}
+	row := tally.Start(t, what)
+	t.Cleanup(func() { row.Done(fmt.Sprintf("%d sequences of 100 steps", n), "nothing") })
+}
+
+// sequences is how many to play: fewer where they take long.
+func sequences(most, fewer int) int {
+	switch {
+	case testing.Short():
+		return fewer / 5
+	case modeltest.Slow:
+		return fewer
+	}
+	return most
+}

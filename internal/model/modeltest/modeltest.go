@@ -1,0 +1,128 @@
+// Package modeltest plays random sequences of everything that can happen to a
+// clerkinvite.Service, and checks after every step that what it promises still holds.
+//
+//	func TestModel(t *testing.T) {
+//		modeltest.Run(t, func(t *testing.T) clerkinvite.Store { return mystore.New(emptyDatabase(t)) }, nil)
+//	}
+//
+// Several processes share one store and one fake of Clerk. Each verb is a coroutine
+// that gives way before every call to the store or to Clerk (and sometimes after it),
+// so that a scheduler decides by chance, and repeatably, who goes on, who dies, whose
+// call fails or arrives late, what people do meanwhile, and how time passes. Whatever
+// sleeps or has a time limit does so by the scheduler's clock.
+//
+// A long run is CLERKINVITE_MODEL_SEQUENCES=100000 go test -timeout 1h -run 'TestModel$' ./internal/model/modeltest
+//
+// What must hold is written down here a second time, from the documentation alone
+// (oracle.go, end.go); the library's own table of moves is not asked.
+package modeltest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// Options are the options of Run; nil is all defaults. The environment is asked
+// first: CLERKINVITE_MODEL_SEQUENCES for a longer or a shorter run,
+// CLERKINVITE_SEED to repeat one.
+type Options struct {
+	Sequences int    // defaults to 1000
+	Seed      uint64 // of the first sequence, the others follow; 0 is a random one
+	Steps     int    // of each sequence, before everything is brought to its end; defaults to 100
+
+	// For the tests of this package: what stands between the library and the fake.
+	api func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
+}
+
+// maxFindings ends a run: more would not be read.
+const maxFindings = 3
+
+// Run plays the sequences, each on an empty store that newStore returns, in parallel
+// subtests. A sequence that fails prints all of its steps and how to repeat it.
+func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store, opts *Options) {
+	t.Helper()
+	o := opts.complete()
+	t.Logf("seeds %d to %d; CLERKINVITE_MODEL_SEQUENCES and CLERKINVITE_SEED choose others", o.Seed, o.Seed+uint64(o.Sequences)-1)
+	name := t.Name()
+	var played, found atomic.Int64
+	for shard := range min(runtime.GOMAXPROCS(0), o.Sequences) {
+		t.Run(fmt.Sprint("shard", shard), func(t *testing.T) {
+			t.Parallel()
+			for found.Load() < maxFindings {
+				n := played.Add(1) - 1
+				if n >= int64(o.Sequences) {
+					return
+				}
+				seed := o.Seed + uint64(n)
+				s := playAlone(t, newStore(t), seed, o)
+				if s.problem == "" {
+					continue
+				}
+				found.Add(1)
+				t.Errorf("%s\n\nTo repeat it: CLERKINVITE_MODEL_SEQUENCES=1 CLERKINVITE_SEED=%d go test -run '^%s$'\n\nseed %d\n%s",
+					s.problem, seed, strings.ReplaceAll(name, "/", "$/^"), seed, s.log)
+			}
+		})
+	}
+}
+
+// playAlone plays one sequence under a clock of its own.
+func playAlone(t *testing.T, store clerkinvite.Store, seed uint64, o Options) (s *sequence) {
+	t.Helper()
+	e := newElsewhere(t.Context(), store)
+	defer e.close()
+	synctest.Test(t, func(*testing.T) { s = play(e, seed, o) })
+	return s
+}
+
+// complete fills in the environment and the defaults.
+func (opts *Options) complete() Options {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if n, err := strconv.Atoi(os.Getenv("CLERKINVITE_MODEL_SEQUENCES")); err == nil && n > 0 {
+		o.Sequences = n
+	}
+	if seed, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
+		o.Seed = seed
+	}
+	if o.Sequences == 0 {
+		o.Sequences = 1000
+	}
+	if o.Seed == 0 {
+		o.Seed = 1 + rand.Uint64N(1<<40)
+	}
+	if o.Steps == 0 {
+		o.Steps = 100
+	}
+	return o
+}
+
+// journal is what a sequence did. It is only put into words if somebody has to read it.
+type journal []entry
+
+type entry struct {
+	step   int
+	at     time.Duration // since the sequence began
+	format string
+	args   []any
+}
+
+func (j journal) String() string {
+	var b strings.Builder
+	for _, e := range j {
+		fmt.Fprintf(&b, "%5d %10v  "+e.format+"\n", append([]any{e.step, e.at}, e.args...)...)
+	}
+	return b.String()
+}

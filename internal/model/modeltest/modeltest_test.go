@@ -1,0 +1,347 @@
+package modeltest
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// The model of the library as it is, on the store in memory, is in model_test.go of the
+// root package. Here is what the model itself has to do.
+
+func TestRepeatable(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(40) {
+		once := playAlone(t, clerkinvitetest.NewMemoryStore(), seed, (&Options{}).complete())
+		again := playAlone(t, clerkinvitetest.NewMemoryStore(), seed, (&Options{}).complete())
+		require.Equal(t, once.log.String(), again.log.String(), "seed %d", seed)
+		require.NotEmpty(t, once.log.String())
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Setenv("CLERKINVITE_MODEL_SEQUENCES", "")
+	t.Setenv("CLERKINVITE_SEED", "")
+	o := (*Options)(nil).complete()
+	require.Equal(t, 1000, o.Sequences)
+	require.NotZero(t, o.Seed)
+	require.NotEqual(t, o.Seed, (*Options)(nil).complete().Seed)
+
+	t.Setenv("CLERKINVITE_MODEL_SEQUENCES", "7")
+	t.Setenv("CLERKINVITE_SEED", "12")
+	o = (&Options{Sequences: 3, Seed: 4, Steps: 5}).complete()
+	require.Equal(t, Options{Sequences: 7, Seed: 12, Steps: 5}, o)
+}
+
+// wrong is something that does not keep a promise. Each must be found.
+type wrong struct {
+	store func(*clerkinvitetest.MemoryStore) clerkinvite.Store
+	api   func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
+	found []string // how one of the problems may begin
+}
+
+func TestFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, w := range map[string]wrong{
+		"store ignores the compare-and-set": {
+			store: updating(func(s *wrongStore, changes []clerkinvite.Change) {
+				for i, c := range changes {
+					if now, _ := s.Find(context.Background(), clerkinvite.Query{IDs: []string{c.Old.ID}}); len(now) > 0 {
+						old := *c.Old
+						old.Version = now[0].Version
+						changes[i].Old = &old
+					}
+				}
+			}),
+			found: []string{"store:", "claim:"},
+		},
+		"store loses an update": {
+			store: updated(func(s *wrongStore, _ []clerkinvite.Change) bool { return s.count%20 == 0 }),
+			found: []string{"store:"},
+		},
+		"store makes somebody active": {
+			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
+				for _, c := range changes {
+					if c.New != nil && c.New.Status == clerkinvite.StatusPending {
+						c.New.Status, c.New.ClerkUserID, c.New.URL = clerkinvite.StatusActive, "user_000001", clerkinvite.Secret{}
+					}
+				}
+			}),
+			found: []string{"proof:"},
+		},
+		"store takes a send back": {
+			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
+				for _, c := range changes {
+					if c.New != nil && c.New.Send > 1 {
+						c.New.Send, c.New.Sent = 1, min(c.New.Sent, 0)
+						c.New.NextAttemptAt = &c.New.UpdatedAt
+					}
+				}
+			}),
+			found: []string{"send:", "store:"},
+		},
+		"store keeps links": {
+			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
+				for _, c := range changes {
+					if c.New != nil && c.New.Status == clerkinvite.StatusPending {
+						c.New.URL = clerkinvite.NewSecret("https://clerk.example.test/ticket")
+					}
+				}
+			}),
+			found: []string{"url:", "store:"},
+		},
+		"store revives the revoked": {
+			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
+				for _, c := range changes {
+					if c.New != nil && c.New.Status == clerkinvite.StatusReserved && c.Old.Status == clerkinvite.StatusRevoked {
+						c.New.Status, c.New.Sent = clerkinvite.StatusFailed, c.New.Send
+					}
+				}
+			}),
+			found: []string{"move:", "store:"},
+		},
+		"store erases the removed": {
+			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
+				for i, c := range changes {
+					if c.New != nil && c.New.Status == clerkinvite.StatusRemoved {
+						changes[i].New = nil
+					}
+				}
+			}),
+			found: []string{"erased:", "store:"},
+		},
+		"store loses history": {
+			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &forgetful{m} },
+			found: []string{"history:"},
+		},
+		"store hides what is due": {
+			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &blind{m} },
+			found: []string{"end:"},
+		},
+		"store keeps no gates": {
+			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &open{m} },
+			found: []string{"limit:"},
+		},
+		"Clerk is asked twice": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+					inv, err := api.CreateInvitation(ctx, r)
+					if err == nil {
+						r.IgnoreExisting = true
+						inv, err = api.CreateInvitation(ctx, r)
+					}
+					return inv, err
+				}
+				return f
+			},
+			found: []string{"two invitations:"},
+		},
+		"Clerk's refusal is taken for an invitation": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+					inv, err := api.CreateInvitation(ctx, r)
+					if err != nil {
+						list, _ := api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: r.Email, Status: clerkinvite.InvitationPending})
+						if len(list) > 0 {
+							return &list[0], nil
+						}
+					}
+					return inv, err
+				}
+				return f
+			},
+			found: []string{"invitation:"},
+		},
+		"invitations carry no mark": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+					r.PublicMetadata = json.RawMessage(`{}`)
+					return api.CreateInvitation(ctx, r)
+				}
+				return f
+			},
+			found: []string{"invitation:"},
+		},
+		"everybody passes for verified": {
+			api: seeing(func(u *clerkinvite.User) {
+				for i := range u.Emails {
+					u.Emails[i].Verified = true
+				}
+			}),
+			found: []string{"proof:", "failed:"},
+		},
+		"nobody passes for banned": {
+			api:   seeing(func(u *clerkinvite.User) { u.Banned = false }),
+			found: []string{"proof:"},
+		},
+		"nobody passes for verified": {
+			api: seeing(func(u *clerkinvite.User) {
+				for i := range u.Emails {
+					u.Emails[i].Verified = false
+				}
+			}),
+			found: []string{"end:"},
+		},
+		"revoking does nothing": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.RevokeInvitationFunc = func(_ context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+					return &clerkinvite.Invitation{ID: invitationID, Status: clerkinvite.InvitationRevoked}, nil
+				}
+				return f
+			},
+			found: []string{"withdrawn:", "end:"},
+		},
+		"revoking takes the others along": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.RevokeInvitationFunc = func(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+					list, _ := api.ListInvitations(ctx, clerkinvite.InvitationQuery{Status: clerkinvite.InvitationPending})
+					for _, inv := range list {
+						_, _ = api.RevokeInvitation(ctx, inv.ID)
+					}
+					return api.RevokeInvitation(ctx, invitationID)
+				}
+				return f
+			},
+			found: []string{"dead link:", "end:"},
+		},
+		"lists are empty": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.ListInvitationsFunc = func(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) { return nil, nil }
+				return f
+			},
+			found: []string{"end:", "unnoticed:", "withdrawn:", "two invitations:"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := (&Options{Seed: 1, Sequences: 1, api: w.api}).complete()
+			for seed := range uint64(500) {
+				memory := clerkinvitetest.NewMemoryStore()
+				store := clerkinvite.Store(memory)
+				if w.store != nil {
+					store = w.store(memory)
+				}
+				s := playAlone(t, store, 1+seed, o)
+				if s.problem == "" {
+					continue
+				}
+				t.Logf("found by sequence %d, in step %d: %s", seed+1, s.step, s.problem)
+				require.True(t, slices.ContainsFunc(w.found, func(p string) bool { return strings.HasPrefix(s.problem, p) }), s.problem)
+				return
+			}
+			t.Error("not found")
+		})
+	}
+}
+
+// wrongStore is a store with another Update.
+type wrongStore struct {
+	*clerkinvitetest.MemoryStore
+
+	mu     sync.Mutex
+	count  int
+	update func(s *wrongStore, changes []clerkinvite.Change) bool // whether it is left out
+}
+
+func (s *wrongStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+	results := make([]clerkinvite.Result, len(changes))
+	changes = slices.Clone(changes)
+	for i, c := range changes {
+		if c.New != nil {
+			next := *c.New
+			changes[i].New = &next
+			written := next
+			written.Version = c.Old.Version + 1
+			results[i].Member = &written
+		}
+	}
+	if s.update(s, changes) {
+		return results, nil
+	}
+	return s.MemoryStore.Update(ctx, changes)
+}
+
+// updating returns stores that change what is to be written.
+func updating(change func(s *wrongStore, changes []clerkinvite.Change)) func(*clerkinvitetest.MemoryStore) clerkinvite.Store {
+	return updated(func(s *wrongStore, changes []clerkinvite.Change) bool {
+		change(s, changes)
+		return false
+	})
+}
+
+// updated returns stores that may leave an update out.
+func updated(update func(s *wrongStore, changes []clerkinvite.Change) bool) func(*clerkinvitetest.MemoryStore) clerkinvite.Store {
+	return func(m *clerkinvitetest.MemoryStore) clerkinvite.Store {
+		return &wrongStore{MemoryStore: m, update: update}
+	}
+}
+
+// forgetful is a store that loses the latest move of everybody who has moved twice.
+type forgetful struct{ *clerkinvitetest.MemoryStore }
+
+func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	moves, err := s.MemoryStore.History(ctx, tenantID, id)
+	if len(moves) > 2 {
+		moves = moves[:len(moves)-1]
+	}
+	return moves, err
+}
+
+// blind is a store that does not find resends that are due.
+type blind struct{ *clerkinvitetest.MemoryStore }
+
+func (s *blind) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	found, err := s.MemoryStore.Due(ctx, at, limit)
+	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusPending }), err
+}
+
+// open is a store that takes every gate for open.
+type open struct{ *clerkinvitetest.MemoryStore }
+
+func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
+	if next.Equal(old) {
+		return time.Time{}, nil
+	}
+	return next, nil
+}
+
+// funcs returns an API that does what the given one does.
+func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
+	return &clerkinvitetest.ClerkFuncs{
+		FindUsersFunc: api.FindUsers, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,
+		ListInvitationsFunc: api.ListInvitations, RevokeInvitationFunc: api.RevokeInvitation,
+	}
+}
+
+// seeing returns APIs whose users are changed.
+func seeing(change func(u *clerkinvite.User)) func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+	return func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+		f := funcs(api)
+		f.FindUsersFunc = func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+			users, err := api.FindUsers(ctx, q)
+			for i := range users {
+				change(&users[i])
+			}
+			return users, err
+		}
+		return f
+	}
+}

@@ -1,0 +1,655 @@
+package modeltest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// The verbs by what they may do to a member.
+var (
+	inviting   = []verb{invite, inviteMany, reserve, reserveMany}
+	delivering = []verb{invite, inviteMany, deliver, resend}
+	resolving  = []verb{invite, inviteMany, deliver, resend, event, resolve, resolveUser, reconcile, revoke}
+)
+
+// move is one from a state to another, "" being the one before a member exists.
+type move struct{ from, to clerkinvite.Status }
+
+// moves are the allowed ones, and by which verbs.
+var moves = map[move][]verb{
+	{"", clerkinvite.StatusReserved}: inviting,
+
+	{clerkinvite.StatusReserved, clerkinvite.StatusPending}: delivering,
+	{clerkinvite.StatusReserved, clerkinvite.StatusActive}:  resolving,
+	{clerkinvite.StatusReserved, clerkinvite.StatusFailed}:  delivering,
+	{clerkinvite.StatusReserved, clerkinvite.StatusRevoked}: append([]verb{revoke}, delivering...),
+	{clerkinvite.StatusReserved, clerkinvite.StatusRemoved}: append([]verb{remove}, resolving...),
+
+	{clerkinvite.StatusPending, clerkinvite.StatusActive}:   resolving,
+	{clerkinvite.StatusPending, clerkinvite.StatusExpired}:  append([]verb{reconcile}, delivering...),
+	{clerkinvite.StatusPending, clerkinvite.StatusRevoked}:  append([]verb{revoke, reconcile}, delivering...),
+	{clerkinvite.StatusPending, clerkinvite.StatusRemoved}:  append([]verb{remove}, resolving...),
+	{clerkinvite.StatusPending, clerkinvite.StatusReserved}: inviting,
+
+	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile},
+
+	{clerkinvite.StatusFailed, clerkinvite.StatusReserved}:  inviting,
+	{clerkinvite.StatusRevoked, clerkinvite.StatusReserved}: inviting,
+	{clerkinvite.StatusExpired, clerkinvite.StatusReserved}: inviting,
+	{clerkinvite.StatusRemoved, clerkinvite.StatusReserved}: inviting,
+
+	{clerkinvite.StatusExpired, clerkinvite.StatusActive}: resolving,
+}
+
+// lease and cooldown are the defaults of clerkinvite.Config.
+const (
+	lease    = time.Minute
+	cooldown = time.Minute
+)
+
+// oracle is what is known of the store, from a look at all of it after every step.
+type oracle struct {
+	rows      []*clerkinvite.Member // as they are, in the order of tenant and id
+	chains    map[string][]clerkinvite.HistoryEntry
+	committed map[version]*clerkinvite.Member // every state that a row ever had
+	holders   map[mark]*task                  // who was the last to claim a send
+	purged    map[string]purged               // by member id
+	closed    map[string]closing              // endpoints, by what all processes know
+	actives   map[string]int                  // the last step in which a user was active in a tenant
+	counted   map[string]int                  // invitations by the step in which they were made
+}
+
+type version struct {
+	id     string
+	number int64
+}
+
+// purged is a member who was erased.
+type purged struct {
+	ref   clerkinvite.Ref
+	since int // the step in which that began
+	done  int // the step in which the row was gone
+}
+
+// closing is that an endpoint is closed, and since when all processes can know.
+type closing struct {
+	until time.Time
+	step  int
+}
+
+func (s *sequence) makeOracle() {
+	s.chains, s.committed = map[string][]clerkinvite.HistoryEntry{}, map[version]*clerkinvite.Member{}
+	s.holders, s.purged = map[mark]*task{}, map[string]purged{}
+	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
+}
+
+// row returns the row with the id as it is, or nil.
+func (s *sequence) row(id string) *clerkinvite.Member { return byID(s.rows, id) }
+
+func byID(rows []*clerkinvite.Member, id string) *clerkinvite.Member {
+	for _, m := range rows {
+		if m.ID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+func byRef(rows []*clerkinvite.Member, ref clerkinvite.Ref) *clerkinvite.Member {
+	for _, m := range rows {
+		if m.Ref() == ref {
+			return m
+		}
+	}
+	return nil
+}
+
+func byStatus(rows []*clerkinvite.Member, status clerkinvite.Status) *clerkinvite.Member {
+	for _, m := range rows {
+		if m.Status == status {
+			return m
+		}
+	}
+	return nil
+}
+
+// observe looks at the whole store, after t may have changed it.
+func (s *sequence) observe(t *task) {
+	rows, err := s.store.page(clerkinvite.PageQuery{Limit: 1000})
+	if err != nil {
+		s.failf("store: cannot be read: %v", err)
+		return
+	}
+	before := s.rows
+	s.rows = rows
+	for _, m := range slices.Concat(before, rows) {
+		if m.Status == clerkinvite.StatusActive {
+			s.actives[m.TenantID+"/"+m.ClerkUserID] = s.step
+		}
+	}
+	for _, m := range rows {
+		s.represented(m)
+		switch old := byID(before, m.ID); {
+		case old == nil:
+			s.appeared(t, m)
+		case old.Version != m.Version:
+			s.moved(t, old, m)
+		case !same(old, m):
+			s.failf("version: %s changed without a new version", s.named(m))
+		}
+	}
+	for _, old := range before {
+		if s.row(old.ID) == nil {
+			s.erased(t, old)
+		}
+	}
+	s.usable()
+}
+
+// represented checks what has to be true of every row at any time, beside all others.
+func (s *sequence) represented(m *clerkinvite.Member) {
+	var fine bool
+	switch m.Status {
+	case clerkinvite.StatusPending:
+		fine = m.InvitationID != "" && m.ClerkUserID == "pending_"+m.InvitationID
+	case clerkinvite.StatusActive:
+		fine = m.ClerkUserID != "" && !strings.HasPrefix(m.ClerkUserID, "pending_")
+	default:
+		fine = m.ClerkUserID == ""
+	}
+	if !fine {
+		s.failf("representation: %s is %s with the Clerk user id %q", s.named(m), m.Status, m.ClerkUserID)
+	}
+	if m.Sent > m.Send || m.Sent < 0 {
+		s.failf("send: %s has settled %d of %d", s.named(m), m.Sent, m.Send)
+	}
+	if !m.URL.IsZero() && (m.Status != clerkinvite.StatusPending || m.Email != mailedByHost) {
+		s.failf("url: the link of %s is stored, which is %s", s.named(m), m.Status)
+	}
+	for _, other := range s.rows {
+		if other == m || other.TenantID != m.TenantID {
+			continue
+		}
+		if other.Email == m.Email {
+			s.failf("two rows: %s", s.named(m))
+		}
+		if m.Status == clerkinvite.StatusActive && other.Status == clerkinvite.StatusActive && other.ClerkUserID == m.ClerkUserID {
+			s.failf("two active: %s and %s", s.named(m), s.named(other))
+		}
+	}
+}
+
+// appeared checks a row that is new.
+func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
+	if !slices.Contains(moves[move{"", m.Status}], t.verb) {
+		s.failf("move: %s made %s by appearing %s", t.name, s.named(m), m.Status)
+	}
+	if _, gone := s.purged[m.ID]; gone {
+		s.failf("identity: %s made %s under the id of one who was erased", t.name, s.named(m))
+	}
+	if m.Version != 1 || m.Send != 1 || m.Sent != 0 {
+		s.failf("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
+	}
+	s.sayf("%s: + %s", t.name, state{m})
+	s.claimed(t, nil, m)
+	s.record(nil, m)
+}
+
+// erased checks that a row has gone rightly.
+func (s *sequence) erased(t *task, old *clerkinvite.Member) {
+	s.sayf("%s: - %s", t.name, state{old})
+	if t.verb != purge || t.ref != old.Ref() {
+		s.failf("erased: %s erased %s", t.name, s.named(old))
+	}
+	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
+		s.failf("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
+	}
+	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
+	delete(s.chains, old.ID)
+	moves, err := s.store.history(old.TenantID, old.ID)
+	if err != nil || len(moves) > 0 {
+		s.failf("erased: %s has left %d moves, %v", s.named(old), len(moves), err)
+	}
+}
+
+func held(m *clerkinvite.Member, now time.Time) bool {
+	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now)
+}
+
+func overdue(m *clerkinvite.Member, now time.Time) bool {
+	return m.Status == clerkinvite.StatusExpired || m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
+}
+
+// moved checks one change of one row.
+func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
+	s.sayf("%s: %s -> %s", t.name, state{old}, state{m})
+	if m.Version != old.Version+1 {
+		s.failf("version: %s went from %d to %d", s.named(m), old.Version, m.Version)
+	}
+	if m.TenantID != old.TenantID || m.Email != old.Email {
+		s.failf("identity: %s became %s", s.named(old), s.named(m))
+	}
+	if m.Sent < old.Sent {
+		s.failf("send: %s went from sent %d to %d", s.named(m), old.Sent, m.Sent)
+	}
+	if old.Status != m.Status && !slices.Contains(moves[move{old.Status, m.Status}], t.verb) {
+		s.failf("move: %s moved %s from %s to %s", t.name, s.named(m), old.Status, m.Status)
+	}
+	if (m.Role != old.Role || m.InvitedBy != old.InvitedBy || !sameJSON(m.Data, old.Data)) && t.verb != update && !slices.Contains(inviting, t.verb) {
+		s.failf("fields: %s changed those of the host of %s", t.name, s.named(m))
+	}
+	renewed := m.Status == clerkinvite.StatusReserved && old.Status != clerkinvite.StatusReserved
+	resent := m.Status == clerkinvite.StatusPending && old.Status == clerkinvite.StatusPending && t.verb == resend && m.Send == old.Send+1
+	switch {
+	case renewed && m.Send != old.Send+1, !renewed && !resent && m.Send != old.Send:
+		s.failf("send: %s took %s from %d to %d", t.name, s.named(m), old.Send, m.Send)
+	case renewed && m.Sent != old.Sent, renewed && held(old, s.now()):
+		s.failf("send: %s began %s anew while send %d was under way", t.name, s.named(m), old.Send)
+	case renewed && old.Status == clerkinvite.StatusPending && !overdue(old, s.now()):
+		s.failf("move: %s began %s anew, which was not overdue", t.name, s.named(m))
+	case resent && old.InvitedAt != nil && s.now().Before(old.InvitedAt.Add(cooldown)):
+		s.failf("cooldown: %s resent %s too early", t.name, s.named(m))
+	}
+	s.claimed(t, old, m)
+	switch {
+	case m.Status == clerkinvite.StatusActive && old.Status != clerkinvite.StatusActive:
+		s.joined(t, old, m)
+	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
+		s.invited(t, m)
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(m.Email):
+		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
+	case m.Status != old.Status:
+		s.ended(t, old, m)
+	}
+	s.record(old, m)
+}
+
+// claimed checks and notes that a change is a claim.
+func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
+	if m.ClaimedUntil == nil || old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil) {
+		return
+	}
+	if !slices.Contains(delivering, t.verb) && t.verb != purge {
+		s.failf("claim: %s claimed %s", t.name, s.named(m))
+	}
+	if old != nil && held(old, s.now()) {
+		if by := s.holders[mark{old.ID, old.Send}]; by != t {
+			s.failf("claim: %s claimed %s, which %s held", t.name, s.named(m), by.name)
+		}
+	}
+	s.holders[mark{m.ID, m.Send}] = t
+	t.claims[mark{m.ID, m.Send}] = m.ClaimedUntil.Add(-lease)
+}
+
+// record checks what the store has recorded of a change.
+func (s *sequence) record(old, m *clerkinvite.Member) {
+	s.committed[version{m.ID, m.Version}] = m
+	if old == nil {
+		old = &clerkinvite.Member{}
+	}
+	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID {
+		return
+	}
+	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.HistoryEntry{
+		Version: m.Version, From: old.Status, To: m.Status, Send: m.Send, Sent: m.Sent,
+		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+	})
+	s.remembered(m)
+}
+
+// remembered checks the history of a row against what was seen of it.
+func (s *sequence) remembered(m *clerkinvite.Member) {
+	moves, err := s.store.history(m.TenantID, m.ID)
+	if err != nil {
+		s.failf("store: history cannot be read: %v", err)
+		return
+	}
+	if !slices.EqualFunc(moves, s.chains[m.ID], func(a, b clerkinvite.HistoryEntry) bool {
+		at := a.At.Equal(b.At)
+		a.At, b.At = time.Time{}, time.Time{}
+		return at && a == b
+	}) {
+		s.failf("history: that of %s is %+v instead of %+v", s.named(m), moves, s.chains[m.ID])
+	}
+}
+
+// joined checks that a member has become active by proof only.
+func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
+	if m.Sent != m.Send {
+		s.failf("settled: %s is active with send %d of %d", s.named(m), m.Sent, m.Send)
+	}
+	p := s.users[m.ClerkUserID]
+	if p == nil || !s.proven(t, p, m.Email) {
+		s.failf("proof: %s made %s active as %s, who did not hold the address verified then", t.name, s.named(m), m.ClerkUserID)
+		return
+	}
+	// What had run out before the verb began is more than a matter of a verified
+	// address; but a resend under way is a new wish to have this person.
+	if overdue(old, t.beganAt) && old.Sent == old.Send {
+		inv := s.invitation(old.InvitationID)
+		accepted := inv != nil && inv.Status == clerkinvite.InvitationAccepted
+		inTime := old.InvitedAt != nil && old.ExpiresAt != nil && !p.CreatedAt.Before(*old.InvitedAt) && !p.CreatedAt.After(*old.ExpiresAt)
+		if !accepted && !inTime {
+			s.failf("overdue: %s made %s active, whose invitation had run out", t.name, s.named(m))
+		}
+	}
+}
+
+// proven reports whether the user held the address verified, unbanned, at some moment
+// since the task began; where Clerk's answers lag, at any moment.
+func (s *sequence) proven(t *task, p *person, email string) bool {
+	since := t.began
+	if s.behavior.Behavior.Lag {
+		since = 0
+	}
+	_, verified := p.verified[email]
+	return verified && (p.until == 0 || p.until >= since)
+}
+
+// banned reports whether a banned user holds the address verified.
+func (s *sequence) banned(email string) bool {
+	return slices.ContainsFunc(s.order, func(id string) bool { return s.users[id].Banned && holds(s.users[id].User, email) })
+}
+
+// invited checks that a row has become pending on its own invitation.
+func (s *sequence) invited(t *task, m *clerkinvite.Member) {
+	inv := s.invitation(m.InvitationID)
+	switch {
+	case !slices.Contains(delivering, t.verb):
+		s.failf("move: %s invited %s", t.name, s.named(m))
+	case inv == nil:
+		s.failf("invitation: %s waits for %s, which is not there", s.named(m), m.InvitationID)
+	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
+		s.failf("invitation: %s waits in send %d for %s, which is another's or of send %d", s.named(m), m.Send, inv.ID, inv.send)
+	case m.InvitedAt == nil || !m.InvitedAt.Equal(inv.CreatedAt):
+		s.failf("invitation: %s was invited at %v instead of %v", s.named(m), m.InvitedAt, inv.CreatedAt)
+	case m.ExpiresAt == nil || inv.ExpiresAt != nil && !s.shortened[inv.ID] && !m.ExpiresAt.Equal(*inv.ExpiresAt):
+		s.failf("invitation: %s runs out at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
+	case (!m.URL.IsZero()) != (m.Email == mailedByHost && !inv.URL.IsZero()):
+		s.failf("url: that of %s is %q", s.named(m), m.URL.Reveal())
+	}
+}
+
+// ended checks a member who has got into a state that is neither pending nor active.
+func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
+	inv := s.invitation(m.InvitationID)
+	switch m.Status {
+	case clerkinvite.StatusFailed:
+		if m.Reason == "" || !t.refused[m.Email] && !s.banned(m.Email) {
+			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
+		}
+	case clerkinvite.StatusExpired:
+		// It may have been revoked since Clerk listed it as expired.
+		if inv == nil || inv.Status != clerkinvite.InvitationExpired && inv.Status != clerkinvite.InvitationRevoked {
+			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
+		}
+	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
+		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
+		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // then what is open is for Reconcile
+		if asked && t.ref != m.Ref() {
+			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
+		}
+		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
+			s.failf("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
+		}
+		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID) {
+			s.failf("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
+		}
+		if !asked && m.Status == clerkinvite.StatusRemoved {
+			s.removed(t, old, m)
+		}
+	default:
+	}
+}
+
+// removed checks that a member whom nobody wanted removed was rightly.
+func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
+	if old.Status == clerkinvite.StatusActive {
+		if p := s.users[old.ClerkUserID]; p == nil || !p.deleted || m.Reason != clerkinvite.ReasonUserDeleted {
+			s.failf("removed: %s removed %s, whose user is there", t.name, s.named(m))
+		}
+		return
+	}
+	for _, id := range s.order {
+		p := s.users[id]
+		if m.Reason != clerkinvite.ReasonSecondAddress || !s.proven(t, p, m.Email) {
+			continue
+		}
+		if since, ok := s.actives[m.TenantID+"/"+id]; ok && since >= t.began {
+			return
+		}
+	}
+	s.failf("removed: %s removed %s (%s), and nobody with that address is active", t.name, s.named(m), m.Reason)
+}
+
+// usable checks that nobody who waits has lost the invitation by the library's doing.
+func (s *sequence) usable() {
+	if s.behavior.Behavior.IgnoreExistingRevokes {
+		return // then Clerk does it, and not only for this member's own
+	}
+	for _, m := range s.rows {
+		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) {
+			continue
+		}
+		inv := s.invitation(m.InvitationID)
+		if inv == nil || inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] {
+			s.failf("dead link: %s waits for %s, which the library has revoked", s.named(m), m.InvitationID)
+		}
+	}
+}
+
+// compared checks that the store has done what it says.
+func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.Change, results []clerkinvite.Result) {
+	if len(results) != len(changes) {
+		s.failf("store: %d results of %d changes", len(results), len(changes))
+		return
+	}
+	for i, c := range changes {
+		old, now := byID(before, c.Old.ID), s.row(c.Old.ID)
+		switch {
+		case results[i].Err != nil:
+			made := slices.ContainsFunc(changes, func(other clerkinvite.Change) bool {
+				return other.Old.ID == c.Old.ID && results[slices.Index(changes, other)].Err == nil
+			})
+			if old != nil && !made && (now == nil || now.Version != old.Version) {
+				s.failf("store: it changed %s and says that it did not", s.named(old))
+			}
+		case old == nil && c.New == nil: // erased before
+		case old == nil || old.Version != c.Old.Version:
+			s.failf("store: it changed %s, of which another version was read", s.named(c.Old))
+		case c.New == nil:
+			if now != nil {
+				s.failf("store: %s is still there", s.named(now))
+			}
+		default:
+			want := *c.New
+			want.Version = c.Old.Version + 1
+			if now == nil || !same(&want, now) {
+				s.failf("store: %s is not what was written", s.named(c.New))
+			}
+		}
+	}
+}
+
+// sent is a create on its way.
+type sent struct {
+	clerkinvite.InvitationRequest
+	member string
+	send   int
+	until  time.Time // end of the lease under which it was sent
+}
+
+// creating checks that a request for invitations may be sent.
+func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest) []sent {
+	if ctx.Err() != nil || t.process.dead {
+		return nil // it is not
+	}
+	if !slices.Contains(delivering, t.verb) {
+		t.failf("create: %s creates invitations", t.name)
+	}
+	all := make([]sent, len(rs))
+	for i, r := range rs {
+		id, send := markOf(r.PublicMetadata)
+		all[i] = sent{InvitationRequest: r, member: id, send: send}
+		// One verb for many may learn of a holder when it looks again for another tenant's row.
+		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
+			t.failf("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
+		}
+		at, claimed := t.claims[mark{id, send}]
+		if !claimed {
+			t.failf("claim: %s creates for %s without a claim", t.name, r.Email)
+		}
+		all[i].until = at.Add(lease)
+		if t.now().Sub(at) >= lease/2 {
+			t.failf("lease: %s creates for %s when less than half of the lease is left", t.name, r.Email)
+		}
+	}
+	return all
+}
+
+// created looks at what a request for invitations has brought.
+func (t *task) created(all []sent) {
+	t.clerkChanged()
+	for _, r := range all {
+		of, ended := 0, false
+		made := ""
+		for _, inv := range t.invitations(r.Email) {
+			if inv.member != r.member || inv.send != r.send {
+				continue
+			}
+			of++
+			ended = ended || inv.Status != clerkinvite.InvitationPending
+			if _, known := t.counted[inv.ID]; !known {
+				t.counted[inv.ID], t.made[inv.ID], made = t.step, true, inv.ID
+				t.sayf("    %s is for %s, send %d", inv.ID, inv.Email, inv.send)
+			}
+		}
+		mark := mark{r.member, r.send}
+		// What is not promised: a create carried out after its lease, if it had to be made
+		// in spite of others, if Clerk's list hides it from the next attempt, or if that
+		// one's invitation has ended by then, so that Clerk does not refuse another.
+		// Nor is it where a refused bulk request has made one that has ended since.
+		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
+			t.late[mark] = true
+		}
+		if of > 1 && !t.late[mark] {
+			t.failf("two invitations: %d of send %d of %s", of, r.send, r.Email)
+		}
+	}
+	t.usable()
+}
+
+// mark is a member and a send.
+type mark struct {
+	member string
+	send   int
+}
+
+// refusal notes that Clerk has refused the addresses of a request, or something else in
+// it that does not change.
+func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
+	var api *clerkinvite.APIError
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code != "not_allowed_access" && api.Meta["param_name"] == nil {
+		return
+	}
+	for _, r := range rs {
+		t.refused[r.Email] = true
+	}
+}
+
+// revoked checks that a verb has revoked an invitation rightly.
+func (t *task) revoked(inv *invitation) {
+	id := inv.ID
+	row := t.row(inv.member)
+	erased, gone := t.purged[inv.member]
+	ref := erased.ref
+	if row != nil {
+		ref = row.Ref()
+	}
+	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
+	switch {
+	case inv.member == "" || row == nil && !gone:
+		t.failf("foreign: %s revoked %s, which is another application's", t.name, id)
+	case asked:
+		t.withdrawn[id] = true
+	case row == nil:
+		if !t.made[id] && t.began > erased.done {
+			t.failf("foreign: %s revoked %s of a member who is not there", t.name, id)
+		}
+	case kept(row, inv):
+		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
+	}
+	t.usable()
+}
+
+// kept reports whether a row stands for an open invitation that has its id.
+func kept(row *clerkinvite.Member, inv *invitation) bool {
+	if inv.send > row.Send {
+		return true
+	}
+	waits := row.Status == clerkinvite.StatusReserved || row.Status == clerkinvite.StatusPending
+	return waits && (row.InvitationID == inv.ID || row.Sent < row.Send && inv.send == row.Send)
+}
+
+// named names a member in the text of a problem.
+func (s *sequence) named(m *clerkinvite.Member) string { return m.TenantID + "/" + m.Email }
+
+// state prints a member; it is put into words when somebody reads it.
+type state struct{ m *clerkinvite.Member }
+
+func (s state) String() string {
+	m := s.m
+	if m == nil {
+		return "nobody"
+	}
+	text := m.TenantID + "/" + m.Email + " " + string(m.Status)
+	if m.ClerkUserID != "" {
+		text += " " + m.ClerkUserID
+	} else if m.InvitationID != "" {
+		text += " (" + m.InvitationID + ")"
+	}
+	text += " " + number(m.Sent) + "/" + number(m.Send) + " attempt " + number(m.Attempts)
+	if m.ClaimedUntil != nil {
+		text += " claimed"
+	}
+	if m.NextAttemptAt != nil {
+		text += " due"
+	}
+	if m.Reason != "" {
+		text += " because " + m.Reason
+	}
+	return text
+}
+
+// same reports whether two members are the same in everything.
+func same(a, b *clerkinvite.Member) bool {
+	times := func(m *clerkinvite.Member) []*time.Time {
+		return []*time.Time{&m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, &m.UpdatedAt}
+	}
+	if !slices.EqualFunc(times(a), times(b), func(a, b *time.Time) bool {
+		return a == b || a != nil && b != nil && a.Equal(*b)
+	}) || !sameJSON(a.Data, b.Data) || !bytes.Equal(a.Params, b.Params) {
+		return false
+	}
+	plain := func(m *clerkinvite.Member) [14]any {
+		return [14]any{m.ID, m.TenantID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Send, m.Sent, m.Attempts, m.Reason, m.Version}
+	}
+	return plain(a) == plain(b)
+}
+
+// sameJSON reports whether two values mean the same: a store need not keep the writing.
+func sameJSON(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}

@@ -1,0 +1,405 @@
+package modeltest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+type taskKey struct{}
+
+// taskOf returns the task in whose name a call is made.
+func taskOf(ctx context.Context) *task {
+	t, ok := ctx.Value(taskKey{}).(*task)
+	if !ok {
+		panic("modeltest: a call with another context than the caller's")
+	}
+	return t
+}
+
+// errTimeout is what a caller gets who does not wait any longer.
+var errTimeout = errors.New("modeltest: no answer in time")
+
+// clerkCalls are the requests that can fail.
+var clerkCalls = []clerkinvitetest.Call{
+	clerkinvitetest.CallCreate, clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallFindUsers,
+	clerkinvitetest.CallList, clerkinvitetest.CallRevoke,
+}
+
+// breakNext lets the next request of a kind fail, in one of all the ways in which
+// that is possible.
+func (s *sequence) breakNext(call clerkinvitetest.Call) {
+	f := clerkinvitetest.Fault{Call: call, When: pick(s, clerkinvitetest.Before, clerkinvitetest.After)}
+	if s.chance(2) {
+		for f.Kind == "" || f.Kind == clerkinvitetest.Timeout { // for that a call is let adrift
+			f.Kind = pick(s, clerkinvitetest.Kinds()...)
+		}
+	} else {
+		f.When = clerkinvitetest.Before // what Clerk refuses has no effect
+		refusals := []clerkinvitetest.Fault{
+			{Status: 401, Code: "clerk_key_invalid"},
+			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Minute, time.Hour)},
+			{Status: 403, Code: "quota_exceeded"},
+		}
+		if call == clerkinvitetest.CallCreate || call == clerkinvitetest.CallCreateBulk {
+			refusals = append(refusals,
+				clerkinvitetest.Fault{Status: 403, Code: "not_allowed_access"},
+				clerkinvitetest.Fault{Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"}},
+				clerkinvitetest.Fault{Status: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}})
+		}
+		r := pick(s, refusals...)
+		f.Status, f.Code, f.Meta, f.RetryAfter = r.Status, r.Code, r.Meta, r.RetryAfter
+	}
+	s.sayf("the next %s fails %s its effect: %s %d %s", f.Call, f.When, f.Kind, f.Status, f.Code)
+	s.clerk.Fail(f)
+}
+
+// ask is a task's request to Clerk.
+func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string, do func() (T, error)) (T, error) {
+	var none T
+	t := taskOf(ctx)
+	if ctx.Err() != nil {
+		return none, &clerkinvite.APIError{NotSent: true, Err: t.over(ctx)}
+	}
+	t.requests++
+	t.background(endpoint)
+	var late func()
+	if endpoint != clerkinvitetest.CallFindUsers && endpoint != clerkinvitetest.CallList {
+		late = func() { _, _ = do() }
+	}
+	f, alive := t.pause(what, late)
+	if !alive {
+		return none, errDead
+	}
+	if ctx.Err() != nil || f == adrift {
+		t.sayf("%s: %s gets no answer in time", t.name, what)
+		if late != nil {
+			t.flights = append(t.flights, &flight{t, what, late})
+		}
+		return none, &clerkinvite.APIError{Err: cmp.Or(t.over(ctx), errTimeout)}
+	}
+	if f != fine {
+		t.breakNext(endpoint)
+	}
+	answer, err := do()
+	t.sayf("%s: %s -> %v", t.name, what, outcome{err})
+	var api *clerkinvite.APIError
+	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
+		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
+	}
+	if !t.calm && t.chance(10) {
+		if _, alive := t.pause("the answer to "+what, nil); !alive {
+			return none, errDead
+		}
+		if ctx.Err() != nil {
+			return none, &clerkinvite.APIError{Err: t.over(ctx)}
+		}
+	}
+	return answer, err
+}
+
+// over returns why a call's context has ended, or nil, and notes it.
+func (t *task) over(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.tooLate = true
+	}
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("modeltest: the call's context has ended: %w: %w", ctx.Err(), context.Cause(ctx))
+}
+
+// background checks that delivery in the background leaves a limited endpoint alone.
+func (t *task) background(endpoint clerkinvitetest.Call) {
+	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.began > closed.step && t.now().Before(closed.until) {
+		t.failf("limit: %s calls %s, of which all processes know that it is closed", t.name, endpoint)
+	}
+}
+
+// since prints a time by its distance from the beginning.
+type since struct{ time.Time }
+
+func (t since) String() string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Sub(born).Truncate(grain).String() // without the random part
+}
+
+// outcome prints as an error's text, or as ok. It is put into words when it is read.
+type outcome struct{ err error }
+
+func (o outcome) String() string {
+	if o.err == nil {
+		return "ok"
+	}
+	if isCooldown(o.err) {
+		return "too early for another" // whose time has a random part
+	}
+	return memberID.ReplaceAllString(o.err.Error(), "member")
+}
+
+var memberID = regexp.MustCompile(`member [0-9a-f-]{36}`) // an id has a random part
+
+// wiredAPI is Clerk as the processes reach it.
+type wiredAPI struct{ *sequence }
+
+func (a wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	t := taskOf(ctx)
+	users, err := ask(ctx, clerkinvitetest.CallFindUsers, "find users", func() ([]clerkinvite.User, error) { return a.api.FindUsers(context.Background(), q) })
+	if err == nil {
+		for _, email := range q.Emails {
+			t.looked[email] = slices.ContainsFunc(users, func(u clerkinvite.User) bool { return holds(u, email) })
+		}
+	}
+	return users, err
+}
+
+func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	t := taskOf(ctx)
+	rs := []clerkinvite.InvitationRequest{r}
+	sent := t.creating(ctx, rs)
+	what := "create " + r.Email
+	if r.IgnoreExisting {
+		what += " in spite of others"
+	}
+	inv, err := ask(ctx, clerkinvitetest.CallCreate, what, func() (*clerkinvite.Invitation, error) {
+		inv, err := a.api.CreateInvitation(context.Background(), r)
+		t.created(sent)
+		return inv, err
+	})
+	t.refusal(rs, err)
+	return inv, err
+}
+
+func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	t := taskOf(ctx)
+	sent := t.creating(ctx, rs)
+	what := []string{"create in bulk"}
+	for _, r := range rs {
+		what = append(what, r.Email)
+		if r.IgnoreExisting {
+			t.failf("bulk: %s asks for an invitation in spite of others", t.name)
+		}
+	}
+	invs, err := ask(ctx, clerkinvitetest.CallCreateBulk, strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
+		invs, err := a.api.CreateInvitations(context.Background(), rs)
+		t.created(sent)
+		return invs, err
+	})
+	t.refusal(rs, err)
+	return invs, err
+}
+
+func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	return ask(ctx, clerkinvitetest.CallList, "list "+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
+}
+
+func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+	t := taskOf(ctx)
+	if t.verb.reads() {
+		t.failf("reading: %s revokes %s", t.name, invitationID)
+	}
+	return ask(ctx, clerkinvitetest.CallRevoke, "revoke "+invitationID, func() (*clerkinvite.Invitation, error) {
+		was := a.invitation(invitationID)
+		inv, err := a.api.RevokeInvitation(context.Background(), invitationID)
+		a.clerkChanged()
+		is := a.invitation(invitationID)
+		if was != nil && was.Status != is.Status {
+			t.revoked(is)
+		}
+		return inv, err
+	})
+}
+
+// statement is a task's call to the store.
+func statement[T any](ctx context.Context, what string, do func() (T, error)) (T, error) {
+	var none T
+	t := taskOf(ctx)
+	if ctx.Err() != nil {
+		return none, t.over(ctx)
+	}
+	f, alive := t.pause(what, func() { _, _ = do() })
+	if !alive {
+		return none, errDead
+	}
+	failure := t.over(ctx)
+	if failure != nil {
+		f = pick(t.sequence, lost, unheard)
+	} else if f != fine {
+		failure, t.storeFailed = errStore, true
+	}
+	if f == lost || f == adrift {
+		t.sayf("%s: %s fails before its effect", t.name, what)
+		return none, failure
+	}
+	answer, err := do()
+	if f == unheard {
+		t.sayf("%s: %s fails after its effect", t.name, what)
+		return none, failure
+	}
+	return answer, err
+}
+
+// wiredStore is the store as the processes reach it.
+type wiredStore struct{ *sequence }
+
+func (w wiredStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	t := taskOf(ctx)
+	if t.verb.reads() {
+		t.failf("reading: %s inserts", t.name)
+	}
+	return statement(ctx, "insert", func() ([]clerkinvite.Result, error) {
+		results, err := w.store.insert(rows)
+		t.observe(t)
+		return results, err
+	})
+}
+
+func (w wiredStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	t := taskOf(ctx)
+	if t.verb.reads() {
+		t.failf("reading: %s updates", t.name)
+	}
+	return statement(ctx, "update", func() ([]clerkinvite.Result, error) {
+		before := w.rows
+		results, err := w.store.update(changes)
+		t.observe(t)
+		if err == nil {
+			w.compared(before, changes, results)
+		}
+		return results, err
+	})
+}
+
+func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.find(q) })
+}
+
+func (w wiredStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
+		// The library adds a few random seconds to what it postpones. For the sake of
+		// repetition they must not decide who comes first.
+		found, err := w.store.due(at)
+		slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
+			return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
+		})
+		if limit > 0 {
+			found = found[:min(limit, len(found))]
+		}
+		return found, err
+	})
+}
+
+func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.page(q) })
+}
+
+func due(m *clerkinvite.Member) time.Time {
+	if m.NextAttemptAt == nil {
+		return time.Time{}
+	}
+	return m.NextAttemptAt.Truncate(grain)
+}
+
+func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	return statement(ctx, "history", func() ([]clerkinvite.HistoryEntry, error) { return w.store.history(tenantID, id) })
+}
+
+func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	t := taskOf(ctx)
+	return statement(ctx, "gate", func() (time.Time, error) {
+		known, err := w.store.gate(name, old, next)
+		if !next.Equal(old) {
+			t.sayf("%s: gate of %s: %v -> %v, it is %v", t.name, name, since{old}, since{next}, since{known})
+		}
+		// A gate has the name of its endpoint.
+		if until, limited := t.limited[name]; limited && err == nil && !known.Before(until) && !next.Before(until) {
+			w.closed[name] = closing{until, w.step}
+			delete(t.limited, name)
+		}
+		return known, err
+	})
+}
+
+// elsewhere calls a store outside of the sequence's clock: a database does not keep to it.
+type elsewhere struct {
+	store clerkinvite.Store
+	ctx   context.Context //nolint:containedctx // that of the test, which is over when the test is
+	calls chan func()     // nil for a store in memory, which needs no time
+	done  chan struct{}
+}
+
+func newElsewhere(ctx context.Context, store clerkinvite.Store) *elsewhere {
+	e := &elsewhere{store: store, ctx: ctx}
+	if _, here := store.(*clerkinvitetest.MemoryStore); here {
+		return e
+	}
+	e.calls, e.done = make(chan func()), make(chan struct{})
+	go func() {
+		for call := range e.calls {
+			call()
+			e.done <- struct{}{}
+		}
+	}()
+	return e
+}
+
+func (e *elsewhere) close() {
+	if e.calls != nil {
+		close(e.calls)
+	}
+}
+
+func (e *elsewhere) do(call func()) {
+	if e.calls == nil {
+		call()
+		return
+	}
+	e.calls <- call
+	<-e.done
+}
+
+func (e *elsewhere) insert(rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
+	e.do(func() { results, err = e.store.Insert(e.ctx, rows) })
+	return results, err
+}
+
+func (e *elsewhere) update(changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
+	e.do(func() { results, err = e.store.Update(e.ctx, changes) })
+	return results, err
+}
+
+func (e *elsewhere) find(q clerkinvite.Query) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Find(e.ctx, q) })
+	return found, err
+}
+
+func (e *elsewhere) due(at time.Time) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Due(e.ctx, at, 1000) })
+	return found, err
+}
+
+func (e *elsewhere) page(q clerkinvite.PageQuery) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Page(e.ctx, q) })
+	return found, err
+}
+
+func (e *elsewhere) history(tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {
+	e.do(func() { entries, err = e.store.History(e.ctx, tenantID, id) })
+	return entries, err
+}
+
+func (e *elsewhere) gate(name string, old, next time.Time) (known time.Time, err error) {
+	e.do(func() { known, err = e.store.SwapTime(e.ctx, name, old, next) })
+	return known, err
+}

@@ -1,0 +1,313 @@
+package testkit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+)
+
+// Rig is a Service with everything around it.
+type Rig struct {
+	*clerkinvite.Service
+	Clerk    *clerkinvitetest.Clerk
+	Clock    *clerkinvitetest.Clock // the library's; the fake's starts as the same
+	API      clerkinvite.ClerkAPI
+	Store    clerkinvite.Store
+	Verifier *clerkinvite.WebhookVerifier
+}
+
+// Options configure a Rig.
+type Options struct {
+	Configure func(*clerkinvite.Config)
+	Timeout   time.Duration // of the adapter
+}
+
+// Each runs the test on a Rig in memory and on one with the real adapter, over HTTP, and a real PostgreSQL.
+func Each(t *testing.T, o Options, test func(t *testing.T, b *Rig)) {
+	t.Helper()
+	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) { test(t, fresh(t, o)) })
+}
+
+// OnBoth is Each for a test with many cases, each of which calls fresh. The cases share a database, and each has its own schema.
+func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options) *Rig)) {
+	t.Helper()
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(t *testing.T, o Options) *Rig {
+			t.Helper()
+			clerk := clerkinvitetest.NewClerk()
+			clerk.SetTimeout(o.Timeout / 4)
+			return New(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
+		})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 16 })
+		var schemas atomic.Int64
+		up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
+		require.NoError(t, err)
+		test(t, func(t *testing.T, o Options) *Rig {
+			t.Helper()
+			schema := fmt.Sprint("case", schemas.Add(1))
+			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+			// In one round trip, which is much faster than Migrate.
+			_, err := pool.Exec(t.Context(), "CREATE SCHEMA "+schema+"; SET LOCAL search_path TO "+schema+"; "+string(up), pgx.QueryExecModeSimpleProtocol)
+			require.NoError(t, err)
+			clerk := clerkinvitetest.NewClerk()
+			return New(t, o, clerk, Adapter(t, Serve(t, clerk), o.Timeout), store)
+		})
+	})
+}
+
+// Sample returns the whole list for a Rig in memory, and every fourth element for PostgreSQL, which has tests of its own.
+func Sample[T any](t *testing.T, list []T) (some []T) {
+	t.Helper()
+	for i, v := range list {
+		if !strings.Contains(t.Name(), "/postgres") || i%4 == 0 {
+			some = append(some, v)
+		}
+	}
+	return some
+}
+
+// New returns a Rig of these parts. It sets the clock of clerk.
+func New(t *testing.T, o Options, clerk *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI, store clerkinvite.Store) *Rig {
+	t.Helper()
+	b := &Rig{Clerk: clerk, Clock: NewClock(), API: api, Store: store}
+	clerk.SetNow(b.Clock.Now)
+	cfg := clerkinvite.Config{API: api, Store: store, Now: b.Clock.Now}
+	if o.Configure != nil {
+		o.Configure(&cfg)
+	}
+	var err error
+	b.Service, err = clerkinvite.New(cfg)
+	require.NoError(t, err)
+	b.Verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.Clock.Now})
+	require.NoError(t, err)
+	return b
+}
+
+// NewMemory returns a Rig that calls the fake directly and stores members in memory.
+func NewMemory(t *testing.T, o Options) *Rig {
+	t.Helper()
+	clerk := clerkinvitetest.NewClerk()
+	return New(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
+}
+
+// NewFaulty is NewMemory with a store that fails when it is told to.
+func NewFaulty(t *testing.T) (*Rig, *FaultyStore) {
+	t.Helper()
+	b := NewMemory(t, Options{})
+	store := &FaultyStore{Store: b.Store}
+	return New(t, Options{}, b.Clerk, b.API, store), store
+}
+
+// NewPostgres returns a Rig with the real adapter, over HTTP, and a real PostgreSQL.
+func NewPostgres(t *testing.T, o Options, pool ...func(*pgxpool.Config)) *Rig {
+	t.Helper()
+	store := clerkinvite.NewPgxStore(pgtest.New(t).Pool(t, pool...), nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	clerk := clerkinvitetest.NewClerk()
+	return New(t, o, clerk, Adapter(t, Serve(t, clerk), o.Timeout), store)
+}
+
+// Serve serves the fake over HTTP until the test ends.
+func Serve(t *testing.T, clerk *clerkinvitetest.Clerk) (url string) {
+	t.Helper()
+	srv := httptest.NewServer(clerk.Handler())
+	t.Cleanup(srv.Close)
+	return srv.URL + "/v1"
+}
+
+// Adapter returns the real adapter for a server of Serve.
+func Adapter(t testing.TB, url string, timeout time.Duration) clerkinvite.ClerkAPI {
+	t.Helper()
+	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: url, Timeout: timeout, CreateTimeout: timeout})
+	require.NoError(t, err)
+	return api
+}
+
+// TryInvite invites into tenant acme.
+func (b *Rig) TryInvite(t *testing.T, email string) (*clerkinvite.Member, error) {
+	t.Helper()
+	return b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+}
+
+// MustInvite invites into tenant acme and requires success.
+func (b *Rig) MustInvite(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m, err := b.TryInvite(t, email)
+	require.NoError(t, err)
+	return m
+}
+
+// Member reads a member of tenant acme.
+func (b *Rig) Member(t *testing.T, email string) *clerkinvite.Member {
+	t.Helper()
+	m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+	require.NoError(t, err)
+	return m
+}
+
+// Receive passes a webhook through verification and HandleEvent.
+func (b *Rig) Receive(t *testing.T, w clerkinvitetest.Webhook) []*clerkinvite.Member {
+	t.Helper()
+	e, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+	require.NoError(t, err)
+	changed, err := b.HandleEvent(t.Context(), e)
+	require.NoError(t, err)
+	return changed
+}
+
+// Recover repeats a recovery until the member is pending, as a host does.
+func (b *Rig) Recover(t *testing.T, r Recovery, email string) {
+	t.Helper()
+	var err error
+	for range 8 {
+		b.Clock.Advance(2 * time.Hour)
+		b.Clerk.Settle()
+		if err = r.Run(t, b, email); err == nil && b.Member(t, email).Status == clerkinvite.StatusPending {
+			return
+		}
+	}
+	t.Fatalf("not recovered: %v; %v", err, b.Member(t, email))
+}
+
+// ReserveSome reserves people in five tenants.
+func (b *Rig) ReserveSome(t *testing.T, people int) []clerkinvite.InviteParams {
+	t.Helper()
+	var all []clerkinvite.InviteParams
+	for i := range people {
+		all = append(all, Params(fmt.Sprint("tenant", i%5), fmt.Sprintf("p%d@example.com", i)))
+	}
+	_, err := b.ReserveMany(t.Context(), all)
+	require.NoError(t, err)
+	return all
+}
+
+// Workers returns n more services with the store, the Clerk and the clock of b.
+func (b *Rig) Workers(t *testing.T, n int) []*clerkinvite.Service {
+	t.Helper()
+	var all []*clerkinvite.Service
+	for range n {
+		svc, err := clerkinvite.New(clerkinvite.Config{API: b.API, Store: b.Store, Now: b.Clock.Now})
+		require.NoError(t, err)
+		all = append(all, svc)
+	}
+	return all
+}
+
+// FailCreates adds a fault to both endpoints that create.
+func (b *Rig) FailCreates(f clerkinvitetest.Fault) {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		f.Call = call
+		b.Clerk.Fail(f)
+	}
+}
+
+// CreateRequests counts the requests to both endpoints that create.
+func (b *Rig) CreateRequests() int {
+	requests := b.Clerk.Requests()
+	return requests[clerkinvitetest.CallCreate] + requests[clerkinvitetest.CallCreateBulk]
+}
+
+// RequireInvited requires that one invitation of the address is open, that the row refers to it, and that so many emails were sent.
+func (b *Rig) RequireInvited(t *testing.T, email string, emails int) *clerkinvite.Member {
+	t.Helper()
+	m := b.Member(t, email)
+	require.Equal(t, clerkinvite.StatusPending, m.Status)
+	require.Equal(t, m.Send, m.Sent)
+	require.Nil(t, m.ClaimedUntil)
+	require.Nil(t, m.NextAttemptAt)
+	open := b.Clerk.OpenInvitations(email)
+	require.Len(t, open, 1)
+	require.Equal(t, clerkinvite.PendingID(open[0].ID), m.ClerkUserID)
+	require.Equal(t, emails, b.Clerk.EmailsTo(email))
+	return m
+}
+
+// RequireEachInvitedOnce requires one open invitation and one email for each person.
+func (b *Rig) RequireEachInvitedOnce(t *testing.T, ps []clerkinvite.InviteParams) {
+	t.Helper()
+	for _, p := range ps {
+		b.RequireInvited(t, p.Email, 1)
+	}
+}
+
+// Recovery is a way to continue after a lost response: the admin tries again, or the background worker does.
+type Recovery struct {
+	Name string
+	Run  func(t *testing.T, b *Rig, email string) error
+}
+
+// Recoveries returns all of them.
+func Recoveries() []Recovery {
+	return []Recovery{
+		{"invited again", func(t *testing.T, b *Rig, email string) error {
+			_, err := b.TryInvite(t, email)
+			var dup *clerkinvite.DuplicateEmailError
+			if errors.As(err, &dup) && dup.Member.Status == clerkinvite.StatusPending {
+				return nil
+			}
+			return err
+		}},
+		{"Deliver", func(t *testing.T, b *Rig, _ string) error {
+			_, err := b.Deliver(t.Context(), nil)
+			return err
+		}},
+	}
+}
+
+// Params are the parameters of an invitation without options.
+func Params(tenant, email string) clerkinvite.InviteParams {
+	return clerkinvite.InviteParams{TenantID: tenant, Email: email}
+}
+
+// People returns n addresses in tenant acme.
+func People(n int, prefix string) []clerkinvite.InviteParams {
+	ps := make([]clerkinvite.InviteParams, n)
+	for i := range ps {
+		ps[i] = Params("acme", fmt.Sprintf("%s%d@example.com", prefix, i))
+	}
+	return ps
+}
+
+// Acme is a reference to a member of tenant acme.
+func Acme(email string) clerkinvite.Ref { return clerkinvite.Ref{TenantID: "acme", Email: email} }
+
+// Ada is a member of tenant acme.
+var Ada = clerkinvite.Ref{TenantID: "acme", Email: "Ada@Example.com"}
+
+// LockedBuffer is a bytes.Buffer that is safe for concurrent use.
+type LockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *LockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *LockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

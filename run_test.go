@@ -1,0 +1,123 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// An interval of some nanoseconds, the unit forgotten, panicked where nobody can recover; one
+// of centuries, for never, panicked too or made Run spin.
+func TestRun_OddIntervals(t *testing.T) {
+	t.Parallel()
+	for _, o := range []clerkinvite.RunOptions{
+		{ReconcileInterval: 10}, {ReconcileInterval: math.MaxInt64},
+		{Interval: 1 << 62, ReconcileInterval: -1}, {Interval: math.MaxInt64, ReconcileInterval: -1},
+	} {
+		t.Run(fmt.Sprint(int64(o.Interval), " ", int64(o.ReconcileInterval)), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			var finds atomic.Int64
+			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, onRead{b.Store, func() { finds.Add(1) }})
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			require.ErrorIs(t, b.Run(ctx, &o), context.DeadlineExceeded)
+			require.Positive(t, finds.Load())
+			require.Less(t, finds.Load(), int64(10))
+		})
+	}
+}
+
+// running starts Run in this process. stop ends it and returns how it ended.
+func startRun(t *testing.T, b *testkit.Rig, opts clerkinvite.RunOptions) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx, &opts) }()
+	return func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(2 * time.Second):
+			return errors.New("it does not stop")
+		}
+	}
+}
+
+func TestRun_StopsWhileClerkHangs(t *testing.T) {
+	t.Parallel()
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallList} {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+			const people = 25
+			b.ReserveSome(t, people)
+			clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Timeout, Times: -1})
+			stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond})
+			require.Eventually(t, func() bool { return clerk.Requests()[call] > 0 }, 10*time.Second, time.Millisecond)
+			require.ErrorIs(t, stop(), context.Canceled)
+
+			clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, people, clerk.Emails())
+		})
+	}
+}
+
+// failingDue is a store that fails so many times to find due members.
+type failingDue struct {
+	clerkinvite.Store
+	left atomic.Int64
+}
+
+func (s *failingDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	if s.left.Add(-1) >= 0 {
+		return nil, errors.New("the database is down")
+	}
+	return s.Store.Due(ctx, at, limit)
+}
+
+func TestRun_ContinuesAfterFailures(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	store := &failingDue{Store: clerkinvitetest.NewMemoryStore()}
+	var log testkit.LockedBuffer
+	b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}}, clerk, clerk, store)
+	b.ReserveSome(t, 5)
+	store.left.Store(3)
+	// The first attempt goes by the request for several, the second singly.
+	b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+	stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
+	require.Eventually(t, func() bool {
+		rows, err := store.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
+		if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
+			return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
+		}) {
+			b.Clock.Advance(time.Hour) // all are postponed, and nobody is at work
+		}
+		return err == nil && len(rows) == 0
+	}, 20*time.Second, time.Millisecond)
+	require.ErrorIs(t, stop(), context.Canceled)
+	require.Equal(t, 5, clerk.Emails())
+	require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
+	require.NotContains(t, log.String(), "reconcil", "it was told not to")
+}
