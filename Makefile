@@ -25,7 +25,7 @@ test: ## test the library, with a PostgreSQL of its own, for races and in random
 	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
 
 # With another Go something may not build, or a type behave differently; what tries one and the same code again and again says no more.
-FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestClient|TestAllocations
+FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestClient
 
 .PHONY: test-oldest
 test-oldest: ## build the library with the oldest supported Go, and run its examples and conformance suite

@@ -90,7 +90,7 @@ type Invitation struct {
 	ID             string
 	Email          string
 	Status         string
-	URL            string `json:"-"` // a bearer secret
+	URL            Secret `json:"-"` // whoever has it can accept the invitation
 	PublicMetadata json.RawMessage
 	CreatedAt      time.Time
 	ExpiresAt      *time.Time // nil if Clerk did not say

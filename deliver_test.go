@@ -121,7 +121,8 @@ func TestPromise3_LostResponses(t *testing.T) {
 						if err != nil {
 							var clerkErr *clerkinvite.ClerkInvitationError
 							require.ErrorAs(t, err, &clerkErr)
-							require.Equal(t, "invitation service unavailable", err.Error())
+							_, message := clerkinvite.HTTPError(err)
+							require.Equal(t, "invitation service unavailable", message)
 							require.NotEqual(t, clerkinvite.Refused, clerkErr.Outcome)
 							require.NotNil(t, clerkErr.Member)
 							require.Equal(t, clerkinvite.StatusReserved, m.Status)

@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,57 +14,67 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// Outcome says what a failed call to Clerk can have done.
+// Outcome says what a failed call to Clerk did.
 type Outcome string
 
 const (
-	// Refused: Clerk does not want this person invited. Nothing was sent.
+	// Refused means that Clerk does not accept this person. Nothing was sent.
 	Refused Outcome = "refused"
-	// Fault: the call failed for a reason that is not this person's, and certainly
-	// before it took effect. The member stays due.
+	// Fault means that the call failed for another reason and had no effect. The member
+	// stays due.
 	Fault Outcome = "fault"
-	// Uncertain: the request was sent and no usable answer came: the email may be
-	// out or not. The member stays due, and the next attempt looks before it sends.
+	// Uncertain means that the request was sent and no usable response came, so the email
+	// may have been sent. The member stays due, and the next attempt asks Clerk before it
+	// sends.
 	Uncertain Outcome = "uncertain"
 )
 
-// DuplicateEmailError says that the tenant has a member with this address already.
+// DuplicateEmailError is returned if the tenant already has a member with this address.
 // HTTP 409.
 //
-// Error returns a text with the address, made for the answer to the admin who typed
-// it. Give it to authenticated admins only: to anybody else it tells who is a
-// member. The fmt verbs and slog print the error without the address.
+// [HTTPError] returns a text with the address, for the admin who typed it. Error contains
+// no address.
 type DuplicateEmailError struct {
 	Ref    Ref
 	Member *Member // the existing member
 }
 
-// Error returns the text for the admin, with the address.
+// Error returns the tenant, and the id and status of the existing member.
 func (e *DuplicateEmailError) Error() string {
-	return "a member with email " + e.Ref.Email + " already exists in this tenant"
+	text := fmt.Sprintf("tenant %q already has a member with this email", e.Ref.TenantID)
+	if e.Member != nil {
+		text += ": member " + e.Member.ID + " is " + string(e.Member.Status)
+	}
+	return text
 }
 
 // HTTPStatus returns 409.
 func (e *DuplicateEmailError) HTTPStatus() int { return http.StatusConflict }
 
-// ClerkInvitationError says that Clerk did not do what was asked. HTTP 422 if Clerk
-// refused the person, else 502.
+// ClerkInvitationError is returned if a call to Clerk failed. HTTP 422 if Clerk refused
+// the person, otherwise 502.
 type ClerkInvitationError struct {
-	Op      string  // what the library was doing: "find users", "create invitation", …
-	Outcome Outcome // what the call can have done
-	Member  *Member // nil, or the row as it stays: reserved and due for delivery, or failed
-	Err     error   // usually an *APIError
+	Op      string  // the operation: "find users", "create invitation", …
+	Outcome Outcome // what the call did
+	Member  *Member // nil, or the stored row: reserved and due for delivery, or failed
+	Err     error   // the cause, usually an *APIError
 }
 
-// Error returns a text that is safe to show to anybody. Details are in LogValue and Unwrap.
+// Error returns the operation, the member's id and tenant, the outcome and the cause
+// without addresses, for the operator. The text for the caller comes from [HTTPError].
 func (e *ClerkInvitationError) Error() string {
-	if e.Outcome == Refused {
-		return "invitation refused for this address"
+	text := e.Op
+	if e.Member != nil {
+		text += fmt.Sprintf(" for member %s of tenant %q", e.Member.ID, e.Member.TenantID)
 	}
-	return "invitation service unavailable"
+	text += ": " + string(e.Outcome)
+	if e.Err != nil {
+		text += ": " + scrub.Line(e.Err.Error())
+	}
+	return text
 }
 
-// Unwrap returns what the adapter saw.
+// Unwrap returns the cause.
 func (e *ClerkInvitationError) Unwrap() error { return e.Err }
 
 // HTTPStatus returns 422 for Refused and 502 otherwise.
@@ -74,37 +85,37 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 	return http.StatusBadGateway
 }
 
-// APIError is what came of one request to Clerk that did not succeed.
+// APIError describes a failed request to Clerk. HTTP 502.
 type APIError struct {
-	StatusCode  int            // HTTP status, 0 when no answer came
-	Code        string         // Clerk's code of the first error, "" when the body held none
-	Message     string         // Clerk's short text; may hold addresses
-	LongMessage string         // Clerk's long text; may hold addresses
+	StatusCode  int            // HTTP status, 0 without a response
+	Code        string         // code of the first error, "" if the body has none
+	Message     string         // Clerk's short text; may contain addresses
+	LongMessage string         // Clerk's long text; may contain addresses
 	TraceID     string         // Clerk-Trace-Id, for Clerk's support
-	RetryAfter  time.Duration  // from Retry-After, 0 when there was none
-	Meta        map[string]any // meta of the first error; may hold addresses
+	RetryAfter  time.Duration  // from Retry-After, 0 without one
+	Meta        map[string]any // meta of the first error; may contain addresses
 
-	// NotSent is true if no byte of the request can have reached Clerk, so that
-	// nothing can have taken effect.
+	// NotSent is true if no byte of the request can have reached Clerk, so the request
+	// had no effect.
 	NotSent bool
-	// Err is the failure below HTTP, nil when an answer came and could be read.
+	// Err is the failure below HTTP, nil if a readable response came.
 	Err error
 }
 
-// Error returns status, code, Clerk's text without addresses, and the trace id.
+// Error returns the status, Clerk's code and text without addresses, and the trace id.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	b.WriteString("clerk: ")
 	if e.StatusCode != 0 {
 		fmt.Fprintf(&b, "HTTP %d", e.StatusCode)
 	} else {
-		b.WriteString("no answer")
+		b.WriteString("no response")
 	}
 	if e.Code != "" {
 		b.WriteString(" " + scrub.Line(e.Code))
 	}
-	if text := e.text(); text != "" {
-		b.WriteString(": " + text)
+	if text := cmp.Or(e.LongMessage, e.Message); text != "" {
+		b.WriteString(": " + scrub.Line(text))
 	}
 	if e.Err != nil {
 		b.WriteString(": " + scrub.Line(e.Err.Error()))
@@ -115,38 +126,31 @@ func (e *APIError) Error() string {
 	return b.String()
 }
 
-func (e *APIError) text() string {
-	if e.LongMessage != "" {
-		return scrub.Line(e.LongMessage)
-	}
-	return scrub.Line(e.Message)
-}
-
 // Unwrap returns the failure below HTTP.
 func (e *APIError) Unwrap() error { return e.Err }
 
-// HTTPStatus returns 502: it is the host's upstream that failed.
+// HTTPStatus returns 502.
 func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
 
-// InvalidParamsError says which input is wrong and what it should be. HTTP 422.
-// Nothing was written or sent. It never repeats the input.
+// InvalidParamsError is returned before anything is written or sent if an input is not
+// valid. HTTP 422.
 type InvalidParamsError struct {
 	Field  string // name of the struct field
-	Reason string // what is wrong with it
+	Reason string // what the input must be, or what is wrong with it; never repeats the input
 }
 
-// Error returns "invalid <Field>: <Reason>", safe to show to whoever typed the input.
+// Error returns "invalid <Field>: <Reason>", which is safe to show to the caller.
 func (e *InvalidParamsError) Error() string { return "invalid " + e.Field + ": " + e.Reason }
 
 // HTTPStatus returns 422.
 func (e *InvalidParamsError) HTTPStatus() int { return http.StatusUnprocessableEntity }
 
-// TransitionError says that a member cannot make the wanted move. HTTP 409.
+// TransitionError is returned if a member's status does not allow the call. HTTP 409.
 type TransitionError struct {
 	From, To Status
 }
 
-// Error names both states.
+// Error returns both statuses.
 func (e *TransitionError) Error() string {
 	return "a member that is " + string(e.From) + " cannot become " + string(e.To)
 }
@@ -154,12 +158,13 @@ func (e *TransitionError) Error() string {
 // HTTPStatus returns 409.
 func (e *TransitionError) HTTPStatus() int { return http.StatusConflict }
 
-// CooldownError says that it is too early to send this person another email. HTTP 429.
+// CooldownError is returned if the last email to this person is too recent to send
+// another one. HTTP 429.
 type CooldownError struct {
 	Until time.Time
 }
 
-// Error names the time.
+// Error returns the time from which the call can succeed.
 func (e *CooldownError) Error() string {
 	return "this invitation was sent a moment ago; try again after " + e.Until.UTC().Format(time.RFC3339)
 }
@@ -168,14 +173,14 @@ func (e *CooldownError) Error() string {
 func (e *CooldownError) HTTPStatus() int { return http.StatusTooManyRequests }
 
 var (
-	// ErrNotFound says that there is no such member, or no such user at Clerk. HTTP 404.
+	// ErrNotFound means that there is no such member, or no such user at Clerk. HTTP 404.
 	ErrNotFound error = &statusError{http.StatusNotFound, "no such member"}
-	// ErrBadSignature says that a webhook was not signed with one of the secrets,
-	// is too old or too new, or is of another instance. HTTP 400.
+	// ErrBadSignature means that a webhook is not signed with one of the secrets, is too
+	// old or too new, or is from another Clerk instance. HTTP 400.
 	ErrBadSignature error = &statusError{http.StatusBadRequest, "the webhook's signature is not valid"}
 )
 
-// statusError is the type of the sentinels: a text that is safe to show, and a status.
+// statusError is a sentinel with a text that is safe to show, and an HTTP status.
 type statusError struct {
 	status int
 	text   string
@@ -184,14 +189,14 @@ type statusError struct {
 func (e *statusError) Error() string   { return e.text }
 func (e *statusError) HTTPStatus() int { return e.status }
 
-// HTTPError returns the HTTP status and a message that is safe to show for an error
-// of this library: 200 and "" for nil, what the first error in the chain with a
-// method HTTPStatus() int says, and 500 "internal server error" for everything
-// else, so that an unknown error's text never reaches a client. For an error of the
-// host's own with that method, the message is its Error().
+// HTTPError returns the HTTP status and a message that is safe to show for err. For nil it
+// returns 200 and "". Otherwise the first error in the chain with a method HTTPStatus() int
+// decides: its status, and its Error() as the message. Without one it returns 500 and
+// "internal server error", so that the text of an unknown error never reaches a client.
 //
-// The message for a *[DuplicateEmailError] holds the address: use it on endpoints
-// for authenticated admins only.
+// *[DuplicateEmailError], *[ClerkInvitationError] and *[APIError] have a text for people
+// instead of their Error(). The text of a *[DuplicateEmailError] contains the address: show
+// it to authenticated admins only, because it tells who is a member.
 func HTTPError(err error) (status int, message string) {
 	if err == nil {
 		return http.StatusOK, ""
@@ -203,14 +208,21 @@ func HTTPError(err error) (status int, message string) {
 	if !errors.As(err, &withStatus) {
 		return http.StatusInternalServerError, "internal server error"
 	}
-	if _, ok := withStatus.(*APIError); ok {
-		withStatus = &ClerkInvitationError{Err: withStatus} // Clerk's own text is for the operator's log
+	status, message = withStatus.HTTPStatus(), withStatus.Error()
+	switch e := withStatus.(type) {
+	case *DuplicateEmailError:
+		message = "a member with email " + e.Ref.Email + " already exists in this tenant"
+	case *ClerkInvitationError, *APIError:
+		message = "invitation service unavailable"
+		if status == http.StatusUnprocessableEntity {
+			message = "invitation refused for this address"
+		}
 	}
-	return withStatus.HTTPStatus(), withStatus.Error()
+	return status, message
 }
 
-// RetryAfter returns how long to wait before the call that failed with err is worth
-// repeating, if Clerk or a cooldown said so.
+// RetryAfter returns how long to wait before calling again, if Clerk or a cooldown says so
+// in err.
 func RetryAfter(err error) (time.Duration, bool) {
 	var api *APIError
 	if errors.As(err, &api) && api.RetryAfter > 0 {
@@ -223,9 +235,9 @@ func RetryAfter(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-// IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE
-// 23505) of one of the named constraints or unique indexes, or of any if none is named.
-// It is for hosts that write their own Store.
+// IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE 23505)
+// of one of the named constraints or unique indexes, or of any if none is named. Hosts that
+// write their own Store use it.
 func IsUniqueViolation(err error, constraints ...string) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "23505" {

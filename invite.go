@@ -366,7 +366,7 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 		return &n
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
 		n.Status, n.Send, n.Attempts = StatusReserved, old.Send+1, 0
-		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", "", ""
+		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 		n.ReservedAt, n.NextAttemptAt = now, &now
 		return &n

@@ -41,7 +41,9 @@ func TestPromise1_SecondInviteIsADuplicate(t *testing.T) {
 			_, err := b.TryInvite(t, email)
 			var dup *clerkinvite.DuplicateEmailError
 			require.ErrorAs(t, err, &dup)
-			require.Equal(t, "a member with email ada@example.com already exists in this tenant", err.Error())
+			_, message := clerkinvite.HTTPError(err)
+			require.Equal(t, "a member with email ada@example.com already exists in this tenant", message)
+			require.Equal(t, `tenant "acme" already has a member with this email: member `+m.ID+" is pending", err.Error())
 			require.Equal(t, m.ID, dup.Member.ID)
 			require.Equal(t, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}, dup.Ref)
 		}

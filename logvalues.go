@@ -1,18 +1,87 @@
 package clerkinvite
 
 import (
+	"database/sql/driver"
 	"fmt"
-	"io"
 	"log/slog"
+	"unique"
 
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// formatLogValue is the body of every Format method: the log value, for any verb,
-// so that what must not be logged cannot be printed by accident either.
-func formatLogValue(w io.Writer, name string, v slog.Value) {
-	_, _ = fmt.Fprint(w, name, v.Resolve())
+// This file has everything about how the types of this package print.
+//
+//   - A secret is a [Secret], which nothing prints.
+//   - A value with personal data (a member, parameters, a query) has LogValue and Format.
+//     slog, %v and every other verb print it without addresses, links and the host's data.
+//     %+v and %#v print all of its fields.
+//   - What holds a connection or the host's own types (Config, Service, Reserver, PgxStore)
+//     prints its settings only, with every verb.
+//   - An error prints its Error(), which contains no address, link or key.
+
+// Secret is a text that must not be printed: a signing secret, or the link of an invitation.
+// fmt prints "[secret]" with every verb, and so do log/slog, encoding/json and other text
+// encodings, also for a Secret in an unexported field of another struct. Reveal returns
+// the text. Only a debugger or a dumper that follows unexported pointers, such as go-spew, shows it.
+//
+// Two secrets with the same text are equal by ==, reflect.DeepEqual and assert.Equal. The
+// zero value is the empty text. A Secret is stored in a database as its text.
+type Secret struct{ text unique.Handle[string] }
+
+// NewSecret returns text as a Secret.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{unique.Make(text)}
 }
+
+// Reveal returns the text.
+func (s Secret) Reveal() string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.text.Value()
+}
+
+// IsZero reports whether the text is empty.
+func (s Secret) IsZero() bool { return s == Secret{} }
+
+// String returns "[secret]", or "" for an empty text.
+func (s Secret) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return "[secret]"
+}
+
+// Format implements fmt.Formatter: every verb prints String.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, s.String()) }
+
+// MarshalText implements encoding.TextMarshaler: it returns String.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Scan implements sql.Scanner, for stores.
+func (s *Secret) Scan(src any) error {
+	switch src := src.(type) {
+	case nil:
+		*s = Secret{}
+	case string:
+		*s = NewSecret(src)
+	case []byte:
+		*s = NewSecret(string(src))
+	default:
+		return fmt.Errorf("clerkinvite: scan a Secret: must be text, is %T", src)
+	}
+	return nil
+}
+
+// Value implements driver.Valuer, for stores.
+func (s Secret) Value() (driver.Value, error) { return s.Reveal(), nil }
+
+// logError returns the text of err for a log. Errors of the database, of Config.Authorize
+// and of a host's ClerkAPI may contain anything, so it is scrubbed.
+func logError(err error) string { return scrub.Line(err.Error()) }
 
 // LogValue implements slog.LogValuer: the settings, without API and Store.
 func (c Config) LogValue() slog.Value {
@@ -20,11 +89,11 @@ func (c Config) LogValue() slog.Value {
 		slog.Duration("resend_cooldown", c.ResendCooldown))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c Config) Format(f fmt.State, _ rune) { formatLogValue(f, "Config", c.LogValue()) }
+// Format implements fmt.Formatter: every verb prints the settings only.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Config", c.LogValue()) }
 
 // Format implements fmt.Formatter: every verb prints the settings only.
-func (s *Service) Format(f fmt.State, _ rune) { formatLogValue(f, "Service", s.cfg.LogValue()) }
+func (s *Service) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Service", s.cfg.LogValue()) }
 
 // LogValue implements slog.LogValuer: tenant and options, never the address, the metadata or the data.
 func (p InviteParams) LogValue() slog.Value {
@@ -32,11 +101,11 @@ func (p InviteParams) LogValue() slog.Value {
 		slog.String("template", p.Template), slog.Bool("skip_email", p.SkipEmail))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p InviteParams) Format(f fmt.State, _ rune) { formatLogValue(f, "InviteParams", p.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (p InviteParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, p) }
 
-// Format implements fmt.Formatter: every verb prints the settings of the service only.
-func (r Reserver) Format(f fmt.State, _ rune) { formatLogValue(f, "Reserver", r.s.cfg.LogValue()) }
+// Format implements fmt.Formatter: every verb prints the settings only.
+func (r Reserver) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Reserver", r.s.cfg.LogValue()) }
 
 // LogValue implements slog.LogValuer: tenant, id, state and counters, never an address or a URL.
 func (m Member) LogValue() slog.Value {
@@ -53,14 +122,14 @@ func (m Member) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (m Member) Format(f fmt.State, _ rune) { formatLogValue(f, "Member", m.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (m Member) Format(f fmt.State, verb rune) { scrub.Format(f, verb, m) }
 
 // LogValue implements slog.LogValuer: the tenant, without the address.
 func (r Ref) LogValue() slog.Value { return slog.GroupValue(slog.String("tenant", r.TenantID)) }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r Ref) Format(f fmt.State, _ rune) { formatLogValue(f, "Ref", r.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (r Ref) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
 // LogValue implements slog.LogValuer.
 func (r Result) LogValue() slog.Value {
@@ -74,8 +143,8 @@ func (r Result) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r Result) Format(f fmt.State, _ rune) { formatLogValue(f, "Result", r.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (r Result) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
 // LogValue implements slog.LogValuer: both members, without their address.
 func (c Change) LogValue() slog.Value {
@@ -89,17 +158,14 @@ func (c Change) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c Change) Format(f fmt.State, _ rune) { formatLogValue(f, "Change", c.LogValue()) }
-
 // LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
 func (q PageQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("tenant", q.TenantID), slog.Any("statuses", q.Statuses), slog.String("after", q.AfterID),
 		slog.Int("limit", q.Limit))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q PageQuery) Format(f fmt.State, _ rune) { formatLogValue(f, "PageQuery", q.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
 // LogValue implements slog.LogValuer: how much is asked for, never an address.
 func (q Query) LogValue() slog.Value {
@@ -107,87 +173,32 @@ func (q Query) LogValue() slog.Value {
 		slog.Int("user_ids", len(q.UserIDs)))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q Query) Format(f fmt.State, _ rune) { formatLogValue(f, "Query", q.LogValue()) }
-
-// LogValue implements slog.LogValuer: the existing member, without its address.
-func (e DuplicateEmailError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("error", "a member with this email already exists in this tenant"), slog.String("tenant", e.Ref.TenantID)}
-	if e.Member != nil {
-		attrs = append(attrs, slog.Any("existing", *e.Member))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints the error without the address.
-func (e DuplicateEmailError) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "DuplicateEmailError", e.LogValue())
-}
-
-// LogValue implements slog.LogValuer: all that an operator needs, without addresses.
-func (e ClerkInvitationError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("error", e.Error()), slog.String("op", e.Op), slog.String("outcome", string(e.Outcome))}
-	if e.Member != nil {
-		attrs = append(attrs, slog.Any("member", *e.Member))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.Any("cause", logError(e.Err)))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e ClerkInvitationError) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "ClerkInvitationError", e.LogValue())
-}
-
-// LogValue implements slog.LogValuer: Clerk's code, long message without addresses, trace id.
-func (e APIError) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.Int("clerk_status", e.StatusCode), slog.String("clerk_code", scrub.Line(e.Code)),
-		slog.String("clerk_message", e.text()), slog.String("clerk_trace_id", scrub.Line(e.TraceID))}
-	if e.RetryAfter > 0 {
-		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.String("cause", scrub.Line(e.Err.Error())), slog.Bool("not_sent", e.NotSent))
-	}
-	return slog.GroupValue(attrs...)
-}
-
-// Format implements fmt.Formatter: every verb prints Error, which holds no address.
-func (e APIError) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, e.Error()) }
-
-// logError returns err as something that logs without addresses.
-func logError(err error) any {
-	if v, ok := err.(slog.LogValuer); ok {
-		return v
-	}
-	return scrub.Text(err.Error())
-}
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q Query) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
 // LogValue implements slog.LogValuer: the id and whether banned, never an address.
 func (u User) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.Bool("banned", u.Banned))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (u User) Format(f fmt.State, _ rune) { formatLogValue(f, "User", u.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (u User) Format(f fmt.State, verb rune) { scrub.Format(f, verb, u) }
 
 // LogValue implements slog.LogValuer: the id and whether verified, never the address.
 func (e UserEmail) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("email_id", e.ID), slog.Bool("verified", e.Verified))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e UserEmail) Format(f fmt.State, _ rune) { formatLogValue(f, "UserEmail", e.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (e UserEmail) Format(f fmt.State, verb rune) { scrub.Format(f, verb, e) }
 
 // LogValue implements slog.LogValuer: how many values are asked for, never an address.
 func (q UserQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("emails", len(q.Emails)), slog.Int("ids", len(q.IDs)))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q UserQuery) Format(f fmt.State, _ rune) { formatLogValue(f, "UserQuery", q.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q UserQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
 // LogValue implements slog.LogValuer: the options, never the address or the metadata.
 func (r InvitationRequest) LogValue() slog.Value {
@@ -195,52 +206,45 @@ func (r InvitationRequest) LogValue() slog.Value {
 		slog.Bool("skip_email", r.SkipEmail), slog.Bool("ignore_existing", r.IgnoreExisting))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r InvitationRequest) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "InvitationRequest", r.LogValue())
-}
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (r InvitationRequest) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
 // LogValue implements slog.LogValuer: the id and status, never the address or the URL.
 func (inv Invitation) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", inv.Status))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (inv Invitation) Format(f fmt.State, _ rune) { formatLogValue(f, "Invitation", inv.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (inv Invitation) Format(f fmt.State, verb rune) { scrub.Format(f, verb, inv) }
 
 // LogValue implements slog.LogValuer: the page asked for, never the address.
 func (q InvitationQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("status", q.Status), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (q InvitationQuery) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "InvitationQuery", q.LogValue())
-}
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q InvitationQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
 // LogValue implements slog.LogValuer: the tenant and the states, never an address.
 func (p ListParams) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Any("statuses", p.Statuses), slog.Int("limit", p.Limit))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p ListParams) Format(f fmt.State, _ rune) { formatLogValue(f, "ListParams", p.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (p ListParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, p) }
 
 // LogValue implements slog.LogValuer: how many members, never their addresses.
 func (p Page) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("members", len(p.Members)), slog.String("next", p.Next))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (p Page) Format(f fmt.State, _ rune) { formatLogValue(f, "Page", p.LogValue()) }
-
 // LogValue implements slog.LogValuer: what is corrected, never the data.
 func (u MemberUpdate) LogValue() slog.Value {
 	return slog.GroupValue(slog.Bool("role", u.Role != nil), slog.Bool("data", u.Data != nil))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (u MemberUpdate) Format(f fmt.State, _ rune) { formatLogValue(f, "MemberUpdate", u.LogValue()) }
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (u MemberUpdate) Format(f fmt.State, verb rune) { scrub.Format(f, verb, u) }
 
 // LogValue implements slog.LogValuer: the numbers.
 func (r ReconcileReport) LogValue() slog.Value {
@@ -250,41 +254,13 @@ func (r ReconcileReport) LogValue() slog.Value {
 		slog.Int("accepted_elsewhere", len(r.AcceptedElsewhere)), slog.Bool("complete", r.Cursor == ""))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (r ReconcileReport) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "ReconcileReport", r.LogValue())
-}
-
-// LogValue implements slog.LogValuer: how many secrets there are, never one of them.
-func (c WebhookConfig) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("secrets", len(c.Secrets)), slog.String("instance", c.InstanceID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (c WebhookConfig) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "WebhookConfig", c.LogValue())
-}
-
-// LogValue implements slog.LogValuer: how many keys there are, never one of them.
-func (v WebhookVerifier) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("keys", len(v.keys)), slog.String("instance", v.instanceID))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (v WebhookVerifier) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "WebhookVerifier", v.LogValue())
-}
-
 // LogValue implements slog.LogValuer: ids and type, never an address.
 func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", e.ID), slog.String("type", e.Type),
 		slog.String("instance", e.InstanceID), slog.String("user", e.UserID))
 }
 
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e Event) Format(f fmt.State, _ rune) { formatLogValue(f, "Event", e.LogValue()) }
-
-// Format implements fmt.Formatter: every verb prints the schema only.
+// Format implements fmt.Formatter: every verb prints the settings only.
 func (s PgxStore) Format(f fmt.State, _ rune) {
-	formatLogValue(f, "PgxStore", slog.GroupValue(slog.String("schema", s.schema)))
+	_, _ = fmt.Fprint(f, "PgxStore", slog.GroupValue(slog.String("schema", s.schema)))
 }

@@ -27,24 +27,30 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// private is what no log may hold: an address, a link, an API key and a webhook
-// secret. It is put into every field that is not known to be printable.
-const private = "alice@victim.example https://clerk.victim.example/v1/tickets/accept?ticket=CANARY sk_test_CANARY whsec_CANARY"
+// personal stands in every field that may contain personal data: logs and %v must not show it.
+const personal = "alice@victim.example"
 
-// traces are what is left of private in any writing.
-var traces = []string{"alice", "victim", "canary", "616c696365", "616C696365", "97 108 105 99 101", "0x61, 0x6c, 0x69", "YWxpY2V"}
+// confidential stands in every Secret: nothing must show it.
+const confidential = "https://clerk.example/v1/tickets/accept?ticket=CANARY sk_test_CANARY whsec_CANARY"
 
-// printable are the fields that logs are for, or that hold texts of the library's own.
-// A string in any other field of an exported struct must not be printed as it is.
+// personalTraces and secretTraces are what the two look like in text, hex, bytes and base64.
+var (
+	personalTraces = []string{"alice", "victim", "616c696365", "97 108 105 99 101", "0x61, 0x6c, 0x69", "YWxpY2V"}
+	secretTraces   = []string{"canary", "63616e617279", "43414e415259", "99 97 110 97 114 121", "67 65 78 65 82 89", "0x63, 0x61, 0x6e", "0x43, 0x41, 0x4e", "Y2FuYXJ5"}
+)
+
+// printable are the fields that logs are for. A string in any other field of an exported
+// struct must not be in a log.
 var printable = []string{
 	"User.ID", "UserEmail.ID", "InvitationRequest.Template", "Invitation.ID", "Invitation.Status", "InvitationQuery.Status",
 	"InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
 	"Member.ID", "Member.TenantID", "Member.ClerkUserID", "Member.InvitationID", "Member.Reason",
 	"ClerkInvitationError.Op", "InvalidParamsError.Field", "InvalidParamsError.Reason",
 	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
-	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor",
+	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor", "ReconcileReport.Cursor",
 	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
 
 	"Options.BaseURL",    // clerkapi.New refuses one that holds a user, a query or a fragment
@@ -52,28 +58,34 @@ var printable = []string{
 	"Mail.InvitationID", "Mail.Template", "UserSpec.ID", "Webhook.ID",
 }
 
-// secret is the name of a field that holds a key or a link. Addresses may stand in JSON,
-// which is how a host answers an admin; these may not.
+// secret is the name of a field with a key or a link. It must be a Secret.
 var secret = regexp.MustCompile(`(?i)(^|[a-z.])(secrets?|url|params|token|ticket|password|key)$`)
 
-// sendable are the fields that look secret and go into JSON all the same.
-var sendable = []string{
+// notSecret are the fields that only look like one.
+var notSecret = []string{
 	"InviteParams.RedirectURL", "InvitationRequest.RedirectURL", "Config.RedirectURL", "Options.BaseURL",
-	"Mail.URL", // the fake's: a test follows the link
+	"Mail.URL",      // of the fake: a test opens the link
+	"Member.Params", // contains what goes to Clerk; not in JSON
 }
 
-// words are the exported types that are text and of which every value is the library's
-// own. Another one has to be looked at: a Token would print itself.
+// settings are the types that print their settings only, with every verb.
+var settings = []string{
+	"clerkinvite.Config", "clerkinvite.Service", "clerkinvite.Reserver", "clerkinvite.PgxStore",
+	"clerkinvite.WebhookVerifier", "clerkapi.Client", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore",
+}
+
+// words are the exported types that are text and have only values of the library. Another
+// one must be checked: a type Token would print itself.
 var words = []string{"clerkinvite.Status", "clerkinvite.Outcome", "clerkinvitetest.Call", "clerkinvitetest.Kind"}
 
-// public are the packages whose types hosts hold in their hands.
+// public are the packages whose types hosts use.
 var public = map[string]string{
 	"github.com/clerkinvite/clerkinvite":                 ".",
 	"github.com/clerkinvite/clerkinvite/clerkapi":        "clerkapi",
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest": "clerkinvitetest",
 }
 
-// A host's own types, which say all that they hold when they are asked.
+// Types of a host, which print all of their fields.
 type (
 	hostAPI struct {
 		clerkinvite.ClerkAPI
@@ -87,20 +99,19 @@ type (
 		clerkinvite.Observer
 		Password string
 	}
-	// hidden shows its value to fmt by reflection only: no method of the value is called.
+	// hidden has an unexported field: fmt reads it by reflection and calls none of its methods.
 	hidden struct{ v any }
 )
 
-// made has a value of each type that reflection cannot fill, because what it holds cannot
-// be reached from outside.
+// made has a value of each type that reflection cannot fill, because its fields are unexported.
 func made(t testing.TB) []any {
 	t.Helper()
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{"whsec_YWxpY2VAdmljdGltLmV4YW1wbGUgY2FuYXJ5"}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: testkit.Secrets("whsec_YWxpY2VAdmljdGltLmV4YW1wbGUgY2FuYXJ5")})
 	require.NoError(t, err)
-	store := clerkinvite.NewPgxStore(&hostDB{Password: private}, nil)
+	store := clerkinvite.NewPgxStore(&hostDB{Password: personal}, nil)
 	client, err := clerkapi.New("sk_test_CANARYalicevictim", nil)
 	require.NoError(t, err)
-	svc, err := clerkinvite.New(clerkinvite.Config{API: client, Store: store, RedirectURL: "https://victim.example/canary"})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: client, Store: store, RedirectURL: "https://victim.example/"})
 	require.NoError(t, err)
 	clerk := clerkinvitetest.NewClerk()
 	clerk.SetSecretKey("sk_test_CANARY")
@@ -112,12 +123,11 @@ func made(t testing.TB) []any {
 	require.NoError(t, err)
 	_, err = filling.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "alice@victim.example"})
 	require.NoError(t, err)
-	return []any{verifier, store, client, svc, svc.InTx(store), clerk, memory}
+	return []any{verifier, store, client, svc, svc.InTx(store), clerk, clerkinvitetest.NewClock(time.Time{}), memory}
 }
 
-// inHand has a zero value of each exported type that the functions and methods of the
-// public packages hand out or take, found by walking their signatures, and of those that
-// only errors.As finds.
+// inHand has each exported type in the signatures of the public packages, and the types
+// that only errors.As finds.
 func inHand() map[string]reflect.Type {
 	found := map[string]reflect.Type{}
 	var walk func(reflect.Type)
@@ -134,7 +144,7 @@ func inHand() map[string]reflect.Type {
 				}
 			}
 		} else if typ.PkgPath() != "" && typ.Kind() != reflect.Func {
-			return // of other packages: iter.Seq2 is a func, and of the rest none holds ours
+			return // of another package: none of them contains ours, except the func iter.Seq2
 		}
 		switch typ.Kind() {
 		case reflect.Map:
@@ -174,8 +184,8 @@ func typeName(typ reflect.Type) string {
 	return typ.PkgPath()[strings.LastIndexByte(typ.PkgPath(), '/')+1:] + "." + typ.Name()
 }
 
-// samples has a pointer to a value of every exported struct, by name. text says what
-// stands in a field.
+// samples has a pointer to a value of every exported struct, by name. text returns the
+// text for a field.
 func samples(t testing.TB, text func(field string) string) map[string]any {
 	t.Helper()
 	all := map[string]any{}
@@ -193,14 +203,18 @@ func samples(t testing.TB, text func(field string) string) map[string]any {
 	return all
 }
 
-// fill puts text into v wherever it can.
+// fill sets all of v: texts to text, and secrets to confidential.
 func fill(t testing.TB, v reflect.Value, field string, text func(field string) string) {
 	t.Helper()
 	switch x := v.Addr().Interface().(type) {
 	case *time.Time:
 		*x = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 		return
+	case *clerkinvite.Secret:
+		*x = clerkinvite.NewSecret(confidential)
+		return
 	case *json.RawMessage:
+		requireNoSecret(t, field)
 		*x = json.RawMessage(`"` + text(field) + `"`)
 		return
 	case *error:
@@ -210,25 +224,26 @@ func fill(t testing.TB, v reflect.Value, field string, text func(field string) s
 		*x = text(field)
 		return
 	case *clerkinvite.ClerkAPI:
-		*x = hostAPI{Key: private}
+		*x = hostAPI{Key: personal}
 		return
 	case *clerkinvite.Store:
-		*x = clerkinvite.NewPgxStore(&hostDB{Password: private}, nil)
+		*x = clerkinvite.NewPgxStore(&hostDB{Password: personal}, nil)
 		return
 	case *clerkinvite.Observer:
-		*x = &hostObserver{Password: private}
+		*x = &hostObserver{Password: personal}
 		return
 	}
 	if _, ours := public[v.Type().PkgPath()]; !ours && v.Kind() == reflect.Struct {
-		return // http.Client, slog.Logger: theirs to print
+		return // http.Client, slog.Logger
 	}
 	switch v.Kind() {
 	case reflect.String:
 		if v.Type() != reflect.TypeFor[string]() {
-			require.Contains(t, words, typeName(v.Type()), "is text of an exported type; print one and add it, or hide it")
+			require.Contains(t, words, typeName(v.Type()), "is a text type: check what it prints, then add it here or make it a Secret")
 			v.SetString("text")
 			return
 		}
+		requireNoSecret(t, field)
 		v.SetString(text(field))
 	case reflect.Bool:
 		v.SetBool(true)
@@ -264,65 +279,182 @@ func fill(t testing.TB, v reflect.Value, field string, text func(field string) s
 	}
 }
 
+func requireNoSecret(t testing.TB, field string) {
+	t.Helper()
+	require.False(t, secret.MatchString(field) && !slices.Contains(notSecret, field), "%s looks like a secret: make it a Secret", field)
+}
+
 func notPrintable(field string) string {
 	if slices.Contains(printable, field) {
 		return "text"
 	}
-	return private
+	return personal
 }
 
-func TestNothingPrivateIsPrinted(t *testing.T) {
-	t.Parallel()
-	byHand := map[reflect.Type]bool{}
-	for _, v := range made(t) {
-		byHand[reflect.TypeOf(v)] = true
+// forms returns v alone and inside of other values. Those of the second kind, slog's handlers
+// print with %+v or as JSON. copied tells whether v may be copied.
+func forms(v any, copied bool) (direct, inside map[string]any) {
+	direct = map[string]any{"pointer": v, "nil": reflect.Zero(reflect.TypeOf(v)).Interface()}
+	inside = map[string]any{
+		"slice": []any{v}, "map": map[string]any{"key": v}, "struct": inField(v), "pointed struct": &struct{ V any }{v},
 	}
+	if copied {
+		value := reflect.ValueOf(v).Elem().Interface()
+		direct["value"], direct["zero"] = value, reflect.New(reflect.TypeOf(value)).Interface()
+		inside["struct of a value"], inside["slice of values"], inside["map of values"] = inField(value), sliceOf(value), map[int]any{1: value}
+	}
+	return direct, inside
+}
+
+// copyable tells whether a type may be copied, and is one whose zero value works.
+func copyable(name string) bool {
+	return !slices.Contains([]string{"clerkinvite.Service", "clerkinvite.Reserver", "clerkinvitetest.Clerk", "clerkinvitetest.Clock", "clerkinvitetest.MemoryStore"}, name)
+}
+
+var allVerbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"}
+
+// Promise 6: logs and %v of every value show no personal data, and nothing shows a secret.
+func TestPromise6_NothingPrivateIsPrinted(t *testing.T) {
+	t.Parallel()
 	for name, v := range samples(t, notPrintable) {
-		typ := reflect.TypeOf(v).Elem()
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// Locks are not copied: go vet tells whoever does.
-			copied := !slices.Contains([]string{"clerkinvite.Service", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore"}, name)
-			forms := map[string]any{
-				"pointer": v, "nil": reflect.Zero(reflect.TypeOf(v)).Interface(), "slice": []any{v}, "map": map[string]any{"key": v},
-				"in a struct": inField(v), "in a pointed struct": &struct{ V any }{v},
+			direct, inside := forms(v, copyable(name))
+			_, isError := v.(error)
+			if isError {
+				direct, inside = errorForms(v.(error)), nil
 			}
-			if !byHand[reflect.TypeOf(v)] || copied {
-				forms["zero"] = reflect.New(typ).Interface()
+			full := func(verb string) bool { // prints personal data
+				return verb == "%#v" || verb == "%+v" && !isError || isError && verb == "%d"
 			}
-			if copied {
-				value := reflect.ValueOf(v).Elem().Interface()
-				forms["value"], forms["value in a struct"], forms["slice of values"] = value, inField(value), sliceOf(value)
-				forms["map of values"] = map[int]any{1: value}
-			}
-			if name == "clerkapi.Client" || name == "clerkinvite.WebhookVerifier" {
-				// What holds keys holds them so that not even reflection finds them.
-				forms["hidden"], forms["hidden value"] = hidden{v}, hidden{forms["value"]}
-			}
-			if err, ok := v.(error); ok {
-				forms["wrapped"] = fmt.Errorf("inviting: %w", err)
-				forms["in a result"] = &clerkinvite.Result{Err: err}
-				forms["as a cause"] = &clerkinvite.ClerkInvitationError{Op: "op", Outcome: clerkinvite.Uncertain, Err: err}
-				forms["as a wrapped cause"] = &clerkinvite.ClerkInvitationError{Op: "op", Outcome: clerkinvite.Uncertain, Err: errors.Join(err)}
-			}
-			for form, x := range forms {
-				for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"} {
-					checkPrivate(t, form+" "+verb, fmt.Sprintf(verb, x))
-				}
-				for name, handler := range map[string]func(*bytes.Buffer) slog.Handler{
-					"text": func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
-					"JSON": func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
-				} {
-					if name == "JSON" && (strings.Contains(form, "struct") || strings.Contains(form, "slice") || strings.Contains(form, "map")) {
-						continue // encoding/json, which is to write addresses: see Member, and TestNoSecretInJSON for the rest
+			for form, x := range direct {
+				for _, verb := range allVerbs {
+					printed := fmt.Sprintf(verb, x)
+					checkTraces(t, form+" "+verb, printed, secretTraces)
+					if !full(verb) || slices.Contains(settings, name) {
+						checkTraces(t, form+" "+verb, printed, personalTraces)
 					}
-					var buf bytes.Buffer
-					slog.New(handler(&buf)).With("with", x).Log(context.Background(), slog.LevelInfo, "msg", "key", x, slog.Group("group", "key", x))
-					checkPrivate(t, form+" slog "+name, buf.String())
 				}
+				checkTraces(t, form+" slog", logged(x), slices.Concat(personalTraces, secretTraces))
+			}
+			for form, x := range inside {
+				for _, verb := range allVerbs {
+					printed := fmt.Sprintf(verb, x)
+					checkTraces(t, "in a "+form+" "+verb, printed, secretTraces)
+					if !full(verb) || slices.Contains(settings, name) {
+						checkTraces(t, "in a "+form+" "+verb, printed, personalTraces)
+					}
+				}
+				checkTraces(t, "in a "+form+" slog", logged(x), secretTraces)
+			}
+			if name == "clerkinvitetest.Clerk" {
+				return // its key and links are those of a fake
+			}
+			for _, x := range []any{hidden{v}, hidden{direct["value"]}, &hidden{direct["value"]}} {
+				for _, verb := range allVerbs {
+					checkTraces(t, "hidden "+verb, fmt.Sprintf(verb, x), secretTraces)
+				}
+				checkTraces(t, "hidden slog", logged(x), secretTraces)
 			}
 		})
 	}
+}
+
+// errorForms returns err alone, wrapped, joined, and as the cause of other errors.
+func errorForms(err error) map[string]any {
+	cause := func(err error) error {
+		return &clerkinvite.ClerkInvitationError{Op: "op", Outcome: clerkinvite.Uncertain, Err: err}
+	}
+	return map[string]any{
+		"error": err, "nil": reflect.Zero(reflect.TypeOf(err)).Interface(), "wrapped": fmt.Errorf("inviting: %w", err), "joined": errors.Join(err, err),
+		"as a cause": cause(err), "as a joined cause": cause(errors.Join(err)), "in an API error": &clerkinvite.APIError{Err: err},
+	}
+}
+
+// logged returns what slog's two handlers write about x.
+func logged(x any) string {
+	var buf bytes.Buffer
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&buf, nil), slog.NewJSONHandler(&buf, nil)} {
+		slog.New(handler).With("with", x).Log(context.Background(), slog.LevelInfo, "msg", "key", x, slog.Group("group", "key", x))
+	}
+	return buf.String()
+}
+
+// %+v and %#v print every field that is not a secret, and two different values print two
+// different texts with every verb, so that a failed expectation of a mock can be read.
+func TestValuesPrintAllForTests(t *testing.T) {
+	t.Parallel()
+	for name, v := range samples(t, func(field string) string { return field }) {
+		_, isError := v.(error)
+		_, formats := v.(fmt.Formatter)
+		if isError || !formats || slices.Contains(settings, name) || name == "clerkinvite.Secret" {
+			continue
+		}
+		typ := reflect.TypeOf(v).Elem()
+		for _, verb := range []string{"%+v", "%#v"} {
+			printed := fmt.Sprintf(verb, v)
+			for i := range typ.NumField() {
+				require.Contains(t, printed, typ.Field(i).Name+":", "%s of %s", verb, name)
+			}
+			require.NotContains(t, printed, "0xc0", "%s of %s prints an address in memory", verb, name)
+		}
+		for i := range typ.NumField() {
+			if typ.Field(i).Type.Kind() == reflect.Func || typ.Field(i).Type == reflect.TypeFor[clerkinvite.Secret]() {
+				continue
+			}
+			other := reflect.New(typ)
+			other.Elem().Set(reflect.ValueOf(v).Elem())
+			other.Elem().Field(i).SetZero()
+			for _, verb := range []string{"%v", "%s", "%+v", "%#v"} {
+				require.NotEqual(t, fmt.Sprintf(verb, v), fmt.Sprintf(verb, other.Interface()), "%s of %s does not show %s", verb, name, typ.Field(i).Name)
+			}
+		}
+	}
+	at := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+	m := clerkinvite.Member{ID: "1", Email: "ada@example.com", Status: clerkinvite.StatusPending, URL: clerkinvite.NewSecret(confidential), Data: json.RawMessage(`{"a":1}`), ExpiresAt: &at}
+	for _, verb := range []string{"%+v", "%#v"} {
+		require.Equal(t, `clerkinvite.Member{ID:"1" Email:"ada@example.com" Status:"pending" URL:[secret] Data:{"a":1} ExpiresAt:2026-03-01 09:00:00 +0000 UTC}`, fmt.Sprintf(verb, &m))
+	}
+}
+
+func TestSecret(t *testing.T) {
+	t.Parallel()
+	s, same, other, zero := clerkinvite.NewSecret(confidential), clerkinvite.NewSecret(strings.Clone(confidential)), clerkinvite.NewSecret("x"), clerkinvite.NewSecret("")
+	require.Equal(t, confidential, s.Reveal())
+	require.False(t, s.IsZero())
+	require.Equal(t, s, same)
+	require.True(t, s == same && s != other && reflect.DeepEqual(&s, &same) && !reflect.DeepEqual(s, other)) //nolint:testifylint // of the operators
+	require.True(t, zero.IsZero())
+	require.Equal(t, clerkinvite.Secret{}, zero)
+	require.Empty(t, zero.Reveal())
+
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q", "%t", "%10s"} {
+		require.Equal(t, "[secret]", fmt.Sprintf(verb, s))
+		require.Empty(t, fmt.Sprintf(verb, zero))
+	}
+	require.Contains(t, logged(s), "[secret]")
+	for _, x := range []any{s, &s, struct{ S clerkinvite.Secret }{s}, []clerkinvite.Secret{s}, map[clerkinvite.Secret]int{s: 1}, hidden{s}, hidden{&s}} {
+		for _, verb := range allVerbs {
+			checkTraces(t, verb, fmt.Sprintf(verb, x), secretTraces)
+		}
+		checkTraces(t, "slog", logged(x), secretTraces)
+		out, err := json.Marshal(x)
+		require.NoError(t, err)
+		checkTraces(t, "JSON", string(out), secretTraces)
+	}
+
+	// Stores read and write the text.
+	value, err := s.Value()
+	require.NoError(t, err)
+	require.Equal(t, confidential, value)
+	for _, src := range []any{confidential, []byte(confidential)} {
+		var read clerkinvite.Secret
+		require.NoError(t, read.Scan(src))
+		require.Equal(t, s, read)
+		require.NoError(t, read.Scan(nil))
+		require.True(t, read.IsZero())
+	}
+	require.EqualError(t, new(clerkinvite.Secret).Scan(7), "clerkinvite: scan a Secret: must be text, is int")
 }
 
 // inField returns a host's struct that holds v in an exported field of its own type.
@@ -338,68 +470,78 @@ func sliceOf(v any) any {
 	return list.Interface()
 }
 
-func checkPrivate(t *testing.T, how, printed string) {
+func checkTraces(t *testing.T, how, printed string, traces []string) {
 	t.Helper()
 	for _, trace := range traces {
 		if strings.Contains(printed, trace) || strings.Contains(strings.ToLower(printed), trace) {
-			t.Errorf("%s prints what is private: %.300s", how, printed)
+			t.Errorf("%s prints private data: %.300s", how, printed)
 			return
 		}
 	}
 }
 
-// A host answers with these types as JSON, and slog's JSON handler writes slices of them
-// so: addresses stand there, keys and links never.
-func TestNoSecretInJSON(t *testing.T) {
+func checkPrivate(t *testing.T, how, printed string) {
+	t.Helper()
+	checkTraces(t, how, printed, slices.Concat(personalTraces, secretTraces))
+}
+
+// Hosts return these types as JSON: they contain addresses, but no keys and links.
+func TestPromise6_NoSecretInJSON(t *testing.T) {
 	t.Parallel()
-	onlySecrets := func(field string) string {
-		if secret.MatchString(field) && !slices.Contains(sendable, field) {
-			return private
+	n := 0
+	for name, v := range samples(t, func(field string) string {
+		if field == "Member.Params" {
+			return confidential
 		}
 		return "text"
-	}
-	n := 0
-	for name, v := range samples(t, onlySecrets) {
+	}) {
 		for _, form := range []any{v, []any{v}, map[string]any{"key": v}, inField(v)} {
 			out, err := json.Marshal(form)
-			if err != nil { // a func in it: not for JSON
+			if err != nil { // it has a func
 				require.NotContains(t, err.Error(), "CANARY")
 				continue
 			}
 			n++
 			checkPrivate(t, name+" as JSON", string(out))
+			if name != "clerkinvite.Secret" {
+				assert.NotContains(t, string(out), "[secret]", name)
+			}
 		}
 	}
 	require.Greater(t, n, 100)
-
-	// The rule finds what it is for.
-	require.Equal(t, private, onlySecrets("Member.URL"))
-	require.Equal(t, private, onlySecrets("WebhookConfig.Secrets"))
-	require.Equal(t, private, onlySecrets("Leak.APIKey"))
-	require.Equal(t, "text", onlySecrets("Member.Email"))
+	for _, field := range []string{"Leak.URL", "Leak.Secrets", "Leak.APIKey"} {
+		require.Regexp(t, secret, field)
+	}
+	require.NotRegexp(t, secret, "Member.Email")
 }
 
-// The texts of errors, too, are printed by hosts: log.Print(err.Error()). The one that
-// holds an address on purpose says so in its documentation.
-func TestErrorTextsHoldNothingPrivate(t *testing.T) {
+// Error() contains no address, link or key, also if Clerk's texts or a foreign cause contain
+// one. The text for an admin comes from HTTPError.
+func TestPromise6_ErrorTextsHaveNothingPrivate(t *testing.T) {
 	t.Parallel()
+	const private = personal + " " + confidential
 	n := 0
-	for _, v := range samples(t, notPrintable) {
+	for _, v := range samples(t, func(field string) string {
+		if slices.Contains(printable, field) {
+			return "text"
+		}
+		return private
+	}) {
 		err, ok := v.(error)
 		if !ok {
 			continue
 		}
 		n++
-		var dup *clerkinvite.DuplicateEmailError
-		if errors.As(err, &dup) && any(dup) == v {
-			assert.Contains(t, err.Error(), "alice@victim.example")
-			continue
-		}
 		checkPrivate(t, fmt.Sprintf("%T.Error", v), err.Error())
-		_, message := clerkinvite.HTTPError(err)
-		checkPrivate(t, fmt.Sprintf("HTTPError(%T)", v), message)
-		_, message = clerkinvite.HTTPError(fmt.Errorf("%s: %w", private, err))
-		checkPrivate(t, fmt.Sprintf("HTTPError(wrapped %T)", v), message)
+		for _, err := range []error{err, fmt.Errorf("%s: %w", private, err)} {
+			_, message := clerkinvite.HTTPError(err)
+			var dup *clerkinvite.DuplicateEmailError
+			if errors.As(err, &dup) && any(dup) == v {
+				assert.Contains(t, message, personal)
+				continue
+			}
+			checkPrivate(t, fmt.Sprintf("HTTPError(%T)", v), message)
+		}
 	}
 	assert.Equal(t, 6, n)
 	status, message := clerkinvite.HTTPError(errors.New(private))
@@ -407,7 +549,7 @@ func TestErrorTextsHoldNothingPrivate(t *testing.T) {
 	checkPrivate(t, "HTTPError(unknown)", message)
 }
 
-// What constructors say of a secret that they refuse holds nothing of it.
+// The errors of constructors do not repeat a secret that they refuse.
 func TestRefusedSecretsAreNotRepeated(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"sk_test_CANARY\n", " sk_test_CANARY", "pk_test_CANARY", "sk_test_CÄNARY-canary"} {
@@ -415,18 +557,17 @@ func TestRefusedSecretsAreNotRepeated(t *testing.T) {
 		require.Error(t, err)
 		checkPrivate(t, "clerkapi.New", fmt.Sprintf("%v %#v", err, err))
 	}
-	for _, bad := range []string{"whsec_canary\n", "whsec_canary", "whsec_alice*victim*canary*alice*victim*canary", "whsec_" + private} {
-		_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{bad}, InstanceID: private})
+	for _, bad := range []string{"whsec_canary\n", "whsec_canary", "whsec_alice*victim*canary*alice*victim*canary", "whsec_" + personal + confidential} {
+		_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: testkit.Secrets(bad), InstanceID: personal})
 		require.Error(t, err)
 		checkPrivate(t, "NewWebhookVerifier", fmt.Sprintf("%v %#v", err, err))
 	}
-	_, err := clerkinvite.New(clerkinvite.Config{API: hostAPI{Key: private}, RedirectURL: "victim canary alice"})
+	_, err := clerkinvite.New(clerkinvite.Config{API: hostAPI{Key: personal}, RedirectURL: "victim canary alice"})
 	require.Error(t, err)
 	checkPrivate(t, "New", fmt.Sprintf("%v %#v", err, err))
 }
 
-// TestEveryExportedTypeIsPrinted has the type checker list the exported types, so that a
-// new one cannot be forgotten above.
+// The type checker lists the exported types, so that no new one is missing above.
 func TestEveryExportedTypeIsPrinted(t *testing.T) {
 	t.Parallel()
 	sampled := samples(t, notPrintable)
@@ -434,10 +575,10 @@ func TestEveryExportedTypeIsPrinted(t *testing.T) {
 	for name, typ := range exportedTypes(t) {
 		total++
 		switch under := typ.Underlying().(type) {
-		case *types.Interface, *types.Signature: // they hold what hosts give them
+		case *types.Interface, *types.Signature: // values of the host
 		case *types.Basic:
 			if under.Info()&types.IsString != 0 {
-				assert.Contains(t, words, name, "is new: does it hold what must not be printed?")
+				assert.Contains(t, words, name, "is new: check whether it may be printed")
 			}
 		default:
 			assert.Contains(t, sampled, name, "add a function that takes or returns it to inHand, or a value to made")
@@ -446,8 +587,7 @@ func TestEveryExportedTypeIsPrinted(t *testing.T) {
 	require.Greater(t, total, 50)
 }
 
-// exportedTypes returns the exported types of the public packages that are no other
-// names of types elsewhere.
+// exportedTypes returns the exported types of the public packages, without aliases.
 func exportedTypes(t testing.TB) map[string]types.Type {
 	t.Helper()
 	all := map[string]types.Type{}
@@ -464,9 +604,8 @@ func exportedTypes(t testing.TB) map[string]types.Type {
 	return all
 }
 
-// sources is an importer that checks the public packages from their source, and takes
-// every other for an empty one: what is declared here does not depend on them, and to
-// check all of them takes ten seconds.
+// sources is an importer that checks the public packages from their source, and treats
+// every other package as empty. Checking all of them takes ten seconds.
 type sources struct {
 	fset     *token.FileSet
 	packages map[string]*types.Package
@@ -498,7 +637,7 @@ func (s *sources) Import(path string) (*types.Package, error) {
 		}
 	}
 	check := types.Config{Importer: s, IgnoreFuncBodies: true, Error: func(error) {}}
-	p, _ := check.Check(path, s.fset, files, nil) // its error: names of the empty packages
+	p, _ := check.Check(path, s.fset, files, nil) // the error is about the empty packages
 	s.packages[path] = p
 	return p, nil
 }

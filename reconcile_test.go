@@ -569,7 +569,7 @@ func TestReconcile_RestoredBackupRevokesNobody(t *testing.T) {
 	now, err := b.Resend(t.Context(), was.Ref())
 	require.NoError(t, err)
 	restored := *was
-	restored.URL = ""
+	restored.URL = clerkinvite.Secret{}
 	_, err = b.Store.Update(t.Context(), []clerkinvite.Change{{Old: now, New: &restored}})
 	require.NoError(t, err)
 	require.Equal(t, 1, b.Member(t, "ada@example.com").Send)

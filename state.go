@@ -112,7 +112,7 @@ func postponed(m Member, due time.Time, reason string) *Member {
 // settled completes the send in the given state.
 func settled(m Member, to Status, now time.Time) *Member {
 	m.Status, m.Sent, m.SettledAt = to, m.Send, &now
-	m.ClaimedUntil, m.NextAttemptAt, m.URL, m.Reason = nil, nil, "", ""
+	m.ClaimedUntil, m.NextAttemptAt, m.URL, m.Reason = nil, nil, Secret{}, ""
 	if to != StatusPending {
 		m.ClerkUserID = ""
 	}

@@ -62,12 +62,12 @@ var (
 	webhookTime = regexp.MustCompile(`^[1-9][0-9]{0,11}$`)
 )
 
-// WebhookConfig configures [NewWebhookVerifier]. It prints and logs without the secrets.
+// WebhookConfig configures [NewWebhookVerifier].
 type WebhookConfig struct {
 	// Secrets are the endpoint's signing secrets, as Clerk's dashboard shows them:
 	// "whsec_" and base64. The prefix is optional. List the old and the new secret
 	// during a rotation; a webhook signed with either is accepted. Required.
-	Secrets []string
+	Secrets []Secret
 
 	// InstanceID is the Clerk instance (ins_…) that events must come from.
 	// By default, events of any instance are accepted.
@@ -77,8 +77,8 @@ type WebhookConfig struct {
 	Now func() time.Time
 }
 
-// WebhookVerifier verifies that webhooks come from Clerk. It is safe for concurrent use,
-// and prints and logs without its keys. The zero value rejects every webhook;
+// WebhookVerifier verifies that webhooks come from Clerk. It is safe for concurrent use.
+// Nothing prints its keys. The zero value rejects every webhook;
 // use [NewWebhookVerifier].
 type WebhookVerifier struct {
 	// Each func signs with one key. fmt cannot print a key that is inside a func, even
@@ -103,7 +103,7 @@ func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 			"set the signing secret (whsec_…) that Clerk's dashboard shows for the webhook endpoint"))
 	}
 	for i, secret := range cfg.Secrets {
-		key, err := newWebhookKey(secret)
+		key, err := newWebhookKey(secret.Reveal())
 		if err != nil {
 			faults = append(faults, fmt.Errorf("clerkinvite: WebhookConfig.Secrets[%d] %w", i, err))
 			continue

@@ -2,8 +2,6 @@ package clerkapi
 
 import (
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -43,14 +41,13 @@ type Options struct {
 	CreateTimeout time.Duration
 }
 
-// Client implements [clerkinvite.ClerkAPI]. It is safe for concurrent use. It prints
-// and logs without the key.
+// Client implements [clerkinvite.ClerkAPI]. It is safe for concurrent use. Nothing
+// prints its key.
 type Client struct {
-	// newBackend returns the SDK's backend for one request, and send is the transport's
-	// RoundTrip. They are funcs because fmt prints unexported fields down to the key, but
-	// not what is inside a func.
-	newBackend func(http.RoundTripper) clerk.Backend
-	send       func(*http.Request) (*http.Response, error)
+	key     clerkinvite.Secret
+	baseURL string
+	// send is a transport's RoundTrip: a func, so that fmt cannot follow it into the connections.
+	send func(*http.Request) (*http.Response, error)
 
 	lookup timeLimit
 	create timeLimit
@@ -99,6 +96,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	}
 
 	c := &Client{
+		key: clerkinvite.NewSecret(secretKey), baseURL: base,
 		send:   http.DefaultTransport.RoundTrip,
 		lookup: timeLimit{DefaultTimeout, "Options.Timeout"},
 		create: timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
@@ -126,18 +124,11 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-
-	c.newBackend = func(rt http.RoundTripper) clerk.Backend {
-		// NewBackend writes into its config, so each call has its own.
-		return clerk.NewBackend(&clerk.BackendConfig{HTTPClient: &http.Client{Transport: rt}, URL: &base, Key: &secretKey})
-	}
 	return c, nil
 }
 
-// LogValue implements slog.LogValuer. It contains the time limits, never the key.
-func (c Client) LogValue() slog.Value {
-	return slog.GroupValue(slog.Duration("timeout", c.lookup.d), slog.Duration("create_timeout", c.create.d))
+// backend returns the SDK's backend for one request, which writes into the config that it is given.
+func (c *Client) backend(rt http.RoundTripper) clerk.Backend {
+	url, key := c.baseURL, c.key.Reveal()
+	return clerk.NewBackend(&clerk.BackendConfig{HTTPClient: &http.Client{Transport: rt}, URL: &url, Key: &key})
 }
-
-// Format implements fmt.Formatter. Every verb prints LogValue.
-func (c Client) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "clerkapi.Client", c.LogValue()) }

@@ -94,7 +94,7 @@ func TestKeyIsNeverPrinted(t *testing.T) {
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
 	}
 	require.NotContains(t, out.String(), key[8:])
-	require.Contains(t, out.String(), "clerkapi.Client[timeout=5s create_timeout=20s]")
+	require.Contains(t, out.String(), "Options.CreateTimeout")
 }
 
 func TestCreateInvitationRequest(t *testing.T) {
@@ -150,7 +150,7 @@ func TestCreateInvitationResponse(t *testing.T) {
 	}
 	expires := time.UnixMilli(1790000000000).UTC()
 	want := clerkinvite.Invitation{
-		ID: "inv_1", Email: email, Status: clerkinvite.InvitationPending, URL: "https://clerk.example.com/v1/tickets/accept?ticket=t0k3n",
+		ID: "inv_1", Email: email, Status: clerkinvite.InvitationPending, URL: clerkinvite.NewSecret("https://clerk.example.com/v1/tickets/accept?ticket=t0k3n"),
 		PublicMetadata: []byte(`{"a":[1, 2]}`), CreatedAt: time.UnixMilli(1780000000123).UTC(), ExpiresAt: &expires,
 	}
 	require.Equal(t, want, *read(anInv))

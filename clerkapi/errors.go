@@ -142,6 +142,3 @@ func (e *transportError) Error() string { return e.text }
 func (e *transportError) Timeout() bool { return e.timeout }
 
 func (e *transportError) Unwrap() error { return e.err }
-
-// Format implements fmt.Formatter. Every verb prints Error.
-func (e *transportError) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, e.text) }

@@ -53,7 +53,7 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 		GotConn: func(httptrace.GotConnInfo) { x.connected.Store(true) },
 	})
 	got := &reader{decode: decode}
-	err := c.newBackend(x).Call(traced, req, got)
+	err := c.backend(x).Call(traced, req, got)
 
 	switch {
 	case x.failed:

@@ -193,8 +193,8 @@ func texts(err error) []string {
 	}
 	out := []string{err.Error(), fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%q", err)}
 	switch err.(type) { //nolint:errorlint // texts unwraps the chain itself
-	case *net.OpError, *net.DNSError:
-		// of the standard library; %#v prints its fields, a host and a port
+	case *net.OpError, *net.DNSError, *clerkinvite.APIError, *clerkinvite.ClerkInvitationError:
+		// %#v prints the fields
 	default:
 		out = append(out, fmt.Sprintf("%#v", err))
 	}

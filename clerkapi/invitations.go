@@ -195,7 +195,7 @@ func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
 		return clerkinvite.Invitation{}, errors.New("an invitation has no valid id")
 	}
 	inv := clerkinvite.Invitation{
-		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: w.URL,
+		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
 		PublicMetadata: w.PublicMetadata, CreatedAt: w.CreatedAt.UTC(),
 	}
 	if w.Revoked {

@@ -57,17 +57,6 @@ func NewClerk() *Clerk {
 	}
 }
 
-// Format implements fmt.Formatter: every verb prints how much there is, and nothing of it.
-func (c *Clerk) Format(f fmt.State, _ rune) {
-	if c == nil {
-		_, _ = fmt.Fprint(f, "<nil>")
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, _ = fmt.Fprintf(f, "Clerk[users=%d invitations=%d emails=%d]", len(c.userByID), len(c.invitations), len(c.mail))
-}
-
 // SetNow replaces the clock, by which invitations are made and expire and limits are
 // counted. It must not call c. Defaults to time.Now.
 func (c *Clerk) SetNow(now func() time.Time) {

@@ -48,7 +48,7 @@ func ExampleClerk() {
 	ctx := context.Background()
 	clerk := clerkinvitetest.NewClerk()
 	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
-	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	webhooks := svc.WebhookHandler(verifier)
 
 	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
@@ -76,11 +76,11 @@ func ExampleClerk_Handler() {
 		panic(err)
 	}
 	inv, err := api.CreateInvitation(context.Background(), clerkinvite.InvitationRequest{Email: "ada@example.com"})
-	fmt.Println(inv, err)
+	fmt.Println(inv.ID, inv.Status, err)
 	_, err = api.CreateInvitation(context.Background(), clerkinvite.InvitationRequest{Email: "ada@example.com"})
 	fmt.Println(err)
 	// Output:
-	// Invitation[invitation=inv_000001 status=pending] <nil>
+	// inv_000001 pending <nil>
 	// clerk: HTTP 400 duplicate_record: There are already pending invitations for the following email addresses: [address] (trace 00000000000000000000000000000002)
 }
 
@@ -141,4 +141,22 @@ func ExampleBehaviors() {
 	// default pending <nil>
 	// query matches parts pending <nil>
 	// case sensitive pending <nil>
+}
+
+// The library and the fake take the same clock, so that a test can let an invitation expire.
+func ExampleClock() {
+	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
+	clerk := clerkinvitetest.NewClerk()
+	clerk.SetNow(clock.Now)
+	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: clock.Now})
+	ada := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 7}
+	m, _ := svc.Invite(context.Background(), ada)
+	fmt.Println("expires", m.ExpiresAt.Format(time.DateOnly))
+
+	clock.Advance(8 * 24 * time.Hour)
+	m, err := svc.Invite(context.Background(), ada)
+	fmt.Println("invited again, send", m.Send, err)
+	// Output:
+	// expires 2026-03-08
+	// invited again, send 2 <nil>
 }

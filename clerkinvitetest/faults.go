@@ -3,7 +3,6 @@ package clerkinvitetest
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -85,15 +84,6 @@ type Fault struct {
 
 	RetryAfter time.Duration // the header of any Kind that has headers; in whole seconds, rounded up
 }
-
-// LogValue implements slog.LogValuer: what fails and how, never an address.
-func (f Fault) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("call", string(f.Call)), slog.String("when", f.When.String()),
-		slog.String("kind", string(f.Kind)), slog.Int("times", f.Times), slog.Int("status", f.Status))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (f Fault) Format(s fmt.State, _ rune) { format(s, "Fault", f.LogValue()) }
 
 // Fail adds a fault. Of several that fit a request the first added counts. A Fault
 // that cannot be meant panics.

@@ -1,8 +1,6 @@
 package clerkinvitetest
 
 import (
-	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 )
@@ -15,16 +13,6 @@ type Mail struct {
 	Template     string // template_slug
 	At           time.Time
 }
-
-// LogValue implements slog.LogValuer: which invitation's, never the address or the link.
-func (m Mail) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("invitation", m.InvitationID), slog.String("template", m.Template), slog.Time("at", m.At))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (m Mail) Format(f fmt.State, _ rune) { format(f, "Mail", m.LogValue()) }
-
-func format(f fmt.State, name string, v slog.Value) { _, _ = fmt.Fprint(f, name, v) }
 
 // send sends the invitation's email.
 func (c *Clerk) send(r *invitationRecord, p createParams) {

@@ -45,14 +45,6 @@ func NewMemoryStore() *MemoryStore {
 	}
 }
 
-// Format implements fmt.Formatter: every verb prints how many members there are, and
-// nothing of them.
-func (s *MemoryStore) Format(f fmt.State, _ rune) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, _ = fmt.Fprintf(f, "MemoryStore[members=%d]", len(s.members))
-}
-
 // Insert implements [clerkinvite.TxStore].
 func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
 	s.mu.Lock()
@@ -325,7 +317,7 @@ func check(m *clerkinvite.Member) error {
 		return errors.New("clerkinvitetest: illegal member: Status")
 	}
 	text := true
-	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
+	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
 		text = text && storeutil.IsText(s)
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
@@ -344,7 +336,7 @@ func check(m *clerkinvite.Member) error {
 		{"Attempts", m.Attempts >= 0},
 		{"Version", m.Version >= 1},
 		{"NextAttemptAt, for what is due", due},
-		{"URL, outside of pending", m.URL == "" || m.Status == clerkinvite.StatusPending && len(m.URL) <= 16384},
+		{"URL, outside of pending", m.URL.IsZero() || m.Status == clerkinvite.StatusPending && len(m.URL.Reveal()) <= 16384},
 		{"Role", len(m.Role) <= 1024},
 		{"InvitedBy", len(m.InvitedBy) <= 1024},
 		{"Reason", len(m.Reason) <= 1024},

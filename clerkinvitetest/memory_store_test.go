@@ -49,7 +49,7 @@ func TestMemoryStoreRefusesIllegalRows(t *testing.T) {
 		"reserved with user": func(m *clerkinvite.Member) { m.ClerkUserID = "user_1" },
 		"never due":          func(m *clerkinvite.Member) { m.NextAttemptAt = nil },
 		"Send":               func(m *clerkinvite.Member) { m.Send = 0 },
-		"URL":                func(m *clerkinvite.Member) { m.URL = "https://example.com" },
+		"URL":                func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com") },
 		"Data":               func(m *clerkinvite.Member) { m.Data = []byte("{") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -31,23 +30,6 @@ type EmailSpec struct {
 
 // verified reports whether Clerk takes the address for proven.
 func (e EmailSpec) verified() bool { return e.Verified && !e.Reserved && !e.NullVerification }
-
-// LogValue implements slog.LogValuer: the id and how many addresses, never one of them.
-func (s UserSpec) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("user", s.ID), slog.Int("addresses", len(s.Emails)), slog.Bool("banned", s.Banned))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (s UserSpec) Format(f fmt.State, _ rune) { format(f, "UserSpec", s.LogValue()) }
-
-// LogValue implements slog.LogValuer: the switches, never the address.
-func (e EmailSpec) LogValue() slog.Value {
-	return slog.GroupValue(slog.Bool("verified", e.Verified), slog.Bool("reserved", e.Reserved),
-		slog.Bool("null_verification", e.NullVerification))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (e EmailSpec) Format(f fmt.State, _ rune) { format(f, "EmailSpec", e.LogValue()) }
 
 // user is a user at Clerk.
 type user struct {

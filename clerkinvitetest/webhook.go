@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,14 +45,6 @@ func (w Webhook) Request(secret, url string) *http.Request {
 	r.Header.Set("User-Agent", "Svix-Webhooks/1.0 (clerkinvitetest)")
 	return r
 }
-
-// LogValue implements slog.LogValuer: id and time, never the payload.
-func (w Webhook) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("id", w.ID), slog.Int("bytes", len(w.Payload)), slog.Time("at", w.At))
-}
-
-// Format implements fmt.Formatter: every verb prints what LogValue holds.
-func (w Webhook) Format(f fmt.State, _ rune) { format(f, "Webhook", w.LogValue()) }
 
 // SignWebhook returns the headers svix-id, svix-timestamp and svix-signature with
 // which Clerk delivers a payload. The secret is "whsec_" and base64, the prefix may

@@ -41,7 +41,7 @@ func (c *Clerk) wireInvitation(i *invitation, now time.Time) wireInvitation {
 // invitation returns what the real adapter makes of w.
 func (w wireInvitation) invitation() clerkinvite.Invitation {
 	i := clerkinvite.Invitation{
-		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: w.URL,
+		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
 		PublicMetadata: slices.Clone(w.PublicMetadata), CreatedAt: time.UnixMilli(w.CreatedAt).UTC(),
 	}
 	if w.ExpiresAt != nil {

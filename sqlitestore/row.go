@@ -36,7 +36,7 @@ func scanMember(r row) (*clerkinvite.Member, error) {
 // values are those of a member that can change, in the order of the statements that write them.
 func values(m *clerkinvite.Member) []any {
 	return []any{
-		string(m.Status), optional(m.ClerkUserID), optional(m.InvitationID), m.Send, m.Sent, optional(m.URL), optional(m.Role), optional(m.InvitedBy),
+		string(m.Status), optional(m.ClerkUserID), optional(m.InvitationID), m.Send, m.Sent, optional(m.URL.Reveal()), optional(m.Role), optional(m.InvitedBy),
 		optional(string(m.Data)), optional(string(m.Params)), m.Attempts, optionalMicros(m.ClaimedUntil), optionalMicros(m.NextAttemptAt),
 		optional(m.Reason), micros(m.ReservedAt), optionalMicros(m.InvitedAt), optionalMicros(m.ExpiresAt), optionalMicros(m.SettledAt), micros(m.UpdatedAt),
 	}
@@ -44,7 +44,7 @@ func values(m *clerkinvite.Member) []any {
 
 // checkText refuses what SQLite would keep, but compare and print as something else.
 func checkText(m *clerkinvite.Member) error {
-	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy,
+	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy,
 		string(m.Data), string(m.Params), m.Reason} {
 		if !storeutil.IsText(s) {
 			return errors.New("sqlitestore: a member has text that is not valid UTF-8, or holds a zero byte")

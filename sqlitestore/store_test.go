@@ -111,7 +111,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 		"active without a user":        func(m *clerkinvite.Member) { *m = *pending(m); m.Status, m.ClerkUserID = "active", "" },
 		"active with a pending id":     func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "active" },
 		"revoked with a user":          func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "revoked" },
-		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = "https://example.com/accept" },
+		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com/accept") },
 		"long role":                    func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
 		"long inviter":                 func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
 		"long reason":                  func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
@@ -192,11 +192,11 @@ func TestErasedIsOverwritten(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, store.Migrate(t.Context()))
 	linked := pending(reserved("acme", "kept@example.com"))
-	linked.URL = "https://example.com/accept?ticket=secretticket"
+	linked.URL = clerkinvite.NewSecret("https://example.com/accept?ticket=secretticket")
 	rows, err := insertNew(t.Context(), store, reserved("acme", "erased@example.com"), linked)
 	require.NoError(t, err)
 	active := *rows[1]
-	active.Status, active.ClerkUserID, active.URL = clerkinvite.StatusActive, "user_1", ""
+	active.Status, active.ClerkUserID, active.URL = clerkinvite.StatusActive, "user_1", clerkinvite.Secret{}
 	results, err := store.Update(t.Context(), []clerkinvite.Change{{Old: rows[0]}, {Old: rows[1], New: &active}})
 	require.NoError(t, err)
 	require.NoError(t, results[1].Err)

@@ -223,7 +223,7 @@ func updateEveryField(s *suite) {
 
 		// And all that may be empty, emptied.
 		n = in(status, m)
-		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", ""
+		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", clerkinvite.Secret{}
 		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
 		if status != clerkinvite.StatusPending {
 			n.InvitationID = ""

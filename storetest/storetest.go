@@ -207,12 +207,12 @@ func in(status clerkinvite.Status, m *clerkinvite.Member) *clerkinvite.Member {
 	c.Status, c.Sent, c.SettledAt, c.NextAttemptAt, c.UpdatedAt = status, c.Send, after(time.Second), nil, *after(time.Second)
 	c.InvitationID = "inv_" + m.ID
 	c.InvitedAt, c.ExpiresAt = after(time.Minute), after(time.Hour)
-	c.ClerkUserID, c.URL, c.Reason = "", "", ""
+	c.ClerkUserID, c.URL, c.Reason = "", clerkinvite.Secret{}, ""
 	switch status {
 	case clerkinvite.StatusReserved:
 		c.Sent, c.SettledAt, c.NextAttemptAt, c.InvitationID, c.InvitedAt, c.ExpiresAt = c.Send-1, nil, after(0), "", nil, nil
 	case clerkinvite.StatusPending:
-		c.ClerkUserID, c.URL = clerkinvite.PendingID(c.InvitationID), "https://example.com/accept?ticket=secret"
+		c.ClerkUserID, c.URL = clerkinvite.PendingID(c.InvitationID), clerkinvite.NewSecret("https://example.com/accept?ticket=secret")
 	case clerkinvite.StatusActive:
 		c.ClerkUserID = "user_" + m.ID
 	default:

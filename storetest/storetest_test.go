@@ -433,7 +433,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			for i, c := range changes {
 				if c.New == nil {
 					n := *c.Old
-					n.Status, n.ClerkUserID, n.URL = clerkinvite.StatusRemoved, "", ""
+					n.Status, n.ClerkUserID, n.URL = clerkinvite.StatusRemoved, "", clerkinvite.Secret{}
 					changes[i].New = &n
 				}
 			}

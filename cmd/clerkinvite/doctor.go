@@ -314,7 +314,7 @@ func (d *diagnosis) webhookSecret(context.Context) check {
 	if secret == "" {
 		return check{"", checkWarn, "CLERK_WEBHOOK_SIGNING_SECRET is not set: not checked", "set it as the application has it; without webhooks, only Reconcile and ResolveUser notice who has joined"}
 	}
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{secret}, Now: d.t.env.now})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}, Now: d.t.env.now})
 	if err != nil {
 		return check{"", checkFail, "CLERK_WEBHOOK_SIGNING_SECRET: " + err.Error(), remedy}
 	}

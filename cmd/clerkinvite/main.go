@@ -285,10 +285,6 @@ func explain(err error) string {
 	text := err.Error()
 	switch {
 	case errors.As(err, &clerk):
-		text = clerk.Error()
-		if clerk.Err != nil {
-			text = clerk.Op + ": " + clerk.Err.Error()
-		}
 		if wait, ok := clerkinvite.RetryAfter(err); ok {
 			text += fmt.Sprintf("; Clerk's rate limit, try again in %s", wait.Round(time.Second))
 		}

@@ -66,7 +66,7 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{cfg.signingSecret}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(cfg.signingSecret)}})
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	if err != nil {
 		return err
 	}
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func newHost(t *testing.T, routes makeRoutes) *host {
 	clerk.SetNow(now)
 	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: now})
 	require.NoError(t, err)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: now})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: now})
 	require.NoError(t, err)
 	server := httptest.NewServer(routes(svc, verifier))
 	t.Cleanup(server.Close)
@@ -291,7 +291,7 @@ func TestTheRequestsContextIsHandedOn(t *testing.T) {
 				},
 			}})
 			require.NoError(t, err)
-			verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+			verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 			require.NoError(t, err)
 			h.server.Config.Handler = routes(svc, verifier)
 			ctx, leave := context.WithCancel(t.Context())

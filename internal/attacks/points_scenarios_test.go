@@ -132,7 +132,7 @@ func (a *actor) event() error {
 
 // webhook is event by way of the handler.
 func (a *actor) webhook() error {
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: a.clock.Now})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: a.clock.Now})
 	if err != nil {
 		return err
 	}

@@ -647,7 +647,7 @@ func TestRunbookCopyOfProduction(t *testing.T) {
 		member, err := production.Invite(t.Context(), testkit.Params("acme", email))
 		require.NoError(t, err)
 		if member.Status = status; status != clerkinvite.StatusPending {
-			member.ClerkUserID, member.URL = "", ""
+			member.ClerkUserID, member.URL = "", clerkinvite.Secret{}
 		}
 		store := clerkinvitetest.NewMemoryStore()
 		_, err = store.Insert(t.Context(), []*clerkinvite.Member{member})

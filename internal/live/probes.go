@@ -160,9 +160,9 @@ func found(yes bool) string { return map[bool]string{true: "found", false: "not 
 
 func fields(inv clerkinvite.Invitation) string {
 	switch {
-	case inv.URL != "" && inv.ExpiresAt != nil:
+	case !inv.URL.IsZero() && inv.ExpiresAt != nil:
 		return "url, expires_at"
-	case inv.URL != "":
+	case !inv.URL.IsZero():
 		return "url"
 	case inv.ExpiresAt != nil:
 		return "expires_at"

@@ -98,7 +98,7 @@ func New(t *testing.T, o Options, clerk *clerkinvitetest.Clerk, api clerkinvite.
 	var err error
 	b.Service, err = clerkinvite.New(cfg)
 	require.NoError(t, err)
-	b.Verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}, Now: b.Clock.Now})
+	b.Verifier, err = clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.Clock.Now})
 	require.NoError(t, err)
 	return b
 }

@@ -94,7 +94,7 @@ func (s *sequence) reconciled() {
 				if err != nil {
 					t.failf("end: nothing is in the way, and Reconcile returns %v", outcome{err})
 				}
-				t.sayf("%s = %+v", t.name, *report)
+				t.sayf("%s = %v", t.name, report.LogValue())
 				sum.Members += report.Members
 				sum.Activated += report.Activated
 				sum.Removed += report.Removed

@@ -72,7 +72,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for _, c := range changes {
 					if c.New != nil && c.New.Status == clerkinvite.StatusPending {
-						c.New.Status, c.New.ClerkUserID, c.New.URL = clerkinvite.StatusActive, "user_000001", ""
+						c.New.Status, c.New.ClerkUserID, c.New.URL = clerkinvite.StatusActive, "user_000001", clerkinvite.Secret{}
 					}
 				}
 			}),
@@ -93,7 +93,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for _, c := range changes {
 					if c.New != nil && c.New.Status == clerkinvite.StatusPending {
-						c.New.URL = "https://clerk.example.test/ticket"
+						c.New.URL = clerkinvite.NewSecret("https://clerk.example.test/ticket")
 					}
 				}
 			}),

@@ -172,7 +172,7 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 	if m.Sent > m.Send || m.Sent < 0 {
 		s.failf("send: %s has settled %d of %d", s.named(m), m.Sent, m.Send)
 	}
-	if m.URL != "" && (m.Status != clerkinvite.StatusPending || m.Email != mailedByHost) {
+	if !m.URL.IsZero() && (m.Status != clerkinvite.StatusPending || m.Email != mailedByHost) {
 		s.failf("url: the link of %s is stored, which is %s", s.named(m), m.Status)
 	}
 	for _, other := range s.rows {
@@ -374,8 +374,8 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 		s.failf("invitation: %s was invited at %v instead of %v", s.named(m), m.InvitedAt, inv.CreatedAt)
 	case m.ExpiresAt == nil || inv.ExpiresAt != nil && !s.shortened[inv.ID] && !m.ExpiresAt.Equal(*inv.ExpiresAt):
 		s.failf("invitation: %s runs out at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
-	case (m.URL != "") != (m.Email == mailedByHost && inv.URL != ""):
-		s.failf("url: that of %s is %q", s.named(m), m.URL)
+	case (!m.URL.IsZero()) != (m.Email == mailedByHost && !inv.URL.IsZero()):
+		s.failf("url: that of %s is %q", s.named(m), m.URL.Reveal())
 	}
 }
 

@@ -534,7 +534,7 @@ func (t *task) doReconcile(ctx context.Context) {
 	if !t.returned(nil, err, isClerks) {
 		return
 	}
-	t.sayf("    %+v", *report)
+	t.sayf("    %v", report.LogValue())
 	t.cursor = report.Cursor
 	if opts.Limit > 0 && report.Members > opts.Limit || opts.Limit == 0 && err == nil && report.Cursor != "" {
 		t.failf("report: %s reports %+v", t.name, *report)
@@ -545,7 +545,7 @@ func (t *task) doDryRun(ctx context.Context) {
 	t.called("")
 	report, err := t.process.service.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true})
 	if t.returned(nil, err, isClerks) {
-		t.sayf("    %+v", *report)
+		t.sayf("    %v", report.LogValue())
 	}
 }
 

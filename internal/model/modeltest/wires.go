@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -144,8 +145,10 @@ func (o outcome) String() string {
 	if isCooldown(o.err) {
 		return "too early for another" // whose time has a random part
 	}
-	return o.err.Error()
+	return memberID.ReplaceAllString(o.err.Error(), "member")
 }
+
+var memberID = regexp.MustCompile(`member [0-9a-f-]{36}`) // an id has a random part
 
 // wiredAPI is Clerk as the processes reach it.
 type wiredAPI struct{ *sequence }

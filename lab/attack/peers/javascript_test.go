@@ -112,7 +112,7 @@ func TestJavaScriptSignsForTheVerifier(t *testing.T) {
 		for i, m := range messages {
 			at := time.UnixMilli(m.At)
 			want := clerkinvitetest.SignWebhook(m.Secret, m.ID, at, m.Body)
-			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{m.Secret}, Now: func() time.Time { return now }})
+			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(m.Secret)}, Now: func() time.Time { return now }})
 			require.NoError(t, err)
 			for _, signature := range signatures[i] {
 				h := headersOf(m.ID, at, signature)
@@ -254,7 +254,7 @@ func TestTheVerifierAgreesWithJavaScriptOnTime(t *testing.T) {
 				ds, seconds = append(ds, &delivery{secrets: []string{secret}, body: body, now: now, header: h}), append(seconds, s)
 			}
 		}
-		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{secret}, Now: func() time.Time { return now }})
+		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}, Now: func() time.Time { return now }})
 		require.NoError(t, err)
 		for i, theirs := range p.verify(t, ds) {
 			_, err := v.Verify(ds[i].body, ds[i].header)
@@ -369,7 +369,7 @@ func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 		for i, theirs := range p.verify(t, ds) {
 			d, said := ds[i], theirs[0].Clerk
 			v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-				Secrets: d.secrets, InstanceID: clerkinvitetest.InstanceID, Now: func() time.Time { return d.now },
+				Secrets: d.hidden(), InstanceID: clerkinvitetest.InstanceID, Now: func() time.Time { return d.now },
 			})
 			require.NoError(t, err)
 			event, err := v.Verify(d.body, d.header)

@@ -190,6 +190,15 @@ func (d *delivery) String() string {
 	return fmt.Sprintf("%q at %v with %d secrets, %q, body %.300q", d.what, d.now.UnixMilli(), len(d.secrets), d.header, d.body)
 }
 
+// hidden returns the receiver's secrets as the library takes them.
+func (d *delivery) hidden() []clerkinvite.Secret {
+	var list []clerkinvite.Secret
+	for _, s := range d.secrets {
+		list = append(list, clerkinvite.NewSecret(s))
+	}
+	return list
+}
+
 func svixWebhook(t *testing.T, secret string) *svix.Webhook {
 	t.Helper()
 	wh, err := svix.NewWebhook(secret)
@@ -204,7 +213,7 @@ func headersOf(id string, at time.Time, signature string) http.Header {
 // ours returns whether the library takes the signature for good, and the event if it can be read.
 func ours(t *testing.T, d *delivery) (accepted bool, event *clerkinvite.Event) {
 	t.Helper()
-	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: d.secrets})
+	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: d.hidden()})
 	require.NoError(t, err)
 	event, err = v.Verify(d.body, d.header)
 	if err == nil {
@@ -598,7 +607,7 @@ func TestSecretsComparedWithSvix(t *testing.T) {
 			secret = strings.TrimRight(secret, "=")
 		}
 		_, theirs := svix.NewWebhook(secret)
-		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{secret}})
+		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}})
 		raw, paddedErr := base64.StdEncoding.DecodeString(padded(strings.TrimPrefix(secret, "whsec_")))
 		switch {
 		case err == nil && theirs == nil:
@@ -651,7 +660,7 @@ func TestTheVerifierAsksForMoreThanASignature(t *testing.T) {
 		`{"type":"user.created","instance_id":"ins_1","data":{}}`: clerkinvite.ErrBadEvent,
 	} {
 		secret := clerkinvitetest.WebhookSecret
-		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{secret}, InstanceID: "ins_1"})
+		v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}, InstanceID: "ins_1"})
 		require.NoError(t, err)
 		h := clerkinvitetest.SignWebhook(secret, "msg_1", now, []byte(body))
 		require.NoError(t, svixWebhook(t, secret).Verify([]byte(body), h))

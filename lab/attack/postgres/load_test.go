@@ -150,7 +150,7 @@ func newHost(t *testing.T, o loadOptions, url string) *host {
 	})}
 	h.store = clerkinvite.NewPgxStore(h.pool, o.pgx())
 	h.Service = newService(t, h.store, url, o.calm, nil)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []string{clerkinvitetest.WebhookSecret}})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	require.NoError(t, err)
 	h.webhook = h.WebhookHandler(verifier)
 	return h
