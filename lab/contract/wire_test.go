@@ -19,8 +19,8 @@ import (
 
 const key = "sk_test_1"
 
-// wire is the way from the adapter to the fake. It lets everything through, and fails
-// the test for what the descriptions do not allow.
+// wire is the transport between the adapter and the fake. It passes everything on and fails the
+// test if the descriptions do not allow it.
 type wire struct {
 	t    testing.TB
 	all  []*description
@@ -39,7 +39,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// clock only moves when a test says so.
+// clock only advances when a test says so.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -57,7 +57,7 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// bundle is a fake of Clerk, the real adapter, and the wire between them.
+// bundle is a fake Clerk, the real adapter, and the wire between them.
 type bundle struct {
 	clerk *clerkinvitetest.Clerk
 	clock *clock
@@ -76,7 +76,7 @@ func setup(t *testing.T) *bundle {
 	return b
 }
 
-// serve returns a bundle in which the handler stands for Clerk.
+// serve returns a bundle in which the handler takes Clerk's place.
 func serve(t *testing.T, h http.Handler) *bundle {
 	t.Helper()
 	all := descriptions(t)
@@ -93,8 +93,8 @@ func serve(t *testing.T, h http.Handler) *bundle {
 	return b
 }
 
-// send makes a request as another client might. headers are names and values; an
-// empty value removes what is sent otherwise.
+// send makes a request as another client might. headers are names and values; an empty value
+// removes the default.
 func (b *bundle) send(t *testing.T, method, target, body string, headers ...string) *exchange {
 	t.Helper()
 	var content io.Reader
