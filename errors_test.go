@@ -37,7 +37,7 @@ func TestHTTPError(t *testing.T) {
 		"cooldown":        {&CooldownError{time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}, 429, "this invitation was sent a moment ago; try again after 2026-03-01T09:00:00Z"},
 		"not found":       {ErrNotFound, 404, "no such member"},
 		"signature":       {fmt.Errorf("%w: too old", ErrBadSignature), 400, "the webhook's signature is not valid"},
-		"conflict":        {ErrConflict, 409, "the member was changed meanwhile; read it again"},
+		"conflict":        {ErrConflict, 409, "the member was modified concurrently; reload it and try again"},
 		"the host's own":  {&teapot{"x"}, 418, "short and stout"},
 		"database":        {&pgconn.PgError{Message: "relation secret"}, 500, "internal server error"},
 		"anything":        {io.ErrUnexpectedEOF, 500, "internal server error"},

@@ -17,7 +17,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	w := &world{t: t, vars: map[string]string{"DATABASE_URL": db.DSN}}
 	r := w.run("validate", "--json")
 	require.Equal(t, exitFailed, r.code)
-	require.Contains(t, decode[errorDocument](t, r).Error, "there is no table")
+	require.Contains(t, decode[errorDocument](t, r).Error, "does not exist")
 	r = w.run("list", "acme")
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, r.stderr, "clerkinvite migrate")
@@ -38,7 +38,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	require.NoError(t, err)
 	r = w.run("migrate")
 	require.Equal(t, exitFailed, r.code, "what was taken away is not made again")
-	require.Regexp(t, `recorded as done.*\n.*there is no table clerkinvite_limit`, r.stderr)
+	require.Regexp(t, `recorded as done.*\n.*the table clerkinvite_limit does not exist`, r.stderr)
 
 	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
 	require.Equal(t, exitFailed, w.run("validate").code)

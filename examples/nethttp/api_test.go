@@ -87,7 +87,7 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusRemoved, a.member(t, "linked@example.com").Status)
 
 	// The log has what an operator needs, and nobody's address.
-	require.Contains(t, a.log.String(), "clerk_status=429")
+	require.Contains(t, a.log.String(), "clerk: HTTP 429")
 	require.NotContains(t, a.log.String(), "@")
 }
 

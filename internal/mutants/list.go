@@ -151,13 +151,13 @@ var mutants = []mutant{
 	}},
 
 	// Webhooks.
-	{name: "no signature is verified", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "no signature is verified", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "valid := false", "valid := true"},
 	}},
 	{name: "a webhook never expires", test: "TestVerifyTolerance", edits: []edit{
 		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
 	}},
-	{name: "two headers pass as one", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "two headers pass as one", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
@@ -174,13 +174,13 @@ var mutants = []mutant{
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
-	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
+	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
 		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
-	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
+	{name: "signing secrets are logged", test: "TestPromise6_NothingPrivateIsPrinted", edits: []edit{
 		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
 	}},
-	{name: "the error text of a duplicate contains the address", test: "TestErrorTextsHoldNothingPrivate", edits: []edit{
+	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", edits: []edit{
 		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
 }

@@ -141,7 +141,7 @@ func TestListInvitations(t *testing.T) {
 			for i := range 2 {
 				inv := b.clerk.CreateForeign(fmt.Sprintf("%s+%d@example.com", status, i), map[string]any{"number": i})
 				ids[status] = inv.ID
-				b.clock.advance(time.Second)
+				b.clock.Advance(time.Second)
 			}
 		}
 		_, err := b.clerk.AcceptInvitation(ids[clerkinvite.InvitationAccepted])

@@ -72,7 +72,7 @@ func TestFlow(t *testing.T) {
 		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		_, err = invite("lost@example.com")
 		require.Error(t, err)
-		b.clock.advance(2 * time.Hour)
+		b.clock.Advance(2 * time.Hour)
 		b.clerk.Settle()
 		_, err = svc.Deliver(ctx, nil)
 		require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestFlow(t *testing.T) {
 		// The invitation expires, and the second send revokes left-over invitations: here one that
 		// a copy of the first request has created.
 		first := get("lost@example.com")
-		b.clock.advance(8 * 24 * time.Hour)
+		b.clock.Advance(8 * 24 * time.Hour)
 		older := b.clerk.CreateForeign("lost@example.com", map[string]any{"clerkinvite": map[string]any{"id": first.ID, "send": first.Send}})
 		b.clerk.Settle()
 		m, err = invite("lost@example.com")

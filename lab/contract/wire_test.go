@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,28 +38,10 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// clock only advances when a test says so.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // bundle is a fake Clerk, the real adapter, and the wire between them.
 type bundle struct {
 	clerk *clerkinvitetest.Clerk
-	clock *clock
+	clock *clerkinvitetest.Clock
 	api   clerkinvite.ClerkAPI
 	all   []*description
 	root  string // with /v1
@@ -84,7 +65,7 @@ func serve(t *testing.T, h http.Handler) *bundle {
 	t.Cleanup(srv.Close)
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	b := &bundle{all: all, root: srv.URL + "/v1", http: tr, clock: &clock{now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}}
+	b := &bundle{all: all, root: srv.URL + "/v1", http: tr, clock: clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))}
 	var err error
 	b.api, err = clerkapi.New(key, &clerkapi.Options{
 		BaseURL: b.root, HTTPClient: &http.Client{Transport: &wire{t, all, tr}},
