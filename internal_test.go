@@ -23,9 +23,9 @@ import (
 func TestUnobserved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts what others allocate, too
 	s, ctx, failed := &Service{}, t.Context(), errors.New("failed")
 	verb := func(ctx context.Context) (err error) {
-		ctx, seen := s.observe(ctx, "Invite")
-		defer seen.done(&err)
-		s.moved(ctx, "", StatusReserved)
+		ctx, op := s.observe(ctx, "Invite")
+		defer op.end(&err)
+		s.stateChanged(ctx, "", StatusReserved)
 		return failed
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, func() { _ = verb(ctx) }))

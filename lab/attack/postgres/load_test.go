@@ -471,8 +471,8 @@ func (l *load) check(dsn string) verdict {
 		report, err := svc.Reconcile(t.Context(), nil)
 		require.NoError(t, err)
 		require.Zero(t, report.Unknown, "invitations of members that this database does not know")
-		require.Zero(t, report.Ahead, "invitations newer than their member")
-		require.Empty(t, report.Elsewhere)
+		require.Zero(t, report.Newer, "invitations newer than their member")
+		require.Empty(t, report.AcceptedElsewhere)
 		ahead += 2 * time.Hour
 	}
 

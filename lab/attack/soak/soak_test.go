@@ -397,7 +397,7 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	for cursor := ""; ; {
 		report, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Cursor: cursor})
 		require.NoError(t, err)
-		for _, m := range report.Elsewhere {
+		for _, m := range report.AcceptedElsewhere {
 			elsewhere[m.ID] = true
 		}
 		if cursor = report.Cursor; cursor == "" {
