@@ -37,7 +37,7 @@ func TestHTTPError(t *testing.T) {
 		"cooldown":        {&CooldownError{time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}, 429, "this invitation was sent a moment ago; try again after 2026-03-01T09:00:00Z"},
 		"not found":       {ErrNotFound, 404, "no such member"},
 		"signature":       {fmt.Errorf("%w: too old", ErrBadSignature), 400, "the webhook's signature is not valid"},
-		"conflict":        {ErrConflict, 409, "the member was changed meanwhile; read it again"},
+		"conflict":        {ErrConflict, 409, "the member was modified concurrently; reload it and try again"},
 		"the host's own":  {&teapot{"x"}, 418, "short and stout"},
 		"database":        {&pgconn.PgError{Message: "relation secret"}, 500, "internal server error"},
 		"anything":        {io.ErrUnexpectedEOF, 500, "internal server error"},
@@ -82,46 +82,4 @@ func TestIsUniqueViolation(t *testing.T) {
 	require.False(t, IsUniqueViolation(&pgconn.PgError{Code: "23503", ConstraintName: "admin_user_email_key"}))
 	require.False(t, IsUniqueViolation(errors.New("23505")))
 	require.False(t, IsUniqueViolation(nil))
-}
-
-// Design section 7: the four kinds of answer.
-func TestClassify(t *testing.T) {
-	t.Parallel()
-	const email = "ada@example.com"
-	answer := func(status int, code string, meta map[string]any) *APIError {
-		return &APIError{StatusCode: status, Code: code, Meta: meta}
-	}
-	for name, c := range map[string]struct {
-		err  error
-		want Outcome
-	}{
-		"bad format, names the parameter": {answer(422, "form_param_format_invalid", map[string]any{"param_name": "email_address"}), Refused},
-		"names the address":               {answer(400, "x", map[string]any{"email_addresses": []any{"ADA@example.com"}}), Refused},
-		"names the address, alone":        {answer(400, "x", map[string]any{"email_addresses": email}), Refused},
-		"names another address":           {answer(400, "x", map[string]any{"email_addresses": []any{"bob@example.com"}}), Fault},
-		"block list":                      {answer(403, "not_allowed_access", nil), Refused},
-		"block list, names":               {answer(403, "not_allowed_access", map[string]any{"identifiers": []any{email}}), Refused},
-		"another parameter":               {answer(422, "form_param_value_invalid", map[string]any{"param_name": "redirect_url"}), Fault},
-		"duplicate is no refusal":         {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), Fault},
-		"held is no refusal":              {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), Fault},
-		"wrong key":                       {answer(401, "clerk_key_invalid", nil), Fault},
-		"payment":                         {answer(402, "", nil), Fault},
-		"quota":                           {answer(403, "user_quota_exceeded", nil), Fault},
-		"a page of Cloudflare's":          {&APIError{StatusCode: 403, Err: errors.New("no JSON")}, Fault},
-		"development emails":              {answer(400, "dev_monthly_email_limit_exceeded", nil), Fault},
-		"rate limit":                      {answer(429, "too_many_requests", nil), Fault},
-		"conflict":                        {answer(409, "resource_locked", nil), Fault},
-		"not sent":                        {&APIError{NotSent: true, Err: io.EOF}, Fault},
-		"refused by the adapter":          {&InvalidParamsError{"Email", "x"}, Fault},
-		"time-out":                        {&APIError{Err: context.DeadlineExceeded}, Uncertain},
-		"cut":                             {&APIError{Err: io.ErrUnexpectedEOF}, Uncertain},
-		"redirect":                        {answer(307, "", nil), Uncertain},
-		"unreadable success":              {&APIError{StatusCode: 200, Err: errors.New("no JSON")}, Uncertain},
-		"server error, even if it names":  {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), Uncertain},
-		"unavailable":                     {answer(503, "", nil), Uncertain},
-		"a proxy's time-out":              {answer(408, "", nil), Uncertain},
-		"nobody knows what":               {errors.New("boom"), Uncertain},
-	} {
-		require.Equal(t, c.want, classify(fmt.Errorf("x: %w", c.err), email), name)
-	}
 }

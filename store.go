@@ -40,20 +40,20 @@ func (s Status) Waits() bool {
 
 // Ref names one member: one address in one tenant.
 type Ref struct {
-	TenantID string // the host's own id of its customer, 1 to 255 bytes
-	Email    string // in any writing; it is normalised before it is compared
+	TenantID string // the host's ID of its customer, 1 to 255 bytes
+	Email    string // need not be normalised
 }
 
-// Member is one person in one tenant. It is a value: changing it does not change the store.
-// slog and %v print it without personal data (see [Member.LogValue]); %+v and encoding/json
-// include the address, but never the URL.
+// Member is one person in one tenant. It is a copy of the stored row: changing it does not
+// change the store. slog and %v print it without personal data (see
+// [Member.LogValue]); %+v and encoding/json include the address, but never the URL.
 type Member struct {
 	ID       string `json:"id"` // UUID version 7
 	TenantID string `json:"tenant_id"`
 	Email    string `json:"email"` // normalised
 	Status   Status `json:"status"`
 
-	// ClerkUserID is "pending_" + InvitationID while pending, the Clerk user's id
+	// ClerkUserID is "pending_" + InvitationID while pending, the Clerk user's ID
 	// while active, and empty in every other state. See [IsPending].
 	ClerkUserID  string `json:"clerk_user_id,omitempty"`
 	InvitationID string `json:"invitation_id,omitempty"` // the current or last invitation at Clerk
@@ -65,24 +65,24 @@ type Member struct {
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`
-	Data      json.RawMessage `json:"data,omitempty"` // the host's own; nil or a JSON value
+	Data      json.RawMessage `json:"data,omitempty"` // for the host; nil or a JSON value
 
-	// Params is what goes to Clerk with the invitation, in the library's own
-	// encoding. Stores keep it byte for byte.
+	// Params has the parameters of the invitation in the library's encoding. Stores
+	// keep it byte for byte.
 	Params json.RawMessage `json:"-"`
 
-	Send     int    `json:"send"`             // number of the invitation wanted; 1 is the first
-	Sent     int    `json:"sent"`             // number of the last one settled; Sent < Send of a reserved or pending member means: due for delivery
-	Attempts int    `json:"attempts"`         // attempts at delivering Send, the running one included
-	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code of Clerk's or of the library's (Reason constants)
-	Version  int64  `json:"version"`          // grows by one with every change; what compare-and-set compares
+	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
+	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
+	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
+	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
+	Version  int64  `json:"version"`          // increases by one with every change; compare-and-set compares it
 
-	ReservedAt    time.Time  `json:"reserved_at"`               // when the row was written for this Send
+	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
-	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation, or the end, was written: when it left reserved or was sent again
-	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one attempt owns the row
-	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when delivery is due; nil when nothing is due
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // time of the last state change that completed an invitation or ended it
+	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row
+	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when the invitation is to be delivered; nil if there is none
 	UpdatedAt     time.Time  `json:"updated_at"`
 }
 
@@ -119,34 +119,28 @@ func (m Member) Due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
 
-// held reports whether an attempt owns m at the given time. A claim that lasts longer
-// than any lease is the work of a process whose clock was wrong.
-func (m Member) held(now time.Time) bool {
-	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))
-}
-
-// overdue reports whether the invitation of m has run out at the given time.
+// overdue reports whether the invitation of m has expired at the given time.
 func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 
-// Result is what became of one row or one input: a member, an error, or both.
+// Result is the result for one row or one input: a member, an error, or both.
 type Result struct {
 	Member *Member
 	Err    error
 }
 
-// Change is one move of one member: Old as it was read, New as it shall be.
-// New differs from Old in neither ID, TenantID nor Email. Without New the member is
-// erased, its history included; without Old it is a new one, which only a hook sees
-// ([PgxOptions].OnChange): new members come by Insert.
+// Change is a change of one member, from Old to New. Both have the same ID, TenantID and
+// Email. If New is nil, the member is erased together with its history. If Old is nil, the
+// member is new; only [PgxOptions].OnChange gets such a change, because Insert writes new
+// members.
 type Change struct {
 	Old, New *Member
 }
 
-// Recorded reports whether the change is a move that the history keeps: one of
-// state, send, invitation or user. A claim, a release, a postponed attempt or a
-// corrected role is not.
+// Recorded reports whether the history records the change: a change of the state, the
+// send, the invitation or the user. It does not record claims, releases, postponed attempts
+// and corrected roles.
 func (c Change) Recorded() bool {
 	if c.Old == nil || c.New == nil {
 		return true
@@ -156,13 +150,12 @@ func (c Change) Recorded() bool {
 }
 
 var (
-	// ErrConflict says that the row is not, or no longer, as the caller believed:
-	// a compare-and-set failed, or another attempt holds the row. HTTP 409.
-	ErrConflict error = &statusError{409, "the member was changed meanwhile; read it again"}
+	// ErrConflict means that the row changed since it was read, or that a delivery
+	// attempt owns it. HTTP 409.
+	ErrConflict error = &statusError{409, "the member was modified concurrently; reload it and try again"}
 
-	// ErrUserTaken is a Store's answer for a row whose new ClerkUserID another
-	// member of the same tenant has already. The service turns it into the move
-	// that design asks for; callers of the service do not see it.
+	// ErrUserTaken is returned by a Store if another member of the tenant already has
+	// the new ClerkUserID. The service handles it; its callers never see it.
 	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
 )
 
@@ -204,54 +197,54 @@ type HistoryEntry struct {
 	At           time.Time `json:"at"`
 }
 
-// Backlog is what waits, in all tenants. Counts end at 10,000: a store that has more
-// says so many. If it grows, no process runs [Service.Run], or Clerk fails: the
-// runbook in docs says more.
+// Backlog counts the work that waits, in all tenants. Counts stop at 10,000. If they grow,
+// no process runs [Service.Run], or Clerk fails; see docs/runbook.md.
 type Backlog struct {
-	Reserved  int       // members that are reserved, waiting for their time or not
-	Due       int       // members that Clerk has to be told about, and whose time has come
-	OldestDue time.Time // since when the longest due of them is due; zero if none is
-	Overdue   int       // pending members whose invitation has run out, which no Reconcile has seen yet
+	Reserved  int       // reserved members, due or not
+	Due       int       // members that are due now
+	OldestDue time.Time // the earliest NextAttemptAt of these; zero if there are none
+	Overdue   int       // pending members whose invitation has expired; the next Reconcile handles them
 }
 
-// TxStore is the part of a Store that reserving needs. [PgxStore.WithTx] returns
-// one that works inside the host's transaction.
+// TxStore is the part of a Store that works inside a transaction, see [PgxStore.WithTx].
 //
-// Methods may be added to TxStore and Store in a minor version until v1.
+// Until v1, a minor version may add methods to TxStore and Store.
 type TxStore interface {
-	// Insert writes new rows, each with its history record, and returns one Result
-	// per row in the order of the input.
+	// Insert writes new rows, each with its first history entry, and returns one Result
+	// per row, in the order of rows. The rows are valid, normalised and have distinct
+	// addresses. Their Version is ignored; the new Version is 1.
 	//
-	// A row whose (TenantID, Email) exists already is not written: its Result holds
-	// the existing Member, as committed (or as this transaction wrote it), and a
-	// *[DuplicateEmailError] with the same. It is the database that finds this out,
-	// by its unique key; of any number of concurrent inserts of one address exactly
-	// one is written. A row with the ID of an existing one, as after a repeated call
-	// whose first answer was lost, counts as written.
+	// If a member with this TenantID and Email exists, the row is not written. Its
+	// Result has that member, as committed or as this transaction wrote it, and a
+	// *[DuplicateEmailError] with the same member. The database decides this by a unique
+	// key: of any number of concurrent inserts of an address it writes exactly one.
 	//
-	// Insert must not spoil a surrounding transaction when it meets a duplicate.
-	// The rows are valid, normalised and without doubles. Version of the result is 1.
+	// If that member has the ID of the row, the row counts as written: it is a repeated
+	// call whose first response was lost.
+	//
+	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
 
-	// Update makes each change whose Old.Version is the row's version, with its
-	// history record if it is Recorded, and returns one Result per change in the
-	// order of the input: the Member as it is now (Version is Old.Version + 1), or
-	// ErrConflict when the version is another or the row is gone, or ErrUserTaken
-	// when another row of the tenant has the new ClerkUserID. One row's failure
-	// does not stop the others. ID, TenantID and Email are never changed.
+	// Update makes the changes whose Old.Version is the version of the row, adds a history
+	// entry for those that are Recorded, and returns one Result per change, in the order of
+	// changes. ID, TenantID and Email never change. A Result has one of:
+	//   - the changed member, with Version Old.Version + 1;
+	//   - ErrConflict: the row has another version or does not exist;
+	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID.
+	// The failure of one change does not affect the others.
 	//
-	// A change without New erases the row and its history. Its Member is the row as
-	// it was; a row that is gone already counts as erased.
+	// A change without New erases the row and its history. Its Result has the member as
+	// it was. If the row does not exist, it counts as erased.
 	Update(ctx context.Context, changes []Change) ([]Result, error)
 }
 
-// Store keeps members. [PgxStore] is the one for production, clerkinvitetest has
-// one for tests, and a host can write its own: package storetest checks it.
+// Store stores members. [PgxStore] is the one for production, and clerkinvitetest has one
+// for tests. A host can write its own and check it with package storetest.
 //
-// All methods are safe for concurrent use, from several processes too, honour
-// their context, and return members that the caller may keep and change. Times are
-// UTC with microseconds. Repeating a call whose answer was lost does no harm.
-// A Store does not know the protocol: which move is allowed is the service's.
+// All methods are safe for concurrent use, also by several processes, and safe to retry.
+// They return when their context ends. Callers may keep and modify the members that they
+// return. Times are UTC with microseconds. A Store does not know which state changes are
+// allowed; that is the service's task.
 type Store interface {
 	TxStore
 

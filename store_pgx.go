@@ -13,10 +13,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// PgxDB is what [NewPgxStore] works on. *pgxpool.Pool fits, and so does *pgx.Conn for
-// a program that calls the library from one goroutine at a time ([Service.Run] has two). A pgx.Tx does not fit:
-// the library calls Clerk between two statements, and that must not happen inside a
-// transaction. For the part that may, see [PgxStore.WithTx].
+// PgxDB is the database of a [PgxStore]: a *pgxpool.Pool, or a *pgx.Conn in a program that
+// calls the library from one goroutine at a time ([Service.Run] uses two). It must not be a
+// transaction, because the library calls Clerk between two statements. See
+// [PgxStore.WithTx] for the part that works in a transaction.
 type PgxDB interface {
 	BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -24,41 +24,41 @@ type PgxDB interface {
 
 // PgxOptions are the options of [NewPgxStore].
 type PgxOptions struct {
-	// Schema is where the tables are. Defaults to whatever the search_path of the
-	// connections says. It is one identifier as PostgreSQL stores it: without quotes,
-	// and compared with its case.
+	// Schema is the schema of the tables. It is one identifier as PostgreSQL stores it:
+	// without quotes, and case-sensitive. Defaults to the search_path of the connections.
 	Schema string
 
-	// OnChange lets tables of the host's own follow the members: what it writes in tx
-	// is committed if and only if the changes are. It runs in the transaction of the
-	// statement that made them, right after it, and gets every change that the history
-	// records: a new member without Old, an erased one without New. It does not get
-	// claims, postponed attempts and corrected roles, nor what was only found to be made
-	// already. The members are copies.
+	// OnChange keeps the host's tables in step with the members. It runs right after the
+	// statement that made the changes, in its transaction: what it writes in tx is
+	// committed if and only if the changes are.
 	//
-	// An error keeps the changes from being made, and is the error of each of the
-	// members for which it stays when the batch is tried by halves; delivery tries again
-	// later. So OnChange may be called several times for one change, each time after
-	// what it did before was rolled back.
+	// It gets copies of all changes that the history records. A new member has no Old, an
+	// erased one no New. It is not called for claims, postponed attempts, corrected roles
+	// and repeats of a change that is already stored.
 	//
-	// Rows are locked meanwhile, and a connection is taken: it must be quick. It must
-	// not call Clerk or the Service, and neither commits nor rolls back tx. It is called from
-	// several goroutines at once.
+	// If it returns an error, the changes are rolled back. The batch is then split to
+	// isolate the failing members; they get the error, and a later delivery retries them.
+	// So OnChange may be called several times for one change, each time after its earlier
+	// writes were rolled back.
 	//
-	// With OnChange each such Insert or Update is a READ COMMITTED transaction instead
-	// of a single statement; inside of WithTx it is a savepoint of the host's.
+	// OnChange is called from several goroutines at the same time. It must be quick,
+	// because it holds row locks and a connection. It must not call Clerk or the Service,
+	// and must not commit or roll back tx.
+	//
+	// With OnChange, each such Insert or Update is a READ COMMITTED transaction instead of a
+	// single statement; within WithTx it is a savepoint.
 	OnChange func(ctx context.Context, tx pgx.Tx, changes []Change) error
 }
 
 // PgxStore is a [Store] in PostgreSQL 14 or newer.
 //
-// It keeps nothing in the session (no prepared statements of its own, no session locks,
-// no settings), so it works through PgBouncer in transaction mode and in every
-// query execution mode of pgx. Time-outs of statements and locks are the host's to set.
+// It keeps no state in the session: no prepared statements of its own, no session locks, no
+// settings. So it works with PgBouncer in transaction mode and in every query execution mode
+// of pgx. The host sets the time-outs of statements and locks.
 //
-// When the answer to a statement is lost, the statement may have taken effect or not.
-// Outside of a host's transaction the store finds out by repeating it for up to a
-// second, within the caller's context; nothing is written twice.
+// If the response to a statement is lost, the statement may or may not have taken effect.
+// Outside a host's transaction the store repeats it for up to a second, within the caller's
+// context, and writes nothing twice.
 type PgxStore struct {
 	db       PgxDB
 	schema   string
@@ -68,8 +68,8 @@ type PgxStore struct {
 
 var _ Store = (*PgxStore)(nil)
 
-// NewPgxStore returns a store on db. It does no I/O; opts may be nil. The tables are
-// there after [PgxStore.Migrate], or after the host ran the SQL of [Migrations].
+// NewPgxStore returns a store on db. It does no I/O; opts may be nil. [PgxStore.Migrate], or
+// the SQL of [Migrations], creates the tables.
 func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 	s := &PgxStore{db: db}
 	if opts != nil {
@@ -79,14 +79,13 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 	return s
 }
 
-// WithTx returns the part of the store that may be used inside a host's transaction, so
-// that a member is reserved if and only if the host's own rows are written. It never
-// commits or rolls back, and repeats nothing.
+// WithTx returns the part of the store that works inside a host's transaction: a member is
+// reserved if and only if the host's rows are written. It never commits, rolls back or
+// repeats anything.
 //
-// An address that another open transaction is just reserving is waited for. In READ
-// COMMITTED the outcome is the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL
-// answers 40001 for what was committed after the transaction's snapshot, which
-// only the host can repeat.
+// It waits for another open transaction that reserves the same address. In READ COMMITTED
+// the result is then the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL returns
+// 40001 for an address that was committed after the snapshot; retry the whole transaction.
 func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].
@@ -207,8 +206,8 @@ func (s *PgxStore) History(ctx context.Context, tenantID, id string) (entries []
 	return entries, err
 }
 
-// Backlog counts what waits at the given time, for a gauge or a health check. It reads
-// by two indexes, and never more than 10,000 rows of each. A store's error is returned as it is.
+// Backlog counts the work that waits at the given time, for a gauge or a health check. It
+// reads at most 10,000 rows of each of two indexes. Errors are PostgreSQL's.
 func (s *PgxStore) Backlog(ctx context.Context, now time.Time) (b Backlog, err error) {
 	err = s.repeat(ctx, func(bool) error {
 		b, err = s.sql.backlog(ctx, s.db, now)
@@ -226,8 +225,8 @@ func (s *PgxStore) SwapTime(ctx context.Context, name string, old, next time.Tim
 	return known, err
 }
 
-// repeat calls f until it succeeds, fails for good or ctx ends. maybeMade tells f that an
-// earlier call of it may have taken effect.
+// repeat calls f until it succeeds, fails permanently or ctx ends. maybeMade tells f that an
+// earlier call may have taken effect.
 func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) error {
 	maybeMade := false
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
@@ -249,15 +248,15 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // no secret: callers that met shall not meet again
+		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // not a secret: it spreads out callers that failed together
 		}
 	}
 }
 
-// failure tells whether it is worth repeating a statement that failed with err, and
-// whether the statement may nevertheless have taken effect.
+// failure reports whether a statement that failed with err should be repeated, and whether
+// it may have taken effect.
 //
-// pgconn.SafeToRetry is no help: since pgx 5.9 it is true for some answers that were
+// pgconn.SafeToRetry does not help: since pgx 5.9 it is true for some responses that were
 // lost after the commit.
 func failure(err error) (again, maybeMade bool) {
 	if row := (rowError{}); errors.As(err, &row) {
@@ -270,8 +269,8 @@ func failure(err error) (again, maybeMade bool) {
 		return true, !notSent
 	}
 	switch {
-	case strings.HasPrefix(pg.Code, "08"), // the connection, PgBouncer's to the server included
-		pg.Code == "57P01", pg.Code == "57P02", pg.Code == "57P03", pg.Code == "57P05", // shut down, crashed, starting, idle too long
+	case strings.HasPrefix(pg.Code, "08"), // the connection, or PgBouncer's connection to the server
+		pg.Code == "57P01", pg.Code == "57P02", pg.Code == "57P03", pg.Code == "57P05", // shutdown, crash, starting up, idle time-out
 		pg.Code == "40003": // completion unknown
 		return true, !notSent
 	case pg.Code == "40001", pg.Code == "40P01": // serialization failure, deadlock: rolled back
@@ -282,21 +281,20 @@ func failure(err error) (again, maybeMade bool) {
 	return false, false
 }
 
-// setsUser reports whether c gives the row another Clerk user (or pending) id, which
-// another row may have already.
+// setsUser reports whether c gives the row a new ClerkUserID, which another row may have.
 func (c Change) setsUser() bool {
 	return c.New != nil && c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
 }
 
-// rowError is the failure of a batch that at least one of its rows is to blame for: a row
-// that fails so alone has the error in it. It does not unwrap, so that nobody takes an error of
-// the host's for one of our statements.
+// rowError is the failure of a batch that at least one of its rows causes. A batch of one row
+// gets the error in it. It does not unwrap: an error of the host's statements must not be
+// mistaken for one of ours.
 type rowError struct{ err error }
 
 func (e rowError) Error() string { return e.err.Error() }
 
-// splitting writes a batch with write. A batch that one of its rows is to blame for is
-// halved until those rows are known: one of them must not stop the others.
+// splitting writes a batch with write. If a row makes the batch fail, it halves the batch
+// until these rows are isolated, so that the others are written.
 func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, error) {
 	if len(batch) == 0 {
 		return nil, nil
@@ -316,7 +314,7 @@ func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, e
 	for _, half := range [][]T{batch[:len(batch)/2], batch[len(batch)/2:]} {
 		part, err := splitting(half, write)
 		if err != nil {
-			// The other half may be written, so this is no error of the whole.
+			// The other half may be written, so the whole batch has not failed.
 			part = slices.Repeat([]Result{{Err: err}}, len(half))
 		}
 		results = append(results, part...)
@@ -327,19 +325,20 @@ func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, e
 // onChange is [PgxOptions].OnChange, or nil.
 type onChange func(ctx context.Context, tx pgx.Tx, changes []Change) error
 
-// wants reports whether the hook is to be told of one of the changes.
+// wants reports whether the hook gets one of the changes.
 func (f onChange) wants(changes []Change) bool {
 	return f != nil && slices.ContainsFunc(changes, Change.Recorded)
 }
 
-// inTx calls write in a transaction or savepoint, and the hook with what write has made.
+// inTx calls write in a transaction or savepoint, and then the hook with the changes that
+// write made.
 func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		// Also when the hook panics or ctx has ended. After a commit it does nothing.
+		// Also if the hook panics or ctx has ended. After a commit it does nothing.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		_ = tx.Rollback(ctx)
@@ -358,13 +357,13 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	err = f(ctx, tx, changes)
 	switch conn := tx.Conn(); {
 	case err != nil && conn.IsClosed():
-		return err // which says nothing of the rows
+		return err // not the fault of a row
 	case err == nil && conn.PgConn().TxStatus() == 'E':
-		// To be found before the commit, after which a savepoint cannot be rolled back to.
-		err = fmt.Errorf("clerkinvite: OnChange returned no error, but one of its statements failed: %w", pgx.ErrTxCommitRollback)
+		// Check this before the commit: afterwards a savepoint cannot be rolled back.
+		err = fmt.Errorf("clerkinvite: OnChange returned nil although one of its statements failed: %w", pgx.ErrTxCommitRollback)
 	case err == nil:
 		err = tx.Commit(ctx)
-		// One of PostgreSQL's is that of a constraint of the host's that is looked at on commit.
+		// An error of PostgreSQL comes from a deferred constraint of the host.
 		var pg *pgconn.PgError
 		if !errors.As(err, &pg) {
 			return err
@@ -373,7 +372,7 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	return blamed(ctx, err)
 }
 
-// blamed returns what the hook failed with as a rowError, unless it is no fault of a row's.
+// blamed returns an error of the hook as a rowError, unless no row can have caused it.
 func blamed(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
 	again, _ := failure(err)

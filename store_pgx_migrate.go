@@ -17,12 +17,12 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations returns the SQL that makes the tables, for hosts that run it with a tool
-// of their own: pairs of NNN_name.up.sql and NNN_name.down.sql. See migrations/README.md.
+// Migrations returns the SQL that creates the tables, for hosts that run it with their own
+// tool: pairs of NNN_name.up.sql and NNN_name.down.sql. See migrations/README.md.
 func Migrations() fs.FS {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		panic(err) // not with a constant name
+		panic(err) // impossible with a constant name
 	}
 	return sub
 }
@@ -55,24 +55,25 @@ func upMigrations() ([]migration, error) {
 	return list, nil
 }
 
-// migrateLock is the key of the advisory lock under which Migrate works: "clerkinv".
+// migrateLock is the key of the advisory lock that Migrate holds: "clerkinv".
 const migrateLock = 0x636c65726b696e76
 
-// ErrSchemaNewer is what [PgxStore.Validate] returns when the tables have everything that this version
-// of the library needs, but come from a newer one. While a deployment rolls, a
-// host can let it pass.
-var ErrSchemaNewer = errors.New("clerkinvite: the tables are of a newer version of the library")
+// ErrSchemaNewer is returned by [PgxStore.Validate] if the tables have everything that this
+// version of the library needs, but were migrated by a newer version. During a rolling
+// deployment a host can ignore it.
+var ErrSchemaNewer = errors.New("clerkinvite: the tables were migrated by a newer version of the library")
 
-// Migrate makes the tables, or brings them up to this version of the library: the
-// schema too if [PgxOptions] names one that does not exist. It does nothing if they are
-// up to date, also if they are newer. Any number of processes may call it at once: it
-// works in one transaction, under an advisory lock that ends with it. Which
-// migrations have run is in the table clerkinvite_migration.
+// Migrate creates the tables, or migrates them to this version of the library. If
+// [PgxOptions] names a schema that does not exist, Migrate creates that too. It does nothing
+// if the tables are up to date or newer. The table clerkinvite_migration records which
+// migrations have run.
 //
-// Hosts that have run the SQL of [Migrations] with their own tool go on with that tool:
-// Migrate refuses to touch tables that it has not made.
+// If the host ran the SQL of [Migrations] with its own tool, it must continue with that tool:
+// Migrate returns an error if it did not create the tables.
 //
-// Errors: one that says so; PostgreSQL's as they are. After an error nothing has changed.
+// Migrate is safe for concurrent use, also by several processes, and safe to retry: it works
+// in one transaction, under an advisory lock. After an error nothing has changed. Other
+// errors are PostgreSQL's.
 func (s *PgxStore) Migrate(ctx context.Context) error {
 	list, err := upMigrations()
 	if err != nil {
@@ -80,25 +81,25 @@ func (s *PgxStore) Migrate(ctx context.Context) error {
 	}
 	var foreign bool
 	err = s.repeat(ctx, func(bool) error {
-		// READ COMMITTED, because only then do we see what the holder of the lock before us has done.
+		// READ COMMITTED, or the transaction would not see what the previous holder of the lock did.
 		return pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 			foreign, err = s.migrate(ctx, tx, list)
 			return err
 		})
 	})
 	if err == nil && foreign {
-		return errors.New("clerkinvite: Migrate: the tables are there, but Migrate has not made them: go on with the tool that did, and check with Validate")
+		return errors.New("clerkinvite: Migrate: the tables exist, but Migrate did not create them; continue with the tool that did, and check them with Validate")
 	}
 	return err
 }
 
-// migrate does the work of Migrate. If it finds tables that others made, it does nothing.
+// migrate does the work of Migrate. It does nothing if another tool created the tables.
 func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (foreign bool, err error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::bigint)`, int64(migrateLock)); err != nil {
 		return false, err
 	}
 	if s.schema != "" {
-		// CREATE SCHEMA IF NOT EXISTS asks for the right to create one even if it exists.
+		// CREATE SCHEMA IF NOT EXISTS needs the privilege to create a schema even if it exists.
 		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)`, s.schema)
 		if err != nil {
 			return false, err
@@ -109,7 +110,7 @@ func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (fo
 				return false, err
 			}
 		}
-		// Until the end of the transaction, so that no other user of the connection sees it.
+		// Only for this transaction, so other users of the connection do not see it.
 		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', $1::text, true)`, name); err != nil {
 			return false, err
 		}
@@ -136,7 +137,7 @@ CREATE TABLE clerkinvite_migration (
 		if m.version <= version {
 			continue
 		}
-		// Without parameters, so several statements at once.
+		// Several statements in one call, which is possible without parameters.
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
 			return false, fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
 		}
@@ -147,14 +148,14 @@ CREATE TABLE clerkinvite_migration (
 	return false, nil
 }
 
-// exists reports whether a table is there. It reads pg_class, because to_regclass alone may
-// answer from what the connection remembers of an earlier question: that the table is not
-// there, although the process that had the lock before us has made it.
+// exists reports whether a table exists. It reads pg_class, because to_regclass alone may
+// return a cached result: that the table does not exist, although the previous holder of the
+// lock created it.
 func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (bool, error) {
 	return queryOne[bool](ctx, db, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))`, s.table(table))
 }
 
-// version returns the newest migration that Migrate has run. recorded is false where it never has.
+// version returns the newest migration that Migrate has run. recorded is false if it never ran.
 func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, recorded bool, err error) {
 	recorded, err = s.exists(ctx, db, "clerkinvite_migration")
 	if err != nil || !recorded {
@@ -164,7 +165,7 @@ func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, rec
 	return version, true, err
 }
 
-// table returns the name of a table as it is written in SQL.
+// table returns the name of a table in SQL.
 func (s *PgxStore) table(name string) string {
 	if s.schema == "" {
 		return name
@@ -172,9 +173,8 @@ func (s *PgxStore) table(name string) string {
 	return pgx.Identifier{s.schema, name}.Sanitize()
 }
 
-// pgxTables is what the statements of the store and its promises rely on: name and kind
-// of each column, check, foreign key and index, those of keys included. A test compares
-// it with what the migrations make.
+// pgxTables lists what the store relies on: name and kind of each column, check, foreign key
+// and index. A test compares it with the tables that the migrations create.
 var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 	"clerkinvite_member": {
 		columns: `
@@ -248,9 +248,9 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 	},
 }
 
-// What a table has: name, kind, and whether there is something wrong with it. In a
-// column that the library does not know, a value that must be given is wrong. The condition
-// of an index counts where more rows would not be unique.
+// These statements list what a table has: name, kind, and whether it is faulty. An unknown
+// column is faulty if it requires a value. The condition is part of the kind of a unique
+// index only: there it decides which rows are unique.
 const (
 	columnsSQL = `
 SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''
@@ -265,11 +265,11 @@ SELECT relname, CASE WHEN indisunique THEN 'unique ' ELSE '' END || '(' ||
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`
 )
 
-// Validate checks that the tables are what this version of the library needs, and
-// returns every fault that it finds, joined, or nil. It looks at the catalogue, so it
-// works no matter who ran the migrations, and changes nothing.
+// Validate checks that the tables are those that this version of the library needs, no
+// matter which tool created them. It returns all faults, joined, each with its remedy. It
+// reads only the system catalogue and changes nothing.
 //
-// Errors: the faults, each with its remedy; [ErrSchemaNewer]; PostgreSQL's as they are.
+// Other errors: [ErrSchemaNewer]; PostgreSQL's.
 func (s *PgxStore) Validate(ctx context.Context) error {
 	var result error
 	err := s.repeat(ctx, func(bool) (err error) {
@@ -282,7 +282,7 @@ func (s *PgxStore) Validate(ctx context.Context) error {
 	return result
 }
 
-// validate returns what Validate found, or an error if it could not look.
+// validate returns the result of Validate, or an error if it could not read the catalogue.
 func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 	list, err := upMigrations()
 	if err != nil {
@@ -295,7 +295,7 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 	}
 	var faults []error
 	if recorded && version < newest {
-		faults = append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library needs %d: run Migrate", version, newest))
+		faults = append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, but this version of the library needs %d; run Migrate", version, newest))
 	}
 	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
 		found, err := s.validateTable(ctx, name)
@@ -308,13 +308,13 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 	case !recorded || version <= newest:
 		return errors.Join(faults...), nil
 	case len(faults) == 0:
-		return fmt.Errorf("%w: migration %d, this one knows %d", ErrSchemaNewer, version, newest), nil
+		return fmt.Errorf("%w: they are at migration %d, and this version knows %d", ErrSchemaNewer, version, newest), nil
 	default:
-		return errors.Join(append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, this version of the library knows %d", version, newest))...), nil
+		return errors.Join(append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, and this version of the library knows %d", version, newest))...), nil
 	}
 }
 
-// validateTable returns the faults of one table, or an error if it could not look.
+// validateTable returns the faults of a table, or an error if it could not read the catalogue.
 func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []error, err error) {
 	table := s.table(name)
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
@@ -323,8 +323,8 @@ func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []err
 		return nil, err
 	}
 	if !exists {
-		if fault("there is no table %s: run Migrate, or the SQL of Migrations()", table); s.schema == "" {
-			faults[0] = fmt.Errorf("%w; if that was done, its schema is not on the search_path of these connections: name it in PgxOptions.Schema", faults[0])
+		if fault("the table %s does not exist; run Migrate, or the SQL of Migrations()", table); s.schema == "" {
+			faults[0] = fmt.Errorf("%w; if it was created, its schema is not on the search_path of these connections: set PgxOptions.Schema", faults[0])
 		}
 		return faults, nil
 	}
@@ -343,7 +343,7 @@ func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []err
 			case !ok:
 				fault("table %s has no %s %s %s", table, part.what, name, kind)
 			case now.kind != kind:
-				fault("table %s: %s %s is %s, not %s", table, part.what, name, now.kind, kind)
+				fault("table %s: %s %s is %s, but must be %s", table, part.what, name, now.kind, kind)
 			case now.wrong && part.what != "column":
 				fault("table %s: %s %s is not valid", table, part.what, name)
 			}
@@ -351,7 +351,7 @@ func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []err
 		}
 		for _, name := range slices.Sorted(maps.Keys(have)) {
 			if have[name].wrong && part.what == "column" {
-				fault("table %s: column %s must have a value, and this version of the library does not know it", table, name)
+				fault("table %s: column %s requires a value, but this version of the library does not know it", table, name)
 			}
 		}
 	}
@@ -364,7 +364,7 @@ type pgxObject struct {
 	wrong bool
 }
 
-// catalogue returns what a table has by name.
+// catalogue returns the columns, constraints or indexes of a table, by name.
 func (s *PgxStore) catalogue(ctx context.Context, table, sql string) (map[string]pgxObject, error) {
 	rows, err := s.db.Query(ctx, sql, table)
 	if err != nil {

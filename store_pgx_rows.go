@@ -33,8 +33,8 @@ func newPgxSQL(schema string) pgxSQL {
 	return pgxSQL{pgsql.Load(func(table string) string { return pgx.Identifier{schema, table}.Sanitize() })}
 }
 
-// pgxRow is one row on its way into a statement, see withInput. What is empty is left
-// out, which makes it NULL.
+// pgxRow is a row as the statements read it, see internal/pgsql/part_input.sql. Empty fields
+// are left out, which makes them NULL.
 type pgxRow struct {
 	TenantID      string `json:"tenant_id"`
 	ID            string `json:"id"`
@@ -60,7 +60,7 @@ type pgxRow struct {
 	UpdatedAt     string `json:"updated_at"`
 }
 
-// pgxChange is one change on its way into a statement.
+// pgxChange is a change as the statements read it.
 type pgxChange struct {
 	pgxRow
 	N          int    `json:"n"` // place in the batch
@@ -81,14 +81,14 @@ func newPgxRow(m *Member) (pgxRow, error) {
 	for _, s := range []string{row.TenantID, row.ID, row.Email, string(row.Status), row.ClerkUserID, row.InvitationID, row.URL,
 		row.Role, row.InvitedBy, row.Data, row.Params, row.Reason} {
 		if !utf8.ValidString(s) {
-			// json.Marshal would replace it, and two tenants could become one.
+			// json.Marshal would replace the invalid bytes, and two tenants could become one.
 			return row, errors.New("clerkinvite: a member has text that is not valid UTF-8")
 		}
 	}
 	return row, nil
 }
 
-// pgxTime writes a time as PostgreSQL reads it whatever the session's DateStyle is.
+// pgxTime formats a time so that PostgreSQL reads it correctly with any DateStyle.
 func pgxTime(t *time.Time) string {
 	if t == nil {
 		return ""
@@ -109,7 +109,7 @@ func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
 	return m, err
 }
 
-// query runs a statement on one parameter, and calls f for each row that it returns.
+// query runs a statement with one parameter, and calls f for each row that it returns.
 func query(ctx context.Context, db pgxQuerier, sql string, input any, f func(row pgx.CollectableRow) error) error {
 	arg, err := json.Marshal(input)
 	if err != nil {
@@ -133,7 +133,7 @@ func queryMembers(ctx context.Context, db pgxQuerier, sql string, input any) (fo
 	return found, err
 }
 
-// queryChanged runs a statement that returns changed members, and puts each in its result.
+// queryChanged runs a statement that returns changed members, and puts each into its result.
 func queryChanged(ctx context.Context, db pgxQuerier, sql string, changes []pgxChange, results []Result) error {
 	return query(ctx, db, sql, changes, func(row pgx.CollectableRow) error {
 		var n int
@@ -154,7 +154,7 @@ func queryOne[T any](ctx context.Context, db pgxQuerier, sql string, args ...any
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
 }
 
-// pgxRows returns rows as the input of a statement.
+// pgxRows converts rows to the input of a statement.
 func pgxRows(rows []*Member) ([]pgxRow, error) {
 	input := make([]pgxRow, len(rows))
 	for i, m := range rows {
@@ -166,7 +166,7 @@ func pgxRows(rows []*Member) ([]pgxRow, error) {
 	return input, nil
 }
 
-// pgxChanges returns changes as the input of a statement.
+// pgxChanges converts changes to the input of a statement.
 func pgxChanges(changes []Change) ([]pgxChange, error) {
 	input := make([]pgxChange, len(changes))
 	for i, c := range changes {
@@ -180,11 +180,11 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 	return input, nil
 }
 
-// insert writes rows and finds those that are there already. made are those that it wrote.
+// insert writes rows and finds those that exist already. made are the rows that it wrote.
 func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
-	there := make(map[Ref]*Member, len(rows))
+	existing := make(map[Ref]*Member, len(rows))
 	missing := rows
-	// One round, unless a row is purged between the moment it is in the way and the look at it.
+	// One round, unless a duplicate is purged before it is read.
 	for round := 0; len(missing) > 0 && round < 3; round++ {
 		var found []*Member
 		err := query(ctx, db, s.InsertSQL, missing, func(row pgx.CollectableRow) error {
@@ -199,9 +199,9 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 		if err != nil {
 			return nil, nil, err
 		}
-		missing = missingFrom(there, missing, found)
+		missing = missingFrom(existing, missing, found)
 
-		// What is in the way now was committed after the statement had begun.
+		// The remaining duplicates were committed after the statement began.
 		refs := make([]Ref, len(missing))
 		for i, m := range missing {
 			refs[i] = Ref{m.TenantID, m.Email}
@@ -210,16 +210,16 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 		if err != nil {
 			return nil, nil, err
 		}
-		missing = missingFrom(there, missing, found)
+		missing = missingFrom(existing, missing, found)
 	}
 
 	results = make([]Result, len(rows))
 	for i, m := range rows {
 		ref := Ref{m.TenantID, m.Email}
-		now := there[ref]
+		now := existing[ref]
 		switch {
 		case now == nil:
-			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found, as if its id were another member's: %w", ErrConflict)
+			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found; another member may have its ID: %w", ErrConflict)
 		case strings.EqualFold(now.ID, m.ID):
 			results[i].Member = now
 		default:
@@ -229,29 +229,29 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 	return results, made, nil
 }
 
-// missingFrom adds found to there and returns the rows that are still not there. Of two
-// versions of a row the one that has just been written counts: the other was purged.
-func missingFrom(there map[Ref]*Member, rows []pgxRow, found []*Member) (missing []pgxRow) {
+// missingFrom adds found to existing and returns the rows that are still missing. If an
+// address was found twice, the row that was just written replaces the other, which was
+// purged.
+func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (missing []pgxRow) {
 	ids := make(map[string]bool, len(rows))
 	for _, m := range rows {
 		ids[strings.ToLower(m.ID)] = true
 	}
 	for _, m := range found {
-		if there[m.Ref()] == nil || ids[m.ID] {
-			there[m.Ref()] = m
+		if existing[m.Ref()] == nil || ids[m.ID] {
+			existing[m.Ref()] = m
 		}
 	}
 	for _, m := range rows {
-		if there[Ref{m.TenantID, m.Email}] == nil {
+		if existing[Ref{m.TenantID, m.Email}] == nil {
 			missing = append(missing, m)
 		}
 	}
 	return missing
 }
 
-// update makes changes in one statement: all but those whose version does not match. made
-// are those that it made and that are recorded. maybeMade tells that an earlier statement
-// may have made them.
+// update makes the changes whose version matches, in one statement. made are those of them
+// that are recorded. maybeMade means that an earlier statement may have made the changes.
 func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, maybeMade bool) (results []Result, made []Change, err error) {
 	results = slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
 	sql := s.UpdateSQL
@@ -278,8 +278,8 @@ func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, in
 	return results, made, s.acceptGone(ctx, db, changes, input, results)
 }
 
-// acceptMade turns conflicts into successes where the row is what the change makes of
-// it: the earlier statement whose answer was lost has made it.
+// acceptMade turns a conflict into a success if the row is exactly what the change makes of
+// it: the earlier statement, whose response was lost, made the change.
 func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
 	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		return nil
@@ -287,7 +287,7 @@ func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxCha
 	return queryChanged(ctx, db, s.MadeSQL, changes, results)
 }
 
-// acceptGone turns conflicts into successes where a row that is to be erased is not there.
+// acceptGone turns a conflict of an erasure into a success if the row does not exist.
 func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, results []Result) error {
 	left := filter(input, func(c pgxChange) bool { return c.Erase && results[c.N].Err != nil })
 	if len(left) == 0 {
@@ -303,7 +303,7 @@ func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change
 	})
 }
 
-// explain returns err, with which changes failed, as a rowError if it is a taken user's.
+// explain returns the error of an update. It is a rowError if a Clerk user is taken.
 func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
 	if !IsUniqueViolation(err) {
 		return err
@@ -311,7 +311,7 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, e
 	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
 		return rowError{ErrUserTaken}
 	}
-	// In a partition the key has another name, so look.
+	// The key of a partition has another name, so ask.
 	c := changes[0]
 	taken, lookErr := queryOne[bool](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
 	if lookErr != nil || !taken {
@@ -320,7 +320,7 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, e
 	return rowError{ErrUserTaken}
 }
 
-// find runs one statement, in which each selector uses an index of its own.
+// find runs one statement, in which each selector uses its own index.
 func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
 	type ref struct {
 		TenantID string `json:"tenant_id"`
@@ -357,7 +357,7 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	return storeutil.Unique(found, func(m *Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns the members that are due at a time.
+// due returns the members that are due at the given time.
 func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, at time.Time, limit int) ([]*Member, error) {
 	limit = storeutil.Limit(limit)
 	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit), struct {
@@ -405,7 +405,7 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 		sql = s.PageStatusSQL
 	}
 	found, err := queryMembers(ctx, db, pgsql.WithLimit(sql, arg.N), arg)
-	// SQL promises no order for rows that come from a join.
+	// SQL does not promise an order for rows that come from a join.
 	slices.SortFunc(found, func(a, b *Member) int {
 		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
 	})
@@ -416,7 +416,7 @@ func filter[T any](list []T, keep func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
 }
 
-// history returns the recorded moves of a member.
+// history returns the history of a member.
 func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string) ([]HistoryEntry, error) {
 	if !storeutil.IsText(tenantID) || !storeutil.IsUUID(id) {
 		return nil, nil
@@ -432,7 +432,7 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 	})
 }
 
-// backlog counts what waits at a time.
+// backlog counts the work that waits at the given time.
 func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Backlog, error) {
 	rows, err := db.Query(ctx, s.BacklogSQL, pgxTime(&now))
 	if err != nil {
@@ -447,13 +447,13 @@ func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Bac
 	})
 }
 
-// swapTime makes next of old, if that is the time known, and returns the time known then.
+// swapTime replaces old by next if old is the stored time, and returns the stored time.
 func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, next time.Time) (time.Time, error) {
 	old, next = old.Truncate(time.Microsecond), next.Truncate(time.Microsecond)
-	asks := next.IsZero() || next.Equal(old)
+	reads := next.IsZero() || next.Equal(old)
 	sql, args := s.TimeReadSQL, []any{name}
 	switch {
-	case asks:
+	case reads:
 	case old.IsZero():
 		sql, args = s.TimeNewSQL, append(args, pgxTime(&next))
 	default:
@@ -467,9 +467,9 @@ func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, 
 		case err != nil:
 			return time.Time{}, err
 		}
-		// Still the old time, and yet not changed: another changed it after this
-		// statement had begun, which therefore does not see what it is now.
-		if asks || !known.Equal(old) {
+		// The stored time still looks like old, but was not swapped: another process
+		// swapped it after this statement began. Its time is visible to the next one.
+		if reads || !known.Equal(old) {
 			return known.UTC(), nil
 		}
 	}

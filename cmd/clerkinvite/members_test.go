@@ -17,7 +17,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	w := &world{t: t, vars: map[string]string{"DATABASE_URL": db.DSN}}
 	r := w.run("validate", "--json")
 	require.Equal(t, exitFailed, r.code)
-	require.Contains(t, decode[errorDocument](t, r).Error, "there is no table")
+	require.Contains(t, decode[errorDocument](t, r).Error, "does not exist")
 	r = w.run("list", "acme")
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, r.stderr, "clerkinvite migrate")
@@ -38,7 +38,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	require.NoError(t, err)
 	r = w.run("migrate")
 	require.Equal(t, exitFailed, r.code, "what was taken away is not made again")
-	require.Regexp(t, `recorded as done.*\n.*there is no table clerkinvite_limit`, r.stderr)
+	require.Regexp(t, `recorded as done.*\n.*the table clerkinvite_limit does not exist`, r.stderr)
 
 	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
 	require.Equal(t, exitFailed, w.run("validate").code)
@@ -149,7 +149,7 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	r := w.run("reconcile", "--dry-run", "--json")
 	require.Zero(t, r.code, r.stderr)
 	d := decode[reconcileDocument](t, r)
-	require.Equal(t, [4]int{2, 1, 0, 1}, [4]int{d.Members, d.Activated, d.Expired, len(d.Elsewhere)})
+	require.Equal(t, [4]int{2, 1, 0, 1}, [4]int{d.Members, d.Activated, d.Expired, len(d.AcceptedElsewhere)})
 	require.True(t, d.DryRun)
 	require.Equal(t, clerkinvite.StatusPending, w.member("ada@example.com").Status)
 
