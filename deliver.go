@@ -8,38 +8,42 @@ import (
 	"time"
 )
 
-// maxEmpty is how many times in a row a pass finds nothing that it can claim.
-const maxEmpty = 5
-
-// DeliverOptions are the options of Deliver; nil is all defaults.
+// DeliverOptions are the options of Deliver; nil means all defaults.
 type DeliverOptions struct {
-	Limit int // at most so many members; 0 means all that are due, a negative one is an error
+	Limit int // maximum number of members; 0 means all that are due
 }
 
-// DeliverReport says what one pass did.
+// DeliverReport counts what one Deliver did.
 type DeliverReport struct {
-	Claimed   int // attempts made; the sum of the others
+	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
-	Invited   int // now pending: invited in this pass, or found to have been invited before
-	Refused   int // now failed, or a resend that left the older invitation in place
-	Ended     int // now in another state, such as revoked, as Clerk says or as somebody else decided meanwhile
+	Invited   int // now pending: invited now, or found to have been invited before
+	Refused   int // now failed, or a resend that kept the older invitation
+	Ended     int // ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
 
-// Deliver makes one pass over the members that are due: reserved inside a
-// transaction, or left by a crash, a lost answer or a fault of Clerk's. It looks at
-// Clerk before it sends anything a second time.
+// maxEmpty is how many times in a row a pass may find nothing that it can claim.
+const maxEmpty = 5
+
+// Deliver sends the invitations of all due members: those that were reserved in a transaction,
+// and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
+// before it sends anything a second time.
 //
-// It returns nil when nothing is left that is due now, and what is postponed is due
-// again by itself. It stops early, with the report so far, when its context ends,
-// when the store fails, and with a *[ClerkInvitationError] when Clerk fails for a
-// reason that is no single member's: a wrong key, an exhausted quota, no connection,
-// three lost answers in a row. A rate limit ends calls to the limited endpoint only.
+// It returns nil once no member is due now. Postponed members become due again by themselves.
+// It stops early, with the report so far, and returns
+//   - the context's error when the context ends,
+//   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
+//     a wrong key, an exhausted quota, no connection, three lost responses in a row,
+//   - the store's error, unchanged.
 //
-// Deliver is safe for concurrent use, also from several processes, and for repetition.
+// A rate limit stops only requests to the limited endpoint. A negative limit is an
+// *[InvalidParamsError].
+//
+// Deliver is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
-	ctx, seen := s.observe(ctx, "Deliver")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Deliver")
+	defer op.end(&err)
 	report := &DeliverReport{}
 	limit := 0
 	if opts != nil {
@@ -48,7 +52,7 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	if limit < 0 {
 		return report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	// What this pass postpones is due after its start, so it does not come back.
+	// Members that this call postpones are due after its start, so they do not come back.
 	for due, empty := s.now(), 0; ; {
 		batch := findBatch
 		if limit > 0 {
@@ -61,71 +65,76 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		if err != nil || len(rows) == 0 {
 			return report, err
 		}
-		l, mine, err := s.claim(ctx, rows)
+		p, claimed, err := s.claim(ctx, rows)
 		if err != nil {
 			return report, err
 		}
-		// Others are faster, or a clock was set back: no reason to go round and round.
-		if empty++; len(mine) > 0 {
+		// If other processes are faster, or a clock was set back, do not try forever.
+		if empty++; len(claimed) > 0 {
 			empty = 0
 		} else if empty == maxEmpty {
 			return report, nil
 		}
-		l.due, l.more = due, len(mine) == findBatch
-		reached := false
-		var stop error
-		for _, d := range s.deliver(ctx, l, mine) {
-			if d.unreached {
-				continue
-			}
-			reached = true
-			if err := report.count(d); stop == nil {
-				stop = err
-			}
-		}
-		if stop == nil {
-			stop = ctx.Err()
-		}
-		if stop == nil && len(mine) > 0 && !reached {
-			stop = &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
-		}
-		if stop != nil {
-			return report, stop
+		p.due, p.more = due, len(claimed) == findBatch
+		if err := report.add(ctx, s.deliver(ctx, p, claimed)); err != nil {
+			return report, err
 		}
 	}
 }
 
-// claim takes rows for one attempt at delivering them in the background, and leaves
-// out those that somebody else was faster to change.
-func (s *Service) claim(ctx context.Context, rows []*Member) (lease, []*Member, error) {
-	if err := s.learnGates(ctx); err != nil {
-		return lease{}, nil, err
+// claim starts a background pass over the rows, without those that another process has
+// changed in the meantime.
+func (s *Service) claim(ctx context.Context, rows []*Member) (*pass, []*Member, error) {
+	if err := s.loadLimits(ctx); err != nil {
+		return nil, nil, err
 	}
 	l := s.newLease()
-	l.turns, l.closed = true, make(map[string]time.Time)
+	p := &pass{lease: l, due: l.claimedAt, background: true, limits: make(map[string]time.Time)}
 	var changes []Change
 	for _, row := range rows {
 		if !row.held(l.claimedAt) {
 			changes = append(changes, Change{row, s.claimed(*row, l.claimedAt)})
 		}
 	}
-	claims, err := s.apply(ctx, s.store, changes)
+	results, err := s.apply(ctx, s.store, changes)
 	if err != nil {
-		return l, nil, err
+		return nil, nil, err
 	}
-	var mine []*Member
-	for _, c := range claims {
-		if c.Err == nil {
-			mine = append(mine, c.Member)
-		} else if !errors.Is(c.Err, ErrConflict) {
-			return l, nil, c.Err
+	var claimed []*Member
+	for _, r := range results {
+		switch {
+		case r.Err == nil:
+			claimed = append(claimed, r.Member)
+		case !errors.Is(r.Err, ErrConflict):
+			return nil, nil, r.Err
 		}
 	}
-	return l, mine, nil
+	return p, claimed, nil
 }
 
-// count adds one member to the report and returns the error that ends the pass, if any.
-func (r *DeliverReport) count(d delivery) error {
+// add counts the deliveries of one pass, and returns the error that ends Deliver, if any.
+func (r *DeliverReport) add(ctx context.Context, deliveries []delivery) (stop error) {
+	attempted := 0
+	for _, d := range deliveries {
+		if d.kind != isReleased {
+			attempted++
+			if r.count(d); d.stop && stop == nil {
+				stop = d.Err
+			}
+		}
+	}
+	switch {
+	case stop != nil:
+		return stop
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case len(deliveries) > 0 && attempted == 0:
+		return &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
+	}
+	return nil
+}
+
+func (r *DeliverReport) count(d delivery) {
 	r.Claimed++
 	var clerkErr *ClerkInvitationError
 	var dup *DuplicateEmailError
@@ -136,9 +145,6 @@ func (r *DeliverReport) count(d delivery) error {
 		r.Ended++
 	case d.Err != nil:
 		r.Postponed++
-		if d.stop {
-			return d.Err
-		}
 	case d.Member.Status == StatusActive:
 		r.Linked++
 	case d.Member.Status == StatusPending:
@@ -146,38 +152,72 @@ func (r *DeliverReport) count(d delivery) error {
 	default:
 		r.Ended++
 	}
-	return nil
 }
 
 var (
-	errLeaseEnds          = errors.New("clerkinvite: the attempt's time, three quarters of Config.Lease, is over")
-	errLeaseShort         = errors.New("clerkinvite: half of Config.Lease passes before the first invitation can be created; make the lease longer or Clerk's time-outs shorter")
-	errBanned             = errors.New("clerkinvite: the Clerk user who holds this address is banned")
-	errNoInvitation error = &APIError{StatusCode: 200, Err: errors.New("the answer holds no invitation")}
-
-	errUnlisted = errors.New("clerkinvite: Clerk says that the address is taken but shows neither its user nor its invitation yet")
+	errBanned             = errors.New("clerkinvite: the Clerk user with this address is banned")
+	errNoInvitation error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
+	errUnlisted           = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
 )
 
-// deliver tells Clerk about rows that the caller has claimed, and settles them: the
-// one function for one and for many. The deliveries are in the order of the rows.
-func (s *Service) deliver(ctx context.Context, l lease, rows []*Member) []delivery {
-	calls, cancel := l.context(ctx)
+// pass is one round of deliveries under one lease.
+type pass struct {
+	lease
+	due        time.Time            // when rows that are given back are due
+	more       bool                 // more rows are due than these
+	background bool                 // creates take turns with the background passes of all processes
+	limits     map[string]time.Time // limits that other processes have stored, by endpoint
+}
+
+// attempt is one claimed row on its way through a pass. The first step that decides the outcome
+// sets verdict, and settle writes it.
+type attempt struct {
+	row      *Member
+	params   clerkParams
+	verdict  verdict
+	delivery *delivery // once the verdict is written
+
+	shareable     bool      // may share a request with other attempts
+	triedInBulk   bool      // was in a shared request that was rejected because of one of them
+	bulkErr       error     // what that request said about this address
+	bulkAllowedAt time.Time // when the limit ends that kept it out of a shared request
+}
+
+// decide sets the verdict. Other invitations of the member may be open after a resend, and if an
+// earlier attempt created one that the verdict makes useless.
+func (a *attempt) decide(v verdict) {
+	v.leftOver = !v.claimOnly() && (v.leftOver || a.row.Send > 1 ||
+		a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused))
+	a.verdict = v
+}
+
+// delivery is what one attempt did for one member.
+type delivery struct {
+	Result
+	kind verdictKind // undecided if another process decided
+	stop bool        // the error concerns the whole instance
+}
+
+// deliver tells Clerk about rows that the caller has claimed, and settles them. It is the only
+// function that delivers, for one row and for many. The deliveries are in the order of the rows.
+func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delivery {
+	ctx, cancel := p.context(ctx)
 	defer cancel()
 	attempts := make([]*attempt, len(rows))
 	for i, row := range rows {
-		attempts[i] = &attempt{row: row, leftOver: row.Send > 1}
-		// A row that this library wrote decodes; for another the zero value will do.
+		attempts[i] = &attempt{row: row}
+		// Rows of this library decode; for others the zero value will do.
 		_ = json.Unmarshal(row.Params, &attempts[i].params)
 	}
 	for chunk := range slices.Chunk(attempts, findBatch) {
-		s.findAll(ctx, calls, l, chunk)
+		s.findAll(ctx, p, chunk)
 	}
-	s.settle(ctx, l, attempts...)
-	s.createAll(ctx, calls, l, attempts)
-	s.settle(ctx, l, attempts...)
-	out := make([]delivery, len(attempts))
+	s.settle(ctx, p.lease, attempts...)
+	s.createAll(ctx, p, attempts)
+	s.settle(ctx, p.lease, attempts...)
+	deliveries := make([]delivery, len(attempts))
 	for i, a := range attempts {
-		out[i] = *a.settled
+		deliveries[i] = *a.delivery
 	}
-	return out
+	return deliveries
 }

@@ -7,178 +7,211 @@ import (
 	"slices"
 )
 
-// bulkSize is how many invitations one request may ask for (Clerk's limit).
+// bulkSize is how many invitations one request may create (Clerk's limit).
 const bulkSize = 10
 
-// maxUncertain is how many lost answers in a row end a pass.
+// maxUncertain is how many lost responses in a row end a pass.
 const maxUncertain = 3
 
-// createAll creates the invitations of those who are not settled yet: by tens as far
-// as it can, else one by one. It settles the rows of each request before it makes the next.
-func (s *Service) createAll(ctx, calls context.Context, l lease, attempts []*attempt) {
-	together, alone := byTens(attempts)
-	stopped, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.settled != nil && a.settled.stop }), 0
-	for len(together)+len(alone) > 0 {
-		if stopped || ctx.Err() != nil || !l.fresh() {
-			s.giveBack(ctx, l, append(together, alone...))
-			return
-		}
-		var group []*attempt
-		single := s.openFor(l, endpointCreate) == nil
-		// A request for ten is not spent on fewer while more are due: the rest is given
-		// back, and goes with the next.
-		rest := l.more && len(together) < bulkSize && s.openFor(l, endpointCreateBulk) == nil &&
-			!slices.ContainsFunc(together, func(a *attempt) bool { return a.asked })
+// queue contains the attempts whose invitations are still to be created.
+type queue struct {
+	bulk   []*attempt // may share a request
+	single []*attempt // need a request each
+	more   bool       // more members are due than these
+}
+
+// newQueue returns the attempts that are not settled. First attempts of first sends share a
+// request, for different addresses and without the host's metadata, of which Clerk may lose
+// some on the way to the user (clerk/javascript#7956).
+func newQueue(attempts []*attempt, more bool) *queue {
+	q := &queue{more: more}
+	queued := make(map[string]bool)
+	for _, a := range attempts {
+		a.shareable = a.row.Attempts == 1 && a.row.Send == 1 && a.params.PublicMetadata == nil && !queued[a.row.Email]
 		switch {
-		case rest && len(alone) == 0:
-			s.giveBack(ctx, l, together)
-			return
-		case rest:
-		case len(together) > 1, len(together) == 1 && !single:
-			done, err := s.take(ctx, l, endpointCreateBulk)
-			if err != nil {
-				s.missed(together, err, single)
-				break
-			}
-			if !l.fresh() { // it had to wait
-				done()
-				continue
-			}
-			n := min(len(together), bulkSize)
-			group, together = together[:n], together[n:]
-			again, split := s.createTogether(ctx, calls, group, done)
-			together, alone = append(again, together...), append(alone, split...)
+		case a.delivery != nil:
+		case a.shareable:
+			queued[a.row.Email] = true
+			q.bulk = append(q.bulk, a)
+		default:
+			q.single = append(q.single, a)
 		}
+	}
+	return q
+}
+
+// next takes the attempts for the next request out of the queue, and reports whether they
+// share it. It returns none if those that remain should wait for other due members: a request
+// for ten is not spent on fewer.
+func (q *queue) next(singleAllowed, bulkAllowed bool) (group []*attempt, bulk bool) {
+	wait := q.more && bulkAllowed && len(q.bulk) < bulkSize && !slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
+	switch {
+	case bulkAllowed && !wait && (len(q.bulk) > 1 || len(q.bulk) == 1 && !singleAllowed):
+		n := min(len(q.bulk), bulkSize)
+		group, q.bulk = q.bulk[:n:n], q.bulk[n:]
+		return group, true
+	case len(q.single) > 0:
+		group, q.single = q.single[:1:1], q.single[1:]
+	case len(q.bulk) > 0 && !wait:
+		group, q.bulk = q.bulk[:1:1], q.bulk[1:]
+	}
+	return group, false
+}
+
+// putBack returns undecided attempts to the queue, in front of the others that can share a
+// request or behind the others that need their own.
+func (q *queue) putBack(attempts []*attempt) {
+	var bulk []*attempt
+	for _, a := range attempts {
+		switch {
+		case a.verdict.kind != undecided:
+		case a.shareable:
+			bulk = append(bulk, a)
+		default:
+			q.single = append(q.single, a)
+		}
+	}
+	q.bulk = append(bulk, q.bulk...)
+}
+
+func (q *queue) empty() bool { return len(q.bulk)+len(q.single) == 0 }
+
+// createAll creates the invitations of those that are not settled yet: ten per request where
+// possible, otherwise one by one. It settles the rows of each request before the next.
+func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
+	q := newQueue(attempts, p.more)
+	stop, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop }), 0
+	for !q.empty() {
+		if stop || canceled(ctx) || !p.fresh(s.now()) {
+			break
+		}
+		group := s.createNext(ctx, p, q)
 		if group == nil {
-			if len(alone) == 0 {
-				alone, together = together[:1:1], together[1:]
-			}
-			group, alone = alone[:1], alone[1:]
-			if limited := s.deliverOne(ctx, calls, l, group[0]); limited {
-				together = append(together, group[0]) // the other endpoint may be open
-				continue
-			}
+			break
 		}
-		s.settle(ctx, l, group...)
-		// Some lost answers in a row are Clerk's trouble, not these persons'. To go on
-		// would only make more people of whom nobody knows whether they got their email.
-		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.settled != nil && a.settled.uncertain }) {
+		q.putBack(group)
+		s.settle(ctx, p.lease, group...)
+		for _, a := range group {
+			stop = stop || a.delivery != nil && a.delivery.stop
+		}
+		// Several lost responses in a row are Clerk's problem. To continue would only create more
+		// members of whom nobody knows whether they got their email.
+		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind == isUncertain }) {
 			lost = 0
 		}
-		for _, a := range group {
-			if a.settled != nil {
-				a.settled.stop = a.settled.stop || lost == maxUncertain
-				stopped = stopped || a.settled.stop
+		if lost == maxUncertain {
+			stop = true
+			for _, a := range group {
+				if a.delivery != nil {
+					a.delivery.stop = true
+				}
 			}
 		}
 	}
-}
-
-// missed notes that the request for several is not to be had now, and whether single
-// ones are.
-func (s *Service) missed(together []*attempt, err error, single bool) {
-	wait, limited := isRateLimit(err)
-	for _, a := range together {
-		if a.tens = single; limited {
-			a.bulkOpens = s.now().Add(wait)
-		}
-	}
-}
-
-// giveBack decides for those who are not reached.
-func (s *Service) giveBack(ctx context.Context, l lease, attempts []*attempt) {
-	for _, a := range attempts {
-		if wait := a.bulkOpens.Sub(s.now()); wait > 0 && ctx.Err() == nil {
-			s.closed(a, "create invitations", closedFor(wait)) // it has waited for its turn
+	for _, a := range append(q.bulk, q.single...) {
+		if wait := a.bulkAllowedAt.Sub(s.now()); wait > 0 && !canceled(ctx) {
+			a.decide(s.limited(a, "create invitations", limitedFor(wait))) // it has waited for its turn
 		} else {
-			s.release(ctx, l, a)
+			a.decide(s.released(ctx, p, a))
 		}
 	}
 }
 
-// byTens returns which of the attempts that are not settled can share a request: first
-// ones of first sends, for different addresses, without metadata of the host's, of which
-// Clerk may lose some on the way to the user (clerk/javascript#7956).
-func byTens(attempts []*attempt) (together, alone []*attempt) {
-	seen := make(map[string]bool)
-	for _, a := range attempts {
+// createNext makes the next request, and returns the attempts that it was about. It returns
+// none if there is nothing to do now.
+func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt {
+	singleAllowed := s.checkLimitFor(p, endpointCreate) == nil
+	bulkErr := s.checkLimitFor(p, endpointCreateBulk)
+	group, bulk := q.next(singleAllowed, bulkErr == nil)
+	if bulk {
+		release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
 		switch {
-		case a.settled != nil:
-		case a.row.Attempts == 1 && a.row.Send == 1 && a.params.PublicMetadata == nil && !seen[a.row.Email]:
-			seen[a.row.Email], a.tens = true, true
-			together = append(together, a)
-		default:
-			alone = append(alone, a)
+		case err == nil:
+			defer release()
+			s.createBulk(ctx, group)
+			return group
+		case errors.Is(err, errLeaseEnds):
+			return group
+		}
+		q.putBack(group)
+		bulkErr = err
+		group, _ = q.next(singleAllowed, false)
+	}
+	if wait, limited := isRateLimit(bulkErr); bulkErr != nil {
+		for _, a := range append(group, q.bulk...) {
+			if a.shareable {
+				if a.shareable = singleAllowed; limited {
+					a.bulkAllowedAt = s.now().Add(wait)
+				}
+			}
 		}
 	}
-	return together, alone
+	if group != nil {
+		a := group[0]
+		a.decide(s.deliverOne(ctx, p, a))
+	}
+	return group
 }
 
-// createTogether asks for the invitations of several members in one request, and
-// decides for all whom its answer settles. The others are to be asked for again,
-// together or each alone. done ends the request's turn.
-func (s *Service) createTogether(ctx, calls context.Context, group []*attempt, done func()) (together, alone []*attempt) {
+// createBulk creates the invitations of several members with one request. It decides for
+// those whom the response settles; the others stay undecided.
+func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 	requests := make([]InvitationRequest, len(group))
 	for i, a := range group {
 		requests[i] = a.request(false)
 	}
-	inside, seen := s.observe(calls, "clerk.CreateInvitations")
-	created, err := s.api.CreateInvitations(inside, requests)
-	seen.end(err)
-	err = s.limited(ctx, endpointCreateBulk, err)
-	done()
+	created, err := request(ctx, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+		return s.api.CreateInvitations(ctx, requests)
+	})
+	bulk := call{op: "create invitations", sends: true}
 	var api *APIError
 	var invalid *InvalidParamsError
+	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
-		marks := make([]mark, len(created)) // the zero mark: it is not ours, or Clerk does not show the metadata
+		marks := make([]mark, len(created)) // zero: not ours, or Clerk does not show the metadata
 		for i := range created {
 			marks[i], _ = created[i].mark()
 		}
 		for _, a := range group {
-			if inv := a.among(created, marks); inv != nil {
-				s.invited(a, inv)
+			if inv := a.invitationIn(created, marks); inv != nil {
+				a.decide(verdict{kind: isInvited, invitation: inv})
 			} else {
-				s.failed(ctx, a, "create invitations", errNoInvitation, true)
+				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
 			}
 		}
-		return nil, nil
-	case errors.As(err, &invalid): // of one, and the adapter does not say of whom
+	case errors.As(err, &invalid): // the adapter does not say whose parameters
 		for _, a := range group {
-			a.tens = false
+			a.shareable = false
 		}
-		return nil, group
-	case !errors.As(err, &api), api.NotSent, api.StatusCode/100 != 4, api.StatusCode == http.StatusRequestTimeout:
-	case api.StatusCode == http.StatusTooManyRequests:
-		return group, nil // the gate is closed now: one by one, if that is open
-	case !ofInstance(api):
-		// It is about one or some. What the request has done for the others is unknown,
-		// but a second create of it would be refused.
+	case isAPI && api.StatusCode == http.StatusTooManyRequests:
+		// Undecided: the single endpoint may be allowed.
+	case isAPI && aboutSome(api):
+		// What the request did for the others is unknown, but Clerk would reject a second create.
+		named := false
 		for _, a := range group {
-			a.asked = true
+			a.triedInBulk = true
 			if lists(api.Meta, a.row.Email) {
-				a.answer, a.tens = err, false
-				alone = append(alone, a)
-			} else {
-				together = append(together, a)
+				a.bulkErr, a.shareable, named = err, false, true
 			}
 		}
-		if len(alone) > 0 {
-			return together, alone
+		for _, a := range group {
+			a.shareable = a.shareable && named // if Clerk names nobody, each needs a request
 		}
-		for _, a := range group { // it names nobody: ask for each
-			a.tens = false
+	default:
+		bulk.shared = len(group) > 1
+		for _, a := range group {
+			a.decide(s.failed(ctx, a, bulk, err))
 		}
-		return nil, group
 	}
-	for _, a := range group {
-		a.shared = len(group) > 1
-		s.failed(ctx, a, "create invitations", err, true)
-	}
-	return nil, nil
 }
 
-// request is what Clerk is asked for.
+// aboutSome reports whether Clerk rejected a request for several because of one or some.
+func aboutSome(api *APIError) bool {
+	return !api.NotSent && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout && !ofInstance(api)
+}
+
+// request returns what Clerk is asked for.
 func (a *attempt) request(ignoreExisting bool) InvitationRequest {
 	return InvitationRequest{
 		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
@@ -188,9 +221,9 @@ func (a *attempt) request(ignoreExisting bool) InvitationRequest {
 	}
 }
 
-// among returns the invitation of this attempt in the answer to a request for several:
-// the one with its mark or, should Clerk not show the metadata, with its address.
-func (a *attempt) among(created []Invitation, marks []mark) *Invitation {
+// invitationIn returns the attempt's invitation in the response to a request for several: by
+// its mark or, if Clerk does not show the metadata, by its address.
+func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 	for i := range created {
 		inv := &created[i]
 		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
@@ -200,104 +233,98 @@ func (a *attempt) among(created []Invitation, marks []mark) *Invitation {
 	return nil
 }
 
-// deliverOne decides for one member for whom Clerk knows no verified user: look
-// where something may have been sent before, create where nothing was. It reports
-// whether it met a rate limit and has decided nothing, for one who may share a request.
-func (s *Service) deliverOne(ctx, calls context.Context, l lease, a *attempt) (limited bool) {
+// deliverOne decides for one member whose address no user holds verified: look if something
+// may have been sent before, create otherwise. It leaves the attempt undecided if the endpoint
+// is limited and the attempt can share a request instead.
+func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict) {
 	others := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
-			return false
+		if v, others = s.look(ctx, a); v.kind != undecided {
+			return v
 		}
 	}
-	err := a.answer
-	for again := false; ; again = true {
-		if err == nil {
-			if !l.fresh() {
-				s.release(ctx, l, a)
-				return false
-			}
-			var inv *Invitation
-			// Clerk refuses a second invitation for an address unless it is told not to:
-			// that guards against a copy of this request, so it is given up only for an
-			// invitation that was seen and is not this send's.
-			if inv, err = s.create(ctx, calls, l, a, others); a.next != nil {
-				return false
-			}
-			var api *APIError
-			switch {
-			case err == nil:
-				s.invited(a, inv)
-				return false
-			case !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests:
-			case a.tens && s.openFor(l, endpointCreateBulk) == nil:
-				return true
-			default:
-				limit := *api // as long as this process knows
-				limit.RetryAfter = max(limit.RetryAfter, s.gates.wait(endpointCreate, s.now()))
-				s.closed(a, "create invitation", &limit)
-				return false
-			}
+	err := a.bulkErr
+	if err == nil {
+		if v, err = s.create(ctx, p, a, others); err == nil {
+			return v
 		}
-		code, held := heldAtClerk(err)
-		if !held || again || others {
-			s.failed(ctx, a, "create invitation", err, true)
-			return false
-		}
-		// Somebody may have signed up since the look-up, an earlier attempt may have
-		// come through late, or the address has an invitation that is another's.
-		users, findErr := s.findUsers(calls, UserQuery{Emails: []string{a.row.Email}})
-		if findErr != nil {
-			s.failed(ctx, a, "find users", findErr, false)
-			return false
-		}
-		if u := holder(users, a.row.Email); u != nil {
-			s.link(a, u, nil)
-			return false
-		}
-		if others = s.look(ctx, calls, l, a); a.next != nil || a.settled != nil {
-			return false
-		}
-		// Clerk has just said that a user holds the address, and nobody holds it
-		// verified: an unverified holder must not be able to block the invitation. Where
-		// none is shown it may be somebody who signed up this moment; whether Clerk shows
-		// unverified holders at all is unknown, so the second time it counts.
-		unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
-		others = others || code == codeIdentifierExists && (unverified || a.row.Attempts > 1)
-		if !others {
-			s.failed(ctx, a, "create invitation", errors.Join(errUnlisted, err), false)
-			return false
-		}
-		err = nil
 	}
+	if code, held := heldAtClerk(err); held && !others {
+		if v, others = s.lookAgain(ctx, a, code, err); v.kind != undecided {
+			return v
+		}
+		if v, err = s.create(ctx, p, a, others); err == nil {
+			return v
+		}
+	}
+	return s.failed(ctx, a, call{op: "create invitation", sends: true}, err)
 }
 
-// create asks for one invitation, unless it decides otherwise: the store has failed, or
-// the lease is not fresh any more.
-func (s *Service) create(ctx, calls context.Context, l lease, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	done, err := s.take(ctx, l, endpointCreate)
-	var api *APIError
+// lookAgain decides after Clerk has rejected a create because it has the address already:
+// somebody may have signed up since the look-up, an earlier attempt may have arrived late, or
+// another member has an invitation for it. Otherwise it reports that ignore_existing is needed.
+func (s *Service) lookAgain(ctx context.Context, a *attempt, code string, rejected error) (v verdict, others bool) {
+	users, err := s.findUsers(ctx, UserQuery{Emails: []string{a.row.Email}})
+	if err != nil {
+		return s.failed(ctx, a, call{op: "find users"}, err), false
+	}
+	if u := holder(users, a.row.Email); u != nil {
+		return linked(u, nil), false
+	}
+	if v, others = s.look(ctx, a); v.kind != undecided {
+		return v, false
+	}
+	// Clerk says that a user has the address, and no user holds it verified. An unverified
+	// holder must not block the invitation. If Clerk shows no holder, somebody may be signing up
+	// right now; whether Clerk shows unverified holders at all is unknown, so the second attempt
+	// counts as proof.
+	unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+	if others || code == codeIdentifierExists && (unverified || a.row.Attempts > 1) {
+		return verdict{}, true
+	}
+	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, rejected)), false
+}
+
+// create creates one invitation. The error is Clerk's if it leaves the decision to the caller.
+// Clerk rejects a second invitation for an address unless ignoreExisting is set. That protects
+// against a late copy of this request, so it is given up only for an invitation that was seen
+// and does not belong to this send.
+func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {
+	release, err := s.acquireTurn(ctx, p, endpointCreate)
+	_, limited := isRateLimit(err)
 	switch {
-	case err == nil:
-		defer done()
-	case errors.As(err, &api): // closed
-		return nil, err
-	case ctx.Err() != nil:
-		s.release(ctx, l, a)
-		return nil, err
-	default:
-		s.failed(ctx, a, "create invitation", err, false)
-		return nil, err
+	case limited:
+		return s.createLimited(p, a, err), nil
+	case errors.Is(err, errLeaseEnds) || err != nil && ctx.Err() != nil:
+		return s.released(ctx, p, a), nil
+	case err != nil: // the store's
+		return s.failed(ctx, a, call{op: "create invitation"}, err), nil
 	}
-	if !l.fresh() { // it had to wait
-		s.release(ctx, l, a)
-		return nil, errLeaseEnds
+	defer release()
+	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+		return s.api.CreateInvitation(ctx, a.request(ignoreExisting))
+	})
+	_, limited = isRateLimit(err)
+	switch {
+	case limited:
+		return s.createLimited(p, a, err), nil
+	case err == nil && (inv == nil || inv.ID == ""):
+		return verdict{}, errNoInvitation
 	}
-	inside, seen := s.observe(calls, "clerk.CreateInvitation")
-	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))
-	seen.end(err)
-	if err = s.limited(ctx, endpointCreate, err); err == nil && (inv == nil || inv.ID == "") {
-		err = errNoInvitation
+	return verdict{kind: isInvited, invitation: inv}, err
+}
+
+// createLimited decides for an attempt that met a limit of the single endpoint: it shares a
+// request if it can, and otherwise waits.
+func (s *Service) createLimited(p *pass, a *attempt, err error) verdict {
+	if a.shareable && s.checkLimitFor(p, endpointCreateBulk) == nil {
+		return verdict{}
 	}
-	return inv, err
+	var api *APIError
+	if errors.As(err, &api) { // as long as this process knows
+		limit := *api
+		limit.RetryAfter = max(limit.RetryAfter, s.limits.wait(endpointCreate, s.now()))
+		err = &limit
+	}
+	return s.limited(a, "create invitation", err)
 }

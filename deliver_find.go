@@ -6,216 +6,225 @@ import (
 	"slices"
 )
 
-// findBatch is how many addresses or ids one look-up of users may name (Clerk's limit).
+// findBatch is how many addresses or IDs one request for users may contain (Clerk's limit).
 const findBatch = 100
 
-// listPage is how many invitations one page may list (Clerk's limit).
+// listPage is how many invitations one page may contain (Clerk's limit).
 const listPage = 500
 
-// findAll asks Clerk who holds the addresses, and decides for the rows of those that
-// it knows verified, and for those about whom it cannot be asked.
-func (s *Service) findAll(ctx, calls context.Context, l lease, chunk []*attempt) {
-	if err := s.open(endpointFindUsers); err != nil {
-		for _, a := range chunk {
-			s.closed(a, "find users", err)
+// findAll asks Clerk who holds the addresses, and decides for the rows whose address a user
+// holds verified, and for those about which Clerk could not be asked.
+func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
+	if err := s.checkLimit(endpointFindUsers); err != nil {
+		for _, a := range attempts {
+			a.decide(s.limited(a, "find users", err))
 		}
 		return
 	}
 	var emails []string
-	for _, a := range chunk {
+	for _, a := range attempts {
 		if !slices.Contains(emails, a.row.Email) {
 			emails = append(emails, a.row.Email)
 		}
 	}
-	users, failures := s.findByEmail(calls, emails)
-	for _, a := range chunk {
-		failure, bad := failures[a.row.Email]
+	users, failures := s.findByEmail(ctx, emails)
+	for _, a := range attempts {
+		failure, failed := failures[a.row.Email]
 		switch {
-		case bad && ctx.Err() != nil:
-			s.release(ctx, l, a)
-		case bad:
-			a.shared = failure.shared
-			s.failed(ctx, a, "find users", failure.err, false)
+		case failed && canceled(ctx):
+			a.decide(s.released(ctx, p, a))
+		case failed:
+			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
 		default:
 			if u := holder(users, a.row.Email); u != nil {
-				s.link(a, u, nil)
+				a.decide(linked(u, nil))
 			}
 		}
 	}
 }
 
-// lookUpFailure is why an address could not be asked about.
-type lookUpFailure struct {
+// lookupFailure is why Clerk could not be asked about an address.
+type lookupFailure struct {
 	err    error
 	shared bool // it concerns other addresses too
 }
 
-// findByEmail asks who holds the addresses. One that Clerk stumbles over must not hold
-// up the others: a look-up that fails is repeated by halves until it is known which it is.
-func (s *Service) findByEmail(ctx context.Context, emails []string) (users []User, failures map[string]lookUpFailure) {
-	answered := false // Clerk has answered at least one look-up
-	find := func(emails []string) error {
-		found, err := s.findUsers(ctx, UserQuery{Emails: emails})
-		users, answered = append(users, found...), answered || err == nil
-		return err
-	}
-	var split func(emails []string, err error)
-	split = func(emails []string, err error) {
-		if len(emails) > 1 && aboutOneAddress(err) && ctx.Err() == nil {
-			first, second := emails[:len(emails)/2], emails[len(emails)/2:]
-			firstErr, secondErr := find(first), find(second)
-			var api *APIError
-			broken := errors.As(err, &api) && api.StatusCode >= 500
-			if firstErr != nil && secondErr != nil && !answered && broken && len(emails) > 2 {
-				// Two bad addresses, or Clerk out of order? Two single ones tell.
-				if find(first[:1]) != nil {
-					_ = find(second[:1])
-				}
-			}
-			// An error that is about addresses has one to be found, however many there are.
-			if answered || !broken {
-				if firstErr != nil {
-					split(first, firstErr)
-				}
-				if secondErr != nil {
-					split(second, secondErr)
-				}
-				return
-			}
-		}
-		if failures == nil {
-			failures = make(map[string]lookUpFailure)
-		}
-		for _, email := range emails {
-			failures[email] = lookUpFailure{err, len(emails) > 1}
-		}
-	}
-	if err := find(emails); err != nil {
-		split(emails, err)
-	}
-	return users, failures
+// lookup asks who holds addresses. One bad address must not block the others, so a failed
+// request is bisected until the bad address is found.
+type lookup struct {
+	s        *Service
+	users    []User
+	failures map[string]lookupFailure
+	answered bool // Clerk has answered a request
 }
 
-// aboutOneAddress reports whether a look-up of several may have failed because of one.
+// findByEmail returns the users who hold the addresses, and why Clerk could not be asked
+// about the others.
+func (s *Service) findByEmail(ctx context.Context, emails []string) ([]User, map[string]lookupFailure) {
+	l := lookup{s: s, failures: make(map[string]lookupFailure)}
+	if err := l.find(ctx, emails); err != nil {
+		l.bisect(ctx, emails, err)
+	}
+	return l.users, l.failures
+}
+
+func (l *lookup) find(ctx context.Context, emails []string) error {
+	users, err := l.s.findUsers(ctx, UserQuery{Emails: emails})
+	l.users, l.answered = append(l.users, users...), l.answered || err == nil
+	return err
+}
+
+// bisect continues after a request for the addresses has failed.
+func (l *lookup) bisect(ctx context.Context, emails []string, err error) {
+	if len(emails) == 1 || !aboutOneAddress(err) || ctx.Err() != nil {
+		l.fail(emails, err)
+		return
+	}
+	first, second := emails[:len(emails)/2], emails[len(emails)/2:]
+	firstErr, secondErr := l.find(ctx, first), l.find(ctx, second)
+	if serverError(err) && firstErr != nil && secondErr != nil && !l.answered && len(emails) > 2 {
+		// Two bad addresses, or is Clerk down? Requests for one address each tell.
+		if l.find(ctx, first[:1]) != nil {
+			_ = l.find(ctx, second[:1])
+		}
+	}
+	if serverError(err) && !l.answered {
+		l.fail(emails, err)
+		return
+	}
+	if firstErr != nil {
+		l.bisect(ctx, first, firstErr)
+	}
+	if secondErr != nil {
+		l.bisect(ctx, second, secondErr)
+	}
+}
+
+func (l *lookup) fail(emails []string, err error) {
+	for _, email := range emails {
+		l.failures[email] = lookupFailure{err, len(emails) > 1}
+	}
+}
+
+// aboutOneAddress reports whether a request for several addresses may have failed because of one.
 func aboutOneAddress(err error) bool {
 	var invalid *InvalidParamsError
 	var api *APIError
-	return errors.As(err, &invalid) ||
-		errors.As(err, &api) && (api.StatusCode >= 500 || api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta))
+	return errors.As(err, &invalid) || serverError(err) ||
+		errors.As(err, &api) && api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)
 }
 
-// findUsers is one look-up. A nil error and no user means that there is none.
+func serverError(err error) bool {
+	var api *APIError
+	return errors.As(err, &api) && api.StatusCode >= 500
+}
+
+// findUsers makes one request. A nil error and no user means that Clerk has none.
 func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
-	if err := s.open(endpointFindUsers); err != nil {
-		return nil, err
-	}
-	inside, seen := s.observe(ctx, "clerk.FindUsers")
-	users, err := s.api.FindUsers(inside, q)
-	seen.end(err)
-	return users, s.limited(ctx, endpointFindUsers, err)
+	return request(ctx, s, endpointFindUsers, "clerk.FindUsers", func(ctx context.Context) ([]User, error) {
+		return s.api.FindUsers(ctx, q)
+	})
 }
 
 // holder returns the user who holds the address verified, or nil.
 func holder(users []User, email string) *User {
-	for i := range users {
-		if users[i].holdsVerified(email) {
-			return &users[i]
-		}
+	i := slices.IndexFunc(users, func(u User) bool { return u.holdsVerified(email) })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &users[i]
 }
 
-// look lists the invitations of the address. This member's own of this send, in any
-// state, is this send: that decides. Otherwise others tells whether there is a
-// pending one that is not this send's: Clerk refuses another unless told to ignore it.
-func (s *Service) look(ctx, calls context.Context, l lease, a *attempt) (others bool) {
-	list, err := s.listInvitations(calls, a.row.Email, "")
-	if err == nil {
-		var revoked []Invitation
-		revoked, err = s.listInvitations(calls, a.row.Email, InvitationRevoked)
-		// One that is in both was revoked between the two requests.
-		list = slices.DeleteFunc(list, func(inv Invitation) bool {
-			return slices.ContainsFunc(revoked, func(r Invitation) bool { return r.ID == inv.ID })
-		})
-		list = append(list, revoked...)
-	}
+// look lists the invitations of the address. One that carries this member's ID and send number
+// was created by an earlier attempt and decides. Otherwise others reports whether another
+// invitation is pending: then Clerk rejects a create without ignore_existing.
+func (s *Service) look(ctx context.Context, a *attempt) (v verdict, others bool) {
+	list, err := s.listAll(ctx, a.row.Email)
 	if err != nil {
-		s.failed(ctx, a, "list invitations", err, false)
-		return false
+		return s.failed(ctx, a, call{op: "list invitations"}, err), false
 	}
 	var own *Invitation
+	duplicate := false
 	for i := range list {
 		inv := &list[i]
 		m, ours := inv.mark()
-		switch {
-		case !ours || m.ID != a.row.ID || m.Send != a.row.Send:
+		if !ours || m.ID != a.row.ID || m.Send != a.row.Send {
 			others = others || inv.Status == InvitationPending
 			continue
-		case own == nil:
+		}
+		duplicate = own != nil
+		if own == nil || rank(inv) < rank(own) {
 			own = inv
-		default: // the same send twice
-			a.leftOver = true
-			if rank(inv) < rank(own) {
-				own = inv
-			}
 		}
 	}
 	switch {
 	case own == nil:
+		return verdict{}, others
 	case own.Status == InvitationAccepted:
-		s.invited(a, own)
-		if users, err := s.findUsers(calls, UserQuery{Emails: []string{a.row.Email}}); err == nil {
+		v = verdict{kind: isInvited, invitation: own}
+		if users, err := s.findUsers(ctx, UserQuery{Emails: []string{a.row.Email}}); err == nil {
 			if u := holder(users, a.row.Email); u != nil {
-				s.link(a, u, own)
+				v = linked(u, own)
 			}
 		}
 	case own.Status == InvitationPending:
-		s.invited(a, own)
+		v = verdict{kind: isInvited, invitation: own}
 	case own.Status == InvitationExpired:
-		s.invited(a, own)
-		s.settle(ctx, l, a)
-		if m := a.settled.Member; a.settled.Err == nil && m.Status == StatusPending && m.InvitationID == own.ID {
-			a.row, a.settled, a.made = m, nil, nil
-			a.next = func(m Member) *Member { return ended(m, StatusExpired, "", s.now()) }
-			a.result = func(m *Member) *delivery { return &delivery{Result: Result{Member: m}, over: true} }
-		}
+		v = verdict{kind: isExpired, invitation: own}
 	default:
-		a.next = func(m Member) *Member {
-			m.InvitationID = own.ID
-			return ended(m, StatusRevoked, ReasonAtClerk, s.now())
-		}
-		a.result = func(m *Member) *delivery { return &delivery{Result: Result{Member: m}, over: true} }
+		v = verdict{kind: isRevoked, invitation: own}
 	}
-	return others
+	v.leftOver = duplicate
+	return v, others
 }
 
-// rank orders the invitations of one send: the accepted one, else the open one, else what is left.
+// rank orders the invitations of one send: accepted, pending, expired, revoked.
 func rank(inv *Invitation) int {
 	return slices.Index([]string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}, inv.Status)
 }
 
-// listInvitations returns all pages of the invitations for an address, of one status
-// or, for "", of all but revoked.
+// listAll returns the invitations for an address, in any status.
+func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, error) {
+	list, err := s.listInvitations(ctx, email, "")
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := s.listInvitations(ctx, email, InvitationRevoked)
+	if err != nil {
+		return nil, err
+	}
+	// An invitation that is in both lists was revoked between the two requests.
+	list = slices.DeleteFunc(list, func(inv Invitation) bool {
+		return slices.ContainsFunc(revoked, func(r Invitation) bool { return r.ID == inv.ID })
+	})
+	return append(list, revoked...), nil
+}
+
+// listInvitations returns the invitations for an address in one status or, for "", in all but
+// revoked.
 func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
 	var all []Invitation
-	for offset := 0; ; offset += listPage {
-		if err := s.open(endpointList); err != nil {
+	q := InvitationQuery{Query: email, Status: status, Limit: listPage}
+	for {
+		page, err := s.listInvitationPage(ctx, q)
+		if err != nil {
 			return nil, err
 		}
-		inside, seen := s.observe(ctx, "clerk.ListInvitations")
-		got, err := s.api.ListInvitations(inside, InvitationQuery{Query: email, Status: status, Limit: listPage, Offset: offset})
-		seen.end(err)
-		if err := s.limited(ctx, endpointList, err); err != nil {
-			return nil, err
-		}
-		for _, inv := range got {
+		for _, inv := range page {
 			// Clerk does not say whether query matches whole addresses only.
 			if sameEmail(inv.Email, email) {
 				all = append(all, inv)
 			}
 		}
-		if len(got) < listPage {
+		if len(page) < listPage {
 			return all, nil
 		}
+		q.Offset += listPage
 	}
+}
+
+func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]Invitation, error) {
+	return request(ctx, s, endpointList, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
+		return s.api.ListInvitations(ctx, q)
+	})
 }

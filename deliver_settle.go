@@ -7,15 +7,12 @@ import (
 	"slices"
 )
 
-// settle writes what was decided, in one statement, and repeats it for the rows that
-// somebody else has changed meanwhile: there the row as it is now decides. As long as
-// the same send waits to be settled the decision holds, whoever has the claim,
-// because the fact is known here. Otherwise an invitation that was made for nothing
-// is revoked, and the row is reported as it is.
+// settle writes the verdicts that are not written yet, and revokes invitations that they leave
+// over.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	var open []*attempt
 	for _, a := range attempts {
-		if a.settled == nil && a.next != nil {
+		if a.delivery == nil && a.verdict.kind != undecided {
 			open = append(open, a)
 		}
 	}
@@ -24,29 +21,31 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 	s.write(ctx, l, open)
 	for _, a := range open {
-		if a.leftOver && !a.claimOnly && a.settled.Member != nil {
-			s.sweep(ctx, l, a)
+		if a.verdict.leftOver && a.delivery.Member != nil {
+			s.revokeLeftOvers(ctx, l, a.row)
 		}
 	}
 }
 
-// write is settle without what comes after.
+// write writes all verdicts in one statement. If another process changed a row first, write
+// reads it and applies the verdict again, as long as the row still waits for the same send.
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
-		if a.user != nil {
-			if err := s.joinByOneAddress(ctx, a); err != nil {
-				s.unwritten(ctx, a, err, false)
-			}
+		if a.verdict.kind == isUncertain {
+			// The claim stays until the lease ends: by then a late request has arrived.
+			a.delivery = a.verdict.report(a.row)
+		} else if err := s.chooseAddress(ctx, a); err != nil {
+			s.unwritten(ctx, a, err, false)
 		}
 	}
 	for range 10 {
 		var open []*attempt
 		var changes []Change
 		for _, a := range attempts {
-			if a.settled == nil {
-				open, changes = append(open, a), append(changes, Change{a.row, a.next(*a.row)})
+			if a.delivery == nil {
+				open, changes = append(open, a), append(changes, Change{a.row, a.verdict.apply(*a.row, a.params, s.now())})
 			}
 		}
 		if len(open) == 0 {
@@ -54,45 +53,42 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 		}
 		results, err := s.apply(ctx, s.store, changes)
 		for i, a := range open {
-			rowErr := err
-			if err == nil {
-				rowErr = results[i].Err
+			if err != nil {
+				s.unwritten(ctx, a, err, true)
+				continue
 			}
+			rowErr := results[i].Err
 			switch {
 			case rowErr == nil:
-				a.done(results[i].Member)
+				a.delivery = a.verdict.report(results[i].Member)
 			case errors.Is(rowErr, ErrUserTaken):
 				rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
 			case errors.Is(rowErr, ErrConflict):
 				rowErr = s.overtaken(ctx, a)
 			}
 			if rowErr != nil {
-				s.unwritten(ctx, a, rowErr, err != nil)
+				s.unwritten(ctx, a, rowErr, false)
 			}
 		}
 	}
 	for _, a := range attempts {
-		if a.settled == nil {
+		if a.delivery == nil {
 			s.unwritten(ctx, a, ErrConflict, false)
 		}
 	}
 }
 
-// done ends an attempt whose decision is written.
-func (a *attempt) done(m *Member) {
-	a.settled = &delivery{Result: Result{Member: m}}
-	if a.result != nil {
-		a.settled = a.result(m)
+// chooseAddress resolves a linked user with several verified addresses, for which other rows
+// may wait: the rules of Resolve decide which row becomes the member.
+func (s *Service) chooseAddress(ctx context.Context, a *attempt) error {
+	u := a.verdict.user
+	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
+		return nil
 	}
-}
-
-// joinByOneAddress settles the row of a user with several addresses, of whom other
-// rows may wait: resolving decides which one is the member, here as everywhere.
-func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
-	if _, err := s.resolveUser(ctx, a.user, nil); err != nil {
+	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
 		return err
 	}
-	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{a.user.ID}})
+	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
 	if err != nil {
 		return err
 	}
@@ -107,18 +103,18 @@ func (s *Service) joinByOneAddress(ctx context.Context, a *attempt) error {
 	}
 	switch {
 	case row == nil:
-		a.settled = &delivery{Result: Result{Err: errPurged}}
-	case row.Due(): // not decided there; the row alone decides
+		a.delivery = &delivery{Result: Result{Err: errPurged}}
+	case row.Due(): // not decided by resolving: the verdict stands
 		a.row = row
 	case row.Reason == ReasonSecondAddress && active != nil:
-		a.settled = &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}
+		a.delivery = &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}
 	default:
-		a.settled = &delivery{Result: Result{Member: row}}
+		a.delivery = &delivery{Result: Result{Member: row}}
 	}
 	return nil
 }
 
-// secondAddress decides anew for a row whose user is in the tenant under another address.
+// secondAddress decides again for a row whose user is in the tenant under another address.
 func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) error {
 	others, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
 	if err != nil {
@@ -126,68 +122,71 @@ func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) 
 	}
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
-			a.next = func(m Member) *Member { return ended(m, StatusRemoved, ReasonSecondAddress, s.now()) }
-			a.result = func(m *Member) *delivery {
-				return &delivery{Result: Result{m, &DuplicateEmailError{m.Ref(), other}}}
-			}
+			a.decide(verdict{kind: isSecondAddress, other: other, leftOver: a.verdict.leftOver})
 			return nil
 		}
 	}
-	return nil // it has left meanwhile: the same once more
+	return nil // the other member has left in the meantime: write the same verdict again
 }
 
-// errPurged is what an attempt ends with whose member has been erased meanwhile.
+// errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
-// overtaken decides anew for a row that somebody else has changed.
+// overtaken decides how to continue after another process has changed the row. If the row still
+// waits for the same send, the verdict applies to it. Otherwise the row stays as it is, and an
+// invitation that no row refers to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) error {
-	now, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
-	switch {
-	case err != nil:
+	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
+	if err != nil {
 		return err
-	case a.claimOnly && len(now) == 1 && (now[0].Status == StatusReserved || now[0].Due()):
-		a.settled = a.result(now[0])
+	}
+	if len(rows) == 0 {
+		if inv := a.verdict.invitation; a.verdict.kind == isInvited {
+			s.revokeLeftOver(ctx, inv.ID)
+		}
+		a.delivery = &delivery{Result: Result{Err: errPurged}}
 		return nil
-	case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:
-		a.row = now[0]
+	}
+	row := rows[0]
+	switch inv := a.verdict.invitation; {
+	case a.verdict.claimOnly() && (row.Status == StatusReserved || row.Due()): // another attempt has claimed it
+		a.delivery = a.verdict.report(row)
 		return nil
+	case row.Due() && row.Send == a.row.Send:
+		a.row = row
+		return nil
+	case a.verdict.kind == isInvited && row.InvitationID != inv.ID:
+		s.revokeLeftOver(ctx, inv.ID)
 	}
-	if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {
-		s.revokeLeftOver(ctx, a.made.ID)
-	}
-	if len(now) == 0 {
-		a.settled = &delivery{Result: Result{Err: errPurged}}
-	} else {
-		a.settled = &delivery{Result: Result{Member: now[0]}}
-	}
+	a.delivery = &delivery{Result: Result{Member: row}}
 	return nil
 }
 
-// unwritten ends an attempt whose decision could not be written: none could, as while
-// the database is down, or this one, because of a hook's error. A claim ends by itself;
-// what Clerk has said the next attempt finds again.
-func (s *Service) unwritten(ctx context.Context, a *attempt, err error, none bool) {
-	s.log.ErrorContext(ctx, "not written; the next attempt finds out again", "member", *a.row, "cause", logError(err))
-	a.settled = &delivery{Result: Result{a.row, err}, stop: none}
-	if a.claimOnly {
-		a.settled.Err = errors.Join(a.result(a.row).Err, err)
+// unwritten ends an attempt whose verdict could not be written: because no row could be (all),
+// such as while the database is down, or because of this row, such as a hook's error. The claim
+// ends by itself, and the next attempt finds Clerk's response again.
+func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool) {
+	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
+	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
+	if a.verdict.claimOnly() {
+		a.delivery.Err = errors.Join(a.verdict.report(a.row).Err, err)
 	}
 }
 
-// sweep revokes, of the pending invitations for the address of a member that was
-// settled, those of ours that no row stands for. Clerk is listed first and the rows are
-// read second: what was made in between is not in the list. Failures are logged only;
-// Reconcile does the same.
-func (s *Service) sweep(ctx context.Context, l lease, a *attempt) {
+// revokeLeftOvers revokes the pending invitations for the address of a settled row that this
+// library created and no row refers to. Clerk is listed first and the rows are read second, so
+// an invitation created in between is not in the list. Failures are only logged; Reconcile does
+// the same.
+func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
-	list, err := s.listInvitations(ctx, a.row.Email, InvitationPending)
+	list, err := s.listInvitations(ctx, row.Email, InvitationPending)
 	var q Query
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
-		} else if list[i].ID == a.row.InvitationID {
-			q.Emails = []string{a.row.Email}
+		} else if list[i].ID == row.InvitationID {
+			q.Emails = []string{row.Email}
 		}
 	}
 	var rows []*Member
@@ -199,24 +198,30 @@ func (s *Service) sweep(ctx context.Context, l lease, a *attempt) {
 		return
 	}
 	for i := range list {
-		m, ours := list[i].mark()
-		at := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
-		// One whose member this database does not know may be another application's.
-		over := ours && at >= 0 && !keeps(rows[at], &list[i], m.Send)
-		// One that was made before the library came has no mark: that the row named it until now
-		// makes it ours, unless another tenant's names it as well.
-		before := !ours && list[i].ID == a.row.InvitationID &&
-			!slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == list[i].ID })
-		if over || before {
+		if isLeftOver(&list[i], row.InvitationID, rows) {
 			s.revokeLeftOver(ctx, list[i].ID)
 		}
 	}
 }
 
-// keeps reports whether a pending invitation that carries the row's id stays open.
+// isLeftOver reports whether no row refers to a pending invitation that a row used to refer to.
+// rows are those that could. previous is the invitation that the settled row referred to before.
+func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
+	m, ours := inv.mark()
+	if !ours {
+		// Imported rows refer to invitations without a mark. Another tenant's row may refer to the
+		// same invitation.
+		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
+	}
+	i := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
+	// An invitation whose member is not in this database may belong to another application.
+	return i >= 0 && !keeps(rows[i], inv, m.Send)
+}
+
+// keeps reports whether a pending invitation that carries the row's ID stays open.
 func keeps(row *Member, inv *Invitation, send int) bool {
 	if send > row.Send {
-		return true // the row is older than the invitation: a restored backup
+		return true // the row is older than the invitation, as after restoring a backup
 	}
 	if row.Status != StatusReserved && row.Status != StatusPending {
 		return false
@@ -224,26 +229,22 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 	return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send
 }
 
-// revokeLeftOver revokes an invitation that no row stands for. A failure is logged
-// only: Reconcile finds it again.
+// revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because
+// Reconcile finds the invitation again.
 func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
-	err := s.revoke(ctx, invitationID)
-	if err != nil {
+	if err := s.revoke(ctx, invitationID); err != nil {
 		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", invitationID, "cause", logError(err))
 		return
 	}
 	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
 }
 
-// revoke revokes an invitation at Clerk. One that is revoked or gone already is no error.
+// revoke revokes an invitation at Clerk. It succeeds if the invitation is revoked or deleted
+// already.
 func (s *Service) revoke(ctx context.Context, invitationID string) error {
-	if err := s.open(endpointRevoke); err != nil {
-		return err
-	}
-	inside, seen := s.observe(ctx, "clerk.RevokeInvitation")
-	_, err := s.api.RevokeInvitation(inside, invitationID)
-	seen.end(err)
-	err = s.limited(ctx, endpointRevoke, err)
+	_, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
+		return s.api.RevokeInvitation(ctx, invitationID)
+	})
 	var api *APIError
 	if errors.As(err, &api) && (api.Code == codeAlreadyRevoked || api.StatusCode == 404 && api.Code == codeResourceNotFound) {
 		return nil

@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -220,4 +221,321 @@ func ExampleMember_LogValue() {
 	member, err := svc.Invite(context.Background(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 	logger.Info("invited", "m", member, "err", err)
 	// Output: level=INFO msg=invited m.tenant=acme m.status=pending m.send=1 m.sent=1 m.attempts=1 m.version=2 err=<nil>
+}
+
+// One result for each input, in the same order; what is wrong with one holds up no other.
+func ExampleService_InviteMany() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+
+	var people []clerkinvite.InviteParams
+	for _, email := range []string{"ada@example.com", "grace@example.com", "not an address", "ADA@example.com"} {
+		people = append(people, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+	}
+	results, err := svc.InviteMany(ctx, people, nil)
+	for _, r := range results {
+		if r.Err != nil {
+			fmt.Println(clerkinvite.HTTPError(r.Err))
+			continue
+		}
+		fmt.Println(r.Member.Email, r.Member.Status)
+	}
+	fmt.Println("error:", err, "emails:", clerk.Emails())
+	// Output:
+	// ada@example.com pending
+	// grace@example.com active
+	// 422 invalid Email: is not one address of the form name@example.com
+	// 409 a member with email ada@example.com already exists in this tenant
+	// error: <nil> emails: 1
+}
+
+func ExampleService_ReserveMany() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	results, err := svc.ReserveMany(ctx, []clerkinvite.InviteParams{
+		{TenantID: "acme", Email: "ada@example.com"},
+		{TenantID: "acme", Email: "joan@example.com"},
+	})
+	for _, r := range results {
+		fmt.Println(r.Member.Email, r.Member.Status, r.Err)
+	}
+	fmt.Println("error:", err, "emails:", clerk.Emails())
+
+	report, err := svc.Deliver(ctx, nil) // Run does it every few seconds
+	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
+	// Output:
+	// ada@example.com reserved <nil>
+	// joan@example.com reserved <nil>
+	// error: <nil> emails: 0
+	// invited: 2 error: <nil> emails: 2
+}
+
+// The invitations come and go with the host's own rows.
+func ExampleReserver_Reserve() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore() // store.WithTx(tx)
+	reserver := svc.InTx(tx)
+	for range 2 {
+		member, err := reserver.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+		fmt.Printf("%t %T\n", member != nil, err)
+	}
+	fmt.Println(clerk.RequestCount(), "requests")
+	// Output:
+	// true <nil>
+	// false *clerkinvite.DuplicateEmailError
+	// 0 requests
+}
+
+func ExampleReserver_ReserveMany() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+
+	// With PostgreSQL this is store.WithTx(tx), and the rows come and go with tx.
+	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
+	results, err := svc.InTx(tx).ReserveMany(ctx, []clerkinvite.InviteParams{
+		{TenantID: "acme", Email: "ada@example.com"},
+		{TenantID: "acme", Email: "joan@example.com"},
+	})
+	fmt.Println(len(results), err, clerk.RequestCount())
+	// Output: 2 <nil> 0
+}
+
+// Run belongs into the host's main: it ends with the host's context.
+func ExampleService_Run() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	svc, clerk := exampleService()
+	if _, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+
+	ended := make(chan error)
+	go func() { ended <- svc.Run(ctx, nil) }()
+
+	for clerk.Emails() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stop() // the host shuts down
+	fmt.Println(<-ended)
+
+	member, err := svc.Get(context.Background(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(member.Status, err)
+	// Output:
+	// context canceled
+	// pending <nil>
+}
+
+func ExampleService_Resend() {
+	ctx := context.Background()
+	clerk := clerkinvitetest.NewClerk()
+	now := time.Now()
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: func() time.Time { return now },
+	})
+	if err != nil {
+		panic(err)
+	}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}); err != nil {
+		panic(err)
+	}
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	_, err = svc.Resend(ctx, ref)
+	status, _ := clerkinvite.HTTPError(err)
+	fmt.Println(status, "emails:", clerk.Emails())
+
+	now = now.Add(2 * time.Minute) // Config.ResendCooldown has passed
+	member, err := svc.Resend(ctx, ref)
+	fmt.Println(member.Status, err, "emails:", clerk.Emails(), "open:", len(clerk.OpenInvitations(ref.Email)))
+	// Output:
+	// 429 emails: 1
+	// pending <nil> emails: 2 open: 1
+}
+
+func ExampleService_Revoke() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	for _, email := range []string{"ada@example.com", "joan@example.com"} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	member, err := svc.Revoke(ctx, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+	fmt.Println(member.Status, err, "open:", len(clerk.OpenInvitations("ada@example.com")))
+
+	// Joan was faster.
+	if _, err := clerk.Accept("joan@example.com"); err != nil {
+		panic(err)
+	}
+	_, err = svc.Revoke(ctx, clerkinvite.Ref{TenantID: "acme", Email: "joan@example.com"})
+	fmt.Println(clerkinvite.HTTPError(err))
+	// Output:
+	// revoked <nil> open: 0
+	// 409 a member that is active cannot become revoked
+}
+
+func ExampleService_Remove() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "grace@example.com"}
+	invite := func() {
+		member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email})
+		fmt.Println(member.Status, err)
+	}
+	invite()
+	member, err := svc.Remove(ctx, ref)
+	fmt.Println(member.Status, err)
+	invite() // she may come back
+	// Output:
+	// active <nil>
+	// removed <nil>
+	// active <nil>
+}
+
+// A request to erase somebody's data.
+func ExampleService_Purge() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email}); err != nil {
+		panic(err)
+	}
+	err := svc.Purge(ctx, ref)
+	fmt.Println(err, "open:", len(clerk.OpenInvitations(ref.Email)))
+	_, err = svc.History(ctx, ref)
+	fmt.Println(clerkinvite.HTTPError(err))
+	// Output:
+	// <nil> open: 0
+	// 404 no such member
+}
+
+func ExampleService_List() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	for _, email := range []string{"ada@example.com", "joan@example.com", "mary@example.com"} {
+		if _, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	p := clerkinvite.ListParams{TenantID: "acme", Limit: 2}
+	for {
+		page, err := svc.List(ctx, p)
+		if err != nil {
+			panic(err)
+		}
+		for _, member := range page.Members {
+			fmt.Println(member.Email)
+		}
+		if page.Next == "" {
+			break
+		}
+		fmt.Println("next page")
+		p.Cursor = page.Next
+	}
+	// Output:
+	// ada@example.com
+	// joan@example.com
+	// next page
+	// mary@example.com
+}
+
+func ExampleService_All() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	waiting := clerkinvite.ListParams{TenantID: "acme", Statuses: []clerkinvite.Status{clerkinvite.StatusPending}}
+	for member, err := range svc.All(ctx, waiting) {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(member.Email, member.Status)
+	}
+	// Output:
+	// ada@example.com pending
+	// joan@example.com pending
+}
+
+func ExampleService_History() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email}); err != nil {
+		panic(err)
+	}
+	if _, err := svc.Revoke(ctx, ref); err != nil {
+		panic(err)
+	}
+	moves, err := svc.History(ctx, ref)
+	if err != nil {
+		panic(err)
+	}
+	for _, move := range moves {
+		fmt.Printf("%q to %q\n", move.From, move.To)
+	}
+	// Output:
+	// "" to "reserved"
+	// "reserved" to "pending"
+	// "pending" to "revoked"
+}
+
+func ExampleService_Update() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email, Role: "viewer"}); err != nil {
+		panic(err)
+	}
+	role, data := "editor", json.RawMessage(`{"seat": 4}`)
+	member, err := svc.Update(ctx, ref, clerkinvite.MemberUpdate{Role: &role, Data: &data})
+	fmt.Println(member.Role, string(member.Data), err, "emails:", clerk.Emails())
+	// Output: editor {"seat": 4} <nil> emails: 1
+}
+
+// The webhook never came.
+func ExampleService_Reconcile() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email}); err != nil {
+		panic(err)
+	}
+	if _, err := clerk.Accept(ref.Email); err != nil {
+		panic(err)
+	}
+	report, err := svc.Reconcile(ctx, nil)
+	fmt.Println("activated:", report.Activated, "error:", err)
+
+	member, err := svc.Get(ctx, ref)
+	fmt.Println(member.Status, err)
+	// Output:
+	// activated: 1 error: <nil>
+	// active <nil>
+}
+
+// What would Reconcile do?
+func ExampleService_Reconcile_dryRun() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email}); err != nil {
+		panic(err)
+	}
+	if _, err := clerk.Accept(ref.Email); err != nil {
+		panic(err)
+	}
+	report, err := svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true})
+	fmt.Println("would activate:", report.Activated, "error:", err)
+
+	member, err := svc.Get(ctx, ref)
+	fmt.Println(member.Status, err)
+	// Output:
+	// would activate: 1 error: <nil>
+	// pending <nil>
 }

@@ -12,57 +12,57 @@ import (
 	"github.com/google/uuid"
 )
 
-// Config is what a [Service] is made of. Changing it after New changes nothing.
+// Config configures a [Service]. Later changes have no effect.
 type Config struct {
 	API   ClerkAPI // required: clerkapi.New, or a fake
-	Store Store    // required: NewPgxStore, or another that passes storetest
+	Store Store    // required: NewPgxStore, or another store that passes storetest
 
-	// Logger gets moves (Info) and failures (Warn). It never gets an address, a
-	// link or a key. Defaults to none.
+	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links and
+	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is the clock for everything that is stored or compared with what is
-	// stored. Defaults to time.Now.
+	// Now is the clock for all times that are stored, or compared with stored ones. Defaults to
+	// time.Now.
 	Now func() time.Time
 
-	// RedirectURL is used where InviteParams has none. An http or https URL.
-	// Defaults to "", Clerk's own.
+	// RedirectURL is used if InviteParams has none: an http or https URL, at most 2048 bytes.
+	// Defaults to "", which means Clerk's own page.
 	RedirectURL string
 
-	// ExpiresInDays is used where InviteParams has none: 1 to 365. Defaults to 30.
+	// ExpiresInDays is used if InviteParams has none: 1 to 365. Defaults to 30.
 	ExpiresInDays int
 
-	// Lease is how long one attempt at delivering owns a row: 100 ms to 1 h. Its
-	// calls to Clerk end after three quarters of it; if the process dies, the next
-	// attempt starts when it has passed. Defaults to 1 minute.
+	// Lease is how long a delivery attempt owns a row: 100 ms to 1 h. Requests to Clerk must
+	// finish within three quarters of it. If the process dies, another attempt starts when the
+	// lease ends. Defaults to 1 minute.
 	Lease time.Duration
 
-	// ResendCooldown is how long after an invitation Resend refuses to send the next.
-	// Defaults to 1 minute; a negative value is none.
+	// ResendCooldown is how long after an invitation Resend refuses to send another. Defaults to
+	// 1 minute; a negative value means none.
 	ResendCooldown time.Duration
 
-	// Authorize, if set, is asked before anything is written: domain allow lists,
-	// free seats and so on. The parameters are valid and normalised; it may change
-	// them, and they are checked again. Its error is returned as it is. It is called
-	// concurrently.
+	// Authorize, if set, is called before anything is written, for example to check a list of
+	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
+	// are checked again. Its error is returned unchanged. It is called concurrently.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
-	// Observer, if set, sees verbs, requests to Clerk and moves, for traces and metrics.
+	// Observer, if set, is told of verbs, requests to Clerk and state changes, for traces and
+	// metrics.
 	Observer Observer
 }
 
-// Service invites, delivers and resolves. Make one with [New]. It is safe for
-// concurrent use, starts no goroutine, and needs no closing.
+// Service invites people and keeps their rows correct. Create it with [New]. It is safe for
+// concurrent use, starts no goroutines except in Run, and does not need to be closed.
 type Service struct {
-	cfg   Config
-	api   ClerkAPI
-	store Store
-	log   *slog.Logger
-	gates gates
+	cfg    Config
+	api    ClerkAPI
+	store  Store
+	log    *slog.Logger
+	limits limits
 }
 
-// New checks the whole configuration and returns every fault in it, joined in one
-// error. It does no I/O.
+// New returns a service. If the configuration is invalid, the error joins everything that is wrong
+// with it. New does no I/O.
 func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -79,66 +79,72 @@ func New(cfg Config) (*Service, error) {
 	if cfg.ResendCooldown == 0 {
 		cfg.ResendCooldown = time.Minute
 	}
-	var faults []error
+	var invalid []error
 	if cfg.API == nil {
-		faults = append(faults, errors.New("clerkinvite: Config.API is missing: set it to the result of clerkapi.New"))
+		invalid = append(invalid, errors.New("clerkinvite: Config.API is missing: set it to the result of clerkapi.New"))
 	}
 	if cfg.Store == nil {
-		faults = append(faults, errors.New("clerkinvite: Config.Store is missing: set it to the result of NewPgxStore"))
+		invalid = append(invalid, errors.New("clerkinvite: Config.Store is missing: set it to the result of NewPgxStore"))
 	}
 	if reason := checkRedirectURL(cfg.RedirectURL); reason != "" {
-		faults = append(faults, errors.New("clerkinvite: Config.RedirectURL "+reason))
+		invalid = append(invalid, errors.New("clerkinvite: Config.RedirectURL "+reason))
 	}
 	if cfg.ExpiresInDays < 1 || cfg.ExpiresInDays > 365 {
-		faults = append(faults, errors.New("clerkinvite: Config.ExpiresInDays must be 1 to 365, or 0 for 30"))
+		invalid = append(invalid, errors.New("clerkinvite: Config.ExpiresInDays must be 1 to 365, or 0 for 30"))
 	}
-	if cfg.Lease < 100*time.Millisecond || cfg.Lease > maxLease {
-		faults = append(faults, errors.New("clerkinvite: Config.Lease must be 100ms to 1h, or 0 for 1m"))
+	if cfg.Lease < minLease || cfg.Lease > maxLease {
+		invalid = append(invalid, errors.New("clerkinvite: Config.Lease must be 100ms to 1h, or 0 for 1m"))
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if len(invalid) > 0 {
+		return nil, errors.Join(invalid...)
 	}
 	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
 }
 
-// now is the time in the form in which it is stored.
+// now returns the time as it is stored.
 func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
 
-// InviteParams is one invitation. Only TenantID and Email are required.
+// InviteParams describes one invitation. Only TenantID and Email are required.
 type InviteParams struct {
 	TenantID  string // 1 to 255 bytes
-	Email     string // one address, at most 254 bytes; trimmed, lower-cased, its domain in IDNA form
-	Role      string // the host's own, at most 255 bytes; not sent to Clerk
-	InvitedBy string // the host's own, at most 255 bytes; not sent to Clerk
+	Email     string // one address, at most 254 bytes; it is trimmed, lower-cased, and its domain put in ASCII form
+	Role      string // any text, at most 255 bytes; not sent to Clerk
+	InvitedBy string // any text, at most 255 bytes; not sent to Clerk
 
-	RedirectURL    string         // http or https, at most 2048 bytes; "" takes Config.RedirectURL
-	ExpiresInDays  int            // 1 to 365; 0 takes Config.ExpiresInDays
-	Template       string         // Clerk's template_slug; "" is Clerk's "invitation"
+	RedirectURL    string         // http or https, at most 2048 bytes; "" means Config.RedirectURL
+	ExpiresInDays  int            // 1 to 365; 0 means Config.ExpiresInDays
+	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
-	PublicMetadata map[string]any // to Clerk, ends in the user's public metadata; 8 KiB as JSON with the library's own key "clerkinvite"
+	PublicMetadata map[string]any // sent to Clerk, which copies it to the user; with the library's key "clerkinvite" at most 8 KiB as JSON
 
-	Data json.RawMessage // the host's own JSON, at most 64 KiB and 128 levels; never sent to Clerk
+	Data json.RawMessage // any JSON, at most 64 KiB and 128 levels deep; not sent to Clerk
 }
 
-// Invite invites one address into one tenant: it writes the row, asks Clerk who
-// holds the address, links that user or creates Clerk's invitation, and settles the
-// row. Status of the result says what happened: active, an existing user was linked
-// and no email went out; pending, Clerk has sent the invitation.
+// Invite invites one address into one tenant. It reserves a row, asks Clerk who holds the
+// address, links that user or creates an invitation at Clerk, and saves the result. The status
+// of the member says what happened:
+//   - active: an existing Clerk user was linked, and no email was sent;
+//   - pending: Clerk has sent the invitation.
 //
-// Invite is safe for concurrent use and for repetition, from any number of
-// processes: one caller invites, every other gets a *[DuplicateEmailError]. If it
-// fails with a *[ClerkInvitationError] whose Member is reserved, nothing is lost:
-// Deliver, or inviting again, goes on from there without a second email.
+// A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
-// A member that is failed, revoked, expired, removed, or pending past its expiry is
-// invited anew.
+// If Invite fails with a *[ClerkInvitationError] whose Member is reserved, the row stays:
+// Deliver, or another Invite, continues without a second email.
 //
-// Errors: *[InvalidParamsError] before anything is written; what Config.Authorize
-// returns; *[DuplicateEmailError]; *[ClerkInvitationError]; [ErrConflict] if somebody
-// withdraws the invitation while it is made; a store's error as it is.
+// Errors:
+//   - *[InvalidParamsError], before anything is written;
+//   - the error of Config.Authorize, unchanged;
+//   - *[DuplicateEmailError] if the tenant has a member with this address, or another caller is
+//     inviting it;
+//   - *[ClerkInvitationError] if Clerk refuses the person or fails, or the context ends during
+//     the delivery;
+//   - [ErrConflict] if the invitation is revoked or removed during the call;
+//   - the context's and the store's error, unchanged.
+//
+// Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Invite")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Invite")
+	defer op.end(&err)
 	want, err := s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -146,7 +152,7 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 	return s.invite(ctx, want)
 }
 
-// invite is Invite for a row that is prepared.
+// invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
 		l := s.newLease()
@@ -158,41 +164,26 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 			return nil, reserved[0].Err
 		}
 		row := reserved[0].Member
-		if !l.fresh() {
-			// The insert had to wait, for a transaction that holds the address.
-			l = s.newLease()
-			again, err := s.apply(ctx, s.store, []Change{{row, s.claimed(*released(*row, l.due), l.claimedAt)}})
-			if err != nil {
+		if !l.fresh(s.now()) { // the insert waited for a transaction that had written the address
+			if l, row, err = s.reclaim(ctx, row); err != nil {
 				return nil, err
 			}
-			if errors.Is(again[0].Err, ErrConflict) {
-				// Somebody else went on with it meanwhile, and may have erased it.
-				if want, err = withNewID(want); err != nil {
-					return nil, err
-				}
-				continue
+		}
+		if row != nil {
+			done := s.deliver(ctx, &pass{lease: l, due: l.claimedAt}, []*Member{row})[0]
+			switch {
+			case done.Err != nil:
+				return nil, done.Err
+			case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
+				return done.Member, nil
+			case done.Member.Status == StatusReserved: // for another caller
+				return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
+			case done.withdrawn():
+				return nil, ErrConflict
 			}
-			if again[0].Err != nil {
-				return nil, again[0].Err
-			}
-			row = again[0].Member
+			// An earlier attempt's invitation was found and has ended, or another attempt failed.
+			// The caller wants an invitation that works, or to know why not.
 		}
-		done := s.deliver(ctx, l, []*Member{row})[0]
-		if done.Err != nil {
-			return nil, done.Err
-		}
-		m := done.Member
-		switch {
-		case m.Status == StatusActive, m.Status == StatusPending:
-			return m, nil
-		case m.Status == StatusReserved: // for another caller by now
-			return nil, &DuplicateEmailError{m.Ref(), m}
-		case done.withdrawn():
-			return nil, ErrConflict
-		}
-		// An earlier attempt had invited this person, its answer was lost, and that
-		// invitation has ended since; or another attempt failed. The caller wants one
-		// that works, or to know why not.
 		if want, err = withNewID(want); err != nil {
 			return nil, err
 		}
@@ -200,50 +191,70 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// withdrawn reports whether somebody who knew what they did ended the invitation
-// while it was made.
+// reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
+func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
+	l := s.newLease()
+	next := *row
+	next.Attempts-- // the same attempt
+	results, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
+	switch {
+	case err != nil:
+		return l, nil, err
+	case errors.Is(results[0].Err, ErrConflict):
+		return l, nil, nil
+	}
+	return l, results[0].Member, results[0].Err
+}
+
+// withdrawn reports whether the invitation was deliberately revoked or removed while it was
+// being created.
 func (d delivery) withdrawn() bool {
 	m := d.Member
-	return !d.over && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
+	return !d.kind.ended() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
-// withNewID returns the row to insert with another id: the one that is there may be
-// this very insert's, and a new one must not pass for it.
+// withNewID returns want with another ID. The existing row may be the one that was inserted
+// under the old ID, and a new row must not be taken for it.
 func withNewID(want *Member) (*Member, error) {
+	id, err := newID()
+	next := *want
+	next.ID = id
+	return &next, err
+}
+
+func newID() (string, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return nil, fmt.Errorf("clerkinvite: no random numbers: %w", err)
+		return "", fmt.Errorf("clerkinvite: generate member ID: %w", err)
 	}
-	next := *want
-	next.ID = id.String()
-	return &next, nil
+	return id.String(), nil
 }
 
-// Reserve writes the row for an invitation and sends nothing: Deliver does, later.
-// Validation, Authorize and errors are those of Invite; a member that is already
-// reserved is a *[DuplicateEmailError].
+// Reserve writes the row for an invitation and sends nothing; Deliver sends it later.
+//
+// Errors: those of Invite, without Clerk's. A member that is already reserved is a
+// *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
 func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) {
 	return s.InTx(s.store).Reserve(ctx, p)
 }
 
-// InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx): the
-// invitation commits or rolls back with the host's own rows, and nothing is sent
-// before Deliver runs after the commit.
+// InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
+// commits or rolls back with the host's rows, and nothing is sent before Deliver runs after the
+// commit.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, st} }
 
-// Reserver reserves invitations inside a transaction of the host's. It can do
-// nothing else: there is no way to call Clerk while the transaction is open.
+// Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
 	s  *Service
 	st TxStore
 }
 
-// Reserve writes the row for an invitation. See [Service.Reserve]. A duplicate does
-// not abort the transaction. Errors are the same, and those of the transaction; it is
-// as safe for concurrent use as that is.
+// Reserve writes the row for an invitation. A duplicate does not abort the transaction.
+//
+// Errors: those of [Service.Reserve]. It is as safe for concurrent use as the transaction is.
 func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
-	ctx, seen := r.s.observe(ctx, "Reserve")
-	defer seen.done(&err)
+	ctx, op := r.s.observe(ctx, "Reserve")
+	defer op.end(&err)
 	want, err := r.s.prepare(ctx, p)
 	if err != nil {
 		return nil, err
@@ -258,100 +269,103 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 	return results[0].Member, nil
 }
 
-// reserve writes one row per member wanted, or makes a row that is there the wanted
-// one if its state allows it; Result.Err is a *DuplicateEmailError if not. With a
-// lease the rows are claimed by the caller; without one they are left for delivery.
-// With takeOver a reserved row that nobody holds is no duplicate.
+// reserve writes one row per wanted member, or turns an existing row into the wanted one if its
+// state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease the rows are
+// claimed for the caller; without one they wait for Deliver. With takeOver a reserved row that no
+// attempt owns is not a duplicate.
 func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) ([]Result, error) {
-	results := make([]Result, len(wanted))
-	var todo []int
-	for i, w := range wanted {
-		todo = append(todo, i)
-		if l != nil {
-			w = s.claimed(*w, l.claimedAt)
+	claim := func(m *Member) *Member {
+		if l == nil {
+			return m
 		}
-		results[i].Member = w
+		return s.claimed(*m, l.claimedAt)
 	}
-	// A row can change between the insert that met it and the update that would make
-	// it ours; each round somebody got on, so a few rounds are plenty.
-	for round := 0; len(todo) > 0; round++ {
-		if round == 10 {
-			return nil, ErrConflict
-		}
-		rows := make([]*Member, len(todo))
-		for k, i := range todo {
-			rows[k] = results[i].Member
-		}
-		inserted, err := st.Insert(ctx, rows)
+	rows := make([]*Member, len(wanted))
+	results := make([]Result, len(wanted))
+	todo := make([]int, len(wanted))
+	for i, m := range wanted {
+		rows[i], todo[i] = claim(m), i
+	}
+	// A row may change between the insert that found it and the update that renews it. Every
+	// round means that another caller made progress, so a few are enough.
+	for range 10 {
+		renewals, err := s.insert(ctx, st, rows, todo, results)
 		if err != nil {
 			return nil, err
 		}
 		var changes []Change
-		var at []int
-		for k, i := range todo {
-			var dup *DuplicateEmailError
-			if !errors.As(inserted[k].Err, &dup) {
-				results[i] = inserted[k]
-				if inserted[k].Err != nil {
-					continue
-				}
-				if inserted[k].Member.Version == rows[k].Version {
-					s.moved(ctx, "", StatusReserved)
-					continue
-				}
-				// Written, but its answer came so late that the row has moved on.
-				dup = &DuplicateEmailError{inserted[k].Member.Ref(), inserted[k].Member}
-			}
-			now := s.now() // the insert may have had to wait
-			renewed := renew(dup.Member, rows[k], now, takeOver)
-			if renewed == nil {
-				results[i] = Result{dup.Member, dup}
+		var renewed []int
+		for _, i := range todo {
+			old := renewals[i]
+			if old == nil {
 				continue
 			}
-			if l != nil {
-				renewed = s.claimed(*renewed, l.claimedAt)
+			if next := renew(old, rows[i], s.now(), takeOver); next != nil { // not an earlier time: the insert may have waited
+				changes, renewed = append(changes, Change{old, claim(next)}), append(renewed, i)
+			} else {
+				results[i] = Result{old, &DuplicateEmailError{old.Ref(), old}}
 			}
-			changes, at = append(changes, Change{dup.Member, renewed}), append(at, i)
-		}
-		todo = todo[:0]
-		if len(changes) == 0 {
-			break
 		}
 		updated, err := s.apply(ctx, st, changes)
 		if err != nil {
 			return nil, err
 		}
-		for k, i := range at {
-			if errors.Is(updated[k].Err, ErrConflict) {
+		todo = nil
+		for k, i := range renewed {
+			if results[i] = updated[k]; errors.Is(updated[k].Err, ErrConflict) {
 				todo = append(todo, i)
-				continue
 			}
-			results[i] = updated[k]
+		}
+		if len(todo) == 0 {
+			return results, nil
 		}
 	}
-	return results, nil
+	return nil, ErrConflict
 }
 
-// renew returns old as it has to be for a new invitation, not yet claimed, or nil if
-// old stands in its way.
+// insert inserts rows[i] for each i of todo and sets results[i]. If the address has a row already,
+// it returns that row under i instead.
+func (s *Service) insert(ctx context.Context, st TxStore, rows []*Member, todo []int, results []Result) (existing map[int]*Member, err error) {
+	batch := make([]*Member, len(todo))
+	for k, i := range todo {
+		batch[k] = rows[i]
+	}
+	inserted, err := st.Insert(ctx, batch)
+	if err != nil {
+		return nil, err
+	}
+	existing = make(map[int]*Member)
+	for k, i := range todo {
+		var dup *DuplicateEmailError
+		switch r := inserted[k]; {
+		case errors.As(r.Err, &dup):
+			existing[i] = dup.Member
+		case r.Err == nil && r.Member.Version != batch[k].Version:
+			existing[i] = r.Member // written, but the response came so late that the row has changed since
+		default:
+			if results[i] = r; r.Err == nil {
+				s.stateChanged(ctx, "", StatusReserved)
+			}
+		}
+	}
+	return existing, nil
+}
+
+// renew returns old prepared for a new invitation and not yet claimed, or nil if old blocks one.
 func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	n := *old
-	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
+	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
 	switch {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		if !takeOver {
+		// Clerk may have an invitation with the old parameters: they cannot change any more.
+		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
-		// What Clerk may have been told already is not changed behind its back.
-		if old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
-			return nil
-		}
-		n.Params = want.Params
 		return &n
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
-		n.Status, n.Send, n.Attempts, n.Params = StatusReserved, old.Send+1, 0, want.Params
+		n.Status, n.Send, n.Attempts = StatusReserved, old.Send+1, 0
 		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 		n.ReservedAt, n.NextAttemptAt = now, &now
@@ -361,7 +375,7 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	}
 }
 
-// clerkParams is Member.Params: what goes to Clerk with the invitation. Equal
+// clerkParams is what Member.Params contains: the parameters that are sent to Clerk. Equal
 // parameters have equal encodings.
 type clerkParams struct {
 	RedirectURL    string          `json:"redirect_url,omitempty"`
@@ -374,7 +388,7 @@ type clerkParams struct {
 // metadataKey is the key of the library's mark in public_metadata.
 const metadataKey = "clerkinvite"
 
-// prepare checks p, asks Authorize, and returns the row to reserve.
+// prepare checks p, calls Authorize, and returns the row to reserve.
 func (s *Service) prepare(ctx context.Context, p InviteParams) (*Member, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -414,11 +428,11 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 			return nil, &InvalidParamsError{check.field, check.reason}
 		}
 	}
-	id, err := uuid.NewV7()
+	id, err := newID()
 	if err != nil {
-		return nil, fmt.Errorf("clerkinvite: no random numbers: %w", err)
+		return nil, err
 	}
-	metadata, reason := encodeMetadata(p.PublicMetadata, mark{id.String(), 1_000_000})
+	metadata, reason := encodeMetadata(p.PublicMetadata, mark{id, 1_000_000})
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}
@@ -428,7 +442,7 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	}
 	now := s.now()
 	return &Member{
-		ID: id.String(), TenantID: p.TenantID, Email: p.Email, Status: StatusReserved,
+		ID: id, TenantID: p.TenantID, Email: p.Email, Status: StatusReserved,
 		Role: p.Role, InvitedBy: p.InvitedBy, Data: p.Data, Params: params,
 		Send: 1, Version: 1, ReservedAt: now, NextAttemptAt: &now, UpdatedAt: now,
 	}, nil

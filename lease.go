@@ -2,57 +2,87 @@ package clerkinvite
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
 
-// maxLease is the longest Config.Lease.
-const maxLease = time.Hour
+// A lease is the time for which one attempt owns a row. Config.Lease is its length:
+//
+//	 0                 1/2                3/4                 1
+//	 |- requests start -|- requests finish -|- row is written -|
+//
+// A create that starts in time is over before the next attempt can begin.
 
-// lease is the time that one attempt has. Its length is measured by the
-// monotonic clock and by Config.Now, from before the claim was written.
+// minLease and maxLease bound Config.Lease.
+const (
+	minLease = 100 * time.Millisecond
+	maxLease = time.Hour
+)
+
+// lease is measured by the monotonic clock and by Config.Now, from before the claim is written.
 type lease struct {
 	length    time.Duration
 	started   time.Time // monotonic
-	claimedAt time.Time
-	due       time.Time // when a row that is given back untouched is due
-	now       func() time.Time
-	more      bool                 // more rows are due than these
-	closed    map[string]time.Time // endpoints that other processes have closed
-	turns     bool                 // creates wait for their turn among the background deliveries of all processes
+	claimedAt time.Time // by Config.Now
 }
+
+var (
+	errLeaseEnds  = errors.New("clerkinvite: attempt timed out after three quarters of Config.Lease")
+	errLeaseShort = errors.New("clerkinvite: attempts cannot finish: Config.Lease is too short for Clerk's current response times")
+)
 
 func (s *Service) newLease() lease {
-	now := s.now()
-	return lease{length: s.cfg.Lease, started: time.Now(), claimedAt: now, due: now, now: s.now} //nolint:forbidigo // the monotonic clock, for how long things take
+	return lease{s.cfg.Lease, time.Now(), s.now()} //nolint:forbidigo // the monotonic clock, for how long things take
 }
 
-// context returns ctx for the attempt's calls. What a call that is sent near its end
-// takes must fit into the lease as well.
+// fresh reports whether requests may still start.
+func (l lease) fresh(now time.Time) bool {
+	return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2
+}
+
+// context returns ctx for the attempt's requests.
 func (l lease) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadlineCause(ctx, l.started.Add(l.length*3/4), errLeaseEnds)
 }
 
-// settling returns a context for writing down what Clerk has answered: it must be
-// tried even if the caller has gone.
+// canceled reports whether the caller's context has ended, and not just the lease.
+func canceled(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLeaseEnds)
+}
+
+// settling returns a context for writing down Clerk's response, which must be tried even if
+// the caller has gone.
 func (l lease) settling(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
 }
 
-// fresh reports whether so much of the lease is left that a create may start: one
-// that is on its way when the lease ends meets the next attempt's.
-func (l lease) fresh() bool {
-	return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2
-}
-
-// claimed gives the row to one attempt until the lease ends. If that attempt dies,
-// the next is due then, later with every attempt.
+// claimed gives the row to one attempt until the lease ends. If that attempt dies, the next
+// is due then; each further one waits longer.
 func (s *Service) claimed(m Member, now time.Time) *Member {
-	// A few random microseconds make each claim unlike any other: a store that lost an
-	// answer recognises its own claim by what it wrote.
+	// Random microseconds make each claim unique: a store that lost a response recognises
+	// its own claim by what it wrote.
 	until := now.Add(s.cfg.Lease + rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	m.Attempts++
 	next := until.Add(s.backoff(m.Attempts) - s.cfg.Lease)
 	m.ClaimedUntil, m.NextAttemptAt = &until, &next
 	return &m
+}
+
+// held reports whether an attempt owns m at the given time. A claim that lasts longer than
+// any lease was written by a process whose clock is wrong.
+func (m Member) held(now time.Time) bool {
+	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))
+}
+
+// backoff is the time from one attempt to the next: the lease, doubled with each attempt, up
+// to an hour.
+func (s *Service) backoff(attempts int) time.Duration {
+	d := s.cfg.Lease
+	for range attempts - 1 {
+		if d *= 2; d >= time.Hour {
+			return max(time.Hour, s.cfg.Lease)
+		}
+	}
+	return d
 }

@@ -250,8 +250,8 @@ func (u MemberUpdate) Format(f fmt.State, verb rune) { scrub.Format(f, verb, u) 
 func (r ReconcileReport) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("members", r.Members), slog.Int("invitations", r.Invitations),
 		slog.Int("activated", r.Activated), slog.Int("removed", r.Removed), slog.Int("expired", r.Expired), slog.Int("revoked", r.Revoked),
-		slog.Int("left_over", r.LeftOver), slog.Int("unknown", r.Unknown), slog.Int("ahead", r.Ahead),
-		slog.Int("elsewhere", len(r.Elsewhere)), slog.Bool("complete", r.Cursor == ""))
+		slog.Int("left_over", r.LeftOver), slog.Int("unknown", r.Unknown), slog.Int("newer", r.Newer),
+		slog.Int("accepted_elsewhere", len(r.AcceptedElsewhere)), slog.Bool("complete", r.Cursor == ""))
 }
 
 // LogValue implements slog.LogValuer: ids and type, never an address.

@@ -27,6 +27,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // personal stands in every field that may contain personal data: logs and %v must not show it.
@@ -105,7 +106,7 @@ type (
 // made has a value of each type that reflection cannot fill, because its fields are unexported.
 func made(t testing.TB) []any {
 	t.Helper()
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets("whsec_YWxpY2VAdmljdGltLmV4YW1wbGUgY2FuYXJ5")})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: testkit.Secrets("whsec_YWxpY2VAdmljdGltLmV4YW1wbGUgY2FuYXJ5")})
 	require.NoError(t, err)
 	store := clerkinvite.NewPgxStore(&hostDB{Password: personal}, nil)
 	client, err := clerkapi.New("sk_test_CANARYalicevictim", nil)
@@ -313,7 +314,7 @@ func copyable(name string) bool {
 var allVerbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"}
 
 // Promise 6: logs and %v of every value show no personal data, and nothing shows a secret.
-func TestNothingPrivateIsPrinted(t *testing.T) {
+func TestPromise6_NothingPrivateIsPrinted(t *testing.T) {
 	t.Parallel()
 	for name, v := range samples(t, notPrintable) {
 		t.Run(name, func(t *testing.T) {
@@ -485,7 +486,7 @@ func checkPrivate(t *testing.T, how, printed string) {
 }
 
 // Hosts return these types as JSON: they contain addresses, but no keys and links.
-func TestNoSecretInJSON(t *testing.T) {
+func TestPromise6_NoSecretInJSON(t *testing.T) {
 	t.Parallel()
 	n := 0
 	for name, v := range samples(t, func(field string) string {
@@ -516,7 +517,7 @@ func TestNoSecretInJSON(t *testing.T) {
 
 // Error() contains no address, link or key, also if Clerk's texts or a foreign cause contain
 // one. The text for an admin comes from HTTPError.
-func TestErrorTextsHoldNothingPrivate(t *testing.T) {
+func TestPromise6_ErrorTextsHaveNothingPrivate(t *testing.T) {
 	t.Parallel()
 	const private = personal + " " + confidential
 	n := 0
@@ -557,7 +558,7 @@ func TestRefusedSecretsAreNotRepeated(t *testing.T) {
 		checkPrivate(t, "clerkapi.New", fmt.Sprintf("%v %#v", err, err))
 	}
 	for _, bad := range []string{"whsec_canary\n", "whsec_canary", "whsec_alice*victim*canary*alice*victim*canary", "whsec_" + personal + confidential} {
-		_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: secrets(bad), InstanceID: personal})
+		_, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: testkit.Secrets(bad), InstanceID: personal})
 		require.Error(t, err)
 		checkPrivate(t, "NewWebhookVerifier", fmt.Sprintf("%v %#v", err, err))
 	}

@@ -10,50 +10,53 @@ import (
 // reserveChunk is how many rows one statement reserves.
 const reserveChunk = 1000
 
-// ManyOptions are the options of InviteMany; nil is all defaults.
+// ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
-	// Wait lets InviteMany wait for Clerk's rate limits until everybody is invited or
-	// its context ends: about an hour for each 350 people. Without it, those whom a
-	// limit keeps from being invited come back reserved, and Run or Deliver invites them.
+	// Wait makes InviteMany wait for Clerk's rate limits until everybody is invited or its context
+	// ends: about an hour for every 350 people. Otherwise the remaining people are returned as
+	// reserved, and Run or Deliver invites them later.
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
 	Progress func(ManyProgress)
 }
 
-// ManyProgress says how far InviteMany has come.
+// ManyProgress says how far InviteMany has got.
 type ManyProgress struct {
-	Total    int // inputs; the sum of the next four and of those not looked at yet
-	Reserved int // written, and waiting to be told to Clerk
-	Invited  int // pending now
-	Linked   int // active now: Clerk has a user with the address
-	Failed   int // with an error: bad input, a duplicate, a refusal, a lost answer, …
+	Total    int // inputs; the sum of the next four and of the inputs that are not processed yet
+	Reserved int // written, and waiting for delivery
+	Invited  int // now pending
+	Linked   int // now active: Clerk has a user with the address
+	Failed   int // with an error, such as invalid input, a duplicate, a refusal, a lost response
 
-	WaitUntil time.Time // not zero: InviteMany now waits for a rate limit until then
+	WaitUntil time.Time // if not zero, InviteMany now waits until then because of a rate limit
 }
 
-// InviteMany invites many people, of one or several tenants, as Invite does each of
-// them, but with few statements and requests: 1,000 rows are reserved by one
-// statement, 100 people looked up and 10 invited by one request.
+// InviteMany invites many people, of one or several tenants. It does what Invite does for each,
+// with fewer statements and requests: it reserves 1,000 rows per statement, and looks up 100 people
+// and invites 10 per request.
 //
-// It always returns one Result for each of ps, in the order of ps. Member is the row, or
-// nil if there is none. Err is that of Invite; for a second occurrence of an address it
-// is a *[DuplicateEmailError] with the first one's member. Without an Err, Member is
-// active (an existing user, no email), pending (invited), or reserved: then a rate limit,
-// another process or the end of the call kept it from being delivered here, nothing is
-// lost, and Run or Deliver goes on with it.
+// It always returns one Result for each of ps, in the same order. Member is the row, or nil if there
+// is none. Err is that of Invite; if an address occurs again it is a *[DuplicateEmailError] with the
+// first occurrence's member. Without an Err, Member is
+//   - active: an existing Clerk user was linked, and no email was sent;
+//   - pending: Clerk has sent the invitation;
+//   - reserved: a rate limit, another process or the end of the call prevented the delivery. Run or
+//     Deliver invites the person later.
 //
-// The error is not nil if the context ended, if the store failed, or if Clerk failed
-// for a reason that is no single person's, as for Deliver. Then, too, the results say
-// what became of each; those who were not reserved have it as their Err. Calling
-// InviteMany again with the same list goes on: who is invited by then is a duplicate,
-// who is reserved is delivered.
+// The error is not nil if the call could not continue. The results then still say what happened to
+// each; those that were not reserved have the error as their Err. It is
+//   - the context's error;
+//   - a *[ClerkInvitationError] if Clerk fails for a reason that concerns more than one person, as
+//     in Deliver;
+//   - the store's error, unchanged.
 //
-// InviteMany is safe for concurrent use and for repetition. It works in the caller's
+// InviteMany is safe for concurrent use and safe to retry with the same list: people who are
+// invited by then are duplicates, and reserved ones are delivered. It works in the caller's
 // goroutine.
 func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) (_ []Result, err error) {
-	ctx, seen := s.observe(ctx, "InviteMany")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "InviteMany")
+	defer op.end(&err)
 	if opts == nil {
 		opts = &ManyOptions{}
 	}
@@ -65,19 +68,21 @@ func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyO
 	return m.finish(err)
 }
 
-// ReserveMany writes the rows for many invitations and sends nothing: Deliver does,
-// later. It always returns one Result for each of ps, in the order of ps, with the
-// errors of Reserve. The error is not nil if the context ended or the store failed;
-// rows that were written before stay reserved.
+// ReserveMany writes the rows for many invitations and sends nothing; Deliver sends them later. It
+// always returns one Result for each of ps, in the same order, with the errors of Reserve.
+//
+// The error is not nil if the context ended or the store failed; it is theirs, unchanged. Rows that
+// were written before stay reserved. ReserveMany is safe for concurrent use and safe to retry.
 func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result, error) {
 	return s.InTx(s.store).ReserveMany(ctx, ps)
 }
 
-// ReserveMany writes the rows for many invitations. See [Service.ReserveMany].
-// Duplicates do not abort the transaction. If the error is not nil it should be rolled back.
+// ReserveMany writes the rows for many invitations. Duplicates do not abort the transaction.
+//
+// Errors: those of [Service.ReserveMany]. If the error is not nil, roll the transaction back.
 func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
-	ctx, seen := r.s.observe(ctx, "ReserveMany")
-	defer seen.done(&err)
+	ctx, op := r.s.observe(ctx, "ReserveMany")
+	defer op.end(&err)
 	m := &many{s: r.s}
 	return m.finish(m.reserve(ctx, r.st, ps, false))
 }
@@ -86,19 +91,19 @@ func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Resu
 type many struct {
 	s       *Service
 	opts    ManyOptions
-	wanted  []*Member // the row for each input, nil for bad input
+	wanted  []*Member // the row for each input, nil for invalid input
 	results []Result
-	first   map[Ref]int    // where an address occurs first
-	at      map[string]int // where the member with an id is
+	first   map[Ref]int    // the first input with an address
+	input   map[string]int // the input of a member, by ID
 }
 
-// errNotReached is the Err of an input that was not looked at.
+// errNotReached is the Err of an input that was not processed.
 var errNotReached = errors.New("clerkinvite: not reached")
 
-// reserve validates all and writes the rows of the good ones, chunk by chunk.
+// reserve validates all inputs and writes the rows of the valid ones, chunk by chunk.
 func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeOver bool) error {
 	m.wanted, m.results = make([]*Member, len(ps)), slices.Repeat([]Result{{Err: errNotReached}}, len(ps))
-	m.first, m.at = make(map[Ref]int, len(ps)), make(map[string]int, len(ps))
+	m.first, m.input = make(map[Ref]int, len(ps)), make(map[string]int, len(ps))
 	var todo []int
 	for i, p := range ps {
 		want, err := m.s.prepare(ctx, p)
@@ -127,7 +132,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 		for k, i := range chunk {
 			m.results[i] = reserved[k]
 			if r := reserved[k]; r.Err == nil {
-				m.at[r.Member.ID] = i
+				m.input[r.Member.ID] = i
 			}
 		}
 		m.progress(time.Time{})
@@ -135,8 +140,8 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 	return nil
 }
 
-// finish returns the results, for those who were not reached with the error that ended
-// the call, and for an address that occurs again with the first one's member.
+// finish returns the results. Inputs that were not reached get the error that ended the call, and
+// repeated addresses get the first occurrence's member.
 func (m *many) finish(err error) ([]Result, error) {
 	for i := range m.results {
 		if errors.Is(m.results[i].Err, errNotReached) && (m.wanted[i] == nil || m.first[m.wanted[i].Ref()] == i) {
@@ -156,7 +161,7 @@ func (m *many) finish(err error) ([]Result, error) {
 	return m.results, err
 }
 
-// deliver tells Clerk about all that are reserved.
+// deliver tells Clerk about all reserved rows.
 func (m *many) deliver(ctx context.Context) error {
 	var todo []*Member
 	for _, r := range m.results {
@@ -165,104 +170,107 @@ func (m *many) deliver(ctx context.Context) error {
 		}
 	}
 	for {
-		var later []*Member
+		var held []*Member // by a rate limit or another attempt
 		for len(todo) > 0 {
 			n := min(len(todo), findBatch)
-			again, limited, err := m.deliverChunk(ctx, todo[:n], len(todo) > n)
+			chunk, rest := todo[:n], todo[n:]
+			c, err := m.deliverChunk(ctx, chunk, len(rest) > 0)
 			m.progress(time.Time{})
 			if err != nil {
 				return err
 			}
-			todo, later = append(again, todo[n:]...), append(later, limited...)
+			todo, held = append(c.released, rest...), append(held, c.held...)
 		}
-		if !m.opts.Wait || len(later) == 0 {
+		if !m.opts.Wait || len(held) == 0 {
 			return nil
 		}
-		until := *later[0].NextAttemptAt
-		for _, row := range later {
-			if row.NextAttemptAt.Before(until) {
-				until = *row.NextAttemptAt
-			}
-		}
-		m.progress(until)
-		if err := m.s.sleep(ctx, until); err != nil {
+		until := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }).NextAttemptAt
+		m.progress(*until)
+		if err := m.s.sleep(ctx, *until); err != nil {
 			return err
 		}
-		todo = later
+		todo = held
 	}
 }
 
-// deliverChunk delivers up to 100 rows. again are those that it did not come to, later
-// those that a rate limit or another attempt holds up.
-func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (again, later []*Member, stop error) {
-	l, mine, err := m.s.claim(ctx, rows)
+// chunk is what remains of rows after a pass.
+type chunk struct {
+	released []*Member // not reached in time: due again immediately
+	held     []*Member // by a rate limit or another attempt: due later
+}
+
+// deliverChunk makes one pass over up to 100 rows and sets their results.
+func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (c chunk, err error) {
+	p, claimed, err := m.s.claim(ctx, rows)
 	if err != nil {
-		return nil, nil, err
+		return c, err
 	}
-	l.more = more && len(mine) == findBatch
-	ids := make([]string, 0, len(rows))
+	p.more = more && len(claimed) == findBatch
+	if err := m.readUnclaimed(ctx, rows, claimed, &c); err != nil {
+		return c, err
+	}
+	deliveries := m.s.deliver(ctx, p, claimed)
+	for i, d := range deliveries {
+		m.note(ctx, m.input[claimed[i].ID], d, &c)
+	}
+	return c, new(DeliverReport).add(ctx, deliveries)
+}
+
+// readUnclaimed sets the results of the rows that another process has changed.
+func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member, c *chunk) error {
+	var ids []string
 	for _, row := range rows {
-		if !slices.ContainsFunc(mine, func(m *Member) bool { return m.ID == row.ID }) {
+		if !slices.ContainsFunc(claimed, func(m *Member) bool { return m.ID == row.ID }) {
 			ids = append(ids, row.ID)
 		}
 	}
-	if len(ids) > 0 {
-		changed, err := m.s.store.Find(ctx, Query{IDs: ids})
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, id := range ids {
-			m.results[m.at[id]] = Result{Err: errPurged}
-		}
-		for _, row := range changed {
-			result := Result{Member: row}
-			switch row.Status {
-			case StatusReserved:
-				later = append(later, row)
-			case StatusPending, StatusActive:
-			case StatusFailed:
-				result.Err = &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: refused in another process: " + row.Reason)}
-			default:
-				result.Err = ErrConflict // somebody else decided otherwise
-			}
-			m.results[m.at[row.ID]] = result
-		}
+	if len(ids) == 0 {
+		return nil
 	}
-	for i, d := range m.s.deliver(ctx, l, mine) {
-		at := m.at[mine[i].ID]
-		m.results[at] = d.Result
-		if d.unreached {
-			m.results[at].Err = nil
-			again = append(again, d.Member)
-			continue
-		}
-		err := new(DeliverReport).count(d)
-		if stop == nil {
-			stop = err
-		}
-		_, limited := isRateLimit(d.Err)
-		switch {
-		case limited && d.Member != nil && d.Member.Due():
-			m.results[at].Err = nil
-			later = append(later, d.Member)
-		case d.Err != nil:
-		case d.Member.Due(): // another's by now
-			later = append(later, d.Member)
-		case d.Member.Status != StatusPending && d.Member.Status != StatusActive:
-			m.results[at] = m.anew(ctx, d, m.wanted[at])
-		}
+	found, err := m.s.store.Find(ctx, Query{IDs: ids})
+	if err != nil {
+		return err
 	}
-	if stop == nil {
-		stop = ctx.Err()
+	for _, id := range ids {
+		m.results[m.input[id]] = Result{Err: errPurged}
 	}
-	if stop == nil && len(mine) > 0 && len(again) == len(mine) {
-		stop = &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
+	for _, row := range found {
+		result := Result{Member: row}
+		switch row.Status {
+		case StatusReserved:
+			c.held = append(c.held, row)
+		case StatusPending, StatusActive:
+		case StatusFailed:
+			result.Err = &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: refused in another process: " + row.Reason)}
+		default: // another caller decided otherwise
+			result.Err = ErrConflict
+		}
+		m.results[m.input[row.ID]] = result
 	}
-	return again, later, stop
+	return nil
 }
 
-// anew invites somebody again whose earlier invitation was found and has ended.
-func (m *many) anew(ctx context.Context, d delivery, want *Member) Result {
+// note sets the result of input i from its delivery. Rows that keep waiting are no error.
+func (m *many) note(ctx context.Context, i int, d delivery, c *chunk) {
+	m.results[i] = d.Result
+	_, limited := isRateLimit(d.Err)
+	switch {
+	case d.kind == isReleased:
+		m.results[i].Err = nil
+		c.released = append(c.released, d.Member)
+	case limited && d.Member != nil && d.Member.Due():
+		m.results[i].Err = nil
+		c.held = append(c.held, d.Member)
+	case d.Err != nil:
+	case d.Member.Due(): // claimed by another process
+		c.held = append(c.held, d.Member)
+	case d.Member.Status != StatusPending && d.Member.Status != StatusActive:
+		m.results[i] = m.inviteAgain(ctx, d, m.wanted[i])
+	}
+}
+
+// inviteAgain invites a person whose earlier invitation was found and has ended.
+func (m *many) inviteAgain(ctx context.Context, d delivery, want *Member) Result {
 	if d.withdrawn() {
 		return Result{d.Member, ErrConflict}
 	}
@@ -277,7 +285,7 @@ func (m *many) anew(ctx context.Context, d delivery, want *Member) Result {
 	return Result{member, err}
 }
 
-// progress tells the caller how far it is.
+// progress tells the caller how far the call has got.
 func (m *many) progress(until time.Time) {
 	if m.opts.Progress == nil {
 		return
@@ -286,7 +294,7 @@ func (m *many) progress(until time.Time) {
 	for i, r := range m.results {
 		switch {
 		case m.wanted[i] != nil && m.first[m.wanted[i].Ref()] != i:
-			p.Failed++ // occurs twice
+			p.Failed++ // a repeated address
 		case errors.Is(r.Err, errNotReached):
 		case r.Err != nil:
 			p.Failed++

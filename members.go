@@ -11,14 +11,40 @@ import (
 	"github.com/google/uuid"
 )
 
-// ListParams selects members of one tenant. Filters are joined by AND.
+// Get returns one member, in any state.
+//
+// Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
+// Get is safe for concurrent use and safe to retry.
+func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
+	ctx, op := s.observe(ctx, "Get")
+	defer op.end(&err)
+	return s.get(ctx, ref)
+}
+
+// get is Get as part of another verb.
+func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
+	ref, err := ref.normalized()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.store.Find(ctx, Query{Refs: []Ref{ref}})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	return found[0], nil
+}
+
+// ListParams selects members of one tenant. A member must match all filters.
 type ListParams struct {
 	TenantID    string   // 1 to 255 bytes
-	Statuses    []Status // in one of these states; none is any
+	Statuses    []Status // in one of these states; none means any
 	EmailPrefix string   // whose address begins with this; trimmed and lower-cased, at most 254 bytes
-	InvitedBy   string   // whom this one invited; "" is anybody
-	Limit       int      // 1 to 1000 members on a page; 0 is 100
-	Cursor      string   // Page.Next of the page before; "" is the first page
+	InvitedBy   string   // with this InvitedBy; "" means any
+	Limit       int      // 1 to 1000 members per page; 0 means 100
+	Cursor      string   // Page.Next of the previous page; "" means the first page
 }
 
 // Page is a page of members.
@@ -27,22 +53,21 @@ type Page struct {
 	Next    string // the cursor of the next page; "" if this is the last
 }
 
-// List returns a page of a tenant's members, those invited first first. Pages are cut by
-// the member and not by number: a member that comes or goes meanwhile makes no other
-// appear twice or not at all. A cursor holds no address and does not expire; it is for
-// the same tenant.
+// List returns a page of a tenant's members, oldest invitation first. Pagination is
+// keyset-based: members that are added or removed between pages do not shift the others. A cursor
+// contains no address, does not expire, and works only with the same tenant.
 //
-// Errors: *[InvalidParamsError], a store's error as it is.
+// Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. List is safe for
+// concurrent use and safe to retry.
 func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
-	ctx, seen := s.observe(ctx, "List")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "List")
+	defer op.end(&err)
 	q, err := p.query()
 	if err != nil {
 		return nil, err
 	}
-	// One more than asked for tells whether there is a next page.
 	limit := q.Limit
-	q.Limit++
+	q.Limit++ // one more tells whether there is a next page
 	rows, err := s.store.Page(ctx, q)
 	if err != nil {
 		return nil, err
@@ -55,9 +80,10 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	return page, nil
 }
 
-// All returns all members that p selects, reading page by page of p.Limit as the caller
-// goes on. It can be ranged over again, and then reads again. An error is the last that
-// it yields. Errors are those of List.
+// All iterates over all members that p selects. It reads a page of p.Limit members at a time.
+// Ranging over the result again reads again. After an error the iteration ends.
+//
+// Errors: those of List.
 func (s *Service) All(ctx context.Context, p ListParams) iter.Seq2[*Member, error] {
 	return func(yield func(*Member, error) bool) {
 		for p := p; ; {
@@ -94,30 +120,31 @@ func (p ListParams) query() (PageQuery, error) {
 		}
 	}
 	for _, status := range p.Statuses {
-		if _, known := moves[status]; !known {
-			return PageQuery{}, &InvalidParamsError{"Statuses", "has one that is no state of a member"}
+		if _, known := transitions[status]; !known {
+			return PageQuery{}, &InvalidParamsError{"Statuses", "contains an unknown status"}
 		}
 	}
 	if p.Limit < 0 || p.Limit > 1000 {
-		return PageQuery{}, &InvalidParamsError{"Limit", "is not 0 to 1000"}
+		return PageQuery{}, &InvalidParamsError{"Limit", "must be 0 to 1000"}
 	}
 	if p.Limit == 0 {
 		p.Limit = 100
 	}
 	q := PageQuery{
-		TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))), EmailPrefix: prefix, InvitedBy: p.InvitedBy, Limit: p.Limit,
+		TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))),
+		EmailPrefix: prefix, InvitedBy: p.InvitedBy, Limit: p.Limit,
 	}
 	if p.Cursor != "" {
 		id, ok := afterCursor(p.Cursor)
 		if !ok {
-			return PageQuery{}, &InvalidParamsError{"Cursor", "is none that List has returned"}
+			return PageQuery{}, &InvalidParamsError{"Cursor", "is not a cursor returned by List"}
 		}
 		q.AfterTenantID, q.AfterID = p.TenantID, id
 	}
 	return q, nil
 }
 
-// cursor returns the cursor of the page after the member with the id.
+// cursor returns the cursor of the page after the member with the ID.
 func cursor(id string) string {
 	u, err := uuid.Parse(id)
 	if err != nil {
@@ -127,7 +154,7 @@ func cursor(id string) string {
 }
 
 func afterCursor(cursor string) (id string, ok bool) {
-	// The length comes first: DecodeString passes over line breaks, however many there are.
+	// The length comes first, because DecodeString skips any number of line breaks.
 	if len(cursor) != base64.RawURLEncoding.EncodedLen(len(uuid.UUID{})) {
 		return "", false
 	}
@@ -139,13 +166,14 @@ func afterCursor(cursor string) (id string, ok bool) {
 	return u.String(), err == nil
 }
 
-// History returns the moves of a member, the oldest first: who was what, since when, and
-// why. Claims, attempts that were postponed and corrections of Role and Data are no moves.
+// History returns a member's state changes, oldest first. Claims, postponed attempts, and changes
+// of Role and Data are not recorded.
 //
-// Errors: *[InvalidParamsError], [ErrNotFound], a store's error as it is.
+// Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
+// History is safe for concurrent use and safe to retry.
 func (s *Service) History(ctx context.Context, ref Ref) (_ []HistoryEntry, err error) {
-	ctx, seen := s.observe(ctx, "History")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "History")
+	defer op.end(&err)
 	m, err := s.get(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -153,21 +181,20 @@ func (s *Service) History(ctx context.Context, ref Ref) (_ []HistoryEntry, err e
 	return s.store.History(ctx, m.TenantID, m.ID)
 }
 
-// MemberUpdate is what Update corrects; what is nil stays as it is.
+// MemberUpdate is what Update changes. Nil fields are left unchanged.
 type MemberUpdate struct {
 	Role *string          // at most 255 bytes
-	Data *json.RawMessage // JSON, at most 64 KiB and 128 levels; one that holds nil forgets the data
+	Data *json.RawMessage // JSON, at most 64 KiB and 128 levels deep; a pointer to nil clears the data
 }
 
-// Update corrects the host's own fields of a member, in any state, without a new
-// invitation: Clerk knows nothing of them. Of two at once both are made, and the later
-// one's value stays.
+// Update changes the host's fields of a member, in any state. It sends no invitation and does not
+// call Clerk. If two updates run concurrently, both succeed and the later one wins.
 //
-// Errors: *[InvalidParamsError], [ErrNotFound], [ErrConflict] if the member keeps
-// changing, a store's error as it is. Update is safe for concurrent use and for repetition.
+// Errors: *[InvalidParamsError]; [ErrNotFound]; [ErrConflict] if the member keeps changing; the
+// context's and the store's error, unchanged. Update is safe for concurrent use and safe to retry.
 func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Update")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Update")
+	defer op.end(&err)
 	if u.Role != nil {
 		if reason := checkText(*u.Role, 255); reason != "" {
 			return nil, &InvalidParamsError{"Role", reason}
@@ -192,28 +219,4 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 		return nil, err
 	}
 	return now, nil
-}
-
-// Get returns one member, in any state. Errors: *[InvalidParamsError], [ErrNotFound],
-// a store's error as it is.
-func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Get")
-	defer seen.done(&err)
-	return s.get(ctx, ref)
-}
-
-// get is Get as part of another verb.
-func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
-	ref, err := ref.normalized()
-	if err != nil {
-		return nil, err
-	}
-	found, err := s.store.Find(ctx, Query{Refs: []Ref{ref}})
-	if err != nil {
-		return nil, err
-	}
-	if len(found) == 0 {
-		return nil, ErrNotFound
-	}
-	return found[0], nil
 }

@@ -5,69 +5,59 @@ import (
 	"errors"
 )
 
-// Observer is told what a [Service] does, for traces and metrics. Package
-// otelclerkinvite has one for OpenTelemetry; without one, observing costs nothing.
+// Observer is told what a [Service] does, for traces and metrics. Package otelclerkinvite has one
+// for OpenTelemetry. Without an Observer, observing costs nothing.
 //
-// Its methods are called concurrently, from the goroutine that does the work, so they
-// must be quick and must not call the Service. They never get an address, a link or a
-// key, but for what may be in an error. In slog and %v those of this package hold none;
-// others, of a database or of Config.Authorize, may.
+// Its methods are called concurrently, from the goroutine that does the work. They must be quick
+// and must not call the Service. Their arguments never contain addresses, links or keys. Errors
+// from your database or Config.Authorize may.
 type Observer interface {
-	// Start is called when something begins: a verb of Service, and then op is the name
-	// of its method ("Invite"; Run and All are seen as the Deliver, Reconcile and List that they
-	// are made of); a request to Clerk, which is "clerk." and the method of ClerkAPI
-	// ("clerk.CreateInvitation"); or a wait for one of Clerk's rate limits, "wait".
+	// Start is called when an operation begins. op is
+	//   - the name of a method of Service ("Invite"); Run and All are seen as the Deliver,
+	//     Reconcile and List calls that they make;
+	//   - "clerk." and a method of ClerkAPI ("clerk.CreateInvitation"), for a request to Clerk;
+	//   - "wait", for waiting until a rate limit ends.
 	//
-	// The context that it returns is that of everything below, so that a request is the
-	// child of its verb. The function that it returns is called once, when it has ended,
-	// with its error, which of a verb that panics is not nil; of a request whose ClerkAPI
-	// panics it is not called. Neither may be nil. Verbs for many people fail as a whole only if
-	// they could not go on: what became of each is in their results, and in StateChanged.
+	// The operation runs under the returned context, so that a request is a child of its method.
+	// The returned function is called once when the operation ends, with its error, which is not
+	// nil if the host's code panicked. Neither may be nil. Methods for many people return an error
+	// only if they could not continue; their results and StateChanged say what happened to each.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
-	// StateChanged is called when a state change of a member has been written. from is "" for a new
-	// member, to is "" for one that was erased, and they are equal when only the send,
-	// the invitation or the user has changed. A move inside of a host's transaction
-	// (InTx) is seen when it is made; the transaction may yet be rolled back.
+	// StateChanged is called when a state change is written. from is "" for a new member, to is ""
+	// for an erased one. They are equal if only the send, the invitation or the user has changed. A
+	// change in the host's transaction (InTx) is reported when it is made; the transaction may
+	// still be rolled back.
 	StateChanged(ctx context.Context, from, to Status)
 }
 
-// observe begins something that the observer sees. The caller ends it, by done or by end.
-func (s *Service) observe(ctx context.Context, op string) (context.Context, observed) {
+// operation is what the observer was told of. It is empty without an observer.
+type operation struct{ ended func(error) }
+
+// observe tells the observer that an operation begins. The caller defers end.
+func (s *Service) observe(ctx context.Context, name string) (context.Context, operation) {
 	if s.cfg.Observer == nil {
-		return ctx, observed{}
+		return ctx, operation{}
 	}
-	ctx, end := s.cfg.Observer.Start(ctx, op)
-	return ctx, observed{end}
+	ctx, ended := s.cfg.Observer.Start(ctx, name)
+	return ctx, operation{ended}
 }
 
-// observed is something that has begun. Without an observer it is empty.
-type observed struct{ ended func(error) }
-
-// end ends it.
-func (o observed) end(err error) {
-	if o.ended != nil {
-		o.ended(err)
-	}
-}
-
-// done is deferred by a verb, to end with its error. A panic of the host's own code, in
-// Authorize or OnChange, must not pass for success.
-func (o observed) done(err *error) {
+func (o operation) end(err *error) {
 	if o.ended == nil {
 		return
 	}
-	if p := recover(); p != nil {
+	if p := recover(); p != nil { // in the host's code; it must not pass for success
 		o.ended(errPanicked)
 		panic(p)
 	}
 	o.ended(*err)
 }
 
-var errPanicked = errors.New("clerkinvite: it has panicked")
+var errPanicked = errors.New("clerkinvite: panic during the call")
 
-// moved tells the observer of a move that has been written.
-func (s *Service) moved(ctx context.Context, from, to Status) {
+// stateChanged tells the observer of a state change that is written.
+func (s *Service) stateChanged(ctx context.Context, from, to Status) {
 	if s.cfg.Observer != nil {
 		s.cfg.Observer.StateChanged(ctx, from, to)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // PendingPrefix starts the ClerkUserID of a member who has not accepted yet.
@@ -23,61 +24,62 @@ func InvitationID(clerkUserID string) (string, bool) {
 	return strings.CutPrefix(clerkUserID, PendingPrefix)
 }
 
-// Resolve makes the members that wait for u active, in all tenants, and returns
-// those it changed. u must come from Clerk's Backend API just now: it is taken as
-// proof that the user holds the addresses that it shows as verified. It makes no
-// request to Clerk.
+// Resolve makes the members that wait for u active, in all tenants, and returns those it
+// changed. u must have just been read from Clerk's Backend API, because its verified addresses
+// are taken as proof. Resolve makes no request to Clerk.
 //
-// A member whose invitation has run out resolves only if u was created while it was
-// valid. A banned user resolves nothing. A user has one active member per tenant:
-// the one that is active already, else the one with the primary address, else the
-// oldest; the others end removed.
+// A member whose invitation has expired becomes active only if u was created while the
+// invitation was valid. A banned user resolves nobody. A user has one active member per tenant;
+// the others become removed. It is, in this order,
+//   - the member that is active already,
+//   - the member with the user's primary address,
+//   - the member that was invited first.
 //
-// Errors: *[InvalidParamsError], a store's error as it is. Resolve is safe for
-// concurrent use and for repetition.
+// Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
+// for concurrent use and safe to retry.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
-	ctx, seen := s.observe(ctx, "Resolve")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Resolve")
+	defer op.end(&err)
 	if !clerkID.MatchString(u.ID) {
-		return nil, &InvalidParamsError{"User.ID", "is not an id of Clerk's"}
+		return nil, &InvalidParamsError{"User.ID", "must be a Clerk ID (user_…)"}
 	}
-	return s.resolveUser(ctx, &u, nil)
+	return s.resolveUser(ctx, &u, proof{})
 }
 
-// ResolveUser reads the user from Clerk with one request and resolves it as Resolve
-// does: the way to be up to date at sign-in without waiting for a webhook. For a
-// member whose invitation has run out it may ask Clerk for that invitation too.
+// ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in to be
+// up to date without waiting for a webhook. It makes one request, and one more for each address
+// of a member whose invitation has expired.
 //
-// Errors: *[InvalidParamsError], [ErrNotFound] if Clerk has no such user,
-// *[ClerkInvitationError], a store's error as it is.
+// Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
+// *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
+// ResolveUser is safe for concurrent use and safe to retry.
 func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, err error) {
-	ctx, seen := s.observe(ctx, "ResolveUser")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "ResolveUser")
+	defer op.end(&err)
 	if !clerkID.MatchString(userID) {
-		return nil, &InvalidParamsError{"userID", "is not an id of Clerk's"}
+		return nil, &InvalidParamsError{"userID", "must be a Clerk ID (user_…)"}
 	}
 	u, err := s.readUser(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
-	return s.resolveUser(ctx, u, s.accepted)
+	return s.resolveUser(ctx, u, proof{ask: true})
 }
 
-// readUser returns the user with the id, or ErrNotFound if Clerk has none.
+// readUser returns the user with the ID, or ErrNotFound if Clerk has none.
 func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
 	users, err := s.findUsers(ctx, UserQuery{IDs: []string{id}})
 	if err != nil {
 		return nil, s.clerkError(ctx, "find users", err)
 	}
-	for i := range users {
-		if users[i].ID == id {
-			return &users[i], nil
-		}
+	i := slices.IndexFunc(users, func(u User) bool { return u.ID == id })
+	if i < 0 {
+		return nil, ErrNotFound
 	}
-	return nil, ErrNotFound
+	return &users[i], nil
 }
 
-// clerkError wraps the failure of a call that sends nothing to anybody.
+// clerkError wraps the failure of a request that sends nobody an email.
 func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	var api *APIError
 	if !errors.As(err, &api) {
@@ -87,138 +89,174 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// acceptance tells whether Clerk lists the invitation of a row that has run out as
-// accepted. Without it that is not asked.
-type acceptance func(ctx context.Context, row *Member) (bool, error)
+// proof is what is known about invitations that have expired: an accepted one still proves that
+// the user joined in time.
+type proof struct {
+	accepted map[string]bool // invitations that Clerk lists as accepted, by ID
+	ask      bool            // list those that are needed
+}
 
-func (s *Service) resolveUser(ctx context.Context, u *User, accepted acceptance) ([]*Member, error) {
+// resolveUser finds the rows that wait for u, and resolves them.
+func (s *Service) resolveUser(ctx context.Context, u *User, p proof) ([]*Member, error) {
+	rows, err := s.rowsOf(ctx, u)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return s.resolve(ctx, u, rows, p)
+}
+
+// rowsOf returns the rows that wait for one of u's verified addresses, and those that are
+// active as u.
+func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 	emails := u.verifiedEmails()
 	if len(emails) == 0 {
 		return nil, nil
 	}
-	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
-	if err != nil {
-		return nil, err
-	}
-	return s.resolve(ctx, u, rows, accepted)
+	return s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
 }
 
-// resolve makes the rows that wait for u active. rows are those that wait for one of
-// its addresses and those that are active under its id.
-func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, accepted acceptance) ([]*Member, error) {
+// resolve makes the rows that wait for u active.
+func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		changes, later, unproven := s.resolutions(ctx, u, rows, accepted)
-		results, err := s.apply(ctx, s.store, changes)
-		if err != nil {
+		provable, unproven := s.prove(ctx, u, rows, &p)
+		changes, postponed := resolutions(u, provable, p.accepted, s.now())
+		done, retry, err := s.applyEach(ctx, changes)
+		if changed = append(changed, done...); err != nil {
 			return changed, err
 		}
-		again := len(later) > 0
-		for _, r := range results {
-			switch {
-			case r.Err == nil:
-				changed = append(changed, r.Member)
-			case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrUserTaken):
-				again = true // somebody moved it meanwhile: look at it anew
-			default:
-				return changed, r.Err
-			}
-		}
-		if !again {
+		if !retry && len(postponed) == 0 {
 			return changed, unproven
 		}
-		if rows, err = s.store.Find(ctx, Query{Emails: u.verifiedEmails(), UserIDs: []string{u.ID}}); err != nil {
+		if rows, err = s.rowsOf(ctx, u); err != nil {
 			return changed, err
 		}
 	}
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
-// resolutions decides which rows become u's. later are those that end because another
-// becomes active: they are to be decided anew when that has been written, for if it is
-// not, they are the next. A tenant with a row for which Clerk could not be asked is left
-// out, and holds up no other.
-func (s *Service) resolutions(ctx context.Context, u *User, rows []*Member, accepted acceptance) (changes, later []Change, unproven error) {
-	if u.Banned {
-		return nil, nil, nil
+// applyEach makes changes, and returns the members that were changed. retry reports that
+// another process changed one of the rows first.
+func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*Member, retry bool, err error) {
+	results, err := s.apply(ctx, s.store, changes)
+	if err != nil {
+		return nil, false, err
 	}
-	verified, primary, now := u.verifiedEmails(), u.primaryEmail(), s.now()
-	// By tenant; in each tenant the one that is or becomes active comes first.
-	rows = slices.SortedFunc(slices.Values(rows), func(a, b *Member) int {
+	for _, r := range results {
+		switch {
+		case r.Err == nil:
+			changed = append(changed, r.Member)
+		case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrUserTaken):
+			retry = true
+		default:
+			err = cmp.Or(err, r.Err)
+		}
+	}
+	return changed, retry, err
+}
+
+// prove lists the accepted invitations that resolutions needs, one list per address. If Clerk
+// fails, it is not known which row of the tenant becomes active, so prove returns the rows
+// without those, and the error. Other tenants are not held up.
+func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p *proof) (provable []*Member, err error) {
+	if !p.ask {
+		return rows, nil
+	}
+	listed := make(map[string]bool)
+	failed := make(map[string]bool) // tenants
+	for _, row := range inResolutionOrder(u, rows) {
+		if failed[row.TenantID] {
+			continue
+		}
+		if !listed[row.Email] && needsProof(u, row, s.now()) {
+			list, listErr := s.listInvitations(ctx, row.Email, InvitationAccepted)
+			if listErr != nil {
+				err = s.clerkError(ctx, "list invitations", listErr)
+				failed[row.TenantID] = true
+				continue
+			}
+			listed[row.Email] = true
+			for _, inv := range list {
+				if p.accepted == nil {
+					p.accepted = make(map[string]bool)
+				}
+				p.accepted[inv.ID] = true
+			}
+		}
+		provable = append(provable, row)
+	}
+	return provable, err
+}
+
+// needsProof reports whether only Clerk's list can tell that u accepted row's invitation in time.
+func needsProof(u *User, row *Member, now time.Time) bool {
+	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
+		u.holdsVerified(row.Email) && !u.Banned && !u.createdWhileValid(row)
+}
+
+// inResolutionOrder sorts rows by tenant. The row that is or becomes u's active member comes
+// first in each tenant.
+func inResolutionOrder(u *User, rows []*Member) []*Member {
+	primary := u.primaryEmail()
+	return slices.SortedFunc(slices.Values(rows), func(a, b *Member) int {
 		return cmp.Or(
 			cmp.Compare(a.TenantID, b.TenantID),
-			-compareBool(a.Status == StatusActive, b.Status == StatusActive),
-			-compareBool(a.Email == primary, b.Email == primary),
+			trueFirst(a.Status == StatusActive, b.Status == StatusActive),
+			trueFirst(a.Email == primary, b.Email == primary),
 			a.ReservedAt.Compare(b.ReservedAt),
 			cmp.Compare(a.ID, b.ID),
 		)
 	})
-	tenant, taken, joins, unknown := "", false, false, false
-	for _, row := range rows {
+}
+
+// resolutions decides which rows become u's. postponed are the rows that end because another
+// row of the tenant becomes active: they must be decided again once that is written, because if
+// it is not, one of them is next.
+func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
+	if u.Banned {
+		return nil, nil
+	}
+	verified := u.verifiedEmails()
+	tenant, active, joins := "", false, false // u has an active member in the tenant, or gets it now
+	for _, row := range inResolutionOrder(u, rows) {
 		if row.TenantID != tenant {
-			tenant, taken, joins, unknown = row.TenantID, false, false, false
+			tenant, active, joins = row.TenantID, false, false
 		}
 		if row.Status == StatusActive && row.ClerkUserID == u.ID {
-			taken = true
+			active = true
 			continue
 		}
-		if unknown || !row.Status.Waits() || !slices.Contains(verified, row.Email) {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) ||
+			row.overdue(now) && !u.createdWhileValid(row) && !accepted[row.InvitationID] {
 			continue
 		}
-		if row.overdue(now) {
-			proven, err := u.createdWhileValid(row), error(nil)
-			if !proven && accepted != nil && row.InvitationID != "" {
-				proven, err = accepted(ctx, row)
-			}
-			if err != nil {
-				// Which row of this tenant is the member cannot be said before that is known.
-				unproven, unknown = err, true
-			}
-			if !proven {
-				continue
-			}
-		}
-		switch second := (Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)}); {
-		case !taken && !joins:
+		second := Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)}
+		switch {
+		case !active && !joins:
 			changes = append(changes, Change{row, joined(*row, u.ID, now)})
 			joins = true
-		case row.Status == StatusExpired:
-		case taken:
+		case row.Status == StatusExpired: // stays
+		case active:
 			changes = append(changes, second)
 		default:
-			later = append(later, second)
+			postponed = append(postponed, second)
 		}
 	}
-	return changes, later, unproven
+	return changes, postponed
 }
 
-// sameSet reports whether two lists hold the same.
-func sameSet(a, b []string) bool {
-	return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) }) &&
-		!slices.ContainsFunc(b, func(s string) bool { return !slices.Contains(a, s) })
-}
-
-// createdWhileValid reports whether u was created while the invitation of row was valid,
-// both by Clerk's clock: then u joined in time although it has run out by now.
+// createdWhileValid reports whether u was created while row's invitation was valid, by Clerk's
+// clock: then u joined in time although the invitation has expired since.
 func (u *User) createdWhileValid(row *Member) bool {
 	return row.InvitedAt != nil && row.ExpiresAt != nil && !u.CreatedAt.Before(*row.InvitedAt) && !u.CreatedAt.After(*row.ExpiresAt)
 }
 
-// accepted asks Clerk whether the invitation of row was accepted.
-func (s *Service) accepted(ctx context.Context, row *Member) (bool, error) {
-	list, err := s.listInvitations(ctx, row.Email, InvitationAccepted)
-	if err != nil {
-		return false, s.clerkError(ctx, "list invitations", err)
-	}
-	return slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == row.InvitationID }), nil
-}
-
-func compareBool(a, b bool) int {
+func trueFirst(a, b bool) int {
 	switch {
 	case a == b:
 		return 0
 	case a:
-		return 1
+		return -1
 	}
-	return -1
+	return 1
 }

@@ -6,11 +6,16 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 )
 
-// Endpoints of Clerk's, as names of gates.
+// A limit is the time before which Clerk does not want an endpoint to be called. A turn lets
+// one process at a time create invitations in the background. The store keeps both as a time
+// under a name, so that all processes know them.
+
+// Clerk's endpoints, as names of limits and turns.
 const (
 	endpointFindUsers  = "GET /users"
 	endpointList       = "GET /invitations"
@@ -19,200 +24,228 @@ const (
 	endpointRevoke     = "POST /invitations/revoke"
 )
 
-// slidingMargin is how much longer than Clerk says an endpoint that creates is left
-// alone. If the window slides, Clerk says when one more request is let through, and the
-// next would be refused again; a minute later it is as many as were sent in a minute.
-const slidingMargin = time.Minute
+const (
+	// limitMargin is how much longer than Clerk says the create endpoints are left alone. In a
+	// sliding window Clerk says when one more request is allowed, and the one after it would be
+	// rejected again; a minute later a minute's worth of requests is allowed.
+	limitMargin = time.Minute
 
-// maxGate is longer than any limit of Clerk's: a gate that is closed for longer is
-// the word of a process whose clock was wrong.
-const maxGate = 24 * time.Hour
+	// maxLimit is longer than any of Clerk's limits. A longer one was written by a process
+	// whose clock is wrong.
+	maxLimit = 24 * time.Hour
+)
 
-// gates is this process's memory of endpoints that a rate limit has closed. The
-// store has the memory of all processes; it is asked by background delivery only,
-// so that an Invite does not pay a statement for it.
-type gates struct {
-	mu    sync.Mutex
-	until map[string]time.Time
-	known map[string]time.Time // what the store has last said of a turn
+// limits is this process's memory. Invite uses only this, so that it does not pay a statement
+// for it; background delivery also asks the store.
+type limits struct {
+	mu     sync.Mutex
+	until  map[string]time.Time // limits, by endpoint
+	stored map[string]time.Time // what the store last said, by name
 }
 
-// ask is Store.SwapTime, which remembers the answer.
-func (s *Service) ask(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	now, err := s.store.SwapTime(ctx, name, old, next)
-	if err == nil {
-		s.gates.mu.Lock()
-		defer s.gates.mu.Unlock()
-		if s.gates.known == nil {
-			s.gates.known = make(map[string]time.Time)
-		}
-		s.gates.known[name] = now
+func (l *limits) note(endpoint string, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.until == nil {
+		l.until = make(map[string]time.Time)
 	}
-	return now, err
-}
-
-func (g *gates) lastKnown(name string) time.Time {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.known[name]
-}
-
-func (g *gates) close(endpoint string, until time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if until.After(g.until[endpoint]) {
-		if g.until == nil {
-			g.until = make(map[string]time.Time)
-		}
-		g.until[endpoint] = until
+	if until.After(l.until[endpoint]) {
+		l.until[endpoint] = until
 	}
 }
 
-func (g *gates) wait(endpoint string, now time.Time) time.Duration {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.until[endpoint].Sub(now)
+func (l *limits) wait(endpoint string, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.until[endpoint].Sub(now)
 }
 
-// learnGates takes over what other processes know of closed endpoints. Those that
-// create are not among them: see turn.
-func (s *Service) learnGates(ctx context.Context) error {
+func (l *limits) lastStored(name string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stored[name]
+}
+
+// request makes one request to Clerk, unless a limit of the endpoint is known, and notes a
+// limit that the response reports.
+func request[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (response T, err error) {
+	if err = s.checkLimit(endpoint); err == nil {
+		response, err = observed(ctx, s, name, send)
+	}
+	return response, s.noteLimit(ctx, endpoint, err)
+}
+
+func observed[T any](ctx context.Context, s *Service, name string, send func(context.Context) (T, error)) (response T, err error) {
+	ctx, op := s.observe(ctx, name)
+	defer op.end(&err)
+	return send(ctx)
+}
+
+// checkLimit returns an *APIError if a limit of the endpoint is known.
+func (s *Service) checkLimit(endpoint string) error {
+	if wait := s.limits.wait(endpoint, s.now()); wait > 0 {
+		return limitedFor(wait)
+	}
+	return nil
+}
+
+// checkLimitFor also considers what one pass has learned of other processes. That is not
+// remembered: a long turn of a process whose clock is wrong looks the same.
+func (s *Service) checkLimitFor(p *pass, endpoint string) error {
+	if wait := p.limits[endpoint].Sub(s.now()); wait > 0 {
+		return limitedFor(wait)
+	}
+	return s.checkLimit(endpoint)
+}
+
+func limitedFor(wait time.Duration) error {
+	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", RetryAfter: wait, NotSent: true}
+}
+
+// isRateLimit reports whether err is a 429, and how long to wait.
+func isRateLimit(err error) (wait time.Duration, ok bool) {
+	var api *APIError
+	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
+		return api.RetryAfter, true
+	}
+	return 0, false
+}
+
+// noteLimit remembers a limit that Clerk has just reported, here and for all processes, and
+// returns err.
+func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) error {
+	var api *APIError
+	if !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests || api.NotSent {
+		return err
+	}
+	// Clerk documents Retry-After with every 429. Without it, a minute does not use up the next
+	// window's requests on trying.
+	wait := min(cmp.Or(api.RetryAfter, time.Minute), maxLimit)
+	if endpoint == endpointCreate || endpoint == endpointCreateBulk {
+		wait += limitMargin
+	}
+	// A limit as long as maxLimit would look like the work of a wrong clock.
+	until := s.now().Add(min(wait, maxLimit-time.Minute))
+	s.limits.note(endpoint, until)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(shareErr)))
+	}
+	return err
+}
+
+// shareLimit stores a limit, unless a later one is stored.
+func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Time) error {
+	var known time.Time
+	for {
+		stored, err := s.store.SwapTime(ctx, endpoint, known, until)
+		if err != nil || !stored.Before(until) && !stored.After(s.now().Add(maxLimit)) {
+			return err
+		}
+		known = stored
+	}
+}
+
+// loadLimits reads the limits that other processes have stored. Those of the create endpoints
+// are read by tryTurn.
+func (s *Service) loadLimits(ctx context.Context) error {
 	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointRevoke} {
 		until, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})
 		if err != nil {
 			return err
 		}
-		if !until.After(s.now().Add(maxGate)) {
-			s.gates.close(endpoint, until)
+		if !until.After(s.now().Add(maxLimit)) {
+			s.limits.note(endpoint, until)
 		}
 	}
 	return nil
 }
 
-// open returns a *APIError if a rate limit of the endpoint is known to hold.
-func (s *Service) open(endpoint string) error {
-	wait := s.gates.wait(endpoint, s.now())
-	if wait <= 0 {
-		return nil
+// acquireTurn waits until the pass may send a request to a create endpoint. Background passes
+// of all processes take turns, so that only one of them meets a limit. The caller must call
+// release once it has the response. The error is errLeaseEnds if no request may start any more,
+// and a 429 while there is a limit or another process keeps the turn for too long.
+func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (release func(), err error) {
+	if !p.fresh(s.now()) {
+		return nil, errLeaseEnds
 	}
-	return closedFor(wait)
-}
-
-// openFor is open for one attempt, with what it has learned of other processes. That may
-// be a long turn of a process with another clock and not a limit, so it is not kept.
-func (s *Service) openFor(l lease, endpoint string) error {
-	if wait := l.closed[endpoint].Sub(s.now()); wait > 0 {
-		return closedFor(wait)
-	}
-	return s.open(endpoint)
-}
-
-func closedFor(wait time.Duration) error {
-	return &APIError{StatusCode: 429, Message: "rate limit of an earlier answer", RetryAfter: wait, NotSent: true}
-}
-
-// limited remembers a rate limit, here and for all processes, and returns err.
-func (s *Service) limited(ctx context.Context, endpoint string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode != 429 || api.NotSent {
-		return err
-	}
-	// Clerk documents Retry-After with every 429. Without one, a minute: long enough
-	// not to burn the next window's requests on asking.
-	wait := min(cmp.Or(api.RetryAfter, time.Minute), maxGate)
-	if endpoint == endpointCreate || endpoint == endpointCreateBulk {
-		wait += slidingMargin
-	}
-	// A gate closed up to maxGate, or a second beyond by another process's clock, would be
-	// taken for the word of a wrong clock.
-	until := s.now().Add(min(wait, maxGate-time.Minute))
-	s.gates.close(endpoint, until)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if gateErr := s.shut(ctx, endpoint, until); gateErr != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(gateErr)))
-	}
-	return err
-}
-
-// shut closes a gate for all processes until the given time, or later if it is.
-func (s *Service) shut(ctx context.Context, name string, until time.Time) error {
-	var known time.Time
-	for {
-		now, err := s.store.SwapTime(ctx, name, known, until)
-		if err != nil || !now.Before(until) && !now.After(s.now().Add(maxGate)) {
-			return err
-		}
-		known = now // another time was known: from there
-	}
-}
-
-// take returns when a request to an endpoint that creates may be sent; done is to be
-// called when its answer is there. Among background deliveries that takes a turn: the
-// endpoint is closed for those of all other processes while one request is under way,
-// so that of all of them only one meets the limit. It waits for its turn as long as the
-// lease is fresh.
-func (s *Service) take(ctx context.Context, l lease, endpoint string) (done func(), err error) {
-	if err := s.openFor(l, endpoint); err != nil || !l.turns {
+	if err := s.checkLimitFor(p, endpoint); err != nil || !p.background {
 		return func() {}, err
 	}
 	for {
-		mine, until, err := s.turn(ctx, endpoint, l.length)
-		now := s.now()
+		ends, until, err := s.tryTurn(ctx, endpoint, p.length)
 		if err != nil {
 			return nil, err
 		}
-		if !mine.IsZero() {
-			return func() { s.giveTurn(ctx, endpoint, mine, now.Add(max(0, s.gates.wait(endpoint, now)))) }, nil
+		now := s.now()
+		if !ends.IsZero() {
+			release = func() { s.releaseTurn(ctx, endpoint, ends, now.Add(max(0, s.limits.wait(endpoint, now)))) }
+			if !p.fresh(now) { // it had to wait
+				release()
+				return nil, errLeaseEnds
+			}
+			return release, nil
 		}
-		limited := until.After(now.Add(l.length + l.length/8)) // too long for a turn
-		if limited {
-			l.closed[endpoint] = until
+		limit := until.After(now.Add(p.length + p.length/8)) // too long for a turn
+		if limit {
+			p.limits[endpoint] = until
 		}
-		if limited || !l.fresh() {
-			return nil, closedFor(max(until.Sub(now), time.Millisecond))
+		if limit || !p.fresh(now) {
+			return nil, limitedFor(max(until.Sub(now), time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(20*time.Millisecond + rand.N(20*time.Millisecond)): //nolint:gosec // no secret: those that wait shall not meet again
+		case <-time.After(20*time.Millisecond + rand.N(20*time.Millisecond)): //nolint:gosec // no secret: waiting processes must not meet again
 		}
 	}
 }
 
-// turn takes the turn at what has a name, for a time: mine, when it ends. If it is not
-// to be had now, mine is zero, and until says when it is at the latest.
-func (s *Service) turn(ctx context.Context, name string, length time.Duration) (mine, until time.Time, err error) {
+// tryTurn tries to take the named turn for the given time. It returns when the turn ends, or
+// zero and the time at which to try again at the latest.
+func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (ends, until time.Time, err error) {
 	now := s.now()
-	// A few random microseconds make the time its own: whoever reads it back has the turn.
-	mine = now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
-	known := s.gates.lastKnown(name)
+	// Random microseconds make the time unique: the process that reads it back has the turn.
+	ends = now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	known := s.limits.lastStored(name)
 	if known.After(now) {
-		known = time.Time{} // another's turn or a limit: ask, for that is not to be swapped
+		known = time.Time{} // another process's turn, or a limit: must not be overwritten
 	}
 	for {
-		got, err := s.ask(ctx, name, known, mine)
+		stored, err := s.swapTime(ctx, name, known, ends)
 		switch {
 		case err != nil:
 			return time.Time{}, time.Time{}, err
-		case got.Equal(mine):
-			return mine, mine, nil
-		case got.After(now) && !got.After(now.Add(maxGate)):
-			return time.Time{}, got, nil
+		case stored.Equal(ends):
+			return ends, ends, nil
+		case stored.After(now) && !stored.After(now.Add(maxLimit)):
+			return time.Time{}, stored, nil
 		}
-		known = got
+		known = stored
 	}
 }
 
-// giveTurn ends a turn: the next is at the given time, unless it was taken away
-// meanwhile. If that fails, the turn ends by itself.
-func (s *Service) giveTurn(ctx context.Context, name string, mine, next time.Time) {
+// releaseTurn ends a turn: the next one may begin at the given time. If another process has
+// changed the time, nothing happens; if the store fails, the turn ends by itself.
+func (s *Service) releaseTurn(ctx context.Context, name string, ends, next time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if _, err := s.ask(ctx, name, mine, next); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "turn not given up", slog.String("name", name), slog.Any("cause", logError(err)))
+	if _, err := s.swapTime(ctx, name, ends, next); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "turn not released", slog.String("name", name), slog.Any("cause", logError(err)))
 	}
+}
+
+// swapTime is Store.SwapTime, and remembers the result.
+func (s *Service) swapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	stored, err := s.store.SwapTime(ctx, name, old, next)
+	if err == nil {
+		s.limits.mu.Lock()
+		defer s.limits.mu.Unlock()
+		if s.limits.stored == nil {
+			s.limits.stored = make(map[string]time.Time)
+		}
+		s.limits.stored[name] = stored
+	}
+	return stored, err
 }

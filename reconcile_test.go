@@ -40,8 +40,8 @@ func mustReconcile(t *testing.T, b *testkit.Rig) *clerkinvite.ReconcileReport {
 	require.NoError(t, err)
 	require.Empty(t, report.Cursor)
 	a, z := *dry, *report
-	require.Len(t, z.Elsewhere, len(a.Elsewhere))
-	a.Elsewhere, z.Elsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
+	require.Len(t, z.AcceptedElsewhere, len(a.AcceptedElsewhere))
+	a.AcceptedElsewhere, z.AcceptedElsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
 	require.Equal(t, a, z, "the dry run has foreseen it")
 	return report
 }
@@ -118,12 +118,12 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 
 				report := mustReconcile(t, b)
 				want := clerkinvite.ReconcileReport{
-					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Ahead: 1,
+					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Newer: 1,
 				}
 				got := *report
-				require.Len(t, got.Elsewhere, 1)
-				require.Equal(t, "elsewhere@example.com", got.Elsewhere[0].Email)
-				got.Elsewhere, got.Invitations = nil, 0
+				require.Len(t, got.AcceptedElsewhere, 1)
+				require.Equal(t, "elsewhere@example.com", got.AcceptedElsewhere[0].Email)
+				got.AcceptedElsewhere, got.Invitations = nil, 0
 				require.Equal(t, want, got)
 				for name, status := range map[string]clerkinvite.Status{
 					"known0": clerkinvite.StatusActive, "gone": clerkinvite.StatusRemoved, "waits": clerkinvite.StatusPending,
@@ -331,7 +331,7 @@ func TestReconcile_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 			}
 			require.NoError(t, err)
 			require.Equal(t, max(0, n-2), report.Activated)
-			require.Empty(t, report.Elsewhere)
+			require.Empty(t, report.AcceptedElsewhere)
 		})
 	}
 }
@@ -456,9 +456,9 @@ func TestReconcile_FailedRevocationDoesNotBlockOthers(t *testing.T) {
 	require.Equal(t, "revoke invitation", clerkErr.Op)
 	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "withdrawn@example.com").Status)
 	require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "expires@example.com").Status)
-	require.Len(t, report.Elsewhere, 1)
+	require.Len(t, report.AcceptedElsewhere, 1)
 	require.Equal(t, &clerkinvite.ReconcileReport{
-		Members: 3, Invitations: report.Invitations, Expired: 1, Revoked: 1, LeftOver: 2, Elsewhere: report.Elsewhere,
+		Members: 3, Invitations: report.Invitations, Expired: 1, Revoked: 1, LeftOver: 2, AcceptedElsewhere: report.AcceptedElsewhere,
 	}, report)
 	require.Len(t, b.Clerk.OpenInvitations("left2@example.com"), 1)
 
@@ -575,7 +575,7 @@ func TestReconcile_RestoredBackupRevokesNobody(t *testing.T) {
 	require.Equal(t, 1, b.Member(t, "ada@example.com").Send)
 
 	report := mustReconcile(t, b)
-	require.Equal(t, 1, report.Ahead)
+	require.Equal(t, 1, report.Newer)
 	require.Zero(t, report.Revoked)
 	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
 	require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)

@@ -2,23 +2,31 @@ package clerkinvite
 
 import "context"
 
-// Resend sends a pending member another invitation, with what the first was asked for
-// with, and revokes the older one when the new one is there. At no moment is the person
-// without an invitation that works if they had one: if Clerk refuses the new one, the
-// older stays, and if Clerk fails or its answer is lost, the resend stays due and Run or
-// Deliver finishes it, without a second email.
+// Resend sends a pending member a new invitation with the same parameters, and then revokes the
+// older one (see revokeLeftOvers in deliver_settle.go). The person always has at least one
+// working invitation. If Clerk refuses the new one, the older stays. If Clerk fails or its
+// response is lost, the member stays due, and Run or Deliver sends the new invitation without a
+// second email.
 //
-// Status of the result says what happened: pending, Clerk has sent the new invitation;
-// active, the person had accepted meanwhile, and as a rule no email went out.
+// The status of the result says what happened: pending, Clerk has sent the new invitation;
+// active, the person had already accepted, and usually no email was sent.
 //
-// Errors: *[InvalidParamsError]; [ErrNotFound]; *[TransitionError] if the member is not
-// pending (one whose invitation has ended is invited again by Invite); *[CooldownError]
-// within Config.ResendCooldown of the last invitation, or while another resend of this
-// member is under way; *[ClerkInvitationError]; a store's error as it is. Resend is
-// safe for concurrent use, also from several processes: one caller sends.
+// Errors:
+//   - *[InvalidParamsError];
+//   - [ErrNotFound];
+//   - *[TransitionError] if the member is not pending. If its invitation has ended, call Invite;
+//   - *[CooldownError] within Config.ResendCooldown of the last invitation, or while another
+//     resend of this member is running;
+//   - *[ClerkInvitationError] if Clerk refuses the person or fails, or the context ends during
+//     the delivery;
+//   - [ErrConflict] if the member keeps changing;
+//   - the context's and the store's error, unchanged.
+//
+// Resend is safe for concurrent use, in several processes too: one caller sends. It is safe to
+// retry.
 func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Resend")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Resend")
+	defer op.end(&err)
 	var l lease
 	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		l = s.newLease()
@@ -28,7 +36,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			return nil, &TransitionError{row.Status, StatusPending}
 		case row.held(l.claimedAt):
 			return nil, &CooldownError{*row.ClaimedUntil}
-		case row.Due(): // an earlier resend that did not come to its end
+		case row.Due(): // an earlier resend was not completed
 		default:
 			if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 				if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(l.claimedAt) {
@@ -42,7 +50,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliver(ctx, l, []*Member{row})[0]
+	done := s.deliver(ctx, &pass{lease: l, due: l.claimedAt}, []*Member{row})[0]
 	switch {
 	case done.Err != nil:
 		return nil, done.Err

@@ -9,28 +9,29 @@ import (
 	"time"
 )
 
-// RunOptions are the options of Run; nil is all defaults.
+// RunOptions are the options of Run; nil means all defaults.
 type RunOptions struct {
-	// Interval is the pause between two passes of Deliver, give or take a fifth: 10 ms to
-	// 1 h. Defaults to 15 s.
+	// Interval is the pause between two calls of Deliver, 10 ms to 1 h. It varies by a fifth.
+	// Defaults to 15 s.
 	Interval time.Duration
 
-	// ReconcileInterval is the pause between two reconciliations, 1 s to 12 h: those of
-	// all processes on the same store count. Defaults to 1 h; a negative value is never.
+	// ReconcileInterval is the time between two reconciliations, by any process that uses the same
+	// store: 1 s to 12 h. Defaults to 1 h; a negative value means never.
 	ReconcileInterval time.Duration
 }
 
-// turnReconcile is the name of the gate that says when to reconcile again.
+// turnReconcile is the name of the turn to reconcile.
 const turnReconcile = "reconcile"
 
-// Run delivers what is due and reconciles now and then, until its context ends: the
-// work in the background that every host needs, in one process or in several. They
-// share the work and what they know of rate limits through the store.
+// Run is the background worker: it delivers due members and reconciles until its context ends.
+// Any number of processes may run it; they share the work, and what they know of rate limits,
+// through the store.
 //
-// Failures are logged and do not end it; after some in a row it pauses longer. It
-// works in two goroutines, so a PgxStore needs a pool and not a single connection. It
-// returns the context's error, soon after the context has ended, with an attempt under
-// way settled or given back, and leaves no goroutine.
+// Failures are logged and do not end Run; repeated failures make its pauses longer. Run uses two
+// goroutines, so a PgxStore needs a pool and not a single connection.
+//
+// Run returns the context's error soon after the context ends. By then the current attempt is
+// saved or given back, and no goroutine is left.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 	o := RunOptions{}
 	if opts != nil {
@@ -64,13 +65,13 @@ func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 	}
 }
 
-// runReconcile reconciles whenever it is time and no other process does.
+// runReconcile reconciles once per interval, unless another process does.
 func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	for ctx.Err() == nil {
-		mine, until, err := s.turn(ctx, turnReconcile, interval)
-		if err == nil && !mine.IsZero() {
+		ends, until, err := s.tryTurn(ctx, turnReconcile, interval)
+		if err == nil && !ends.IsZero() {
 			if err = s.reconcileAll(ctx); err != nil {
-				s.giveTurn(ctx, turnReconcile, mine, s.now().Add(min(interval, 5*time.Minute)))
+				s.releaseTurn(ctx, turnReconcile, ends, s.now().Add(min(interval, 5*time.Minute)))
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -80,7 +81,7 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// reconcileAll reconciles once, and waits for rate limits on the way.
+// reconcileAll reconciles once. It waits for rate limits.
 func (s *Service) reconcileAll(ctx context.Context) error {
 	for cursor := ""; ; {
 		report, err := s.Reconcile(ctx, &ReconcileOptions{Cursor: cursor})
@@ -97,23 +98,23 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 	}
 }
 
-// pauseFor waits about so long, or until ctx ends.
+// pauseFor waits for about d, or until ctx ends.
 func pauseFor(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(d*4/5 + rand.N(d*2/5+1)): //nolint:gosec // no secret: processes that met shall not meet again
+	case <-time.After(d*4/5 + rand.N(d*2/5+1)): //nolint:gosec // no secret: waiting processes must not meet again
 	}
 }
 
-// sleep waits until the time has come by the service's clock.
+// sleep waits until the given time by Config.Now, or until ctx ends.
 func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	if !until.After(s.now()) {
 		return ctx.Err()
 	}
-	ctx, seen := s.observe(ctx, "wait")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "wait")
+	defer op.end(&err)
 	for {
-		// Not all at once: the clock may be set, and the machine may sleep.
+		// In short steps, because the clock may be set and the machine may sleep.
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {
 			return ctx.Err()

@@ -41,7 +41,7 @@ func TestApplyAsksTheTable(t *testing.T) {
 	results, err := s.apply(t.Context(), store, changes)
 	require.NoError(t, err)
 	for i, c := range changes {
-		if c.Old.Status == c.New.Status || slices.Contains(moves[c.Old.Status], c.New.Status) {
+		if c.Old.Status == c.New.Status || slices.Contains(transitions[c.Old.Status], c.New.Status) {
 			require.NoError(t, results[i].Err)
 			require.Contains(t, store.changes, c)
 			continue
@@ -51,9 +51,9 @@ func TestApplyAsksTheTable(t *testing.T) {
 		require.Equal(t, &TransitionError{c.Old.Status, c.New.Status}, refused)
 		require.NotContains(t, store.changes, c)
 	}
-	require.Equal(t, []Status{StatusRemoved}, moves[StatusActive])
+	require.Equal(t, []Status{StatusRemoved}, transitions[StatusActive])
 	for _, over := range []Status{StatusFailed, StatusRevoked, StatusRemoved} {
-		require.Equal(t, []Status{StatusReserved}, moves[over], "%s only comes back by a new invitation", over)
+		require.Equal(t, []Status{StatusReserved}, transitions[over], "%s only comes back by a new invitation", over)
 	}
 }
 

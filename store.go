@@ -119,12 +119,6 @@ func (m Member) Due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
 
-// held reports whether a delivery attempt owns m at the given time. It ignores a claim
-// longer than any lease: the clock of the process that wrote it was wrong.
-func (m Member) held(now time.Time) bool {
-	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))
-}
-
 // overdue reports whether the invitation of m has expired at the given time.
 func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)

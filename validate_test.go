@@ -1,187 +1,169 @@
-package clerkinvite
+package clerkinvite_test
 
 import (
+	"encoding/json"
+	"math"
 	"strings"
 	"testing"
-	"unicode/utf8"
+	"time"
 
-	"github.com/stretchr/testify/assert"
-	"golang.org/x/net/idna"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// emailForms are addresses in several writings, and the one form of each.
-var emailForms = map[string][]string{
-	"ada@example.org": {
-		"ada@example.org", "ADA@EXAMPLE.ORG", "Ada@Example.Org", " ada@example.org", "ada@example.org\r\n", "\tada@example.org ",
-		"\u00a0ada@example.org\u2003", "ada@ｅｘａｍｐｌｅ.org", "ada@EXAMPLE。org", "ada@example．org", "ada@exam\u00adple.org",
-		"ada@example\u200b.org", "ada@ⓔxample.org", "ada@example.ℴrg",
-	},
-	"ada@xn--bcher-kva.example":     {"ada@bücher.example", "ada@BÜCHER.example", "ada@bu\u0308cher.example", "ada@xn--bcher-kva.example", "ADA@XN--BCHER-KVA.EXAMPLE", "ada@Xn--Bcher-Kva.Example"},
-	"ada@xn--strae-oqa.de":          {"ada@straße.de", "ada@xn--strae-oqa.de"},
-	"ada@xn--fsqu00a.xn--0zwm56d":   {"ada@\u4f8b\u5b50.\u6d4b\u8bd5", "ada@\u4f8b\u5b50。\u6d4b\u8bd5", "ada@xn--fsqu00a.xn--0zwm56d"},
-	"a+tag@example.org":             {"a+tag@example.org", "A+TAG@example.org"},
-	"a.b@example.org":               {"a.b@example.org"}, // not folded into ab@: only Gmail does that
-	"x@a.b":                         {"x@a.b"},
-	"o'hara@example.org":            {"O'Hara@example.org"},
-	"!#$%&'*+-/=?^_`{|}~@a.example": {"!#$%&'*+-/=?^_`{|}~@a.example"},
-	"pending_inv_1@example.org":     {"pending_inv_1@example.org"},
-}
-
-var badEmails = map[string]string{
-	"nothing": "", "blank": " \t\n", "no at": "ada.example.org", "two ats": "ada@b@example.org", "only an at": "@",
-	"no local part": "@example.org", "no domain": "ada@", "no dot": "ada@localhost",
-	"fullwidth at": "ada＠example.org", "small at": "ada﹫example.org", "fullwidth at in the domain": "ada@b＠example.org",
-	"space inside": "a da@example.org", "space before the at": "ada @example.org", "space after the at": "ada@ example.org",
-	"name and address": "Ada <ada@example.org>", "angle brackets": "<ada@example.org>", "mailto": "mailto:ada@example.org",
-	"two addresses": "ada@example.org,bob@example.org", "two addresses, 2": "ada@example.org;bob@example.org",
-	"two lines": "ada@example.org\nBcc: bob@example.org", "line break in the local part": "ada\n@example.org",
-	"NUL": "ada\x00@example.org", "NUL in the domain": "ada@exam\x00ple.org", "NUL at the end": "ada@example.org\x00",
-	"DEL": "ada\x7f@example.org", "not UTF-8": "ad\xff@example.org", "domain not UTF-8": "ada@ex\xffample.org",
-	"quoted": `"ada"@example.org`, "quoted space": `"a b"@example.org`, "backslash": `a\da@example.org`, "comment": "ada(x)@example.org",
-	"dot first": ".ada@example.org", "dot last": "ada.@example.org", "two dots": "a..da@example.org", "only a dot": ".@example.org",
-	"local part not ASCII": "ädä@example.org", "local part decomposed": "a\u0308da@example.org", "Cyrillic a": "аda@example.org",
-	"fullwidth local part": "ａda@example.org", "soft hyphen": "a\u00adda@example.org", "zero width joiner": "a\u200dda@example.org",
-	"right-to-left override": "a\u202eda@example.org", "byte order mark": "\ufeffada@example.org",
-	// Both of these have an ASCII letter as their lower case: whoever owns the one
-	// mailbox must not pass for the owner of the other.
-	"Kelvin sign": "\u212ate@example.org", "dotted capital I": "\u0130da@example.org", "long s": "\u017fam@example.org",
-	"domain dot first": "ada@.example.org", "domain dot last": "ada@example.org.", "domain two dots": "ada@example..org",
-	"domain ideographic dot last": "ada@example.org。", "domain only dots": "ada@..", "domain only a dot": "ada@.",
-	"domain an empty label": "ada@example.\u00ad.org", "domain soft hyphen last": "ada@example.\u00ad", "domain soft hyphen first": "ada@\u00ad.org",
-	"domain hyphen first": "ada@-example.org", "domain hyphen last": "ada@example-.org", "domain hyphens in place 3 and 4": "ada@ab--cd.org",
-	"domain underscore": "ada@ex_ample.org", "domain with a port": "ada@example.org:25", "domain a URL": "ada@example.org/x",
-	"domain literal": "ada@[127.0.0.1]", "domain IPv6 literal": "ada@[IPv6:::1]", "domain percent": "ada@example%2eorg",
-	"domain bad punycode": "ada@xn--a\u00e9.org", "domain empty punycode": "ada@xn--.org", "domain punycode of ASCII": "ada@xn--example-.org",
-	"domain becomes right-to-left": "ada@0.ℵ0", "domain joiner": "ada@a\u200db.org", "domain mixes directions": "ada@aא.org", "domain right-to-left override": "ada@a\u202eb.org",
-	"domain half fullwidth dots": "ada@example．．org",
-	"local part of 65":           strings.Repeat("a", 65) + "@example.org",
-	"label of 64":                "ada@" + strings.Repeat("a", 64) + ".org",
-	"label of 64 as punycode":    "ada@" + strings.Repeat("ü", 60) + ".org",
-	"255 bytes":                  strings.Repeat("a", 64) + "@" + strings.Repeat(strings.Repeat("b", 46)+".", 4) + "co",
-	"very long":                  strings.Repeat("a", 1<<16) + "@example.org",
-	"very long domain":           "ada@" + strings.Repeat("ü.", 1<<15) + "org",
-}
-
-func TestNormalizeEmail(t *testing.T) {
+// Bad input is named before anything is asked or written.
+func TestBadInput(t *testing.T) {
 	t.Parallel()
-	for want, forms := range emailForms {
-		for _, form := range forms {
-			got, reason := normalizeEmail(form)
-			assert.Equal(t, want, got, "%q", form)
-			assert.Empty(t, reason, "%q", form)
-			assert.True(t, sameEmail(form, want), "%q", form)
-		}
+	ok := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}
+	with := func(change func(*clerkinvite.InviteParams)) clerkinvite.InviteParams {
+		p := ok
+		change(&p)
+		return p
 	}
-	for name, s := range badEmails {
-		got, reason := normalizeEmail(s)
-		assert.Empty(t, got, name)
-		assert.NotEmpty(t, reason, name)
-		for _, part := range []string{"ada", "example.org", "bob"} {
-			assert.NotContains(t, reason, part, name)
-		}
-		assert.False(t, sameEmail(s, ""), name)
+	email := func(s string) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.Email = s })
 	}
-}
-
-func TestNormalizeEmailLongest(t *testing.T) {
-	t.Parallel()
-	local := strings.Repeat("a", 64)
-	domain := strings.Repeat(strings.Repeat("b", 46)+".", 4) + "c"
-	longest := local + "@" + domain
-	assert.Len(t, longest, 254)
-	got, reason := normalizeEmail("  " + longest + "\n")
-	assert.Equal(t, longest, got, reason)
-	got, reason = normalizeEmail("a@" + strings.Repeat("b", 63) + ".org")
-	assert.Len(t, got, 69, reason)
-}
-
-func TestSameEmail(t *testing.T) {
-	t.Parallel()
-	assert.False(t, sameEmail("bob@example.org", "ada@example.org"))
-	assert.False(t, sameEmail("ada+x@example.org", "ada@example.org"))
-	assert.False(t, sameEmail("a.da@example.org", "ada@example.org"))
-	assert.False(t, sameEmail("ada@example.org.evil.example", "ada@example.org"))
-	assert.False(t, sameEmail("", ""))
-	assert.False(t, sameEmail("nonsense", "nonsense"))
-	// The right side is normalised already; anything else matches nothing.
-	assert.False(t, sameEmail("ada@example.org", "Ada@example.org"))
-}
-
-func FuzzNormalizeEmail(f *testing.F) {
-	for _, forms := range emailForms {
-		for _, form := range forms {
-			f.Add(form)
-		}
+	tenant := func(s string) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.TenantID = s })
 	}
-	for _, s := range badEmails {
-		if len(s) < 300 {
-			f.Add(s)
-		}
+	role := func(s string) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.Role = s })
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		n, reason := normalizeEmail(s)
-		if (n == "") == (reason == "") {
-			t.Fatalf("%q: %q and %q", s, n, reason)
-		}
-		if reason != "" {
-			if len(reason) > 100 || !utf8.ValidString(reason) {
-				t.Fatalf("reason %q", reason)
-			}
-			return
-		}
-
-		// One form, which is its own form.
-		same := func(form string) {
-			t.Helper()
-			if got, reason := normalizeEmail(form); got != n {
-				t.Fatalf("%q is %q, but %q is %q (%s)", s, n, form, got, reason)
-			}
-		}
-		same(n)
-		same(" \t" + s + "\r\n")
-		same(asciiCase(s, 'a', 'z'))
-		same(asciiCase(s, 'A', 'Z'))
-		local, domain, _ := strings.Cut(n, "@")
-		if u, err := idna.Lookup.ToUnicode(domain); err == nil {
-			same(local + "@" + u)
-			same(local + "@" + strings.ReplaceAll(u, ".", "。"))
-		} else {
-			t.Fatalf("%q: no Unicode form: %v", n, err)
-		}
-		// Letters before the @ are the ones that were typed, and nothing else became one.
-		typed, _, _ := strings.Cut(strings.TrimSpace(s), "@")
-		if asciiCase(typed, 'A', 'Z') != local {
-			t.Fatalf("%q became %q", typed, local)
-		}
-
-		// A mail server and PostgreSQL could take it.
-		if len(n) > 254 || len(local) > 64 || strings.Count(n, "@") != 1 {
-			t.Fatalf("%q", n)
-		}
-		for _, b := range []byte(n) {
-			if b <= ' ' || b >= 0x7f || b >= 'A' && b <= 'Z' {
-				t.Fatalf("%q has %q", n, b)
-			}
-		}
-		labels := strings.Split(domain, ".")
-		if len(labels) < 2 {
-			t.Fatalf("%q has no dot", n)
-		}
-		for _, label := range labels {
-			if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-				t.Fatalf("%q has label %q", n, label)
-			}
+	redirect := func(s string) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.RedirectURL = s })
+	}
+	data := func(s string) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.Data = json.RawMessage(s) })
+	}
+	metadata := func(k string, v any) clerkinvite.InviteParams {
+		return with(func(p *clerkinvite.InviteParams) { p.PublicMetadata = map[string]any{k: v} })
+	}
+	cases := map[string]struct {
+		field  string
+		params clerkinvite.InviteParams
+	}{
+		"empty address":           {"Email", email("")},
+		"blank address":           {"Email", email(" \t\n")},
+		"no at":                   {"Email", email("ada.example.com")},
+		"two addresses":           {"Email", email("ada@example.com,bob@example.com")},
+		"two ats":                 {"Email", email("ada@bob@example.com")},
+		"display name":            {"Email", email("Ada <ada@example.com>")},
+		"header injection":        {"Email", email("ada@example.com\r\nBcc: eve@example.com")},
+		"injection before at":     {"Email", email("ada\r\nBcc: eve@example.com")},
+		"NUL in address":          {"Email", email("ada\x00@example.com")},
+		"NUL in domain":           {"Email", email("ada@exa\x00mple.com")},
+		"invalid UTF-8":           {"Email", email("ada\xff@example.com")},
+		"invalid UTF-8 domain":    {"Email", email("ada@ex\xffample.com")},
+		"over-long address":       {"Email", email("ada@" + strings.Repeat("a.", 200) + "com")},
+		"over-long local":         {"Email", email(strings.Repeat("a", 65) + "@example.com")},
+		"no local":                {"Email", email("@example.com")},
+		"no domain":               {"Email", email("ada@")},
+		"one label":               {"Email", email("ada@localhost")},
+		"trailing dot":            {"Email", email("ada@example.com.")},
+		"address literal":         {"Email", email("ada@[127.0.0.1]")},
+		"space inside":            {"Email", email("ada lovelace@example.com")},
+		"no tenant":               {"TenantID", tenant("")},
+		"NUL in tenant":           {"TenantID", tenant("ac\x00me")},
+		"invalid tenant":          {"TenantID", tenant("ac\xc3me")},
+		"long tenant":             {"TenantID", tenant(strings.Repeat("t", 256))},
+		"newline in tenant":       {"TenantID", tenant("acme\nX: y")},
+		"NUL in role":             {"Role", role("ad\x00min")},
+		"long role":               {"Role", role(strings.Repeat("r", 256))},
+		"NUL in inviter":          {"InvitedBy", with(func(p *clerkinvite.InviteParams) { p.InvitedBy = "\x00" })},
+		"script URL":              {"RedirectURL", redirect("javascript:alert(1)")},
+		"relative URL":            {"RedirectURL", redirect("/welcome")},
+		"scheme-less URL":         {"RedirectURL", redirect("//app.example.com")},
+		"hostless URL":            {"RedirectURL", redirect("https://")},
+		"ftp URL":                 {"RedirectURL", redirect("ftp://example.com")},
+		"URL with newline":        {"RedirectURL", redirect("https://example.com/\r\nX: y")},
+		"negative days":           {"ExpiresInDays", with(func(p *clerkinvite.InviteParams) { p.ExpiresInDays = -1 })},
+		"too many days":           {"ExpiresInDays", with(func(p *clerkinvite.InviteParams) { p.ExpiresInDays = 366 })},
+		"odd template":            {"Template", with(func(p *clerkinvite.InviteParams) { p.Template = "In Vitation" })},
+		"empty data":              {"Data", data("")},
+		"broken data":             {"Data", data(`{"a":`)},
+		"two values":              {"Data", data(`{} {}`)},
+		"NUL in data":             {"Data", data(`{"a":"\u0000"}`)},
+		"NUL in a key":            {"Data", data(`{"\u0000":1}`)},
+		"half a surrogate":        {"Data", data(`{"a":"\ud800"}`)},
+		"low surrogate":           {"Data", data(`{"a":"\udc00"}`)},
+		"surrogate and text":      {"Data", data(`{"a":"\ud83dA"}`)},
+		"surrogate, text, escape": {"Data", data(`{"a":"\ud800x\u0041"}`)},
+		"huge number":             {"Data", data(`{"a":1e400}`)},
+		"tiny number":             {"Data", data(`{"a":1e-20000}`)},
+		"invalid data":            {"Data", data("{\"a\":\"\xff\"}")},
+		"deep data":               {"Data", data(strings.Repeat("[", 200) + strings.Repeat("]", 200))},
+		"long data":               {"Data", data(`"` + strings.Repeat("a", 64<<10) + `"`)},
+		"long metadata":           {"PublicMetadata", metadata("a", strings.Repeat("a", 8<<10))},
+		"our own key":             {"PublicMetadata", metadata("clerkinvite", "mine")},
+		"NUL in metadata":         {"PublicMetadata", metadata("a", "\x00")},
+		"invalid metadata":        {"PublicMetadata", metadata("a", []any{map[string]any{"b": "\xff"}})},
+		"invalid metadata key":    {"PublicMetadata", metadata("\xff", 1)},
+		"no JSON":                 {"PublicMetadata", metadata("a", math.NaN())},
+		"a function":              {"PublicMetadata", metadata("a", func() {})},
+	}
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, testkit.Options{})
+				_, inviteErr := b.Invite(t.Context(), c.params)
+				_, reserveErr := b.Reserve(t.Context(), c.params)
+				for _, err := range []error{inviteErr, reserveErr} {
+					var invalid *clerkinvite.InvalidParamsError
+					require.ErrorAs(t, err, &invalid)
+					require.Equal(t, c.field, invalid.Field)
+					status, message := clerkinvite.HTTPError(err)
+					require.Equal(t, 422, status)
+					require.Equal(t, "invalid "+c.field+": "+invalid.Reason, message)
+				}
+				require.Zero(t, b.Clerk.RequestCount())
+				due, err := b.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
+				require.NoError(t, err)
+				require.Empty(t, due, "nothing was written")
+			})
 		}
 	})
 }
 
-// asciiCase turns the letters of one case (from to to) into the other.
-func asciiCase(s string, from, to byte) string {
-	b := []byte(s)
-	for i, c := range b {
-		if c >= from && c <= to {
-			b[i] ^= 0x20
+func TestOddButGoodInput(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		for i, email := range []string{"a@b.co", "o'neil+tag@sub.example.com", "用户@example.com", "ada@bücher.example", "ADA@XN--BCHER-KVA.EXAMPLE"} {
+			_, err := b.TryInvite(t, email)
+			switch i {
+			case 2:
+				var invalid *clerkinvite.InvalidParamsError
+				require.ErrorAs(t, err, &invalid, "not supported, and says so")
+			case 4:
+				var dup *clerkinvite.DuplicateEmailError
+				require.ErrorAs(t, err, &dup, "the same domain in its other form")
+				require.Equal(t, "ada@xn--bcher-kva.example", dup.Member.Email)
+			default:
+				require.NoError(t, err)
+			}
 		}
+		for name, data := range map[string]string{
+			"escaped backslash": `{"a":"\\u0000"}`, "emoji": `{"a":"\ud83d\ude00 😀"}`, "null": `null`, "scalar": ` 12.50 `,
+			"numbers": `[1e10,-0,0.1,123456789012345678901234567890]`, "text": `"quo\"te ' \\ $1 %s"`,
+		} {
+			m, err := b.Invite(t.Context(), clerkinvite.InviteParams{
+				TenantID: "t " + name + " – ünï", Email: "x@example.com", Data: json.RawMessage(data), Role: "sales / €", InvitedBy: `o'neil "x" \`,
+			})
+			require.NoError(t, err, name)
+			require.JSONEq(t, data, string(m.Data), name)
+			require.Equal(t, "sales / €", m.Role)
+			require.Equal(t, `o'neil "x" \`, m.InvitedBy)
+		}
+	})
+}
+
+func TestNewNamesEveryFault(t *testing.T) {
+	t.Parallel()
+	_, err := clerkinvite.New(clerkinvite.Config{RedirectURL: "app", ExpiresInDays: 400, Lease: time.Nanosecond})
+	require.Error(t, err)
+	for _, field := range []string{"API", "Store", "RedirectURL", "ExpiresInDays", "Lease"} {
+		require.ErrorContains(t, err, "Config."+field)
 	}
-	return string(b)
 }

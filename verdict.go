@@ -4,191 +4,244 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
-// delivery is what one attempt did for one member.
-type delivery struct {
-	Result
-	over      bool // an invitation of an earlier attempt was found, and it has ended
-	stop      bool // the error is a fault of the instance, not this member's
-	uncertain bool // the error is a lost answer
-	unreached bool // released untouched
+// verdict is what Clerk's responses mean for one claimed row: what becomes of the row, and
+// what the caller is told. It applies to any version of the row, so it can be written again
+// if another process changes the row first. The zero value is no decision.
+type verdict struct {
+	kind       verdictKind
+	op         string      // the operation that decided, for the caller's error
+	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
+	user       *User       // the linked user
+	other      *Member     // secondAddress: the active member
+	reason     string      // Member.Reason
+	err        error       // why the row is neither pending nor active
+	due        time.Time   // when a row that keeps waiting is due
+	uncounted  bool        // the attempt does not count
+	leftOver   bool        // the member may have other open invitations
+	stop       bool        // err concerns the whole instance: the pass ends
 }
 
-// attempt is one claimed row on its way. Whoever finds out what becomes of the row
-// sets next, and settle writes it.
-type attempt struct {
-	row    *Member
-	params clerkParams
+type verdictKind int
 
-	next      func(Member) *Member      // what the row becomes, from any version of it
-	user      *User                     // the row's user, who has several addresses: which of them is the member is to be seen
-	shared    bool                      // what failed concerns others too
-	claimOnly bool                      // next concerns the claim only: dropped if the row is another's by now
-	made      *Invitation               // what next is about: revoked if it is not wanted any more
-	leftOver  bool                      // this member may have other open invitations
-	tens      bool                      // may share a request with others
-	asked     bool                      // was in a request for several that was refused because of somebody
-	answer    error                     // what a request for several said about this address
-	bulkOpens time.Time                 // when a limit ends that kept this row from a request for several
-	result    func(m *Member) *delivery // what the caller gets; nil: the row
-	settled   *delivery
-}
+const (
+	undecided verdictKind = iota
 
-// invited decides: the row is pending on inv.
-func (s *Service) invited(a *attempt, inv *Invitation) {
-	a.made = inv
-	a.next = func(m Member) *Member { return invited(m, inv, a.params, s.now()) }
-	a.result = func(m *Member) *delivery {
-		if m.InvitationID == inv.ID && m.Status == StatusPending {
-			m.URL = inv.URL
-		}
-		return &delivery{Result: Result{Member: m}}
-	}
-}
+	// The row is settled.
+	isInvited       // pending on the invitation
+	isLinked        // active as the user
+	isRefused       // failed; a resend keeps its older invitation
+	isExpired       // an earlier attempt's invitation has expired
+	isRevoked       // an earlier attempt's invitation was revoked at Clerk
+	isSecondAddress // removed: the user is in the tenant under another address
 
-// link decides: the row is the user's, or failed if the user is banned. accepted is
-// the invitation that brought the user, if it is known.
-func (s *Service) link(a *attempt, u *User, accepted *Invitation) {
-	if u.Banned {
-		s.refused(a, "find users", ReasonUserBanned, errBanned)
-		return
-	}
-	a.made, a.result = nil, nil
-	a.leftOver = a.leftOver || a.row.Attempts > 1
-	if accepted == nil && len(u.verifiedEmails()) > 1 {
-		a.user = u
-	}
-	a.next = func(m Member) *Member {
-		if accepted != nil {
-			m = *invited(m, accepted, a.params, s.now())
-		}
-		return joined(m, u.ID, s.now())
+	// The row keeps waiting, and only the claim changes.
+	isUncertain // Clerk may have acted: the claim stays until the lease ends
+	isPostponed // Clerk certainly did not act: due again later
+	isLimited   // not attempted because of a rate limit: due when it ends
+	isReleased  // not attempted because the time was up: due immediately
+)
+
+// claimOnly reports whether v changes nothing but the claim.
+func (v *verdict) claimOnly() bool { return v.kind >= isUncertain }
+
+// ended reports whether an invitation of an earlier attempt was found that has ended.
+func (k verdictKind) ended() bool { return k == isExpired || k == isRevoked }
+
+// outcome is what the decision means for the caller's error.
+func (v *verdict) outcome() Outcome {
+	switch v.kind {
+	case isRefused:
+		return Refused
+	case isUncertain:
+		return Uncertain
+	default:
+		return Fault
 	}
 }
 
-// maxOwnFaults is how many attempts it takes until a fault of a row's own parameters
-// ends it. It is more than one, because they may come from a configuration that somebody
-// is just mending.
-const maxOwnFaults = 3
-
-// failed decides after a call that did not succeed. Whether the call could have
-// sent an email decides what its failure means.
-func (s *Service) failed(ctx context.Context, a *attempt, op string, err error, sends bool) {
-	outcome := classify(err, a.row.Email)
-	if outcome == Uncertain && !sends || outcome == Refused && a.shared {
-		outcome = Fault // nothing was sent; and what concerns many refuses nobody
+// apply returns the row that v makes of m.
+func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
+	if v.uncounted {
+		m.Attempts--
 	}
-	if outcome == Fault && a.row.Attempts >= maxOwnFaults && !a.shared && ownFault(err) {
-		outcome = Refused // asked for ever it would use up the requests of everybody else
-	}
-	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "outcome", outcome, "member", *a.row, "cause", logError(err))
-	var api *APIError
-	isAPI := errors.As(err, &api)
-	wrap := func(m *Member) error {
-		if !isAPI {
-			return err // not Clerk's: passed through as it is
+	switch v.kind {
+	case isInvited:
+		return invited(m, v.invitation, p, now)
+	case isLinked:
+		if v.invitation != nil {
+			m = *invited(m, v.invitation, p, now)
 		}
-		return &ClerkInvitationError{Op: op, Outcome: outcome, Member: m, Err: err}
-	}
-	switch outcome {
-	case Refused:
-		s.refused(a, op, api.Code, err)
-	case Uncertain:
-		// The row is left as it is, lease included: whatever is still on its way
-		// arrives before the next attempt.
-		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}
-	case Fault:
-		wait, told := RetryAfter(err)
-		if !told {
-			wait = s.backoff(a.row.Attempts)
-		}
-		reason := "unavailable"
-		if isAPI && api.Code != "" {
-			reason = api.Code
-		}
-		_, held := heldAtClerk(err)
-		stop := isAPI && !held && api.StatusCode != 429 && (a.shared || api.NotSent || api.StatusCode/100 == 4)
-		if ownFault(err) {
-			stop = false
-		}
-		var invalid *InvalidParamsError
-		if !isAPI && !errors.As(err, &invalid) {
-			stop = true // the host's own, as of a circuit breaker
-		}
-		due := s.now().Add(wait)
-		a.claimOnly = true
-		a.next = func(m Member) *Member {
-			if a.shared && !sends {
-				m.Attempts-- // it was not this row's turn yet
-			}
-			return postponed(m, due, reason)
-		}
-		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, stop: stop} }
-	}
-}
-
-// refused decides for a person whom Clerk does not want: a reserved row fails, a
-// resend leaves the older invitation as it is.
-func (s *Service) refused(a *attempt, op, reason string, cause error) {
-	a.made = nil
-	a.leftOver = a.leftOver || a.row.Attempts > 1
-	a.next = func(m Member) *Member {
-		if m.Status == StatusPending {
-			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
+		return joined(m, v.user.ID, now)
+	case isRefused:
+		if m.Status == StatusPending { // the older invitation stays
+			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(v.reason), nil, nil
 			return &m
 		}
-		return ended(m, StatusFailed, reason, s.now())
-	}
-	a.result = func(m *Member) *delivery {
-		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Refused, Member: m, Err: cause}}}
+		return ended(m, StatusFailed, v.reason, now)
+	case isExpired:
+		return ended(*invited(m, v.invitation, p, now), StatusExpired, "", now)
+	case isRevoked:
+		m.InvitationID = v.invitation.ID
+		return ended(m, StatusRevoked, ReasonAtClerk, now)
+	case isSecondAddress:
+		return ended(m, StatusRemoved, ReasonSecondAddress, now)
+	case isPostponed:
+		return postponed(m, v.due, v.reason)
+	case isLimited, isReleased:
+		return released(m, v.due)
+	default: // undecided, isUncertain: nothing is written
+		return &m
 	}
 }
 
-// released gives up the claim, as if it had not been made; unless Clerk was asked and may
-// have done it, which the next attempt has to know.
-func (a *attempt) released(m Member, due time.Time) *Member {
-	n := released(m, due)
-	if a.asked {
-		n.Attempts = m.Attempts
+// report returns what the caller gets once the row is m.
+func (v *verdict) report(m *Member) *delivery {
+	d := &delivery{Result{Member: m}, v.kind, v.stop}
+	switch v.kind {
+	case isInvited:
+		if m.InvitationID == v.invitation.ID && m.Status == StatusPending {
+			m.URL = v.invitation.URL
+		}
+	case isSecondAddress:
+		d.Err = &DuplicateEmailError{m.Ref(), v.other}
+	case isRefused, isUncertain, isPostponed, isLimited, isReleased:
+		d.Err = &ClerkInvitationError{Op: v.op, Outcome: v.outcome(), Member: m, Err: v.err}
+		var api *APIError
+		if (v.kind == isUncertain || v.kind == isPostponed) && !errors.As(v.err, &api) {
+			d.Err = v.err // the host's own error passes unchanged
+		}
+	default:
 	}
-	return n
+	return d
 }
 
-// release decides: the row is given back, untouched and due.
-func (s *Service) release(ctx context.Context, l lease, a *attempt) {
+// linked decides for a row whose address u holds verified. accepted is the invitation that
+// brought the user, or nil if it is unknown.
+func linked(u *User, accepted *Invitation) verdict {
+	if u.Banned {
+		return refused("find users", ReasonUserBanned, errBanned)
+	}
+	return verdict{kind: isLinked, user: u, invitation: accepted}
+}
+
+// refused decides for a person whom Clerk does not accept.
+func refused(op, reason string, cause error) verdict {
+	return verdict{kind: isRefused, op: op, reason: reason, err: cause}
+}
+
+// failed logs a failed call and decides for the row.
+func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
+	v := failureVerdict(a.row, c, err, s.now(), s.backoff(a.row.Attempts))
+	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
+	return v
+}
+
+// limited decides for a row that has to wait for the end of a rate limit.
+func (s *Service) limited(a *attempt, op string, limit error) verdict {
+	now := s.now()
+	wait, _ := isRateLimit(limit)
+	// No longer than a limit lasts: this may be the work of a process whose clock is wrong.
+	due := now.Add(min(wait, time.Hour+limitMargin))
+	if !a.bulkAllowedAt.IsZero() && a.bulkAllowedAt.Before(due) {
+		due = a.bulkAllowedAt
+	}
+	return verdict{kind: isLimited, op: op, err: limit, due: due, uncounted: !a.triedInBulk}
+}
+
+// released decides for a row whose turn did not come: it is given back, due as before. If Clerk
+// may have acted on a request for several, the attempt counts, so that the next one looks first.
+func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = errLeaseEnds
 	}
-	a.claimOnly = true
-	a.next = func(m Member) *Member { return a.released(m, l.due) }
-	a.result = func(m *Member) *delivery {
-		return &delivery{Result: Result{m, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: m, Err: cause}}, unreached: true}
-	}
+	return verdict{kind: isReleased, op: "deliver", err: cause, due: p.due, uncounted: !a.triedInBulk}
 }
 
-// closed decides: the row is given back, due when the endpoint opens again.
-func (s *Service) closed(a *attempt, op string, err error) {
-	wait, _ := RetryAfter(err)
-	due := s.now().Add(wait)
-	if !a.bulkOpens.IsZero() && a.bulkOpens.Before(due) {
-		due = a.bulkOpens
-	}
-	if latest := s.now().Add(time.Hour + slidingMargin); due.After(latest) {
-		due = latest // look again: it may be the word of a process whose clock is wrong
-	}
-	a.claimOnly = true
-	a.next = func(m Member) *Member { return a.released(m, due) }
-	a.result = func(m *Member) *delivery {
-		return &delivery{Result: Result{m, &ClerkInvitationError{Op: op, Outcome: Fault, Member: m, Err: err}}}
-	}
+// call describes a request to Clerk that failed.
+type call struct {
+	op     string
+	sends  bool // it could have sent an email
+	shared bool // it was about other members too
 }
 
-// Codes of Clerk's that decide how to go on.
-// Source: Clerk's error catalogue; see docs/clerk-facts.md.
+// failureVerdict decides for a row after a failed call. wait is how long to wait before the next
+// attempt if Clerk did not say.
+func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
+	var api *APIError
+	isAPI := errors.As(err, &api)
+	switch classify(row, c, err) {
+	case Refused:
+		return refused(c.op, api.Code, err)
+	case Uncertain:
+		return verdict{kind: isUncertain, op: c.op, err: err}
+	}
+	v := verdict{kind: isPostponed, op: c.op, err: err, reason: "unavailable", uncounted: c.shared && !c.sends, stop: stops(c, err)}
+	if isAPI && api.Code != "" {
+		v.reason = api.Code
+	}
+	if told, ok := RetryAfter(err); ok {
+		wait = told
+	}
+	v.due = now.Add(wait)
+	return v
+}
+
+// maxOwnFaults is the attempt at which a fault in a row's own parameters ends the row. It is
+// more than the first, because the parameters may come from a configuration that is being fixed.
+const maxOwnFaults = 3
+
+// classify decides what a failed call can have done to the row's invitation, and whether it
+// means that Clerk refuses this person. No other function decides this.
+func classify(row *Member, c call, err error) Outcome {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
+		return Fault // the adapter did not send it
+	}
+	var api *APIError
+	isAPI := errors.As(err, &api)
+	_, held := heldAtClerk(err)
+	switch {
+	case isAPI && api.NotSent:
+		return Fault
+	case !isAPI, // not the adapter's error: assume the worst
+		api.StatusCode/100 != 4,                     // no response, an unreadable one, a redirect, 5xx
+		api.StatusCode == http.StatusRequestTimeout: // from a proxy, after it may have passed the request on
+		if c.sends {
+			return Uncertain
+		}
+		return Fault
+	case held, ofInstance(api), c.shared: // if several are concerned, which one Clerk refuses is unknown
+		return Fault
+	case api.Code == codeNotAllowed, names(api.Meta, row.Email):
+		return Refused
+	case ownFault(err) && row.Attempts >= maxOwnFaults: // retried forever it would use up everybody's requests
+		return Refused
+	}
+	return Fault
+}
+
+// stops reports whether a fault concerns the whole instance, so that a pass must end.
+func stops(c call, err error) bool {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) || ownFault(err) {
+		return false
+	}
+	var api *APIError
+	if !errors.As(err, &api) {
+		return true // the host's own error, such as an open circuit breaker
+	}
+	_, held := heldAtClerk(err)
+	return !held && api.StatusCode != http.StatusTooManyRequests && (c.shared || api.NotSent || api.StatusCode/100 == 4)
+}
+
+// Clerk's error codes that decide how to continue. Source: Clerk's error catalogue; see
+// docs/clerk-facts.md.
 const (
 	codeDuplicate        = "duplicate_record"
 	codeIdentifierExists = "form_identifier_exists"
@@ -203,8 +256,8 @@ const (
 	metaIdentifiers      = "identifiers"
 )
 
-// held reports whether Clerk refused an invitation because the address has one
-// already or belongs to a user: not a failure, but a reason to look again.
+// heldAtClerk reports whether Clerk rejected an invitation because the address already has
+// one or belongs to a user. That is a reason to look again, not a failure.
 func heldAtClerk(err error) (code string, ok bool) {
 	var api *APIError
 	if errors.As(err, &api) && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout &&
@@ -214,38 +267,8 @@ func heldAtClerk(err error) (code string, ok bool) {
 	return "", false
 }
 
-// classify decides what a failed create can have done to the invitation for email.
-// It is the one place where this is decided.
-func classify(err error, email string) Outcome {
-	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) {
-		return Fault // the adapter refused to send it
-	}
-	var api *APIError
-	if !errors.As(err, &api) {
-		return Uncertain // not the adapter's: nothing is known, so the worst is assumed
-	}
-	switch {
-	case api.NotSent:
-		return Fault
-	case api.StatusCode == http.StatusRequestTimeout:
-		// A proxy's answer, after it may have passed the request on.
-		return Uncertain
-	case api.StatusCode/100 == 4:
-		if _, held := heldAtClerk(err); held || ofInstance(api) {
-			return Fault
-		}
-		if api.Code == codeNotAllowed || names(api.Meta, email) {
-			return Refused
-		}
-		return Fault
-	default: // no answer, an unreadable one, a redirect, 5xx
-		return Uncertain
-	}
-}
-
-// ofInstance reports whether a 4xx is certainly about the whole Clerk instance or the
-// whole endpoint, and not about one person or one request.
+// ofInstance reports whether a 4xx certainly concerns the whole Clerk instance or endpoint,
+// and not one person or one request.
 func ofInstance(api *APIError) bool {
 	switch api.StatusCode {
 	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
@@ -254,8 +277,8 @@ func ofInstance(api *APIError) bool {
 	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
 }
 
-// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL,
-// its template, its metadata.
+// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL, its
+// template or its metadata.
 func ownFault(err error) bool {
 	var api *APIError
 	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
@@ -265,36 +288,25 @@ func ownFault(err error) bool {
 	return !held
 }
 
-// isRateLimit reports whether err is a 429, and how long to wait.
-func isRateLimit(err error) (wait time.Duration, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		return api.RetryAfter, true
-	}
-	return 0, false
-}
-
 // pointsAtAddresses reports whether the meta of an error is about addresses at all.
 func pointsAtAddresses(meta map[string]any) bool {
 	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 
-// names reports whether the meta of an error about one address points at it.
+// names reports whether the meta of an error about one address names it.
 func names(meta map[string]any, email string) bool {
 	return meta[metaParamName] == paramEmail || lists(meta, email)
 }
 
-// lists reports whether the meta of an error has the address in one of its lists.
+// lists reports whether one of the lists in the meta of an error contains the address.
 func lists(meta map[string]any, email string) bool {
 	for _, key := range []string{metaEmailAddresses, metaIdentifiers} {
 		list, ok := meta[key].([]any)
 		if !ok {
 			list = []any{meta[key]}
 		}
-		for _, v := range list {
-			if s, ok := v.(string); ok && sameEmail(s, email) {
-				return true
-			}
+		if slices.ContainsFunc(list, func(v any) bool { s, ok := v.(string); return ok && sameEmail(s, email) }) {
+			return true
 		}
 	}
 	return false

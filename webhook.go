@@ -406,19 +406,18 @@ func decodeEvent(payload []byte, into any) error {
 
 func impossible(t wire.Time) bool { return t < 0 || t > 1e15 }
 
-// HandleEvent applies a verified event and returns the members that changed. It uses the
-// event only as a hint: if a member waits for one of the user's verified addresses, or is
-// active as a deleted user, it reads the user from Clerk and acts on that response.
-// Replayed, old and reordered events therefore do no harm. It resolves the waiting members
-// of all tenants. It ignores other types of events, and users that no member waits for.
+// HandleEvent applies a verified webhook, and returns the members it changed. An event is only a
+// hint: if a member waits for one of its verified addresses, or is active under a deleted user's
+// ID, HandleEvent reads the user from Clerk, and that response decides. So replayed, old and
+// unordered events change nothing. Members of all tenants are resolved. Events of other types, and
+// of users for whom no member waits, change nothing and are no error.
 //
-// Errors: *[ClerkInvitationError] if Clerk cannot be read; [ErrConflict] if the members
-// kept changing; the store's error, unchanged. An error after ctx has ended matches ctx's
-// error under errors.Is. Deliver the event again after an error. HandleEvent is safe for
-// concurrent use and safe to retry.
+// Errors: *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
+// After an error the event should be delivered again. HandleEvent is safe for concurrent use and
+// safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, seen := s.observe(ctx, "HandleEvent")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "HandleEvent")
+	defer op.end(&err)
 	switch {
 	case e == nil || e.UserID == "":
 		return nil, nil
@@ -427,16 +426,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
 		return nil, nil
 	}
-	emails := e.User.verifiedEmails()
-	if len(emails) == 0 {
-		return nil, nil
-	}
-	rows, err := s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{e.UserID}})
-	if err != nil {
+	rows, err := s.rowsOf(ctx, e.User)
+	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
 		return nil, err
-	}
-	if !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
-		return nil, nil
 	}
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
@@ -445,13 +437,13 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	if err != nil {
 		return nil, err
 	}
-	if now := u.verifiedEmails(); !sameSet(now, emails) {
-		return s.resolveUser(ctx, u, s.accepted) // the user has changed since the event
+	if now := u.verifiedEmails(); !slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
+		return s.resolveUser(ctx, u, proof{ask: true}) // the event is older than the user
 	}
-	return s.resolve(ctx, u, rows, s.accepted)
+	return s.resolve(ctx, u, rows, proof{ask: true})
 }
 
-// userDeleted removes the active members of a user, if Clerk confirms that the user is deleted.
+// userDeleted removes the members that are active as a user who no longer exists.
 func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
@@ -466,23 +458,9 @@ func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error)
 		for i, row := range rows {
 			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
 		}
-		results, err := s.apply(ctx, s.store, changes)
-		if err != nil {
+		done, retry, err := s.applyEach(ctx, changes)
+		if changed = append(changed, done...); err != nil || !retry {
 			return changed, err
-		}
-		conflict := false
-		for _, r := range results {
-			switch {
-			case r.Err == nil:
-				changed = append(changed, r.Member)
-			case errors.Is(r.Err, ErrConflict):
-				conflict = true
-			default:
-				return changed, r.Err
-			}
-		}
-		if !conflict {
-			return changed, nil
 		}
 	}
 	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)

@@ -3,35 +3,42 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
-// Revoke withdraws an invitation: at Clerk first, so that its link is dead, then in the
-// store. A member that is reserved is not invited any more. It does not keep the person
-// from signing up at Clerk by themselves, but a revoked member is never resolved by that.
+// Revoke withdraws an invitation: first at Clerk, so that its link stops working, then in the
+// store. A reserved member will not be invited. The person may still sign up at Clerk, but a
+// revoked member never becomes active by that. Revoking a revoked member returns it unchanged.
 //
-// Errors: *[InvalidParamsError]; [ErrNotFound]; *[TransitionError] if the member is in
-// another state, also if the invitation was accepted: then the member is resolved, if
-// somebody holds the address verified (if not, they signed up under another: use Remove);
-// *[ClerkInvitationError] if Clerk could not be asked: the member stays as it is;
-// [ErrConflict] if it keeps changing; a store's error as it is. Revoke is safe for
-// concurrent use and for repetition: a member that is revoked is returned as it is.
+// Errors:
+//   - *[InvalidParamsError];
+//   - [ErrNotFound];
+//   - *[TransitionError] if the member is in another state, or the invitation was accepted. In
+//     that case the member becomes active if a user holds the address verified. If not, the person
+//     signed up under another address: use Remove;
+//   - *[ClerkInvitationError] if Clerk fails: the member is unchanged;
+//   - [ErrConflict] if the member keeps changing;
+//   - the context's and the store's error, unchanged.
+//
+// Revoke is safe for concurrent use and safe to retry.
 func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Revoke")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Revoke")
+	defer op.end(&err)
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
 // Remove takes a reserved, pending or active member out of the tenant. The row stays, as
-// removed, and the address can be invited again. An open invitation is revoked at Clerk
-// first; for an active member, who needs none, Clerk is not asked, and one that is open all
-// the same is revoked by the next Reconcile. The Clerk user is not touched: whether they may go on using the tenant is the
-// host's to check.
+// removed, and the address can be invited again. An open invitation is revoked at Clerk first.
+// Clerk is not called for active members; if an invitation is still open, the next Reconcile
+// revokes it. The Clerk user is not changed: the host must check that they may no longer use the
+// tenant. Removing a removed member returns it unchanged.
 //
-// Errors and safety are those of Revoke; that the person has just accepted is no error.
+// Errors are those of Revoke, but a member who has accepted is removed, too. Remove is safe for
+// concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
-	ctx, seen := s.observe(ctx, "Remove")
-	defer seen.done(&err)
+	ctx, op := s.observe(ctx, "Remove")
+	defer op.end(&err)
 	return s.withdraw(ctx, ref, StatusRemoved)
 }
 
@@ -43,12 +50,12 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row names one invitation at most. There may be another: of an attempt that has not
-		// come to its end, or of an earlier send.
-		look := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
-		accepted, earlier, err := s.revokeOpen(ctx, row, look)
-		if err == nil && (accepted || earlier) && to == StatusRevoked {
-			err = s.acceptedInstead(ctx, row, to, accepted)
+		// The row refers to one invitation. There may be another, of an attempt that was not
+		// completed or of an earlier send.
+		list := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
+		accepted, err := s.revokeOpen(ctx, row, list)
+		if err == nil && accepted != notAccepted && to == StatusRevoked {
+			err = s.resolveAccepted(ctx, row, accepted)
 		}
 		if err != nil {
 			return nil, err
@@ -61,158 +68,176 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 	return now, nil
 }
 
-// acceptedInstead resolves a member whose invitation cannot be withdrawn any more, and
-// returns the error that says so; or nil if it was an invitation of an earlier send, which
-// can be long ago, and nobody holds the address: the current one is still to be withdrawn.
-func (s *Service) acceptedInstead(ctx context.Context, row *Member, to Status, current bool) error {
+// acceptance says which of a member's invitations was accepted.
+type acceptance int
+
+const (
+	notAccepted acceptance = iota
+	earlierAccepted
+	currentAccepted
+)
+
+// revokeOpen revokes the invitation of a pending member and, with list, all others that Clerk
+// lists as pending for the member. It returns the latest send that was accepted.
+func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accepted acceptance, err error) {
+	// First, so that the link stops working even if Clerk fails to list.
+	if row.Status == StatusPending {
+		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {
+			return notAccepted, err
+		} else if yes {
+			accepted = currentAccepted
+		}
+	}
+	if !list {
+		return accepted, nil
+	}
+	invitations, err := s.listInvitations(ctx, row.Email, "")
+	if err != nil {
+		return notAccepted, s.clerkError(ctx, "list invitations", err)
+	}
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
+		if !belongs || row.Status == StatusPending && inv.ID == row.InvitationID {
+			continue
+		}
+		yes := inv.Status == InvitationAccepted
+		if inv.Status == InvitationPending {
+			if yes, err = s.revokeOne(ctx, row, inv.ID); err != nil {
+				return notAccepted, err
+			}
+		}
+		switch {
+		case yes && m.Send == row.Send:
+			accepted = currentAccepted
+		case yes:
+			accepted = max(accepted, earlierAccepted)
+		}
+	}
+	return accepted, nil
+}
+
+// revokeOne revokes one invitation, and reports whether it was already accepted.
+func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
+	err = s.revoke(ctx, id)
+	var api *APIError
+	switch {
+	case err == nil || !errors.As(err, &api):
+		return false, err
+	case api.Code == codeAlreadyAccepted:
+		return true, nil
+	case api.StatusCode/100 != 4 || ofInstance(api):
+		return false, s.clerkError(ctx, "revoke invitation", err)
+	}
+	// How Clerk rejects the revocation of an expired invitation is unknown. The list tells.
+	list, listErr := s.listInvitations(ctx, row.Email, "")
+	if listErr != nil {
+		return false, s.clerkError(ctx, "list invitations", listErr)
+	}
+	i := slices.IndexFunc(list, func(inv Invitation) bool { return inv.ID == id })
+	if i >= 0 && (list[i].Status == InvitationAccepted || list[i].Status == InvitationExpired) {
+		return list[i].Status == InvitationAccepted, nil
+	}
+	return false, s.clerkError(ctx, "revoke invitation", err)
+}
+
+// resolveAccepted resolves a member whose invitation was accepted, and returns the error that
+// says so. It returns nil if only an earlier send was accepted, possibly long ago, and no user
+// holds the address: then the current invitation can be revoked.
+func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
 	users, err := s.findUsers(ctx, UserQuery{Emails: []string{row.Email}})
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
 	u := holder(users, row.Email)
-	if u == nil && !current {
+	if u == nil && accepted == earlierAccepted {
 		return nil
 	}
 	if u != nil {
-		if _, err := s.resolveUser(ctx, u, s.accepted); err != nil {
+		if _, err := s.resolveUser(ctx, u, proof{ask: true}); err != nil {
 			return err
 		}
 		if row, err = s.get(ctx, row.Ref()); err != nil {
 			return err
 		}
 	}
-	return &TransitionError{row.Status, to}
+	return &TransitionError{row.Status, StatusRevoked}
 }
 
-// Purge erases a member and its history from the store, whatever its state, after
-// revoking what is open for it at Clerk. It is for requests to erase a person's data;
-// to take somebody out of a tenant, use Remove. What Clerk keeps of its own, the user and
-// the record of invitations, is to be erased at Clerk. While it is under way the member
-// counts as held: inviting the address is a duplicate. An invitation that Clerk makes only
-// after that, from a request of an attempt that was cut off, stays; Reconcile reports it
-// as Unknown.
+// Purge erases a member and its history from the store, in any state, after revoking its open
+// invitations at Clerk. It is for requests to erase a person's data; use Remove to take somebody
+// out of a tenant. Data at Clerk, the user and the record of invitations, must be erased there.
 //
-// Errors: *[InvalidParamsError]; [ErrNotFound], also when it is purged already;
-// [ErrConflict] while an attempt at delivering holds the member: try again after
-// Config.Lease; *[ClerkInvitationError] if Clerk could not be asked: nothing is erased;
-// a store's error as it is. Purge is safe for concurrent use and for repetition.
+// While Purge runs, inviting the address is a duplicate. If a request from an interrupted attempt
+// reaches Clerk after the purge, its invitation stays; Reconcile reports it as Unknown.
+//
+// Errors:
+//   - *[InvalidParamsError];
+//   - [ErrNotFound], also if the member is already erased;
+//   - [ErrConflict] while a delivery attempt owns the member: try again after Config.Lease;
+//   - *[ClerkInvitationError] if Clerk fails: nothing is erased;
+//   - the context's and the store's error, unchanged.
+//
+// Purge is safe for concurrent use and safe to retry.
 func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
-	ctx, seen := s.observe(ctx, "Purge")
-	defer seen.done(&err)
-	var mine time.Time // when the claim of an earlier round ends
+	ctx, op := s.observe(ctx, "Purge")
+	defer op.end(&err)
+	var ours time.Time // when the claim of the previous round ends
 	for range 10 {
-		var l lease
-		// With the lease nobody begins to deliver what is about to go.
-		row, claimed, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
-			if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(mine) {
-				return nil, ErrConflict
-			}
-			next := s.claimed(*row, l.claimedAt)
-			if next.Attempts = row.Attempts; !row.Due() {
-				next.NextAttemptAt = row.NextAttemptAt
-			}
-			return next, nil
-		})
+		l, row, claimed, err := s.claimForPurge(ctx, ref, ours)
 		if err != nil {
 			return err
 		}
-		mine = *claimed.ClaimedUntil
-		err = s.erase(ctx, l, claimed)
-		if !errors.Is(err, ErrConflict) {
-			if err != nil {
-				s.restore(ctx, l, claimed, row)
-			}
+		ours = *claimed.ClaimedUntil
+		switch err = s.erase(ctx, l, claimed); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, ErrConflict):
+			s.unclaim(ctx, l, claimed, row)
 			return err
 		}
 	}
 	return ErrConflict
 }
 
-// erase revokes all that carries the id of a member, which nobody knows any more when it
-// is erased, and erases it.
+// claimForPurge claims a member, so that no attempt starts to deliver what is about to be erased.
+func (s *Service) claimForPurge(ctx context.Context, ref Ref, ours time.Time) (l lease, row, claimed *Member, err error) {
+	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
+		if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ours) {
+			return nil, ErrConflict
+		}
+		next := s.claimed(*row, l.claimedAt)
+		if next.Attempts = row.Attempts; !row.Due() {
+			next.NextAttemptAt = row.NextAttemptAt
+		}
+		return next, nil
+	})
+	return l, row, claimed, err
+}
+
+// erase revokes all invitations that carry a member's ID, which is unknown once it is erased, and
+// erases the member.
 func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
-	calls, cancel := l.context(ctx)
+	inside, cancel := l.context(ctx)
 	defer cancel()
-	if _, _, err := s.revokeOpen(calls, row, true); err != nil {
+	if _, err := s.revokeOpen(inside, row, true); err != nil {
 		return err
 	}
-	done, err := s.apply(ctx, s.store, []Change{{row, nil}})
+	results, err := s.apply(ctx, s.store, []Change{{row, nil}})
 	if err != nil {
 		return err
 	}
-	return done[0].Err
+	return results[0].Err
 }
 
-// restore gives up a claim under which nothing has come about. If that fails, it ends by itself.
-func (s *Service) restore(ctx context.Context, l lease, claimed, row *Member) {
+// unclaim gives up a claim under which nothing was done. If that fails, the claim ends by itself.
+func (s *Service) unclaim(ctx context.Context, l lease, claimed, row *Member) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	next := *claimed
 	next.ClaimedUntil, next.NextAttemptAt = row.ClaimedUntil, row.NextAttemptAt
 	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
-		s.log.WarnContext(ctx, "claim not given up", "member", *row, "cause", logError(err))
+		s.log.WarnContext(ctx, "claim not released", "member", *row, "cause", logError(err))
 	}
-}
-
-// revokeOpen revokes the invitation of a pending member, and with look also all others
-// that Clerk lists as pending for it. It reports whether one of them was accepted, of the
-// current send or of an earlier one.
-func (s *Service) revokeOpen(ctx context.Context, row *Member, look bool) (accepted, earlier bool, err error) {
-	// First, because a list that cannot be had must not keep this link alive.
-	if row.Status == StatusPending {
-		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {
-			return false, false, err
-		}
-	}
-	if !look {
-		return accepted, false, nil
-	}
-	list, err := s.listInvitations(ctx, row.Email, "")
-	if err != nil {
-		return false, false, s.clerkError(ctx, "list invitations", err)
-	}
-	for i := range list {
-		m, ours := list[i].mark()
-		// One that was made before the library came has no mark; the row names it.
-		if ours && m.ID != row.ID || !ours && list[i].ID != row.InvitationID || row.Status == StatusPending && list[i].ID == row.InvitationID {
-			continue
-		}
-		was := list[i].Status == InvitationAccepted
-		if list[i].Status == InvitationPending {
-			if was, err = s.revokeOne(ctx, row, list[i].ID); err != nil {
-				return false, false, err
-			}
-		}
-		accepted, earlier = accepted || was && m.Send == row.Send, earlier || was
-	}
-	return accepted, earlier, nil
-}
-
-// revokeOne revokes one invitation, and reports whether it was accepted already.
-func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
-	err = s.revoke(ctx, id)
-	var api *APIError
-	if err == nil || !errors.As(err, &api) {
-		return false, err
-	}
-	if api.Code == codeAlreadyAccepted {
-		return true, nil
-	}
-	if api.StatusCode/100 == 4 && !ofInstance(api) {
-		// What Clerk answers for an invitation that has run out is unknown. The list tells.
-		list, listErr := s.listInvitations(ctx, row.Email, "")
-		if listErr != nil {
-			return false, s.clerkError(ctx, "list invitations", listErr)
-		}
-		for _, inv := range list {
-			switch {
-			case inv.ID != id:
-			case inv.Status == InvitationAccepted:
-				return true, nil
-			case inv.Status == InvitationExpired:
-				return false, nil
-			}
-		}
-	}
-	return false, s.clerkError(ctx, "revoke invitation", err)
 }

@@ -39,7 +39,7 @@ func request(email string) clerkinvite.InvitationRequest {
 
 func TestBehaviorOfCreates(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.AddVerifiedUser("verified@example.com")
 		c.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "unverified@example.com"}}})
 		c.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "reserved@example.com", Reserved: true}}})
@@ -80,7 +80,7 @@ func TestBehaviorOfCreates(t *testing.T) {
 
 func TestBehaviorOfBulk(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.AddVerifiedUser("user@example.com")
 		bulk := func(ignore bool, emails ...string) ([]string, error) {
 			var rs []clerkinvite.InvitationRequest
@@ -132,7 +132,7 @@ func TestBehaviorOfBulk(t *testing.T) {
 
 func TestBehaviorOfRevoke(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		inv := mustCreate(t, api, ada)
 		c.ExpireNow(inv.ID)
 		revoke := func() error {
@@ -163,7 +163,7 @@ func TestBehaviorOfSignUps(t *testing.T) {
 
 func TestBehaviorLag(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		before := mustCreate(t, api, "before@example.com")
 		c.SetBehavior(clerkinvitetest.Behavior{Lag: true})
 		c.AddVerifiedUser("arranged@example.com")
@@ -198,7 +198,7 @@ func pair(a, b int) [2]int { return [2]int{a, b} }
 
 func TestBehaviorOfFields(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: true})
 		inv := mustCreate(t, api, "a@example.com")
 		require.Nil(t, inv.ExpiresAt)

@@ -48,7 +48,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			}
 			step := func(what string, do func(c *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI) (any, error)) {
 				t.Helper()
-				k.advance(time.Second)
+				k.Advance(time.Second)
 				want, wantErr := do(direct, direct)
 				got, gotErr := do(behind, adapter)
 				require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
@@ -158,7 +158,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			for _, id := range []string{"inv_000002", "inv_000002", "inv_000003", "inv_999999", "../x", ""} {
 				revoke(id)
 			}
-			k.advance(40 * 24 * time.Hour)
+			k.Advance(40 * 24 * time.Hour)
 			revoke("inv_000006")
 			arrange(func(c *clerkinvitetest.Clerk) any { c.Settle(); return c.Invitations(ada) })
 			everything()
@@ -173,9 +173,9 @@ func TestInvitationsExpire(t *testing.T) {
 	inv := mustCreate(t, c, ada)
 	require.Equal(t, start.AddDate(0, 0, 30), *inv.ExpiresAt)
 	require.Equal(t, start, inv.CreatedAt)
-	k.advance(30*24*time.Hour - time.Millisecond)
+	k.Advance(30*24*time.Hour - time.Millisecond)
 	require.Len(t, c.OpenInvitations(ada), 1)
-	k.advance(time.Millisecond)
+	k.Advance(time.Millisecond)
 	require.Empty(t, c.OpenInvitations(ada))
 	require.Equal(t, clerkinvite.InvitationExpired, c.Invitations(ada)[0].Status)
 	_, err := c.Accept(ada)
@@ -199,11 +199,11 @@ func TestInvitationsExpire(t *testing.T) {
 // hides none.
 func TestPagesOfInvitations(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		var oldest []string
 		for i := range 7 {
 			if i == 2 || i == 6 { // 2, then 4, then 1 of one moment
-				k.advance(time.Second)
+				k.Advance(time.Second)
 			}
 			oldest = append(oldest, mustCreate(t, c, fmt.Sprintf("p%d@example.com", i)).ID)
 		}

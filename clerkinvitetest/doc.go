@@ -1,5 +1,5 @@
 // Package clerkinvitetest has what the tests of an application need that uses
-// clerkinvite: a fake of Clerk, a store in memory and signed webhooks. It imports the
+// clerkinvite: a fake of Clerk, a store in memory, signed webhooks and a clock. It imports the
 // standard library and clerkinvite only.
 //
 //	clerk := clerkinvitetest.NewClerk()

@@ -142,3 +142,21 @@ func ExampleBehaviors() {
 	// query matches parts pending <nil>
 	// case sensitive pending <nil>
 }
+
+// The library and the fake take the same clock, so that a test can let an invitation expire.
+func ExampleClock() {
+	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
+	clerk := clerkinvitetest.NewClerk()
+	clerk.SetNow(clock.Now)
+	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: clock.Now})
+	ada := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 7}
+	m, _ := svc.Invite(context.Background(), ada)
+	fmt.Println("expires", m.ExpiresAt.Format(time.DateOnly))
+
+	clock.Advance(8 * 24 * time.Hour)
+	m, err := svc.Invite(context.Background(), ada)
+	fmt.Println("invited again, send", m.Send, err)
+	// Output:
+	// expires 2026-03-08
+	// invited again, send 2 <nil>
+}

@@ -112,7 +112,7 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 
 func TestFaultAnswer(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.Fail(clerkinvitetest.Fault{
 			Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests",
 			Message: "slower", Meta: map[string]any{"n": 1}, RetryAfter: 90 * time.Second,
@@ -248,7 +248,7 @@ func TestTimeoutEndsWithItsServer(t *testing.T) {
 
 func TestOnCall(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		var seen []string
 		c.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 			seen = append(seen, string(call)+" "+when.String())
@@ -278,7 +278,7 @@ func TestOnCall(t *testing.T) {
 // Clerk carries out what its caller has given up waiting for.
 func TestLateEffect(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		late := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

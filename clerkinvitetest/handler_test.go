@@ -139,7 +139,7 @@ func TestHandlerListsInvitations(t *testing.T) {
 	root := serve(t, c) + "/v1/invitations"
 	for i := range 12 {
 		mustCreate(t, c, fmt.Sprintf("p%02d@example.com", i))
-		k.advance(time.Second)
+		k.Advance(time.Second)
 	}
 	revoked, expired := c.Invitations("p00@example.com")[0].ID, c.Invitations("p01@example.com")[0].ID
 	send(t, "POST", root+"/"+revoked+"/revoke", "")
@@ -198,7 +198,7 @@ func TestHandlerRevokes(t *testing.T) {
 		return parse(t, r.body)["errors"].([]any)[0].(map[string]any)["code"].(string)
 	}
 	id := mustCreate(t, c, ada).ID
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	r := send(t, "POST", root+id+"/revoke", "null")
 	require.Equal(t, 200, r.status)
 	inv := parse(t, r.body)
@@ -226,10 +226,10 @@ func TestHandlerUsers(t *testing.T) {
 	c.AddUser(clerkinvitetest.UserSpec{ID: "user_a", Primary: 1, Banned: true, Emails: []clerkinvitetest.EmailSpec{
 		{Address: ada}, {Address: "Ada@Work.example", Verified: true}, {Address: "r@example.com", Verified: true, Reserved: true}, {Address: "n@example.com", NullVerification: true},
 	}})
-	k.advance(time.Second)
+	k.Advance(time.Second)
 	c.AddUser(clerkinvitetest.UserSpec{ID: "user_b", Primary: -1, Emails: []clerkinvitetest.EmailSpec{{Address: ada}}})
 	for range 11 {
-		k.advance(time.Second)
+		k.Advance(time.Second)
 		c.AddUser(clerkinvitetest.UserSpec{})
 	}
 

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,26 +22,8 @@ const ada = "ada@example.com"
 
 var start = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 
-// clock only moves when a test says so.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-func newClerk() (*clerkinvitetest.Clerk, *clock) {
-	k := &clock{now: start}
+func newClerk() (*clerkinvitetest.Clerk, *clerkinvitetest.Clock) {
+	k := clerkinvitetest.NewClock(start)
 	c := clerkinvitetest.NewClerk()
 	c.SetNow(k.Now)
 	return c, k
@@ -69,7 +50,7 @@ func throughHTTP(t testing.TB, c *clerkinvitetest.Clerk) clerkinvite.ClerkAPI {
 }
 
 // both runs the test on the fake itself and on the real adapter in front of it.
-func both(t *testing.T, test func(t *testing.T, c *clerkinvitetest.Clerk, k *clock, api clerkinvite.ClerkAPI)) {
+func both(t *testing.T, test func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI)) {
 	t.Helper()
 	t.Run("direct", func(t *testing.T) {
 		t.Parallel()

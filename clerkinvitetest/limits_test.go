@@ -13,7 +13,7 @@ import (
 
 func TestDocumentedLimits(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.SetLimits(clerkinvitetest.DocumentedLimits())
 		create := func() error {
 			_, err := api.CreateInvitation(t.Context(), request(fmt.Sprintf("p%d@example.com", c.RequestCount())))
@@ -21,9 +21,9 @@ func TestDocumentedLimits(t *testing.T) {
 		}
 		for range 100 {
 			require.NoError(t, create())
-			k.advance(time.Second)
+			k.Advance(time.Second)
 		}
-		k.advance(500 * time.Millisecond)
+		k.Advance(500 * time.Millisecond)
 		refused := requireRefused(t, create(), 429, "too_many_requests")
 		require.Equal(t, time.Hour-100*time.Second, refused.RetryAfter, "rounded up to seconds")
 		for i := range 25 { // a limit of its own
@@ -33,7 +33,7 @@ func TestDocumentedLimits(t *testing.T) {
 		_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{request("b@example.com")})
 		requireRefused(t, err, 429, "too_many_requests")
 		require.Equal(t, 125, c.Emails())
-		k.advance(refused.RetryAfter)
+		k.Advance(refused.RetryAfter)
 		require.NoError(t, create())
 
 		for range 999 {
@@ -63,14 +63,14 @@ func limited(t *testing.T, l clerkinvitetest.Limits, between time.Duration) (aft
 		case err == nil && len(asked) > 0:
 			return k.Now().Sub(start), asked
 		case err == nil:
-			k.advance(10 * time.Second) // at 0 and 10 s two are let in
+			k.Advance(10 * time.Second) // at 0 and 10 s two are let in
 		default:
 			wait := requireRefused(t, err, 429, "too_many_requests").RetryAfter
 			asked = append(asked, wait)
 			if between > 0 {
 				wait = between
 			}
-			k.advance(wait)
+			k.Advance(wait)
 		}
 	}
 	return 0, asked
@@ -121,7 +121,7 @@ func TestLimitOfRefusedRequests(t *testing.T) {
 
 func TestLimitBodies(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clock, api clerkinvite.ClerkAPI) {
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		for body, code := range map[clerkinvitetest.LimitBody]string{
 			clerkinvitetest.LimitJSON: "too_many_requests", clerkinvitetest.LimitEmpty: "", clerkinvitetest.LimitHTML: "",
 		} {

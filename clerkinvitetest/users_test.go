@@ -32,7 +32,7 @@ func TestAcceptSignsUp(t *testing.T) {
 	c, k := newClerk()
 	inv, err := c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada, PublicMetadata: json.RawMessage(`{"role":"<admin>"}`)})
 	require.NoError(t, err)
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	w, err := c.Accept("Ada@example.com")
 	require.NoError(t, err)
 	require.Equal(t, "msg_000001", w.ID)
@@ -88,7 +88,7 @@ func TestAcceptSignsIn(t *testing.T) {
 			r := clerkinvite.InvitationRequest{Email: ada, IgnoreExisting: true, PublicMetadata: json.RawMessage(`{"a":1}`)}
 			_, err := c.CreateInvitation(t.Context(), r)
 			require.NoError(t, err)
-			k.advance(time.Second)
+			k.Advance(time.Second)
 			second, err := c.CreateInvitation(t.Context(), r)
 			require.NoError(t, err)
 
@@ -141,7 +141,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	require.Equal(t, clerkinvite.EventUserUpdated, e.Type)
 	require.Len(t, e.User.Emails, 2)
 	require.Equal(t, e.User.Emails[0].ID, e.User.PrimaryEmailID)
-	k.advance(time.Hour)
+	k.Advance(time.Hour)
 	w := c.VerifyEmail(owner, "Second@example.com")
 	require.True(t, verified(t, w).User.Emails[1].Verified)
 	require.Contains(t, string(w.Payload), "verification_otp")

@@ -67,7 +67,7 @@ func everyMove(t *testing.T, r *rig) {
 
 	// Invited, sent again, accepted, removed, invited again, withdrawn, invited again and erased.
 	is(invite("ada@example.com"), clerkinvite.StatusPending)
-	r.clock.advance(2 * time.Minute)
+	r.clock.Advance(2 * time.Minute)
 	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
 	webhook, err := r.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func everyMove(t *testing.T, r *rig) {
 		r.clerk.ExpireNow(m.InvitationID)
 	}
 	joined := r.clerk.AddVerifiedUser("heidi@example.com")
-	r.clock.advance(31 * 24 * time.Hour)
+	r.clock.Advance(31 * 24 * time.Hour)
 	_, err = r.Reconcile(ctx, nil)
 	require.NoError(t, err)
 	is(member(r.Get(ctx, ref("erin@example.com"))), clerkinvite.StatusExpired)
@@ -116,7 +116,7 @@ func everyMove(t *testing.T, r *rig) {
 	old := r.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: m.Email, Verified: true}}, CreatedAt: m.ExpiresAt.Add(-time.Hour)})
 	require.Len(t, members(r.Resolve(ctx, old)), 1)
 	is(invite("ivan@example.com"), clerkinvite.StatusPending)
-	r.clock.advance(31 * 24 * time.Hour)
+	r.clock.Advance(31 * 24 * time.Hour)
 	is(invite("ivan@example.com"), clerkinvite.StatusPending)
 
 	// The verbs that are left.
@@ -165,7 +165,7 @@ func everyVerbsOutcome(t *testing.T, r *rig) {
 		fault.Call = clerkinvitetest.CallCreate
 		r.clerk.Fail(fault)
 		fails(r.Invite(ctx, person("peggy@example.com")))
-		r.clock.advance(2 * time.Hour)
+		r.clock.Advance(2 * time.Hour)
 	}
 }
 
@@ -175,7 +175,7 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.HTML502})
 	_, err := r.Invite(ctx, person("rupert@example.com"))
 	require.Error(t, err)
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
 
@@ -204,12 +204,12 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 
 	// A wrapper around the adapter has errors of its own, and the adapter refuses what it cannot send.
 	for _, err := range []error{errors.New("circuit open for trudy@example.com"), &clerkinvite.InvalidParamsError{Field: "Email", Reason: "is no address"}} {
-		r.clock.advance(2 * time.Hour)
+		r.clock.Advance(2 * time.Hour)
 		wrapped := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, err }}, nil)
 		_, got := wrapped.Invite(ctx, person("trudy@example.com"))
 		require.ErrorIs(t, got, err)
 	}
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
 }
@@ -228,7 +228,7 @@ func everyWait(t *testing.T, r *rig) {
 	r.limited()
 	_, err := r.Invite(t.Context(), person("uma@example.com"))
 	require.Error(t, err)
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	r.clerk.ClearFaults()
 
 	// Others of the operations.
@@ -237,13 +237,13 @@ func everyWait(t *testing.T, r *rig) {
 	}
 	_, err = r.Invite(t.Context(), person("victor@example.com"))
 	require.Error(t, err)
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	_, err = r.Revoke(t.Context(), ref("judy@example.com"))
 	require.Error(t, err)
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	_, err = r.Reconcile(t.Context(), nil)
 	require.Error(t, err)
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	r.clerk.ClearFaults()
 
 	// The limit, the caller's patience or the caller's time ends while it is waited for.
@@ -252,11 +252,11 @@ func everyWait(t *testing.T, r *rig) {
 		r.onWait = during
 		_, err := r.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
 		r.onWait = nil
-		r.clock.advance(2 * time.Hour)
+		r.clock.Advance(2 * time.Hour)
 		r.clerk.ClearFaults()
 		return err
 	}
-	require.NoError(t, wait(t.Context(), func() { r.clock.advance(2 * time.Hour) }, person("walter@example.com"), person("xena@example.com")))
+	require.NoError(t, wait(t.Context(), func() { r.clock.Advance(2 * time.Hour) }, person("walter@example.com"), person("xena@example.com")))
 	gone, cancel := context.WithCancel(t.Context())
 	require.ErrorIs(t, wait(gone, cancel, person("yves@example.com"), person("zoe@example.com")), context.Canceled)
 	late := expiring{t.Context(), make(chan struct{})}

@@ -87,24 +87,6 @@ func (o *telemetry) scrape(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// clock is a clock that tests set.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // rig is a service over the fake of Clerk, which it reaches through the real adapter over HTTP.
 type rig struct {
 	*clerkinvite.Service
@@ -112,7 +94,7 @@ type rig struct {
 
 	clerk  *clerkinvitetest.Clerk
 	store  *clerkinvitetest.MemoryStore
-	clock  *clock
+	clock  *clerkinvitetest.Clock
 	onWait func() // if not nil, called when a wait has begun
 }
 
@@ -127,7 +109,7 @@ func (r *rig) Start(ctx context.Context, op string) (context.Context, func(error
 
 func newRig(t *testing.T, change func(*clerkinvite.Config)) *rig {
 	t.Helper()
-	r := &rig{clerk: clerkinvitetest.NewClerk(), store: clerkinvitetest.NewMemoryStore(), clock: &clock{now: time.Now()}}
+	r := &rig{clerk: clerkinvitetest.NewClerk(), store: clerkinvitetest.NewMemoryStore(), clock: clerkinvitetest.NewClock(time.Now())}
 	r.telemetry = newTelemetry(t, r.clock.Now)
 	r.clerk.SetNow(r.clock.Now)
 	server := httptest.NewServer(r.clerk.Handler())

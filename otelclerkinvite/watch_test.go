@@ -120,7 +120,7 @@ func TestGaugesOfPostgreSQL(t *testing.T) {
 	db := pgtest.New(t)
 	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
 	require.NoError(t, store.Migrate(t.Context()))
-	now := &clock{now: time.Now().UTC().Truncate(time.Microsecond)}
+	now := clerkinvitetest.NewClock(time.Now().UTC().Truncate(time.Microsecond))
 	o := newTelemetry(t, now.Now)
 	stop, err := o.Watch(store)
 	require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestGaugesOfPostgreSQL(t *testing.T) {
 	require.NoError(t, err)
 	_, err = svc.ReserveMany(t.Context(), []clerkinvite.InviteParams{person("bob@example.com"), person("carol@example.com")})
 	require.NoError(t, err)
-	now.advance(48 * time.Hour)
+	now.Advance(48 * time.Hour)
 	require.Equal(t, map[string]float64{"reserved": 2, "due": 2, "oldest_due_age_seconds": 48 * 3600, "overdue": 1}, o.gauges(t))
 	_, err = svc.Deliver(t.Context(), nil)
 	require.NoError(t, err)

@@ -422,7 +422,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		what string
 	}{
 		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "ran out"}, {r.Revoked, "were revoked at Clerk"},
-		{r.LeftOver, "open invitations without a member"}, {r.Ahead, "invitations newer than their member's row"}, {len(r.Elsewhere), "joined under another address"},
+		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 	} {
 		if o.n > 0 {
 			odd = append(odd, fmt.Sprintf("%d %s", o.n, o.what))

@@ -149,7 +149,7 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	r := w.run("reconcile", "--dry-run", "--json")
 	require.Zero(t, r.code, r.stderr)
 	d := decode[reconcileDocument](t, r)
-	require.Equal(t, [4]int{2, 1, 0, 1}, [4]int{d.Members, d.Activated, d.Expired, len(d.Elsewhere)})
+	require.Equal(t, [4]int{2, 1, 0, 1}, [4]int{d.Members, d.Activated, d.Expired, len(d.AcceptedElsewhere)})
 	require.True(t, d.DryRun)
 	require.Equal(t, clerkinvite.StatusPending, w.member("ada@example.com").Status)
 

@@ -19,8 +19,8 @@ func reconcileCommand() command {
   clerkinvite reconcile --dry-run    # what it would do
   clerkinvite reconcile
 
-As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "left_over", "unknown", "ahead",
-"elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was looked at.`,
+As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "left_over", "unknown", "newer",
+"accepted_elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was looked at.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.ReconcileOptions
 			flags.BoolVar(&o.DryRun, "dry-run", false, "look and report; change nothing, neither here nor at Clerk")
@@ -33,19 +33,19 @@ As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired"
 
 // reconcileDocument is clerkinvite.ReconcileReport as JSON.
 type reconcileDocument struct {
-	DryRun      bool                  `json:"dry_run"`
-	Members     int                   `json:"members"`
-	Invitations int                   `json:"invitations"`
-	Activated   int                   `json:"activated"`
-	Removed     int                   `json:"removed"`
-	Expired     int                   `json:"expired"`
-	Revoked     int                   `json:"revoked"`
-	LeftOver    int                   `json:"left_over"`
-	Unknown     int                   `json:"unknown"`
-	Ahead       int                   `json:"ahead"`
-	Elsewhere   []*clerkinvite.Member `json:"elsewhere"`
-	Cursor      string                `json:"cursor"`
-	Error       string                `json:"error,omitempty"`
+	DryRun            bool                  `json:"dry_run"`
+	Members           int                   `json:"members"`
+	Invitations       int                   `json:"invitations"`
+	Activated         int                   `json:"activated"`
+	Removed           int                   `json:"removed"`
+	Expired           int                   `json:"expired"`
+	Revoked           int                   `json:"revoked"`
+	LeftOver          int                   `json:"left_over"`
+	Unknown           int                   `json:"unknown"`
+	Newer             int                   `json:"newer"`
+	AcceptedElsewhere []*clerkinvite.Member `json:"accepted_elsewhere"`
+	Cursor            string                `json:"cursor"`
+	Error             string                `json:"error,omitempty"`
 }
 
 func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) error {
@@ -59,8 +59,8 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 		return failure // a flag's fault: nothing was looked at
 	}
 	document := reconcileDocument{
-		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Ahead,
-		append([]*clerkinvite.Member{}, r.Elsewhere...), r.Cursor, "",
+		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Newer,
+		append([]*clerkinvite.Member{}, r.AcceptedElsewhere...), r.Cursor, "",
 	}
 	if failure != nil {
 		document.Error, failure = explain(failure), reportedError{failure}
@@ -88,13 +88,13 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Revoked, "revoked: withdrawn in Clerk's dashboard"},
 		{d.LeftOver, "left over at Clerk, with no member behind them: revoked there"},
 		{d.Unknown, "at Clerk with a member id that this database does not know: left alone"},
-		{d.Ahead, "at Clerk and newer than their member's row, as after restoring a backup: left alone"},
-		{len(d.Elsewhere), "accepted, but nobody holds the address verified: probably joined under another one"},
+		{d.Newer, "at Clerk and newer than their member's row, as after restoring a backup: left alone"},
+		{len(d.AcceptedElsewhere), "accepted, but nobody holds the address verified: probably joined under another one"},
 	} {
 		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
 	}
 	_ = w.Flush()
-	for _, m := range d.Elsewhere {
+	for _, m := range d.AcceptedElsewhere {
 		fmt.Fprintf(out, "   %s in %s\n", plain(m.Email), plain(m.TenantID))
 	}
 	if d.Cursor != "" {

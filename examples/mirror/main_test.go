@@ -53,42 +53,28 @@ CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON clerkinvit
 CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON admin_user
 	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION compare();`
 
-// bundle is a host with a clock that only moves when a test says so.
+// bundle is a host with a clock that only the test moves.
 type bundle struct {
 	*testing.T
 	pool    *pgxpool.Pool
 	clerk   *clerkinvitetest.Clerk
 	invites *clerkinvite.Service
 	hooks   *httptest.Server // Clerk's webhooks go there
-
-	mu  sync.Mutex
-	now time.Time
+	clock   *clerkinvitetest.Clock
 }
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	b := &bundle{T: t, pool: pgtest.New(t).Pool(t), clerk: clerkinvitetest.NewClerk(), now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}
-	b.clerk.SetNow(b.clock)
+	b := &bundle{T: t, pool: pgtest.New(t).Pool(t), clerk: clerkinvitetest.NewClerk(), clock: clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))}
+	b.clerk.SetNow(b.clock.Now)
 	var err error
-	b.invites, err = newService(t.Context(), b.pool, b.clerk, b.clock)
+	b.invites, err = newService(t.Context(), b.pool, b.clerk, b.clock.Now)
 	require.NoError(t, err)
-	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.clock})
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: b.clock.Now})
 	require.NoError(t, err)
 	b.hooks = httptest.NewServer(b.invites.WebhookHandler(verifier))
 	t.Cleanup(b.hooks.Close)
 	return b
-}
-
-func (b *bundle) clock() time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.now
-}
-
-func (b *bundle) advance(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.now = b.now.Add(d)
 }
 
 func (b *bundle) exec(sql string) {
@@ -109,7 +95,7 @@ func (b *bundle) invite(name string) error {
 // webhook delivers a webhook and returns the status of the answer.
 func (b *bundle) webhook(w clerkinvitetest.Webhook) int {
 	b.Helper()
-	w.At = b.clock()
+	w.At = b.clock.Now()
 	resp, err := b.hooks.Client().Do(w.Request(clerkinvitetest.WebhookSecret, b.hooks.URL))
 	require.NoError(b, err)
 	require.NoError(b, resp.Body.Close())
@@ -162,7 +148,7 @@ func TestMirrorFollows(t *testing.T) {
 	b.wantStatus("ada", clerkinvite.StatusPending)
 	id := b.adminID("ada")
 
-	b.advance(time.Hour)
+	b.clock.Advance(time.Hour)
 	resent, err := b.invites.Resend(t.Context(), ref("ada"))
 	require.NoError(t, err)
 	require.Equal(t, 2, resent.Sent)
@@ -199,7 +185,7 @@ func TestMirrorFollows(t *testing.T) {
 	require.NoError(t, err)
 	b.wantSame()
 	require.NoError(t, b.invite("grace"))
-	b.advance(31 * 24 * time.Hour)
+	b.clock.Advance(31 * 24 * time.Hour)
 	require.NoError(t, b.invite("grace"))
 	b.wantStatus("grace", clerkinvite.StatusPending)
 }
@@ -269,7 +255,7 @@ func TestMirrorRefusesAnInvitation(t *testing.T) {
 	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email))
 
 	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
-	b.advance(time.Hour)
+	b.clock.Advance(time.Hour)
 	_, err := b.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	b.wantStatus("ada", clerkinvite.StatusPending)
@@ -289,7 +275,7 @@ func TestMirrorRefusesAUser(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusReserved, m.Status)
 
 	b.exec(`DELETE FROM admin_user WHERE email = 'old@example.com'`)
-	b.advance(time.Hour)
+	b.clock.Advance(time.Hour)
 	_, err = b.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	b.wantStatus("grace", clerkinvite.StatusActive)
@@ -349,7 +335,7 @@ func TestMirrorRefusesOneOfMany(t *testing.T) {
 	}
 	b.wantSame()
 	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
-	b.advance(time.Hour)
+	b.clock.Advance(time.Hour)
 	_, err = b.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	for i := range many {
@@ -364,7 +350,7 @@ func TestMirrorInTx(t *testing.T) {
 	b := setup(t)
 	b.exec(atEveryCommit)
 	require.NoError(t, b.invite("ada"))
-	b.advance(31 * 24 * time.Hour) // the invitation has run out, so ada can be invited again
+	b.clock.Advance(31 * 24 * time.Hour) // the invitation has run out, so ada can be invited again
 	store := clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: mirror})
 	for _, commit := range []bool{false, true} {
 		tx, err := b.pool.Begin(t.Context())

@@ -6,17 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -48,55 +42,6 @@ func TestCanceledContextDoesNothing(t *testing.T) {
 		_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 	})
-}
-
-// Every test that the table of threats in SECURITY.md names is there, and no threat is
-// without one.
-func TestSecurityTable(t *testing.T) {
-	t.Parallel()
-	there := map[string]bool{}
-	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
-			return fs.SkipDir
-		}
-		if d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		for _, decl := range file.Decls {
-			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil {
-				there[f.Name.Name] = true
-			}
-		}
-		return nil
-	}))
-	doc, err := os.ReadFile(root + "/SECURITY.md")
-	require.NoError(t, err)
-	_, table, ok := strings.Cut(string(doc), "## Threats")
-	require.True(t, ok)
-	table, _, _ = strings.Cut(table, "\n## ")
-	named := regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Za-z0-9_]*)`")
-	rows := 0
-	for line := range strings.Lines(table) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "| ") || len(cells) != 4 || strings.TrimSpace(cells[0]) == "threat" {
-			continue
-		}
-		rows++
-		tests := named.FindAllStringSubmatch(cells[2], -1)
-		require.NotEmpty(t, tests, "no test: %s", line)
-		for _, test := range tests {
-			require.True(t, there[test[1]], "%s is nowhere: %s", test[1], line)
-		}
-		require.NotEmpty(t, strings.TrimSpace(cells[3]), "what is left to the host: %s", line)
-	}
-	require.Greater(t, rows, 20)
 }
 
 // hostile are texts that would be something else than text, were they not parameters.

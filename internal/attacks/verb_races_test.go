@@ -157,9 +157,9 @@ func reconcileAll(t *testing.T, b *testkit.Rig) {
 	report, err := b.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, report.Cursor)
-	require.Empty(t, report.Elsewhere)
+	require.Empty(t, report.AcceptedElsewhere)
 	require.Zero(t, report.Unknown)
-	require.Zero(t, report.Ahead)
+	require.Zero(t, report.Newer)
 	again, err := b.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.ReconcileReport{Members: again.Members, Invitations: again.Invitations}, *again)
@@ -898,7 +898,7 @@ func TestPromise4_ReconcileAgainstReconcile(t *testing.T) {
 				sum := clerkinvite.ReconcileReport{}
 				for i, report := range reports {
 					require.NoError(t, errs[i])
-					require.Zero(t, report.Unknown+report.Ahead+len(report.Elsewhere))
+					require.Zero(t, report.Unknown+report.Newer+len(report.AcceptedElsewhere))
 					moves[i] = report.Activated + report.Revoked + report.Removed + report.Expired
 					sum.Activated += report.Activated
 					sum.Revoked += report.Revoked

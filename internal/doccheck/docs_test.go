@@ -384,7 +384,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		t.Helper()
 		r, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry})
 		require.NoError(t, err)
-		return []int{r.Unknown, r.Ahead, r.Activated, r.Revoked, r.Removed, r.LeftOver}
+		return []int{r.Unknown, r.Newer, r.Activated, r.Revoked, r.Removed, r.LeftOver}
 	}
 
 	// Up to the backup.

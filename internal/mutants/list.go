@@ -37,7 +37,7 @@ var mutants = []mutant{
 		{"internal/pgsql/part_changed.sql", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
-		{"state.go", "return from == to || slices.Contains(moves[from], to)", "return from == to || to != \"\" || slices.Contains(moves[from], to)"},
+		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
 	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
@@ -48,40 +48,39 @@ var mutants = []mutant{
 
 	// One email a send.
 	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
-		{"store.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
+		{"lease.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
 	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"verdict.go", "		a.settled = &delivery{Result: Result{a.row, wrap(a.row)}, uncertain: true}",
-			`		a.claimOnly = true
-		a.next = func(m Member) *Member { return postponed(m, s.now(), "uncertain") }
-		a.result = func(m *Member) *delivery { return &delivery{Result: Result{m, wrap(m)}, uncertain: true} }`},
+		{"verdict.go", "		return verdict{kind: isUncertain, op: c.op, err: err}",
+			"		return verdict{kind: isPostponed, op: c.op, err: err, due: now}"},
 	}},
 	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
-		{"verdict.go", "	default: // no answer, an unreadable one, a redirect, 5xx\n		return Uncertain", "	default:\n		return Fault"},
+		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
 	}},
 	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_find.go", "	case own.Status == InvitationPending:\n		s.invited(a, own)", "	case own.Status == InvitationPending:"},
+		{"deliver_find.go", "	case own.Status == InvitationPending:\n		v = verdict{kind: isInvited, invitation: own}", "	case own.Status == InvitationPending:"},
 	}},
 	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
 		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
 	}},
 	{name: "every create ignores what exists", test: "TestPromise3_LateCreate", edits: []edit{
-		{"deliver_create.go", "s.create(ctx, calls, l, a, others)", "s.create(ctx, calls, l, a, others || a.row != nil)"},
+		{"deliver_create.go", "func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {",
+			"func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {\n	ignoreExisting = true"},
 	}},
 	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_create.go", "	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))",
-			`	a.next = func(m Member) *Member { return invited(m, &Invitation{ID: "inv_early"}, a.params, s.now()) }
-	s.settle(ctx, l, a)
-	a.row, a.settled, a.next = a.settled.Member, nil, nil
-	inv, err := s.api.CreateInvitation(inside, a.request(ignoreExisting))`},
+		{"deliver_create.go", "	inv, err := request(ctx, s, endpointCreate,",
+			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
+	s.settle(ctx, p.lease, a)
+	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
+	inv, err := request(ctx, s, endpointCreate,`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
-		{"lease.go", "return time.Since(l.started) < l.length/2 && l.now().Sub(l.claimedAt) < l.length/2",
-			"return time.Since(l.started) < 100*l.length && l.now().Sub(l.claimedAt) < 100*l.length"},
+		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
+			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case len(now) == 1 && now[0].Due() && now[0].Send == a.row.Send:", "case len(now) == 1 && now[0].Due() && now[0].Send < a.row.Send:"},
+		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -92,41 +91,41 @@ var mutants = []mutant{
 
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil {"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "if a.made != nil && (len(now) == 0 || now[0].InvitationID != a.made.ID) {", "if a.made != nil && len(now) > 1 {"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited && row.ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
-		{"deliver.go", "leftOver: row.Send > 1}", "leftOver: row.Send < 1}"},
+		{"deliver.go", "(v.leftOver || a.row.Send > 1 ||", "(v.leftOver || a.row.Send < 1 ||"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "before := !ours && list[i].ID == a.row.InvitationID &&", "before := !ours && list[i].ID != a.row.InvitationID &&"},
+		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "} else if list[i].ID == a.row.InvitationID {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile.go", "				r.report.Unknown++ // may be another application's", "				leftOver = append(leftOver, inv.ID)"},
+		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
 	}},
 	{name: "a revoke writes the row and leaves the link alive", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
-		{"withdraw.go", "accepted, earlier, err := s.revokeOpen(ctx, row, look)", "accepted, earlier, err := look && !look, false, ctx.Err()"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
 	}},
 	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
-		{"withdraw.go", "		if accepted, err = s.revokeOne(ctx, row, row.InvitationID); err != nil {",
-			"		if _, err = s.listInvitations(ctx, row.Email, \"\"); err == nil {\n			accepted, err = s.revokeOne(ctx, row, row.InvitationID)\n		}\n		if err != nil {"},
+		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
+			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		} else if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {"},
 	}},
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, _, err := s.revokeOpen(calls, row, true); err != nil {\n		return err\n	}\n", "	_ = calls\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
@@ -138,7 +137,7 @@ var mutants = []mutant{
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
-		{"pending.go", "		if row.overdue(now) {\n			proven", "		if row.overdue(now.AddDate(-100, 0, 0)) {\n			proven"},
+		{"pending.go", "			row.overdue(now) && !u.createdWhileValid(row) && !accepted", "			row.overdue(now.AddDate(-100, 0, 0)) && !u.createdWhileValid(row) && !accepted"},
 	}},
 	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
 		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
@@ -151,13 +150,13 @@ var mutants = []mutant{
 	}},
 
 	// Webhooks.
-	{name: "no signature is verified", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "no signature is verified", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "valid := false", "valid := true"},
 	}},
 	{name: "a webhook never expires", test: "TestVerifyTolerance", edits: []edit{
 		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
 	}},
-	{name: "two headers pass as one", test: "TestVerifyRefusesForgeries", edits: []edit{
+	{name: "two headers pass as one", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
@@ -166,21 +165,21 @@ var mutants = []mutant{
 
 	// Limits, names and secrets.
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "gateErr := s.shut(ctx, endpoint, until); gateErr != nil", "gateErr := ctx.Err(); gateErr != nil"},
+		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.gates.close(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
+		{"ratelimit.go", "	s.limits.note(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
-	{name: "the link of an invitation is in the JSON of a member", test: "TestNoSecretInJSON", edits: []edit{
+	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
 		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
-	{name: "signing secrets are logged", test: "TestNothingPrivateIsPrinted", edits: []edit{
+	{name: "signing secrets are logged", test: "TestPromise6_NothingPrivateIsPrinted", edits: []edit{
 		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
 	}},
-	{name: "the error text of a duplicate contains the address", test: "TestErrorTextsHoldNothingPrivate", edits: []edit{
+	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", edits: []edit{
 		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
 }

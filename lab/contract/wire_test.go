@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +18,8 @@ import (
 
 const key = "sk_test_1"
 
-// wire is the way from the adapter to the fake. It lets everything through, and fails
-// the test for what the descriptions do not allow.
+// wire is the transport between the adapter and the fake. It passes everything on and fails the
+// test if the descriptions do not allow it.
 type wire struct {
 	t    testing.TB
 	all  []*description
@@ -39,28 +38,10 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// clock only moves when a test says so.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-// bundle is a fake of Clerk, the real adapter, and the wire between them.
+// bundle is a fake Clerk, the real adapter, and the wire between them.
 type bundle struct {
 	clerk *clerkinvitetest.Clerk
-	clock *clock
+	clock *clerkinvitetest.Clock
 	api   clerkinvite.ClerkAPI
 	all   []*description
 	root  string // with /v1
@@ -76,7 +57,7 @@ func setup(t *testing.T) *bundle {
 	return b
 }
 
-// serve returns a bundle in which the handler stands for Clerk.
+// serve returns a bundle in which the handler takes Clerk's place.
 func serve(t *testing.T, h http.Handler) *bundle {
 	t.Helper()
 	all := descriptions(t)
@@ -84,7 +65,7 @@ func serve(t *testing.T, h http.Handler) *bundle {
 	t.Cleanup(srv.Close)
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	b := &bundle{all: all, root: srv.URL + "/v1", http: tr, clock: &clock{now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}}
+	b := &bundle{all: all, root: srv.URL + "/v1", http: tr, clock: clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))}
 	var err error
 	b.api, err = clerkapi.New(key, &clerkapi.Options{
 		BaseURL: b.root, HTTPClient: &http.Client{Transport: &wire{t, all, tr}},
@@ -93,8 +74,8 @@ func serve(t *testing.T, h http.Handler) *bundle {
 	return b
 }
 
-// send makes a request as another client might. headers are names and values; an
-// empty value removes what is sent otherwise.
+// send makes a request as another client might. headers are names and values; an empty value
+// removes the default.
 func (b *bundle) send(t *testing.T, method, target, body string, headers ...string) *exchange {
 	t.Helper()
 	var content io.Reader

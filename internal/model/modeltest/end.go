@@ -102,8 +102,8 @@ func (s *sequence) reconciled() {
 				sum.Revoked += report.Revoked
 				sum.LeftOver += report.LeftOver
 				sum.Unknown += report.Unknown
-				sum.Ahead += report.Ahead
-				sum.Elsewhere = append(sum.Elsewhere, report.Elsewhere...)
+				sum.Newer += report.Newer
+				sum.AcceptedElsewhere = append(sum.AcceptedElsewhere, report.AcceptedElsewhere...)
 				opts.Cursor = report.Cursor
 			})
 			if calls > 100 {
@@ -121,18 +121,18 @@ func (s *sequence) reconciled() {
 	}
 	// Which of a person's addresses becomes active can depend on what the run itself does.
 	numbers := func(r clerkinvite.ReconcileReport) [6]int {
-		return [6]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.Elsewhere)}
+		return [6]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere)}
 	}
 	if numbers(would) != numbers(did) {
 		s.failf("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
 	}
-	for _, m := range did.Elsewhere {
+	for _, m := range did.AcceptedElsewhere {
 		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.welcome(m.Email) != nil {
 			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
 	again := once(clerkinvite.ReconcileOptions{Limit: s.rand.IntN(4)})
-	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3] > 0 || n[5] != len(did.Elsewhere)) {
+	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3] > 0 || n[5] != len(did.AcceptedElsewhere)) {
 		s.failf("end: Reconcile has left something to do: %+v", n)
 	}
 }

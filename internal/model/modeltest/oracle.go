@@ -31,6 +31,7 @@ var moves = map[move][]verb{
 	{clerkinvite.StatusReserved, clerkinvite.StatusActive}:  resolving,
 	{clerkinvite.StatusReserved, clerkinvite.StatusFailed}:  delivering,
 	{clerkinvite.StatusReserved, clerkinvite.StatusRevoked}: append([]verb{revoke}, delivering...),
+	{clerkinvite.StatusReserved, clerkinvite.StatusExpired}: delivering,
 	{clerkinvite.StatusReserved, clerkinvite.StatusRemoved}: append([]verb{remove}, resolving...),
 
 	{clerkinvite.StatusPending, clerkinvite.StatusActive}:   resolving,

@@ -1,4 +1,4 @@
-package clerkinvite_test
+package attacks_test
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // The ways in which FuzzWebhookVerdict spoils a webhook that is good.
@@ -38,30 +39,30 @@ const (
 // FuzzWebhookVerdict gives the verifier and a second implementation of Standard Webhooks
 // the same webhooks, good, spoilt and arbitrary. They never disagree.
 func FuzzWebhookVerdict(f *testing.F) {
-	const now = vectorTime
+	const now = testkit.VectorTime
 	ts := strconv.Itoa(now)
-	body := []byte(eventBody)
+	body := []byte(testkit.EventBody)
 	for spoil := range uint16(1 << 7) {
-		f.Add(vectorSecret, "msg_1", ts, "", body, int64(now), true, spoil|uint16(29)<<8)
+		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, spoil|uint16(29)<<8)
 	}
 	for bit := range uint16(256) { // bits near the end above all: a short comparison would pass them
-		f.Add(vectorSecret, "msg_1", ts, "", body, int64(now), true, uint16(flipSignature)|bit<<8)
+		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, uint16(flipSignature)|bit<<8)
 	}
 	for _, late := range []int64{-1 << 62, -301, -300, 300, 301, 1 << 40} {
-		f.Add(vectorSecret, "msg_1", ts, "v1a,x v2,y", body, now+late, true, uint16(0))
+		f.Add(testkit.VectorSecret, "msg_1", ts, "v1a,x v2,y", body, now+late, true, uint16(0))
 	}
-	for _, secret := range []string{"", "whsec_", newSecret(1), strings.TrimRight(newSecret(2), "="), "whsec_" + vectorSecret, " " + vectorSecret, "whsec_QUJD"} {
+	for _, secret := range []string{"", "whsec_", testkit.NewSecret(1), strings.TrimRight(testkit.NewSecret(2), "="), "whsec_" + testkit.VectorSecret, " " + testkit.VectorSecret, "whsec_QUJD"} {
 		f.Add(secret, "msg_1", ts, "", body, int64(now), true, uint16(0))
 	}
 	for _, s := range []string{"", "0", "-1", "+" + ts, "0" + ts, ts + ".0", "1e9", " " + ts, "9223372036854775808", "٣"} {
-		f.Add(vectorSecret, "msg_1", s, "", body, int64(now), true, uint16(0))
+		f.Add(testkit.VectorSecret, "msg_1", s, "", body, int64(now), true, uint16(0))
 	}
 	for _, id := range []string{"", ".", "msg.1", "msg 1", "msg_1\r\nX: y", "mſg", strings.Repeat("a", 255), strings.Repeat("a", 256)} {
-		f.Add(vectorSecret, id, ts, "", body, int64(now), true, uint16(0))
+		f.Add(testkit.VectorSecret, id, ts, "", body, int64(now), true, uint16(0))
 	}
-	for _, sig := range []string{vectorSignature, "v1", "v1,", ",", "v1,,", strings.Repeat("v1,x ", 1000)} {
-		f.Add(vectorSecret, vectorID, ts, sig, []byte(vectorBody), int64(now), false, uint16(0))
-		f.Add(vectorSecret, vectorID, ts, sig, []byte(vectorBody), int64(now), true, uint16(0))
+	for _, sig := range []string{testkit.VectorSignature, "v1", "v1,", ",", "v1,,", strings.Repeat("v1,x ", 1000)} {
+		f.Add(testkit.VectorSecret, testkit.VectorID, ts, sig, []byte(testkit.VectorBody), int64(now), false, uint16(0))
+		f.Add(testkit.VectorSecret, testkit.VectorID, ts, sig, []byte(testkit.VectorBody), int64(now), true, uint16(0))
 	}
 	f.Fuzz(func(t *testing.T, secret, id, ts, sig string, body []byte, now int64, sign bool, how uint16) {
 		key := specKey(secret)
@@ -268,4 +269,124 @@ func referenceCursor(cursor string) (position string, ok bool) {
 		return "", false
 	}
 	return hex.EncodeToString(b), true
+}
+
+// FuzzVerify compares the verifier with an independent implementation that uses no
+// regular expressions.
+func FuzzVerify(f *testing.F) {
+	ts := strconv.Itoa(testkit.VectorTime)
+	body := []byte(testkit.EventBody)
+	for _, id := range []string{"msg_1", testkit.VectorID, "", "msg.1", "msg_1\n", "mſg"} {
+		f.Add(id, ts, "", body, uint8(1))
+	}
+	for _, s := range []string{ts, "0" + ts, "+" + ts, ts + "000", "1614265630", "1614265631", "1614265030", "1614265029", " " + ts, "١", ""} {
+		f.Add("msg_1", s, "v1a,abc", body, uint8(2))
+		f.Add("msg_1", s, "", body, uint8(4))
+	}
+	for _, sig := range []string{testkit.VectorSignature, "v1,", "v1,x v1,y", "v1,x,", strings.Repeat("v1,x ", 900)} {
+		f.Add(testkit.VectorID, ts, sig, []byte(testkit.VectorBody), uint8(0))
+		f.Add(testkit.VectorID, ts, sig, []byte(testkit.VectorBody), uint8(1))
+	}
+	f.Add("msg_1", ts, "", []byte("{"), uint8(3))
+
+	keys := []string{testkit.VectorSecret, testkit.NewSecret(2)}
+	v := testkit.NewVerifier(f, keys...)
+	f.Fuzz(func(t *testing.T, id, ts, sig string, payload []byte, signWith uint8) {
+		switch signWith {
+		case 1, 2: // a key of the verifier
+			sig += " " + testkit.Sign(keys[signWith-1], id, ts, payload)
+		case 4: // a key of the verifier, for the number instead of its text
+			n, _ := strconv.ParseInt(ts, 10, 64)
+			sig += " " + testkit.Sign(keys[0], id, strconv.FormatInt(n, 10), payload)
+		case 3: // another key
+			sig += " " + testkit.Sign(testkit.NewSecret(3), id, ts, payload)
+		}
+		_, err := v.Verify(payload, testkit.Headers(id, ts, sig))
+		got := err == nil || errors.Is(err, clerkinvite.ErrBadEvent)
+		if want := oracle(keys, id, ts, sig, payload); got != want {
+			t.Fatalf("accepted %v, the oracle says %v: %v", got, want, err)
+		}
+		if !got && !errors.Is(err, clerkinvite.ErrBadSignature) {
+			t.Fatalf("unknown error %v", err)
+		}
+	})
+}
+
+func oracle(keys []string, id, ts, sig string, payload []byte) bool {
+	if id == "" || len(id) > 255 || !onlyIDBytes(id) {
+		return false
+	}
+	n, err := strconv.ParseUint(ts, 10, 40)
+	if err != nil || strconv.FormatUint(n, 10) != ts || n < testkit.VectorTime-300 || n > testkit.VectorTime+300 {
+		return false
+	}
+	if len(sig) > 4096 {
+		return false
+	}
+	for _, key := range keys {
+		want := testkit.Sign(key, id, ts, payload)
+		for rest := sig; ; {
+			first, tail, more := strings.Cut(rest, " ")
+			if first == want {
+				return true
+			}
+			if !more {
+				break
+			}
+			rest = tail
+		}
+	}
+	return false
+}
+
+func onlyIDBytes(s string) bool {
+	for _, b := range []byte(s) {
+		letter := b|0x20 >= 'a' && b|0x20 <= 'z'
+		if digit := b >= '0' && b <= '9'; !letter && !digit && b != '_' && b != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func FuzzParseEvent(f *testing.F) {
+	for _, s := range []string{
+		testkit.EventBody, testkit.VectorBody, "", "null", "{}", `{"type":"x"}`,
+		`{"type":"user.deleted","data":{"id":"user_1"}}`,
+		`{"type":"user.updated","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","reserved":true,"verification":null}]}}`,
+		`{"type":"user.created","data":{"id":"user_1","email_addresses":[null]},"timestamp":1e12}`,
+		`{"type":"user.created","data":{"id":"../x","created_at":-1}}`,
+		`{"type":"user.created","type":1,"data":{"id":"user_1","email_addresses":[{}],"email_addresses":[{"verification":{"status":"verified"}}]}}`,
+		`{"type":"\u0000","instance_id":"a@b"}`, "{\"type\":\"\xff\"}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		ev, err := clerkinvite.ParseEvent(payload)
+		if err != nil {
+			if ev != nil || !errors.Is(err, clerkinvite.ErrBadEvent) || len(err.Error()) > 100 {
+				t.Fatalf("%v, %v", ev, err)
+			}
+			return
+		}
+		if out := fmt.Sprintf("%v %v %s", ev, *ev, ev); strings.ContainsAny(out, "@\n\x00") {
+			t.Fatalf("printed: %q", out)
+		}
+		if u := ev.User; u != nil {
+			if ev.Type != clerkinvite.EventUserCreated && ev.Type != clerkinvite.EventUserUpdated || u.ID == "" || ev.UserID != u.ID {
+				t.Fatalf("%v has user %q", ev, u.ID)
+			}
+			for _, e := range u.Emails {
+				if e.Verified && !bytes.Contains(payload, []byte("verified")) && !bytes.Contains(payload, []byte(`\u`)) {
+					t.Fatal("verified without a status")
+				}
+			}
+			if y := u.CreatedAt.Year(); !u.CreatedAt.IsZero() && (y < 1970 || y > 33660) {
+				t.Fatal(u.CreatedAt)
+			}
+		}
+		if !onlyIDBytes(ev.UserID) {
+			t.Fatalf("user id %q", ev.UserID)
+		}
+	})
 }

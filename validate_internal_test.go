@@ -1,0 +1,408 @@
+package clerkinvite
+
+import (
+	"net/mail"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"golang.org/x/net/idna"
+)
+
+// emailForms are addresses in several writings, and the one form of each.
+var emailForms = map[string][]string{
+	"ada@example.org": {
+		"ada@example.org", "ADA@EXAMPLE.ORG", "Ada@Example.Org", " ada@example.org", "ada@example.org\r\n", "\tada@example.org ",
+		"\u00a0ada@example.org\u2003", "ada@ｅｘａｍｐｌｅ.org", "ada@EXAMPLE。org", "ada@example．org", "ada@exam\u00adple.org",
+		"ada@example\u200b.org", "ada@ⓔxample.org", "ada@example.ℴrg",
+	},
+	"ada@xn--bcher-kva.example":     {"ada@bücher.example", "ada@BÜCHER.example", "ada@bu\u0308cher.example", "ada@xn--bcher-kva.example", "ADA@XN--BCHER-KVA.EXAMPLE", "ada@Xn--Bcher-Kva.Example"},
+	"ada@xn--strae-oqa.de":          {"ada@straße.de", "ada@xn--strae-oqa.de"},
+	"ada@xn--fsqu00a.xn--0zwm56d":   {"ada@\u4f8b\u5b50.\u6d4b\u8bd5", "ada@\u4f8b\u5b50。\u6d4b\u8bd5", "ada@xn--fsqu00a.xn--0zwm56d"},
+	"a+tag@example.org":             {"a+tag@example.org", "A+TAG@example.org"},
+	"a.b@example.org":               {"a.b@example.org"}, // not folded into ab@: only Gmail does that
+	"x@a.b":                         {"x@a.b"},
+	"o'hara@example.org":            {"O'Hara@example.org"},
+	"!#$%&'*+-/=?^_`{|}~@a.example": {"!#$%&'*+-/=?^_`{|}~@a.example"},
+	"pending_inv_1@example.org":     {"pending_inv_1@example.org"},
+}
+
+var badEmails = map[string]string{
+	"nothing": "", "blank": " \t\n", "no at": "ada.example.org", "two ats": "ada@b@example.org", "only an at": "@",
+	"no local part": "@example.org", "no domain": "ada@", "no dot": "ada@localhost",
+	"fullwidth at": "ada＠example.org", "small at": "ada﹫example.org", "fullwidth at in the domain": "ada@b＠example.org",
+	"space inside": "a da@example.org", "space before the at": "ada @example.org", "space after the at": "ada@ example.org",
+	"name and address": "Ada <ada@example.org>", "angle brackets": "<ada@example.org>", "mailto": "mailto:ada@example.org",
+	"two addresses": "ada@example.org,bob@example.org", "two addresses, 2": "ada@example.org;bob@example.org",
+	"two lines": "ada@example.org\nBcc: bob@example.org", "line break in the local part": "ada\n@example.org",
+	"NUL": "ada\x00@example.org", "NUL in the domain": "ada@exam\x00ple.org", "NUL at the end": "ada@example.org\x00",
+	"DEL": "ada\x7f@example.org", "not UTF-8": "ad\xff@example.org", "domain not UTF-8": "ada@ex\xffample.org",
+	"quoted": `"ada"@example.org`, "quoted space": `"a b"@example.org`, "backslash": `a\da@example.org`, "comment": "ada(x)@example.org",
+	"dot first": ".ada@example.org", "dot last": "ada.@example.org", "two dots": "a..da@example.org", "only a dot": ".@example.org",
+	"local part not ASCII": "ädä@example.org", "local part decomposed": "a\u0308da@example.org", "Cyrillic a": "аda@example.org",
+	"fullwidth local part": "ａda@example.org", "soft hyphen": "a\u00adda@example.org", "zero width joiner": "a\u200dda@example.org",
+	"right-to-left override": "a\u202eda@example.org", "byte order mark": "\ufeffada@example.org",
+	// Both of these have an ASCII letter as their lower case: whoever owns the one
+	// mailbox must not pass for the owner of the other.
+	"Kelvin sign": "\u212ate@example.org", "dotted capital I": "\u0130da@example.org", "long s": "\u017fam@example.org",
+	"domain dot first": "ada@.example.org", "domain dot last": "ada@example.org.", "domain two dots": "ada@example..org",
+	"domain ideographic dot last": "ada@example.org。", "domain only dots": "ada@..", "domain only a dot": "ada@.",
+	"domain an empty label": "ada@example.\u00ad.org", "domain soft hyphen last": "ada@example.\u00ad", "domain soft hyphen first": "ada@\u00ad.org",
+	"domain hyphen first": "ada@-example.org", "domain hyphen last": "ada@example-.org", "domain hyphens in place 3 and 4": "ada@ab--cd.org",
+	"domain underscore": "ada@ex_ample.org", "domain with a port": "ada@example.org:25", "domain a URL": "ada@example.org/x",
+	"domain literal": "ada@[127.0.0.1]", "domain IPv6 literal": "ada@[IPv6:::1]", "domain percent": "ada@example%2eorg",
+	"domain bad punycode": "ada@xn--a\u00e9.org", "domain empty punycode": "ada@xn--.org", "domain punycode of ASCII": "ada@xn--example-.org",
+	"domain becomes right-to-left": "ada@0.ℵ0", "domain joiner": "ada@a\u200db.org", "domain mixes directions": "ada@aא.org", "domain right-to-left override": "ada@a\u202eb.org",
+	"domain half fullwidth dots": "ada@example．．org",
+	"local part of 65":           strings.Repeat("a", 65) + "@example.org",
+	"label of 64":                "ada@" + strings.Repeat("a", 64) + ".org",
+	"label of 64 as punycode":    "ada@" + strings.Repeat("ü", 60) + ".org",
+	"255 bytes":                  strings.Repeat("a", 64) + "@" + strings.Repeat(strings.Repeat("b", 46)+".", 4) + "co",
+	"very long":                  strings.Repeat("a", 1<<16) + "@example.org",
+	"very long domain":           "ada@" + strings.Repeat("ü.", 1<<15) + "org",
+}
+
+func TestNormalizeEmail(t *testing.T) {
+	t.Parallel()
+	for want, forms := range emailForms {
+		for _, form := range forms {
+			got, reason := normalizeEmail(form)
+			assert.Equal(t, want, got, "%q", form)
+			assert.Empty(t, reason, "%q", form)
+			assert.True(t, sameEmail(form, want), "%q", form)
+		}
+	}
+	for name, s := range badEmails {
+		got, reason := normalizeEmail(s)
+		assert.Empty(t, got, name)
+		assert.NotEmpty(t, reason, name)
+		for _, part := range []string{"ada", "example.org", "bob"} {
+			assert.NotContains(t, reason, part, name)
+		}
+		assert.False(t, sameEmail(s, ""), name)
+	}
+}
+
+func TestNormalizeEmailLongest(t *testing.T) {
+	t.Parallel()
+	local := strings.Repeat("a", 64)
+	domain := strings.Repeat(strings.Repeat("b", 46)+".", 4) + "c"
+	longest := local + "@" + domain
+	assert.Len(t, longest, 254)
+	got, reason := normalizeEmail("  " + longest + "\n")
+	assert.Equal(t, longest, got, reason)
+	got, reason = normalizeEmail("a@" + strings.Repeat("b", 63) + ".org")
+	assert.Len(t, got, 69, reason)
+}
+
+func TestSameEmail(t *testing.T) {
+	t.Parallel()
+	assert.False(t, sameEmail("bob@example.org", "ada@example.org"))
+	assert.False(t, sameEmail("ada+x@example.org", "ada@example.org"))
+	assert.False(t, sameEmail("a.da@example.org", "ada@example.org"))
+	assert.False(t, sameEmail("ada@example.org.evil.example", "ada@example.org"))
+	assert.False(t, sameEmail("", ""))
+	assert.False(t, sameEmail("nonsense", "nonsense"))
+	// The right side is normalised already; anything else matches nothing.
+	assert.False(t, sameEmail("ada@example.org", "Ada@example.org"))
+}
+
+func FuzzNormalizeEmail(f *testing.F) {
+	for _, forms := range emailForms {
+		for _, form := range forms {
+			f.Add(form)
+		}
+	}
+	for _, s := range badEmails {
+		if len(s) < 300 {
+			f.Add(s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, reason := normalizeEmail(s)
+		if (n == "") == (reason == "") {
+			t.Fatalf("%q: %q and %q", s, n, reason)
+		}
+		if reason != "" {
+			if len(reason) > 100 || !utf8.ValidString(reason) {
+				t.Fatalf("reason %q", reason)
+			}
+			return
+		}
+
+		// One form, which is its own form.
+		same := func(form string) {
+			t.Helper()
+			if got, reason := normalizeEmail(form); got != n {
+				t.Fatalf("%q is %q, but %q is %q (%s)", s, n, form, got, reason)
+			}
+		}
+		same(n)
+		same(" \t" + s + "\r\n")
+		same(asciiCase(s, 'a', 'z'))
+		same(asciiCase(s, 'A', 'Z'))
+		local, domain, _ := strings.Cut(n, "@")
+		if u, err := idna.Lookup.ToUnicode(domain); err == nil {
+			same(local + "@" + u)
+			same(local + "@" + strings.ReplaceAll(u, ".", "。"))
+		} else {
+			t.Fatalf("%q: no Unicode form: %v", n, err)
+		}
+		// Letters before the @ are the ones that were typed, and nothing else became one.
+		typed, _, _ := strings.Cut(strings.TrimSpace(s), "@")
+		if asciiCase(typed, 'A', 'Z') != local {
+			t.Fatalf("%q became %q", typed, local)
+		}
+
+		// A mail server and PostgreSQL could take it.
+		if len(n) > 254 || len(local) > 64 || strings.Count(n, "@") != 1 {
+			t.Fatalf("%q", n)
+		}
+		for _, b := range []byte(n) {
+			if b <= ' ' || b >= 0x7f || b >= 'A' && b <= 'Z' {
+				t.Fatalf("%q has %q", n, b)
+			}
+		}
+		labels := strings.Split(domain, ".")
+		if len(labels) < 2 {
+			t.Fatalf("%q has no dot", n)
+		}
+		for _, label := range labels {
+			if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+				t.Fatalf("%q has label %q", n, label)
+			}
+		}
+	})
+}
+
+// asciiCase turns the letters of one case (from to to) into the other.
+func asciiCase(s string, from, to byte) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= from && c <= to {
+			b[i] ^= 0x20
+		}
+	}
+	return string(b)
+}
+
+// plainAddress is RFC 5322's dot-atom before the @ and host names after it: what every
+// mail system takes. It judges addresses that need no IDNA without normalizeEmail's code.
+var plainAddress = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@" +
+	`(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// thirdAndFourth finds the labels that IDNA keeps for itself, "xn--" among them.
+var thirdAndFourth = regexp.MustCompile(`[@.]..--`)
+
+// FuzzEmailForms writes an address in another way, as somebody would who wants a second
+// row or another person's: it is the same address then, or none.
+func FuzzEmailForms(f *testing.F) {
+	// Every bit of how stands for one change of writing.
+	for _, forms := range emailForms {
+		for _, form := range forms {
+			f.Add(form, uint16(0xffff))
+		}
+	}
+	for _, s := range badEmails {
+		if len(s) < 300 {
+			f.Add(s, uint16(0))
+		}
+	}
+	for bit := range 16 {
+		f.Add("Ada.K+i@Kiel-sub.bücher.xn--strae-oqa.Example.org", uint16(1)<<bit)
+		f.Add("i@xn--fsqu00a.xn--0zwm56d", uint16(1)<<bit)
+	}
+	f.Fuzz(func(t *testing.T, s string, how uint16) {
+		n, reason := normalizeEmail(s)
+		trimmed := strings.TrimSpace(s)
+		if isASCII(trimmed) && !thirdAndFourth.MatchString(trimmed) {
+			local, _, _ := strings.Cut(trimmed, "@")
+			plain := plainAddress.MatchString(trimmed) && len(local) <= 64 && len(trimmed) <= 254
+			if plain != (reason == "") {
+				t.Fatalf("%q: plain %v, but %q (%s)", s, plain, n, reason)
+			}
+			if plain && n != asciiCase(trimmed, 'A', 'Z') {
+				t.Fatalf("%q became %q", s, n)
+			}
+		}
+		if reason != "" {
+			return
+		}
+		if local, _, _ := strings.Cut(trimmed, "@"); !isASCII(local) {
+			t.Fatalf("%q passes for %q", s, n)
+		}
+		if again, reason := normalizeEmail(n); again != n {
+			t.Fatalf("%q is %q, and that is %q (%s)", s, n, again, reason)
+		}
+		// An independent parser takes it for one address without a name, and a second
+		// decoder reads each of its labels.
+		a, err := mail.ParseAddress(n)
+		if err != nil || a.Name != "" || a.Address != n {
+			t.Fatalf("%q: net/mail reads %v, %v", n, a, err)
+		}
+		_, domain, _ := strings.Cut(n, "@")
+		for label := range strings.SplitSeq(domain, ".") {
+			u, ok := unicodeLabel(label)
+			if !ok || strings.ContainsFunc(u, func(r rune) bool {
+				// Cherokee is the one script whose letters fold to the capitals.
+				upper := unicode.IsUpper(r) && !unicode.Is(unicode.Cherokee, r)
+				return r <= ' ' || r == '@' || r == '.' || r == '。' || upper || unicode.IsControl(r) || unicode.IsSpace(r)
+			}) {
+				t.Fatalf("%q has the label %q, %q", n, label, u)
+			}
+		}
+		for _, form := range []string{rewritten(trimmed, how), rewritten(n, how), rewritten(unicodeDomain(n), how)} {
+			got, reason := normalizeEmail(form)
+			if reason == "" && got != n {
+				t.Fatalf("%q is %q, but %q is %q", s, n, form, got)
+			}
+			// Other letters before the @ are another mailbox, even if they have these as lower case.
+			if local, _, _ := strings.Cut(strings.TrimSpace(form), "@"); reason == "" && !isASCII(local) {
+				t.Fatalf("%q passes for %q", form, got)
+			}
+		}
+	})
+}
+
+// rewritten writes an address in another way.
+func rewritten(address string, how uint16) string {
+	bit := func(n int) bool { return how>>n&1 == 1 }
+	local, domain, _ := strings.Cut(address, "@")
+	if bit(0) {
+		local = asciiCase(local, 'a', 'z')
+	}
+	if bit(1) {
+		domain = asciiCase(domain, 'a', 'z')
+	}
+	if bit(2) {
+		domain = strings.Map(func(r rune) rune {
+			// The final sigma, for one, has no capital of its own, and is another letter in a domain.
+			if upper := unicode.ToUpper(r); unicode.ToLower(upper) == r {
+				return upper
+			}
+			return r
+		}, domain)
+	}
+	if bit(3) {
+		domain = strings.Map(func(r rune) rune { // fullwidth letters
+			if r > ' ' && r < 0x7f && r != '-' && r != '.' {
+				return r + 0xfee0
+			}
+			return r
+		}, domain)
+	}
+	if bit(4) {
+		domain = strings.ReplaceAll(domain, ".", "。")
+	}
+	if bit(5) {
+		domain = strings.Replace(domain, ".", "．", 1)
+	}
+	if bit(6) {
+		domain = strings.Replace(domain, ".", "｡", 1)
+	}
+	if bit(7) {
+		domain += "."
+	}
+	if bit(8) && len(domain) > 1 {
+		domain = domain[:1] + "\u00ad" + domain[1:]
+	}
+	if bit(9) {
+		domain = strings.ReplaceAll(domain, ".", "\u200b.")
+	}
+	if bit(10) {
+		domain = strings.ReplaceAll(domain, "ü", "u\u0308")
+	}
+	if bit(11) {
+		local = strings.Replace(local, "k", "\u212a", 1) // the Kelvin sign: another person before the @
+	}
+	if bit(12) {
+		domain = strings.Replace(domain, "k", "\u212a", 1)
+	}
+	address = local + "@" + domain
+	if bit(13) {
+		address = "\t " + address + "\r\n"
+	}
+	if bit(14) {
+		address = "\u3000" + address + "\u00a0"
+	}
+	if bit(15) {
+		address = "<" + address + ">"
+	}
+	return address
+}
+
+// unicodeDomain returns the address with the labels of its domain decoded.
+func unicodeDomain(address string) string {
+	local, domain, _ := strings.Cut(address, "@")
+	labels := strings.Split(domain, ".")
+	for i := range labels {
+		labels[i], _ = unicodeLabel(labels[i])
+	}
+	return local + "@" + strings.Join(labels, ".")
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// unicodeLabel decodes a label: punycode as RFC 3492, section 6.2, has it.
+func unicodeLabel(label string) (string, bool) {
+	coded, ok := strings.CutPrefix(label, "xn--")
+	if !ok {
+		return label, true
+	}
+	var out []rune
+	if at := strings.LastIndexByte(coded, '-'); at >= 0 {
+		out, coded = []rune(coded[:at]), coded[at+1:]
+	}
+	n, i, bias := 128, 0, 72
+	for len(coded) > 0 {
+		old, w := i, 1
+		for k := 36; ; k += 36 {
+			if coded == "" {
+				return "", false
+			}
+			digit := strings.IndexByte("abcdefghijklmnopqrstuvwxyz0123456789", coded[0])
+			coded = coded[1:]
+			if digit < 0 {
+				return "", false
+			}
+			i += digit * w
+			threshold := min(max(k-bias, 1), 26)
+			if digit < threshold {
+				break
+			}
+			w *= 36 - threshold
+			if i > 1<<40 || w > 1<<40 {
+				return "", false
+			}
+		}
+		length := len(out) + 1
+		delta := (i - old) / 2
+		if old == 0 {
+			delta = (i - old) / 700
+		}
+		delta += delta / length
+		k := 0
+		for ; delta > 455; k += 36 {
+			delta /= 35
+		}
+		bias = k + 36*delta/(delta+38)
+		n += i / length
+		i %= length
+		if n > unicode.MaxRune {
+			return "", false
+		}
+		out = append(out[:i], append([]rune{rune(n)}, out[i:]...)...)
+		i++
+	}
+	return string(out), true
+}

@@ -1,0 +1,227 @@
+package clerkinvite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	testNow = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+	testInv = &Invitation{ID: "inv_2", Email: "ada@example.com", CreatedAt: testNow.Add(-time.Minute)}
+)
+
+func reservedRow() Member {
+	claim := testNow.Add(time.Minute)
+	return Member{
+		TenantID: "acme", Email: "ada@example.com", Status: StatusReserved, Send: 1, Attempts: 1, Version: 4,
+		ClaimedUntil: &claim, NextAttemptAt: &claim,
+	}
+}
+
+func resentRow() Member {
+	m := reservedRow()
+	m.Status, m.Send, m.Sent, m.InvitationID, m.ClerkUserID = StatusPending, 2, 1, "inv_1", "pending_inv_1"
+	return m
+}
+
+// What each verdict makes of a row.
+func TestVerdictApply(t *testing.T) {
+	t.Parallel()
+	due := testNow.Add(time.Hour)
+	cause := errors.New("boom")
+	user := &User{ID: "user_1"}
+	type row struct {
+		status           Status
+		user, invitation string
+		sent, attempts   int
+		reason           string
+		claimed          bool
+		due              *time.Time
+	}
+	for name, c := range map[string]struct {
+		verdict verdict
+		from    Member
+		want    row
+	}{
+		"undecided":                 {verdict{}, reservedRow(), row{StatusReserved, "", "", 0, 1, "", true, reservedRow().NextAttemptAt}},
+		"uncertain keeps the claim": {verdict{kind: isUncertain, err: cause}, reservedRow(), row{StatusReserved, "", "", 0, 1, "", true, reservedRow().NextAttemptAt}},
+		"invited":                   {verdict{kind: isInvited, invitation: testInv}, reservedRow(), row{StatusPending, "pending_inv_2", "inv_2", 1, 1, "", false, nil}},
+		"invited again":             {verdict{kind: isInvited, invitation: testInv}, resentRow(), row{StatusPending, "pending_inv_2", "inv_2", 2, 1, "", false, nil}},
+		"linked":                    {linked(user, nil), reservedRow(), row{StatusActive, "user_1", "", 1, 1, "", false, nil}},
+		"linked after a resend":     {linked(user, nil), resentRow(), row{StatusActive, "user_1", "inv_1", 2, 1, "", false, nil}},
+		"linked by an invitation":   {linked(user, testInv), reservedRow(), row{StatusActive, "user_1", "inv_2", 1, 1, "", false, nil}},
+		"banned":                    {linked(&User{ID: "user_1", Banned: true}, nil), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserBanned, false, nil}},
+		"refused":                   {refused("create invitation", "not_allowed_access", cause), reservedRow(), row{StatusFailed, "", "", 1, 1, "not_allowed_access", false, nil}},
+		"refused resend":            {refused("create invitation", "not_allowed_access", cause), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 2, 1, "not_allowed_access", false, nil}},
+		"expired":                   {verdict{kind: isExpired, invitation: testInv}, reservedRow(), row{StatusExpired, "", "inv_2", 1, 1, "", false, nil}},
+		"revoked":                   {verdict{kind: isRevoked, invitation: testInv}, reservedRow(), row{StatusRevoked, "", "inv_2", 1, 1, ReasonAtClerk, false, nil}},
+		"second address":            {verdict{kind: isSecondAddress}, reservedRow(), row{StatusRemoved, "", "", 1, 1, ReasonSecondAddress, false, nil}},
+		"postponed":                 {verdict{kind: isPostponed, due: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
+		"postponed, not counted":    {verdict{kind: isPostponed, due: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
+		"limited":                   {verdict{kind: isLimited, due: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
+		"released":                  {verdict{kind: isReleased, due: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
+		"released after a bulk":     {verdict{kind: isReleased, due: testNow}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, "", false, &testNow}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := c.verdict.apply(c.from, clerkParams{}, testNow)
+			require.Equal(t, c.want, row{
+				got.Status, got.ClerkUserID, got.InvitationID, got.Sent, got.Attempts, got.Reason, got.ClaimedUntil != nil, got.NextAttemptAt,
+			})
+			require.True(t, allowed(c.from.Status, got.Status))
+			require.Equal(t, c.from.Status == got.Status && c.from.Sent == got.Sent, c.verdict.kind == undecided || c.verdict.claimOnly(),
+				"only the claim changes exactly where claimOnly says so")
+		})
+	}
+}
+
+// What the caller gets.
+func TestVerdictReport(t *testing.T) {
+	t.Parallel()
+	host, clerk := errors.New("breaker open"), &APIError{StatusCode: 503}
+	for name, c := range map[string]struct {
+		verdict verdict
+		outcome Outcome // of a *ClerkInvitationError; "" means none
+		err     error   // what it wraps, or is
+	}{
+		"invited":                     {verdict{kind: isInvited, invitation: testInv}, "", nil},
+		"linked":                      {linked(&User{ID: "user_1"}, nil), "", nil},
+		"banned":                      {linked(&User{ID: "user_1", Banned: true}, nil), Refused, errBanned},
+		"refused":                     {refused("x", "y", clerk), Refused, clerk},
+		"uncertain":                   {verdict{kind: isUncertain, err: clerk}, Uncertain, clerk},
+		"uncertain, the host's error": {verdict{kind: isUncertain, err: host}, "", host},
+		"postponed":                   {verdict{kind: isPostponed, err: clerk, stop: true}, Fault, clerk},
+		"postponed, the host's error": {verdict{kind: isPostponed, err: host, stop: true}, "", host},
+		"limited":                     {verdict{kind: isLimited, err: clerk}, Fault, clerk},
+		"released":                    {verdict{kind: isReleased, err: context.Canceled}, Fault, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := c.verdict.apply(reservedRow(), clerkParams{}, testNow)
+			d := c.verdict.report(m)
+			require.Same(t, m, d.Member)
+			require.Equal(t, c.verdict.kind, d.kind)
+			require.Equal(t, c.verdict.stop, d.stop)
+			var clerkErr *ClerkInvitationError
+			if errors.As(d.Err, &clerkErr) {
+				require.Equal(t, c.outcome, clerkErr.Outcome)
+				require.Same(t, m, clerkErr.Member)
+			} else {
+				require.Empty(t, c.outcome)
+			}
+			if c.err == nil {
+				require.NoError(t, d.Err)
+			} else {
+				require.ErrorIs(t, d.Err, c.err)
+			}
+		})
+	}
+	other := &Member{ID: "x"}
+	var dup *DuplicateEmailError
+	v := verdict{kind: isSecondAddress, other: other}
+	require.ErrorAs(t, v.report(&Member{TenantID: "acme"}).Err, &dup)
+	require.Same(t, other, dup.Member)
+}
+
+// What a failed call means depends on whether it could have sent an email, on whether it was about
+// others too, and on how often the row was tried.
+func TestFailureVerdict(t *testing.T) {
+	t.Parallel()
+	answer := func(status int, code string, meta map[string]any) *APIError {
+		return &APIError{StatusCode: status, Code: code, Meta: meta}
+	}
+	create, createBulk := call{op: "create invitation", sends: true}, call{op: "create invitations", sends: true, shared: true}
+	find, findMany := call{op: "find users"}, call{op: "find users", shared: true}
+	template := answer(422, "form_param_value_invalid", map[string]any{"param_name": "template_slug"})
+	for name, c := range map[string]struct {
+		call     call
+		err      error
+		attempts int
+		kind     verdictKind
+		wait     time.Duration // postponed only
+		counted  bool
+		stop     bool
+	}{
+		"lost create":                    {create, &APIError{Err: io.ErrUnexpectedEOF}, 1, isUncertain, 0, true, false},
+		"lost bulk create":               {createBulk, &APIError{Err: io.ErrUnexpectedEOF}, 1, isUncertain, 0, true, false},
+		"lost look-up":                   {find, &APIError{Err: io.ErrUnexpectedEOF}, 1, isPostponed, time.Minute, true, false},
+		"lost shared look-up":            {findMany, &APIError{Err: io.ErrUnexpectedEOF}, 1, isPostponed, time.Minute, false, true},
+		"not sent":                       {create, &APIError{NotSent: true, Err: io.EOF}, 1, isPostponed, time.Minute, true, true},
+		"wrong key":                      {create, answer(401, "clerk_key_invalid", nil), 1, isPostponed, time.Minute, true, true},
+		"rate limit":                     {find, &APIError{StatusCode: 429, RetryAfter: 7 * time.Second}, 1, isPostponed, 7 * time.Second, true, false},
+		"refused":                        {create, answer(403, "not_allowed_access", nil), 1, isRefused, 0, true, false},
+		"refused, shared":                {createBulk, answer(403, "not_allowed_access", nil), 1, isPostponed, time.Minute, true, true},
+		"own fault, first attempt":       {create, template, 1, isPostponed, time.Minute, true, false},
+		"own fault, third attempt":       {create, template, 3, isRefused, 0, true, false},
+		"own fault, third attempt, bulk": {createBulk, template, 3, isPostponed, time.Minute, true, false},
+		"held at Clerk":                  {create, answer(422, "form_identifier_exists", nil), 1, isPostponed, time.Minute, true, false},
+		"not sent by the adapter":        {create, &InvalidParamsError{"Email", "x"}, 1, isPostponed, time.Minute, true, false},
+		"the host's error, create":       {create, errors.New("breaker open"), 1, isUncertain, 0, true, false},
+		"the host's error, look-up":      {find, errors.New("breaker open"), 1, isPostponed, time.Minute, true, true},
+		"proxy time-out, create":         {create, answer(408, "", nil), 1, isUncertain, 0, true, false},
+		"server error, look-up":          {find, answer(503, "", nil), 1, isPostponed, time.Minute, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			row := reservedRow()
+			row.Attempts = c.attempts
+			v := failureVerdict(&row, c.call, fmt.Errorf("x: %w", c.err), testNow, time.Minute)
+			require.Equal(t, c.kind, v.kind)
+			require.ErrorIs(t, v.err, c.err)
+			require.Equal(t, c.call.op, v.op)
+			require.Equal(t, c.counted, !v.uncounted)
+			require.Equal(t, c.stop, v.stop)
+			if c.kind == isPostponed {
+				require.Equal(t, testNow.Add(c.wait), v.due)
+			}
+		})
+	}
+}
+
+// What a failed create can have done, and whether it means that Clerk refuses this person.
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	answer := func(status int, code string, meta map[string]any) *APIError {
+		return &APIError{StatusCode: status, Code: code, Meta: meta}
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want Outcome
+	}{
+		"bad format, names the parameter": {answer(422, "form_param_format_invalid", map[string]any{"param_name": "email_address"}), Refused},
+		"names the address":               {answer(400, "x", map[string]any{"email_addresses": []any{"ADA@example.com"}}), Refused},
+		"names the address, alone":        {answer(400, "x", map[string]any{"email_addresses": email}), Refused},
+		"names another address":           {answer(400, "x", map[string]any{"email_addresses": []any{"bob@example.com"}}), Fault},
+		"block list":                      {answer(403, "not_allowed_access", nil), Refused},
+		"block list, names":               {answer(403, "not_allowed_access", map[string]any{"identifiers": []any{email}}), Refused},
+		"another parameter":               {answer(422, "form_param_value_invalid", map[string]any{"param_name": "redirect_url"}), Fault},
+		"duplicate is no refusal":         {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), Fault},
+		"held is no refusal":              {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), Fault},
+		"wrong key":                       {answer(401, "clerk_key_invalid", nil), Fault},
+		"payment":                         {answer(402, "", nil), Fault},
+		"quota":                           {answer(403, "user_quota_exceeded", nil), Fault},
+		"a page of Cloudflare's":          {&APIError{StatusCode: 403, Err: errors.New("no JSON")}, Fault},
+		"development emails":              {answer(400, "dev_monthly_email_limit_exceeded", nil), Fault},
+		"rate limit":                      {answer(429, "too_many_requests", nil), Fault},
+		"conflict":                        {answer(409, "resource_locked", nil), Fault},
+		"not sent":                        {&APIError{NotSent: true, Err: io.EOF}, Fault},
+		"refused by the adapter":          {&InvalidParamsError{"Email", "x"}, Fault},
+		"time-out":                        {&APIError{Err: context.DeadlineExceeded}, Uncertain},
+		"cut":                             {&APIError{Err: io.ErrUnexpectedEOF}, Uncertain},
+		"redirect":                        {answer(307, "", nil), Uncertain},
+		"unreadable success":              {&APIError{StatusCode: 200, Err: errors.New("no JSON")}, Uncertain},
+		"server error, even if it names":  {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), Uncertain},
+		"unavailable":                     {answer(503, "", nil), Uncertain},
+		"a proxy's time-out":              {answer(408, "", nil), Uncertain},
+		"nobody knows what":               {errors.New("boom"), Uncertain},
+	} {
+		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
+	}
+}
