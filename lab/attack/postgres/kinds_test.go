@@ -58,26 +58,19 @@ func (k kind) suites(t *testing.T) {
 	t.Run("model", k.model)
 }
 
-// model runs the random sequences. Those that run at the same time have a schema each, which is
-// emptied in between.
+// model runs the random sequences.
 func (k kind) model(t *testing.T) {
 	pool, direct := k.fresh(t)
-	var mu sync.Mutex
-	schemas := make(map[*testing.T]string)
+	schemas := modeltest.Schemas(func(t *testing.T, schema string) {
+		t.Helper()
+		k.create(t, direct, schema)
+	}, func(t *testing.T, sql string) {
+		t.Helper()
+		_, err := direct.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	})
 	modeltest.Run(t, func(t *testing.T) clerkinvite.Store {
-		mu.Lock()
-		defer mu.Unlock()
-		schema, there := schemas[t]
-		if !there {
-			schema = fmt.Sprint("model", len(schemas))
-			schemas[t] = schema
-			k.create(t, direct, schema)
-		}
-		for _, table := range []string{"history", "member", "limit"} {
-			_, err := direct.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
-			require.NoError(t, err)
-		}
-		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schemas(t)})
 	}, &modeltest.Options{Sequences: sequences()})
 }
 
