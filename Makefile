@@ -3,11 +3,11 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 
-# The directories with a go.mod of their own: the library, and what depends on more than the library may.
+# The directories with a go.mod: the library, and modules with dependencies that the library must not have.
 MODULES := $(shell find . -name go.mod -not -path '*/.*/*' -exec dirname {} \; | sort)
 NESTED := $(filter-out .,$(MODULES))
 
-# The oldest Go that go.mod promises.
+# The oldest Go that go.mod supports.
 OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
 
 # Built from source on first use, then found in Go's build cache.
@@ -20,11 +20,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## test the library, with a PostgreSQL of its own, for races and in random order
+test: ## test the library on a throw-away PostgreSQL, with the race detector and in random order
 	@scripts/ensure-postgres.sh
 	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
 
-# With another Go something may not build, or a type behave differently; what tries one and the same code again and again says no more.
+# An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
 FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestClient
 
 .PHONY: test-oldest
@@ -34,7 +34,7 @@ test-oldest: ## build the library with the oldest supported Go, and run its exam
 	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -short -run '$(FOR_OLDEST)' -parallel=16 . ./clerkapi ./clerkinvitetest ./storetest
 
 .PHONY: nested
-nested: ## test the modules that are not the library itself
+nested: ## test the nested modules
 	@scripts/ensure-postgres.sh
 	@printf '%s\n' $(NESTED) | xargs -P 2 -I{} bash -c \
 		'out=$$(cd {} && "$(CURDIR)/scripts/gotest.sh" ./... 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$out"; exit $$status'
@@ -56,20 +56,20 @@ fuzz: ## fuzz each target for FOR (10s)
 	scripts/fuzz.sh $(or $(FOR),10s)
 
 .PHONY: mutants
-mutants: ## put deliberate faults into the library, each of which a test must catch
+mutants: ## inject bugs into the library, each of which a test must catch
 	@scripts/ensure-postgres.sh
 	go run ./internal/mutants $(ARGS)
 
 .PHONY: attack
-attack: ## try to break every promise, for hours; PARTS="points soak" runs some of it
+attack: ## try to break every promise, for hours; PARTS="points soak" runs some parts
 	go run -C lab ./attack -root .. $(PARTS)
 
 .PHONY: bench
-bench: ## compare Invite with the flow written by hand and ReserveMany with plain SQL: minutes; ARGS=-quick only shows that it works
+bench: ## compare Invite with the flow written by hand and ReserveMany with plain SQL (minutes); ARGS=-quick to see that it works
 	go run -C lab ./bench $(ARGS)
 
 .PHONY: vuln
-vuln: ## known vulnerabilities in what is used (asks vuln.go.dev)
+vuln: ## list known vulnerabilities in dependencies (asks vuln.go.dev)
 	@for dir in $(MODULES); do echo "govulncheck: $$dir"; (cd $$dir && $(GOVULNCHECK) ./...) || exit 1; done
 
 .PHONY: live
@@ -88,7 +88,7 @@ fmt-check: ## fail if fmt would change something
 vet: ## go vet, all modules, or VET="./lab"
 	@for dir in $(or $(VET),$(MODULES)); do echo "go vet: $$dir"; (cd $$dir && go vet ./...) || exit 1; done
 
-# What to lint. CI takes some; of the rest it knows what go test vets.
+# CI lints some modules only; the others are vetted by go test.
 LINT := $(MODULES)
 
 .PHONY: lint
@@ -103,7 +103,7 @@ tidy-check: ## fail if go mod tidy would change something
 	cmd/clerkinvite/tidy.sh
 
 .PHONY: apidiff
-apidiff: ## what has changed in the exported API since the last release
+apidiff: ## list changes of the exported API since the last release
 	@APIDIFF="$(APIDIFF)" scripts/apidiff.sh
 
 .PHONY: ci

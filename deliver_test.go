@@ -789,17 +789,33 @@ func TestDeliver_UnknownTemplatesDoNotBlockOthers(t *testing.T) {
 	require.Equal(t, 1, b.Clerk.EmailsTo("good@example.com"))
 }
 
-// Deliver goes on claiming with the database down at settling, and what it returns is nil.
+// The database fails after the claim, while Deliver gives the row back.
 func TestDeliver_ReturnsTheStoreError(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
-	b, store := testkit.NewFaulty(t)
-	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
-	require.NoError(t, err)
-	store.Fail(down, false)
-	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 500, Code: "internal_clerk_error"})
-	_, err = b.Deliver(t.Context(), nil)
-	require.ErrorIs(t, err, down)
+	for name, prepare := range map[string]func(b *testkit.Rig){
+		"after a fault at Clerk": func(b *testkit.Rig) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 500, Code: "internal_clerk_error"})
+		},
+		"with too little of the lease left": func(b *testkit.Rig) {
+			b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+				if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
+					b.Clock.Advance(40 * time.Second)
+				}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, store := testkit.NewFaulty(t)
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			store.Fail(down, false)
+			prepare(b)
+			_, err = b.Deliver(t.Context(), nil)
+			require.ErrorIs(t, err, down)
+		})
+	}
 }
 
 // Revoked between the two lists of a look.
@@ -873,23 +889,6 @@ func TestDeliver_ClaimOfAWrongClockExpires(t *testing.T) {
 	_, _ = b.Deliver(t.Context(), nil)
 	_, err = b.TryInvite(t, "ada@example.com")
 	require.NoError(t, err)
-}
-
-// With the database down at releasing, Deliver blames the lease.
-func TestDeliver_ReturnsTheErrorOfARelease(t *testing.T) {
-	t.Parallel()
-	down := errors.New("the database is down")
-	b, store := testkit.NewFaulty(t)
-	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
-	require.NoError(t, err)
-	store.Fail(down, false)
-	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
-		if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
-			b.Clock.Advance(40 * time.Second)
-		}
-	})
-	_, err = b.Deliver(t.Context(), nil)
-	require.ErrorIs(t, err, down)
 }
 
 // Banned after the lost create: the row fails, the open invitation stays.

@@ -353,9 +353,7 @@ func TestOnChangeIsolation(t *testing.T) {
 		done.Go(func() {
 			results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{testkit.ReservedRow("tenant", "x@example.com")})
 		})
-		require.Eventually(t, func() bool {
-			return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
-		}, 10*time.Second, time.Millisecond)
+		testkit.AwaitLocks(t, pool, 1)
 		require.NoError(t, hidden.Commit(t.Context()))
 		done.Wait()
 		require.NoError(t, insertErr)
@@ -384,9 +382,7 @@ func TestEraseLocks(t *testing.T) {
 	var eraseErr error
 	var done sync.WaitGroup
 	done.Go(func() { results, eraseErr = store.Update(t.Context(), []clerkinvite.Change{{Old: m}}) })
-	require.Eventually(t, func() bool {
-		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
-	}, 10*time.Second, time.Millisecond)
+	testkit.AwaitLocks(t, pool, 1)
 	now := testkit.UpdateRows(t, store.WithTx(tx), clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})[0]
 	require.NoError(t, tx.Commit(t.Context()))
 	done.Wait()
@@ -588,9 +584,7 @@ func TestPgxStoreWithTxWaits(t *testing.T) {
 	var done sync.WaitGroup
 	done.Go(insert(store.WithTx(second)))
 	done.Go(insert(store))
-	require.Eventually(t, func() bool {
-		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 2
-	}, 10*time.Second, time.Millisecond)
+	testkit.AwaitLocks(t, pool, 2)
 	require.NoError(t, first.Commit(t.Context()))
 	done.Wait()
 	require.Equal(t, map[string]int{"insert": 2, "find": 2}, asked.Kinds())
@@ -616,7 +610,22 @@ func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
 	}
 }
 
-// TestPgxStore_ConflictingRowPurgedBeforeTheLookUp: a row that is purged between its refusal and the look at it is no reason to give up.
+// insertBehind inserts the address that tx has locked, commits tx while the insert waits, and requires that
+// the row is new.
+func insertBehind(t *testing.T, store *clerkinvite.PgxStore, pool *pgxpool.Pool, tx pgx.Tx) {
+	t.Helper()
+	row := testkit.ReservedRow("tenant", "x@example.com")
+	var results []clerkinvite.Result
+	var err error
+	var done sync.WaitGroup
+	done.Go(func() { results, err = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
+	testkit.AwaitLocks(t, pool, 1)
+	require.NoError(t, tx.Commit(t.Context()))
+	done.Wait()
+	require.Equal(t, row.ID, testkit.Members(t, results, err)[0].ID)
+}
+
+// The conflicting row is purged before Insert reads it: Insert tries again.
 func TestPgxStore_ConflictingRowPurgedBeforeTheLookUp(t *testing.T) {
 	t.Parallel()
 	var asked testkit.Statements
@@ -630,22 +639,12 @@ func TestPgxStore_ConflictingRowPurgedBeforeTheLookUp(t *testing.T) {
 		_, err := pool.Exec(context.Background(), `DELETE FROM clerkinvite_member`)
 		assert.NoError(t, err)
 	})
-	var results []clerkinvite.Result
-	var insertErr error
-	row := testkit.ReservedRow("tenant", "x@example.com")
-	var done sync.WaitGroup
-	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
-	require.Eventually(t, func() bool {
-		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
-	}, 10*time.Second, time.Millisecond)
-	require.NoError(t, hidden.Commit(t.Context()))
-	done.Wait()
-	require.Equal(t, row.ID, testkit.Members(t, results, insertErr)[0].ID)
+	insertBehind(t, store, pool, hidden)
 	require.Equal(t, map[string]int{"insert": 2, "find": 1}, asked.Kinds())
 	require.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
 }
 
-// TestPgxStore_InsertWaitsForADelete: a row that is being purged is waited for; then the address is free.
+// Insert waits for a transaction that deletes the row; then the address is free.
 func TestPgxStore_InsertWaitsForADelete(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -654,20 +653,10 @@ func TestPgxStore_InsertWaitsForADelete(t *testing.T) {
 	require.NoError(t, err)
 	_, err = purge.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
 	require.NoError(t, err)
-	var results []clerkinvite.Result
-	var insertErr error
-	row := testkit.ReservedRow("tenant", "x@example.com")
-	var done sync.WaitGroup
-	done.Go(func() { results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{row}) })
-	require.Eventually(t, func() bool {
-		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
-	}, 10*time.Second, time.Millisecond)
-	require.NoError(t, purge.Commit(t.Context()))
-	done.Wait()
-	require.Equal(t, row.ID, testkit.Members(t, results, insertErr)[0].ID)
+	insertBehind(t, store, pool, purge)
 }
 
-// TestPgxStore_ViolatedKeyFailsOnlyItsRow: whatever key a new row violates, it is its own failure, and spoils no transaction.
+// A new row that violates a key fails alone, and the transaction can continue.
 func TestPgxStore_ViolatedKeyFailsOnlyItsRow(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)

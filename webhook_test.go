@@ -640,7 +640,7 @@ func TestParseEvent(t *testing.T) {
 			assert.Equal(t, tc.want.ID, ev.UserID)
 			assert.Empty(t, ev.ID)
 			assert.Equal(t, time.Unix(1716883200, 0).UTC(), ev.Timestamp)
-			assert.NotContains(t, fmt.Sprintf("%+v %#v", ev, *ev), "b.co")
+			assert.NotContains(t, fmt.Sprintf("%v %s %v", ev, ev, *ev), "b.co")
 		})
 	}
 }

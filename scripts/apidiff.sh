@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What has changed in the exported API of the library since the last tag.
+# Prints the changes of the library's exported API since the last tag.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-# Nested modules are tagged with their directory in front.
+# Tags of nested modules begin with their directory.
 tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) || {
-	echo "There is no release yet to compare with (no tag v*)."
+	echo "There is no release to compare with yet (no tag v*)."
 	exit 0
 }
 module=$(go list -m)

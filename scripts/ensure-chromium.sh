@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that the browser tests find a Chromium to start. As root on Debian or Ubuntu it installs one; everywhere else it
-# leaves the machine alone and says what to run. It never fails for want of Chromium: the tests then say what they skip, or fail
-# if CLERKINVITE_REQUIRE names chromium.
+# Makes sure that the browser tests find a Chromium. As root on Debian or Ubuntu it installs one; elsewhere it prints the command to run. It does
+# not fail without Chromium: the tests then report what they skip, or fail if CLERKINVITE_REQUIRE names chromium.
 set -euo pipefail
 
-# As the tests look for it: CLERKINVITE_TEST_CHROMIUM, or one of these names in PATH.
+# Where the tests look: CLERKINVITE_TEST_CHROMIUM, or one of these names in PATH.
 for program in "${CLERKINVITE_TEST_CHROMIUM:-}" chromium chromium-browser google-chrome-stable google-chrome; do
 	if [ -n "$program" ] && command -v "$program" >/dev/null; then
 		exit 0
@@ -26,7 +25,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "There is no Chromium here; installing it."
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # words, on purpose
+# shellcheck disable=SC2086 # splits into words
 if ! { apt-get update -qq && $install -qq </dev/null; }; then
 	echo "Chromium could not be installed, so the browser tests will be skipped." >&2
 fi

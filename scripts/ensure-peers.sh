@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that the tests in lab/attack/peers find the JavaScript libraries that they compare with: those of package-lock.json, beside
-# it. It installs nothing else and never fails for want of node or a registry: the tests then say what they skip, or fail if
-# CLERKINVITE_REQUIRE names node.
+# Installs the JavaScript libraries that the tests in lab/attack/peers compare with, from the package-lock.json there. It installs
+# nothing else, and does not fail without node or a registry: the tests then report what they skip, or fail if CLERKINVITE_REQUIRE
+# names node.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../lab/attack/peers"
@@ -16,7 +16,7 @@ if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0
 	exit 0
 fi
 
-# The copy tells that an installation of this very file came to its end.
+# The copy shows that this version of the file is completely installed.
 installed=node_modules/.installed-package-lock.json
 if cmp -s package-lock.json "$installed"; then
 	exit 0
@@ -26,7 +26,7 @@ for try in 1 2 3; do
 		cp package-lock.json "$installed"
 		exit 0
 	fi
-	echo "npm ci has failed ($try of 3)." >&2
+	echo "npm ci failed ($try of 3)." >&2
 	sleep $((try * 2))
 done
 echo "The JavaScript libraries could not be installed, so the tests that compare with them will be skipped." >&2

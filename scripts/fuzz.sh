@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes each Fuzz target of the core module for DURATION (as go test -fuzztime takes it; 10s if it is not given), one after the
-# other, and fails if one of them does. What go test finds it writes to testdata/fuzz beside the target: commit it with the fix.
-# With CLERKINVITE_ATTACK_ROWS each target gets a row there, as internal/tally writes it.
+# fuzz.sh [DURATION] runs each Fuzz target of the root module for DURATION (as in go test -fuzztime; default 10s), one after the
+# other, and fails if one of them fails. go test writes a failing input to testdata/fuzz beside the target: commit it with the fix.
+# If CLERKINVITE_ATTACK_ROWS names a file, each target appends a row to it, as internal/tally does.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -10,13 +10,13 @@ work=$(mktemp -d)
 log=$work/log
 trap 'rm -rf "$work"' EXIT
 
-# Sometimes go test calls it a failure that its own time was over in the middle of an execution. A target that really fails, or hangs,
-# leaves the input that it failed on, and says more than this.
+# go test sometimes reports the end of the fuzz time as a failure. A target that really fails or hangs leaves its input and prints
+# more than this.
 only_out_of_time() {
 	[ "$(sed -n '/^--- FAIL/,/^FAIL$/p' "$log" | sed '1d;$d')" = '    context deadline exceeded' ] && ! grep -q 'Failing input' "$log"
 }
 
-# What "go test -fuzz" does, but for linking the package's tests anew for each of its targets.
+# Does the same as "go test -fuzz", but links the tests of a package only once for all of its targets.
 fuzz() {
 	local package=$1 name=$2 binary dir
 	binary=$work/$(basename "$package").test
@@ -30,7 +30,7 @@ while read -r dir package; do
 	for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go 2>/dev/null); do targets+=("$package $name"); done
 done < <(go list -f '{{.Dir}} {{.ImportPath}}' ./...)
 if [ ${#targets[@]} = 0 ]; then
-	echo "There is no fuzz target." >&2
+	echo "No fuzz targets found." >&2
 	exit 1
 fi
 
@@ -41,7 +41,7 @@ for target in "${targets[@]}"; do
 	if fuzz "$package" "$name" >"$log" 2>&1 || only_out_of_time; then
 		execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
 		if [ "${execs:-0}" = 0 ] && [ -n "${CLERKINVITE_ATTACK_ROWS:-}" ]; then
-			printf '%-22s %-50s was not executed once\n' "$name" "$package"
+			printf '%-22s %-50s did not run at all\n' "$name" "$package"
 			status=1
 			continue
 		fi

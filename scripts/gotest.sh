@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# go test with the given arguments, then what was skipped for want of something on this machine: go test itself says "ok" of a
-# package that has skipped everything.
+# Runs go test with the given arguments and then lists the skipped tests: go test itself prints "ok" for a package that skipped
+# everything.
 set -euo pipefail
 
 skipped=$(mktemp)

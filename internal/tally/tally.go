@@ -1,5 +1,5 @@
-// Package tally is how the attack suite says what it attacked, how often, and
-// what was lost: one row of the table that make attack prints.
+// Package tally records what an attack test attacked, how often, and what was
+// lost, as one row of the table that make attack prints.
 package tally
 
 import (
@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// EnvLong, if set, asks for the long mode of a test: hours instead of
-// seconds. EnvFile names the file that rows are appended to.
+// EnvLong, if set, selects the long mode of a test: hours instead of seconds.
+// EnvFile names the file to append rows to.
 const (
 	EnvLong = "CLERKINVITE_ATTACK"
 	EnvFile = "CLERKINVITE_ATTACK_ROWS"
 )
 
-// Long tells whether tests shall run as long as make attack wants them to.
+// Long reports whether tests run in their long mode.
 func Long() bool { return os.Getenv(EnvLong) != "" }
 
 // Row is one line of the table.
@@ -30,14 +30,14 @@ type Row struct {
 	start   time.Time
 }
 
-// Start begins a row; its time runs from here.
+// Start begins a row and its time.
 func Start(t testing.TB, what string) *Row {
 	t.Helper()
 	return &Row{What: what, t: t, start: time.Now()}
 }
 
-// Done ends the row with what was done how often and what was lost. It counts
-// only if the test has not failed, and is logged and, in make attack, kept.
+// Done ends the row with the counts. If the test has not failed, it logs the row
+// and, in make attack, saves it.
 func (r *Row) Done(times, lost string, figures ...string) {
 	r.t.Helper()
 	if r.t.Failed() {

@@ -1,10 +1,10 @@
-// The command attack runs the long mode of everything that tries to break the library, and prints what was attacked, how
-// often, what was lost and how long it took. "make attack" calls it; it works from the repository's root.
+// The command attack runs the long mode of every test that tries to break the library. It prints what was attacked, how
+// often, what was lost and how long it took. "make attack" runs it from the repository's root.
 //
 //	attack [-root directory] [-rows directory] [part ...]
 //
-// Without parts all are run, one after the other, which takes some three hours. Each part that passes keeps its rows in a file of the
-// directory, and the table is that of all parts that have one: parts can be run on different days, or side by side.
+// Without arguments it runs all parts, one after the other, in about three and a half hours. Each part that passes keeps its rows in a
+// file of the directory. The table has the rows of all such parts, so parts may run on different days or side by side.
 package main
 
 import (
@@ -27,8 +27,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// part is a command, which appends its rows to the file CLERKINVITE_ATTACK_ROWS, and how many those must be: a test that has
-// another name by now would else be missed by nobody.
+// part is a command that appends rows to the file CLERKINVITE_ATTACK_ROWS. rows is how many it must
+// write; otherwise a renamed test would drop out unnoticed.
 type part struct {
 	name    string
 	rows    int
@@ -69,7 +69,7 @@ func main() {
 func run(ctx context.Context, dir string, names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
-			return fmt.Errorf("there is no part %q", name)
+			return fmt.Errorf("unknown part %q", name)
 		}
 	}
 	dir, err := filepath.Abs(dir)
@@ -98,7 +98,7 @@ func run(ctx context.Context, dir string, names []string) error {
 	return nil
 }
 
-// run runs the part. Its rows are replaced only if it passes.
+// run runs the part and replaces its rows if it passes.
 func (p part) run(ctx context.Context, dir string) error {
 	fmt.Fprintf(os.Stderr, "\n=== %s: %s\n", p.name, p.command)
 	file := filepath.Join(dir, p.name+".jsonl")
@@ -111,7 +111,7 @@ func (p part) run(ctx context.Context, dir string) error {
 		"CLERKINVITE_REQUIRE=postgres,postgres-versions,pgbouncer,node")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
-		// A table does not show what a part has counted that then failed.
+		// The table must not show the counts of a part that failed.
 		return errors.Join(err, os.Remove(file))
 	}
 	if rows, err := p.kept(dir); err != nil || len(rows) != p.rows {
@@ -121,7 +121,7 @@ func (p part) run(ctx context.Context, dir string) error {
 	return nil
 }
 
-// table prints the rows that there are, as Markdown.
+// table prints all rows as Markdown.
 func table(w io.Writer, dir string) error {
 	fmt.Fprintln(w, "| part | what was attacked | how often | lost | took |\n|-|-|-|-|-|")
 	var figures []string

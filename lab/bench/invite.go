@@ -52,7 +52,7 @@ func newFake() *fake {
 	return f
 }
 
-// reset replaces it with a Clerk that knows nobody.
+// reset replaces it with an empty Clerk.
 func (f *fake) reset(latency time.Duration) {
 	clerk := clerkinvitetest.NewClerk()
 	handler := clerk.Handler()

@@ -19,8 +19,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// combinations returns requests with every combination of set and unset options, each
-// for another address.
+// combinations returns requests with every combination of set and unset options, each for a
+// different address.
 func combinations() []clerkinvite.InvitationRequest {
 	options := []func(r *clerkinvite.InvitationRequest){
 		func(r *clerkinvite.InvitationRequest) { r.RedirectURL = "https://app.example.com/welcome?a=b#c" },
@@ -45,8 +45,8 @@ func combinations() []clerkinvite.InvitationRequest {
 	return all
 }
 
-// eachBehavior runs a test with every behavior of the fake where Clerk's is unknown:
-// what they answer differs, and all of it has to be possible.
+// eachBehavior runs a test with every behavior of the fake where Clerk's is unknown. Responses
+// differ between behaviors, and the descriptions must allow all of them.
 func eachBehavior(t *testing.T, test func(t *testing.T, b *bundle)) {
 	t.Helper()
 	needFolder(t)
@@ -60,7 +60,7 @@ func eachBehavior(t *testing.T, test func(t *testing.T, b *bundle)) {
 	}
 }
 
-// requireCode asserts that err is an error of Clerk's.
+// requireCode asserts that err is an error of Clerk with this code.
 func requireCode(t *testing.T, err error, status int, code string) *clerkinvite.APIError {
 	t.Helper()
 	var api *clerkinvite.APIError
@@ -188,13 +188,13 @@ func TestRevokeInvitation(t *testing.T) {
 
 		id = b.clerk.CreateForeign("joan@example.com", nil).ID
 		b.clerk.ExpireNow(id)
-		_ = revoke(id) // each behavior has its own answer
+		_ = revoke(id) // each behavior responds differently
 
 		requireCode(t, revoke("inv_unknown"), 404, "resource_not_found")
 	})
 }
 
-// variants are users as different as the fake can make them.
+// variants are users that differ as much as the fake allows.
 func variants() []clerkinvitetest.UserSpec {
 	email := func(e clerkinvitetest.EmailSpec, address string) clerkinvitetest.EmailSpec {
 		e.Address = address
@@ -245,7 +245,7 @@ func TestFindUsers(t *testing.T) {
 	})
 }
 
-// What does not fit into one request, or into one answer, is asked for in several.
+// Queries that do not fit into one request or one response are split.
 func TestFindUsersInParts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -270,7 +270,7 @@ func TestFindUsersInParts(t *testing.T) {
 	require.Greater(t, b.clerk.RequestCount(), 2)
 }
 
-// calls holds every call of the adapter.
+// calls has every call of the adapter.
 func calls() map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) error {
 	return map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) error{
 		"FindUsers": func(ctx context.Context, api clerkinvite.ClerkAPI) error {
@@ -296,7 +296,7 @@ func calls() map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) erro
 	}
 }
 
-// What can meet every call.
+// Responses that any call can get.
 func TestCallsAreRefused(t *testing.T) {
 	t.Parallel()
 	needFolder(t)
@@ -319,8 +319,8 @@ func TestCallsAreRefused(t *testing.T) {
 	}
 }
 
-// The adapter reads what Clerk's schemas allow and the fake never says: every status
-// that an address can have, and every field that can be null or missing.
+// The adapter reads responses that Clerk's schemas allow and the fake never sends: every status of
+// an address, and every field that can be null or missing.
 func TestAdapterReadsWhatTheSchemasAllow(t *testing.T) {
 	t.Parallel()
 	newest := descriptions(t)[len(versions)-1]
@@ -371,7 +371,7 @@ func TestAdapterReadsWhatTheSchemasAllow(t *testing.T) {
 	}
 }
 
-// template returns the smallest object of a schema: null where it can be, and empty.
+// template returns the smallest object of a schema, with null where allowed.
 func template(t *testing.T, schema *openapi3.Schema) map[string]any {
 	t.Helper()
 	object := map[string]any{}
@@ -383,7 +383,7 @@ func template(t *testing.T, schema *openapi3.Schema) map[string]any {
 		case len(p.Enum) > 0:
 			object[name] = p.Enum[0]
 		case p.Type.Is(openapi3.TypeString):
-			object[name] = "from_oauth_google" // what the pattern of a strategy wants
+			object[name] = "from_oauth_google" // matches the pattern of a strategy
 		case p.Type.Is(openapi3.TypeBoolean):
 			object[name] = false
 		case p.Type.Is(openapi3.TypeInteger):
@@ -399,7 +399,7 @@ func template(t *testing.T, schema *openapi3.Schema) map[string]any {
 	return object
 }
 
-// answering is a Clerk that always says the same.
+// answering is a Clerk that always sends the same response.
 func answering(value any) http.Handler {
 	body, err := json.Marshal(value)
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

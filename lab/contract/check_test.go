@@ -17,17 +17,17 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 )
 
-// exchange is a request and its answer. Without an answer the status is 0.
+// exchange is a request and its response. Without a response the status is 0.
 type exchange struct {
 	request *http.Request
 	sent    []byte
 	status  int
 	header  http.Header
 	body    []byte
-	staged  bool // wrong on purpose: it shows of no exception that it is needed
+	staged  bool // wrong on purpose, so it does not count as a use of an exception
 }
 
-// observe makes a request and keeps both sides of it. Its response can still be read.
+// observe sends a request and records both sides. The response can still be read.
 func observe(next http.RoundTripper, in *http.Request) (*exchange, *http.Response, error) {
 	x := &exchange{request: in.Clone(context.Background())}
 	out := in.Clone(in.Context())
@@ -59,12 +59,12 @@ type subject string
 
 const (
 	inRequest subject = "request" // the description does not allow it
-	inVerdict subject = "verdict" // the description and the fake do not agree whether the request is valid
+	inVerdict subject = "verdict" // the description and the fake disagree on whether the request is valid
 	inStatus  subject = "status"  // the description does not list it
-	inBody    subject = "body"    // of the answer: the description does not allow it
+	inBody    subject = "body"    // of the response: the description does not allow it
 )
 
-// complaint is one thing in an exchange that a description does not allow.
+// complaint is one violation of a description.
 type complaint struct {
 	version   string
 	operation string // "POST /invitations/{invitation_id}/revoke"
@@ -77,7 +77,7 @@ func (c complaint) String() string {
 	return fmt.Sprintf("%s: %s, %d: %s: %s", c.version, c.operation, c.status, c.about, c.text)
 }
 
-// check returns what the descriptions do not allow and no exception excuses.
+// check returns the violations that no exception excuses.
 func (x *exchange) check(all []*description) []complaint {
 	exchanges.Add(1)
 	var left []complaint
@@ -135,10 +135,10 @@ func (d *description) check(x *exchange) (left []complaint) {
 	return left
 }
 
-// validation matches the codes with which Clerk refuses a request for its form alone.
+// validation matches the codes with which Clerk refuses a malformed request.
 var validation = regexp.MustCompile(`^(form_param_|request_body_|malformed_|unsupported_content_type$|bulk_size_exceeded$)`)
 
-// errorCode returns the code of an error in the answer, and the parameter it is about.
+// errorCode returns the code of an error response and the parameter it is about.
 func (x *exchange) errorCode() (code, param string) {
 	var body struct {
 		Errors []struct {
@@ -165,8 +165,8 @@ func requestFaults(x *exchange, route *routers.Route, params map[string]string) 
 			SchemaValidationOptions: schemaOptions(),
 		},
 	}))
-	// OpenAPI lets a query hold anything else too. What Clerk does with a parameter that
-	// it does not describe nobody knows, nor which one counts of two.
+	// OpenAPI allows any other parameter in a query. How Clerk treats undescribed and repeated
+	// parameters is unknown.
 	for name, values := range r.URL.Query() {
 		p := route.Operation.Parameters.GetByInAndName(openapi3.ParameterInQuery, name)
 		switch {
@@ -181,7 +181,7 @@ func requestFaults(x *exchange, route *routers.Route, params map[string]string) 
 
 var bearerKey = regexp.MustCompile(`^Bearer sk_[a-z]+_\S+$`)
 
-// bearer is the one security scheme of the descriptions, with its bearerFormat.
+// bearer is the only security scheme of the descriptions, with its bearerFormat.
 func bearer(_ context.Context, in *openapi3filter.AuthenticationInput) error {
 	if in.SecurityScheme.Scheme != "bearer" || !bearerKey.MatchString(in.RequestValidationInput.Request.Header.Get("Authorization")) {
 		return errors.New("no secret key")
@@ -189,7 +189,7 @@ func bearer(_ context.Context, in *openapi3filter.AuthenticationInput) error {
 	return nil
 }
 
-// bodyFaults returns what is wrong with an answer, for one way in which it is described.
+// bodyFaults returns the violations in a response, for one described variant.
 func bodyFaults(described *openapi3.Response, x *exchange) []string {
 	kind := x.header.Get("Content-Type")
 	content := described.Content.Get(kind)
@@ -199,7 +199,7 @@ func bodyFaults(described *openapi3.Response, x *exchange) []string {
 	return schemaFaults(content.Schema.Value, x.body, openapi3.VisitAsResponse())
 }
 
-// reasons takes apart what the validator found: one short line each, with the place.
+// reasons splits the validator's error into short lines, each with the location.
 func reasons(err error) []string {
 	within := func(place string, texts []string) []string {
 		for i := range texts {
@@ -229,7 +229,7 @@ func reasons(err error) []string {
 		}
 		return within(place, reasons(e.Err))
 	case *openapi3.SchemaError:
-		var parts openapi3.MultiError // of an allOf or oneOf, which itself says nothing
+		var parts openapi3.MultiError // of an allOf or oneOf, whose own text says nothing
 		if errors.As(e.Origin, &parts) {
 			return reasons(parts)
 		}

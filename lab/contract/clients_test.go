@@ -12,7 +12,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// What the adapter never sends, but other clients and other versions of it may.
+// Requests that the adapter never sends, but other clients or versions may.
 func TestRequestsOfOtherClients(t *testing.T) {
 	t.Parallel()
 	eachBehavior(t, func(t *testing.T, b *bundle) {
@@ -52,14 +52,14 @@ func TestRequestsOfOtherClients(t *testing.T) {
 		require.Equal(t, 200, x.status)
 		b.requireValid(t, x)
 
-		x = b.send(t, "POST", "/invitations/"+first+"/revoke", "") // without a body, as described
+		x = b.send(t, "POST", "/invitations/"+first+"/revoke", "")
 		require.Equal(t, 200, x.status)
 		b.requireValid(t, x)
 	})
 }
 
-// The descriptions and the fake agree on what is refused. That goes beyond the
-// answers: a fake that lets pass what Clerk refuses hides faults of its callers.
+// The descriptions and the fake agree on which requests are refused. A fake that accepts requests
+// Clerk refuses would hide bugs of its callers.
 func TestWrongRequests(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -70,7 +70,7 @@ func TestWrongRequests(t *testing.T) {
 		method, target, body string
 		status               int
 		code                 string
-		valid                bool // by the schemas, and refused for one of the exceptions
+		valid                bool // by the schemas, but refused because of an exception
 	}{
 		{"POST", "/invitations", item(`,"role":"admin"`), 422, "form_param_unknown", false},
 		{"POST", "/invitations", `{}`, 422, "form_param_missing", false},
@@ -169,7 +169,7 @@ func TestWrongHeaders(t *testing.T) {
 	require.Equal(t, 200, x.status)
 	b.requireValid(t, x)
 
-	// The operations that the adapter has no call for are refused in the same ways.
+	// Operations that the adapter does not use are refused in the same ways.
 	for _, target := range []string{"/users/count", "/users/user_000001"} {
 		x := b.send(t, "GET", target, "", "Authorization", "Bearer sk_test_2")
 		require.Equal(t, 401, x.status)
@@ -185,7 +185,7 @@ func TestWrongHeaders(t *testing.T) {
 	}
 }
 
-// Whatever is in an error of the fake is what Clerk's schema has there.
+// Errors of the fake have only fields of Clerk's schema.
 func TestErrorsHoldTraceIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

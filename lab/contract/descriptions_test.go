@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(everything{m})) }
 
-// everything is a run of the tests that fails if an exception was not needed.
+// everything runs the tests and then fails if no test needed one of the exceptions.
 type everything struct{ m *testing.M }
 
 func (e everything) Run() int {
@@ -33,7 +33,7 @@ func (e everything) Run() int {
 	fmt.Printf("contract: %d exchanges and %d webhooks compared with Clerk's descriptions\n", exchanges.Load(), payloads.Load())
 	for _, name := range []string{"test.run", "test.skip", "test.list"} {
 		if flag.Lookup(name).Value.String() != "" {
-			return code // a part of the tests does not need all of them
+			return code // some of the tests do not need all exceptions
 		}
 	}
 	if code != 0 || os.Getenv(folderVariable) == "" {
@@ -46,7 +46,7 @@ func (e everything) Run() int {
 	return code
 }
 
-// How much was compared.
+// Counts of what was compared.
 var exchanges, payloads atomic.Int64
 
 const folderVariable = "CLERKINVITE_OPENAPI"
@@ -59,12 +59,11 @@ type description struct {
 	took    time.Duration
 }
 
-// versions are the oldest and the newest version of the Backend API that the library
-// is for. The SDK asks for the newest.
+// versions are the oldest and the newest Backend API that the library supports. The SDK requests
+// the newest.
 var versions = []string{"2025-04-10", "2026-05-12"}
 
-// Loading takes seconds under the race detector, so each file is read once, both at
-// the same time.
+// Loading takes seconds under the race detector, so each file is read once, both at the same time.
 var loadDescriptions = sync.OnceValues(func() ([]*description, error) {
 	all := make([]*description, len(versions))
 	faults := make([]error, len(versions))
@@ -89,7 +88,7 @@ func loadDescription(version string) (*description, error) {
 	if doc.Info.Version != version || len(doc.Servers) != 1 {
 		return nil, fmt.Errorf("this is no description of version %s at one address", version)
 	}
-	// Requests go to a server of the test, so only the path of the address counts.
+	// Requests go to a test server, so only the path of the URL counts.
 	u, err := url.Parse(doc.Servers[0].URL)
 	if err != nil {
 		return nil, err
@@ -107,8 +106,8 @@ var loadWebhooks = sync.OnceValues(func() (*openapi3.T, error) {
 	if err != nil {
 		return nil, err
 	}
-	// OpenAPI 3.0 has no webhooks, so Clerk keeps them in an extension of the same form
-	// as paths. Under that name the loader resolves their references.
+	// OpenAPI 3.0 has no webhooks, so Clerk keeps them in an extension with the form of paths.
+	// Renamed to paths, the loader resolves their references.
 	before, after, found := bytes.Cut(data, []byte("\nx-webhooks:"))
 	if !found {
 		return nil, errors.New("the description of the webhooks has no x-webhooks")
@@ -116,7 +115,7 @@ var loadWebhooks = sync.OnceValues(func() (*openapi3.T, error) {
 	return openapi3.NewLoader().LoadFromData(append(append(before, "\npaths:"...), after...))
 })
 
-// read returns a file by the name that it has here, or else in Clerk's repository.
+// read returns a file by its name here or by its name in Clerk's repository.
 func read(kind, version string) ([]byte, error) {
 	folder := os.Getenv(folderVariable)
 	data, err := os.ReadFile(filepath.Join(folder, kind+"-"+version+".yml"))
@@ -157,7 +156,7 @@ func TestDescriptionsAreValid(t *testing.T) {
 	}
 }
 
-// schemaFaults returns what is wrong with a JSON value, each with the place where.
+// schemaFaults returns the violations in a JSON value, each with its location.
 func schemaFaults(schema *openapi3.Schema, data []byte, as openapi3.SchemaValidationOption) []string {
 	var value any
 	if err := json.Unmarshal(data, &value); err != nil {
@@ -166,7 +165,7 @@ func schemaFaults(schema *openapi3.Schema, data []byte, as openapi3.SchemaValida
 	return reasons(schema.VisitJSON(value, append(schemaOptions(), as, openapi3.MultiErrors())...))
 }
 
-// schemaOptions adds the one format of the descriptions that is not checked on its own.
+// schemaOptions adds the only format of the descriptions that the validator does not know.
 func schemaOptions() []openapi3.SchemaValidationOption {
 	return []openapi3.SchemaValidationOption{
 		openapi3.WithStringFormatValidator("email", openapi3.NewRegexpFormatValidator(openapi3.FormatOfStringForEmail)),

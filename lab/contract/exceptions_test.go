@@ -12,20 +12,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// exception excuses one complaint, where the description is wrong or does not say. It
-// has to be needed for every version, else the tests fail.
+// exception excuses one complaint, because the description is wrong or silent. Every version must
+// need it, or the tests fail.
 type exception struct {
-	operation string // "" is any
+	operation string // "" matches any
 	about     subject
-	status    int                    // 0 is any
-	text      string                 // the complaint's, or its beginning
-	when      func(x *exchange) bool // nil is always
+	status    int                    // 0 matches any
+	text      string                 // of the complaint, or its beginning
+	when      func(x *exchange) bool // nil matches always
 
 	why    string
 	source string
 
-	// instead returns what is wrong with the answer by the rule that holds in place of
-	// the description's. nil is none.
+	// instead checks the response by the rule that applies instead of the description. nil checks
+	// nothing.
 	instead func(d *description, x *exchange) []string
 }
 
@@ -90,7 +90,8 @@ var exceptions = []*exception{
 		source: "docs: versioning",
 	},
 
-	// What the fake refuses though the schema allows it: rules that stand in words only.
+	// Requests that the fake refuses although the schema allows them, by rules that Clerk states
+	// only in prose.
 	{
 		operation: "POST /invitations", about: inVerdict, text: refusedFor + "form_param_format_invalid email_address",
 		why:    "the schema takes any string for an address, its answer only an email",
@@ -134,14 +135,14 @@ var exceptions = []*exception{
 	},
 	{
 		operation: "GET /users", about: inVerdict, text: refusedFor + "form_param_unknown starting_after",
-		why:    "the fake does not have all of Clerk's filters, and refuses them rather than to ignore them",
+		why:    "the fake does not have all of Clerk's filters and refuses the others instead of ignoring them",
 		source: "documentation of Clerk.Handler",
 	},
 }
 
 const refusedFor = "a valid request is refused: "
 
-// like is the rule that the answer is as a response that other operations list.
+// like requires the response that other operations list.
 func like(response string) func(d *description, x *exchange) []string {
 	return func(d *description, x *exchange) []string {
 		return bodyFaults(d.doc.Components.Responses[response].Value, x)
@@ -150,8 +151,7 @@ func like(response string) func(d *description, x *exchange) []string {
 
 func paginated(x *exchange) bool { return x.request.URL.Query().Get("paginated") == "true" }
 
-// envelope is the rule that the answer is an object with the described array as data,
-// and the number of all.
+// envelope requires an object with the described array as data, and the total count.
 func envelope(d *description, x *exchange) []string {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(x.body, &fields); err != nil {
@@ -172,14 +172,14 @@ func envelope(d *description, x *exchange) []string {
 		faults = append(faults, "/data"+fault)
 	}
 	var data []any
-	_ = json.Unmarshal(fields["data"], &data) // what is wrong with it is said above
+	_ = json.Unmarshal(fields["data"], &data) // its violations are reported above
 	if size := len(data); size > total {
 		faults = append(faults, fmt.Sprintf("/total_count: %d, for a page of %d", total, size))
 	}
 	return faults
 }
 
-// needed holds the versions for which an exception was needed.
+// needed has the versions that needed an exception.
 var needed = struct {
 	sync.Mutex
 

@@ -10,7 +10,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// The whole flow through the service: what it makes of the calls is valid too.
+// The whole flow through the service: the requests that it makes of the calls are valid too.
 func TestFlow(t *testing.T) {
 	t.Parallel()
 	eachBehavior(t, func(t *testing.T, b *bundle) {
@@ -29,7 +29,7 @@ func TestFlow(t *testing.T) {
 			return m
 		}
 
-		// Somebody new, who accepts.
+		// A new person, who accepts.
 		m, err := invite("ada@example.com")
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusPending, m.Status)
@@ -50,25 +50,25 @@ func TestFlow(t *testing.T) {
 		_, err = svc.HandleEvent(ctx, event)
 		require.NoError(t, err)
 
-		// Somebody whom Clerk knows.
+		// An existing user.
 		b.clerk.AddVerifiedUser("grace@example.com")
 		m, err = invite("grace@example.com")
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, m.Status)
 
-		// Somebody whom another application has invited: Clerk refuses a duplicate.
+		// A person whom another application has invited: Clerk refuses a duplicate.
 		b.clerk.CreateForeign("joan@example.com", nil)
 		m, err = invite("joan@example.com")
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusPending, m.Status)
 
-		// Somebody whose address an account holds unverified.
+		// A person whose address is unverified on an account.
 		b.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "dorothy@example.com"}}})
 		m, err = invite("dorothy@example.com")
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusPending, m.Status)
 
-		// The answer is lost; the invitation is found and adopted.
+		// The response is lost; the invitation is found and adopted.
 		b.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		_, err = invite("lost@example.com")
 		require.Error(t, err)
@@ -79,8 +79,8 @@ func TestFlow(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusPending, get("lost@example.com").Status)
 		require.Equal(t, 1, b.clerk.EmailsTo("lost@example.com"))
 
-		// The invitation runs out, and the second send revokes what may be left of it:
-		// here one of the first send that another copy of the request has made.
+		// The invitation expires, and the second send revokes left-over invitations: here one that
+		// a copy of the first request has created.
 		first := get("lost@example.com")
 		b.clock.Advance(8 * 24 * time.Hour)
 		older := b.clerk.CreateForeign("lost@example.com", map[string]any{"clerkinvite": map[string]any{"id": first.ID, "send": first.Send}})
@@ -95,7 +95,7 @@ func TestFlow(t *testing.T) {
 			}
 		}
 
-		// It was needed in this flow at least once.
+		// This flow needed it at least once.
 		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallList} {
 			require.NotZero(t, b.clerk.Requests()[call], call)
 		}

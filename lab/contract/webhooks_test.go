@@ -21,7 +21,7 @@ func content(doc *openapi3.T, event string) *openapi3.MediaType {
 	return hook.Post.RequestBody.Value.Content["application/json"]
 }
 
-// payloadFaults returns what the description does not allow in a payload.
+// payloadFaults returns the violations in a payload.
 func payloadFaults(doc *openapi3.T, payload []byte) []string {
 	payloads.Add(1)
 	var envelope map[string]json.RawMessage
@@ -37,7 +37,7 @@ func payloadFaults(doc *openapi3.T, payload []byte) []string {
 		return []string{fmt.Sprintf("/type: there is no event %q", event)}
 	}
 	faults := schemaFaults(described.Schema.Value, payload, openapi3.VisitAsRequest())
-	// The schema of the envelope is open, because each event adds its data to it.
+	// The envelope's schema is open, because each event adds its data to it.
 	for name := range envelope {
 		known := false
 		for _, part := range described.Schema.Value.AllOf {

@@ -18,8 +18,8 @@ import (
 
 const key = "sk_test_1"
 
-// wire is the way from the adapter to the fake. It lets everything through, and fails
-// the test for what the descriptions do not allow.
+// wire is the transport between the adapter and the fake. It passes everything on and fails the
+// test if the descriptions do not allow it.
 type wire struct {
 	t    testing.TB
 	all  []*description
@@ -38,7 +38,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// bundle is a fake of Clerk, the real adapter, and the wire between them.
+// bundle is a fake Clerk, the real adapter, and the wire between them.
 type bundle struct {
 	clerk *clerkinvitetest.Clerk
 	clock *clerkinvitetest.Clock
@@ -57,7 +57,7 @@ func setup(t *testing.T) *bundle {
 	return b
 }
 
-// serve returns a bundle in which the handler stands for Clerk.
+// serve returns a bundle in which the handler takes Clerk's place.
 func serve(t *testing.T, h http.Handler) *bundle {
 	t.Helper()
 	all := descriptions(t)
@@ -74,8 +74,8 @@ func serve(t *testing.T, h http.Handler) *bundle {
 	return b
 }
 
-// send makes a request as another client might. headers are names and values; an
-// empty value removes what is sent otherwise.
+// send makes a request as another client might. headers are names and values; an empty value
+// removes the default.
 func (b *bundle) send(t *testing.T, method, target, body string, headers ...string) *exchange {
 	t.Helper()
 	var content io.Reader

@@ -12,10 +12,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// A check that finds nothing proves nothing: what is wrong on purpose is caught, by
-// each description.
+// A check that finds nothing proves nothing, so each description must catch deliberate mistakes.
 
-// requireCaught asserts that the exchange is wrong in this one way.
+// requireCaught asserts that the exchange is wrong in exactly this way.
 func (b *bundle) requireCaught(t *testing.T, x *exchange, about subject, text string) {
 	t.Helper()
 	x.staged = true
@@ -46,7 +45,7 @@ func TestWrongAnswersAreCaught(t *testing.T) {
 	const one, list, pages, users, user, count = "POST /invitations", "GET /invitations", "GET /invitations?paginated=true", "GET /users", "GET /users/user_000001", "GET /users/count"
 	for _, test := range []struct {
 		request string
-		break_  func(o map[string]any) // the object of the answer, or the first one of its list
+		break_  func(o map[string]any) // the object in the response, or the first one in its list
 		about   subject
 		text    string
 	}{
@@ -89,7 +88,7 @@ func TestWrongAnswersAreCaught(t *testing.T) {
 	}
 }
 
-// try makes a request that the fake answers with 200.
+// try makes a request that the fake accepts with 200.
 func (b *bundle) try(t *testing.T, request string) *exchange {
 	t.Helper()
 	method, target, _ := strings.Cut(request, " ")
@@ -129,7 +128,7 @@ func TestWrongShapesAndStatusesAreCaught(t *testing.T) {
 			return 200, map[string]any{"data": body, "total_count": 1}
 		}, inBody, "/: value must be an array"},
 		{"GET /invitations", func(_ http.Header, _ int, body any) (int, any) {
-			return 200, map[string]any{"data": body, "total_count": 1} // without having been asked for
+			return 200, map[string]any{"data": body, "total_count": 1} // not requested
 		}, inBody, "/: value must be an array"},
 		{"GET /invitations?paginated=true", replace(`{"data":[],"total_count":0,"has_more":false}`), inBody, "/has_more: unknown beside data and total_count"},
 		{"GET /invitations?paginated=true", replace(`{"data":[]}`), inBody, "/total_count: no number"},
@@ -152,7 +151,7 @@ func TestWrongShapesAndStatusesAreCaught(t *testing.T) {
 		b.requireCaught(t, b.try(t, test.request), test.about, test.text)
 	}
 
-	// A revoke has to say so.
+	// The response to a revoke must say so.
 	b := serve(t, changing(clerk.Handler(), func(_ http.Header, status int, body any) (int, any) {
 		body.(map[string]any)["status"] = "pending"
 		return status, body
@@ -160,7 +159,7 @@ func TestWrongShapesAndStatusesAreCaught(t *testing.T) {
 	b.requireCaught(t, b.send(t, "POST", "/invitations/"+id+"/revoke", ""), inBody, `/status: value is not one of the allowed values ["revoked"]`)
 }
 
-// The faults of the fake that stand for a proxy are caught too.
+// The fake's faults that imitate a proxy are caught too.
 func TestWrongBodiesAreCaught(t *testing.T) {
 	t.Parallel()
 	for kind, text := range map[clerkinvitetest.Kind]string{
@@ -176,7 +175,7 @@ func TestWrongBodiesAreCaught(t *testing.T) {
 
 func TestWrongRequestsAreCaught(t *testing.T) {
 	t.Parallel()
-	// A Clerk that takes everything, so that the verdict is wrong as well.
+	// A Clerk that accepts everything, so the verdict is wrong as well.
 	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
@@ -209,7 +208,7 @@ func TestWrongRequestsAreCaught(t *testing.T) {
 	b.requireCaught(t, b.send(t, "PATCH", "/invitations", "{}"), inRequest, "there is no such operation")
 }
 
-// requireRefused asserts that the request is found wrong, and that it was accepted.
+// requireRefused asserts that the request is invalid and was accepted.
 func (b *bundle) requireRefused(t *testing.T, x *exchange, text string) {
 	t.Helper()
 	x.staged = true
@@ -222,7 +221,7 @@ func (b *bundle) requireRefused(t *testing.T, x *exchange, text string) {
 	}
 }
 
-// changing is a handler whose answers are changed on their way.
+// changing is a handler that alters responses.
 func changing(h http.Handler, change func(h http.Header, status int, body any) (int, any)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got := &answer{header: w.Header(), status: 200}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,8 +18,7 @@ import (
 // TestMain stops the PostgreSQL server that the tests have started.
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// Random sequences of everything that can happen. The environment makes it more; see
-// package modeltest.
+// Random sequences of everything that can happen. The environment can ask for more: see package modeltest.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	tallyModel(t, "random sequences of verbs, faults and crashes, store in memory", sequences(5000, 1250))
@@ -28,35 +26,25 @@ func TestModel(t *testing.T) {
 		&modeltest.Options{Sequences: sequences(5000, 1250)})
 }
 
-// The same on PostgreSQL: a schema for each of the sequences that run at the same time,
-// emptied between two.
+// The same on PostgreSQL.
 func TestModelPostgres(t *testing.T) {
 	t.Parallel()
 	tallyModel(t, "the same, on PostgreSQL", sequences(300, 200))
 	pool := pgtest.New(t).Pool(t)
-	var mu sync.Mutex
-	schemas := make(map[*testing.T]string)
+	schemas := modeltest.Schemas(func(t *testing.T, schema string) {
+		t.Helper()
+		require.NoError(t, clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema}).Migrate(t.Context()))
+	}, func(t *testing.T, sql string) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	})
 	modeltest.Run(t, func(t *testing.T) clerkinvite.Store {
-		mu.Lock()
-		defer mu.Unlock()
-		schema, there := schemas[t]
-		if !there {
-			schema = fmt.Sprint("model", len(schemas))
-			schemas[t] = schema
-		}
-		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
-		if !there {
-			require.NoError(t, store.Migrate(t.Context()))
-		}
-		for _, table := range []string{"history", "member", "limit"} {
-			_, err := pool.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
-			require.NoError(t, err)
-		}
-		return store
+		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schemas(t)})
 	}, &modeltest.Options{Sequences: sequences(300, 200)})
 }
 
-// tallyModel keeps the row of a test that plays sequences, when they have been played.
+// tallyModel records how many sequences were run.
 func tallyModel(t *testing.T, what string, n int) {
 	t.Helper()
 	if env, err := strconv.Atoi(os.Getenv("CLERKINVITE_MODEL_SEQUENCES")); err == nil {
@@ -66,7 +54,7 @@ func tallyModel(t *testing.T, what string, n int) {
 	t.Cleanup(func() { row.Done(fmt.Sprintf("%d sequences of 100 steps", n), "nothing") })
 }
 
-// sequences is how many to play: fewer where they take long.
+// sequences is how many to run: fewer where they take long.
 func sequences(most, fewer int) int {
 	switch {
 	case testing.Short():

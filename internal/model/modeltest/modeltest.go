@@ -24,6 +24,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -125,4 +126,26 @@ func (j journal) String() string {
 		fmt.Fprintf(&b, "%5d %10v  "+e.format+"\n", append([]any{e.step, e.at}, e.args...)...)
 	}
 	return b.String()
+}
+
+// Schemas returns what Run's store needs on PostgreSQL: a schema for each of the sequences that run at the
+// same time, which create makes once, and which exec empties before each sequence.
+func Schemas(create func(t *testing.T, schema string), exec func(t *testing.T, sql string)) func(t *testing.T) (schema string) {
+	var mu sync.Mutex
+	schemas := make(map[*testing.T]string)
+	return func(t *testing.T) string {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		schema, ok := schemas[t]
+		if !ok {
+			schema = fmt.Sprint("model", len(schemas))
+			schemas[t] = schema
+			create(t, schema)
+		}
+		for _, table := range []string{"history", "member", "limit"} {
+			exec(t, "DELETE FROM "+schema+".clerkinvite_"+table)
+		}
+		return schema
+	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// message is what JavaScript is asked to sign.
+// message is a message for JavaScript to sign.
 type message struct {
 	Secret string `json:"secret"`
 	ID     string `json:"id"`
@@ -27,27 +27,29 @@ type message struct {
 	Body   []byte `json:"body"`
 }
 
-// wireDelivery is what JavaScript is asked to verify.
+// wireDelivery is a delivery for JavaScript to verify.
 type wireDelivery struct {
 	Secret  string      `json:"secret"`
 	Headers [][2]string `json:"headers"`
 	Body    []byte      `json:"body"`
 }
 
-// verdict is what a library says of a delivery. It has an error all the same if it takes the signature and not the body.
+// verdict is a library's result for a delivery. It has an error even if the signature is accepted
+// but the body is not.
 type verdict struct {
 	Accepted bool
 	Error    string
 	Event    json.RawMessage
 }
 
-// verdicts are those of Svix's library, of Standard Webhooks', whose headers have other names, and of Clerk's.
+// verdicts are those of Svix's library, of Standard Webhooks' library, which uses other header
+// names, and of Clerk's.
 type verdicts struct {
 	Svix, Standard, Clerk verdict
 }
 
-// verify asks the libraries of all deliveries, each by its own clock. The verdicts on a
-// delivery are one for each of its secrets, since the libraries take one.
+// verify asks the libraries about all deliveries, each at its own time. A delivery has a verdict
+// per secret, because the libraries take one secret.
 func (p *peer) verify(t *testing.T, ds []*delivery) [][]verdicts {
 	t.Helper()
 	var question struct {
@@ -76,7 +78,7 @@ func (p *peer) verify(t *testing.T, ds []*delivery) [][]verdicts {
 	return out
 }
 
-// each is a library for JavaScript that verifies.
+// each is a JavaScript library that verifies.
 var each = []struct {
 	name string
 	of   func(verdicts) verdict
@@ -86,11 +88,11 @@ var each = []struct {
 	{"@clerk/backend", func(v verdicts) verdict { return v.Clerk }},
 }
 
-// chunk is how many deliveries go to JavaScript in one line.
+// chunk is the number of deliveries per line for JavaScript.
 const chunk = 100
 
-// What Svix's and Standard Webhooks' libraries for JavaScript sign, the library takes, and it
-// is what Svix's for Go and the fake sign.
+// The library accepts what Svix's and Standard Webhooks' JavaScript libraries sign, which is also
+// what Svix's Go library and the fake sign.
 func TestJavaScriptSignsForTheVerifier(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
@@ -130,8 +132,8 @@ func TestJavaScriptSignsForTheVerifier(t *testing.T) {
 	row.Done(fmt.Sprintf("%d messages by 2 libraries", n), "0 refused that were good, 0 accepted that were not")
 }
 
-// Whatever happens to a delivery, the library and those for JavaScript come to the same
-// verdict, but for what the library refuses by design and for what JavaScript makes of time and text.
+// For any mutated delivery, the library and the JavaScript libraries agree, except where the
+// library is stricter by design and where JavaScript handles time and text differently.
 func TestTheVerifierAgreesWithJavaScript(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
@@ -208,7 +210,7 @@ func TestTheVerifierAgreesWithJavaScript(t *testing.T) {
 		fmt.Sprintf("%d differences that are by design", total(differ)))
 }
 
-// anyOf returns what a library says of a delivery by any of its secrets.
+// anyOf returns a library's verdict for any of the delivery's secrets.
 func anyOf(all []verdicts, of func(verdicts) verdict) (said verdict) {
 	for _, v := range all {
 		if said = of(v); said.Accepted {
@@ -218,7 +220,7 @@ func anyOf(all []verdicts, of func(verdicts) verdict) (said verdict) {
 	return said
 }
 
-// differs returns why JavaScript may come to another verdict than Go, "" if it may not.
+// differs returns why JavaScript may disagree with Go, or "".
 func differs(d *delivery, library string) string {
 	if !decodable(d.body) {
 		return "a body that is no plain UTF-8 is signed as the text that is read from it"
@@ -236,8 +238,8 @@ func differs(d *delivery, library string) string {
 	return ""
 }
 
-// The five minutes end in the same second; the library ends them in the middle of it, as
-// Svix's for Go does, those for JavaScript at its end.
+// The five minutes end in the same second: in the middle of it for the library and Svix's for Go,
+// at its end for JavaScript.
 func TestTheVerifierAgreesWithJavaScriptOnTime(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
@@ -271,7 +273,7 @@ func TestTheVerifierAgreesWithJavaScriptOnTime(t *testing.T) {
 	}
 }
 
-// every returns a webhook of every kind that the fake can produce, by what happened.
+// every returns a webhook of every kind that the fake can produce, by its cause.
 func every(t *testing.T, c *clerkinvitetest.Clerk) map[string]clerkinvitetest.Webhook {
 	t.Helper()
 	accept := func(w clerkinvitetest.Webhook, err error) clerkinvitetest.Webhook {
@@ -309,7 +311,7 @@ func every(t *testing.T, c *clerkinvitetest.Clerk) map[string]clerkinvitetest.We
 	return out
 }
 
-// Clerk's own verifyWebhook takes what the fake signs, and nothing else.
+// Clerk's verifyWebhook accepts what the fake signs, and nothing else.
 func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
@@ -340,7 +342,7 @@ func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 			w := hooks[name]
 			add("good", 0, clerkinvitetest.WebhookSecret, w, nil)
 			if b.Behavior != (clerkinvitetest.Behavior{}) && !tally.Long() {
-				continue // the others say hardly anything else
+				continue // the others add little
 			}
 			add("good, prefix missing", 0, strings.TrimPrefix(clerkinvitetest.WebhookSecret, "whsec_"), w, nil)
 			add("good, almost late", 299*time.Second, clerkinvitetest.WebhookSecret, w, nil)
@@ -390,8 +392,8 @@ func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 	row.Done(fmt.Sprintf("%d good and %d bad ones", good, bad), "0 good refused, 0 bad accepted")
 }
 
-// What every library for JavaScript says of the names that Standard Webhooks gives to the headers:
-// the library, like Clerk's, does not know them.
+// How every JavaScript library treats the header names of Standard Webhooks: the library ignores
+// them, like Clerk's.
 func TestHeadersOfStandardWebhooksAreNotClerks(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// why is what the tests with node lack, "" if nothing.
+// why is what the tests with node lack, or "".
 var why = sync.OnceValue(func() string {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -31,7 +31,7 @@ var why = sync.OnceValue(func() string {
 	if err != nil {
 		return err.Error()
 	}
-	// The script leaves the copy when everything is in place.
+	// The script writes this copy when the installation is complete.
 	have, err := os.ReadFile("node_modules/.installed-package-lock.json")
 	if err != nil || !bytes.Equal(want, have) {
 		return "the JavaScript libraries to compare with are not installed; run scripts/ensure-peers.sh"
@@ -44,7 +44,7 @@ var why = sync.OnceValue(func() string {
 	return ""
 })
 
-// peer is a process of node that answers questions, one at a time.
+// peer is a node process that answers questions, one at a time.
 type peer struct {
 	mu      sync.Mutex
 	ctx     context.Context
@@ -54,13 +54,13 @@ type peer struct {
 	done    func() error
 }
 
-// startPeer starts a program of testdata for the length of the test, or skips the test.
+// startPeer starts a program of testdata for the duration of the test, or skips the test.
 func startPeer(t *testing.T, program string) *peer {
 	t.Helper()
 	if reason := why(); reason != "" {
 		pgtest.Missing(t, "node", reason)
 	}
-	// A process that hangs ends before the test binary does, which then can say why.
+	// A process that hangs ends before the test binary does, which can then report it.
 	ctx := t.Context()
 	if deadline, ok := t.Deadline(); ok {
 		early, cancel := context.WithDeadline(ctx, deadline.Add(-5*time.Second))
@@ -68,7 +68,7 @@ func startPeer(t *testing.T, program string) *peer {
 		ctx = early
 	}
 	cmd := exec.CommandContext(ctx, "node", filepath.Join("testdata", program))
-	// Not the caller's NODE_OPTIONS, and none of his keys.
+	// Without the caller's NODE_OPTIONS and keys.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "CLERK_TELEMETRY_DISABLED=1"}
 	cmd.WaitDelay = 5 * time.Second
 	p := &peer{ctx: ctx, stderr: new(bytes.Buffer)}
@@ -89,15 +89,15 @@ func startPeer(t *testing.T, program string) *peer {
 	return p
 }
 
-// ask asks for an operation and decodes its result. Nothing that a library of the
-// peer's refuses is a failure: that would be a fault of the test.
+// ask runs an operation and decodes its result. A library's refusal is a result; a failure is a bug
+// of the test.
 func (p *peer) ask(t *testing.T, operation string, args, result any) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	question, err := json.Marshal([]any{operation, args})
 	require.NoError(t, err)
-	// In one goroutine each: what does not fit into the pipes must not block both sides.
+	// In separate goroutines, because full pipes would block both sides.
 	wrote := make(chan error, 1)
 	go func() {
 		_, err := p.in.Write(append(question, '\n'))
@@ -118,7 +118,7 @@ func (p *peer) ask(t *testing.T, operation string, args, result any) {
 	require.NoError(t, json.Unmarshal(answer.Result, result))
 }
 
-// The guard in lines.mjs holds, so that no test can reach a network by mistake.
+// The guard in lines.mjs works, so no test can reach a network by mistake.
 func TestPeersReachNothingButThisMachine(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "sdk.mjs")

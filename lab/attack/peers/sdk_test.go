@@ -30,7 +30,7 @@ const (
 
 var start = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 
-// both is one fake of Clerk with two clients: the library's adapter, and Clerk's SDK for JavaScript.
+// both is one fake Clerk with two clients: the library's adapter and Clerk's JavaScript SDK.
 type both struct {
 	clerk *clerkinvitetest.Clerk
 	goAPI *clerkapi.Client
@@ -39,8 +39,8 @@ type both struct {
 
 	mu    sync.Mutex
 	now   time.Time
-	asked []string // method and URI of each request that came from JavaScript
-	trace string   // of the last answer
+	asked []string // method and URI of each request from JavaScript
+	trace string   // of the last response
 }
 
 func newBoth(t *testing.T, node *peer) *both {
@@ -71,7 +71,7 @@ func newBoth(t *testing.T, node *peer) *both {
 	return b
 }
 
-// traced keeps the trace id of an answer before the client gets it.
+// traced keeps the trace ID of a response before the client gets it.
 type traced struct {
 	http.ResponseWriter
 
@@ -87,7 +87,7 @@ func (w *traced) WriteHeader(status int) {
 
 func (w *traced) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// lastTrace returns the trace id of the last answer.
+// lastTrace returns the trace ID of the last response.
 func (b *both) lastTrace() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -100,7 +100,7 @@ func (b *both) advance(d time.Duration) {
 	b.now = b.now.Add(d)
 }
 
-// requests returns what JavaScript has asked for since the last call.
+// requests returns JavaScript's requests since the last call.
 func (b *both) requests() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -113,14 +113,14 @@ func (b *both) requests() []string {
 type sdkError struct {
 	Status       int
 	ClerkTraceID string
-	RetryAfter   any // a number, "(undefined)" without one
+	RetryAfter   any // a number, or "(undefined)"
 	Errors       []struct {
 		Code, Message, LongMessage string
 		Meta                       map[string]any
 	}
 }
 
-// try calls a method of the SDK and returns its value, or its error.
+// try calls a method of the SDK and returns its value or its error.
 func (b *both) try(t *testing.T, withKey, method string, args ...any) (json.RawMessage, *sdkError) {
 	t.Helper()
 	if args == nil {
@@ -153,7 +153,7 @@ func refused(t *testing.T, b *both, method string, args ...any) *sdkError {
 
 type object = map[string]any
 
-// invitationJS is the SDK's Invitation. It has no expiresAt; what the SDK got stands in Raw.
+// invitationJS is the SDK's Invitation. It has no expiresAt; Raw has the response.
 type invitationJS struct {
 	ID             string          `json:"id"`
 	EmailAddress   string          `json:"emailAddress"`
@@ -174,7 +174,7 @@ type pageJS[T any] struct {
 	TotalCount int
 }
 
-// requireSame compares an invitation as JavaScript sees it with one as Go does.
+// requireSame compares an invitation in JavaScript with the same in Go.
 func requireSame(t *testing.T, want clerkinvite.Invitation, got invitationJS) {
 	t.Helper()
 	require.Equal(t, want.ID, got.ID)
@@ -190,7 +190,8 @@ func requireSame(t *testing.T, want clerkinvite.Invitation, got invitationJS) {
 	require.Equal(t, *want.ExpiresAt, time.UnixMilli(*got.Raw.ExpiresAt).UTC())
 }
 
-// requireView compares what the adapter reads of an address with what the fake holds and with what JavaScript has got.
+// requireView compares the adapter's view of an address with the fake's state and with JavaScript's
+// view.
 func requireView(t *testing.T, b *both, email string, got invitationJS) {
 	t.Helper()
 	held := b.clerk.Invitations(email)
@@ -202,7 +203,7 @@ func requireView(t *testing.T, b *both, email string, got invitationJS) {
 	require.Equal(t, []clerkinvite.Invitation{held[i]}, read)
 }
 
-// What JavaScript creates, with every option, is what the fake holds and the adapter reads.
+// The fake stores and the adapter reads what JavaScript creates, with every option.
 func TestTheSDKCreatesInvitations(t *testing.T) {
 	t.Parallel()
 	b := newBoth(t, startPeer(t, "sdk.mjs"))
@@ -248,7 +249,7 @@ func TestTheSDKCreatesInvitations(t *testing.T) {
 	require.Equal(t, 2, b.clerk.EmailsTo(ada))
 }
 
-// The other way round: what the service and the adapter create, JavaScript lists.
+// The other way round: JavaScript lists what the service and the adapter create.
 func TestTheSDKListsWhatTheServiceInvites(t *testing.T) {
 	t.Parallel()
 	b := newBoth(t, startPeer(t, "sdk.mjs"))
@@ -266,7 +267,7 @@ func TestTheSDKListsWhatTheServiceInvites(t *testing.T) {
 	requireView(t, b, ada, page.Data[0])
 	require.JSONEq(t, fmt.Sprintf(`{"Role":"ü","clerkinvite":{"id":%q,"send":1}}`, m.ID), string(page.Data[0].PublicMetadata))
 
-	// JavaScript revokes it, and Reconcile learns that.
+	// JavaScript revokes it, and Reconcile detects that.
 	revoked := call[invitationJS](t, b, "invitations.revokeInvitation", m.InvitationID)
 	requireView(t, b, ada, revoked)
 	_, err = svc.Reconcile(t.Context(), nil)
@@ -275,7 +276,7 @@ func TestTheSDKListsWhatTheServiceInvites(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 
-	// JavaScript invites, and the service takes it for what it is: an invitation of another application.
+	// JavaScript invites, and the service treats the invitation as another application's.
 	theirs := call[invitationJS](t, b, "invitations.createInvitation", object{"emailAddress": "grace@example.com"})
 	m, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "t1", Email: "grace@example.com"})
 	require.NoError(t, err)
@@ -327,7 +328,7 @@ func TestTheSDKListsInvitations(t *testing.T) {
 		}
 	}
 
-	// One of each status. Clerk's list without a status holds all but the revoked ones.
+	// One of each status. Without a status, Clerk's list has all but the revoked ones.
 	ids := []string{read[0].ID, read[1].ID, read[2].ID}
 	call[invitationJS](t, b, "invitations.revokeInvitation", ids[0])
 	b.clerk.ExpireNow(ids[1])
@@ -390,7 +391,7 @@ func revoking(id string) attempt {
 	}}
 }
 
-// What the SDK makes of a refusal is what the adapter makes of it.
+// The SDK and the adapter read a refusal alike.
 func TestTheSDKReadsErrors(t *testing.T) {
 	t.Parallel()
 	node := startPeer(t, "sdk.mjs")
@@ -424,7 +425,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 		attempt
 		status int
 		code   string
-		meta   object // as the SDK names it
+		meta   object // by the SDK's name
 	}{
 		{"invited already", invited, one, 400, "duplicate_record", naming},
 		{"a user already", user, one, 422, "form_identifier_exists", param("email_address")},
@@ -480,7 +481,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 			one, 403, "not_allowed_access", object{"identifiers": []any{ada}},
 		},
 	}
-	waits := map[string]time.Duration{ // what Retry-After says
+	waits := map[string]time.Duration{ // by the text of Retry-After
 		"too many": time.Hour, "too many, no body": time.Hour, "too many, a page": time.Hour, "503 for a while": 17 * time.Second,
 	}
 	for _, tc := range cases {
@@ -503,7 +504,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 		require.Equal(t, want.RetryAfter, waits[tc.name], tc.name)
 		require.Equal(t, want.Code, tc.code, tc.name)
 		require.NotEmpty(t, want.TraceID)
-		if tc.code == "" { // nothing of Clerk's in the body, and the SDK looks for the trace there
+		if tc.code == "" { // the body is not Clerk's, and the SDK takes the trace ID from it
 			require.Empty(t, got.Errors, tc.name)
 			continue
 		}
@@ -547,7 +548,7 @@ type userJS struct {
 	Raw json.RawMessage `json:"_raw"`
 }
 
-// requireSameUser compares a user as JavaScript sees him with the same in Go.
+// requireSameUser compares a user in JavaScript with the same in Go.
 func requireSameUser(t *testing.T, want clerkinvite.User, got userJS) {
 	t.Helper()
 	require.Equal(t, want.ID, got.ID)
@@ -616,7 +617,7 @@ func TestTheSDKReadsUsers(t *testing.T) {
 	read, err = b.goAPI.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: ids})
 	require.NoError(t, err)
 	require.Equal(t, len(all), byID.TotalCount)
-	slices.Reverse(byID.Data) // the newest first, if nothing is said
+	slices.Reverse(byID.Data) // newest first by default
 	for i, u := range byID.Data {
 		requireSameUser(t, read[i], u)
 	}
@@ -632,20 +633,20 @@ func TestTheSDKReadsUsers(t *testing.T) {
 	require.Equal(t, 404, failure.Status)
 	require.Equal(t, "resource_not_found", failure.Errors[0].Code)
 
-	// A user who is gone is gone for both.
+	// Both see that the user is deleted.
 	b.clerk.DeleteUser(ids[0])
 	require.Equal(t, 404, refused(t, b, "users.getUser", ids[0]).Status)
 	require.Equal(t, 0, call[pageJS[userJS]](t, b, "users.getUserList", object{"emailAddress": []string{ada}}).TotalCount)
 }
 
-// absent are the fields that the SDK reads of its objects and the fake does not have. Clerk's
-// description asks for none of them, and nothing here looks at them.
+// absent are fields that the SDK reads and the fake does not have. Clerk's description requires
+// none of them, and nothing here uses them.
 var absent = map[string][]string{
 	"users.getUser":                {"imageUrl", "locale"},
 	"invitations.createInvitation": nil,
 }
 
-// The SDK finds every field that it looks for, but those.
+// The SDK finds every other field that it reads.
 func TestTheSDKFindsEveryField(t *testing.T) {
 	t.Parallel()
 	b := newBoth(t, startPeer(t, "sdk.mjs"))
@@ -676,7 +677,7 @@ func TestTheSDKFindsEveryField(t *testing.T) {
 	}
 }
 
-// What the fake does not offer it refuses: a test that needs it cannot pass by mistake.
+// The fake refuses what it does not implement, so a test that needs it cannot pass by mistake.
 func TestTheFakeRefusesWhatItDoesNotHave(t *testing.T) {
 	t.Parallel()
 	b := newBoth(t, startPeer(t, "sdk.mjs"))
@@ -698,7 +699,7 @@ func TestTheFakeRefusesWhatItDoesNotHave(t *testing.T) {
 	call[userJS](t, b, "users.getUser", user)
 }
 
-// From the invitation to the user, seen by JavaScript alone, and the webhook says the same.
+// From the invitation to the user, seen by JavaScript alone. The webhook says the same.
 func TestTheSDKSeesAnInvitationAccepted(t *testing.T) {
 	t.Parallel()
 	node := startPeer(t, "sdk.mjs")
@@ -738,15 +739,15 @@ func TestTheSDKSeesAnInvitationAccepted(t *testing.T) {
 	}
 }
 
-// A random life of an instance with two clients, one in Go and one in JavaScript. After each
-// step both see what the fake holds.
+// Random steps on one instance by two clients, one in Go and one in JavaScript. After each step
+// both see the fake's state.
 func TestTwoClientsSeeTheSame(t *testing.T) {
 	t.Parallel()
 	node := startPeer(t, "sdk.mjs")
 	row := tally.Start(t, "one fake, our adapter and Clerk's JavaScript SDK side by side")
 	seed, n := newSeed(t), times(100)
 	counts := map[string]int{}
-	const life = 50 // steps, then another instance
+	const life = 50 // steps per instance
 	for from := 0; from < n; from += life {
 		r := rand.New(rand.NewPCG(seed, uint64(from)))
 		b := newBoth(t, node)
@@ -820,7 +821,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 	row.Done(fmt.Sprintf("%d steps, 6 views after each", n), "0 fields that differ", fmt.Sprintf("%d kinds of outcome", len(counts)))
 }
 
-// outcome returns the code with which a method of the SDK is refused, "" if it is not.
+// outcome returns the code with which a method of the SDK is refused, or "".
 func (b *both) outcome(t *testing.T, method string, args ...any) string {
 	t.Helper()
 	_, failure := b.try(t, key, method, args...)

@@ -27,7 +27,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// times returns how many random cases are played.
+// times returns the number of random cases.
 func times(short int) int {
 	if tally.Long() {
 		return 100 * short
@@ -46,8 +46,8 @@ func newSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// someTime moves the clock of a synctest bubble, which begins with the year 2000, to anywhere
-// within forty years. Svix's library has no other clock than time.Now.
+// someTime moves the clock of a synctest bubble, which starts in the year 2000, by up to forty
+// years. Svix's library has no other clock than time.Now.
 func someTime(r *rand.Rand) {
 	time.Sleep(time.Duration(r.Int64N(int64(40 * 365 * 24 * time.Hour))).Truncate(time.Millisecond))
 }
@@ -65,8 +65,8 @@ func randomText(r *rand.Rand, alphabet string, n int) string {
 	return string(out)
 }
 
-// randomSecret returns a secret with a key of so many bytes, as Clerk's dashboard shows it
-// or without its prefix.
+// randomSecret returns a secret with a key of n bytes, as Clerk's dashboard shows it or without its
+// prefix.
 func randomSecret(r *rand.Rand, bytes int) string {
 	key := make([]byte, bytes)
 	for i := range key {
@@ -92,7 +92,7 @@ func randomID(r *rand.Rand) string {
 	}
 }
 
-// randomValue returns something that JSON can say.
+// randomValue returns a random JSON value.
 func randomValue(r *rand.Rand, depth int) any {
 	switch n := r.IntN(9); {
 	case n == 0:
@@ -120,7 +120,8 @@ func randomValue(r *rand.Rand, depth int) any {
 	}
 }
 
-// randomBody returns the body of a webhook: mostly an event like Clerk's, sometimes nothing like it.
+// randomBody returns the body of a webhook: usually an event like Clerk's, sometimes something
+// else.
 func randomBody(r *rand.Rand) []byte {
 	switch r.IntN(40) {
 	case 0:
@@ -136,7 +137,7 @@ func randomBody(r *rand.Rand) []byte {
 	case 5:
 		return []byte(randomText(r, "{}[]\",:0a ü", r.IntN(40)))
 	case 6:
-		raw := make([]byte, r.IntN(60)) // hardly ever UTF-8
+		raw := make([]byte, r.IntN(60)) // seldom UTF-8
 		for i := range raw {
 			raw[i] = byte(r.Uint32())
 		}
@@ -177,20 +178,20 @@ func randomBody(r *rand.Rand) []byte {
 	return []byte(strings.TrimSuffix(body.String(), "\n"))
 }
 
-// delivery is a webhook as it comes, whoever has signed it.
+// delivery is a webhook as it arrives, from any signer.
 type delivery struct {
 	secrets []string // of the receiver
 	body    []byte
 	header  http.Header
 	now     time.Time
-	what    []string // what was done to it on the way
+	what    []string // the mutations
 }
 
 func (d *delivery) String() string {
 	return fmt.Sprintf("%q at %v with %d secrets, %q, body %.300q", d.what, d.now.UnixMilli(), len(d.secrets), d.header, d.body)
 }
 
-// hidden returns the receiver's secrets as the library takes them.
+// hidden returns the receiver's secrets as the library's type.
 func (d *delivery) hidden() []clerkinvite.Secret {
 	var list []clerkinvite.Secret
 	for _, s := range d.secrets {
@@ -210,7 +211,7 @@ func headersOf(id string, at time.Time, signature string) http.Header {
 	return http.Header{"Svix-Id": {id}, "Svix-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Svix-Signature": {signature}}
 }
 
-// ours returns whether the library takes the signature for good, and the event if it can be read.
+// ours returns whether the library accepts the signature, and the event if it can be read.
 func ours(t *testing.T, d *delivery) (accepted bool, event *clerkinvite.Event) {
 	t.Helper()
 	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: d.hidden()})
@@ -225,13 +226,13 @@ func ours(t *testing.T, d *delivery) (accepted bool, event *clerkinvite.Event) {
 	return errors.Is(err, clerkinvite.ErrBadEvent), nil
 }
 
-// svixAccepts asks Svix's library for Go, which takes one secret.
+// svixAccepts asks Svix's Go library, which takes one secret.
 func svixAccepts(t *testing.T, d *delivery) bool {
 	t.Helper()
 	return slices.ContainsFunc(d.secrets, func(secret string) bool { return svixWebhook(t, secret).Verify(d.body, d.header) == nil })
 }
 
-// What Svix's library signs, the library takes, and the fake signs the same.
+// The library accepts what Svix's library signs, and the fake signs the same.
 func TestSvixSignsForTheVerifier(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "webhooks signed by Svix's Go library, for our verifier")
@@ -259,7 +260,8 @@ func TestSvixSignsForTheVerifier(t *testing.T) {
 					require.Equal(t, id, event.ID)
 				}
 
-				// While secrets change: both sign, or the receiver knows both, the new one first or last.
+				// During a rotation, the sender signs with both secrets, or the receiver has both,
+				// in either order.
 				more, err := svixWebhook(t, other).Sign(id, at, d.body)
 				require.NoError(t, err)
 				rotated := *d
@@ -288,14 +290,15 @@ func requireAccepted(t *testing.T, d *delivery) {
 	require.True(t, accepted, d)
 }
 
-// Where the library refuses what others take: each is a promise, and none of them can keep out what Clerk sends.
+// Cases in which the library is stricter than others. Each is a promise, and none can reject a
+// webhook of Clerk.
 var (
 	plainID        = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 	plainTime      = regexp.MustCompile(`^[1-9][0-9]{0,11}$`)
 	plainSignature = regexp.MustCompile(`^v1,[A-Za-z0-9+/]{43}=$`)
 )
 
-// stricter returns why the library refuses a delivery whatever its signature is.
+// stricter returns why the library refuses a delivery regardless of its signature.
 func stricter(d *delivery) (reasons []string) {
 	values := map[string][]string{}
 	for key, vs := range d.header {
@@ -319,8 +322,8 @@ func stricter(d *delivery) (reasons []string) {
 	return reasons
 }
 
-// plainOnly returns the delivery without the signatures that do not count for the library: others
-// take "v1,<signature>,<anything>" too. It is d itself if all of them count.
+// plainOnly returns the delivery without signatures that the library ignores: others also accept
+// "v1,<signature>,<anything>". It returns d if there are none.
 func plainOnly(d *delivery) *delivery {
 	signatures := d.first("Svix-Signature")
 	plain := slices.DeleteFunc(strings.Split(signatures, " "), func(s string) bool {
@@ -331,12 +334,12 @@ func plainOnly(d *delivery) *delivery {
 	}
 	c := *d
 	c.header = d.header.Clone()
-	// Never an empty header: Svix takes that for none and looks at another set of headers.
+	// Not an empty header: Svix treats it as missing and reads another set of headers.
 	c.set("Svix-Signature", strings.Join(append(plain, "none"), " "))
 	return &c
 }
 
-// randomDelivery returns a signed delivery and does to it what must not, or must, make a difference.
+// randomDelivery returns a signed delivery with random mutations, harmless or not.
 func randomDelivery(t *testing.T, r *rand.Rand) *delivery {
 	t.Helper()
 	d := &delivery{now: time.Now(), body: randomBody(r), secrets: []string{randomSecret(r, randomKeyLength(r))}}
@@ -366,7 +369,7 @@ func randomDelivery(t *testing.T, r *rand.Rand) *delivery {
 	return d
 }
 
-// first returns the first value of a header, in which a mutation changes something.
+// first returns the first value of a header, which a mutation changes.
 func (d *delivery) first(name string) string {
 	if vs := d.header[name]; len(vs) > 0 {
 		return vs[0]
@@ -388,7 +391,7 @@ func (d *delivery) change(r *rand.Rand, name, alphabet string) {
 
 var svixHeaders = []string{"Svix-Id", "Svix-Timestamp", "Svix-Signature"}
 
-// mutations are what can happen to a delivery, by chance or by malice.
+// mutations are changes of a delivery, accidental or malicious.
 var mutations = []func(d *delivery, r *rand.Rand){
 	func(d *delivery, r *rand.Rand) { // a bit of the body
 		d.what = append(d.what, "bit of the body")
@@ -418,7 +421,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 		d.what = append(d.what, "character of the time")
 		d.change(r, "Svix-Timestamp", "0123456789-+. exé")
 	},
-	func(d *delivery, r *rand.Rand) { // what the same time can be written as
+	func(d *delivery, r *rand.Rand) { // other notations of the same time
 		d.what = append(d.what, "writing of the time")
 		s := d.first("Svix-Timestamp")
 		n, _ := strconv.ParseInt(s, 10, 64)
@@ -435,7 +438,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 		s := strings.TrimPrefix(d.first("Svix-Signature"), "v1,")
 		d.set("Svix-Signature", pick(r, "v1a,"+s, "v2,"+s, "V1,"+s, s, "v1"+s, "v1 "+s, "v1,,"+s, ",v1,"+s, "v1;"+s, "v0,"+s+" v1a,"+s))
 	},
-	func(d *delivery, r *rand.Rand) { // writing of a signature
+	func(d *delivery, r *rand.Rand) { // notation of a signature
 		d.what = append(d.what, "writing of the signature")
 		s := d.first("Svix-Signature")
 		url := strings.NewReplacer("+", "-", "/", "_").Replace(s)
@@ -463,7 +466,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 		}
 		d.header[name] = twice
 	},
-	func(d *delivery, r *rand.Rand) { // the names of Standard Webhooks
+	func(d *delivery, r *rand.Rand) { // the header names of Standard Webhooks
 		d.what = append(d.what, "webhook-… headers")
 		for _, name := range svixHeaders {
 			if r.IntN(4) > 0 {
@@ -472,7 +475,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 			}
 		}
 	},
-	func(d *delivery, r *rand.Rand) { // both sets, of which one is good
+	func(d *delivery, r *rand.Rand) { // both sets of names, one of them good
 		d.what = append(d.what, "both sets of headers")
 		for _, name := range svixHeaders {
 			d.header[strings.Replace(name, "Svix-", "Webhook-", 1)] = []string{d.first(name)}
@@ -489,7 +492,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 			d.body = []byte(after)
 		}
 	},
-	func(d *delivery, r *rand.Rand) { // truly signed, and by no sender of Clerk's
+	func(d *delivery, r *rand.Rand) { // validly signed, but not as Clerk does
 		d.what = append(d.what, "strange id, well signed")
 		id := pick(r, "msg.1", "", "ü", "a b", randomText(r, base62, 256), "msg_1\x00", "msg_é中")
 		at, _ := strconv.ParseInt(d.first("Svix-Timestamp"), 10, 64)
@@ -500,8 +503,8 @@ var mutations = []func(d *delivery, r *rand.Rand){
 	},
 }
 
-// Whatever happens to a delivery, the library and Svix's for Go come to the same verdict,
-// but for what the library refuses by design.
+// For any mutated delivery, the library and Svix's Go library agree, except where the library is
+// stricter by design.
 func TestTheVerifierAgreesWithSvix(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "mutated webhooks, our verifier against Svix's for Go")
@@ -554,7 +557,7 @@ func total(counts map[string]int) (n int) {
 	return n
 }
 
-// The five minutes end in the same instant.
+// The five minutes end at the same instant.
 func TestTheVerifierAgreesWithSvixOnTime(t *testing.T) {
 	t.Parallel()
 	for _, fraction := range []time.Duration{0, 1, time.Millisecond, 500 * time.Millisecond, time.Second - 1} {
@@ -573,8 +576,8 @@ func TestTheVerifierAgreesWithSvixOnTime(t *testing.T) {
 	}
 }
 
-// Headers that did not come through net/http: the library reads them in any case, as the
-// JavaScript libraries do, while Svix's for Go finds only the names that net/http writes.
+// Headers that did not pass net/http: the library reads them in any case, like the JavaScript
+// libraries, while Svix's Go library finds only net/http's spelling.
 func TestTheVerifierReadsHeadersInAnyCase(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -589,8 +592,8 @@ func TestTheVerifierReadsHeadersInAnyCase(t *testing.T) {
 	require.False(t, svixAccepts(t, d))
 }
 
-// Secrets: the library refuses more than Svix's and takes more in one thing, the padding that is
-// lost in copying.
+// Secrets: the library refuses more than Svix's, but accepts secrets without padding, which gets
+// lost when copied.
 func TestSecretsComparedWithSvix(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "webhook secrets, our verifier against Svix's for Go")
@@ -616,13 +619,13 @@ func TestSecretsComparedWithSvix(t *testing.T) {
 			require.NoError(t, err)
 			_, err = v.Verify(body, headersOf("msg_1", at, signature))
 			require.NoError(t, err)
-		case err == nil: // laxer, by design: it is the key that the padded secret holds
+		case err == nil: // laxer by design: the padded secret has the same key
 			require.NoError(t, paddedErr, "%q", secret)
 			padding++
 			body, at := []byte(`{"type":"x"}`), time.Now()
 			_, err = v.Verify(body, headersOf("msg_1", at, hmacOf(raw, "msg_1", at, body)))
 			require.NoError(t, err)
-		case theirs == nil: // stricter, by design: short keys and line breaks
+		case theirs == nil: // stricter by design: short keys and line breaks
 			require.True(t, len(raw) < 24 || strings.ContainsAny(secret, " \n"), "%q: %v", secret, err)
 			byDesign++
 		}
@@ -645,7 +648,8 @@ func hmacOf(key []byte, id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// An event of another instance is refused, and a body that is no event: Svix's library knows of neither.
+// The library refuses an event of another instance and a body that is not an event. Svix's library
+// checks neither.
 func TestTheVerifierAsksForMoreThanASignature(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -669,7 +673,8 @@ func TestTheVerifierAsksForMoreThanASignature(t *testing.T) {
 	}
 }
 
-// decodable reports whether the body is the same as text: JavaScript's libraries sign the text, Go's the bytes.
+// decodable reports whether the body is valid text: JavaScript's libraries sign the text, Go's the
+// bytes.
 func decodable(body []byte) bool {
 	return utf8.Valid(body) && !strings.HasPrefix(string(body), "\ufeff")
 }

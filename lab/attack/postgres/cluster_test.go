@@ -32,7 +32,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if !tally.Long() {
-		// The big batches of the conformance suite are smaller: it runs on many kinds of databases.
+		// The conformance suite runs on many kinds of databases, so its large batches are smaller.
 		if err := flag.Set("test.short", "true"); err != nil {
 			panic(err)
 		}
@@ -40,30 +40,31 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Main(m))
 }
 
-// patience bounds what a test waits for that should come soon.
+// patience is how long a test waits for something that should come soon.
 const patience = 60 * time.Second
 
-// cluster is a server of a test's own, which it may stop, kill, start again and copy.
+// cluster is a server that a test may stop, kill, restart and copy.
 type cluster struct {
 	t        *testing.T
 	bin, dir string
 	port     int
 	password string
 	settings []string
-	names    *atomic.Int64 // of databases
-	number   int           // of the server's version
+	names    *atomic.Int64 // numbers databases
+	number   int           // the server's version
 
 	process *os.Process
 	exited  <-chan struct{}
 }
 
-// newCluster makes a cluster and starts it. It syncs nothing and has one server only, unless the settings say otherwise.
+// newCluster creates and starts a cluster. Unless the settings say otherwise, it syncs nothing and
+// allows no standby.
 func newCluster(t *testing.T, bin string, settings ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, bin: bin, dir: pgtest.Dir(t), port: freePort(t), password: rand.Text(), settings: settings, names: new(atomic.Int64)}
 	pwfile := filepath.Join(c.dir, "password")
 	require.NoError(t, os.WriteFile(pwfile, []byte(c.password), 0o644))
-	// The port is open to all users of the machine, the socket is not. See pgtest on the rest.
+	// Every user of the machine can reach the port, but not the socket. pgtest explains the rest.
 	c.run("initdb", "-D", c.data(), "-U", "postgres", "--pwfile="+pwfile, "--auth-local=trust", "--auth-host=md5",
 		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	t.Cleanup(c.end)
@@ -83,14 +84,14 @@ func (c *cluster) run(program string, args ...string) {
 	require.NoError(c.t, err, "%s: %s", program, out)
 }
 
-// start starts the server and waits until it answers.
+// start starts the server and waits until it responds.
 func (c *cluster) start() {
 	c.t.Helper()
 	args := []string{"-D", c.data()}
 	for _, setting := range append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(c.port), "unix_socket_directories=" + c.dir,
 		"max_connections=200", "shared_buffers=64MB", "fsync=off", "autovacuum=off", "log_min_messages=error",
-		// In the directory, so that a killed server leaves nothing elsewhere.
+		// In the cluster's directory, so that a killed server leaves nothing elsewhere.
 		"dynamic_shared_memory_type=mmap",
 	}, c.settings...) {
 		args = append(args, "-c", setting)
@@ -106,7 +107,7 @@ func (c *cluster) start() {
 	c.ready()
 }
 
-// ready waits until the server answers.
+// ready waits until the server responds.
 func (c *cluster) ready() {
 	c.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -129,28 +130,29 @@ func (c *cluster) ready() {
 	}
 }
 
-// signal asks the server to stop, in one of PostgreSQL's three ways, and waits until it has.
+// signal stops the server in one of PostgreSQL's three ways and waits for its end.
 func (c *cluster) signal(sig os.Signal) {
 	_ = c.process.Signal(sig)
 	<-c.exited
 }
 
-// kill ends all of the server's processes at once, as a crash of the machine does. What the system has, it keeps.
+// kill ends all processes of the server at the same time, as a crash of the machine does, except
+// that the system keeps unsynced data.
 func (c *cluster) kill() {
-	_ = c.process.Signal(syscall.SIGSTOP) // no further children
+	_ = c.process.Signal(syscall.SIGSTOP) // so that it starts no more children
 	children := childrenOf(c.process.Pid)
 	_ = c.process.Kill()
 	for _, pid := range children {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-c.exited
-	// They hold the shared memory until they have really gone, and a server does not start beside them.
+	// A server does not start while the old processes still use the shared memory.
 	for _, pid := range children {
 		require.Eventually(c.t, func() bool { return gone(pid) }, patience, time.Millisecond)
 	}
 }
 
-// end stops the server for good, whatever state it is in.
+// end stops the server for good, regardless of its state.
 func (c *cluster) end() {
 	if c.process == nil {
 		return
@@ -160,7 +162,7 @@ func (c *cluster) end() {
 	default:
 		c.signal(syscall.SIGQUIT)
 	}
-	// A killed server leaves a piece of shared memory behind, whose number is in this file.
+	// A killed server leaves a shared memory segment behind. Its number is in this file.
 	pidfile, _ := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
 	if lines := strings.Split(string(pidfile), "\n"); len(lines) > 6 {
 		if fields := strings.Fields(lines[6]); len(fields) == 2 {
@@ -171,26 +173,26 @@ func (c *cluster) end() {
 	}
 }
 
-// standby makes a copy of a running primary that follows it.
+// standby creates a copy of a running primary that follows it.
 func (c *cluster) standby(name string) *cluster {
 	c.t.Helper()
 	return c.standbyAt(freePort(c.t), name)
 }
 
-// standbyAt is standby, with the port of a server that is gone.
+// standbyAt is standby on the port of an earlier server.
 func (c *cluster) standbyAt(port int, name string) *cluster {
 	c.t.Helper()
 	s := &cluster{t: c.t, bin: c.bin, dir: pgtest.Dir(c.t), port: port, password: c.password, names: c.names, number: c.number}
 	s.settings = append(slices.Clone(c.settings), "primary_conninfo=user=postgres host="+c.dir+" port="+strconv.Itoa(c.port)+" application_name="+name)
 	s.run("pg_basebackup", "-h", c.dir, "-p", strconv.Itoa(c.port), "-U", "postgres", "-D", s.data(), "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
-	// The copy was told to wait for a standby of its own.
+	// The copy inherited the setting to wait for a standby.
 	require.NoError(c.t, os.WriteFile(filepath.Join(s.data(), "postgresql.auto.conf"), nil, 0o600))
 	c.t.Cleanup(s.end)
 	s.start()
 	return s
 }
 
-// waitFor lets every commit wait until the standby has it.
+// waitFor makes every commit wait for the standby.
 func (c *cluster) waitFor(name string) {
 	c.t.Helper()
 	c.exec("ALTER SYSTEM SET synchronous_standby_names = '" + name + "'")
@@ -219,7 +221,8 @@ func (c *cluster) exec(sql string) {
 	require.NoError(c.t, err)
 }
 
-// dsn leads to a database of one server, or of whichever of several is the primary.
+// dsn returns a connection string for a database on one server, or on whichever of several is the
+// primary.
 func (c *cluster) dsn(database string, others ...*cluster) string {
 	hosts := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port))
 	more := ""
@@ -230,32 +233,32 @@ func (c *cluster) dsn(database string, others ...*cluster) string {
 	return "postgres://postgres:" + c.password + "@" + hosts + "/" + database + "?sslmode=disable" + more
 }
 
-// database makes an empty database and returns its name.
+// database creates an empty database and returns its name.
 func (c *cluster) database() string {
 	c.t.Helper()
 	return c.databaseLike("template0")
 }
 
-// databaseLike makes a copy of a database to which nobody is connected.
+// databaseLike copies a database that has no connections.
 func (c *cluster) databaseLike(template string) string {
 	c.t.Helper()
 	name := fmt.Sprint("test", c.names.Add(1))
 	sql := "CREATE DATABASE " + name + " TEMPLATE " + template
 	if c.number >= 150000 {
-		sql += " STRATEGY file_copy" // faster; before 15 it is the only one and has no name
+		sql += " STRATEGY file_copy" // faster; before PostgreSQL 15 the only strategy, without a name
 	}
 	c.exec(sql)
 	return name
 }
 
-// newPool connects a pool, which is closed after the test.
+// newPool connects a pool and closes it after the test.
 func newPool(t *testing.T, dsn string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	return (&pgtest.DB{DSN: dsn}).Pool(t, opts...)
 }
 
-// freePort finds a port that nobody listens on, and that the system does not give to outgoing connections: it must be free still
-// when the server is started again.
+// freePort finds a free port that the system does not use for outgoing connections, so that it is
+// still free when the server restarts.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
@@ -270,7 +273,7 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-// childrenOf returns the processes that a process has started.
+// childrenOf returns the children of a process.
 func childrenOf(parent int) (pids []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
@@ -286,7 +289,7 @@ func childrenOf(parent int) (pids []int) {
 	return pids
 }
 
-// gone reports whether a process has ended, perhaps without anybody having asked how.
+// gone reports whether a process has ended, even if its parent has not waited for it.
 func gone(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -296,12 +299,13 @@ func gone(pid int) bool {
 	return len(fields) > 0 && (fields[0] == "Z" || fields[0] == "X")
 }
 
-// statFields is state and parent and so on, from "pid (name) state parent …", where the name may hold anything.
+// statFields are the state, the parent and so on, from "pid (name) state parent …". The name may
+// contain any character.
 func statFields(stat []byte) []string {
 	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 }
 
-// need skips a test for want of a program.
+// need skips a test if a program is missing.
 func need(t *testing.T, what, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {

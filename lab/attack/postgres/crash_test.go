@@ -17,12 +17,13 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// A server that syncs and acknowledges as one in production does. (A killed process loses nothing that the system has been given;
-// that a disk keeps it is PostgreSQL's promise and the disk's.)
+// A server that syncs and acknowledges as in production. A killed process loses nothing that it
+// gave to the system; keeping that on disk is PostgreSQL's promise and the disk's.
 var durable = []string{"fsync=on", "synchronous_commit=on", "full_page_writes=on"}
 
-// Promises 1, 3 and 4 while PostgreSQL is killed and started again under load: all of its processes, or one of a connection, after
-// which the server ends all others and recovers by itself.
+// Promises 1, 3 and 4 while PostgreSQL is killed and restarted under load. Either all of its
+// processes are killed, or one connection's process, after which the server ends the others and
+// recovers.
 func TestKilledUnderLoadNothingIsLost(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "PostgreSQL killed with -9 and started again, under load")
@@ -69,8 +70,9 @@ func killBackend(t *testing.T, c *cluster) bool {
 	return syscall.Kill(pid, syscall.SIGKILL) == nil
 }
 
-// The same with a primary that is stopped for good and a standby that takes its place. Commits wait for the standby, as they must
-// where no acknowledged row may be lost; the hosts find the new primary by their connection string.
+// The same when the primary is stopped for good and a standby replaces it. Commits wait for the
+// standby, so no acknowledged row may be lost. The hosts find the new primary by their connection
+// string.
 func TestFailoverUnderLoadNothingIsLost(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "primary lost and standby promoted, under load")
@@ -94,7 +96,7 @@ func TestFailoverUnderLoadNothingIsLost(t *testing.T) {
 
 	standby := primary.standby("s1")
 	primary.waitFor("s1")
-	// The addresses stay what they are: each next standby takes the place of the primary that was lost.
+	// The addresses do not change: each new standby uses that of the lost primary.
 	dsn := primary.dsn(name, standby)
 	l := startLoad(t, loadOptions{dsn: dsn})
 	var promoting, slowest, longest time.Duration

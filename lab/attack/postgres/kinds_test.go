@@ -29,7 +29,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// sequences is how many of the model's a kind of database gets.
+// sequences is the number of random sequences per kind of database.
 func sequences() int {
 	if tally.Long() {
 		return 300
@@ -39,9 +39,10 @@ func sequences() int {
 
 // kind is a kind of database.
 type kind struct {
-	// fresh connects to a database of this kind with empty tables, and direct to the same without what stands in between.
+	// fresh connects to a database of this kind with empty tables. direct bypasses a pooler in
+	// between.
 	fresh func(t *testing.T) (pool, direct *pgxpool.Pool)
-	// create makes the tables in a schema, or where the search_path says.
+	// create makes the tables in a schema, or in the one that search_path names.
 	create func(t *testing.T, pool *pgxpool.Pool, schema string)
 }
 
@@ -57,36 +58,30 @@ func (k kind) suites(t *testing.T) {
 	t.Run("model", k.model)
 }
 
-// model plays the model: a schema for each of the sequences that run at the same time, emptied between two.
+// model runs the random sequences.
 func (k kind) model(t *testing.T) {
 	pool, direct := k.fresh(t)
-	var mu sync.Mutex
-	schemas := make(map[*testing.T]string)
+	schemas := modeltest.Schemas(func(t *testing.T, schema string) {
+		t.Helper()
+		k.create(t, direct, schema)
+	}, func(t *testing.T, sql string) {
+		t.Helper()
+		_, err := direct.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	})
 	modeltest.Run(t, func(t *testing.T) clerkinvite.Store {
-		mu.Lock()
-		defer mu.Unlock()
-		schema, there := schemas[t]
-		if !there {
-			schema = fmt.Sprint("model", len(schemas))
-			schemas[t] = schema
-			k.create(t, direct, schema)
-		}
-		for _, table := range []string{"history", "member", "limit"} {
-			_, err := direct.Exec(t.Context(), "DELETE FROM "+schema+".clerkinvite_"+table)
-			require.NoError(t, err)
-		}
-		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schemas(t)})
 	}, &modeltest.Options{Sequences: sequences()})
 }
 
-// on is a kind of database of a cluster.
+// on is a kind of database on a cluster.
 func on(t *testing.T, c *cluster, create func(t *testing.T, pool *pgxpool.Pool, schema string)) kind {
 	t.Helper()
 	template := c.database()
 	pool, err := pgxpool.New(t.Context(), c.dsn(template))
 	require.NoError(t, err)
 	create(t, pool, "")
-	pool.Close() // before the first copy is made
+	pool.Close() // because a database with connections cannot be copied
 	return kind{create: create, fresh: func(t *testing.T) (pool, direct *pgxpool.Pool) {
 		pool = newPool(t, c.dsn(c.databaseLike(template)), func(c *pgxpool.Config) { c.MaxConns = 8 })
 		return pool, pool
@@ -100,10 +95,10 @@ func migrated(t *testing.T, pool *pgxpool.Pool, schema string) {
 	require.NoError(t, store.Validate(t.Context()))
 }
 
-// partitions is how many each table has.
+// partitions is the number per table.
 const partitions = 4
 
-// partitioned makes the tables as migrations/README.md says, partitioned by tenant.
+// partitioned makes the tables partitioned by tenant, as migrations/README.md says.
 func partitioned(t *testing.T, pool *pgxpool.Pool, schema string) {
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
@@ -125,7 +120,7 @@ func partitioned(t *testing.T, pool *pgxpool.Pool, schema string) {
 	}
 }
 
-// The two tables; the end of each is the first line that begins with a bracket.
+// The two tables. Each ends at the first line that begins with a bracket.
 var tenantTable = regexp.MustCompile(`(CREATE TABLE clerkinvite_(?:member|history) \((?s:.*?)\n\));`)
 
 func partitionedSQL(up string) string {
@@ -138,14 +133,15 @@ func partitionedSQL(up string) string {
 	return sql
 }
 
-// Tables that are partitioned by tenant keep the store's contract and the service's promises.
+// The store's contract and the service's promises also hold on tables that are partitioned by
+// tenant.
 func TestPartitionedByTenant(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "member and history hash-partitioned by tenant: conformance suite and model")
 	servers := []version{{"", pgtest.Bin(t)}}
 	if tally.Long() {
 		servers = versions(t)
-		if len(servers) > 3 { // the oldest, the usual one and the newest
+		if len(servers) > 3 { // the oldest, the default and the newest
 			servers = []version{servers[0], servers[1], servers[len(servers)-1]}
 		}
 	}
@@ -155,7 +151,7 @@ func TestPartitionedByTenant(t *testing.T) {
 	row.Done(fmt.Sprintf("%d versions of PostgreSQL, %d partitions a table, every rule of the suite, %d sequences each", len(servers), partitions, sequences()), "nothing")
 }
 
-// The recipe for hosts is the one that is tested.
+// The tested partitioning is the one that hosts are told to use.
 func TestPartitionRecipe(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../../migrations/README.md")
@@ -177,7 +173,7 @@ func TestPartitionRecipe(t *testing.T) {
 // version is a version of PostgreSQL.
 type version struct{ name, bin string }
 
-// versions are those that CLERKINVITE_TEST_PGBINS names, the oldest first.
+// versions are the ones in CLERKINVITE_TEST_PGBINS, oldest first.
 func versions(t *testing.T) (list []version) {
 	t.Helper()
 	const variable = "CLERKINVITE_TEST_PGBINS"
@@ -194,7 +190,7 @@ func versions(t *testing.T) (list []version) {
 	return list
 }
 
-// The store's contract and the service's promises on every version that is supported.
+// The store's contract and the service's promises on every supported version.
 func TestVersionsOfPostgreSQL(t *testing.T) {
 	t.Parallel()
 	list := versions(t)
@@ -212,7 +208,8 @@ func TestVersionsOfPostgreSQL(t *testing.T) {
 	row.Done(fmt.Sprintf("PostgreSQL %s, every rule of the suite, %d sequences each", strings.Join(names, ", "), sequences()), "nothing")
 }
 
-// migrates: many processes at once make the tables, down and up again by hand gives the same.
+// migrates checks that many processes can migrate at the same time, and that down and up by hand
+// gives the same tables.
 func migrates(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	store := clerkinvite.NewPgxStore(pool, nil)
@@ -236,20 +233,20 @@ func migrates(t *testing.T, pool *pgxpool.Pool) {
 	require.NoError(t, store.Validate(t.Context()))
 }
 
-// newBouncer starts a PgBouncer in transaction mode in front of a server, with few connections to each database for any number of
-// clients, and returns its address.
+// newBouncer starts a PgBouncer in transaction mode, with few connections to each database for any
+// number of clients, and returns its address.
 func newBouncer(t *testing.T, c *cluster) (addr string) {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
-		program = "/usr/sbin/pgbouncer" // not in everybody's PATH
+		program = "/usr/sbin/pgbouncer" // often missing in PATH
 	}
 	if _, err := exec.LookPath(program); err != nil {
 		pgtest.Missing(t, "pgbouncer", "there is no PgBouncer; scripts/ensure-pgbouncer.sh installs it or says how")
 	}
 	dir, port := pgtest.Dir(t), freePort(t)
 	ini := filepath.Join(dir, "pgbouncer.ini")
-	// To be read by another user than this one; the directory is closed to everybody else.
+	// PgBouncer's user must be able to read it; the directory is closed to others.
 	require.NoError(t, os.WriteFile(ini, fmt.Appendf(nil, `[databases]
 * = host=127.0.0.1 port=%d user=postgres password=%s
 
@@ -282,13 +279,15 @@ logfile = %s
 	return addr
 }
 
-// bouncerConns is how many connections all clients of a database share.
+// bouncerConns is the number of connections that all clients of a database share.
 const bouncerConns = 4
 
-// The modes of pgx that work through any PgBouncer in transaction mode. The default, cache_statement, needs 1.21 or newer.
+// The modes of pgx that work with every PgBouncer in transaction mode. The default,
+// cache_statement, needs 1.21 or newer.
 var bouncerModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
 
-// Nothing depends on a session: the store's contract and the service's promises through PgBouncer in transaction mode.
+// Nothing depends on a session: the store's contract and the service's promises hold through
+// PgBouncer in transaction mode.
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "PgBouncer in transaction mode: conformance suite and model")
@@ -309,8 +308,8 @@ func TestPgBouncer(t *testing.T) {
 		len(bouncerModes), bouncerConns, sequences()), "nothing")
 }
 
-// Promises 1, 3 and 4 under load, where each transaction of a host's connection may be on another of the server's. Nothing fails, so no
-// call may.
+// Promises 1, 3 and 4 under load, when each transaction of a host's connection may use a different
+// server connection. There are no faults, so no call may fail.
 func TestPgBouncerUnderLoadNothingIsLost(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "PgBouncer in transaction mode, under load")

@@ -27,14 +27,15 @@ import (
 )
 
 const (
-	// A call to Clerk that was sent before an attempt's time is over must arrive before the lease is, on a slow machine too.
+	// A request that was sent within an attempt's time must reach Clerk within the lease, even on a
+	// slow machine.
 	lease = 6 * time.Second
-	// callTime is how long the host's own requests have, where something fails.
+	// callTime is the timeout of the host's requests under faults.
 	callTime = 3 * time.Second
 )
 
-// load is what several processes of a host do at the same time to one database and one Clerk, and what they were told. Each has a
-// pool, an HTTP client and a Service of its own, and a Run in the background.
+// load is several host processes on one database and one Clerk, and everything they were told. Each
+// has its own pool, HTTP client, Service and background Run.
 type load struct {
 	t     *testing.T
 	clerk *clerkinvitetest.Clerk
@@ -50,15 +51,15 @@ type load struct {
 	people   []clerkinvite.Ref
 	number   int
 	told     map[string]map[fact]bool // by member
-	hostRows map[string]bool          // that a commit has confirmed
+	hostRows map[string]bool          // with a confirmed commit
 	calls    map[string]int
 	failed   map[string]int
-	failure  error     // the last of them
-	marked   time.Time // successes from here on are looked for
-	after    time.Time // the first of them
+	failure  error     // the latest
+	marked   time.Time // recovered waits for a success after this
+	after    time.Time // that first success
 }
 
-// fact is what somebody was told about a member.
+// fact is something that a caller was told about a member.
 type fact struct {
 	version      int64
 	status       clerkinvite.Status
@@ -79,11 +80,11 @@ type host struct {
 
 // loadOptions are the options of startLoad.
 type loadOptions struct {
-	dsn       string                     // of what the hosts connect to
-	workers   int                        // of each host; defaults to 2
-	url       func(server string) string // where the hosts find the Clerk that is at an address; nil: there
-	calm      bool                       // nothing fails, so nobody is in a hurry, on a slow machine either
-	hook      bool                       // with OnChange each change is a transaction, with a copy in a table of the host's
+	dsn       string                     // of the server that the hosts connect to
+	workers   int                        // per host; defaults to 2
+	url       func(server string) string // maps Clerk's address to the one the hosts use; nil keeps it
+	calm      bool                       // there are no faults, so timeouts are generous
+	hook      bool                       // with OnChange, so each change is a transaction, with a copy in the host's table
 	configure func(*pgxpool.Config)
 }
 
@@ -98,7 +99,7 @@ const hostTables = `
 CREATE TABLE host_row (tenant text NOT NULL, email text NOT NULL, PRIMARY KEY (tenant, email));
 CREATE TABLE host_copy (id uuid PRIMARY KEY, status text NOT NULL, send int NOT NULL, user_id text NOT NULL);`
 
-// startLoad makes the tables and lets everybody begin.
+// startLoad makes the tables and starts all workers.
 func startLoad(t *testing.T, o loadOptions) *load {
 	t.Helper()
 	seed := rand.Uint64()
@@ -173,7 +174,7 @@ func newService(t *testing.T, store clerkinvite.Store, url string, calm bool, no
 	return svc
 }
 
-// copyChanges keeps the host's own table.
+// copyChanges maintains the host's own table.
 func copyChanges(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
 	for _, c := range changes {
 		_, err := tx.Exec(ctx, `INSERT INTO host_copy (id, status, send, user_id) VALUES ($1::text::uuid, $2, $3, $4)
@@ -186,7 +187,7 @@ func copyChanges(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) e
 	return nil
 }
 
-// work is a worker's life: one request of the host's after the other, whatever comes of them.
+// work runs one worker: one request after the other, regardless of their outcomes.
 func (l *load) work(h *host, random *rand.Rand) {
 	for {
 		select {
@@ -202,18 +203,18 @@ func (l *load) work(h *host, random *rand.Rand) {
 		switch random.IntN(20) {
 		case 0, 1, 2, 3:
 			l.invite(ctx, h, l.newcomer())
-		case 4: // by two processes at once
+		case 4: // by two processes at the same time
 			ref := l.newcomer()
 			var other sync.WaitGroup
 			other.Go(func() { l.invite(ctx, l.hosts[random.IntN(len(l.hosts))], ref) })
 			l.invite(ctx, h, ref)
 			other.Wait()
-		case 5: // of another tenant too
+		case 5: // also of another tenant
 			if ref, ok := l.anybody(random); ok {
 				ref.TenantID = "globex"
 				l.invite(ctx, h, ref)
 			}
-		case 6: // again: a duplicate, or somebody whose invitation has ended
+		case 6: // again: a duplicate, or a person whose invitation has ended
 			if ref, ok := l.anybody(random); ok {
 				l.invite(ctx, h, ref)
 			}
@@ -252,7 +253,7 @@ func (l *load) newcomer() clerkinvite.Ref {
 	return clerkinvite.Ref{TenantID: "acme", Email: fmt.Sprintf("person%d@example.com", l.number)}
 }
 
-// anybody is somebody who was invited, of the newer ones as a rule.
+// anybody returns a person who was invited, mostly a recent one.
 func (l *load) anybody(random *rand.Rand) (clerkinvite.Ref, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,7 +282,7 @@ func (l *load) inviteMany(ctx context.Context, h *host, n int) {
 	l.note("InviteMany", nil, err)
 }
 
-// reserveInTx writes a row of the host's and the invitation, both or none.
+// reserveInTx writes a host's row and the invitation, both or neither.
 func (l *load) reserveInTx(ctx context.Context, h *host) {
 	ref := l.newcomer()
 	ref.Email = "host-" + ref.Email
@@ -301,11 +302,12 @@ func (l *load) reserveInTx(ctx context.Context, h *host) {
 	l.note("Reserve", m, err)
 }
 
-// accept lets somebody follow their link, and Clerk tell the host, which it does again and again, but not for ever.
+// accept follows a person's link. Clerk repeats the webhook until the host accepts it, a limited
+// number of times.
 func (l *load) accept(ctx context.Context, h *host, ref clerkinvite.Ref) {
 	event, err := l.clerk.Accept(ref.Email)
 	if err != nil {
-		return // nothing is open
+		return // no invitation is open
 	}
 	for {
 		w := httptest.NewRecorder()
@@ -323,7 +325,7 @@ func (l *load) accept(ctx context.Context, h *host, ref clerkinvite.Ref) {
 	}
 }
 
-// note keeps what a call has answered.
+// note records the response to a call.
 func (l *load) note(call string, m *clerkinvite.Member, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -341,7 +343,8 @@ func (l *load) note(call string, m *clerkinvite.Member, err error) {
 		m, expected = dup.Member, true
 	case errors.As(err, &clerkErr):
 		m = clerkErr.Member
-		// Another tenant's open invitation was in the way, and has ended before the look at it: the next attempt delivers.
+		// Another tenant's open invitation was in the way and ended before it was looked up. The
+		// next attempt delivers.
 		var api *clerkinvite.APIError
 		expected = clerkErr.Outcome == clerkinvite.Fault && errors.As(err, &api) && api.Code == "duplicate_record"
 	case errors.As(err, &transition), errors.As(err, &cooldown), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrNotFound):
@@ -366,14 +369,14 @@ func (l *load) note(call string, m *clerkinvite.Member, err error) {
 	l.told[m.ID][fact{m.Version, m.Status, m.Send, m.Sent, m.ClerkUserID, m.InvitationID, m.Ref()}] = true
 }
 
-// mark begins to look for the next success.
+// mark starts the search for the next success.
 func (l *load) mark() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.marked, l.after = time.Now(), time.Time{}
 }
 
-// recovered waits for the first success since mark and returns when it was.
+// recovered waits for the first success since mark and returns its time.
 func (l *load) recovered() time.Time {
 	l.t.Helper()
 	var at time.Time
@@ -386,7 +389,7 @@ func (l *load) recovered() time.Time {
 	return at
 }
 
-// enough waits until so many further calls have been made.
+// enough waits for n further calls.
 func (l *load) enough(n int) {
 	l.t.Helper()
 	count := func() (sum int) {
@@ -413,7 +416,7 @@ func (l *load) end() {
 	l.runs.Wait()
 }
 
-// mark is what public_metadata of an invitation says.
+// mark is the marker in an invitation's public_metadata.
 type mark struct {
 	ID   string `json:"id"`
 	Send int    `json:"send"`
@@ -429,7 +432,7 @@ func markOf(inv clerkinvite.Invitation) (mark, bool) {
 	return *m.Mark, true
 }
 
-// verdict is what check found.
+// verdict is the result of check.
 type verdict struct {
 	members, facts, emails int
 	calls, failed          int
@@ -447,10 +450,10 @@ func (v verdict) lost() string {
 	return fmt.Sprintf("0 of %d members, 0 of %d answers, 0 second emails of %d", v.members, v.facts, v.emails)
 }
 
-func (v verdict) failures() string { return fmt.Sprintf("%d calls failed meanwhile", v.failed) }
+func (v verdict) failures() string { return fmt.Sprintf("%d calls failed", v.failed) }
 
-// check ends the load, brings everything to its end on the database that dsn leads to, and compares what people were told, what the
-// database says and what Clerk says.
+// check ends the load, completes all work on the database that dsn names, and compares what callers
+// were told with the database and with Clerk.
 func (l *load) check(dsn string) verdict {
 	t := l.t
 	t.Helper()
@@ -459,7 +462,7 @@ func (l *load) check(dsn string) verdict {
 	store := clerkinvite.NewPgxStore(pool, l.opts.pgx())
 	srv := httptest.NewServer(l.clerk.Handler())
 	defer srv.Close()
-	// Two hours on, so that every lease and every pause has passed, and again.
+	// Two hours later, so that every lease and every pause has ended, and again.
 	ahead := 2 * time.Hour
 	svc := newService(t, store, srv.URL+"/v1", true, func() time.Time { return time.Now().Add(ahead) })
 	for range 4 {
@@ -514,12 +517,12 @@ func (l *load) check(dsn string) verdict {
 		return ids
 	}
 
-	// One email a send.
+	// One email per send.
 	sent := make(map[mark]int)
 	mailed := make(map[string]bool)
 	for _, mail := range l.clerk.SentMail() {
 		m, ok := marks[mail.InvitationID]
-		require.True(t, ok, "an email to somebody who is not in the database: %s", mail.To)
+		require.True(t, ok, "an email to a person who is not in the database: %s", mail.To)
 		require.NotNil(t, members[m.ID])
 		sent[m]++
 		mailed[mail.InvitationID] = true
@@ -530,7 +533,7 @@ func (l *load) check(dsn string) verdict {
 		}
 	}
 
-	// The rows and Clerk agree, and nothing is stuck.
+	// The rows and Clerk agree, and no member is stuck.
 	for _, m := range members {
 		require.Nil(t, m.ClaimedUntil, "%v", m)
 		ids := verified(m)
@@ -540,7 +543,7 @@ func (l *load) check(dsn string) verdict {
 			require.Len(t, open[m.ID], 1, "%v", m)
 			require.Equal(t, m.InvitationID, open[m.ID][0].ID)
 			require.True(t, mailed[m.InvitationID])
-			require.Empty(t, ids, "somebody holds the address of %v", m)
+			require.Empty(t, ids, "the address of %v belongs to a user", m)
 		case clerkinvite.StatusActive:
 			require.Empty(t, open[m.ID], "%v", m)
 			require.Equal(t, []string{m.ClerkUserID}, ids)
@@ -551,7 +554,7 @@ func (l *load) check(dsn string) verdict {
 		}
 	}
 
-	// What anybody was told is true, or was until the next move.
+	// Everything that a caller was told is true, or was until the next state change.
 	facts := 0
 	for id, told := range l.told {
 		m := members[id]
@@ -617,7 +620,7 @@ func (l *load) checkHost(pool *pgxpool.Pool, members map[string]*clerkinvite.Mem
 		there[email] = true
 	}
 	for email := range l.hostRows {
-		require.True(t, there[email], "a committed row of the host's is lost")
+		require.True(t, there[email], "a committed host row is lost")
 	}
 	for _, m := range members {
 		if strings.HasPrefix(m.Email, "host-") && m.TenantID == "acme" {
@@ -625,10 +628,10 @@ func (l *load) checkHost(pool *pgxpool.Pool, members map[string]*clerkinvite.Mem
 			delete(there, m.Email)
 		}
 	}
-	require.Empty(t, there, "rows of the host's without their member")
+	require.Empty(t, there, "host rows without their member")
 }
 
-// checkCopy compares the members with the copy that the hook has kept.
+// checkCopy compares the members with the hook's copy.
 func (l *load) checkCopy(pool *pgxpool.Pool) {
 	t := l.t
 	t.Helper()

@@ -20,7 +20,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// through lets a pool connect to another address than that of its connection string.
+// through makes a pool connect to another address than its connection string's.
 func through(t *testing.T, addr string, mode pgx.QueryExecMode) func(*pgxpool.Config) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(addr)
@@ -34,8 +34,9 @@ func through(t *testing.T, addr string, mode pgx.QueryExecMode) func(*pgxpool.Co
 	}
 }
 
-// Promises 1, 3 and 4 while the network is cut, between the hosts and PostgreSQL and between the hosts and Clerk, under load: at the
-// moments that matter, in every way, and then at any moment. With a hook, so that changes are transactions with a commit of their own.
+// Promises 1, 3 and 4 while the network to PostgreSQL and to Clerk is cut under load: at the
+// moments that matter in every way, and then at random moments. A hook makes every change a
+// transaction with its own commit.
 func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "network cut to PostgreSQL and to Clerk, in each direction, under load")
@@ -46,15 +47,15 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 	database := newProxy(t, db.Addr, postgresAnswer)
 	var clerk *proxy
 	l := startLoad(t, loadOptions{
-		dsn: db.DSN, hook: true, workers: 5, // many of whom wait for an answer that does not come
-		// The text of a statement is in each request, to be recognised.
+		dsn: db.DSN, hook: true, workers: 5, // many of which wait for a response that never comes
+		// Each request contains the statement's text, so that the proxy can recognize it.
 		configure: through(t, database.addr, pgx.QueryExecModeExec),
 		url: func(server string) string {
 			clerk = newProxy(t, server, httpAnswer)
 			return "http://" + clerk.addr
 		},
 	})
-	defer database.all(reset) // pgx waits long for the end of connections that have gone silent
+	defer database.all(reset) // pgx waits long for silent connections to close
 	l.enough(50)
 
 	moments := []struct {
@@ -95,7 +96,7 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 			at = clerk
 		}
 		at.all(f)
-		if f == halfOpen { // the network has gone, not some connections
+		if f == halfOpen { // the whole network fails, not single connections
 			at.darken(true)
 			time.Sleep(time.Duration(rand.IntN(500)) * time.Millisecond)
 			at.darken(false)
@@ -109,7 +110,8 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 		v.lost(), v.failures())
 }
 
-// What the proxy of these tests promises: a request that is lost has no effect, and one whose answer is lost has it.
+// The proxy keeps its promise: a lost request has no effect, and a request whose response is lost
+// has it.
 func TestProxyCutsOnTheRightSide(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -117,7 +119,7 @@ func TestProxyCutsOnTheRightSide(t *testing.T) {
 		pgtest.Missing(t, "postgres", "the server of CLERKINVITE_TEST_DATABASE is reached by a unix socket, which cannot be cut; name its TCP address")
 	}
 	p := newProxy(t, db.Addr, postgresAnswer)
-	defer p.all(reset) // pgx waits long for the end of connections that have gone silent
+	defer p.all(reset) // pgx waits long for silent connections to close
 	direct := db.Pool(t)
 	require.NoError(t, clerkinvite.NewPgxStore(direct, nil).Migrate(t.Context()))
 	for i, c := range []struct {

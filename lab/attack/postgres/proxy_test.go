@@ -18,31 +18,31 @@ import (
 type fault string
 
 const (
-	requestLost fault = "request lost" // the server never gets it; the connection is reset
-	answerLost  fault = "answer lost"  // the server has done it; then the connection is reset
-	reset       fault = "reset"        // as soon as the server was sent the request
-	halfOpen    fault = "half-open"    // from now on nothing arrives, in either direction, and nobody is told
-	silent      fault = "silent"       // the server gets everything, and nothing comes back any more
+	requestLost fault = "request lost" // the server never gets the request; the connection is reset
+	answerLost  fault = "answer lost"  // the connection is reset after the server has handled the request
+	reset       fault = "reset"        // the connection is reset as soon as the request is sent
+	halfOpen    fault = "half-open"    // nothing arrives any more in either direction, without an error
+	silent      fault = "silent"       // the server gets everything, but nothing comes back
 )
 
 var faults = []fault{requestLost, answerLost, reset, halfOpen, silent}
 
-// keepAlive is when the server learns that a connection has gone of which nobody told it.
+// keepAlive is how long the server takes to detect a connection that disappeared silently.
 const keepAlive = time.Second
 
 // proxy is the network between the library and a server.
 type proxy struct {
 	addr, upstream string
-	// whole reports whether an answer ends with these bytes.
+	// whole reports whether a response is complete.
 	whole func(answer []byte) bool
 
 	mu    sync.Mutex
 	trap  *trap
 	links map[*link]bool
-	dark  bool // nobody answers whoever connects
+	dark  bool // new connections get no response
 }
 
-// trap makes the next request that fits fail.
+// trap makes the next matching request fail.
 type trap struct {
 	fits   func(request []byte) bool
 	fault  fault
@@ -80,15 +80,15 @@ func newProxy(t *testing.T, upstream string, whole func([]byte) bool) *proxy {
 	return p
 }
 
-// postgresAnswer: ReadyForQuery, after the commit.
+// postgresAnswer detects ReadyForQuery, which follows the commit.
 func postgresAnswer(b []byte) bool {
 	return len(b) >= 6 && bytes.HasPrefix(b[len(b)-6:], []byte{'Z', 0, 0, 0, 5})
 }
 
-// httpAnswer: a server answers when it has done what it was asked.
+// httpAnswer detects a response, which follows the work.
 func httpAnswer(b []byte) bool { return len(b) > 0 }
 
-// arm sets a trap for the next request that holds all of the texts.
+// arm sets a trap for the next request that contains all of the texts.
 func (p *proxy) arm(f fault, texts ...string) *trap {
 	t := &trap{fault: f, sprung: make(chan struct{}), fits: func(request []byte) bool {
 		return !slices.ContainsFunc(texts, func(text string) bool { return !bytes.Contains(request, []byte(text)) })
@@ -99,7 +99,8 @@ func (p *proxy) arm(f fault, texts ...string) *trap {
 	return t
 }
 
-// all lets every connection that there is fail: at its next request or, where nothing has to come first, now.
+// all makes every connection fail: at its next request, or immediately if the fault needs no
+// request.
 func (p *proxy) all(f fault) {
 	for _, l := range p.open() {
 		switch f {
@@ -113,7 +114,7 @@ func (p *proxy) all(f fault) {
 	}
 }
 
-// darken lets whoever connects wait for nothing, until it is called again.
+// darken makes new connections wait without a response until it is called again.
 func (p *proxy) darken(dark bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +150,7 @@ func (p *proxy) serve(client net.Conn) {
 		p.mu.Unlock()
 		_ = client.Close()
 		if f := l.fault.Load(); f != nil && (*f == halfOpen || *f == silent) {
-			time.Sleep(keepAlive) // with whatever it holds
+			time.Sleep(keepAlive) // with its locks
 		}
 		_ = server.Close()
 	}()
@@ -161,12 +162,12 @@ func (p *proxy) serve(client net.Conn) {
 	}
 	_ = client.Close()
 	if f := l.fault.Load(); f != nil && (*f == halfOpen || *f == silent) {
-		return // the server does not know yet
+		return // the server does not notice yet
 	}
 	answers.Wait()
 }
 
-// requests passes on what the client sends.
+// requests forwards what the client sends.
 func (l *link) requests(p *proxy) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -202,7 +203,7 @@ func (l *link) requests(p *proxy) {
 	}
 }
 
-// spring returns the fault of the trap, if the request is the one.
+// spring returns the trap's fault if the request matches.
 func (p *proxy) spring(request []byte) *fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,7 +216,7 @@ func (p *proxy) spring(request []byte) *fault {
 	return &t.fault
 }
 
-// answers passes on what the server sends.
+// answers forwards what the server sends.
 func (l *link) answers(whole func([]byte) bool) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -234,7 +235,7 @@ func (l *link) answers(whole func([]byte) bool) {
 		}
 		if err != nil {
 			if l.fault.Load() == nil {
-				_ = l.client.Close() // the server has
+				_ = l.client.Close() // the server closed it
 			}
 			return
 		}

@@ -16,15 +16,14 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// sent is what the fake knows of an invitation, with the emails that went out for it.
+// sent is an invitation as the fake knows it, with its emails.
 type sent struct {
 	Invitation clerkinvite.Invitation `json:"invitation"`
 	Emails     int                    `json:"emails"`
 }
 
-// runClerk is the process that plays Clerk: a process of its own, because the fake
-// remembers everything, and the memory of the hosts is what is measured. It prints its
-// URL and serves until it is killed.
+// runClerk is the process that plays Clerk. It is separate because the fake remembers everything,
+// and the memory of the hosts is measured. It prints its URL and serves until it is killed.
 func runClerk() error {
 	clerk := clerkinvitetest.NewClerk()
 	seed, err := strconv.ParseUint(os.Getenv("SOAK_SEED"), 10, 64)
@@ -36,7 +35,7 @@ func runClerk() error {
 
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", clerk.Handler())
-	// What people do. The answer is the webhook that Clerk sends for it.
+	// What people do. The response is the webhook that Clerk sends for it.
 	mux.HandleFunc("POST /people/{what}", func(w http.ResponseWriter, r *http.Request) {
 		hook, err := people(clerk, r.PathValue("what"), r.FormValue("email"))
 		if err != nil {
@@ -82,7 +81,7 @@ func atoi(s string) int {
 var errNothing = errors.New("nothing to do")
 
 func people(clerk *clerkinvitetest.Clerk, what, email string) (hook clerkinvitetest.Webhook, err error) {
-	// The fake panics about users that do not exist; here two people may have the same idea.
+	// The fake panics for unknown users; here two people may act on the same user.
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
@@ -109,8 +108,8 @@ func people(clerk *clerkinvitetest.Clerk, what, email string) (hook clerkinvitet
 	return hook, errNothing
 }
 
-// trouble makes requests fail: one now and then in every way there is, all of them for
-// some seconds every minute, and rate limits in between.
+// trouble makes requests fail: single ones in every known way, all of them for some seconds per
+// minute, and rate limits in between.
 func trouble(clerk *clerkinvitetest.Clerk, random *rand.Rand, quiet chan struct{}) {
 	calls := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk,
 		clerkinvitetest.CallList, clerkinvitetest.CallRevoke}
@@ -122,7 +121,7 @@ func trouble(clerk *clerkinvitetest.Clerk, random *rand.Rand, quiet chan struct{
 		case n%150 == 75: // Clerk is down
 			f = clerkinvitetest.Fault{When: f.When, Kind: f.Kind, Times: -1}
 			pause = 3 * time.Second
-		case n%500 == 250: // a limit is exhausted, which closes an endpoint that creates for a minute
+		case n%500 == 250: // a rate limit blocks a create endpoint for a minute
 			f = clerkinvitetest.Fault{Call: f.Call, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 2 * time.Second, Times: 5}
 		}
 		clerk.Fail(f)

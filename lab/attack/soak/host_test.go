@@ -45,21 +45,21 @@ func tenant(i int) string  { return fmt.Sprintf("tenant%d", i) }
 type report struct {
 	Sample  *measured        `json:"sample,omitempty"`
 	Pass    *pass            `json:"pass,omitempty"`
-	Acked   *clerkinvite.Ref `json:"acked,omitempty"`   // an Invite of this member came back without an error
-	Problem string           `json:"problem,omitempty"` // an answer that no caller should ever get
-	Calls   map[string]int64 `json:"calls,omitempty"`   // at its end: verb and outcome
+	Acked   *clerkinvite.Ref `json:"acked,omitempty"`   // an Invite of this member succeeded
+	Problem string           `json:"problem,omitempty"` // an error that no caller should ever get
+	Calls   map[string]int64 `json:"calls,omitempty"`   // at its end: by verb and outcome
 }
 
-// pass is one pass of Deliver that ended well.
+// pass is one pass of Deliver that ended without an error.
 type pass struct{ Begin, End time.Time }
 
-// measured is what a host process holds.
+// measured is what a host process uses.
 type measured struct {
 	At                time.Time
 	Goroutines, Files int
 	Conns             int32
-	Heap, Resident    int64 // bytes; the heap after a collection
-	Leftover          int   `json:",omitempty"` // at its end: goroutines that outlive everything
+	Heap, Resident    int64 // bytes; the heap after garbage collection
+	Leftover          int   `json:",omitempty"` // at its end: leaked goroutines
 	LeftoverStacks    string
 }
 
@@ -81,8 +81,8 @@ func (h *host) say(r report) {
 	_ = h.print.Encode(r)
 }
 
-// runHost is one process of the application: Run in the background, callers, a webhook
-// endpoint. It ends in order when it gets SIGTERM, and is killed otherwise.
+// runHost is one process of the application: Run in the background, callers, and a webhook
+// endpoint. It shuts down on SIGTERM.
 func runHost() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -119,7 +119,8 @@ func runHost() error {
 			h.say(report{Problem: fmt.Sprint("Run ended: ", err)})
 		}
 	})
-	// Beside Run a loop that says when its passes begin and end, for the question whether anything is stuck.
+	// A loop beside Run reports when its passes begin and end, so that the test can see whether a
+	// member is stuck.
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			p := pass{Begin: time.Now()}
@@ -149,12 +150,12 @@ func runHost() error {
 	<-ctx.Done()
 	wg.Wait()
 
-	// What is left when everything has ended belongs to nobody.
+	// Goroutines that are left after everything has ended are leaks.
 	server.Close()
 	transport.CloseIdleConnections()
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	last := h.measure()
-	for range 200 { // connections need a moment to be gone
+	for range 200 { // connections need a moment to close
 		if last.Leftover = runtime.NumGoroutine() - before; last.Leftover <= 0 {
 			break
 		}
@@ -191,10 +192,10 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// call does one thing that happens in an application.
+// call does one thing that an application does.
 func (h *host) call(ctx context.Context, random *rand.Rand) {
 	ref := clerkinvite.Ref{TenantID: tenant(random.IntN(tenants)), Email: address(random.IntN(h.people))}
-	// A caller in ten goes away in the middle.
+	// One caller in ten goes away in the middle.
 	if random.IntN(10) == 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(random.Int64N(int64(50*time.Millisecond))))
@@ -258,8 +259,8 @@ func (h *host) call(ctx context.Context, random *rand.Rand) {
 	}
 }
 
-// person lets somebody do something at Clerk, and delivers the webhook for it: mostly once, as Clerk does; sometimes
-// twice; sometimes never, which Reconcile must find.
+// person makes a person do something at Clerk and delivers the webhook: usually once, sometimes
+// twice, and sometimes never, which Reconcile must detect.
 func (h *host) person(ctx context.Context, random *rand.Rand, what, email string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.clerk+"/people/"+what+"?"+url.Values{"email": {email}}.Encode(), nil)
 	if err != nil {
@@ -268,7 +269,7 @@ func (h *host) person(ctx context.Context, random *rand.Rand, what, email string
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return // the caller has gone
+		return // the caller went away
 	}
 	var hook clerkinvitetest.Webhook
 	err = json.NewDecoder(resp.Body).Decode(&hook)
@@ -285,7 +286,7 @@ func (h *host) person(ctx context.Context, random *rand.Rand, what, email string
 		times = 0
 	}
 	for range times {
-		for range 3 { // Svix repeats what was not taken
+		for range 3 { // Svix repeats what was not accepted
 			hook.At = time.Now()
 			resp, err := http.DefaultClient.Do(hook.Request(clerkinvitetest.WebhookSecret, h.hook).WithContext(ctx))
 			if err != nil {
@@ -304,7 +305,7 @@ func (h *host) person(ctx context.Context, random *rand.Rand, what, email string
 	}
 }
 
-// done counts an outcome, and complains about errors that no fault explains.
+// done counts an outcome and reports errors that no fault explains.
 func (h *host) done(verb string, err error) {
 	var (
 		duplicate  *clerkinvite.DuplicateEmailError

@@ -1,11 +1,11 @@
 // Package soak_test lets several processes of an application invite, accept, resend,
 // revoke and remove for an hour, while Clerk fails in every way it can, connections to
-// PostgreSQL are cut and one of the processes is killed again and again; and looks at what
-// the processes that live hold in memory, goroutines, files and connections, at whether
-// any member is ever stuck, and, at the end, at every row and every invitation.
+// PostgreSQL are cut and one of the processes is killed repeatedly. It watches the
+// memory, goroutines, files and connections of the surviving processes and whether a
+// member gets stuck, and at the end it checks every row and every invitation.
 //
-// In the short mode it lasts some seconds, and the figures of growth say nothing.
-// CLERKINVITE_SOAK=10m chooses another length.
+// In the short mode it takes seconds, and the figures of growth mean nothing.
+// CLERKINVITE_SOAK=10m sets another duration.
 package soak_test
 
 import (
@@ -56,13 +56,13 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// process is a child of the test's.
+// process is a child process of the test.
 type process struct {
 	cmd   *exec.Cmd
 	lines *bufio.Scanner
 }
 
-// start starts a child and returns what it prints first.
+// start starts a child and returns the first thing that it prints.
 func start(t *testing.T, what string, env ...string) (p *process, first string) {
 	t.Helper()
 	p = &process{cmd: exec.Command(os.Args[0], "-test.run=^$")} // #nosec G204 -- this test binary itself
@@ -79,7 +79,7 @@ func start(t *testing.T, what string, env ...string) (p *process, first string) 
 	return p, p.lines.Text()
 }
 
-// seen is what the test has heard from the hosts.
+// seen is what the hosts have reported.
 type seen struct {
 	sync.Mutex
 
@@ -140,7 +140,7 @@ func TestSoak(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	var wg sync.WaitGroup
-	// Two that live to the end, and one that never gets old.
+	// Two hosts live to the end, and one is killed again and again.
 	living := make([]*process, 2)
 	samples := make([][]measured, len(living))
 	for i := range living {
@@ -170,7 +170,7 @@ func TestSoak(t *testing.T) {
 	wg.Go(func() { cuts = cutConnections(ctx, t, pool, rand.New(rand.NewPCG(seed, 3))) }) // #nosec G404 -- the same
 	stuck := watch(ctx, t, s, store, pool)
 
-	// In order: the living finish what they have begun.
+	// In order: the remaining hosts finish what they have begun.
 	for _, p := range living {
 		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	}
@@ -200,7 +200,7 @@ func TestSoak(t *testing.T) {
 		fmt.Sprintf("0 of %d acknowledged members, 0 second emails in %d invitations, 0 of %d members stuck", len(s.acked), invitations, members), figures...)
 }
 
-// cutConnections ends connections to the database: one every other second, all of them now and then.
+// cutConnections ends connections to the database: one every other second, sometimes all of them.
 func cutConnections(ctx context.Context, t *testing.T, pool *pgxpool.Pool, random *rand.Rand) (cuts int) {
 	for n := 1; ; n++ {
 		select {
@@ -226,14 +226,14 @@ func cutConnections(ctx context.Context, t *testing.T, pool *pgxpool.Pool, rando
 // watched is what watch has seen.
 type watched struct {
 	stuck   []string
-	longest time.Duration // that a member was due and nobody had begun
+	longest time.Duration // that a member was due without an attempt
 	conns   int
-	passes  int // that had no rate limit to heed
+	passes  int // without a rate limit
 }
 
-// watch looks every so often at who is due. A member is stuck if its lease has ended and
-// a whole pass of Deliver, which began after that and ended well, has left it as it was; unless a
-// rate limit kept the pass from the endpoint that the member needs.
+// watch regularly reads the due members. A member is stuck if its lease has ended and a whole
+// successful pass of Deliver, which began after that, has left it unchanged, unless a rate limit
+// blocked the endpoint that the member needs.
 func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxStore, pool *pgxpool.Pool) (w watched) {
 	t.Helper()
 	type due struct {
@@ -241,7 +241,7 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 		since   time.Time
 	}
 	waiting := make(map[string]due)
-	var closed time.Time // until when a rate limit holds, or held
+	var closed time.Time // the end of the latest rate limit
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -272,8 +272,8 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 			return w
 		}
 		require.NoError(t, err, "the test itself has no trouble with the database")
-		// Only what begins from now on must see these rows: on a slow machine the query may have been late, and have found what
-		// was written after the time that it asked for.
+		// Only passes that begin from now on must see these rows. On a slow machine the query may
+		// have run late and found rows written after the time it asked for.
 		seen := time.Now()
 		still := make(map[string]due, len(rows))
 		for _, m := range rows {
@@ -301,8 +301,8 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 	}
 }
 
-// limited returns until when a rate limit keeps deliveries from an endpoint. What closes an endpoint that creates for less
-// than a lease is the turn of a process that is sending there.
+// limited returns until when a rate limit blocks deliveries. A create endpoint that is blocked for
+// less than a lease is only another process's turn.
 func limited(ctx context.Context, pool *pgxpool.Pool, now time.Time) (until time.Time, err error) {
 	rows, err := pool.Query(ctx, "SELECT name, blocked_until FROM clerkinvite_limit WHERE name <> 'reconcile' AND blocked_until > $1", now)
 	if err != nil {
@@ -319,13 +319,13 @@ func limited(ctx context.Context, pool *pgxpool.Pool, now time.Time) (until time
 	return until, err
 }
 
-// grown compares what a host held after it had warmed up with what it held at the end.
+// grown compares what a host used after warming up with what it used at the end.
 func grown(t *testing.T, name string, samples []measured, length time.Duration) string {
 	t.Helper()
 	require.NotEmpty(t, samples)
 	last := samples[len(samples)-1]
 	require.LessOrEqual(t, last.Leftover, 0, "%s: goroutines that outlive every call\n%s", name, last.LeftoverStacks)
-	samples = samples[:len(samples)-1] // taken when everything had ended
+	samples = samples[:len(samples)-1] // taken after everything had ended
 	median := func(from, to int, of func(measured) int64) int64 {
 		var all []int64
 		for _, m := range samples[len(samples)*from/10 : max(len(samples)*to/10, len(samples)*from/10+1)] {
@@ -344,8 +344,8 @@ func grown(t *testing.T, name string, samples []measured, length time.Duration) 
 		name  string
 		of    func(measured) int64
 		unit  int64
-		slack int64 // what may come and go with the load
-		part  int64 // and one part of so many
+		slack int64 // allowed to vary with the load
+		part  int64 // plus this fraction
 	}{
 		{"heap KiB", heap, 1 << 10, 1 << 20, 10},
 		{"resident MiB", resident, 1 << 20, 16 << 20, 10},
@@ -362,7 +362,7 @@ func grown(t *testing.T, name string, samples []measured, length time.Duration) 
 	return name + ", medians of the first third after warming up and of the last: " + strings.Join(parts, ", ")
 }
 
-// holds asks Clerk whether the member's user holds the address verified.
+// holds asks Clerk whether the member's user has the address verified.
 func holds(t *testing.T, api clerkinvite.ClerkAPI, m *clerkinvite.Member) bool {
 	t.Helper()
 	users, err := api.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{m.ClerkUserID}})
@@ -370,7 +370,7 @@ func holds(t *testing.T, api clerkinvite.ClerkAPI, m *clerkinvite.Member) bool {
 	return len(users) == 1 && slices.ContainsFunc(users[0].Emails, func(e clerkinvite.UserEmail) bool { return e.Verified && e.Address == m.Email })
 }
 
-// settled brings everything to its end without more trouble, and looks at every row and every invitation.
+// settled completes all work without faults and checks every row and every invitation.
 func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, people int) (members, invitations int) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, clerk+"/quiet", nil)
@@ -391,7 +391,8 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
 	require.NoError(t, err)
 	require.Empty(t, due, "nothing stays due")
-	// Accepted, and then the user was deleted: nobody can tell whose account that was, so Reconcile reports it.
+	// The invitation was accepted and the user then deleted. Nothing shows whose account that was,
+	// so Reconcile reports it.
 	elsewhere := make(map[string]bool)
 	for cursor := ""; ; {
 		report, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Cursor: cursor})
@@ -449,7 +450,7 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	}
 	for _, m := range rows {
 		require.NotEqual(t, clerkinvite.StatusReserved, m.Status)
-		require.NotEqual(t, clerkinvite.StatusFailed, m.Status, "Clerk refuses nobody here")
+		require.NotEqual(t, clerkinvite.StatusFailed, m.Status, "Clerk refuses no person here")
 		if m.Status == clerkinvite.StatusActive {
 			require.True(t, holds(t, api, m), "%s is active, and the user does not hold the address verified", m.ID)
 		}

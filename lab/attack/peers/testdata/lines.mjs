@@ -1,8 +1,8 @@
-// Answers each line of JSON on stdin, [operation, arguments], with one on stdout: {result} or {failure}.
+// Reads lines of JSON, [operation, arguments], and writes a line for each: {result} or {failure}.
 import net from 'node:net';
 import readline from 'node:readline';
 
-// Whatever a library tries: no connection leaves this machine.
+// No connection leaves this machine, whatever a library tries.
 const connect = net.Socket.prototype.connect;
 net.Socket.prototype.connect = function (...args) {
   const options = Array.isArray(args[0]) ? args[0][0] : args[0];
@@ -13,7 +13,7 @@ net.Socket.prototype.connect = function (...args) {
   return connect.apply(this, args);
 };
 
-// JSON has no undefined, but a field that a library left undefined is worth knowing.
+// JSON has no undefined, but the tests need to know which fields a library left undefined.
 const visible = (_, value) => (value === undefined ? '(undefined)' : value);
 
 export async function answer(operations) {

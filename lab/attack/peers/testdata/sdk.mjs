@@ -1,4 +1,4 @@
-// Clerk's SDK as a client: calls any of its methods and tells what came of it.
+// Clerk's SDK as a client: calls any of its methods and reports the result.
 import { answer } from './lines.mjs';
 
 const { createClerkClient } = await import('@clerk/backend');
@@ -19,7 +19,7 @@ await answer({
       return { error: { status, clerkTraceId, retryAfter, errors } };
     }
   },
-  // reach tells why a URL cannot be reached.
+  // reach reports why a URL cannot be reached.
   async reach(url) {
     return fetch(url).then(
       (response) => `answered ${response.status}`,

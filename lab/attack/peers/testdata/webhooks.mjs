@@ -1,11 +1,11 @@
-// Signers and verifiers of webhooks, by a clock that the test sets.
+// Signers and verifiers of webhooks, on a clock that the test sets.
 import { answer } from './lines.mjs';
 
 const { verifyWebhook } = await import('@clerk/backend/webhooks');
 const { Webhook: Svix } = await import('svix');
 const { Webhook: Standard } = await import('standardwebhooks');
 
-// What verifiers say of a signature; anything else they say is about the body.
+// Errors about a signature. All others are about the body.
 const aboutSignature = /No matching signature|timestamp too (old|new)|Invalid Signature Headers|Missing required/;
 
 async function verdict(verify) {
@@ -17,7 +17,7 @@ async function verdict(verify) {
   }
 }
 
-// A secret or a header that a library cannot take is refused, whatever the body.
+// A secret or header that a library cannot use is refused, regardless of the body.
 function made(make) {
   try {
     return [make()];
@@ -27,7 +27,7 @@ function made(make) {
 }
 
 await answer({
-  // sign returns what each library makes of the same message.
+  // sign returns the signature of each library for the same message.
   sign(messages) {
     return messages.map(({ secret, id, at, body }) => {
       const when = new Date(at);
@@ -35,7 +35,7 @@ await answer({
     });
   },
 
-  // verify returns the verdicts of each library. headers are pairs, as they come; one that comes twice is joined, as node does.
+  // verify returns the verdicts of each library. headers are pairs in their order. Repeated headers are joined, as node does.
   async verify({ now, deliveries }) {
     const real = Date.now;
     const out = [];
@@ -46,7 +46,7 @@ await answer({
         const key = name.toLowerCase();
         joined[key] = key in joined ? `${joined[key]}, ${value}` : value;
       }
-      const renamed = {}; // for Standard Webhooks, which has other names for the same headers
+      const renamed = {}; // Standard Webhooks has other names for the same headers
       for (const name of ['id', 'timestamp', 'signature']) {
         renamed[`webhook-${name}`] = joined[`svix-${name}`] ?? joined[`webhook-${name}`];
       }
