@@ -7,9 +7,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// This file has what the types of this package print: the rule is that of package clerkinvite.
+// The types of this package print as those of package clerkinvite: without personal data.
 
-// Format implements fmt.Formatter: every verb prints how much there is, and nothing of it.
+// Format implements fmt.Formatter: every verb prints only counts.
 func (c *Clerk) Format(f fmt.State, _ rune) {
 	if c == nil {
 		_, _ = fmt.Fprint(f, "<nil>")
@@ -20,15 +20,14 @@ func (c *Clerk) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "Clerk[users=%d invitations=%d emails=%d]", len(c.userByID), len(c.invitations), len(c.mail))
 }
 
-// Format implements fmt.Formatter: every verb prints how many members there are, and
-// nothing of them.
+// Format implements fmt.Formatter: every verb prints only the number of members.
 func (s *MemoryStore) Format(f fmt.State, _ rune) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = fmt.Fprintf(f, "MemoryStore[members=%d]", len(s.members))
 }
 
-// LogValue implements slog.LogValuer: the id and how many addresses, never one of them.
+// LogValue implements slog.LogValuer: the ID and the number of addresses.
 func (s UserSpec) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("user", s.ID), slog.Int("addresses", len(s.Emails)), slog.Bool("banned", s.Banned))
 }
@@ -45,7 +44,7 @@ func (e EmailSpec) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (e EmailSpec) Format(f fmt.State, verb rune) { scrub.Format(f, verb, e) }
 
-// LogValue implements slog.LogValuer: which invitation's, never the address or the link.
+// LogValue implements slog.LogValuer: the invitation, never the address or the link.
 func (m Mail) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("invitation", m.InvitationID), slog.String("template", m.Template), slog.Time("at", m.At))
 }
@@ -61,7 +60,7 @@ func (w Webhook) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (w Webhook) Format(f fmt.State, verb rune) { scrub.Format(f, verb, w) }
 
-// LogValue implements slog.LogValuer: what fails and how, never an address.
+// LogValue implements slog.LogValuer: the call and the failure, never an address.
 func (f Fault) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("call", string(f.Call)), slog.String("when", f.When.String()),
 		slog.String("kind", string(f.Kind)), slog.Int("times", f.Times), slog.Int("status", f.Status))
