@@ -489,7 +489,7 @@ func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
 			staging.AddUser(clerkinvitetest.UserSpec{ID: "user_staging", Emails: []clerkinvitetest.EmailSpec{{Address: "dev@example.com", Verified: true}}})
 			wrong, err := clerkinvite.New(clerkinvite.Config{API: staging, Store: b.Store, Now: b.Clock.Now})
 			require.NoError(t, err)
-			members, last := reconcilePages(t, b, wrong, limit)
+			members, last := reconcilePages(t, wrong, limit)
 			require.Equal(t, before, membersByRef(t, b))
 			require.Equal(t, 31, members)
 			var clerkErr *clerkinvite.ClerkInvitationError
@@ -498,7 +498,7 @@ func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
 			require.ErrorContains(t, clerkErr.Err, "another instance")
 
 			// With the right one all is well.
-			_, last = reconcilePages(t, b, b.Service, limit)
+			_, last = reconcilePages(t, b.Service, limit)
 			require.NoError(t, last)
 			require.Equal(t, before, membersByRef(t, b))
 		})
@@ -507,7 +507,7 @@ func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
 
 // pages reconciles page by page to the end, and returns how many members it saw and the last
 // page's error.
-func reconcilePages(t *testing.T, b *testkit.Rig, svc *clerkinvite.Service, limit int) (members int, last error) {
+func reconcilePages(t *testing.T, svc *clerkinvite.Service, limit int) (members int, last error) {
 	t.Helper()
 	for round, cursor := 0, ""; ; round++ {
 		require.Less(t, round, 10)
