@@ -166,7 +166,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	}{
 		{"ada and grace are invited: two seats, one commit, then Clerk (grace has an account already)", []string{"ada@example.com", "grace@example.com"}},
 		{"ada again, and joan: the duplicate takes no seat and does not abort the transaction", []string{"ada@example.com", "joan@example.com"}},
-		{"two more, but all three seats are taken: nothing of it has happened", []string{"edith@example.com", "mary@example.com"}},
+		{"two more, but all three seats are taken: everything is rolled back", []string{"edith@example.com", "mary@example.com"}},
 	} {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)

@@ -149,9 +149,9 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 		what string
 		do   func() error
 	}{
-		{"ada is invited: her row has a pending id", func() error { return invite("ada") }},
-		{"grace has a Clerk account already: she is linked at once", func() error { return invite("grace") }},
-		{"ada accepts, and Clerk's webhook comes", func() error {
+		{"ada is invited: her row has a pending ID", func() error { return invite("ada") }},
+		{"grace has a Clerk account already: she is linked immediately", func() error { return invite("grace") }},
+		{"ada accepts, and Clerk's webhook arrives", func() error {
 			webhook, err := clerk.Accept(ref("ada").Email)
 			if err != nil {
 				return err
@@ -163,14 +163,14 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 			_, err = invites.HandleEvent(ctx, event)
 			return err
 		}},
-		{"grace writes a document, and is removed: her row stays for the document's sake, without her user", func() error {
+		{"grace writes a document and is removed: her row stays for the document, without her user", func() error {
 			if _, err := pool.Exec(ctx, `INSERT INTO document SELECT 'compilers', id FROM admin_user WHERE email = $1`, ref("grace").Email); err != nil {
 				return err
 			}
 			_, err := invites.Remove(ctx, ref("grace"))
 			return err
 		}},
-		{"grace's data shall be purged, but the document refers to them: the foreign key keeps both", func() error {
+		{"grace cannot be purged yet: the document refers to her row, and the foreign key protects it", func() error {
 			var refused *pgconn.PgError
 			if err := invites.Purge(ctx, ref("grace")); !errors.As(err, &refused) {
 				return fmt.Errorf("the purge was not refused: %w", err)
