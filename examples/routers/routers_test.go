@@ -152,7 +152,7 @@ var story = []struct {
 		failed(413, "the body is too large")},
 	{"Clerk's rate limit", func(t *testing.T, h *host) answer {
 		// The library adds a minute of its own to what Clerk says.
-		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
+		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
 		for _, limit.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 			h.clerk.Fail(limit)
 		}
