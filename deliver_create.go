@@ -10,8 +10,9 @@ import (
 // bulkSize is how many invitations one request may create (Clerk's limit).
 const bulkSize = 10
 
-// maxUncertain is how many lost responses in a row end a pass.
-const maxUncertain = 3
+// maxFailures is how many unexplained failures in a row end a pass. They are Clerk's problem, and to
+// continue would only create more members of whom nobody knows whether they got their email.
+const maxFailures = 3
 
 // queue contains the attempts whose invitations are still to be created.
 type queue struct {
@@ -80,7 +81,7 @@ func (q *queue) empty() bool { return len(q.bulk)+len(q.single) == 0 }
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	q := newQueue(attempts, p.more)
-	stop, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop }), 0
+	stop, failures := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop }), 0
 	for !q.empty() {
 		if stop || canceled(ctx) || !p.fresh(s.now()) {
 			break
@@ -94,12 +95,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		for _, a := range group {
 			stop = stop || a.delivery != nil && a.delivery.stop
 		}
-		// Several lost responses in a row are Clerk's problem. To continue would only create more
-		// members of whom nobody knows whether they got their email.
-		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind == isUncertain }) {
-			lost = 0
-		}
-		if lost == maxUncertain {
+		if failures = countFailures(failures, group); failures == maxFailures {
 			stop = true
 			for _, a := range group {
 				if a.delivery != nil {
@@ -115,6 +111,19 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 			a.decide(s.released(ctx, p, a))
 		}
 	}
+}
+
+// countFailures counts requests that failed for members who were never tried before. A member whose
+// attempts always fail says nothing about the others.
+func countFailures(failures int, group []*attempt) int {
+	failed := func(a *attempt) bool { return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed }
+	switch {
+	case slices.ContainsFunc(group, func(a *attempt) bool { return failed(a) && a.row.Attempts == 1 }):
+		return failures + 1
+	case slices.ContainsFunc(group, failed):
+		return failures
+	}
+	return 0
 }
 
 // createNext makes the next request, and returns the attempts that it was about. It returns
@@ -169,6 +178,7 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
+		s.limits.noteCreated(s.now())
 		marks := make([]mark, len(created)) // zero: not ours, or Clerk does not show the metadata
 		for i := range created {
 			marks[i], _ = created[i].mark()
@@ -208,7 +218,7 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 
 // aboutSome reports whether Clerk rejected a request for several because of one or some.
 func aboutSome(api *APIError) bool {
-	return !api.NotSent && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout && !ofInstance(api)
+	return api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout && api.StatusCode != http.StatusConflict && !ofInstance(api)
 }
 
 // request returns what Clerk is asked for.
@@ -310,6 +320,9 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 		return s.createLimited(p, a, err), nil
 	case err == nil && (inv == nil || inv.ID == ""):
 		return verdict{}, errNoInvitation
+	}
+	if err == nil {
+		s.limits.noteCreated(s.now())
 	}
 	return verdict{kind: isInvited, invitation: inv}, err
 }

@@ -2,7 +2,6 @@ package clerkinvite
 
 import (
 	"context"
-	"errors"
 	"slices"
 )
 
@@ -49,74 +48,50 @@ type lookupFailure struct {
 	shared bool // it concerns other addresses too
 }
 
-// lookup asks who holds addresses. One bad address must not block the others, so a failed
-// request is bisected until the bad address is found.
+// lookup asks who holds addresses. One address must not block the others, whatever Clerk or a
+// firewall makes of it, so a failed request is bisected until the address is found.
 type lookup struct {
 	s        *Service
 	users    []User
 	failures map[string]lookupFailure
 	answered bool // Clerk has answered a request
+	down     bool // Clerk has not answered the control request
 }
 
 // findByEmail returns the users who hold the addresses, and why Clerk could not be asked
 // about the others.
 func (s *Service) findByEmail(ctx context.Context, emails []string) ([]User, map[string]lookupFailure) {
 	l := lookup{s: s, failures: make(map[string]lookupFailure)}
-	if err := l.find(ctx, emails); err != nil {
-		l.bisect(ctx, emails, err)
-	}
+	l.find(ctx, emails)
 	return l.users, l.failures
 }
 
-func (l *lookup) find(ctx context.Context, emails []string) error {
+func (l *lookup) find(ctx context.Context, emails []string) {
 	users, err := l.s.findUsers(ctx, UserQuery{Emails: emails})
-	l.users, l.answered = append(l.users, users...), l.answered || err == nil
-	return err
-}
-
-// bisect continues after a request for the addresses has failed.
-func (l *lookup) bisect(ctx context.Context, emails []string, err error) {
-	if len(emails) == 1 || !aboutOneAddress(err) || ctx.Err() != nil {
-		l.fail(emails, err)
-		return
-	}
-	first, second := emails[:len(emails)/2], emails[len(emails)/2:]
-	firstErr, secondErr := l.find(ctx, first), l.find(ctx, second)
-	if serverError(err) && firstErr != nil && secondErr != nil && !l.answered && len(emails) > 2 {
-		// Two bad addresses, or is Clerk down? Requests for one address each tell.
-		if l.find(ctx, first[:1]) != nil {
-			_ = l.find(ctx, second[:1])
+	switch {
+	case err == nil:
+		l.users, l.answered = append(l.users, users...), true
+	case len(emails) > 1 && !ofInstance(err) && ctx.Err() == nil && (pointsAtAddresses(err) || l.clerkWorks(ctx)):
+		l.find(ctx, emails[:len(emails)/2])
+		l.find(ctx, emails[len(emails)/2:])
+	default:
+		for _, email := range emails {
+			l.failures[email] = lookupFailure{err, len(emails) > 1}
 		}
 	}
-	if serverError(err) && !l.answered {
-		l.fail(emails, err)
-		return
-	}
-	if firstErr != nil {
-		l.bisect(ctx, first, firstErr)
-	}
-	if secondErr != nil {
-		l.bisect(ctx, second, secondErr)
-	}
 }
 
-func (l *lookup) fail(emails []string, err error) {
-	for _, email := range emails {
-		l.failures[email] = lookupFailure{err, len(emails) > 1}
+// controlAddress is an address that no firewall objects to.
+const controlAddress = "clerkinvite@example.com"
+
+// clerkWorks reports whether Clerk answers a request for a harmless address. If not, the failure
+// concerns everybody, and bisecting would only multiply it.
+func (l *lookup) clerkWorks(ctx context.Context) bool {
+	if !l.answered && !l.down {
+		_, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}})
+		l.answered, l.down = err == nil, err != nil
 	}
-}
-
-// aboutOneAddress reports whether a request for several addresses may have failed because of one.
-func aboutOneAddress(err error) bool {
-	var invalid *InvalidParamsError
-	var api *APIError
-	return errors.As(err, &invalid) || serverError(err) ||
-		errors.As(err, &api) && api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)
-}
-
-func serverError(err error) bool {
-	var api *APIError
-	return errors.As(err, &api) && api.StatusCode >= 500
+	return l.answered
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.

@@ -41,6 +41,20 @@ type limits struct {
 	mu     sync.Mutex
 	until  map[string]time.Time // limits, by endpoint
 	stored map[string]time.Time // what the store last said, by name
+
+	created time.Time // when Clerk last created an invitation
+}
+
+func (l *limits) noteCreated(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.created = at
+}
+
+func (l *limits) createdSince(at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.created.Before(at)
 }
 
 func (l *limits) note(endpoint string, until time.Time) {

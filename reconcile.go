@@ -405,7 +405,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 	for chunk := range slices.Chunk(emails, findBatch) {
 		found, failures := r.s.findByEmail(ctx, chunk)
 		for email, failure := range failures {
-			if failure.shared || !aboutOneAddress(failure.err) {
+			if failure.shared || ofInstance(failure.err) {
 				return nil, r.s.clerkError(ctx, "find users", failure.err)
 			}
 			r.s.log.LogAttrs(ctx, slog.LevelWarn, "one address could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -596,7 +596,7 @@ func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
 	case err == nil:
 		r.report.LeftOver++
 		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
-	case ctx.Err() != nil, isAPI && ofInstance(api):
+	case ctx.Err() != nil, isAPI && ofInstance(err):
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // accepted or expired in the meantime
 	default:

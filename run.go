@@ -70,7 +70,8 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	for ctx.Err() == nil {
 		ends, until, err := s.tryTurn(ctx, turnReconcile, interval)
 		if err == nil && !ends.IsZero() {
-			if err = s.reconcileAll(ctx); err != nil {
+			var complete bool
+			if complete, err = s.reconcileAll(ctx); !complete {
 				s.releaseTurn(ctx, turnReconcile, ends, s.now().Add(min(interval, 5*time.Minute)))
 			}
 		}
@@ -81,19 +82,20 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// reconcileAll reconciles once. It waits for rate limits.
-func (s *Service) reconcileAll(ctx context.Context) error {
+// reconcileAll reconciles once. It waits for rate limits. It reports whether it checked everything;
+// members that could not be changed are only an error.
+func (s *Service) reconcileAll(ctx context.Context) (complete bool, err error) {
 	for cursor := ""; ; {
 		report, err := s.Reconcile(ctx, &ReconcileOptions{Cursor: cursor})
 		s.log.LogAttrs(ctx, slog.LevelInfo, "reconciled", slog.Any("report", report))
 		wait, limited := RetryAfter(err)
 		var clerkErr *ClerkInvitationError
 		if !limited || !errors.As(err, &clerkErr) {
-			return err
+			return report.Cursor == "", err
 		}
 		cursor = report.Cursor
 		if err := s.sleep(ctx, s.now().Add(wait)); err != nil {
-			return err
+			return false, err
 		}
 	}
 }

@@ -1,11 +1,11 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -136,7 +136,10 @@ func refused(op, reason string, cause error) verdict {
 
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
-	v := failureVerdict(a.row, c, err, s.now(), s.backoff(a.row.Attempts))
+	now, wait := s.now(), s.backoff(a.row.Attempts)
+	// Since the previous attempt at this row.
+	c.othersCreated = c.sends && s.limits.createdSince(now.Add(-wait))
+	v := failureVerdict(a.row, c, err, now, wait)
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
 	return v
 }
@@ -168,6 +171,8 @@ type call struct {
 	op     string
 	sends  bool // it could have sent an email
 	shared bool // it was about other members too
+
+	othersCreated bool // creates for other members have succeeded since the previous attempt
 }
 
 // failureVerdict decides for a row after a failed call. wait is how long to wait before the next
@@ -177,7 +182,7 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 	isAPI := errors.As(err, &api)
 	switch classify(row, c, err) {
 	case Refused:
-		return refused(c.op, api.Code, err)
+		return refused(c.op, cmp.Or(api.Code, ReasonRejected), err)
 	case Uncertain:
 		return verdict{kind: isUncertain, op: c.op, err: err}
 	}
@@ -192,8 +197,8 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 	return v
 }
 
-// maxOwnFaults is the attempt at which a fault in a row's own parameters ends the row. It is
-// more than the first, because the parameters may come from a configuration that is being fixed.
+// maxOwnFaults is the attempt at which a rejection that concerns only this row ends it. It is more
+// than the first, because the row's parameters may come from a configuration that is being fixed.
 const maxOwnFaults = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
@@ -216,28 +221,25 @@ func classify(row *Member, c call, err error) Outcome {
 			return Uncertain
 		}
 		return Fault
-	case held, ofInstance(api), c.shared: // if several are concerned, which one Clerk refuses is unknown
+	case held, ofInstance(err), api.StatusCode == http.StatusConflict, c.shared: // if several are concerned, which one Clerk refuses is unknown
 		return Fault
 	case api.Code == codeNotAllowed, names(api.Meta, row.Email):
 		return Refused
-	case ownFault(err) && row.Attempts >= maxOwnFaults: // retried forever it would use up everybody's requests
+	case row.Attempts >= maxOwnFaults && (ownFault(err) || c.othersCreated): // retried forever it would use up everybody's requests
 		return Refused
 	}
 	return Fault
 }
 
-// stops reports whether a fault concerns the whole instance, so that a pass must end.
+// stops reports whether a fault concerns the whole instance, so that a pass must end. What fails
+// for one member alone ends nobody's pass.
 func stops(c call, err error) bool {
 	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) || ownFault(err) {
+	if errors.As(err, &invalid) {
 		return false
 	}
-	var api *APIError
-	if !errors.As(err, &api) {
-		return true // the host's own error, such as an open circuit breaker
-	}
-	_, held := heldAtClerk(err)
-	return !held && api.StatusCode != http.StatusTooManyRequests && (c.shared || api.NotSent || api.StatusCode/100 == 4)
+	_, limited := isRateLimit(err)
+	return !limited && (c.shared || ofInstance(err))
 }
 
 // Clerk's error codes that decide how to continue. Source: Clerk's error catalogue; see
@@ -248,7 +250,6 @@ const (
 	codeNotAllowed       = "not_allowed_access"
 	codeAlreadyRevoked   = "invitation_already_revoked"
 	codeAlreadyAccepted  = "invitation_already_accepted"
-	codeDevEmails        = "dev_monthly_email_limit_exceeded"
 	codeResourceNotFound = "resource_not_found"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
@@ -267,29 +268,50 @@ func heldAtClerk(err error) (code string, ok bool) {
 	return "", false
 }
 
-// ofInstance reports whether a 4xx certainly concerns the whole Clerk instance or endpoint,
-// and not one person or one request.
-func ofInstance(api *APIError) bool {
-	switch api.StatusCode {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
+// instanceCodes are Clerk's error codes that concern the whole instance.
+var instanceCodes = []string{
+	"clerk_key_invalid", "authorization_header_format_invalid", "could_not_authenticate_request", "authorization_invalid",
+	"user_quota_exceeded", "quota_exceeded", "dev_monthly_email_limit_exceeded", "invitations_not_supported", "too_many_requests",
+	"api_version_invalid", "unsupported_subscription_plan_features",
+}
+
+// ofInstance reports whether an error certainly concerns the whole Clerk instance, and not one
+// person or one request: no connection, the host's own error, a key, a quota, a rate limit.
+func ofInstance(err error) bool {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
+		return false
+	}
+	var api *APIError
+	if !errors.As(err, &api) {
 		return true
 	}
-	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
+	return api.NotSent || api.StatusCode == http.StatusUnauthorized || api.StatusCode == http.StatusTooManyRequests ||
+		api.StatusCode/100 == 4 && slices.Contains(instanceCodes, api.Code)
 }
 
 // ownFault reports whether a 4xx is about a parameter of one request: its redirect URL, its
 // template or its metadata.
 func ownFault(err error) bool {
 	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(err) || api.Meta[metaParamName] == nil {
 		return false
 	}
 	_, held := heldAtClerk(err)
 	return !held
 }
 
-// pointsAtAddresses reports whether the meta of an error is about addresses at all.
-func pointsAtAddresses(meta map[string]any) bool {
+// pointsAtAddresses reports whether an error is about addresses at all.
+func pointsAtAddresses(err error) bool {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
+		return true
+	}
+	var api *APIError
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 {
+		return false
+	}
+	meta := api.Meta
 	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 

@@ -127,7 +127,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 		return false, err
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
-	case api.StatusCode/100 != 4 || ofInstance(api):
+	case api.StatusCode/100 != 4 || ofInstance(err):
 		return false, s.clerkError(ctx, "revoke invitation", err)
 	}
 	// How Clerk rejects the revocation of an expired invitation is unknown. The list tells.
