@@ -33,10 +33,12 @@
 //
 // # Errors
 //
-// Each error has an HTTP status and a text that is safe to show; [HTTPError] returns
-// both. Errors that are not Clerk's come through unchanged under errors.Is and
-// errors.As. Members, errors and parameters print and log without addresses, links
-// and keys, with any verb of fmt and with log/slog.
+// [HTTPError] returns the HTTP status of an error and a text that is safe to show. Errors
+// that are not Clerk's are returned unchanged (errors.Is and errors.As work).
+//
+// Error() of every error, log/slog, and %v of every value contain no address, link or key.
+// Links and keys are of the type [Secret], which never prints. %+v prints all of a value
+// except its secrets.
 //
 // What the library relies on at Clerk, and what nobody knows, is in docs/clerk-facts.md.
 package clerkinvite

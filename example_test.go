@@ -245,7 +245,7 @@ func ExampleService_InviteMany() {
 	// Output:
 	// ada@example.com pending
 	// grace@example.com active
-	// 422 invalid Email: is not one address of the form name@example.com
+	// 422 invalid Email: must be a single address such as name@example.com
 	// 409 a member with email ada@example.com already exists in this tenant
 	// error: <nil> emails: 1
 }

@@ -45,8 +45,8 @@ type Ref struct {
 }
 
 // Member is one person in one tenant. It is a copy of the stored row: changing it does not
-// change the store. It prints and logs without its address and URL
-// (see [Member.LogValue]); encoding/json writes the address, but never the URL.
+// change the store. slog and %v print it without personal data (see
+// [Member.LogValue]); %+v and encoding/json include the address, but never the URL.
 type Member struct {
 	ID       string `json:"id"` // UUID version 7
 	TenantID string `json:"tenant_id"`
@@ -58,9 +58,9 @@ type Member struct {
 	ClerkUserID  string `json:"clerk_user_id,omitempty"`
 	InvitationID string `json:"invitation_id,omitempty"` // the current or last invitation at Clerk
 
-	// URL is the invitation's link: a bearer secret, so it is returned to the caller
-	// of Invite, stored only for invitations that the host mails itself (SkipEmail),
-	// and forgotten when the member leaves pending.
+	// URL is the invitation's link. Anyone who has it can accept the invitation, so it is
+	// returned to the caller of Invite, stored only for invitations that the host mails
+	// itself (SkipEmail), and cleared when the member leaves pending.
 	URL Secret `json:"-"`
 
 	Role      string          `json:"role,omitempty"`

@@ -14,56 +14,55 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// domains is idna.Lookup, and refuses empty labels and those over 63 bytes as well.
+// domains is idna.Lookup that also rejects empty labels and labels over 63 bytes.
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
 
-// normalizeEmail returns the one form in which addresses are stored and compared:
-// trimmed, lower case, the domain in its ASCII form. If s is no address that can be
-// invited, reason says why; it never repeats s.
+// normalizeEmail returns the form in which addresses are stored and compared: trimmed,
+// lower case, the domain in ASCII. If s is not an address that can be invited, it returns
+// the reason, which never repeats s.
 //
-// Clerk documents lower-casing for its own comparisons. It says nothing of quoted
-// or non-ASCII local parts, so these are refused instead of being stored in a form
-// that Clerk might not recognise.
+// Clerk documents that it compares in lower case. It does not document quoted or non-ASCII
+// local parts, so they are rejected: Clerk might not recognise the stored form.
 func normalizeEmail(s string) (email, reason string) {
 	s = strings.TrimSpace(s)
 	switch {
 	case s == "":
-		return "", "is empty"
+		return "", "must not be empty"
 	case len(s) > 1024:
-		return "", "is longer than 254 bytes"
+		return "", "must be at most 254 bytes"
 	}
 	local, domain, ok := strings.Cut(s, "@")
 	if !ok || strings.Contains(domain, "@") {
-		return "", "is not one address of the form name@example.com"
+		return "", "must be a single address such as name@example.com"
 	}
 	if local == "" || len(local) > 64 {
-		return "", "has an empty part, or one over 64 bytes, before the @"
+		return "", "must have 1 to 64 bytes before the @"
 	}
 	for i := range len(local) {
 		c := local[i]
 		atom := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 		dot := c == '.' && i > 0 && i < len(local)-1 && local[i-1] != '.'
 		if !atom && !dot {
-			return "", "has a character or a dot before the @ that is not supported there"
+			return "", "must have only letters A to Z, digits, !#$%&'*+-/=?^_`{|}~ and single dots before the @"
 		}
 	}
-	local = strings.ToLower(local) // not before the check: two letters outside ASCII have ASCII ones as lower case
+	local = strings.ToLower(local) // after the check, because two letters outside ASCII have a lower case in ASCII
 	domain, err := domains.ToASCII(domain)
-	// Some domains get an ASCII form that is itself refused (invalid UTF-8, letters that
-	// become right-to-left ones): such a form would match nothing ever after.
-	again, err2 := domains.ToASCII(domain)
-	if err != nil || err2 != nil || again != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
-		return "", "has no valid domain after the @"
+	// The ASCII form of some domains is itself rejected (invalid UTF-8, letters that become
+	// right-to-left) and would never match anything.
+	stable, err2 := domains.ToASCII(domain)
+	if err != nil || err2 != nil || stable != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
+		return "", "must have a valid domain after the @"
 	}
 	if len(local)+1+len(domain) > 254 {
-		return "", "is longer than 254 bytes"
+		return "", "must be at most 254 bytes"
 	}
 	return local + "@" + domain, ""
 }
 
-// sameEmail reports whether an address in Clerk's writing is the normalised one.
-func sameEmail(theirs, normalized string) bool {
-	n, reason := normalizeEmail(theirs)
+// sameEmail reports whether an address as Clerk writes it has this normalised form.
+func sameEmail(address, normalized string) bool {
+	n, reason := normalizeEmail(address)
 	return reason == "" && n == normalized
 }
 
@@ -73,35 +72,35 @@ const (
 	maxJSONDepth = 128
 )
 
-// encodeMetadata returns metadata as JSON with sorted keys, nil if it is empty. The
-// size that counts is the one that goes to Clerk, with the library's mark.
+// encodeMetadata returns metadata as JSON with sorted keys, or nil if it is empty. The
+// limit applies to the size with the library's marker, which is what Clerk receives.
 func encodeMetadata(metadata map[string]any, m mark) (json.RawMessage, string) {
 	if len(metadata) == 0 {
 		return nil, ""
 	}
 	for key := range metadata {
 		if strings.EqualFold(key, metadataKey) {
-			return nil, `has the key "clerkinvite", which is the library's own`
+			return nil, `must not contain the key "clerkinvite", which the library uses`
 		}
 	}
 	b, err := json.Marshal(metadata)
 	if err != nil {
-		return nil, "cannot be written as JSON"
+		return nil, "must be encodable as JSON"
 	}
-	// Marshal writes invalid UTF-8 as this escape, and a true U+FFFD as itself.
+	// Marshal writes invalid UTF-8 as this escape, and a real U+FFFD unescaped.
 	if hasEscape(b, func(unit int) bool { return unit == utf8.RuneError }) {
-		return nil, "has text that is not valid UTF-8"
+		return nil, "must be valid UTF-8"
 	}
 	if reason := checkJSON(b); reason != "" {
 		return nil, reason
 	}
 	if len(withMark(b, m)) > maxMetadata {
-		return nil, "is longer than 8 KiB as JSON"
+		return nil, "must be at most 8 KiB as JSON"
 	}
 	return b, ""
 }
 
-// withMark returns the metadata object, or nil, with the library's mark added.
+// withMark returns the metadata, a JSON object or nil, with the library's marker added.
 func withMark(metadata json.RawMessage, m mark) json.RawMessage {
 	b := []byte(`{"` + metadataKey + `":{"id":"` + m.ID + `","send":` + strconv.Itoa(m.Send) + `}`) // the id is a UUID
 	if len(metadata) <= len("{}") {
@@ -115,20 +114,20 @@ func checkData(data json.RawMessage) string {
 		return ""
 	}
 	if len(data) > maxData {
-		return "is longer than 64 KiB"
+		return "must be at most 64 KiB"
 	}
 	return checkJSON(data)
 }
 
-// checkJSON tells whether PostgreSQL takes b as jsonb. Beyond RFC 8259 it refuses
-// NUL, half a surrogate pair, and numbers that its numeric type cannot hold, and it
-// gives up on very deep nesting.
+// checkJSON returns why PostgreSQL cannot store b as jsonb, or "". PostgreSQL rejects more
+// than RFC 8259: NUL, half a surrogate pair, numbers that its numeric type cannot
+// represent, and very deep nesting.
 func checkJSON(b []byte) string {
 	if !utf8.Valid(b) {
-		return "is not valid UTF-8"
+		return "must be valid UTF-8"
 	}
 	if !json.Valid(b) {
-		return "is not one JSON value"
+		return "must be a single JSON value"
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
@@ -139,7 +138,7 @@ func checkJSON(b []byte) string {
 			break
 		}
 		if err != nil {
-			return "is not one JSON value"
+			return "must be a single JSON value"
 		}
 		switch tok := tok.(type) {
 		case json.Delim:
@@ -149,17 +148,17 @@ func checkJSON(b []byte) string {
 				depth--
 			}
 			if depth > maxJSONDepth {
-				return "is nested more than 128 levels deep"
+				return "must be nested at most 128 levels deep"
 			}
 		case json.Number:
-			// What fits a float64 fits numeric as well, if it is not a long tail of digits.
+			// A number that fits a float64 fits numeric too, unless it has very many digits.
 			if _, err := strconv.ParseFloat(tok.String(), 64); err != nil || len(tok) > 1000 || !smallExponent(tok.String()) {
-				return "has a number out of range"
+				return "must not contain a number out of range"
 			}
 		}
 	}
 	if badEscape(b) {
-		return `has \u0000 or half a surrogate pair, which PostgreSQL cannot store`
+		return `must not contain \u0000 or half a surrogate pair, which PostgreSQL cannot store`
 	}
 	return ""
 }
@@ -173,9 +172,9 @@ func smallExponent(number string) bool {
 	return err == nil && e > -1000 && e < 1000
 }
 
-// badEscape looks for \u0000 and unpaired surrogates in valid JSON.
+// badEscape reports whether valid JSON contains \u0000 or an unpaired surrogate.
 func badEscape(b []byte) bool {
-	high := -1 // where the second half of a pair has to begin
+	high := -1 // where the second half of a pair must begin
 	bad := hasEscapeAt(b, func(at, unit int) bool {
 		low := unit >= 0xDC00 && unit <= 0xDFFF
 		if unit == 0 || low != (high == at) || high >= 0 && high != at {
@@ -193,7 +192,7 @@ func hasEscape(b []byte, is func(unit int) bool) bool {
 	return hasEscapeAt(b, func(_, unit int) bool { return is(unit) })
 }
 
-// hasEscapeAt reports whether valid JSON has an escape \uXXXX for which is holds.
+// hasEscapeAt reports whether is returns true for an escape \uXXXX of valid JSON.
 func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {
@@ -212,10 +211,10 @@ func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 	return false
 }
 
-// normalized returns r in the form in which it is stored, or an *InvalidParamsError.
+// normalized returns r as it is stored, or an *InvalidParamsError.
 func (r Ref) normalized() (Ref, error) {
 	if r.TenantID == "" {
-		return Ref{}, &InvalidParamsError{"TenantID", "is empty"}
+		return Ref{}, &InvalidParamsError{"TenantID", "must not be empty"}
 	}
 	if reason := checkText(r.TenantID, 255); reason != "" {
 		return Ref{}, &InvalidParamsError{"TenantID", reason}
@@ -230,11 +229,11 @@ func (r Ref) normalized() (Ref, error) {
 func checkText(s string, limit int) string {
 	switch {
 	case len(s) > limit:
-		return fmt.Sprintf("is longer than %d bytes", limit)
+		return fmt.Sprintf("must be at most %d bytes", limit)
 	case !utf8.ValidString(s):
-		return "is not valid UTF-8"
+		return "must be valid UTF-8"
 	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "has a control character"
+		return "must not contain control characters"
 	}
 	return ""
 }
@@ -248,14 +247,14 @@ func checkRedirectURL(s string) string {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "is not an absolute http or https URL"
+		return "must be an absolute http or https URL"
 	}
 	return ""
 }
 
 func checkDays(n int) string {
 	if n < 1 || n > 365 {
-		return "is not 1 to 365"
+		return "must be 1 to 365"
 	}
 	return ""
 }
@@ -264,7 +263,7 @@ var templateSlug = regexp.MustCompile(`^[a-z0-9_-]{0,64}$`)
 
 func checkTemplate(s string) string {
 	if !templateSlug.MatchString(s) {
-		return "is not a template_slug of Clerk's, as in \"invitation\""
+		return `must be a Clerk template slug such as "invitation"`
 	}
 	return ""
 }

@@ -15,11 +15,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
-// MemoryStore is a [clerkinvite.Store] for tests and demos. It forgets everything when
-// the process ends and knows nothing of other processes, so it must never be used in
-// production: every restart would invite people again.
+// MemoryStore is a [clerkinvite.Store] for tests and demos. Never use it in production: its
+// members are lost when the process ends, so every restart would invite people again.
 //
-// It refuses the same rows as the tables of the PostgreSQL store.
+// It rejects the same rows as the tables of the PostgreSQL store.
 type MemoryStore struct {
 	mu      sync.Mutex
 	members map[clerkinvite.Ref]*clerkinvite.Member
@@ -29,7 +28,7 @@ type MemoryStore struct {
 	times   map[string]time.Time
 }
 
-// inTenant is an id of a member or of a Clerk user, within a tenant.
+// inTenant is the ID of a member or of a Clerk user in a tenant.
 type inTenant struct{ tenantID, id string }
 
 var _ clerkinvite.Store = (*MemoryStore)(nil)
@@ -70,7 +69,7 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 			results[i].Member = old.Clone()
 			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: old.Clone()}
 		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
-			results[i].Err = fmt.Errorf("clerkinvitetest: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)
+			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)
 		default:
 			s.put(nil, m)
 			results[i].Member = m.Clone()
@@ -86,7 +85,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// As in PostgreSQL a row that no table would take fails the whole statement, if its version matches.
+	// As in PostgreSQL, an invalid row fails the whole statement if its version matches.
 	for _, c := range changes {
 		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
 			if err := check(successor(now, c.New)); err != nil {
@@ -116,26 +115,26 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	return results, nil
 }
 
-// current returns the row with the id of m, or nil.
+// current returns the row with the ID of m, or nil.
 func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
 	return s.ids[inTenant{m.TenantID, strings.ToLower(m.ID)}]
 }
 
-// successor returns the row that a change makes of now.
+// successor returns the row that replaces now.
 func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 	row := next.Clone()
 	row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
 	return row
 }
 
-// put stores m in place of old, which is nil for a new row.
+// put stores m and replaces old, which is nil for a new row.
 func (s *MemoryStore) put(old, m *clerkinvite.Member) {
-	move := clerkinvite.HistoryEntry{
+	entry := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent,
 		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
 	}
 	if old != nil {
-		move.From = old.Status
+		entry.From = old.Status
 		delete(s.users, inTenant{old.TenantID, old.ClerkUserID})
 	}
 	if m.ClerkUserID != "" {
@@ -144,11 +143,11 @@ func (s *MemoryStore) put(old, m *clerkinvite.Member) {
 	id := inTenant{m.TenantID, m.ID}
 	s.members[m.Ref()], s.ids[id] = m, m
 	if (clerkinvite.Change{Old: old, New: m}).Recorded() {
-		s.history[id] = append(s.history[id], move)
+		s.history[id] = append(s.history[id], entry)
 	}
 }
 
-// erase forgets m.
+// erase deletes m and its history.
 func (s *MemoryStore) erase(m *clerkinvite.Member) {
 	id := inTenant{m.TenantID, m.ID}
 	delete(s.users, inTenant{m.TenantID, m.ClerkUserID})
@@ -247,7 +246,7 @@ func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerk
 	return slices.Clone(s.history[inTenant{tenantID, strings.ToLower(id)}]), nil
 }
 
-// Backlog counts what waits, as [clerkinvite.PgxStore.Backlog] does. The error is the context's.
+// Backlog counts the work that waits, like [clerkinvite.PgxStore.Backlog]. The error is the context's.
 func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -298,7 +297,7 @@ func set[T comparable](list []T) map[T]bool {
 	return m
 }
 
-// check refuses what the types and the CHECKs of clerkinvite_member refuse.
+// check rejects what the types and CHECK constraints of clerkinvite_member reject.
 func check(m *clerkinvite.Member) error {
 	between := func(n, low, high int) bool { return low <= n && n <= high }
 	pendingID := strings.HasPrefix(m.ClerkUserID, clerkinvite.PendingPrefix)
@@ -314,7 +313,7 @@ func check(m *clerkinvite.Member) error {
 		user = between(len(m.ClerkUserID), 1, 255) && !pendingID
 	case clerkinvite.StatusFailed, clerkinvite.StatusRevoked, clerkinvite.StatusExpired, clerkinvite.StatusRemoved:
 	default:
-		return errors.New("clerkinvitetest: illegal member: Status")
+		return errors.New("clerkinvitetest: invalid member: Status")
 	}
 	text := true
 	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
@@ -335,8 +334,8 @@ func check(m *clerkinvite.Member) error {
 		{"Sent", between(m.Sent, 0, m.Send)},
 		{"Attempts", m.Attempts >= 0},
 		{"Version", m.Version >= 1},
-		{"NextAttemptAt, for what is due", due},
-		{"URL, outside of pending", m.URL.IsZero() || m.Status == clerkinvite.StatusPending && len(m.URL.Reveal()) <= 16384},
+		{"NextAttemptAt, which a due member needs", due},
+		{"URL, which only a pending member has", m.URL.IsZero() || m.Status == clerkinvite.StatusPending && len(m.URL.Reveal()) <= 16384},
 		{"Role", len(m.Role) <= 1024},
 		{"InvitedBy", len(m.InvitedBy) <= 1024},
 		{"Reason", len(m.Reason) <= 1024},
@@ -345,7 +344,7 @@ func check(m *clerkinvite.Member) error {
 		{"text that is not UTF-8", text},
 	} {
 		if !rule.ok {
-			return errors.New("clerkinvitetest: illegal member: " + rule.field)
+			return errors.New("clerkinvitetest: invalid member: " + rule.field)
 		}
 	}
 	return nil

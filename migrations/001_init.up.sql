@@ -2,12 +2,12 @@
 --
 -- Names are not qualified: the tables go to the first schema of the search_path.
 -- Every unique key of member and history begins with tenant_id, so both can be declared
--- PARTITION BY HASH (tenant_id) without a change to a query.
--- Keys compare by bytes (COLLATE "C"): a new version of the system's locales cannot make
--- their indexes disagree with their rows.
--- There are no defaults and no triggers: every value is the library's, its clock included.
+-- PARTITION BY HASH (tenant_id) without changing a query.
+-- Keys compare by bytes (COLLATE "C"), so a new version of the system's locales cannot corrupt
+-- their indexes.
+-- There are no defaults and no triggers: the library writes every value, with its own clock.
 
--- One row for one person in one tenant, from reservation to removal.
+-- One row per person and tenant, from reservation to removal.
 -- An optional column without a value is NULL, never an empty string.
 CREATE TABLE clerkinvite_member (
     tenant_id       text COLLATE "C" NOT NULL,
@@ -16,22 +16,22 @@ CREATE TABLE clerkinvite_member (
     status          text COLLATE "C" NOT NULL,
     clerk_user_id   text COLLATE "C",          -- pending: 'pending_' and the invitation; active: the Clerk user; otherwise NULL
     invitation_id   text COLLATE "C",          -- the current or the last invitation at Clerk
-    send            integer          NOT NULL, -- number of the invitation wanted; 1 is the first
-    sent            integer          NOT NULL, -- number of the last one settled; sent < send, reserved or pending: due for delivery
-    url             text,                      -- SECRET: whoever has it can accept. Only while pending, only if the host mails it itself
+    send            integer          NOT NULL, -- number of the requested invitation; 1 is the first
+    sent            integer          NOT NULL, -- number of the last completed one; a reserved or pending row with sent < send is due for delivery
+    url             text,                      -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            text,
     invited_by      text,
-    data            jsonb,                     -- the host's own
-    params          json,                      -- what goes to Clerk with the invitation; json, because it is kept byte for byte
-    version         bigint           NOT NULL, -- grows by one with every change
-    attempts        integer          NOT NULL, -- attempts at delivering this send
-    claimed_until   timestamptz,               -- until then one attempt owns the row
-    next_attempt_at timestamptz,               -- when delivery is due; NULL when nothing is due
+    data            jsonb,                     -- for the host
+    params          json,                      -- parameters of the invitation; json, because it is stored byte for byte
+    version         bigint           NOT NULL, -- increases by one with every change
+    attempts        integer          NOT NULL, -- attempts to deliver this send
+    claimed_until   timestamptz,               -- until then one delivery attempt owns the row
+    next_attempt_at timestamptz,               -- when the invitation is to be delivered; NULL if there is none
     reason          text,                      -- why the row is in its state
-    reserved_at     timestamptz      NOT NULL, -- when the row was written for this send
-    invited_at      timestamptz,               -- created_at of the invitation, Clerk's clock
-    expires_at      timestamptz,               -- expires_at of the invitation, Clerk's clock
-    settled_at      timestamptz,               -- when the row last left reserved
+    reserved_at     timestamptz      NOT NULL, -- when this send was requested
+    invited_at      timestamptz,               -- created_at of the invitation, by Clerk's clock
+    expires_at      timestamptz,               -- expires_at of the invitation, by Clerk's clock
+    settled_at      timestamptz,               -- when an invitation was last completed or ended
     updated_at      timestamptz      NOT NULL,
 
     CONSTRAINT clerkinvite_member_pkey PRIMARY KEY (tenant_id, id),
@@ -48,7 +48,7 @@ CREATE TABLE clerkinvite_member (
         END),
     CONSTRAINT clerkinvite_member_invitation_id_check CHECK (octet_length(invitation_id) BETWEEN 1 AND 247),
     CONSTRAINT clerkinvite_member_send_check CHECK (send >= 1 AND sent BETWEEN 0 AND send AND attempts >= 0),
-    -- A row that is due says when, or no delivery would ever find it.
+    -- A due row has a time, or no delivery would ever find it.
     CONSTRAINT clerkinvite_member_due_check CHECK (
         CASE status
             WHEN 'reserved' THEN sent < send AND next_attempt_at IS NOT NULL
@@ -61,34 +61,35 @@ CREATE TABLE clerkinvite_member (
     CONSTRAINT clerkinvite_member_version_check CHECK (version >= 1)
 );
 
--- Three of the indexes below say IS NOT NULL of a column that never is. Only a query that compares the column can use the
--- index: so each look-up, page and foreign key has one index to go by, also as long as the table is so small, or its
--- statistics know of so few tenants, that PostgreSQL takes the tenant alone for as good. A connection keeps such a plan.
+-- Three of the indexes below have the condition IS NOT NULL for a column that is never NULL. So only a query that compares
+-- the column can use the index, and each look-up, page and foreign key has exactly one index. Without the condition,
+-- PostgreSQL could prefer an index by the tenant alone while the table is small or its statistics show few tenants, and a
+-- connection keeps such a plan.
 
--- One row for one address in one tenant, however many invite it at once.
+-- One row per address in a tenant, no matter how many callers invite it at the same time.
 CREATE UNIQUE INDEX clerkinvite_member_email_key ON clerkinvite_member (tenant_id, email) WHERE email IS NOT NULL;
--- A user is in a tenant once. (A pending id is in here too: one invitation belongs to one row.)
+-- One row per user in a tenant. (Pending IDs are included: an invitation belongs to one row.)
 CREATE UNIQUE INDEX clerkinvite_member_user_key ON clerkinvite_member (tenant_id, clerk_user_id) WHERE clerk_user_id IS NOT NULL;
 
--- Webhooks: who waits for this address, in any tenant?
+-- Webhooks: members of any tenant that wait for an address.
 CREATE INDEX clerkinvite_member_waiting_idx ON clerkinvite_member (email) WHERE status IN ('reserved', 'pending', 'expired');
--- Webhooks: who is active as this user, in any tenant?
+-- Webhooks: active members of any tenant with a Clerk user.
 CREATE INDEX clerkinvite_member_active_idx ON clerkinvite_member (clerk_user_id) WHERE status = 'active';
--- Whose row does this invitation's metadata name?
+-- The member that the metadata of an invitation names.
 CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id) WHERE id IS NOT NULL;
--- A page of a tenant: who is in this state? (A page without a state is the primary key's.)
+-- Pages of a tenant by state. (Pages without a state use the primary key.)
 CREATE INDEX clerkinvite_member_status_idx ON clerkinvite_member (tenant_id, status, id) WHERE status IS NOT NULL;
--- Delivery: what is due?
+-- Delivery: due members.
 CREATE INDEX clerkinvite_member_due_idx ON clerkinvite_member (next_attempt_at) WHERE sent < send AND status IN ('reserved', 'pending');
--- Reconcile: what has run out?
+-- Backlog: members whose invitation has expired.
 CREATE INDEX clerkinvite_member_expiring_idx ON clerkinvite_member (expires_at) WHERE status = 'pending';
 
--- One row for each move of a member, written by the statement that makes the move.
--- It holds no address. It goes with its member.
+-- One row per state change of a member, written by the statement that makes the change. It
+-- contains no address. It is deleted with its member.
 CREATE TABLE clerkinvite_history (
     tenant_id     text COLLATE "C" NOT NULL,
     member_id     uuid             NOT NULL,
-    version       bigint           NOT NULL, -- the member's, after the move
+    version       bigint           NOT NULL, -- of the member, after the change
     from_status   text COLLATE "C",          -- NULL: the member is new
     to_status     text COLLATE "C" NOT NULL,
     send          integer          NOT NULL,

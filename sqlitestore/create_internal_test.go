@@ -17,7 +17,7 @@ func TestCreateWithoutHardLinks(t *testing.T) {
 	none := func(from, to string) error { return &os.LinkError{Op: "link", Old: from, New: to, Err: syscall.EPERM} }
 	err := create(path, none)
 	require.ErrorIs(t, err, syscall.EPERM)
-	require.ErrorContains(t, err, "make an empty file there that only its owner can read")
+	require.ErrorContains(t, err, "create an empty file there that only its owner can read")
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)

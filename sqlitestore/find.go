@@ -19,14 +19,14 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// statement is a statement that reads, with its parameters.
+// statement is a SELECT with its parameters.
 type statement struct {
 	sql  string
 	args []any
 }
 
-// How many values are asked for has no limit, because they are one parameter, a text of JSON. A
-// CROSS JOIN is done from left to right, so that each value is looked up by the index of its column.
+// The values are one parameter, a text of JSON, so their number has no limit. SQLite executes a CROSS
+// JOIN from left to right, so each value is looked up in the index.
 const (
 	findRefsSQL = `
 SELECT ` + memberColumns + `
@@ -67,7 +67,7 @@ FROM (
 	ORDER BY m.next_attempt_at LIMIT 10000) d`
 )
 
-// find returns the members that q selects, by one statement: as they are at one time.
+// find returns the members that q selects, with one statement: a consistent snapshot.
 func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 	st, err := findStatement(q)
 	if err != nil || st.sql == "" {
@@ -77,7 +77,7 @@ func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.
 	return storeutil.Unique(found, func(m *clerkinvite.Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns the members that are due at a time.
+// due returns the members that are due at the given time.
 func due(ctx context.Context, db querier, at time.Time, limit int) ([]*clerkinvite.Member, error) {
 	return members(ctx, db, statement{dueSQL, []any{micros(at), storeutil.Limit(limit)}})
 }
@@ -91,7 +91,7 @@ func page(ctx context.Context, db querier, q clerkinvite.PageQuery) ([]*clerkinv
 	return members(ctx, db, st)
 }
 
-// findStatement returns the statement for a query, with a SELECT for each of its selectors. There is none if it selects nothing.
+// findStatement returns the statement for q, with a SELECT per selector. It is empty if q selects nothing.
 func findStatement(q clerkinvite.Query) (statement, error) {
 	var refs [][2]string
 	for _, r := range q.Refs {
@@ -125,9 +125,9 @@ func findStatement(q clerkinvite.Query) (statement, error) {
 	return statement{strings.Join(selects, "\nUNION ALL"), args}, nil
 }
 
-// pageStatement returns the statement for a page. It has the conditions that are given and no others. It reads by the index
-// that has the order, and stops when it has the page. Only behind a prefix of the
-// address no index has the order: all of the tenant that begin so are read.
+// pageStatement returns the statement for a page, with the conditions of q only. It reads an index in its
+// order until the page is full. With an EmailPrefix no index has the order: then it reads all addresses of
+// the tenant with the prefix. It is empty if q selects nothing.
 func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 	limit := storeutil.Limit(q.Limit)
 	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
@@ -179,8 +179,8 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 	return indexStatement(index, c, limit), nil
 }
 
-// statusesStatement returns the statement for a page of a tenant's members in some states: a
-// branch for each of these, in its own order and up to the limit.
+// statusesStatement returns the statement for a page of a tenant's members in some states: one branch
+// per state, each in the order of the page and with its limit.
 func statusesStatement(c conditions, statuses []any, limit int) statement {
 	var branches []string
 	var args []any
@@ -193,7 +193,7 @@ func statusesStatement(c conditions, statuses []any, limit int) statement {
 	return statement{strings.Join(branches, "\nUNION ALL") + "\nORDER BY 1, 2\nLIMIT ?", append(args, limit)} // by tenant_id and id
 }
 
-// indexStatement returns the statement for the first members, by an index.
+// indexStatement returns the statement for the first members that match, read from an index.
 func indexStatement(index string, c conditions, limit int) statement {
 	where := ""
 	if len(c.where) > 0 {
@@ -232,7 +232,7 @@ func members(ctx context.Context, db querier, st statement) (found []*clerkinvit
 	return found, rows.Err()
 }
 
-// history returns the recorded moves of a member.
+// history returns the history of a member.
 func history(ctx context.Context, db querier, tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {
 	if !storeutil.IsText(tenantID) || !storeutil.IsUUID(id) {
 		return nil, ctx.Err()
@@ -254,7 +254,7 @@ func history(ctx context.Context, db querier, tenantID, id string) (entries []cl
 	return entries, rows.Err()
 }
 
-// backlog counts what waits at a time.
+// backlog counts the work that waits at the given time.
 func backlog(ctx context.Context, db querier, now time.Time) (b clerkinvite.Backlog, err error) {
 	var oldest *int64
 	if err := db.QueryRowContext(ctx, backlogSQL, micros(now)).Scan(&b.Reserved, &b.Due, &oldest, &b.Overdue); err != nil {

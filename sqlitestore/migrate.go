@@ -18,18 +18,17 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrate makes the file if it does not exist, readable for its owner only, and the
-// tables, or brings them up to this version of the package. Any number of processes may call
-// it at once. Tables of the host's own in the same file are not touched. Which migrations
-// have run is in the table clerkinvite_migration.
+// Migrate creates the file if it does not exist, readable only by its owner, and creates the
+// tables or migrates them to this version of the package. It does not touch other tables in the
+// file. The table clerkinvite_migration records which migrations have run. Migrate enables
+// write-ahead logging (WAL), which stays enabled in the file. It is safe for concurrent use, also by
+// several processes, and safe to retry.
 //
-// A file that is there already, an empty one too, keeps its permissions, and path-wal and path-shm get the same. It
-// has to be there before on a file system without hard links (FAT), and where path is a symbolic link.
+// An existing file, even an empty one, keeps its permissions; path-wal and path-shm get the same. On
+// a file system without hard links (FAT), or if path is a symbolic link, the file must exist already.
 //
-// If the file is of a newer version of the package, it does nothing and returns an error that
+// If a newer version of the package migrated the file, Migrate does nothing and returns an error that
 // wraps [clerkinvite.ErrSchemaNewer].
-//
-// It switches the file to write-ahead logging (WAL), which stays with it.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -42,21 +41,22 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return s.explain(ctx, err)
 	}
 	if mode != "wal" {
-		return fmt.Errorf("sqlitestore: Migrate: %s stays in the journal mode %s: is it on a network file system?", s.path, mode)
+		return fmt.Errorf("sqlitestore: Migrate: %s stays in the journal mode %s; it may be on a network file system", s.path, mode)
 	}
 	if err := s.writer.QueryRowContext(ctx, "PRAGMA encoding").Scan(&encoding); err != nil {
 		return s.explain(ctx, err)
 	}
 	if encoding != "UTF-8" {
-		return fmt.Errorf("sqlitestore: Migrate: %s is in %s, in which texts have another order: use a file in UTF-8", s.path, encoding)
+		return fmt.Errorf("sqlitestore: Migrate: %s has the encoding %s, which sorts text differently; use a file with the encoding UTF-8", s.path, encoding)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error { return migrate(ctx, tx) })
 }
 
-// create makes an empty file that only its owner can read, because there will be addresses in it and links.
+// create creates an empty file that only its owner can read, because it will contain addresses and
+// links. link is os.Link.
 //
-// It has its name only when it is closed: to close a file lets go of all locks that this
-// process has on it, those of a connection to it too. So it gets its name by link, which is os.Link, and never replaces a file.
+// The file gets its name after it was closed, because closing a file releases all locks that this
+// process has on it, including those of its connections. link never replaces a file.
 func create(path string, link func(from, to string) error) error {
 	switch info, err := os.Stat(path); {
 	case err == nil && !info.Mode().IsRegular():
@@ -77,10 +77,10 @@ func create(path string, link func(from, to string) error) error {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("the file system may have no hard links: make an empty file there that only its owner can read, and call it again: %w", err)
+		return fmt.Errorf("the file system may not support hard links; create an empty file there that only its owner can read, and try again: %w", err)
 	}
-	if _, err := os.Stat(path); err != nil { // or else another has made it meanwhile
-		return fmt.Errorf("%s is a symbolic link to no file: open the path that it leads to, or make an empty file there "+
+	if _, err := os.Stat(path); err != nil { // otherwise another process has created it
+		return fmt.Errorf("%s is a symbolic link to a file that does not exist; open the target, or create an empty file there "+
 			"that only its owner can read: %w", path, err)
 	}
 	return nil
@@ -124,7 +124,7 @@ CREATE TABLE IF NOT EXISTS clerkinvite_migration (
 		}
 	}
 	if version > newest {
-		return fmt.Errorf("%w: migration %d, this one knows %d", clerkinvite.ErrSchemaNewer, version, newest)
+		return fmt.Errorf("%w: they are at migration %d, and this version knows %d", clerkinvite.ErrSchemaNewer, version, newest)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func TestMigrateFails(t *testing.T) {
 	dir := t.TempDir()
 	for name, tc := range map[string]struct{ sql, want string }{
 		"tables of another's": {"CREATE TABLE clerkinvite_limit (x)", "clerkinvite_limit already exists"},
-		"another encoding":    {"PRAGMA encoding = 'UTF-16'; CREATE TABLE x (x)", "use a file in UTF-8"},
+		"another encoding":    {"PRAGMA encoding = 'UTF-16'; CREATE TABLE x (x)", "use a file with the encoding UTF-8"},
 	} {
 		path := filepath.Join(dir, name)
 		other, err := sql.Open("sqlite", path)
@@ -121,7 +121,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	store, err := sqlitestore.Open(link)
 	require.NoError(t, err)
 	defer store.Close()
-	require.ErrorContains(t, store.Migrate(t.Context()), "is a symbolic link to no file: open the path that it leads to")
+	require.ErrorContains(t, store.Migrate(t.Context()), "is a symbolic link to a file that does not exist; open the target")
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, left, 1)

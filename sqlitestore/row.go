@@ -8,7 +8,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
-// memberColumns is what a statement returns of the row m, in the order of scanMember.
+// memberColumns are the columns of the row m, in the order in which scanMember reads them.
 const memberColumns = `m.tenant_id, m.id, m.email, m.status, coalesce(m.clerk_user_id, ''), coalesce(m.invitation_id, ''),
 	m.send, m.sent, coalesce(m.url, ''), coalesce(m.role, ''), coalesce(m.invited_by, ''), m.data, m.params,
 	m.version, m.attempts, m.claimed_until, m.next_attempt_at, coalesce(m.reason, ''),
@@ -33,7 +33,7 @@ func scanMember(r row) (*clerkinvite.Member, error) {
 	return m, nil
 }
 
-// values are those of a member that can change, in the order of the statements that write them.
+// values returns the values that can change, in the order of the statements that write them.
 func values(m *clerkinvite.Member) []any {
 	return []any{
 		string(m.Status), optional(m.ClerkUserID), optional(m.InvitationID), m.Send, m.Sent, optional(m.URL.Reveal()), optional(m.Role), optional(m.InvitedBy),
@@ -42,18 +42,18 @@ func values(m *clerkinvite.Member) []any {
 	}
 }
 
-// checkText refuses what SQLite would keep, but compare and print as something else.
+// checkText rejects text that SQLite would store, but compare and print differently.
 func checkText(m *clerkinvite.Member) error {
 	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy,
 		string(m.Data), string(m.Params), m.Reason} {
 		if !storeutil.IsText(s) {
-			return errors.New("sqlitestore: a member has text that is not valid UTF-8, or holds a zero byte")
+			return errors.New("sqlitestore: a member has text that is not valid UTF-8 or contains a zero byte")
 		}
 	}
 	return nil
 }
 
-// micros is how a time is kept.
+// micros returns a time as it is stored.
 func micros(t time.Time) int64 { return t.UnixMicro() }
 
 func at(micros int64) time.Time { return time.UnixMicro(micros).UTC() }

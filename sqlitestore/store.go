@@ -17,39 +17,39 @@ import (
 )
 
 // Store is a [clerkinvite.Store] in one SQLite file. It is safe for concurrent use, and any number
-// of processes of one machine may have the same file open.
+// of processes on one machine may have the file open.
 //
-// Within a process the writers queue; between processes SQLite's lock of the file decides, for
-// which a call waits as long as its context lasts, and at most ten seconds. A call that ends with an
-// error has written nothing, unless it was the disk that failed.
+// Writers queue within a process. Between processes they wait for SQLite's file lock, until their
+// context ends and at most ten seconds. A call that returns an error has written nothing, unless the
+// disk failed.
 type Store struct {
 	path string
-	// db has as many connections as are asked for at once. Reading never waits for writing.
+	// db has any number of connections. Readers never wait for the writer.
 	db *sql.DB
-	// writer has one, so that writers queue for it, in order, instead of polling for the lock.
+	// writer has one connection, so writers queue for it in order instead of polling for the lock.
 	writer *sql.DB
 }
 
 var _ clerkinvite.Store = (*Store)(nil)
 
-// pragmas are those of every connection, see the DSN in Open.
+// pragmas are set on every connection, see the DSN in Open.
 //
-//   - busy_timeout: how long, in milliseconds, to wait for the lock of another process. The driver ends the
-//     wait with the context.
-//   - synchronous=FULL: a commit is on the disk before it is answered. With NORMAL, a power failure takes back the last
-//     commits, and with them rows whose invitation Clerk has already sent: nothing would know of it any more.
-//   - secure_delete: what Purge erases and a link that is forgotten are overwritten, not just unlinked.
-//   - foreign_keys: the history cannot be without its member, nor outlive it.
+//   - busy_timeout: how many milliseconds to wait for the lock of another process. The driver ends the wait
+//     with the context.
+//   - synchronous=FULL: a commit is on disk before it returns. With NORMAL, a power failure could undo the last
+//     commits, and with them rows whose invitation Clerk has already sent.
+//   - secure_delete: erased members and forgotten links are overwritten, not just unlinked.
+//   - foreign_keys: a history entry needs its member.
 var pragmas = []string{"busy_timeout(10000)", "synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)"}
 
-// Open returns the store in the file at path. It does no I/O: the file and its tables are
-// there after [Store.Migrate]. The directory must be writable, since SQLite keeps two files beside the
-// database while it is open, path-wal and path-shm. It is an error if path cannot be that of a file.
+// Open returns a store in the file at path. It does no I/O; [Store.Migrate] creates the file and its
+// tables. The directory must be writable, because SQLite keeps two more files there while the database
+// is open, path-wal and path-shm. Open returns an error if path cannot be the path of a file.
 func Open(path string) (*Store, error) {
 	if path == "" || path == ":memory:" || strings.HasPrefix(path, "file:") || strings.ContainsRune(path, 0) {
-		return nil, fmt.Errorf("sqlitestore: Open needs the path of a file, not %q; clerkinvitetest.NewMemoryStore is a store in memory", path)
+		return nil, fmt.Errorf("sqlitestore: Open: invalid path %q: must be the path of a file (clerkinvitetest.NewMemoryStore returns a store in memory)", path)
 	}
-	abs, err := filepath.Abs(path) // connections are opened later, maybe in another directory
+	abs, err := filepath.Abs(path) // the working directory may change before a connection is opened
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +58,9 @@ func Open(path string) (*Store, error) {
 		slashed = "/" + slashed // C:/…
 	}
 	dsn := (&url.URL{Scheme: "file", OmitHost: true, Path: slashed, RawQuery: url.Values{
-		"mode": {"rw"}, // a wrong path is an error, and not a new and empty database
-		// A transaction takes the write lock when it begins. One that reads first could not write
-		// if another has written meanwhile.
+		"mode": {"rw"}, // a wrong path is an error, not a new database
+		// A transaction takes the write lock when it begins. If it read first, it could not write
+		// after another transaction has written.
 		"_txlock": {"immediate"},
 		"_pragma": pragmas,
 	}.Encode()}).String()
@@ -76,17 +76,17 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// Close closes the file, after the calls under way. The last process to close it tidies up what SQLite
-// keeps beside it; without Close nothing is lost either. Errors are SQLite's.
+// Close closes the file after the current calls. The last process that closes it removes path-wal and
+// path-shm. Without Close nothing is lost. Errors are SQLite's.
 func (s *Store) Close() error { return errors.Join(s.writer.Close(), s.db.Close()) }
 
-// Begin begins a transaction for the host's own tables in the file and for [Store.WithTx]. It holds the write lock
-// of the file from its beginning, and everybody else who writes waits, so it must be short. If ctx ends before the commit, it is
-// rolled back.
+// Begin begins a transaction for the host's tables in the file and for [Store.WithTx]. It must be
+// short, because it holds the write lock of the file and all other writers wait. If ctx ends before the
+// commit, it is rolled back.
 //
-// It queues with the writes of the store, in order, so any number may be begun at once. A method of
-// the Store that writes, and another Begin, waits for its end as long as the context lasts: from the goroutine that has to end it, for
-// ever. Errors are the context's and SQLite's.
+// It queues with the writes of the store, in order, so any number of goroutines may call it. Another
+// Begin, and a method of the Store that writes, waits for the end of the transaction: forever, if the
+// goroutine that has to end the transaction calls it. Errors are the context's and SQLite's.
 func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
@@ -95,14 +95,16 @@ func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
 	return tx, nil
 }
 
-// DB returns connections to the same file for the host's own tables. Statements that read wait for nobody.
-// What writes does not queue as with [Store.Begin]: it tries again until it gets the lock, at most ten seconds long, and of many at
-// once some may not get it. That is so for its transactions too, which take the lock when they begin.
+// DB returns connections to the file for the host's tables. Statements that read do not wait.
+// Statements and transactions that write do not queue as with [Store.Begin]: they poll for the lock, for
+// at most ten seconds, and may fail if there are many of them. A transaction takes the lock when it
+// begins.
 //
-// One with sql.TxOptions.ReadOnly begins without the lock, and is for reading. The driver does not stop it from
-// writing: what it writes is committed, unless another has written since it began to read, which is SQLITE_BUSY at once.
+// A transaction with sql.TxOptions.ReadOnly begins without the lock and is for reading. The driver does
+// not prevent it from writing: a write is committed, or fails with SQLITE_BUSY if another transaction has
+// written since it began to read.
 //
-// Store.Close closes it.
+// Store.Close closes the connections.
 func (s *Store) DB() *sql.DB { return s.db }
 
 // Insert implements [clerkinvite.TxStore].
@@ -187,14 +189,14 @@ func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) 
 	return known, nil
 }
 
-// Backlog counts what waits at the given time, for a gauge or a health check. It reads
-// by two indexes, and never more than 10,000 rows of each. Errors are SQLite's and the context's.
+// Backlog counts the work that waits at the given time, for a gauge or a health check. It reads at
+// most 10,000 rows of each of two indexes. Errors are SQLite's and the context's.
 func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	b, err := backlog(ctx, s.db, now)
 	return b, s.explain(ctx, err)
 }
 
-// write calls f in a transaction of ours.
+// write calls f in a transaction.
 func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.Begin(ctx)
 	if err != nil {
@@ -207,7 +209,7 @@ func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return s.explain(ctx, tx.Commit())
 }
 
-// explain returns the error of ctx if that has ended, and otherwise err with what helps.
+// explain returns the error of ctx if it has ended, otherwise err with an explanation.
 func (s *Store) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -216,13 +218,13 @@ func (s *Store) explain(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	if code(err) == sqlite3.SQLITE_BUSY_SNAPSHOT {
-		return fmt.Errorf("sqlitestore: another has written since this transaction began to read; begin it with BEGIN IMMEDIATE: %w", err)
+		return fmt.Errorf("sqlitestore: another transaction has written since this one began to read; begin it with BEGIN IMMEDIATE: %w", err)
 	}
 	switch code(err) & 0xff { // the primary code
 	case sqlite3.SQLITE_BUSY:
-		return fmt.Errorf("sqlitestore: a transaction or another process has kept the write lock of %s: %w", s.path, err)
+		return fmt.Errorf("sqlitestore: another transaction or process holds the write lock of %s: %w", s.path, err)
 	case sqlite3.SQLITE_CANTOPEN:
-		return fmt.Errorf("sqlitestore: cannot open %s (Migrate makes the file; its directory must be writable): %w", s.path, err)
+		return fmt.Errorf("sqlitestore: cannot open %s (Migrate creates the file; its directory must be writable): %w", s.path, err)
 	}
 	return err
 }

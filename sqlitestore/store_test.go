@@ -79,9 +79,9 @@ func TestNothingIsMadeBeforeMigrate(t *testing.T) {
 	require.NoError(t, err)
 	defer store.Close()
 	_, err = store.Due(t.Context(), testTime, 0)
-	require.ErrorContains(t, err, "Migrate makes the file")
+	require.ErrorContains(t, err, "Migrate creates the file")
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
-	require.ErrorContains(t, err, "Migrate makes the file")
+	require.ErrorContains(t, err, "Migrate creates the file")
 	require.NoFileExists(t, path)
 }
 
@@ -141,7 +141,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 	require.ElementsMatch(t, good, found)
 }
 
-// An id or a user that is another member's is a conflict of that row alone.
+// If another member has the ID or the user, only that row is a conflict.
 func TestInsertWithAnotherMembersID(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)

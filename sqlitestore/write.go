@@ -13,10 +13,10 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// The statements that write. One row each: SQLite is in this process, so there is no round trip to
-// save, and a violation is that of one row.
+// The statements that write, each for one row: SQLite runs in this process, so there is no round trip to
+// save, and a violation concerns one row.
 const (
-	// ON CONFLICT is about keys only: a row that a CHECK refuses is an error.
+	// ON CONFLICT handles keys only: a row that violates a CHECK is an error.
 	insertSQL = `
 INSERT INTO clerkinvite_member
 	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params,
@@ -40,7 +40,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	byIDSQL  = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.id = ?`
 
 	eraseSQL = `DELETE FROM clerkinvite_member WHERE tenant_id = ? AND id = ?`
-	// The foreign key does the same, but not on a connection of the host's that has it switched off.
+	// The foreign key does the same, unless the host's connection has disabled it.
 	eraseHistorySQL = `DELETE FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?`
 
 	readTimeSQL = `SELECT blocked_until FROM clerkinvite_limit WHERE name = ?`
@@ -48,12 +48,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	swapTimeSQL = `UPDATE clerkinvite_limit SET blocked_until = ? WHERE name = ? AND blocked_until = ?`
 )
 
-// writing is a batch on its way into a transaction, with the statements that it has used.
+// writing is a batch that is being written in a transaction, with its prepared statements.
 //
-// Its statements are not interrupted: SQLite rolls back the whole transaction when a statement that
-// writes is, the host's too. They take microseconds, and between two the context is looked at.
+// Its statements are not interrupted: if a statement that writes is interrupted, SQLite rolls back the
+// whole transaction, even the host's. They take microseconds; the context is checked between them.
 type writing struct {
-	ctx   context.Context //nolint:containedctx // lives as long as the call that it is of
+	ctx   context.Context //nolint:containedctx // lives as long as the call
 	tx    *sql.Tx
 	stmts map[string]*sql.Stmt
 }
@@ -80,7 +80,7 @@ func (w *writing) close() {
 	}
 }
 
-// exec returns how many rows a statement has written.
+// exec returns the number of rows that a statement wrote.
 func (w *writing) exec(query string, args ...any) (int64, error) {
 	stmt, err := w.stmt(query) //nolint:sqlclosecheck // w.close does
 	if err != nil {
@@ -102,14 +102,14 @@ func (w *writing) one(query string, args ...any) (*clerkinvite.Member, error) {
 	return scanMember(stmt.QueryRowContext(w.ctx, args...))
 }
 
-// record writes the history of a move.
+// record adds a history entry.
 func (w *writing) record(from clerkinvite.Status, m *clerkinvite.Member) error {
 	_, err := w.exec(historyInsertSQL, m.TenantID, m.ID, m.Version, optional(string(from)), string(m.Status), m.Send, m.Sent,
 		optional(m.ClerkUserID), optional(m.InvitationID), optional(m.Reason), micros(m.UpdatedAt))
 	return err
 }
 
-// insert writes rows and finds those that are there already.
+// insert writes rows and finds those that exist already.
 func insert(ctx context.Context, tx *sql.Tx, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
 	w := newWriting(ctx, tx)
 	defer w.close()
@@ -139,19 +139,19 @@ func (w *writing) insert(m *clerkinvite.Member) (clerkinvite.Result, error) {
 	if written > 0 {
 		return clerkinvite.Result{Member: m}, w.record("", m)
 	}
-	there, err := w.one(byRefSQL, m.TenantID, m.Email)
+	existing, err := w.one(byRefSQL, m.TenantID, m.Email)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return clerkinvite.Result{Err: fmt.Errorf("sqlitestore: the row's id or Clerk user is another member's: %w", clerkinvite.ErrConflict)}, nil
+		return clerkinvite.Result{Err: fmt.Errorf("sqlitestore: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err
-	case there.ID == m.ID: // this very row: the answer to its first insert was lost
-		return clerkinvite.Result{Member: there}, nil
+	case existing.ID == m.ID: // a repeated call: the first response was lost
+		return clerkinvite.Result{Member: existing}, nil
 	}
-	return clerkinvite.Result{Member: there, Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: there}}, nil
+	return clerkinvite.Result{Member: existing, Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: existing}}, nil
 }
 
-// update makes changes: all but those whose version does not match, or whose user is taken.
+// update makes the changes whose version matches and whose user is free.
 func update(ctx context.Context, tx *sql.Tx, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 	w := newWriting(ctx, tx)
 	defer w.close()
@@ -182,7 +182,7 @@ func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
 	made, err := w.exec(updateSQL, append(values(m), m.TenantID, m.ID, c.Old.Version)...)
 	switch {
 	case code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE && strings.Contains(err.Error(), "clerkinvite_member.clerk_user_id"):
-		// Any other key is of a table that a trigger of the host's writes, and the transaction may be rolled back already.
+		// Another key belongs to a table that a trigger of the host writes; the transaction may be rolled back already.
 		return clerkinvite.Result{Err: clerkinvite.ErrUserTaken}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err
@@ -194,17 +194,17 @@ func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
 	return clerkinvite.Result{Member: m}, nil
 }
 
-// erase deletes a row with its history. One that is gone already counts as erased: the answer
-// to an earlier call may have been lost.
+// erase deletes a row with its history. A row that does not exist counts as erased: the response to an
+// earlier call may have been lost.
 func (w *writing) erase(old *clerkinvite.Member) (clerkinvite.Result, error) {
 	id := strings.ToLower(old.ID)
-	there, err := w.one(byIDSQL, old.TenantID, id)
+	existing, err := w.one(byIDSQL, old.TenantID, id)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return clerkinvite.Result{Member: old.Clone()}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err
-	case there.Version != old.Version:
+	case existing.Version != old.Version:
 		return clerkinvite.Result{Err: clerkinvite.ErrConflict}, nil
 	}
 	for _, query := range []string{eraseHistorySQL, eraseSQL} {
@@ -212,7 +212,7 @@ func (w *writing) erase(old *clerkinvite.Member) (clerkinvite.Result, error) {
 			return clerkinvite.Result{}, err
 		}
 	}
-	return clerkinvite.Result{Member: there}, nil
+	return clerkinvite.Result{Member: existing}, nil
 }
 
 // readTime returns the stored time, or the zero time.

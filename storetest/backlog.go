@@ -7,13 +7,13 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// backlog is what the stores of this repository have beyond the interface. A host's own
-// need not have it.
+// backlog is a method that the stores of this repository have beyond the interface. Other
+// stores need not have it.
 type backlog interface {
 	Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 }
 
-// backlogCounts checks it, where there is one.
+// backlogCounts checks Backlog if the store has it.
 func backlogCounts(s *suite) {
 	wrapped, _ := s.store.(shaped)
 	store, ok := wrapped.Store.(backlog)

@@ -29,7 +29,7 @@ func (s *suite) wantErased(m *clerkinvite.Member) {
 	s.wantHistory(m)
 }
 
-// Erased is erased, in every state, and only there. The answer is the row as it was.
+// A member is erased in any state, the others are not, and the result is the row as it was.
 func eraseEveryState(s *suite) {
 	all := s.population()
 	for i, m := range all[:len(statuses)] {
@@ -37,13 +37,13 @@ func eraseEveryState(s *suite) {
 		s.wantErased(m)
 		for _, left := range all[i+1:] {
 			s.wantStored(left)
-			s.wantHistory(left, move(nil, left))
+			s.wantHistory(left, entry(nil, left))
 		}
 	}
 }
 
-// The address, the user and even the id of an erased member are free, and nothing of its history comes back.
-func eraseAnew(s *suite) {
+// The address, the user and even the ID of an erased member are free, and its history does not return.
+func eraseReuse(s *suite) {
 	for _, status := range statuses {
 		first := s.insert(reserved("tenant", string(status)+"@example.com"))[0]
 		m := in(status, first)
@@ -57,7 +57,7 @@ func eraseAnew(s *suite) {
 		again.ClerkUserID, again.InvitationID = m.ClerkUserID, m.InvitationID
 		again = s.insert(again)[0]
 		s.wantStored(again)
-		s.wantHistory(again, move(nil, again))
+		s.wantHistory(again, entry(nil, again))
 		s.wantHistory(m)
 
 		s.update(clerkinvite.Change{Old: again})
@@ -65,7 +65,7 @@ func eraseAnew(s *suite) {
 		sameID.ID = m.ID
 		sameID = s.insert(sameID)[0]
 		s.wantStored(sameID)
-		s.wantHistory(sameID, move(nil, sameID))
+		s.wantHistory(sameID, entry(nil, sameID))
 	}
 }
 
@@ -83,11 +83,11 @@ func eraseConflict(s *suite) {
 		}
 	}
 	s.wantStored(m)
-	s.wantHistory(m, move(nil, first[0]), move(first[0], m))
+	s.wantHistory(m, entry(nil, first[0]), entry(first[0], m))
 	s.wantStored(first[1])
 }
 
-// What is gone already counts as erased, so that the call can be repeated; who has the address now is another.
+// A row that does not exist counts as erased, so the call can be repeated. A new member with the same address is not erased.
 func eraseGone(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for range 2 {
@@ -103,10 +103,10 @@ func eraseGone(s *suite) {
 	elsewhere.TenantID = "other"
 	s.update(clerkinvite.Change{Old: &elsewhere})
 	s.wantStored(next)
-	s.wantHistory(next, move(nil, next))
+	s.wantHistory(next, entry(nil, next))
 }
 
-// Changes and erasures in one call have each their own answer.
+// Changes and erasures in one call have separate results.
 func eraseMixed(s *suite) {
 	rows := s.insert(reservedMany(40, "x")...)
 	holder := in(clerkinvite.StatusActive, rows[0])
@@ -143,7 +143,7 @@ func eraseMixed(s *suite) {
 			n.Version = 2
 			s.wantSame(r.Member, n)
 			s.wantStored(n)
-			s.wantHistory(n, move(nil, m), move(m, n))
+			s.wantHistory(n, entry(nil, m), entry(m, n))
 		case 1:
 			s.wantSame(r.Member, m)
 			s.wantErased(m)
@@ -165,7 +165,7 @@ func eraseMixed(s *suite) {
 	s.wantStored(holder)
 }
 
-// Of a change and an erasure of one version in one call only one is made; two erasures are as good as one.
+// Of a change and an erasure of a version in one call only one is made. Two erasures both succeed.
 func eraseSameRow(s *suite) {
 	rows := s.insert(reservedMany(3, "x")...)
 	for i, m := range rows[:2] {
@@ -197,8 +197,8 @@ func eraseSameRow(s *suite) {
 	s.wantErased(rows[2])
 }
 
-// Of any number of concurrent changes and erasures of one version either one change is made and no erasure, or the
-// row is gone: then all erasures count as made, and no change.
+// Of concurrent changes and erasures of a version either one change is made and no erasure, or the row is
+// erased: then all erasures succeed, and no change.
 func eraseRace(s *suite) {
 	const callers = 16
 	for _, m := range s.insert(reservedMany(20, "x")...) {

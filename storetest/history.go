@@ -9,26 +9,26 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// wantHistory checks that the member has exactly these moves.
+// wantHistory checks that the member has exactly these history entries.
 func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.HistoryEntry) {
 	s.Helper()
 	got, err := s.store.History(s.Context(), m.TenantID, m.ID)
 	if err != nil || len(got) != len(want) {
-		s.Errorf("%d moves, error %v; want %d", len(got), err, len(want))
+		s.Errorf("%d history entries, error %v; want %d", len(got), err, len(want))
 		return
 	}
 	for i, v := range got {
 		if !sameTime(&v.At, &want[i].At) {
-			s.Errorf("move %d was at %v, want %v", i, v.At, want[i].At)
+			s.Errorf("history entry %d has the time %v, want %v", i, v.At, want[i].At)
 		}
 		if v.At = want[i].At; v != want[i] {
-			s.Errorf("move %d is %+v, want %+v", i, v, want[i])
+			s.Errorf("history entry %d is %+v, want %+v", i, v, want[i])
 		}
 	}
 }
 
-// move returns what the history says of a change of old, nil for a new member, into m.
-func move(old, m *clerkinvite.Member) clerkinvite.HistoryEntry {
+// entry returns the history entry of the change from old, nil for a new member, to m.
+func entry(old, m *clerkinvite.Member) clerkinvite.HistoryEntry {
 	v := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent, ClerkUserID: m.ClerkUserID,
 		InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
@@ -39,12 +39,12 @@ func move(old, m *clerkinvite.Member) clerkinvite.HistoryEntry {
 	return v
 }
 
-// Every recorded move is there, in order, and no other change.
-func historyMoves(s *suite) {
+// The history has every recorded change, in order, and no others.
+func historyStateChanges(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
-	want := []clerkinvite.HistoryEntry{move(nil, m)}
+	want := []clerkinvite.HistoryEntry{entry(nil, m)}
 	s.wantHistory(m, want...)
-	// More than ten, so that an order by text would show.
+	// More than ten, to detect an order by text.
 	for i, status := range slices.Concat(statuses, statuses) {
 		claimed := *m
 		claimed.Attempts, claimed.ClaimedUntil, claimed.Role = m.Attempts+1, after(time.Minute), "role-"+string(status)
@@ -54,11 +54,11 @@ func historyMoves(s *suite) {
 
 		n := in(status, &claimed)
 		if i == 0 {
-			n.Send++ // else nothing would have moved
+			n.Send++ // otherwise nothing changes that is recorded
 		}
 		n.UpdatedAt = *after(time.Duration(2*i+1) * time.Second)
 		s.change(&claimed, n)
-		want = append(want, move(&claimed, n))
+		want = append(want, entry(&claimed, n))
 		m = n
 	}
 	s.wantHistory(m, want...)
@@ -66,11 +66,11 @@ func historyMoves(s *suite) {
 	upper.ID = strings.ToUpper(m.ID)
 	s.wantHistory(&upper, want...)
 
-	// A repeated insert of it is no move.
+	// A repeated insert is not recorded.
 	s.insert(m)
 	s.wantHistory(m, want...)
 
-	// One of these alone is a move.
+	// Each of these alone is recorded.
 	for _, spoil := range []func(m *clerkinvite.Member){
 		func(m *clerkinvite.Member) { m.Send, m.NextAttemptAt = m.Send+1, after(0) },
 		func(m *clerkinvite.Member) { m.Sent++ },
@@ -79,13 +79,13 @@ func historyMoves(s *suite) {
 		n := *m
 		spoil(&n)
 		s.change(m, &n)
-		want = append(want, move(m, &n))
+		want = append(want, entry(m, &n))
 		m = &n
 	}
 	s.wantHistory(m, want...)
 }
 
-// What was not made has left no trace.
+// A change that was not made leaves no entry.
 func historyFailures(s *suite) {
 	rows := s.insert(reservedMany(3, "x")...)
 	holder := in(clerkinvite.StatusActive, rows[0])
@@ -101,12 +101,12 @@ func historyFailures(s *suite) {
 	if _, err := s.store.Insert(s.Context(), []*clerkinvite.Member{reserved("tenant", rows[1].Email)}); err != nil {
 		s.Fatal(err)
 	}
-	s.wantHistory(holder, move(nil, rows[0]), move(rows[0], holder))
-	s.wantHistory(rows[1], move(nil, rows[1]))
-	s.wantHistory(rows[2], move(nil, rows[2]))
+	s.wantHistory(holder, entry(nil, rows[0]), entry(rows[0], holder))
+	s.wantHistory(rows[1], entry(nil, rows[1]))
+	s.wantHistory(rows[2], entry(nil, rows[2]))
 }
 
-// Members of two tenants with one id have each a history of their own.
+// Members of two tenants with the same ID have separate histories.
 func historyTenants(s *suite) {
 	a := reserved("a", "x@example.com")
 	b := reserved("b", "x@example.com")
@@ -114,10 +114,10 @@ func historyTenants(s *suite) {
 	a, b = s.insert(a)[0], s.insert(b)[0]
 	n := in(clerkinvite.StatusFailed, b)
 	got := s.update(clerkinvite.Change{Old: b, New: n})[0]
-	s.wantHistory(a, move(nil, a))
-	s.wantHistory(b, move(nil, b), move(b, got))
+	s.wantHistory(a, entry(nil, a))
+	s.wantHistory(b, entry(nil, b), entry(b, got))
 	s.update(clerkinvite.Change{Old: got})
-	s.wantHistory(a, move(nil, a))
+	s.wantHistory(a, entry(nil, a))
 	s.wantHistory(b)
 }
 
@@ -131,5 +131,5 @@ func historyNothing(s *suite) {
 	} {
 		s.wantHistory(&nobody)
 	}
-	s.wantHistory(m, move(nil, m))
+	s.wantHistory(m, entry(nil, m))
 }

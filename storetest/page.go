@@ -67,19 +67,19 @@ func (s *suite) wantPages(q clerkinvite.PageQuery, limit int, want ...*clerkinvi
 	}
 }
 
-// fields returns what a PageQuery does not print, for a test of made up addresses.
+// fields returns the fields that a PageQuery does not print.
 func fields(q clerkinvite.PageQuery) []string {
 	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, q.AfterID}
 }
 
-// The order is that of bytes, in which neither a locale nor the case nor UTF-16 has a say.
+// The order is that of bytes, not of a locale, of letters without case, or of UTF-16.
 func pageOrder(s *suite) {
 	tenants := []string{"b", "a", "A", "B", "a ", "aa", "a-a", "é", "e", "z", "Z", "😀", "\uffee", "1", "10", "2", "\x01"}
 	var all []*clerkinvite.Member
 	for i, tenant := range tenants {
 		for n := range 3 {
 			m := reserved(tenant, fmt.Sprintf("%d@example.com", n))
-			// Ids of any age, not in the order of the rows.
+			// IDs that are not in the order of the rows.
 			m.ID = fmt.Sprintf("%x%x", (i*5+n*11)%16, (i*7+n*3)%16) + m.ID[2:]
 			all = append(all, m)
 		}
@@ -96,7 +96,7 @@ func pageOrder(s *suite) {
 	}
 }
 
-// All filters have to fit.
+// A member must match all filters.
 func pageFilters(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "B"} {
@@ -132,7 +132,7 @@ func pageFilters(s *suite) {
 	}
 }
 
-// A prefix is a text, not a pattern, and compared as it is.
+// A prefix is a literal text, not a pattern.
 func pageEmailPrefix(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b"} {
@@ -161,7 +161,7 @@ func pageEmailPrefix(s *suite) {
 	}
 }
 
-// What no member can have is no error and selects none.
+// A value that no member can have matches nothing and is not an error.
 func pageNothing(s *suite) {
 	s.wantMembers(clerkinvite.PageQuery{})
 	s.insert(reservedMany(3, "x")...)
@@ -176,7 +176,7 @@ func pageNothing(s *suite) {
 	}
 }
 
-// A page continues after a place, whether or not a member has it.
+// A page continues after a place, whether or not a member is there.
 func pageAfter(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "c"} {
@@ -211,7 +211,7 @@ func pageAfter(s *suite) {
 	for _, place := range []clerkinvite.Member{{TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a\xff", ID: all[0].ID}, {TenantID: "\x00", ID: all[0].ID}} {
 		q := next(clerkinvite.PageQuery{}, &place)
 		if found, err := s.store.Page(s.Context(), q); err == nil {
-			s.Errorf("%d members after the place %q %q, which is none; want an error", len(found), place.TenantID, place.ID)
+			s.Errorf("%d members after the invalid place %q %q; want an error", len(found), place.TenantID, place.ID)
 		}
 	}
 }
@@ -233,7 +233,7 @@ func pageLimit(s *suite) {
 	}
 }
 
-// Whoever is there from the first page to the last, and fits, comes exactly once, whatever else comes and goes.
+// A member that exists and matches from the first page to the last is returned exactly once, even if others come and go.
 func pageChanges(s *suite) {
 	for _, q := range []clerkinvite.PageQuery{
 		{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "stay"}, {Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}},
@@ -252,8 +252,8 @@ func pageChanges(s *suite) {
 			}
 			last := page[3]
 			at = next(q, last)
-			// The one that the next page goes on after is erased, one before it moves on, others come
-			// before and behind that place.
+			// The last member of the page is erased, an earlier one changes, and others are added before
+			// and after that place.
 			s.update(clerkinvite.Change{Old: last}, clerkinvite.Change{Old: page[0], New: in(clerkinvite.StatusActive, page[0])})
 			var come []*clerkinvite.Member
 			for i := range 2 {
@@ -268,7 +268,7 @@ func pageChanges(s *suite) {
 		}
 		for _, m := range stay {
 			if seen[m.ID] != 1 {
-				s.Errorf("%q: a member came %d times, want once", fields(q), seen[m.ID])
+				s.Errorf("%q: a member was returned %d times, want once", fields(q), seen[m.ID])
 			}
 		}
 		for _, m := range s.pages(clerkinvite.PageQuery{}, 1000) {

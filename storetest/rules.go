@@ -20,13 +20,13 @@ func insertNothing(s *suite) {
 	}
 }
 
-// The results have the order of the input and are what is stored.
+// The results are in the order of the input and equal the stored members.
 func insertNew(s *suite) {
 	rows := []*clerkinvite.Member{
 		reserved("tenant", "z@example.com"), reserved("tenant", "a@example.com"),
 		reserved("other", "m@example.com"), reserved("tenant", "m@example.com"),
 	}
-	rows[1].Version = 7 // counts for nothing
+	rows[1].Version = 7 // ignored
 	inserted := s.insert(rows...)
 	for i, row := range rows {
 		want := *row
@@ -46,7 +46,7 @@ func insertEveryState(s *suite) {
 	}
 }
 
-// A duplicate is reported with the row that is there, and does not stop its neighbours.
+// A duplicate is reported with the existing row, and does not affect the other rows.
 func insertDuplicate(s *suite) {
 	for _, status := range statuses {
 		old := s.insert(in(status, reserved("tenant", string(status)+"@example.com")))[0]
@@ -65,7 +65,7 @@ func insertDuplicate(s *suite) {
 			s.wantSame(results[i].Member, rows[i])
 			s.wantStored(rows[i])
 			if results[i].Err != nil {
-				s.Errorf("neighbour of a duplicate: %v", results[i].Err)
+				s.Errorf("row beside a duplicate: %v", results[i].Err)
 			}
 		}
 	}
@@ -78,8 +78,8 @@ func insertAddressOfAnotherTenant(s *suite) {
 	s.wantStored(b)
 }
 
-// The same rows again count as written, whatever became of them meanwhile.
-func insertAgain(s *suite) {
+// Repeated rows count as written, even if they have changed since.
+func insertRepeated(s *suite) {
 	rows := reservedMany(3, "again")
 	inserted := s.insert(rows...)
 	again := s.insert(rows...)
@@ -101,7 +101,7 @@ func insertMany(s *suite) {
 			s.Fatalf("result %d is not the row %d", i, i)
 		}
 	}
-	// Again, with new ids: each a duplicate of its own row.
+	// The same addresses with new IDs are duplicates.
 	others := reservedMany(len(rows), "many")
 	slices.Reverse(others)
 	results, err := s.store.Insert(s.Context(), others)
@@ -116,7 +116,7 @@ func insertMany(s *suite) {
 	}
 }
 
-// Of any number of concurrent inserts of one address exactly one is written, and every other caller gets that one.
+// Of any number of concurrent inserts of an address exactly one is written, and the other callers get its row.
 func insertRace(s *suite) {
 	const callers, addresses = 64, 17
 	winners := make([]atomic.Pointer[clerkinvite.Member], addresses)
@@ -133,7 +133,7 @@ func insertRace(s *suite) {
 				continue
 			}
 			if r.Member.ID != rows[i].ID {
-				s.Errorf("a success with another's row")
+				s.Errorf("a success with the row of another caller")
 			}
 			if !winners[i].CompareAndSwap(nil, r.Member) {
 				s.Errorf("address %d was written twice", i)
@@ -155,8 +155,8 @@ func insertRace(s *suite) {
 	}
 }
 
-// Repetitions of one call that overtake each other all count as written.
-func insertRaceOfRepetitions(s *suite) {
+// Concurrent repetitions of a call all count as written.
+func insertRepeatedRace(s *suite) {
 	rows := reservedMany(9, "again")
 	together(16, func(int) {
 		results, err := s.store.Insert(s.Context(), rows)
@@ -207,7 +207,7 @@ func updateNothing(s *suite) {
 	}
 }
 
-// All fields that can change are written and returned, also when they are emptied.
+// All fields that can change are written and returned, even if they become empty.
 func updateEveryField(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for _, status := range statuses {
@@ -221,7 +221,7 @@ func updateEveryField(s *suite) {
 		s.change(m, n)
 		m = n
 
-		// And all that may be empty, emptied.
+		// All fields that may be empty become empty.
 		n = in(status, m)
 		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", clerkinvite.Secret{}
 		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
@@ -233,7 +233,7 @@ func updateEveryField(s *suite) {
 	}
 }
 
-// change makes n of m, checks that it was made, and gives n its new version.
+// change changes m to n, checks the result, and gives n its new version.
 func (s *suite) change(m, n *clerkinvite.Member) {
 	s.Helper()
 	got := s.update(clerkinvite.Change{Old: m, New: n})[0]
@@ -242,7 +242,7 @@ func (s *suite) change(m, n *clerkinvite.Member) {
 	s.wantStored(n)
 }
 
-// What names the row is not changed, whatever New says.
+// ID, TenantID and Email do not change, even if New has other values.
 func updateIdentity(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	n := in(clerkinvite.StatusActive, m)
@@ -253,7 +253,7 @@ func updateIdentity(s *suite) {
 	s.wantStored(n)
 }
 
-// A claim or a release is no move for the history, but a change like every other.
+// A claim or a release is not recorded, but otherwise a change like any other.
 func updateUnrecorded(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	claimed := *m
@@ -265,7 +265,7 @@ func updateUnrecorded(s *suite) {
 	s.change(&claimed, in(clerkinvite.StatusFailed, &claimed))
 }
 
-// A change of another version than the row's, or of no row, is not made and does not stop its neighbours.
+// A change of another version, or of a row that does not exist, is not made and does not affect the others.
 func updateConflict(s *suite) {
 	rows := s.insert(reservedMany(3, "x")...)
 	changed := s.update(clerkinvite.Change{Old: rows[1], New: in(clerkinvite.StatusPending, rows[1])})[0]
@@ -322,8 +322,8 @@ func updateSameRowTwice(s *suite) {
 	s.wantStored(made)
 }
 
-// Of two changes of one version only the first is made, also if both make the same of the row: else two attempts
-// would both believe that they have claimed it.
+// Of two changes of a version only the first is made, even if both are the same. Otherwise two attempts
+// could claim the same row.
 func updateSameChange(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	n := *m
@@ -339,7 +339,7 @@ func updateSameChange(s *suite) {
 	s.wantStored(&n)
 }
 
-// Of any number of concurrent changes of one version exactly one is made.
+// Of any number of concurrent changes of a version exactly one is made.
 func updateRace(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for range 10 {
@@ -425,8 +425,8 @@ func updateMany(s *suite) {
 	}
 }
 
-// A user whom another row of the tenant has stops that change only.
-func userTakenNeighbours(s *suite) {
+// A change fails if another row of the tenant has the user. The others are made.
+func userTakenOtherChanges(s *suite) {
 	rows := s.insert(reservedMany(40, "x")...)
 	holder := s.update(clerkinvite.Change{Old: rows[0], New: in(clerkinvite.StatusActive, rows[0])})[0]
 	rows = rows[1:]
@@ -480,7 +480,7 @@ func userTakenOtherTenant(s *suite) {
 	}
 }
 
-// A user is free again when the row that had it has moved on; and a row keeps its own.
+// A user is free again when its row leaves active. A row may keep its own user.
 func userTakenFreed(s *suite) {
 	rows := s.insert(reservedMany(2, "x")...)
 	first := in(clerkinvite.StatusActive, rows[0])
@@ -599,7 +599,7 @@ func findUserIDs(s *suite) {
 	s.wantFound(clerkinvite.Query{UserIDs: append(ids, ids...)}, want...)
 }
 
-// Due is what is reserved or pending with Sent < Send, from the microsecond of NextAttemptAt on, the longest due first.
+// A reserved or pending member with Sent < Send is due from the microsecond of its NextAttemptAt, the earliest first.
 func dueOrder(s *suite) {
 	resend := in(clerkinvite.StatusPending, reserved("tenant", "resend@example.com"))
 	resend.Send, resend.NextAttemptAt = 2, after(-time.Second)
@@ -662,8 +662,8 @@ func dueLimit(s *suite) {
 	s.wantDue(now, 5000, rows...)
 }
 
-// What several selectors select comes once.
-func findWithoutDoubles(s *suite) {
+// A member that several selectors match is returned once.
+func findDuplicates(s *suite) {
 	all := s.population()
 	m, active := all[0], all[2]
 	s.wantFound(clerkinvite.Query{
@@ -686,7 +686,7 @@ func findMany(s *suite) {
 	}
 }
 
-// A context that has ended ends every call with its error, and nothing is written.
+// If the context has ended, every call returns its error and writes nothing.
 func contextEnded(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	canceled, cancel := context.WithCancel(s.Context())
@@ -723,7 +723,7 @@ func (s *suite) wantEnded(call string, err, want error, results int) {
 	}
 }
 
-// Neither what was given nor what came back is shared with the store.
+// The store shares no memory with arguments and results.
 func copies(s *suite) {
 	spoil := func(m *clerkinvite.Member) {
 		m.Status, m.Role, m.Version, m.Email = clerkinvite.StatusRemoved, "spoiled", 99, "spoiled@example.com"
@@ -770,7 +770,7 @@ func copies(s *suite) {
 	s.wantStored(want)
 }
 
-// Data is kept by meaning, Params byte for byte, and neither is confused with nothing at all.
+// Data keeps its meaning, Params its bytes, and a JSON null is not the same as no value.
 func jsonFidelity(s *suite) {
 	values := []string{
 		`null`, `true`, `0`, `""`, `[]`, `{}`, `"null"`, `[null]`, `{"a":null}`, ` { "b" : 1 ,  "a" : [ 2 ] } `,
@@ -798,14 +798,14 @@ func jsonFidelity(s *suite) {
 	s.wantSame(s.insert(none)[0], none)
 	s.wantStored(none)
 
-	// Only Params may hold what is JSON but not storable as text.
+	// Params may contain JSON that cannot be stored as text; Data need not.
 	nul := reserved("tenant", "nul@example.com")
 	nul.Params, nul.Version = json.RawMessage(`{"b":"\u0000","a":"\ud800","a":1}`), 1
 	s.wantSame(s.insert(nul)[0], nul)
 	s.wantStored(nul)
 }
 
-// Text is compared and kept byte for byte.
+// Text is compared and stored byte for byte.
 func textFidelity(s *suite) {
 	texts := []string{
 		"plain", "Plain", "plain ", " plain", `'"\`, `\u0041`, "{}", "null", "NULL", "$1", "%", "_", "a\nb\tc\r", "\x01",
@@ -821,7 +821,7 @@ func textFidelity(s *suite) {
 	for _, m := range want {
 		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}}, m)
 	}
-	// What cannot be kept is refused, rather than made into another tenant's.
+	// Text that cannot be stored is rejected, not changed into another tenant's.
 	for _, bad := range []string{"\xff", "\ufffd\xff", "a\x00"} {
 		if results, err := s.store.Insert(s.Context(), []*clerkinvite.Member{reserved(bad, "x@example.com")}); err == nil {
 			s.Errorf("Insert kept a tenant id of the bytes %x: %v", bad, results[0].Err)
@@ -829,7 +829,7 @@ func textFidelity(s *suite) {
 	}
 }
 
-// Times are UTC with microseconds, from whatever zone they come.
+// Times are UTC with microseconds, no matter which zone they were in.
 func timeFidelity(s *suite) {
 	zone := time.FixedZone("zone", -9*3600-30*60)
 	for i, at := range []time.Time{
@@ -848,7 +848,7 @@ func timeFidelity(s *suite) {
 		s.wantSame(s.insert(row)[0], &want)
 		s.wantStored(&want)
 	}
-	// Below a microsecond nothing is kept, but nothing may be off by more.
+	// Nanoseconds are dropped; the error is less than a microsecond.
 	at := now.Add(789)
 	row := reserved("tenant", "nano@example.com")
 	row.UpdatedAt, row.ClaimedUntil = at, &at

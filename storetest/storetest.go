@@ -6,8 +6,7 @@
 //		})
 //	}
 //
-// It uses nothing but the interface, and of the packages outside of the standard library
-// nothing but clerkinvite.
+// It uses only the interface, and only the standard library and clerkinvite.
 package storetest
 
 import (
@@ -27,8 +26,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Run runs one parallel subtest for each rule of the contract. newStore returns an empty
-// store, one for each subtest; it may use t.Cleanup. With -short the big batches are smaller.
+// Run runs a parallel subtest for each rule of the contract. newStore returns an empty store for
+// a subtest; it may use t.Cleanup. With -short the large batches are smaller.
 func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 	for _, rule := range []struct {
 		name string
@@ -39,10 +38,10 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Insert/EveryState", insertEveryState},
 		{"Insert/Duplicate", insertDuplicate},
 		{"Insert/AddressOfAnotherTenant", insertAddressOfAnotherTenant},
-		{"Insert/Again", insertAgain},
+		{"Insert/Repeated", insertRepeated},
 		{"Insert/Many", insertMany},
 		{"Insert/Race", insertRace},
-		{"Insert/RaceOfRepetitions", insertRaceOfRepetitions},
+		{"Insert/RepeatedRace", insertRepeatedRace},
 		{"Insert/OppositeOrders", insertOppositeOrders},
 		{"Update/Nothing", updateNothing},
 		{"Update/EveryField", updateEveryField},
@@ -54,12 +53,12 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Update/Race", updateRace},
 		{"Update/OppositeOrders", updateOppositeOrders},
 		{"Update/Many", updateMany},
-		{"UserTaken/Neighbours", userTakenNeighbours},
+		{"UserTaken/OtherChanges", userTakenOtherChanges},
 		{"UserTaken/OtherTenant", userTakenOtherTenant},
 		{"UserTaken/Freed", userTakenFreed},
 		{"UserTaken/Race", userTakenRace},
 		{"Erase/EveryState", eraseEveryState},
-		{"Erase/Anew", eraseAnew},
+		{"Erase/Reuse", eraseReuse},
 		{"Erase/Conflict", eraseConflict},
 		{"Erase/Gone", eraseGone},
 		{"Erase/Mixed", eraseMixed},
@@ -72,7 +71,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Find/IDs", findIDs},
 		{"Find/Emails", findEmails},
 		{"Find/UserIDs", findUserIDs},
-		{"Find/WithoutDoubles", findWithoutDoubles},
+		{"Find/Duplicates", findDuplicates},
 		{"Find/Many", findMany},
 		{"Due/Order", dueOrder},
 		{"Due/Limit", dueLimit},
@@ -83,7 +82,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Page/After", pageAfter},
 		{"Page/Limit", pageLimit},
 		{"Page/Changes", pageChanges},
-		{"History/Moves", historyMoves},
+		{"History/StateChanges", historyStateChanges},
 		{"History/Failures", historyFailures},
 		{"History/Tenants", historyTenants},
 		{"History/Nothing", historyNothing},
@@ -105,7 +104,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 	}
 }
 
-// now is the time at which everything happens; it has microseconds.
+// now is the time of all tests. It has microseconds.
 var now = time.Date(2026, 3, 1, 9, 30, 15, 123456000, time.UTC)
 
 func after(d time.Duration) *time.Time {
@@ -113,14 +112,13 @@ func after(d time.Duration) *time.Time {
 	return &t
 }
 
-// suite is one subtest. Its helpers may be called from any goroutine: they report with Errorf and go on.
+// suite is one subtest. Helpers that report with Errorf may be called from any goroutine.
 type suite struct {
 	*testing.T
 	store clerkinvite.Store
 }
 
-// shaped makes an error of an answer that has not the shape of one, so that no rule
-// stumbles over it.
+// shaped turns a malformed result into an error, so that the rules need not check for it.
 type shaped struct{ clerkinvite.Store }
 
 func (s shaped) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -201,7 +199,7 @@ func reservedMany(n int, prefix string) []*clerkinvite.Member {
 	return rows
 }
 
-// in returns a copy of m as it is in another state.
+// in returns a copy of m in another state.
 func in(status clerkinvite.Status, m *clerkinvite.Member) *clerkinvite.Member {
 	c := *m
 	c.Status, c.Sent, c.SettledAt, c.NextAttemptAt, c.UpdatedAt = status, c.Send, after(time.Second), nil, *after(time.Second)
@@ -237,7 +235,7 @@ func (s *suite) update(changes ...clerkinvite.Change) []*clerkinvite.Member {
 	return s.members(results, err, len(changes))
 }
 
-// members returns what results hold; all of them must be successes. The test ends if not.
+// members returns the members of results. The test ends if one of them is an error.
 func (s *suite) members(results []clerkinvite.Result, err error, n int) []*clerkinvite.Member {
 	s.Helper()
 	if err != nil {
@@ -290,7 +288,7 @@ func (s *suite) wantFound(q clerkinvite.Query, want ...*clerkinvite.Member) {
 	}
 }
 
-// wantStored checks that the store holds exactly want under its id.
+// wantStored checks that the store has exactly want under its ID.
 func (s *suite) wantStored(want *clerkinvite.Member) {
 	s.Helper()
 	s.wantFound(clerkinvite.Query{IDs: []string{want.ID}}, want)
@@ -332,7 +330,7 @@ func sameTime(got, want *time.Time) bool {
 	return got.Equal(*want) && got.Location() == time.UTC
 }
 
-// sameJSON compares two JSON values: numbers by value, whatever their writing.
+// sameJSON compares two JSON values. Numbers are compared by value.
 func sameJSON(a, b json.RawMessage) bool {
 	var values [2]any
 	for i, raw := range []json.RawMessage{a, b} {
@@ -365,7 +363,7 @@ func canonical(v any) any {
 	return v
 }
 
-// wantDuplicate checks that r is the answer for a row of ref whose address existing has.
+// wantDuplicate checks that r is the result for a row of ref whose address existing has.
 func (s *suite) wantDuplicate(r clerkinvite.Result, ref clerkinvite.Ref, existing *clerkinvite.Member) {
 	s.Helper()
 	var dup *clerkinvite.DuplicateEmailError
@@ -380,7 +378,7 @@ func (s *suite) wantDuplicate(r clerkinvite.Result, ref clerkinvite.Ref, existin
 	s.wantSame(r.Member, existing)
 }
 
-// together calls f(0) … f(n-1) at once, each in its own goroutine, and waits for all.
+// together calls f(0) … f(n-1) at the same time, each in its own goroutine, and waits for all.
 func together(n int, f func(i int)) {
 	var ready, done sync.WaitGroup
 	ready.Add(n)

@@ -45,7 +45,7 @@ func swapTimeTable(s *suite) {
 	}
 }
 
-// Each name has a time of its own.
+// Each name has its own time.
 func swapTimeNames(s *suite) {
 	var zero time.Time
 	names := []string{"create", "Create", "create ", `odd '"\%_$1 name`, "POST /invitations/bulk", "é", "e\u0301", "漢字"}
@@ -58,7 +58,7 @@ func swapTimeNames(s *suite) {
 	}
 }
 
-// Nothing below a microsecond counts, and everything from there on does.
+// Times are compared with microseconds.
 func swapTimeMicroseconds(s *suite) {
 	for _, old := range []time.Time{now.Add(789), time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC)} {
 		name := old.String()

@@ -285,6 +285,9 @@ func explain(err error) string {
 	text := err.Error()
 	switch {
 	case errors.As(err, &clerk):
+		if clerk.Err != nil { // the report names the member
+			text = clerk.Op + ": " + clerk.Err.Error()
+		}
 		if wait, ok := clerkinvite.RetryAfter(err); ok {
 			text += fmt.Sprintf("; Clerk's rate limit, try again in %s", wait.Round(time.Second))
 		}

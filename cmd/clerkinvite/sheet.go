@@ -150,14 +150,14 @@ func (l *line) read(header []string, tenant string) (fault string) {
 		case "expires_in_days":
 			n, err := strconv.Atoi(value)
 			if err != nil || n == 0 { // 0 would stand for the default
-				return "expires_in_days is not 1 to 365"
+				return "expires_in_days must be 1 to 365"
 			}
 			p.ExpiresInDays = n
 		case "public_metadata":
 			d := json.NewDecoder(strings.NewReader(value))
 			d.UseNumber() // a number stays as it is written
 			if d.Decode(&p.PublicMetadata) != nil || p.PublicMetadata == nil || d.More() {
-				return "public_metadata is no JSON object"
+				return "public_metadata must be a JSON object"
 			}
 		}
 	}

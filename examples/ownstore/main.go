@@ -1,10 +1,10 @@
-// Ownstore is a host that keeps members in a table of its own, admin_user, by a
+// Ownstore is a host that keeps members in its own table admin_user, with a
 // clerkinvite.Store of 300 lines. See store.go and schema.sql; main.go only
-// shows it at work.
+// demonstrates it.
 //
 //	go run ./examples/ownstore
 //
-// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
+// It starts its own PostgreSQL server, or uses its own schema in DATABASE_URL.
 package main
 
 import (

@@ -1,12 +1,12 @@
--- The table of admins, as an application has it: an id, an address and a Clerk user id,
--- each once per tenant. The rest is what a member carries. COLLATE "C" compares by bytes,
--- as the contract of a Store asks for; an empty text stands for none.
+-- The application's table of admins: an ID, an address and a Clerk user ID, each unique per
+-- tenant, and the other fields of a member. COLLATE "C" compares by bytes, as the contract of
+-- a Store requires. An empty text means none.
 CREATE TABLE admin_user (
     tenant_id       text COLLATE "C" NOT NULL,
     id              text COLLATE "C" NOT NULL,
     email           text COLLATE "C" NOT NULL,
-    clerk_user_id   text COLLATE "C" NOT NULL, -- 'pending_…' until the person has accepted, '' while there is neither
-    created_at      timestamptz      NOT NULL DEFAULT now(), -- the host's own; a Store does not need it
+    clerk_user_id   text COLLATE "C" NOT NULL, -- 'pending_…' until the person accepts; '' if there is neither
+    created_at      timestamptz      NOT NULL DEFAULT now(), -- for the host; the Store does not use it
 
     status          text             NOT NULL,
     invitation_id   text             NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE admin_user (
     role            text             NOT NULL,
     invited_by      text             NOT NULL,
     data            json,
-    params          text,                      -- JSON, kept byte for byte
+    params          text,                      -- JSON, stored byte for byte
     send            integer          NOT NULL,
     sent            integer          NOT NULL,
     attempts        integer          NOT NULL,
@@ -33,8 +33,8 @@ CREATE TABLE admin_user (
 );
 CREATE UNIQUE INDEX admin_user_clerk_user_id_key ON admin_user (tenant_id, clerk_user_id) WHERE clerk_user_id <> '';
 
--- Webhooks ask for people by address and by user in all tenants, the library for members
--- by id, delivery for what is due.
+-- Webhooks search all tenants by address and by user, the library searches by ID, and delivery
+-- searches for due members.
 CREATE INDEX admin_user_email_idx ON admin_user (email);
 CREATE INDEX admin_user_clerk_user_id_idx ON admin_user (clerk_user_id);
 CREATE INDEX admin_user_id_idx ON admin_user (id);

@@ -18,33 +18,32 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// schema is the host's own table admin_user and what a Store needs beside it.
+// schema has the host's table admin_user and the other tables that a Store needs.
 //
 //go:embed schema.sql
 var schema string
 
-// Store keeps members in the host's own table admin_user, one plain statement for each
-// row. Every statement is a transaction of its own, so a 23505 spoils nothing else.
+// Store keeps members in the host's table admin_user, with one plain statement per row.
+// Every statement is its own transaction, so a 23505 aborts nothing else.
 //
-// It passes storetest, so the service keeps its promises on it. What it gives up
-// against clerkinvite.PgxStore:
+// It passes storetest, so the service keeps its promises on it. Compared with
+// clerkinvite.PgxStore it lacks:
 //
 //   - Speed: a hundred rows are a hundred round trips instead of one.
-//   - All or nothing: a failure on the way leaves the rows before it written. The
-//     service takes that like a lost answer: what is written is delivered all the same.
-//   - Second tries: an answer that is lost is an error, where PgxStore asks again. A row
-//     that was claimed by then is delivered when its lease has passed.
-//   - The host's transactions: there is no WithTx, so nothing is reserved together with
-//     other rows of the host's.
-//   - The rest of what PgxStore brings along: migrations, CHECKs that refuse a row that
-//     makes no sense, other schemas, every execution mode of pgx.
+//   - All or nothing: if a row fails, the rows before it stay written. The service
+//     treats that like a lost response, and the rows are delivered.
+//   - Retries: a lost response is an error, while PgxStore repeats the statement. A row
+//     that was claimed is then delivered when its lease ends.
+//   - The host's transactions: without WithTx, a member cannot be reserved together with
+//     other rows.
+//   - Migrations, CHECK constraints, other schemas, every execution mode of pgx.
 type Store struct {
 	pool *pgxpool.Pool
 }
 
 var _ clerkinvite.Store = (*Store)(nil)
 
-// columns are those of a member: the names of its fields, which is how rows are read.
+// columns have the names of the fields of a member, so pgx can read rows by name.
 const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent,
 	attempts, reason, version, reserved_at, invited_at, expires_at, settled_at, claimed_until, next_attempt_at, updated_at`
 
@@ -58,8 +57,8 @@ func args(m *clerkinvite.Member) []any {
 	}
 }
 
-// The history is written by the statement that makes the move, so that neither is there
-// without the other.
+// The statement that makes a change also writes the history, so neither exists without the
+// other.
 const (
 	insertSQL = `
 WITH written AS (INSERT INTO admin_user (` + columns + `) VALUES (` + values + `) RETURNING *),
@@ -94,7 +93,7 @@ func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerk
 func (s *Store) insert(ctx context.Context, m *clerkinvite.Member) (clerkinvite.Result, error) {
 	row := *m
 	row.Version = 1
-	for range 3 { // again if the row in the way is erased before it is looked at
+	for range 3 { // again if the duplicate is erased before it is read
 		written, err := s.query(ctx, insertSQL, args(&row)...)
 		if err == nil {
 			return clerkinvite.Result{Member: written[0]}, nil
@@ -102,18 +101,18 @@ func (s *Store) insert(ctx context.Context, m *clerkinvite.Member) (clerkinvite.
 		if !clerkinvite.IsUniqueViolation(err) {
 			return clerkinvite.Result{}, err
 		}
-		there, err := s.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}})
+		existing, err := s.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{m.Ref()}})
 		switch {
 		case err != nil:
 			return clerkinvite.Result{}, err
-		case len(there) == 0:
-		case there[0].ID == m.ID: // this very row: its first insert's answer was lost
-			return clerkinvite.Result{Member: there[0]}, nil
+		case len(existing) == 0:
+		case existing[0].ID == m.ID: // a repeated call: the first response was lost
+			return clerkinvite.Result{Member: existing[0]}, nil
 		default:
-			return clerkinvite.Result{Member: there[0], Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: there[0]}}, nil
+			return clerkinvite.Result{Member: existing[0], Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: existing[0]}}, nil
 		}
 	}
-	return clerkinvite.Result{Err: fmt.Errorf("another row has the id or the Clerk user: %w", clerkinvite.ErrConflict)}, nil
+	return clerkinvite.Result{Err: fmt.Errorf("another row has the ID or the Clerk user: %w", clerkinvite.ErrConflict)}, nil
 }
 
 // Update implements clerkinvite.TxStore.
@@ -150,8 +149,8 @@ func (s *Store) update(ctx context.Context, c clerkinvite.Change) (*clerkinvite.
 	return written[0], nil
 }
 
-// erase deletes a row; its history goes with it. One that is gone already counts as
-// erased: the answer to an earlier call may have been lost.
+// erase deletes a row; the foreign key deletes its history. A row that does not exist counts
+// as erased: the response to an earlier call may have been lost.
 func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.Member, error) {
 	if _, err := s.pool.Exec(ctx, `DELETE FROM admin_user WHERE tenant_id = $1 AND id = $2 AND version = $3`, m.TenantID, m.ID, m.Version); err != nil {
 		return nil, err
@@ -161,10 +160,9 @@ func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.
 		return nil, err
 	}
 	if len(left) > 0 {
-		return nil, clerkinvite.ErrConflict // of another version
+		return nil, clerkinvite.ErrConflict // the row has another version
 	}
-	erased := *m
-	return &erased, nil
+	return m.Clone(), nil
 }
 
 // Find implements clerkinvite.Store: one statement per selector, so that each can use
@@ -196,11 +194,12 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 		}
 		found = append(found, part...)
 	}
-	seen := make(map[string]bool, len(found))
+	seen := make(map[[2]string]bool, len(found))
 	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool {
-		double := seen[m.TenantID+"\x00"+m.ID]
-		seen[m.TenantID+"\x00"+m.ID] = true
-		return double
+		key := [2]string{m.TenantID, m.ID}
+		duplicate := seen[key]
+		seen[key] = true
+		return duplicate
 	}), nil
 }
 
@@ -252,7 +251,7 @@ FROM admin_user_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version
 
 // SwapTime implements clerkinvite.Store.
 func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	// PostgreSQL keeps microseconds, and what it returns has to be equal to what it was given.
+	// PostgreSQL stores microseconds, and the result must equal the argument.
 	old, next = old.UTC().Truncate(time.Microsecond), next.UTC().Truncate(time.Microsecond)
 	set, args := `UPDATE admin_limit SET until = $2 WHERE name = $1 AND until = $3`, []any{name, next, old}
 	if old.IsZero() {
@@ -289,8 +288,7 @@ func (s *Store) query(ctx context.Context, sql string, args ...any) ([]*clerkinv
 	return members, err
 }
 
-// storable reports whether PostgreSQL takes the texts at all; those that it does not
-// take match nothing.
+// storable reports whether PostgreSQL can store the texts. Other texts match nothing.
 func storable(texts ...string) bool {
 	return !slices.ContainsFunc(texts, func(s string) bool { return !utf8.ValidString(s) || strings.Contains(s, "\x00") })
 }

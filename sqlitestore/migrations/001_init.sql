@@ -1,10 +1,10 @@
--- Tables of github.com/clerkinvite/clerkinvite/sqlitestore: those of its PostgreSQL store, as SQLite writes them.
+-- Tables of github.com/clerkinvite/clerkinvite/sqlitestore: those of the PostgreSQL store, for SQLite.
 --
 -- Times are whole microseconds since 1970-01-01 UTC. Texts are UTF-8 and compare by bytes. An optional
--- column without a value is NULL, never an empty string. There are no defaults and no triggers: every value is
--- the library's, its clock included.
+-- column without a value is NULL, never an empty string. There are no defaults and no triggers: the library
+-- writes every value, with its own clock.
 
--- One row for one person in one tenant, from reservation to removal.
+-- One row per person and tenant, from reservation to removal.
 CREATE TABLE clerkinvite_member (
     tenant_id       TEXT    NOT NULL,
     id              TEXT    NOT NULL, -- UUID version 7 in lower case; public_metadata of the invitation at Clerk carries it
@@ -12,22 +12,22 @@ CREATE TABLE clerkinvite_member (
     status          TEXT    NOT NULL,
     clerk_user_id   TEXT,             -- pending: 'pending_' and the invitation; active: the Clerk user; otherwise NULL
     invitation_id   TEXT,             -- the current or the last invitation at Clerk
-    send            INTEGER NOT NULL, -- number of the invitation wanted; 1 is the first
-    sent            INTEGER NOT NULL, -- number of the last one settled; sent < send, reserved or pending: due for delivery
-    url             TEXT,             -- SECRET: whoever has it can accept. Only while pending, only if the host mails it itself
+    send            INTEGER NOT NULL, -- number of the requested invitation; 1 is the first
+    sent            INTEGER NOT NULL, -- number of the last completed one; a reserved or pending row with sent < send is due for delivery
+    url             TEXT,             -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            TEXT,
     invited_by      TEXT,
-    data            TEXT,             -- the host's own; JSON
-    params          TEXT,             -- what goes to Clerk with the invitation; JSON
-    version         INTEGER NOT NULL, -- grows by one with every change
-    attempts        INTEGER NOT NULL, -- attempts at delivering this send
-    claimed_until   INTEGER,          -- until then one attempt owns the row
-    next_attempt_at INTEGER,          -- when delivery is due; NULL when nothing is due
+    data            TEXT,             -- for the host; JSON
+    params          TEXT,             -- parameters of the invitation; JSON
+    version         INTEGER NOT NULL, -- increases by one with every change
+    attempts        INTEGER NOT NULL, -- attempts to deliver this send
+    claimed_until   INTEGER,          -- until then one delivery attempt owns the row
+    next_attempt_at INTEGER,          -- when the invitation is to be delivered; NULL if there is none
     reason          TEXT,             -- why the row is in its state
-    reserved_at     INTEGER NOT NULL, -- when the row was written for this send
-    invited_at      INTEGER,          -- created_at of the invitation, Clerk's clock
-    expires_at      INTEGER,          -- expires_at of the invitation, Clerk's clock
-    settled_at      INTEGER,          -- when the row last left reserved
+    reserved_at     INTEGER NOT NULL, -- when this send was requested
+    invited_at      INTEGER,          -- created_at of the invitation, by Clerk's clock
+    expires_at      INTEGER,          -- expires_at of the invitation, by Clerk's clock
+    settled_at      INTEGER,          -- when an invitation was last completed or ended
     updated_at      INTEGER NOT NULL,
 
     CONSTRAINT clerkinvite_member_pkey PRIMARY KEY (tenant_id, id),
@@ -47,7 +47,7 @@ CREATE TABLE clerkinvite_member (
         END),
     CONSTRAINT clerkinvite_member_invitation_id_check CHECK (octet_length(invitation_id) BETWEEN 1 AND 247),
     CONSTRAINT clerkinvite_member_send_check CHECK (send >= 1 AND sent BETWEEN 0 AND send AND attempts >= 0),
-    -- A row that is due says when, or no delivery would ever find it.
+    -- A due row has a time, or no delivery would ever find it.
     CONSTRAINT clerkinvite_member_due_check CHECK (
         CASE status
             WHEN 'reserved' THEN sent < send AND next_attempt_at IS NOT NULL
@@ -61,30 +61,30 @@ CREATE TABLE clerkinvite_member (
     CONSTRAINT clerkinvite_member_version_check CHECK (version >= 1)
 ) STRICT;
 
--- One row for one address in one tenant, however many invite it at once.
+-- One row per address in a tenant, no matter how many callers invite it at the same time.
 CREATE UNIQUE INDEX clerkinvite_member_email_key ON clerkinvite_member (tenant_id, email);
--- A user is in a tenant once. (A pending id is in here too: one invitation belongs to one row.)
+-- One row per user in a tenant. (Pending IDs are included: an invitation belongs to one row.)
 CREATE UNIQUE INDEX clerkinvite_member_user_key ON clerkinvite_member (tenant_id, clerk_user_id) WHERE clerk_user_id IS NOT NULL;
 
--- Webhooks: who waits for this address, in any tenant?
+-- Webhooks: members of any tenant that wait for an address.
 CREATE INDEX clerkinvite_member_waiting_idx ON clerkinvite_member (email) WHERE status IN ('reserved', 'pending', 'expired');
--- Webhooks: who is active as this user, in any tenant?
+-- Webhooks: active members of any tenant with a Clerk user.
 CREATE INDEX clerkinvite_member_active_idx ON clerkinvite_member (clerk_user_id) WHERE status = 'active';
--- Whose row does this invitation's metadata name?
+-- The member that the metadata of an invitation names.
 CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id);
--- A page of a tenant: who is in this state? (A page without a state is the primary key's.)
+-- Pages of a tenant by state. (Pages without a state use the primary key.)
 CREATE INDEX clerkinvite_member_status_idx ON clerkinvite_member (tenant_id, status, id);
--- Delivery: what is due?
+-- Delivery: due members.
 CREATE INDEX clerkinvite_member_due_idx ON clerkinvite_member (next_attempt_at) WHERE sent < send AND status IN ('reserved', 'pending');
--- Health: what has run out?
+-- Backlog: members whose invitation has expired.
 CREATE INDEX clerkinvite_member_expiring_idx ON clerkinvite_member (expires_at) WHERE status = 'pending';
 
--- One row for each move of a member, written in the transaction that makes the move.
--- It holds no address. It goes with its member.
+-- One row per state change of a member, written in the transaction that makes the change. It
+-- contains no address. It is deleted with its member.
 CREATE TABLE clerkinvite_history (
     tenant_id     TEXT    NOT NULL,
     member_id     TEXT    NOT NULL,
-    version       INTEGER NOT NULL, -- the member's, after the move
+    version       INTEGER NOT NULL, -- of the member, after the change
     from_status   TEXT,             -- NULL: the member is new
     to_status     TEXT    NOT NULL,
     send          INTEGER NOT NULL,
