@@ -31,7 +31,7 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		failure, failed := failures[a.row.Email]
 		switch {
 		case failed && canceled(ctx):
-			a.decide(s.released(ctx, p, a))
+			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
 			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
 		default:
@@ -71,7 +71,7 @@ func (l *lookup) find(ctx context.Context, emails []string) {
 	switch {
 	case err == nil:
 		l.users, l.answered = append(l.users, users...), true
-	case len(emails) > 1 && !ofInstance(err) && ctx.Err() == nil && (pointsAtAddresses(err) || l.clerkWorks(ctx)):
+	case len(emails) > 1 && !failureOf(err, "").ofInstance() && ctx.Err() == nil && (pointsAtAddresses(err) || l.clerkWorks(ctx)):
 		l.find(ctx, emails[:len(emails)/2])
 		l.find(ctx, emails[len(emails)/2:])
 	default:
@@ -146,16 +146,22 @@ func (s *Service) look(ctx context.Context, a *attempt) (v verdict, others bool)
 		v = verdict{kind: isInvited, invitation: own}
 	case own.Status == InvitationExpired:
 		v = verdict{kind: isExpired, invitation: own}
-	default:
+	case own.Status == InvitationRevoked:
 		v = verdict{kind: isRevoked, invitation: own}
+	default:
+		return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus), false
 	}
 	v.leftOver = duplicate
 	return v, others
 }
 
-// rank orders the invitations of one send: accepted, pending, expired, revoked.
+// rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.
 func rank(inv *Invitation) int {
-	return slices.Index([]string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}, inv.Status)
+	known := []string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}
+	if i := slices.Index(known, inv.Status); i >= 0 {
+		return i
+	}
+	return len(known)
 }
 
 // listAll returns the invitations for an address, in any status.
