@@ -8,49 +8,50 @@ import (
 	"time"
 )
 
-// ClerkAPI is what the library needs of Clerk's Backend API. Package clerkapi
-// implements it over the official SDK, clerkinvitetest fakes it.
+// ClerkAPI is the part of Clerk's Backend API that the library uses. Package clerkapi
+// implements it over the official SDK, and clerkinvitetest has a fake.
 //
-// Methods are safe for concurrent use and honour their context. A method that
-// creates or revokes makes one request, ever; a look-up may be repeated while Clerk
-// does not answer. What Clerk answers with an error, and every failure on the way,
-// comes back as an *[APIError]; input that cannot be sent as an *[InvalidParamsError];
-// any other error is passed through to the caller of the service as it is.
+// Methods are safe for concurrent use and stop when their context ends. A method that
+// creates or revokes makes exactly one request; a look-up may be retried.
+//
+// Errors: *[APIError] for an error response of Clerk and for every failure of the request;
+// *[InvalidParamsError] for input that cannot be sent. The service returns any other error
+// to its caller unchanged.
 //
 // Methods may be added to ClerkAPI in a minor version until v1.
 type ClerkAPI interface {
-	// FindUsers returns every user who holds one of the addresses, verified or not,
-	// or has one of the ids. At most 100 values in all. No match is no error. It is
-	// one request for addresses and one for ids, more only for an answer of over 500
-	// users.
+	// FindUsers returns every user who holds one of the addresses, verified or not, or has
+	// one of the IDs, for at most 100 values in all. No match is not an error. It makes one
+	// request for the addresses and one for the IDs; further requests only if more than 500
+	// users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
-	// CreateInvitation asks for one invitation. It is never repeated by the
-	// implementation: a second one can mean a second email.
+	// CreateInvitation creates one invitation. Implementations never retry it, because a
+	// second request can send a second email.
 	CreateInvitation(ctx context.Context, r InvitationRequest) (*Invitation, error)
 
-	// CreateInvitations asks for up to 10 at once, for different addresses. The
-	// answer's order is Clerk's; nothing says that it is the request's.
+	// CreateInvitations creates up to 10 invitations, for different addresses, with one
+	// request. The order of the result can differ from the order of rs.
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
-	// ListInvitations returns one page, by created_at, the oldest first unless
+	// ListInvitations returns one page, ordered by created_at, oldest first unless
 	// NewestFirst. A page with fewer than Limit invitations is the last.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
-	// RevokeInvitation kills the link of a pending invitation.
+	// RevokeInvitation disables the link of a pending invitation.
 	RevokeInvitation(ctx context.Context, invitationID string) (*Invitation, error)
 }
 
-// UserQuery selects users by address or by id. Emails are normalised.
+// UserQuery selects users by address or by ID. Emails are normalised.
 type UserQuery struct {
 	Emails []string
 	IDs    []string
 }
 
-// User is a Clerk user, as far as the library looks at one.
+// User is a Clerk user, reduced to the fields that the library uses.
 type User struct {
 	ID             string
-	PrimaryEmailID string // id of the primary address, may be empty
+	PrimaryEmailID string // ID of the primary address; may be empty
 	Emails         []UserEmail
 	Banned         bool
 	CreatedAt      time.Time
@@ -60,13 +61,13 @@ type User struct {
 type UserEmail struct {
 	ID      string
 	Address string
-	// Verified is true only if Clerk's verification.status of this address is
-	// "verified" and the address is not merely reserved.
+	// Verified is true if Clerk's verification.status of this address is "verified" and the
+	// address is not reserved.
 	Verified bool
 }
 
-// InvitationRequest is what one invitation is asked for with. The zero value of
-// each optional field means Clerk's default.
+// InvitationRequest describes an invitation to create. The zero value of an optional field
+// means Clerk's default.
 type InvitationRequest struct {
 	Email          string
 	RedirectURL    string
@@ -77,7 +78,7 @@ type InvitationRequest struct {
 	PublicMetadata json.RawMessage // a JSON object, or nil
 }
 
-// Statuses of an invitation at Clerk.
+// The statuses of an invitation at Clerk.
 const (
 	InvitationPending  = "pending"
 	InvitationAccepted = "accepted"
@@ -90,24 +91,23 @@ type Invitation struct {
 	ID             string
 	Email          string
 	Status         string
-	URL            Secret `json:"-"` // whoever has it can accept the invitation
+	URL            Secret `json:"-"` // anyone who has it can accept the invitation
 	PublicMetadata json.RawMessage
 	CreatedAt      time.Time
-	ExpiresAt      *time.Time // nil if Clerk did not say
+	ExpiresAt      *time.Time // nil if unknown
 }
 
-// InvitationQuery selects a page of invitations. Clerk's list without a status
-// holds all but the revoked ones.
+// InvitationQuery selects a page of invitations.
 type InvitationQuery struct {
-	Query  string // an address or an invitation id; whether Clerk matches parts of it is unknown, so match again
-	Status string // one status, or "" for all but revoked
+	Query  string // an address or an invitation ID; Clerk may match parts of it, so check the result
+	Status string // one status, or "" for all except revoked
 	Limit  int    // 1 to 500; 0 means 500
 	Offset int
 
 	NewestFirst bool
 }
 
-// holdsVerified reports whether u holds the normalised address verified.
+// holdsVerified reports whether u holds the normalised address, verified.
 func (u *User) holdsVerified(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return e.Verified && sameEmail(e.Address, email) })
 }
@@ -142,18 +142,17 @@ func (u *User) verifiedEmails() []string {
 	return out
 }
 
-// mark is what public_metadata of each of our invitations carries under
-// "clerkinvite". The user can read it: it is a correlation, not a secret and
-// never a proof.
+// mark is the marker that each of our invitations carries in public_metadata under
+// "clerkinvite". The user can read it. It identifies our invitations and proves nothing.
 type mark struct {
 	ID   string `json:"id"`
 	Send int    `json:"send"`
 }
 
-// mark returns the member id and send that inv carries, if it is one of ours.
+// mark returns the marker of inv, if it has one.
 func (inv *Invitation) mark() (mark, bool) {
-	// A map, because struct fields match keys in any case, and a host or another
-	// application may have a key that differs from ours in that only.
+	// A map, because struct fields match keys in any case, and the host or another
+	// application may use a key that differs from ours only in case.
 	var meta map[string]json.RawMessage
 	var m mark
 	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || json.Unmarshal(meta[metadataKey], &m) != nil || m.ID == "" || m.Send < 1 {

@@ -1,44 +1,45 @@
-// Package clerkinvite invites people into a multi-tenant application through Clerk
-// and keeps the application's own row for each of them true, from the moment an
-// admin types an address until that person is a Clerk user, whatever crashes, races,
-// retries or lost webhooks come between.
+// Package clerkinvite invites people to a multi-tenant application through Clerk and
+// keeps a row for each of them in the application's PostgreSQL, correct through crashes,
+// races, retries, rate limits and lost webhooks.
 //
-// A [Service] is made of a [ClerkAPI] (package clerkapi has the one over Clerk's Go
-// SDK), a [Store] ([NewPgxStore] for PostgreSQL) and a few settings:
+// A [Service] needs a [ClerkAPI] (package clerkapi implements it over Clerk's Go SDK), a
+// [Store] ([NewPgxStore] for PostgreSQL) and a few settings:
 //
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
 //	member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 //
 // # How it works
 //
-// [Service.Invite] reserves the row first, tells Clerk second and settles the row
-// third, so that every later step has something to find after a crash. An existing
-// Clerk user who holds the address verified is linked (active); anybody else gets
-// Clerk's invitation (pending, with [PendingID] in place of the user's id). Two
-// concurrent invites of one address are told apart by the database, and one of them
-// gets a [*DuplicateEmailError].
+// [Service.Invite] writes the row first (reserved), calls Clerk second, and writes the
+// result third, so that after a crash the row shows what is left to do. A Clerk user who
+// holds the address verified is linked (active). Anyone else gets an invitation from Clerk
+// (pending, with [PendingID] in place of the user ID). If two calls invite the same address
+// at the same time, the database lets one through; the other gets a [*DuplicateEmailError].
 //
-// A pending member becomes active by proof only: Clerk says that a user holds the
-// address verified. [Service.HandleEvent] and [Service.WebhookHandler] ask when a
-// webhook arrives, [Service.ResolveUser] and [Service.Resolve] at sign-in.
+// A pending member becomes active only if Clerk shows a user who holds the address
+// verified. [Service.HandleEvent] and [Service.WebhookHandler] check this when a webhook
+// arrives, [Service.ResolveUser] and [Service.Resolve] at sign-in.
 //
-// [Service.Run] does what is left, in as many processes as there are: it delivers what a
-// crash, a lost answer or a rate limit left, and what [Service.InTx] reserved inside a
-// transaction of the host's ([Service.Deliver]), and now and then it asks Clerk what
-// webhooks did not say ([Service.Reconcile]).
+// [Service.Run] is the background worker. Any number of processes may run it. It delivers
+// invitations that a crash, a lost response or a rate limit held up, and those reserved in
+// a transaction by [Service.InTx] ([Service.Deliver]). From time to time it asks Clerk for
+// what no webhook reported ([Service.Reconcile]).
 //
-// Many people at once are for [Service.InviteMany]. After the first email come
-// [Service.Resend], [Service.Revoke], [Service.Remove], [Service.Purge] and
-// [Service.Update]; [Service.Get], [Service.List], [Service.All] and [Service.History] read.
+// Use [Service.InviteMany] for lists. After the first email there are [Service.Resend],
+// [Service.Revoke], [Service.Remove], [Service.Purge] and [Service.Update].
+// [Service.Get], [Service.List], [Service.All] and [Service.History] read.
 //
-// # Errors
+// # Errors and logs
 //
 // [HTTPError] returns the HTTP status of an error and a text that is safe to show. Errors
 // that are not Clerk's are returned unchanged (errors.Is and errors.As work).
 //
 // Error() of every error, log/slog, and %v of every value contain no address, link or key.
-// Links and keys are of the type [Secret], which never prints. %+v prints all of a value
+// Links and keys are of type [Secret], which never prints. %+v prints all of a value
 // except its secrets.
 //
-// What the library relies on at Clerk, and what nobody knows, is in docs/clerk-facts.md.
+// # Clerk
+//
+// The Clerk behaviour that the library relies on, documented or not, is listed in
+// docs/clerk-facts.md.
 package clerkinvite

@@ -39,7 +39,7 @@ type DuplicateEmailError struct {
 	Member *Member // the existing member
 }
 
-// Error returns the tenant, and the id and status of the existing member.
+// Error returns the tenant, and the ID and status of the existing member.
 func (e *DuplicateEmailError) Error() string {
 	text := fmt.Sprintf("tenant %q already has a member with this email", e.Ref.TenantID)
 	if e.Member != nil {
@@ -60,7 +60,7 @@ type ClerkInvitationError struct {
 	Err     error   // the cause, usually an *APIError
 }
 
-// Error returns the operation, the member's id and tenant, the outcome and the cause
+// Error returns the operation, the member's ID and tenant, the outcome and the cause
 // without addresses, for the operator. The text for the caller comes from [HTTPError].
 func (e *ClerkInvitationError) Error() string {
 	text := e.Op
@@ -102,7 +102,7 @@ type APIError struct {
 	Err error
 }
 
-// Error returns the status, Clerk's code and text without addresses, and the trace id.
+// Error returns the status, Clerk's code and text without addresses, and the trace ID.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	b.WriteString("clerk: ")

@@ -83,7 +83,7 @@ func (s Secret) Value() (driver.Value, error) { return s.Reveal(), nil }
 // and of a host's ClerkAPI may contain anything, so it is scrubbed.
 func logError(err error) string { return scrub.Line(err.Error()) }
 
-// LogValue implements slog.LogValuer: the settings, without API and Store.
+// LogValue implements slog.LogValuer: the settings.
 func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("expires_in_days", c.ExpiresInDays), slog.Duration("lease", c.Lease),
 		slog.Duration("resend_cooldown", c.ResendCooldown))
@@ -95,7 +95,7 @@ func (c Config) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Config", c.L
 // Format implements fmt.Formatter: every verb prints the settings only.
 func (s *Service) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Service", s.cfg.LogValue()) }
 
-// LogValue implements slog.LogValuer: tenant and options, never the address, the metadata or the data.
+// LogValue implements slog.LogValuer: the tenant and the options.
 func (p InviteParams) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Int("expires_in_days", p.ExpiresInDays),
 		slog.String("template", p.Template), slog.Bool("skip_email", p.SkipEmail))
@@ -107,7 +107,7 @@ func (p InviteParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, p) 
 // Format implements fmt.Formatter: every verb prints the settings only.
 func (r Reserver) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Reserver", r.s.cfg.LogValue()) }
 
-// LogValue implements slog.LogValuer: tenant, id, state and counters, never an address or a URL.
+// LogValue implements slog.LogValuer: the tenant, ID, status and counters.
 func (m Member) LogValue() slog.Value {
 	attrs := []slog.Attr{
 		slog.String("tenant", m.TenantID), slog.String("member", m.ID), slog.String("status", string(m.Status)),
@@ -125,13 +125,13 @@ func (m Member) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (m Member) Format(f fmt.State, verb rune) { scrub.Format(f, verb, m) }
 
-// LogValue implements slog.LogValuer: the tenant, without the address.
+// LogValue implements slog.LogValuer: the tenant.
 func (r Ref) LogValue() slog.Value { return slog.GroupValue(slog.String("tenant", r.TenantID)) }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (r Ref) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
-// LogValue implements slog.LogValuer.
+// LogValue implements slog.LogValuer: the member and the error, both without personal data.
 func (r Result) LogValue() slog.Value {
 	var attrs []slog.Attr
 	if r.Member != nil {
@@ -146,7 +146,7 @@ func (r Result) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (r Result) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
-// LogValue implements slog.LogValuer: both members, without their address.
+// LogValue implements slog.LogValuer: both members.
 func (c Change) LogValue() slog.Value {
 	var attrs []slog.Attr
 	if c.Old != nil {
@@ -158,7 +158,7 @@ func (c Change) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// LogValue implements slog.LogValuer: the tenant and how much is asked for, never an address.
+// LogValue implements slog.LogValuer: the tenant, the statuses and the position.
 func (q PageQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("tenant", q.TenantID), slog.Any("statuses", q.Statuses), slog.String("after", q.AfterID),
 		slog.Int("limit", q.Limit))
@@ -167,7 +167,7 @@ func (q PageQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: how much is asked for, never an address.
+// LogValue implements slog.LogValuer: the number of values.
 func (q Query) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("refs", len(q.Refs)), slog.Int("ids", len(q.IDs)), slog.Int("emails", len(q.Emails)),
 		slog.Int("user_ids", len(q.UserIDs)))
@@ -176,7 +176,7 @@ func (q Query) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q Query) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: the id and whether banned, never an address.
+// LogValue implements slog.LogValuer: the ID, the number of addresses, and whether the user is banned.
 func (u User) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.Bool("banned", u.Banned))
 }
@@ -184,7 +184,7 @@ func (u User) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (u User) Format(f fmt.State, verb rune) { scrub.Format(f, verb, u) }
 
-// LogValue implements slog.LogValuer: the id and whether verified, never the address.
+// LogValue implements slog.LogValuer: the ID, and whether the address is verified.
 func (e UserEmail) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("email_id", e.ID), slog.Bool("verified", e.Verified))
 }
@@ -192,7 +192,7 @@ func (e UserEmail) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (e UserEmail) Format(f fmt.State, verb rune) { scrub.Format(f, verb, e) }
 
-// LogValue implements slog.LogValuer: how many values are asked for, never an address.
+// LogValue implements slog.LogValuer: the number of values.
 func (q UserQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("emails", len(q.Emails)), slog.Int("ids", len(q.IDs)))
 }
@@ -200,7 +200,7 @@ func (q UserQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q UserQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: the options, never the address or the metadata.
+// LogValue implements slog.LogValuer: the options.
 func (r InvitationRequest) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("expires_in_days", r.ExpiresInDays), slog.String("template", r.Template),
 		slog.Bool("skip_email", r.SkipEmail), slog.Bool("ignore_existing", r.IgnoreExisting))
@@ -209,7 +209,7 @@ func (r InvitationRequest) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (r InvitationRequest) Format(f fmt.State, verb rune) { scrub.Format(f, verb, r) }
 
-// LogValue implements slog.LogValuer: the id and status, never the address or the URL.
+// LogValue implements slog.LogValuer: the ID and the status.
 func (inv Invitation) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", inv.Status))
 }
@@ -217,7 +217,7 @@ func (inv Invitation) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (inv Invitation) Format(f fmt.State, verb rune) { scrub.Format(f, verb, inv) }
 
-// LogValue implements slog.LogValuer: the page asked for, never the address.
+// LogValue implements slog.LogValuer: the page.
 func (q InvitationQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("status", q.Status), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
 }
@@ -225,7 +225,7 @@ func (q InvitationQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q InvitationQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: the tenant and the states, never an address.
+// LogValue implements slog.LogValuer: the tenant, the statuses and the limit.
 func (p ListParams) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("tenant", p.TenantID), slog.Any("statuses", p.Statuses), slog.Int("limit", p.Limit))
 }
@@ -233,12 +233,12 @@ func (p ListParams) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (p ListParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, p) }
 
-// LogValue implements slog.LogValuer: how many members, never their addresses.
+// LogValue implements slog.LogValuer: the number of members.
 func (p Page) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("members", len(p.Members)), slog.String("next", p.Next))
 }
 
-// LogValue implements slog.LogValuer: what is corrected, never the data.
+// LogValue implements slog.LogValuer: which fields are set.
 func (u MemberUpdate) LogValue() slog.Value {
 	return slog.GroupValue(slog.Bool("role", u.Role != nil), slog.Bool("data", u.Data != nil))
 }
@@ -254,7 +254,7 @@ func (r ReconcileReport) LogValue() slog.Value {
 		slog.Int("accepted_elsewhere", len(r.AcceptedElsewhere)), slog.Bool("complete", r.Cursor == ""))
 }
 
-// LogValue implements slog.LogValuer: ids and type, never an address.
+// LogValue implements slog.LogValuer: the IDs and the type.
 func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", e.ID), slog.String("type", e.Type),
 		slog.String("instance", e.InstanceID), slog.String("user", e.UserID))

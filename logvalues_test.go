@@ -417,7 +417,7 @@ func TestValuesPrintAllForTests(t *testing.T) {
 	}
 }
 
-func TestSecret(t *testing.T) {
+func TestPromise6_SecretsNeverPrint(t *testing.T) {
 	t.Parallel()
 	s, same, other, zero := clerkinvite.NewSecret(confidential), clerkinvite.NewSecret(strings.Clone(confidential)), clerkinvite.NewSecret("x"), clerkinvite.NewSecret("")
 	require.Equal(t, confidential, s.Reveal())
@@ -550,7 +550,7 @@ func TestPromise6_ErrorTextsHaveNothingPrivate(t *testing.T) {
 }
 
 // The errors of constructors do not repeat a secret that they refuse.
-func TestRefusedSecretsAreNotRepeated(t *testing.T) {
+func TestPromise6_ErrorsDoNotRepeatSecrets(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"sk_test_CANARY\n", " sk_test_CANARY", "pk_test_CANARY", "sk_test_CÄNARY-canary"} {
 		_, err := clerkapi.New(bad, &clerkapi.Options{BaseURL: "https://alice:canary@victim.example/?key=canary"})

@@ -19,8 +19,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// An interval of some nanoseconds, the unit forgotten, panicked where nobody can recover; one
-// of centuries, for never, panicked too or made Run spin.
+// Intervals of nanoseconds and of centuries neither panic nor make Run spin.
 func TestRun_OddIntervals(t *testing.T) {
 	t.Parallel()
 	for _, o := range []clerkinvite.RunOptions{

@@ -318,7 +318,7 @@ func TestConcurrentUse(t *testing.T) {
 	require.Equal(t, workers, c.Requests()[clerkinvitetest.CallCreate])
 }
 
-func TestNothingPrivateIsPrinted(t *testing.T) {
+func TestFakePrintsNothingPrivate(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	c.SetSecretKey("sk_test_private")

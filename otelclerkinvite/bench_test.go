@@ -16,7 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/otelclerkinvite"
 )
 
-// BenchmarkInvite is one Invite over a store in memory: a verb, two requests and two moves.
+// BenchmarkInvite observes a verb, two requests and two state changes per Invite.
 func BenchmarkInvite(b *testing.B) {
 	observer := func(opts *otelclerkinvite.Options) clerkinvite.Observer {
 		o, err := otelclerkinvite.New(opts)

@@ -18,7 +18,7 @@ import (
 // page is docs/metrics.md.
 type page struct {
 	text   string
-	tables map[string][][]string // by the first column's name, the rows
+	tables map[string][][]string // rows, by the name of the first column
 }
 
 func readPage(t *testing.T) *page {
@@ -46,7 +46,7 @@ func readPage(t *testing.T) *page {
 	return p
 }
 
-// words returns what a cell has in backquotes.
+// words returns the backquoted words of a cell.
 func words(cell string) []string {
 	var out []string
 	for _, m := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(cell, -1) {
@@ -55,7 +55,7 @@ func words(cell string) []string {
 	return out
 }
 
-// documented is one row of the table of metrics.
+// documented is a row of the table of metrics.
 type documented struct {
 	name, prometheus, kind string
 	labels                 []string
@@ -77,7 +77,7 @@ func (p *page) metrics() []documented {
 	return out
 }
 
-// values returns the documented values of a metric's label; nil is a number.
+// values returns the documented values of a metric's label, or nil for numbers.
 func (p *page) values(t *testing.T, metric, label string) []string {
 	t.Helper()
 	for _, row := range p.tables["attribute"] {
@@ -89,7 +89,7 @@ func (p *page) values(t *testing.T, metric, label string) []string {
 	return nil
 }
 
-// labelsOf returns the values of each label of a family, but for those that the exporter adds.
+// labelsOf returns the values of a family's labels, without the exporter's labels.
 func labelsOf(f *dto.MetricFamily) map[string][]string {
 	out := make(map[string][]string)
 	for _, sample := range f.GetMetric() {
@@ -103,7 +103,7 @@ func labelsOf(f *dto.MetricFamily) map[string][]string {
 	return out
 }
 
-func TestDocumentedMetricsAreThoseOfAScrape(t *testing.T) {
+func TestScrapeMatchesDocumentation(t *testing.T) {
 	t.Parallel()
 	r := newLifeRig(t)
 	stop, err := r.Watch(r.store)
@@ -113,7 +113,7 @@ func TestDocumentedMetricsAreThoseOfAScrape(t *testing.T) {
 
 	for _, m := range p.metrics() {
 		family := families[m.prometheus]
-		require.NotNil(t, family, "%s is documented and not scraped", m.prometheus)
+		require.NotNil(t, family, "%s is documented but not scraped", m.prometheus)
 		require.Equal(t, strings.ToUpper(m.kind), family.GetType().String(), m.prometheus)
 		require.NotEmpty(t, family.GetMetric(), "%s has no sample", m.prometheus)
 		seen := labelsOf(family)
@@ -135,11 +135,11 @@ func TestDocumentedMetricsAreThoseOfAScrape(t *testing.T) {
 	}
 	for name := range families {
 		if strings.HasPrefix(name, "clerkinvite_") {
-			require.True(t, slices.ContainsFunc(p.metrics(), func(m documented) bool { return m.prometheus == name }), "%s is scraped and not documented", name)
+			require.True(t, slices.ContainsFunc(p.metrics(), func(m documented) bool { return m.prometheus == name }), "%s is scraped but not documented", name)
 		}
 	}
 
-	// The numbers are right, not only there.
+	// The values are right, too.
 	backlog, err := r.store.Backlog(t.Context(), r.clock.Now())
 	require.NoError(t, err)
 	require.Positive(t, backlog.Reserved)
@@ -148,7 +148,7 @@ func TestDocumentedMetricsAreThoseOfAScrape(t *testing.T) {
 	require.NotContains(t, r.scrape(t), "clerkinvite_members_reserved")
 }
 
-func TestDocumentedSpansAreThoseOfARun(t *testing.T) {
+func TestSpansMatchDocumentation(t *testing.T) {
 	t.Parallel()
 	r := newLifeRig(t)
 	live(t, r)
@@ -212,8 +212,7 @@ func TestDocumentedSpansAreThoseOfARun(t *testing.T) {
 	require.ElementsMatch(t, more, slices.Collect(maps.Keys(seenMore)))
 }
 
-// What the tables say twice is said alike.
-func TestPageAgreesWithItself(t *testing.T) {
+func TestPageIsConsistent(t *testing.T) {
 	t.Parallel()
 	p := readPage(t)
 	for table, metric := range map[string]string{"verb outcome": "clerkinvite.verb.duration", "request outcome": "clerkinvite.clerk.request.duration"} {
@@ -234,7 +233,7 @@ func TestPageAgreesWithItself(t *testing.T) {
 	}
 }
 
-// Every method of the service is a verb that the page has, or one that is seen as others.
+// Every method of Service is a documented verb, except methods that appear as others.
 func TestPageHasEveryVerb(t *testing.T) {
 	t.Parallel()
 	verbs := readPage(t).values(t, "clerkinvite.verb.duration", "clerkinvite_verb")
@@ -246,8 +245,8 @@ func TestPageHasEveryVerb(t *testing.T) {
 	}
 }
 
-// The code of the page is that of the example, which is compiled and run.
-func TestPagesCodeIsTheExamples(t *testing.T) {
+// The page's code is part of the example, which is compiled and run.
+func TestPageCodeMatchesExample(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)

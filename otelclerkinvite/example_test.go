@@ -20,10 +20,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/otelclerkinvite"
 )
 
-// invite is a program that is observed: it invites Ada twice, and leaves Bob to Run.
+// invite is an observed program: it invites Ada twice and reserves Bob.
 func invite(ctx context.Context, provider metric.MeterProvider, scrape func()) error {
 	api, store := clerkinvitetest.NewClerk(), clerkinvitetest.NewMemoryStore()
-	// nil is otel's global providers, wherever the program sets them.
+	// With nil, New uses otel's global providers, even if they are set later.
 	observer, err := otelclerkinvite.New(&otelclerkinvite.Options{MeterProvider: provider})
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func invite(ctx context.Context, provider metric.MeterProvider, scrape func()) e
 	return nil
 }
 
-// scrape prints some of the metrics as Prometheus scrapes them.
+// scrape prints some metrics in the format that Prometheus scrapes.
 func scrape(url string) {
 	resp, err := http.Get(url)
 	if err != nil {
@@ -63,7 +63,7 @@ func scrape(url string) {
 	for lines.Scan() {
 		name, _, _ := strings.Cut(lines.Text(), "{")
 		switch name {
-		case "clerkinvite_members_reserved 1", "clerkinvite_moves_total", "clerkinvite_verb_duration_seconds_count":
+		case "clerkinvite_members_reserved 1", "clerkinvite_state_changes_total", "clerkinvite_verb_duration_seconds_count":
 			fmt.Println(lines.Text())
 		}
 	}
@@ -85,8 +85,8 @@ func Example() {
 	// Output:
 	// 409 a member with email ada@example.com already exists in this tenant
 	// clerkinvite_members_reserved 1
-	// clerkinvite_moves_total{clerkinvite_from="new",clerkinvite_to="reserved"} 2
-	// clerkinvite_moves_total{clerkinvite_from="reserved",clerkinvite_to="pending"} 1
+	// clerkinvite_state_changes_total{clerkinvite_from="new",clerkinvite_to="reserved"} 2
+	// clerkinvite_state_changes_total{clerkinvite_from="reserved",clerkinvite_to="pending"} 1
 	// clerkinvite_verb_duration_seconds_count{clerkinvite_outcome="duplicate",clerkinvite_verb="Invite"} 1
 	// clerkinvite_verb_duration_seconds_count{clerkinvite_outcome="ok",clerkinvite_verb="Invite"} 1
 	// clerkinvite_verb_duration_seconds_count{clerkinvite_outcome="ok",clerkinvite_verb="Reserve"} 1

@@ -15,10 +15,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// forbidden is an error of a host's own that says it is the caller's.
+// forbidden is a host's error with a 4xx status.
 type forbidden struct{}
 
-func (forbidden) Error() string   { return "ada@example.com is not of this company" }
+func (forbidden) Error() string   { return "ada@example.com does not belong to this company" }
 func (forbidden) HTTPStatus() int { return http.StatusForbidden }
 
 // newLifeRig returns a rig whose Authorize refuses two addresses.
@@ -37,18 +37,18 @@ func newLifeRig(t *testing.T) *rig {
 	})
 }
 
-// live does all that a service does: every verb, every move, every way to end.
+// live calls every verb and causes every state change and every outcome.
 func live(t *testing.T, r *rig) {
 	t.Helper()
-	everyMove(t, r)
-	everyVerbsOutcome(t, r)
-	everyRequestsOutcome(t, r)
+	everyStateChange(t, r)
+	everyVerbOutcome(t, r)
+	everyRequestOutcome(t, r)
 	everyWait(t, r)
 	_, err := r.Reserve(t.Context(), person("waits@example.com"))
 	require.NoError(t, err)
 }
 
-func everyMove(t *testing.T, r *rig) {
+func everyStateChange(t *testing.T, r *rig) {
 	t.Helper()
 	ctx := t.Context()
 	member, members := must[*clerkinvite.Member](t), must[[]*clerkinvite.Member](t)
@@ -65,7 +65,7 @@ func everyMove(t *testing.T, r *rig) {
 		is(member(r.Reserve(ctx, person(email))), clerkinvite.StatusReserved)
 	}
 
-	// Invited, sent again, accepted, removed, invited again, withdrawn, invited again and erased.
+	// Invited, resent, accepted, removed; invited again; revoked, invited again, removed and erased.
 	is(invite("ada@example.com"), clerkinvite.StatusPending)
 	r.clock.Advance(2 * time.Minute)
 	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
@@ -77,14 +77,14 @@ func everyMove(t *testing.T, r *rig) {
 	require.NoError(t, err)
 	require.Len(t, members(r.HandleEvent(ctx, event)), 1)
 	is(member(r.Remove(ctx, ref("ada@example.com"))), clerkinvite.StatusRemoved)
-	is(invite("ada@example.com"), clerkinvite.StatusActive) // a user of Clerk's by now
+	is(invite("ada@example.com"), clerkinvite.StatusActive) // has an account by now
 	is(invite("bob@example.com"), clerkinvite.StatusPending)
 	is(member(r.Revoke(ctx, ref("bob@example.com"))), clerkinvite.StatusRevoked)
 	is(invite("bob@example.com"), clerkinvite.StatusPending)
 	is(member(r.Remove(ctx, ref("bob@example.com"))), clerkinvite.StatusRemoved)
 	require.NoError(t, r.Purge(ctx, ref("bob@example.com")))
 
-	// Withdrawn before Clerk was told.
+	// Revoked and removed before Clerk was called.
 	reserve("carol@example.com")
 	is(member(r.Revoke(ctx, ref("carol@example.com"))), clerkinvite.StatusRevoked)
 	reserve("carol@example.com")
@@ -96,7 +96,7 @@ func everyMove(t *testing.T, r *rig) {
 	require.Error(t, err)
 	is(invite("dave@example.com"), clerkinvite.StatusPending)
 
-	// Run out: seen by reconciliation and invited again; accepted just before; invited again before anybody saw.
+	// Expired: reconciled and invited again; accepted in time; invited again without a reconciliation.
 	for _, email := range []string{"erin@example.com", "frank@example.com", "grace@example.com"} {
 		m := invite(email)
 		r.clerk.ExpireNow(m.InvitationID)
@@ -119,7 +119,7 @@ func everyMove(t *testing.T, r *rig) {
 	r.clock.Advance(31 * 24 * time.Hour)
 	is(invite("ivan@example.com"), clerkinvite.StatusPending)
 
-	// The verbs that are left.
+	// The remaining verbs.
 	_, err = r.ReserveMany(ctx, []clerkinvite.InviteParams{person("judy@example.com"), person("mallory@example.com")})
 	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
@@ -134,11 +134,11 @@ func everyMove(t *testing.T, r *rig) {
 	_, err = r.History(ctx, ref("judy@example.com"))
 	require.NoError(t, err)
 
-	// States that the library does not have come from a store that is wrong.
+	// A faulty store reports unknown states.
 	r.StateChanged(ctx, "ada@example.com", "ada@example.com")
 }
 
-func everyVerbsOutcome(t *testing.T, r *rig) {
+func everyVerbOutcome(t *testing.T, r *rig) {
 	t.Helper()
 	fails := func(_ any, err error) {
 		t.Helper()
@@ -169,7 +169,7 @@ func everyVerbsOutcome(t *testing.T, r *rig) {
 	}
 }
 
-func everyRequestsOutcome(t *testing.T, r *rig) {
+func everyRequestOutcome(t *testing.T, r *rig) {
 	t.Helper()
 	ctx := t.Context()
 	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.HTML502})
@@ -179,7 +179,7 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
 
-	// The caller gives up while Clerk does not answer.
+	// The caller cancels while Clerk does not respond.
 	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Timeout})
 	gone, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -192,7 +192,7 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 	require.ErrorIs(t, err, context.Canceled)
 	r.clerk.OnCall(nil)
 
-	// Nobody listens there any more.
+	// Nothing listens at this address.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
@@ -202,8 +202,8 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 	_, err = lost.Invite(ctx, person("trent@example.com"))
 	require.Error(t, err)
 
-	// A wrapper around the adapter has errors of its own, and the adapter refuses what it cannot send.
-	for _, err := range []error{errors.New("circuit open for trudy@example.com"), &clerkinvite.InvalidParamsError{Field: "Email", Reason: "is no address"}} {
+	// Errors of a wrapper around the adapter, and input that the adapter does not send.
+	for _, err := range []error{errors.New("circuit open for trudy@example.com"), &clerkinvite.InvalidParamsError{Field: "Email", Reason: "is not an address"}} {
 		r.clock.Advance(2 * time.Hour)
 		wrapped := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, err }}, nil)
 		_, got := wrapped.Invite(ctx, person("trudy@example.com"))
@@ -216,8 +216,8 @@ func everyRequestsOutcome(t *testing.T, r *rig) {
 
 func nobody(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
 
-// limited lets Clerk refuse the next request of each kind with 429.
-func (r *rig) limited() {
+// limitCreates makes Clerk respond 429 to the next request of each create endpoint.
+func (r *rig) limitCreates() {
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
 	}
@@ -225,13 +225,13 @@ func (r *rig) limited() {
 
 func everyWait(t *testing.T, r *rig) {
 	t.Helper()
-	r.limited()
+	r.limitCreates()
 	_, err := r.Invite(t.Context(), person("uma@example.com"))
 	require.Error(t, err)
 	r.clock.Advance(2 * time.Hour)
 	r.clerk.ClearFaults()
 
-	// Others of the operations.
+	// 429s of the other operations.
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
 		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
 	}
@@ -246,9 +246,9 @@ func everyWait(t *testing.T, r *rig) {
 	r.clock.Advance(2 * time.Hour)
 	r.clerk.ClearFaults()
 
-	// The limit, the caller's patience or the caller's time ends while it is waited for.
+	// During the wait, the limit ends, the caller cancels, or the caller's deadline passes.
 	wait := func(ctx context.Context, during func(), people ...clerkinvite.InviteParams) error {
-		r.limited()
+		r.limitCreates()
 		r.onWait = during
 		_, err := r.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
 		r.onWait = nil
@@ -263,7 +263,7 @@ func everyWait(t *testing.T, r *rig) {
 	require.ErrorIs(t, wait(late, func() { close(late.ended) }, person("yves@example.com"), person("zoe@example.com")), context.DeadlineExceeded)
 }
 
-// expiring is a context whose deadline passes when the test says so.
+// expiring is a context whose deadline passes when ended is closed.
 type expiring struct {
 	context.Context
 

@@ -33,19 +33,19 @@ const (
 	keyPeer      = attribute.Key("peer.service")
 )
 
-// Options are the options of New; nil is all defaults.
+// Options are the options of New; nil means all defaults.
 type Options struct {
-	TracerProvider trace.TracerProvider // defaults to otel's global one, also if that is set later
-	MeterProvider  metric.MeterProvider // defaults to otel's global one, also if that is set later
+	TracerProvider trace.TracerProvider // defaults to otel's global one, even if that is set later
+	MeterProvider  metric.MeterProvider // defaults to otel's global one, even if that is set later
 
-	// Now is the clock that Watch compares with what is stored: that of
-	// clerkinvite.Config. Defaults to time.Now.
+	// Now is the clock of Watch. Set it to the Now of clerkinvite.Config. Defaults to
+	// time.Now.
 	Now func() time.Time
 }
 
-// Observer implements [clerkinvite.Observer] with spans and metrics. Make one with
-// [New]; it can be that of several services. It is safe for concurrent use, starts no
-// goroutine and needs no closing.
+// Observer implements [clerkinvite.Observer] with spans and metrics. Create it with [New].
+// Several services may share one. It starts no goroutine and need not be closed. Observer
+// is safe for concurrent use.
 type Observer struct {
 	now    func() time.Time
 	tracer trace.Tracer
@@ -55,7 +55,7 @@ type Observer struct {
 	requests metric.Float64Histogram
 	waits    metric.Float64Histogram
 	limited  metric.Int64Counter
-	moves    metric.Int64Counter
+	changes  metric.Int64Counter
 
 	reserved  metric.Int64ObservableGauge
 	due       metric.Int64ObservableGauge
@@ -65,16 +65,17 @@ type Observer struct {
 
 var _ clerkinvite.Observer = (*Observer)(nil)
 
-// Bounds of the histograms, in seconds: requests end after some time-outs of 20 s,
-// verbs for many people take minutes, and a wait for a rate limit lasts up to an hour.
+// Bounds of the histograms, in seconds. Requests end after a few timeouts of 20 s, verbs
+// for many people take minutes, and a wait for a rate limit lasts up to an hour.
 var (
 	requestBounds = []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	verbBounds    = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 3600}
 	waitBounds    = []float64{1, 5, 10, 30, 60, 300, 600, 1200, 1800, 2700, 3600, 4500}
 )
 
-// New returns an Observer for Config.Observer of a service. It does no I/O, and neither
-// keeps nor changes opts, which may be nil. An error is the meter provider's.
+// New returns an Observer for Config.Observer. It does no I/O. opts may be nil.
+//
+// Errors: those of the meter provider.
 func New(opts *Options) (*Observer, error) {
 	var o Options
 	if opts != nil {
@@ -93,23 +94,23 @@ func New(opts *Options) (*Observer, error) {
 	ob := &Observer{now: o.Now, tracer: o.TracerProvider.Tracer(scope), meter: meter}
 	var faults [9]error
 	ob.verbs, faults[0] = meter.Float64Histogram("clerkinvite.verb.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(verbBounds...), metric.WithDescription("Duration of the verbs of the service."))
+		metric.WithExplicitBucketBoundaries(verbBounds...), metric.WithDescription("Duration of calls of the service."))
 	ob.requests, faults[1] = meter.Float64Histogram("clerkinvite.clerk.request.duration", metric.WithUnit("s"),
 		metric.WithExplicitBucketBoundaries(requestBounds...), metric.WithDescription("Duration of requests to Clerk."))
 	ob.waits, faults[2] = meter.Float64Histogram("clerkinvite.rate_limit.wait.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(waitBounds...), metric.WithDescription("Time spent waiting for a rate limit of Clerk's."))
+		metric.WithExplicitBucketBoundaries(waitBounds...), metric.WithDescription("Time spent waiting for Clerk's rate limits."))
 	ob.limited, faults[3] = meter.Int64Counter("clerkinvite.clerk.rate_limited", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that Clerk refused with 429."))
-	ob.moves, faults[4] = meter.Int64Counter("clerkinvite.moves", metric.WithUnit("{move}"),
-		metric.WithDescription("Moves of members from state to state."))
+		metric.WithDescription("Requests that were rejected with 429."))
+	ob.changes, faults[4] = meter.Int64Counter("clerkinvite.state_changes", metric.WithUnit("{change}"),
+		metric.WithDescription("State changes of members."))
 	ob.reserved, faults[5] = meter.Int64ObservableGauge("clerkinvite.members.reserved", metric.WithUnit("{member}"),
-		metric.WithDescription("Members that are reserved."))
+		metric.WithDescription("Reserved members."))
 	ob.due, faults[6] = meter.Int64ObservableGauge("clerkinvite.members.due", metric.WithUnit("{member}"),
-		metric.WithDescription("Members of whom Clerk should have been told by now."))
+		metric.WithDescription("Members that are due now."))
 	ob.oldestDue, faults[7] = meter.Float64ObservableGauge("clerkinvite.members.oldest_due.age", metric.WithUnit("s"),
-		metric.WithDescription("How long the member that is due longest has been due, 0 if none is."))
+		metric.WithDescription("How long the longest due member has been due; 0 if none is due."))
 	ob.overdue, faults[8] = meter.Int64ObservableGauge("clerkinvite.members.overdue", metric.WithUnit("{member}"),
-		metric.WithDescription("Pending members whose invitation has run out."))
+		metric.WithDescription("Pending members whose invitation has expired."))
 	if err := errors.Join(faults[:]...); err != nil {
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (o *Observer) Start(ctx context.Context, op string) (context.Context, func(
 	case op != "wait":
 		own = []attribute.KeyValue{keyVerb.String(op)}
 	}
-	ctx, span := o.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(own...)) //nolint:spancheck // ended by the function that is returned
+	ctx, span := o.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(own...)) //nolint:spancheck // ended by the returned function
 	began := time.Now()                                                                            //nolint:forbidigo // the monotonic clock, for how long things take
 	return ctx, func(err error) {                                                                  //nolint:spancheck // the same
 		seconds := time.Since(began).Seconds()
@@ -155,7 +156,7 @@ func (o *Observer) Start(ctx context.Context, op string) (context.Context, func(
 	}
 }
 
-// end says on the span how it ended, without any text of the error.
+// end sets the span's outcome, without the text of the error, and ends it.
 func end(span trace.Span, outcome string, err error) {
 	if span.IsRecording() {
 		span.SetAttributes(keyOutcome.String(outcome))
@@ -170,11 +171,10 @@ func end(span trace.Span, outcome string, err error) {
 
 // StateChanged implements [clerkinvite.Observer].
 func (o *Observer) StateChanged(ctx context.Context, from, to clerkinvite.Status) {
-	o.moves.Add(ctx, 1, metric.WithAttributes(keyFrom.String(state(from, "new")), keyTo.String(state(to, "erased"))))
+	o.changes.Add(ctx, 1, metric.WithAttributes(keyFrom.String(state(from, "new")), keyTo.String(state(to, "erased"))))
 }
 
-// state returns a state as the value of an attribute: of a store of the host's own
-// there may come anything.
+// state returns a state as the value of an attribute. A custom store may report unknown states.
 func state(s clerkinvite.Status, none string) string {
 	switch {
 	case s == "":

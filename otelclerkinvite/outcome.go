@@ -14,7 +14,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// How something ended. docs/metrics.md says what each means.
+// Outcomes of verbs, waits and requests. docs/metrics.md explains each.
 const (
 	outcomeOK          = "ok"
 	outcomeCanceled    = "canceled"
@@ -23,7 +23,7 @@ const (
 	outcomeRateLimited = "rate_limited"
 	outcomeError       = "error"
 
-	// Of verbs only.
+	// Only of verbs.
 	outcomeDuplicate = "duplicate"
 	outcomeNotFound  = "not_found"
 	outcomeConflict  = "conflict"
@@ -33,18 +33,18 @@ const (
 	outcomeFault     = string(clerkinvite.Fault)
 	outcomeUncertain = string(clerkinvite.Uncertain)
 
-	// Of requests only.
-	outcomeRejected = "rejected"
-	outcomeFailed   = "failed"
-	outcomeNoAnswer = "no_answer"
-	outcomeNotSent  = "not_sent"
+	// Only of requests.
+	outcomeRejected   = "rejected"
+	outcomeFailed     = "failed"
+	outcomeNoResponse = "no_response"
+	outcomeNotSent    = "not_sent"
 )
 
-// failure reports whether an outcome is an error of the span: Clerk's, the store's or
-// an unknown one, and not the caller's.
+// failure reports whether an outcome makes the span an error: a failure of Clerk, of the
+// store or of an unknown kind, but not of the caller.
 func failure(outcome string) bool {
 	switch outcome {
-	case outcomeTimeout, outcomeRateLimited, outcomeError, outcomeFault, outcomeUncertain, outcomeFailed, outcomeNoAnswer, outcomeNotSent:
+	case outcomeTimeout, outcomeRateLimited, outcomeError, outcomeFault, outcomeUncertain, outcomeFailed, outcomeNoResponse, outcomeNotSent:
 		return true
 	}
 	return false
@@ -110,19 +110,19 @@ func requestOutcome(err error) string {
 	case api.NotSent:
 		return outcomeNotSent
 	case api.StatusCode == 0:
-		return outcomeNoAnswer
+		return outcomeNoResponse
 	}
 	switch api.StatusCode {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity:
-		if api.Code != "" { // without one it is the answer of something on the way
+		if api.Code != "" { // without a code the response is from a proxy
 			return outcomeRejected
 		}
 	}
 	return outcomeFailed
 }
 
-// statusCode returns the status of Clerk's answer, 0 if none is known. A number that no
-// status has is left out: there are hundreds of them.
+// statusCode returns the status of Clerk's response, or 0 if there is none. Unregistered
+// numbers count as none, so that they do not create series.
 func statusCode(err error) int {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) || http.StatusText(api.StatusCode) == "" {
@@ -131,7 +131,7 @@ func statusCode(err error) int {
 	return api.StatusCode
 }
 
-// errorAttributes returns what is known of Clerk's answer.
+// errorAttributes returns the attributes of Clerk's error response.
 func errorAttributes(err error) []attribute.KeyValue {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) {
@@ -150,8 +150,8 @@ func errorAttributes(err error) []attribute.KeyValue {
 	return attrs
 }
 
-// token returns s if it looks like a code or an id, and "" otherwise: whatever answers in
-// Clerk's place can write anything there.
+// token returns s if it looks like a code or an ID, otherwise "". A proxy's response may
+// contain anything.
 func token(s string) string {
 	odd := func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r != '_' && r != '-'
@@ -162,7 +162,7 @@ func token(s string) string {
 	return s
 }
 
-// errorType returns the outcome, or the Go type of an error that nothing else is known of.
+// errorType returns the outcome, or the Go type of an unknown error.
 func errorType(outcome string, err error) string {
 	if outcome != outcomeError {
 		return outcome
@@ -173,13 +173,13 @@ func errorType(outcome string, err error) string {
 	return fmt.Sprintf("%T", err)
 }
 
-// description is the text of a failed span's status.
+// description returns the status text of a failed span.
 func description(outcome string, err error) string {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) {
 		return errorType(outcome, err)
 	}
-	text := "clerk: no answer"
+	text := "clerk: no response"
 	if api.StatusCode != 0 {
 		text = "clerk: HTTP " + strconv.Itoa(api.StatusCode)
 	}

@@ -28,7 +28,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/otelclerkinvite"
 )
 
-// handled is what otel's error handler got. There is one per process, and every test looks for its own.
+// handled has the errors of otel's only error handler. Each test looks for its own.
 var handled struct {
 	sync.Mutex
 
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Main(m))
 }
 
-// telemetry is an Observer and what it tells.
+// telemetry is an Observer and its output.
 type telemetry struct {
 	*otelclerkinvite.Observer
 
@@ -74,7 +74,7 @@ func newTelemetry(t *testing.T, now func() time.Time) *telemetry {
 	return o
 }
 
-// scrape returns what Prometheus sees.
+// scrape returns the metrics that Prometheus would scrape.
 func (o *telemetry) scrape(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	resp, err := http.Get(o.scrapes)
@@ -87,7 +87,7 @@ func (o *telemetry) scrape(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// rig is a service over the fake of Clerk, which it reaches through the real adapter over HTTP.
+// rig is a service that uses the real adapter and a fake Clerk over HTTP.
 type rig struct {
 	*clerkinvite.Service
 	*telemetry
@@ -95,7 +95,7 @@ type rig struct {
 	clerk  *clerkinvitetest.Clerk
 	store  *clerkinvitetest.MemoryStore
 	clock  *clerkinvitetest.Clock
-	onWait func() // if not nil, called when a wait has begun
+	onWait func() // called when a wait begins, unless nil
 }
 
 // Start implements clerkinvite.Observer.
@@ -120,7 +120,7 @@ func newRig(t *testing.T, change func(*clerkinvite.Config)) *rig {
 	return r
 }
 
-// service returns another service on the same store, with the same observer.
+// service returns another service with the same store and observer.
 func (r *rig) service(t *testing.T, api clerkinvite.ClerkAPI, change func(*clerkinvite.Config)) *clerkinvite.Service {
 	t.Helper()
 	cfg := clerkinvite.Config{API: api, Store: r.store, Now: r.clock.Now, Observer: r}
@@ -138,7 +138,7 @@ func person(email string) clerkinvite.InviteParams {
 
 func ref(email string) clerkinvite.Ref { return clerkinvite.Ref{TenantID: "acme", Email: email} }
 
-// must is for calls that succeed.
+// must returns the value of a call that must succeed.
 func must[T any](t *testing.T) func(T, error) T {
 	t.Helper()
 	return func(v T, err error) T {

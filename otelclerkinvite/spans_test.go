@@ -24,7 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/otelclerkinvite"
 )
 
-// describe returns a span's attributes, name=value.
+// describe returns a span's attributes as name=value.
 func describe(span tracetest.SpanStub) []string {
 	var out []string
 	for _, a := range span.Attributes {
@@ -33,11 +33,11 @@ func describe(span tracetest.SpanStub) []string {
 	return out
 }
 
-func TestInviteIsATree(t *testing.T) {
+func TestInviteSpans(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
-	hosts := sdktrace.NewTracerProvider(sdktrace.WithSyncer(r.spans)).Tracer("the host's")
-	ctx, request := hosts.Start(t.Context(), "POST /invitations")
+	host := sdktrace.NewTracerProvider(sdktrace.WithSyncer(r.spans)).Tracer("host")
+	ctx, request := host.Start(t.Context(), "POST /invitations")
 	_, err := r.Invite(ctx, person("ada@example.com"))
 	require.NoError(t, err)
 	request.End()
@@ -58,7 +58,7 @@ func TestInviteIsATree(t *testing.T) {
 	}
 }
 
-func TestFailuresOfClerkSayWhat(t *testing.T) {
+func TestClerkFailureSpans(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	r.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 401, Code: "clerk_key_invalid", Message: "wrong key"})
@@ -75,7 +75,7 @@ func TestFailuresOfClerkSayWhat(t *testing.T) {
 		require.Equal(t, sdktrace.Status{Code: codes.Error, Description: "clerk: HTTP 401 clerk_key_invalid"}, span.Status)
 	}
 
-	// A duplicate is the caller's, and no failure.
+	// A duplicate is not an error of the span.
 	r.spans.Reset()
 	_, err = r.Reserve(t.Context(), person("ada@example.com"))
 	require.Error(t, err)
@@ -84,23 +84,23 @@ func TestFailuresOfClerkSayWhat(t *testing.T) {
 	require.Contains(t, describe(r.spans.GetSpans()[0]), "clerkinvite.outcome=duplicate")
 }
 
-// hostile is what somebody in Clerk's place, a store or a host could put into an error.
+// hostile are texts that a response, a store or a host could put into an error.
 var hostile = []string{
 	"eve@example.com", "eve%40example.com", "https://accounts.example.com/v1/tickets/accept?ticket=canary", "sk_live_canary", "whsec_canary",
 	"eyJhbGciOiJSUzI1NiJ9.canary.canary", "{\"email\":\"eve@example.com\"}", strings.Repeat("canary", 200), "canary\n at canary",
 }
 
-// clientError has a secret in all that it says of itself, and claims to be the caller's.
+// clientError is a host's error with a 4xx status and a secret in its text.
 type clientError struct{ text string }
 
 func (e clientError) Error() string   { return e.text }
 func (e clientError) HTTPStatus() int { return http.StatusBadRequest }
 
-func TestNothingPrivateIsTold(t *testing.T) {
+func TestNothingPrivateIsExported(t *testing.T) {
 	t.Parallel()
 	r := newLifeRig(t)
 	live(t, r)
-	// Plain errors, as of a store or of Authorize, and what there is of Clerk's, everywhere where an error can come from.
+	// Plain errors, as from a store or Authorize, and the library's, from every place that can fail.
 	for _, text := range hostile {
 		for _, cause := range []error{
 			errors.New(text), fmt.Errorf("wrapped %w", errors.New(text)), clientError{text}, errors.Join(errors.New(text), clientError{text}),
@@ -147,7 +147,7 @@ func TestNothingPrivateIsTold(t *testing.T) {
 	scraped, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	told.Write(scraped)
-	require.Greater(t, told.Len(), 100_000, "there is something to look at")
+	require.Greater(t, told.Len(), 100_000, "output to search")
 	for _, private := range []string{"canary", "example.com", "@", "%40", "ticket=", "sk_", "whsec", "eyJ", "acme"} {
 		at := strings.Index(told.String(), private)
 		require.Negative(t, at, "%q in: %s", private, told.String()[max(0, at-200):min(told.Len(), max(0, at)+100)])
@@ -155,7 +155,7 @@ func TestNothingPrivateIsTold(t *testing.T) {
 	require.NotContains(t, strings.ReplaceAll(told.String(), "https://github.com/", ""), "://")
 }
 
-func TestConcurrentCallsAreAllSeen(t *testing.T) {
+func TestConcurrentCallsAreAllCounted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	svc := r.service(t, r.clerk, func(cfg *clerkinvite.Config) { cfg.Observer = r.Observer })
@@ -185,7 +185,7 @@ func TestConcurrentCallsAreAllSeen(t *testing.T) {
 	}
 	require.EqualValues(t, 2*callers*calls, seen["clerkinvite_verb_duration_seconds"])
 	require.EqualValues(t, 2*(callers*calls+calls), seen["clerkinvite_clerk_request_duration_seconds"])
-	require.EqualValues(t, 2*(callers*calls+calls), seen["clerkinvite_moves_total"])
+	require.EqualValues(t, 2*(callers*calls+calls), seen["clerkinvite_state_changes_total"])
 	verbs := make(map[trace.SpanID]bool)
 	requests := 0
 	for _, span := range r.spans.GetSpans() {
@@ -196,14 +196,14 @@ func TestConcurrentCallsAreAllSeen(t *testing.T) {
 	for _, span := range r.spans.GetSpans() {
 		if span.SpanKind == trace.SpanKindClient {
 			requests++
-			require.True(t, verbs[span.Parent.SpanID()], "a request without its verb")
+			require.True(t, verbs[span.Parent.SpanID()], "a request without a verb")
 		}
 	}
 	require.Len(t, verbs, 2*callers*calls)
 	require.Equal(t, 2*(callers*calls+calls), requests)
 }
 
-// Without options it is otel's global providers: those of nobody at first, and the program's when it sets them.
+// Without options, the observer uses otel's global providers, even if they are set later.
 func TestGlobalProviders(t *testing.T) {
 	observer, err := otelclerkinvite.New(nil)
 	require.NoError(t, err)

@@ -12,19 +12,20 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// backlogTimeout ends a reading of the store that a collection waits for: the exporter
-// for Prometheus collects without any deadline.
+// backlogTimeout limits how long a collection waits for the store. The Prometheus exporter
+// sets no deadline.
 const backlogTimeout = 5 * time.Second
 
-// Watch registers the gauges of what waits in the store, such as a
-// [clerkinvite.PgxStore]: how many members are reserved, due and overdue, and how old the
-// oldest due one is. Each collection reads the store once, within the collection's
-// context and 5 s at most. If that fails, the gauges are left out of this collection, the
-// other metrics are not, and otel's error handler gets the reason, without addresses.
+// Watch registers gauges for a store such as a [clerkinvite.PgxStore]: the numbers of
+// reserved, due and overdue members, and how long the longest due member has been due.
+// Each collection reads the store once, within its context and 5 s. If that fails, the
+// collection has no gauges, and otel's error handler gets the error without addresses.
 //
-// It does no I/O itself. stop ends it, and can be called again. Watch one store only:
-// the gauges of a second would take the place of the first one's. Processes that share a
+// Watch does no I/O. stop unregisters the gauges and may be called more than once. Watch
+// only one store: a second one would replace the first one's numbers. All processes on one
 // database report the same numbers.
+//
+// Errors: those of the meter provider. Watch is safe for concurrent use.
 func (o *Observer) Watch(store interface {
 	Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 },
@@ -35,8 +36,8 @@ func (o *Observer) Watch(store interface {
 		now := o.now()
 		b, err := store.Backlog(ctx, now)
 		if err != nil {
-			// Not returned: a periodic reader would not export any metric then.
-			otel.Handle(errors.New("otelclerkinvite: the backlog cannot be read: " + scrub.Line(err.Error())))
+			// If it were returned, a periodic reader would export no metrics at all.
+			otel.Handle(errors.New("otelclerkinvite: read the backlog: " + scrub.Line(err.Error())))
 			return nil
 		}
 		age := 0.0

@@ -18,7 +18,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/otelclerkinvite"
 )
 
-// backlog is a store of nothing but its backlog.
+// backlog is a store that has only a backlog.
 type backlog func(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 
 func (f backlog) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
@@ -62,7 +62,7 @@ func TestGaugesAreReadAtEachCollection(t *testing.T) {
 	require.Equal(t, 3, reads)
 }
 
-func TestStoreThatFailsCostsItsGaugesOnly(t *testing.T) {
+func TestFailingStoreRemovesOnlyItsGauges(t *testing.T) {
 	t.Parallel()
 	o := newTelemetry(t, nil)
 	var failure error
@@ -72,11 +72,11 @@ func TestStoreThatFailsCostsItsGaugesOnly(t *testing.T) {
 	require.Len(t, o.gauges(t), 4)
 
 	failure = errors.New("connect to postgres://app:hunter2@db/app failed for ada@example.com (TestStoreThatFails)")
-	// The reader that exports every so often would export nothing if the collection failed.
+	// A periodic reader exports nothing if the collection fails.
 	var collected metricdata.ResourceMetrics
 	require.NoError(t, o.reader.Collect(t.Context(), &collected))
 	families := o.scrape(t)
-	require.Contains(t, families, "clerkinvite_moves_total")
+	require.Contains(t, families, "clerkinvite_state_changes_total")
 	require.Empty(t, o.gauges(t))
 
 	failure = nil
@@ -90,8 +90,8 @@ func TestStoreThatFailsCostsItsGaugesOnly(t *testing.T) {
 	require.NotContains(t, handled.errs[at].Error(), "hunter2")
 }
 
-// A store that does not answer holds up no collection for longer than the collection's context, and none for ever.
-func TestCollectionDoesNotWaitForAStoreForEver(t *testing.T) {
+// A collection waits for the store only until its context ends, and never without a deadline.
+func TestCollectionDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	reader := sdkmetric.NewManualReader()
 	o, err := otelclerkinvite.New(&otelclerkinvite.Options{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))})
@@ -110,12 +110,12 @@ func TestCollectionDoesNotWaitForAStoreForEver(t *testing.T) {
 		defer close(done)
 		_ = reader.Collect(ctx, &metricdata.ResourceMetrics{})
 	}()
-	require.True(t, <-asked, "the exporter for Prometheus has no deadline of its own")
+	require.True(t, <-asked, "the Prometheus exporter sets no deadline")
 	cancel()
 	<-done
 }
 
-func TestGaugesOfPostgreSQL(t *testing.T) {
+func TestPostgreSQLGauges(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	store := clerkinvite.NewPgxStore(db.Pool(t), nil)

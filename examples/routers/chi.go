@@ -10,10 +10,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// begin snippet
-
-// chiRoutes returns the endpoints on chi, whose handlers are those of net/http. If isAdmin goes by a cookie, put
-// http.NewCrossOriginProtection().Handler around what this returns.
+// chiRoutes returns the endpoints on chi. If isAdmin uses cookies, wrap the returned handler in
+// http.NewCrossOriginProtection().Handler.
 func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
 	answer := func(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
 		if err != nil {
@@ -22,7 +20,7 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		if err := json.NewEncoder(w).Encode(body); err != nil {
-			slog.WarnContext(r.Context(), "the client has gone", "err", err)
+			slog.WarnContext(r.Context(), "client disconnected", "err", err)
 		}
 	}
 	tenant := func(r *http.Request) string { return unescaped(r, chi.URLParam(r, "tenant")) }
@@ -58,5 +56,3 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }
-
-// end snippet

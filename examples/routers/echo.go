@@ -8,16 +8,14 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// begin snippet
-
-// echoRoutes returns the endpoints on echo. Handlers return the library's errors as they
-// are, and one place answers them. The library gets the request's context: echo uses the
-// *echo.Context again for the next request. If isAdmin goes by a cookie, put
-// http.NewCrossOriginProtection().Handler around what this returns.
+// echoRoutes returns the endpoints on echo. Handlers return the library's errors unchanged, and
+// HTTPErrorHandler turns them into responses. The library gets the request's context, because echo
+// reuses the *echo.Context for the next request. If isAdmin uses cookies, wrap the returned handler
+// in http.NewCrossOriginProtection().Handler.
 func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
 	tenant := func(c *echo.Context) string { return unescaped(c.Request(), c.Param("tenant")) }
 	router := echo.New()
-	answerUnknown := router.HTTPErrorHandler // for echo's own errors, as of a path that is not there
+	answerUnknown := router.HTTPErrorHandler // for echo's own errors, such as an unknown path
 	router.HTTPErrorHandler = func(c *echo.Context, err error) {
 		if echo.StatusCode(err) != 0 {
 			answerUnknown(c, err)
@@ -36,7 +34,7 @@ func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier)
 		}
 	})
 	invitations.POST("", func(c *echo.Context) error {
-		body, err := readInvitation(c.Request()) // Bind would look into the path and the query as well
+		body, err := readInvitation(c.Request()) // Bind would also read the path and the query
 		if err != nil {
 			return err
 		}
@@ -55,5 +53,3 @@ func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier)
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }
-
-// end snippet

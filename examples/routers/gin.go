@@ -8,12 +8,10 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// begin snippet
-
-// ginRoutes returns the endpoints on gin. The library gets the request's context and never
-// the *gin.Context, though that is a context.Context too: gin uses it again for the next
-// request, and it does not end when the client goes away. If isAdmin goes by a cookie, put
-// http.NewCrossOriginProtection().Handler around what this returns.
+// ginRoutes returns the endpoints on gin. The library gets the request's context and never the
+// *gin.Context, although that is a context.Context too: gin reuses it for the next request, and it
+// does not end when the client disconnects. If isAdmin uses cookies, wrap the returned handler in
+// http.NewCrossOriginProtection().Handler.
 func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
 	answer := func(c *gin.Context, status int, body any, err error) {
 		if err != nil {
@@ -23,7 +21,7 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 	}
 	tenant := func(c *gin.Context) string { return unescaped(c.Request, c.Param("tenant")) }
 	router := gin.New()
-	router.UseRawPath, router.UnescapePathValues = true, false // or a%2Fb is two parts, and gin makes a space of a "+"
+	router.UseRawPath, router.UnescapePathValues = true, false // otherwise a%2Fb is two segments, and "+" becomes a space
 	router.Use(gin.Recovery())
 	router.Any("/webhooks/clerk", gin.WrapH(svc.WebhookHandler(verifier))) // not behind the guard: the signature is its proof
 	invitations := router.Group("/tenants/:tenant/invitations", func(c *gin.Context) {
@@ -32,7 +30,7 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 		}
 	})
 	invitations.POST("", func(c *gin.Context) {
-		body, err := readInvitation(c.Request) // BindJSON would answer by itself, in plain text
+		body, err := readInvitation(c.Request) // BindJSON would respond by itself, in plain text
 		if err != nil {
 			answer(c, 0, nil, err)
 			return
@@ -50,5 +48,3 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }
-
-// end snippet

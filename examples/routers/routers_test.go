@@ -172,7 +172,7 @@ var story = []struct {
 	}, answer{status: 200}},
 	{"a cursor that is none", func(t *testing.T, h *host) answer {
 		return h.send(t, h.request(t, http.MethodGet, acme+"?cursor=x", "acme", ""))
-	}, failed(422, "invalid Cursor: is none that List has returned")},
+	}, failed(422, "invalid Cursor: is not a cursor returned by List")},
 	{"a webhook with another's signature", func(t *testing.T, h *host) answer {
 		event := h.clerk.UserUpdated(h.clerk.AddVerifiedUser("mary@example.com").ID)
 		return h.webhook(t, event, "whsec_"+strings.Repeat("QUFB", 8))

@@ -16,7 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The person accepts, and the webhook arrives, before the create's answer does.
+// The person accepts, and the webhook arrives, before the response to the create.
 func TestPromise5_AcceptedBeforeTheResponse(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -49,7 +49,7 @@ func TestPromise5_AcceptedBeforeTheResponse(t *testing.T) {
 	})
 }
 
-// Somebody signs up between the look-up and the create, another way than by the link.
+// The person signs up between the look-up and the create, without the invitation.
 func TestPromise2_SignedUpBetweenLookUpAndCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -66,7 +66,7 @@ func TestPromise2_SignedUpBetweenLookUpAndCreate(t *testing.T) {
 	})
 }
 
-// The database fails when Clerk's answer is to be written down.
+// The database fails when the outcome must be written.
 func TestPromise3_DatabaseFailsAtSettling(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -126,7 +126,6 @@ func TestPromise3_ManyProcessesDeliver(t *testing.T) {
 	})
 }
 
-// Invites, deliverers and the person herself, all at once, over and over.
 func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -176,7 +175,7 @@ func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 	})
 }
 
-// Promise 6: what the library logs, when all goes wrong, holds no address, link or key.
+// Logs contain no address, link or key, whatever fails.
 func TestPromise6_LogsArePrivate(t *testing.T) {
 	t.Parallel()
 	var log testkit.LockedBuffer

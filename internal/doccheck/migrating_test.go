@@ -254,7 +254,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	}
 	// What is no member.
 	why := map[string]string{
-		"Bob@example.com": "double", "eve@example.com": "double", "uma@home.example.com": "double",
+		"Bob@example.com": "duplicate", "eve@example.com": "duplicate", "uma@home.example.com": "duplicate",
 		"nobody@example.com": "clerk_user_id", "empty@example.com": "clerk_user_id", "bare@example.com": "clerk_user_id",
 		"odd@example.com": "clerk_user_id", "case@example.com": "clerk_user_id",
 		"no tenant@example.com": "tenant_id", "notenant@example.com": "tenant_id", "long@example.com": "tenant_id", "control@example.com": "tenant_id",
@@ -305,7 +305,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Empty(t, o.column(t, o.sql.extra, "email"))
 	imported := o.tables(t)
 	require.EqualValues(t, 1, o.exec(t, o.sql.correct), "grace")
-	require.EqualValues(t, 1, o.exec(t, o.sql.uncorrected), "eve, whose double has the address")
+	require.EqualValues(t, 1, o.exec(t, o.sql.uncorrected), "eve, whose duplicate has the address")
 	o.exec(t, `DELETE FROM admin_user WHERE email = 'eve@example.com'`)
 	require.EqualValues(t, 1, o.exec(t, o.sql.correct))
 	require.Zero(t, o.exec(t, o.sql.uncorrected))
@@ -470,7 +470,7 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	_, err = svc.Resend(t.Context(), ref("dashboard"))
 	require.NoError(t, err, "and what helps")
 
-	// The double that was not imported still has its link.
+	// The duplicate that was not imported still has its link.
 	w, err := clerk.AcceptInvitation(older)
 	require.Equal(t, 1, webhook(w, err))
 	require.Equal(t, clerkinvite.StatusActive, status("eve"))
@@ -559,7 +559,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	// Back, with whom step 5 has moved; but nobody of a tenant that is not in the view, and nobody whom the library has invited.
 	_, err = svc.Resend(t.Context(), ref("stays"))
 	require.NoError(t, err)
-	_, remove, _ := strings.Cut(o.sql.load, "-- What an earlier run has made is made anew.")
+	_, remove, _ := strings.Cut(o.sql.load, "-- Delete what an earlier run has created.")
 	remove, _, _ = strings.Cut(remove, ";")
 	o.exec(t, remove)
 	require.Equal(t, []string{"gone@example.com", "stays@example.com"}, o.column(t, `SELECT email FROM clerkinvite_member`, "email"))

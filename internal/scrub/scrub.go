@@ -1,4 +1,5 @@
-// Package scrub takes what must not be logged out of text that others wrote.
+// Package scrub removes addresses, links and keys from text for logs, and formats values
+// without them.
 package scrub
 
 import (
@@ -9,9 +10,9 @@ import (
 
 var (
 	addressLike = regexp.MustCompile(`(?:"[^"]*"|[^\s"<>(),;:]+)(?:@|%(?:25)*40|＠|﹫|\\u0040)[^\s"'<>(),;:]+`)
-	ticketLike  = regexp.MustCompile(`(?i)ticket=[^\s"'<>]+`) // of a URL without its scheme
+	ticketLike  = regexp.MustCompile(`(?i)ticket=[^\s"'<>]+`) // in a URL without its scheme
 	urlLike     = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://\S+`)
-	keyLike     = regexp.MustCompile(`(?:sk|pk|rk)_(?:live|test)_\S+|whsec_\S+|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?`) // and a JSON Web Token: a ticket by itself
+	keyLike     = regexp.MustCompile(`(?:sk|pk|rk)_(?:live|test)_\S+|whsec_\S+|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?`) // the last one is a JSON Web Token, such as a ticket
 )
 
 // Text returns s without addresses, URLs, tickets and keys.
@@ -22,7 +23,7 @@ func Text(s string) string {
 	return keyLike.ReplaceAllString(s, "[key]")
 }
 
-// Line is Text in one line: whoever wrote s begins no line of a log of their own.
+// Line is Text on one line, so that s cannot start a line in a log.
 func Line(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
