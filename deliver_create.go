@@ -110,7 +110,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 // countFailures counts requests that failed for members who were never tried before. A member whose
 // attempts always fail says nothing about the others.
 func countFailures(failures int, group []*attempt) int {
-	failed := func(a *attempt) bool { return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed }
+	failed := func(a *attempt) bool {
+		return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
+	}
 	switch {
 	case slices.ContainsFunc(group, func(a *attempt) bool { return failed(a) && a.row.Attempts == 1 }):
 		return failures + 1

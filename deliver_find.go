@@ -26,16 +26,16 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 			emails = append(emails, a.row.Email)
 		}
 	}
-	users, failures := s.findByEmail(ctx, emails)
+	l := s.findByEmail(ctx, emails)
 	for _, a := range attempts {
-		failure, failed := failures[a.row.Email]
+		failure, failed := l.failures[a.row.Email]
 		switch {
 		case failed && canceled(ctx):
 			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
 			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
 		default:
-			if u := holder(users, a.row.Email); u != nil {
+			if u := holder(l.users, a.row.Email); u != nil {
 				a.decide(linked(u, nil))
 			}
 		}
@@ -53,17 +53,16 @@ type lookupFailure struct {
 type lookup struct {
 	s        *Service
 	users    []User
-	failures map[string]lookupFailure
-	answered bool // Clerk has answered a request
-	down     bool // Clerk has not answered the control request
+	failures map[string]lookupFailure // why Clerk could not be asked about an address
+	answered bool                     // Clerk has answered a request
+	down     bool                     // Clerk has not answered the control request
 }
 
-// findByEmail returns the users who hold the addresses, and why Clerk could not be asked
-// about the others.
-func (s *Service) findByEmail(ctx context.Context, emails []string) ([]User, map[string]lookupFailure) {
-	l := lookup{s: s, failures: make(map[string]lookupFailure)}
+// findByEmail asks who holds the addresses.
+func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
+	l := &lookup{s: s, failures: make(map[string]lookupFailure)}
 	l.find(ctx, emails)
-	return l.users, l.failures
+	return l
 }
 
 func (l *lookup) find(ctx context.Context, emails []string) {

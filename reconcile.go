@@ -407,15 +407,15 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted map[string]bool) (users []User, err error) {
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
 	for chunk := range slices.Chunk(emails, findBatch) {
-		found, failures := r.s.findByEmail(ctx, chunk)
-		for email, failure := range failures {
-			if failure.shared || failureOf(failure.err, "").ofInstance() {
+		l := r.s.findByEmail(ctx, chunk)
+		for email, failure := range l.failures {
+			if failure.shared || failureOf(failure.err, "").ofInstance() || !l.clerkWorks(ctx) {
 				return nil, r.s.clerkError(ctx, "find users", failure.err)
 			}
 			r.s.log.LogAttrs(ctx, slog.LevelWarn, "one address could not be looked up", slog.Any("cause", logError(failure.err)))
 			r.unreadable[email] = true
 		}
-		found = slices.DeleteFunc(found, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
+		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
 		if err := r.join(ctx, found, accepted); err != nil {
 			return nil, err
 		}

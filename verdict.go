@@ -227,7 +227,7 @@ func stops(c call, err error) bool {
 	switch failureOf(err, "") {
 	case foreignError, noConnection, instanceRejected:
 		return true
-	case rateLimited, invalidRequest:
+	case rateLimited, invalidRequest, parameterRejected:
 		return false
 	default:
 		return c.shared
