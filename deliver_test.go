@@ -37,7 +37,7 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 		{Status: 429, Code: "too_many_requests", RetryAfter: time.Minute}, {Status: 429}, {Status: 422, Code: "form_param_unknown"},
 		{Status: 500, Code: "internal_clerk_error"},
 	} {
-		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Answer, times
+		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Response, times
 		all = append(all, answer)
 	}
 	return all
@@ -315,7 +315,7 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 
 		// No attempt yet: the new parameters count.
 		params.ExpiresInDays, params.Role = 7, "editor"
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Answer, Status: 401})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Response, Status: 401})
 		_, err = b.Invite(t.Context(), params)
 		require.Error(t, err)
 
@@ -338,7 +338,7 @@ func TestDeliver_ReservedMembers(t *testing.T) {
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		u := b.Clerk.AddVerifiedUser("user@example.com")
 		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
-		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Answer,
+		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Response,
 			Status: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}})
 		b.FailCreates(clerkinvitetest.Fault{Email: "broken@example.com", Times: -1, Kind: clerkinvitetest.JSON500})
 		for _, name := range []string{"user", "banned", "refused", "broken", "new1", "new2"} {
@@ -368,7 +368,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 			require.NoError(t, err)
 		}
-		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
@@ -395,7 +395,7 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 						require.NoError(t, err)
 					}
-					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Answer, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
+					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Response, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
 					b.Clerk.Fail(fault)
 					if call == clerkinvitetest.CallCreate {
 						b.FailCreates(fault)

@@ -104,7 +104,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 	b.ReserveSome(t, 5)
 	store.left.Store(3)
 	// The first attempt goes by the request for several, the second singly.
-	b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+	b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 	stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
 	require.Eventually(t, func() bool {
 		rows, err := store.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)

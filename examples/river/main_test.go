@@ -148,7 +148,7 @@ func TestDeliverJob(t *testing.T) {
 	refuse := func(status int, wait time.Duration) error {
 		_, err := h.invites.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("of-%d@example.com", status)})
 		require.NoError(t, err)
-		fault := clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: status, RetryAfter: wait, Times: -1}
+		fault := clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: status, RetryAfter: wait, Times: -1}
 		for _, fault.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 			clerk.Fail(fault)
 		}

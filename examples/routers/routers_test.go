@@ -106,10 +106,10 @@ var story = []struct {
 }{
 	{"without the guard's consent nothing is told", func(t *testing.T, h *host) answer {
 		return h.send(t, h.request(t, http.MethodPost, acme, "globex", `{"email":"ada@example.com"}`))
-	}, failed(403, "you are no admin of this tenant")},
+	}, failed(403, "you are not an admin of this tenant")},
 	{"nor is the list", func(t *testing.T, h *host) answer {
 		return h.send(t, h.request(t, http.MethodGet, acme, "", ""))
-	}, failed(403, "you are no admin of this tenant")},
+	}, failed(403, "you are not an admin of this tenant")},
 	{"a new person is invited", func(t *testing.T, h *host) answer { return h.invite(t, "Ada@Example.com") }, answer{status: 201}},
 	{"an existing user is linked", func(t *testing.T, h *host) answer {
 		h.clerk.AddVerifiedUser("grace@example.com")
@@ -121,9 +121,9 @@ var story = []struct {
 	{"no JSON", func(t *testing.T, h *host) answer {
 		return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":`))
 	},
-		failed(400, "the body is no invitation in JSON")},
+		failed(400, "the body is not an invitation in JSON")},
 	{"no body", func(t *testing.T, h *host) answer { return h.send(t, h.request(t, http.MethodPost, acme, "acme", "")) },
-		failed(400, "the body is no invitation in JSON")},
+		failed(400, "the body is not an invitation in JSON")},
 	{"a form of another site, which browsers send with cookies and without a question", func(t *testing.T, h *host) answer {
 		r := h.request(t, http.MethodPost, acme, "acme", `{"email":"mallory@example.com"}`)
 		r.Header.Set("Content-Type", "text/plain")
@@ -152,7 +152,7 @@ var story = []struct {
 		failed(413, "the body is too large")},
 	{"Clerk's rate limit", func(t *testing.T, h *host) answer {
 		// The library adds a minute of its own to what Clerk says.
-		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
+		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
 		for _, limit.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 			h.clerk.Fail(limit)
 		}

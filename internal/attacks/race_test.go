@@ -185,7 +185,7 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 		const email = "ada@example.com"
 		b.Clerk.CreateForeign(email, nil)
 		for i, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallList} {
-			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Answer, Status: 400 + i, Code: "bad",
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Response, Status: 400 + i, Code: "bad",
 				Message: "ada@example.com and https://clerk.example/ticket?__clerk_ticket=abc with sk_test_abcdef",
 				Meta:    map[string]any{"other": email}})
 			_, err := b.TryInvite(t, email)
