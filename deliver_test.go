@@ -424,6 +424,81 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	}
 }
 
+// A firewall or Clerk itself objects to some addresses, in ways that do not say so. Only they wait.
+func TestDeliver_HostileAddressesDoNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]clerkinvitetest.Fault{
+		"403 without a code": {Status: 403}, "422 without meta": {Status: 422, Code: "odd"}, "402": {Status: 402, Code: "odd_quota"},
+		"500": {Status: 500}, "503": {Status: 503}, "connection reset": {Kind: clerkinvitetest.Reset},
+	} {
+		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
+			t.Run(name+", "+string(call), func(t *testing.T) {
+				t.Parallel()
+				b := testkit.NewMemory(t, testkit.Options{})
+				const people = 120
+				b.ReserveSome(t, people)
+				hostile := make(map[string]bool)
+				for i := range 12 { // more than failures in a row that end a pass
+					p, err := b.Reserve(t.Context(), testkit.Params("evil", fmt.Sprintf("x%d@evil.example", i)))
+					require.NoError(t, err)
+					hostile[p.Email] = true
+					f := fault
+					f.Email, f.Call, f.Times = p.Email, call, -1
+					b.Clerk.Fail(f)
+					if call == clerkinvitetest.CallCreate {
+						b.FailCreates(f)
+					}
+				}
+				for range 12 { // two hours
+					_, err := b.Deliver(t.Context(), nil)
+					if call == clerkinvitetest.CallFindUsers {
+						require.NoError(t, err)
+					}
+					b.Clock.Advance(10 * time.Minute)
+				}
+				require.Equal(t, people, b.Clerk.Emails())
+				members, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
+				require.NoError(t, err)
+				for _, m := range members {
+					require.Equal(t, hostile[m.Email], m.Status != clerkinvite.StatusPending, "%s is %s", m.Email, m.Status)
+				}
+			})
+		}
+	}
+}
+
+// Clerk keeps rejecting a create without saying why. If other creates succeed in the meantime, the
+// row is refused. If none does, the reason may be the instance's, and nobody is refused.
+func TestDeliver_UnexplainedRejections(t *testing.T) {
+	t.Parallel()
+	for _, othersSucceed := range []bool{true, false} {
+		t.Run(fmt.Sprint("others succeed: ", othersSucceed), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			b.FailCreates(clerkinvitetest.Fault{Email: "odd@example.com", Status: 400, Code: "odd", Times: -1})
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "odd@example.com"))
+			require.NoError(t, err)
+			for i := range 20 {
+				if othersSucceed {
+					_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+					require.NoError(t, err)
+				}
+				_, err := b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				b.Clock.Advance(10 * time.Minute)
+			}
+			m := b.Member(t, "odd@example.com")
+			if othersSucceed {
+				require.Equal(t, []any{clerkinvite.StatusFailed, "odd"}, []any{m.Status, m.Reason})
+				require.LessOrEqual(t, m.Attempts, 6)
+				require.LessOrEqual(t, b.CreateRequests(), 20+6, "it does not use up the others' requests")
+			} else {
+				require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			}
+		})
+	}
+}
+
 // Clerk loses every response: the pass stops early, and each person gets at most one email.
 func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	t.Parallel()

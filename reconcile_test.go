@@ -325,10 +325,6 @@ func TestReconcile_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 				require.NoError(t, err)
 			}
 			report, err := b.Reconcile(t.Context(), nil)
-			if n == 2 {
-				require.Error(t, err, "nobody can tell this from a Clerk that is out of order")
-				return
-			}
 			require.NoError(t, err)
 			require.Equal(t, max(0, n-2), report.Activated)
 			require.Empty(t, report.AcceptedElsewhere)

@@ -36,7 +36,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			behind.SetBehavior(b.Behavior)
 
 			// Texts of failures below HTTP differ, and trace IDs are serial numbers.
-			comparable := func(err error) error {
+			normalized := func(err error) error {
 				var api *clerkinvite.APIError
 				if errors.As(err, &api) {
 					api.TraceID = strconv.FormatBool(api.TraceID != "")
@@ -53,7 +53,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 				got, gotErr := do(behind, adapter)
 				require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
 				if wantErr != nil {
-					require.Equal(t, comparable(wantErr), comparable(gotErr), what)
+					require.Equal(t, normalized(wantErr), normalized(gotErr), what)
 					return
 				}
 				require.Equal(t, want, got, what)
