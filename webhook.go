@@ -28,8 +28,9 @@ const (
 	EventUserDeleted = "user.deleted"
 )
 
-// ErrBadEvent means that a webhook has a valid signature, but its event does not have the
-// form that Clerk documents. HTTP 400.
+// ErrBadEvent means that a webhook has a valid signature, but its event cannot be used: it is not
+// a JSON object, or its type or the user's ID cannot be read. Other odd fields count as missing.
+// HTTP 400.
 //
 // A retry would deliver the same event, so log it and respond with 204, as
 // [Service.WebhookHandler] does. Svix retries after any other response, and disables an
