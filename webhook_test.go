@@ -781,8 +781,8 @@ func TestParseEvent(t *testing.T) {
 		"no addresses":            {user(`"email_addresses":[]`), emails()},
 		"addresses null":          {user(`"email_addresses":null`), emails()},
 		"addresses missing":       {user(`"object":"user"`), emails()},
-		"an address null":         {user(`"email_addresses":[null]`), emails(clerkinvite.UserEmail{})},
-		"an address empty":        {user(`"email_addresses":[{}]`), emails(clerkinvite.UserEmail{})},
+		"an address null":         {user(`"email_addresses":[null]`), emails()},
+		"an address empty":        {user(`"email_addresses":[{}]`), emails()},
 		"primary without address": {user(`"primary_email_address_id":"idn_9","email_addresses":[]`), &clerkinvite.User{ID: "user_1", PrimaryEmailID: "idn_9"}},
 		"primary null":            {user(`"primary_email_address_id":null`), emails()},
 		"banned":                  {user(`"banned":true`), &clerkinvite.User{ID: "user_1", Banned: true}},
@@ -834,6 +834,50 @@ func TestParseEventTypes(t *testing.T) {
 	}
 }
 
+// A field that is not needed never discards an event. It counts as missing.
+func TestParseEventIgnoresOddFields(t *testing.T) {
+	t.Parallel()
+	user := func(emails ...clerkinvite.UserEmail) clerkinvite.Event {
+		return clerkinvite.Event{Type: "user.created", UserID: "user_1", User: &clerkinvite.User{ID: "user_1", Emails: emails}}
+	}
+	for name, tc := range map[string]struct {
+		payload string
+		want    clerkinvite.Event
+	}{
+		"instance a number":            {`{"type":"x","instance_id":5550199}`, clerkinvite.Event{Type: "x"}},
+		"instance an address":          {`{"type":"x","instance_id":"secret@example.org"}`, clerkinvite.Event{Type: "x"}},
+		"timestamp a string":           {`{"type":"x","timestamp":"1654012591835"}`, clerkinvite.Event{Type: "x"}},
+		"timestamp too large":          {`{"type":"x","timestamp":1e999}`, clerkinvite.Event{Type: "x"}},
+		"timestamp large":              {`{"type":"x","timestamp":9e15}`, clerkinvite.Event{Type: "x"}},
+		"timestamp negative":           {`{"type":"x","timestamp":-1}`, clerkinvite.Event{Type: "x"}},
+		"timestamp an array":           {`{"type":"x","timestamp":[]}`, clerkinvite.Event{Type: "x"}},
+		"addresses an object":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":{}}}`, user()},
+		"addresses a string":           {`{"type":"user.created","data":{"id":"user_1","email_addresses":"secret@example.org"}}`, user()},
+		"addresses strings":            {`{"type":"user.created","data":{"id":"user_1","email_addresses":["secret@example.org"]}}`, user()},
+		"address a number":             {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":5550199}]}}`, user()},
+		"address, other case":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"secreT":1,"Email_Address":5550199}]}}`, user()},
+		"beside a secret key":          {`{"type":"user.created","data":{"id":"user_1","unsafe_metadata":{"secret":5550199},"banned":5550199}}`, user()},
+		"verification a bool":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":true}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"verification a text":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":"verified"}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"status a bool":                {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":{"status":true}}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"reserved a string":            {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","reserved":"false","verification":{"status":"verified"}}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co", Verified: true})},
+		"primary a number":             {`{"type":"user.created","data":{"id":"user_1","primary_email_address_id":1}}`, user()},
+		"banned a string":              {`{"type":"user.created","data":{"id":"user_1","banned":"secret@example.org"}}`, user()},
+		"created_at a string":          {`{"type":"user.created","data":{"id":"user_1","created_at":"secret@example.org"}}`, user()},
+		"created_at negative":          {`{"type":"user.created","data":{"id":"user_1","created_at":-1716883200}}`, user()},
+		"an address beside an odd one": {`{"type":"user.created","data":{"id":"user_1","email_addresses":[7,{"email_address":"a@b.co"}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"a key twice":                  {`{"type":"x","data":{"id":"user_2"},"type":"user.created","data":{"id":"user_1"}}`, user()},
+		"a key in another case":        {`{"type":"user.created","Type":"x","data":{"id":"user_1","ID":"user_2","Banned":true}}`, user()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ev, err := clerkinvite.ParseEvent([]byte(tc.payload))
+			require.NoError(t, err)
+			require.Equal(t, tc.want, *ev)
+		})
+	}
+}
+
 func TestParseEventRefuses(t *testing.T) {
 	t.Parallel()
 	for name, payload := range map[string]string{
@@ -848,13 +892,6 @@ func TestParseEventRefuses(t *testing.T) {
 		"type an address":      `{"type":"secret@example.org"}`,
 		"type with NUL":        `{"type":"user.created\u0000","data":{"id":"user_1"}}`,
 		"type too long":        `{"type":"` + strings.Repeat("x", 300) + `"}`,
-		"instance a number":    `{"type":"x","instance_id":5550199}`,
-		"instance an address":  `{"type":"x","instance_id":"secret@example.org"}`,
-		"timestamp a string":   `{"type":"x","timestamp":"1654012591835"}`,
-		"timestamp too large":  `{"type":"x","timestamp":1e999}`,
-		"timestamp large":      `{"type":"x","timestamp":9e15}`,
-		"timestamp negative":   `{"type":"x","timestamp":-1}`,
-		"timestamp an array":   `{"type":"x","timestamp":[]}`,
 		"data missing":         `{"type":"user.created"}`,
 		"data null":            `{"type":"user.created","data":null}`,
 		"data a string":        `{"type":"user.created","data":"secret@example.org"}`,
@@ -873,20 +910,6 @@ func TestParseEventRefuses(t *testing.T) {
 		"deleted id a path":    `{"type":"user.deleted","data":{"id":"../x"}}`,
 		"deleted id a number":  `{"type":"user.deleted","data":{"id":1}}`,
 		"deleted data a text":  `{"type":"user.deleted","data":"secret@example.org"}`,
-		"addresses an object":  `{"type":"user.created","data":{"id":"user_1","email_addresses":{}}}`,
-		"addresses a string":   `{"type":"user.created","data":{"id":"user_1","email_addresses":"secret@example.org"}}`,
-		"addresses strings":    `{"type":"user.created","data":{"id":"user_1","email_addresses":["secret@example.org"]}}`,
-		"address a number":     `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":5550199}]}}`,
-		"address, other case":  `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"secreT":1,"Email_Address":5550199}]}}`,
-		"beside a secret key":  `{"type":"user.created","data":{"id":"user_1","unsafe_metadata":{"secret":5550199},"banned":5550199}}`,
-		"verification a bool":  `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":true}]}}`,
-		"verification a text":  `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":"verified"}]}}`,
-		"status a bool":        `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"verification":{"status":true}}]}}`,
-		"reserved a string":    `{"type":"user.created","data":{"id":"user_1","email_addresses":[{"reserved":"false","verification":{"status":"verified"}}]}}`,
-		"primary a number":     `{"type":"user.created","data":{"id":"user_1","primary_email_address_id":1}}`,
-		"banned a string":      `{"type":"user.created","data":{"id":"user_1","banned":"secret@example.org"}}`,
-		"created_at a string":  `{"type":"user.created","data":{"id":"user_1","created_at":"secret@example.org"}}`,
-		"created_at negative":  `{"type":"user.created","data":{"id":"user_1","created_at":-1716883200}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
