@@ -44,7 +44,12 @@ type Config struct {
 
 	// Authorize, if set, is called before anything is written, for example to check a list of
 	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
-	// are checked again. Its error is returned unchanged. It is called concurrently.
+	// are checked again. Its error is returned unchanged.
+	//
+	// It is called concurrently, and for all entries of a list before the first is written. So it
+	// cannot enforce a number, such as free seats: twenty calls can all see the same three. To
+	// enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in your
+	// transaction before Service.InTx and Reserve.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is told of verbs, requests to Clerk and state changes, for traces and
