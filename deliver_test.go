@@ -961,7 +961,7 @@ func (a *renaming) ListInvitations(ctx context.Context, q clerkinvite.Invitation
 }
 
 // Clerk lists the invitation of a lost create in an unknown status: the row waits, and nothing is sent.
-func TestPromise3_UnknownStatusPostponesTheRow(t *testing.T) {
+func TestDeliver_UnknownStatusPostponesTheRow(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
 	api := &renaming{ClerkAPI: clerk, status: "scheduled"}
