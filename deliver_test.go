@@ -1138,3 +1138,40 @@ func (a refusingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 	}
 	return a.ClerkAPI.FindUsers(ctx, q)
 }
+
+// An invitation whose ID cannot be read does not count as no invitation, or as another one.
+func TestLookDoesNotGuessAboutUnreadableInvitations(t *testing.T) {
+	t.Parallel()
+	for name, odd := range map[string]clerkinvite.Invitation{
+		"the same address": {Email: "ada@example.com", Status: clerkinvite.InvitationPending}, "no address": {}, "another address": {Email: "bob@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, oddList{clerk, odd}, clerkinvitetest.NewMemoryStore())
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.HTML502})
+			_, err := b.TryInvite(t, "ada@example.com")
+			require.Error(t, err)
+			b.Clock.Advance(time.Hour)
+			m, err := b.TryInvite(t, "ada@example.com")
+			if name == "another address" {
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				return
+			}
+			require.ErrorContains(t, err, "ID cannot be read")
+			require.Zero(t, b.Clerk.Emails())
+		})
+	}
+}
+
+// oddList adds an invitation to each list.
+type oddList struct {
+	clerkinvite.ClerkAPI
+	odd clerkinvite.Invitation
+}
+
+func (a oddList) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	return append([]clerkinvite.Invitation{a.odd}, list...), err
+}

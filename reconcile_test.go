@@ -729,3 +729,20 @@ func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	require.Len(t, elsewhere, len(ps))
 	require.Len(t, report.AcceptedElsewhere, len(ps))
 }
+
+// An invitation whose ID cannot be read stays in its place, and Reconcile does its work on the others.
+func TestReconcile_OddInvitations(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, oddList{clerk, clerkinvite.Invitation{Email: "odd@example.com", Status: clerkinvite.InvitationPending}}, clerkinvitetest.NewMemoryStore())
+	for i := range 3 {
+		_, err := b.TryInvite(t, fmt.Sprintf("p%d@example.com", i))
+		require.NoError(t, err)
+	}
+	_, err := b.Clerk.Accept("p0@example.com")
+	require.NoError(t, err)
+	b.Clock.Advance(time.Hour)
+	_, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "p0@example.com").Status)
+}
