@@ -17,14 +17,14 @@ type User struct {
 type Email struct {
 	ID           string `json:"id"`
 	Address      string `json:"email_address"`
-	Reserved     bool   `json:"reserved"`
 	Verification struct {
 		Status string `json:"status"`
 	} `json:"verification"`
 }
 
-// Verified reports whether Clerk says that the user has verified the address.
-func (e Email) Verified() bool { return e.Verification.Status == "verified" && !e.Reserved }
+// Verified reports whether Clerk says that the user has verified the address. Clerk's published
+// examples have verified addresses that are reserved, too, so reserved says nothing about it.
+func (e Email) Verified() bool { return e.Verification.Status == "verified" }
 
 // Time is a Unix time. It is a float so that a fraction does not make the whole object unreadable.
 type Time float64
