@@ -318,7 +318,6 @@ func (im *importer) invite(ctx context.Context) error {
 	}
 }
 
-// sleep waits until the given time.
 func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
@@ -334,7 +333,6 @@ func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	}
 }
 
-// importReport is the report of an import.
 type importReport struct {
 	File     string                     `json:"file"`
 	DryRun   bool                       `json:"dry_run"`
