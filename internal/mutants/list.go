@@ -179,6 +179,12 @@ var mutants = []mutant{
 	}},
 
 	// Limits, names and secrets.
+	{name: "a script is the URL of an app", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", "jar|javascript|", "jar|"},
+	}},
+	{name: "another host is a path", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
+	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
 	}},
