@@ -62,11 +62,9 @@ type User struct {
 
 // UserEmail is one address of a user.
 type UserEmail struct {
-	ID      string
-	Address string
-	// Verified is true if Clerk's verification.status of this address is "verified" and the
-	// address is not reserved.
-	Verified bool
+	ID       string
+	Address  string
+	Verified bool // Clerk's verification.status of this address is "verified"
 }
 
 // InvitationRequest describes an invitation to create. The zero value of an optional field

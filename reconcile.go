@@ -36,9 +36,9 @@ type ReconcileReport struct {
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 
-	// AcceptedElsewhere are members whose invitation was accepted, but no Clerk user holds their
-	// address verified: they have probably signed up under another address. Clerk does not say who
-	// accepted an invitation.
+	// AcceptedElsewhere are members whose invitation is valid and was accepted, but no Clerk user holds
+	// their address verified: they have probably signed up under another address. Clerk does not say
+	// who accepted an invitation.
 	AcceptedElsewhere []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
@@ -118,6 +118,7 @@ type reconciliation struct {
 
 	pending, active batch     // read, and not looked up yet
 	missing         []*Member // active as users whom Clerk does not know
+	overdue         []*Member // pending past the expiry, and nobody who existed by then holds the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	firstError      error     // of a member or an invitation that could not be changed
 
@@ -285,6 +286,11 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if err := r.askForOurs(ctx); err != nil {
 		return err
 	}
+	if !r.complete { // the lists come in a later call, which does not have these rows
+		if err := r.expireOverdue(ctx); err != nil {
+			return err
+		}
+	}
 	// All users of a small instance can be gone, so nobody needs to be known if all members were
 	// checked.
 	if r.complete && r.opts.Cursor == "" && !r.wrongKey() {
@@ -313,7 +319,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 // lookUpPending asks Clerk which of the pending members have joined.
 func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	now := r.s.now()
-	if _, err := r.resolve(ctx, r.pending.sortedKeys(), nil); err != nil {
+	users, err := r.resolve(ctx, r.pending.sortedKeys(), nil)
+	if err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for _, row := range r.pending.rows {
@@ -326,10 +333,32 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
 			r.at.Oldest = row.InvitedAt
 		}
-		r.checkedAfterExpiry[row.ID] = row.overdue(now.Add(-clockSkew)) && !r.wrongKey()
+		overdue := row.overdue(now.Add(-clockSkew)) && !row.Due() && !r.unreadable[row.Email] && !r.unresolved[row.ID]
+		r.checkedAfterExpiry[row.ID] = overdue && !r.wrongKey()
+		if u := holder(users, row.Email); overdue && (u == nil || !u.createdBeforeExpiry(row)) && (r.at.Known || len(r.overdue) < reconcilePage) {
+			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
+		}
 	}
 	r.pending = batch{}
 	return r.askForOurs(ctx)
+}
+
+// expireOverdue expires the members whose invitation expired long ago, if no user who existed by then
+// holds the address, whatever Clerk's lists show. It waits until Clerk has shown that the key is right: another
+// instance knows no holders.
+func (r *reconciliation) expireOverdue(ctx context.Context) error {
+	if !r.at.Known {
+		return nil
+	}
+	var changes []Change
+	for _, row := range r.overdue {
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] {
+			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
+		}
+	}
+	r.overdue = nil
+	_, err := r.apply(ctx, changes)
+	return err
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -537,7 +566,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations} {
+	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -643,7 +672,7 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		if !r.changed[row.ID] && !r.unreadable[row.Email] && holder(users, row.Email) == nil {
+		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && holder(users, row.Email) == nil {
 			r.report.AcceptedElsewhere = append(r.report.AcceptedElsewhere, row)
 		}
 	}
@@ -679,6 +708,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 		for i := range list {
 			m, _ := list[i].mark()
 			row := rows[m.ID]
+			r.at.Known = r.at.Known || row != nil && row.InvitationID == list[i].ID
 			// A member that is due for a resend belongs to Deliver.
 			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] && !listed[row.ID] {
 				listed[row.ID] = true

@@ -635,6 +635,50 @@ func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 }
 
+// forgetfulAPI lists no invitations.
+type forgetfulAPI struct{ clerkinvite.ClerkAPI }
+
+func (forgetfulAPI) ListInvitations(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	return nil, nil
+}
+
+// An invitation expired long ago, and Clerk's lists do not show it any more or say that somebody
+// accepted it under another address. The member must not stay pending forever.
+func TestReconcile_OverdueMembersExpire(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		forgets bool
+		known   bool // Clerk knows another member, so that the key is right
+		want    clerkinvite.Status
+	}{
+		"accepted elsewhere": {false, true, clerkinvite.StatusExpired},
+		"forgotten at Clerk": {true, true, clerkinvite.StatusExpired},
+		"forgotten, and the key may be another instance's": {true, false, clerkinvite.StatusPending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const email = "ada@example.com"
+			b := testkit.NewMemory(t, testkit.Options{})
+			b.MustInvite(t, email)
+			if c.known {
+				b.Clerk.AddVerifiedUser("known@example.com")
+				b.MustInvite(t, "known@example.com")
+			}
+			_, err := b.Clerk.AcceptAs(email, "elsewhere@example.org")
+			require.NoError(t, err)
+			if c.forgets {
+				b = testkit.New(t, testkit.Options{}, b.Clerk, forgetfulAPI{b.API}, b.Store)
+			}
+			b.Clock.Advance(30*24*time.Hour + 5*time.Minute) // Clerk's clock may be behind
+			mustReconcile(t, b)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+			b.Clock.Advance(10 * time.Minute)
+			mustReconcile(t, b)
+			require.Equal(t, c.want, b.Member(t, email).Status)
+		})
+	}
+}
+
 // A person signed up in time, without the link, and the webhook was lost. The member cannot be made active, because the
 // hook fails. Reconcile must not expire the member instead, nor the same user's other one.
 func TestReconcile_DoesNotExpireAMemberThatCannotBeActivated(t *testing.T) {

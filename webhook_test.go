@@ -775,7 +775,7 @@ func TestParseEvent(t *testing.T) {
 		"verification null":       {one(`"verification":null`), emails(unverified)},
 		"verification empty":      {one(`"verification":{}`), emails(unverified)},
 		"verification missing":    {one(`"reserved":false`), emails(unverified)},
-		"reserved":                {one(`"reserved":true,"verification":{"status":"verified"}`), emails(unverified)},
+		"reserved":                {one(`"reserved":true,"verification":{"status":"verified"}`), emails(verified)},
 		"reserved null":           {one(`"reserved":null,"verification":{"status":"verified"}`), emails(verified)},
 		"status in metadata":      {user(`"unsafe_metadata":{"email_addresses":[{"email_address":"a@b.co","verification":{"status":"verified"}}]}`), emails()},
 		"no addresses":            {user(`"email_addresses":[]`), emails()},

@@ -109,8 +109,8 @@ func TestVerbsInEveryState(t *testing.T) {
 		to    clerkinvite.Status
 		legal []clerkinvite.Status
 	}{
-		"revoke": {revoke, clerkinvite.StatusRevoked, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusRevoked}},
-		"remove": {remove, clerkinvite.StatusRemoved, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusRemoved}},
+		"revoke": {revoke, clerkinvite.StatusRevoked, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusExpired, clerkinvite.StatusRevoked}},
+		"remove": {remove, clerkinvite.StatusRemoved, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusExpired, clerkinvite.StatusRemoved}},
 		"resend": {resend, clerkinvite.StatusPending, []clerkinvite.Status{clerkinvite.StatusPending}},
 	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {

@@ -125,7 +125,7 @@ func mayRefuse(body []byte) bool {
 		return false
 	}
 	for _, one := range e.Errors {
-		if strings.Contains(one.Code, "quota") || one.Code == "dev_monthly_email_limit_exceeded" {
+		if one.Code == "user_quota_exceeded" || one.Code == "dev_monthly_email_limit_exceeded" {
 			continue
 		}
 		if one.Code == "not_allowed_access" || one.Meta != nil || e.Meta != nil {

@@ -109,7 +109,7 @@ func (o Object) User() (User, bool) {
 	for _, raw := range o.List("email_addresses") {
 		e := Parse(raw)
 		if address := e.Text("email_address"); address != "" {
-			verified := e.Object("verification").Text("status") == "verified" && !e.Bool("reserved")
+			verified := e.Object("verification").Text("status") == "verified" // published examples have verified addresses that are reserved too
 			u.Emails = append(u.Emails, Email{e.Text("id"), address, verified})
 		}
 	}
