@@ -92,6 +92,17 @@ func normalizeDomain(domain string) (ascii string, ok bool) {
 
 func isUnstable(r rune) bool { return unicode.Is(unstableDomain, r) }
 
+// formsOf returns the forms in which Clerk may store a normalised address: itself and, if it
+// differs, the one with the domain in Unicode.
+func formsOf(email string) []string {
+	local, domain, _ := strings.Cut(email, "@")
+	shown, err := domains.ToUnicode(domain)
+	if form := local + "@" + shown; err == nil && form != email && sameEmail(form, email) {
+		return []string{email, form}
+	}
+	return []string{email}
+}
+
 // sameEmail reports whether an address as Clerk writes it has this normalised form.
 func sameEmail(address, normalized string) bool {
 	n, reason := normalizeEmail(address)
