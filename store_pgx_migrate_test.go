@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -60,9 +59,9 @@ func TestMigrate_OnAConnectionThatRemembersMissingTables(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() { done <- late.Migrate(t.Context()) }()
-	require.Eventually(t, func() bool {
+	testkit.Await(t, "the late one waits for the lock", func() bool {
 		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
-	}, time.Minute, time.Millisecond, "the late one waits for the lock")
+	})
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `CREATE TABLE clerkinvite_migration (version integer PRIMARY KEY, applied_at timestamptz NOT NULL);

@@ -41,6 +41,9 @@ func (a *trueAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 func TestPromise3_Interleavings(t *testing.T) {
 	t.Parallel()
 	n, first := 1000, rand.Uint64N(1<<32)
+	if testing.Short() {
+		n = 200
+	}
 	if s, err := strconv.Atoi(os.Getenv("CLERKINVITE_INTERLEAVINGS")); err == nil {
 		n = s
 	}

@@ -54,7 +54,10 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 		}
 	}
 	walks := 300
-	if tally.Long() {
+	switch {
+	case testing.Short():
+		walks = 60
+	case tally.Long():
 		walks = 50_000
 	}
 	steps += walk(t, walks)
@@ -126,7 +129,10 @@ func TestPostgresFollowsTheModel(t *testing.T) {
 	store := clerkinvite.NewPgxStore(pool, nil)
 	require.NoError(t, store.Migrate(t.Context()))
 	sample := 40
-	if tally.Long() {
+	switch {
+	case testing.Short():
+		sample = 15
+	case tally.Long():
 		sample = 2000
 	}
 	type played struct {
