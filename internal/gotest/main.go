@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,9 @@ func main() {
 	dirs, args := []string{"."}, os.Args[1:]
 	if len(args) > 1 && args[0] == "-C" {
 		dirs, args = strings.Split(args[1], ","), args[2:]
+	}
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-parallel") }) {
+		args = append([]string{fmt.Sprintf("-parallel=%d", 2*runtime.NumCPU())}, args...) // tests wait for PostgreSQL and each other
 	}
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // go test gets it too, and ends
 	r := &run{out: os.Stdout, start: time.Now(), packages: make(map[string]*pkg), skips: make(map[string]int)}
