@@ -65,7 +65,7 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		if err != nil || len(rows) == 0 {
 			return report, err
 		}
-		p, claimed, err := s.claim(ctx, rows)
+		p, claimed, err := s.claim(ctx, rows, due)
 		if err != nil {
 			return report, err
 		}
@@ -75,21 +75,25 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		} else if empty == maxEmpty {
 			return report, nil
 		}
-		p.due, p.more = due, len(claimed) == findBatch
-		if err := report.add(ctx, s.deliver(ctx, p, claimed)); err != nil {
+		p.more = len(claimed) == findBatch
+		deliveries := s.deliver(ctx, p, claimed)
+		for _, d := range deliveries {
+			report.count(d)
+		}
+		if err := stopError(ctx, deliveries); err != nil {
 			return report, err
 		}
 	}
 }
 
-// claim starts a background pass over the rows, without those that another process has
-// changed in the meantime.
-func (s *Service) claim(ctx context.Context, rows []*Member) (*pass, []*Member, error) {
+// claim starts a background pass over the rows, without those that another process has changed in
+// the meantime. Rows that the pass gives back are due at dueAt.
+func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*pass, []*Member, error) {
 	if err := s.loadLimits(ctx); err != nil {
 		return nil, nil, err
 	}
 	l := s.newLease()
-	p := &pass{lease: l, due: l.claimedAt, background: true, limits: make(map[string]time.Time)}
+	p := &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}
 	var changes []Change
 	for _, row := range rows {
 		if !row.held(l.claimedAt) {
@@ -112,29 +116,28 @@ func (s *Service) claim(ctx context.Context, rows []*Member) (*pass, []*Member, 
 	return p, claimed, nil
 }
 
-// add counts the deliveries of one pass, and returns the error that ends Deliver, if any.
-func (r *DeliverReport) add(ctx context.Context, deliveries []delivery) (stop error) {
-	attempted := 0
+// stopError returns the error that ends a call after one of its passes, if any.
+func stopError(ctx context.Context, deliveries []delivery) error {
+	attempted := false
 	for _, d := range deliveries {
-		if d.kind != isReleased {
-			attempted++
-			if r.count(d); d.stop && stop == nil {
-				stop = d.Err
-			}
+		if d.stop {
+			return d.Err
 		}
+		attempted = attempted || d.kind != isReleased
 	}
 	switch {
-	case stop != nil:
-		return stop
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case len(deliveries) > 0 && attempted == 0:
+	case len(deliveries) > 0 && !attempted:
 		return &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
 	}
 	return nil
 }
 
 func (r *DeliverReport) count(d delivery) {
+	if d.kind == isReleased {
+		return // not attempted
+	}
 	r.Claimed++
 	var clerkErr *ClerkInvitationError
 	var dup *DuplicateEmailError
@@ -155,18 +158,19 @@ func (r *DeliverReport) count(d delivery) {
 }
 
 var (
-	errBanned             = errors.New("clerkinvite: the Clerk user with this address is banned")
-	errNoInvitation error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
-	errUnlisted           = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
+	errBanned              = errors.New("clerkinvite: the Clerk user with this address is banned")
+	errNoInvitation  error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
+	errUnknownStatus error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
+	errUnlisted            = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
 )
 
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	due        time.Time            // when rows that are given back are due
-	more       bool                 // more rows are due than these
-	background bool                 // creates take turns with the background passes of all processes
-	limits     map[string]time.Time // limits that other processes have stored, by endpoint
+	dueAt         time.Time            // when rows that are given back are due
+	more          bool                 // more rows are due than these
+	background    bool                 // creates take turns with the background passes of all processes
+	foreignLimits map[string]time.Time // limits that other processes have stored, by endpoint
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -196,6 +200,11 @@ type delivery struct {
 	Result
 	kind verdictKind // undecided if another process decided
 	stop bool        // the error concerns the whole instance
+}
+
+// deliverNow delivers one row under a lease that the caller has claimed it with.
+func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery {
+	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt}, []*Member{row})[0]
 }
 
 // deliver tells Clerk about rows that the caller has claimed, and settles them. It is the only

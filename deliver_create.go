@@ -3,15 +3,15 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 )
 
 // bulkSize is how many invitations one request may create (Clerk's limit).
 const bulkSize = 10
 
-// maxUncertain is how many lost responses in a row end a pass.
-const maxUncertain = 3
+// maxFailures is how many unexplained failures in a row end a pass. They are Clerk's problem, and to
+// continue would only create more members of whom nobody knows whether they got their email.
+const maxFailures = 3
 
 // queue contains the attempts whose invitations are still to be created.
 type queue struct {
@@ -44,7 +44,8 @@ func newQueue(attempts []*attempt, more bool) *queue {
 // share it. It returns none if those that remain should wait for other due members: a request
 // for ten is not spent on fewer.
 func (q *queue) next(singleAllowed, bulkAllowed bool) (group []*attempt, bulk bool) {
-	wait := q.more && bulkAllowed && len(q.bulk) < bulkSize && !slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
+	anyTried := slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
+	wait := q.more && bulkAllowed && len(q.bulk) < bulkSize && !anyTried
 	switch {
 	case bulkAllowed && !wait && (len(q.bulk) > 1 || len(q.bulk) == 1 && !singleAllowed):
 		n := min(len(q.bulk), bulkSize)
@@ -80,49 +81,53 @@ func (q *queue) empty() bool { return len(q.bulk)+len(q.single) == 0 }
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	q := newQueue(attempts, p.more)
-	stop, lost := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop }), 0
-	for !q.empty() {
-		if stop || canceled(ctx) || !p.fresh(s.now()) {
-			break
-		}
+	stop := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop })
+	failures := 0
+	for !q.empty() && !stop && !canceled(ctx) && p.fresh(s.now()) {
 		group := s.createNext(ctx, p, q)
 		if group == nil {
 			break
 		}
 		q.putBack(group)
 		s.settle(ctx, p.lease, group...)
+		failures = countFailures(failures, group)
 		for _, a := range group {
-			stop = stop || a.delivery != nil && a.delivery.stop
-		}
-		// Several lost responses in a row are Clerk's problem. To continue would only create more
-		// members of whom nobody knows whether they got their email.
-		if lost++; !slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind == isUncertain }) {
-			lost = 0
-		}
-		if lost == maxUncertain {
-			stop = true
-			for _, a := range group {
-				if a.delivery != nil {
-					a.delivery.stop = true
-				}
+			if a.delivery != nil {
+				a.delivery.stop = a.delivery.stop || failures == maxFailures
+				stop = stop || a.delivery.stop
 			}
 		}
 	}
 	for _, a := range append(q.bulk, q.single...) {
 		if wait := a.bulkAllowedAt.Sub(s.now()); wait > 0 && !canceled(ctx) {
-			a.decide(s.limited(a, "create invitations", limitedFor(wait))) // it has waited for its turn
+			a.decide(s.limited(a, "create invitations", limitedFor(wait)))
 		} else {
-			a.decide(s.released(ctx, p, a))
+			a.decide(s.released(ctx, p.dueAt, a))
 		}
 	}
 }
 
-// createNext makes the next request, and returns the attempts that it was about. It returns
-// none if there is nothing to do now.
+// countFailures counts requests that failed for members who were never tried before. A member whose
+// attempts always fail says nothing about the others.
+func countFailures(failures int, group []*attempt) int {
+	failed := func(a *attempt) bool {
+		return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
+	}
+	switch {
+	case slices.ContainsFunc(group, func(a *attempt) bool { return failed(a) && a.row.Attempts == 1 }):
+		return failures + 1
+	case slices.ContainsFunc(group, failed):
+		return failures
+	}
+	return 0
+}
+
+// createNext makes the next request, and returns the attempts that it was about. Those that it did
+// not decide can be tried again. It returns none if there is nothing to do now.
 func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt {
 	singleAllowed := s.checkLimitFor(p, endpointCreate) == nil
-	bulkErr := s.checkLimitFor(p, endpointCreateBulk)
-	group, bulk := q.next(singleAllowed, bulkErr == nil)
+	blocked := s.checkLimitFor(p, endpointCreateBulk)
+	group, bulk := q.next(singleAllowed, blocked == nil)
 	if bulk {
 		release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
 		switch {
@@ -130,27 +135,34 @@ func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt 
 			defer release()
 			s.createBulk(ctx, group)
 			return group
-		case errors.Is(err, errLeaseEnds):
+		case errors.Is(err, errLeaseEnds): // the pass ends
 			return group
 		}
 		q.putBack(group)
-		bulkErr = err
+		blocked = err
 		group, _ = q.next(singleAllowed, false)
 	}
-	if wait, limited := isRateLimit(bulkErr); bulkErr != nil {
-		for _, a := range append(group, q.bulk...) {
-			if a.shareable {
-				if a.shareable = singleAllowed; limited {
-					a.bulkAllowedAt = s.now().Add(wait)
-				}
-			}
-		}
+	if blocked != nil {
+		s.noteBlockedBulk(append(group, q.bulk...), blocked, singleAllowed)
 	}
 	if group != nil {
-		a := group[0]
-		a.decide(s.deliverOne(ctx, p, a))
+		group[0].decide(s.deliverOne(ctx, p, group[0]))
 	}
 	return group
+}
+
+// noteBlockedBulk notes that attempts cannot share a request now. If single requests are not allowed
+// either they must wait, or createLimited would send them back to the blocked request.
+func (s *Service) noteBlockedBulk(attempts []*attempt, cause error, singleAllowed bool) {
+	for _, a := range attempts {
+		if !a.shareable {
+			continue
+		}
+		a.shareable = singleAllowed
+		if wait, limited := isRateLimit(cause); limited {
+			a.bulkAllowedAt = s.now().Add(wait)
+		}
+	}
 }
 
 // createBulk creates the invitations of several members with one request. It decides for
@@ -158,17 +170,15 @@ func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt 
 func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 	requests := make([]InvitationRequest, len(group))
 	for i, a := range group {
-		requests[i] = a.request(false)
+		requests[i] = a.invitationRequest(false)
 	}
 	created, err := request(ctx, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	bulk := call{op: "create invitations", sends: true}
-	var api *APIError
-	var invalid *InvalidParamsError
-	isAPI := errors.As(err, &api)
-	switch {
-	case err == nil:
+	switch failureOf(err, "") {
+	case noFailure:
+		s.limits.noteCreated(s.now())
 		marks := make([]mark, len(created)) // zero: not ours, or Clerk does not show the metadata
 		for i := range created {
 			marks[i], _ = created[i].mark()
@@ -180,24 +190,14 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
 			}
 		}
-	case errors.As(err, &invalid): // the adapter does not say whose parameters
+	case invalidRequest: // the adapter does not say whose parameters
 		for _, a := range group {
 			a.shareable = false
 		}
-	case isAPI && api.StatusCode == http.StatusTooManyRequests:
+	case rateLimited:
 		// Undecided: the single endpoint may be allowed.
-	case isAPI && aboutSome(api):
-		// What the request did for the others is unknown, but Clerk would reject a second create.
-		named := false
-		for _, a := range group {
-			a.triedInBulk = true
-			if lists(api.Meta, a.row.Email) {
-				a.bulkErr, a.shareable, named = err, false, true
-			}
-		}
-		for _, a := range group {
-			a.shareable = a.shareable && named // if Clerk names nobody, each needs a request
-		}
+	case addressTaken, personRejected, parameterRejected, rejected:
+		s.bulkRejected(group, err)
 	default:
 		bulk.shared = len(group) > 1
 		for _, a := range group {
@@ -206,13 +206,24 @@ func (s *Service) createBulk(ctx context.Context, group []*attempt) {
 	}
 }
 
-// aboutSome reports whether Clerk rejected a request for several because of one or some.
-func aboutSome(api *APIError) bool {
-	return !api.NotSent && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout && !ofInstance(api)
+// bulkRejected prepares a group for other requests after Clerk has rejected theirs because of one or
+// some of them. Those that Clerk names need a request each; if it names nobody, all do. What the
+// request did for the others is unknown, but Clerk would reject a second create.
+func (s *Service) bulkRejected(group []*attempt, err error) {
+	var api *APIError
+	errors.As(err, &api)
+	named := slices.ContainsFunc(group, func(a *attempt) bool { return lists(api.Meta, a.row.Email) })
+	for _, a := range group {
+		a.triedInBulk = true
+		if lists(api.Meta, a.row.Email) {
+			a.bulkErr = err
+		}
+		a.shareable = named && a.bulkErr == nil
+	}
 }
 
-// request returns what Clerk is asked for.
-func (a *attempt) request(ignoreExisting bool) InvitationRequest {
+// invitationRequest returns what Clerk is asked for.
+func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 	return InvitationRequest{
 		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
 		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
@@ -237,94 +248,96 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 // may have been sent before, create otherwise. It leaves the attempt undecided if the endpoint
 // is limited and the attempt can share a request instead.
 func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict) {
-	others := false
+	ignoreExisting := false // Clerk has an invitation for the address that does not belong to this send
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, others = s.look(ctx, a); v.kind != undecided {
+		if v, ignoreExisting = s.look(ctx, a); v.kind != undecided {
 			return v
 		}
 	}
-	err := a.bulkErr
-	if err == nil {
-		if v, err = s.create(ctx, p, a, others); err == nil {
-			return v
-		}
+	failure := a.bulkErr // the shared request was the first create
+	if failure == nil {
+		v, failure = s.create(ctx, p, a, ignoreExisting)
 	}
-	if code, held := heldAtClerk(err); held && !others {
-		if v, others = s.lookAgain(ctx, a, code, err); v.kind != undecided {
+	if failureOf(failure, a.row.Email) == addressTaken && !ignoreExisting {
+		if v = s.lookAgain(ctx, a, failure); v.kind != undecided {
 			return v
 		}
-		if v, err = s.create(ctx, p, a, others); err == nil {
-			return v
-		}
+		v, failure = s.create(ctx, p, a, true)
 	}
-	return s.failed(ctx, a, call{op: "create invitation", sends: true}, err)
+	if failure != nil {
+		return s.failed(ctx, a, call{op: "create invitation", sends: true}, failure)
+	}
+	return v
 }
 
-// lookAgain decides after Clerk has rejected a create because it has the address already:
-// somebody may have signed up since the look-up, an earlier attempt may have arrived late, or
-// another member has an invitation for it. Otherwise it reports that ignore_existing is needed.
-func (s *Service) lookAgain(ctx context.Context, a *attempt, code string, rejected error) (v verdict, others bool) {
+// lookAgain decides after Clerk has rejected a create because the address is taken: somebody may
+// have signed up since the look-up, an earlier attempt may have arrived late, or another member has
+// an invitation for it. It is undecided if the invitation must be created with ignore_existing.
+func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdict {
 	users, err := s.findUsers(ctx, UserQuery{Emails: []string{a.row.Email}})
 	if err != nil {
-		return s.failed(ctx, a, call{op: "find users"}, err), false
+		return s.failed(ctx, a, call{op: "find users"}, err)
 	}
 	if u := holder(users, a.row.Email); u != nil {
-		return linked(u, nil), false
+		return linked(u, nil)
 	}
-	if v, others = s.look(ctx, a); v.kind != undecided {
-		return v, false
+	v, otherPending := s.look(ctx, a)
+	if v.kind != undecided || otherPending {
+		return v
 	}
-	// Clerk says that a user has the address, and no user holds it verified. An unverified
-	// holder must not block the invitation. If Clerk shows no holder, somebody may be signing up
-	// right now; whether Clerk shows unverified holders at all is unknown, so the second attempt
-	// counts as proof.
+	// No invitation, so a user has the address, but none holds it verified. An unverified holder must
+	// not block the invitation. If Clerk shows no holder, somebody may be signing up right now;
+	// whether Clerk shows unverified holders at all is unknown, so the second attempt counts as proof.
 	unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
-	if others || code == codeIdentifierExists && (unverified || a.row.Attempts > 1) {
-		return verdict{}, true
+	if codeOf(taken) == codeIdentifierExists && (unverified || a.row.Attempts > 1) {
+		return verdict{}
 	}
-	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, rejected)), false
+	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
 }
 
-// create creates one invitation. The error is Clerk's if it leaves the decision to the caller.
-// Clerk rejects a second invitation for an address unless ignoreExisting is set. That protects
-// against a late copy of this request, so it is given up only for an invitation that was seen
-// and does not belong to this send.
-func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (verdict, error) {
+// create creates one invitation, or decides that it cannot now. If Clerk was called and failed, it
+// returns no verdict but the failure. Clerk rejects a second invitation for an address unless
+// ignoreExisting is set. That protects against a late copy of this request, so it is given up only
+// for an invitation that was seen and does not belong to this send.
+func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ verdict, failure error) {
 	release, err := s.acquireTurn(ctx, p, endpointCreate)
 	_, limited := isRateLimit(err)
 	switch {
 	case limited:
 		return s.createLimited(p, a, err), nil
 	case errors.Is(err, errLeaseEnds) || err != nil && ctx.Err() != nil:
-		return s.released(ctx, p, a), nil
+		return s.released(ctx, p.dueAt, a), nil
 	case err != nil: // the store's
 		return s.failed(ctx, a, call{op: "create invitation"}, err), nil
 	}
 	defer release()
 	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
-		return s.api.CreateInvitation(ctx, a.request(ignoreExisting))
+		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	_, limited = isRateLimit(err)
 	switch {
 	case limited:
 		return s.createLimited(p, a, err), nil
-	case err == nil && (inv == nil || inv.ID == ""):
+	case err != nil:
+		return verdict{}, err
+	case inv == nil || inv.ID == "":
 		return verdict{}, errNoInvitation
 	}
-	return verdict{kind: isInvited, invitation: inv}, err
+	s.limits.noteCreated(s.now())
+	return verdict{kind: isInvited, invitation: inv}, nil
 }
 
 // createLimited decides for an attempt that met a limit of the single endpoint: it shares a
 // request if it can, and otherwise waits.
-func (s *Service) createLimited(p *pass, a *attempt, err error) verdict {
+func (s *Service) createLimited(p *pass, a *attempt, limit error) verdict {
 	if a.shareable && s.checkLimitFor(p, endpointCreateBulk) == nil {
 		return verdict{}
 	}
 	var api *APIError
-	if errors.As(err, &api) { // as long as this process knows
-		limit := *api
-		limit.RetryAfter = max(limit.RetryAfter, s.limits.wait(endpointCreate, s.now()))
-		err = &limit
+	if errors.As(limit, &api) { // as long as this process knows
+		known := *api
+		known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpointCreate, s.now()))
+		limit = &known
 	}
-	return s.limited(a, "create invitation", err)
+	return s.limited(a, "create invitation", limit)
 }

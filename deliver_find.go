@@ -2,7 +2,6 @@ package clerkinvite
 
 import (
 	"context"
-	"errors"
 	"slices"
 )
 
@@ -27,16 +26,16 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 			emails = append(emails, a.row.Email)
 		}
 	}
-	users, failures := s.findByEmail(ctx, emails)
+	l := s.findByEmail(ctx, emails)
 	for _, a := range attempts {
-		failure, failed := failures[a.row.Email]
+		failure, failed := l.failures[a.row.Email]
 		switch {
 		case failed && canceled(ctx):
-			a.decide(s.released(ctx, p, a))
+			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
 			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
 		default:
-			if u := holder(users, a.row.Email); u != nil {
+			if u := holder(l.users, a.row.Email); u != nil {
 				a.decide(linked(u, nil))
 			}
 		}
@@ -49,74 +48,49 @@ type lookupFailure struct {
 	shared bool // it concerns other addresses too
 }
 
-// lookup asks who holds addresses. One bad address must not block the others, so a failed
-// request is bisected until the bad address is found.
+// lookup asks who holds addresses. One address must not block the others, whatever Clerk or a
+// firewall makes of it, so a failed request is bisected until the address is found.
 type lookup struct {
 	s        *Service
 	users    []User
-	failures map[string]lookupFailure
-	answered bool // Clerk has answered a request
+	failures map[string]lookupFailure // why Clerk could not be asked about an address
+	answered bool                     // Clerk has answered a request
+	down     bool                     // Clerk has not answered the control request
 }
 
-// findByEmail returns the users who hold the addresses, and why Clerk could not be asked
-// about the others.
-func (s *Service) findByEmail(ctx context.Context, emails []string) ([]User, map[string]lookupFailure) {
-	l := lookup{s: s, failures: make(map[string]lookupFailure)}
-	if err := l.find(ctx, emails); err != nil {
-		l.bisect(ctx, emails, err)
-	}
-	return l.users, l.failures
+// findByEmail asks who holds the addresses.
+func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
+	l := &lookup{s: s, failures: make(map[string]lookupFailure)}
+	l.find(ctx, emails)
+	return l
 }
 
-func (l *lookup) find(ctx context.Context, emails []string) error {
+func (l *lookup) find(ctx context.Context, emails []string) {
 	users, err := l.s.findUsers(ctx, UserQuery{Emails: emails})
-	l.users, l.answered = append(l.users, users...), l.answered || err == nil
-	return err
-}
-
-// bisect continues after a request for the addresses has failed.
-func (l *lookup) bisect(ctx context.Context, emails []string, err error) {
-	if len(emails) == 1 || !aboutOneAddress(err) || ctx.Err() != nil {
-		l.fail(emails, err)
-		return
-	}
-	first, second := emails[:len(emails)/2], emails[len(emails)/2:]
-	firstErr, secondErr := l.find(ctx, first), l.find(ctx, second)
-	if serverError(err) && firstErr != nil && secondErr != nil && !l.answered && len(emails) > 2 {
-		// Two bad addresses, or is Clerk down? Requests for one address each tell.
-		if l.find(ctx, first[:1]) != nil {
-			_ = l.find(ctx, second[:1])
+	switch {
+	case err == nil:
+		l.users, l.answered = append(l.users, users...), true
+	case len(emails) > 1 && !failureOf(err, "").ofInstance() && ctx.Err() == nil && (pointsAtAddresses(err) || l.clerkWorks(ctx)):
+		l.find(ctx, emails[:len(emails)/2])
+		l.find(ctx, emails[len(emails)/2:])
+	default:
+		for _, email := range emails {
+			l.failures[email] = lookupFailure{err, len(emails) > 1}
 		}
 	}
-	if serverError(err) && !l.answered {
-		l.fail(emails, err)
-		return
-	}
-	if firstErr != nil {
-		l.bisect(ctx, first, firstErr)
-	}
-	if secondErr != nil {
-		l.bisect(ctx, second, secondErr)
-	}
 }
 
-func (l *lookup) fail(emails []string, err error) {
-	for _, email := range emails {
-		l.failures[email] = lookupFailure{err, len(emails) > 1}
+// controlAddress is an address that no firewall objects to.
+const controlAddress = "clerkinvite@example.com"
+
+// clerkWorks reports whether Clerk answers a request for a harmless address. If not, the failure
+// concerns everybody, and bisecting would only multiply it.
+func (l *lookup) clerkWorks(ctx context.Context) bool {
+	if !l.answered && !l.down {
+		_, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}})
+		l.answered, l.down = err == nil, err != nil
 	}
-}
-
-// aboutOneAddress reports whether a request for several addresses may have failed because of one.
-func aboutOneAddress(err error) bool {
-	var invalid *InvalidParamsError
-	var api *APIError
-	return errors.As(err, &invalid) || serverError(err) ||
-		errors.As(err, &api) && api.StatusCode/100 == 4 && pointsAtAddresses(api.Meta)
-}
-
-func serverError(err error) bool {
-	var api *APIError
-	return errors.As(err, &api) && api.StatusCode >= 500
+	return l.answered
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.
@@ -171,16 +145,22 @@ func (s *Service) look(ctx context.Context, a *attempt) (v verdict, others bool)
 		v = verdict{kind: isInvited, invitation: own}
 	case own.Status == InvitationExpired:
 		v = verdict{kind: isExpired, invitation: own}
-	default:
+	case own.Status == InvitationRevoked:
 		v = verdict{kind: isRevoked, invitation: own}
+	default:
+		return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus), false
 	}
 	v.leftOver = duplicate
 	return v, others
 }
 
-// rank orders the invitations of one send: accepted, pending, expired, revoked.
+// rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.
 func rank(inv *Invitation) int {
-	return slices.Index([]string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}, inv.Status)
+	known := []string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}
+	if i := slices.Index(known, inv.Status); i >= 0 {
+		return i
+	}
+	return len(known)
 }
 
 // listAll returns the invitations for an address, in any status.

@@ -33,11 +33,12 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
+		var err error
 		if a.verdict.kind == isUncertain {
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-		} else if err := s.chooseAddress(ctx, a); err != nil {
-			s.unwritten(ctx, a, err, false)
+		} else if a.delivery, err = s.chooseAddress(ctx, a); err != nil {
+			a.delivery = s.unwritten(ctx, a, err, false)
 		}
 	}
 	for range 10 {
@@ -54,7 +55,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 		results, err := s.apply(ctx, s.store, changes)
 		for i, a := range open {
 			if err != nil {
-				s.unwritten(ctx, a, err, true)
+				a.delivery = s.unwritten(ctx, a, err, true)
 				continue
 			}
 			rowErr := results[i].Err
@@ -64,33 +65,35 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 			case errors.Is(rowErr, ErrUserTaken):
 				rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
 			case errors.Is(rowErr, ErrConflict):
-				rowErr = s.overtaken(ctx, a)
+				a.delivery, rowErr = s.overtaken(ctx, a)
 			}
 			if rowErr != nil {
-				s.unwritten(ctx, a, rowErr, false)
+				a.delivery = s.unwritten(ctx, a, rowErr, false)
 			}
 		}
 	}
 	for _, a := range attempts {
 		if a.delivery == nil {
-			s.unwritten(ctx, a, ErrConflict, false)
+			a.delivery = s.unwritten(ctx, a, ErrConflict, false)
 		}
 	}
 }
 
 // chooseAddress resolves a linked user with several verified addresses, for which other rows
-// may wait: the rules of Resolve decide which row becomes the member.
-func (s *Service) chooseAddress(ctx context.Context, a *attempt) error {
+// may wait: the rules of Resolve decide which row becomes the member. It returns nil if the verdict
+// stands.
+func (s *Service) chooseAddress(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
-		return nil
+		return nil, nil
 	}
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
-		return err
+		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
+		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var row, active *Member
 	for _, m := range rows {
@@ -103,15 +106,15 @@ func (s *Service) chooseAddress(ctx context.Context, a *attempt) error {
 	}
 	switch {
 	case row == nil:
-		a.delivery = &delivery{Result: Result{Err: errPurged}}
-	case row.Due(): // not decided by resolving: the verdict stands
+		return &delivery{Result: Result{Err: errPurged}}, nil
+	case row.Due(): // not resolved
 		a.row = row
+		return nil, nil
 	case row.Reason == ReasonSecondAddress && active != nil:
-		a.delivery = &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}
+		return &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}, nil
 	default:
-		a.delivery = &delivery{Result: Result{Member: row}}
+		return &delivery{Result: Result{Member: row}}, nil
 	}
-	return nil
 }
 
 // secondAddress decides again for a row whose user is in the tenant under another address.
@@ -132,45 +135,42 @@ func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) 
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
-// overtaken decides how to continue after another process has changed the row. If the row still
-// waits for the same send, the verdict applies to it. Otherwise the row stays as it is, and an
-// invitation that no row refers to is revoked.
-func (s *Service) overtaken(ctx context.Context, a *attempt) error {
+// overtaken decides how to continue after another process has changed the row. It returns nil if
+// the row still waits for the same send, so that the verdict applies to it. Otherwise the row stays
+// unchanged, and an invitation that no row refers to is revoked.
+func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(rows) == 0 {
-		if inv := a.verdict.invitation; a.verdict.kind == isInvited {
-			s.revokeLeftOver(ctx, inv.ID)
-		}
-		a.delivery = &delivery{Result: Result{Err: errPurged}}
-		return nil
+	row := &Member{} // purged
+	if len(rows) == 1 {
+		row = rows[0]
 	}
-	row := rows[0]
 	switch inv := a.verdict.invitation; {
-	case a.verdict.claimOnly() && (row.Status == StatusReserved || row.Due()): // another attempt has claimed it
-		a.delivery = a.verdict.report(row)
-		return nil
+	case a.verdict.claimOnly() && row.Due(): // another attempt has claimed it
+		return a.verdict.report(row), nil
 	case row.Due() && row.Send == a.row.Send:
 		a.row = row
-		return nil
+		return nil, nil
 	case a.verdict.kind == isInvited && row.InvitationID != inv.ID:
 		s.revokeLeftOver(ctx, inv.ID)
 	}
-	a.delivery = &delivery{Result: Result{Member: row}}
-	return nil
+	if len(rows) == 0 {
+		return &delivery{Result: Result{Err: errPurged}}, nil
+	}
+	return &delivery{Result: Result{Member: row}}, nil
 }
 
-// unwritten ends an attempt whose verdict could not be written: because no row could be (all),
-// such as while the database is down, or because of this row, such as a hook's error. The claim
-// ends by itself, and the next attempt finds Clerk's response again.
-func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool) {
+// unwritten reports an attempt whose verdict could not be written. all is true if the whole
+// statement failed, such as while the database is down, and false if only this row did, such as by
+// an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
+func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool) *delivery {
 	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
-	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
 	if a.verdict.claimOnly() {
-		a.delivery.Err = errors.Join(a.verdict.report(a.row).Err, err)
+		err = errors.Join(a.verdict.report(a.row).Err, err)
 	}
+	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
 // revokeLeftOvers revokes the pending invitations for the address of a settled row that this
@@ -205,7 +205,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 }
 
 // isLeftOver reports whether no row refers to a pending invitation that a row used to refer to.
-// rows are those that could. previous is the invitation that the settled row referred to before.
+// rows are those that could. previous is the settled row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {

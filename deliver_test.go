@@ -38,7 +38,7 @@ func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
 		{Status: 429, Code: "too_many_requests", RetryAfter: time.Minute}, {Status: 429}, {Status: 422, Code: "form_param_unknown"},
 		{Status: 500, Code: "internal_clerk_error"},
 	} {
-		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Answer, times
+		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Response, times
 		all = append(all, answer)
 	}
 	return all
@@ -51,7 +51,7 @@ func faultName(f clerkinvitetest.Fault) string {
 	return fmt.Sprintf("%v %v", f.When, f.Kind)
 }
 
-// Promise 3: whatever is lost, one email a send, and the row ends on the open invitation.
+// Whatever response is lost, the member gets one email and ends with the open invitation.
 func TestPromise3_LostResponses(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -150,8 +150,8 @@ func secondSend(t *testing.T, b *testkit.Rig) {
 	b.Clock.Advance(31 * 24 * time.Hour)
 }
 
-// A revoke that fails leaves an extra invitation at Clerk, never a second email or a
-// wrong row; the next send's sweep finds it.
+// A revocation that fails leaves an extra invitation at Clerk, but never a second email or a wrong row. The next send
+// revokes it.
 func TestPromise4_LostRevocation(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -177,8 +177,7 @@ func TestPromise4_LostRevocation(t *testing.T) {
 	})
 }
 
-// Each behaviour of Clerk that is not documented, either way: one email, one open
-// invitation, through a lost answer.
+// Each behavior that Clerk does not document, with a lost response: one email, one open invitation.
 func TestInvite_WhateverClerkDoes(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -203,8 +202,7 @@ func TestInvite_WhateverClerkDoes(t *testing.T) {
 	})
 }
 
-// Two tenants invite one person: each has an invitation of its own, and neither
-// takes the other's for its own.
+// Two tenants invite the same person. Each has its own invitation, and neither adopts the other's.
 func TestInvite_TwoTenantsOneAddress(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -222,8 +220,8 @@ func TestInvite_TwoTenantsOneAddress(t *testing.T) {
 	})
 }
 
-// A create that Clerk carries out after the lease, while the next attempt runs: it
-// is refused by Clerk or adopted, never a second email.
+// Clerk carries out a create after the lease has ended, while the next attempt runs. Clerk refuses it or it is adopted;
+// there is no second email.
 func TestPromise3_LateCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -267,7 +265,7 @@ func (a *lateAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	return a.ClerkAPI.CreateInvitation(ctx, r)
 }
 
-// What an earlier, lost attempt had sent has ended since: inviting again sends anew.
+// The invitation of an attempt whose response was lost has ended: inviting again sends a new one.
 func TestInvite_AfterALostInvitationHasEnded(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -304,7 +302,7 @@ func TestInvite_AfterALostInvitationHasEnded(t *testing.T) {
 	}
 }
 
-// Clerk-bound parameters may change until Clerk may have heard of them.
+// Parameters for Clerk may change until Clerk may have seen them.
 func TestInvite_TakesOverAReservedRow(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -318,7 +316,7 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 
 		// No attempt yet: the new parameters count.
 		params.ExpiresInDays, params.Role = 7, "editor"
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Answer, Status: 401})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Response, Status: 401})
 		_, err = b.Invite(t.Context(), params)
 		require.Error(t, err)
 
@@ -341,7 +339,7 @@ func TestDeliver_ReservedMembers(t *testing.T) {
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		u := b.Clerk.AddVerifiedUser("user@example.com")
 		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "banned@example.com", Verified: true}}})
-		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Answer,
+		b.FailCreates(clerkinvitetest.Fault{Email: "refused@example.com", Times: -1, Kind: clerkinvitetest.Response,
 			Status: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}})
 		b.FailCreates(clerkinvitetest.Fault{Email: "broken@example.com", Times: -1, Kind: clerkinvitetest.JSON500})
 		for _, name := range []string{"user", "banned", "refused", "broken", "new1", "new2"} {
@@ -371,7 +369,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 			require.NoError(t, err)
 		}
-		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
@@ -386,7 +384,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 	})
 }
 
-// An address that Clerk always fails for holds up nobody else, in the look-up or after it.
+// Clerk always fails for one address, in the look-up or in the create.
 func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
@@ -398,7 +396,7 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
 						require.NoError(t, err)
 					}
-					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Answer, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
+					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Response, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
 					b.Clerk.Fail(fault)
 					if call == clerkinvitetest.CallCreate {
 						b.FailCreates(fault)
@@ -427,7 +425,82 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	}
 }
 
-// When Clerk loses every answer, a pass gives up early, and nobody gets two emails.
+// A firewall or Clerk itself objects to some addresses, in ways that do not say so. Only they wait.
+func TestDeliver_HostileAddressesDoNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]clerkinvitetest.Fault{
+		"403 without a code": {Status: 403}, "422 without meta": {Status: 422, Code: "odd"}, "402": {Status: 402, Code: "odd_quota"},
+		"500": {Status: 500}, "503": {Status: 503}, "connection reset": {Kind: clerkinvitetest.Reset},
+	} {
+		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
+			t.Run(name+", "+string(call), func(t *testing.T) {
+				t.Parallel()
+				b := testkit.NewMemory(t, testkit.Options{})
+				const people = 120
+				b.ReserveSome(t, people)
+				hostile := make(map[string]bool)
+				for i := range 12 { // more than failures in a row that end a pass
+					p, err := b.Reserve(t.Context(), testkit.Params("evil", fmt.Sprintf("x%d@evil.example", i)))
+					require.NoError(t, err)
+					hostile[p.Email] = true
+					f := fault
+					f.Email, f.Call, f.Times = p.Email, call, -1
+					b.Clerk.Fail(f)
+					if call == clerkinvitetest.CallCreate {
+						b.FailCreates(f)
+					}
+				}
+				for range 12 { // two hours
+					_, err := b.Deliver(t.Context(), nil)
+					if call == clerkinvitetest.CallFindUsers {
+						require.NoError(t, err)
+					}
+					b.Clock.Advance(10 * time.Minute)
+				}
+				require.Equal(t, people, b.Clerk.Emails())
+				members, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
+				require.NoError(t, err)
+				for _, m := range members {
+					require.Equal(t, hostile[m.Email], m.Status != clerkinvite.StatusPending, "%s is %s", m.Email, m.Status)
+				}
+			})
+		}
+	}
+}
+
+// Clerk keeps rejecting a create without saying why. If other creates succeed in the meantime, the
+// row is refused. If none does, the reason may be the instance's, and nobody is refused.
+func TestDeliver_UnexplainedRejections(t *testing.T) {
+	t.Parallel()
+	for _, othersSucceed := range []bool{true, false} {
+		t.Run(fmt.Sprint("others succeed: ", othersSucceed), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			b.FailCreates(clerkinvitetest.Fault{Email: "odd@example.com", Status: 400, Code: "odd", Times: -1})
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "odd@example.com"))
+			require.NoError(t, err)
+			for i := range 20 {
+				if othersSucceed {
+					_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+					require.NoError(t, err)
+				}
+				_, err := b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				b.Clock.Advance(10 * time.Minute)
+			}
+			m := b.Member(t, "odd@example.com")
+			if othersSucceed {
+				require.Equal(t, []any{clerkinvite.StatusFailed, "odd"}, []any{m.Status, m.Reason})
+				require.LessOrEqual(t, m.Attempts, 6)
+				require.LessOrEqual(t, b.CreateRequests(), 20+6, "it does not use up the others' requests")
+			} else {
+				require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			}
+		})
+	}
+}
+
+// Clerk loses every response: the pass stops early, and each person gets at most one email.
 func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -450,7 +523,7 @@ func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	})
 }
 
-// A caller who goes away loses nothing.
+// A canceled call loses nothing.
 func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -503,8 +576,7 @@ func (s stubborn) Update(ctx context.Context, changes []clerkinvite.Change) ([]c
 	return results, err
 }
 
-// A row that the host's database refuses to change holds up nobody else, and is not
-// invited again with each attempt.
+// A row that the host's database refuses to change does not block others, and is not invited again by each attempt.
 func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -540,8 +612,8 @@ func (s *singles) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	return s.ClerkAPI.CreateInvitation(ctx, r)
 }
 
-// Rows with parameters that Clerk does not take were asked for each hour, for ever, and used up
-// the single requests of all tenants.
+// Clerk refuses the parameters of some rows. They must end as failed instead of using up the single creates of all
+// tenants.
 func TestDeliver_RefusedParametersEndTheRow(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -593,7 +665,7 @@ func TestDeliver_RefusedParametersEndTheRow(t *testing.T) {
 	b.RequireEachInvitedOnce(t, good)
 }
 
-// As long as one such row came in with each pass, nobody else was ever invited.
+// The hook refuses one member in every pass. The others are invited.
 func TestDeliver_FailingHookDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	store, h, _ := testkit.NewMirror(t)
@@ -644,8 +716,8 @@ func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	return s.Store.Page(ctx, q)
 }
 
-// When the clock was set back in the middle of a pass, the row was due and held at once, and
-// the pass asked the store for it without a pause until the clock had caught up.
+// The clock is set back during a pass, so that a row is due and claimed at the same time. The pass must not read the
+// store in a loop until the clock has caught up.
 func TestDeliver_ClockSetBackMakesNoHotLoop(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -676,8 +748,7 @@ func TestDeliver_ClockSetBackMakesNoHotLoop(t *testing.T) {
 	b.RequireInvited(t, "ada@example.com", 1)
 }
 
-// A look-up that failed counted as an attempt of everybody's, and from then on each was asked
-// for alone: 301 requests where 11 do.
+// A failed look-up is not counted as an attempt, so the next pass still creates ten invitations per request.
 func TestDeliver_FailedLookUpKeepsBulkRequests(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -701,7 +772,6 @@ func TestDeliver_FailedLookUpKeepsBulkRequests(t *testing.T) {
 	b.RequireEachInvitedOnce(t, ps)
 }
 
-// A negative limit meant all to Deliver, and was an error elsewhere.
 func TestNegativeLimitIsAnError(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -719,7 +789,7 @@ func TestNegativeLimitIsAnError(t *testing.T) {
 	require.Zero(t, b.Clerk.RequestCount())
 }
 
-// Deliver returns nil although rows are due.
+// If Deliver returns no error, no member is due.
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -739,7 +809,7 @@ func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
 }
 
-// Promise 5: else the primary address.
+// Both addresses of a user are due: the primary address becomes active.
 func TestDeliver_PrefersThePrimaryAddress(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -756,7 +826,7 @@ func TestDeliver_PrefersThePrimaryAddress(t *testing.T) {
 	})
 }
 
-// An instance fault 400 at the look-up is asked 199 times.
+// Clerk responds 400 because of a fault of the instance: the look-up is not split to find a bad address.
 func TestDeliver_InstanceFaultIsNotBisected(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -770,7 +840,7 @@ func TestDeliver_InstanceFaultIsNotBisected(t *testing.T) {
 	require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallFindUsers], 20)
 }
 
-// Rows with a template that Clerk does not know stop every pass.
+// Clerk does not know the template of many rows that are due first.
 func TestDeliver_UnknownTemplatesDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -819,7 +889,7 @@ func TestDeliver_ReturnsTheStoreError(t *testing.T) {
 	}
 }
 
-// Revoked between the two lists of a look.
+// The invitation of a lost create is revoked in the dashboard while Deliver lists pending and then revoked invitations.
 func TestDeliver_InvitationRevokedBetweenTwoLists(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -840,7 +910,7 @@ func TestDeliver_InvitationRevokedBetweenTwoLists(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
 }
 
-// Ctx ends right after the claim: rows nobody was asked about are not given back.
+// The context is canceled after the claim and before any request.
 func TestDeliver_CanceledAfterTheClaimReleasesTheRow(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -876,7 +946,7 @@ func (s *hookStore) Update(ctx context.Context, cs []clerkinvite.Change) ([]cler
 	return r, err
 }
 
-// A claim by a process whose clock is years ahead holds the row for years.
+// A process whose clock is ten years ahead has claimed the row.
 func TestDeliver_ClaimOfAWrongClockExpires(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -892,7 +962,7 @@ func TestDeliver_ClaimOfAWrongClockExpires(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Banned after the lost create: the row fails, the open invitation stays.
+// The user is banned after a create whose response was lost: the row fails, and its invitation is revoked.
 func TestPromise4_RefusalRevokesTheLostInvitation(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -907,7 +977,7 @@ func TestPromise4_RefusalRevokesTheLostInvitation(t *testing.T) {
 	require.Empty(t, b.Clerk.OpenInvitations("eve@example.com"))
 }
 
-// The settling time is spent on sweeping neighbours: overtaken rows of the batch are not settled.
+// Revoking left-over invitations takes most of the time to settle: all rows are settled nevertheless.
 func TestDeliver_SlowRevocationsDoNotKeepRowsFromSettling(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -951,7 +1021,7 @@ func (a foreignKey) ListInvitations(ctx context.Context, q clerkinvite.Invitatio
 	return list, err
 }
 
-// Two addresses that Clerk refuses in one look-up: they end failed, and nobody else does.
+// Clerk refuses two addresses of one look-up: only these two fail.
 func TestDeliver_TwoRefusedAddressesInOneLookUp(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()

@@ -31,7 +31,7 @@ func TestUnobserved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts
 	require.Zero(t, testing.AllocsPerRun(1000, func() { _ = verb(ctx) }))
 }
 
-func TestFailure(t *testing.T) {
+func TestSQLFailure(t *testing.T) {
 	t.Parallel()
 	pg := func(code string) error { return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code}) }
 	// ConnectError hides what it wraps from everybody but pgconn; a real one is in TestPgxStoreServerTrouble.
@@ -63,7 +63,7 @@ func TestFailure(t *testing.T) {
 		"unique":                            {pg("23505"), false, false},
 		"out of memory":                     {pg("53200"), false, false},
 	} {
-		again, maybeMade := failure(tc.err)
+		again, maybeMade := sqlFailure(tc.err)
 		assert.Equal(t, tc.again, again, name)
 		assert.Equal(t, tc.maybeMade, maybeMade, name)
 	}

@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -138,7 +139,8 @@ type InviteParams struct {
 //     inviting it;
 //   - *[ClerkInvitationError] if Clerk refuses the person or fails, or the context ends during
 //     the delivery;
-//   - [ErrConflict] if the invitation is revoked or removed during the call;
+//   - [ErrConflict] if the invitation is revoked or removed during the call, or the row keeps
+//     changing;
 //   - the context's and the store's error, unchanged.
 //
 // Invite is safe for concurrent use, in several processes too, and safe to retry.
@@ -170,7 +172,7 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 			}
 		}
 		if row != nil {
-			done := s.deliver(ctx, &pass{lease: l, due: l.claimedAt}, []*Member{row})[0]
+			done := s.deliverNow(ctx, l, row)
 			switch {
 			case done.Err != nil:
 				return nil, done.Err
@@ -210,7 +212,7 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 // being created.
 func (d delivery) withdrawn() bool {
 	m := d.Member
-	return !d.kind.ended() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
+	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
 // withNewID returns want with another ID. The existing row may be the one that was inserted
@@ -269,89 +271,100 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 	return results[0].Member, nil
 }
 
+// slot is one row that reserve is to write.
+type slot struct {
+	want     *Member
+	existing *Member // the row that the address already has
+	result   Result
+	done     bool
+}
+
+func (sl *slot) finish(r Result) { sl.result, sl.done = r, true }
+
 // reserve writes one row per wanted member, or turns an existing row into the wanted one if its
 // state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease the rows are
 // claimed for the caller; without one they wait for Deliver. With takeOver a reserved row that no
-// attempt owns is not a duplicate.
-func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) ([]Result, error) {
+// attempt owns is not a duplicate. After an error the results say which rows were written.
+func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) (results []Result, err error) {
 	claim := func(m *Member) *Member {
 		if l == nil {
 			return m
 		}
 		return s.claimed(*m, l.claimedAt)
 	}
-	rows := make([]*Member, len(wanted))
-	results := make([]Result, len(wanted))
-	todo := make([]int, len(wanted))
+	slots := make([]*slot, len(wanted))
 	for i, m := range wanted {
-		rows[i], todo[i] = claim(m), i
+		slots[i] = &slot{want: claim(m)}
 	}
+	open := slots
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
-	for range 10 {
-		renewals, err := s.insert(ctx, st, rows, todo, results)
-		if err != nil {
-			return nil, err
+	for round := 0; round < 10 && len(open) > 0 && err == nil; round++ {
+		if err = s.insert(ctx, st, open); err != nil {
+			break
 		}
 		var changes []Change
-		var renewed []int
-		for _, i := range todo {
-			old := renewals[i]
-			if old == nil {
+		var renewed []*slot
+		for _, sl := range open {
+			if sl.done {
 				continue
 			}
-			if next := renew(old, rows[i], s.now(), takeOver); next != nil { // not an earlier time: the insert may have waited
-				changes, renewed = append(changes, Change{old, claim(next)}), append(renewed, i)
+			// The time is read now, because the insert may have waited.
+			if next := renew(sl.existing, sl.want, s.now(), takeOver); next != nil {
+				changes, renewed = append(changes, Change{sl.existing, claim(next)}), append(renewed, sl)
 			} else {
-				results[i] = Result{old, &DuplicateEmailError{old.Ref(), old}}
+				sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
 			}
 		}
-		updated, err := s.apply(ctx, st, changes)
-		if err != nil {
-			return nil, err
+		var updated []Result
+		if updated, err = s.apply(ctx, st, changes); err != nil {
+			break
 		}
-		todo = nil
-		for k, i := range renewed {
-			if results[i] = updated[k]; errors.Is(updated[k].Err, ErrConflict) {
-				todo = append(todo, i)
+		open = nil
+		for i, sl := range renewed {
+			if errors.Is(updated[i].Err, ErrConflict) {
+				open = append(open, sl)
+			} else {
+				sl.finish(updated[i])
 			}
-		}
-		if len(todo) == 0 {
-			return results, nil
 		}
 	}
-	return nil, ErrConflict
+	for _, sl := range slots {
+		if !sl.done {
+			sl.result = Result{Err: cmp.Or(err, ErrConflict)}
+		}
+		results = append(results, sl.result)
+	}
+	return results, err
 }
 
-// insert inserts rows[i] for each i of todo and sets results[i]. If the address has a row already,
-// it returns that row under i instead.
-func (s *Service) insert(ctx context.Context, st TxStore, rows []*Member, todo []int, results []Result) (existing map[int]*Member, err error) {
-	batch := make([]*Member, len(todo))
-	for k, i := range todo {
-		batch[k] = rows[i]
+// insert inserts the wanted rows. Slots whose address has a row already get it as existing.
+func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
+	rows := make([]*Member, len(slots))
+	for i, sl := range slots {
+		rows[i] = sl.want
 	}
-	inserted, err := st.Insert(ctx, batch)
+	inserted, err := st.Insert(ctx, rows)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	existing = make(map[int]*Member)
-	for k, i := range todo {
+	for i, sl := range slots {
 		var dup *DuplicateEmailError
-		switch r := inserted[k]; {
+		switch r := inserted[i]; {
 		case errors.As(r.Err, &dup):
-			existing[i] = dup.Member
-		case r.Err == nil && r.Member.Version != batch[k].Version:
-			existing[i] = r.Member // written, but the response came so late that the row has changed since
+			sl.existing = dup.Member
+		case r.Err == nil && r.Member.Version != 1:
+			sl.existing = r.Member // written, but the response came so late that the row has changed since
 		default:
-			if results[i] = r; r.Err == nil {
+			if sl.finish(r); r.Err == nil {
 				s.stateChanged(ctx, "", StatusReserved)
 			}
 		}
 	}
-	return existing, nil
+	return nil
 }
 
-// renew returns old prepared for a new invitation and not yet claimed, or nil if old blocks one.
+// renew returns old prepared for the wanted invitation, unclaimed, or nil if old blocks it.
 func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
@@ -384,6 +397,9 @@ type clerkParams struct {
 	SkipEmail      bool            `json:"skip_email,omitempty"`
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 }
+
+// maxSend is the send number that the size of the metadata leaves room for.
+const maxSend = 1_000_000
 
 // metadataKey is the key of the library's mark in public_metadata.
 const metadataKey = "clerkinvite"
@@ -432,7 +448,7 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	metadata, reason := encodeMetadata(p.PublicMetadata, mark{id, 1_000_000})
+	metadata, reason := encodeMetadata(p.PublicMetadata, mark{id, maxSend})
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}

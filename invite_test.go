@@ -197,7 +197,7 @@ func TestAuthorize(t *testing.T) {
 	})
 }
 
-// Promise 7, and what belongs to it: the row comes and goes with the host's own.
+// The row is committed and rolled back with the host's own rows, and Clerk is not called.
 func TestPromise7_ReserveInATransaction(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
@@ -243,7 +243,8 @@ func TestPromise7_ReserveInATransaction(t *testing.T) {
 	require.Equal(t, 2, b.Member(t, "ada@example.com").Send)
 }
 
-// Invite returns (removed, nil).
+// A member verifies the invited address before the create returns: Invite reports the duplicate instead of a removed
+// member.
 func TestInvite_SecondAddressVerifiedMeanwhileIsADuplicate(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -270,7 +271,8 @@ func TestInvite_SecondAddressVerifiedMeanwhileIsADuplicate(t *testing.T) {
 	})
 }
 
-// Invite returns (failed, nil): its lease ran out, the next attempt was refused.
+// The lease ends during the create, and another process's attempt is refused: Invite must not return a failed member
+// without an error.
 func TestInvite_RefusalSeenByAnotherProcessIsAnError(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -290,7 +292,7 @@ func TestInvite_RefusalSeenByAnotherProcessIsAnError(t *testing.T) {
 	}
 }
 
-// Restored backup: both next sends have ended at Clerk.
+// After a backup was restored, the invitations of the next two sends have already ended at Clerk.
 func TestInvite_SkipsSendsThatHaveEndedAtClerk(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -305,7 +307,7 @@ func TestInvite_SkipsSendsThatHaveEndedAtClerk(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusPending, m.Status)
 }
 
-// Promise 6: the store's error is not in what Invite returns.
+// Clerk fails, and then the store does.
 func TestInvite_ReturnsTheStoreError(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
@@ -316,6 +318,7 @@ func TestInvite_ReturnsTheStoreError(t *testing.T) {
 	require.ErrorIs(t, err, down)
 }
 
+// The person signs up during the look-up, and Clerk's list of users lags.
 func TestPromise2_UserThatClerkShowsLateGetsNoEmail(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -330,7 +333,6 @@ func TestPromise2_UserThatClerkShowsLateGetsNoEmail(t *testing.T) {
 	require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
 }
 
-// A fault of the instance that names the address.
 func TestInvite_InstanceFaultThatNamesTheAddressIsNotARefusal(t *testing.T) {
 	t.Parallel()
 	for _, f := range []clerkinvitetest.Fault{
@@ -348,7 +350,7 @@ func TestInvite_InstanceFaultThatNamesTheAddressIsNotARefusal(t *testing.T) {
 	}
 }
 
-// Metadata that json.Marshal changes silently.
+// json.Marshal would replace invalid UTF-8 silently.
 func TestInvite_RejectsInvalidUTF8InTypedMetadata(t *testing.T) {
 	t.Parallel()
 	for i, v := range []any{map[string]string{"k": "\xff"}, []string{"\xff"}, struct{ S string }{"\xff"}} {
@@ -362,7 +364,7 @@ func TestInvite_RejectsInvalidUTF8InTypedMetadata(t *testing.T) {
 	}
 }
 
-// Invite waits for somebody's transaction, which rolls back: the lease is used up before it began.
+// Invite waits for another transaction with the same address, which is rolled back shortly before the lease would end.
 func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
@@ -390,7 +392,7 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	require.NoError(t, <-invited, "nothing was wrong but another caller's slow transaction")
 }
 
-// The attempt fails at the look-up, while the webhook has made the row active: Invite fails.
+// The look-up fails, but a webhook has made the member active in the meantime.
 func TestInvite_MemberActivatedMeanwhileIsNoError(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -410,7 +412,7 @@ func TestInvite_MemberActivatedMeanwhileIsNoError(t *testing.T) {
 	require.NoError(t, err, "%v", m)
 }
 
-// Linking an address of a user whose primary address is pending in the same tenant.
+// The invited address belongs to a user whose primary address is pending in the same tenant.
 func TestInvite_SecondAddressActivatesThePendingPrimary(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -434,8 +436,8 @@ func TestInvite_ResponseWithoutTimes(t *testing.T) {
 	require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 }
 
-// Found by TestFuzzInterleavings. The second round of Invite inserts the same id, which "counts as written":
-// the expired row is taken for a new, claimed one.
+// The create takes so long that another process invites the person and that invitation expires. The second round of
+// Invite must not take the expired row for its new row, which has the same ID.
 func TestInvite_ExpiredDuringASlowCreateIsInvitedAgain(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -461,8 +463,8 @@ func TestInvite_ExpiredDuringASlowCreateIsInvitedAgain(t *testing.T) {
 	})
 }
 
-// A key that differs from the library's in its letters' case only: the host may not
-// have it, and elsewhere it does not hide the library's.
+// A metadata key that differs from the library's only in case is rejected, and in Clerk's responses it does not hide
+// the library's key.
 func TestInvite_MetadataKeyInAnotherCase(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"

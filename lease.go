@@ -12,7 +12,8 @@ import (
 //	 0                 1/2                3/4                 1
 //	 |- requests start -|- requests finish -|- row is written -|
 //
-// A create that starts in time is over before the next attempt can begin.
+// A create that starts in time is over before the next attempt can begin. Writing the row gets at
+// least a second.
 
 // minLease and maxLease bound Config.Lease.
 const (

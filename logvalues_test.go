@@ -423,7 +423,7 @@ func TestPromise6_SecretsNeverPrint(t *testing.T) {
 	require.Equal(t, confidential, s.Reveal())
 	require.False(t, s.IsZero())
 	require.Equal(t, s, same)
-	require.True(t, s == same && s != other && reflect.DeepEqual(&s, &same) && !reflect.DeepEqual(s, other)) //nolint:testifylint // of the operators
+	require.True(t, s == same && s != other && reflect.DeepEqual(&s, &same) && !reflect.DeepEqual(s, other))
 	require.True(t, zero.IsZero())
 	require.Equal(t, clerkinvite.Secret{}, zero)
 	require.Empty(t, zero.Reveal())

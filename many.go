@@ -126,14 +126,14 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 			rows[k] = m.wanted[i]
 		}
 		reserved, err := m.s.reserve(ctx, st, rows, nil, takeOver)
-		if err != nil {
-			return err
-		}
 		for k, i := range chunk {
 			m.results[i] = reserved[k]
 			if r := reserved[k]; r.Err == nil {
 				m.input[r.Member.ID] = i
 			}
+		}
+		if err != nil {
+			return err
 		}
 		m.progress(time.Time{})
 	}
@@ -170,16 +170,15 @@ func (m *many) deliver(ctx context.Context) error {
 		}
 	}
 	for {
-		var held []*Member // by a rate limit or another attempt
+		var held []*Member
 		for len(todo) > 0 {
 			n := min(len(todo), findBatch)
-			chunk, rest := todo[:n], todo[n:]
-			c, err := m.deliverChunk(ctx, chunk, len(rest) > 0)
+			rest, err := m.pass(ctx, todo[:n], len(todo) > n)
 			m.progress(time.Time{})
 			if err != nil {
 				return err
 			}
-			todo, held = append(c.released, rest...), append(held, c.held...)
+			todo, held = append(rest.released, todo[n:]...), append(held, rest.held...)
 		}
 		if !m.opts.Wait || len(held) == 0 {
 			return nil
@@ -193,31 +192,45 @@ func (m *many) deliver(ctx context.Context) error {
 	}
 }
 
-// chunk is what remains of rows after a pass.
-type chunk struct {
+// remainder is the rows that a pass did not settle.
+type remainder struct {
 	released []*Member // not reached in time: due again immediately
 	held     []*Member // by a rate limit or another attempt: due later
 }
 
-// deliverChunk makes one pass over up to 100 rows and sets their results.
-func (m *many) deliverChunk(ctx context.Context, rows []*Member, more bool) (c chunk, err error) {
-	p, claimed, err := m.s.claim(ctx, rows)
+// pass delivers up to 100 rows and sets their results.
+func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
+	p, claimed, err := m.s.claim(ctx, rows, m.s.now())
 	if err != nil {
-		return c, err
+		return rest, err
 	}
 	p.more = more && len(claimed) == findBatch
-	if err := m.readUnclaimed(ctx, rows, claimed, &c); err != nil {
-		return c, err
+	if rest.held, err = m.readUnclaimed(ctx, rows, claimed); err != nil {
+		return rest, err
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		m.note(ctx, m.input[claimed[i].ID], d, &c)
+		input := m.input[claimed[i].ID]
+		if over := d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive; over {
+			d.Result = m.inviteAgain(ctx, d, m.wanted[input])
+		}
+		_, limited := isRateLimit(d.Err)
+		switch {
+		case d.kind == isReleased:
+			rest.released = append(rest.released, d.Member)
+			d.Err = nil // it stays reserved
+		case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
+			rest.held = append(rest.held, d.Member)
+			d.Err = nil
+		}
+		m.results[input] = d.Result
 	}
-	return c, new(DeliverReport).add(ctx, deliveries)
+	return rest, stopError(ctx, deliveries)
 }
 
-// readUnclaimed sets the results of the rows that another process has changed.
-func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member, c *chunk) error {
+// readUnclaimed sets the results of the rows that another process has changed, and returns those
+// that it is delivering.
+func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held []*Member, err error) {
 	var ids []string
 	for _, row := range rows {
 		if !slices.ContainsFunc(claimed, func(m *Member) bool { return m.ID == row.ID }) {
@@ -225,11 +238,11 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member, c *ch
 		}
 	}
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	found, err := m.s.store.Find(ctx, Query{IDs: ids})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, id := range ids {
 		m.results[m.input[id]] = Result{Err: errPurged}
@@ -238,7 +251,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member, c *ch
 		result := Result{Member: row}
 		switch row.Status {
 		case StatusReserved:
-			c.held = append(c.held, row)
+			held = append(held, row)
 		case StatusPending, StatusActive:
 		case StatusFailed:
 			result.Err = &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: refused in another process: " + row.Reason)}
@@ -247,26 +260,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member, c *ch
 		}
 		m.results[m.input[row.ID]] = result
 	}
-	return nil
-}
-
-// note sets the result of input i from its delivery. Rows that keep waiting are no error.
-func (m *many) note(ctx context.Context, i int, d delivery, c *chunk) {
-	m.results[i] = d.Result
-	_, limited := isRateLimit(d.Err)
-	switch {
-	case d.kind == isReleased:
-		m.results[i].Err = nil
-		c.released = append(c.released, d.Member)
-	case limited && d.Member != nil && d.Member.Due():
-		m.results[i].Err = nil
-		c.held = append(c.held, d.Member)
-	case d.Err != nil:
-	case d.Member.Due(): // claimed by another process
-		c.held = append(c.held, d.Member)
-	case d.Member.Status != StatusPending && d.Member.Status != StatusActive:
-		m.results[i] = m.inviteAgain(ctx, d, m.wanted[i])
-	}
+	return held, nil
 }
 
 // inviteAgain invites a person whose earlier invitation was found and has ended.
@@ -279,6 +273,10 @@ func (m *many) inviteAgain(ctx context.Context, d delivery, want *Member) Result
 		return Result{d.Member, err}
 	}
 	member, err := m.s.invite(ctx, want)
+	var clerkErr *ClerkInvitationError
+	if errors.As(err, &clerkErr) {
+		member = clerkErr.Member
+	}
 	if member == nil {
 		member = d.Member
 	}

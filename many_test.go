@@ -132,7 +132,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 	})
 }
 
-// A caller who goes away after any call to Clerk loses nothing, and can come back.
+// A call that is canceled after any request loses nothing and can be repeated.
 func TestInviteMany_Canceled(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -171,8 +171,8 @@ func TestInviteMany_Canceled(t *testing.T) {
 	})
 }
 
-// Whatever Clerk does where its documents are silent: a request for several of whom some
-// are held up invites the others, and nobody twice.
+// Each behavior that Clerk does not document, with some refused people in a bulk request: the others are invited, and
+// each person once.
 func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -217,7 +217,7 @@ func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 	})
 }
 
-// The answer to a request for several is lost in every way, before and after it took effect.
+// The response to a bulk request is lost in every way, before and after it took effect.
 func TestPromise3_LostBulkResponses(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -244,7 +244,7 @@ func TestPromise3_LostBulkResponses(t *testing.T) {
 	})
 }
 
-// An answer to a request for several that lacks some of them.
+// The response to a bulk request lacks some invitations.
 func TestInviteMany_ResponseForFewerThanRequested(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -275,7 +275,7 @@ func (s someOf) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 	return created[:min(6, len(created))], err
 }
 
-// Seats, audit rows and invitations of ten thousand people, in the host's own transaction.
+// Seats, audit rows and invitations of ten thousand people in the host's transaction.
 func TestReserveManyInATransaction(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
@@ -328,8 +328,7 @@ func TestReserveManyInATransaction(t *testing.T) {
 	require.Equal(t, 300, report.Invited)
 }
 
-// An answer that was lost after the emails had gone out counted as a rate limit, because it
-// said when to come back: no error, and nobody failed.
+// A lost response that contains Retry-After is not a rate limit: the emails may have been sent.
 func TestInviteMany_LostResponseWithRetryAfterIsAnError(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -350,8 +349,7 @@ func TestInviteMany_LostResponseWithRetryAfterIsAnError(t *testing.T) {
 	b.RequireEachInvitedOnce(t, ps)
 }
 
-// Somebody who was purged before their turn came was reported as reserved, as if Run or
-// Deliver would go on with them.
+// A member is purged before its turn.
 func TestInviteMany_ReportsPurgedMembers(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -372,7 +370,7 @@ func TestInviteMany_ReportsPurgedMembers(t *testing.T) {
 	require.Zero(t, b.Clerk.EmailsTo("p1@example.com"))
 }
 
-// Somebody whom Clerk had refused, but asked by another process, came back as a conflict.
+// Another process delivers the member, and Clerk refuses it.
 func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -396,7 +394,7 @@ func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
 	require.Equal(t, "not_allowed_access", results[0].Member.Reason)
 }
 
-// With an address that occurs twice the numbers never came to the total.
+// An address that occurs twice counts, too.
 func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

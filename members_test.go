@@ -175,7 +175,7 @@ func TestUpdateAndHistory(t *testing.T) {
 	})
 }
 
-// A role is corrected while the invitation is made: both stand.
+// A role is changed while the invitation is created: both take effect.
 func TestUpdateDuringDelivery(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

@@ -63,7 +63,7 @@ func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, 
 	if err != nil {
 		return nil, err
 	}
-	return s.resolveUser(ctx, u, proof{ask: true})
+	return s.resolveUser(ctx, u, askClerk())
 }
 
 // readUser returns the user with the ID, or ErrNotFound if Clerk has none.
@@ -94,6 +94,12 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 type proof struct {
 	accepted map[string]bool // invitations that Clerk lists as accepted, by ID
 	ask      bool            // list those that are needed
+	listed   map[string]bool // addresses that are listed
+}
+
+// askClerk is the proof that is not known yet.
+func askClerk() proof {
+	return proof{accepted: make(map[string]bool), ask: true, listed: make(map[string]bool)}
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -119,7 +125,10 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		provable, unproven := s.prove(ctx, u, rows, &p)
+		provable, unproven := rows, error(nil)
+		if p.ask {
+			provable, unproven = s.prove(ctx, u, rows, p)
+		}
 		changes, postponed := resolutions(u, provable, p.accepted, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
 		if changed = append(changed, done...); err != nil {
@@ -155,31 +164,24 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove lists the accepted invitations that resolutions needs, one list per address. If Clerk
-// fails, it is not known which row of the tenant becomes active, so prove returns the rows
-// without those, and the error. Other tenants are not held up.
-func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p *proof) (provable []*Member, err error) {
-	if !p.ask {
-		return rows, nil
-	}
-	listed := make(map[string]bool)
+// prove lists the accepted invitations that resolutions needs, once per address, and adds them to
+// p. If Clerk fails, it is not known which row of the tenant becomes active, so prove returns the
+// rows without those, and the error. Other tenants are not held up.
+func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
 	failed := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
 		if failed[row.TenantID] {
 			continue
 		}
-		if !listed[row.Email] && needsProof(u, row, s.now()) {
+		if !p.listed[row.Email] && needsProof(u, row, s.now()) {
 			list, listErr := s.listInvitations(ctx, row.Email, InvitationAccepted)
 			if listErr != nil {
 				err = s.clerkError(ctx, "list invitations", listErr)
 				failed[row.TenantID] = true
 				continue
 			}
-			listed[row.Email] = true
+			p.listed[row.Email] = true
 			for _, inv := range list {
-				if p.accepted == nil {
-					p.accepted = make(map[string]bool)
-				}
 				p.accepted[inv.ID] = true
 			}
 		}
@@ -209,34 +211,39 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 	})
 }
 
-// resolutions decides which rows become u's. postponed are the rows that end because another
-// row of the tenant becomes active: they must be decided again once that is written, because if
-// it is not, one of them is next.
+// resolutions decides which rows become u's. postponed are rows that end because another row of the
+// tenant becomes active. Decide them again after that is written: if it fails, one of them becomes
+// active instead.
 func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
 	if u.Banned {
 		return nil, nil
 	}
 	verified := u.verifiedEmails()
-	tenant, active, joins := "", false, false // u has an active member in the tenant, or gets it now
+	const (
+		none = iota
+		joining
+		active
+	)
+	tenant, membership := "", none // u's in the tenant
 	for _, row := range inResolutionOrder(u, rows) {
 		if row.TenantID != tenant {
-			tenant, active, joins = row.TenantID, false, false
+			tenant, membership = row.TenantID, none
 		}
 		if row.Status == StatusActive && row.ClerkUserID == u.ID {
-			active = true
+			membership = active
 			continue
 		}
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) ||
-			row.overdue(now) && !u.createdWhileValid(row) && !accepted[row.InvitationID] {
+		inTime := !row.overdue(now) || u.createdWhileValid(row) || accepted[row.InvitationID]
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !inTime {
 			continue
 		}
-		second := Change{row, ended(*row, StatusRemoved, ReasonSecondAddress, now)}
+		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}
 		switch {
-		case !active && !joins:
-			changes = append(changes, Change{row, joined(*row, u.ID, now)})
-			joins = true
+		case membership == none:
+			changes = append(changes, Change{row, asJoined(*row, u.ID, now)})
+			membership = joining
 		case row.Status == StatusExpired: // stays
-		case active:
+		case membership == active:
 			changes = append(changes, second)
 		default:
 			postponed = append(postponed, second)

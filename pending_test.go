@@ -23,7 +23,6 @@ func TestPendingIDs(t *testing.T) {
 	require.False(t, ok)
 }
 
-// Promise 5: what is no proof changes nothing.
 func TestPromise5_WhatIsNotProof(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -172,7 +171,7 @@ func TestResolveByEvents(t *testing.T) {
 	})
 }
 
-// An invitation that ran out proves nothing by itself.
+// An expired invitation alone proves nothing.
 func TestPromise5_ResolveAfterExpiry(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -266,7 +265,7 @@ func TestResolveUser(t *testing.T) {
 	})
 }
 
-// One user, several addresses invited into one tenant: one member is active.
+// Several addresses of one user are invited into one tenant: one member is active.
 func TestResolveSeveralAddressesOfOneUser(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -310,7 +309,7 @@ func TestResolveSeveralAddressesOfOneUser(t *testing.T) {
 	})
 }
 
-// Tenant X's overdue row keeps tenant Y's from being resolved.
+// One tenant's row is overdue and Clerk's list cannot be read: the other tenant's row is resolved.
 func TestResolveUser_OverdueRowDoesNotBlockOtherTenants(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -328,7 +327,7 @@ func TestResolveUser_OverdueRowDoesNotBlockOtherTenants(t *testing.T) {
 	})
 }
 
-// Promise 5: an old event makes another row active than the user as read again says.
+// An old event shows one verified address; the user read from Clerk has two. The user decides.
 func TestPromise5_OldEventDoesNotDecide(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

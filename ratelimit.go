@@ -41,6 +41,20 @@ type limits struct {
 	mu     sync.Mutex
 	until  map[string]time.Time // limits, by endpoint
 	stored map[string]time.Time // what the store last said, by name
+
+	created time.Time // when Clerk last created an invitation
+}
+
+func (l *limits) noteCreated(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.created = at
+}
+
+func (l *limits) createdSince(at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.created.Before(at)
 }
 
 func (l *limits) note(endpoint string, until time.Time) {
@@ -92,7 +106,7 @@ func (s *Service) checkLimit(endpoint string) error {
 // checkLimitFor also considers what one pass has learned of other processes. That is not
 // remembered: a long turn of a process whose clock is wrong looks the same.
 func (s *Service) checkLimitFor(p *pass, endpoint string) error {
-	if wait := p.limits[endpoint].Sub(s.now()); wait > 0 {
+	if wait := p.foreignLimits[endpoint].Sub(s.now()); wait > 0 {
 		return limitedFor(wait)
 	}
 	return s.checkLimit(endpoint)
@@ -174,13 +188,13 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (re
 		return func() {}, err
 	}
 	for {
-		ends, until, err := s.tryTurn(ctx, endpoint, p.length)
+		until, ours, err := s.tryTurn(ctx, endpoint, p.length)
 		if err != nil {
 			return nil, err
 		}
 		now := s.now()
-		if !ends.IsZero() {
-			release = func() { s.releaseTurn(ctx, endpoint, ends, now.Add(max(0, s.limits.wait(endpoint, now)))) }
+		if ours {
+			release = func() { s.releaseTurn(ctx, endpoint, until, now.Add(max(0, s.limits.wait(endpoint, now)))) }
 			if !p.fresh(now) { // it had to wait
 				release()
 				return nil, errLeaseEnds
@@ -189,7 +203,7 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (re
 		}
 		limit := until.After(now.Add(p.length + p.length/8)) // too long for a turn
 		if limit {
-			p.limits[endpoint] = until
+			p.foreignLimits[endpoint] = until
 		}
 		if limit || !p.fresh(now) {
 			return nil, limitedFor(max(until.Sub(now), time.Millisecond))
@@ -202,12 +216,12 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (re
 	}
 }
 
-// tryTurn tries to take the named turn for the given time. It returns when the turn ends, or
-// zero and the time at which to try again at the latest.
-func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (ends, until time.Time, err error) {
+// tryTurn tries to take the named turn for the given time, and reports whether it is ours. It
+// returns when the turn ends: our turn, or another process's.
+func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (until time.Time, ours bool, err error) {
 	now := s.now()
 	// Random microseconds make the time unique: the process that reads it back has the turn.
-	ends = now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	ends := now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	known := s.limits.lastStored(name)
 	if known.After(now) {
 		known = time.Time{} // another process's turn, or a limit: must not be overwritten
@@ -216,11 +230,11 @@ func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration
 		stored, err := s.swapTime(ctx, name, known, ends)
 		switch {
 		case err != nil:
-			return time.Time{}, time.Time{}, err
+			return time.Time{}, false, err
 		case stored.Equal(ends):
-			return ends, ends, nil
+			return ends, true, nil
 		case stored.After(now) && !stored.After(now.Add(maxLimit)):
-			return time.Time{}, stored, nil
+			return stored, false, nil
 		}
 		known = stored
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// Promise 8: of each endpoint one refused request is spent, and what the one refuses goes by the other.
+// One refused request is spent per endpoint, and the other create endpoint is used while one is limited.
 func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -56,8 +56,8 @@ func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 	})
 }
 
-// The turn of a process with a longer lease, or with a clock that is ahead, was taken for a
-// rate limit, and interactive invites failed for as long.
+// The turn of a process with a longer lease, or with a clock that is ahead, is not a rate limit: an interactive Invite
+// continues.
 func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 	t.Parallel()
 	for name, configure := range map[string]func(*clerkinvite.Config){
@@ -123,7 +123,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 	}
 }
 
-// Promise 8: the revoke endpoint is closed in the store, Deliver calls it.
+// Another process has noted a limit of the revoke endpoint.
 func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -136,7 +136,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
 }
 
-// A gate that another process closes during the pass.
+// Another process notes a limit during the pass.
 func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -167,7 +167,7 @@ func setLimit(b *testkit.Rig, name string, until time.Time) {
 	}
 }
 
-// A process with a wrong clock closes an endpoint for years.
+// A process whose clock is ten years ahead notes a limit.
 func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -184,7 +184,7 @@ func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A gate closed in the store for the look-up: no request is made, and yet it counts as an attempt.
+// Another call has noted a limit of the look-up: no request is made, and the attempt is not counted.
 func TestRateLimit_LimitedLookUpIsNotAnAttempt(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -202,7 +202,7 @@ func TestRateLimit_LimitedLookUpIsNotAnAttempt(t *testing.T) {
 	require.NoError(t, err, "Clerk has never heard of her, so the new parameters count")
 }
 
-// A gate that a process with a wrong clock has closed for years is not believed.
+// The store has a limit that ends in ten years.
 func TestRateLimit_YearsAheadIsIgnored(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

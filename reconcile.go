@@ -51,15 +51,16 @@ type ReconcileReport struct {
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
 // Then it checks the invitations, with one request per 500: all open ones, and those that have
 // ended since the oldest one that a member waits for. Members whose invitation has ended are
-// looked up again, 100 per request. Reconcile never treats "not in the list" as proof.
+// looked up again, 100 per request. An
+// invitation that is not in a list proves nothing.
 //
 // It stops early when its Limit is reached, its context ends, the store fails or Clerk fails. The
 // report then covers what was done, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it; the first such error is returned at the end.
 //
-// If ten or more members are active and Clerk knows none of them, nor any of their invitations, the
-// secret key is probably another instance's. Reconcile then changes nothing and returns a
-// *[ClerkInvitationError]. When called with a Limit or a Cursor, it removes nobody until Clerk has
+// If Clerk knows none of ten or more active members, or none of a few while ten or more members wait
+// for an invitation, and none of their invitations, the secret key is probably another instance's.
+// Reconcile then changes nothing and returns a *[ClerkInvitationError]. When called with a Limit or a Cursor, it removes nobody until Clerk has
 // shown at least one known user. It never removes a member that became active in the last five
 // minutes, because Clerk may not show the user yet.
 //
@@ -71,7 +72,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *Rec
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
 		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
-		hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
+		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
 	if opts != nil {
 		r.opts = *opts
@@ -123,6 +124,7 @@ type reconciliation struct {
 	userExists         map[string]bool // by ID, of the users that were looked up
 	unreadable         map[string]bool // addresses that Clerk fails to look up
 	changed            map[string]bool // members that were changed, or would be without DryRun
+	unresolved         map[string]bool // members that could not be made active, because the store or a hook failed
 	hasNewer           map[string]bool // members that have a newer invitation at Clerk than their row says
 	checkedAfterExpiry map[string]bool // members that were looked up after their invitation had expired
 }
@@ -138,7 +140,7 @@ type position struct {
 	Oldest *time.Time `json:"o,omitempty"`
 
 	Known   bool `json:"k,omitempty"` // Clerk knows a user or an invitation of this database
-	Absent  int  `json:"a,omitempty"` // number of active members whom Clerk does not know
+	Absent  int  `json:"a,omitempty"` // number of active members' users whom Clerk does not know
 	Waiting int  `json:"w,omitempty"` // number of members whose invitation Clerk should know
 }
 
@@ -224,13 +226,11 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 		ids = append(ids, row.ClerkUserID)
 	}
 	slices.Sort(ids)
-	counted := r.at.Absent
-	if err = r.lookUpIDs(ctx, slices.Compact(ids)); err != nil {
+	absent, err := r.lookUpIDs(ctx, slices.Compact(ids))
+	if err != nil {
 		return err
 	}
-	if r.opts.Cursor != "" { // an earlier call has counted these members
-		r.at.Absent = max(counted, r.at.Absent-counted)
-	}
+	r.at.Absent = max(r.at.Absent, absent) // an earlier call may have counted these users
 	return r.askForOurs(ctx)
 }
 
@@ -326,10 +326,10 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
 			r.at.Oldest = row.InvitedAt
 		}
-		r.checkedAfterExpiry[row.ID] = row.overdue(now.Add(-clockSkew))
+		r.checkedAfterExpiry[row.ID] = row.overdue(now.Add(-clockSkew)) && !r.wrongKey()
 	}
 	r.pending = batch{}
-	return nil
+	return r.askForOurs(ctx)
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -337,9 +337,11 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if len(r.active.rows) == 0 {
 		return nil
 	}
-	if err := r.lookUpIDs(ctx, r.active.sortedKeys()); err != nil {
+	absent, err := r.lookUpIDs(ctx, r.active.sortedKeys())
+	if err != nil {
 		return err
 	}
+	r.at.Absent += absent
 	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
 	for _, row := range r.active.rows {
 		exists, lookedUp := r.userExists[row.ClerkUserID]
@@ -362,34 +364,36 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return r.removeMissing(ctx)
 }
 
-// lookUpIDs asks Clerk which users exist, for the IDs that were not looked up before.
-func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
+// lookUpIDs asks Clerk which users exist, for the IDs that were not looked up before. It returns how
+// many of these do not.
+func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) (absent int, err error) {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.userExists[id]
 		return lookedUp || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
-		return nil
+		return 0, nil
 	}
 	users, err := r.s.findUsers(ctx, UserQuery{IDs: ids})
 	if err != nil {
-		return r.s.clerkError(ctx, "find users", err)
+		return 0, r.s.clerkError(ctx, "find users", err)
 	}
 	for _, id := range ids {
 		exists := slices.ContainsFunc(users, func(u User) bool { return u.ID == id })
-		r.userExists[id] = exists
-		if r.at.Known = r.at.Known || exists; !exists {
-			r.at.Absent++
+		if r.userExists[id] = exists; exists {
+			r.at.Known = true
+		} else {
+			absent++
 		}
 	}
-	return nil
+	return absent, nil
 }
 
 // removeMissing removes the members whose users no longer exist.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.missing {
-		changes = append(changes, Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
+		changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
 	}
 	if _, err := r.apply(ctx, changes); err != nil {
 		return err
@@ -403,15 +407,15 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted map[string]bool) (users []User, err error) {
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
 	for chunk := range slices.Chunk(emails, findBatch) {
-		found, failures := r.s.findByEmail(ctx, chunk)
-		for email, failure := range failures {
-			if failure.shared || !aboutOneAddress(failure.err) {
+		l := r.s.findByEmail(ctx, chunk)
+		for email, failure := range l.failures {
+			if failure.shared || failureOf(failure.err, "").ofInstance() || !l.clerkWorks(ctx) {
 				return nil, r.s.clerkError(ctx, "find users", failure.err)
 			}
 			r.s.log.LogAttrs(ctx, slog.LevelWarn, "one address could not be looked up", slog.Any("cause", logError(failure.err)))
 			r.unreadable[email] = true
 		}
-		found = slices.DeleteFunc(found, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
+		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
 		if err := r.join(ctx, found, accepted); err != nil {
 			return nil, err
 		}
@@ -460,6 +464,9 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		for _, m := range changed {
 			r.count(m)
 		}
+		for _, row := range rows {
+			r.unresolved[row.ID] = r.unresolved[row.ID] || err != nil && u.holdsVerified(row.Email)
+		}
 		r.note(ctx, err)
 	}
 	return ctx.Err()
@@ -498,6 +505,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 		case errors.Is(result.Err, ErrConflict), errors.Is(result.Err, ErrUserTaken):
 			overtaken = append(overtaken, i)
 		default:
+			r.unresolved[changes[i].Old.ID] = true
 			r.note(ctx, result.Err)
 		}
 	}
@@ -596,7 +604,7 @@ func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
 	case err == nil:
 		r.report.LeftOver++
 		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
-	case ctx.Err() != nil, isAPI && ofInstance(api):
+	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // accepted or expired in the meantime
 	default:
@@ -613,7 +621,7 @@ func (r *reconciliation) revokedInvitations(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range rows {
-		changes = append(changes, Change{row, ended(*row, StatusRevoked, ReasonAtClerk, r.s.now())})
+		changes = append(changes, Change{row, asEnded(*row, StatusRevoked, ReasonAtClerk, r.s.now())})
 	}
 	_, err = r.apply(ctx, changes)
 	return err
@@ -655,8 +663,8 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range rows {
-		if !r.changed[row.ID] && !r.unreadable[row.Email] {
-			changes = append(changes, Change{row, ended(*row, StatusExpired, "", r.s.now())})
+		if !r.changed[row.ID] && !r.unreadable[row.Email] && !r.unresolved[row.ID] {
+			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
 	}
 	_, err = r.apply(ctx, changes)
@@ -666,12 +674,14 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 // waitingFor returns the pending members whose invitation Clerk lists in a status in which it has
 // ended.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
+	listed := make(map[string]bool) // pages can overlap
 	err = r.list(ctx, status, *r.at.Oldest, func(list []Invitation, rows map[string]*Member) error {
 		for i := range list {
 			m, _ := list[i].mark()
 			row := rows[m.ID]
 			// A member that is due for a resend belongs to Deliver.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] {
+			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] && !listed[row.ID] {
+				listed[row.ID] = true
 				members = append(members, row)
 			}
 		}

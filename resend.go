@@ -3,7 +3,7 @@ package clerkinvite
 import "context"
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
-// older one (see revokeLeftOvers in deliver_settle.go). The person always has at least one
+// older one. The person always has at least one
 // working invitation. If Clerk refuses the new one, the older stays. If Clerk fails or its
 // response is lost, the member stays due, and Run or Deliver sends the new invitation without a
 // second email.
@@ -50,7 +50,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliver(ctx, &pass{lease: l, due: l.claimedAt}, []*Member{row})[0]
+	done := s.deliverNow(ctx, l, row)
 	switch {
 	case done.Err != nil:
 		return nil, done.Err

@@ -14,8 +14,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// Resending an invitation that the host had made before it had the library, so without its mark: the row
-// named it, so the older link dies with it. Another application's stays.
+// The invitation was made before the host used the library, so it has no marker. The row names it, so a resend revokes
+// it, but not another application's invitation.
 func TestPromise4_ResendOfAnImportedMember(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -102,8 +102,8 @@ func TestResend(t *testing.T) {
 	}
 }
 
-// Whatever fails while something is sent again, the person has an invitation that works at
-// every moment, in the end exactly one, and got no email twice.
+// Whatever fails during a resend, the person always has a working invitation, in the end exactly one, and gets no email
+// twice.
 func TestResend_NeverLosesTheInvitation(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {

@@ -67,33 +67,39 @@ func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 
 // runReconcile reconciles once per interval, unless another process does.
 func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
-	for ctx.Err() == nil {
-		ends, until, err := s.tryTurn(ctx, turnReconcile, interval)
-		if err == nil && !ends.IsZero() {
-			if err = s.reconcileAll(ctx); err != nil {
-				s.releaseTurn(ctx, turnReconcile, ends, s.now().Add(min(interval, 5*time.Minute)))
+	for pause := time.Second; ctx.Err() == nil; {
+		until, ours, err := s.tryTurn(ctx, turnReconcile, interval)
+		if err == nil && ours {
+			var complete bool
+			if complete, err = s.reconcileAll(ctx); !complete {
+				s.releaseTurn(ctx, turnReconcile, until, s.now().Add(min(interval, 5*time.Minute)))
 			}
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "reconciliation stopped", "cause", logError(err))
+			pause *= 2
+		} else {
+			pause = time.Second
 		}
-		pauseFor(ctx, min(max(until.Sub(s.now()), time.Second), interval, time.Minute))
+		pause = min(max(pause, until.Sub(s.now())), interval, time.Minute)
+		pauseFor(ctx, pause)
 	}
 }
 
-// reconcileAll reconciles once. It waits for rate limits.
-func (s *Service) reconcileAll(ctx context.Context) error {
+// reconcileAll reconciles once. It waits for rate limits. It reports whether it checked everything;
+// members that could not be changed are only an error.
+func (s *Service) reconcileAll(ctx context.Context) (complete bool, err error) {
 	for cursor := ""; ; {
 		report, err := s.Reconcile(ctx, &ReconcileOptions{Cursor: cursor})
 		s.log.LogAttrs(ctx, slog.LevelInfo, "reconciled", slog.Any("report", report))
+		cursor = report.Cursor
 		wait, limited := RetryAfter(err)
 		var clerkErr *ClerkInvitationError
-		if !limited || !errors.As(err, &clerkErr) {
-			return err
+		if cursor == "" || !limited || !errors.As(err, &clerkErr) {
+			return cursor == "", err
 		}
-		cursor = report.Cursor
 		if err := s.sleep(ctx, s.now().Add(wait)); err != nil {
-			return err
+			return false, err
 		}
 	}
 }

@@ -20,8 +20,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// An interval of some nanoseconds, the unit forgotten, panicked where nobody can recover; one
-// of centuries, for never, panicked too or made Run spin.
+// Intervals of nanoseconds and of centuries neither panic nor make Run spin.
 func TestRun_OddIntervals(t *testing.T) {
 	t.Parallel()
 	for _, o := range []clerkinvite.RunOptions{
@@ -112,7 +111,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		b.ReserveSome(t, 5)
 		store.left.Store(3)
 		// The first attempt goes by the request for several, the second singly.
-		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer, Status: 401, Code: "clerk_key_invalid"})
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
 		for {
 			time.Sleep(time.Millisecond)

@@ -29,6 +29,7 @@ const (
 	ReasonUserDeleted   = "user_deleted"   // removed: the Clerk user was deleted
 	ReasonSecondAddress = "second_address" // removed: the same user is in the tenant under another address
 	ReasonAtClerk       = "revoked_at_clerk"
+	ReasonRejected      = "rejected" // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
 )
 
 // allowed reports whether a member may change from one state to another.
@@ -97,20 +98,20 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 
 // The functions below build Change.New from the row that was read.
 
-// released gives up a claim.
-func released(m Member, due time.Time) *Member {
+// asReleased gives up a claim.
+func asReleased(m Member, due time.Time) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
 	return &m
 }
 
-// postponed gives up the claim of an attempt that certainly had no effect.
-func postponed(m Member, due time.Time, reason string) *Member {
+// asPostponed gives up the claim of an attempt that certainly had no effect.
+func asPostponed(m Member, due time.Time, reason string) *Member {
 	m.ClaimedUntil, m.NextAttemptAt, m.Reason = nil, &due, clip(reason)
 	return &m
 }
 
-// settled completes the send in the given state.
-func settled(m Member, to Status, now time.Time) *Member {
+// asSettled completes the send in the given state.
+func asSettled(m Member, to Status, now time.Time) *Member {
 	m.Status, m.Sent, m.SettledAt = to, m.Send, &now
 	m.ClaimedUntil, m.NextAttemptAt, m.URL, m.Reason = nil, nil, Secret{}, ""
 	if to != StatusPending {
@@ -119,9 +120,9 @@ func settled(m Member, to Status, now time.Time) *Member {
 	return &m
 }
 
-// invited settles the row as pending on inv. The link is stored only if the host emails it.
-func invited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
-	n := settled(m, StatusPending, now)
+// asInvited settles the row as pending on inv. The link is stored only if the host emails it.
+func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
+	n := asSettled(m, StatusPending, now)
 	n.InvitationID, n.ClerkUserID = inv.ID, PendingID(inv.ID)
 	created := now // close enough if Clerk's response has no readable time
 	if !inv.CreatedAt.IsZero() {
@@ -144,16 +145,16 @@ func invited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
 	return n
 }
 
-// joined settles the row as active under the Clerk user's ID.
-func joined(m Member, userID string, now time.Time) *Member {
-	n := settled(m, StatusActive, now)
+// asJoined settles the row as active under the Clerk user's ID.
+func asJoined(m Member, userID string, now time.Time) *Member {
+	n := asSettled(m, StatusActive, now)
 	n.ClerkUserID = userID
 	return n
 }
 
-// ended settles the row in a state in which it is only kept for the record.
-func ended(m Member, to Status, reason string, now time.Time) *Member {
-	n := settled(m, to, now)
+// asEnded settles the row in a state in which it is only kept for the record.
+func asEnded(m Member, to Status, reason string, now time.Time) *Member {
+	n := asSettled(m, to, now)
 	n.Reason = clip(reason)
 	return n
 }

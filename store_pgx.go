@@ -237,7 +237,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		again, effect := failure(err)
+		again, effect := sqlFailure(err)
 		if conn, ok := s.db.(interface{ IsClosed() bool }); ok && conn.IsClosed() {
 			again = false // a single connection does not come back
 		}
@@ -253,12 +253,12 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 	}
 }
 
-// failure reports whether a statement that failed with err should be repeated, and whether
+// sqlFailure reports whether a statement that failed with err should be repeated, and whether
 // it may have taken effect.
 //
 // pgconn.SafeToRetry does not help: since pgx 5.9 it is true for some responses that were
 // lost after the commit.
-func failure(err error) (again, maybeMade bool) {
+func sqlFailure(err error) (again, maybeMade bool) {
 	if row := (rowError{}); errors.As(err, &row) {
 		return false, false
 	}
@@ -375,7 +375,7 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 // blamed returns an error of the hook as a rowError, unless no row can have caused it.
 func blamed(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
-	again, _ := failure(err)
+	again, _ := sqlFailure(err)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

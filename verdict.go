@@ -1,11 +1,11 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -20,7 +20,7 @@ type verdict struct {
 	other      *Member     // secondAddress: the active member
 	reason     string      // Member.Reason
 	err        error       // why the row is neither pending nor active
-	due        time.Time   // when a row that keeps waiting is due
+	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
 	leftOver   bool        // the member may have other open invitations
 	stop       bool        // err concerns the whole instance: the pass ends
@@ -49,8 +49,8 @@ const (
 // claimOnly reports whether v changes nothing but the claim.
 func (v *verdict) claimOnly() bool { return v.kind >= isUncertain }
 
-// ended reports whether an invitation of an earlier attempt was found that has ended.
-func (k verdictKind) ended() bool { return k == isExpired || k == isRevoked }
+// foundEnded reports whether an invitation of an earlier attempt was found that has ended.
+func (k verdictKind) foundEnded() bool { return k == isExpired || k == isRevoked }
 
 // outcome is what the decision means for the caller's error.
 func (v *verdict) outcome() Outcome {
@@ -71,29 +71,29 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	switch v.kind {
 	case isInvited:
-		return invited(m, v.invitation, p, now)
+		return asInvited(m, v.invitation, p, now)
 	case isLinked:
 		if v.invitation != nil {
-			m = *invited(m, v.invitation, p, now)
+			m = *asInvited(m, v.invitation, p, now)
 		}
-		return joined(m, v.user.ID, now)
+		return asJoined(m, v.user.ID, now)
 	case isRefused:
 		if m.Status == StatusPending { // the older invitation stays
 			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(v.reason), nil, nil
 			return &m
 		}
-		return ended(m, StatusFailed, v.reason, now)
+		return asEnded(m, StatusFailed, v.reason, now)
 	case isExpired:
-		return ended(*invited(m, v.invitation, p, now), StatusExpired, "", now)
+		return asEnded(*asInvited(m, v.invitation, p, now), StatusExpired, "", now)
 	case isRevoked:
 		m.InvitationID = v.invitation.ID
-		return ended(m, StatusRevoked, ReasonAtClerk, now)
+		return asEnded(m, StatusRevoked, ReasonAtClerk, now)
 	case isSecondAddress:
-		return ended(m, StatusRemoved, ReasonSecondAddress, now)
+		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
-		return postponed(m, v.due, v.reason)
+		return asPostponed(m, v.dueAt, v.reason)
 	case isLimited, isReleased:
-		return released(m, v.due)
+		return asReleased(m, v.dueAt)
 	default: // undecided, isUncertain: nothing is written
 		return &m
 	}
@@ -136,7 +136,10 @@ func refused(op, reason string, cause error) verdict {
 
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
-	v := failureVerdict(a.row, c, err, s.now(), s.backoff(a.row.Attempts))
+	now, wait := s.now(), s.backoff(a.row.Attempts)
+	// Since the previous attempt at this row.
+	c.othersCreated = c.sends && s.limits.createdSince(now.Add(-wait))
+	v := failureVerdict(a.row, c, err, now, wait)
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
 	return v
 }
@@ -150,17 +153,17 @@ func (s *Service) limited(a *attempt, op string, limit error) verdict {
 	if !a.bulkAllowedAt.IsZero() && a.bulkAllowedAt.Before(due) {
 		due = a.bulkAllowedAt
 	}
-	return verdict{kind: isLimited, op: op, err: limit, due: due, uncounted: !a.triedInBulk}
+	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
 }
 
 // released decides for a row whose turn did not come: it is given back, due as before. If Clerk
 // may have acted on a request for several, the attempt counts, so that the next one looks first.
-func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
+func (s *Service) released(ctx context.Context, dueAt time.Time, a *attempt) verdict {
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = errLeaseEnds
 	}
-	return verdict{kind: isReleased, op: "deliver", err: cause, due: p.due, uncounted: !a.triedInBulk}
+	return verdict{kind: isReleased, op: "deliver", err: cause, dueAt: dueAt, uncounted: !a.triedInBulk}
 }
 
 // call describes a request to Clerk that failed.
@@ -168,76 +171,123 @@ type call struct {
 	op     string
 	sends  bool // it could have sent an email
 	shared bool // it was about other members too
+
+	othersCreated bool // creates for other members have succeeded since the previous attempt
 }
 
 // failureVerdict decides for a row after a failed call. wait is how long to wait before the next
 // attempt if Clerk did not say.
 func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
-	var api *APIError
-	isAPI := errors.As(err, &api)
 	switch classify(row, c, err) {
 	case Refused:
-		return refused(c.op, api.Code, err)
+		return refused(c.op, cmp.Or(codeOf(err), ReasonRejected), err)
 	case Uncertain:
 		return verdict{kind: isUncertain, op: c.op, err: err}
+	default:
+		if told, ok := RetryAfter(err); ok {
+			wait = told
+		}
+		return verdict{
+			kind: isPostponed, op: c.op, err: err, reason: cmp.Or(codeOf(err), "unavailable"), dueAt: now.Add(wait),
+			uncounted: c.shared && !c.sends, stop: stops(c, err),
+		}
 	}
-	v := verdict{kind: isPostponed, op: c.op, err: err, reason: "unavailable", uncounted: c.shared && !c.sends, stop: stops(c, err)}
-	if isAPI && api.Code != "" {
-		v.reason = api.Code
-	}
-	if told, ok := RetryAfter(err); ok {
-		wait = told
-	}
-	v.due = now.Add(wait)
-	return v
 }
 
-// maxOwnFaults is the attempt at which a fault in a row's own parameters ends the row. It is
-// more than the first, because the parameters may come from a configuration that is being fixed.
-const maxOwnFaults = 3
+// maxRejections is the attempt at which a rejection that concerns only this row ends it. It is more
+// than the first, because the row's parameters may come from a configuration that is being fixed.
+const maxRejections = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
 // means that Clerk refuses this person. No other function decides this.
 func classify(row *Member, c call, err error) Outcome {
-	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) {
-		return Fault // the adapter did not send it
-	}
-	var api *APIError
-	isAPI := errors.As(err, &api)
-	_, held := heldAtClerk(err)
-	switch {
-	case isAPI && api.NotSent:
-		return Fault
-	case !isAPI, // not the adapter's error: assume the worst
-		api.StatusCode/100 != 4,                     // no response, an unreadable one, a redirect, 5xx
-		api.StatusCode == http.StatusRequestTimeout: // from a proxy, after it may have passed the request on
+	failure := failureOf(err, row.Email)
+	switch failure {
+	case foreignError, noResponse: // assume the worst
 		if c.sends {
 			return Uncertain
 		}
-		return Fault
-	case held, ofInstance(api), c.shared: // if several are concerned, which one Clerk refuses is unknown
-		return Fault
-	case api.Code == codeNotAllowed, names(api.Meta, row.Email):
-		return Refused
-	case ownFault(err) && row.Attempts >= maxOwnFaults: // retried forever it would use up everybody's requests
-		return Refused
+	case personRejected:
+		if !c.shared { // if several are concerned, which one Clerk refuses is unknown
+			return Refused
+		}
+	case parameterRejected, rejected:
+		// Retried forever it would use up everybody's requests.
+		if !c.shared && row.Attempts >= maxRejections && (failure == parameterRejected || c.othersCreated) {
+			return Refused
+		}
+	default:
 	}
 	return Fault
 }
 
-// stops reports whether a fault concerns the whole instance, so that a pass must end.
+// stops reports whether a fault concerns the whole instance, so that a pass must end. A fault of one
+// member alone ends nobody's pass.
 func stops(c call, err error) bool {
-	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) || ownFault(err) {
+	switch failureOf(err, "") {
+	case foreignError, noConnection, instanceRejected:
+		return true
+	case rateLimited, invalidRequest, parameterRejected:
 		return false
+	default:
+		return c.shared
 	}
+}
+
+// failure is the kind of a failed call to Clerk.
+type failure int
+
+const (
+	noFailure         failure = iota
+	foreignError              // not Clerk's: the host's, such as an open circuit breaker
+	invalidRequest            // the adapter did not send it
+	noConnection              // nothing was sent
+	noResponse                // sent; no response, an unreadable one, a redirect, 5xx
+	rateLimited               // 429
+	instanceRejected          // a key, a quota: it concerns everybody
+	addressTaken              // Clerk has an invitation or a user for the address: a reason to look again
+	personRejected            // Clerk does not accept this address
+	parameterRejected         // Clerk rejects a parameter: the redirect URL, the template, the metadata
+	busy                      // 409: another request holds a lock
+	rejected                  // another 4xx, with or without a known code
+)
+
+// failureOf returns the kind of a failure. email is the address that the call was about, or "" for
+// several.
+func failureOf(err error, email string) failure {
+	var invalid *InvalidParamsError
 	var api *APIError
-	if !errors.As(err, &api) {
-		return true // the host's own error, such as an open circuit breaker
+	switch {
+	case err == nil:
+		return noFailure
+	case errors.As(err, &invalid):
+		return invalidRequest
+	case !errors.As(err, &api):
+		return foreignError
+	case api.StatusCode == http.StatusTooManyRequests: // known from an earlier response, it was not sent
+		return rateLimited
+	case api.NotSent:
+		return noConnection
+	case api.StatusCode/100 != 4, api.StatusCode == http.StatusRequestTimeout: // 408 may come from a proxy that passed the request on
+		return noResponse
+	case api.Code == codeDuplicate, api.Code == codeIdentifierExists:
+		return addressTaken
+	case api.StatusCode == http.StatusUnauthorized, slices.Contains(instanceCodes, api.Code):
+		return instanceRejected
+	case api.StatusCode == http.StatusConflict:
+		return busy
+	case api.Code == codeNotAllowed, email != "" && names(api.Meta, email):
+		return personRejected
+	case api.Meta[metaParamName] != nil:
+		return parameterRejected
+	default:
+		return rejected
 	}
-	_, held := heldAtClerk(err)
-	return !held && api.StatusCode != http.StatusTooManyRequests && (c.shared || api.NotSent || api.StatusCode/100 == 4)
+}
+
+// ofInstance reports whether a failure certainly concerns the whole Clerk instance.
+func (f failure) ofInstance() bool {
+	return f == foreignError || f == noConnection || f == rateLimited || f == instanceRejected
 }
 
 // Clerk's error codes that decide how to continue. Source: Clerk's error catalogue; see
@@ -248,7 +298,6 @@ const (
 	codeNotAllowed       = "not_allowed_access"
 	codeAlreadyRevoked   = "invitation_already_revoked"
 	codeAlreadyAccepted  = "invitation_already_accepted"
-	codeDevEmails        = "dev_monthly_email_limit_exceeded"
 	codeResourceNotFound = "resource_not_found"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
@@ -256,40 +305,33 @@ const (
 	metaIdentifiers      = "identifiers"
 )
 
-// heldAtClerk reports whether Clerk rejected an invitation because the address already has
-// one or belongs to a user. That is a reason to look again, not a failure.
-func heldAtClerk(err error) (code string, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode/100 == 4 && api.StatusCode != http.StatusRequestTimeout &&
-		(api.Code == codeDuplicate || api.Code == codeIdentifierExists) {
-		return api.Code, true
-	}
-	return "", false
+// instanceCodes are Clerk's error codes that concern the whole instance.
+var instanceCodes = []string{
+	"clerk_key_invalid", "authorization_header_format_invalid", "could_not_authenticate_request", "authorization_invalid",
+	"user_quota_exceeded", "quota_exceeded", "dev_monthly_email_limit_exceeded", "invitations_not_supported",
+	"api_version_invalid", "unsupported_subscription_plan_features",
 }
 
-// ofInstance reports whether a 4xx certainly concerns the whole Clerk instance or endpoint,
-// and not one person or one request.
-func ofInstance(api *APIError) bool {
-	switch api.StatusCode {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusConflict, http.StatusTooManyRequests:
+// codeOf returns Clerk's error code, or "".
+func codeOf(err error) string {
+	var api *APIError
+	if errors.As(err, &api) {
+		return api.Code
+	}
+	return ""
+}
+
+// pointsAtAddresses reports whether an error is about addresses at all.
+func pointsAtAddresses(err error) bool {
+	var invalid *InvalidParamsError
+	if errors.As(err, &invalid) {
 		return true
 	}
-	return strings.Contains(api.Code, "quota") || api.Code == codeDevEmails
-}
-
-// ownFault reports whether a 4xx is about a parameter of one request: its redirect URL, its
-// template or its metadata.
-func ownFault(err error) bool {
 	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode/100 != 4 || ofInstance(api) || api.Meta[metaParamName] == nil {
+	if !errors.As(err, &api) || api.StatusCode/100 != 4 {
 		return false
 	}
-	_, held := heldAtClerk(err)
-	return !held
-}
-
-// pointsAtAddresses reports whether the meta of an error is about addresses at all.
-func pointsAtAddresses(meta map[string]any) bool {
+	meta := api.Meta
 	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 

@@ -62,11 +62,11 @@ func TestVerdictApply(t *testing.T) {
 		"expired":                   {verdict{kind: isExpired, invitation: testInv}, reservedRow(), row{StatusExpired, "", "inv_2", 1, 1, "", false, nil}},
 		"revoked":                   {verdict{kind: isRevoked, invitation: testInv}, reservedRow(), row{StatusRevoked, "", "inv_2", 1, 1, ReasonAtClerk, false, nil}},
 		"second address":            {verdict{kind: isSecondAddress}, reservedRow(), row{StatusRemoved, "", "", 1, 1, ReasonSecondAddress, false, nil}},
-		"postponed":                 {verdict{kind: isPostponed, due: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
-		"postponed, not counted":    {verdict{kind: isPostponed, due: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
-		"limited":                   {verdict{kind: isLimited, due: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
-		"released":                  {verdict{kind: isReleased, due: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
-		"released after a bulk":     {verdict{kind: isReleased, due: testNow}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, "", false, &testNow}},
+		"postponed":                 {verdict{kind: isPostponed, dueAt: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
+		"postponed, not counted":    {verdict{kind: isPostponed, dueAt: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
+		"limited":                   {verdict{kind: isLimited, dueAt: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
+		"released":                  {verdict{kind: isReleased, dueAt: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
+		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, "", false, &testNow}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -178,7 +178,7 @@ func TestFailureVerdict(t *testing.T) {
 			require.Equal(t, c.counted, !v.uncounted)
 			require.Equal(t, c.stop, v.stop)
 			if c.kind == isPostponed {
-				require.Equal(t, testNow.Add(c.wait), v.due)
+				require.Equal(t, testNow.Add(c.wait), v.dueAt)
 			}
 		})
 	}

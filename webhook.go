@@ -438,9 +438,9 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 		return nil, err
 	}
 	if now := u.verifiedEmails(); !slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
-		return s.resolveUser(ctx, u, proof{ask: true}) // the event is older than the user
+		return s.resolveUser(ctx, u, askClerk()) // the event is older than the user
 	}
-	return s.resolve(ctx, u, rows, proof{ask: true})
+	return s.resolve(ctx, u, rows, askClerk())
 }
 
 // userDeleted removes the members that are active as a user who no longer exists.
@@ -456,7 +456,7 @@ func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error)
 		}
 		changes := make([]Change, len(rows))
 		for i, row := range rows {
-			changes[i] = Change{row, ended(*row, StatusRemoved, ReasonUserDeleted, s.now())}
+			changes[i] = Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now())}
 		}
 		done, retry, err := s.applyEach(ctx, changes)
 		if changed = append(changed, done...); err != nil || !retry {

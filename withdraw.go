@@ -60,7 +60,7 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if err != nil {
 			return nil, err
 		}
-		return ended(*row, to, "", s.now()), nil
+		return asEnded(*row, to, "", s.now()), nil
 	})
 	if err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 		return false, err
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
-	case api.StatusCode/100 != 4 || ofInstance(api):
+	case api.StatusCode/100 != 4 || failureOf(err, "").ofInstance():
 		return false, s.clerkError(ctx, "revoke invitation", err)
 	}
 	// How Clerk rejects the revocation of an expired invitation is unknown. The list tells.
@@ -155,7 +155,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 		return nil
 	}
 	if u != nil {
-		if _, err := s.resolveUser(ctx, u, proof{ask: true}); err != nil {
+		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
 			return err
 		}
 		if row, err = s.get(ctx, row.Ref()); err != nil {
@@ -183,13 +183,13 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	ctx, op := s.observe(ctx, "Purge")
 	defer op.end(&err)
-	var ours time.Time // when the claim of the previous round ends
+	var ourClaim time.Time // of the previous round
 	for range 10 {
-		l, row, claimed, err := s.claimForPurge(ctx, ref, ours)
+		l, row, claimed, err := s.claimForPurge(ctx, ref, ourClaim)
 		if err != nil {
 			return err
 		}
-		ours = *claimed.ClaimedUntil
+		ourClaim = *claimed.ClaimedUntil
 		switch err = s.erase(ctx, l, claimed); {
 		case err == nil:
 			return nil
@@ -202,9 +202,9 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 }
 
 // claimForPurge claims a member, so that no attempt starts to deliver what is about to be erased.
-func (s *Service) claimForPurge(ctx context.Context, ref Ref, ours time.Time) (l lease, row, claimed *Member, err error) {
+func (s *Service) claimForPurge(ctx context.Context, ref Ref, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
 	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
-		if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ours) {
+		if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
 			return nil, ErrConflict
 		}
 		next := s.claimed(*row, l.claimedAt)
@@ -236,7 +236,7 @@ func (s *Service) unclaim(ctx context.Context, l lease, claimed, row *Member) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	next := *claimed
-	next.ClaimedUntil, next.NextAttemptAt = row.ClaimedUntil, row.NextAttemptAt
+	next.ClaimedUntil, next.NextAttemptAt = nil, row.NextAttemptAt
 	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
 		s.log.WarnContext(ctx, "claim not released", "member", *row, "cause", logError(err))
 	}

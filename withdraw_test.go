@@ -14,8 +14,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// To withdraw the invitation of somebody who has accepted it under another address is refused
-// each time; Remove is the way out.
+// The person accepted under another address: Revoke is refused each time, and Remove works.
 func TestRemove_AfterAcceptanceUnderAnotherAddress(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -34,8 +33,8 @@ func TestRemove_AfterAcceptanceUnderAnotherAddress(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusRemoved, m.Status)
 }
 
-// The same of Purge: a row that is over names an invitation without a mark that is still open, as of an old
-// table whose times were wrong. Nobody would know of it once the row is erased.
+// An expired row names an invitation without a marker that is still open. Purge revokes it, because nothing refers to
+// it afterwards.
 func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -92,7 +91,7 @@ func memberIn(t *testing.T, b *testkit.Rig, status clerkinvite.Status) *clerkinv
 	return m
 }
 
-// Each verb in each state: the table of design, once more by hand.
+// Each verb in each state, as the design has it.
 func TestVerbsInEveryState(t *testing.T) {
 	t.Parallel()
 	type verb func(b *testkit.Rig, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error)
@@ -166,7 +165,7 @@ func TestVerbsInEveryState(t *testing.T) {
 	})
 }
 
-// The person accepts, and then the admin revokes or removes: the webhook is still on its way.
+// The person has accepted when the admin revokes or removes, and the webhook has not arrived yet.
 func TestWithdrawAfterAcceptance(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -190,7 +189,7 @@ func TestWithdrawAfterAcceptance(t *testing.T) {
 	})
 }
 
-// Somebody whose invitation may be out, because the answer was lost.
+// The response to the create was lost, so an invitation may be open.
 func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -205,7 +204,7 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	})
 }
 
-// Clerk fails while something is withdrawn: the member stays as it is, and the same again works.
+// Clerk fails during the revocation: the member is unchanged, and a second call works.
 func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -233,7 +232,7 @@ func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 	})
 }
 
-// What Clerk says to the revoking of an invitation that has run out is unknown.
+// Clerk's response to the revocation of an expired invitation is undocumented.
 func TestRevoke_ExpiredMember(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -307,7 +306,7 @@ func TestPurge(t *testing.T) {
 	})
 }
 
-// A resend has settled, and what revokes the older invitation has not been reached.
+// A resend was settled, but the older invitation was not revoked.
 func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 	t.Parallel()
 	for name, withdraw := range map[string]func(*testkit.Rig) (*clerkinvite.Member, error){
@@ -337,7 +336,7 @@ func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 	}
 }
 
-// Clerk's list cannot be had: the link that the row names is revoked all the same.
+// Clerk's list cannot be read: the invitation that the row names is revoked nevertheless.
 func TestPromise4_WithdrawWithoutAList(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -357,7 +356,7 @@ func TestPromise4_WithdrawWithoutAList(t *testing.T) {
 	})
 }
 
-// An invitation of years ago was accepted, its user is gone, and the person is invited again.
+// The person accepted an invitation years ago, that user is deleted, and the person is invited again.
 func TestRevoke_AfterAnEarlierMembership(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -382,7 +381,7 @@ func TestRevoke_AfterAnEarlierMembership(t *testing.T) {
 	})
 }
 
-// The older of two open links has just been accepted: that person has joined.
+// The person has just accepted the older of two open invitations and has joined.
 func TestRevoke_AfterTheOlderLinkWasAccepted(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -406,7 +405,8 @@ func TestRevoke_AfterTheOlderLinkWasAccepted(t *testing.T) {
 	})
 }
 
-// Run out by our clock, open by Clerk's: invited again, and revoked before anything was sent.
+// The invitation is expired by our clock and open by Clerk's. The person is invited again, and revoked before anything
+// was sent.
 func TestPromise4_RevokeOfAReservedMemberWithAnOlderLink(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -422,7 +422,7 @@ func TestPromise4_RevokeOfAReservedMemberWithAnOlderLink(t *testing.T) {
 	})
 }
 
-// An admin withdraws while the invitation is made: no open one stays.
+// An admin withdraws while the invitation is created: no invitation stays open.
 func TestWithdrawDuringDelivery(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {

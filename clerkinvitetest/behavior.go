@@ -1,53 +1,52 @@
 package clerkinvitetest
 
-// RevokeOfExpired is what the fake answers to the revoking of an expired invitation.
+// RevokeOfExpired is the response to revoking an expired invitation.
 type RevokeOfExpired int
 
-// Answers to the revoking of an expired invitation. Clerk's text says that every
+// Responses to revoking an expired invitation. Clerk's documentation says that every
 // invitation that is not revoked can be revoked.
 const (
-	ExpiredIsRevoked  RevokeOfExpired = iota // 200, it is revoked then
+	ExpiredIsRevoked  RevokeOfExpired = iota // 200; it becomes revoked
 	ExpiredIsRefused                         // 400
 	ExpiredIsNotFound                        // 404
 )
 
-// Behavior decides what Clerk does where its documents say nothing. The zero value
-// is the likeliest. Code that works with each of [Behaviors] does not depend on a
-// guess.
+// Behavior decides what Clerk does where it is undocumented. The zero value is the most
+// likely behavior. Code that works with each of [Behaviors] does not depend on a guess.
 type Behavior struct {
-	QueryMatchesParts   bool // the query of GET /invitations matches parts of an address or id, not only the whole
+	QueryMatchesParts   bool // the query of GET /invitations also matches parts of an address or ID
 	CaseSensitive       bool // GET /users and the query of GET /invitations compare addresses exactly
-	HideUnverified      bool // GET /users finds a user by verified addresses only
-	UnverifiedBlocks    bool // a user who holds an address unverified blocks its invitation like one who holds it verified
-	IdentifierExists400 bool // form_identifier_exists comes with status 400 instead of 422
-	NoErrorAddresses    bool // the meta of a refused create does not name the addresses
+	HideUnverified      bool // GET /users finds users only by verified addresses
+	UnverifiedBlocks    bool // an unverified address blocks an invitation, as a verified one does
+	IdentifierExists400 bool // form_identifier_exists has status 400 instead of 422
+	NoErrorAddresses    bool // the meta of a rejected create does not name the addresses
 
 	RevokeExpired         RevokeOfExpired
-	SignUpAccepts         bool // an invitation is accepted when its address is verified at Clerk by any way, not only by its link
+	SignUpAccepts         bool // an invitation becomes accepted when its address is verified in any way, not only by its link
 	IgnoreExistingRevokes bool // a create with ignore_existing revokes the older pending invitations of the address
 
-	BulkKeepsPartial  bool // a refused bulk request has created what could be created
-	BulkRefusesUsers  bool // ignore_existing does not help a bulk request against an existing user, as one of two texts says
-	BulkShuffles      bool // the answer to a bulk request has another order than the request
-	BulkLosesMetadata bool // metadata of a bulk request stays on the invitation when its user signs up (clerk/javascript#7956)
+	BulkKeepsPartial  bool // a rejected bulk request creates the valid invitations
+	BulkRefusesUsers  bool // a bulk request for an existing user is rejected even with ignore_existing
+	BulkShuffles      bool // the response to a bulk request has another order than the request
+	BulkLosesMetadata bool // metadata of a bulk invitation is not copied to the user (clerk/javascript#7956)
 
-	// Lag means that GET /users and GET /invitations do not show what was written
-	// after the last Settle. The checks of a create, a revoke or a sign-up see it at
-	// once. What a test arranges with AddUser and CreateForeign is shown at once too.
+	// Lag means that GET /users and GET /invitations do not show changes after the last
+	// Settle. The checks of a create, a revoke or a sign-up see changes immediately.
+	// Changes by AddUser and CreateForeign are shown immediately, too.
 	Lag bool
 
-	NoExpiresAt    bool // invitations come without expires_at
-	NoURL          bool // invitations come without url
+	NoExpiresAt    bool // invitations have no expires_at
+	NoURL          bool // invitations have no url
 	WebhookSeconds bool // the timestamp of a webhook is in seconds instead of milliseconds
 }
 
-// NamedBehavior is a Behavior and what to call it in a subtest.
+// NamedBehavior is a Behavior with a name for a subtest.
 type NamedBehavior struct {
 	Name     string
 	Behavior Behavior
 }
 
-// Behaviors returns the default and each switch of [Behavior] flipped alone.
+// Behaviors returns the default, and one Behavior for each switch.
 func Behaviors() []NamedBehavior {
 	return []NamedBehavior{
 		{"default", Behavior{}},
@@ -72,7 +71,7 @@ func Behaviors() []NamedBehavior {
 	}
 }
 
-// SetBehavior replaces the behavior from now on. What was written before is settled.
+// SetBehavior replaces the behavior, and settles earlier changes.
 func (c *Clerk) SetBehavior(b Behavior) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,8 +79,7 @@ func (c *Clerk) SetBehavior(b Behavior) {
 	c.behavior = b
 }
 
-// Settle shows in GET /users and GET /invitations all that was written so far; see
-// [Behavior].Lag.
+// Settle makes GET /users and GET /invitations show all changes so far; see [Behavior].Lag.
 func (c *Clerk) Settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

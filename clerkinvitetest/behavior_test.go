@@ -12,8 +12,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// No switch is forgotten in Behaviors, and each is flipped alone.
-func TestBehaviorsAreAllThere(t *testing.T) {
+// Behaviors has each switch, and sets one at a time.
+func TestBehaviorsAreComplete(t *testing.T) {
 	t.Parallel()
 	names, flipped := map[string]bool{}, map[string]int{}
 	for i, b := range clerkinvitetest.Behaviors() {
@@ -69,8 +69,8 @@ func TestBehaviorOfCreates(t *testing.T) {
 			_, err := api.CreateInvitation(t.Context(), again)
 			require.NoError(t, err)
 		}
-		require.Len(t, c.OpenInvitations("unverified@example.com"), 3, "the older ones stay")
-		require.Equal(t, 4, c.EmailsTo("unverified@example.com"), "and each was sent")
+		require.Len(t, c.OpenInvitations("unverified@example.com"), 3, "the older ones remain")
+		require.Equal(t, 4, c.EmailsTo("unverified@example.com"), "each was sent")
 		c.SetBehavior(clerkinvitetest.Behavior{IgnoreExistingRevokes: true})
 		inv, err := api.CreateInvitation(t.Context(), again)
 		require.NoError(t, err)
@@ -123,10 +123,10 @@ func TestBehaviorOfBulk(t *testing.T) {
 		require.Equal(t, []string{"5@example.com", "4@example.com"}, got)
 
 		c.SetBehavior(clerkinvitetest.Behavior{BulkLosesMetadata: true})
-		require.JSONEq(t, `{"a":1}`, string(c.Invitations("4@example.com")[0].PublicMetadata), "the invitation has them")
+		require.JSONEq(t, `{"a":1}`, string(c.Invitations("4@example.com")[0].PublicMetadata), "the invitation has it")
 		w, err := c.Accept("4@example.com")
 		require.NoError(t, err)
-		require.Equal(t, map[string]any{}, parse(t, string(w.Payload))["data"].(map[string]any)["public_metadata"], "the user has not")
+		require.Equal(t, map[string]any{}, parse(t, string(w.Payload))["data"].(map[string]any)["public_metadata"], "the user does not")
 	})
 }
 
@@ -156,7 +156,7 @@ func TestBehaviorOfSignUps(t *testing.T) {
 	c.SetBehavior(clerkinvitetest.Behavior{SignUpAccepts: true})
 	mustCreate(t, c, ada)
 	u := verified(t, c.SignUp(ada, false)).User
-	require.Len(t, c.OpenInvitations(ada), 1, "not without a proof")
+	require.Len(t, c.OpenInvitations(ada), 1, "not without proof")
 	c.VerifyEmail(u.ID, ada)
 	require.Equal(t, clerkinvite.InvitationAccepted, c.Invitations(ada)[0].Status)
 }
@@ -178,7 +178,7 @@ func TestBehaviorLag(t *testing.T) {
 		mustCreate(t, api, ada)
 		_, err := api.RevokeInvitation(t.Context(), before.ID)
 		require.NoError(t, err)
-		require.Equal(t, [2]int{1, 1}, pair(shown()), "the revoked one still, the new one not yet")
+		require.Equal(t, [2]int{1, 1}, pair(shown()), "still the revoked one, not yet the new one")
 		_, err = api.CreateInvitation(t.Context(), request(ada))
 		requireRefused(t, err, 400, "duplicate_record")
 		c.Settle()

@@ -11,19 +11,18 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Clerk is a fake of Clerk that remembers: users, invitations, the emails it sent and
-// the requests it got. It refuses what Clerk refuses. Use it as a
-// [clerkinvite.ClerkAPI], or behind the real adapter through [Clerk.Handler]; both
-// work on the same state and fail in the same ways.
+// Clerk is a fake Clerk with users, invitations, sent emails and counts of requests. It
+// rejects what Clerk rejects. Use it as a [clerkinvite.ClerkAPI], or behind the real adapter
+// through [Clerk.Handler]; both have the same state and fail in the same ways.
 //
-// Where Clerk's documents are silent it does what is likeliest; see [Behavior]. It is
-// safe for concurrent use, and prints without addresses.
+// Where Clerk is undocumented, it does what is most likely; see [Behavior]. It prints
+// without addresses. Clerk is safe for concurrent use.
 type Clerk struct {
 	mu          sync.Mutex
 	now         func() time.Time
 	behavior    Behavior
 	secretKey   string
-	patience    time.Duration
+	timeout     time.Duration
 	onCall      func(ctx context.Context, call Call, when When)
 	serial      map[string]int
 	counts      map[Call]int
@@ -37,7 +36,7 @@ type Clerk struct {
 	byEmail     map[string][]*invitationRecord // by folded address
 	users       []*userRecord                  // oldest first
 	userByID    map[string]*userRecord
-	userByEmail map[string][]*userRecord // by folded address, of those who hold it or held it
+	userByEmail map[string][]*userRecord // by folded address, current or former
 }
 
 var _ clerkinvite.ClerkAPI = (*Clerk)(nil)
@@ -57,35 +56,35 @@ func NewClerk() *Clerk {
 	}
 }
 
-// SetNow replaces the clock, by which invitations are made and expire and limits are
-// counted. It must not call c. Defaults to time.Now.
+// SetNow replaces the clock, which decides when invitations expire and limits end. now must
+// not call c. Defaults to time.Now.
 func (c *Clerk) SetNow(now func() time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = now
 }
 
-// SetSecretKey lets the Handler refuse every request without this key. Without it
-// any key will do, and none.
+// SetSecretKey makes the Handler reject requests without this key. By default it accepts
+// every request.
 func (c *Clerk) SetSecretKey(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.secretKey = key
 }
 
-// SetTimeout limits how long a call of c as a [clerkinvite.ClerkAPI] waits for an
-// answer that does not come, as the Timeout of the real adapter does. Zero, the
-// default, is until the call's context ends.
+// SetTimeout limits how long a call of c as a [clerkinvite.ClerkAPI] waits for a missing
+// response, as the Timeout of the real adapter does. With zero, the default, it waits until
+// the call's context ends.
 func (c *Clerk) SetTimeout(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.patience = d
+	c.timeout = d
 }
 
 // Call names a kind of request.
 type Call string
 
-// The requests that c understands.
+// The requests that Clerk handles.
 const (
 	CallFindUsers  Call = "GET /users"
 	CallCountUsers Call = "GET /users/count"
@@ -96,15 +95,15 @@ const (
 	CallRevoke     Call = "POST /invitations/revoke"
 )
 
-// Requests returns how many requests of each kind came since the last ResetCounts,
-// refused and failed ones included.
+// Requests returns the number of requests of each kind since the last ResetCounts,
+// including rejected and failed ones.
 func (c *Clerk) Requests() map[Call]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.counts)
 }
 
-// RequestCount returns how many requests came since the last ResetCounts.
+// RequestCount returns the number of requests since the last ResetCounts.
 func (c *Clerk) RequestCount() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,17 +114,17 @@ func (c *Clerk) RequestCount() int {
 	return n
 }
 
-// ResetCounts starts the counting of requests again. Emails stay counted.
+// ResetCounts sets the counts of requests to zero. The count of emails stays.
 func (c *Clerk) ResetCounts() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.counts)
 }
 
-// OnCall lets f be called with each request: when it has come, and when it has taken
-// effect and is not answered yet (not if a limit or a fault kept it from getting
-// that far). f may block, and may call c: Clerk is slow then, and finishes what its
-// caller has given up. f runs in another goroutine than the caller. nil removes it.
+// OnCall sets a function that is called for each request: when it arrives, and after it has
+// taken effect but before its response (unless a limit or a fault prevented the effect). f
+// may call c, and may block: Clerk is slow then, and finishes requests whose caller has
+// gone. f does not run in the caller's goroutine. nil removes it.
 func (c *Clerk) OnCall(f func(ctx context.Context, call Call, when When)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,17 +137,17 @@ func (c *Clerk) hook() func(context.Context, Call, When) {
 	return c.onCall
 }
 
-// request is one request to Clerk, from wherever it came.
+// request is a request to Clerk, by a direct call or by HTTP.
 type request struct {
 	call         Call
-	emails       []string                   // the addresses it is about
-	invitationID string                     // the invitation it is about
-	denied       *answer                    // why it is not authorized
-	run          func(now time.Time) answer // what it does; called with the lock held
+	emails       []string                     // the addresses it is about
+	invitationID string                       // the invitation it is about
+	denied       *response                    // the rejection of an unauthorized request
+	run          func(now time.Time) response // its effect; called with the lock held
 }
 
-// exchange is the way of every request: counted, limited, failed on demand, done.
-func (c *Clerk) exchange(ctx context.Context, r request) answer {
+// exchange counts a request and performs it.
+func (c *Clerk) exchange(ctx context.Context, r request) response {
 	c.mu.Lock()
 	c.counts[r.call]++
 	c.mu.Unlock()
@@ -162,7 +161,8 @@ func (c *Clerk) exchange(ctx context.Context, r request) answer {
 	return a
 }
 
-func (c *Clerk) perform(r request) (a answer, done bool) {
+// perform checks limits and faults, and makes the effect. done reports whether it did.
+func (c *Clerk) perform(r request) (a response, done bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
@@ -176,11 +176,11 @@ func (c *Clerk) perform(r request) (a answer, done bool) {
 	if refused != nil {
 		a = *refused
 	} else if f := c.takeFault(r, Before); f != nil {
-		a = f.answer(answer{})
+		a = f.response(response{})
 	} else {
 		a, done = r.run(now), true
 		if f := c.takeFault(r, After); f != nil {
-			a = f.answer(a)
+			a = f.response(a)
 		}
 	}
 	if c.limits.FreeRefused && a.status/100 == 4 {
@@ -191,7 +191,7 @@ func (c *Clerk) perform(r request) (a answer, done bool) {
 	return a, done
 }
 
-// time returns the current time in Clerk's precision.
+// time returns the current time with Clerk's precision.
 func (c *Clerk) time() time.Time { return c.now().UTC().Truncate(time.Millisecond) }
 
 // next returns 1, 2, … for each kind.

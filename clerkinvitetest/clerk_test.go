@@ -21,8 +21,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// One story, told to the fake itself and to the real adapter in front of it, with
-// each behavior: every answer and every error is the same.
+// The same calls, made directly and through the real adapter, with each behavior, have the
+// same responses and errors.
 func TestDirectAndHTTPAreTheSame(t *testing.T) {
 	t.Parallel()
 	for _, b := range clerkinvitetest.Behaviors() {
@@ -35,8 +35,8 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			direct.SetBehavior(b.Behavior)
 			behind.SetBehavior(b.Behavior)
 
-			// The texts of failures below HTTP are each their own, and a trace id is a serial number.
-			alike := func(err error) error {
+			// Texts of failures below HTTP differ, and trace IDs are serial numbers.
+			normalized := func(err error) error {
 				var api *clerkinvite.APIError
 				if errors.As(err, &api) {
 					api.TraceID = strconv.FormatBool(api.TraceID != "")
@@ -53,7 +53,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 				got, gotErr := do(behind, adapter)
 				require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
 				if wantErr != nil {
-					require.Equal(t, alike(wantErr), alike(gotErr), what)
+					require.Equal(t, normalized(wantErr), normalized(gotErr), what)
 					return
 				}
 				require.Equal(t, want, got, what)
@@ -194,15 +194,14 @@ func TestInvitationsExpire(t *testing.T) {
 	require.Panics(t, func() { c.ExpireNow("inv_x") })
 }
 
-// Pages by offset fit together, also among invitations of one moment. One that comes in
-// between goes to the front under NewestFirst: it shows one of the page before again, and
-// hides none.
+// Pages by offset are complete, even among invitations with the same time. With NewestFirst,
+// a new invitation between two pages repeats an earlier one and hides none.
 func TestPagesOfInvitations(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		var oldest []string
 		for i := range 7 {
-			if i == 2 || i == 6 { // 2, then 4, then 1 of one moment
+			if i == 2 || i == 6 { // 2, then 4, then 1 with the same time
 				k.Advance(time.Second)
 			}
 			oldest = append(oldest, mustCreate(t, c, fmt.Sprintf("p%d@example.com", i)).ID)
@@ -229,11 +228,11 @@ func TestPagesOfInvitations(t *testing.T) {
 		}
 
 		first := page(clerkinvite.InvitationQuery{Limit: 3, NewestFirst: true})
-		added := mustCreate(t, c, "p7@example.com").ID // of the same moment as the newest
+		added := mustCreate(t, c, "p7@example.com").ID // with the same time as the newest
 		require.Equal(t, newest[2:5], page(clerkinvite.InvitationQuery{Limit: 3, Offset: 3, NewestFirst: true}))
 		require.Equal(t, newest[:3], first)
 		require.Equal(t, append([]string{added}, newest...), page(clerkinvite.InvitationQuery{NewestFirst: true}))
-		require.Equal(t, append(oldest, added), page(clerkinvite.InvitationQuery{}), "at the end, where it moves nothing")
+		require.Equal(t, append(oldest, added), page(clerkinvite.InvitationQuery{}), "at the end, without shifting others")
 	})
 }
 
@@ -250,12 +249,11 @@ func TestForeignInvitations(t *testing.T) {
 	_, err = c.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada, IgnoreExisting: true})
 	require.NoError(t, err)
 	require.Len(t, c.OpenInvitations(ada), 2)
-	require.Equal(t, inv.ID, c.Invitations(ada)[0].ID, "the oldest first")
+	require.Equal(t, inv.ID, c.Invitations(ada)[0].ID, "oldest first")
 	require.JSONEq(t, `{}`, string(c.CreateForeign("b@example.com", nil).PublicMetadata))
 }
 
-// Of any number of creates of one address one is carried out, and nothing is lost or
-// counted twice while everybody does everything.
+// Of many concurrent creates for one address, one succeeds, and counts are exact.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	c := clerkinvitetest.NewClerk()
@@ -313,7 +311,7 @@ func TestConcurrentUse(t *testing.T) {
 		require.Equal(t, 1, n, i)
 		require.Equal(t, 1, c.EmailsTo(fmt.Sprintf("p%d@example.com", i)))
 	}
-	require.Len(t, ids, addresses, "ids are unique")
+	require.Len(t, ids, addresses, "IDs are unique")
 	require.Equal(t, addresses, c.Emails())
 	require.Equal(t, workers, c.Requests()[clerkinvitetest.CallCreate])
 }
@@ -372,11 +370,11 @@ func TestClerkFuncs(t *testing.T) {
 	}
 }
 
-func TestHandlerWithoutAServer(t *testing.T) {
+func TestHandlerWithoutServer(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset})
-	require.PanicsWithValue(t, http.ErrAbortHandler, func() { // as net/http knows it
+	require.PanicsWithValue(t, http.ErrAbortHandler, func() { // as net/http expects
 		recorder(t, c)
 	})
 	require.Equal(t, 200, recorder(t, c))

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Clock is a clock that moves only when a test advances it. Its Now method is for [Clerk.SetNow]
-// and clerkinvite.Config.Now. Clock is safe for concurrent use.
+// Clock is a clock that a test advances. Use its Now method for [Clerk.SetNow] and
+// clerkinvite.Config.Now. Clock is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time

@@ -13,8 +13,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// FindUsers implements [clerkinvite.ClerkAPI]. Like the real adapter it makes one
-// request for addresses and one for ids.
+// FindUsers implements [clerkinvite.ClerkAPI]. Like the real adapter, it makes one request
+// for addresses and one for IDs.
 func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	if len(q.Emails)+len(q.IDs) > 100 {
 		return nil, invalid("Emails", "must be at most 100 values, together with IDs")
@@ -52,7 +52,7 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 }
 
 func (c *Clerk) findUsersRequest(p userParams) request {
-	return request{call: CallFindUsers, emails: p.emails, run: func(time.Time) answer {
+	return request{call: CallFindUsers, emails: p.emails, run: func(time.Time) response {
 		page, _ := c.findUsers(p)
 		return success(page)
 	}}
@@ -68,7 +68,7 @@ func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRe
 }
 
 func (c *Clerk) createRequest(p createParams) request {
-	return request{call: CallCreate, emails: []string{p.email}, run: func(now time.Time) answer {
+	return request{call: CallCreate, emails: []string{p.email}, run: func(now time.Time) response {
 		created, refused := c.create([]createParams{p}, false, now)
 		if refused != nil {
 			return *refused
@@ -109,7 +109,7 @@ func (c *Clerk) createBulkRequest(ps []createParams) request {
 	for _, p := range ps {
 		emails = append(emails, p.email)
 	}
-	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) answer {
+	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) response {
 		created, refused := c.create(ps, true, now)
 		if refused != nil {
 			return *refused
@@ -145,7 +145,7 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 }
 
 func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, total int) any) request {
-	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) answer {
+	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) response {
 		return success(shape(c.list(p, now)))
 	}}
 }
@@ -159,69 +159,68 @@ func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*cle
 }
 
 func (c *Clerk) revokeRequest(id string) request {
-	return request{call: CallRevoke, invitationID: id, run: func(now time.Time) answer { return c.revoke(id, now) }}
+	return request{call: CallRevoke, invitationID: id, run: func(now time.Time) response { return c.revoke(id, now) }}
 }
 
-// call makes a request in the name of a caller of the ClerkAPI. Its errors are those
-// of the real adapter.
-func (c *Clerk) call(ctx context.Context, r request) (answer, error) {
+// call performs a request of a direct call. Its errors are those of the real adapter.
+func (c *Clerk) call(ctx context.Context, r request) (response, error) {
 	if err := ended(ctx); err != nil {
-		return answer{}, &clerkinvite.APIError{NotSent: true, Err: err}
+		return response{}, &clerkinvite.APIError{NotSent: true, Err: err}
 	}
 	c.mu.Lock()
-	patience, hooked := c.patience, c.onCall != nil
+	timeout, hooked := c.timeout, c.onCall != nil
 	c.mu.Unlock()
-	var over <-chan time.Time
-	if patience > 0 {
-		timer := time.NewTimer(patience)
+	var timedOut <-chan time.Time
+	if timeout > 0 {
+		timer := time.NewTimer(timeout)
 		defer timer.Stop()
-		over = timer.C
+		timedOut = timer.C
 	}
 	silent := &clerkinvite.APIError{Err: silentError{}}
 
-	var a answer
+	var a response
 	if !hooked {
 		a = c.exchange(ctx, r)
 	} else {
-		// The hook may block. The caller does not wait longer for it than for a real
-		// Clerk, who finishes the request all the same.
-		answered := make(chan answer, 1)
+		// The hook may block. The caller does not wait for it longer than for a response,
+		// and the request is finished anyway.
+		responses := make(chan response, 1)
 		go func() {
-			a := answer{form: asReset} // if the hook ends the goroutine
-			defer func() { answered <- a }()
+			a := response{form: asReset} // if the hook ends the goroutine
+			defer func() { responses <- a }()
 			a = c.exchange(ctx, r)
 		}()
 		select {
-		case a = <-answered:
+		case a = <-responses:
 		case <-ctx.Done():
 			a.form = asSilence
-		case <-over:
-			return answer{}, silent
+		case <-timedOut:
+			return response{}, silent
 		}
 	}
 	if a.form != asSilence {
 		return a, a.apiError()
 	}
-	if ctx.Done() == nil && over == nil {
-		return answer{}, silent // rather than to wait for ever
+	if ctx.Done() == nil && timedOut == nil {
+		return response{}, silent // instead of waiting forever
 	}
 	select {
 	case <-ctx.Done():
-		return answer{}, &clerkinvite.APIError{Err: ended(ctx)}
-	case <-over:
-		return answer{}, silent
+		return response{}, &clerkinvite.APIError{Err: ended(ctx)}
+	case <-timedOut:
+		return response{}, silent
 	}
 }
 
-// silentError is how the real adapter's own time limit ends.
+// silentError is like the timeout error of the real adapter.
 type silentError struct{}
 
-func (silentError) Error() string { return "clerkinvitetest: no answer in time" }
+func (silentError) Error() string { return "clerkinvitetest: no response in time" }
 
-// Timeout is true, as that of net.Error.
+// Timeout returns true, as in net.Error.
 func (silentError) Timeout() bool { return true }
 
-// ended returns nil while ctx lasts, then an error with ctx.Err and its cause.
+// ended returns nil, or ctx.Err with its cause if ctx has ended.
 func ended(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil {
@@ -233,8 +232,8 @@ func ended(ctx context.Context) error {
 	return fmt.Errorf("the caller's context ended: %w", err)
 }
 
-// one returns the invitation in an answer.
-func one(a answer, err error) (*clerkinvite.Invitation, error) {
+// one returns the invitation in a response.
+func one(a response, err error) (*clerkinvite.Invitation, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +242,7 @@ func one(a answer, err error) (*clerkinvite.Invitation, error) {
 	return &i, nil
 }
 
-// paramsOf returns what the real adapter sends for r, or its refusal to send it.
+// paramsOf returns the parameters that the real adapter sends for r, or its error.
 func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	p := createParams{
 		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,

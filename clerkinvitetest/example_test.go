@@ -12,7 +12,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// Nobody has the address, and Clerk makes the invitation inv_123.
+// Clerk has no user with the address, and creates the invitation inv_123.
 func ExampleClerkFuncs() {
 	api := clerkinvitetest.ClerkFuncs{
 		FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil },
@@ -26,8 +26,7 @@ func ExampleClerkFuncs() {
 	// Output: pending_inv_123 <nil>
 }
 
-// To test the error path of an application, let the function return what the
-// adapter returns.
+// To test how an application handles errors, return the adapter's error.
 func ExampleClerkFuncs_error() {
 	api := clerkinvitetest.ClerkFuncs{
 		FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
@@ -56,10 +55,10 @@ func ExampleClerk() {
 	fmt.Println(m.Status, m.ClerkUserID, clerk.EmailsTo(ada.Email), err)
 
 	webhook, _ := clerk.Accept(ada.Email)
-	answer := httptest.NewRecorder()
-	webhooks.ServeHTTP(answer, webhook.Request(clerkinvitetest.WebhookSecret, "/webhooks/clerk"))
+	response := httptest.NewRecorder()
+	webhooks.ServeHTTP(response, webhook.Request(clerkinvitetest.WebhookSecret, "/webhooks/clerk"))
 	m, err = svc.Get(ctx, ada)
-	fmt.Println(answer.Code, m.Status, m.ClerkUserID, err)
+	fmt.Println(response.Code, m.Status, m.ClerkUserID, err)
 	// Output:
 	// pending pending_inv_000001 1 <nil>
 	// 204 active user_000001 <nil>
@@ -84,7 +83,7 @@ func ExampleClerk_Handler() {
 	// clerk: HTTP 400 duplicate_record: There are already pending invitations for the following email addresses: [address] (trace 00000000000000000000000000000002)
 }
 
-// Clerk sends the email, and its answer gets lost.
+// Clerk sends the email, but its response is lost.
 func ExampleClerk_Fail() {
 	clerk := clerkinvitetest.NewClerk()
 	clerk.Fail(clerkinvitetest.Fault{
@@ -99,7 +98,7 @@ func ExampleClerk_Fail() {
 	// Output: true uncertain reserved 1
 }
 
-// Somebody signs up after the application has looked and before it invites.
+// The person signs up between the look-up and the create.
 func ExampleClerk_OnCall() {
 	clerk := clerkinvitetest.NewClerk()
 	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
@@ -143,7 +142,7 @@ func ExampleBehaviors() {
 	// case sensitive pending <nil>
 }
 
-// The library and the fake take the same clock, so that a test can let an invitation expire.
+// The library and the fake share a clock, so that a test can expire an invitation.
 func ExampleClock() {
 	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
 	clerk := clerkinvitetest.NewClerk()

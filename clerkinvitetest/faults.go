@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// When says on which side of its effect a request fails.
+// When says whether a request fails before or after its effect.
 type When int
 
-// Before its effect, or after it.
+// Before or after the effect.
 const (
 	Before When = iota
 	After
@@ -25,16 +25,16 @@ func (w When) String() string {
 	return "before"
 }
 
-// Kind is a way in which a request fails.
+// Kind is a way of failing.
 type Kind string
 
-// Ways to fail.
+// Ways of failing.
 const (
-	Timeout Kind = "timeout"  // no answer until the request's context ends or its client goes away
+	Timeout Kind = "timeout"  // no response until the request's context ends or its client disconnects
 	Reset   Kind = "reset"    // the connection is cut
-	NotSent Kind = "not sent" // no connection: always before the effect; through the Handler like Reset
+	NotSent Kind = "not sent" // no connection, so no effect; with the Handler the same as Reset
 
-	HTML502        Kind = "HTML 502" // the page of a proxy
+	HTML502        Kind = "HTML 502" // a proxy's page
 	Empty503       Kind = "empty 503"
 	JSON500        Kind = "JSON 500" // Clerk's own internal_clerk_error
 	Redirect301    Kind = "redirect 301"
@@ -44,16 +44,16 @@ const (
 	Truncated200   Kind = "truncated 200"    // the connection is cut in the middle of the body
 	Empty200       Kind = "empty 200"
 
-	Answer Kind = "answer" // Status, Code, Message and Meta of the Fault; without a Code an empty body
+	Response Kind = "response" // Status, Code, Message and Meta of the Fault; without a Code, the body is empty
 )
 
-// Kinds returns every Kind but Answer.
+// Kinds returns every Kind except Response.
 func Kinds() []Kind {
 	return []Kind{Timeout, Reset, NotSent, HTML502, Empty503, JSON500, Redirect301, Redirect307, Null200, EmptyObject200, Truncated200, Empty200}
 }
 
-// shapes holds the answers that kinds stand for.
-var shapes = map[Kind]answer{
+// shapes are the responses of the kinds.
+var shapes = map[Kind]response{
 	Timeout:        {form: asSilence},
 	Reset:          {form: asReset},
 	NotSent:        {form: asNotSent},
@@ -66,39 +66,39 @@ var shapes = map[Kind]answer{
 	EmptyObject200: {status: http.StatusOK, form: asEmptyObject},
 	Truncated200:   {status: http.StatusOK, form: asHalf},
 	Empty200:       {status: http.StatusOK, form: asNothing},
-	Answer:         {},
+	Response:       {},
 }
 
 // Fault makes requests fail.
 type Fault struct {
-	Call  Call   // "" is any
-	Email string // only requests about this address; "" is any
+	Call  Call   // "" means any
+	Email string // only requests about this address; "" means any
 	When  When
 	Kind  Kind
-	Times int // so many requests; 0 is one, -1 all
+	Times int // number of requests; 0 means one, -1 all
 
-	Status  int // for Answer, as are the next three
+	Status  int // for Kind Response, as are the next three fields
 	Code    string
 	Message string
 	Meta    map[string]any
 
-	RetryAfter time.Duration // the header of any Kind that has headers; in whole seconds, rounded up
+	RetryAfter time.Duration // for any Kind with headers; rounded up to whole seconds
 }
 
-// Fail adds a fault. Of several that fit a request the first added counts. A Fault
-// that cannot be meant panics.
+// Fail adds a fault. If several match a request, the first one added is used. Fail panics if
+// the fault is not valid.
 func (c *Clerk) Fail(f Fault) {
 	if f.Kind == "" && f.Status != 0 {
-		f.Kind = Answer
+		f.Kind = Response
 	}
 	if _, ok := shapes[f.Kind]; !ok {
-		panic(fmt.Sprintf("clerkinvitetest: Fault.Kind is %q; see Kinds", string(f.Kind)))
+		panic(fmt.Sprintf("clerkinvitetest: Fault.Kind is %q, but must be one of Kinds or Response", string(f.Kind)))
 	}
-	if f.Kind == Answer && (f.Status < 200 || f.Status > 599) {
-		panic("clerkinvitetest: Fault.Status of the Kind Answer is not 200 to 599")
+	if f.Kind == Response && (f.Status < 200 || f.Status > 599) {
+		panic("clerkinvitetest: Fault.Status must be 200 to 599 for the Kind Response")
 	}
 	if _, err := json.Marshal(f.Meta); err != nil {
-		panic("clerkinvitetest: Fault.Meta is no JSON")
+		panic("clerkinvitetest: Fault.Meta must be JSON")
 	}
 	if f.Kind == NotSent {
 		f.When = Before
@@ -111,14 +111,14 @@ func (c *Clerk) Fail(f Fault) {
 	c.faults = append(c.faults, &f)
 }
 
-// ClearFaults removes all faults. Requests that hang already go on hanging.
+// ClearFaults removes all faults. Requests that already hang continue to hang.
 func (c *Clerk) ClearFaults() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults = nil
 }
 
-// takeFault returns the fault for the request and counts it.
+// takeFault returns the fault for the request, if any, and counts its use.
 func (c *Clerk) takeFault(r request, when When) *Fault {
 	emails := r.emails
 	if rec := c.byID[r.invitationID]; rec != nil {
@@ -141,13 +141,13 @@ func (c *Clerk) takeFault(r request, when When) *Fault {
 	return nil
 }
 
-// answer returns what comes instead of the real answer.
-func (f *Fault) answer(instead answer) answer {
+// response returns the fault's response instead of the real one.
+func (f *Fault) response(realResponse response) response {
 	a := shapes[f.Kind]
 	switch f.Kind {
 	case Truncated200:
-		a.value = instead.value
-	case Answer:
+		a.value = realResponse.value
+	case Response:
 		a.status = f.Status
 		if a.form = asNothing; f.Code != "" {
 			a.form = asJSON
@@ -159,7 +159,7 @@ func (f *Fault) answer(instead answer) answer {
 	return a
 }
 
-// wholeSeconds rounds up, as Retry-After has it.
+// wholeSeconds rounds up to seconds, the unit of Retry-After.
 func wholeSeconds(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// calls makes each request of the ClerkAPI once.
+// calls has a request for each method of ClerkAPI.
 var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error){
 	clerkinvitetest.CallFindUsers: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
 		return api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{ada}})
@@ -34,8 +34,8 @@ var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.C
 	},
 }
 
-// took reports whether the request of calls has had its effect, or had none to have.
-func took(c *clerkinvitetest.Clerk, call clerkinvitetest.Call) bool {
+// tookEffect reports whether the request of calls has had its effect, if it has one.
+func tookEffect(c *clerkinvitetest.Clerk, call clerkinvitetest.Call) bool {
 	switch call {
 	case clerkinvitetest.CallCreate:
 		return c.EmailsTo("new@example.com") == 1
@@ -48,11 +48,11 @@ func took(c *clerkinvitetest.Clerk, call clerkinvitetest.Call) bool {
 	}
 }
 
-// Each kind of fault, on each call, on either side of its effect, is the same for the
-// fake itself and for the real adapter in front of it.
+// Each kind of fault, on each call, before and after its effect, is the same for direct calls
+// and through the real adapter.
 func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 	t.Parallel()
-	for _, kind := range append(clerkinvitetest.Kinds(), clerkinvitetest.Answer) {
+	for _, kind := range append(clerkinvitetest.Kinds(), clerkinvitetest.Response) {
 		for call, do := range calls {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				t.Run(string(kind)+"/"+string(call)+"/"+when.String(), func(t *testing.T) {
@@ -67,8 +67,8 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 						defer cancel()
 						if kind == clerkinvitetest.Timeout {
 							changes := call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList
-							go func() { // the caller has enough as soon as the fake got as far as it goes
-								for ctx.Err() == nil && (c.Requests()[call] == 0 || when == clerkinvitetest.After && changes && !took(c, call)) {
+							go func() { // the caller cancels as soon as the fake does nothing more
+								for ctx.Err() == nil && (c.Requests()[call] == 0 || when == clerkinvitetest.After && changes && !tookEffect(c, call)) {
 									time.Sleep(time.Millisecond)
 								}
 								cancel()
@@ -79,14 +79,14 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 						require.ErrorAs(t, err, &failed)
 						require.Equal(t, kind == clerkinvitetest.Timeout, errors.Is(err, context.Canceled))
 						if when == clerkinvitetest.After && kind != clerkinvitetest.NotSent {
-							require.True(t, took(c, call))
+							require.True(t, tookEffect(c, call))
 						} else if call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList {
-							require.False(t, took(c, call))
+							require.False(t, tookEffect(c, call))
 						}
 						require.Positive(t, c.Requests()[call])
 
 						c.ClearFaults()
-						if call != clerkinvitetest.CallRevoke && !took(c, call) {
+						if call != clerkinvitetest.CallRevoke && !tookEffect(c, call) {
 							_, err = do(t.Context(), api)
 							require.NoError(t, err)
 						}
@@ -102,7 +102,7 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 					require.Equal(t, want.Err == nil, got.Err == nil)
 					for _, e := range []*clerkinvite.APIError{want, got} {
 						e.TraceID, e.Err = "", nil // texts and counters
-						e.NotSent = false          // a server cannot refuse what it has got
+						e.NotSent = false          // a server cannot fail before it gets the request
 					}
 					require.Equal(t, want, got)
 				})
@@ -115,7 +115,7 @@ func TestFaultAnswer(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		c.Fail(clerkinvitetest.Fault{
-			Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Answer, Status: 429, Code: "too_many_requests",
+			Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Response, Status: 429, Code: "too_many_requests",
 			Message: "slower", Meta: map[string]any{"n": 1}, RetryAfter: 90 * time.Second,
 		})
 		_, err := api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada})
@@ -123,9 +123,9 @@ func TestFaultAnswer(t *testing.T) {
 		require.Equal(t, "slower", refused.LongMessage)
 		require.Equal(t, map[string]any{"n": 1.0}, refused.Meta)
 		require.Equal(t, 90*time.Second, refused.RetryAfter)
-		mustCreate(t, api, ada) // once was enough
+		mustCreate(t, api, ada) // the fault was for one request
 
-		c.Fail(clerkinvitetest.Fault{Status: 403}) // of no kind: an answer, without a code
+		c.Fail(clerkinvitetest.Fault{Status: 403}) // without a kind: Response, without a code
 		_, err = api.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: ada})
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, 403, refused.StatusCode)
@@ -134,15 +134,15 @@ func TestFaultAnswer(t *testing.T) {
 	})
 }
 
-func TestFaultsAreForWhomTheyAreFor(t *testing.T) {
+func TestFaultsMatchRequests(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	eve := mustCreate(t, c, "eve@example.com")
 	other := mustCreate(t, c, "other@example.com")
 	c.Fail(clerkinvitetest.Fault{Email: "Eve@example.com", Status: 403, Code: "x", Times: 5})
 	for _, test := range []struct {
-		mine bool
-		do   func() error
+		matches bool
+		do      func() error
 	}{
 		{false, func() error { mustCreate(t, c, ada); return nil }},
 		{true, func() error {
@@ -173,21 +173,21 @@ func TestFaultsAreForWhomTheyAreFor(t *testing.T) {
 			_, err := c.RevokeInvitation(t.Context(), eve.ID)
 			return err
 		}},
-		{false, func() error { // five times are over
+		{false, func() error { // the sixth time
 			_, err := c.RevokeInvitation(t.Context(), eve.ID)
 			return err
 		}},
 	} {
 		err := test.do()
-		require.Equal(t, test.mine, err != nil, "%v", err)
+		require.Equal(t, test.matches, err != nil, "%v", err)
 	}
 	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{}) })
 	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: "typo"}) })
-	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Answer}) })
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Response}) })
 	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Status: 400, Meta: map[string]any{"f": func() {}}}) })
 }
 
-// Who waits is decided by the caller, never by the fake.
+// The caller decides how long it waits.
 func TestTimeoutEnds(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
@@ -209,17 +209,17 @@ func TestTimeoutEnds(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 
 	var failed *clerkinvite.APIError
-	require.ErrorAs(t, create(ctx), &failed, "an ended one sends nothing")
+	require.ErrorAs(t, create(ctx), &failed, "an ended context sends nothing")
 	require.True(t, failed.NotSent)
 	require.Equal(t, 1, c.RequestCount())
 	c.ClearFaults()
 
-	require.True(t, timeout(create(context.Background())), "a context that never ends does not hang for ever")
+	require.True(t, timeout(create(context.Background())), "no hang without a deadline")
 	c.SetTimeout(20 * time.Millisecond)
 	require.True(t, timeout(create(t.Context())))
 }
 
-// A server that is closed ends what hangs in it, and leaves no goroutine behind.
+// Closing the server ends requests that hang, and leaves no goroutine.
 func TestTimeoutEndsWithItsServer(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
@@ -277,7 +277,7 @@ func TestOnCall(t *testing.T) {
 	})
 }
 
-// Clerk carries out what its caller has given up waiting for.
+// Clerk finishes requests whose caller has gone.
 func TestLateEffect(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {

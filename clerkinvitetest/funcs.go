@@ -7,9 +7,9 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// ClerkFuncs is a [clerkinvite.ClerkAPI] of functions, for tests that want to say in
-// a few lines what Clerk answers. A call whose function is nil fails with an error
-// that names the missing field.
+// ClerkFuncs is a [clerkinvite.ClerkAPI] made of functions, for tests that need a few fixed
+// responses. A method whose function is nil returns an error that names the missing field.
+// ClerkFuncs is safe for concurrent use if its functions are.
 type ClerkFuncs struct {
 	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)
 	CreateInvitationFunc  func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error)

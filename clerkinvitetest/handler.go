@@ -22,14 +22,12 @@ const (
 	defaultTemplate = "invitation"
 )
 
-// Handler returns c in Clerk's wire format, under /v1: GET and POST /invitations,
-// POST /invitations/bulk, POST /invitations/{id}/revoke, GET /users, GET /users/count
-// and GET /users/{id}. A parameter of Clerk's that it does not know is refused, not
-// ignored.
+// Handler returns a handler that serves c as Clerk's API under /v1: GET and POST
+// /invitations, POST /invitations/bulk, POST /invitations/{id}/revoke, GET /users,
+// GET /users/count and GET /users/{id}. It rejects parameters that it does not support.
 //
-// A request that hangs in a [Timeout] ends when its client goes away or its server
-// is closed with [http.Server.Close]; like any that hangs it holds up
-// httptest.Server.Close until then.
+// A request with the fault [Timeout] ends when its client disconnects or its server is
+// closed with [http.Server.Close]. Until then httptest.Server.Close waits for it.
 func (c *Clerk) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/invitations", c.postInvitation)
@@ -42,18 +40,18 @@ func (c *Clerk) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/users/count", c.countUsers)
 	mux.HandleFunc("GET /v1/users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		c.serve(w, r, request{call: CallGetUser, run: func(time.Time) answer { return c.getUser(id) }})
+		c.serve(w, r, request{call: CallGetUser, run: func(time.Time) response { return c.getUser(id) }})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		c.serve(w, r, refusal(Call(r.Method+" (unknown)"), &answer{status: http.StatusNotFound,
-			err: &wireError{Code: "resource_not_found", Message: "not found", LongMessage: "The fake of Clerk does not have this endpoint."}}))
+		c.serve(w, r, refusal(Call(r.Method+" (unknown)"), &response{status: http.StatusNotFound,
+			err: &wireError{Code: "resource_not_found", Message: "not found", LongMessage: "The fake Clerk does not have this endpoint."}}))
 	})
 	return mux
 }
 
-// refusal is a request that cannot be understood. It counts like any other.
-func refusal(call Call, a *answer) request {
-	return request{call: call, run: func(time.Time) answer { return *a }}
+// refusal returns a request that is rejected. It counts like any other.
+func refusal(call Call, a *response) request {
+	return request{call: call, run: func(time.Time) response { return *a }}
 }
 
 func (c *Clerk) postInvitation(w http.ResponseWriter, r *http.Request) {
@@ -125,15 +123,15 @@ func (c *Clerk) countUsers(w http.ResponseWriter, r *http.Request) {
 		c.serve(w, r, refusal(CallCountUsers, bad))
 		return
 	}
-	c.serve(w, r, request{call: CallCountUsers, emails: p.emails, run: func(time.Time) answer {
+	c.serve(w, r, request{call: CallCountUsers, emails: p.emails, run: func(time.Time) response {
 		_, total := c.findUsers(p)
 		return success(map[string]any{"object": "total_count", "total_count": total})
 	}})
 }
 
-// serve makes the request and writes the answer.
+// serve performs the request and writes the response.
 func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
-	// net/http notices that a client has gone only when the request is read to its end.
+	// net/http notices a disconnect only when the body has been read.
 	_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
 	req.denied = c.authorize(r)
 	a := c.exchange(r.Context(), req)
@@ -144,14 +142,13 @@ func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
 		h.Set("Retry-After", strconv.Itoa(int(a.retryAfter/time.Second)))
 	}
 	if a.status/100 == 3 {
-		// A client that follows comes here again: 307 repeats the request, 301 makes a GET of it.
+		// A client that follows it sends the request here again (307), or a GET (301).
 		h.Set("Location", r.URL.RequestURI())
 	}
 	var body []byte
 	switch a.form {
 	case asSilence:
-		// net/http notices that a client has gone only when the body has been read.
-		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.Copy(io.Discard, r.Body) // a body beyond maxBody, too
 		<-r.Context().Done()
 		cutConnection(w)
 		return
@@ -189,8 +186,8 @@ func (c *Clerk) serve(w http.ResponseWriter, r *http.Request, req request) {
 	}
 }
 
-// body returns what a JSON answer encodes.
-func (a answer) body() any {
+// body returns the value of a JSON body.
+func (a response) body() any {
 	if a.err == nil {
 		return a.value
 	}
@@ -200,19 +197,19 @@ func (a answer) body() any {
 	}{[]*wireError{a.err}, a.trace}
 }
 
-// cutConnection ends the connection in the middle of the answer's head. Were it cut
-// before the first byte, net/http's client would repeat a GET on its own.
+// cutConnection closes the connection in the middle of the response's header. If it closed
+// it before the first byte, net/http's client would repeat a GET.
 func cutConnection(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil { // HTTP/2, or no connection at all
+	if err != nil { // HTTP/2, or no connection
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\n"))
 	_ = conn.Close()
 }
 
-// authorize refuses a request without the secret key, if there is one.
-func (c *Clerk) authorize(r *http.Request) *answer {
+// authorize returns the rejection of a request without the secret key, if one is set.
+func (c *Clerk) authorize(r *http.Request) *response {
 	c.mu.Lock()
 	want := c.secretKey
 	c.mu.Unlock()
@@ -220,7 +217,7 @@ func (c *Clerk) authorize(r *http.Request) *answer {
 		return nil
 	}
 	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	var a answer
+	var a response
 	switch {
 	case !ok:
 		a = refuse(http.StatusUnauthorized, "authorization_header_format_invalid", "Invalid Authorization header format",
@@ -234,12 +231,12 @@ func (c *Clerk) authorize(r *http.Request) *answer {
 	return &a
 }
 
-func badBody(long string) *answer {
+func badBody(long string) *response {
 	a := refuse(http.StatusBadRequest, "request_body_invalid", "Request body invalid", long, nil)
 	return &a
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *response) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -256,8 +253,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
 	return body, nil
 }
 
-// parseCreate reads one invitation of a request.
-func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
+// parseCreate reads an invitation from a request body.
+func parseCreate(raw json.RawMessage, bulk bool) (createParams, *response) {
 	p := createParams{template: defaultTemplate, days: defaultDays, notify: true, metadata: json.RawMessage("{}")}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil || fields == nil {
@@ -267,7 +264,7 @@ func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
 		a := refuseParam("email_address", "form_param_missing", "is missing", "email_address must be included.")
 		return p, &a
 	}
-	// Where null stands for nothing. The specification of the bulk request allows more of it.
+	// Fields in which null means missing. The specification of the bulk request allows more.
 	nullable := map[string]bool{
 		"notify": true, "ignore_existing": true, "expires_in_days": true, "public_metadata": bulk, "redirect_url": bulk,
 	}
@@ -308,15 +305,15 @@ func parseCreate(raw json.RawMessage, bulk bool) (createParams, *answer) {
 	return p, nil
 }
 
-// query reads the parameters of a GET request and keeps the first fault.
+// query reads the parameters of a GET request. bad is the rejection of the first faulty one.
 type query struct {
 	values url.Values
-	bad    *answer
+	bad    *response
 }
 
 func newQuery(r *http.Request) *query {
 	q := &query{values: r.URL.Query()}
-	delete(q.values, "__clerk_api_version") // goes with every request
+	delete(q.values, "__clerk_api_version") // allowed in every request
 	return q
 }
 
@@ -327,7 +324,7 @@ func (q *query) refuse(name, code string) {
 	}
 }
 
-// many takes a parameter that may be repeated.
+// many removes and returns a parameter that may be repeated.
 func (q *query) many(name string) []string {
 	vs := q.values[name]
 	delete(q.values, name)
@@ -337,7 +334,7 @@ func (q *query) many(name string) []string {
 	return vs
 }
 
-// one takes a parameter that may be there once, with one of the values if there are any.
+// one removes and returns a parameter that may occur once, with one of the allowed values if any are given.
 func (q *query) one(name string, allowed ...string) string {
 	vs := q.many(name)
 	if len(vs) == 0 {
@@ -369,7 +366,7 @@ func (q *query) orderBy(fields ...string) string {
 	if s == "" {
 		return "-created_at"
 	}
-	s = strings.Replace(s, " ", "+", 1) // a + that was not escaped
+	s = strings.Replace(s, " ", "+", 1) // an unescaped +
 	if !slices.Contains(fields, strings.TrimLeft(s, "+-")) {
 		q.refuse("order_by", "form_param_value_invalid")
 	}
@@ -380,8 +377,8 @@ func (q *query) userFilter() userParams {
 	return userParams{emails: q.many("email_address"), ids: q.many("user_id")}
 }
 
-// fault returns the first fault: a parameter that was not taken is one too.
-func (q *query) fault() *answer {
+// fault returns the first rejection. Parameters that were not removed are rejected, too.
+func (q *query) fault() *response {
 	for _, name := range slices.Sorted(maps.Keys(q.values)) {
 		q.refuse(name, "form_param_unknown")
 	}

@@ -25,7 +25,7 @@ func TestHandlerCreate(t *testing.T) {
 	r := send(t, "POST", root+"/v1/invitations", `{"email_address":"Ada@Example.com","public_metadata":{ "a": "<b>" },"redirect_url":"https://app.example.com/x",
 		"notify":null,"ignore_existing":null,"expires_in_days":7,"template_slug":"waitlist_invitation"}`)
 	r.requireJSON(t, 200, invitationJSON)
-	require.Contains(t, r.body, `"<b>"`, "no escapes that only Go writes")
+	require.Contains(t, r.body, `"<b>"`, "no HTML escapes")
 	require.Equal(t, []clerkinvitetest.Mail{{
 		InvitationID: "inv_000001", To: ada, URL: "https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_inv_000001",
 		Template: "waitlist_invitation", At: start,
@@ -55,12 +55,12 @@ func TestHandlerBulkIsABareArray(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(r.body), &items))
 	require.Len(t, items, 2)
 	require.JSONEq(t, invitationJSON, string(items[0]))
-	require.Equal(t, map[string]any{}, parse(t, string(items[1]))["public_metadata"], "an object even if there is nothing in it")
-	require.Equal(t, 1, c.Emails(), "the second asked for none")
+	require.Equal(t, map[string]any{}, parse(t, string(items[1]))["public_metadata"], "an empty object")
+	require.Equal(t, 1, c.Emails(), "the second request has notify=false")
 	require.Len(t, c.OpenInvitations("b@example.com"), 1)
 }
 
-func TestHandlerRefusesWhatClerkRefuses(t *testing.T) {
+func TestHandlerRejectsInvalidRequests(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	root := serve(t, c) + "/v1/"
@@ -117,9 +117,9 @@ func TestHandlerRefusesWhatClerkRefuses(t *testing.T) {
 		r := send(t, method, root+path, test.body)
 		what := test.request + " " + test.body[:min(len(test.body), 80)]
 		require.Equal(t, test.status, r.status, what)
-		answer := parse(t, r.body)
-		require.Equal(t, r.header.Get("Clerk-Trace-Id"), answer["clerk_trace_id"], what)
-		first := answer["errors"].([]any)[0].(map[string]any)
+		response := parse(t, r.body)
+		require.Equal(t, r.header.Get("Clerk-Trace-Id"), response["clerk_trace_id"], what)
+		first := response["errors"].([]any)[0].(map[string]any)
 		require.Equal(t, test.code, first["code"], what)
 		require.NotEmpty(t, first["message"], what)
 		require.NotEmpty(t, first["long_message"], what)
@@ -154,14 +154,14 @@ func TestHandlerListsInvitations(t *testing.T) {
 		var page []struct {
 			EmailAddress string `json:"email_address"`
 		}
-		require.NoError(t, json.Unmarshal([]byte(r.body), &page), "without paginated it is a bare array")
+		require.NoError(t, json.Unmarshal([]byte(r.body), &page), "a bare array without paginated")
 		for _, i := range page {
 			emails = append(emails, i.EmailAddress[:3])
 		}
 		return emails
 	}
 	newest := []string{"p11", "p10", "p09", "p08", "p07", "p06", "p05", "p04", "p03", "p02"}
-	require.Equal(t, newest, list(""), "ten, the newest first")
+	require.Equal(t, newest, list(""), "ten, newest first")
 	require.Equal(t, newest, list("order_by=-created_at"))
 	require.Equal(t, []string{"p01", "p02"}, list("order_by=created_at&limit=2"))
 	require.Equal(t, []string{"p01", "p02"}, list("order_by="+url.QueryEscape("+created_at")+"&limit=2"))
@@ -169,13 +169,13 @@ func TestHandlerListsInvitations(t *testing.T) {
 	require.Equal(t, []string{"p11"}, list("order_by=-expires_at&limit=1"))
 	require.Equal(t, []string{"p01"}, list("offset=10&limit=500"))
 	require.Empty(t, list("offset=11"))
-	require.Equal(t, []string{"p00"}, list("status=revoked"), "only so")
+	require.Equal(t, []string{"p00"}, list("status=revoked"), "only with status=revoked")
 	require.Equal(t, []string{"p01"}, list("status=expired"))
 	require.Equal(t, []string{"p02"}, list("status=accepted"))
 	require.Len(t, list("status=pending&limit=500"), 9)
 	require.Equal(t, []string{"p03"}, list("query=P03@example.com"))
 	require.Equal(t, []string{"p01"}, list("query="+expired))
-	require.Empty(t, list("query=p0"), "not parts of it")
+	require.Empty(t, list("query=p0"), "not by a part")
 	require.Empty(t, list("query="+revoked))
 	require.Equal(t, []string{"p00"}, list("status=revoked&query="+revoked))
 
@@ -210,7 +210,7 @@ func TestHandlerRevokes(t *testing.T) {
 	require.Equal(t, 400, r.status)
 	require.Equal(t, "invitation_already_revoked", code(r))
 
-	id = mustCreate(t, c, ada).ID // a revoked one is no obstacle
+	id = mustCreate(t, c, ada).ID // a revoked one does not block
 	_, err := c.Accept(ada)
 	require.NoError(t, err)
 	r = send(t, "POST", root+id+"/revoke", "")
@@ -267,7 +267,7 @@ func TestHandlerUsers(t *testing.T) {
 	}
 	require.Len(t, list(""), 10)
 	require.Len(t, list("limit=500"), 13)
-	require.Equal(t, []string{"user_b", "user_a"}, list("email_address=ADA@example.com&email_address=nobody@example.com"), "whoever holds it, the newest first")
+	require.Equal(t, []string{"user_b", "user_a"}, list("email_address=ADA@example.com&email_address=nobody@example.com"), "all holders, newest first")
 	require.Equal(t, []string{"user_a", "user_b"}, list("email_address=ada@example.com&order_by=created_at"))
 	require.Equal(t, []string{"user_a"}, list("email_address=ada@example.com&offset=1"))
 	require.Equal(t, []string{"user_a"}, list("email_address=ada@work.example"))
@@ -287,11 +287,11 @@ func TestHandlerUsers(t *testing.T) {
 	require.Equal(t, []string{"user_a"}, list("email_address=ada@work.example"))
 }
 
-func TestHandlerWantsTheKey(t *testing.T) {
+func TestHandlerRequiresTheKey(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	root := serve(t, c) + "/v1/users"
-	require.Equal(t, 200, send(t, "GET", root, "").status, "nobody said which")
+	require.Equal(t, 200, send(t, "GET", root, "").status, "no key is set")
 	c.SetSecretKey("sk_test_right")
 	for _, test := range []struct {
 		header []string
@@ -323,7 +323,7 @@ func TestHandlerRedirects(t *testing.T) {
 	require.Equal(t, "/v1/invitations?x=1", r.header.Get("Location"))
 	require.Empty(t, r.body)
 
-	// A client that follows it is told about its own invitation.
+	// A client that follows the redirect gets a duplicate of its own invitation.
 	c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Redirect307, When: clerkinvitetest.After})
 	resp, err := http.Post(root+"/v1/invitations", "application/json", strings.NewReader(`{"email_address":"b@example.com"}`))
 	require.NoError(t, err)

@@ -29,7 +29,7 @@ func newClerk() (*clerkinvitetest.Clerk, *clerkinvitetest.Clock) {
 	return c, k
 }
 
-// serve returns the root of a server with the fake, without /v1.
+// serve returns the base URL of a server with the fake, without /v1.
 func serve(t testing.TB, c *clerkinvitetest.Clerk) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(c.Handler())
@@ -39,7 +39,7 @@ func serve(t testing.TB, c *clerkinvitetest.Clerk) string {
 	return s.URL
 }
 
-// throughHTTP returns the real adapter in front of the fake.
+// throughHTTP returns the real adapter, connected to the fake.
 func throughHTTP(t testing.TB, c *clerkinvitetest.Clerk) clerkinvite.ClerkAPI {
 	t.Helper()
 	tr := &http.Transport{}
@@ -49,7 +49,7 @@ func throughHTTP(t testing.TB, c *clerkinvitetest.Clerk) clerkinvite.ClerkAPI {
 	return api
 }
 
-// both runs the test on the fake itself and on the real adapter in front of it.
+// both runs a test with direct calls and through the real adapter.
 func both(t *testing.T, test func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI)) {
 	t.Helper()
 	t.Run("direct", func(t *testing.T) {
@@ -71,7 +71,7 @@ func mustCreate(t testing.TB, api clerkinvite.ClerkAPI, email string) *clerkinvi
 	return inv
 }
 
-// requireRefused asserts that Clerk refused with this status and code.
+// requireRefused requires an error response with this status and code.
 func requireRefused(t testing.TB, err error, status int, code string) *clerkinvite.APIError {
 	t.Helper()
 	var api *clerkinvite.APIError
@@ -83,7 +83,7 @@ func requireRefused(t testing.TB, err error, status int, code string) *clerkinvi
 	return api
 }
 
-// reply is an answer of the fake, as raw as it comes.
+// reply is a raw HTTP response of the fake.
 type reply struct {
 	status int
 	header http.Header
@@ -98,7 +98,7 @@ func (r reply) requireJSON(t testing.TB, status int, body string) {
 	require.JSONEq(t, body, r.body)
 }
 
-// send makes one request, with net/http alone.
+// send makes an HTTP request.
 func send(t testing.TB, method, url, body string, header ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))

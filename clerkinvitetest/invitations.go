@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Clerk's documented bounds.
+// Clerk's documented limits.
 const (
 	maxBulk     = 10
 	maxMetadata = 8 << 10
@@ -27,16 +27,16 @@ const (
 type invitation struct {
 	id        string
 	email     string // folded
-	status    string // but for expired, which is a matter of the clock
+	status    string // never expired; see statusAt
 	url       string
-	metadata  json.RawMessage // of object
+	metadata  json.RawMessage // as returned by object
 	createdAt time.Time
 	updatedAt time.Time
 	expiresAt time.Time
 	bulk      bool
 }
 
-// invitationRecord is an invitation as it is, and as it is shown where Clerk lags.
+// invitationRecord is an invitation, and its settled version for Behavior.Lag.
 type invitationRecord struct {
 	invitation
 	settled *invitation
@@ -49,7 +49,7 @@ func (i *invitation) statusAt(now time.Time) string {
 	return i.status
 }
 
-// shown returns what GET /invitations shows of r, nil if nothing yet.
+// shown returns the version that GET /invitations shows, or nil if none is settled.
 func (c *Clerk) shown(r *invitationRecord) *invitation {
 	if c.behavior.Lag {
 		return r.settled
@@ -57,19 +57,19 @@ func (c *Clerk) shown(r *invitationRecord) *invitation {
 	return &r.invitation
 }
 
-// createParams is what an invitation is asked for with.
+// createParams are the parameters of an invitation.
 type createParams struct {
 	email, redirectURL, template string
 	days                         int
 	notify, ignoreExisting       bool
-	metadata                     json.RawMessage // of object, "{}" for none
+	metadata                     json.RawMessage // as returned by object
 }
 
 var emailForm = regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`)
 
-// check returns Clerk's refusal of parameters that no address could be invited with.
-func (p createParams) check() *answer {
-	var a answer
+// check returns Clerk's rejection of invalid parameters, or nil.
+func (p createParams) check() *response {
+	var a response
 	switch {
 	case len(p.email) > 255 || !emailForm.MatchString(p.email):
 		a = refuseParam("email_address", "form_param_format_invalid", "is invalid", "email_address must be a valid email address.")
@@ -92,37 +92,37 @@ func validRedirect(s string) bool {
 	return s == "" || err == nil && u.Scheme != "" && u.Host != ""
 }
 
-// create is POST /invitations and POST /invitations/bulk.
-func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvitation, *answer) {
+// create performs POST /invitations and POST /invitations/bulk.
+func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvitation, *response) {
 	if len(ps) > maxBulk {
 		a := refuse(http.StatusBadRequest, "bulk_size_exceeded", "bulk size exceeded", "The maximum number of invitations of one request is 10.", nil)
 		return nil, &a
 	}
-	var invalid *answer
-	var good []createParams
+	var invalid *response
+	var valid []createParams
 	var duplicate, held []string
-	asked := make(map[string]bool)
+	requested := make(map[string]bool)
 	for _, p := range ps {
 		email := fold(p.email)
 		fault := p.check()
 		switch {
 		case fault != nil:
 			invalid = cmp.Or(invalid, fault)
-		case !p.ignoreExisting && (asked[email] || len(c.pending(email, now)) > 0):
+		case !p.ignoreExisting && (requested[email] || len(c.pending(email, now)) > 0):
 			duplicate = append(duplicate, email)
 		case (!p.ignoreExisting || bulk && c.behavior.BulkRefusesUsers) && c.claimed(email):
 			held = append(held, email)
 		default:
-			good = append(good, p)
-			asked[email] = true
+			valid = append(valid, p)
+			requested[email] = true
 		}
 	}
 	refused := cmp.Or(invalid, c.refuseDuplicate(duplicate), c.refuseHeld(held, bulk))
 	if refused != nil && (!bulk || !c.behavior.BulkKeepsPartial) {
 		return nil, refused
 	}
-	created := make([]wireInvitation, 0, len(good))
-	for _, p := range good {
+	created := make([]wireInvitation, 0, len(valid))
+	for _, p := range valid {
 		if p.ignoreExisting && c.behavior.IgnoreExistingRevokes {
 			for _, older := range c.pending(fold(p.email), now) {
 				older.set(clerkinvite.InvitationRevoked, now)
@@ -140,7 +140,7 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 	return created, refused
 }
 
-func (c *Clerk) refuseDuplicate(emails []string) *answer {
+func (c *Clerk) refuseDuplicate(emails []string) *response {
 	if len(emails) == 0 {
 		return nil
 	}
@@ -153,7 +153,7 @@ func (c *Clerk) refuseDuplicate(emails []string) *answer {
 	return &a
 }
 
-func (c *Clerk) refuseHeld(emails []string, bulk bool) *answer {
+func (c *Clerk) refuseHeld(emails []string, bulk bool) *response {
 	if len(emails) == 0 {
 		return nil
 	}
@@ -167,7 +167,7 @@ func (c *Clerk) refuseHeld(emails []string, bulk bool) *answer {
 	return &a
 }
 
-// add writes a new invitation.
+// add stores a new invitation.
 func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
 	id := c.newID("inv")
 	r := &invitationRecord{invitation: invitation{
@@ -194,17 +194,17 @@ func (c *Clerk) pending(email string, now time.Time) []*invitationRecord {
 	return out
 }
 
-// listParams is what GET /invitations is asked with.
+// listParams are the parameters of GET /invitations.
 type listParams struct {
 	status, query, orderBy string
 	limit, offset          int
 }
 
-// list is GET /invitations: one page, and how many there are on all.
+// list performs GET /invitations. It returns a page and the total number.
 func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total int) {
 	candidates := c.invitations
 	if p.query != "" && !c.behavior.QueryMatchesParts {
-		candidates = c.byEmail[fold(p.query)] // what another query can match is the id
+		candidates = c.byEmail[fold(p.query)] // other queries can only match an ID
 		if r := c.byID[p.query]; r != nil {
 			candidates = []*invitationRecord{r}
 		}
@@ -254,14 +254,14 @@ func (c *Clerk) matches(i *invitation, query string) bool {
 	return i.email == query || i.id == query
 }
 
-// cut returns one page.
+// cut returns a page of the list.
 func cut[T any](list []T, limit, offset int) []T {
 	list = list[min(offset, len(list)):]
 	return list[:min(limit, len(list))]
 }
 
-// revoke is POST /invitations/{id}/revoke.
-func (c *Clerk) revoke(id string, now time.Time) answer {
+// revoke performs POST /invitations/{id}/revoke.
+func (c *Clerk) revoke(id string, now time.Time) response {
 	r := c.byID[id]
 	if r == nil {
 		return notFound("invitation", id)
@@ -274,7 +274,7 @@ func (c *Clerk) revoke(id string, now time.Time) answer {
 	case clerkinvite.InvitationExpired:
 		switch c.behavior.RevokeExpired {
 		case ExpiredIsRefused:
-			// The catalogue has no code for it. This one is none that code can know.
+			// Clerk's catalogue has no code for this. No code should rely on this one.
 			return refuse(http.StatusBadRequest, "invitation_expired", "expired", "This invitation has expired.", nil)
 		case ExpiredIsNotFound:
 			return notFound("invitation", id)
@@ -285,8 +285,8 @@ func (c *Clerk) revoke(id string, now time.Time) answer {
 	return success(c.wireInvitation(&r.invitation, now))
 }
 
-// Invitations returns all invitations of an address, oldest first, with their status
-// of now: what there is, even where [Behavior].Lag does not show it.
+// Invitations returns all invitations of an address, oldest first, with their current
+// status. It ignores [Behavior].Lag.
 func (c *Clerk) Invitations(email string) []clerkinvite.Invitation {
 	return c.invitationsOf(email, func(string) bool { return true })
 }
@@ -309,8 +309,8 @@ func (c *Clerk) invitationsOf(email string, want func(status string) bool) []cle
 	return out
 }
 
-// RevokeInDashboard revokes a pending or expired invitation, as an operator does in
-// Clerk's dashboard. Any other stays as it is.
+// RevokeInDashboard revokes a pending or expired invitation, as an operator can in Clerk's
+// dashboard. Other invitations are unchanged. It panics if there is no such invitation.
 func (c *Clerk) RevokeInDashboard(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,7 +319,7 @@ func (c *Clerk) RevokeInDashboard(id string) {
 	}
 }
 
-// ExpireNow lets the time of a pending invitation run out.
+// ExpireNow expires a pending invitation. It panics if there is no such invitation.
 func (c *Clerk) ExpireNow(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -329,15 +329,15 @@ func (c *Clerk) ExpireNow(id string) {
 	}
 }
 
-// CreateForeign adds an invitation that another application on the same instance has
-// made, with whatever metadata. Its email is not counted.
+// CreateForeign adds an invitation of another application on the same instance. Its email
+// is not counted. It panics if metadata is not JSON.
 func (c *Clerk) CreateForeign(email string, metadata map[string]any) clerkinvite.Invitation {
 	if metadata == nil {
 		metadata = map[string]any{}
 	}
 	b, err := json.Marshal(metadata)
 	if err != nil {
-		panic("clerkinvitetest: CreateForeign: the metadata are no JSON")
+		panic("clerkinvitetest: CreateForeign: the metadata must be JSON")
 	}
 	b, _ = object(b)
 	c.mu.Lock()
@@ -349,7 +349,7 @@ func (c *Clerk) CreateForeign(email string, metadata map[string]any) clerkinvite
 	return c.wireInvitation(&r.invitation, now).invitation()
 }
 
-// known returns the invitation that a test names.
+// known returns an invitation, or panics if it does not exist.
 func (c *Clerk) known(id string) *invitationRecord {
 	r := c.byID[id]
 	if r == nil {
@@ -358,11 +358,10 @@ func (c *Clerk) known(id string) *invitationRecord {
 	return r
 }
 
-// object returns a JSON object in the fake's own writing, so that the writing in which
-// it came makes no difference, and whether raw is one.
+// object returns a JSON object in normal form, and whether raw is an object.
 func object(raw []byte) (json.RawMessage, bool) {
 	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber() // a float64 would spoil large ones
+	d.UseNumber() // a float64 would change large numbers
 	var o map[string]any
 	if !json.Valid(raw) || d.Decode(&o) != nil || o == nil {
 		return nil, false

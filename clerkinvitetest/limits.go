@@ -6,32 +6,31 @@ import (
 	"time"
 )
 
-// Limit is how many requests are let through within which time. Zero Requests are
-// unlimited.
+// Limit allows a number of requests per time. Zero Requests means unlimited.
 type Limit struct {
 	Requests int
 	Per      time.Duration
 }
 
-// Limits are Clerk's rate limits. Windows, and what counts, are not documented: the
-// switches choose.
+// Limits are Clerk's rate limits. Sliding and FreeRefused choose between undocumented
+// behaviors.
 type Limits struct {
 	All        Limit // every request
 	Create     Limit // POST /invitations
 	CreateBulk Limit // POST /invitations/bulk
 
-	// Sliding windows look back from each request. Without it a window begins with
-	// a request and lasts for Per.
+	// Sliding means that a window looks back from each request. Without it, a window
+	// begins with a request and lasts for Per.
 	Sliding bool
 
-	// FreeRefused means that a request answered with a 4xx does not count. Without
-	// it even one that a limit refused counts.
+	// FreeRefused means that requests with a 4xx response do not count. Without it, they
+	// count, including rate-limited ones.
 	FreeRefused bool
 
 	Body LimitBody // of the 429
 }
 
-// LimitBody is what the body of a 429 is.
+// LimitBody is the form of the body of a 429.
 type LimitBody int
 
 // Bodies of a 429.
@@ -50,8 +49,8 @@ func DocumentedLimits() Limits {
 	}
 }
 
-// SetLimits replaces the limits and forgets what was counted. The zero Limits are
-// none, which is how a Clerk begins.
+// SetLimits replaces the limits and resets their counts. The zero Limits, the default, are
+// unlimited.
 func (c *Clerk) SetLimits(l Limits) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,17 +58,17 @@ func (c *Clerk) SetLimits(l Limits) {
 	clear(c.windows)
 }
 
-// window holds the times of the requests that count for a limit: those within Per if
-// it slides, else those since it was opened.
+// window has the times of the requests that count for a limit: if it slides, within Per,
+// otherwise since its first request.
 type window struct {
 	times []time.Time
 }
 
-// admit counts a request. It returns the windows that it was counted in, and the 429
-// if one of them is full.
-func (c *Clerk) admit(call Call, now time.Time) (counted []*window, refused *answer) {
+// admit counts a request. It returns the windows it was counted in, and a 429 if one of
+// them is full.
+func (c *Clerk) admit(call Call, now time.Time) (counted []*window, refused *response) {
 	for _, b := range []struct {
-		call Call // "" is any
+		call Call // "" means any
 		Limit
 	}{{"", c.limits.All}, {CallCreate, c.limits.Create}, {CallCreateBulk, c.limits.CreateBulk}} {
 		if b.Requests <= 0 || b.call != "" && b.call != call {
@@ -88,12 +87,12 @@ func (c *Clerk) admit(call Call, now time.Time) (counted []*window, refused *ans
 	return counted, nil
 }
 
-// count adds a request and returns how long it has to wait, 0 if it is let through.
-func (w *window) count(l Limit, how Limits, now time.Time) time.Duration {
-	over := func(t time.Time) bool { return !t.Add(l.Per).After(now) }
-	if how.Sliding {
-		w.times = slices.DeleteFunc(w.times, over)
-	} else if len(w.times) > 0 && over(w.times[0]) {
+// count adds a request, and returns how long it must wait, or 0 if it is allowed.
+func (w *window) count(l Limit, all Limits, now time.Time) time.Duration {
+	expired := func(t time.Time) bool { return !t.Add(l.Per).After(now) }
+	if all.Sliding {
+		w.times = slices.DeleteFunc(w.times, expired)
+	} else if len(w.times) > 0 && expired(w.times[0]) {
 		w.times = nil
 	}
 	w.times = append(w.times, now)
@@ -101,20 +100,20 @@ func (w *window) count(l Limit, how Limits, now time.Time) time.Duration {
 	if excess <= 0 {
 		return 0
 	}
-	last := 0 // the request that has to leave the window first
-	if how.Sliding {
+	last := 0 // the request that must leave the window
+	if all.Sliding {
 		last = excess
-		if how.FreeRefused {
-			last-- // this one does not stay
+		if all.FreeRefused {
+			last-- // this request does not count
 		}
 	}
 	return w.times[last].Add(l.Per).Sub(now)
 }
 
-// forget takes back the request counted last.
+// forget removes the last counted request.
 func (w *window) forget() { w.times = w.times[:len(w.times)-1] }
 
-func (l Limits) refusal(wait time.Duration) *answer {
+func (l Limits) refusal(wait time.Duration) *response {
 	a := refuse(http.StatusTooManyRequests, "too_many_requests", "Too many requests", "Too many requests, retry later", nil)
 	switch l.Body {
 	case LimitEmpty:

@@ -26,7 +26,7 @@ func TestDocumentedLimits(t *testing.T) {
 		k.Advance(500 * time.Millisecond)
 		refused := requireRefused(t, create(), 429, "too_many_requests")
 		require.Equal(t, time.Hour-100*time.Second, refused.RetryAfter, "rounded up to seconds")
-		for i := range 25 { // a limit of its own
+		for i := range 25 { // with a separate limit
 			_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{request(fmt.Sprintf("b%d@example.com", i))})
 			require.NoError(t, err)
 		}
@@ -44,36 +44,35 @@ func TestDocumentedLimits(t *testing.T) {
 		require.Equal(t, 10*time.Second, requireRefused(t, err, 429, "too_many_requests").RetryAfter)
 		require.Equal(t, map[clerkinvitetest.Call]int{
 			clerkinvitetest.CallCreate: 102, clerkinvitetest.CallCreateBulk: 26, clerkinvitetest.CallFindUsers: 1000,
-		}, c.Requests(), "refused ones are counted too")
+		}, c.Requests(), "rejected requests count")
 		c.SetLimits(clerkinvitetest.Limits{})
 		require.NoError(t, create())
 	})
 }
 
-// limited makes creates until one is let in after it was refused, and returns when
-// that was and what each refusal asked for. between is how long it waits; 0 is what
-// the refusal asks for.
-func limited(t *testing.T, l clerkinvitetest.Limits, between time.Duration) (after time.Duration, asked []time.Duration) {
+// createUntilAllowed makes creates until one succeeds after a 429. It returns when that was,
+// and each Retry-After. It waits for between after each 429; 0 means its Retry-After.
+func createUntilAllowed(t *testing.T, l clerkinvitetest.Limits, between time.Duration) (after time.Duration, retryAfter []time.Duration) {
 	t.Helper()
 	c, k := newClerk()
 	c.SetLimits(l)
 	for n := range 100 {
 		_, err := c.CreateInvitation(t.Context(), request(fmt.Sprintf("p%d@example.com", n)))
 		switch {
-		case err == nil && len(asked) > 0:
-			return k.Now().Sub(start), asked
+		case err == nil && len(retryAfter) > 0:
+			return k.Now().Sub(start), retryAfter
 		case err == nil:
-			k.Advance(10 * time.Second) // at 0 and 10 s two are let in
+			k.Advance(10 * time.Second) // two succeed, at 0 and 10 s
 		default:
 			wait := requireRefused(t, err, 429, "too_many_requests").RetryAfter
-			asked = append(asked, wait)
+			retryAfter = append(retryAfter, wait)
 			if between > 0 {
 				wait = between
 			}
 			k.Advance(wait)
 		}
 	}
-	return 0, asked
+	return 0, retryAfter
 }
 
 func TestLimitWindows(t *testing.T) {
@@ -81,32 +80,32 @@ func TestLimitWindows(t *testing.T) {
 	two := clerkinvitetest.Limit{Requests: 2, Per: time.Minute}
 	const s = time.Second
 	for name, test := range map[string]struct {
-		limits  clerkinvitetest.Limits
-		between time.Duration
-		after   time.Duration
-		asked   []time.Duration
+		limits     clerkinvitetest.Limits
+		between    time.Duration
+		after      time.Duration
+		retryAfter []time.Duration
 	}{
 		"fixed":                {clerkinvitetest.Limits{Create: two}, 0, 60 * s, []time.Duration{40 * s}},
 		"fixed, impatient":     {clerkinvitetest.Limits{Create: two}, 20 * s, 60 * s, []time.Duration{40 * s, 20 * s}},
 		"fixed, free":          {clerkinvitetest.Limits{Create: two, FreeRefused: true}, 0, 60 * s, []time.Duration{40 * s}},
 		"sliding":              {clerkinvitetest.Limits{Create: two, Sliding: true}, 0, 70 * s, []time.Duration{50 * s}},
-		"sliding, impatient":   {clerkinvitetest.Limits{Create: two, Sliding: true}, 20 * s, 0, nil}, // who knocks is kept out
+		"sliding, impatient":   {clerkinvitetest.Limits{Create: two, Sliding: true}, 20 * s, 0, nil}, // each retry makes the wait longer
 		"sliding, free":        {clerkinvitetest.Limits{Create: two, Sliding: true, FreeRefused: true}, 0, 60 * s, []time.Duration{40 * s}},
 		"sliding, free, often": {clerkinvitetest.Limits{Create: two, Sliding: true, FreeRefused: true}, 20 * s, 60 * s, []time.Duration{40 * s, 20 * s}},
 		"of all":               {clerkinvitetest.Limits{All: two}, 0, 60 * s, []time.Duration{40 * s}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			after, asked := limited(t, test.limits, test.between)
+			after, retryAfter := createUntilAllowed(t, test.limits, test.between)
 			require.Equal(t, test.after, after)
-			if test.asked != nil {
-				require.Equal(t, test.asked, asked)
+			if test.retryAfter != nil {
+				require.Equal(t, test.retryAfter, retryAfter)
 			}
 		})
 	}
 }
 
-func TestLimitOfRefusedRequests(t *testing.T) {
+func TestLimitCountsRejectedRequests(t *testing.T) {
 	t.Parallel()
 	for _, free := range []bool{false, true} {
 		c, _ := newClerk()

@@ -20,14 +20,14 @@ func (c *Clerk) send(r *invitationRecord, p createParams) {
 	c.mailTo[r.email]++
 }
 
-// Emails returns how many emails Clerk sent.
+// Emails returns the number of emails that Clerk sent.
 func (c *Clerk) Emails() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.mail)
 }
 
-// EmailsTo returns how many emails Clerk sent to the address.
+// EmailsTo returns the number of emails that Clerk sent to the address.
 func (c *Clerk) EmailsTo(address string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

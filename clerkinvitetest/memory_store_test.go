@@ -38,8 +38,8 @@ func TestMemoryStorePrintsNoAddress(t *testing.T) {
 	assert.Equal(t, "MemoryStore[members=1]", fmt.Sprint(store))
 }
 
-// What the tables of the PostgreSQL store refuse is refused here too; TestChecks in the root package has the same list.
-func TestMemoryStoreRefusesIllegalRows(t *testing.T) {
+// The store rejects the same rows as the PostgreSQL tables; TestChecks in the root package has the same list.
+func TestMemoryStoreRejectsInvalidRows(t *testing.T) {
 	for name, spoil := range map[string]func(m *clerkinvite.Member){
 		"ID":                 func(m *clerkinvite.Member) { m.ID = "1" },
 		"TenantID empty":     func(m *clerkinvite.Member) { m.TenantID = "" },

@@ -13,22 +13,22 @@ import (
 
 // UserSpec describes a user to add.
 type UserSpec struct {
-	ID        string // made up if empty
+	ID        string // generated if empty
 	Emails    []EmailSpec
 	Primary   int // index of the primary address, -1 for none
 	Banned    bool
 	CreatedAt time.Time // now if zero
 }
 
-// EmailSpec describes an address of a user. Without a switch it is unverified.
+// EmailSpec describes an address of a user. By default it is unverified.
 type EmailSpec struct {
 	Address          string
 	Verified         bool
-	Reserved         bool // held for the user, but not usable
+	Reserved         bool // reserved for the user, but not usable
 	NullVerification bool // without a verification object, whatever Verified says
 }
 
-// verified reports whether Clerk takes the address for proven.
+// verified reports whether Clerk considers the address proven.
 func (e EmailSpec) verified() bool { return e.Verified && !e.Reserved && !e.NullVerification }
 
 // user is a user at Clerk.
@@ -50,7 +50,7 @@ type userEmail struct {
 	createdAt time.Time
 }
 
-// userRecord is a user as he is, and as he is shown where Clerk lags.
+// userRecord is a user, and the settled version for Behavior.Lag.
 type userRecord struct {
 	user
 	settled *user
@@ -72,7 +72,8 @@ func (u *user) email(folded string) *userEmail {
 	return nil
 }
 
-// AddUser adds a user who was there before, so that no event comes of it.
+// AddUser adds a user without an event, as if they had signed up before the test. It panics
+// if the ID exists or Primary is not an index of Emails.
 func (c *Clerk) AddUser(spec UserSpec) clerkinvite.User {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,10 +90,10 @@ func (c *Clerk) AddVerifiedUser(email string) clerkinvite.User {
 
 func (c *Clerk) addUser(spec UserSpec, now time.Time) *userRecord {
 	if spec.Primary < -1 || spec.Primary >= max(len(spec.Emails), 1) {
-		panic("clerkinvitetest: UserSpec.Primary is no index of Emails")
+		panic("clerkinvitetest: UserSpec.Primary must be an index of Emails, or -1")
 	}
 	if spec.ID != "" && c.userByID[spec.ID] != nil {
-		panic(fmt.Sprintf("clerkinvitetest: there is a user %q already", spec.ID))
+		panic(fmt.Sprintf("clerkinvitetest: user %q already exists", spec.ID))
 	}
 	for spec.ID == "" || c.userByID[spec.ID] != nil {
 		spec.ID = c.newID("user")
@@ -134,8 +135,8 @@ func (c *Clerk) holders(email string) []*userRecord {
 	return out
 }
 
-// claimed reports whether a user's address keeps it from being invited. Verified and
-// reserved addresses belong to one user, others to nobody.
+// claimed reports whether the address belongs to a user and cannot be invited. Verified and
+// reserved addresses belong to a user, others do not.
 func (c *Clerk) claimed(email string) bool {
 	return slices.ContainsFunc(c.holders(email), func(r *userRecord) bool {
 		e := r.email(email)
@@ -143,14 +144,14 @@ func (c *Clerk) claimed(email string) bool {
 	})
 }
 
-// userParams is what GET /users is asked with.
+// userParams are the parameters of GET /users.
 type userParams struct {
 	emails, ids   []string
 	orderBy       string
 	limit, offset int
 }
 
-// findUsers is GET /users: one page, and how many there are on all.
+// findUsers performs GET /users. It returns a page and the total number.
 func (c *Clerk) findUsers(p userParams) (page []wireUser, total int) {
 	candidates := c.users
 	if len(p.emails) > 0 {
@@ -198,8 +199,8 @@ func (c *Clerk) finds(emails []string, e userEmail) bool {
 	})
 }
 
-// getUser is GET /users/{id}.
-func (c *Clerk) getUser(id string) answer {
+// getUser performs GET /users/{id}.
+func (c *Clerk) getUser(id string) response {
 	page, _ := c.findUsers(userParams{ids: []string{id}, limit: 1})
 	if len(page) == 0 {
 		return notFound("user", id)
@@ -207,38 +208,47 @@ func (c *Clerk) getUser(id string) answer {
 	return success(page[0])
 }
 
-// Accept lets the person follow the link of the newest pending invitation for the
-// address. If a user holds the address, verified or not, that user signs in: the
-// address is verified then, and the event is user.updated. Else the person signs up:
-// the event is user.created, of a user with the verified address and the invitation's
-// metadata. It is an error if the address has no pending invitation.
+// Accept follows the link of the newest pending invitation for the address, and returns the
+// webhook. If a user holds the address, verified or not, that user signs in, the address
+// becomes verified, and the event is user.updated. Otherwise a user with the verified
+// address and the invitation's metadata signs up, and the event is user.created.
+//
+// It returns an error if the address has no pending invitation, or its user is banned.
 func (c *Clerk) Accept(email string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
-	pending := c.pending(fold(email), now)
-	if len(pending) == 0 {
-		return Webhook{}, errors.New("clerkinvitetest: the address has no pending invitation")
+	inv, err := c.newestPending(email, now)
+	if err != nil {
+		return Webhook{}, err
 	}
-	return c.accept(pending[len(pending)-1], pending[len(pending)-1].email, now)
+	return c.accept(inv, inv.email, now)
 }
 
-// AcceptAs lets the person follow the link of the newest pending invitation for the
-// address and sign up or in with another address, as with a private account at Google:
-// the invitation is accepted, and nobody holds its address. Errors are those of Accept.
+// AcceptAs is Accept by a person who signs up or in with another address, such as a private
+// Google account: the invitation is accepted, but no user gets its address. Errors: those of
+// Accept.
 func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
-	pending := c.pending(fold(email), now)
-	if len(pending) == 0 {
-		return Webhook{}, errors.New("clerkinvitetest: the address has no pending invitation")
+	inv, err := c.newestPending(email, now)
+	if err != nil {
+		return Webhook{}, err
 	}
-	return c.accept(pending[len(pending)-1], fold(other), now)
+	return c.accept(inv, fold(other), now)
 }
 
-// AcceptInvitation does what Accept does with one certain invitation. It is an
-// error if there is none or it is not pending.
+func (c *Clerk) newestPending(email string, now time.Time) (*invitationRecord, error) {
+	pending := c.pending(fold(email), now)
+	if len(pending) == 0 {
+		return nil, errors.New("clerkinvitetest: the address has no pending invitation")
+	}
+	return pending[len(pending)-1], nil
+}
+
+// AcceptInvitation is Accept for the invitation with the ID. It returns an error if the
+// invitation does not exist or is not pending, or its user is banned.
 func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,7 +263,8 @@ func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	return c.accept(r, r.email, now)
 }
 
-// accept lets whoever has the address, which need not be the invitation's, accept it.
+// accept accepts the invitation as the person with the address, which may differ from the
+// invitation's.
 func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webhook, error) {
 	holder := c.holder(email)
 	if holder != nil && holder.banned {
@@ -272,8 +283,8 @@ func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webh
 	return c.event(event, holder.wire(), now), nil
 }
 
-// holder returns the user whom a person with this address signs in as, or nil: the
-// one who holds it verified, or the first who holds it at all.
+// holder returns the user that a person with this address signs in as, or nil: the user who
+// holds it verified, otherwise the first user who holds it.
 func (c *Clerk) holder(email string) *userRecord {
 	holders := c.holders(email)
 	for _, r := range holders {
@@ -300,20 +311,19 @@ func (c *Clerk) verify(r *userRecord, email string, ticket bool, now time.Time) 
 	}
 }
 
-// merge returns the keys of both objects, the newer's where both have one.
+// merge returns the keys of both objects. For common keys, newer wins.
 func merge(older, newer json.RawMessage) json.RawMessage {
 	all := make(map[string]json.RawMessage)
 	for _, raw := range []json.RawMessage{older, newer} {
 		if err := json.Unmarshal(raw, &all); err != nil {
-			panic("clerkinvitetest: metadata are no JSON object") // they were checked when they came
+			panic("clerkinvitetest: metadata is not a JSON object") // it was checked before
 		}
 	}
 	return encode(all)
 }
 
-// SignUp lets the person sign up another way than by an invitation's link, and
-// returns user.created. If a user holds the address verified already, nobody can
-// sign up with it: that user signs in, and the event is user.updated.
+// SignUp signs up a person without an invitation's link, and returns user.created. If a user
+// already holds the address verified, that user signs in, and SignUp returns user.updated.
 func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -329,12 +339,14 @@ func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	return c.event("user.created", r.wire(), now)
 }
 
-// AddEmail adds an address to a user and returns user.updated.
+// AddEmail adds an address to a user and returns user.updated. It panics if there is no such
+// user.
 func (c *Clerk) AddEmail(userID string, e EmailSpec) Webhook {
 	return c.updateUser(userID, func(r *userRecord, now time.Time) { c.addEmail(r, e, now) })
 }
 
-// VerifyEmail lets a user verify an address and returns user.updated.
+// VerifyEmail verifies an address of a user and returns user.updated. It panics if there is
+// no such user or address.
 func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 	return c.updateUser(userID, func(r *userRecord, now time.Time) {
 		if r.email(fold(email)) == nil {
@@ -344,12 +356,12 @@ func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 	})
 }
 
-// BanUser bans a user and returns user.updated.
+// BanUser bans a user and returns user.updated. It panics if there is no such user.
 func (c *Clerk) BanUser(userID string) Webhook {
 	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.banned = true })
 }
 
-// UserUpdated returns the event user.updated of a user as he is now.
+// UserUpdated returns the event user.updated for a user. It panics if there is no such user.
 func (c *Clerk) UserUpdated(userID string) Webhook {
 	return c.updateUser(userID, func(*userRecord, time.Time) {})
 }
@@ -364,14 +376,14 @@ func (c *Clerk) updateUser(userID string, change func(r *userRecord, now time.Ti
 	return c.event("user.updated", r.wire(), now)
 }
 
-// UserCreated returns the event user.created with a user as he is now.
+// UserCreated returns the event user.created for a user. It panics if there is no such user.
 func (c *Clerk) UserCreated(userID string) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.event("user.created", c.knownUser(userID).wire(), c.time())
 }
 
-// DeleteUser deletes a user and returns user.deleted.
+// DeleteUser deletes a user and returns user.deleted. It panics if there is no such user.
 func (c *Clerk) DeleteUser(userID string) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -380,7 +392,7 @@ func (c *Clerk) DeleteUser(userID string) Webhook {
 	return c.event("user.deleted", map[string]any{"object": "user", "id": userID, "deleted": true}, c.time())
 }
 
-// knownUser returns the user that a test names.
+// knownUser returns a user, or panics if it does not exist.
 func (c *Clerk) knownUser(id string) *userRecord {
 	r := c.userByID[id]
 	if r == nil || r.deleted {

@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// verified returns the event in a webhook, as the library reads it.
+// verified returns the event in a webhook as the library reads it.
 func verified(t testing.TB, w clerkinvitetest.Webhook) *clerkinvite.Event {
 	t.Helper()
 	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
@@ -51,7 +51,7 @@ func TestAcceptSignsUp(t *testing.T) {
 		"verification": map[string]any{"object": "verification_ticket", "status": "verified", "strategy": "ticket", "attempts": nil, "expire_at": nil},
 		"created_at":   float64(w.At.UnixMilli()), "updated_at": float64(w.At.UnixMilli()),
 	}}, user["email_addresses"])
-	require.Contains(t, string(w.Payload), "<admin>", "no escapes that only Go writes")
+	require.Contains(t, string(w.Payload), "<admin>", "no HTML escapes")
 
 	users, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
 	require.NoError(t, err)
@@ -73,7 +73,7 @@ func TestAcceptSignsUp(t *testing.T) {
 	require.ErrorContains(t, err, "there is no invitation")
 }
 
-// A person with an account signs in by the link: there is no user.created.
+// A person with an account signs in with the link, so there is no user.created.
 func TestAcceptSignsIn(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]clerkinvitetest.EmailSpec{
@@ -109,7 +109,7 @@ func TestAcceptSignsIn(t *testing.T) {
 	}
 }
 
-func TestAcceptOfABannedUser(t *testing.T) {
+func TestAcceptByBannedUser(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	u := c.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: ada}}})
@@ -120,22 +120,22 @@ func TestAcceptOfABannedUser(t *testing.T) {
 	require.Len(t, c.OpenInvitations(ada), 1)
 }
 
-func TestUsersOfTheirOwn(t *testing.T) {
+func TestUsersWithoutInvitations(t *testing.T) {
 	t.Parallel()
 	c, k := newClerk()
 	mustCreate(t, c, ada)
 	e := verified(t, c.SignUp(ada, false))
 	require.Equal(t, clerkinvite.EventUserCreated, e.Type)
 	require.False(t, e.User.Emails[0].Verified)
-	require.Len(t, c.OpenInvitations(ada), 1, "which signing up another way does not accept")
+	require.Len(t, c.OpenInvitations(ada), 1, "signing up another way does not accept it")
 	squatter := e.UserID
 
-	e = verified(t, c.SignUp(ada, true)) // an unverified address is nobody's
+	e = verified(t, c.SignUp(ada, true)) // an unverified address belongs to no user
 	require.Equal(t, clerkinvite.EventUserCreated, e.Type)
 	require.True(t, e.User.Emails[0].Verified)
 	owner := e.UserID
 	require.NotEqual(t, squatter, owner)
-	require.Equal(t, owner, verified(t, c.SignUp(ada, true)).UserID, "a verified one is")
+	require.Equal(t, owner, verified(t, c.SignUp(ada, true)).UserID, "a verified one does")
 
 	e = verified(t, c.AddEmail(owner, clerkinvitetest.EmailSpec{Address: "second@example.com"}))
 	require.Equal(t, clerkinvite.EventUserUpdated, e.Type)
@@ -159,8 +159,8 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, users, 1)
 	require.Equal(t, squatter, users[0].ID)
-	require.Equal(t, 2, c.Requests()[clerkinvitetest.CallFindUsers], "by address and by id")
-	require.NotEqual(t, owner, verified(t, c.SignUp("second@example.com", true)).UserID, "an account made again is a new one")
+	require.Equal(t, 2, c.Requests()[clerkinvitetest.CallFindUsers], "by address and by ID")
+	require.NotEqual(t, owner, verified(t, c.SignUp("second@example.com", true)).UserID, "a new account has a new ID")
 
 	require.Panics(t, func() { c.DeleteUser(owner) })
 	require.Panics(t, func() { c.VerifyEmail(squatter, "unknown@example.com") })
@@ -170,14 +170,14 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	require.Equal(t, start.Add(time.Hour), c.AddVerifiedUser("x@example.com").CreatedAt)
 }
 
-func TestIDsAreTakenOnce(t *testing.T) {
+func TestIDsAreUnique(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
 	c.AddUser(clerkinvitetest.UserSpec{ID: "user_000001"})
 	require.Equal(t, "user_000002", c.AddUser(clerkinvitetest.UserSpec{}).ID)
 }
 
-// The vector of the Standard Webhooks documents.
+// The test vector of the Standard Webhooks specification.
 func TestSignWebhook(t *testing.T) {
 	t.Parallel()
 	for _, secret := range []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"} {

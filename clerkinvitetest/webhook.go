@@ -15,30 +15,30 @@ import (
 )
 
 const (
-	// WebhookSecret is a signing secret for tests. Everybody knows it.
+	// WebhookSecret is a public signing secret for tests.
 	WebhookSecret = "whsec_Y2xlcmtpbnZpdGV0ZXN0OiBub3QgYSBzZWNyZXQgYXQgYWxs"
 
-	// InstanceID is the instance that the fake's webhooks come from.
+	// InstanceID is the instance ID in the webhooks of [Clerk].
 	InstanceID = "ins_clerkinvitetest"
 )
 
-// Webhook is an event on its way. To deliver it again, sign it again: its ID stays.
+// Webhook is an event to deliver. To deliver it again, sign it again: the ID stays the same.
 // It prints without its payload.
 type Webhook struct {
 	ID      string // svix-id
 	Payload []byte
-	At      time.Time // when it is sent, by Clerk's clock
+	At      time.Time // when it is sent, by the clock of [Clerk]
 }
 
-// Sign returns the headers of the delivery.
+// Sign returns the headers of a delivery. It panics as SignWebhook does.
 func (w Webhook) Sign(secret string) http.Header { return SignWebhook(secret, w.ID, w.At, w.Payload) }
 
-// Request returns the signed delivery, for a handler or for a client. It panics if
-// url is none.
+// Request returns a signed delivery, for a handler or a client. It panics if url is not a
+// URL.
 func (w Webhook) Request(secret, url string) *http.Request {
 	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, url, bytes.NewReader(w.Payload))
 	if err != nil {
-		panic("clerkinvitetest: Webhook.Request: the URL is none")
+		panic("clerkinvitetest: Webhook.Request: url must be a URL")
 	}
 	r.Header = w.Sign(secret)
 	r.Header.Set("Content-Type", "application/json")
@@ -46,9 +46,8 @@ func (w Webhook) Request(secret, url string) *http.Request {
 	return r
 }
 
-// SignWebhook returns the headers svix-id, svix-timestamp and svix-signature with
-// which Clerk delivers a payload. The secret is "whsec_" and base64, the prefix may
-// be missing; SignWebhook panics if it is anything else.
+// SignWebhook returns the headers svix-id, svix-timestamp and svix-signature of a delivery.
+// It panics if the secret is not base64, with or without the prefix "whsec_".
 func SignWebhook(secret, id string, at time.Time, payload []byte) http.Header {
 	key, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
 	if err != nil || len(key) == 0 {
@@ -64,7 +63,7 @@ func SignWebhook(secret, id string, at time.Time, payload []byte) http.Header {
 	return h
 }
 
-// event returns a new event in Clerk's envelope.
+// event returns a new event.
 func (c *Clerk) event(kind string, data any, now time.Time) Webhook {
 	timestamp := now.UnixMilli()
 	if c.behavior.WebhookSeconds {
@@ -81,8 +80,7 @@ func (c *Clerk) event(kind string, data any, now time.Time) Webhook {
 	return Webhook{ID: c.newID("msg"), Payload: payload, At: now}
 }
 
-// encode writes v as Clerk does: without the escapes that Go adds for HTML pages,
-// and without a line break.
+// encode returns v as JSON without HTML escapes and without a line break, as Clerk does.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

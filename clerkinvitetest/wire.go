@@ -38,7 +38,7 @@ func (c *Clerk) wireInvitation(i *invitation, now time.Time) wireInvitation {
 	return w
 }
 
-// invitation returns what the real adapter makes of w.
+// invitation returns w as the real adapter does.
 func (w wireInvitation) invitation() clerkinvite.Invitation {
 	i := clerkinvite.Invitation{
 		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
@@ -59,7 +59,7 @@ func invitations(ws []wireInvitation) []clerkinvite.Invitation {
 	return out
 }
 
-// wireUser is Clerk's user object, with all that the specification requires.
+// wireUser is Clerk's user object, with all required fields.
 type wireUser struct {
 	Object                string          `json:"object"`
 	ID                    string          `json:"id"`
@@ -150,7 +150,7 @@ func (u *user) wire() wireUser {
 	return w
 }
 
-// user returns what the real adapter makes of w.
+// user returns w as the real adapter does.
 func (w wireUser) user() clerkinvite.User {
 	u := clerkinvite.User{ID: w.ID, Banned: w.Banned, CreatedAt: time.UnixMilli(w.CreatedAt).UTC()}
 	if w.PrimaryEmailAddressID != nil {

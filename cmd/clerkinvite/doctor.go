@@ -24,10 +24,9 @@ import (
 
 func doctorCommand() command {
 	return command{
-		name: "doctor", summary: "check key, tables, clocks, webhook secret, and whether Run is running",
-		details: `Changes nothing. Run it where the application runs, with the application's environment: it checks that machine's clock.
-Each check is ok, warn, fail, or skip if something that it needs has failed; all but ok say what to do. The exit code is 1 if
-one is fail.
+		name: "doctor", summary: "check database, key, clocks and webhook secret, and that Run is running",
+		details: `Changes nothing. Run it on the application's machine, whose clock it checks, with the application's environment. A check is ok,
+warn, fail, or skip if a check that it needs failed; all except ok say what to do. The exit code is 1 if a check failed.
 
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
@@ -35,42 +34,42 @@ one is fail.
 As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, key, clock_database,
 clock_clerk, webhook_secret, backlog and agreement.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
-			limit := flags.Int("limit", 10_000, "compare at most so many `members` with Clerk, by 100 a request; 0 is all")
+			limit := flags.Int("limit", 10_000, "maximum number of `members` to compare with Clerk, 100 per request; 0 means all")
 			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit) }
 		},
 	}
 }
 
-// What is late and which clock is wrong.
+// Thresholds.
 const (
-	dueWarn   = 5 * time.Minute // Run comes by every 15 seconds, after failures every 5 minutes
+	dueWarn   = 5 * time.Minute // Run delivers every 15 seconds, after failures every 5 minutes
 	dueFail   = 15 * time.Minute
 	clockWarn = 5 * time.Second
-	clockFail = time.Minute // the default lease; the webhooks' tolerance is five
+	clockFail = time.Minute // the default lease; webhooks tolerate five minutes
 )
 
-type verdict string
+type checkStatus string
 
 const (
-	checkOK   verdict = "ok"
-	checkWarn verdict = "warn"
-	checkFail verdict = "fail"
-	checkSkip verdict = "skip"
+	checkOK   checkStatus = "ok"
+	checkWarn checkStatus = "warn"
+	checkFail checkStatus = "fail"
+	checkSkip checkStatus = "skip"
 )
 
-// check is what came of one check.
+// check is the result of a check.
 type check struct {
-	Name    string  `json:"name"`
-	Status  verdict `json:"status"`
-	Message string  `json:"message"`
-	Remedy  string  `json:"remedy,omitempty"`
+	Name    string      `json:"name"`
+	Status  checkStatus `json:"status"`
+	Message string      `json:"message"`
+	Remedy  string      `json:"remedy,omitempty"`
 }
 
 func good(format string, args ...any) check {
 	return check{"", checkOK, fmt.Sprintf(format, args...), ""}
 }
 
-// diagnosis is one call of doctor.
+// diagnosis is a run of doctor.
 type diagnosis struct {
 	t      *tool
 	limit  int
@@ -79,14 +78,14 @@ type diagnosis struct {
 	store *clerkinvite.PgxStore
 	pool  *pgxpool.Pool
 	api   *clerkapi.Client
-	wire  *dated
+	wire  *clockTransport
 }
 
 func (t *tool) doctor(ctx context.Context, limit int) error {
 	if limit < 0 {
-		return usagef("--limit is negative")
+		return usagef("--limit must not be negative")
 	}
-	d := &diagnosis{t: t, limit: limit, wire: &dated{now: t.env.now}}
+	d := &diagnosis{t: t, limit: limit, wire: &clockTransport{now: t.env.now}}
 	defer func() {
 		if d.pool != nil {
 			d.pool.Close()
@@ -106,7 +105,7 @@ func (t *tool) doctor(ctx context.Context, limit int) error {
 		{"backlog", []string{"schema"}, d.backlog},
 		{"agreement", []string{"schema", "key"}, d.agreement},
 	} {
-		result := check{Status: checkSkip, Message: "not checked", Remedy: "mend " + strings.Join(c.needs, " and ") + " first"}
+		result := check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(c.needs, " and ") + " first"}
 		if d.passed(c.needs) {
 			result = c.do(ctx)
 		}
@@ -127,7 +126,7 @@ func (t *tool) doctor(ctx context.Context, limit int) error {
 		return err
 	}
 	if !document.OK {
-		return reportedError{errors.New("something is wrong; see above")}
+		return reportedError{errors.New("a check failed; see above")}
 	}
 	return nil
 }
@@ -156,14 +155,14 @@ func (d *diagnosis) passed(names []string) bool {
 func (d *diagnosis) database(ctx context.Context) check {
 	store, pool, err := d.t.open(ctx)
 	if err != nil {
-		return check{"", checkFail, explain(err), "set DATABASE_URL to what the application uses"}
+		return check{"", checkFail, explain(err), "set DATABASE_URL to the application's value"}
 	}
 	d.store, d.pool = store, pool
 	var version string
 	if err := pool.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&version); err != nil {
-		return check{"", checkFail, explain(err), "check that the server of DATABASE_URL is up and lets this machine and user in"}
+		return check{"", checkFail, explain(err), "check that the server in DATABASE_URL is running and accepts this machine and user"}
 	}
-	return good("PostgreSQL %s answers", version)
+	return good("PostgreSQL %s", version)
 }
 
 func (d *diagnosis) schema(ctx context.Context) check {
@@ -172,13 +171,13 @@ func (d *diagnosis) schema(ctx context.Context) check {
 	case err == nil:
 		return d.privileges(ctx)
 	case errors.Is(err, clerkinvite.ErrSchemaNewer):
-		return check{"", checkWarn, strings.ReplaceAll(err.Error(), "\n", "; "), "install the version of this tool that fits the application's library"}
+		return check{"", checkWarn, strings.ReplaceAll(err.Error(), "\n", "; "), "install the version of this tool that matches the application's library"}
 	default:
-		return check{"", checkFail, strings.ReplaceAll(err.Error(), "\n", "; "), "run \"clerkinvite migrate\", which also says if that cannot mend it, or name the schema of the tables with --schema"}
+		return check{"", checkFail, strings.ReplaceAll(err.Error(), "\n", "; "), "run \"clerkinvite migrate\", or set --schema to the schema of the tables"}
 	}
 }
 
-// privilegesSQL finds what this user may not do with the tables. Their rows are only erased by Purge.
+// privilegesSQL finds missing privileges on the tables. Only Purge needs DELETE.
 const privilegesSQL = `
 SELECT privilege || ' on ' || name, privilege = 'DELETE'
 FROM (VALUES ('member', 'SELECT'), ('member', 'INSERT'), ('member', 'UPDATE'), ('member', 'DELETE'), ('history', 'SELECT'), ('history', 'INSERT'),
@@ -186,7 +185,7 @@ FROM (VALUES ('member', 'SELECT'), ('member', 'INSERT'), ('member', 'UPDATE'), (
 	LATERAL (SELECT CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab AS name) AS named
 WHERE NOT has_table_privilege(name, privilege)`
 
-// privileges goes on with schema, when the tables are there.
+// privileges is the second part of schema, once the tables exist.
 func (d *diagnosis) privileges(ctx context.Context) check {
 	rows, err := d.pool.Query(ctx, privilegesSQL, d.t.schema)
 	if err != nil {
@@ -206,17 +205,17 @@ func (d *diagnosis) privileges(ctx context.Context) check {
 	case err != nil:
 		return check{"", checkFail, explain(err), "try again"}
 	case len(missing) == 0:
-		return good("the tables are what this version needs")
+		return good("the tables match this version")
 	case status == checkWarn:
-		return check{"", status, "Purge is not allowed: the user of DATABASE_URL has no " + strings.Join(missing, ", "), "GRANT it, if the application purges members"}
+		return check{"", status, "Purge will fail: the user in DATABASE_URL lacks " + strings.Join(missing, ", "), "GRANT it if the application purges members"}
 	}
-	return check{"", status, "the user of DATABASE_URL has no " + strings.Join(missing, ", "), "GRANT it, or set DATABASE_URL to what the application uses"}
+	return check{"", status, "the user in DATABASE_URL lacks " + strings.Join(missing, ", "), "GRANT it, or set DATABASE_URL to the application's value"}
 }
 
 func (d *diagnosis) key(ctx context.Context) check {
 	base, err := d.t.apiURL()
 	if err != nil {
-		return check{"", checkFail, explain(err), "set CLERK_API_URL as the application has it, or unset it"}
+		return check{"", checkFail, explain(err), "set CLERK_API_URL to the application's value, or unset it"}
 	}
 	api, err := d.t.api(d.wire)
 	if err != nil {
@@ -229,36 +228,36 @@ func (d *diagnosis) key(ctx context.Context) check {
 		}
 	}
 	if kind == "" {
-		return check{"", checkFail, "CLERK_SECRET_KEY begins with neither sk_test_ nor sk_live_", "copy the secret key from Clerk's dashboard, under API keys"}
+		return check{"", checkFail, "CLERK_SECRET_KEY must begin with sk_test_ or sk_live_", "copy the secret key from Clerk's dashboard, under API keys"}
 	}
-	where, reach := "", "check that this machine reaches Clerk, and https://status.clerk.com"
+	where, reach := "", "check this machine's connection to Clerk, and https://status.clerk.com"
 	if base != "" {
-		where, reach = ", at CLERK_API_URL and not at Clerk's own address", "check that CLERK_API_URL is the Backend API's address, or unset it for Clerk's own"
+		where, reach = ", at CLERK_API_URL instead of Clerk's own URL", "check that CLERK_API_URL is a URL of the Backend API, or unset it to use Clerk's own"
 	}
 	_, err = api.ListInvitations(ctx, clerkinvite.InvitationQuery{Limit: 1})
 	d.api = api
-	var answer *clerkinvite.APIError
+	var failure *clerkinvite.APIError
 	switch {
 	case err == nil:
 		return good("accepted by Clerk: a key of a %s instance%s", kind, where)
-	case errors.As(err, &answer) && answer.StatusCode == http.StatusTooManyRequests:
-		return check{"", checkWarn, "Clerk's rate limit is reached", fmt.Sprintf("try again in %s", answer.RetryAfter)}
-	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
-		return check{"", checkFail, "Clerk refuses the key of a " + kind + " instance" + where + ": " + err.Error(), "was it rotated or deleted? Copy the current one from Clerk's dashboard, under API keys"}
+	case errors.As(err, &failure) && failure.StatusCode == http.StatusTooManyRequests:
+		return check{"", checkWarn, "Clerk's rate limit was reached", fmt.Sprintf("try again in %s", failure.RetryAfter)}
+	case errors.As(err, &failure) && (failure.StatusCode == http.StatusUnauthorized || failure.StatusCode == http.StatusForbidden):
+		return check{"", checkFail, "Clerk rejects the key of a " + kind + " instance" + where + ": " + err.Error(), "it may have been rotated or deleted; copy the current key from Clerk's dashboard, under API keys"}
 	default:
-		return check{"", checkFail, "Clerk does not answer" + where + ": " + err.Error(), reach}
+		return check{"", checkFail, "the request to Clerk failed" + where + ": " + err.Error(), reach}
 	}
 }
 
-// clock judges how far this machine's clock is ahead of another one, give or take.
-func clock(whose string, ahead, give time.Duration) check {
-	off := max(ahead, -ahead) - give
+// clock checks how far this machine's clock is ahead of another one. The measurement may be off by tolerance.
+func clock(name string, ahead, tolerance time.Duration) check {
+	off := max(ahead, -ahead) - tolerance
 	direction := "ahead of"
 	if ahead < 0 {
 		direction = "behind"
 	}
-	text := fmt.Sprintf("this machine's clock is %s %s %s clock", max(ahead, -ahead).Round(time.Millisecond), direction, whose)
-	const remedy = "synchronise the clocks (NTP): leases, limits and expiries are reckoned by the application's clock"
+	text := fmt.Sprintf("this machine's clock is %s %s %s clock", max(ahead, -ahead).Round(time.Millisecond), direction, name)
+	const remedy = "synchronise the clocks (NTP): leases, limits and expiries are compared with the application's clock"
 	switch {
 	case off >= clockFail:
 		return check{"", checkFail, text, remedy}
@@ -269,41 +268,41 @@ func clock(whose string, ahead, give time.Duration) check {
 }
 
 func (d *diagnosis) clockDatabase(ctx context.Context) check {
-	var theirs time.Time
+	var databaseTime time.Time
 	start := d.t.env.now()
-	if err := d.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
+	if err := d.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&databaseTime); err != nil {
 		return check{"", checkFail, explain(err), "try again"}
 	}
 	took := d.t.env.now().Sub(start)
-	return clock("the database's", start.Add(took/2).Sub(theirs), took/2)
+	return clock("the database's", start.Add(took/2).Sub(databaseTime), took/2)
 }
 
 func (d *diagnosis) clockClerk(context.Context) check {
-	if !d.wire.seen {
-		return check{"", checkSkip, "Clerk's answer had no Date", "if something stands between this machine and Clerk, let it pass the header on"}
+	if !d.wire.measured {
+		return check{"", checkSkip, "Clerk's response had no Date header", "if there is a proxy, let it pass the header"}
 	}
-	return clock("Clerk's", d.wire.ahead, d.wire.give)
+	return clock("Clerk's", d.wire.ahead, d.wire.tolerance)
 }
 
-// dated is a http.RoundTripper that compares the clocks.
-type dated struct {
-	now   func() time.Time
-	seen  bool
-	ahead time.Duration // this machine's clock, of Clerk's
-	give  time.Duration // or take
+// clockTransport is an http.RoundTripper that compares this machine's clock with Clerk's.
+type clockTransport struct {
+	now       func() time.Time
+	measured  bool
+	ahead     time.Duration // of this machine's clock
+	tolerance time.Duration // of the measurement
 }
 
 // RoundTrip implements http.RoundTripper.
-func (d *dated) RoundTrip(r *http.Request) (*http.Response, error) {
-	start := d.now()
+func (c *clockTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	start := c.now()
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	took := d.now().Sub(start)
+	took := c.now().Sub(start)
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		d.seen, d.give = true, took/2+time.Second/2 // the header has whole seconds
-		d.ahead = start.Add(took / 2).Sub(date.Add(time.Second / 2))
+		c.measured, c.tolerance = true, took/2+time.Second/2 // the header has whole seconds
+		c.ahead = start.Add(took / 2).Sub(date.Add(time.Second / 2))
 	}
 	return resp, nil
 }
@@ -312,7 +311,7 @@ func (d *diagnosis) webhookSecret(context.Context) check {
 	const remedy = "copy the signing secret (whsec_…) of the endpoint from Clerk's dashboard, under Webhooks"
 	secret := d.t.env.getenv("CLERK_WEBHOOK_SIGNING_SECRET")
 	if secret == "" {
-		return check{"", checkWarn, "CLERK_WEBHOOK_SIGNING_SECRET is not set: not checked", "set it as the application has it; without webhooks, only Reconcile and ResolveUser notice who has joined"}
+		return check{"", checkWarn, "not checked: CLERK_WEBHOOK_SIGNING_SECRET is not set", "set it to the application's value; without webhooks, only Reconcile and ResolveUser find people who have joined"}
 	}
 	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(secret)}, Now: d.t.env.now})
 	if err != nil {
@@ -321,15 +320,15 @@ func (d *diagnosis) webhookSecret(context.Context) check {
 	payload := []byte(`{"object":"event","type":"user.deleted","data":{"id":"user_doctor","object":"user","deleted":true}}`)
 	header := sign(secret, "msg_doctor", d.t.env.now(), payload)
 	if _, err := verifier.Verify(payload, header); err != nil {
-		return check{"", checkFail, "a webhook signed with the secret is refused: " + err.Error(), remedy}
+		return check{"", checkFail, "a webhook signed with the secret is rejected: " + err.Error(), remedy}
 	}
 	if _, err := verifier.Verify(append(payload, ' '), header); !errors.Is(err, clerkinvite.ErrBadSignature) {
-		return check{"", checkFail, "a webhook that was changed after it was signed is accepted", "report this as a defect of the library"}
+		return check{"", checkFail, "a webhook that was changed after signing is accepted", "report this as a bug"}
 	}
-	return good("well-formed, and signs and verifies; whether it is the endpoint's, only Clerk's next webhook tells")
+	return good("valid; only a webhook from Clerk can show that it is the endpoint's secret")
 }
 
-// sign returns the headers with which Svix delivers a payload. The verifier has accepted the secret.
+// sign returns the headers of a Svix delivery. The secret must be valid.
 func sign(secret, id string, at time.Time, payload []byte) http.Header {
 	key, _ := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
 	mac := hmac.New(sha256.New, key)
@@ -348,12 +347,12 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 	if err != nil {
 		return check{"", checkFail, explain(err), "try again"}
 	}
-	const remedy = "is the application's Service.Run running, in at least one process? Its log says why deliveries stop; \"clerkinvite reconcile\" helps with what has run out"
-	text := fmt.Sprintf("%d reserved, %d due now, %d ran out and not noticed yet", b.Reserved, b.Due, b.Overdue)
+	const remedy = "check that at least one process runs Service.Run, and its log for \"delivery stopped\"; \"clerkinvite reconcile\" handles expired invitations"
+	text := fmt.Sprintf("%d reserved, %d due now, %d expired but not reconciled", b.Reserved, b.Due, b.Overdue)
 	var late time.Duration
 	if !b.OldestDue.IsZero() {
 		late = now.Sub(b.OldestDue)
-		text += fmt.Sprintf("; the longest due since %s (%s)", stamp(&b.OldestDue), late.Round(time.Second))
+		text += fmt.Sprintf("; longest due since %s (%s)", stamp(&b.OldestDue), late.Round(time.Second))
 	}
 	switch {
 	case late >= dueFail:
@@ -364,8 +363,8 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 	return good("%s", text)
 }
 
-// known reports whether Clerk knows the invitation of a pending member: one of the newest three on the first page, or there is none.
-// With the key of another instance it knows nobody's, and would have Reconcile remove members who are active.
+// known reports whether Clerk knows one of the invitations of the newest three pending members of the first page, if there are any.
+// With another instance's key it knows none, and Reconcile could remove active members.
 func (d *diagnosis) known(ctx context.Context) (bool, error) {
 	pending, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
 	if err != nil || len(pending) == 0 {
@@ -379,7 +378,7 @@ func (d *diagnosis) known(ctx context.Context) (bool, error) {
 	}
 	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return at(b).Compare(at(a)) })
 	for _, m := range pending[:min(len(pending), 3)] {
-		for _, status := range []string{"", clerkinvite.InvitationRevoked} { // without a status: all but the revoked
+		for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
 			found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status})
 			if err != nil {
 				return false, err
@@ -395,49 +394,49 @@ func (d *diagnosis) known(ctx context.Context) (bool, error) {
 func (d *diagnosis) agreement(ctx context.Context) check {
 	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Store: d.store, Now: d.t.env.now})
 	if err != nil {
-		return check{"", checkFail, explain(err), "report this as a defect"}
+		return check{"", checkFail, explain(err), "report this as a bug"}
 	}
 	known, err := d.known(ctx)
 	if err == nil && !known {
 		return check{"", checkFail, "Clerk knows none of the newest pending members' invitations",
-			"is CLERK_SECRET_KEY of another instance than the application's members? Do not run \"clerkinvite reconcile\" before that is clear"}
+			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance; do not run \"clerkinvite reconcile\" before that"}
 	}
 	var r *clerkinvite.ReconcileReport
 	if err == nil {
 		r, err = svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{DryRun: true, Limit: d.limit})
 	}
 	if _, limited := clerkinvite.RetryAfter(err); limited {
-		return check{"", checkWarn, explain(err), "try again then"}
+		return check{"", checkWarn, explain(err), "try again later"}
 	}
 	if err != nil {
-		return check{"", checkFail, explain(err), "if Clerk knows nobody, CLERK_SECRET_KEY is of another instance than the application's members"}
+		return check{"", checkFail, explain(err), "if Clerk knows no members, CLERK_SECRET_KEY belongs to another instance"}
 	}
 	scope := fmt.Sprintf("%d members compared with Clerk", r.Members)
 	if r.Cursor != "" {
 		scope = fmt.Sprintf("only the first %d members compared with Clerk (--limit)", r.Members)
 	}
-	var odd []string
-	for _, o := range []struct {
+	var differences []string
+	for _, diff := range []struct {
 		n    int
 		what string
 	}{
-		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "ran out"}, {r.Revoked, "were revoked at Clerk"},
+		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 	} {
-		if o.n > 0 {
-			odd = append(odd, fmt.Sprintf("%d %s", o.n, o.what))
+		if diff.n > 0 {
+			differences = append(differences, fmt.Sprintf("%d %s", diff.n, diff.what))
 		}
 	}
-	if len(odd) > 0 {
+	if len(differences) > 0 {
 		remedy := ""
 		if r.Removed > 0 {
-			remedy = "if those are still users in Clerk's dashboard, CLERK_SECRET_KEY is of another instance: mend that first. "
+			remedy = "if the dashboard still shows their users, CLERK_SECRET_KEY belongs to another instance: fix that first. "
 		}
-		return check{"", checkWarn, scope + ": " + strings.Join(odd, ", "),
-			remedy + "\"clerkinvite reconcile\" repairs what can be; if it comes back, look whether webhooks arrive (Clerk's dashboard, under Webhooks) and Run is running"}
+		return check{"", checkWarn, scope + ": " + strings.Join(differences, ", "),
+			remedy + "run \"clerkinvite reconcile\"; if it happens again, check that webhooks arrive (Clerk's dashboard, under Webhooks) and that Run is running"}
 	}
 	if r.Unknown > 0 {
-		scope += fmt.Sprintf("; %d invitations of another application, or of members erased here", r.Unknown)
+		scope += fmt.Sprintf("; %d invitations of another application or of purged members", r.Unknown)
 	}
-	return good("%s: they agree", scope)
+	return good("%s: no differences", scope)
 }

@@ -21,52 +21,52 @@ type doctorDocument struct {
 }
 
 // diagnose returns the checks that are not ok.
-func (w *world) diagnose(wantCode int) map[string]verdict {
+func (w *world) diagnose(wantCode int) map[string]checkStatus {
 	w.t.Helper()
 	r := w.run("doctor", "--json")
 	require.Equal(w.t, wantCode, r.code, r.stdout)
 	d := decode[doctorDocument](w.t, r)
 	require.Equal(w.t, wantCode == exitDone, d.OK)
 	require.Len(w.t, d.Checks, 8)
-	odd := make(map[string]verdict)
+	notOK := make(map[string]checkStatus)
 	for _, c := range d.Checks {
 		require.NotEmpty(w.t, c.Message)
 		if c.Status != checkOK {
 			require.NotEmpty(w.t, c.Remedy, c.Name)
-			odd[c.Name] = c.Status
+			notOK[c.Name] = c.Status
 		}
 	}
 	if secret := w.vars["CLERK_WEBHOOK_SIGNING_SECRET"]; secret != "" {
 		require.NotContains(w.t, r.stdout+r.stderr, secret)
 	}
-	return odd
+	return notOK
 }
 
-func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
+func TestDoctorFindsEachFault(t *testing.T) {
 	t.Parallel()
-	type odd = map[string]verdict
+	type checks = map[string]checkStatus
 	for _, test := range []struct {
-		name string
-		harm func(w *world)
-		code int
-		want odd
+		name    string
+		arrange func(w *world)
+		code    int
+		want    checks
 	}{
-		{"nothing", func(*world) {}, exitDone, odd{}},
+		{"nothing", func(*world) {}, exitDone, checks{}},
 		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
-			odd{"database": checkFail, "schema": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
+			checks{"database": checkFail, "schema": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
 		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
-			odd{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
-		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, odd{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
-		{"a user who may not erase", func(w *world) { w.as("SELECT, INSERT, UPDATE") }, exitDone, odd{"schema": checkWarn}},
-		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, odd{"schema": checkWarn}},
-		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a key without its beginning", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"an address of Clerk's that is none", func(w *world) { w.vars["CLERK_API_URL"] = "127.0.0.1:1" }, exitFailed, odd{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"Clerk's clock is off", func(w *world) { w.date(-time.Hour) }, exitFailed, odd{"clock_clerk": checkFail}},
-		{"Clerk's clock is a bit off", func(w *world) { w.date(30 * time.Second) }, exitDone, odd{"clock_clerk": checkWarn}},
+			checks{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, checks{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a user who may not erase", func(w *world) { w.as("SELECT, INSERT, UPDATE") }, exitDone, checks{"schema": checkWarn}},
+		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, checks{"schema": checkWarn}},
+		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a key without a prefix", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"an invalid API URL", func(w *world) { w.vars["CLERK_API_URL"] = "127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"Clerk's clock is off", func(w *world) { w.date(-time.Hour) }, exitFailed, checks{"clock_clerk": checkFail}},
+		{"Clerk's clock is a bit off", func(w *world) { w.date(30 * time.Second) }, exitDone, checks{"clock_clerk": checkWarn}},
 		{"no Date", func(w *world) {
 			w.wrap = func(h http.Handler) http.Handler {
 				return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -74,26 +74,26 @@ func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
 					h.ServeHTTP(rw, r)
 				})
 			}
-		}, exitDone, odd{"clock_clerk": checkSkip}},
+		}, exitDone, checks{"clock_clerk": checkSkip}},
 		{"the database's clock is off", func(w *world) { // this machine's and Clerk's agree
 			w.pass(time.Hour)
 			w.date(time.Hour)
-		}, exitFailed, odd{"clock_database": checkFail}},
-		{"no webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "" }, exitDone, odd{"webhook_secret": checkWarn}},
-		{"a short webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "whsec_c2hvcnQ=" }, exitFailed, odd{"webhook_secret": checkFail}},
-		{"a webhook secret that is something else", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "sk_test_*" }, exitFailed, odd{"webhook_secret": checkFail}},
-		{"nobody delivers", func(w *world) { w.reserveAgo(time.Hour) }, exitFailed, odd{"backlog": checkFail}},
-		{"somebody delivers late", func(w *world) { w.reserveAgo(7 * time.Minute) }, exitDone, odd{"backlog": checkWarn}},
-		{"somebody is about to deliver", func(w *world) { w.reserveAgo(time.Second) }, exitDone, odd{}},
+		}, exitFailed, checks{"clock_database": checkFail}},
+		{"no webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "" }, exitDone, checks{"webhook_secret": checkWarn}},
+		{"a short webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "whsec_c2hvcnQ=" }, exitFailed, checks{"webhook_secret": checkFail}},
+		{"a key as the webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "sk_test_*" }, exitFailed, checks{"webhook_secret": checkFail}},
+		{"nothing is delivered", func(w *world) { w.reserveAgo(time.Hour) }, exitFailed, checks{"backlog": checkFail}},
+		{"delivery is late", func(w *world) { w.reserveAgo(7 * time.Minute) }, exitDone, checks{"backlog": checkWarn}},
+		{"due for a second", func(w *world) { w.reserveAgo(time.Second) }, exitDone, checks{}},
 		{"a lost webhook", func(w *world) {
 			w.invite("ada@example.com")
 			_, err := w.clerk.Accept("ada@example.com")
 			require.NoError(w.t, err)
-		}, exitDone, odd{"agreement": checkWarn}},
-		{"an invitation that ran out", func(w *world) {
+		}, exitDone, checks{"agreement": checkWarn}},
+		{"an expired invitation", func(w *world) {
 			w.clerk.ExpireNow(w.invite("ada@example.com").InvitationID)
 			w.exec("UPDATE clerkinvite_member SET expires_at = now() - interval '1 minute'")
-		}, exitDone, odd{"backlog": checkWarn, "agreement": checkWarn}},
+		}, exitDone, checks{"backlog": checkWarn, "agreement": checkWarn}},
 		{"the key of another instance", func(w *world) {
 			for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"} {
 				u := w.clerk.AddVerifiedUser(name + "@example.com")
@@ -101,18 +101,18 @@ func TestDoctorFindsEachFaultAndNoOther(t *testing.T) {
 				w.clerk.DeleteUser(u.ID)
 			}
 			w.exec("UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour', updated_at = updated_at - interval '1 hour'")
-		}, exitFailed, odd{"agreement": checkFail}},
-		{"the key of another instance, and nobody has joined", func(w *world) {
+		}, exitFailed, checks{"agreement": checkFail}},
+		{"the key of another instance without active members", func(w *world) {
 			w.invite("ada@example.com")
 			empty := httptest.NewServer(clerkinvitetest.NewClerk().Handler())
 			w.t.Cleanup(empty.Close)
 			w.vars["CLERK_API_URL"] = empty.URL
-		}, exitFailed, odd{"agreement": checkFail}},
+		}, exitFailed, checks{"agreement": checkFail}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			test.harm(w)
+			test.arrange(w)
 			require.Equal(t, test.want, w.diagnose(test.code))
 		})
 	}
@@ -123,7 +123,7 @@ func (w *world) exec(sql string) {
 	require.NoError(w.t, err)
 }
 
-// as lets the tool be a role that has these privileges only.
+// as makes the tool use a role with only these privileges.
 func (w *world) as(privileges string) {
 	role := "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
 	w.exec("CREATE ROLE " + role)
@@ -141,7 +141,7 @@ func (w *world) as(privileges string) {
 	w.vars["DATABASE_URL"] = w.db.DSN + join + "role=" + role
 }
 
-// date lets Clerk's clock be off.
+// date sets how far Clerk's clock is ahead.
 func (w *world) date(off time.Duration) {
 	w.wrap = func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -151,7 +151,7 @@ func (w *world) date(off time.Duration) {
 	}
 }
 
-// reserveAgo leaves a row that is due since then.
+// reserveAgo writes a row that has been due for so long.
 func (w *world) reserveAgo(ago time.Duration) {
 	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: func() time.Time { return w.now().Add(-ago) }})
 	require.NoError(w.t, err)
@@ -159,7 +159,7 @@ func (w *world) reserveAgo(ago time.Duration) {
 	require.NoError(w.t, err)
 }
 
-func TestDoctorSpeaksToPeople(t *testing.T) {
+func TestDoctorText(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run("doctor")
@@ -168,8 +168,8 @@ func TestDoctorSpeaksToPeople(t *testing.T) {
 	w.vars["CLERK_SECRET_KEY"] = "sk_live_wrong"
 	r = w.run("doctor")
 	require.Equal(t, exitFailed, r.code)
-	require.Regexp(t, `FAIL  key +Clerk refuses the key of a production instance.*clerk_key_invalid.*\n +→ .*Copy the current one`, r.stdout)
+	require.Regexp(t, `FAIL  key +Clerk rejects the key of a production instance.*clerk_key_invalid.*\n +→ .*copy the current key`, r.stdout)
 	require.NotContains(t, r.stdout, "sk_live_wrong")
 	w.vars["CLERK_API_URL"] = "api.clerk.test"
-	require.Regexp(t, `FAIL  key +CLERK_API_URL is not of the form .*\n +→ set CLERK_API_URL`, w.run("doctor").stdout)
+	require.Regexp(t, `FAIL  key +CLERK_API_URL must be like .*\n +→ set CLERK_API_URL`, w.run("doctor").stdout)
 }

@@ -20,24 +20,23 @@ import (
 
 func importCommand() command {
 	return command{
-		name: "import", args: "FILE.csv", min: 1, max: 1, summary: "invite the people of a CSV file (- is standard input)",
+		name: "import", args: "FILE.csv", min: 1, max: 1, summary: "invite the people in a CSV file (- for standard input)",
 		details: `The first row names the columns, in any order:
 
-  tenant, email                the member; --tenant stands in for a missing tenant
-  role, invited_by, data       the application's own; data is JSON
+  tenant, email                the member; --tenant sets the tenant of lines without one
+  role, invited_by, data       for the application; data is JSON
   redirect_url, expires_in_days (1 to 365), template, public_metadata (a JSON object)
-                               what Clerk is asked for; empty is the default
-  reason                       what --errors has written; not looked at
+                               for Clerk; empty means the default
+  reason                       written by --errors; ignored
 
-White space around a value is cut off. A column with another name is an error.
+White space around values is removed. Other column names are errors.
 
-Killed or interrupted at any moment, run it again with the same file: it goes on, and sends nobody a second email. Who was
-revoked or removed is left so, unless --again says otherwise. Clerk lets 350 people an hour be invited; the import waits for
-that, or with --no-wait leaves the rest reserved, and the application's Run goes on with it. Lines with public_metadata
-can go one by one only: 100 an hour.
+If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
+members are skipped, unless --reinvite is set. Clerk allows 350 invitations per hour, but only 100 with public_metadata. The
+import waits for that, or with --no-wait leaves the remaining people reserved for the application's Run.
 
-  clerkinvite import people.csv --dry-run                     # what would happen; writes nothing, asks Clerk nothing
-  clerkinvite import people.csv --errors failed.csv           # mend failed.csv, then
+  clerkinvite import people.csv --dry-run                     # report only
+  clerkinvite import people.csv --errors failed.csv           # fix failed.csv, then
   clerkinvite import failed.csv --errors failed-again.csv
   clerkinvite import - --tenant acme --no-wait < people.csv
 
@@ -45,36 +44,36 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 [{"line", "tenant", "email", "outcome", "reason"}, …], "error"}. The counts add up to lines.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o importOptions
-			flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines that name none")
-			flags.BoolVar(&o.dryRun, "dry-run", false, "say what would happen; write nothing and ask Clerk nothing")
-			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until everybody is invited")
-			flags.BoolFunc("no-wait", "leave to the application's Run whom a rate limit keeps from being invited now", func(s string) error {
+			flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
+			flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
+			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")
+			flags.BoolFunc("no-wait", "leave people that a rate limit holds up to the application's Run", func(s string) error {
 				no, err := strconv.ParseBool(s)
 				o.wait = !no
 				return err
 			})
-			flags.BoolVar(&o.again, "again", false, "also invite those who were revoked or removed")
-			flags.StringVar(&o.errors, "errors", "", "write the lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
+			flags.BoolVar(&o.reinvite, "reinvite", false, "also invite people who were revoked or removed")
+			flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
 			return func(ctx context.Context, args []string) error { return t.runImport(ctx, o, args[0]) }
 		},
 	}
 }
 
 type importOptions struct {
-	tenant string
-	dryRun bool
-	wait   bool
-	again  bool
-	errors string
+	tenant   string
+	dryRun   bool
+	wait     bool
+	reinvite bool
+	errors   string
 }
 
-// lookAtOnce is how many members are read by one statement.
-const lookAtOnce = 1000
+// findBatch is the number of members read per statement.
+const findBatch = 1000
 
-// maxRounds is how often those are tried again whom another process held or whose answer was lost.
+// maxRounds is how many times the import retries members that another process holds or whose response was lost.
 const maxRounds = 5
 
-// importer is one import.
+// importer is one run of import.
 type importer struct {
 	t     *tool
 	o     importOptions
@@ -138,8 +137,7 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 	return err
 }
 
-// readFile reads the file to its end. A read from a pipe cannot be interrupted: if ctx ends first it is left alone, and ends with
-// the process.
+// readFile reads the file. Reading from a pipe cannot be interrupted, so if ctx ends, the read continues until the process ends.
 func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
 	type content struct {
 		raw []byte
@@ -163,40 +161,40 @@ func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
 	}
 }
 
-// checkErrorsFile refuses a file for --errors that cannot be written, is no file, or is the one that is imported: it gets some of
-// the lines only, and takes the place of what was there.
+// checkErrorsFile returns an error if the file for --errors cannot be written, is not a regular file, or is the imported file, which
+// would lose its other lines.
 func (t *tool) checkErrorsFile(o importOptions, input string) error {
 	if o.errors == "" {
 		return nil
 	}
-	if there, err := os.Stat(o.errors); err == nil {
+	if target, err := os.Stat(o.errors); err == nil {
 		source, err := os.Stat(input)
 		if f, ok := t.stdin.(*os.File); ok && input == "-" {
 			source, err = f.Stat()
 		}
-		if err == nil && os.SameFile(there, source) {
-			return fmt.Errorf("%s is the file that is imported, and would lose the other lines: name another one", o.errors)
+		if err == nil && os.SameFile(target, source) {
+			return fmt.Errorf("%s is the imported file, which would lose its other lines; choose another one", o.errors)
 		}
 	}
-	there, err := os.Lstat(o.errors)
-	if err == nil && !there.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file: name one, or one that is not there yet", o.errors)
+	target, err := os.Lstat(o.errors)
+	if err == nil && !target.Mode().IsRegular() {
+		return fmt.Errorf("%s must be a regular file or not exist", o.errors)
 	}
 	if o.dryRun || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(o.errors), ".clerkinvite-*") // what writeErrors will do
+	f, err := os.CreateTemp(filepath.Dir(o.errors), ".clerkinvite-*") // as writeErrors does
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// errValid is the answer of a gate that is asked before anything is written, and only for what is valid.
+// errValid is returned by Authorize, which is called before anything is written, and only for valid parameters.
 var errValid = errors.New("valid")
 
-// check finds the lines that are not valid, and those with the address of a line above. It neither reads nor writes: to be asked by
-// Config.Authorize is how the library says what it thinks of parameters, without doing anything.
+// check finds invalid lines and duplicates. It neither reads nor writes: a failing Config.Authorize makes the library validate
+// parameters and do nothing else.
 func (im *importer) check(ctx context.Context) error {
 	var ref clerkinvite.Ref
 	checker, err := clerkinvite.New(clerkinvite.Config{API: noClerk{}, Store: im.store, Authorize: func(_ context.Context, p *clerkinvite.InviteParams) error {
@@ -221,8 +219,8 @@ func (im *importer) check(ctx context.Context) error {
 			return err
 		}
 		l.ref = ref
-		if number, there := first[ref]; there {
-			l.end(double, fmt.Sprintf("the address of line %d", number))
+		if number, seen := first[ref]; seen {
+			l.end(duplicate, fmt.Sprintf("the address of line %d", number))
 			continue
 		}
 		first[ref] = l.number
@@ -230,8 +228,8 @@ func (im *importer) check(ctx context.Context) error {
 	return nil
 }
 
-// open returns the lines of whom nothing is decided yet.
-func (im *importer) open() (lines []*line) {
+// undecided returns the lines without an outcome.
+func (im *importer) undecided() (lines []*line) {
 	for _, l := range im.lines {
 		if l.outcome == notReached {
 			lines = append(lines, l)
@@ -240,23 +238,22 @@ func (im *importer) open() (lines []*line) {
 	return lines
 }
 
-// look finds out who is a member already: for a dry run, and because an import that is repeated must not bring back those whom
-// somebody has revoked or removed meanwhile.
+// look finds existing members, for a dry run, and to skip members that were revoked or removed since an earlier import.
 func (im *importer) look(ctx context.Context) error {
-	for chunk := range slices.Chunk(im.open(), lookAtOnce) {
-		refs, at := make([]clerkinvite.Ref, len(chunk)), make(map[clerkinvite.Ref]*line, len(chunk))
+	for chunk := range slices.Chunk(im.undecided(), findBatch) {
+		refs, byRef := make([]clerkinvite.Ref, len(chunk)), make(map[clerkinvite.Ref]*line, len(chunk))
 		for i, l := range chunk {
-			refs[i], at[l.ref] = l.ref, l
+			refs[i], byRef[l.ref] = l.ref, l
 		}
 		members, err := im.store.Find(ctx, clerkinvite.Query{Refs: refs})
 		if err != nil {
 			return err
 		}
 		for _, m := range members {
-			at[m.Ref()].member = m
+			byRef[m.Ref()].member = m
 		}
 		for _, l := range chunk {
-			if o, reason := im.foresee(l); im.o.dryRun || o == withdrawn {
+			if o, reason := im.predict(l); im.o.dryRun || o == withdrawn {
 				l.end(o, reason)
 			}
 		}
@@ -264,11 +261,11 @@ func (im *importer) look(ctx context.Context) error {
 	return nil
 }
 
-// foresee says what an import makes of a line.
-func (im *importer) foresee(l *line) (outcome, string) {
+// predict returns the outcome of a line in an import, from the existing member.
+func (im *importer) predict(l *line) (outcome, string) {
 	m := l.member
 	if m == nil {
-		return fresh, ""
+		return newMember, ""
 	}
 	switch m.Status {
 	case clerkinvite.StatusReserved:
@@ -277,22 +274,22 @@ func (im *importer) foresee(l *line) (outcome, string) {
 		return alreadyActive, l.otherRole(m)
 	case clerkinvite.StatusPending:
 		if m.ExpiresAt != nil && !m.ExpiresAt.After(im.t.env.now()) {
-			return again, ""
+			return reinvited, ""
 		}
 		return alreadyInvited, l.otherRole(m)
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
-		if !im.o.again {
-			return withdrawn, "is " + string(m.Status) + "; --again invites it all the same"
+		if !im.o.reinvite {
+			return withdrawn, "is " + string(m.Status) + "; --reinvite invites it again"
 		}
-		return again, ""
+		return reinvited, ""
 	default: // failed, expired
-		return again, ""
+		return reinvited, ""
 	}
 }
 
-// invite invites whoever is left, and waits for those whom another process holds: one that was killed, as a rule the import before.
+// invite invites the undecided people. It waits for members that another process holds, usually a killed import.
 func (im *importer) invite(ctx context.Context) error {
-	todo := im.open()
+	todo := im.undecided()
 	for round := 0; ; round++ {
 		params := make([]clerkinvite.InviteParams, len(todo))
 		for i, l := range todo {
@@ -300,31 +297,31 @@ func (im *importer) invite(ctx context.Context) error {
 		}
 		im.bar.begin(todo)
 		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.ManyOptions{Wait: im.o.wait, Progress: im.bar.show})
-		var later []*line
+		var held []*line
 		var until time.Time
 		for i, r := range results {
 			if at := todo[i].settle(r, err, im.t.env.now()); !at.IsZero() {
-				later = append(later, todo[i])
+				held = append(held, todo[i])
 				if at.After(until) {
 					until = at
 				}
 			}
 		}
-		if err != nil || !im.o.wait || len(later) == 0 || round == maxRounds {
+		if err != nil || !im.o.wait || len(held) == 0 || round == maxRounds {
 			return err
 		}
-		im.bar.say(fmt.Sprintf("another process, or a lost answer of Clerk's, holds %d; going on at %s", len(later), stamp(&until)))
+		im.bar.say(fmt.Sprintf("%d held by another process or a lost response; continuing at %s", len(held), stamp(&until)))
 		if err := im.sleep(ctx, until); err != nil {
 			return err
 		}
-		todo = later
+		todo = held
 	}
 }
 
-// sleep waits until the time has come.
+// sleep waits until the given time.
 func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	for {
-		// Not all at once: the clock may be set, and the machine may sleep.
+		// In short steps, because the clock may be set and the machine may sleep.
 		wait := min(until.Sub(im.t.env.now()), time.Second)
 		if wait < 0 {
 			return ctx.Err()
@@ -349,7 +346,7 @@ type importReport struct {
 	Error    string                     `json:"error,omitempty"`
 }
 
-// problem is a line of which there is something to say.
+// problem is a line with a reason.
 type problem struct {
 	Line    int     `json:"line"`
 	Tenant  string  `json:"tenant"`
@@ -358,10 +355,10 @@ type problem struct {
 	Reason  string  `json:"reason"`
 }
 
-// of reports whether an outcome can be that of a line in a dry run or in another one.
-func (o outcome) of(dryRun bool) bool {
+// possible reports whether a line can have the outcome in a dry run, or in a real one.
+func (o outcome) possible(dryRun bool) bool {
 	switch o {
-	case fresh, again:
+	case newMember, reinvited:
 		return dryRun
 	case sent, linked, refused, failed, notReached:
 		return !dryRun
@@ -373,7 +370,7 @@ func (o outcome) of(dryRun bool) bool {
 func (im *importer) report(name string, err error) *importReport {
 	r := &importReport{File: name, DryRun: im.o.dryRun, Lines: len(im.lines), Counts: make(map[outcome]int), Problems: []problem{}}
 	for _, o := range outcomes {
-		if o.of(im.o.dryRun) {
+		if o.possible(im.o.dryRun) {
 			r.Counts[o] = 0
 		}
 	}
@@ -398,7 +395,7 @@ func (im *importer) report(name string, err error) *importReport {
 	return r
 }
 
-// incomplete reports whether something has failed or is left.
+// incomplete reports whether lines failed or wait.
 func (r *importReport) incomplete() bool {
 	if r.DryRun {
 		return r.Counts[invalid] > 0
@@ -406,23 +403,23 @@ func (r *importReport) incomplete() bool {
 	return r.Counts[invalid]+r.Counts[refused]+r.Counts[failed]+r.Counts[waiting]+r.Counts[notReached] > 0
 }
 
-// maxShown is how many problems are shown to people; all are in the JSON, and in --errors those that failed.
+// maxShown is the number of problems in the text report.
 const maxShown = 50
 
 var outcomeTexts = map[outcome]string{
-	fresh:          "would be invited, or linked if Clerk knows them",
-	again:          "would be invited again: their invitation failed, ran out or was withdrawn",
-	sent:           "invited now",
-	linked:         "Clerk knows them: active now, without an email",
-	alreadyInvited: "had been invited before",
-	alreadyActive:  "were members before",
-	withdrawn:      "were revoked or removed before, and are left so",
-	double:         "have the address of a line above",
-	invalid:        "cannot be invited as they stand",
+	newMember:      "new: would be invited, or linked to a Clerk user",
+	reinvited:      "would be invited again: failed, expired, revoked or removed before",
+	sent:           "invited",
+	linked:         "linked to a Clerk user, without an email",
+	alreadyInvited: "already invited",
+	alreadyActive:  "already members",
+	withdrawn:      "skipped: revoked or removed before",
+	duplicate:      "duplicates of an earlier line",
+	invalid:        "invalid",
 	refused:        "refused by Clerk",
 	failed:         "failed",
-	waiting:        "are reserved, and wait to be sent",
-	notReached:     "were not reached",
+	waiting:        "reserved, not sent yet",
+	notReached:     "not reached",
 }
 
 func (r *importReport) text(out io.Writer) {
@@ -438,7 +435,7 @@ func (r *importReport) text(out io.Writer) {
 	}
 	_ = w.Flush()
 	if len(r.Members) > 0 {
-		fmt.Fprint(out, "Members already, by state:")
+		fmt.Fprint(out, "Existing members by state:")
 		for _, s := range clerkinvite.Statuses() {
 			if n := r.Members[s]; n > 0 {
 				fmt.Fprintf(out, " %d %s", n, s)
@@ -451,22 +448,22 @@ func (r *importReport) text(out io.Writer) {
 		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, plain(p.Reason))
 	}
 	if more := len(r.Problems) - shown; more > 0 {
-		fmt.Fprintf(out, "… and %d more: --json has them all, --errors FILE those that failed\n", more)
+		fmt.Fprintf(out, "… and %d more: see --json, or --errors FILE\n", more)
 	}
 	switch n := r.Counts[waiting] + r.Counts[notReached]; {
 	case r.DryRun || n == 0:
 	case r.Due != nil:
-		fmt.Fprintf(out, "%d are left, the first is due at %s. Import the file again to go on; whoever is reserved is also invited by the application's Run.\n",
+		fmt.Fprintf(out, "%d remain, the first is due at %s. Import the file again to continue; the application's Run also invites reserved people.\n",
 			n, stamp(r.Due))
 	default:
-		fmt.Fprintf(out, "%d are left. Import the file again to go on.\n", n)
+		fmt.Fprintf(out, "%d remain. Import the file again to continue.\n", n)
 	}
 }
 
-// writeErrors writes the lines of which the database has nothing good as they were, with the reason as one more column. The file is
-// there whole or not at all: it is written under another name first.
+// writeErrors writes the lines that failed or were not reached, unchanged, with the reason as an additional column. It writes a
+// temporary file and renames it, so that the file is complete or unchanged.
 func writeErrors(name string, header []string, lines []*line) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // for the owner only, as it holds addresses
+	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // readable only by its owner, because it contains addresses
 	if err != nil {
 		return err
 	}
@@ -478,14 +475,14 @@ func writeErrors(name string, header []string, lines []*line) error {
 		}
 		return slices.Delete(slices.Clone(fields), at, at+1)
 	}
-	_ = w.Write(append(without(header), reasonColumn)) // Error has it
+	_ = w.Write(append(without(header), reasonColumn)) // w.Error returns its error
 	for _, l := range lines {
 		switch l.outcome {
 		case invalid, refused, failed:
 			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: %s", l.number, l.reason)))
 		case notReached:
 			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: was not reached", l.number)))
-		default: // is there already, comes by itself, or is the double of a line that has its own outcome
+		default: // a member, waiting, or a duplicate of another line
 		}
 	}
 	w.Flush()

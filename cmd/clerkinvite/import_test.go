@@ -23,20 +23,20 @@ func (w *world) file(text string) string {
 	return name
 }
 
-// counts are those of a report that are not zero. They must add up to its lines.
+// counts returns the counts that are not zero. All counts must add up to the lines.
 func counts(t *testing.T, r *importReport) map[outcome]int {
 	t.Helper()
-	sum, some := 0, make(map[outcome]int)
+	sum, nonzero := 0, make(map[outcome]int)
 	for o, n := range r.Counts {
 		if sum += n; n > 0 {
-			some[o] = n
+			nonzero[o] = n
 		}
 	}
 	require.Equal(t, r.Lines, sum, "the counts add up")
-	return some
+	return nonzero
 }
 
-// refuse lets Clerk refuse one person.
+// refuse makes Clerk refuse a person.
 func (w *world) refuse(email string) {
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 		w.clerk.Fail(clerkinvitetest.Fault{
@@ -46,7 +46,7 @@ func (w *world) refuse(email string) {
 	}
 }
 
-func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
+func TestImportReportsEachLine(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.AddVerifiedUser("user@example.com")
@@ -75,19 +75,19 @@ func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
 		"days2@example.com,acme,,,soon,\n" + // 15
 		"data@example.com,acme,,{,,\n" + // 16
 		"meta@example.com,acme,,,,[1]\n" + // 17
-		"bare@example.com,,,,,\n") // 18, of the default tenant
+		"bare@example.com,,,,,\n") // 18, in the default tenant
 	failedLines := filepath.Join(t.TempDir(), "failed.csv")
 	r := w.run("import", name, "--tenant", "acme", "--errors", failedLines, "--json")
 	require.Equal(t, exitSome, r.code, r.stderr)
 	report := decode[*importReport](t, r)
 	require.Equal(t, 16, report.Lines)
-	require.Equal(t, map[outcome]int{sent: 3, linked: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, double: 1, invalid: 6, refused: 2}, counts(t, report))
+	require.Equal(t, map[outcome]int{sent: 3, linked: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, duplicate: 1, invalid: 6, refused: 2}, counts(t, report))
 	reasons := make(map[int]string)
 	for _, p := range report.Problems {
 		reasons[p.Line] = string(p.Outcome) + ": " + p.Reason
 	}
 	for number, reason := range map[int]string{
-		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "double: the address of line 2", 12: "invalid: email ",
+		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "duplicate: the address of line 2", 12: "invalid: email ",
 		13: "invalid: has 2 fields, the header has 6", 14: "invalid: expires_in_days must be 1 to 365", 15: "invalid: expires_in_days must be 1 to 365",
 		16: "invalid: data ", 17: "invalid: public_metadata must be a JSON object",
 	} {
@@ -105,7 +105,7 @@ func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusRevoked, w.member("revoked@example.com").Status)
 	require.Equal(t, 3+2, w.clerk.Emails())
 
-	// What failed is a file to be mended and imported, and is refused for the same reasons if it is not.
+	// Failed lines are written to a file. Without a fix, they fail for the same reasons; fixed, they are imported.
 	text, err := os.ReadFile(failedLines)
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
@@ -116,35 +116,35 @@ func TestImportTellsWhatBecameOfEachLine(t *testing.T) {
 	text, err = os.ReadFile(failedLines + "2")
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
-	require.Contains(t, string(text), "nobody,acme,,,,,line 4: email ", "one reason, the latest")
-	require.NoError(t, os.WriteFile(failedLines, []byte("email,tenant,reason\nmended@example.com,acme,line 12: email has no @\n"), 0o600))
+	require.Contains(t, string(text), "nobody,acme,,,,,line 4: email ", "only the latest reason")
+	require.NoError(t, os.WriteFile(failedLines, []byte("email,tenant,reason\nfixed@example.com,acme,line 12: email has no @\n"), 0o600))
 	r = w.run("import", failedLines)
 	require.Zero(t, r.code, r.stderr)
-	require.Contains(t, r.stdout, "1 invited now")
+	require.Contains(t, r.stdout, "1 invited\n")
 
-	// Again: nothing is sent, and the report adds up.
+	// A second import sends nothing.
 	r = w.run("import", name, "--tenant", "acme")
 	require.Equal(t, exitSome, r.code)
-	require.Regexp(t, `(?m)^ *16 lines\n *4 had been invited before\n *2 were members before\n *1 were revoked or removed`, r.stdout)
+	require.Regexp(t, `(?m)^ *16 lines\n *4 already invited\n *2 already members\n *1 skipped: revoked or removed`, r.stdout)
 	require.Contains(t, r.stdout, "line 12: nobody invalid: email ")
 	require.Equal(t, 3+2+1, w.clerk.Emails())
 	for _, mode := range []string{"--dry-run", "--dry-run=false"} {
 		r = w.run("import", w.file("tenant,email,role\nacme,new@example.com,owner\nacme,active@example.com,owner\nacme,user@example.com,\n"), mode)
 		require.Zero(t, r.code, r.stderr)
-		require.Contains(t, r.stdout, "line 2: new@example.com already_invited: is left with the role admin: an import changes no member\n"+
-			"line 3: active@example.com already_active: is left with no role: an import changes no member\n")
+		require.Contains(t, r.stdout, "line 2: new@example.com already_invited: keeps the role admin: an import does not change members\n"+
+			"line 3: active@example.com already_active: keeps no role: an import does not change members\n")
 	}
 	require.Equal(t, "admin", w.member("new@example.com").Role)
 
-	r = w.run("import", "-", "--again", "--json") // a file of its own, on standard input
+	r = w.run("import", "-", "--reinvite", "--json") // from standard input
 	require.Equal(t, exitUsage, r.code)
 	require.Contains(t, decode[errorDocument](t, r).Error, "the file is empty")
-	r = w.runWith(t.Context(), "tenant,email\nacme,revoked@example.com\n", &strings.Builder{}, "import", "-", "--again", "--json")
+	r = w.runWith(t.Context(), "tenant,email\nacme,revoked@example.com\n", &strings.Builder{}, "import", "-", "--reinvite", "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Equal(t, map[outcome]int{sent: 1}, counts(t, decode[*importReport](t, r)))
 }
 
-func TestADryRunWritesNothingAndAsksNobody(t *testing.T) {
+func TestDryRunOnlyReports(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.AddVerifiedUser("active@example.com")
@@ -166,12 +166,12 @@ func TestADryRunWritesNothingAndAsksNobody(t *testing.T) {
 	r := w.run("import", name, "--tenant", "acme", "--dry-run", "--json")
 	require.Equal(t, exitSome, r.code, "a line is invalid")
 	report := decode[*importReport](t, r)
-	require.Equal(t, map[outcome]int{fresh: 1, again: 1, waiting: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, double: 1, invalid: 1}, counts(t, report))
+	require.Equal(t, map[outcome]int{newMember: 1, reinvited: 1, waiting: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, duplicate: 1, invalid: 1}, counts(t, report))
 	require.Equal(t, map[clerkinvite.Status]int{"pending": 2, "active": 1, "revoked": 1, "reserved": 1}, report.Members)
-	r = w.run("import", name, "--tenant", "acme", "--dry-run", "--again")
+	r = w.run("import", name, "--tenant", "acme", "--dry-run", "--reinvite")
 	require.Contains(t, r.stdout, "Nothing was written or sent.")
 	require.Regexp(t, `2 would be invited again`, r.stdout)
-	require.Contains(t, r.stdout, "Members already, by state: 1 reserved 2 pending 1 active 1 revoked\n")
+	require.Contains(t, r.stdout, "Existing members by state: 1 reserved 2 pending 1 active 1 revoked\n")
 	require.Contains(t, r.stdout, "line 9: nobody invalid: ")
 
 	require.Zero(t, w.run("import", w.file(people(3)), "--dry-run").code)
@@ -180,22 +180,22 @@ func TestADryRunWritesNothingAndAsksNobody(t *testing.T) {
 	require.Equal(t, before, decode[membersDocument](t, w.run("list", "acme", "--all", "--json")))
 }
 
-func TestAFileThatIsNotUnderstoodSendsNothing(t *testing.T) {
+func TestInvalidFileSendsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, test := range []struct{ text, says string }{
+	for _, test := range []struct{ text, message string }{
 		{"", "the file is empty"},
 		{"tenant,email,colour,\"Shoe size\"\n", `"colour", "shoe size"`},
 		{"tenant;email\nacme;ada@example.com\n", "semicolons"},
-		{"tenant,role\n", "no column email"},
+		{"tenant,role\n", "the column email is missing"},
 		{"email\nada@example.com\n", "--tenant"},
-		{"tenant,email,Email\n", "the column email is there twice"},
+		{"tenant,email,Email\n", "the column email occurs twice"},
 		{"tenant,email\nacme,ada@example.com\nacme,\"grace@example.com\nacme,joan@example.com\n", "line 3"},
 		{"tenant,email\nacme,ada\"@example.com\n", "line 2"},
 	} {
 		r := w.run("import", w.file(test.text))
 		require.Equal(t, exitUsage, r.code, test.text)
-		require.Contains(t, r.stderr, test.says)
+		require.Contains(t, r.stderr, test.message)
 		require.Contains(t, r.stderr, "nothing was sent")
 	}
 	r := w.run("import", w.file("tenant,email\nacme,ada@example.com\n"), "--errors", filepath.Join(t.TempDir(), "no", "such", "folder.csv"))
@@ -204,8 +204,8 @@ func TestAFileThatIsNotUnderstoodSendsNothing(t *testing.T) {
 	require.Zero(t, w.clerk.RequestCount())
 }
 
-// Some of the lines take the place of the file. It is refused if it holds more than those, or is none, before anything happens.
-func TestErrorsNeverCostALine(t *testing.T) {
+// The file of --errors is replaced, so it must not be the imported file or something else than a file.
+func TestErrorsFileLosesNoLines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	text := "tenant,email\nacme,ada@example.com\nacme,nobody\n"
@@ -215,7 +215,7 @@ func TestErrorsNeverCostALine(t *testing.T) {
 	require.NoError(t, os.Link(name, hard))
 	require.NoError(t, os.Symlink(name, soft))
 	require.NoError(t, os.Symlink(filepath.Join(dir, "none"), dangling))
-	require.NoError(t, os.WriteFile(other, []byte("mine"), 0o600))
+	require.NoError(t, os.WriteFile(other, []byte("unrelated"), 0o600))
 	stdin, err := os.Open(name)
 	require.NoError(t, err)
 	defer stdin.Close()
@@ -230,9 +230,9 @@ func TestErrorsNeverCostALine(t *testing.T) {
 	before := entries()
 	for _, dry := range []string{"--dry-run", "--dry-run=false"} {
 		for _, test := range [][3]string{
-			{name, name, "is the file that is imported"}, {name, dir + "/./people.csv", "is the file that is imported"},
-			{name, hard, "is the file that is imported"}, {name, soft, "is the file that is imported"}, {soft, name, "is the file that is imported"},
-			{"-", name, "is the file that is imported"}, {name, dangling, "is no regular file"}, {name, dir, "is no regular file"}, {name, os.DevNull, "is no regular file"},
+			{name, name, "is the imported file"}, {name, dir + "/./people.csv", "is the imported file"},
+			{name, hard, "is the imported file"}, {name, soft, "is the imported file"}, {soft, name, "is the imported file"},
+			{"-", name, "is the imported file"}, {name, dangling, "must be a regular file"}, {name, dir, "must be a regular file"}, {name, os.DevNull, "must be a regular file"},
 		} {
 			var out, errs bytes.Buffer
 			code := run(t.Context(), []string{"import", test[0], "--errors", test[1], dry}, stdin, &out, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
@@ -242,15 +242,15 @@ func TestErrorsNeverCostALine(t *testing.T) {
 		}
 	}
 	require.Equal(t, exitSome, w.run("import", name, "--errors", other, "--dry-run").code)
-	require.Equal(t, before, entries(), "nothing is left behind")
-	for file, holds := range map[string]string{name: text, other: "mine"} {
+	require.Equal(t, before, entries(), "no temporary files remain")
+	for file, want := range map[string]string{name: text, other: "unrelated"} {
 		got, err := os.ReadFile(file)
 		require.NoError(t, err)
-		require.Equal(t, holds, string(got))
+		require.Equal(t, want, string(got))
 	}
 	require.Zero(t, w.clerk.RequestCount())
 
-	// Lines that were not reached are in it, with the mended ones of an import that failed.
+	// It also gets lines that were not reached.
 	vars := w.vars
 	w.vars = map[string]string{"CLERK_SECRET_KEY": testKey, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"}
 	require.Equal(t, exitFailed, w.run("import", name, "--errors", other).code)
@@ -262,7 +262,7 @@ func TestErrorsNeverCostALine(t *testing.T) {
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
 	require.Equal(t, before, entries())
 
-	// A file that cannot be written at the end is a failure, and is said in the report.
+	// If the file cannot be written at the end, the report says so.
 	w.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
 		_ = os.Mkdir(filepath.Join(dir, "late.csv"), 0o700)
 	})
@@ -273,7 +273,7 @@ func TestErrorsNeverCostALine(t *testing.T) {
 	require.Regexp(t, "late.csv.*; the lines are in .*clerkinvite-", report.Error)
 }
 
-// blocked is a standard input of which nothing comes.
+// blocked is a standard input without data.
 type blocked struct{ reading, end chan struct{} }
 
 func (b blocked) Read([]byte) (int, error) {
@@ -282,7 +282,7 @@ func (b blocked) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-func TestASignalEndsTheWaitForStandardInput(t *testing.T) {
+func TestSignalInterruptsReadingStandardInput(t *testing.T) {
 	t.Parallel()
 	in := blocked{make(chan struct{}), make(chan struct{})}
 	defer close(in.end)
@@ -296,7 +296,7 @@ func TestASignalEndsTheWaitForStandardInput(t *testing.T) {
 	require.Equal(t, "clerkinvite import: interrupted\n", errs.String())
 }
 
-func TestWhatOthersWroteDoesNothingToATerminal(t *testing.T) {
+func TestControlCharactersAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run("import", w.file("tenant,email,role\nacme,\"a\x1b[2Jb\nline 9: c\",\nacme,ada@example.com,\"admin\u009b2J\"\n"))
@@ -306,7 +306,7 @@ func TestWhatOthersWroteDoesNothingToATerminal(t *testing.T) {
 	require.NotContains(t, w.run("show", "acme", "ada@example.com").stdout, "\u009b")
 }
 
-// people is a file of so many new addresses.
+// people returns a file with n new addresses.
 func people(n int) string {
 	var b strings.Builder
 	b.WriteString("tenant,email\n")
@@ -316,7 +316,7 @@ func people(n int) string {
 	return b.String()
 }
 
-// onLine calls do at the first line that holds the text.
+// onLine calls do when the text is first written.
 type onLine struct {
 	text string
 	do   func(line string)
@@ -333,13 +333,13 @@ func (o *onLine) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestAnImportWaitsForARateLimit(t *testing.T) {
+func TestImportWaitsForRateLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.SetLimits(clerkinvitetest.Limits{Create: clerkinvitetest.Limit{Requests: 2, Per: time.Hour}, CreateBulk: clerkinvitetest.Limit{Requests: 1, Per: time.Hour}})
 	name := w.file(people(15))
 
-	// Without waiting, the rest stays reserved, and the report says until when.
+	// Without waiting, the remaining people stay reserved, and the report says when they are due.
 	start := w.now()
 	r := w.run("import", name, "--no-wait", "--json")
 	require.Equal(t, exitSome, r.code, r.stderr)
@@ -349,20 +349,20 @@ func TestAnImportWaitsForARateLimit(t *testing.T) {
 	requests := w.clerk.RequestCount()
 	r = w.run("import", name, "--wait=false")
 	require.Equal(t, exitSome, r.code, r.stderr)
-	require.Regexp(t, `3 are left, the first is due at 20\d\d-`, r.stdout)
-	require.LessOrEqual(t, w.clerk.RequestCount(), requests+1+1, "the limit is remembered: the look-up, and one that was refused at the most")
+	require.Regexp(t, `3 remain, the first is due at 20\d\d-`, r.stdout)
+	require.LessOrEqual(t, w.clerk.RequestCount(), requests+1+1, "the limit is remembered: at most the look-up and one rejected request")
 
-	// With waiting, it goes on when the time has come. The clock is moved while it waits.
-	waits := &onLine{text: "waiting for Clerk's rate limit, going on at ", do: func(string) { w.pass(2 * time.Hour) }}
+	// With waiting, it continues when the limit ends. The clock advances during the wait.
+	waits := &onLine{text: "waiting for Clerk's rate limit until ", do: func(string) { w.pass(2 * time.Hour) }}
 	r = w.runWith(t.Context(), "", waits, "import", name, "--json")
 	require.Zero(t, r.code, r.stderr)
-	require.Nil(t, waits.do, "it has waited")
-	require.Regexp(t, `12 of 15: sent 0, linked 0, refused 0, duplicate 12, invalid 0; waiting for Clerk's rate limit, going on at 20`, r.stderr)
+	require.Nil(t, waits.do, "it waited")
+	require.Regexp(t, `12 of 15: sent 0, linked 0, refused 0, duplicate 12, invalid 0; waiting for Clerk's rate limit until 20`, r.stderr)
 	require.Equal(t, map[outcome]int{sent: 3, alreadyInvited: 12}, counts(t, decode[*importReport](t, r)))
 	require.Equal(t, 15, w.clerk.Emails())
 }
 
-func TestCtrlCStopsAnImportWithAReport(t *testing.T) {
+func TestCtrlCStopsImportWithReport(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	name := w.file(people(300))
@@ -381,22 +381,22 @@ func TestCtrlCStopsAnImportWithAReport(t *testing.T) {
 	require.Contains(t, r.stderr, "interrupted")
 	report := decode[*importReport](t, r)
 	require.Equal(t, "interrupted", report.Error)
-	some := counts(t, report)
-	require.Equal(t, 300, some[sent]+some[waiting])
-	require.Positive(t, some[sent])
-	require.Positive(t, some[waiting])
+	got := counts(t, report)
+	require.Equal(t, 300, got[sent]+got[waiting])
+	require.Positive(t, got[sent])
+	require.Positive(t, got[waiting])
 
 	w.clerk.OnCall(nil)
-	w.pass(2 * time.Minute) // the lease of the request that was cut off
+	w.pass(2 * time.Minute) // the lease of the interrupted request ends
 	rest := decode[*importReport](t, w.run("import", name, "--json"))
-	require.Equal(t, map[outcome]int{sent: some[waiting], alreadyInvited: some[sent]}, counts(t, rest))
+	require.Equal(t, map[outcome]int{sent: got[waiting], alreadyInvited: got[sent]}, counts(t, rest))
 	require.Equal(t, 300, w.clerk.Emails())
 }
 
-func TestAnImportWaitsForARowThatAnotherProcessHolds(t *testing.T) {
+func TestImportWaitsForHeldRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	// A process that died in the middle: its answer was lost, and the lease of a minute lasts.
+	// A process died after a lost response; its lease of a minute remains.
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "person0@example.com"})
 	require.Error(t, err)
@@ -407,27 +407,27 @@ func TestAnImportWaitsForARowThatAnotherProcessHolds(t *testing.T) {
 	require.Equal(t, map[outcome]int{sent: 1, waiting: 1}, counts(t, report))
 	require.Contains(t, report.Problems[0].Reason, "another process holds it until 20")
 
-	waits := &onLine{text: "holds 1; going on at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "1 held by another process or a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r = w.runWith(t.Context(), "", waits, "import", w.file(people(3)), "--json")
 	require.Zero(t, r.code, r.stderr)
-	require.Nil(t, waits.do, "it has waited")
+	require.Nil(t, waits.do, "it waited")
 	require.Equal(t, map[outcome]int{sent: 2, alreadyInvited: 1}, counts(t, decode[*importReport](t, r)))
-	require.Equal(t, 1, w.clerk.EmailsTo("person0@example.com"), "it looks before it sends")
+	require.Equal(t, 1, w.clerk.EmailsTo("person0@example.com"), "it checks Clerk before it sends")
 }
 
-func TestALostAnswerIsLookedUpBeforeTheImportEnds(t *testing.T) {
+func TestImportLooksUpLostResponse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
-	waits := &onLine{text: "holds 10; going on at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "10 held by another process or a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r := w.runWith(t.Context(), "", waits, "import", w.file(people(25)), "--json")
 	require.Zero(t, r.code, r.stderr)
-	require.Nil(t, waits.do, "it has waited")
+	require.Nil(t, waits.do, "it waited")
 	require.Equal(t, map[outcome]int{sent: 25}, counts(t, decode[*importReport](t, r)))
 	require.Equal(t, 25, w.clerk.Emails())
 }
 
-func TestAFaultOfClerksEndsTheImportAndKeepsTheRows(t *testing.T) {
+func TestClerkFaultStopsImportAndKeepsRows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.SetSecretKey("sk_test_another")
@@ -442,9 +442,9 @@ func TestAFaultOfClerksEndsTheImportAndKeepsTheRows(t *testing.T) {
 	w.clerk.SetSecretKey(testKey)
 	r = w.run("import", name)
 	require.Zero(t, r.code, r.stderr)
-	require.Contains(t, r.stdout, "12 invited now")
+	require.Contains(t, r.stdout, "12 invited\n")
 
-	// A redirect URL that the instance does not allow is the matter of its line.
+	// A redirect URL that the instance does not allow fails only its line.
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 		w.clerk.Fail(clerkinvitetest.Fault{
 			Email: "far@example.com", Times: -1, Call: call, Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"},
@@ -457,10 +457,10 @@ func TestAFaultOfClerksEndsTheImportAndKeepsTheRows(t *testing.T) {
 	require.Contains(t, report.Problems[0].Reason, "form_param_value_invalid")
 }
 
-func TestABarIsDrawnOnATerminalOnly(t *testing.T) {
+func TestBarOnTerminal(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	lines := []*line{{outcome: invalid}, {outcome: double}, {}, {}, {}, {}}
+	lines := []*line{{outcome: invalid}, {outcome: duplicate}, {}, {}, {}, {}}
 	p := newProgress(&tool{stderr: &b, env: environment{now: time.Now}}, lines)
 	require.False(t, p.terminal)
 	p.terminal = true
@@ -472,5 +472,5 @@ func TestABarIsDrawnOnATerminalOnly(t *testing.T) {
 		"\r[================    ] 5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1\x1b[K", b.String())
 	b.Reset()
 	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1, WaitUntil: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
-	require.Equal(t, "\r\x1b[K5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1; waiting for Clerk's rate limit, going on at 2026-01-02T03:04:05Z\n", b.String())
+	require.Equal(t, "\r\x1b[K5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1; waiting for Clerk's rate limit until 2026-01-02T03:04:05Z\n", b.String())
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tool is installed as its users do it, from a module proxy that has both modules as they are here, at the version that go.mod
-// requires. All else comes from Go's module cache, or from the usual proxy.
-func TestGoInstallWorksFromAProxy(t *testing.T) {
+// Installs the tool as users do, from a module proxy that has both modules of this repository at the version that go.mod requires.
+// Other modules come from Go's module cache or the usual proxy.
+func TestGoInstallFromProxy(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short")
@@ -32,9 +32,9 @@ func TestGoInstallWorksFromAProxy(t *testing.T) {
 	serveModule(t, proxy, library, version, root, files, "")
 	serveModule(t, proxy, library+"/cmd/clerkinvite", version, root, files, "cmd/clerkinvite/")
 
-	// A module cache of its own: in the usual one the version would stay for ever, as it is now.
+	// A separate module cache, because the usual one would keep this version forever.
 	cache, bin := t.TempDir(), t.TempDir()
-	usual := strings.Split(strings.TrimSpace(output(t, "go", "env", "GOMODCACHE", "GOPROXY")), "\n")
+	usual := strings.Split(strings.TrimSpace(runCommand(t, "go", "env", "GOMODCACHE", "GOPROXY")), "\n")
 	cmd := exec.Command("go", "install", library+"/cmd/clerkinvite@"+version)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOBIN="+bin, "GOMODCACHE="+cache, "GOFLAGS=-modcacherw -buildvcs=false", "GOSUMDB=off",
@@ -43,11 +43,11 @@ func TestGoInstallWorksFromAProxy(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 
 	installed := filepath.Join(bin, "clerkinvite")
-	require.Contains(t, output(t, installed, "help"), "Usage: clerkinvite COMMAND")
-	require.Contains(t, output(t, "go", "version", "-m", installed), "mod\t"+library+"/cmd/clerkinvite\t"+version)
+	require.Contains(t, runCommand(t, installed, "help"), "Usage: clerkinvite COMMAND")
+	require.Contains(t, runCommand(t, "go", "version", "-m", installed), "mod\t"+library+"/cmd/clerkinvite\t"+version)
 }
 
-func output(t *testing.T, name string, args ...string) string {
+func runCommand(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -61,8 +61,8 @@ func requiredVersion(t *testing.T, module string) string {
 		Require []struct{ Path, Version string }
 		Replace []struct{}
 	}
-	require.NoError(t, json.Unmarshal([]byte(output(t, "go", "mod", "edit", "-json")), &mod))
-	require.Empty(t, mod.Replace, "go install refuses a module with replace directives")
+	require.NoError(t, json.Unmarshal([]byte(runCommand(t, "go", "mod", "edit", "-json")), &mod))
+	require.Empty(t, mod.Replace, "go install rejects replace directives")
 	for _, r := range mod.Require {
 		if r.Path == module {
 			return r.Version
@@ -72,7 +72,7 @@ func requiredVersion(t *testing.T, module string) string {
 	return ""
 }
 
-// sources returns the files of the repository, by their path in it.
+// sources returns the paths of the repository's files.
 func sources(t *testing.T, root string) (files []string) {
 	t.Helper()
 	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -87,7 +87,7 @@ func sources(t *testing.T, root string) (files []string) {
 	return files
 }
 
-// serveModule writes what a proxy has of a module whose files are below dir.
+// serveModule writes a module, whose files are below dir, in the form of a proxy.
 func serveModule(t *testing.T, proxy, module, version, root string, files []string, dir string) {
 	t.Helper()
 	at := filepath.Join(proxy, filepath.FromSlash(module), "@v")

@@ -17,7 +17,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// process starts the program as a process of its own.
+// process starts the program as a process.
 func process(t *testing.T, w *world, env string, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
 	t.Helper()
 	cmd = exec.Command(os.Args[0], args...)
@@ -32,7 +32,7 @@ func process(t *testing.T, w *world, env string, args ...string) (cmd *exec.Cmd,
 	return cmd, stdout, stderr
 }
 
-// killAt lets the n-th call of a kind be the last of a process: it is killed before Clerk goes on.
+// killAt kills the process at the n-th call of a kind, before Clerk continues.
 func killAt(w *world, call clerkinvitetest.Call, when clerkinvitetest.When, n int) (arm func(*exec.Cmd)) {
 	armed := make(chan *exec.Cmd, 1)
 	var mu sync.Mutex
@@ -49,14 +49,14 @@ func killAt(w *world, call clerkinvitetest.Call, when clerkinvitetest.When, n in
 	return func(cmd *exec.Cmd) { armed <- cmd }
 }
 
-// The promise of the import: killed at any moment and run again, it adds up, and nobody gets a second email.
-func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
+// An import can be killed at any moment and run again: the counts are right, and there is no second email.
+func TestImportKilledTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var file strings.Builder
 	file.WriteString("tenant,email,role,data\n")
 	lines, want := 0, make(map[outcome]int)
-	emails := make(map[string]int) // how many are to be sent to each
+	emails := make(map[string]int) // expected number, by address
 	states := make(map[string]clerkinvite.Status)
 	add := func(o outcome, line string) {
 		fmt.Fprintln(&file, line)
@@ -72,7 +72,7 @@ func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
 			add(invalid, []string{"acme,person" + fmt.Sprint(i) + ",member,", "acme," + email, "acme," + email + ",member,{"}[i/20%3])
 			states[email] = ""
 		case 7:
-			add(double, fmt.Sprintf("acme,PERSON%d@EXAMPLE.com,member,", i-1))
+			add(duplicate, fmt.Sprintf("acme,PERSON%d@EXAMPLE.com,member,", i-1))
 		case 9:
 			w.clerk.AddVerifiedUser(email)
 			add(linked, row)
@@ -103,7 +103,7 @@ func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
 	}
 	name := filepath.Join(t.TempDir(), "people.csv")
 	require.NoError(t, os.WriteFile(name, []byte(file.String()), 0o600))
-	// Each run comes two minutes after the one before, when the leases of what was killed have ended.
+	// Each run starts two minutes later, when the leases of the killed one have ended.
 	start := func(run int) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
 		return process(t, w, fmt.Sprintf("CLERKINVITE_TEST_AHEAD=%dm", 2*run), "import", name, "--json")
 	}
@@ -113,18 +113,18 @@ func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
 		when clerkinvitetest.When
 		n    int
 	}{
-		{clerkinvitetest.CallCreateBulk, clerkinvitetest.After, 15}, // ten emails are out, and nobody knows
-		{clerkinvitetest.CallFindUsers, clerkinvitetest.Before, 3},  // a hundred rows are claimed
+		{clerkinvitetest.CallCreateBulk, clerkinvitetest.After, 15}, // ten emails are sent, but not recorded
+		{clerkinvitetest.CallFindUsers, clerkinvitetest.Before, 3},  // 100 rows are claimed
 	} {
 		arm := killAt(w, at.call, at.when, at.n)
 		cmd, stdout, stderr := start(run)
 		arm(cmd)
-		require.ErrorContains(t, cmd.Wait(), "killed", "it was in the middle: %s", stderr)
+		require.ErrorContains(t, cmd.Wait(), "killed", "the process ended: %s", stderr)
 		require.Empty(t, stdout.String())
 	}
 	w.clerk.OnCall(nil)
 	before := w.clerk.Emails()
-	require.Greater(t, len(emails), before, "something is left to do")
+	require.Greater(t, len(emails), before, "work remains")
 
 	cmd, stdout, stderr := start(2)
 	_ = cmd.Wait()
@@ -134,12 +134,12 @@ func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
 	got := counts(t, report)
 	require.Equal(t, want[sent]+want[alreadyInvited], got[sent]+got[alreadyInvited])
 	require.Equal(t, want[linked]+want[alreadyActive], got[linked]+got[alreadyActive])
-	require.Greater(t, got[alreadyInvited], want[alreadyInvited], "those whom the killed ones had invited")
-	for _, o := range []outcome{double, invalid, refused, failed, waiting, notReached, withdrawn} {
+	require.Greater(t, got[alreadyInvited], want[alreadyInvited], "invited by the killed processes")
+	for _, o := range []outcome{duplicate, invalid, refused, failed, waiting, notReached, withdrawn} {
 		require.Equal(t, want[o], got[o], o)
 	}
 
-	// One row for each valid address, in the right state, and one email for each who was to get one.
+	// One row per valid address, in the right state, and the expected emails.
 	require.Equal(t, len(emails), w.clerk.Emails())
 	for email, n := range emails {
 		require.Equal(t, n, w.clerk.EmailsTo(email), email)
@@ -153,23 +153,23 @@ func TestAnImportThatIsKilledTwiceAddsUp(t *testing.T) {
 	}
 	for _, status := range states {
 		if status == "" {
-			rows++ // invalid lines have none
+			rows++ // an invalid line has no row
 		}
 	}
 	require.Len(t, states, rows)
 
-	// Once more: nothing is left to do but to be refused.
+	// The next run only repeats the refusals.
 	cmd, stdout, _ = start(3)
 	_ = cmd.Wait()
 	require.Equal(t, map[outcome]int{
 		alreadyInvited: want[sent] + want[alreadyInvited], alreadyActive: want[linked] + want[alreadyActive],
-		double: want[double], invalid: want[invalid], refused: want[refused],
+		duplicate: want[duplicate], invalid: want[invalid], refused: want[refused],
 	}, counts(t, decode[*importReport](t, result{stdout: stdout.String()})))
 	require.Equal(t, len(emails), w.clerk.Emails())
 }
 
-// main itself: the real clock and lease, and the signals.
-func TestASignalStopsTheProgramWithAReport(t *testing.T) {
+// Tests main, with the real clock, lease and signals.
+func TestSignalStopsImportWithReport(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	name := w.file(people(100))
@@ -178,7 +178,7 @@ func TestASignalStopsTheProgramWithAReport(t *testing.T) {
 	w.clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 		if call == clerkinvitetest.CallCreateBulk && when == clerkinvitetest.Before {
 			once.Do(func() { close(started) })
-			<-ctx.Done() // until the program gives up
+			<-ctx.Done() // until the program cancels
 		}
 	})
 	cmd, stdout, stderr := process(t, w, "CLERKINVITE_TEST_MAIN=1", "import", name, "--json")

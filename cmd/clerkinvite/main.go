@@ -1,12 +1,11 @@
-// Command clerkinvite is an operator's tool for the members that the library clerkinvite keeps in PostgreSQL: it makes and checks
-// the tables, invites the people of a CSV file, lists, shows, resends and revokes, reconciles with Clerk, and tells what is wrong
-// with an installation.
+// Command clerkinvite manages the members that the library clerkinvite stores in PostgreSQL. It creates and checks the tables,
+// imports CSV files, lists, shows, resends and revokes, reconciles with Clerk, and diagnoses an installation.
 //
 //	go install github.com/clerkinvite/clerkinvite/cmd/clerkinvite@latest
 //	clerkinvite help
 //
-// It reads DATABASE_URL, CLERK_SECRET_KEY, CLERK_WEBHOOK_SIGNING_SECRET and CLERK_API_URL. README.md has the commands, what they
-// print as JSON, and the exit codes.
+// It reads DATABASE_URL, CLERK_SECRET_KEY, CLERK_WEBHOOK_SIGNING_SECRET and CLERK_API_URL. README.md describes the commands,
+// their JSON output and the exit codes.
 package main
 
 import (
@@ -33,30 +32,30 @@ import (
 // Exit codes.
 const (
 	exitDone    = 0
-	exitFailed  = 1 // the database, Clerk or the output failed, the call was interrupted, or doctor found something that is wrong
+	exitFailed  = 1 // the database, Clerk or the output failed, the call was interrupted, or a check of doctor failed
 	exitUsage   = 2 // wrong arguments, a missing variable, a file that cannot be read
-	exitSome    = 3 // an import has come to its end, and some lines are invalid, failed or wait
-	exitRefused = 4 // no such member, or its state, the cooldown or Clerk does not allow it
+	exitSome    = 3 // an import is complete, but some lines are invalid, failed or wait
+	exitRefused = 4 // no such member, or not allowed by its state, the cooldown or Clerk
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program immediately
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, environment{getenv: os.Getenv, now: time.Now})
 	stop()
 	os.Exit(code)
 }
 
-// environment is what the program finds around it, besides its arguments and files.
+// environment has what the program reads besides arguments and files.
 type environment struct {
 	getenv func(string) string
 	now    func() time.Time
 }
 
-// tool is one call of the program.
+// tool is one run of the program.
 type tool struct {
 	stdin  io.Reader
-	stdout *printed
+	stdout *output
 	stderr io.Writer
 	env    environment
 
@@ -64,43 +63,43 @@ type tool struct {
 	asJSON bool
 }
 
-// printed is standard output. It remembers what went wrong with it: what is cut off must not pass for complete.
-type printed struct {
+// output is standard output. It keeps its first error, so that truncated output is reported.
+type output struct {
 	w   io.Writer
 	err error
 }
 
 // Write implements io.Writer.
-func (o *printed) Write(b []byte) (n int, err error) {
+func (o *output) Write(b []byte) (n int, err error) {
 	if o.err == nil {
 		n, o.err = o.w.Write(b)
 	}
 	return n, o.err
 }
 
-// command is one of the program's commands.
+// command is a command of the program.
 type command struct {
 	name     string
-	args     string // what follows the name, for people
+	args     string // for the usage text
 	summary  string
 	details  string // examples
-	min, max int    // how many arguments that are no flags
+	min, max int    // number of arguments without flags
 
-	// prepare defines the flags and returns what the command does.
+	// prepare defines the flags, and returns the function that runs the command.
 	prepare func(t *tool, flags *flag.FlagSet) func(ctx context.Context, args []string) error
 }
 
-// commands are in the order of the help.
+// commands returns all commands in the order of the help.
 func commands() []command {
 	return slices.Concat(schemaCommands(), []command{importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand()})
 }
 
-// run is the program, and returns its exit code.
+// run runs the program and returns its exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env environment) int {
-	t := &tool{stdin: stdin, stdout: &printed{w: stdout}, stderr: stderr, env: env}
+	t := &tool{stdin: stdin, stdout: &output{w: stdout}, stderr: stderr, env: env}
 	code := t.run(ctx, args)
 	if err := t.stdout.err; err != nil {
-		fmt.Fprintf(stderr, "clerkinvite: what was printed is not complete: %s\n", err)
+		fmt.Fprintf(stderr, "clerkinvite: the output is incomplete: %s\n", err)
 		if code == exitDone || code == exitSome {
 			code = exitFailed
 		}
@@ -123,7 +122,7 @@ func (t *tool) run(ctx context.Context, args []string) int {
 	all := commands()
 	i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })
 	if i < 0 {
-		fmt.Fprintf(t.stderr, "clerkinvite: there is no command %q; \"clerkinvite help\" lists them\n", args[0])
+		fmt.Fprintf(t.stderr, "clerkinvite: unknown command %q; \"clerkinvite help\" lists all commands\n", args[0])
 		return exitUsage
 	}
 	err := t.call(ctx, all[i], args[1:])
@@ -136,15 +135,15 @@ func (t *tool) run(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-// call runs one command.
+// call runs a command.
 func (t *tool) call(ctx context.Context, c command, args []string) error {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error, once
+	flags.SetOutput(io.Discard) // fail prints the error
 	flags.StringVar(&t.schema, "schema", "", "the `schema` of the tables, if it is not on the search_path")
 	flags.BoolVar(&t.asJSON, "json", false, "print one JSON document")
 	do := c.prepare(t, flags)
 	positional, err := parse(flags, args)
-	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may stand behind what is wrong
+	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may follow a wrong flag
 	if errors.Is(err, flag.ErrHelp) {
 		c.help(t.stdout, flags)
 		return err
@@ -158,7 +157,7 @@ func (t *tool) call(ctx context.Context, c command, args []string) error {
 	return do(ctx, positional)
 }
 
-// parse takes flags and other arguments in any order. What follows "--" is no flag.
+// parse accepts flags and arguments in any order. After "--" there are only arguments.
 func parse(flags *flag.FlagSet, args []string) (positional []string, err error) {
 	for {
 		if err := flags.Parse(args); err != nil {
@@ -173,25 +172,25 @@ func parse(flags *flag.FlagSet, args []string) (positional []string, err error) 
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "clerkinvite looks after the members that the Go library clerkinvite keeps in PostgreSQL.\n\nUsage: clerkinvite COMMAND [arguments]\n\n")
+	fmt.Fprint(w, "clerkinvite manages the members that the Go library clerkinvite stores in PostgreSQL.\n\nUsage: clerkinvite COMMAND [arguments]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `
-"clerkinvite COMMAND --help" shows a command's flags and examples. Each takes --json and --schema.
+"clerkinvite COMMAND --help" shows flags and examples. All commands accept --json and --schema.
 
 Environment:
   DATABASE_URL                  the application's PostgreSQL
-  CLERK_SECRET_KEY              sk_test_… or sk_live_…, for what asks Clerk
+  CLERK_SECRET_KEY              sk_test_… or sk_live_…, for commands that call Clerk
   CLERK_WEBHOOK_SIGNING_SECRET  whsec_…, for doctor
-  CLERK_API_URL                 another address of Clerk's Backend API, for tests
+  CLERK_API_URL                 another URL of Clerk's Backend API, for tests
 
 Exit codes:
   0  done
-  1  the database, Clerk or the output failed, or it was interrupted; doctor: something is wrong
-  2  wrong arguments, a missing variable, a file that cannot be read
-  3  import: at its end, but some lines are invalid, failed or wait
-  4  no such member, or its state, the cooldown or Clerk does not allow it
+  1  the database, Clerk or the output failed, or it was interrupted; doctor: a check failed
+  2  wrong arguments, a missing variable, an unreadable file
+  3  import: complete, but some lines are invalid, failed or wait
+  4  no such member, or not allowed by its state, the cooldown or Clerk
 `)
 }
 
@@ -201,7 +200,7 @@ func (c command) help(w io.Writer, flags *flag.FlagSet) {
 	flags.PrintDefaults()
 }
 
-// print writes the one document, as JSON or as text for people. Its error is not that of the output, which run tells.
+// print writes a document as JSON, or calls text. It does not return errors of the output; run reports them.
 func (t *tool) print(document any, text func(w io.Writer)) error {
 	if !t.asJSON {
 		text(t.stdout)
@@ -218,19 +217,19 @@ func (t *tool) print(document any, text func(w io.Writer)) error {
 	return nil
 }
 
-// fail tells the operator what went wrong.
+// fail prints an error.
 func (t *tool) fail(name string, err error) {
 	text := explain(err)
 	fmt.Fprintf(t.stderr, "clerkinvite %s: %s\n", name, text)
-	var told reportedError
-	if t.asJSON && !errors.As(err, &told) {
+	var reported reportedError
+	if t.asJSON && !errors.As(err, &reported) {
 		_ = t.print(struct {
 			Error string `json:"error"`
 		}{text}, nil)
 	}
 }
 
-// plain returns what others wrote in one line that does nothing to a terminal but to be read.
+// plain replaces control characters and line breaks, so that foreign text is safe on a terminal.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
@@ -240,19 +239,19 @@ func plain(s string) string {
 	}, s)
 }
 
-// usageError is the fault of whoever called the program.
+// usageError is caused by the caller.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// reportedError is one that the document says already.
+// reportedError is an error that the printed document contains.
 type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
-// errSomeFailed is that of an import which came to its end.
+// errSomeFailed is the error of a complete import.
 var errSomeFailed = errors.New("some lines are invalid, failed or wait; see the report")
 
 func exitCode(err error) int {
@@ -278,7 +277,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// explain returns the text of an error for the operator: with its cause, and with what to do where that is known.
+// explain returns the text of an error, its cause, and what to do if that is known.
 func explain(err error) string {
 	var clerk *clerkinvite.ClerkInvitationError
 	var pg *pgconn.PgError
@@ -294,7 +293,7 @@ func explain(err error) string {
 	case errors.Is(err, context.Canceled):
 		text = "interrupted"
 	case errors.As(err, &pg) && pg.Code == "42P01": // undefined_table
-		text += "; run \"clerkinvite migrate\", or name the schema of the tables with --schema"
+		text += "; run \"clerkinvite migrate\", or set --schema to the schema of the tables"
 	}
 	return text
 }

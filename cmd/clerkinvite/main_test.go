@@ -23,9 +23,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// TestMain is also the program, for tests that need processes of it: with the program's arguments in the place of a test's.
+// TestMain also runs the program, for tests that start it as a process.
 func TestMain(m *testing.M) {
-	if ahead := os.Getenv("CLERKINVITE_TEST_AHEAD"); ahead != "" { // by how much this process is later
+	if ahead := os.Getenv("CLERKINVITE_TEST_AHEAD"); ahead != "" { // how far this process's clock is ahead
 		d, err := time.ParseDuration(ahead)
 		if err != nil {
 			panic(err)
@@ -38,9 +38,9 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Main(m))
 }
 
-const testKey = "sk_test_the_key_that_nobody_shall_see"
+const testKey = "sk_test_a_key_that_must_not_be_printed"
 
-// world is a database with the tables, a fake of Clerk behind HTTP, a clock, and an environment that names them.
+// world is a database with tables, a fake Clerk over HTTP, a clock, and the environment variables for them.
 type world struct {
 	t     *testing.T
 	clerk *clerkinvitetest.Clerk
@@ -50,7 +50,7 @@ type world struct {
 	wrap  func(http.Handler) http.Handler
 
 	mu    sync.Mutex
-	ahead time.Duration // of the tool's clock, and the fake's
+	ahead time.Duration // of the clock of the tool and the fake
 }
 
 func newWorld(t *testing.T) *world {
@@ -87,7 +87,7 @@ func (w *world) pass(d time.Duration) {
 	w.ahead += d
 }
 
-// result is what came of one call of the program.
+// result is the result of a run of the program.
 type result struct {
 	code           int
 	stdout, stderr string
@@ -97,7 +97,7 @@ func (w *world) run(args ...string) result {
 	return w.runWith(w.t.Context(), "", &strings.Builder{}, args...)
 }
 
-// runWith runs the program in this process. What it writes to standard error goes to stderr, and into the result.
+// runWith runs the program in this process. Its standard error goes to stderr and into the result.
 func (w *world) runWith(ctx context.Context, stdin string, stderr io.Writer, args ...string) result {
 	var out, errs bytes.Buffer
 	code := run(ctx, args, strings.NewReader(stdin), &out, io.MultiWriter(&errs, stderr), environment{getenv: func(name string) string { return w.vars[name] }, now: w.now})
@@ -106,7 +106,7 @@ func (w *world) runWith(ctx context.Context, stdin string, stderr io.Writer, arg
 	return r
 }
 
-// decode reads the one JSON document that a call printed.
+// decode decodes the JSON document that the program printed.
 func decode[T any](t *testing.T, r result) (document T) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(r.stdout))
@@ -117,7 +117,7 @@ func decode[T any](t *testing.T, r result) (document T) {
 	return document
 }
 
-// service is the application's.
+// service returns the application's service.
 func (w *world) service() *clerkinvite.Service {
 	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: w.now})
 	require.NoError(w.t, err)
@@ -140,7 +140,7 @@ type errorDocument struct {
 	Error string `json:"error"`
 }
 
-func TestEveryCommandHelps(t *testing.T) {
+func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t}
 	r := w.run("help")
@@ -157,23 +157,23 @@ func TestEveryCommandHelps(t *testing.T) {
 			require.Contains(t, h.stdout, "-schema")
 			require.Empty(t, h.stderr)
 		}
-		require.Contains(t, string(readme), "`"+c.name, "the README has the command")
+		require.Contains(t, string(readme), "`"+c.name, "missing in the README")
 	}
 }
 
-func TestWrongUsageIsSaidAndIsExitCodeTwo(t *testing.T) {
+func TestUsageErrors(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		args []string
-		says string
+		text string
 	}{
 		{nil, "Usage:"},
-		{[]string{"delete"}, `there is no command "delete"`},
+		{[]string{"delete"}, `unknown command "delete"`},
 		{[]string{"list"}, "usage: clerkinvite list TENANT"},
 		{[]string{"list", "acme", "too", "much"}, "usage: clerkinvite list TENANT"},
 		{[]string{"list", "acme", "--colour"}, "flag provided but not defined: -colour"},
-		{[]string{"list", "acme", "--all", "--limit", "5"}, "exclude each other"},
-		{[]string{"doctor", "--limit", "-1"}, "--limit is negative"},
+		{[]string{"list", "acme", "--all", "--limit", "5"}, "cannot be combined"},
+		{[]string{"doctor", "--limit", "-1"}, "--limit must not be negative"},
 		{[]string{"list", "acme"}, "DATABASE_URL is not set"},
 		{[]string{"reconcile"}, "CLERK_SECRET_KEY is not set"},
 		{[]string{"import", "not-there.csv"}, "not-there.csv"},
@@ -181,7 +181,7 @@ func TestWrongUsageIsSaidAndIsExitCodeTwo(t *testing.T) {
 		w := &world{t: t}
 		r := w.run(test.args...)
 		require.Equal(t, exitUsage, r.code, test.args)
-		require.Contains(t, r.stderr, test.says)
+		require.Contains(t, r.stderr, test.text)
 		require.Empty(t, r.stdout)
 	}
 	w := &world{t: t, vars: map[string]string{"DATABASE_URL": "postgres://u:secret@[", "CLERK_SECRET_KEY": testKey + "\n"}}
@@ -204,7 +204,7 @@ func TestWrongUsageIsSaidAndIsExitCodeTwo(t *testing.T) {
 	}
 }
 
-func TestTheAPIURLMayLackTheVersion(t *testing.T) {
+func TestAPIURLWithoutVersion(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
 		"": "", "https://h": "https://h/v1", "https://h/": "https://h/v1", "http://h:1/v1/": "http://h:1/v1", "https://h/clerk": "https://h/clerk/v1",
@@ -219,7 +219,7 @@ func TestTheAPIURLMayLackTheVersion(t *testing.T) {
 	}
 }
 
-// full is a standard output with room for so many bytes.
+// full is a standard output that is full after room bytes.
 type full struct{ room int }
 
 func (f *full) Write(b []byte) (int, error) {
@@ -231,7 +231,7 @@ func (f *full) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-func TestAnOutputThatIsCutOffIsAFailure(t *testing.T) {
+func TestIncompleteOutputIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, err := w.service().ReserveMany(t.Context(), []clerkinvite.InviteParams{{TenantID: "acme", Email: "ada@example.com"}})
@@ -244,12 +244,12 @@ func TestAnOutputThatIsCutOffIsAFailure(t *testing.T) {
 		var errs bytes.Buffer
 		code := run(t.Context(), args, strings.NewReader(""), &full{room: 10}, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
 		require.Equal(t, exitFailed, code, "%v %s", args, errs.String())
-		require.Contains(t, errs.String(), "what was printed is not complete: no space left on device")
+		require.Contains(t, errs.String(), "the output is incomplete: no space left on device")
 	}
 }
 
-// Scripts rely on these.
-func TestTheKeysOfTheJSONStayAsTheyAre(t *testing.T) {
+// Scripts rely on these keys.
+func TestJSONKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.invite("ada@example.com")
@@ -266,7 +266,7 @@ func TestTheKeysOfTheJSONStayAsTheyAre(t *testing.T) {
 		{[]string{"show", "acme", "ada@example.com"}, "history member"},
 		{[]string{"revoke", "acme", "ada@example.com"}, "member"},
 		{[]string{"resend", "acme", "ada@example.com"}, "error"},
-		{[]string{"reconcile"}, "activated ahead cursor dry_run elsewhere expired invitations left_over members removed revoked unknown"},
+		{[]string{"reconcile"}, "accepted_elsewhere activated cursor dry_run expired invitations left_over members newer removed revoked unknown"},
 		{[]string{"doctor"}, "checks ok"},
 		{[]string{"doctor", "--colour"}, "error"},
 	} {
@@ -288,5 +288,5 @@ func TestFlagsMayFollowArguments(t *testing.T) {
 		require.JSONEq(t, w.run("show", "acme", "ada@example.com", "--json").stdout, r.stdout)
 	}
 	r := w.run("show", "--", "acme", "--json")
-	require.Equal(t, exitUsage, r.code, "an address, and none that is valid")
+	require.Equal(t, exitUsage, r.code, "an invalid address")
 }

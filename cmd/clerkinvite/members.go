@@ -19,15 +19,15 @@ func memberCommands() []command {
 	return []command{
 		listCommand(),
 		{
-			name: "show", args: "TENANT EMAIL", min: 2, max: 2, summary: "one member, and all that has happened to it",
+			name: "show", args: "TENANT EMAIL", min: 2, max: 2, summary: "show a member and its history",
 			details: `  clerkinvite show acme ada@example.com
 
-As JSON: {"member": {…}, "history": [{…}, …]}, the oldest move first.`,
+As JSON: {"member": {…}, "history": [{…}, …]}, oldest entry first.`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.show },
 		},
 		{
 			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member another invitation",
-			details: `The older invitation is revoked when the new one is there. Refused within a minute of the last one.
+			details: `The older invitation is revoked once the new one exists. Refused within a minute of the last email.
 
   clerkinvite resend acme ada@example.com
 
@@ -37,8 +37,8 @@ As JSON: {"member": {…}}`,
 			},
 		},
 		{
-			name: "revoke", args: "TENANT EMAIL", min: 2, max: 2, summary: "withdraw an invitation: its link is dead, the member is revoked",
-			details: `Whoever has accepted already is no longer pending: then it is refused with exit code 4.
+			name: "revoke", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke an invitation and its link",
+			details: `Fails with exit code 4 if the person has already accepted.
 
   clerkinvite revoke acme ada@example.com
 
@@ -52,7 +52,7 @@ As JSON: {"member": {…}}`,
 
 func listCommand() command {
 	return command{
-		name: "list", args: "TENANT", min: 1, max: 1, summary: "the members of a tenant, in the order of their invitation",
+		name: "list", args: "TENANT", min: 1, max: 1, summary: "list the members of a tenant, oldest invitation first",
 		details: `  clerkinvite list acme
   clerkinvite list acme --status pending,expired --limit 20
   clerkinvite list acme --all --json | jq -r '.members[].email'
@@ -63,10 +63,10 @@ As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and emp
 			var p clerkinvite.ListParams
 			statuses := flags.String("status", "", "only in these `states`, separated by commas")
 			flags.StringVar(&p.EmailPrefix, "email", "", "only addresses that begin with this `text`")
-			flags.StringVar(&p.InvitedBy, "invited-by", "", "only those whom this `person` has invited")
-			flags.IntVar(&p.Limit, "limit", 0, "at most so many, 1 to 1000; 0 is 100")
-			flags.StringVar(&p.Cursor, "cursor", "", "go on `after` an earlier page")
-			all := flags.Bool("all", false, "all pages, in the place of --limit")
+			flags.StringVar(&p.InvitedBy, "invited-by", "", "only members invited by this `person`")
+			flags.IntVar(&p.Limit, "limit", 0, "members per page, 1 to 1000; 0 means 100")
+			flags.StringVar(&p.Cursor, "cursor", "", "continue `after` an earlier page")
+			all := flags.Bool("all", false, "all pages; not with --limit")
 			return func(ctx context.Context, args []string) error {
 				p.TenantID = args[0]
 				for s := range strings.SplitSeq(*statuses, ",") {
@@ -75,7 +75,7 @@ As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and emp
 					}
 				}
 				if *all && p.Limit != 0 {
-					return usagef("--all and --limit exclude each other")
+					return usagef("--all cannot be combined with --limit")
 				}
 				return t.list(ctx, p, *all)
 			}
@@ -83,7 +83,7 @@ As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and emp
 	}
 }
 
-// list prints page by page, so that a tenant of any size needs the memory of one.
+// list reads and prints page by page, so that memory does not grow with the tenant.
 func (t *tool) list(ctx context.Context, p clerkinvite.ListParams, all bool) error {
 	svc, _, closeDB, err := t.service(ctx, false, clerkinvite.Config{})
 	if err != nil {
@@ -113,7 +113,7 @@ func (t *tool) list(ctx context.Context, p clerkinvite.ListParams, all bool) err
 	return out.end(page.Next, "")
 }
 
-// lister prints members, as one document.
+// lister prints pages of members as one document.
 type lister struct {
 	t     *tool
 	count int
@@ -162,11 +162,11 @@ func (l *lister) end(next, failure string) error {
 		return nil
 	}
 	switch {
-	case failure != "": // said by run
+	case failure != "": // printed by fail
 	case next == "":
 		fmt.Fprintf(l.t.stdout, "%d members\n", l.count)
 	default:
-		fmt.Fprintf(l.t.stdout, "%d members, and more: --cursor %s\n", l.count, next)
+		fmt.Fprintf(l.t.stdout, "%d members; more with --cursor %s\n", l.count, next)
 	}
 	return nil
 }
@@ -194,7 +194,7 @@ func (t *tool) show(ctx context.Context, args []string) error {
 		for _, row := range [][2]string{
 			{"email", m.Email}, {"tenant", m.TenantID}, {"status", string(m.Status)}, {"reason", m.Reason}, {"clerk user", m.ClerkUserID},
 			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"data", string(m.Data)},
-			{"sends", fmt.Sprintf("%d wanted, %d settled, %d attempts at the last", m.Send, m.Sent, m.Attempts)},
+			{"sends", fmt.Sprintf("%d requested, %d completed, %d attempts for the last", m.Send, m.Sent, m.Attempts)},
 			{"invited", stamp(m.InvitedAt)}, {"expires", stamp(m.ExpiresAt)}, {"next attempt", stamp(m.NextAttemptAt)}, {"id", m.ID},
 		} {
 			if row[1] != "" && row[1] != "-" {
@@ -211,15 +211,15 @@ func (t *tool) show(ctx context.Context, args []string) error {
 	})
 }
 
-// change returns a command that makes a move of one member.
-func (t *tool) change(move func(*clerkinvite.Service, context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)) func(context.Context, []string) error {
+// change returns a command that calls a method for one member.
+func (t *tool) change(method func(*clerkinvite.Service, context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
 		svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
 		if err != nil {
 			return err
 		}
 		defer closeDB()
-		m, err := move(svc, ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]})
+		m, err := method(svc, ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]})
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-func TestMigrateMakesWhatValidateWants(t *testing.T) {
+func TestMigrateAndValidate(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	w := &world{t: t, vars: map[string]string{"DATABASE_URL": db.DSN}}
@@ -24,7 +24,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 
 	require.Zero(t, w.run("migrate", "--schema", "invitations").code)
 	require.Zero(t, w.run("validate", "--schema", "invitations").code)
-	require.Equal(t, exitFailed, w.run("validate").code, "those of another schema")
+	require.Equal(t, exitFailed, w.run("validate").code, "the tables are in another schema")
 	require.Zero(t, w.run("migrate").code)
 	r = w.run("migrate", "--json") // again
 	require.Zero(t, r.code)
@@ -37,7 +37,7 @@ func TestMigrateMakesWhatValidateWants(t *testing.T) {
 	_, err := db.Pool(t).Exec(t.Context(), "DROP TABLE clerkinvite_limit")
 	require.NoError(t, err)
 	r = w.run("migrate")
-	require.Equal(t, exitFailed, r.code, "what was taken away is not made again")
+	require.Equal(t, exitFailed, r.code, "a dropped table is not recreated")
 	require.Regexp(t, `recorded as done.*\n.*the table clerkinvite_limit does not exist`, r.stderr)
 
 	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
@@ -49,13 +49,13 @@ type membersDocument struct {
 	Next    string               `json:"next"`
 }
 
-func TestListShowsPagesAndAll(t *testing.T) {
+func TestListPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run("list", "acme", "--json")
 	require.Zero(t, r.code)
 	require.Empty(t, decode[membersDocument](t, r).Members)
-	require.NotNil(t, decode[membersDocument](t, r).Members, "an empty list and not null")
+	require.NotNil(t, decode[membersDocument](t, r).Members, "an empty list, not null")
 
 	w.clerk.AddVerifiedUser("grace@example.com")
 	var people []clerkinvite.InviteParams
@@ -118,7 +118,7 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Equal(t, 2, w.clerk.EmailsTo("ada@example.com"))
 	require.Len(t, w.clerk.OpenInvitations("ada@example.com"), 1)
 
-	for range 2 { // the second time it is so already
+	for range 2 { // the second time it is already revoked
 		r = w.run("revoke", "acme", "ada@example.com")
 		require.Zero(t, r.code, r.stderr)
 		require.Contains(t, r.stdout, "ada@example.com in acme is revoked")
@@ -132,7 +132,7 @@ func TestShowResendAndRevoke(t *testing.T) {
 	w.clerk.SetSecretKey("sk_test_another")
 	r = w.run("revoke", "acme", "grace@example.com")
 	require.Equal(t, exitFailed, r.code)
-	require.Contains(t, r.stderr, "clerk_key_invalid", "Clerk's own word for it")
+	require.Contains(t, r.stderr, "clerk_key_invalid", "Clerk's code")
 	require.Equal(t, clerkinvite.StatusPending, w.member("grace@example.com").Status)
 }
 
@@ -166,7 +166,7 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	for _, wrong := range [][]string{{"--limit", "-1"}, {"--cursor", "x"}} {
 		r = w.run("reconcile", wrong[0], wrong[1])
 		require.Equal(t, exitUsage, r.code)
-		require.Empty(t, r.stdout, "no report of what was not done")
+		require.Empty(t, r.stdout, "no report")
 	}
 
 	w.clerk.SetSecretKey("sk_test_another")

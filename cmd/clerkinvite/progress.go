@@ -10,23 +10,23 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// progress shows on standard error how far an import is: a bar on a terminal, else a line now and then. The library calls it in the
-// goroutine of InviteMany only.
+// progress shows the progress of an import on standard error: as a bar on a terminal, otherwise as a line from time to time. The
+// library calls it only in the goroutine of InviteMany.
 type progress struct {
 	t        *tool
 	lines    []*line
 	terminal bool
-	drawn    bool      // there is a bar on the screen's last line
-	last     time.Time // when a line was written, if there is no terminal
+	drawn    bool      // a bar is on the last line of the screen
+	last     time.Time // when the last line was written
 
-	before   map[outcome]int // what was decided before this round
-	decided  bool            // all rows of this round are reserved, or known to be duplicates
-	already  int             // duplicates of this round
-	refusals int             // of this round
+	before     map[outcome]int // outcomes of the lines that are not in this round
+	allWritten bool            // all rows of this round are reserved or duplicates
+	duplicates int             // of this round
+	refusals   int             // of this round
 }
 
-// every is the time between two lines, if there is no terminal.
-const every = 10 * time.Second
+// lineInterval is the time between two lines without a terminal.
+const lineInterval = 10 * time.Second
 
 func newProgress(t *tool, lines []*line) *progress {
 	p := &progress{t: t, lines: lines, last: t.env.now()}
@@ -44,22 +44,22 @@ func (p *progress) Start(ctx context.Context, _ string) (context.Context, func(e
 	return ctx, func(error) {}
 }
 
-// StateChanged implements clerkinvite.Observer: it counts those whom Clerk refuses, which ManyProgress does not tell from other failures.
+// StateChanged implements clerkinvite.Observer. It counts refusals, which ManyProgress does not distinguish from other failures.
 func (p *progress) StateChanged(_ context.Context, _, to clerkinvite.Status) {
 	if to == clerkinvite.StatusFailed {
 		p.refusals++
 	}
 }
 
-// begin begins a round with the lines that are not decided yet.
+// begin starts a round with the undecided lines.
 func (p *progress) begin(todo []*line) {
-	p.before, p.decided, p.already, p.refusals = make(map[outcome]int), false, 0, 0
-	open := make(map[*line]bool, len(todo))
+	p.before, p.allWritten, p.duplicates, p.refusals = make(map[outcome]int), false, 0, 0
+	inRound := make(map[*line]bool, len(todo))
 	for _, l := range todo {
-		open[l] = true
+		inRound[l] = true
 	}
 	for _, l := range p.lines {
-		if !open[l] {
+		if !inRound[l] {
 			p.before[l.outcome]++
 		}
 	}
@@ -67,25 +67,25 @@ func (p *progress) begin(todo []*line) {
 
 // show is ManyOptions.Progress.
 func (p *progress) show(m clerkinvite.ManyProgress) {
-	// Nothing is delivered before all rows are written, and to write one fails only for duplicates.
-	if !p.decided {
-		p.already, p.decided = m.Failed, m.Failed+m.Reserved == m.Total
+	// Deliveries start when all rows are written, and until then only duplicates fail.
+	if !p.allWritten {
+		p.duplicates, p.allWritten = m.Failed, m.Failed+m.Reserved == m.Total
 	}
 	b := p.before
 	nSent, nLinked, nRefused := b[sent]+m.Invited, b[linked]+m.Linked, b[refused]+p.refusals
-	nAlready := b[alreadyInvited] + b[alreadyActive] + b[withdrawn] + p.already
-	done := nSent + nLinked + nRefused + nAlready + b[double] + b[invalid] + b[failed]
+	nDuplicate := b[alreadyInvited] + b[alreadyActive] + b[withdrawn] + b[duplicate] + p.duplicates
+	done := nSent + nLinked + nRefused + nDuplicate + b[invalid] + b[failed]
 	text := fmt.Sprintf("%d of %d: sent %d, linked %d, refused %d, duplicate %d, invalid %d",
-		done, len(p.lines), nSent, nLinked, nRefused, nAlready+b[double], b[invalid])
+		done, len(p.lines), nSent, nLinked, nRefused, nDuplicate, b[invalid])
 	switch {
 	case !m.WaitUntil.IsZero():
-		p.say(fmt.Sprintf("%s; waiting for Clerk's rate limit, going on at %s", text, stamp(&m.WaitUntil)))
+		p.say(fmt.Sprintf("%s; waiting for Clerk's rate limit until %s", text, stamp(&m.WaitUntil)))
 	case p.terminal:
 		const width = 20
 		full := width * done / max(len(p.lines), 1)
 		fmt.Fprintf(p.t.stderr, "\r[%s%s] %s\x1b[K", strings.Repeat("=", full), strings.Repeat(" ", width-full), text)
 		p.drawn = true
-	case p.t.env.now().Sub(p.last) >= every:
+	case p.t.env.now().Sub(p.last) >= lineInterval:
 		p.say(text)
 	}
 }
@@ -97,7 +97,7 @@ func (p *progress) say(text string) {
 	p.last = p.t.env.now()
 }
 
-// clear takes the bar off the screen.
+// clear removes the bar.
 func (p *progress) clear() {
 	if p.drawn {
 		fmt.Fprint(p.t.stderr, "\r\x1b[K")

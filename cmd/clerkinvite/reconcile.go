@@ -13,19 +13,19 @@ import (
 
 func reconcileCommand() command {
 	return command{
-		name: "reconcile", summary: "ask Clerk what webhooks did not say, and repair",
-		details: `One request for 100 members and one for 500 invitations. The application's Run does the same about once an hour.
+		name: "reconcile", summary: "repair what webhooks missed",
+		details: `Makes one request per 100 members and one per 500 invitations. The application's Run does the same about once an hour.
 
   clerkinvite reconcile --dry-run    # what it would do
   clerkinvite reconcile
 
 As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "left_over", "unknown", "newer",
-"accepted_elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was looked at.`,
+"accepted_elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was checked.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.ReconcileOptions
-			flags.BoolVar(&o.DryRun, "dry-run", false, "look and report; change nothing, neither here nor at Clerk")
-			flags.IntVar(&o.Limit, "limit", 0, "at most so many members; 0 is all")
-			flags.StringVar(&o.Cursor, "cursor", "", "go on `after` an earlier call")
+			flags.BoolVar(&o.DryRun, "dry-run", false, "report only; change nothing, neither here nor at Clerk")
+			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all")
+			flags.StringVar(&o.Cursor, "cursor", "", "continue `after` an earlier call")
 			return func(ctx context.Context, _ []string) error { return t.reconcile(ctx, o) }
 		},
 	}
@@ -56,7 +56,7 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 	defer closeDB()
 	r, failure := svc.Reconcile(ctx, &o)
 	if wrong := new(*clerkinvite.InvalidParamsError); errors.As(failure, wrong) {
-		return failure // a flag's fault: nothing was looked at
+		return failure // an invalid flag: nothing was checked
 	}
 	document := reconcileDocument{
 		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Newer,
@@ -73,23 +73,23 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 
 func (d reconcileDocument) text(out io.Writer) {
 	if d.DryRun {
-		fmt.Fprintln(out, "Nothing was changed. It would do this:")
+		fmt.Fprintln(out, "Nothing was changed. Without --dry-run:")
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range []struct {
 		n    int
 		what string
 	}{
-		{d.Members, "pending and active members looked at"},
-		{d.Invitations, "invitations of Clerk's looked at"},
-		{d.Activated, "activated: the person has joined, and no webhook said so"},
+		{d.Members, "pending and active members checked"},
+		{d.Invitations, "Clerk invitations checked"},
+		{d.Activated, "activated: the person has joined, and the webhook was lost"},
 		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
 		{d.Expired, "expired"},
-		{d.Revoked, "revoked: withdrawn in Clerk's dashboard"},
-		{d.LeftOver, "left over at Clerk, with no member behind them: revoked there"},
-		{d.Unknown, "at Clerk with a member id that this database does not know: left alone"},
-		{d.Newer, "at Clerk and newer than their member's row, as after restoring a backup: left alone"},
-		{len(d.AcceptedElsewhere), "accepted, but nobody holds the address verified: probably joined under another one"},
+		{d.Revoked, "revoked: in Clerk's dashboard"},
+		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
+		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
+		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},
+		{len(d.AcceptedElsewhere), "accepted, but no user holds the address verified: probably joined under another one"},
 	} {
 		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
 	}
@@ -98,6 +98,6 @@ func (d reconcileDocument) text(out io.Writer) {
 		fmt.Fprintf(out, "   %s in %s\n", plain(m.Email), plain(m.TenantID))
 	}
 	if d.Cursor != "" {
-		fmt.Fprintf(out, "Not everything was looked at; go on with --cursor %s\n", d.Cursor)
+		fmt.Fprintf(out, "Not everything was checked; continue with --cursor %s\n", d.Cursor)
 	}
 }

@@ -18,13 +18,12 @@ func schemaCommands() []command {
 	}
 	return []command{
 		{
-			name: "migrate", summary: "make the tables, or bring them up to this version",
-			details: `Safe while the application runs, and when many call it at once. Does nothing if the tables are up to date. It refuses
-tables that another tool has made from the library's SQL: go on with that tool. What somebody has taken away from the tables it
-names, and does not make again.
+			name: "migrate", summary: "create or update the tables",
+			details: `Safe while the application runs and for concurrent use. Does nothing if the tables are up to date. Fails for tables that another
+tool created from the library's SQL: continue with that tool. Reports missing parts of the tables, but does not recreate them.
 
   clerkinvite migrate
-  clerkinvite migrate --schema invitations    # makes the schema too
+  clerkinvite migrate --schema invitations    # creates the schema, too
 
 As JSON: {"ok": true}`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
@@ -37,8 +36,8 @@ As JSON: {"ok": true}`,
 			},
 		},
 		{
-			name: "validate", summary: "check that the tables are there and current",
-			details: `Changes nothing, and works no matter who made the tables. Every fault is named; the exit code is 1 then.
+			name: "validate", summary: "check the tables",
+			details: `Changes nothing, and works no matter which tool created the tables. It names every fault; the exit code is then 1.
 
   clerkinvite validate
 
@@ -48,14 +47,14 @@ As JSON: {"ok": true}, or {"error": "…"}`,
 					if err := t.withStore(ctx, (*clerkinvite.PgxStore).Validate); err != nil {
 						return err
 					}
-					return document(t, "The tables are what this version needs.")
+					return document(t, "The tables match this version.")
 				}
 			},
 		},
 	}
 }
 
-// migrate also looks what came of it: what was changed by hand after a migration is not made again.
+// migrate also validates, because Migrate does not repair manual changes.
 func migrate(store *clerkinvite.PgxStore, ctx context.Context) error { //nolint:revive // as (*clerkinvite.PgxStore).Validate
 	if err := store.Migrate(ctx); err != nil {
 		return err
@@ -64,7 +63,7 @@ func migrate(store *clerkinvite.PgxStore, ctx context.Context) error { //nolint:
 	if err == nil || errors.Is(err, clerkinvite.ErrSchemaNewer) {
 		return nil
 	}
-	return fmt.Errorf("all migrations are recorded as done, and yet something is missing or different; bring it back from a backup, "+
+	return fmt.Errorf("all migrations are recorded as done, but something is missing or different; restore it from a backup, "+
 		"or by hand with the SQL in the library's directory migrations:\n%w", err)
 }
 

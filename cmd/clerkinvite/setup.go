@@ -13,11 +13,11 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// open returns the store in DATABASE_URL and what closes its connections. Nothing is connected before the first statement.
+// open returns the store in DATABASE_URL and its pool. It does not connect before the first statement.
 func (t *tool) open(ctx context.Context) (*clerkinvite.PgxStore, *pgxpool.Pool, error) {
 	dsn := t.env.getenv("DATABASE_URL")
 	if dsn == "" {
-		return nil, nil, usagef("DATABASE_URL is not set: set it to the application's PostgreSQL, as in postgres://user@host/database")
+		return nil, nil, usagef("DATABASE_URL is not set: set it to the application's PostgreSQL, such as postgres://user@host/database")
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -31,25 +31,25 @@ func (t *tool) open(ctx context.Context) (*clerkinvite.PgxStore, *pgxpool.Pool, 
 	return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: t.schema}), pool, nil
 }
 
-// parseFault says what is wrong with DATABASE_URL, and repeats nothing of it: where it is malformed, any part may be the password.
+// parseFault returns an error without any part of DATABASE_URL, because any part of a malformed URL may be the password.
 func parseFault(err error) error {
 	text := err.Error()
-	text = text[strings.LastIndex(text, "`: ")+len("`: "):] // what it is about; before that it repeats the URL
-	for _, known := range []struct{ begins, says string }{
-		{"failed to parse as URL", "is not of the form postgres://user:password@host:5432/database; other characters than letters and digits are percent-encoded in a password"},
-		{"failed to parse as keyword/value", "is neither postgres://user:password@host:5432/database nor of the form host=… user=… password='…' dbname=…"},
-		{"failed to configure TLS", "is not clear about TLS: look at sslmode, sslrootcert, sslcert and sslkey, and whether those files are there"},
+	text = text[strings.LastIndex(text, "`: ")+len("`: "):] // the text before repeats the URL
+	for _, known := range []struct{ prefix, text string }{
+		{"failed to parse as URL", "must be like postgres://user:password@host:5432/database; percent-encode special characters in the password"},
+		{"failed to parse as keyword/value", "must be like postgres://user:password@host:5432/database, or host=… user=… password='…' dbname=…"},
+		{"failed to configure TLS", "has invalid TLS settings: check sslmode, sslrootcert, sslcert and sslkey, and that the files exist"},
 		{"failed to read service", "names a service that cannot be read"},
-		{"invalid port", "has a port that is none"},
+		{"invalid port", "has an invalid port"},
 	} {
-		if strings.HasPrefix(text, known.begins) {
-			return errors.New("DATABASE_URL " + known.says)
+		if strings.HasPrefix(text, known.prefix) {
+			return errors.New("DATABASE_URL " + known.text)
 		}
 	}
-	return errors.New("DATABASE_URL has a parameter that is not valid")
+	return errors.New("DATABASE_URL has an invalid parameter")
 }
 
-// api returns the connection to Clerk. A nil transport is net/http's own.
+// api returns a Clerk client. A nil transport means net/http's default.
 func (t *tool) api(transport http.RoundTripper) (*clerkapi.Client, error) {
 	key := t.env.getenv("CLERK_SECRET_KEY")
 	if key == "" {
@@ -66,8 +66,8 @@ func (t *tool) api(transport http.RoundTripper) (*clerkapi.Client, error) {
 	return api, nil
 }
 
-// apiURL returns the root of the Backend API; "" is Clerk's own. Some of Clerk's SDKs want CLERK_API_URL without the version, and
-// so it may be missing. The error does not repeat the URL, which can hold a password.
+// apiURL returns the URL of the Backend API, or "" for Clerk's own. The version may be missing, because some Clerk SDKs expect
+// CLERK_API_URL without it. The error does not repeat the URL, which may contain a password.
 func (t *tool) apiURL() (string, error) {
 	base := strings.TrimRight(t.env.getenv("CLERK_API_URL"), "/")
 	if base == "" {
@@ -75,7 +75,7 @@ func (t *tool) apiURL() (string, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(base, "?#") {
-		return "", usagef("CLERK_API_URL is not of the form https://host/v1, with no user, query or fragment: unset it for Clerk's own address")
+		return "", usagef("CLERK_API_URL must be like https://host/v1, without user, query or fragment; unset it to use Clerk's own URL")
 	}
 	if !strings.HasSuffix(u.Path, "/v1") {
 		base += "/v1"
@@ -83,7 +83,7 @@ func (t *tool) apiURL() (string, error) {
 	return base, nil
 }
 
-// service returns the service, and what closes its connections. Without Clerk it can only read.
+// service returns a service, its store, and a function that closes its connections. Without Clerk it can only read.
 func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.Config) (*clerkinvite.Service, *clerkinvite.PgxStore, func(), error) {
 	config.API, config.Now = noClerk{}, t.env.now
 	if withClerk {
@@ -106,10 +106,10 @@ func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.C
 	return svc, store, pool.Close, nil
 }
 
-// noClerk stands for Clerk where a command does not ask it.
+// noClerk is the ClerkAPI of commands that do not call Clerk.
 type noClerk struct{}
 
-var errNoClerk = errors.New("this command does not ask Clerk")
+var errNoClerk = errors.New("this command does not call Clerk")
 
 func (noClerk) FindUsers(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	return nil, errNoClerk

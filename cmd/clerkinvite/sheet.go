@@ -15,62 +15,61 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// columns are those that a file may have, in any order. The value is the field of InviteParams that an
-// *clerkinvite.InvalidParamsError names.
+// columns maps the columns of a file to fields of InviteParams.
 var columns = map[string]string{
 	"tenant": "TenantID", "email": "Email", "role": "Role", "invited_by": "InvitedBy", "redirect_url": "RedirectURL",
 	"expires_in_days": "ExpiresInDays", "template": "Template", "public_metadata": "PublicMetadata", "data": "Data",
 	reasonColumn: "",
 }
 
-// reasonColumn is added by --errors, and taken off when that file is imported.
+// reasonColumn is added by --errors and ignored by an import.
 const reasonColumn = "reason"
 
-// outcome is what became of a line.
+// outcome is the result of a line.
 type outcome string
 
-// Outcomes. Each line has exactly one.
+// Each line has one outcome.
 const (
-	sent           outcome = "sent"            // pending: Clerk has mailed the invitation
-	linked         outcome = "linked"          // active: Clerk had a user, no email
-	alreadyInvited outcome = "already_invited" // was pending before this call
-	alreadyActive  outcome = "already_active"  // was active before this call
-	withdrawn      outcome = "withdrawn"       // was revoked or removed before, and is left so
-	double         outcome = "double"          // the address of a line above
-	invalid        outcome = "invalid"         // cannot be invited as it stands
-	refused        outcome = "refused"         // Clerk does not want this person invited
-	failed         outcome = "failed"          // anything else that went wrong for this line
-	waiting        outcome = "waiting"         // reserved: delivered later, by the application's Run or by importing again
-	notReached     outcome = "not_reached"     // the call ended before
-	fresh          outcome = "new"             // in a dry run: would be invited
-	again          outcome = "again"           // in a dry run: would be invited again, after an invitation that failed or ran out
+	sent           outcome = "sent"            // now pending: Clerk sent an email
+	linked         outcome = "linked"          // now active as a Clerk user, without an email
+	alreadyInvited outcome = "already_invited" // pending before this import
+	alreadyActive  outcome = "already_active"  // active before this import
+	withdrawn      outcome = "withdrawn"       // revoked or removed before, and unchanged
+	duplicate      outcome = "duplicate"       // same address as an earlier line
+	invalid        outcome = "invalid"         // not valid
+	refused        outcome = "refused"         // Clerk does not accept this person
+	failed         outcome = "failed"          // another error
+	waiting        outcome = "waiting"         // reserved: delivered later, by Run or the next import
+	notReached     outcome = "not_reached"     // the import ended before
+	newMember      outcome = "new"             // dry run: would be invited
+	reinvited      outcome = "reinvited"       // dry run: would be invited again
 )
 
-// outcomes are all of them, in the order of the report.
-var outcomes = []outcome{fresh, again, sent, linked, alreadyInvited, alreadyActive, withdrawn, double, invalid, refused, failed, waiting, notReached}
+// outcomes are all outcomes, in the order of the report.
+var outcomes = []outcome{newMember, reinvited, sent, linked, alreadyInvited, alreadyActive, withdrawn, duplicate, invalid, refused, failed, waiting, notReached}
 
-// line is one record of the file.
+// line is a record of the file.
 type line struct {
-	number int // where it begins
+	number int // of its first line in the file
 	fields []string
 	params clerkinvite.InviteParams
-	ref    clerkinvite.Ref // normalised; zero while the line is not known to be valid
+	ref    clerkinvite.Ref // normalised; zero for invalid lines
 
-	outcome outcome
-	reason  string // "" if there is nothing to say
-	member  *clerkinvite.Member
-	mine    bool // this call has reserved the row, or found it reserved and free
+	outcome   outcome
+	reason    string // "" if the outcome needs no explanation
+	member    *clerkinvite.Member
+	delivered bool // this import has started to deliver the member
 }
 
 func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
 
-// readSheet reads a CSV file with a header row, to its end. A file whose quotes do not match is refused as a whole: what is a line
-// and what is not would be a guess.
+// readSheet reads a CSV file with a header row. Unmatched quotes are an error for the whole file, because line boundaries would be
+// guesses.
 func readSheet(raw []byte, tenant string) (header []string, lines []*line, err error) {
-	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))) // spreadsheets begin with this mark
+	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))) // spreadsheets add a byte order mark
 	header, err = r.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, nil, errors.New("the file is empty; its first row must name the columns, as in tenant,email,role")
+		return nil, nil, errors.New("the file is empty; its first row must name the columns, such as tenant,email,role")
 	}
 	if err != nil {
 		return nil, nil, err
@@ -105,7 +104,7 @@ func checkHeader(header []string, tenant string) error {
 		if _, ok := columns[name]; !ok {
 			unknown = append(unknown, strconv.Quote(name))
 		} else if slices.Contains(header[:i], name) {
-			return fmt.Errorf("the column %s is there twice", name)
+			return fmt.Errorf("the column %s occurs twice", name)
 		}
 		header[i] = name
 	}
@@ -113,17 +112,17 @@ func checkHeader(header []string, tenant string) error {
 	case len(header) == 1 && strings.Contains(header[0], ";"):
 		return errors.New("the columns are separated by semicolons; export the file with commas")
 	case len(unknown) > 0:
-		return fmt.Errorf("the header has columns that are not known: %s; known are tenant, email, role, invited_by, redirect_url, "+
-			"expires_in_days, template, public_metadata, data", strings.Join(unknown, ", "))
+		return fmt.Errorf("unknown columns: %s; must be tenant, email, role, invited_by, redirect_url, "+
+			"expires_in_days, template, public_metadata or data", strings.Join(unknown, ", "))
 	case !slices.Contains(header, "email"):
-		return errors.New("the header has no column email")
+		return errors.New("the column email is missing")
 	case tenant == "" && !slices.Contains(header, "tenant"):
-		return errors.New("the header has no column tenant; add one, or say --tenant")
+		return errors.New("the column tenant is missing; add it, or use --tenant")
 	}
 	return nil
 }
 
-// read fills in the parameters, and returns what is wrong with them as far as the library cannot say it.
+// read sets the parameters, and returns faults that the library cannot find.
 func (l *line) read(header []string, tenant string) (fault string) {
 	p := &l.params
 	p.TenantID = tenant
@@ -149,13 +148,13 @@ func (l *line) read(header []string, tenant string) (fault string) {
 			p.Data = json.RawMessage(value)
 		case "expires_in_days":
 			n, err := strconv.Atoi(value)
-			if err != nil || n == 0 { // 0 would stand for the default
+			if err != nil || n == 0 { // for the library, 0 means the default
 				return "expires_in_days must be 1 to 365"
 			}
 			p.ExpiresInDays = n
 		case "public_metadata":
 			d := json.NewDecoder(strings.NewReader(value))
-			d.UseNumber() // a number stays as it is written
+			d.UseNumber() // keeps numbers unchanged
 			if d.Decode(&p.PublicMetadata) != nil || p.PublicMetadata == nil || d.More() {
 				return "public_metadata must be a JSON object"
 			}
@@ -164,7 +163,7 @@ func (l *line) read(header []string, tenant string) (fault string) {
 	return ""
 }
 
-// invalidReason says an *clerkinvite.InvalidParamsError in the words of the file.
+// invalidReason returns the text of an *clerkinvite.InvalidParamsError with the name of the column.
 func invalidReason(err *clerkinvite.InvalidParamsError) string {
 	for name, field := range columns {
 		if field == err.Field {
@@ -174,21 +173,21 @@ func invalidReason(err *clerkinvite.InvalidParamsError) string {
 	return err.Error()
 }
 
-// settle notes what InviteMany says. again is not zero if a later attempt is worth waiting for: then another process, which may be
-// dead, holds the row, or an answer of Clerk's was lost.
-func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (again time.Time) {
+// settle sets the outcome from a result of InviteMany. If another process holds the row, or Clerk's response was lost, it returns
+// the time at which to try again.
+func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retryAt time.Time) {
 	if r.Member != nil {
 		l.member = r.Member
 	}
-	var duplicate *clerkinvite.DuplicateEmailError
+	var exists *clerkinvite.DuplicateEmailError
 	var wrong *clerkinvite.InvalidParamsError
 	var clerk *clerkinvite.ClerkInvitationError
 	isClerk := errors.As(r.Err, &clerk)
 	if r.Err == nil || isClerk && r.Member != nil {
-		l.mine = true
+		l.delivered = true
 	}
 	switch {
-	case errors.As(r.Err, &duplicate):
+	case errors.As(r.Err, &exists):
 		return l.settleDuplicate(r.Member, now)
 	case r.Err == nil:
 		switch r.Member.Status {
@@ -196,7 +195,7 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (again
 			l.end(sent, "")
 		case clerkinvite.StatusActive:
 			l.end(linked, "")
-		default: // the others come with an error
+		default: // other states have an error
 			l.end(waiting, "")
 		}
 	case errors.As(r.Err, &wrong):
@@ -209,21 +208,21 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (again
 	case stopped != nil && r.Member == nil:
 		l.end(notReached, "")
 	case errors.Is(r.Err, clerkinvite.ErrConflict):
-		l.end(failed, "was withdrawn meanwhile")
+		l.end(failed, "was revoked or removed during the import")
 	default:
 		l.end(failed, explain(r.Err))
 	}
 	return time.Time{}
 }
 
-// settleDuplicate notes that the member was there before, or that this call reserved it and another process went on with it.
-func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (again time.Time) {
+// settleDuplicate sets the outcome of a member that existed before, or that this import reserved and another process delivered.
+func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt time.Time) {
 	switch {
-	case m.Status == clerkinvite.StatusPending && l.mine:
+	case m.Status == clerkinvite.StatusPending && l.delivered:
 		l.end(sent, "")
 	case m.Status == clerkinvite.StatusPending:
 		l.end(alreadyInvited, l.otherRole(m))
-	case m.Status == clerkinvite.StatusActive && l.mine:
+	case m.Status == clerkinvite.StatusActive && l.delivered:
 		l.end(linked, "")
 	case m.Status == clerkinvite.StatusActive:
 		l.end(alreadyActive, l.otherRole(m))
@@ -231,15 +230,15 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (again time
 		l.end(waiting, "another process holds it until "+stamp(m.ClaimedUntil))
 		return leaseEnd(m)
 	case m.Status == clerkinvite.StatusReserved:
-		l.end(waiting, "was reserved with other parameters, and is sent with those")
-		return leaseEnd(m) // it may have been held when it was met
+		l.end(waiting, "was reserved before, and is sent with those parameters")
+		return leaseEnd(m) // it may have been held a moment ago
 	default:
-		l.end(failed, "the member is "+string(m.Status)+" and was changed meanwhile")
+		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")
 	}
 	return time.Time{}
 }
 
-// otherRole says if a line names another role than its member has.
+// otherRole returns a reason if the line has another role than its member.
 func (l *line) otherRole(m *clerkinvite.Member) string {
 	if l.params.Role == "" || l.params.Role == m.Role {
 		return ""
@@ -248,10 +247,10 @@ func (l *line) otherRole(m *clerkinvite.Member) string {
 	if m.Role == "" {
 		role = "no role"
 	}
-	return "is left with " + role + ": an import changes no member"
+	return "keeps " + role + ": an import does not change members"
 }
 
-// leaseEnd returns when the lease of the last attempt at m ends or has ended, zero if it was given up.
+// leaseEnd returns when the last claim of m ends or ended, or zero if it was released.
 func leaseEnd(m *clerkinvite.Member) time.Time {
 	if m.ClaimedUntil == nil {
 		return time.Time{}

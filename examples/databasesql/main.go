@@ -1,10 +1,10 @@
-// Databasesql is a host on database/sql. In one *sql.Tx of its own it takes seats,
-// writes an audit row and reserves several invitations: all of it is committed, or
-// none of it. Only then does Clerk hear of them.
+// Databasesql is a host on database/sql. In one *sql.Tx it takes seats, writes an audit
+// row and reserves several invitations: either everything is committed or nothing. Clerk is
+// called after the commit.
 //
 //	go run ./examples/databasesql
 //
-// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
+// It starts a temporary PostgreSQL, or uses a temporary schema in DATABASE_URL.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/examples/internal/scratch"
 )
 
-// hostTables are tables that the host has anyway.
+// hostTables are the host's existing tables.
 const hostTables = `
 CREATE TABLE seats (
 	tenant_id text PRIMARY KEY,
@@ -49,9 +49,9 @@ type host struct {
 	invites *clerkinvite.Service
 }
 
-// newHost returns a host whose own statements and the library's share one pool. A host
-// that opens its database with sql.Open("pgx", url) changes that line to these two, or
-// gives the library a small pool of its own.
+// newHost returns a host that shares one pool with the library. A host that uses
+// sql.Open("pgx", url) replaces it by a pgxpool and OpenDBFromPool, or gives the library a
+// small separate pool.
 func newHost(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI) (*host, error) {
 	h := &host{db: stdlib.OpenDBFromPool(pool), store: clerkinvite.NewPgxStore(pool, nil)}
 	if err := h.store.Migrate(ctx); err != nil {
@@ -66,19 +66,19 @@ func newHost(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI) 
 }
 
 // inviteAll reserves an invitation for each address, one seat each, and then sends
-// them. An address that is in the tenant already takes no seat; its Result says so.
+// them. A duplicate takes no seat; its Result says so.
 func (h *host) inviteAll(ctx context.Context, tenant string, emails []string) ([]clerkinvite.Result, error) {
 	results, err := h.reserveAll(ctx, tenant, emails)
 	if err != nil {
 		return nil, err
 	}
-	// Committed: now, or in the background, Clerk is told.
+	// After the commit, Deliver or a background Run calls Clerk.
 	_, err = h.invites.Deliver(ctx, nil)
 	return results, err
 }
 
 func (h *host) reserveAll(ctx context.Context, tenant string, emails []string) (results []clerkinvite.Result, err error) {
-	// A *sql.Conn, because a *sql.Tx does not tell which connection it is on.
+	// A *sql.Conn, because a *sql.Tx does not expose its connection.
 	conn, err := h.db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func (h *host) reserveAll(ctx context.Context, tenant string, emails []string) (
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = tx.Rollback() }() // nothing, after the commit
+	defer func() { _ = tx.Rollback() }() // no effect after the commit
 
 	params := make([]clerkinvite.InviteParams, len(emails))
 	for i, email := range emails {
@@ -122,18 +122,17 @@ func (h *host) reserveAll(ctx context.Context, tenant string, emails []string) (
 	return results, tx.Commit()
 }
 
-// inPgx calls f with the transaction that is open on conn, as pgx sees it. Inside of f
-// that one is to be used, and the *sql.Tx is not: it would wait for f to return. If f
-// fails, the *sql.Tx is to be rolled back.
+// inPgx calls f with the transaction that is open on conn, as a pgx.Tx. f must not use the
+// *sql.Tx: it would wait for f to return. If f fails, roll the *sql.Tx back.
 func inPgx(ctx context.Context, conn *sql.Conn, f func(tx pgx.Tx) error) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(*stdlib.Conn)
 		if !ok {
-			return fmt.Errorf("the driver's connection is a %T, not one of pgx", driverConn)
+			return fmt.Errorf("the driver's connection is a %T; want pgx's", driverConn)
 		}
-		// BEGIN has been sent already, so this is a savepoint. PostgreSQL refuses it where no
-		// transaction is open any more, as when database/sql has rolled it back because its
-		// context ended: what f writes is never committed on its own.
+		// BEGIN has been sent already, so this is a savepoint. If database/sql has rolled the
+		// transaction back, because its context ended, PostgreSQL rejects the savepoint: what f
+		// writes is never committed alone.
 		tx, err := c.Conn().BeginTx(ctx, pgx.TxOptions{
 			BeginQuery: "SAVEPOINT clerkinvite", CommitQuery: "RELEASE SAVEPOINT clerkinvite",
 		})
@@ -141,7 +140,7 @@ func inPgx(ctx context.Context, conn *sql.Conn, f func(tx pgx.Tx) error) error {
 			return err
 		}
 		if err := f(tx); err != nil {
-			return err // without tx.Rollback, which would end the host's transaction behind its back
+			return err // without tx.Rollback, which would end the host's transaction
 		}
 		return tx.Commit(ctx)
 	})
@@ -151,7 +150,7 @@ func main() {
 	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
 }
 
-// run tells the story.
+// run shows all steps.
 func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	clerk := clerkinvitetest.NewClerk()
 	clerk.AddVerifiedUser("grace@example.com")
@@ -167,7 +166,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	}{
 		{"ada and grace are invited: two seats, one commit, then Clerk (grace has an account already)", []string{"ada@example.com", "grace@example.com"}},
 		{"ada again, and joan: the duplicate takes no seat and does not abort the transaction", []string{"ada@example.com", "joan@example.com"}},
-		{"two more, but all three seats are taken: nothing of it has happened", []string{"edith@example.com", "mary@example.com"}},
+		{"two more, but all three seats are taken: everything is rolled back", []string{"edith@example.com", "mary@example.com"}},
 	} {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
@@ -193,7 +192,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	return nil
 }
 
-// show prints what is in the database and what Clerk has sent.
+// show prints the database's contents and the emails that Clerk has sent.
 func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.Clerk) error {
 	var taken, paid, entries int
 	if err := h.db.QueryRowContext(ctx, `SELECT taken, paid, (SELECT count(*) FROM audit) FROM seats`).Scan(&taken, &paid, &entries); err != nil {

@@ -1,10 +1,10 @@
-// Mirror is a host that has a table admin_user already, which its queries and foreign
-// keys know. The members are the library's; PgxOptions.OnChange keeps admin_user the same
-// at every commit, so nothing else in the application has to change.
+// Mirror is a host that already has a table admin_user, with queries and foreign keys on
+// it. PgxOptions.OnChange keeps admin_user in sync with the members at every commit, so
+// nothing else in the application has to change.
 //
 //	go run ./examples/mirror
 //
-// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
+// It starts a temporary PostgreSQL, or uses a temporary schema in DATABASE_URL.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/examples/internal/scratch"
 )
 
-// hostTables are tables that the host has anyway.
+// hostTables are the host's existing tables.
 const hostTables = `
 CREATE TABLE admin_user (
 	id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -40,34 +40,34 @@ CREATE TABLE document (
 	owner uuid NOT NULL REFERENCES admin_user
 );`
 
-// What has to happen to the rows of admin_user, one statement for any number of members.
+// The changes of admin_user, one statement for any number of members.
 const (
-	// A person who was invited or linked has a row. The key is the address, so whoever was
-	// in the table before, or comes back, keeps their id and all that refers to it.
+	// A person who was invited or linked has a row. The key is the address, so a person who
+	// was in the table before, or comes back, keeps the ID and everything that refers to it.
 	joinSQL = `
 INSERT INTO admin_user (tenant_id, email, clerk_user_id)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
 ON CONFLICT (tenant_id, email) DO UPDATE SET clerk_user_id = excluded.clerk_user_id`
 
 	// A person who left keeps the row, because documents refer to it, but not the Clerk
-	// user: every query that looks for who is signed in misses them from this commit on.
+	// user: from this commit on, a query for the signed-in user does not find them.
 	leaveSQL = `
 UPDATE admin_user a SET clerk_user_id = 'left_' || a.id
 FROM unnest($1::text[], $2::text[]) AS m (tenant_id, email)
 WHERE a.tenant_id = m.tenant_id AND a.email = m.email`
 
-	// A person whose data are purged has no row. If something still refers to it, the foreign
-	// key refuses that, and with it the purge: what becomes of documents is the host's to decide.
+	// A purged person has no row. If a document still refers to it, the foreign key makes the
+	// purge fail: the host must first decide what happens to the document.
 	eraseSQL = `
 DELETE FROM admin_user a
 USING unnest($1::text[], $2::text[]) AS m (tenant_id, email)
 WHERE a.tenant_id = m.tenant_id AND a.email = m.email`
 )
 
-// mirror is the OnChange of the store. It runs in the transaction that changes the
-// members: if it fails, they are as they were.
+// mirror is the OnChange of the store. It runs in the transaction that changes the members:
+// if it fails, they are unchanged.
 //
-// A reserved member has no Clerk user id, not even a pending one, so it has no row yet.
+// A reserved member has no Clerk user ID, not even a pending one, so it has no row yet.
 func mirror(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
 	var join, leave, erase people
 	for _, c := range changes {
@@ -81,14 +81,14 @@ func mirror(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error 
 		switch {
 		case c.New == nil:
 			erase.add(c.Old)
-		case is == was: // nothing that admin_user shows, such as a reservation
+		case is == was: // not visible in admin_user, such as a reservation
 		case is == "":
 			leave.add(c.New)
 		default:
 			join.add(c.New)
 		}
 	}
-	// In this order, because who leaves can make room for the same user under another address.
+	// In this order, because the same user may leave and join under another address.
 	if err := erase.exec(ctx, tx, eraseSQL, erase.tenants, erase.emails); err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func main() {
 	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
 }
 
-// run tells the story.
+// run shows all steps.
 func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	clerk := clerkinvitetest.NewClerk()
 	clerk.AddVerifiedUser("grace@example.com")
@@ -149,9 +149,9 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 		what string
 		do   func() error
 	}{
-		{"ada is invited: her row has a pending id", func() error { return invite("ada") }},
-		{"grace has a Clerk account already: she is linked at once", func() error { return invite("grace") }},
-		{"ada accepts, and Clerk's webhook comes", func() error {
+		{"ada is invited: her row has a pending ID", func() error { return invite("ada") }},
+		{"grace has a Clerk account already: she is linked immediately", func() error { return invite("grace") }},
+		{"ada accepts, and Clerk's webhook arrives", func() error {
 			webhook, err := clerk.Accept(ref("ada").Email)
 			if err != nil {
 				return err
@@ -163,14 +163,14 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 			_, err = invites.HandleEvent(ctx, event)
 			return err
 		}},
-		{"grace writes a document, and is removed: her row stays for the document's sake, without her user", func() error {
+		{"grace writes a document and is removed: her row stays for the document, without her user", func() error {
 			if _, err := pool.Exec(ctx, `INSERT INTO document SELECT 'compilers', id FROM admin_user WHERE email = $1`, ref("grace").Email); err != nil {
 				return err
 			}
 			_, err := invites.Remove(ctx, ref("grace"))
 			return err
 		}},
-		{"grace's data shall be purged, but the document refers to them: the foreign key keeps both", func() error {
+		{"grace cannot be purged yet: the document refers to her row, and the foreign key protects it", func() error {
 			var refused *pgconn.PgError
 			if err := invites.Purge(ctx, ref("grace")); !errors.As(err, &refused) {
 				return fmt.Errorf("the purge was not refused: %w", err)

@@ -15,10 +15,10 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// maxBody is the longest body that is read, in bytes.
+// maxBody limits request bodies, in bytes.
 const maxBody = 64 << 10
 
-// routeAPI adds the JSON API. Whatever goes wrong comes back as a problem (RFC 9457).
+// routeAPI adds the JSON API. Errors are problem documents (RFC 9457).
 func (p *program) routeAPI(mux *http.ServeMux) {
 	const list = "/api/tenants/{tenant}/invitations"
 	for path, methods := range map[string]map[string]endpoint{
@@ -45,10 +45,10 @@ func (p *program) routeAPI(mux *http.ServeMux) {
 	}
 }
 
-// endpoint answers a request of an admin with a status and what is sent as JSON.
-type endpoint func(w http.ResponseWriter, r *http.Request, admin string) (status int, answer any, err error)
+// endpoint handles an admin's request, and returns the status and the JSON body.
+type endpoint func(w http.ResponseWriter, r *http.Request, admin string) (status int, body any, err error)
 
-// api lets the guard look first.
+// api calls the guard before the endpoint.
 func (p *program) api(f endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		admin, err := p.guard(r, r.PathValue("tenant"))
@@ -56,12 +56,12 @@ func (p *program) api(f endpoint) http.Handler {
 			p.problem(w, r, err)
 			return
 		}
-		status, answer, err := f(w, r, admin)
+		status, body, err := f(w, r, admin)
 		if err != nil {
 			p.problem(w, r, err)
 			return
 		}
-		writeJSON(w, "application/json", status, answer)
+		writeJSON(w, "application/json", status, body)
 	})
 }
 
@@ -94,7 +94,7 @@ func (p *program) apiList(_ http.ResponseWriter, r *http.Request, _ string) (int
 	if q.Has("limit") {
 		limit, err := strconv.Atoi(q.Get("limit"))
 		if err != nil {
-			return 0, nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "is no number"}
+			return 0, nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "must be a number"}
 		}
 		params.Limit = limit
 	}
@@ -104,12 +104,12 @@ func (p *program) apiList(_ http.ResponseWriter, r *http.Request, _ string) (int
 	}
 	members := page.Members
 	if members == nil {
-		members = []*clerkinvite.Member{} // [] and not null
+		members = []*clerkinvite.Member{} // [] instead of null
 	}
 	return http.StatusOK, map[string]any{"members": members, "next": page.Next}, nil
 }
 
-// apiOne is a verb for one member.
+// apiOne returns the endpoint of a verb for one member.
 func (p *program) apiOne(verb verb) endpoint {
 	return func(_ http.ResponseWriter, r *http.Request, _ string) (int, any, error) {
 		ref, err := p.who(r)
@@ -121,7 +121,7 @@ func (p *program) apiOne(verb verb) endpoint {
 	}
 }
 
-// who names the member of a path, by address or by id.
+// who returns the member in a path, by address or by ID.
 func (p *program) who(r *http.Request) (clerkinvite.Ref, error) {
 	tenant, who := r.PathValue("tenant"), r.PathValue("who")
 	if strings.Contains(who, "@") {
@@ -130,7 +130,7 @@ func (p *program) who(r *http.Request) (clerkinvite.Ref, error) {
 	return p.byID(r.Context(), tenant, who)
 }
 
-// readJSON reads a body that is one JSON object with known fields.
+// readJSON reads a JSON object with known fields.
 func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
 		return refusal{http.StatusUnsupportedMediaType, "send application/json"}
@@ -140,17 +140,17 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	err := d.Decode(into)
 	if err == nil {
 		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.Join(errors.New("something follows the object"), more)
+			err = errors.Join(errors.New("more data follows the object"), more)
 		}
 	}
 	if errors.As(err, new(*http.MaxBytesError)) {
 		return refusal{http.StatusRequestEntityTooLarge, "the body is longer than 64 KiB"}
 	}
 	if name, unknown := strings.CutPrefix(errorText(err), "json: unknown field "); unknown {
-		return refusal{http.StatusBadRequest, "there is no field " + name}
+		return refusal{http.StatusBadRequest, "unknown field " + name}
 	}
 	if err != nil {
-		return refusal{http.StatusBadRequest, "the body is not the JSON object that this endpoint takes"}
+		return refusal{http.StatusBadRequest, "the body must be the JSON object that this endpoint expects"}
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// refusal is an answer to a request that does not reach the library.
+// refusal is an error before the library is called.
 type refusal struct {
 	status int
 	text   string
@@ -170,10 +170,10 @@ type refusal struct {
 
 func (e refusal) Error() string { return e.text }
 
-// HTTPStatus is what clerkinvite.HTTPError asks for.
+// HTTPStatus returns the status, for clerkinvite.HTTPError.
 func (e refusal) HTTPStatus() int { return e.status }
 
-// problem answers with err as RFC 9457 has it.
+// problem writes err as a problem document (RFC 9457).
 func (p *program) problem(w http.ResponseWriter, r *http.Request, err error) {
 	status, detail := p.explain(w, r, err)
 	writeJSON(w, "application/problem+json", status, struct {
@@ -181,16 +181,16 @@ func (p *program) problem(w http.ResponseWriter, r *http.Request, err error) {
 		Title      string `json:"title"`
 		Status     int    `json:"status"`
 		Detail     string `json:"detail"`
-		RetryAfter int    `json:"retry_after,omitempty"` // in seconds, as the header
+		RetryAfter int    `json:"retry_after,omitempty"` // in seconds, like the header
 	}{"about:blank", http.StatusText(status), status, detail, int(retryAfter(err))})
 }
 
-// seconds is what Retry-After is written in.
+// seconds is the unit of Retry-After.
 type seconds int
 
 func (s seconds) String() string { return strconv.Itoa(int(s)) }
 
-// retryAfter returns how long to wait before another try, rounded up; 0 if nobody said so.
+// retryAfter returns how long to wait before the next try, rounded up, or 0 if that is unknown.
 func retryAfter(err error) seconds {
 	wait, ok := clerkinvite.RetryAfter(err)
 	if !ok {

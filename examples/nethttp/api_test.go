@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// requireProblem asserts an answer of RFC 9457 and returns its retry_after.
+// requireProblem requires a problem document (RFC 9457), and returns its retry_after.
 func requireProblem(t *testing.T, r reply, status int, detail string) float64 {
 	t.Helper()
 	require.Equal(t, status, r.status, r.body)
@@ -27,7 +27,7 @@ func requireProblem(t *testing.T, r reply, status int, detail string) float64 {
 	require.InDelta(t, status, p["status"], 0)
 	require.Contains(t, p["detail"], detail)
 	wait, _ := p["retry_after"].(float64)
-	require.Equal(t, r.header.Get("Retry-After"), strings.TrimPrefix(fmt.Sprint(wait), "0"), "the header says the same")
+	require.Equal(t, r.header.Get("Retry-After"), strings.TrimPrefix(fmt.Sprint(wait), "0"), "the header has the same value")
 	return wait
 }
 
@@ -42,7 +42,7 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, 1, a.clerk.EmailsTo("ada@example.com"))
 	require.Equal(t, "demo_admin", m.InvitedBy)
 
-	// By id and by address, of this tenant only.
+	// By ID and by address, only in this tenant.
 	for _, who := range []string{m.ID, "ada@example.com", "ADA%40example.com"} {
 		one := a.json(t, "GET", "/"+who, "")
 		require.Equal(t, 200, one.status)
@@ -57,21 +57,21 @@ func TestAPI(t *testing.T) {
 	requireProblem(t, a.json(t, "POST", "", `{"email":"nobody"}`), 422, "invalid Email")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","role":"`+strings.Repeat("r", 300)+`"}`), 422, "invalid Role")
 
-	// 429: too early for another email.
+	// 429: the last email is too recent.
 	wait := requireProblem(t, a.json(t, "POST", "/"+m.ID+"/resend", ""), 429, "sent a moment ago")
 	require.Positive(t, wait)
 	require.Equal(t, 1, a.clerk.EmailsTo("ada@example.com"))
 
-	// 422: Clerk does not want this person. 502: Clerk does not answer, and says when to come again.
+	// 422: Clerk refuses this person. 502: Clerk is rate-limited, and says when to retry.
 	a.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
 	requireProblem(t, a.json(t, "POST", "", `{"email":"kay@example.com"}`), 422, "invitation refused for this address")
 	require.Equal(t, clerkinvite.StatusFailed, a.member(t, "kay@example.com").Status)
-	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} { // what one refuses goes by the other
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} { // the library uses both
 		a.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second})
 	}
 	wait = requireProblem(t, a.json(t, "POST", "", `{"email":"joan@example.com"}`), 502, "invitation service unavailable")
 	require.GreaterOrEqual(t, wait, 89.0)
-	require.Equal(t, clerkinvite.StatusReserved, a.member(t, "joan@example.com").Status, "Run goes on with it")
+	require.Equal(t, clerkinvite.StatusReserved, a.member(t, "joan@example.com").Status, "Run will deliver it")
 
 	revoked := a.json(t, "POST", "/"+m.ID+"/revoke", "")
 	require.Equal(t, 200, revoked.status)
@@ -86,7 +86,7 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, 200, a.json(t, "DELETE", "/linked%40example.com", "").status)
 	require.Equal(t, clerkinvite.StatusRemoved, a.member(t, "linked@example.com").Status)
 
-	// The log has what an operator needs, and nobody's address.
+	// The log has the cause, but no address.
 	require.Contains(t, a.log.String(), "clerk: HTTP 429")
 	require.NotContains(t, a.log.String(), "@")
 }
@@ -132,14 +132,14 @@ func TestAPILists(t *testing.T) {
 	}
 }
 
-// What cannot be understood changes nothing.
-func TestAPIRefuses(t *testing.T) {
+// Invalid requests change nothing.
+func TestAPIInvalidRequests(t *testing.T) {
 	t.Parallel()
 	a := start(t)
-	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","admin":true}`), 400, `there is no field "admin"`)
-	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com"}{}`), 400, "not the JSON object")
-	requireProblem(t, a.json(t, "POST", "", `["x@example.com"]`), 400, "not the JSON object")
-	requireProblem(t, a.json(t, "POST", "", ``), 400, "not the JSON object")
+	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","admin":true}`), 400, `unknown field "admin"`)
+	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com"}{}`), 400, "must be the JSON object")
+	requireProblem(t, a.json(t, "POST", "", `["x@example.com"]`), 400, "must be the JSON object")
+	requireProblem(t, a.json(t, "POST", "", ``), 400, "must be the JSON object")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"`+strings.Repeat("x", maxBody)+`"}`), 413, "longer than 64 KiB")
 	requireProblem(t, a.send(t, "POST", "/api/tenants/acme/invitations", `{"email":"x@example.com"}`), 415, "send application/json")
 	require.Equal(t, "GET, POST", a.json(t, "DELETE", "", "").header.Get("Allow"))
@@ -154,7 +154,7 @@ func TestAPIRefuses(t *testing.T) {
 	require.Zero(t, a.clerk.RequestCount()-a.clerk.Requests()[clerkinvitetest.CallList], "Reconcile has listed, and nobody has asked for more")
 }
 
-// A failure of the database is 500, and only the log says why.
+// If the database fails, the response is 500, and only the log has the cause.
 func TestAPIWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	a := start(t)
@@ -166,7 +166,7 @@ func TestAPIWithoutADatabase(t *testing.T) {
 	require.Contains(t, a.log.String(), "database is closed")
 }
 
-// The guard is asked about every tenant, and answers for itself.
+// The guard is called for every request, and its error is the response.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	a := start(t, func(cfg *config) {

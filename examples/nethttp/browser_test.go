@@ -32,19 +32,19 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// patience bounds each wait for something to appear.
+// patience limits each wait.
 const patience = 30 * time.Second
 
-// browser is the one Chromium of all tests; each has a tab of its own.
+// browser is a Chromium for all tests. Each test has its own tab.
 var browser struct {
 	sync.Mutex
 
-	ctx     context.Context // with the browser, nil before it was started
+	ctx     context.Context // nil before the browser is started
 	dir     string
 	cancels []context.CancelFunc
 }
 
-// chromium returns the program to start.
+// chromium returns the program's path.
 func chromium() string {
 	for _, name := range []string{os.Getenv("CLERKINVITE_TEST_CHROMIUM"), "chromium", "chromium-browser", "google-chrome-stable", "google-chrome"} {
 		if path, err := exec.LookPath(name); name != "" && err == nil {
@@ -54,7 +54,7 @@ func chromium() string {
 	return ""
 }
 
-// openBrowser starts Chromium if no test has yet.
+// openBrowser starts Chromium, once.
 func openBrowser(t *testing.T) context.Context {
 	t.Helper()
 	path := chromium()
@@ -67,18 +67,18 @@ func openBrowser(t *testing.T) context.Context {
 	if browser.ctx != nil {
 		return browser.ctx
 	}
-	dir, err := os.MkdirTemp("", "nethttp-chromium-") //nolint:usetesting // of all tests
+	dir, err := os.MkdirTemp("", "nethttp-chromium-") //nolint:usetesting // for all tests
 	require.NoError(t, err)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(dir), chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("lang", "en"), chromedp.WSURLReadTimeout(patience))
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses root otherwise; it sees pages of this test only
+		options = append(options, chromedp.NoSandbox) // required as root; Chromium only opens pages of this test
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	browser.dir, browser.cancels = dir, []context.CancelFunc{cancel, stop}
 	require.NoError(t, chromedp.Do(ctx))
-	browser.ctx = ctx //nolint:fatcontext // of all tests
+	browser.ctx = ctx //nolint:fatcontext // for all tests
 	return ctx
 }
 
@@ -92,7 +92,7 @@ func closeBrowser() {
 	for _, cancel := range browser.cancels {
 		cancel()
 	}
-	// Its last processes may still be writing.
+	// Its processes may still write files.
 	for range 100 {
 		if browser.dir == "" || os.RemoveAll(browser.dir) == nil {
 			return
@@ -109,8 +109,8 @@ type tab struct {
 	ctx context.Context
 }
 
-// openTab shows a page of the program. Whatever it logs fails the test: an exception, a script or style that the
-// Content-Security-Policy has stopped.
+// openTab opens a page of the program. Console messages fail the test, such as exceptions and violations of the
+// Content-Security-Policy.
 func (a *app) openTab(t *testing.T, path string, width int64) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(openBrowser(t))
@@ -125,7 +125,7 @@ func (a *app) openTab(t *testing.T, path string, width int64) *tab {
 			if err != nil {
 				return
 			}
-			if m.Source != "network" { // an answer of 4xx is told there too
+			if m.Source != "network" { // 4xx responses are logged, too
 				messages <- m.String()
 			}
 		}
@@ -169,20 +169,20 @@ func (b *tab) wait(expression string) {
 	b.t.Helper()
 	for deadline := time.Now().Add(patience); !eval[bool](b, "!!("+expression+")"); time.Sleep(25 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			require.Fail(b.t, "it has not become true: "+expression, "%s", eval[string](b, "document.body.innerText"))
+			require.Fail(b.t, "condition was not met: "+expression, "%s", eval[string](b, "document.body.innerText"))
 		}
 	}
 }
 
-// says waits until an element shows a text.
-func (b *tab) says(selector, text string) {
+// waitText waits until an element contains a text.
+func (b *tab) waitText(selector, text string) {
 	b.t.Helper()
 	b.wait(fmt.Sprintf("[...document.querySelectorAll(%s)].some((el) => el.innerText.includes(%s))", quote(selector), quote(text)))
 }
 
 func quote(s string) string { return string(must(json.Marshal(s))) }
 
-// click clicks with the mouse, where the element is.
+// click clicks on an element with the mouse.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -190,7 +190,7 @@ func (b *tab) click(selector string) {
 	require.NoError(b.t, chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector))), selector)
 }
 
-// keys types into whatever has the focus.
+// keys types into the focused element.
 func (b *tab) keys(keys string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -198,7 +198,7 @@ func (b *tab) keys(keys string) {
 	require.NoError(b.t, chromedp.Do(ctx, chromedp.KeyEvent(keys)))
 }
 
-// fill writes into the form's field for addresses.
+// fill sets the field for addresses.
 func (b *tab) fill(text string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -206,19 +206,19 @@ func (b *tab) fill(text string) {
 	require.NoError(b.t, chromedp.Do(ctx, chromedp.SetValue(chromedp.CSS("#emails"), text)))
 }
 
-// row is the selector of a member's row.
+// row returns the selector of a member's row.
 func (b *tab) row(email string) string {
 	b.t.Helper()
 	return "#m-" + b.member(b.t, email).ID
 }
 
-// press clicks one of the buttons of a member.
+// press clicks a button of a member.
 func (b *tab) press(verb, email string) {
 	b.t.Helper()
 	b.click("#b-" + verb + "-" + b.member(b.t, email).ID)
 }
 
-// accept follows the link of the newest email to somebody.
+// accept clicks Accept for the newest email to an address.
 func (b *tab) accept(email string) {
 	b.t.Helper()
 	open := b.clerk.OpenInvitations(email)
@@ -226,52 +226,51 @@ func (b *tab) accept(email string) {
 	b.click("#accept-" + open[len(open)-1].ID)
 }
 
-// The life of an invitation, by mouse: invited, refused as a duplicate, not sent again at once, accepted, resolved by the webhook,
-// removed.
+// An invitation by mouse: invited, duplicate, resent too early, accepted, resolved by the webhook, removed.
 func TestBrowserInvites(t *testing.T) {
 	t.Parallel()
 	b := start(t).openTab(t, "/", 1200)
 	require.Equal(t, "Members of acme", eval[string](b, "document.title"))
-	b.says("#pager", "Nobody yet")
+	b.waitText("#pager", "No members yet")
 	b.fill("Ada@Example.com")
 	b.click("#invite-button")
-	b.says("#outcome", "1 invited.")
-	b.says("#list .row", "ada@example.com")
-	require.Empty(t, eval[string](b, "emails.value"), "the form is empty again")
-	require.Equal(t, "invite-button", eval[string](b, "document.activeElement.id"), "nothing was reloaded")
+	b.waitText("#outcome", "1 invited.")
+	b.waitText("#list .row", "ada@example.com")
+	require.Empty(t, eval[string](b, "emails.value"), "the form is empty")
+	require.Equal(t, "invite-button", eval[string](b, "document.activeElement.id"), "without a reload")
 	m := b.member(t, "ada@example.com")
 	require.Equal(t, clerkinvite.StatusPending, m.Status)
 	require.Equal(t, 1, b.clerk.EmailsTo("ada@example.com"))
-	b.says(b.row(m.Email)+" .when", "just now, expires in 30 days")
+	b.waitText(b.row(m.Email)+" .when", "just now, expires in 30 days")
 	require.Equal(t, "Expires on "+m.ExpiresAt.Format("2 January 2006, 15:04:05 MST"), eval[string](b, "document.querySelectorAll('.row time')[1].title"))
 
 	b.fill("ada@example.com")
 	b.click("#invite-button")
-	b.says("#outcome .bad", "ada@example.com: is in this tenant already (invited)")
+	b.waitText("#outcome .bad", "ada@example.com: is already in this tenant (invited)")
 	require.Equal(t, "ada@example.com", eval[string](b, "emails.value"), "to be corrected")
 	require.Equal(t, 1, b.clerk.EmailsTo("ada@example.com"))
 
 	b.press("resend", "ada@example.com")
-	b.says("#outcome .bad", "An email went out a moment ago. Try again in")
+	b.waitText("#outcome .bad", "An email was sent a moment ago. Try again in")
 	require.Equal(t, 1, b.clerk.EmailsTo("ada@example.com"))
 
 	b.accept("ada@example.com")
-	b.says("#outcome", "its webhook was delivered")
-	b.says(b.row(m.Email), "Active")
+	b.waitText("#outcome", "the webhook was delivered")
+	b.waitText(b.row(m.Email), "Active")
 	m = b.member(t, m.Email)
 	require.Equal(t, clerkinvite.StatusActive, m.Status)
 	require.Equal(t, must(b.clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{m.Email}}))[0].ID, m.ClerkUserID)
 
 	b.press("remove", m.Email)
-	b.says("#outcome", "ada@example.com: removed.")
+	b.waitText("#outcome", "ada@example.com: removed.")
 	require.Equal(t, clerkinvite.StatusRemoved, b.member(t, m.Email).Status)
 	b.press("invite", m.Email)
-	b.says("#outcome", "ada@example.com has joined.")
+	b.waitText("#outcome", "ada@example.com has joined.")
 	require.Equal(t, clerkinvite.StatusActive, b.member(t, m.Email).Status)
-	require.Equal(t, 1, b.clerk.Emails(), "who has an account needs none")
+	require.Equal(t, 1, b.clerk.Emails(), "no email to a person with an account")
 }
 
-// Several at once, each told apart; resend; revoke; the filter.
+// Several people with separate errors; resend; revoke; the filter.
 func TestBrowserManyResendRevoke(t *testing.T) {
 	t.Parallel()
 	a := start(t, func(cfg *config) { cfg.timing.cooldown = -1 })
@@ -279,39 +278,39 @@ func TestBrowserManyResendRevoke(t *testing.T) {
 	b := a.openTab(t, "/tenants/acme", 1200)
 	b.fill("ada@example.com\n\n  joan@example.com\nnobody\nADA@example.com\nlinked@example.com\n")
 	b.click("#invite-button")
-	b.says("#outcome", "2 invited, 1 joined at once, without an email, 2 not invited.")
-	b.says("#outcome", "nobody: this address")
-	b.says("#outcome", "ADA@example.com: is in this tenant already")
+	b.waitText("#outcome", "2 invited, 1 joined without an email, 2 not invited.")
+	b.waitText("#outcome", "nobody: this address")
+	b.waitText("#outcome", "ADA@example.com: is already in this tenant")
 	require.Equal(t, "nobody\nADA@example.com", eval[string](b, "emails.value"))
 	require.Equal(t, 2, a.clerk.Emails())
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "linked@example.com").Status)
 
 	first := a.member(t, "joan@example.com")
 	b.press("resend", "joan@example.com")
-	b.says("#outcome", "joan@example.com has been sent a new invitation.")
+	b.waitText("#outcome", "joan@example.com was sent a new invitation.")
 	require.Equal(t, 2, a.clerk.EmailsTo("joan@example.com"))
 	require.Len(t, a.clerk.OpenInvitations("joan@example.com"), 1)
 	require.NotEqual(t, first.InvitationID, a.member(t, "joan@example.com").InvitationID)
-	b.says("#inbox", "revoked")
+	b.waitText("#inbox", "revoked")
 
 	b.press("revoke", "ada@example.com")
-	b.says("#outcome", "ada@example.com: revoked.")
+	b.waitText("#outcome", "ada@example.com: revoked.")
 	require.Equal(t, clerkinvite.StatusRevoked, a.member(t, "ada@example.com").Status)
 	require.Empty(t, a.clerk.OpenInvitations("ada@example.com"))
 
 	b.click(`#filters a[href$="=revoked"]`)
 	b.wait(`document.querySelectorAll("#list .row").length === 1 && location.search === "?state=revoked"`)
 	b.press("invite", "ada@example.com")
-	b.says("#outcome", "ada@example.com has been sent a new invitation.")
-	b.says("#pager", "Nobody is in this state.")
+	b.waitText("#outcome", "ada@example.com was sent a new invitation.")
+	b.waitText("#pager", "No members in this state.")
 	require.Equal(t, clerkinvite.StatusPending, a.member(t, "ada@example.com").Status)
 }
 
-// Without the mouse: every step is reached by Tab, and the focus stays where somebody works while the list changes.
+// Without a mouse: Tab reaches every element, and the focus stays when the list changes.
 func TestBrowserKeyboardOnly(t *testing.T) {
 	t.Parallel()
 	b := start(t).openTab(t, "/tenants/acme", 1200)
-	// tab goes on until an element has the focus, which must be seen.
+	// tab presses Tab until the element has the focus, which must be visible.
 	tab := func(id string) {
 		t.Helper()
 		for range 40 {
@@ -329,72 +328,72 @@ func TestBrowserKeyboardOnly(t *testing.T) {
 	b.keys("a") // admin
 	tab("invite-button")
 	b.keys(kb.Enter)
-	b.says("#outcome", "2 invited.")
+	b.waitText("#outcome", "2 invited.")
 	ada, joan := b.member(t, "ada@example.com"), b.member(t, "joan@example.com")
 	require.Equal(t, "admin", ada.Role)
 	require.Equal(t, 2, b.clerk.Emails())
 
-	// Somebody else changes another row, and Tab goes on from where it was.
+	// Another change of the list does not move the focus.
 	tab("b-resend-" + ada.ID)
 	_, err := b.invites.Revoke(t.Context(), joan.Ref())
 	require.NoError(t, err)
-	b.says("#m-"+joan.ID, "Revoked")
+	b.waitText("#m-"+joan.ID, "Revoked")
 	require.Equal(t, "b-resend-"+ada.ID, eval[string](b, "document.activeElement.id"))
 	tab("b-revoke-" + ada.ID)
 	b.keys(" ")
-	b.says("#m-"+ada.ID, "Revoked")
+	b.waitText("#m-"+ada.ID, "Revoked")
 	require.Equal(t, clerkinvite.StatusRevoked, b.member(t, ada.Email).Status)
 	require.Equal(t, "b-invite-"+ada.ID, eval[string](b, "document.activeElement.id"), "the button is gone; its row has the focus")
 	b.keys(kb.Enter)
-	b.says("#m-"+ada.ID, "Invited")
+	b.waitText("#m-"+ada.ID, "Invited")
 	tab("switch-webhooks")
 	b.keys(" ")
-	b.says("#outcome", "Webhooks get lost.")
+	b.waitText("#outcome", "Webhooks get lost.")
 	require.Equal(t, "true switch-webhooks", eval[string](b, `document.activeElement.getAttribute("aria-checked") + " " + document.activeElement.id`))
 	require.Equal(t, "status polite", eval[string](b, "outcome.getAttribute('role') + ' ' + outcome.ariaLive"))
 	require.Zero(t, eval[int](b, `[...document.querySelectorAll("input:not([type=hidden]), select, textarea")].filter((el) => !el.labels.length).length`))
 	require.Zero(t, eval[int](b, `[...document.querySelectorAll("[onclick], [role=button], div[tabindex]")].length`))
 }
 
-// What goes wrong in the demo goes wrong as with the real Clerk, and comes right.
+// Lost webhooks and failures of Clerk are repaired.
 func TestBrowserTroubleWithClerk(t *testing.T) {
 	t.Parallel()
 	a := start(t, func(cfg *config) { cfg.timing.interval = 50 * time.Millisecond })
 	b := a.openTab(t, "/tenants/acme", 1200)
 	b.fill("ada@example.com")
 	b.click("#invite-button")
-	b.says("#outcome", "1 invited.")
+	b.waitText("#outcome", "1 invited.")
 
-	// The webhook gets lost; Reconcile finds out.
+	// The webhook is lost, and Reconcile repairs that.
 	b.click("#switch-webhooks")
-	b.says("#outcome", "Webhooks get lost.")
+	b.waitText("#outcome", "Webhooks get lost.")
 	b.accept("ada@example.com")
-	b.says("#outcome", "only Reconcile can find out")
+	b.waitText("#outcome", "Reconcile will find out")
 	require.Equal(t, clerkinvite.StatusPending, a.member(t, "ada@example.com").Status)
 	b.click("#reconcile")
-	b.says("#outcome", "1 had joined")
-	b.says(b.row("ada@example.com"), "Active")
+	b.waitText("#outcome", "1 had joined")
+	b.waitText(b.row("ada@example.com"), "Active")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 
-	// Clerk is down; when it is back the invitation goes out by itself, once, and the page shows it without being asked.
+	// Clerk is down. When it is up again, the invitation is sent once, and the page shows it without a reload.
 	b.click("#switch-clerk")
-	b.says("#outcome", "Clerk answers 503.")
+	b.waitText("#outcome", "Clerk is down.")
 	b.fill("joan@example.com")
 	b.click("#invite-button")
-	b.says("#outcome .bad", "joan@example.com: Clerk does not answer. It is kept")
-	b.says(b.row("joan@example.com"), "Waiting")
+	b.waitText("#outcome .bad", "joan@example.com: Clerk does not respond. The invitation is saved")
+	b.waitText(b.row("joan@example.com"), "Waiting")
 	require.Zero(t, a.clerk.EmailsTo("joan@example.com"))
 	b.click("#switch-clerk")
-	b.says("#outcome", "Clerk answers.")
-	b.says(b.row("joan@example.com"), "Invited")
+	b.waitText("#outcome", "Clerk is up.")
+	b.waitText(b.row("joan@example.com"), "Invited")
 	require.Equal(t, clerkinvite.StatusPending, a.member(t, "joan@example.com").Status)
 	require.Equal(t, 1, a.clerk.EmailsTo("joan@example.com"))
 }
 
-// hostile are texts that would be seen if one of them got out of where it belongs.
+// hostile are texts that would be visible if they were not escaped.
 var hostile = []string{`<img src=x onerror=pwned=1>`, `"><script>pwned=1</script>`, `'-pwned-'`, `{{.}}`, `</textarea><svg onload=pwned=1>`, `javascript:pwned=1`}
 
-// What people type is text, wherever it comes out: on a phone it does not push the page to the side either.
+// Input is shown as text, and does not make the page wider than a phone.
 func TestBrowserHostileTextOnAPhone(t *testing.T) {
 	t.Parallel()
 	a := start(t)
@@ -414,10 +413,10 @@ func TestBrowserHostileTextOnAPhone(t *testing.T) {
 	b := a.openTab(t, path, 390)
 	b.fill(strings.Join(hostile, "\n"))
 	b.click("#invite-button")
-	b.says("#outcome", "6 not invited")
+	b.waitText("#outcome", "6 not invited")
 	b.wait("!invite.hasAttribute('aria-busy')")
 	for _, text := range hostile {
-		b.says("#outcome li", text)
+		b.waitText("#outcome li", text)
 	}
 	require.Equal(t, strings.Join(hostile, "\n"), eval[string](b, "emails.value"))
 	roles := eval[[]string](b, `[...document.querySelectorAll(".role")].map((el) => el.textContent)`)
@@ -428,10 +427,10 @@ func TestBrowserHostileTextOnAPhone(t *testing.T) {
 	}
 	require.Equal(t, "Members of "+tenant, eval[string](b, "document.title"))
 	b.click("#b-revoke-" + members[3].ID)
-	b.says("#m-"+members[3].ID, "Revoked")
+	b.waitText("#m-"+members[3].ID, "Revoked")
 	require.Empty(t, a.clerk.OpenInvitations(members[3].Email))
 	b.accept(members[5].Email)
-	b.says("#m-"+members[5].ID, "Active")
+	b.waitText("#m-"+members[5].ID, "Active")
 	require.Equal(t, "undefined", eval[string](b, "typeof pwned"))
 	require.Equal(t, 390, eval[int](b, "innerWidth"))
 	require.LessOrEqual(t, eval[int](b, "document.documentElement.scrollWidth"), 390, "no scrolling to the side")
@@ -441,7 +440,7 @@ func TestBrowserHostileTextOnAPhone(t *testing.T) {
 
 func pathEscape(s string) string { return strings.TrimPrefix((&view{Tenant: s}).Base(), "/tenants/") }
 
-// Twenty to a page, by cursor, and buttons lead back to the page they are on.
+// Pages of 20, by cursor. Buttons lead back to the same page.
 func TestBrowserPages(t *testing.T) {
 	t.Parallel()
 	a := start(t)
@@ -458,14 +457,14 @@ func TestBrowserPages(t *testing.T) {
 	b.click("#pager a")
 	b.wait(`document.querySelectorAll("#list .row").length === 3`)
 	b.press("revoke", "p21@example.com")
-	b.says("#outcome", "p21@example.com: revoked.")
+	b.waitText("#outcome", "p21@example.com: revoked.")
 	b.wait(`document.querySelectorAll("#list .row").length === 2`)
 	require.Contains(t, eval[string](b, "location.search"), "cursor=")
 	b.click("#pager a")
 	b.wait(fmt.Sprintf(`document.querySelectorAll("#list .row").length === %d && !location.search.includes("cursor")`, pageSize))
 }
 
-// The same without JavaScript: forms, redirects, and what went wrong on the page that comes back.
+// Without JavaScript: forms, redirects, and errors on the page.
 func TestFormsWithoutJavaScript(t *testing.T) {
 	t.Parallel()
 	a := start(t)
@@ -481,8 +480,8 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 	again := a.form(t, "/invitations", "emails", "ada@example.com\r\nnew@example.com", "role", "admin")
 	require.Equal(t, 409, again.status)
 	require.Contains(t, again.body, "1 invited, 1 not invited.")
-	require.Contains(t, again.body, "ada@example.com: is in this tenant already (invited)")
-	require.Contains(t, again.body, ">ada@example.com</textarea>", "who is invited is no longer in the form")
+	require.Contains(t, again.body, "ada@example.com: is already in this tenant (invited)")
+	require.Contains(t, again.body, ">ada@example.com</textarea>", "invited people are no longer in the form")
 	require.Equal(t, 422, a.form(t, "/invitations", "emails", " \r\n ").status)
 	require.Equal(t, 422, a.form(t, "/invitations", "emails", strings.Repeat("a\n", maxMany+1)).status)
 	require.Equal(t, 413, a.form(t, "/invitations", "emails", strings.Repeat("a", maxBody)).status)
@@ -490,32 +489,32 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 	early := a.form(t, "/members/"+ada.ID+"/resend")
 	require.Equal(t, 429, early.status)
 	require.NotEmpty(t, early.header.Get("Retry-After"))
-	require.Contains(t, early.body, "An email went out a moment ago")
+	require.Contains(t, early.body, "An email was sent a moment ago")
 	revoked := a.form(t, "/members/"+ada.ID+"/revoke?state=pending&cursor=")
 	require.Contains(t, revoked.header.Get("Location"), "state=pending")
 	require.Contains(t, follow(revoked), "ada@example.com: revoked.")
 	require.Equal(t, 404, a.form(t, "/members/"+ada.ID+"/promote").status)
 	require.Equal(t, 404, a.form(t, "/members/nobody/revoke").status)
 	require.Equal(t, 404, a.form(t, "/demo/nothing").status)
-	require.Equal(t, 409, a.form(t, "/demo/accept", "invitation", ada.InvitationID).status, "the link is dead")
+	require.Equal(t, 409, a.form(t, "/demo/accept", "invitation", ada.InvitationID).status, "the link no longer works")
 	a.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
 	refused := a.form(t, "/invitations", "emails", "alan@example.com")
 	require.Equal(t, 422, refused.status)
-	require.Contains(t, refused.body, "alan@example.com: Clerk refuses it: Clerk’s allow list does not have it")
-	require.Contains(t, refused.body, "· Clerk’s allow list does not have it", "in the list, too")
+	require.Contains(t, refused.body, "alan@example.com: refused: not on Clerk’s allowlist")
+	require.Contains(t, refused.body, "· not on Clerk’s allowlist", "in the list, too")
 	a.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.HTML502})
 	down := a.form(t, "/invitations", "emails", "kay@example.com")
 	require.Equal(t, 502, down.status)
-	require.Contains(t, down.body, "kay@example.com: Clerk does not answer. It is kept")
+	require.Contains(t, down.body, "kay@example.com: Clerk does not respond. The invitation is saved")
 
-	// Nobody can make the page say something by a link.
+	// A link cannot make the page show a text.
 	page := a.send(t, "GET", "/tenants/acme?done=<b>&who=<i>&n=<u>&state=pending", "").body
 	require.NotContains(t, page, `class="outcome"`)
 	require.NotContains(t, page, "<u>")
 	require.Equal(t, 422, a.send(t, "GET", "/tenants/acme?state=<b>", "").status)
 	require.Equal(t, 422, a.send(t, "GET", "/tenants/acme?cursor=<b>", "").status)
 
-	// The fragment that app.js asks for is not sent twice.
+	// The fragment for app.js is sent only if it has changed.
 	live := a.send(t, "GET", "/tenants/acme/live", "")
 	require.NotContains(t, live.body, "<html")
 	require.Equal(t, 304, a.send(t, "GET", "/tenants/acme/live", "", "If-None-Match", live.header.Get("ETag")).status)
@@ -523,8 +522,8 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 	require.Equal(t, 200, a.send(t, "GET", "/tenants/acme/live", "", "If-None-Match", live.header.Get("ETag")).status)
 }
 
-// Every page says what a browser may do with it, and other sites may do nothing.
-func TestPagesAreClosedToOtherSites(t *testing.T) {
+// Every page has security headers, and requests from other sites are rejected.
+func TestPagesRejectOtherSites(t *testing.T) {
 	t.Parallel()
 	a := start(t)
 	for _, path := range []string{"/", "/tenants/acme", "/tenants/acme/live", "/static/app.js", "/static/app.css", "/static/icon.svg", "/nowhere", "/api/nowhere"} {
@@ -541,15 +540,15 @@ func TestPagesAreClosedToOtherSites(t *testing.T) {
 		r := a.send(t, "POST", "/tenants/acme/invitations", "emails=x@example.com", "Content-Type", "application/x-www-form-urlencoded", header[0], header[1])
 		require.Equal(t, 403, r.status, header)
 	}
-	require.Equal(t, 421, a.send(t, "GET", "/tenants/acme", "", "Host", "evil.example.com").status, "a name that somebody points here")
+	require.Equal(t, 421, a.send(t, "GET", "/tenants/acme", "", "Host", "evil.example.com").status, "a name that points here")
 	require.Equal(t, 200, a.send(t, "GET", "/tenants/acme", "", "Host", "localhost:1").status)
 	list, err := a.invites.List(t.Context(), clerkinvite.ListParams{TenantID: "acme"})
 	require.NoError(t, err)
 	require.Empty(t, list.Members)
 }
 
-// Two programs on one PostgreSQL are one application: what one does, the other's page shows.
-func TestBrowserSeesWhatAnotherProcessDoes(t *testing.T) {
+// Two processes share a PostgreSQL: a page shows the changes of the other process.
+func TestBrowserShowsChangesOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	clerk := clerkinvitetest.NewClerk()
@@ -562,54 +561,44 @@ func TestBrowserSeesWhatAnotherProcessDoes(t *testing.T) {
 	one, other := start(t, shared), start(t, shared)
 	b := one.openTab(t, "/tenants/acme", 1200)
 	require.Equal(t, 201, other.json(t, "POST", "", `{"email":"ada@example.com"}`).status)
-	b.says("#list", "ada@example.com")
+	b.waitText("#list", "ada@example.com")
 	webhook, err := clerk.Accept("ada@example.com")
 	require.NoError(t, err)
 	resp, err := other.client.Do(webhook.Request(clerkinvitetest.WebhookSecret, other.url+"/webhooks/clerk"))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	b.says("#list", "Active")
+	b.waitText("#list", "Active")
 }
 
-// Pictures for people, on demand:
+// To make a screenshot:
 //
 //	go test -run TestScreenshot -args -screenshot docs/screenshot.png
-var (
-	screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
-	shotWidth  = flag.Int64("screenshot-width", 1200, "in pixels")
-	shotHeight = flag.Int64("screenshot-height", 0, "in pixels; 0 is the whole page")
-	shotScheme = flag.String("screenshot-scheme", "light", "light or dark")
-)
+var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
 
 func TestScreenshot(t *testing.T) {
 	if *screenshot == "" {
-		t.Skip("it is made on demand: -args -screenshot FILE")
+		t.Skip("only with -args -screenshot FILE")
 	}
 	a := start(t)
 	plausible(t, a)
-	b := a.openTab(t, "/tenants/acme", *shotWidth)
-	height := *shotHeight
-	if height == 0 {
-		height = eval[int64](b, "document.documentElement.scrollHeight")
-	}
+	const width = 1200
+	b := a.openTab(t, "/tenants/acme", width)
+	pageHeight := func() int64 { return eval[int64](b, "document.documentElement.scrollHeight") }
 	require.NoError(t, chromedp.Do(b.ctx, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: *shotScheme}}})
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}})
 		return err
-	}), chromedp.EmulateViewport(*shotWidth, height)))
+	}), chromedp.EmulateViewport(width, pageHeight())))
 	b.fill("lin@example.com\nradia@example.com")
 	b.click("#invite-button")
-	b.says("#outcome", "1 invited, 1 joined at once")
+	b.waitText("#outcome", "1 invited, 1 joined")
 	b.wait("!invite.hasAttribute('aria-busy')")
-	if *shotHeight == 0 {
-		height = eval[int64](b, "document.documentElement.scrollHeight")
-		require.NoError(t, chromedp.Do(b.ctx, chromedp.EmulateViewport(*shotWidth, height)))
-	}
+	require.NoError(t, chromedp.Do(b.ctx, chromedp.EmulateViewport(width, pageHeight())))
 	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(*screenshot, smaller(t, picture), 0o644))
 }
 
-// smaller returns a PNG with 256 colours: of those that are alike the most frequent one, and of these the most frequent.
+// smaller returns a PNG with the 256 most frequent colours, one of each group of similar ones.
 func smaller(t *testing.T, picture []byte) []byte {
 	t.Helper()
 	full, err := png.Decode(bytes.NewReader(picture))
@@ -621,11 +610,11 @@ func smaller(t *testing.T, picture []byte) []byte {
 		}
 	}
 	var colours []color.Color
-	alike := map[[3]uint32]bool{}
+	known := map[[3]uint32]bool{}
 	for _, c := range slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] }) {
 		r, g, b, _ := c.RGBA()
-		if key := [3]uint32{r >> 12, g >> 12, b >> 12}; !alike[key] || counts[c] > 1000 {
-			alike[key] = true
+		if key := [3]uint32{r >> 12, g >> 12, b >> 12}; !known[key] || counts[c] > 1000 {
+			known[key] = true
 			colours = append(colours, c)
 		}
 	}
@@ -636,7 +625,7 @@ func smaller(t *testing.T, picture []byte) []byte {
 	return out.Bytes()
 }
 
-// plausible is a tenant that has been in use for some weeks.
+// plausible fills a tenant as after some weeks of use.
 func plausible(t *testing.T, a *app) {
 	t.Helper()
 	start := time.Now()

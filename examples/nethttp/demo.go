@@ -18,7 +18,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// demo is the fake Clerk behind HTTP, with its emails on the page, and the switches that let it misbehave.
+// demo is the fake Clerk over HTTP, its emails on the page, and the switches that break it.
 type demo struct {
 	clerk   *clerkinvitetest.Clerk
 	journal *journal
@@ -29,7 +29,7 @@ type demo struct {
 	down          atomic.Bool
 }
 
-// openDemo starts the fake, and opens the files that keep its state and the members across restarts.
+// openDemo starts the fake, and opens the files for its state and the members.
 func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.Options) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	return nil
 }
 
-// openStore opens the database of the members.
+// openStore opens the members' database.
 func (p *program) openStore(ctx context.Context, path string) error {
 	store, err := sqlitestore.Open(path)
 	if err != nil {
@@ -76,27 +76,27 @@ func (p *program) openStore(ctx context.Context, path string) error {
 	return store.Migrate(ctx)
 }
 
-// demoView is what the page shows of the fake.
+// demoView is the part of the page for the fake.
 type demoView struct {
 	LosesWebhooks bool
 	Down          bool
 	Inbox         []letter
 }
 
-// Tenants are some to go to. Any other name in the URL is one too.
+// Tenants returns tenants to link to. Any other name in the URL works, too.
 func (*demoView) Tenants() []string { return []string{"acme", "globex"} }
 
-// letter is one of the emails that the fake would have sent.
+// letter is an email of the fake.
 type letter struct {
 	clerkinvitetest.Mail
 
-	Status string // of its invitation
+	Status string // of the invitation
 }
 
-// Time is when the letter was sent.
+// Time returns when the letter was sent.
 func (l letter) Time() *time.Time { return &l.At }
 
-// view returns the state of the fake, with its latest emails, the newest first.
+// view returns the state of the fake, with its latest emails, newest first.
 func (d *demo) view() *demoView {
 	v := &demoView{LosesWebhooks: d.losesWebhooks.Load(), Down: d.down.Load()}
 	sent := d.clerk.SentMail()
@@ -113,14 +113,14 @@ func (d *demo) view() *demoView {
 	return v
 }
 
-// postDemo does what nobody can do on the real page: play the invited person, and break things.
+// postDemo handles the demo's buttons: accept as the invited person, and break things.
 func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 	d, ctx := p.demo, r.Context()
-	name, told := r.PathValue("verb"), url.Values{}
+	name, result := r.PathValue("verb"), url.Values{}
 	var err error
 	switch name {
 	case "accept":
-		told, err = d.accept(ctx, r.PostForm.Get("invitation"))
+		result, err = d.accept(ctx, r.PostForm.Get("invitation"))
 	case "webhooks":
 		d.losesWebhooks.Store(r.PostForm.Get("to") == "on")
 	case "clerk":
@@ -128,10 +128,10 @@ func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 	case "reconcile":
 		var report *clerkinvite.ReconcileReport
 		if report, err = p.invites.Reconcile(ctx, nil); err == nil {
-			told.Set("n", fmt.Sprintf("%d-%d-%d", report.Activated, report.Removed+report.Expired+report.Revoked, report.LeftOver))
+			result.Set("n", fmt.Sprintf("%d-%d-%d", report.Activated, report.Removed+report.Expired+report.Revoked, report.LeftOver))
 		}
 	default:
-		p.fail(w, r, refusal{http.StatusNotFound, "there is no such button"})
+		p.fail(w, r, refusal{http.StatusNotFound, "unknown action"})
 		return
 	}
 	if err != nil {
@@ -140,11 +140,11 @@ func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 		p.render(w, r, v, "page", status)
 		return
 	}
-	told.Set("done", "demo-"+name)
-	http.Redirect(w, r, v.link("", v.State, v.Cursor, told), http.StatusSeeOther)
+	result.Set("done", "demo-"+name)
+	http.Redirect(w, r, v.link("", v.State, v.Cursor, result), http.StatusSeeOther)
 }
 
-// done says what the redirect after a button of the demo has to tell, "" if it was none.
+// done returns the text to show after a button of the demo, or "" for other redirects.
 func (d *demo) done(q url.Values) string {
 	if d == nil {
 		return ""
@@ -153,17 +153,17 @@ func (d *demo) done(q url.Values) string {
 	switch q.Get("done") {
 	case "demo-accept":
 		if q.Has("lost") {
-			return "The invitation is accepted at Clerk, and the webhook got lost: only Reconcile can find out."
+			return "The invitation was accepted at Clerk, but the webhook got lost: Reconcile will find out."
 		}
-		return "The invitation is accepted at Clerk, and its webhook was delivered here."
+		return "The invitation was accepted at Clerk, and the webhook was delivered."
 	case "demo-reconcile":
 		_, _ = fmt.Sscanf(q.Get("n"), "%d-%d-%d", &activated, &ended, &leftOver)
 		if activated+ended+leftOver == 0 {
-			return "Reconciled: all is as Clerk says."
+			return "Reconciled: nothing to repair."
 		}
-		return fmt.Sprintf("Reconciled: %d had joined, %d had ended, %d left over at Clerk.", activated, ended, leftOver)
+		return fmt.Sprintf("Reconciled: %d had joined, %d had ended, %d left-over invitations were revoked.", activated, ended, leftOver)
 	case "demo-webhooks", "demo-clerk":
-		return fmt.Sprintf("Webhooks %s. Clerk %s.", either(d.losesWebhooks.Load(), "get lost", "arrive"), either(d.down.Load(), "answers 503", "answers"))
+		return fmt.Sprintf("Webhooks %s. Clerk %s.", either(d.losesWebhooks.Load(), "get lost", "arrive"), either(d.down.Load(), "is down", "is up"))
 	}
 	return ""
 }
@@ -175,7 +175,7 @@ func either(yes bool, one, other string) string {
 	return other
 }
 
-// setDown lets the fake answer every request with 503, or no request any more.
+// setDown makes the fake respond 503 to every request, or ends that.
 func (d *demo) setDown(down bool) {
 	d.down.Store(down)
 	d.clerk.ClearFaults()
@@ -184,22 +184,22 @@ func (d *demo) setDown(down bool) {
 	}
 }
 
-// accept follows the link of an invitation: the fake makes the user, and sends the webhook as Clerk does, signed and over HTTP.
-func (d *demo) accept(ctx context.Context, invitation string) (told url.Values, err error) {
+// accept follows the link of an invitation. The fake creates the user and sends a signed webhook over HTTP.
+func (d *demo) accept(ctx context.Context, invitation string) (result url.Values, err error) {
 	webhook, err := d.journal.accept(invitation)
 	if err != nil {
-		return nil, refusal{http.StatusConflict, "this link is dead"}
+		return nil, refusal{http.StatusConflict, "this link no longer works"}
 	}
 	if d.losesWebhooks.Load() {
 		return url.Values{"lost": {"1"}}, nil
 	}
-	answer, err := d.client.Do(webhook.Request(clerkinvitetest.WebhookSecret, d.hookURL).WithContext(ctx))
+	response, err := d.client.Do(webhook.Request(clerkinvitetest.WebhookSecret, d.hookURL).WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusNoContent {
-		return nil, refusal{http.StatusBadGateway, fmt.Sprintf("the webhook was answered with %d; Clerk would send it again", answer.StatusCode)}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusNoContent {
+		return nil, refusal{http.StatusBadGateway, fmt.Sprintf("the webhook's response was %d; Clerk would retry it", response.StatusCode)}
 	}
 	return url.Values{}, nil
 }

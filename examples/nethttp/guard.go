@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// guard says who makes a request and whether they may administer the tenant. Its error is the answer: one with a method
-// HTTPStatus() int chooses the status, 401 and 403 for instance, and its text is shown.
+// guard returns the admin who makes a request, or an error if they may not administer the tenant. If the error has a method
+// HTTPStatus() int, its status (such as 401 or 403) and text are the response.
 type guard func(r *http.Request, tenant string) (admin string, err error)
 
-// ownGuard is the place for your own sign-in. With Clerk it verifies the session token of the request, which the middleware
-// WithHeaderAuthorization of the SDK's package http does around the pages (not around the webhooks), and then looks whether that
-// user is an active member of the tenant, with a role that may invite. Pages and forms bring the token in the cookie __session and
-// not in a header: say so with the options AuthorizationJWTExtractor, and AuthorizedPartyMatches with the origin of the pages.
+// ownGuard is your own sign-in. With Clerk, wrap the pages (not the webhooks) in the middleware WithHeaderAuthorization of the SDK's
+// package http, which verifies the session token, and check that the user is an active member of the tenant with a role that may
+// invite. Pages and forms send the token in the cookie __session instead of a header: use the options AuthorizationJWTExtractor, and
+// AuthorizedPartyMatches with the origin of the pages.
 //
 //	claims, ok := clerk.SessionClaimsFromContext(r.Context())
 //	if !ok {
@@ -30,13 +30,13 @@ type guard func(r *http.Request, tenant string) (admin string, err error)
 //	}
 //	return "", denied(http.StatusForbidden)
 //
-// While it is nil, the program runs with the demo's sign-in only.
+// While it is nil, the program needs the demo sign-in.
 var ownGuard guard
 
-// demoGuard lets everybody in.
+// demoGuard lets everyone in.
 func demoGuard(*http.Request, string) (string, error) { return "demo_admin", nil }
 
-// denied is a guard's refusal: the status of the answer.
+// denied is the HTTP status of a guard's refusal.
 type denied int
 
 func (d denied) Error() string {
@@ -46,26 +46,26 @@ func (d denied) Error() string {
 	return "you do not administer this tenant"
 }
 
-// HTTPStatus is what clerkinvite.HTTPError asks for.
+// HTTPStatus returns the status, for clerkinvite.HTTPError.
 func (d denied) HTTPStatus() int { return int(d) }
 
-// onlyByName refuses requests that name another host than this one. Where nobody signs in, a page of somebody else's could
-// otherwise point its own name at 127.0.0.1 and be of the same origin.
+// onlyByName rejects requests for other host names. Without a sign-in, another site could otherwise point its name at 127.0.0.1 and
+// be of the same origin.
 func onlyByName(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !loopback(r.Host) {
-			http.Error(w, "with the demo sign-in this is reached as localhost only", http.StatusMisdirectedRequest)
+			http.Error(w, "with the demo sign-in, use localhost", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// onlyDirect refuses requests that came through a proxy, as far as they say so. Where nobody signs in and Clerk is the real one,
-// what leads Clerk's webhooks here must not lead strangers to the pages.
+// onlyDirect rejects requests that came through a proxy, if their headers show it. Without a sign-in and with the real Clerk, a proxy
+// for webhooks must not open the pages to strangers.
 func onlyDirect(next http.Handler, deny func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		proxied := !r.ProtoAtLeast(1, 1) // as no browser speaks, but proxies that add nothing to the header
+		proxied := !r.ProtoAtLeast(1, 1) // no browser uses it, but some proxies do
 		for name := range r.Header {
 			switch name {
 			case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip":
@@ -75,14 +75,14 @@ func onlyDirect(next http.Handler, deny func(http.ResponseWriter, *http.Request,
 			}
 		}
 		if proxied {
-			deny(w, r, refusal{http.StatusForbidden, "with the demo sign-in and the real Clerk, nobody is let in through a proxy: let it lead to /webhooks/clerk only"})
+			deny(w, r, refusal{http.StatusForbidden, "with the demo sign-in and the real Clerk, a proxy may pass requests for /webhooks/clerk only"})
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// loopback reports whether host, with a port or without, is this machine as seen by itself.
+// loopback reports whether host, with or without a port, is a loopback address or localhost.
 func loopback(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

@@ -1,11 +1,11 @@
-// Nethttp is a small host application on net/http: a page on which the admins of a tenant invite people, a JSON API for the same,
-// Clerk's webhooks, and the work in the background.
+// Nethttp is a small application on net/http: a page on which the admins of a tenant invite people, a JSON API, Clerk's webhooks,
+// and the background work.
 //
 //	go run -C examples/nethttp .
 //
-// needs nothing but Go. Clerk is a fake then, in this process but reached over HTTP, through the adapter for the real one; what
-// it knows, and the members, are kept in files and survive a restart. With DATABASE_URL, CLERK_SECRET_KEY and
-// CLERK_WEBHOOK_SIGNING_SECRET it works on PostgreSQL and the real Clerk.
+// It needs only Go: a fake Clerk runs in the same process, and the application calls it over HTTP, through the adapter for the real
+// Clerk. Members and the fake's state are stored in files and survive a restart. With DATABASE_URL, CLERK_SECRET_KEY and
+// CLERK_WEBHOOK_SIGNING_SECRET, it uses PostgreSQL and the real Clerk.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait
 		if err = run(ctx, cfg, nil); ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			err = nil // told to stop while it was starting
+			err = nil // stopped during the start
 		}
 		stop()
 	}
@@ -46,31 +46,31 @@ func main() {
 	}
 }
 
-// config is what the program is told, by its flags, its environment and its tests.
+// config is the configuration from flags, environment and tests.
 type config struct {
-	addr       string // where to listen
-	dir        string // of the demo: its database and what its Clerk knows
+	addr       string // to listen on
+	dir        string // for the demo's files
 	demoSignIn bool
-	guard      guard // who may do what; nil for none
+	guard      guard // nil means none
 
 	// All three, or none for the demo.
 	databaseURL   string
 	secretKey     string
 	signingSecret string
-	apiURL        string // "" is Clerk's; the version at its end may be missing
+	apiURL        string // "" means Clerk's; the version may be missing
 
 	timing timing
 	log    *slog.Logger
 }
 
-// timing is how patient the program is; zero values are the library's defaults.
+// timing has intervals; zero values mean the library's defaults.
 type timing struct {
 	lease    time.Duration
 	cooldown time.Duration // between two invitations of one person
 	interval time.Duration // of Run
 }
 
-// demoTiming lets people who try the demo wait for seconds where an application waits for minutes.
+// demoTiming is in seconds where the defaults are in minutes.
 var demoTiming = timing{lease: 8 * time.Second, cooldown: 10 * time.Second, interval: 2 * time.Second}
 
 // configure reads flags and environment.
@@ -84,18 +84,18 @@ func configure(args []string, getenv func(string) string) (config, error) {
 	}
 	flags := flag.NewFlagSet("nethttp", flag.ContinueOnError)
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen on this address")
-	flags.StringVar(&cfg.dir, "data", "data", "keep the demo's files in this directory, which no other process uses")
-	flags.BoolVar(&cfg.demoSignIn, "demo-sign-in", false, "let everybody who reaches the address in as an admin of every tenant (the demo's default)")
+	flags.StringVar(&cfg.dir, "data", "data", "directory for the demo's files; used by one process only")
+	flags.BoolVar(&cfg.demoSignIn, "demo-sign-in", false, "make everyone who reaches the address an admin of every tenant (the demo's default)")
 	if err := flags.Parse(args); err != nil {
 		return config{}, err
 	}
 	if flags.NArg() > 0 {
-		return config{}, fmt.Errorf("what is %q? There are flags only: see -help", flags.Arg(0))
+		return config{}, fmt.Errorf("unexpected argument %q; see -help", flags.Arg(0))
 	}
 	return cfg.check()
 }
 
-// check refuses what cannot be meant, and completes the demo.
+// check validates the configuration and sets the demo's defaults.
 func (cfg config) check() (config, error) {
 	set := 0
 	for _, s := range []string{cfg.databaseURL, cfg.secretKey, cfg.signingSecret} {
@@ -105,36 +105,36 @@ func (cfg config) check() (config, error) {
 	}
 	switch {
 	case set == 0 && cfg.apiURL != "":
-		return cfg, errors.New("CLERK_API_URL is set, but the demo has a Clerk of its own: set DATABASE_URL, CLERK_SECRET_KEY and CLERK_WEBHOOK_SIGNING_SECRET too")
+		return cfg, errors.New("CLERK_API_URL is set, but the demo uses its own fake Clerk: set DATABASE_URL, CLERK_SECRET_KEY and CLERK_WEBHOOK_SIGNING_SECRET, too")
 	case set != 0 && set != 3:
 		return cfg, errors.New("set all of DATABASE_URL, CLERK_SECRET_KEY and CLERK_WEBHOOK_SIGNING_SECRET for PostgreSQL and the real Clerk, or none for the demo")
 	case set == 0 && cfg.timing == timing{}:
 		cfg.timing = demoTiming
 	}
-	// With and without the version, as some of Clerk's SDKs have it.
+	// Some Clerk SDKs expect the URL without the version.
 	if cfg.apiURL = strings.TrimRight(cfg.apiURL, "/"); cfg.apiURL != "" && !strings.HasSuffix(cfg.apiURL, "/v1") {
 		cfg.apiURL += "/v1"
 	}
 	if cfg.guard != nil {
 		if cfg.demoSignIn {
-			return cfg, errors.New("-demo-sign-in lets everybody in, and there is a guard in guard.go: use one of them")
+			return cfg, errors.New("-demo-sign-in lets everyone in, but guard.go has a guard: use one of them")
 		}
 		return cfg, nil
 	}
 	if !cfg.demo() && !cfg.demoSignIn {
-		return cfg, errors.New("nobody guards the pages: replace ownGuard in guard.go by your own sign-in, or start with -demo-sign-in to let everybody in who reaches the address")
+		return cfg, errors.New("the pages have no guard: set ownGuard in guard.go to your own sign-in, or use -demo-sign-in to let everyone in who reaches the address")
 	}
 	cfg.guard, cfg.demoSignIn = demoGuard, true
 	if !loopback(cfg.addr) {
-		return cfg, errors.New("the demo sign-in lets everybody in who reaches the address: it listens on 127.0.0.1 or localhost only")
+		return cfg, errors.New("the demo sign-in lets everyone in who reaches the address, so -addr must be 127.0.0.1 or localhost")
 	}
 	return cfg, nil
 }
 
-// demo reports whether Clerk and the database are the demo's own.
+// demo reports whether the fake Clerk and the demo's database are used.
 func (cfg config) demo() bool { return cfg.databaseURL == "" }
 
-// run serves until ctx ends, and leaves nothing behind. ready, if set, is called when the program can be reached.
+// run serves until ctx ends. ready, if not nil, is called when the program accepts requests.
 func run(ctx context.Context, cfg config, ready func(*program)) (err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.addr)
 	if err != nil {
@@ -147,7 +147,7 @@ func run(ctx context.Context, cfg config, ready func(*program)) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 
-	// It outlives ctx until the requests under way are answered.
+	// It continues after ctx ends, until all requests are finished.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() {
@@ -178,10 +178,10 @@ func run(ctx context.Context, cfg config, ready func(*program)) (err error) {
 		return err
 	case <-ctx.Done():
 	}
-	cfg.log.Info("stopping; answering what is under way")
-	patience, cancel := context.WithTimeout(background, 10*time.Second)
+	cfg.log.Info("stopping; finishing open requests")
+	shutdown, cancel := context.WithTimeout(background, 10*time.Second)
 	defer cancel()
-	if server.Shutdown(patience) != nil {
+	if server.Shutdown(shutdown) != nil {
 		_ = server.Close()
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
@@ -190,15 +190,15 @@ func run(ctx context.Context, cfg config, ready func(*program)) (err error) {
 	return nil
 }
 
-// announce says where the program is and what is not real about it.
+// announce logs the address, and what is fake.
 func (p *program) announce(cfg config) {
 	if cfg.demo() {
-		p.log.Info("Clerk is a fake in this process; everything is kept in files", "data", cfg.dir)
+		p.log.Info("using a fake Clerk; state is stored in files", "data", cfg.dir)
 	}
 	if cfg.demoSignIn {
-		p.log.Warn("sign-in is a stub: whoever reaches this address is an admin of every tenant; see guard.go")
+		p.log.Warn("sign-in is a stub: everyone who reaches this address is an admin of every tenant; see guard.go")
 		if !cfg.demo() {
-			p.log.Warn("Clerk and the database are real: publish /webhooks/clerk alone, by a proxy that leads nowhere else")
+			p.log.Warn("Clerk and the database are real: publish only /webhooks/clerk, with a proxy that passes nothing else")
 		}
 	}
 	p.log.Info("open " + p.url)

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// safeBuffer is a log that may be read while it is written.
+// safeBuffer is a log that can be read while it is written.
 type safeBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -60,23 +60,23 @@ func (b *safeBuffer) String() string {
 	return b.buf.String()
 }
 
-// app is a program that runs inside of the test.
+// app is the program, running in the test.
 type app struct {
 	*program
 
 	clerk  *clerkinvitetest.Clerk
 	client *http.Client // does not follow redirects
 	log    *safeBuffer
-	stop   func() // and wait until it has ended
+	stop   func() // stops it and waits
 }
 
-// start runs the demo, or whatever change makes of its configuration, until the test ends.
+// start runs the demo, with a changed configuration, until the test ends.
 func start(t *testing.T, change ...func(*config)) *app {
 	t.Helper()
 	log := &safeBuffer{}
 	cfg := config{
 		addr: "127.0.0.1:0", dir: t.TempDir(), log: slog.New(slog.NewTextHandler(log, nil)),
-		timing: timing{lease: time.Minute, cooldown: time.Hour, interval: time.Hour}, // nothing happens by the clock, however slow a machine is
+		timing: timing{lease: time.Minute, cooldown: time.Hour, interval: time.Hour}, // long enough for slow machines
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -107,14 +107,14 @@ func start(t *testing.T, change ...func(*config)) *app {
 	return a
 }
 
-// reply is an answer that was read.
+// reply is a response with its body.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send makes one request. What follows the body are headers.
+// send makes a request. The arguments after the body are headers.
 func (a *app) send(t *testing.T, method, path, body string, header ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.url+path, strings.NewReader(body))
@@ -148,7 +148,7 @@ func (a *app) form(t *testing.T, path string, pairs ...string) reply {
 	return a.send(t, http.MethodPost, "/tenants/acme"+path, values.Encode(), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")
 }
 
-// member returns what the database says.
+// member returns a member from the database.
 func (a *app) member(t *testing.T, email string) *clerkinvite.Member {
 	t.Helper()
 	m, err := a.invites.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
@@ -163,7 +163,7 @@ func (a *app) invite(t *testing.T, email string) *clerkinvite.Member {
 	return m
 }
 
-// What can be meant starts, and what cannot says what to do.
+// Invalid configurations say how to fix them.
 func TestConfiguration(t *testing.T) {
 	t.Parallel()
 	all := map[string]string{"DATABASE_URL": "postgres://localhost", "CLERK_SECRET_KEY": "sk_test_1", "CLERK_WEBHOOK_SIGNING_SECRET": "whsec_1"}
@@ -179,23 +179,23 @@ func TestConfiguration(t *testing.T) {
 		env  map[string]string
 		err  string
 	}{
-		"demo":                      {nil, nil, ""},
-		"demo, elsewhere":           {[]string{"-addr", "localhost:0", "-data", "x"}, nil, ""},
-		"demo, for everybody":       {[]string{"-addr", ":8080"}, nil, "127.0.0.1 or localhost only"},
-		"without a database":        {nil, only("CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
-		"without a key":             {nil, only("DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
-		"without a webhook secret":  {nil, only("DATABASE_URL", "CLERK_SECRET_KEY"), "set all of"},
-		"API URL alone":             {nil, only("CLERK_API_URL"), "the demo has a Clerk of its own"},
-		"real, nobody guards":       {nil, all, "nobody guards the pages"},
-		"real, everybody is let in": {[]string{"-demo-sign-in"}, all, ""},
-		"real, the world is let in": {[]string{"-demo-sign-in", "-addr", "0.0.0.0:80"}, all, "127.0.0.1 or localhost only"},
-		"an argument":               {[]string{"serve"}, nil, `what is "serve"?`},
+		"demo":                     {nil, nil, ""},
+		"demo, elsewhere":          {[]string{"-addr", "localhost:0", "-data", "x"}, nil, ""},
+		"demo, any address":        {[]string{"-addr", ":8080"}, nil, "must be 127.0.0.1 or localhost"},
+		"without a database":       {nil, only("CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
+		"without a key":            {nil, only("DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET"), "set all of"},
+		"without a webhook secret": {nil, only("DATABASE_URL", "CLERK_SECRET_KEY"), "set all of"},
+		"API URL alone":            {nil, only("CLERK_API_URL"), "the demo uses its own fake Clerk"},
+		"real, no guard":           {nil, all, "the pages have no guard"},
+		"real, demo sign-in":       {[]string{"-demo-sign-in"}, all, ""},
+		"real, any address":        {[]string{"-demo-sign-in", "-addr", "0.0.0.0:80"}, all, "must be 127.0.0.1 or localhost"},
+		"an argument":              {[]string{"serve"}, nil, `unexpected argument "serve"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := configure(c.args, func(name string) string { return c.env[name] })
 			if c.err == "" {
 				require.NoError(t, err)
-				require.True(t, cfg.demoSignIn, "so that the page says it")
+				require.True(t, cfg.demoSignIn, "the page must say so")
 				return
 			}
 			require.ErrorContains(t, err, c.err)
@@ -203,24 +203,24 @@ func TestConfiguration(t *testing.T) {
 	}
 	own := func(*http.Request, string) (string, error) { return "user_1", nil }
 	cfg, err := config{addr: ":443", guard: own, databaseURL: "x", secretKey: "x", signingSecret: "x"}.check()
-	require.NoError(t, err, "who has a guard may be reached by everybody")
+	require.NoError(t, err, "with a guard, any address is allowed")
 	require.False(t, cfg.demoSignIn)
 	for given, want := range map[string]string{"": "", "https://h": "https://h/v1", "https://h/": "https://h/v1", "https://h/v1/": "https://h/v1"} {
 		cfg.apiURL = given
 		checked, err := cfg.check()
 		require.NoError(t, err)
-		require.Equal(t, want, checked.apiURL, "the same as for the command")
+		require.Equal(t, want, checked.apiURL, "as in cmd/clerkinvite")
 	}
 	cfg.apiURL, cfg.log = "h", slog.New(slog.DiscardHandler)
 	cfg.databaseURL = "password = hunter2 bogus"
 	_, err = open(t.Context(), cfg, "")
-	require.ErrorContains(t, err, "DATABASE_URL cannot be understood")
+	require.ErrorContains(t, err, "DATABASE_URL must be like")
 	require.NotContains(t, err.Error(), "hunter2")
 	_, err = config{addr: "127.0.0.1:0", guard: own, demoSignIn: true}.check()
 	require.ErrorContains(t, err, "use one of them")
 }
 
-// The real thing: PostgreSQL, and the adapter with a key on another machine's Clerk, which is a fake here.
+// With PostgreSQL, and the configuration for the real Clerk, which is a fake here.
 func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -229,7 +229,7 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	server := httptest.NewServer(clerk.Handler())
 	defer server.Close()
 	env := map[string]string{
-		"DATABASE_URL": db.DSN, "CLERK_SECRET_KEY": "sk_test_real", "CLERK_API_URL": server.URL, // without the version, as some SDKs have it
+		"DATABASE_URL": db.DSN, "CLERK_SECRET_KEY": "sk_test_real", "CLERK_API_URL": server.URL, // without the version
 		"CLERK_WEBHOOK_SIGNING_SECRET": clerkinvitetest.WebhookSecret,
 	}
 	a := start(t, func(cfg *config) {
@@ -237,7 +237,7 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 		configured, err := configure([]string{"-addr", "127.0.0.1:0", "-demo-sign-in"}, func(name string) string { return env[name] })
 		require.NoError(t, err)
 		*cfg = configured
-		cfg.log, cfg.guard = log, nil // start checks it once more
+		cfg.log, cfg.guard = log, nil // start checks it again
 	})
 	require.Equal(t, 201, a.json(t, "POST", "", `{"email":"Ada@Example.com","role":"admin"}`).status)
 	require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
@@ -245,7 +245,7 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	require.Contains(t, page.body, "ada@example.com")
 	require.Contains(t, page.body, "Sign-in is a stub")
 	require.NotContains(t, page.body, "Emails that Clerk has sent")
-	require.Equal(t, 404, a.form(t, "/demo/reconcile").status, "the demo's buttons are not there")
+	require.Equal(t, 404, a.form(t, "/demo/reconcile").status, "the demo's buttons do not exist")
 
 	webhook, err := clerk.Accept("ada@example.com")
 	require.NoError(t, err)
@@ -255,23 +255,23 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	require.Equal(t, 400, resp.StatusCode, "not signed by this Clerk")
 	require.Equal(t, clerkinvite.StatusPending, a.member(t, "ada@example.com").Status)
 	signed := webhook.Request(clerkinvitetest.WebhookSecret, a.url+"/webhooks/clerk")
-	signed.Host = "tunnel.example.com" // which leads here, and to nothing else
+	signed.Host = "tunnel.example.com" // which only passes webhooks
 	resp, err = a.client.Do(signed)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 204, resp.StatusCode)
 	require.Equal(t, 421, a.send(t, "GET", "/tenants/acme", "", "Host", "tunnel.example.com").status)
 
-	// What leads the webhooks here leads nobody to the pages, whatever it makes of the Host.
+	// A proxy for webhooks does not open the pages, even if it changes the Host.
 	for _, header := range []string{"X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP"} {
 		require.Equal(t, 403, a.send(t, "GET", "/tenants/acme", "", header, "x").status, header)
 		requireProblem(t, a.send(t, "POST", "/api/tenants/acme/invitations", `{"email":"x@example.com"}`, "Content-Type", "application/json", header, "x"), 403, "/webhooks/clerk only")
-		require.Equal(t, 400, a.send(t, "POST", "/webhooks/clerk", "{}", header, "x").status, "a webhook, if it were signed")
+		require.Equal(t, 400, a.send(t, "POST", "/webhooks/clerk", "{}", header, "x").status, "an unsigned webhook")
 	}
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(a.url, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "GET /tenants/acme HTTP/1.0\r\nHost: 127.0.0.1:8080\r\n\r\n") // nginx, if nothing is set
+	_, err = io.WriteString(conn, "GET /tenants/acme HTTP/1.0\r\nHost: 127.0.0.1:8080\r\n\r\n") // nginx with its defaults
 	require.NoError(t, err)
 	answer, err := io.ReadAll(conn)
 	require.NoError(t, err)
@@ -285,20 +285,20 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	require.NotContains(t, a.log.String(), "sk_test_real")
 }
 
-// When it has stopped nothing of it is left: not a goroutine, not a file that is half written, not a request without an answer.
-// This test is not parallel, so that no other one's goroutines are there.
-func TestStoppingLeavesNothing(t *testing.T) {
+// After a stop, there is no goroutine, no incomplete file and no request without a response. The test is not parallel, because it
+// counts goroutines.
+func TestStopLeavesNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	a := start(t)
 	a.invite(t, "ada@example.com")
-	under, answer := make(chan struct{}), make(chan int, 1)
-	a.clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, when clerkinvitetest.When) {
-		if when == clerkinvitetest.After {
+	started, status := make(chan struct{}), make(chan int, 1)
+	a.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call != clerkinvitetest.CallCreate || when == clerkinvitetest.After { // Run calls Clerk, too
 			return
 		}
 		select {
-		case under <- struct{}{}:
-			for !strings.Contains(a.log.String(), "stopping") { // Clerk is slow; the program is told to stop meanwhile
+		case started <- struct{}{}:
+			for !strings.Contains(a.log.String(), "stopping") { // Clerk is slow, and the program is stopped in the meantime
 				time.Sleep(time.Millisecond)
 			}
 		default:
@@ -307,15 +307,15 @@ func TestStoppingLeavesNothing(t *testing.T) {
 	go func() {
 		resp, err := a.client.Post(a.url+"/api/tenants/acme/invitations", "application/json", strings.NewReader(`{"email":"joan@example.com"}`))
 		if err != nil {
-			answer <- 0
+			status <- 0
 			return
 		}
 		_ = resp.Body.Close()
-		answer <- resp.StatusCode
+		status <- resp.StatusCode
 	}()
-	<-under
+	<-started
 	a.stop()
-	require.Equal(t, 201, <-answer)
+	require.Equal(t, 201, <-status)
 	a.client.CloseIdleConnections()
 	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -331,7 +331,7 @@ func TestStoppingLeavesNothing(t *testing.T) {
 	require.Equal(t, []string{"clerk.jsonl", "members.db"}, files)
 }
 
-// child is the program as a process of its own.
+// child is the program as a process.
 type child struct {
 	*exec.Cmd
 
@@ -363,8 +363,7 @@ func startChild(t *testing.T, dir string) *child {
 	return nil
 }
 
-// A member who has joined is still there when the program starts again on the same files, and Clerk's users are, too: a Reconcile
-// finds nothing to change. However the program ended.
+// After a restart or a kill, members and Clerk's users still exist, and Reconcile finds nothing to repair.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	for name, signal := range map[string]os.Signal{"stopped": syscall.SIGTERM, "killed": syscall.SIGKILL} {
@@ -394,7 +393,7 @@ func TestRestart(t *testing.T) {
 			reconciled := a.form(t, "/demo/reconcile")
 			require.Contains(t, reconciled.header.Get("Location"), "n=0-0-0")
 			require.JSONEq(t, before, a.json(t, "GET", "", "").body)
-			// And it goes on: the ids that were given out are not given again.
+			// New IDs differ from the earlier ones.
 			require.Equal(t, 303, a.form(t, "/demo/accept", "invitation", "inv_000002").status)
 			require.Equal(t, 201, a.json(t, "POST", "", `{"email":"kay@example.com"}`).status)
 			var list struct{ Members []clerkinvite.Member }
@@ -408,9 +407,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// What the fake has in memory is on disk before anybody can read it: else a program that is killed between the two has members
-// with users whom nobody knows after its restart.
-func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
+// Changes of the fake are on disk before they can be read. Otherwise, after a kill, members could have users that Clerk does not know.
+func TestUnsavedChangesAreNotRead(t *testing.T) {
 	t.Parallel()
 	a := start(t)
 	m := a.invite(t, "ada@example.com")
@@ -439,15 +437,15 @@ func TestNobodyReadsWhatIsNotSaved(t *testing.T) {
 		_, err := a.invites.Reconcile(context.Background(), nil)
 		reconciled <- err
 	}()
-	time.Sleep(20 * time.Millisecond) // time enough to read, if it could
+	time.Sleep(20 * time.Millisecond) // enough to read, if that were possible
 	close(slow)
 	require.NoError(t, <-accepted)
 	require.NoError(t, <-reconciled)
-	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "a reader sees what is saved")
+	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "a reader sees only saved changes")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 }
 
-// A damaged journal stops the program before it can do harm: a Clerk that has forgotten its users would have their members removed.
+// A damaged journal stops the start: with a Clerk without users, Reconcile would remove the members.
 func TestDamagedJournalStopsTheStart(t *testing.T) {
 	t.Parallel()
 	for name, journal := range map[string]string{

@@ -20,22 +20,22 @@ import (
 
 const (
 	pageSize = 20
-	maxMany  = 1000 // addresses that are invited at once
+	maxMany  = 1000 // addresses per form
 )
 
-// states are the filters of the list, in the order of the page.
+// states are the filters of the list, in their order on the page.
 var states = []clerkinvite.Status{
 	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusExpired,
 	clerkinvite.StatusRevoked, clerkinvite.StatusFailed, clerkinvite.StatusRemoved,
 }
 
-// verb is what an admin does to one member.
+// verb is a method for one member.
 type verb func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)
 
-// routePages adds the pages for people. Forms are answered by a redirect if all went well, and else by the page with what went
-// wrong, so that they work without JavaScript. app.js sends the same forms and takes what it needs out of the same pages.
+// routePages adds the pages. The response to a form is a redirect after success, and otherwise the page with the error, so that forms
+// work without JavaScript. app.js sends the same forms and uses parts of the same pages.
 func (p *program) routePages(mux *http.ServeMux) {
-	mux.Handle("GET /{$}", http.RedirectHandler("/tenants/acme", http.StatusSeeOther)) // a host knows whose admin somebody is
+	mux.Handle("GET /{$}", http.RedirectHandler("/tenants/acme", http.StatusSeeOther)) // yours leads to the admin's tenant
 	mux.Handle("GET /tenants/{tenant}", p.page(p.showMembers))
 	mux.Handle("GET /tenants/{tenant}/live", p.page(p.showLive))
 	mux.Handle("POST /tenants/{tenant}/invitations", p.page(p.postInvitations))
@@ -45,12 +45,12 @@ func (p *program) routePages(mux *http.ServeMux) {
 	}
 }
 
-// page lets the guard look first, and reads the form.
+// page calls the guard, and reads the form.
 func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		admin, err := p.guard(r, r.PathValue("tenant"))
 		if err != nil {
-			p.fail(w, r, err) // or send them to your sign-in
+			p.fail(w, r, err) // or redirect to your sign-in
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -58,7 +58,7 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 			p.fail(w, r, refusal{http.StatusRequestEntityTooLarge, "this form is longer than 64 KiB"})
 			return
 		} else if err != nil {
-			p.fail(w, r, refusal{http.StatusBadRequest, "this form cannot be read"})
+			p.fail(w, r, refusal{http.StatusBadRequest, "this form is not valid"})
 			return
 		}
 		q := r.URL.Query()
@@ -69,16 +69,16 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 	})
 }
 
-// view is what the page shows.
+// view is the data of the page.
 type view struct {
 	Tenant, Admin string
-	State         clerkinvite.Status // the filter; "" is all
+	State         clerkinvite.Status // the filter; "" means all
 	Cursor        string
 	Stub          bool
 	Now           time.Time
 
-	Outcome *outcome // of what was done last; nil for nothing
-	Emails  string   // what stays in the form
+	Outcome *outcome // of the last action, or nil
+	Emails  string   // in the form
 	Role    string
 
 	Members []*clerkinvite.Member
@@ -86,23 +86,23 @@ type view struct {
 	Demo    *demoView // nil with the real Clerk
 }
 
-// outcome says what has become of what the admin did.
+// outcome is the result of an action.
 type outcome struct {
 	Bad   bool
 	Text  string
-	Lines []string // one for each person about whom there is something to say
+	Lines []string // one per person with an error
 }
 
-// Base is the path of the tenant's page.
+// Base returns the path of the tenant's page.
 func (v *view) Base() string { return "/tenants/" + url.PathEscape(v.Tenant) }
 
-// At returns a path below Base that keeps filter and page.
+// At returns a path below Base with the current filter and page.
 func (v *view) At(below string) string { return v.link(below, v.State, v.Cursor, nil) }
 
 // Filter returns the first page of the members in a state.
 func (v *view) Filter(state clerkinvite.Status) string { return v.link("", state, "", nil) }
 
-// Page returns the page that begins after a cursor.
+// Page returns the page after a cursor.
 func (v *view) Page(cursor string) string { return v.link("", v.State, cursor, nil) }
 
 func (v *view) link(below string, state clerkinvite.Status, cursor string, more url.Values) string {
@@ -121,7 +121,7 @@ func (v *view) link(below string, state clerkinvite.Status, cursor string, more 
 	return path
 }
 
-// States are the filters.
+// States returns the filters.
 func (v *view) States() []clerkinvite.Status { return states }
 
 func parsePages() (*template.Template, error) {
@@ -134,7 +134,7 @@ func parsePages() (*template.Template, error) {
 	}).ParseFS(web, "web/*.html")
 }
 
-// roles are those to choose from, and the one that is chosen.
+// roles returns the roles to choose from, including the chosen one.
 func roles(chosen string) []string {
 	all := []string{"member", "admin"}
 	if !slices.Contains(all, chosen) {
@@ -143,16 +143,16 @@ func roles(chosen string) []string {
 	return all
 }
 
-// row is one member on the page.
+// row is a member on the page.
 type row struct {
 	View *view
 	*clerkinvite.Member
 }
 
-// button is what can be done to a member.
+// button is an action for a member.
 type button struct{ Name, Label, ID, Action string }
 
-// Verbs are the buttons that make sense in the member's state. The library decides again when one is pressed.
+// Verbs returns the buttons for the member's state. The library checks again when one is pressed.
 func (r row) Verbs() []button {
 	var out []button
 	add := func(name, label string) {
@@ -172,7 +172,7 @@ func (r row) Verbs() []button {
 	return out
 }
 
-// load reads what the page shows.
+// load reads the members, and the demo's state.
 func (p *program) load(ctx context.Context, v *view) error {
 	params := clerkinvite.ListParams{TenantID: v.Tenant, Limit: pageSize, Cursor: v.Cursor}
 	if v.State != "" {
@@ -189,7 +189,7 @@ func (p *program) load(ctx context.Context, v *view) error {
 	return nil
 }
 
-// render writes a template, or the reason why not.
+// render writes a template, or the error.
 func (p *program) render(w http.ResponseWriter, r *http.Request, v *view, name string, status int) {
 	var page bytes.Buffer
 	err := p.load(r.Context(), v)
@@ -220,7 +220,7 @@ func (p *program) showMembers(w http.ResponseWriter, r *http.Request, v *view) {
 	p.render(w, r, v, "page", http.StatusOK)
 }
 
-// showLive answers app.js, which asks every other second what has changed. Any process can answer, because all is in the store.
+// showLive returns the changing parts of the page. app.js asks for them every two seconds.
 func (p *program) showLive(w http.ResponseWriter, r *http.Request, v *view) {
 	p.render(w, r, v, "live", http.StatusOK)
 }
@@ -234,11 +234,11 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 		}
 	}
 	if len(people) == 0 || len(people) > maxMany {
-		v.Outcome = &outcome{Bad: true, Text: fmt.Sprintf("Write 1 to %d addresses, one a line.", maxMany)}
+		v.Outcome = &outcome{Bad: true, Text: fmt.Sprintf("Enter 1 to %d addresses, one per line.", maxMany)}
 		p.render(w, r, v, "page", http.StatusUnprocessableEntity)
 		return
 	}
-	// Who is not invited by then is reserved, and invited in the background.
+	// After that, the remaining people are reserved and invited in the background.
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
 	defer cancel()
 	results, err := p.invites.InviteMany(ctx, people, nil)
@@ -246,16 +246,16 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 		p.log.WarnContext(r.Context(), "inviting stopped early", "err", err)
 	}
 	counts := map[clerkinvite.Status]int{}
-	var wrong, again []string
+	var failed, retry []string
 	var worst error
 	for i, result := range results {
 		if result.Err == nil {
 			counts[result.Member.Status]++
 			continue
 		}
-		wrong = append(wrong, people[i].Email+": "+trouble("invite", result.Err))
+		failed = append(failed, people[i].Email+": "+trouble("invite", result.Err))
 		if result.Member == nil || result.Member.Status != clerkinvite.StatusReserved {
-			again = append(again, people[i].Email)
+			retry = append(retry, people[i].Email)
 		}
 		if worst == nil || statusOf(result.Err) > statusOf(worst) {
 			worst = result.Err
@@ -265,8 +265,8 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 		http.Redirect(w, r, v.link("", v.State, v.Cursor, url.Values{"done": {"invite"}, "n": {numbers(counts)}}), http.StatusSeeOther)
 		return
 	}
-	v.Emails = strings.Join(again, "\n")
-	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(wrong)), Lines: wrong}
+	v.Emails = strings.Join(retry, "\n")
+	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(failed)), Lines: failed}
 	status, _ := p.explain(w, r, worst)
 	p.render(w, r, v, "page", status)
 }
@@ -278,10 +278,10 @@ func statusOf(err error) int {
 
 func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
 	name := r.PathValue("verb")
-	verbs := map[string]verb{"resend": p.invites.Resend, "revoke": p.invites.Revoke, "remove": p.invites.Remove, "invite": p.inviteAgain(v)}
+	verbs := map[string]verb{"resend": p.invites.Resend, "revoke": p.invites.Revoke, "remove": p.invites.Remove, "invite": p.reinvite(v)}
 	do, known := verbs[name]
 	if !known {
-		p.fail(w, r, refusal{http.StatusNotFound, "there is no such button"})
+		p.fail(w, r, refusal{http.StatusNotFound, "unknown action"})
 		return
 	}
 	ref, err := p.byID(r.Context(), v.Tenant, r.PathValue("id"))
@@ -297,8 +297,8 @@ func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
 	p.render(w, r, v, "page", status)
 }
 
-// inviteAgain invites somebody whose invitation has come to an end, with the same role.
-func (p *program) inviteAgain(v *view) verb {
+// reinvite invites a member whose invitation has ended, with the same role.
+func (p *program) reinvite(v *view) verb {
 	return func(ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
 		m, err := p.invites.Get(ctx, ref)
 		if err != nil {
@@ -308,7 +308,7 @@ func (p *program) inviteAgain(v *view) verb {
 	}
 }
 
-// byID finds a member of the tenant by its id.
+// byID finds a member of the tenant by ID.
 func (p *program) byID(ctx context.Context, tenant, id string) (clerkinvite.Ref, error) {
 	found, err := p.store.Find(ctx, clerkinvite.Query{IDs: []string{id}})
 	if err != nil {
@@ -320,8 +320,8 @@ func (p *program) byID(ctx context.Context, tenant, id string) (clerkinvite.Ref,
 	return found[0].Ref(), nil
 }
 
-// done says what the redirect after a form has to tell. Only numbers and ids come from the URL, so nobody can make the page say
-// what they like by a link.
+// done returns the outcome to show after a form's redirect. The URL contains only numbers and IDs, so that a link cannot make the page
+// show any text.
 func (p *program) done(ctx context.Context, v *view, q url.Values) *outcome {
 	verb := q.Get("done")
 	switch verb {

@@ -23,10 +23,10 @@ var web embed.FS
 
 // program is the application.
 type program struct {
-	url     string // where it is reached
+	url     string // its address
 	log     *slog.Logger
 	guard   guard
-	stub    bool // the guard lets everybody in, and the page says so
+	stub    bool // the guard lets everyone in, and the page says so
 	invites *clerkinvite.Service
 	store   clerkinvite.Store
 	hooks   http.Handler // Clerk's webhooks
@@ -35,7 +35,7 @@ type program struct {
 	closers []func() error // called in reverse order
 }
 
-// open makes the program. What it has opened when it fails is closed again.
+// open returns the program. If it fails, it closes everything that it has opened.
 func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 	p := &program{url: url, log: cfg.log, guard: cfg.guard, stub: cfg.demoSignIn}
 	defer func() {
@@ -77,7 +77,7 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 func (p *program) openPostgreSQL(ctx context.Context, databaseURL string) error {
 	cfg, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
-		return errors.New("DATABASE_URL cannot be understood: it is postgres://user:password@host:5432/database, with the password percent-encoded") // err may hold it
+		return errors.New("DATABASE_URL must be like postgres://user:password@host:5432/database, with the password percent-encoded") // err may contain it
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -89,7 +89,7 @@ func (p *program) openPostgreSQL(ctx context.Context, databaseURL string) error 
 	return store.Migrate(ctx)
 }
 
-// close closes what open has opened.
+// close closes everything that open has opened.
 func (p *program) close() error {
 	var errs []error
 	for _, closer := range slices.Backward(p.closers) {
@@ -98,7 +98,7 @@ func (p *program) close() error {
 	return errors.Join(errs...)
 }
 
-// handler is the whole of the program's HTTP.
+// handler returns the handler for all requests.
 func (p *program) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /static/{file}", static)
@@ -107,22 +107,22 @@ func (p *program) handler() http.Handler {
 
 	crossOrigin := http.NewCrossOriginProtection()
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, refusal{http.StatusForbidden, "this was sent from another site"})
+		p.fail(w, r, refusal{http.StatusForbidden, "this request was sent from another site"})
 	}))
-	people := crossOrigin.Handler(mux)
+	pages := crossOrigin.Handler(mux)
 	if p.stub {
-		people = onlyByName(people)
+		pages = onlyByName(pages)
 		if p.demo == nil {
-			people = onlyDirect(people, p.fail)
+			pages = onlyDirect(pages, p.fail)
 		}
 	}
 	all := http.NewServeMux()
-	all.Handle("POST /webhooks/clerk", p.hooks) // from Clerk, by whatever name, proxy or tunnel: the signature tells
-	all.Handle("/", people)
+	all.Handle("POST /webhooks/clerk", p.hooks) // protected by the signature; may come through a proxy
+	all.Handle("/", pages)
 	return headers(all)
 }
 
-// headers sets what every answer has: nothing is stored, framed, guessed at or loaded from elsewhere.
+// headers sets the security headers of every response.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -131,7 +131,7 @@ func headers(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		// Not "no-referrer": browsers would send forms with the origin null.
+		// With "no-referrer", browsers would send forms with the origin null.
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
@@ -148,7 +148,7 @@ func static(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, web, "web/"+name)
 }
 
-// fail answers with err: as a problem where JSON is spoken, else as a text.
+// fail writes err, as a problem document for the API and as text for pages.
 func (p *program) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if strings.HasPrefix(r.URL.Path, "/api/") {
 		p.problem(w, r, err)
@@ -158,8 +158,8 @@ func (p *program) fail(w http.ResponseWriter, r *http.Request, err error) {
 	http.Error(w, message, status)
 }
 
-// explain returns the status and the text for an error, sets Retry-After, and logs what an operator has to know. The text can hold
-// the address that the admin has typed; the log does not.
+// explain returns the status and the text of an error, sets Retry-After, and logs server errors. The text may contain the address
+// that the admin typed; the log does not.
 func (p *program) explain(w http.ResponseWriter, r *http.Request, err error) (status int, message string) {
 	status, message = clerkinvite.HTTPError(err)
 	if seconds := retryAfter(err); seconds > 0 {

@@ -12,11 +12,11 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// label is what people call a state.
+// label returns the name of a state on the page.
 func label(s clerkinvite.Status) string {
 	switch s {
 	case "":
-		return "Everybody"
+		return "All"
 	case clerkinvite.StatusReserved:
 		return "Waiting"
 	case clerkinvite.StatusPending:
@@ -28,31 +28,31 @@ func label(s clerkinvite.Status) string {
 	}
 }
 
-// reasonWords says why a member is in its state.
+// reasonWords returns a text for a member's reason.
 func reasonWords(reason string) string {
 	switch reason {
 	case clerkinvite.ReasonUserBanned:
 		return "this person is banned at Clerk"
 	case clerkinvite.ReasonUserDeleted:
-		return "the account at Clerk was deleted"
+		return "the Clerk account was deleted"
 	case clerkinvite.ReasonSecondAddress:
 		return "already here under another address"
 	case clerkinvite.ReasonAtClerk:
 		return "in Clerk’s dashboard"
 	case "unavailable":
-		return "Clerk did not answer"
+		return "Clerk did not respond"
 	case "too_many_requests":
-		return "Clerk’s rate limit is used up"
+		return "Clerk’s rate limit was reached"
 	case "form_param_format_invalid":
-		return "Clerk takes it for no address"
+		return "Clerk does not accept the address"
 	case "not_allowed_access":
-		return "Clerk’s allow list does not have it"
+		return "not on Clerk’s allowlist"
 	default:
-		return strings.ReplaceAll(reason, "_", " ") // another code of Clerk's
+		return strings.ReplaceAll(reason, "_", " ") // another Clerk code
 	}
 }
 
-// trouble says what went wrong with one person, to the admin who tried to invite, or did what verb says.
+// trouble returns the text for an error with one member. verb is the button that was pressed, or "invite".
 func trouble(verb string, err error) string {
 	var duplicate *clerkinvite.DuplicateEmailError
 	var clerk *clerkinvite.ClerkInvitationError
@@ -60,20 +60,20 @@ func trouble(verb string, err error) string {
 	var invalid *clerkinvite.InvalidParamsError
 	switch {
 	case errors.As(err, &duplicate) && duplicate.Member != nil:
-		return "is in this tenant already (" + strings.ToLower(label(duplicate.Member.Status)) + ")"
+		return "is already in this tenant (" + strings.ToLower(label(duplicate.Member.Status)) + ")"
 	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused && clerk.Member != nil && clerk.Member.Reason != "":
-		return "Clerk refuses it: " + reasonWords(clerk.Member.Reason)
+		return "refused: " + reasonWords(clerk.Member.Reason)
 	case errors.As(err, &clerk) && clerk.Outcome != clerkinvite.Refused:
-		why := "Clerk does not answer"
+		why := "Clerk does not respond"
 		if api := new(clerkinvite.APIError); errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-			why = "Clerk’s rate limit is used up"
+			why = "Clerk’s rate limit was reached"
 		}
 		if verb == "revoke" || verb == "remove" || clerk.Member == nil {
-			return why + ". Nothing has changed; try again later"
+			return why + ". Nothing was changed; try again later"
 		}
-		return why + ". It is kept, and tried again in the background"
+		return why + ". The invitation is saved and will be sent in the background"
 	case errors.As(err, &cooldown):
-		return fmt.Sprintf("an email went out a moment ago. Try again in %d seconds", retryAfter(err))
+		return fmt.Sprintf("an email was sent a moment ago. Try again in %d seconds", retryAfter(err))
 	case errors.As(err, &invalid) && invalid.Field == "Email":
 		return "this address " + invalid.Reason
 	default:
@@ -82,7 +82,7 @@ func trouble(verb string, err error) string {
 	}
 }
 
-// didWords says what a button has done.
+// didWords returns the text after a button succeeded.
 func didWords(verb string, m *clerkinvite.Member) string {
 	switch {
 	case m.Status == clerkinvite.StatusActive:
@@ -90,13 +90,13 @@ func didWords(verb string, m *clerkinvite.Member) string {
 	case m.Status == clerkinvite.StatusReserved:
 		return m.Email + " will be invited in a moment."
 	case verb == "resend" || verb == "invite":
-		return m.Email + " has been sent a new invitation."
+		return m.Email + " was sent a new invitation."
 	default:
 		return m.Email + ": " + strings.ToLower(label(m.Status)) + "."
 	}
 }
 
-// summary says how it went with many.
+// summary returns the text after several people were invited.
 func summary(counts map[clerkinvite.Status]int, wrong int) string {
 	var parts []string
 	for _, part := range []struct {
@@ -104,8 +104,8 @@ func summary(counts map[clerkinvite.Status]int, wrong int) string {
 		what string
 	}{
 		{counts[clerkinvite.StatusPending], "invited"},
-		{counts[clerkinvite.StatusActive], "joined at once, without an email"},
-		{counts[clerkinvite.StatusReserved], "to be invited in the background"},
+		{counts[clerkinvite.StatusActive], "joined without an email"},
+		{counts[clerkinvite.StatusReserved], "will be invited in the background"},
 		{wrong, "not invited"},
 	} {
 		if part.n > 0 {
@@ -122,13 +122,13 @@ func numbers(counts map[clerkinvite.Status]int) string {
 
 func readNumbers(s string) map[clerkinvite.Status]int {
 	var pending, active, reserved int
-	_, _ = fmt.Sscanf(s, "%d-%d-%d", &pending, &active, &reserved) // what cannot be read is none
+	_, _ = fmt.Sscanf(s, "%d-%d-%d", &pending, &active, &reserved) // unreadable numbers are 0
 	return map[clerkinvite.Status]int{
 		clerkinvite.StatusPending: pending, clerkinvite.StatusActive: active, clerkinvite.StatusReserved: reserved,
 	}
 }
 
-// ago says how long t is over, in the one unit that matters.
+// ago returns how long ago t was, in one unit.
 func ago(now time.Time, t *time.Time) string {
 	d := now.Sub(*t)
 	if d < time.Minute {
@@ -137,7 +137,7 @@ func ago(now time.Time, t *time.Time) string {
 	return span(d) + " ago"
 }
 
-// until says how far t is ahead.
+// until returns how far t is ahead, in one unit.
 func until(now time.Time, t *time.Time) string {
 	d := t.Sub(now)
 	switch {
@@ -155,7 +155,7 @@ func span(d time.Duration) string {
 		length time.Duration
 		name   string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
-		if n := int((d + unit.length/20) / unit.length); n > 0 { // 29 days and 23 hours are 30 days to people
+		if n := int((d + unit.length/20) / unit.length); n > 0 { // 29 days and 23 hours become 30 days
 			if n == 1 {
 				return "1 " + unit.name
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Times are told in the one unit that matters, rounded to what people would say.
+// Times have one rounded unit.
 func TestTimesInWords(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -31,7 +31,7 @@ func TestTimesInWords(t *testing.T) {
 	}
 }
 
-// Every state has a name, and reasons are words whatever Clerk sends.
+// Every state has a name, and every reason is in words.
 func TestStatesAndReasonsInWords(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
@@ -41,16 +41,15 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	require.Len(t, names, 7)
 	for _, reason := range []string{
 		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
-		"unavailable", "too_many_requests", "some_code_of_tomorrow",
+		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")
 	}
 }
 
-// Those who are reserved wait for whatever it is; nothing else is said of it.
 func TestSummary(t *testing.T) {
 	t.Parallel()
 	counts := map[clerkinvite.Status]int{clerkinvite.StatusPending: 790, clerkinvite.StatusReserved: 210}
-	require.Equal(t, "790 invited, 210 to be invited in the background.", summary(counts, 0))
+	require.Equal(t, "790 invited, 210 will be invited in the background.", summary(counts, 0))
 	require.Equal(t, summary(counts, 0), summary(readNumbers(numbers(counts)), 0))
 }

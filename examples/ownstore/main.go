@@ -53,7 +53,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 			_, _ = fmt.Fprintf(out, "   HTTP %d  %s\n", status, message)
 			return nil
 		}},
-		{"ada accepts, and Clerk's webhook comes", func() error {
+		{"ada accepts, and Clerk's webhook arrives", func() error {
 			webhook, err := clerk.Accept("ada@example.com")
 			if err != nil {
 				return err

@@ -2,10 +2,9 @@
 //
 //	go run ./examples/quickstart
 //
-// needs nothing but Go: it starts a fake of Clerk on loopback and talks to it
-// through the real SDK, and keeps its rows in memory. With DATABASE_URL the rows are
-// in that PostgreSQL (in a schema of their own, dropped at the end). With
-// CLERK_SECRET_KEY it talks to the real Clerk, and says so first.
+// It needs only Go: it starts a fake Clerk on loopback, calls it through the real SDK, and
+// keeps the rows in memory. With DATABASE_URL the rows are in a temporary schema of that
+// PostgreSQL. With CLERK_SECRET_KEY it calls the real Clerk, after a warning.
 package main
 
 import (
@@ -44,7 +43,7 @@ func main() {
 	}
 }
 
-// openStore returns a store on DATABASE_URL, or one in memory.
+// openStore returns a store in DATABASE_URL, or in memory.
 func openStore(ctx context.Context) (store clerkinvite.Store, closeStore func(), err error) {
 	url := os.Getenv("DATABASE_URL")
 	if url == "" {
@@ -68,7 +67,7 @@ func openStore(ctx context.Context) (store clerkinvite.Store, closeStore func(),
 	}, nil
 }
 
-// fakeClerk runs the whole story against a fake of Clerk.
+// fakeClerk runs all steps against a fake Clerk.
 func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	clerk := clerkinvitetest.NewClerk()
 	server := httptest.NewServer(clerk.Handler())
@@ -79,7 +78,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now // the story moves this clock once, instead of waiting a minute
+	now := time.Now // advanced once, instead of waiting a minute
 	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return now() }})
 	if err != nil {
 		return err
@@ -93,7 +92,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 		return svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email, Role: "admin", InvitedBy: "user_you"})
 	}
 
-	step("grace@example.com has a Clerk account already: she is linked, no email goes out")
+	step("grace@example.com has a Clerk account already: she is linked, without an email")
 	clerk.AddVerifiedUser("grace@example.com")
 	m, err := invite("grace@example.com")
 	if err != nil {
@@ -101,20 +100,20 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	}
 	show(m, clerk)
 
-	step("ada@example.com is new: Clerk sends its invitation, the row waits with a pending id")
+	step("ada@example.com is new: Clerk sends an invitation, and the row has a pending ID")
 	if m, err = invite("Ada@Example.com"); err != nil {
 		return err
 	}
 	show(m, clerk)
 
-	step("Inviting her again is a duplicate, found by the database, without asking Clerk")
+	step("Inviting her again is a duplicate: the database says so, and Clerk is not called")
 	if _, err = invite("ada@example.com"); err == nil {
-		return errors.New("a duplicate was let through")
+		return errors.New("the duplicate was not detected")
 	}
 	status, message := clerkinvite.HTTPError(err)
 	fmt.Printf("   HTTP %d  %s\n", status, message)
 
-	step("Clerk sends joan@example.com her email and dies before it answers")
+	step("Clerk sends joan@example.com her email, but its response is lost")
 	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
 	if _, err = invite("joan@example.com"); err == nil {
 		return errors.New("the fault had no effect")
@@ -126,7 +125,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	}
 	show(m, clerk)
 
-	step("A minute later Deliver looks before it sends, and adopts the invitation that is out")
+	step("A minute later Deliver checks Clerk before it sends, and adopts the invitation")
 	now = func() time.Time { return time.Now().Add(2 * time.Minute) }
 	report, err := svc.Deliver(ctx, nil)
 	if err != nil {
@@ -148,18 +147,18 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	webhooks.ServeHTTP(recorder, webhook.Request(clerkinvitetest.WebhookSecret, "/webhooks/clerk"))
 	fmt.Printf("   HTTP %d\n", recorder.Code)
 	if recorder.Code != http.StatusNoContent {
-		return errors.New("the webhook was not taken: " + recorder.Body.String())
+		return errors.New("the webhook was rejected: " + recorder.Body.String())
 	}
 	if m, err = svc.Get(ctx, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}); err != nil {
 		return err
 	}
 	show(m, clerk)
-	fmt.Printf("\nEmails sent in all: %d\n", clerk.Emails())
+	fmt.Printf("\nEmails in total: %d\n", clerk.Emails())
 	return nil
 }
 
-// realClerk invites one of Clerk's test addresses, which Clerk never mails, and
-// takes the invitation back.
+// realClerk invites one of Clerk's test addresses, which get no email, and revokes the
+// invitation.
 func realClerk(ctx context.Context, store clerkinvite.Store, key string) error {
 	if !strings.HasPrefix(key, "sk_test_") {
 		return errors.New("CLERK_SECRET_KEY is not a development key (sk_test_…); quickstart leaves production instances alone")

@@ -1,19 +1,18 @@
 // River delivers and reconciles with jobs of River (riverqueue.com), in several processes.
 //
-// The host's transaction writes its own row, reserves the members and inserts the job; all of it
-// is committed or none. A worker makes a pass of Deliver. A periodic job does the same now and
-// then, so that a job that is lost costs time and nothing else; another reconciles, step by step.
+// The host's transaction writes its own row, reserves the members and inserts a job: either
+// everything is committed or nothing. A worker calls Deliver. A periodic job does the same, so a
+// lost job only costs time. Another periodic job reconciles, step by step.
 //
 // When is River worth it? Service.Run needs no jobs: it delivers every 15 seconds and reconciles
-// every hour, shares the work among processes, and survives the same kills. Nothing that the
-// library promises gets better by River. Take it if you have River anyway, and want invitations to
-// leave right after the commit (without it: call Deliver after the commit), to be seen in River's UI,
-// to be paused with its queues, or to be run by certain processes only. Do not take it for this
-// alone. Running both is safe; they share the work as two processes do.
+// every hour, shares the work among processes, and survives the same kills. River does not improve
+// any promise of the library. Use it if you have River already and want invitations to be sent right
+// after the commit (without River, call Deliver after the commit), visible in River's UI, paused with
+// its queues, or run by certain processes only. Running both is safe: they share the work.
 //
 //	go run -C examples/river .
 //
-// It starts a PostgreSQL of its own, or works in a schema of its own in DATABASE_URL.
+// It starts a temporary PostgreSQL, or uses a temporary schema in DATABASE_URL.
 package main
 
 import (
@@ -42,7 +41,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/examples/internal/scratch"
 )
 
-// hostTables are tables that the host has anyway. Whether a plan is there is looked at on commit.
+// hostTables are the host's existing tables. PostgreSQL checks at the commit that a plan exists.
 const hostTables = `
 CREATE TABLE plan (name text PRIMARY KEY);
 CREATE TABLE team (
@@ -51,7 +50,7 @@ CREATE TABLE team (
 );
 INSERT INTO plan VALUES ('basic');`
 
-// host is an application that reserves and inserts jobs. It works on none.
+// host is an application that reserves members and inserts jobs, but does not work on jobs.
 type host struct {
 	pool    *pgxpool.Pool
 	store   *clerkinvite.PgxStore
@@ -88,7 +87,7 @@ func (h *host) addTeam(ctx context.Context, name, plan string, emails []string) 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing, after the commit
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // no effect after the commit
 	if _, err := tx.Exec(ctx, `INSERT INTO team (name, plan) VALUES ($1, $2)`, name, plan); err != nil {
 		return err
 	}
@@ -118,11 +117,11 @@ func main() {
 	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
 }
 
-// The people of the story.
+// How many people are invited, and how many of them join.
 const (
 	teams       = 40
 	teamSize    = 5
-	unpaidEvery = 4 // every fourth team has a plan that is not there
+	unpaidEvery = 4 // every fourth team has a plan that does not exist
 	joining     = 30
 )
 
@@ -132,7 +131,7 @@ func email(team, i int) string { return fmt.Sprintf("person-%d@%s.example.com", 
 
 func unpaid(team int) bool { return team%unpaidEvery == 0 }
 
-// run tells the story.
+// run shows all steps.
 func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute) // it takes some seconds
 	defer cancel()
@@ -154,9 +153,9 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) (err error) {
 	}
 
 	_, _ = fmt.Fprintf(out, "%d people are invited in %d transactions, each with its job; every fourth fails at its commit.\n", teams*teamSize, teams)
-	_, _ = fmt.Fprintln(out, "Two workers deliver. One is killed (SIGKILL) when Clerk has sent emails and not answered yet; the other goes on.")
-	// A third one inserts the periodic jobs, from the beginning, and reconciles. It does not deliver, so it is never
-	// the one that is killed: River takes up to 20 seconds to replace a leader. In production all of them may do everything.
+	_, _ = fmt.Fprintln(out, "Two workers deliver. One is killed (SIGKILL) after Clerk has sent emails and before it responds; the other continues.")
+	// A third worker inserts the periodic jobs and reconciles. It does not deliver, so it is never the one that is killed:
+	// River takes up to 20 seconds to replace a leader. In production every worker may do everything.
 	if err := errors.Join(start("worker-3", true), start("worker-1", false), start("worker-2", false)); err != nil {
 		return err
 	}
@@ -180,9 +179,9 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) (err error) {
 		Scan(&left); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "   the killed worker's job is still there as running: %t; nobody waits for it\n", left)
+	_, _ = fmt.Fprintf(out, "   the killed worker's job still counts as running: %t; nothing waits for it\n", left)
 
-	_, _ = fmt.Fprintf(out, "\n%d people join, and their webhooks are lost. Reconcile goes through the members, 40 a job.\n", joining)
+	_, _ = fmt.Fprintf(out, "\n%d people join, and their webhooks are lost. Reconcile checks the members, 40 per job.\n", joining)
 	for i := range joining {
 		if _, err := clerk.Accept(email(1+unpaidEvery*(i/teamSize), i%teamSize)); err != nil {
 			return err
@@ -232,7 +231,7 @@ func (h *host) addOne(ctx context.Context, team int) error {
 	return err
 }
 
-// counts are how many members are in a state.
+// counts are the numbers of members by state.
 type counts struct{ reserved, pending, active, others int }
 
 func (h *host) count(ctx context.Context) (c counts, err error) {
@@ -243,7 +242,7 @@ FROM clerkinvite_member`).Scan(&c.reserved, &c.pending, &c.active, &c.others)
 	return c, err
 }
 
-// until waits until the workers have come that far.
+// until waits until the counts satisfy done.
 func (h *host) until(ctx context.Context, done func(counts) bool) error {
 	for {
 		c, err := h.count(ctx)
@@ -258,7 +257,7 @@ func (h *host) until(ctx context.Context, done func(counts) bool) error {
 	}
 }
 
-// show prints what became of the people.
+// show prints the members and the emails.
 func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.Clerk) error {
 	c, err := h.count(ctx)
 	if err != nil {
@@ -275,19 +274,19 @@ func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.C
 		}
 	}
 	_, _ = fmt.Fprintf(out, "   members: %d reserved, %d pending, %d active, %d others\n", c.reserved, c.pending, c.active, c.others)
-	_, _ = fmt.Fprintf(out, "   emails: %d, at most %d to a person, %d to those who were rolled back\n", clerk.Emails(), most, rolledBack)
+	_, _ = fmt.Fprintf(out, "   emails: %d, at most %d per person, %d to people who were rolled back\n", clerk.Emails(), most, rolledBack)
 	return nil
 }
 
-// front stands before the fake of Clerk. The first request that creates invitations after 30 emails is
-// carried out, and instead of an answer the worker that sent it gets SIGKILL.
+// front is a proxy for the fake Clerk. It kills (SIGKILL) the worker that sends the first create after 30 emails, once
+// the fake has carried out the request and before it responds.
 type front struct {
 	clerk   *clerkinvitetest.Clerk
 	handler http.Handler
 	killed  chan string // the name of the worker
 
 	mu      sync.Mutex
-	sprung  bool
+	done    bool // a worker was killed, or all are stopped
 	workers map[string]*process
 }
 
@@ -296,25 +295,25 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.handler.ServeHTTP(w, r)
 		return
 	}
-	answer := httptest.NewRecorder()
-	f.handler.ServeHTTP(answer, r)
-	if f.springs(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "+keyPrefix)) {
-		return // there is nobody to answer
+	response := httptest.NewRecorder()
+	f.handler.ServeHTTP(response, r)
+	if f.killsNow(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "+keyPrefix)) {
+		return // the client is dead
 	}
-	maps.Copy(w.Header(), answer.Header())
-	w.WriteHeader(answer.Code)
-	_, _ = w.Write(answer.Body.Bytes())
+	maps.Copy(w.Header(), response.Header())
+	w.WriteHeader(response.Code)
+	_, _ = w.Write(response.Body.Bytes())
 }
 
-// springs kills the worker, if it is time.
-func (f *front) springs(worker string) bool {
+// killsNow kills the worker if it is time, and reports whether it did.
+func (f *front) killsNow(worker string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.workers[worker]
-	if f.sprung || p == nil || f.clerk.Emails() < 30 || p.kill() != nil {
+	if f.done || p == nil || f.clerk.Emails() < 30 || p.kill() != nil {
 		return false
 	}
-	f.sprung = true
+	f.done = true
 	delete(f.workers, worker)
 	f.killed <- worker
 	return true
@@ -335,7 +334,7 @@ func (f *front) start(ctx context.Context, name string, cfg workerConfig) error 
 func (f *front) stop() error {
 	f.mu.Lock()
 	workers := f.workers
-	f.workers, f.sprung = nil, true
+	f.workers, f.done = nil, true
 	f.mu.Unlock()
 	var errs []error
 	for _, p := range workers {

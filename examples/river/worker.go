@@ -16,13 +16,13 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// workerVariable holds a workerConfig in JSON, in the environment of a process that is a worker.
+// workerVariable is the environment variable with a worker's workerConfig in JSON.
 const workerVariable = "CLERKINVITE_EXAMPLE_RIVER_WORKER"
 
-// keyPrefix and the worker's name are the Clerk key of a worker, so that the fake knows who asks.
+// keyPrefix and the worker's name are the worker's Clerk key, so that the fake can distinguish workers.
 const keyPrefix = "sk_test_"
 
-// workerConfig is what the story tells a worker.
+// workerConfig configures a worker.
 type workerConfig struct {
 	Client   clientConfig `json:"client"`
 	Database string       `json:"database"`
@@ -31,7 +31,7 @@ type workerConfig struct {
 	ClerkKey string       `json:"clerk_key"`
 }
 
-// isWorker reports whether this process is a worker, and if so works until its standard input ends.
+// isWorker reports whether this process is a worker. If it is, isWorker works until standard input ends.
 func isWorker() bool {
 	text := os.Getenv(workerVariable)
 	if text == "" {
@@ -44,8 +44,8 @@ func isWorker() bool {
 	return true
 }
 
-// work is the main function of a worker. A program of yours waits for SIGTERM where this one waits
-// for the end of its input.
+// work is the main function of a worker. Your program would wait for SIGTERM instead of the end of
+// its input.
 func work(ctx context.Context, text string, stdin io.Reader) error {
 	var cfg workerConfig
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
@@ -73,7 +73,7 @@ func work(ctx context.Context, text string, stdin io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(io.Discard, stdin)
-	// Jobs that run are finished, which takes Timeout at most.
+	// Stop waits for running jobs, at most for their Timeout.
 	return errors.Join(err, client.Stop(ctx))
 }
 
@@ -87,13 +87,13 @@ func connect(ctx context.Context, database, schema string) (*pgxpool.Pool, error
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-// process is a worker that runs.
+// process is a running worker.
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
 
-// startWorker starts this program once more, as a worker. It ends with this process, or with ctx.
+// startWorker starts this program again as a worker. It ends with this process, or with ctx.
 func startWorker(ctx context.Context, cfg workerConfig) (*process, error) {
 	text, err := json.Marshal(cfg)
 	if err != nil {
@@ -113,10 +113,10 @@ func startWorker(ctx context.Context, cfg workerConfig) (*process, error) {
 	return &process{cmd, stdin}, cmd.Start()
 }
 
-// stop lets the worker finish what it does.
+// stop lets the worker finish its jobs.
 func (p *process) stop() error { return errors.Join(p.stdin.Close(), p.cmd.Wait()) }
 
-// kill ends the worker with SIGKILL, wherever it is.
+// kill ends the worker with SIGKILL.
 func (p *process) kill() error {
 	err := p.cmd.Process.Kill()
 	_ = p.cmd.Wait() // "signal: killed"

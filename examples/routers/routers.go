@@ -1,9 +1,8 @@
 // Package routers has the same three endpoints on chi, gin and echo: invite a person into
-// a tenant, list the tenant's members, and take Clerk's webhooks. One test sends the same
-// requests to all three and compares the answers.
+// a tenant, list the tenant's members, and receive Clerk's webhooks. One test sends the same
+// requests to all three and compares the responses.
 //
-// What differs from router to router is in chi.go, gin.go and echo.go, each a function to
-// copy. What does not is here.
+// Copy this file and the one of your router: chi.go, gin.go or echo.go.
 package routers
 
 import (
@@ -20,24 +19,25 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// maxBody is the most that a request may bring, in bytes. Clerk's webhooks are the longest.
+// maxBody limits a request's body, in bytes. Clerk's webhooks are the longest.
 const maxBody = 256 << 10
 
-// invitation is the body of a request to invite. The tenant is not in it: it comes from
-// the path, where isAdmin has seen it.
+// invitation is the body of a request to invite. The tenant comes from the path, where
+// isAdmin has checked it.
 type invitation struct {
 	Email string `json:"email"`
 	Role  string `json:"role"`
 }
 
-// params returns what is asked for.
+// params returns the parameters of Invite.
 func (i invitation) params(tenant string) clerkinvite.InviteParams {
 	return clerkinvite.InviteParams{TenantID: tenant, Email: i.Email, Role: i.Role}
 }
 
-// readInvitation reads the body of a request to invite. The routers' own functions for that differ in what they take for
-// JSON. Here it must be called application/json: a page of another site can send a form or plain text with your admin's
-// cookies, and the browser asks nobody; before it sends application/json it asks your server.
+// readInvitation reads the body of a request to invite. The routers' own functions differ in what
+// they accept as JSON. The Content-Type must be application/json: another site's page can send a
+// form or plain text with your admin's cookies, but before it sends application/json the browser
+// asks your server.
 func readInvitation(r *http.Request) (invitation, error) {
 	var body invitation
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
@@ -48,26 +48,27 @@ func readInvitation(r *http.Request) (invitation, error) {
 	switch {
 	case errors.As(err, &tooLarge):
 		return body, &requestError{http.StatusRequestEntityTooLarge, "the body is too large"}
-	case err != nil: // left out, because it can hold a part of the body, and so an address
-		return body, &requestError{http.StatusBadRequest, "the body is no invitation in JSON"}
+	case err != nil: // err may contain a part of the body, and so an address
+		return body, &requestError{http.StatusBadRequest, "the body is not an invitation in JSON"}
 	}
 	return body, nil
 }
 
-// page is the answer to a request for a list.
+// page is the response to a request for a list.
 type page struct {
 	Members []*clerkinvite.Member `json:"members"`
 	Next    string                `json:"next,omitempty"` // the cursor of the next page
 }
 
-// newPage returns the answer. A tenant without members has [] and not null.
+// newPage returns the response. A tenant without members has [], not null.
 func newPage(list *clerkinvite.Page) page {
 	return page{append([]*clerkinvite.Member{}, list.Members...), list.Next}
 }
 
-// unescaped returns a part of the path as it was meant: "team:1" for team%3A1. The routers match the path as it was sent
-// if that is not how Go would write it (RawPath), and otherwise the path that is unescaped already; so that a%2Fb is one part
-// and not two. Twice would be wrong: a%2541 is the name "a%41". A part that cannot be unescaped is "", which is no tenant.
+// unescaped returns the unescaped path segment: "team:1" for team%3A1. If Go would escape the path
+// differently than the client did, RawPath is set and the routers match it, so that a%2Fb is one
+// segment. Otherwise they match the unescaped path, and unescaping again would be wrong: a%2541 is
+// the name "a%41". A segment that cannot be unescaped is "", which is not a tenant.
 func unescaped(r *http.Request, part string) string {
 	if r.URL.RawPath == "" {
 		return part
@@ -79,16 +80,16 @@ func unescaped(r *http.Request, part string) string {
 	return part
 }
 
-// listParams reads ?prefix=…&cursor=… of a request.
+// listParams reads ?prefix=…&cursor=… from a request.
 func listParams(tenant string, r *http.Request) clerkinvite.ListParams {
 	q := r.URL.Query()
 	return clerkinvite.ListParams{TenantID: tenant, EmailPrefix: q.Get("prefix"), Cursor: q.Get("cursor")}
 }
 
-// failure logs err, puts Retry-After into the headers of the answer if waiting helps, and
-// returns the answer's status and body. Both are safe to show to an admin of the tenant.
+// failure logs err, sets Retry-After if waiting helps, and returns the response's status and
+// body. Both are safe to show to an admin of the tenant.
 func failure(ctx context.Context, header http.Header, err error) (status int, body map[string]string) {
-	slog.WarnContext(ctx, "invitations", "err", err) // the library's errors log without addresses
+	slog.WarnContext(ctx, "invitations", "err", err) // the library's errors contain no addresses
 	if wait, ok := clerkinvite.RetryAfter(err); ok {
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
@@ -96,7 +97,7 @@ func failure(ctx context.Context, header http.Header, err error) (status int, bo
 	return status, map[string]string{"error": message}
 }
 
-// requestError is an error of the host's own. HTTPError asks it for its status.
+// requestError is a host's own error. HTTPError uses its status and text.
 type requestError struct {
 	status int
 	text   string
@@ -105,13 +106,14 @@ type requestError struct {
 func (e *requestError) Error() string   { return e.text }
 func (e *requestError) HTTPStatus() int { return e.status }
 
-var errNoAdmin = &requestError{http.StatusForbidden, "you are no admin of this tenant"}
+var errNoAdmin = &requestError{http.StatusForbidden, "you are not an admin of this tenant"}
 
-// isAdmin is yours: is whoever sends the request an admin of this tenant? It must come
-// first, because answers tell who is a member. Here a header says so, which proves nothing.
+// isAdmin is your guard: it reports whether the caller is an admin of the tenant. It must come
+// first, because responses tell who is a member. This one trusts a header, which proves nothing.
 //
-// If yours goes by a cookie, put http.NewCrossOriginProtection().Handler around all routes: it refuses what a browser sends
-// for a page of another site. Clerk's webhooks pass, because no browser sends them.
+// If yours uses cookies, wrap all routes in http.NewCrossOriginProtection().Handler: it rejects
+// requests that a browser sends for another site's page. Clerk's webhooks pass, because they do not
+// come from a browser.
 func isAdmin(r *http.Request, tenant string) bool {
 	return tenant != "" && r.Header.Get("X-Admin-Of") == tenant
 }

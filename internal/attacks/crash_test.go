@@ -140,7 +140,7 @@ func startChild(t *testing.T, mode, dsn, clerk string, lease time.Duration, emai
 	return c
 }
 
-// Promise 1, from eight processes with 128 goroutines each.
+// Eight processes with 128 goroutines each invite the same addresses.
 func TestPromise1_ConcurrentInvitesFromManyProcesses(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "the same addresses invited at once by many processes")
@@ -192,7 +192,7 @@ func TestPromise1_ConcurrentInvitesFromManyProcesses(t *testing.T) {
 	row.Done(fmt.Sprintf("8 processes, 128 goroutines each, %d addresses: %d invites", people, 8*128*people), fmt.Sprintf("0 of %d members, 0 second emails", people))
 }
 
-// Promise 3: processes killed at random moments, again and again.
+// Processes are killed at random moments.
 func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	const workers = 4

@@ -287,6 +287,14 @@ func invitations() []scenario {
 		},
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {
+		name: "deliver when a firewall rejects the look-up of two", people: []person{{ann, "pending", ""}, {bob, "pending", ""}},
+		arrange: func(w *world) {
+			w.reserved(ann)
+			w.reserved(bob)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 403})
+		},
+		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
+	}, {
 		name: "invite when the insert had to wait", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		meddle: []meddle{{"reserve>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
 	}, {

@@ -16,7 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The person accepts, and the webhook arrives, before the create's answer does.
+// The person accepts, and the webhook arrives, before the response to the create.
 func TestPromise5_AcceptedBeforeTheResponse(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -49,7 +49,7 @@ func TestPromise5_AcceptedBeforeTheResponse(t *testing.T) {
 	})
 }
 
-// Somebody signs up between the look-up and the create, another way than by the link.
+// The person signs up between the look-up and the create, without the invitation.
 func TestPromise2_SignedUpBetweenLookUpAndCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -66,7 +66,7 @@ func TestPromise2_SignedUpBetweenLookUpAndCreate(t *testing.T) {
 	})
 }
 
-// The database fails when Clerk's answer is to be written down.
+// The database fails when the outcome must be written.
 func TestPromise3_DatabaseFailsAtSettling(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -126,7 +126,6 @@ func TestPromise3_ManyProcessesDeliver(t *testing.T) {
 	})
 }
 
-// Invites, deliverers and the person herself, all at once, over and over.
 func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -176,7 +175,7 @@ func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 	})
 }
 
-// Promise 6: what the library logs, when all goes wrong, holds no address, link or key.
+// Logs contain no address, link or key, whatever fails.
 func TestPromise6_LogsArePrivate(t *testing.T) {
 	t.Parallel()
 	var log testkit.LockedBuffer
@@ -186,7 +185,7 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 		const email = "ada@example.com"
 		b.Clerk.CreateForeign(email, nil)
 		for i, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallList} {
-			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Answer, Status: 400 + i, Code: "bad",
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Response, Status: 400 + i, Code: "bad",
 				Message: "ada@example.com and https://clerk.example/ticket?__clerk_ticket=abc with sk_test_abcdef",
 				Meta:    map[string]any{"other": email}})
 			_, err := b.TryInvite(t, email)

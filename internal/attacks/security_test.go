@@ -28,7 +28,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// A canceled context writes nothing and asks nobody.
+// A canceled context causes no write and no request.
 func TestCanceledContextDoesNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -51,7 +51,7 @@ var hostile = []string{
 	"clerkinvite_member", "acme\u2028globex", "\u202eemca", "😀",
 }
 
-// Every string that a host passes on stays a string, in every parameter of every statement.
+// Every string of the host stays a string, in every parameter of every statement.
 func TestNoStringBecomesSQL(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "SQL injection through every string parameter")
@@ -153,8 +153,7 @@ func requireInvalid(t *testing.T, err error, field string) {
 	require.Equal(t, field, invalid.Field)
 }
 
-// Tenants whose names look, sort or match alike are strangers: by address, by page, by
-// cursor and by every verb.
+// Tenants whose names look, sort or match alike stay apart: by address, by page, by cursor and in every verb.
 func TestTenantsAreApart(t *testing.T) {
 	t.Parallel()
 	tenants := []string{"acme", "ACME", "Acme", "acme ", " acme", "acme\u00a0", "acm\u00e9", "acme\u0301", "acme\u200b", "acm_", "acme%", "acme/../globex", "a", "acme.", "аcme"}
@@ -211,8 +210,8 @@ func TestTenantsAreApart(t *testing.T) {
 	})
 }
 
-// Metadata decide nothing: not the mark of another's row on an invitation that somebody
-// else accepts, not what a user writes into unsafe_metadata, not a link that was passed on.
+// Metadata proves nothing: neither another row's marker on an accepted invitation, nor unsafe_metadata, nor a forwarded
+// link.
 func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -267,8 +266,8 @@ func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 	})
 }
 
-// Whatever was said once and is said again changes nothing, in any order, whatever became
-// of the member and the user meanwhile; and after five minutes it is not even heard.
+// Replayed webhooks change nothing in any order, whatever became of the member and the user. After five minutes they
+// are rejected.
 func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -332,8 +331,7 @@ func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 	})
 }
 
-// Whoever forges a webhook learns nothing from the answer, and costs no request and no
-// statement.
+// The sender of a forged webhook learns nothing from the response, and causes no request and no statement.
 func TestPromise9_AllForgeriesGetTheSameResponse(t *testing.T) {
 	t.Parallel()
 	b := memoryBundle(t, testkit.Options{}, noStore{})
@@ -390,8 +388,7 @@ func memoryBundle(t *testing.T, o testkit.Options, store clerkinvite.Store) *tes
 	return testkit.New(t, o, clerk, clerk, store)
 }
 
-// A redirect URL is handed on, never fetched: the library cannot be made to knock at
-// addresses inside.
+// The library passes redirect URLs on and never fetches them.
 func TestRedirectURLsAreNotFetched(t *testing.T) {
 	t.Parallel()
 	var knocks atomic.Int64
@@ -410,8 +407,8 @@ func TestRedirectURLsAreNotFetched(t *testing.T) {
 	require.Zero(t, knocks.Load())
 }
 
-// Why Clerk wants somebody not is for the log: a banned user, one that may not sign up and
-// one whose address Clerk does not take look the same to whoever gets the answer.
+// The reason of a refusal is for the log. The caller sees the same text for a banned user, a user who may not sign up
+// and an address that Clerk rejects.
 func TestRefusalsAllReadTheSame(t *testing.T) {
 	t.Parallel()
 	b := memoryBundle(t, testkit.Options{}, clerkinvitetest.NewMemoryStore())
@@ -430,8 +427,7 @@ func TestRefusalsAllReadTheSame(t *testing.T) {
 	require.Equal(t, map[string]bool{"422invitation refused for this address": true}, answers)
 }
 
-// A host's hook that panics takes its own goroutine down and nothing else: no row, no
-// request, no lock that is kept.
+// A panic in Authorize leaves no row, no request and no lock.
 func TestAPanicInAuthorizeLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
@@ -457,8 +453,8 @@ func TestAPanicInAuthorizeLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-// A body, signed or not, costs memory in proportion to what a webhook may be and not to
-// what is sent. This test runs alone, because it counts what is allocated.
+// A body causes allocations in proportion to the largest allowed webhook, not to its own size. The test runs alone,
+// because it counts allocations.
 func TestHostileBodiesAreBounded(t *testing.T) {
 	const limit = 256 << 10
 	row := tally.Start(t, "hostile webhook bodies: memory")
@@ -519,8 +515,7 @@ func (e *endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A limit that is longer than the library believes of any limit is kept as long as it
-// believes, with a statement or two: it was asked for again without a pause.
+// A limit longer than the library believes is noted once or twice, as long as it believes, and not again and again.
 func TestPromise8_LongRetryAfterIsOneLimit(t *testing.T) {
 	t.Parallel()
 	for _, wait := range []time.Duration{24*time.Hour - 30*time.Second, 24 * time.Hour, 48 * time.Hour, math.MaxInt64} {
@@ -563,8 +558,7 @@ func (c *countingGates) SwapTime(ctx context.Context, name string, old, next tim
 	return c.Store.SwapTime(ctx, name, old, next)
 }
 
-// What Clerk, or a proxy before it, writes into its answers begins no line of its own in
-// the host's log, and is scrubbed where it is kept.
+// Texts of Clerk or of a proxy never start a new line in the host's log, and are scrubbed where they are stored.
 func TestPromise6_ForeignTextsStayOnTheirLine(t *testing.T) {
 	t.Parallel()
 	const text = "bad\r\nlevel=ERROR msg=forged\u2028\x1b[31m\x00 ada@example.com ada%2540example.com ada\\u0040example.com sk_test_abc " +
@@ -592,7 +586,7 @@ func TestPromise6_ForeignTextsStayOnTheirLine(t *testing.T) {
 	})
 }
 
-// Numbers at and beyond their limits are refused or do what they say.
+// Numbers at and beyond their limits are rejected or have their documented effect.
 func TestNumbersAtTheirLimits(t *testing.T) {
 	t.Parallel()
 	b := memoryBundle(t, testkit.Options{}, clerkinvitetest.NewMemoryStore())

@@ -369,8 +369,7 @@ func pass(t *testing.T, workers []*childProcess) []*string {
 	return failures
 }
 
-// Promise 8, in simulated time: what a limit of Clerk's costs is the time until it is
-// over, for one worker and for several in several processes.
+// In simulated time, a limit costs the time until it ends, for one worker and for several processes.
 func TestPromise8_SimulatedDelivery(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{1, 4} {
@@ -408,9 +407,8 @@ func TestPromise8_SimulatedDelivery(t *testing.T) {
 	}
 }
 
-// The same with workers that are killed at random moments and replaced: nobody is lost,
-// nobody gets two emails, and it ends. Each of the dead leaves up to a hundred people
-// whose next attempt goes singly, and of those Clerk takes a hundred an hour.
+// Workers are killed at random moments and replaced. Nothing is lost or sent twice, and delivery ends. Each killed
+// worker leaves up to a hundred people whose next attempt is a single create, of which Clerk allows a hundred an hour.
 func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -460,7 +458,7 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	require.LessOrEqual(t, took, time.Duration(2+killed)*time.Hour+15*time.Minute)
 }
 
-// Workers as hosts have them: they run until they are told to stop, and stop then.
+// Workers run until they are told to stop.
 func TestPromise8_RunInManyProcesses(t *testing.T) {
 	t.Parallel()
 	const people = 300
@@ -530,7 +528,7 @@ func deliverTogether(t *testing.T, workers []*clerkinvite.Service) (sum clerkinv
 	return sum, errs
 }
 
-// A fault of the instance ends a pass after one request, and fails nobody.
+// A fault of the instance ends a pass after one request, and no member fails.
 func TestInstanceFaultWithManyWorkers(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(b *testkit.Rig){
@@ -580,7 +578,7 @@ func TestInstanceFaultWithManyWorkers(t *testing.T) {
 	}
 }
 
-// An address for which Clerk always fails holds up nobody else, with several workers too.
+// Clerk always fails for one address: several workers deliver the others.
 func TestPoisonedAddressWithManyWorkers(t *testing.T) {
 	t.Parallel()
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {

@@ -24,25 +24,23 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// round is two things that happen at once to one address.
+// round is two operations on one address that run at the same time.
 type round struct {
 	sides [2]func()
 
-	// watch, if set, is asked around each request that Clerk gets meanwhile; a text
-	// says what is wrong.
+	// watch, if set, is called before and after each request to Clerk. It returns what is wrong.
 	watch func() string
 
-	// over checks what holds when both have ended and all that was due then is
-	// delivered. It returns how it came out.
-	over func() (outcome string)
+	// outcome checks what must be true when both have ended and all due members are
+	// delivered. It returns which of the possible outcomes it was.
+	outcome func() string
 
-	// last, if set, checks what holds after Reconcile.
-	last func()
+	// reconciled, if set, checks what must be true after Reconcile.
+	reconciled func()
 }
 
-// aThousandTimes are the races that are run so often, and in which each outcome, and so
-// each order, must have occurred.
-var aThousandTimes = []string{
+// frequentRaces run a thousand times, and each of their outcomes must occur.
+var frequentRaces = []string{
 	"TestPromise4_RevokeAgainstAccept", "TestPromise4_ResendAgainstAccept", "TestPromise3_ResendAgainstResend",
 	"TestPromise2_InviteAgainstSignUp", "TestPromise1_InviteAgainstAccept", "TestPromise4_PurgeAgainstDeliver",
 }
@@ -63,7 +61,7 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, 
 			batches = 3
 		case testing.Short():
 			batches = 10
-		case slices.Contains(aThousandTimes, path.Base(name)):
+		case slices.Contains(frequentRaces, path.Base(name)):
 			batches, all = 100, true
 		}
 		var mu sync.Mutex
@@ -79,12 +77,12 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, 
 						c := start(t, b, fmt.Sprintf("round%d@example.com", i), r)
 						runRound(t, b, c, r, &took)
 						deliverDue(t, b)
-						outcome := c.over()
+						outcome := c.outcome()
 						mu.Lock()
 						outcomes[outcome]++
 						mu.Unlock()
-						if c.last != nil {
-							last = append(last, c.last)
+						if c.reconciled != nil {
+							last = append(last, c.reconciled)
 						}
 					}
 					reconcileAll(t, b)
@@ -292,7 +290,7 @@ func TestPromise4_RevokeAgainstAccept(t *testing.T) {
 				func() { m, err = b.Revoke(t.Context(), testkit.Acme(email)) },
 				acceptLink(t, b, &joined, newestLink(b, email)),
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, joined.err)
 				require.Empty(t, b.Clerk.OpenInvitations(email))
 				require.Equal(t, 1, b.Clerk.EmailsTo(email))
@@ -330,7 +328,7 @@ func TestPromise4_RevokeAgainstDeliver(t *testing.T) {
 				func() { _, err = b.Revoke(t.Context(), testkit.Acme(email)) },
 				func() { _, deliverErr = b.Deliver(t.Context(), nil) },
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, deliverErr)
 				require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, email).Status)
@@ -361,7 +359,7 @@ func TestPromise4_RevokeAgainstResend(t *testing.T) {
 				func() { _, err = b.Revoke(t.Context(), testkit.Acme(email)) },
 				func() { _, resendErr = b.Resend(t.Context(), testkit.Acme(email)) },
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, email).Status)
 				require.Empty(t, b.Clerk.OpenInvitations(email))
@@ -412,7 +410,7 @@ func TestPromise4_ResendAgainstAccept(t *testing.T) {
 				acceptLink(t, b, &joined, link),
 			},
 			watch: neverWithout(b, email),
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, joined.err)
 				require.LessOrEqual(t, sendsOf(t, b, email)[invited.ID], 2)
 				if joined.dead != nil {
@@ -432,7 +430,7 @@ func TestPromise4_ResendAgainstAccept(t *testing.T) {
 				}
 				return which + "active, two emails"
 			},
-			last: func() {
+			reconciled: func() {
 				if joined.dead == nil {
 					require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
 					require.Empty(t, b.Clerk.OpenInvitations(email))
@@ -459,7 +457,7 @@ func TestPromise3_ResendAgainstResend(t *testing.T) {
 				func() { m[1], err[1] = b.Resend(t.Context(), testkit.Acme(email)) },
 			},
 			watch: neverWithout(b, email),
-			over: func() string {
+			outcome: func() string {
 				sender, outcome := 0, "the first sends"
 				if err[0] != nil {
 					sender, outcome = 1, "the second sends"
@@ -474,7 +472,7 @@ func TestPromise3_ResendAgainstResend(t *testing.T) {
 				}
 				return outcome + ", the other meanwhile" // told the end of the claim
 			},
-			last: func() { b.RequireInvited(t, email, 2) },
+			reconciled: func() { b.RequireInvited(t, email, 2) },
 		}
 	})
 }
@@ -493,7 +491,7 @@ func TestPromise2_InviteAgainstSignUp(t *testing.T) {
 		}
 		return round{
 			sides: [2]func(){func() { _, err = b.TryInvite(t, email) }, webhook},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, joined.err)
 				require.LessOrEqual(t, b.Clerk.EmailsTo(email), 1)
@@ -518,7 +516,7 @@ func TestPromise2_InviteAgainstSignUp(t *testing.T) {
 				require.Len(t, joined.changed, 1)
 				return "active by the webhook delivered again"
 			},
-			last: func() {
+			reconciled: func() {
 				require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
 				require.Equal(t, 1, strings.Count(statesOf(t, b, email), "active"))
 				require.Empty(t, b.Clerk.OpenInvitations(email))
@@ -545,7 +543,7 @@ func TestPromise1_InviteAgainstAccept(t *testing.T) {
 					return w, err
 				}),
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, joined.dead)
 				require.NoError(t, joined.err)
@@ -574,7 +572,7 @@ func TestPromise4_PurgeAgainstDeliver(t *testing.T) {
 				func() { err = b.Purge(t.Context(), testkit.Acme(email)) },
 				func() { _, deliverErr = b.Deliver(t.Context(), nil) },
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, deliverErr)
 				if err != nil {
 					require.ErrorIs(t, err, clerkinvite.ErrConflict)
@@ -591,7 +589,7 @@ func TestPromise4_PurgeAgainstDeliver(t *testing.T) {
 				require.Equal(t, 1, b.Clerk.EmailsTo(email))
 				return "purged after"
 			},
-			last: func() { requirePurged(t, b, reserved) },
+			reconciled: func() { requirePurged(t, b, reserved) },
 		}
 	})
 }
@@ -607,7 +605,7 @@ func TestPromise4_PurgeAgainstResend(t *testing.T) {
 				func() { err = b.Purge(t.Context(), testkit.Acme(email)) },
 				func() { _, resendErr = b.Resend(t.Context(), testkit.Acme(email)) },
 			},
-			over: func() string {
+			outcome: func() string {
 				if err != nil {
 					require.ErrorIs(t, err, clerkinvite.ErrConflict)
 					require.NoError(t, resendErr)
@@ -627,7 +625,7 @@ func TestPromise4_PurgeAgainstResend(t *testing.T) {
 				require.Equal(t, 2, b.Clerk.EmailsTo(email))
 				return "purged after"
 			},
-			last: func() { requirePurged(t, b, invited) },
+			reconciled: func() { requirePurged(t, b, invited) },
 		}
 	})
 }
@@ -644,7 +642,7 @@ func TestPromise4_PurgeAgainstAccept(t *testing.T) {
 				func() { err = b.Purge(t.Context(), testkit.Acme(email)) },
 				acceptLink(t, b, &joined, newestLink(b, email)),
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, joined.err)
 				requirePurged(t, b, invited)
@@ -657,7 +655,7 @@ func TestPromise4_PurgeAgainstAccept(t *testing.T) {
 				}
 				return "active before"
 			},
-			last: func() { requirePurged(t, b, invited) },
+			reconciled: func() { requirePurged(t, b, invited) },
 		}
 	})
 }
@@ -676,7 +674,7 @@ func TestPurgeAgainstUpdate(t *testing.T) {
 					_, updateErr = b.Update(t.Context(), testkit.Acme(email), clerkinvite.MemberUpdate{Role: &role})
 				},
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				requirePurged(t, b, invited)
 				require.Empty(t, b.Clerk.OpenInvitations(email))
@@ -719,7 +717,7 @@ func TestPromise1_InviteAgainstPurge(t *testing.T) {
 				func() { _, err = b.TryInvite(t, email) },
 				func() { purgeErr = b.Purge(t.Context(), testkit.Acme(email)) },
 			},
-			over: func() string {
+			outcome: func() string {
 				sendsOf(t, b, email)
 				outcome := "invited"
 				var dup *clerkinvite.DuplicateEmailError
@@ -750,7 +748,7 @@ func TestPromise1_InviteAgainstPurge(t *testing.T) {
 				b.RequireInvited(t, email, b.Clerk.EmailsTo(email))
 				return state + ": purged, then invited"
 			},
-			last: func() {
+			reconciled: func() {
 				if purgeErr == nil {
 					requirePurged(t, b, old)
 				}
@@ -772,7 +770,7 @@ func TestPromise5_RemoveAgainstWebhook(t *testing.T) {
 				func() { m, err = b.Remove(t.Context(), testkit.Acme(email)) },
 				acceptLink(t, b, &joined, newestLink(b, email)),
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, joined.err)
 				require.Equal(t, clerkinvite.StatusRemoved, m.Status)
@@ -794,7 +792,7 @@ func TestPromise5_RemoveAgainstWebhook(t *testing.T) {
 				}
 				return "accepted before"
 			},
-			last: func() { require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, email).Status) },
+			reconciled: func() { require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, email).Status) },
 		}
 	})
 }
@@ -813,7 +811,7 @@ func TestPromise4_ReconcileAgainstResend(t *testing.T) {
 				func() { m, err = b.Resend(t.Context(), testkit.Acme(email)) },
 			},
 			watch: neverWithout(b, email),
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, reconcileErr)
 				require.Equal(t, m.InvitationID, b.RequireInvited(t, email, 2).InvitationID)
@@ -826,7 +824,7 @@ func TestPromise4_ReconcileAgainstResend(t *testing.T) {
 				}
 				return "Resend revokes the older"
 			},
-			last: func() { b.RequireInvited(t, email, 2) },
+			reconciled: func() { b.RequireInvited(t, email, 2) },
 		}
 	})
 }
@@ -844,7 +842,7 @@ func TestPromise4_ReconcileAgainstAccept(t *testing.T) {
 				func() { report, err = b.Reconcile(t.Context(), nil) },
 				acceptLink(t, b, &joined, newestLink(b, email)),
 			},
-			over: func() string {
+			outcome: func() string {
 				require.NoError(t, err)
 				require.NoError(t, joined.dead)
 				require.NoError(t, joined.err)
@@ -893,7 +891,7 @@ func TestPromise4_ReconcileAgainstReconcile(t *testing.T) {
 				func() { reports[0], errs[0] = b.Reconcile(t.Context(), nil) },
 				func() { reports[1], errs[1] = b.Reconcile(t.Context(), nil) },
 			},
-			over: func() string {
+			outcome: func() string {
 				moves := [2]int{}
 				sum := clerkinvite.ReconcileReport{}
 				for i, report := range reports {

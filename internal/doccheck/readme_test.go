@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
 )
 
 // snippetPrelude turns a snippet into a program, with the variables that the README has introduced.
@@ -49,5 +51,25 @@ func TestReadmeCompiles(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(code), 0o600))
 		out, err := exec.Command("go", "vet", file).CombinedOutput() // #nosec G204 -- the go tool on a file written here
 		require.NoError(t, err, "block %d: %s", i+1, out)
+	}
+}
+
+// The states in the README are those of the table in state.go, with the same state changes.
+func TestReadmeStates(t *testing.T) {
+	t.Parallel()
+	word := regexp.MustCompile(`reserved|pending|active|failed|revoked|expired|removed`)
+	code := make(map[string][]string)
+	for _, row := range regexp.MustCompile(`(?m)^\tStatus(\w+): +\{(.*)\},$`).FindAllStringSubmatch(readPage(t, "state.go"), -1) {
+		code[strings.ToLower(row[1])] = word.FindAllString(strings.ToLower(row[2]), -1)
+	}
+	require.Len(t, code, len(clerkinvite.Statuses()))
+	page := make(map[string][]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .* \\| (.*) \\|$").FindAllStringSubmatch(readPage(t, "README.md"), -1) {
+		if code[row[1]] != nil {
+			page[row[1]] = word.FindAllString(row[2], -1)
+		}
+	}
+	for status, next := range code {
+		require.ElementsMatch(t, next, page[status], status)
 	}
 }

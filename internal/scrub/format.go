@@ -21,7 +21,7 @@ func Format(f fmt.State, verb rune, v slog.LogValuer) {
 		_, _ = io.WriteString(f, typ.String()+"{"+all+"}")
 		return
 	}
-	_, _ = fmt.Fprintf(f, "%s%v#%08x", typ.Name(), v.LogValue(), uint32(maphash.String(seed, all))) //nolint:gosec // the lower half is enough
+	_, _ = fmt.Fprintf(f, "%s%v#%08x", typ.Name(), v.LogValue(), uint32(maphash.String(seed, all)))
 }
 
 // fields returns the exported fields that are not zero, with pointers followed and JSON as text.

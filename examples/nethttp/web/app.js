@@ -1,47 +1,46 @@
-// The page works without this file. With it, forms are sent and the list is kept up to date without a reload: both fetch the
-// same HTML that the server would show, and put what has changed into the page.
+// The page works without this file. With it, forms are sent and the list is updated without a reload: both fetch the HTML that the
+// server would show, and change the differences in the page.
 "use strict";
 
-// patch makes old look like fresh and leaves alone what is the same, so that nobody loses their place. The children of an element
-// with data-keyed are told apart by their ids.
-function patch(old, fresh) {
-	if (old.isEqualNode(fresh)) return;
-	if (!("keyed" in old.dataset && "keyed" in fresh.dataset)) {
-		old.replaceWith(fresh);
+// patch turns current into next and keeps equal elements, so that focus and selection stay. Children of an element with data-keyed are
+// matched by their IDs.
+function patch(current, next) {
+	if (current.isEqualNode(next)) return;
+	if (!("keyed" in current.dataset && "keyed" in next.dataset)) {
+		current.replaceWith(next);
 		return;
 	}
-	const known = new Map([...old.children].map((el) => [el.id, el]));
-	let at = old.firstElementChild;
-	for (const child of [...fresh.children]) {
-		const mine = known.get(child.id);
+	const known = new Map([...current.children].map((el) => [el.id, el]));
+	let at = current.firstElementChild;
+	for (const child of [...next.children]) {
+		const match = known.get(child.id);
 		known.delete(child.id);
-		if (mine === at && at) at = at.nextElementSibling;
-		else old.insertBefore(mine ?? child, at);
-		if (mine) patch(mine, child);
+		if (match === at && at) at = at.nextElementSibling;
+		else current.insertBefore(match ?? child, at);
+		if (match) patch(match, child);
 	}
-	for (const gone of known.values()) gone.remove();
+	for (const removed of known.values()) removed.remove();
 }
 
-// show puts a page or fragment of the server's in place. Who had the focus keeps it; if the button is gone, its row has it, or
-// the list.
+// show updates the page from the server's HTML. The focus stays; if its button is gone, it moves to the row or to the list.
 function show(html) {
-	const fresh = new DOMParser().parseFromString(html, "text/html");
+	const next = new DOMParser().parseFromString(html, "text/html");
 	const focus = document.activeElement;
 	const row = focus?.closest("li");
 	for (const id of ["members", "demo"]) {
-		const old = document.getElementById(id), now = fresh.getElementById(id);
-		if (old && now) patch(old, now);
+		const current = document.getElementById(id), update = next.getElementById(id);
+		if (current && update) patch(current, update);
 	}
 	if (focus && focus !== document.body && !focus.isConnected) {
-		const heir = document.getElementById(focus.id) ?? (row && document.getElementById(row.id)) ?? document.getElementById("list-head");
-		(heir.matches("li") && heir.querySelector("button") || heir).focus({ preventScroll: true });
+		const target = document.getElementById(focus.id) ?? (row && document.getElementById(row.id)) ?? document.getElementById("list-head");
+		(target.matches("li") && target.querySelector("button") || target).focus({ preventScroll: true });
 	}
-	return fresh;
+	return next;
 }
 
 let tag = "", busy = 0, changes = 0, queue = Promise.resolve();
 
-// One form after the other; the same one not twice.
+// Forms are sent one after the other, and a form is not sent twice.
 addEventListener("submit", (event) => {
 	event.preventDefault();
 	const form = event.target, button = event.submitter;
@@ -49,7 +48,7 @@ addEventListener("submit", (event) => {
 	const path = button?.getAttribute("formaction") ?? form.action;
 	const body = new URLSearchParams(new FormData(form, button));
 	form.setAttribute("aria-busy", "true");
-	const text = form.querySelector("textarea"); // the answer says what stays in it: nothing is typed meanwhile that would be lost
+	const text = form.querySelector("textarea"); // the response replaces its text, so nothing may be typed in the meantime
 	if (text) text.readOnly = true;
 	busy++;
 	queue = queue.then(() => send(form, path, body)).finally(() => {
@@ -63,19 +62,19 @@ async function send(form, path, body) {
 	const outcome = document.getElementById("outcome");
 	changes++;
 	try {
-		const answer = await fetch(path, { method: "POST", body });
-		const html = await answer.text();
-		if (!answer.headers.get("Content-Type")?.startsWith("text/html")) {
+		const response = await fetch(path, { method: "POST", body });
+		const html = await response.text();
+		if (!response.headers.get("Content-Type")?.startsWith("text/html")) {
 			report(outcome, html);
 			return;
 		}
-		const fresh = show(html);
-		outcome.replaceChildren(...fresh.getElementById("outcome").childNodes);
+		const page = show(html);
+		outcome.replaceChildren(...page.getElementById("outcome").childNodes);
 		if (form.id === "invite") {
-			for (const id of ["emails", "role"]) document.getElementById(id).value = fresh.getElementById(id).value;
+			for (const id of ["emails", "role"]) document.getElementById(id).value = page.getElementById(id).value;
 		}
 	} catch {
-		report(outcome, "The server does not answer. Try again.");
+		report(outcome, "The server does not respond. Try again.");
 	}
 }
 
@@ -86,15 +85,15 @@ function report(outcome, text) {
 	outcome.replaceChildren(box);
 }
 
-// Asking again and again works with any number of processes behind the address, and costs them one page of the list.
-async function look() {
+// Polling works with any number of server processes, and costs one page of the list.
+async function poll() {
 	if (document.visibilityState !== "visible" || busy) return;
 	const before = changes;
-	const answer = await fetch(document.body.dataset.live, { headers: tag ? { "If-None-Match": tag } : {} });
-	if (answer.status !== 200 || before !== changes) return; // nothing new, or older than what a form has shown
-	const html = await answer.text();
+	const response = await fetch(document.body.dataset.live, { headers: tag ? { "If-None-Match": tag } : {} });
+	if (response.status !== 200 || before !== changes) return; // unchanged, or older than a form's response
+	const html = await response.text();
 	if (before !== changes) return;
-	tag = answer.headers.get("ETag") ?? "";
+	tag = response.headers.get("ETag") ?? "";
 	show(html);
 }
 
@@ -102,9 +101,9 @@ async function look() {
 	for (;;) {
 		await new Promise((wake) => setTimeout(wake, 2000));
 		try {
-			await look();
+			await poll();
 		} catch {
-			// The server is away; the next round asks again.
+			// The server is not reachable; try again in the next round.
 		}
 	}
 })();

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -239,6 +241,10 @@ func (w wiredStore) SwapTime(_ context.Context, _ string, _, next time.Time) (ti
 type wiredAPI struct{ clerk *clerkinvitetest.Clerk }
 
 func (w wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if slices.Equal(q.Emails, []string{"clerkinvite@example.com"}) {
+		// After a failed look-up the library checks whether Clerk answers at all. In the model it does not.
+		return nil, &clerkinvite.APIError{Err: io.ErrUnexpectedEOF}
+	}
 	call := "users by email"
 	if len(q.IDs) > 0 {
 		call = "users by id"

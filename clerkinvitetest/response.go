@@ -11,17 +11,17 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// answer is what comes of a request, whichever way it goes back.
-type answer struct {
+// response is the result of a request, for a direct call and for HTTP.
+type response struct {
 	status     int
 	form       form
-	value      any        // of a success: what is encoded
-	err        *wireError // of a refusal
+	value      any        // of a success
+	err        *wireError // of a rejection
 	trace      string
 	retryAfter time.Duration
 }
 
-// form is what an answer looks like on the wire.
+// form is the form of a response on the wire.
 type form int
 
 const (
@@ -32,11 +32,11 @@ const (
 	asEmptyObject // the body {}
 	asHalf        // cut off in the middle of the body
 	asReset       // the connection is cut instead
-	asSilence     // nothing comes, and the connection stays
-	asNotSent     // the request did not get out
+	asSilence     // no response, and the connection stays open
+	asNotSent     // the request was not sent
 )
 
-// wireError is one error in the body of an answer.
+// wireError is an error in the body of a response.
 type wireError struct {
 	Message     string         `json:"message"`
 	LongMessage string         `json:"long_message"`
@@ -44,24 +44,24 @@ type wireError struct {
 	Meta        map[string]any `json:"meta,omitempty"`
 }
 
-func success(value any) answer { return answer{status: http.StatusOK, value: value} }
+func success(value any) response { return response{status: http.StatusOK, value: value} }
 
-func refuse(status int, code, message, long string, meta map[string]any) answer {
-	return answer{status: status, err: &wireError{Code: code, Message: message, LongMessage: long, Meta: meta}}
+func refuse(status int, code, message, long string, meta map[string]any) response {
+	return response{status: status, err: &wireError{Code: code, Message: message, LongMessage: long, Meta: meta}}
 }
 
-// refuseParam refuses a parameter with the status of Clerk's validation.
-func refuseParam(param, code, message, long string) answer {
+// refuseParam rejects a parameter with the status of Clerk's validation.
+func refuseParam(param, code, message, long string) response {
 	return refuse(http.StatusUnprocessableEntity, code, message, long, map[string]any{"param_name": param})
 }
 
-func notFound(what, id string) answer {
+func notFound(what, id string) response {
 	return refuse(http.StatusNotFound, "resource_not_found", "not found", "No "+what+" was found with id "+id, nil)
 }
 
-// apiError returns what the real adapter makes of an answer that is no success, and
-// nil for a success.
-func (a answer) apiError() error {
+// apiError returns the error that the real adapter returns for the response, or nil for a
+// success.
+func (a response) apiError() error {
 	e := &clerkinvite.APIError{StatusCode: a.status, TraceID: a.trace, RetryAfter: a.retryAfter}
 	ok := a.status/100 == 2
 	switch {
@@ -78,12 +78,12 @@ func (a answer) apiError() error {
 	case a.form == asJSON && a.err != nil:
 		e.Code, e.Message, e.LongMessage, e.Meta = a.err.Code, a.err.Message, a.err.LongMessage, decoded(a.err.Meta)
 	default:
-		e.Err = errors.New("the answer's body is not an error of Clerk's")
+		e.Err = errors.New("the body is not a Clerk error")
 	}
 	return e
 }
 
-// decoded returns meta as it is after a journey in JSON, where a []string becomes a []any.
+// decoded returns meta encoded and decoded as JSON, which makes a []string a []any.
 func decoded(meta map[string]any) map[string]any {
 	if len(meta) == 0 {
 		return nil
@@ -94,7 +94,7 @@ func decoded(meta map[string]any) map[string]any {
 		err = json.Unmarshal(b, &meta)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("clerkinvitetest: meta is no JSON: %v", err))
+		panic(fmt.Sprintf("clerkinvitetest: meta must be JSON: %v", err))
 	}
 	return meta
 }
