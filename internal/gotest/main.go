@@ -77,10 +77,10 @@ func here(dir string) string {
 		return ""
 	}
 	rel, err := filepath.Rel(wd, dir)
-	if err != nil {
-		return ""
+	if err != nil || rel == "." {
+		return rel
 	}
-	return rel
+	return "./" + rel
 }
 
 // all tests the modules in dirs, two at a time, and reports whether everything has passed.
@@ -137,7 +137,7 @@ func (r *run) list(dir string, args []string) error {
 			r.total += len(topLevel.FindAll(source, -1))
 		}
 		if len(fields) > 2 {
-			r.packages[fields[0]] = newPkg("./" + cmp.Or(here(fields[1]), fields[0]))
+			r.packages[fields[0]] = newPkg(cmp.Or(here(fields[1]), fields[0]))
 		}
 	}
 	return nil
