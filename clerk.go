@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 // ClerkAPI is the part of Clerk's Backend API that the library uses. Package clerkapi
@@ -35,7 +37,8 @@ type ClerkAPI interface {
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
 	// ListInvitations returns one page, ordered by created_at, oldest first unless
-	// NewestFirst. A page with fewer than Limit invitations is the last.
+	// NewestFirst. A page with fewer than Limit invitations is the last. An invitation whose
+	// ID cannot be read keeps its place, with an empty ID.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation disables the link of a pending invitation.
@@ -145,19 +148,16 @@ func (u *User) verifiedEmails() []string {
 // mark is the marker that each of our invitations carries in public_metadata under
 // "clerkinvite". The user can read it. It identifies our invitations and proves nothing.
 type mark struct {
-	ID   string `json:"id"`
-	Send int    `json:"send"`
+	ID   string
+	Send int
 }
 
 // mark returns the marker of inv, if it has one.
 func (inv *Invitation) mark() (mark, bool) {
-	// A map, because struct fields match keys in any case, and the host or another
-	// application may use a key that differs from ours only in case.
-	var meta map[string]json.RawMessage
-	var m mark
-	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || json.Unmarshal(meta[metadataKey], &m) != nil || m.ID == "" || m.Send < 1 {
+	o := wire.Parse(inv.PublicMetadata).Object(metadataKey)
+	m := mark{strings.ToLower(o.Text("id")), o.Int("send")}
+	if m.ID == "" || m.Send < 1 {
 		return mark{}, false
 	}
-	m.ID = strings.ToLower(m.ID)
 	return m, true
 }

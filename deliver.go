@@ -158,10 +158,11 @@ func (r *DeliverReport) count(d delivery) {
 }
 
 var (
-	errBanned              = errors.New("clerkinvite: the Clerk user with this address is banned")
-	errNoInvitation  error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
-	errUnknownStatus error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
-	errUnlisted            = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
+	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
+	errNoInvitation   error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
+	errNoInvitationID error = &APIError{StatusCode: 200, Err: errors.New("the response contains an invitation whose ID cannot be read")}
+	errUnknownStatus  error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
+	errUnlisted             = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
 )
 
 // pass is one round of deliveries under one lease.

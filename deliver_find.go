@@ -191,8 +191,10 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 			return nil, err
 		}
 		for _, inv := range page {
-			// Clerk does not say whether query matches whole addresses only.
-			if sameEmail(inv.Email, email) {
+			switch {
+			case inv.ID == "" && (inv.Email == "" || sameEmail(inv.Email, email)):
+				return nil, errNoInvitationID
+			case sameEmail(inv.Email, email): // Clerk does not say whether query matches whole addresses only
 				all = append(all, inv)
 			}
 		}

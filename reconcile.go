@@ -700,11 +700,14 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return err
 		}
 		r.report.Invitations += len(list)
-		if err := page(list, rows); err != nil {
-			return err
+		done := len(list) < q.Limit
+		if q.NewestFirst && !done {
+			at := list[len(list)-1].CreatedAt
+			done = !at.IsZero() && at.Before(oldest)
 		}
-		if len(list) < q.Limit || q.NewestFirst && list[len(list)-1].CreatedAt.Before(oldest) {
-			return nil
+		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" })
+		if err := page(list, rows); err != nil || done {
+			return err
 		}
 		q.Offset += q.Limit
 	}

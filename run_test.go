@@ -132,3 +132,101 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		require.NotContains(t, log.String(), "reconcil", "it was told not to")
 	})
 }
+
+// runFor runs Run with its defaults for a time. It must be called in a synctest bubble, in which b uses time.Now.
+func runFor(t *testing.T, b *testkit.Rig, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	require.ErrorIs(t, b.Run(ctx, nil), context.DeadlineExceeded)
+}
+
+// newBubbleRig returns a Rig for a synctest bubble. It logs to log.
+func newBubbleRig(t *testing.T, store clerkinvite.Store, log *testkit.LockedBuffer) *testkit.Rig {
+	t.Helper()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+		c.Now, c.Logger = time.Now, slog.New(slog.NewTextHandler(log, nil))
+	}}, clerk, clerk, store)
+	clerk.SetNow(time.Now)
+	return b
+}
+
+// A reconciliation that checked everything is over, even if it could not change everything: the next one begins after
+// the interval. One that stopped early begins again after five minutes.
+func TestRun_ReconcilesOncePerInterval(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault    clerkinvitetest.Fault
+		complete bool
+	}{
+		"a left-over invitation cannot be revoked": {
+			clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.Empty503, RetryAfter: time.Second, Times: -1}, true,
+		},
+		"a member cannot be written": {clerkinvitetest.Fault{}, true},
+		"Clerk rejects the key":      {clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 401, Code: "clerk_key_invalid", Times: -1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log testkit.LockedBuffer
+				store := refusingStore{clerkinvitetest.NewMemoryStore(), refuseStatus("joined@example.com", clerkinvite.StatusActive, testkit.ErrHook)}
+				b := newBubbleRig(t, store, &log)
+				b.MustInvite(t, "waits@example.com")
+				if c.fault.Call == "" {
+					b.MustInvite(t, "joined@example.com")
+					_, err := b.Clerk.Accept("joined@example.com")
+					require.NoError(t, err)
+				} else {
+					withdrawn := memberIn(t, b, clerkinvite.StatusRevoked)
+					b.Clerk.CreateForeign("ada@example.com", map[string]any{"clerkinvite": map[string]any{"id": withdrawn.ID, "send": 1}})
+					b.Clerk.Fail(c.fault)
+				}
+				runFor(t, b, 55*time.Minute)
+				passes := strings.Count(log.String(), "msg=reconciled")
+				require.Equal(t, passes, strings.Count(log.String(), "reconciliation stopped"), "each with an error")
+				next, err := b.Store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
+				require.NoError(t, err)
+				if c.complete {
+					require.Equal(t, 1, passes)
+					require.Greater(t, time.Until(next), time.Minute)
+				} else {
+					require.Greater(t, passes, 7)
+					require.LessOrEqual(t, time.Until(next), 5*time.Minute)
+				}
+				runFor(t, b, 2*time.Hour)
+				if c.complete {
+					require.Equal(t, 3, strings.Count(log.String(), "msg=reconciled"))
+				}
+			})
+		})
+	}
+}
+
+// noTimes is a store that fails to read and write times.
+type noTimes struct {
+	clerkinvite.Store
+	down atomic.Bool
+}
+
+func (s *noTimes) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	if s.down.Load() {
+		return time.Time{}, errors.New("the database is down")
+	}
+	return s.Store.SwapTime(ctx, name, old, next)
+}
+
+// While the store is down, Run tries to reconcile less and less often. It is back within about a minute.
+func TestRun_StoreDownMakesFewErrors(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log testkit.LockedBuffer
+		store := &noTimes{Store: clerkinvitetest.NewMemoryStore()}
+		b := newBubbleRig(t, store, &log)
+		store.down.Store(true)
+		time.AfterFunc(30*time.Minute, func() { store.down.Store(false) })
+		runFor(t, b, 32*time.Minute)
+		require.InDelta(t, 35, strings.Count(log.String(), "reconciliation stopped"), 8)
+		require.Equal(t, 1, strings.Count(log.String(), "msg=reconciled"))
+	})
+}

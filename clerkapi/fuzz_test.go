@@ -104,7 +104,7 @@ func referenceOutcomes(status int, body []byte) []clerkinvite.Outcome {
 	switch {
 	case status/100 != 4 || status == 408:
 		return []clerkinvite.Outcome{clerkinvite.Uncertain}
-	case status == 401, status == 402, status == 409, status == 429, !mayRefuse(body):
+	case status == 401, status == 409, status == 429, !mayRefuse(body):
 		return []clerkinvite.Outcome{clerkinvite.Fault}
 	}
 	return []clerkinvite.Outcome{clerkinvite.Fault, clerkinvite.Refused}

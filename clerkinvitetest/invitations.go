@@ -167,7 +167,6 @@ func (c *Clerk) refuseHeld(emails []string, bulk bool) *response {
 	return &a
 }
 
-// add stores a new invitation.
 func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
 	id := c.newID("inv")
 	r := &invitationRecord{invitation: invitation{

@@ -40,7 +40,6 @@ func setup(t *testing.T) (*host, *clerkinvitetest.Clerk) {
 
 type counts struct{ members, history, seats, audits int }
 
-// count counts committed rows.
 func (h *host) count(t *testing.T) (c counts) {
 	t.Helper()
 	require.NoError(t, h.db.QueryRowContext(t.Context(), `

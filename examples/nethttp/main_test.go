@@ -273,9 +273,9 @@ func TestOnPostgreSQLWithASecretKey(t *testing.T) {
 	defer conn.Close()
 	_, err = io.WriteString(conn, "GET /tenants/acme HTTP/1.0\r\nHost: 127.0.0.1:8080\r\n\r\n") // nginx with its defaults
 	require.NoError(t, err)
-	answer, err := io.ReadAll(conn)
+	response, err := io.ReadAll(conn)
 	require.NoError(t, err)
-	require.Contains(t, string(answer), " 403 Forbidden\r\n")
+	require.Contains(t, string(response), " 403 Forbidden\r\n")
 
 	var status string
 	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT status FROM clerkinvite_member WHERE email = 'ada@example.com'").Scan(&status))

@@ -64,7 +64,6 @@ func params(i int) clerkinvite.InviteParams {
 	return clerkinvite.InviteParams{TenantID: fmt.Sprint("tenant-", i%100), Email: fmt.Sprintf("person-%d@example.com", i)}
 }
 
-// reserveAll writes n rows.
 func reserveAll(b *testing.B, svc *clerkinvite.Service, n int) []*clerkinvite.Member {
 	b.Helper()
 	all := make([]clerkinvite.InviteParams, n)

@@ -156,7 +156,16 @@ var mutants = []mutant{
 		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
 	}},
 	{name: "two headers pass as one", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
-		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
+		{"webhook.go", "err == nil && len(values) != 1 {", "err == nil && len(values) < 1 {"},
+	}},
+	{name: "two signatures pass as one that was split", test: "TestVerifyRefusesTwoHeaders", edits: []edit{
+		{"webhook.go", "return strings.Contains(part, \",\")", "return part == \",\""},
+	}},
+	{name: "a body may take any time", test: "TestWebhookHandlerLimitsTheTimeOfABody", edits: []edit{
+		{"webhook.go", "	limitReading(w, r)\n", ""},
+	}},
+	{name: "what exceeds the largest event is not signed", test: "TestWebhookHandler", edits: []edit{
+		{"webhook.go", "rest, err = io.Copy(sig, body)", "rest, err = io.Copy(io.Discard, body)"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
 		{"webhook.go", "	case len(key) < minWebhookKey:", "	case len(key) > 1<<20:"},
