@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -202,9 +201,6 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 		rounds = 40
 	case tally.Long():
 		rounds = 2000
-	}
-	if n, err := strconv.Atoi(os.Getenv("CLERKINVITE_KILL_ROUNDS")); err == nil {
-		rounds = n
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
