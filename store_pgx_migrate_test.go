@@ -366,6 +366,9 @@ func TestChecks(t *testing.T) {
 // TestPgxStorePartitioned: the same SQL with the tables partitioned by tenant, in which keys have other names.
 func TestPgxStorePartitioned(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
 	sql := regexp.MustCompile(`(?s)(CREATE TABLE (clerkinvite_member|clerkinvite_history) .*?\n\))(;)`).
