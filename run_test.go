@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -131,6 +133,118 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
 		require.NotContains(t, log.String(), "reconcil", "it was told not to")
 	})
+}
+
+// panicking panics where what the host's code is told contains a text.
+type panicking struct {
+	clerkinvite.ClerkAPI
+	clerkinvite.Store
+	at  atomic.Value
+	end func()
+}
+
+func (p *panicking) told(text string) {
+	if p.at.Load() == text {
+		p.end()
+	}
+}
+
+func (p *panicking) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	p.told("FindUsers")
+	return p.ClerkAPI.FindUsers(ctx, q)
+}
+
+func (p *panicking) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	p.told("ListInvitations")
+	return p.ClerkAPI.ListInvitations(ctx, q)
+}
+
+func (p *panicking) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	p.told("CreateInvitation")
+	return p.ClerkAPI.CreateInvitation(ctx, r)
+}
+
+func (p *panicking) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	p.told("Due")
+	return p.Store.Due(ctx, at, limit)
+}
+
+func (p *panicking) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	p.told("Page")
+	return p.Store.Page(ctx, q)
+}
+
+func (p *panicking) Start(ctx context.Context, op string) (context.Context, func(error)) {
+	p.told("start " + op)
+	return ctx, func(error) { p.told("end " + op) }
+}
+
+func (p *panicking) StateChanged(_ context.Context, from, to clerkinvite.Status) {
+	p.told(fmt.Sprint(from, " to ", to))
+}
+
+func (p *panicking) Enabled(context.Context, slog.Level) bool { return true }
+func (p *panicking) WithAttrs([]slog.Attr) slog.Handler       { return p }
+func (p *panicking) WithGroup(string) slog.Handler            { return p }
+func (p *panicking) Handle(_ context.Context, r slog.Record) error {
+	p.told("log " + r.Message)
+	return nil
+}
+
+// A panic of the host's code inside Run reaches its caller in either goroutine, who can recover and call Run again. No
+// goroutine is left: the bubble would not end.
+func TestRun_PanicsReachTheCaller(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{
+		"FindUsers", "ListInvitations", "CreateInvitation", "Due", "Page",
+		"start Deliver", "end Deliver", "start Reconcile", "end Reconcile", "start clerk.FindUsers", "start clerk.CreateInvitation", "end clerk.ListInvitations",
+		"reserved to pending", "pending to active", "log reconciled",
+	} {
+		for way, end := range map[string]func(){"panic": func() { panic(io.ErrNoProgress) }, "Goexit": runtime.Goexit} {
+			t.Run(at+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					clerk := clerkinvitetest.NewClerk()
+					p := &panicking{ClerkAPI: clerk, Store: clerkinvitetest.NewMemoryStore(), end: end}
+					b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+						c.Observer, c.Logger, c.Now, c.Lease = p, slog.New(p), time.Now, time.Second
+					}}, clerk, p, p)
+					clerk.SetNow(time.Now)
+					b.MustInvite(t, "joined@example.com")
+					_, err := clerk.Accept("joined@example.com")
+					require.NoError(t, err)
+					_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "due@example.com"})
+					require.NoError(t, err)
+					p.at.Store(at)
+
+					opts := &clerkinvite.RunOptions{Interval: time.Second, ReconcileInterval: 10 * time.Second}
+					recovered := make(chan any)
+					go func() {
+						defer close(recovered)
+						defer func() { recovered <- recover() }()
+						_ = b.Run(context.WithoutCancel(t.Context()), opts)
+					}()
+					got := <-recovered
+					if way == "panic" {
+						require.Equal(t, io.ErrNoProgress, got)
+					} else {
+						require.Nil(t, got)
+					}
+
+					p.at.Store("")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+					defer cancel()
+					require.ErrorIs(t, b.Run(ctx, opts), context.DeadlineExceeded)
+					for email, status := range map[string]clerkinvite.Status{"joined@example.com": clerkinvite.StatusActive, "due@example.com": clerkinvite.StatusPending} {
+						m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+						require.NoError(t, err)
+						require.Equal(t, status, m.Status)
+					}
+					require.Equal(t, 2, clerk.Emails())
+				})
+			})
+		}
+	}
 }
 
 // runFor runs Run with its defaults for a time. It must be called in a synctest bubble, in which b uses time.Now.

@@ -89,7 +89,7 @@ func (p createParams) check() *response {
 
 func validRedirect(s string) bool {
 	u, err := url.Parse(s)
-	return s == "" || err == nil && u.Scheme != "" && u.Host != ""
+	return s == "" || err == nil && (u.Scheme != "" && u.Opaque == "" || strings.HasPrefix(s, "/"))
 }
 
 // create performs POST /invitations and POST /invitations/bulk.

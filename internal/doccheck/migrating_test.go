@@ -713,6 +713,8 @@ func TestMigratingChecksTheParametersOfAResend(t *testing.T) {
 	require.True(t, add(nil, 30))
 	for i, url := range []string{"", "/accept", "app.example.com", "javascript:alert(1)", "ftp://example.com", "https://", "https:///x", "https://example.com/%zz",
 		"https://example.com:port/", "https://exa mple.com/", "https://example.com/\n", "https://example.com/" + strings.Repeat("x", 2048), "https://[::1", "https://user@",
+		"//app.example.com", "myapp://accept", "MyApp://accept?a=b", "myapp:///accept", "com.example.app://x", "javascript://x", "JavaScript://x", "data://x", "ms-word://x", "vbs://x",
+		"c://x", "myapp:accept", "/a b", "/a?b=c", `/\a`, "httpx://a",
 		"https://app.example.com", "http://localhost:3000/accept?a=b&c=%20#d"} {
 		_, err := svc.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i), RedirectURL: url})
 		require.Equal(t, err == nil, add(url, 30), "%q", url)

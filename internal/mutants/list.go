@@ -148,6 +148,13 @@ var mutants = []mutant{
 		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
 	}},
 
+	{name: "a panic while reconciling leaves the process alone", test: "TestRun_PanicsReachTheCaller", edits: []edit{
+		{"run.go", "			panic(panicked)\n", ""},
+	}},
+	{name: "a panic while delivering leaves a goroutine", test: "TestRun_PanicsReachTheCaller", edits: []edit{
+		{"run.go", "	defer stop() // before wait, however runDeliver ends\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
+	}},
+
 	// Webhooks.
 	{name: "no signature is verified", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "valid := false", "valid := true"},
@@ -172,6 +179,12 @@ var mutants = []mutant{
 	}},
 
 	// Limits, names and secrets.
+	{name: "a script is the URL of an app", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", "jar|javascript|", "jar|"},
+	}},
+	{name: "another host is a path", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
+	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
 	}},
