@@ -29,12 +29,12 @@ GOTEST := go run ./internal/gotest
 PACKAGES := ./internal/model/protocol . ./internal/attacks ./...
 
 .PHONY: test
-test: ## test the library, with the race detector and its own PostgreSQL: about @@ on two cores
+test: ## test the library, with the race detector and its own PostgreSQL: two to four minutes on two cores
 	@scripts/ensure-postgres.sh
 	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
 
 .PHONY: test-all
-test-all: ## test everything, the other modules too, without -short: about @@ on two cores
+test-all: ## test everything, the other modules too, without -short: about ten minutes on two cores
 	@scripts/ensure-postgres.sh
 	@$(GOTEST) -race -shuffle=on -timeout=20m $(PACKAGES)
 	@$(MAKE) --no-print-directory nested
