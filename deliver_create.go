@@ -56,7 +56,7 @@ func (q *queue) next(singleAllowed, bulkAllowed bool) (group []*attempt, bulk bo
 		return group, true
 	case len(q.single) > 0:
 		group, q.single = q.single[:1:1], q.single[1:]
-	case len(q.bulk) > 0 && !(bulkAllowed && incomplete):
+	case len(q.bulk) > 0 && (!bulkAllowed || !incomplete):
 		group, q.bulk = q.bulk[:1:1], q.bulk[1:]
 	}
 	return group, false
