@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -370,15 +371,25 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	store := clerkinvite.NewPgxStore(pool, nil)
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
-	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 2 * time.Second})
-	require.NoError(t, err)
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			assert.Greater(t, b.Member(t, "ada@example.com").ClaimedUntil.Sub(b.Clock.Now()), 30*time.Second, "a create starts in the first half of its lease")
+		}
+	})
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = svc.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	_, err = b.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
 	require.NoError(t, err)
-	time.AfterFunc(1800*time.Millisecond, func() { _ = tx.Rollback(context.Background()) })
-	_, err = svc.Invite(t.Context(), testkit.Params("acme", "ada@example.com"))
-	require.NoError(t, err, "nothing was wrong but a slow transaction of somebody else's")
+	invited := make(chan error, 1)
+	go func() {
+		_, err := b.TryInvite(t, "ada@example.com")
+		invited <- err
+	}()
+	testkit.AwaitLocks(t, pool, 1)
+	b.Clock.Advance(50 * time.Second) // of a minute
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-invited, "nothing was wrong but another caller's slow transaction")
 }
 
 // The look-up fails, but a webhook has made the member active in the meantime.
