@@ -156,9 +156,16 @@ func requireInvalid(t *testing.T, err error, field string) {
 // Tenants whose names look, sort or match alike stay apart: by address, by page, by cursor and in every verb.
 func TestTenantsAreApart(t *testing.T) {
 	t.Parallel()
-	tenants := []string{"acme", "ACME", "Acme", "acme ", " acme", "acme\u00a0", "acm\u00e9", "acme\u0301", "acme\u200b", "acm_", "acme%", "acme/../globex", "a", "acme.", "аcme"}
+	tenants := []string{"acme", "ACME", "Acme", "acm\u00e9", "acme\u0301", "acm_", "acme%", "acme/../globex", "a", "acme.", "аcme", "ac me"}
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		ctx := t.Context()
+		for _, tenant := range []string{"acme ", " acme", "acme\u00a0", "ac\u00a0me", "acme\u200b", "\u202eemca", "acme\ufe0f"} { // they look the same
+			_, err := b.Reserve(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: "m0@example.com"})
+			requireInvalid(t, err, "TenantID")
+			_, err = b.List(ctx, clerkinvite.ListParams{TenantID: tenant})
+			requireInvalid(t, err, "TenantID")
+			requireInvalid(t, b.Purge(ctx, clerkinvite.Ref{TenantID: tenant, Email: "m0@example.com"}), "TenantID")
+		}
 		ids := map[string][]string{}
 		cursors := []string{""}
 		for _, tenant := range tenants {

@@ -213,4 +213,16 @@ var mutants = []mutant{
 	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", edits: []edit{
 		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
+	{name: "a letter that toolchains map differently is accepted", test: "TestUnstableDomains", edits: []edit{
+		{"validate.go", "strings.ContainsFunc(domain+shown, isUnstable)", "strings.ContainsFunc(shown, isUnstable)"},
+	}},
+	{name: "only the stored bytes of Data are counted", test: "TestDataCanBeWrittenAgain/postgres", edits: []edit{
+		{"validate.go", "numericSize(tok.String()) > maxNumber", "len(tok) > maxNumber"},
+	}},
+	{name: "Clerk is asked for one form of a domain", test: "TestInvite_DomainInEitherForm", edits: []edit{
+		{"validate.go", "err == nil && form != email && sameEmail(form, email)", "err == nil && form == \"\" && sameEmail(form, email)"},
+	}},
+	{name: "one odd user spoils the look-up", test: "TestOddUserHarmsNobody", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
+	}},
 }
