@@ -184,6 +184,10 @@ var mutants = []mutant{
 		{"webhook.go", "	case len(key) < minWebhookKey:", "	case len(key) > 1<<20:"},
 	}},
 
+	{name: "a dead connection is not noticed", test: "TestDefaultTransportNoticesDeadConnections", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/client.go", "transport.HTTP2.SendPingTimeout, transport.HTTP2.PingTimeout = pingAfter, pingTimeout", "_, _ = pingAfter, pingTimeout"},
+	}},
+
 	// Limits, names and secrets.
 	{name: "a script is the URL of an app", test: "TestCheckRedirectURL", edits: []edit{
 		{"validate.go", "jar|javascript|", "jar|"},
