@@ -250,7 +250,7 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict) {
 	ignoreExisting := false // Clerk has an invitation for the address that does not belong to this send
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, ignoreExisting = s.look(ctx, a); v.kind != undecided {
+		if v, ignoreExisting = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
 			return v
 		}
 	}
@@ -281,7 +281,7 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil)
 	}
-	v, otherPending := s.look(ctx, a)
+	v, otherPending := s.look(ctx, a, true)
 	if v.kind != undecided || otherPending {
 		return v
 	}

@@ -71,7 +71,7 @@ func TestPromise3_LostResponses(t *testing.T) {
 		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *testkit.Rig) {}},
 		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *testkit.Rig) {}},
 		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(_ *testing.T, b *testkit.Rig) {
-			b.Clerk.CreateForeign(email, nil)
+			b.Clerk.CreateForeign(email, map[string]any{"app": "another"})
 			// The first create is refused as a duplicate; the fault is for the second.
 		}},
 		{"list after a lost create", clerkinvitetest.CallList, 1, func(t *testing.T, b *testkit.Rig) {

@@ -48,6 +48,7 @@ func TestPromise5_WhatIsNotProof(t *testing.T) {
 			u := b.Clerk.AddVerifiedUser(email)
 			w := b.Clerk.UserCreated(u.ID)
 			b.Clerk.DeleteUser(u.ID)
+			b.Clock.Advance(3 * time.Minute) // the delivery is late
 			return w
 		},
 	} {

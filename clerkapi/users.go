@@ -2,6 +2,7 @@ package clerkapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -87,6 +88,36 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 		}
 	}
 	return found, nil
+}
+
+// GetUser implements [clerkinvite.ClerkAPI] with GET /users/{id}.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// GetUser is safe for concurrent use and safe to retry.
+func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if !validID(id) { // the SDK does not escape it, so "" or "../x" would reach another endpoint
+		return nil, &clerkinvite.InvalidParamsError{Field: "id", Reason: "must be a Clerk user id"}
+	}
+	req := clerk.NewAPIRequest(http.MethodGet, "/users/"+id)
+	var found clerkinvite.User
+	err := c.lookUp(ctx, func() error {
+		return c.call(ctx, c.lookup, req, func(body []byte) error {
+			var w wire.User
+			err := json.Unmarshal(body, &w)
+			if err == nil {
+				found, err = toUser(&w)
+			}
+			if err == nil && found.ID != id {
+				err = errors.New("it is about another user")
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &found, nil
 }
 
 // splitForURL splits values into lists that each fit into one URL.

@@ -245,6 +245,20 @@ func TestFindUsers(t *testing.T) {
 	})
 }
 
+func TestGetUser(t *testing.T) {
+	t.Parallel()
+	eachBehavior(t, func(t *testing.T, b *bundle) {
+		for _, spec := range variants() {
+			added := b.clerk.AddUser(spec)
+			u, err := b.api.GetUser(t.Context(), added.ID)
+			require.NoError(t, err)
+			require.Equal(t, &added, u)
+		}
+		_, err := b.api.GetUser(t.Context(), "user_nobody")
+		requireCode(t, err, 404, "resource_not_found")
+	})
+}
+
 // Queries that do not fit into one request or one response are split.
 func TestFindUsersInParts(t *testing.T) {
 	t.Parallel()
@@ -275,6 +289,10 @@ func calls() map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) erro
 	return map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) error{
 		"FindUsers": func(ctx context.Context, api clerkinvite.ClerkAPI) error {
 			_, err := api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{"ada@example.com"}})
+			return err
+		},
+		"GetUser": func(ctx context.Context, api clerkinvite.ClerkAPI) error {
+			_, err := api.GetUser(ctx, "user_000001")
 			return err
 		},
 		"CreateInvitation": func(ctx context.Context, api clerkinvite.ClerkAPI) error {
