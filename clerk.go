@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 // ClerkAPI is the part of Clerk's Backend API that the library uses. Package clerkapi
@@ -39,7 +41,8 @@ type ClerkAPI interface {
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
 	// ListInvitations returns one page, ordered by created_at, oldest first unless
-	// NewestFirst. A page with fewer than Limit invitations is the last.
+	// NewestFirst. A page with fewer than Limit invitations is the last. An invitation whose
+	// ID cannot be read keeps its place, with an empty ID.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation disables the link of a pending invitation.
@@ -63,11 +66,9 @@ type User struct {
 
 // UserEmail is one address of a user.
 type UserEmail struct {
-	ID      string
-	Address string
-	// Verified is true if Clerk's verification.status of this address is "verified" and the
-	// address is not reserved.
-	Verified bool
+	ID       string
+	Address  string
+	Verified bool // Clerk's verification.status of this address is "verified"
 }
 
 // InvitationRequest describes an invitation to create. The zero value of an optional field
@@ -149,8 +150,8 @@ func (u *User) verifiedEmails() []string {
 // mark is the marker that each of our invitations carries in public_metadata under
 // "clerkinvite". The user can read it. It identifies our invitations and proves nothing.
 type mark struct {
-	ID   string `json:"id"`
-	Send int    `json:"send"`
+	ID   string
+	Send int
 }
 
 // showsMetadata reports whether Clerk shows any metadata of inv. Ours always has some.
@@ -161,13 +162,10 @@ func (inv *Invitation) showsMetadata() bool {
 
 // mark returns the marker of inv, if it has one.
 func (inv *Invitation) mark() (mark, bool) {
-	// A map, because struct fields match keys in any case, and the host or another
-	// application may use a key that differs from ours only in case.
-	var meta map[string]json.RawMessage
-	var m mark
-	if json.Unmarshal(inv.PublicMetadata, &meta) != nil || json.Unmarshal(meta[metadataKey], &m) != nil || m.ID == "" || m.Send < 1 {
+	o := wire.Parse(inv.PublicMetadata).Object(metadataKey)
+	m := mark{strings.ToLower(o.Text("id")), o.Int("send")}
+	if m.ID == "" || m.Send < 1 {
 		return mark{}, false
 	}
-	m.ID = strings.ToLower(m.ID)
 	return m, true
 }

@@ -245,9 +245,10 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 			return nil, err
 		}
 		for _, inv := range page {
-			// Clerk does not say whether query matches whole addresses only.
-			// It says nothing about a parameter that it ignores, so the status is checked too.
-			if sameEmail(inv.Email, email) && (status == "" || inv.Status == status) {
+			switch {
+			case inv.ID == "" && (inv.Email == "" || sameEmail(inv.Email, email)):
+				return nil, errNoInvitationID
+			case sameEmail(inv.Email, email) && (status == "" || inv.Status == status): // Clerk does not say how it filters
 				all = append(all, inv)
 			}
 		}

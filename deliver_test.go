@@ -1,9 +1,11 @@
 package clerkinvite_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -522,6 +524,34 @@ func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	})
 }
 
+// Clerk loses each response about three people. While they are new, that ends the pass. At a later attempt it is only
+// their problem, and the next person is invited.
+func TestDeliver_LostResponsesOfLaterAttemptsDoNotStopThePass(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	for i, email := range []string{"bad0@example.com", "bad1@example.com", "bad2@example.com", "good@example.com"} {
+		p := testkit.Params("acme", email)
+		p.PublicMetadata = map[string]any{"plan": "pro"} // a request each
+		_, err := b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+		b.Clock.Advance(time.Second) // in this order
+		if i < 3 {
+			b.FailCreates(clerkinvitetest.Fault{Email: email, Kind: clerkinvitetest.Reset, Times: -1})
+		}
+	}
+	report, err := b.Deliver(t.Context(), nil)
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Postponed: 3}, report)
+
+	b.Clock.Advance(time.Hour)
+	report, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Invited)
+	b.RequireInvited(t, "good@example.com", 1)
+}
+
 // A canceled call loses nothing.
 func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
@@ -550,23 +580,20 @@ func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	}
 }
 
-// stubborn is a store whose hook refuses to let one member become pending.
-type stubborn struct {
+// refusingStore is a store that refuses to write some rows, as a hook or a constraint of the host does.
+type refusingStore struct {
 	clerkinvite.Store
-	email string
-	err   error
+	refuse func(next *clerkinvite.Member) error
 }
 
-func (s stubborn) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+func (s refusingStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 	var at []int
 	var rest []clerkinvite.Change
 	results := make([]clerkinvite.Result, len(changes))
 	for i, c := range changes {
-		if c.New.Email == s.email && c.New.Status == clerkinvite.StatusPending {
-			results[i].Err = s.err
-			continue
+		if results[i].Err = s.refuse(c.New); results[i].Err == nil {
+			at, rest = append(at, i), append(rest, c)
 		}
-		at, rest = append(at, i), append(rest, c)
 	}
 	made, err := s.Store.Update(ctx, rest)
 	for i, r := range made {
@@ -575,11 +602,21 @@ func (s stubborn) Update(ctx context.Context, changes []clerkinvite.Change) ([]c
 	return results, err
 }
 
+// refuseStatus refuses to write the members with the address in the status.
+func refuseStatus(email string, status clerkinvite.Status, err error) func(*clerkinvite.Member) error {
+	return func(next *clerkinvite.Member) error {
+		if next.Email == email && next.Status == status {
+			return err
+		}
+		return nil
+	}
+}
+
 // A row that the host's database refuses to change does not block others, and is not invited again by each attempt.
 func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, stubborn{b.Store, "p3@example.com", errors.New("a constraint of the host's")})
+	b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, refusingStore{b.Store, refuseStatus("p3@example.com", clerkinvite.StatusPending, errors.New("a constraint"))})
 	_, err := b.ReserveMany(t.Context(), testkit.People(150, "p"))
 	require.NoError(t, err)
 	report, err := b.Deliver(t.Context(), nil)
@@ -909,6 +946,67 @@ func TestDeliver_InvitationRevokedBetweenTwoLists(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
 }
 
+// renaming is a Clerk that lists all invitations in another status.
+type renaming struct {
+	clerkinvite.ClerkAPI
+	status string // "" changes nothing
+}
+
+func (a *renaming) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	for i := range list {
+		list[i].Status = cmp.Or(a.status, list[i].Status)
+	}
+	return list, err
+}
+
+// Clerk lists the invitation of a lost create in an unknown status: the row waits, and nothing is sent.
+func TestDeliver_UnknownStatusPostponesTheRow(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	api := &renaming{ClerkAPI: clerk, status: "scheduled"}
+	b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, "ada@example.com")
+	require.Error(t, err)
+	b.Clock.Advance(2 * time.Minute)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Postponed: 1}, report)
+	m := b.Member(t, "ada@example.com")
+	require.Equal(t, clerkinvite.StatusReserved, m.Status)
+	require.Nil(t, m.ClaimedUntil)
+	require.Equal(t, 1, b.CreateRequests())
+
+	api.status = ""
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.RequireInvited(t, "ada@example.com", 1)
+}
+
+// A user with two verified addresses waits in two tenants, and the other tenant's row cannot be written. That is logged,
+// and is not this tenant's problem.
+func TestInvite_FailingRowOfAnotherTenantIsNoError(t *testing.T) {
+	t.Parallel()
+	var log testkit.LockedBuffer
+	b := testkit.NewMemory(t, testkit.Options{})
+	store := refusingStore{b.Store, refuseStatus("b@example.com", clerkinvite.StatusActive, errors.New("a constraint"))}
+	b = testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}}, b.Clerk, b.API, store)
+	_, err := b.Reserve(t.Context(), testkit.Params("b", "b@example.com"))
+	require.NoError(t, err)
+	b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "a@example.com", Verified: true}, {Address: "b@example.com", Verified: true}}})
+	m, err := b.Invite(t.Context(), testkit.Params("a", "a@example.com"))
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, m.Status)
+	require.Contains(t, log.String(), "not all members of a user resolved")
+	other, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "b", Email: "b@example.com"})
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusReserved, other.Status)
+}
+
 // The context is canceled after the claim and before any request.
 func TestDeliver_CanceledAfterTheClaimReleasesTheRow(t *testing.T) {
 	t.Parallel()
@@ -1039,4 +1137,41 @@ func (a refusingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 		return nil, &clerkinvite.APIError{StatusCode: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}}
 	}
 	return a.ClerkAPI.FindUsers(ctx, q)
+}
+
+// An invitation whose ID cannot be read does not count as no invitation, or as another one.
+func TestLookDoesNotGuessAboutUnreadableInvitations(t *testing.T) {
+	t.Parallel()
+	for name, odd := range map[string]clerkinvite.Invitation{
+		"the same address": {Email: "ada@example.com", Status: clerkinvite.InvitationPending}, "no address": {}, "another address": {Email: "bob@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, oddList{clerk, odd}, clerkinvitetest.NewMemoryStore())
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.HTML502})
+			_, err := b.TryInvite(t, "ada@example.com")
+			require.Error(t, err)
+			b.Clock.Advance(time.Hour)
+			m, err := b.TryInvite(t, "ada@example.com")
+			if name == "another address" {
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				return
+			}
+			require.ErrorContains(t, err, "ID cannot be read")
+			require.Zero(t, b.Clerk.Emails())
+		})
+	}
+}
+
+// oddList adds an invitation to each list.
+type oddList struct {
+	clerkinvite.ClerkAPI
+	odd clerkinvite.Invitation
+}
+
+func (a oddList) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	return append([]clerkinvite.Invitation{a.odd}, list...), err
 }

@@ -26,8 +26,8 @@ type Config struct {
 	// time.Now.
 	Now func() time.Time
 
-	// RedirectURL is used if InviteParams has none: an http or https URL, at most 2048 bytes.
-	// Defaults to "", which means Clerk's own page.
+	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
+	// (myapp://accept) or a path, at most 2048 bytes. Defaults to "", which means Clerk's own page.
 	RedirectURL string
 
 	// ExpiresInDays is used if InviteParams has none: 1 to 365. Defaults to 30.
@@ -44,7 +44,12 @@ type Config struct {
 
 	// Authorize, if set, is called before anything is written, for example to check a list of
 	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
-	// are checked again. Its error is returned unchanged. It is called concurrently.
+	// are checked again. Its error is returned unchanged.
+	//
+	// It is called concurrently, and for all entries of a list before the first is written. So it
+	// cannot enforce a number, such as free seats: twenty calls can all see the same three. To
+	// enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in your
+	// transaction before Service.InTx and Reserve.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is told of verbs, requests to Clerk and state changes, for traces and
@@ -112,7 +117,7 @@ type InviteParams struct {
 	Role      string // any text, at most 255 bytes; not sent to Clerk
 	InvitedBy string // any text, at most 255 bytes; not sent to Clerk
 
-	RedirectURL    string         // http or https, at most 2048 bytes; "" means Config.RedirectURL
+	RedirectURL    string         // as Config.RedirectURL, which "" means
 	ExpiresInDays  int            // 1 to 365; 0 means Config.ExpiresInDays
 	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself

@@ -400,3 +400,96 @@ func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.ManyProgress{Total: 6, Invited: 3, Failed: 3}, last)
 }
+
+// One row changes whenever it is about to be written. It is that person's problem.
+func TestMany_RowThatKeepsChangingBlocksNobody(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		call func(b *testkit.Rig, ps []clerkinvite.InviteParams) ([]clerkinvite.Result, error)
+		want clerkinvite.Status
+	}{
+		"ReserveMany": {func(b *testkit.Rig, ps []clerkinvite.InviteParams) ([]clerkinvite.Result, error) {
+			return b.ReserveMany(t.Context(), ps)
+		}, clerkinvite.StatusReserved},
+		"InviteMany": {func(b *testkit.Rig, ps []clerkinvite.InviteParams) ([]clerkinvite.Result, error) {
+			return b.InviteMany(t.Context(), ps, nil)
+		}, clerkinvite.StatusPending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			store := refusingStore{clerkinvitetest.NewMemoryStore(), refuseStatus("ada@example.com", clerkinvite.StatusReserved, clerkinvite.ErrConflict)}
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+			memberIn(t, b, clerkinvite.StatusRevoked)
+			ps := testkit.People(3, "p")
+			ps[1].Email = "ada@example.com"
+			results, err := c.call(b, ps)
+			require.NoError(t, err)
+			require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+			for _, i := range []int{0, 2} {
+				require.NoError(t, results[i].Err)
+				require.Equal(t, c.want, results[i].Member.Status)
+				require.Equal(t, ps[i].Email, results[i].Member.Email)
+			}
+			require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+		})
+	}
+}
+
+// The store fails after new rows are inserted, and before an existing one is renewed.
+func TestReserveMany_ReportsRowsThatWereWritten(t *testing.T) {
+	t.Parallel()
+	b, store := testkit.NewFaulty(t)
+	memberIn(t, b, clerkinvite.StatusRevoked)
+	ps := testkit.People(3, "p")
+	ps[1].Email = "ada@example.com"
+	down := errors.New("the database is down")
+	store.Fail(down, false)
+	results, err := b.ReserveMany(t.Context(), ps)
+	require.ErrorIs(t, err, down)
+	require.ErrorIs(t, results[1].Err, down)
+	for _, i := range []int{0, 2} {
+		require.NoError(t, results[i].Err)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, ps[i].Email).Status)
+		require.Equal(t, b.Member(t, ps[i].Email), results[i].Member)
+	}
+}
+
+// The invitation of a lost create was revoked in the dashboard, and the new create meets a rate limit: the person waits
+// like the others.
+func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
+	t.Parallel()
+	for _, wait := range []bool{false, true} {
+		t.Run(fmt.Sprint("wait: ", wait), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, "ada@example.com")
+			require.Error(t, err)
+			b.Clerk.ClearFaults()
+			b.Clerk.RevokeInDashboard(b.Clerk.OpenInvitations("ada@example.com")[0].ID)
+			b.Clock.Advance(2 * time.Minute)
+			b.FailCreates(clerkinvitetest.Fault{Status: 429, RetryAfter: 10 * time.Minute})
+
+			var last clerkinvite.ManyProgress
+			results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", "ada@example.com")}, &clerkinvite.ManyOptions{
+				Wait: wait, Progress: func(p clerkinvite.ManyProgress) {
+					last = p
+					if !p.WaitUntil.IsZero() {
+						b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
+					}
+				},
+			})
+			require.NoError(t, err)
+			require.NoError(t, results[0].Err)
+			if !wait {
+				require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
+				require.Equal(t, clerkinvite.ManyProgress{Total: 1, Reserved: 1}, last)
+				return
+			}
+			require.Equal(t, clerkinvite.StatusPending, results[0].Member.Status)
+			require.Equal(t, clerkinvite.ManyProgress{Total: 1, Invited: 1}, last)
+			b.RequireInvited(t, "ada@example.com", 2)
+		})
+	}
+}

@@ -29,7 +29,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 // are taken as proof. Resolve makes no request to Clerk.
 //
 // A member whose invitation has expired becomes active only if u was created while the
-// invitation was valid. A banned user resolves nobody. A user has one active member per tenant;
+// invitation was valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the
+// invitation as accepted.) A banned user resolves nobody. A user has one active member per tenant;
 // the others become removed. It is, in this order,
 //   - the member that is active already,
 //   - the member with the user's primary address,
@@ -206,7 +207,7 @@ func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (
 // needsProof reports whether only Clerk's list can tell that u accepted row's invitation in time.
 func needsProof(u *User, row *Member, now time.Time) bool {
 	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
-		u.holdsVerified(row.Email) && !u.Banned && !u.createdWhileValid(row)
+		u.holdsVerified(row.Email) && !u.Banned && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. The row that is or becomes u's active member comes
@@ -246,7 +247,7 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		inTime := !row.overdue(now) || u.createdWhileValid(row) || accepted[row.InvitationID]
+		inTime := !row.overdue(now) || u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
 		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !inTime {
 			continue
 		}
@@ -265,10 +266,16 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 	return changes, postponed
 }
 
-// createdWhileValid reports whether u was created while row's invitation was valid, by Clerk's
-// clock: then u joined in time although the invitation has expired since.
+// createdBeforeExpiry reports whether u existed before row's invitation expired, by Clerk's clock. A
+// younger account cannot have accepted it: the address may have a new owner.
+func (u *User) createdBeforeExpiry(row *Member) bool {
+	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
+}
+
+// createdWhileValid reports whether u was created while row's invitation was valid: then u joined
+// in time although the invitation has expired since.
 func (u *User) createdWhileValid(row *Member) bool {
-	return row.InvitedAt != nil && row.ExpiresAt != nil && !u.CreatedAt.Before(*row.InvitedAt) && !u.CreatedAt.After(*row.ExpiresAt)
+	return u.createdBeforeExpiry(row) && row.InvitedAt != nil && !u.CreatedAt.Before(*row.InvitedAt)
 }
 
 func trueFirst(a, b bool) int {

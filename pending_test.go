@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -37,7 +38,6 @@ func TestPromise5_WhatIsNotProof(t *testing.T) {
 		"another address":                   user(clerkinvitetest.EmailSpec{Address: "other@example.com", Verified: true}),
 		"unverified":                        user(clerkinvitetest.EmailSpec{Address: email}),
 		"null verification":                 user(clerkinvitetest.EmailSpec{Address: email, NullVerification: true}),
-		"reserved":                          user(clerkinvitetest.EmailSpec{Address: email, Verified: true, Reserved: true}),
 		"unverified, beside a verified one": user(clerkinvitetest.EmailSpec{Address: email}, clerkinvitetest.EmailSpec{Address: "other@example.com", Verified: true}),
 		"a part of it":                      user(clerkinvitetest.EmailSpec{Address: "a" + email, Verified: true}),
 		"banned": func(b *testkit.Rig) clerkinvitetest.Webhook {
@@ -216,6 +216,45 @@ func TestPromise5_ResolveAfterExpiry(t *testing.T) {
 			require.Len(t, changed, 1)
 			require.Equal(t, u.ID, changed[0].ClerkUserID)
 		})
+	})
+	t.Run("accepted in time under another address, and the mailbox has a new owner", func(t *testing.T) {
+		t.Parallel()
+		testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+			b.MustInvite(t, email)
+			b.Clock.Advance(time.Hour)
+			_, err := b.Clerk.AcceptAs(email, "elsewhere@example.org")
+			require.NoError(t, err)
+			b.Clock.Advance(2 * 365 * 24 * time.Hour)
+			w := b.Clerk.SignUp(email, true) // another person
+			require.Empty(t, b.Receive(t, w))
+			require.NotEqual(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+			_, err = b.Reconcile(t.Context(), nil)
+			require.NoError(t, err)
+			require.NotEqual(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+		})
+	})
+	t.Run("one list per address, and none for a younger account", func(t *testing.T) {
+		t.Parallel()
+		b := testkit.NewMemory(t, testkit.Options{})
+		u := b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: email}}})
+		b.Clock.Advance(time.Hour)
+		for i := range 60 {
+			_, err := b.Invite(t.Context(), testkit.Params(fmt.Sprint("tenant", i), email))
+			require.NoError(t, err)
+		}
+		b.Clock.Advance(late)
+		b.Clerk.VerifyEmail(u.ID, email)
+		b.Clerk.ResetCounts()
+		_, err := b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Equal(t, 2, b.Clerk.RequestCount(), "the user and one list")
+
+		b.Clerk.DeleteUser(u.ID)
+		young := b.Clerk.AddVerifiedUser(email)
+		b.Clerk.ResetCounts()
+		_, err = b.ResolveUser(t.Context(), young.ID)
+		require.NoError(t, err)
+		require.Equal(t, 1, b.Clerk.RequestCount())
 	})
 	t.Run("not by Resolve, which makes no request", func(t *testing.T) {
 		t.Parallel()

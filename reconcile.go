@@ -36,9 +36,9 @@ type ReconcileReport struct {
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 
-	// AcceptedElsewhere are members whose invitation was accepted, but no Clerk user holds their
-	// address verified: they have probably signed up under another address. Clerk does not say who
-	// accepted an invitation.
+	// AcceptedElsewhere are members whose invitation is valid and was accepted, but no Clerk user holds
+	// their address verified: they have probably signed up under another address. Clerk does not say
+	// who accepted an invitation.
 	AcceptedElsewhere []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
@@ -120,6 +120,7 @@ type reconciliation struct {
 
 	pending, active batch     // read, and not looked up yet
 	missing         []*Member // active as users whom Clerk's list leaves out
+	overdue         []*Member // pending past the expiry, and nobody who existed by then holds the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	firstError      error     // of a member or an invitation that could not be changed
 
@@ -279,6 +280,11 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if err := r.askForOurs(ctx); err != nil {
 		return err
 	}
+	if !r.complete { // the lists come in a later call, which does not have these rows
+		if err := r.expireOverdue(ctx); err != nil {
+			return err
+		}
+	}
 	return r.removeMissing(ctx)
 }
 
@@ -302,7 +308,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 // lookUpPending asks Clerk which of the pending members have joined.
 func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	now := r.s.now()
-	if _, err := r.resolve(ctx, r.pending.sortedKeys(), nil); err != nil {
+	users, err := r.resolve(ctx, r.pending.sortedKeys(), nil)
+	if err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for _, row := range r.pending.rows {
@@ -314,10 +321,32 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
 			r.at.Oldest = row.InvitedAt
 		}
-		r.checkedAfterExpiry[row.ID] = row.overdue(now.Add(-clockSkew)) && !r.wrongKey()
+		overdue := row.overdue(now.Add(-clockSkew)) && !row.Due() && !r.unreadable[row.Email] && !r.unresolved[row.ID]
+		r.checkedAfterExpiry[row.ID] = overdue && !r.wrongKey()
+		if u := holder(users, row.Email); overdue && (u == nil || !u.createdBeforeExpiry(row)) && (r.at.Known || len(r.overdue) < reconcilePage) {
+			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
+		}
 	}
 	r.pending = batch{}
 	return r.askForOurs(ctx)
+}
+
+// expireOverdue expires the members whose invitation expired long ago, if no user who existed by then
+// holds the address, whatever Clerk's lists show. It waits until Clerk has shown that the key is right: another
+// instance knows no holders.
+func (r *reconciliation) expireOverdue(ctx context.Context) error {
+	if !r.at.Known {
+		return nil
+	}
+	var changes []Change
+	for _, row := range r.overdue {
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] {
+			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
+		}
+	}
+	r.overdue = nil
+	_, err := r.apply(ctx, changes)
+	return err
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -550,7 +579,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations} {
+	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -656,7 +685,7 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		if !r.changed[row.ID] && !r.unreadable[row.Email] && holder(users, row.Email) == nil {
+		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && holder(users, row.Email) == nil {
 			r.report.AcceptedElsewhere = append(r.report.AcceptedElsewhere, row)
 		}
 	}
@@ -692,6 +721,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 		for i := range list {
 			m, _ := list[i].mark()
 			row := rows[m.ID]
+			r.at.Known = r.at.Known || row != nil && row.InvitationID == list[i].ID
 			// A member that is due for a resend belongs to Deliver.
 			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] && !listed[row.ID] {
 				listed[row.ID] = true
@@ -713,12 +743,14 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return err
 		}
 		r.report.Invitations += len(list)
-		listed := slices.DeleteFunc(slices.Clone(list), func(inv Invitation) bool { return inv.Status != status })
-		if err := page(listed, rows); err != nil {
-			return err
+		done := len(list) < q.Limit
+		if q.NewestFirst && !done {
+			at := list[len(list)-1].CreatedAt
+			done = !at.IsZero() && at.Before(oldest)
 		}
-		if len(list) < q.Limit || q.NewestFirst && list[len(list)-1].CreatedAt.Before(oldest) {
-			return nil
+		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
+		if err := page(list, rows); err != nil || done {
+			return err
 		}
 		q.Offset += q.Limit
 	}

@@ -743,3 +743,159 @@ func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 }
+
+// forgetfulAPI lists no invitations.
+type forgetfulAPI struct{ clerkinvite.ClerkAPI }
+
+func (forgetfulAPI) ListInvitations(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	return nil, nil
+}
+
+// An invitation expired long ago, and Clerk's lists do not show it any more or say that somebody
+// accepted it under another address. The member must not stay pending forever.
+func TestReconcile_OverdueMembersExpire(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		forgets bool
+		known   bool // Clerk knows another member, so that the key is right
+		want    clerkinvite.Status
+	}{
+		"accepted elsewhere": {false, true, clerkinvite.StatusExpired},
+		"forgotten at Clerk": {true, true, clerkinvite.StatusExpired},
+		"forgotten, and the key may be another instance's": {true, false, clerkinvite.StatusPending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const email = "ada@example.com"
+			b := testkit.NewMemory(t, testkit.Options{})
+			b.MustInvite(t, email)
+			if c.known {
+				b.Clerk.AddVerifiedUser("known@example.com")
+				b.MustInvite(t, "known@example.com")
+			}
+			_, err := b.Clerk.AcceptAs(email, "elsewhere@example.org")
+			require.NoError(t, err)
+			if c.forgets {
+				b = testkit.New(t, testkit.Options{}, b.Clerk, forgetfulAPI{b.API}, b.Store)
+			}
+			b.Clock.Advance(30*24*time.Hour + 5*time.Minute) // Clerk's clock may be behind
+			mustReconcile(t, b)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+			b.Clock.Advance(10 * time.Minute)
+			mustReconcile(t, b)
+			require.Equal(t, c.want, b.Member(t, email).Status)
+		})
+	}
+}
+
+// A person signed up in time, without the link, and the webhook was lost. The member cannot be made active, because the
+// hook fails. Reconcile must not expire the member instead, nor the same user's other one.
+func TestReconcile_DoesNotExpireAMemberThatCannotBeActivated(t *testing.T) {
+	t.Parallel()
+	for _, addresses := range [][]string{{"ada@example.com"}, {"ada@example.com", "second@example.com"}} {
+		t.Run(fmt.Sprint(len(addresses)), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			refusing := true
+			store := refusingStore{b.Store, func(next *clerkinvite.Member) error {
+				if refusing && next.Status == clerkinvite.StatusActive {
+					return testkit.ErrHook
+				}
+				return nil
+			}}
+			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, store)
+			var user clerkinvitetest.UserSpec
+			for _, email := range append(addresses, "waits@example.com") {
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, ExpiresInDays: 1})
+				require.NoError(t, err)
+				user.Emails = append(user.Emails, clerkinvitetest.EmailSpec{Address: email, Verified: true})
+			}
+			b.Clock.Advance(time.Hour)
+			user.Emails = user.Emails[:len(addresses)]
+			b.Clerk.AddUser(user)
+			b.Clock.Advance(48 * time.Hour)
+
+			report, err := b.Reconcile(t.Context(), nil)
+			require.ErrorIs(t, err, testkit.ErrHook)
+			require.Equal(t, 1, report.Expired)
+			require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "waits@example.com").Status)
+			for _, email := range addresses {
+				require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status, email)
+			}
+
+			refusing = false
+			report, err = b.Reconcile(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, 1, report.Activated)
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		})
+	}
+}
+
+// The only active user was deleted, so the first hundred members who wait make the key suspicious. The invitations prove
+// that it is right, before the next hundred are looked up.
+func TestReconcile_SuspicionDuringTheLookUpIsCleared(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	gone := b.Clerk.AddVerifiedUser("gone@example.com")
+	b.MustInvite(t, "gone@example.com")
+	b.Clerk.DeleteUser(gone.ID)
+	ps := testkit.People(150, "p")
+	_, err := b.InviteMany(t.Context(), ps, nil)
+	require.NoError(t, err)
+	for _, p := range ps[110:] {
+		b.Clerk.SignUp(p.Email, true) // without the link: only the look-up finds them
+	}
+	b.Clock.Advance(time.Hour)
+	report, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 40, report.Activated)
+	require.Equal(t, 1, report.Removed)
+}
+
+// overlapping is a Clerk to whose lists an invitation is added between two pages.
+type overlapping struct{ clerkinvite.ClerkAPI }
+
+func (a overlapping) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	q.Offset = max(0, q.Offset-1)
+	return a.ClerkAPI.ListInvitations(ctx, q)
+}
+
+// Pages of accepted invitations overlap: each member is reported once.
+func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b = testkit.New(t, testkit.Options{}, b.Clerk, overlapping{b.API}, b.Store)
+	ps := testkit.People(501, "p")
+	_, err := b.InviteMany(t.Context(), ps, nil)
+	require.NoError(t, err)
+	for i, p := range ps {
+		_, err := b.Clerk.AcceptAs(p.Email, fmt.Sprintf("private%d@example.com", i))
+		require.NoError(t, err)
+	}
+	report, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	elsewhere := make(map[string]int)
+	for _, m := range report.AcceptedElsewhere {
+		elsewhere[m.Email]++
+	}
+	require.Len(t, elsewhere, len(ps))
+	require.Len(t, report.AcceptedElsewhere, len(ps))
+}
+
+// An invitation whose ID cannot be read stays in its place, and Reconcile does its work on the others.
+func TestReconcile_OddInvitations(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, oddList{clerk, clerkinvite.Invitation{Email: "odd@example.com", Status: clerkinvite.InvitationPending}}, clerkinvitetest.NewMemoryStore())
+	for i := range 3 {
+		_, err := b.TryInvite(t, fmt.Sprintf("p%d@example.com", i))
+		require.NoError(t, err)
+	}
+	_, err := b.Clerk.Accept("p0@example.com")
+	require.NoError(t, err)
+	b.Clock.Advance(time.Hour)
+	_, err = b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "p0@example.com").Status)
+}

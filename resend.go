@@ -14,7 +14,10 @@ import "context"
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
-//   - *[TransitionError] if the member is not pending. If its invitation has ended, call Invite;
+//   - *[TransitionError] if the member is not pending, or its invitation has expired. If the
+//     invitation has ended, call Invite;
+//   - *[DuplicateEmailError] if the person turns out to be a member under another address: then this
+//     member is removed;
 //   - *[CooldownError] within Config.ResendCooldown of the last invitation, or while another
 //     resend of this member is running;
 //   - *[ClerkInvitationError] if Clerk refuses the person or fails, or the context ends during
@@ -34,6 +37,8 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		switch {
 		case row.Status != StatusPending:
 			return nil, &TransitionError{row.Status, StatusPending}
+		case row.overdue(l.claimedAt): // as if Reconcile had already seen it
+			return nil, &TransitionError{StatusExpired, StatusPending}
 		case row.held(l.claimedAt):
 			return nil, &CooldownError{*row.ClaimedUntil}
 		case row.Due(): // an earlier resend was not completed

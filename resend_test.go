@@ -76,8 +76,7 @@ func TestResend(t *testing.T) {
 		require.Equal(t, clerkinvite.InvitationRevoked, all[0].Status)
 		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+m.ID+`","send":2}}`, string(all[1].PublicMetadata))
 
-		// Past its end, too: the row is still pending.
-		b.Clock.Advance(8 * 24 * time.Hour)
+		b.Clock.Advance(time.Hour)
 		m, err = b.Resend(t.Context(), testkit.Ada)
 		require.NoError(t, err)
 		require.Equal(t, 3, m.Send)
@@ -159,5 +158,42 @@ func TestResend_NeverLosesTheInvitation(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// Resend of an expired invitation says the same before and after Reconcile has seen it.
+func TestResend_Expired(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(31 * 24 * time.Hour)
+		for range 2 {
+			_, err := b.Resend(t.Context(), testkit.Ada)
+			var refused *clerkinvite.TransitionError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusExpired, To: clerkinvite.StatusPending}, *refused)
+			_, err = b.Reconcile(t.Context(), nil)
+			require.NoError(t, err)
+		}
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+	})
+}
+
+// The person has become a member under another address since.
+func TestResend_SecondAddress(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		u := b.Clerk.AddVerifiedUser("ada@work.example")
+		b.MustInvite(t, "ada@work.example")
+		b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "ada@example.com", Verified: true})
+		b.Clock.Advance(time.Hour)
+		_, err := b.Resend(t.Context(), testkit.Ada)
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, err, &dup)
+		require.Equal(t, "ada@work.example", dup.Member.Email)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, []any{clerkinvite.StatusRemoved, clerkinvite.ReasonSecondAddress}, []any{m.Status, m.Reason})
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }

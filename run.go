@@ -5,7 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
+	"runtime"
+	"runtime/debug"
 	"time"
 )
 
@@ -31,7 +32,9 @@ const turnReconcile = "reconcile"
 // goroutines, so a PgxStore needs a pool and not a single connection.
 //
 // Run returns the context's error soon after the context ends. By then the current attempt is
-// saved or given back, and no goroutine is left.
+// saved or given back, and no goroutine is left. If the host's code panics (a hook, the Logger, the
+// Observer, the ClerkAPI or the Store), the panic continues in the caller's goroutine after the
+// other goroutine has ended. Members that were being delivered are due again when the lease ends.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 	o := RunOptions{}
 	if opts != nil {
@@ -44,22 +47,61 @@ func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 		o.ReconcileInterval = time.Hour
 	}
 	o.Interval = min(max(o.Interval, 10*time.Millisecond), time.Hour)
-	var wg sync.WaitGroup
+	work, stop := context.WithCancel(ctx)
 	if o.ReconcileInterval > 0 {
-		wg.Go(func() { s.runReconcile(ctx, min(max(o.ReconcileInterval, time.Second), 12*time.Hour)) })
+		wait := s.background(work, func() {
+			defer stop()
+			s.runReconcile(work, min(max(o.ReconcileInterval, time.Second), 12*time.Hour))
+		})
+		defer wait()
 	}
-	for pause := o.Interval; ; {
+	defer stop() // before wait, however runDeliver ends
+	s.runDeliver(work, o.Interval)
+	return ctx.Err()
+}
+
+// background runs f in a goroutine. wait returns when f has returned. If f did not return but
+// panicked, wait panics with the same value.
+func (s *Service) background(ctx context.Context, f func()) (wait func()) {
+	done := make(chan struct{})
+	var returned bool
+	var panicked any
+	var stack []byte
+	go func() {
+		defer close(done)
+		defer func() {
+			if panicked = recover(); panicked != nil {
+				stack = debug.Stack()
+			}
+		}()
+		f()
+		returned = true
+	}()
+	return func() {
+		<-done
+		switch {
+		case panicked != nil:
+			s.log.ErrorContext(ctx, "panic in a goroutine of Run", "stack", string(stack)) // wait's own stack does not show it
+			panic(panicked)
+		case !returned:
+			runtime.Goexit() // as f did
+		}
+	}
+}
+
+// runDeliver delivers due members until ctx ends.
+func (s *Service) runDeliver(ctx context.Context, interval time.Duration) {
+	for pause := interval; ; {
 		_, err := s.Deliver(ctx, nil)
 		switch {
 		case ctx.Err() != nil:
-			wg.Wait()
-			return ctx.Err()
+			return
 		case err == nil:
-			pause = o.Interval
+			pause = interval
 		default:
 			s.log.ErrorContext(ctx, "delivery stopped", "cause", logError(err))
 			wait, _ := RetryAfter(err)
-			pause = max(min(2*pause, 5*time.Minute), o.Interval, wait)
+			pause = max(min(2*pause, 5*time.Minute), interval, wait)
 		}
 		pauseFor(ctx, pause)
 	}

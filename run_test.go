@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -119,4 +122,214 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 	require.Equal(t, 5, clerk.Emails())
 	require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
 	require.NotContains(t, log.String(), "reconcil", "it was told not to")
+}
+
+// panicking panics where what the host's code is told contains a text.
+type panicking struct {
+	clerkinvite.ClerkAPI
+	clerkinvite.Store
+	at  atomic.Value
+	end func()
+}
+
+func (p *panicking) told(text string) {
+	if p.at.Load() == text {
+		p.end()
+	}
+}
+
+func (p *panicking) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	p.told("FindUsers")
+	return p.ClerkAPI.FindUsers(ctx, q)
+}
+
+func (p *panicking) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	p.told("ListInvitations")
+	return p.ClerkAPI.ListInvitations(ctx, q)
+}
+
+func (p *panicking) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	p.told("CreateInvitation")
+	return p.ClerkAPI.CreateInvitation(ctx, r)
+}
+
+func (p *panicking) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+	p.told("Due")
+	return p.Store.Due(ctx, at, limit)
+}
+
+func (p *panicking) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	p.told("Page")
+	return p.Store.Page(ctx, q)
+}
+
+func (p *panicking) Start(ctx context.Context, op string) (context.Context, func(error)) {
+	p.told("start " + op)
+	return ctx, func(error) { p.told("end " + op) }
+}
+
+func (p *panicking) StateChanged(_ context.Context, from, to clerkinvite.Status) {
+	p.told(fmt.Sprint(from, " to ", to))
+}
+
+func (p *panicking) Enabled(context.Context, slog.Level) bool { return true }
+func (p *panicking) WithAttrs([]slog.Attr) slog.Handler       { return p }
+func (p *panicking) WithGroup(string) slog.Handler            { return p }
+func (p *panicking) Handle(_ context.Context, r slog.Record) error {
+	p.told("log " + r.Message)
+	return nil
+}
+
+// A panic of the host's code inside Run reaches its caller in either goroutine, who can recover and call Run again. No
+// goroutine is left: the bubble would not end.
+func TestRun_PanicsReachTheCaller(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{
+		"FindUsers", "ListInvitations", "CreateInvitation", "Due", "Page",
+		"start Deliver", "end Deliver", "start Reconcile", "end Reconcile", "start clerk.FindUsers", "start clerk.CreateInvitation", "end clerk.ListInvitations",
+		"reserved to pending", "pending to active", "log reconciled",
+	} {
+		for way, end := range map[string]func(){"panic": func() { panic(io.ErrNoProgress) }, "Goexit": runtime.Goexit} {
+			t.Run(at+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					clerk := clerkinvitetest.NewClerk()
+					p := &panicking{ClerkAPI: clerk, Store: clerkinvitetest.NewMemoryStore(), end: end}
+					b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+						c.Observer, c.Logger, c.Now, c.Lease = p, slog.New(p), time.Now, time.Second
+					}}, clerk, p, p)
+					clerk.SetNow(time.Now)
+					b.MustInvite(t, "joined@example.com")
+					_, err := clerk.Accept("joined@example.com")
+					require.NoError(t, err)
+					_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "due@example.com"})
+					require.NoError(t, err)
+					p.at.Store(at)
+
+					opts := &clerkinvite.RunOptions{Interval: time.Second, ReconcileInterval: 10 * time.Second}
+					recovered := make(chan any)
+					go func() {
+						defer close(recovered)
+						defer func() { recovered <- recover() }()
+						_ = b.Run(context.WithoutCancel(t.Context()), opts)
+					}()
+					got := <-recovered
+					if way == "panic" {
+						require.Equal(t, io.ErrNoProgress, got)
+					} else {
+						require.Nil(t, got)
+					}
+
+					p.at.Store("")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+					defer cancel()
+					require.ErrorIs(t, b.Run(ctx, opts), context.DeadlineExceeded)
+					for email, status := range map[string]clerkinvite.Status{"joined@example.com": clerkinvite.StatusActive, "due@example.com": clerkinvite.StatusPending} {
+						m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+						require.NoError(t, err)
+						require.Equal(t, status, m.Status)
+					}
+					require.Equal(t, 2, clerk.Emails())
+				})
+			})
+		}
+	}
+}
+
+// runFor runs Run with its defaults for a time. It must be called in a synctest bubble, in which b uses time.Now.
+func runFor(t *testing.T, b *testkit.Rig, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	require.ErrorIs(t, b.Run(ctx, nil), context.DeadlineExceeded)
+}
+
+// newBubbleRig returns a Rig for a synctest bubble. It logs to log.
+func newBubbleRig(t *testing.T, store clerkinvite.Store, log *testkit.LockedBuffer) *testkit.Rig {
+	t.Helper()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+		c.Now, c.Logger = time.Now, slog.New(slog.NewTextHandler(log, nil))
+	}}, clerk, clerk, store)
+	clerk.SetNow(time.Now)
+	return b
+}
+
+// A reconciliation that checked everything is over, even if it could not change everything: the next one begins after
+// the interval. One that stopped early begins again after five minutes.
+func TestRun_ReconcilesOncePerInterval(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault    clerkinvitetest.Fault
+		complete bool
+	}{
+		"a left-over invitation cannot be revoked": {
+			clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.Empty503, RetryAfter: time.Second, Times: -1}, true,
+		},
+		"a member cannot be written": {clerkinvitetest.Fault{}, true},
+		"Clerk rejects the key":      {clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 401, Code: "clerk_key_invalid", Times: -1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log testkit.LockedBuffer
+				store := refusingStore{clerkinvitetest.NewMemoryStore(), refuseStatus("joined@example.com", clerkinvite.StatusActive, testkit.ErrHook)}
+				b := newBubbleRig(t, store, &log)
+				b.MustInvite(t, "waits@example.com")
+				if c.fault.Call == "" {
+					b.MustInvite(t, "joined@example.com")
+					_, err := b.Clerk.Accept("joined@example.com")
+					require.NoError(t, err)
+				} else {
+					withdrawn := memberIn(t, b, clerkinvite.StatusRevoked)
+					b.Clerk.CreateForeign("ada@example.com", map[string]any{"clerkinvite": map[string]any{"id": withdrawn.ID, "send": 1}})
+					b.Clerk.Fail(c.fault)
+				}
+				runFor(t, b, 55*time.Minute)
+				passes := strings.Count(log.String(), "msg=reconciled")
+				require.Equal(t, passes, strings.Count(log.String(), "reconciliation stopped"), "each with an error")
+				next, err := b.Store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
+				require.NoError(t, err)
+				if c.complete {
+					require.Equal(t, 1, passes)
+					require.Greater(t, time.Until(next), time.Minute)
+				} else {
+					require.Greater(t, passes, 7)
+					require.LessOrEqual(t, time.Until(next), 5*time.Minute)
+				}
+				runFor(t, b, 2*time.Hour)
+				if c.complete {
+					require.Equal(t, 3, strings.Count(log.String(), "msg=reconciled"))
+				}
+			})
+		})
+	}
+}
+
+// noTimes is a store that fails to read and write times.
+type noTimes struct {
+	clerkinvite.Store
+	down atomic.Bool
+}
+
+func (s *noTimes) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	if s.down.Load() {
+		return time.Time{}, errors.New("the database is down")
+	}
+	return s.Store.SwapTime(ctx, name, old, next)
+}
+
+// While the store is down, Run tries to reconcile less and less often. It is back within about a minute.
+func TestRun_StoreDownMakesFewErrors(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log testkit.LockedBuffer
+		store := &noTimes{Store: clerkinvitetest.NewMemoryStore()}
+		b := newBubbleRig(t, store, &log)
+		store.down.Store(true)
+		time.AfterFunc(30*time.Minute, func() { store.down.Store(false) })
+		runFor(t, b, 32*time.Minute)
+		require.InDelta(t, 35, strings.Count(log.String(), "reconciliation stopped"), 8)
+		require.Equal(t, 1, strings.Count(log.String(), "msg=reconciled"))
+	})
 }

@@ -19,7 +19,7 @@ var transitions = map[Status][]Status{
 	StatusActive:   {StatusRemoved},
 	StatusFailed:   {StatusReserved},
 	StatusRevoked:  {StatusReserved},
-	StatusExpired:  {StatusReserved, StatusActive},
+	StatusExpired:  {StatusReserved, StatusActive, StatusRevoked, StatusRemoved},
 	StatusRemoved:  {StatusReserved},
 }
 

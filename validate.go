@@ -238,6 +238,14 @@ func checkText(s string, limit int) string {
 	return ""
 }
 
+// browserSchemes are the schemes that browsers and mail programs handle themselves. A link to an
+// app has any other scheme.
+var browserSchemes = regexp.MustCompile(`^(about|blob|chrome|content|data|edge|feed|file|filesystem|ftps?|gopher|intent|jar|javascript|` +
+	`ldap|livescript|mailto|mhtml|mocha|ms-[a-z-]+|news|resource|sftp|smb|sms|ssh|tel|telnet|urn|vbs|vbscript|view-source|wss?|x-javascript)$`)
+
+// plainURL has the characters of RFC 3986. Browsers treat others, such as a backslash, in their own ways.
+var plainURL = regexp.MustCompile(`^[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*$`)
+
 func checkRedirectURL(s string) string {
 	if s == "" {
 		return ""
@@ -246,10 +254,21 @@ func checkRedirectURL(s string) string {
 		return reason
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "must be an absolute http or https URL"
+	switch {
+	case err != nil:
+	case u.Scheme == "http" || u.Scheme == "https":
+		if u.Host != "" {
+			return ""
+		}
+	case !plainURL.MatchString(s):
+	case u.Scheme == "": // two slashes begin another host
+		if strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") {
+			return ""
+		}
+	case len(u.Scheme) > 1 && strings.HasPrefix(s[len(u.Scheme):], ":/") && !browserSchemes.MatchString(u.Scheme):
+		return ""
 	}
-	return ""
+	return "must be an http or https URL, the URL of an app such as myapp://accept, or a path that begins with /"
 }
 
 func checkDays(n int) string {

@@ -73,7 +73,7 @@ func TestBadInput(t *testing.T) {
 		"long role":               {"Role", role(strings.Repeat("r", 256))},
 		"NUL in inviter":          {"InvitedBy", with(func(p *clerkinvite.InviteParams) { p.InvitedBy = "\x00" })},
 		"script URL":              {"RedirectURL", redirect("javascript:alert(1)")},
-		"relative URL":            {"RedirectURL", redirect("/welcome")},
+		"relative URL":            {"RedirectURL", redirect("welcome")},
 		"scheme-less URL":         {"RedirectURL", redirect("//app.example.com")},
 		"hostless URL":            {"RedirectURL", redirect("https://")},
 		"ftp URL":                 {"RedirectURL", redirect("ftp://example.com")},

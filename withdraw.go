@@ -8,7 +8,7 @@ import (
 )
 
 // Revoke withdraws an invitation: first at Clerk, so that its link stops working, then in the
-// store. A reserved member will not be invited. The person may still sign up at Clerk, but a
+// store. A reserved member will not be invited. An expired member can no longer become active. The person may still sign up at Clerk, but a
 // revoked member never becomes active by that. Revoking a revoked member returns it unchanged.
 //
 // Errors:
@@ -28,7 +28,7 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
-// Remove takes a reserved, pending or active member out of the tenant. The row stays, as
+// Remove takes a reserved, pending, active or expired member out of the tenant. The row stays, as
 // removed, and the address can be invited again. An open invitation is revoked at Clerk first.
 // Clerk is not called for active members; if an invitation is still open, the next Reconcile
 // revokes it. The Clerk user is not changed: the host must check that they may no longer use the
@@ -77,11 +77,13 @@ const (
 	currentAccepted
 )
 
-// revokeOpen revokes the invitation of a pending member and, with list, all others that Clerk
+// revokeOpen revokes the invitation of a pending or expired member and, with list, all others that Clerk
 // lists as pending for the member. It returns the latest send that was accepted.
 func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accepted acceptance, err error) {
-	// First, so that the link stops working even if Clerk fails to list.
-	if row.Status == StatusPending {
+	// First, so that the link stops working even if Clerk fails to list. An expired one may still be
+	// open by Clerk's clock.
+	named := row.Status == StatusPending || row.Status == StatusExpired && row.InvitationID != ""
+	if named {
 		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {
 			return notAccepted, err
 		} else if yes {
@@ -99,7 +101,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 		inv := &invitations[i]
 		m, ours := inv.mark()
 		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
-		if !belongs || row.Status == StatusPending && inv.ID == row.InvitationID {
+		if !belongs || named && inv.ID == row.InvitationID {
 			continue
 		}
 		yes := inv.Status == InvitationAccepted

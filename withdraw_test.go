@@ -109,8 +109,8 @@ func TestVerbsInEveryState(t *testing.T) {
 		to    clerkinvite.Status
 		legal []clerkinvite.Status
 	}{
-		"revoke": {revoke, clerkinvite.StatusRevoked, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusRevoked}},
-		"remove": {remove, clerkinvite.StatusRemoved, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusRemoved}},
+		"revoke": {revoke, clerkinvite.StatusRevoked, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusExpired, clerkinvite.StatusRevoked}},
+		"remove": {remove, clerkinvite.StatusRemoved, []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusExpired, clerkinvite.StatusRemoved}},
 		"resend": {resend, clerkinvite.StatusPending, []clerkinvite.Status{clerkinvite.StatusPending}},
 	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -302,6 +302,35 @@ func TestPurge(t *testing.T) {
 			}
 		})
 	})
+}
+
+// The member is updated while Purge runs, and Clerk fails in the second round: no claim of either round is left.
+func TestPurge_LeavesNoClaimAfterASecondRound(t *testing.T) {
+	t.Parallel()
+	for _, status := range []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending} {
+		t.Run(string(status), func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &hookStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+			was := memberIn(t, b, status)
+			role := "editor"
+			store.before = func(changes []clerkinvite.Change) {
+				if changes[0].New == nil {
+					store.before = nil
+					_, err := b.Update(t.Context(), testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+					require.NoError(t, err)
+					clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 401, Code: "clerk_key_invalid"})
+				}
+			}
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, b.Purge(t.Context(), testkit.Ada), &clerkErr)
+			now := b.Member(t, "ada@example.com")
+			require.Equal(t, "editor", now.Role)
+			require.Nil(t, now.ClaimedUntil)
+			require.Equal(t, was.Attempts, now.Attempts)
+			require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+		})
+	}
 }
 
 // A resend was settled, but the older invitation was not revoked.

@@ -3,7 +3,6 @@ package clerkapi
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
+	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 // maxRetryAfter limits the Retry-After of a broken proxy. Clerk documents windows of ten
@@ -52,39 +52,45 @@ func retryAfter(h http.Header) time.Duration {
 func unreadable(err error) error { return fmt.Errorf("the response cannot be read: %w", err) }
 
 type wireError struct {
-	Code        string         `json:"code"`
-	Message     string         `json:"message"`
-	LongMessage string         `json:"long_message"`
-	Meta        map[string]any `json:"meta"`
+	Code        string
+	Message     string
+	LongMessage string
+	Meta        map[string]any
+}
+
+func readErrors(o wire.Object) []wireError {
+	var all []wireError
+	for _, item := range o.List("errors") {
+		if e := wire.Parse(item); e != nil {
+			all = append(all, wireError{e.Text("code"), e.Text("message"), e.Text("long_message"), e.Map("meta")})
+		}
+	}
+	return all
 }
 
 // readErrorBody completes api from the body of an error response.
 func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
-	var w struct {
-		Errors  []wireError    `json:"errors"`
-		Meta    map[string]any `json:"meta"`
-		TraceID string         `json:"clerk_trace_id"`
-	}
-	_ = json.Unmarshal(body, &w) // if a field has the wrong type, it still fills the others
-	api.TraceID = cmp.Or(h.Get("Clerk-Trace-Id"), w.TraceID, api.TraceID)
-	if len(w.Errors) == 0 {
+	w := wire.Parse(body)
+	errs := readErrors(w)
+	api.TraceID = cmp.Or(h.Get("Clerk-Trace-Id"), w.Text("clerk_trace_id"), api.TraceID)
+	if len(errs) == 0 {
 		api.Err = unreadable(errors.New("it is not a Clerk error"))
 		return
 	}
 	// The first error counts, unless one says that the address already has an invitation or
 	// a user. That fact must be looked up, no matter what else is wrong.
-	chosen := w.Errors[0]
-	if i := slices.IndexFunc(w.Errors, wireError.duplicate); i >= 0 {
-		chosen = w.Errors[i]
+	chosen := errs[0]
+	if i := slices.IndexFunc(errs, wireError.duplicate); i >= 0 {
+		chosen = errs[i]
 	}
 	api.Code, api.Message, api.LongMessage = chosen.Code, chosen.Message, chosen.LongMessage
 	meta := make(map[string]any)
-	maps.Copy(meta, w.Meta)
+	maps.Copy(meta, w.Map("meta"))
 	maps.Copy(meta, chosen.Meta)
 	// A bulk request can have one error per address. Join their lists.
 	for _, key := range []string{"email_addresses", "identifiers"} {
 		var all []any
-		for _, e := range w.Errors {
+		for _, e := range errs {
 			if e.Code == chosen.Code {
 				all = append(all, list(e.Meta[key])...)
 			}

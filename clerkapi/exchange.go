@@ -61,8 +61,8 @@ func (c *Client) call(ctx context.Context, limit timeLimit, req *clerk.APIReques
 	case x.complete && err == nil && got.done:
 		return nil
 	case x.complete:
-		if err == nil {
-			err = errors.New("empty body")
+		if !got.done { // the SDK's text would contain a part of the body
+			err = errors.New("the body is empty or not JSON")
 		}
 		x.response.Err = unreadable(err)
 		return x.response

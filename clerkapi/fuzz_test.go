@@ -104,7 +104,7 @@ func referenceOutcomes(status int, body []byte) []clerkinvite.Outcome {
 	switch {
 	case status/100 != 4 || status == 408:
 		return []clerkinvite.Outcome{clerkinvite.Uncertain}
-	case status == 401, status == 402, status == 409, status == 429, !mayRefuse(body):
+	case status == 401, status == 409, status == 429, !mayRefuse(body):
 		return []clerkinvite.Outcome{clerkinvite.Fault}
 	}
 	return []clerkinvite.Outcome{clerkinvite.Fault, clerkinvite.Refused}
@@ -125,7 +125,7 @@ func mayRefuse(body []byte) bool {
 		return false
 	}
 	for _, one := range e.Errors {
-		if strings.Contains(one.Code, "quota") || one.Code == "dev_monthly_email_limit_exceeded" {
+		if one.Code == "user_quota_exceeded" || one.Code == "dev_monthly_email_limit_exceeded" {
 			continue
 		}
 		if one.Code == "not_allowed_access" || one.Meta != nil || e.Meta != nil {

@@ -5,9 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/clerk/clerk-sdk-go/v2"
@@ -63,9 +62,11 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 	req := clerk.NewAPIRequest(http.MethodPost, "/invitations/bulk")
 	req.SetParams(params)
 	var created []clerkinvite.Invitation
-	err := c.call(ctx, c.create, req, func(body []byte) (err error) {
-		if created, err = decodeList(body, (*wireInvitation).invitation); err == nil && len(created) == 0 {
-			err = errors.New("it has no invitations")
+	err := c.call(ctx, c.create, req, func(body []byte) error {
+		list, err := readInvitations(body)
+		created = slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.ID == "" })
+		if err == nil && len(created) == 0 {
+			err = errors.New("it has no invitation with a valid id")
 		}
 		return err
 	})
@@ -76,6 +77,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 }
 
 // ListInvitations implements [clerkinvite.ClerkAPI] with GET /invitations, ordered by created_at.
+// An invitation without a valid id has an empty ID.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
@@ -110,7 +112,7 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	var page []clerkinvite.Invitation
 	err := c.lookUp(ctx, func() error {
 		return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-			page, err = decodeList(body, (*wireInvitation).invitation)
+			page, err = readInvitations(body)
 			return err
 		})
 	})
@@ -135,12 +137,11 @@ func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*cl
 // changeOne makes a create or a revoke whose response is one invitation.
 func (c *Client) changeOne(ctx context.Context, req *clerk.APIRequest) (*clerkinvite.Invitation, error) {
 	var inv clerkinvite.Invitation
-	err := c.call(ctx, c.create, req, func(body []byte) (err error) {
-		var w wireInvitation
-		if err = json.Unmarshal(body, &w); err == nil {
-			inv, err = w.invitation()
+	err := c.call(ctx, c.create, req, func(body []byte) error {
+		if inv = readInvitation(wire.Parse(body)); inv.ID == "" {
+			return errors.New("it has no invitation with a valid id")
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -178,76 +179,49 @@ func createParams(r clerkinvite.InvitationRequest) (*invitation.CreateParams, er
 	return p, nil
 }
 
-// wireInvitation has the fields of Clerk's invitation that the library uses.
-type wireInvitation struct {
-	ID             string          `json:"id"`
-	EmailAddress   string          `json:"email_address"`
-	Status         string          `json:"status"`
-	Revoked        bool            `json:"revoked"`
-	URL            string          `json:"url"`
-	PublicMetadata json.RawMessage `json:"public_metadata"`
-	CreatedAt      wire.Time       `json:"created_at"`
-	ExpiresAt      wire.Time       `json:"expires_at"`
-}
-
-func (w *wireInvitation) invitation() (clerkinvite.Invitation, error) {
-	if !validID(w.ID) {
-		return clerkinvite.Invitation{}, errors.New("an invitation has no valid id")
-	}
+// readInvitation reads an invitation. Its ID is empty if it has no valid one.
+func readInvitation(o wire.Object) clerkinvite.Invitation {
 	inv := clerkinvite.Invitation{
-		ID: w.ID, Email: w.EmailAddress, Status: w.Status, URL: clerkinvite.NewSecret(w.URL),
-		PublicMetadata: w.PublicMetadata, CreatedAt: w.CreatedAt.UTC(),
+		ID: o.ID("id"), Email: o.Text("email_address"), Status: o.Text("status"), URL: clerkinvite.NewSecret(o.Text("url")),
+		CreatedAt: o.Time("created_at"),
 	}
-	if w.Revoked {
+	if o.Bool("revoked") {
 		inv.Status = clerkinvite.InvitationRevoked
 	}
-	if string(w.PublicMetadata) == "null" {
-		inv.PublicMetadata = nil
+	if o.Has("public_metadata") {
+		inv.PublicMetadata = o["public_metadata"]
 	}
-	if at := w.ExpiresAt.UTC(); !at.IsZero() {
+	if at := o.Time("expires_at"); !at.IsZero() {
 		inv.ExpiresAt = &at
 	}
-	return inv, nil
+	return inv
 }
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
-// validID reports whether id is safe in a path and in a query. With a leading "-", GET
-// /users returns all other users.
-func validID(id string) bool {
-	return len(id) <= 255 && idPattern.MatchString(id) && id[0] != '-'
-}
-
-// decodeList reads both forms of Clerk's lists, an array and an object with data.
-// Everything else is an error, so that it is not mistaken for an empty list.
-func decodeList[W, T any](body []byte, convert func(*W) (T, error)) ([]T, error) {
-	var items []*W
-	if bytes.HasPrefix(body, []byte("{")) {
-		envelope := struct {
-			Data *[]*W `json:"data"`
-		}{}
-		if err := json.Unmarshal(body, &envelope); err != nil {
-			return nil, err
-		}
-		if envelope.Data == nil {
-			return nil, errors.New("an object without data")
-		}
-		items = *envelope.Data
-	} else if err := json.Unmarshal(body, &items); err != nil {
+// readInvitations reads a list of invitations. It keeps those without a valid id, because the
+// number of invitations decides whether a page is the last.
+func readInvitations(body []byte) ([]clerkinvite.Invitation, error) {
+	items, err := readList(body)
+	if err != nil {
 		return nil, err
-	} else if items == nil {
-		return nil, errors.New("null instead of a list")
 	}
-	out := make([]T, 0, len(items))
-	for i, w := range items {
-		if w == nil {
-			return nil, fmt.Errorf("item %d is null", i)
-		}
-		t, err := convert(w)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, t)
+	list := make([]clerkinvite.Invitation, len(items))
+	for i, item := range items {
+		list[i] = readInvitation(wire.Parse(item))
 	}
-	return out, nil
+	return list, nil
+}
+
+func validID(id string) bool { return wire.ValidID(id) }
+
+// readList reads both forms of Clerk's lists, an array and an object with data.
+// Everything else is an error, so that it is not mistaken for an empty list.
+func readList(body []byte) ([]json.RawMessage, error) {
+	items := wire.List(body)
+	if items == nil {
+		items = wire.Parse(body).List("data")
+	}
+	if items == nil {
+		return nil, errors.New("it is not a list")
+	}
+	return items, nil
 }

@@ -2,7 +2,6 @@ package clerkapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -63,9 +62,10 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 			req := clerk.NewAPIRequest(http.MethodGet, "/users")
 			req.SetParams(params)
 			var page []clerkinvite.User
+			var full bool
 			err := c.lookUp(ctx, func() error {
 				return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-					page, err = decodeList(body, toUser)
+					page, full, err = readUsers(body)
 					return err
 				})
 			})
@@ -79,7 +79,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 					found = append(found, u)
 				}
 			}
-			if len(page) < maxPage {
+			if !full {
 				break
 			}
 			if len(found) == before {
@@ -103,15 +103,12 @@ func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, err
 	var found clerkinvite.User
 	err := c.lookUp(ctx, func() error {
 		return c.call(ctx, c.lookup, req, func(body []byte) error {
-			var w wire.User
-			err := json.Unmarshal(body, &w)
-			if err == nil {
-				found, err = toUser(&w)
+			w, ok := wire.Parse(body).User()
+			if !ok || w.ID != id {
+				return errors.New("it is not the user with this id")
 			}
-			if err == nil && found.ID != id {
-				err = errors.New("it is about another user")
-			}
-			return err
+			found = toUser(w)
+			return nil
 		})
 	})
 	if err != nil {
@@ -140,13 +137,30 @@ func plausible(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-func toUser(w *wire.User) (clerkinvite.User, error) {
-	if !validID(w.ID) {
-		return clerkinvite.User{}, errors.New("a user has no valid id")
+// readUsers reads a page, and reports whether it is full. A user without a valid id is skipped,
+// unless the page has no other: then nothing is known about the users who were asked for.
+func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
+	items, err := readList(body)
+	if err != nil {
+		return nil, false, err
 	}
-	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt.UTC()}
+	for _, item := range items {
+		w, ok := wire.Parse(item).User()
+		if !ok {
+			continue
+		}
+		users = append(users, toUser(w))
+	}
+	if len(users) == 0 && len(items) > 0 {
+		return nil, false, errors.New("no user has a valid id")
+	}
+	return users, len(items) >= maxPage, nil
+}
+
+func toUser(w wire.User) clerkinvite.User {
+	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt}
 	for _, e := range w.Emails {
-		u.Emails = append(u.Emails, clerkinvite.UserEmail{ID: e.ID, Address: e.Address, Verified: e.Verified()})
+		u.Emails = append(u.Emails, clerkinvite.UserEmail(e))
 	}
-	return u, nil
+	return u
 }

@@ -98,7 +98,6 @@ func (r reply) requireJSON(t testing.TB, status int, body string) {
 	require.JSONEq(t, body, r.body)
 }
 
-// send makes an HTTP request.
 func send(t testing.TB, method, url, body string, header ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))

@@ -89,7 +89,7 @@ func (p createParams) check() *response {
 
 func validRedirect(s string) bool {
 	u, err := url.Parse(s)
-	return s == "" || err == nil && u.Scheme != "" && u.Host != ""
+	return s == "" || err == nil && (u.Scheme != "" && u.Opaque == "" || strings.HasPrefix(s, "/"))
 }
 
 // create performs POST /invitations and POST /invitations/bulk.
@@ -167,7 +167,6 @@ func (c *Clerk) refuseHeld(emails []string, bulk bool) *response {
 	return &a
 }
 
-// add stores a new invitation.
 func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
 	id := c.newID("inv")
 	r := &invitationRecord{invitation: invitation{

@@ -29,7 +29,7 @@ type EmailSpec struct {
 }
 
 // verified reports whether Clerk considers the address proven.
-func (e EmailSpec) verified() bool { return e.Verified && !e.Reserved && !e.NullVerification }
+func (e EmailSpec) verified() bool { return e.Verified && !e.NullVerification }
 
 // user is a user at Clerk.
 type user struct {

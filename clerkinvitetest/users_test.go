@@ -84,7 +84,7 @@ func TestAcceptSignsIn(t *testing.T) {
 			c, k := newClerk()
 			e.Address = "Ada@Example.com"
 			u := c.AddUser(clerkinvitetest.UserSpec{ID: "user_old", Emails: []clerkinvitetest.EmailSpec{{Address: "first@example.com"}, e}})
-			require.Equal(t, name == "verified", u.Emails[1].Verified)
+			require.Equal(t, e.Verified, u.Emails[1].Verified)
 			r := clerkinvite.InvitationRequest{Email: ada, IgnoreExisting: true, PublicMetadata: json.RawMessage(`{"a":1}`)}
 			_, err := c.CreateInvitation(t.Context(), r)
 			require.NoError(t, err)

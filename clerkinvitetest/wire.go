@@ -159,7 +159,7 @@ func (w wireUser) user() clerkinvite.User {
 	for _, e := range w.EmailAddresses {
 		u.Emails = append(u.Emails, clerkinvite.UserEmail{
 			ID: e.ID, Address: e.EmailAddress,
-			Verified: !e.Reserved && e.Verification != nil && e.Verification.Status == "verified",
+			Verified: e.Verification != nil && e.Verification.Status == "verified",
 		})
 	}
 	return u

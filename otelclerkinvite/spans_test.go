@@ -132,27 +132,27 @@ func TestNothingPrivateIsExported(t *testing.T) {
 		}
 	}
 
-	var told strings.Builder
+	var exported strings.Builder
 	for _, span := range r.spans.GetSpans() {
-		fmt.Fprintf(&told, "%s %v %v %v %v\n", span.Name, describe(span), span.Events, span.Links, span.Status)
+		fmt.Fprintf(&exported, "%s %v %v %v %v\n", span.Name, describe(span), span.Events, span.Links, span.Status)
 	}
 	var collected metricdata.ResourceMetrics
 	require.NoError(t, r.reader.Collect(t.Context(), &collected))
 	asJSON, err := json.Marshal(collected.ScopeMetrics)
 	require.NoError(t, err)
-	told.Write(asJSON)
+	exported.Write(asJSON)
 	resp, err := http.Get(r.scrapes)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	scraped, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	told.Write(scraped)
-	require.Greater(t, told.Len(), 100_000, "output to search")
+	exported.Write(scraped)
+	require.Greater(t, exported.Len(), 100_000, "output to search")
 	for _, private := range []string{"canary", "example.com", "@", "%40", "ticket=", "sk_", "whsec", "eyJ", "acme"} {
-		at := strings.Index(told.String(), private)
-		require.Negative(t, at, "%q in: %s", private, told.String()[max(0, at-200):min(told.Len(), max(0, at)+100)])
+		at := strings.Index(exported.String(), private)
+		require.Negative(t, at, "%q in: %s", private, exported.String()[max(0, at-200):min(exported.Len(), max(0, at)+100)])
 	}
-	require.NotContains(t, strings.ReplaceAll(told.String(), "https://github.com/", ""), "://")
+	require.NotContains(t, strings.ReplaceAll(exported.String(), "https://github.com/", ""), "://")
 }
 
 func TestConcurrentCallsAreAllCounted(t *testing.T) {

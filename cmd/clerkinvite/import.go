@@ -70,7 +70,7 @@ type importOptions struct {
 // findBatch is the number of members read per statement.
 const findBatch = 1000
 
-// maxRounds is how many times the import retries members that another process holds or whose response was lost.
+// maxRounds is how many times the import retries members that another process has claimed or whose response was lost.
 const maxRounds = 5
 
 // importer is one run of import.
@@ -287,7 +287,7 @@ func (im *importer) predict(l *line) (outcome, string) {
 	}
 }
 
-// invite invites the undecided people. It waits for members that another process holds, usually a killed import.
+// invite invites the undecided people. It waits for members that another process has claimed, usually a killed import.
 func (im *importer) invite(ctx context.Context) error {
 	todo := im.undecided()
 	for round := 0; ; round++ {
@@ -310,7 +310,7 @@ func (im *importer) invite(ctx context.Context) error {
 		if err != nil || !im.o.wait || len(held) == 0 || round == maxRounds {
 			return err
 		}
-		im.bar.say(fmt.Sprintf("%d held by another process or a lost response; continuing at %s", len(held), stamp(&until)))
+		im.bar.say(fmt.Sprintf("%d are claimed by another process, or wait after a lost response; continuing at %s", len(held), stamp(&until)))
 		if err := im.sleep(ctx, until); err != nil {
 			return err
 		}
@@ -318,7 +318,6 @@ func (im *importer) invite(ctx context.Context) error {
 	}
 }
 
-// sleep waits until the given time.
 func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
@@ -334,7 +333,6 @@ func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	}
 }
 
-// importReport is the report of an import.
 type importReport struct {
 	File     string                     `json:"file"`
 	DryRun   bool                       `json:"dry_run"`

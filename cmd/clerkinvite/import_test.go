@@ -393,7 +393,7 @@ func TestCtrlCStopsImportWithReport(t *testing.T) {
 	require.Equal(t, 300, w.clerk.Emails())
 }
 
-func TestImportWaitsForHeldRow(t *testing.T) {
+func TestImportWaitsForClaimedRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	// A process died after a lost response; its lease of a minute remains.
@@ -405,9 +405,9 @@ func TestImportWaitsForHeldRow(t *testing.T) {
 	require.Equal(t, exitSome, r.code)
 	report := decode[*importReport](t, r)
 	require.Equal(t, map[outcome]int{sent: 1, waiting: 1}, counts(t, report))
-	require.Contains(t, report.Problems[0].Reason, "another process holds it until 20")
+	require.Contains(t, report.Problems[0].Reason, "claimed by another process until 20")
 
-	waits := &onLine{text: "1 held by another process or a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "1 are claimed by another process, or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r = w.runWith(t.Context(), "", waits, "import", w.file(people(3)), "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Nil(t, waits.do, "it waited")
@@ -419,7 +419,7 @@ func TestImportLooksUpLostResponse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
-	waits := &onLine{text: "10 held by another process or a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "10 are claimed by another process, or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r := w.runWith(t.Context(), "", waits, "import", w.file(people(25)), "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Nil(t, waits.do, "it waited")

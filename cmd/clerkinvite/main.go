@@ -77,7 +77,6 @@ func (o *output) Write(b []byte) (n int, err error) {
 	return n, o.err
 }
 
-// command is a command of the program.
 type command struct {
 	name     string
 	args     string // for the usage text
@@ -135,7 +134,6 @@ func (t *tool) run(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-// call runs a command.
 func (t *tool) call(ctx context.Context, c command, args []string) error {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // fail prints the error
@@ -217,7 +215,6 @@ func (t *tool) print(document any, text func(w io.Writer)) error {
 	return nil
 }
 
-// fail prints an error.
 func (t *tool) fail(name string, err error) {
 	text := explain(err)
 	fmt.Fprintf(t.stderr, "clerkinvite %s: %s\n", name, text)

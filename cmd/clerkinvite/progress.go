@@ -90,14 +90,12 @@ func (p *progress) show(m clerkinvite.ManyProgress) {
 	}
 }
 
-// say writes a line.
 func (p *progress) say(text string) {
 	p.clear()
 	fmt.Fprintln(p.t.stderr, text)
 	p.last = p.t.env.now()
 }
 
-// clear removes the bar.
 func (p *progress) clear() {
 	if p.drawn {
 		fmt.Fprint(p.t.stderr, "\r\x1b[K")

@@ -173,7 +173,7 @@ func invalidReason(err *clerkinvite.InvalidParamsError) string {
 	return err.Error()
 }
 
-// settle sets the outcome from a result of InviteMany. If another process holds the row, or Clerk's response was lost, it returns
+// settle sets the outcome from a result of InviteMany. If another process has claimed the row, or Clerk's response was lost, it returns
 // the time at which to try again.
 func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retryAt time.Time) {
 	if r.Member != nil {
@@ -227,11 +227,11 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 	case m.Status == clerkinvite.StatusActive:
 		l.end(alreadyActive, l.otherRole(m))
 	case leaseEnd(m).After(now):
-		l.end(waiting, "another process holds it until "+stamp(m.ClaimedUntil))
+		l.end(waiting, "claimed by another process until "+stamp(m.ClaimedUntil))
 		return leaseEnd(m)
 	case m.Status == clerkinvite.StatusReserved:
 		l.end(waiting, "was reserved before, and is sent with those parameters")
-		return leaseEnd(m) // it may have been held a moment ago
+		return leaseEnd(m) // it may have been claimed a moment ago
 	default:
 		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")
 	}

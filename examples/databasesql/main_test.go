@@ -38,14 +38,13 @@ func setup(t *testing.T) (*host, *clerkinvitetest.Clerk) {
 	return h, clerk
 }
 
-type counts struct{ members, moves, seats, audits int }
+type counts struct{ members, history, seats, audits int }
 
-// count returns what is committed.
 func (h *host) count(t *testing.T) (c counts) {
 	t.Helper()
 	require.NoError(t, h.db.QueryRowContext(t.Context(), `
 SELECT (SELECT count(*) FROM clerkinvite_member), (SELECT count(*) FROM clerkinvite_history), (SELECT taken FROM seats), (SELECT count(*) FROM audit)`).
-		Scan(&c.members, &c.moves, &c.seats, &c.audits))
+		Scan(&c.members, &c.history, &c.seats, &c.audits))
 	return c
 }
 
@@ -58,7 +57,7 @@ func TestCommit(t *testing.T) {
 		require.NoError(t, r.Err)
 		require.Equal(t, clerkinvite.StatusReserved, r.Member.Status)
 	}
-	require.Equal(t, counts{members: 2, moves: 2, seats: 2, audits: 1}, h.count(t))
+	require.Equal(t, counts{members: 2, history: 2, seats: 2, audits: 1}, h.count(t))
 	require.Zero(t, clerk.RequestCount(), "nothing is sent before the commit")
 
 	report, err := h.invites.Deliver(t.Context(), nil)
@@ -67,7 +66,7 @@ func TestCommit(t *testing.T) {
 	require.Equal(t, 2, clerk.Emails())
 }
 
-// Whatever fails after the reservation takes it back.
+// A failure after the reservation rolls it back.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)
@@ -76,7 +75,7 @@ func TestRollback(t *testing.T) {
 	require.ErrorIs(t, err, errNoSeats)
 	require.Zero(t, h.count(t))
 	_, err = h.inviteAll(t.Context(), "globex", four[:1])
-	require.ErrorIs(t, err, errNoSeats, "a tenant who has bought none")
+	require.ErrorIs(t, err, errNoSeats, "a tenant without seats")
 	require.Zero(t, h.count(t))
 
 	_, err = h.db.ExecContext(t.Context(), `ALTER TABLE audit ADD CHECK (entry <> '2 invited')`)
@@ -89,16 +88,16 @@ func TestRollback(t *testing.T) {
 
 	_, err = h.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	require.Zero(t, clerk.RequestCount(), "there is nothing to send")
+	require.Zero(t, clerk.RequestCount(), "nothing to send")
 }
 
-// A duplicate does not abort the transaction: what comes after it is committed.
+// A duplicate does not abort the transaction: later statements are committed.
 func TestDuplicate(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)
 	_, err := h.inviteAll(t.Context(), "acme", []string{"ada@example.com"})
 	require.NoError(t, err)
-	results, err := h.inviteAll(t.Context(), "acme", []string{"joan@example.com", "Ada@Example.com", "joan@example.com", "no address"})
+	results, err := h.inviteAll(t.Context(), "acme", []string{"joan@example.com", "Ada@Example.com", "joan@example.com", "not an address"})
 	require.NoError(t, err)
 	require.NoError(t, results[0].Err)
 	for i, email := range map[int]string{1: "ada@example.com", 2: "joan@example.com"} {
@@ -109,11 +108,11 @@ func TestDuplicate(t *testing.T) {
 	var invalid *clerkinvite.InvalidParamsError
 	require.ErrorAs(t, results[3].Err, &invalid)
 	now := h.count(t)
-	require.Equal(t, counts{members: 2, moves: now.moves, seats: 2, audits: 2}, now)
+	require.Equal(t, counts{members: 2, history: now.history, seats: 2, audits: 2}, now)
 	require.Equal(t, 2, clerk.Emails())
 }
 
-// begin opens a connection with a transaction on it.
+// begin opens a connection and a transaction on it.
 func begin(t *testing.T, db *sql.DB) (*sql.Conn, *sql.Tx) {
 	t.Helper()
 	conn, err := db.Conn(t.Context())
@@ -125,9 +124,9 @@ func begin(t *testing.T, db *sql.DB) (*sql.Conn, *sql.Tx) {
 	return conn, tx
 }
 
-// What pgx writes belongs to the *sql.Tx: others see it after its commit only, and its
-// rollback takes it back.
-func TestInPgxIsTheHostsTransaction(t *testing.T) {
+// Writes of pgx belong to the *sql.Tx: they are visible after its commit, and rolled back
+// with it.
+func TestInPgxUsesHostTransaction(t *testing.T) {
 	t.Parallel()
 	h, _ := setup(t)
 	for _, commit := range []bool{false, true} {
@@ -135,7 +134,7 @@ func TestInPgxIsTheHostsTransaction(t *testing.T) {
 		require.NoError(t, inPgx(t.Context(), conn, func(pgxTx pgx.Tx) error {
 			member, err := h.invites.InTx(h.store.WithTx(pgxTx)).Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 			require.NoError(t, err)
-			// The store makes a savepoint for this one, inside of ours.
+			// The store uses a nested savepoint for this change.
 			next := *member
 			next.Status, next.ClerkUserID, next.Sent, next.NextAttemptAt = clerkinvite.StatusActive, "user_1", next.Send, nil
 			results, err := h.store.WithTx(pgxTx).Update(t.Context(), []clerkinvite.Change{{Old: member, New: &next}})
@@ -161,7 +160,7 @@ func TestInPgxIsTheHostsTransaction(t *testing.T) {
 	}
 }
 
-// An error leaves the *sql.Tx open, for the host to roll back.
+// After an error the *sql.Tx is open, and the host rolls it back.
 func TestInPgxFails(t *testing.T) {
 	t.Parallel()
 	h, _ := setup(t)
@@ -175,11 +174,11 @@ func TestInPgxFails(t *testing.T) {
 	require.NoError(t, tx.Rollback())
 	require.Zero(t, h.count(t))
 	_, err := conn.ExecContext(t.Context(), `SELECT 1`)
-	require.NoError(t, err, "the connection is as good as before")
+	require.NoError(t, err, "the connection still works")
 }
 
-// When the transaction is over, nothing is written outside of it.
-func TestInPgxWithoutATransaction(t *testing.T) {
+// After the transaction has ended, nothing is written.
+func TestInPgxWithoutTransaction(t *testing.T) {
 	t.Parallel()
 	h, _ := setup(t)
 	conn, tx := begin(t, h.db)
@@ -188,7 +187,7 @@ func TestInPgxWithoutATransaction(t *testing.T) {
 	require.ErrorAs(t, inPgx(t.Context(), conn, func(pgx.Tx) error { panic("there is no transaction") }), &pg)
 	require.Equal(t, "25P01", pg.Code, "no_active_sql_transaction")
 
-	// The transaction's context ends, so database/sql rolls it back; the host has not noticed.
+	// The transaction's context ends, so database/sql rolls it back, unnoticed by the host.
 	conn, err := h.db.Conn(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
@@ -206,8 +205,8 @@ func TestInPgxWithoutATransaction(t *testing.T) {
 	require.Zero(t, h.count(t))
 }
 
-// A database that was opened by its driver's name works as well.
-func TestInPgxOnSQLOpen(t *testing.T) {
+// It also works with sql.Open("pgx", …).
+func TestInPgxWithSQLOpen(t *testing.T) {
 	t.Parallel()
 	db, err := sql.Open("pgx", pgtest.New(t).DSN)
 	require.NoError(t, err)

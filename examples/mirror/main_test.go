@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-func TestMirrorStory(t *testing.T) {
+func TestMirrorOutput(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), pgtest.New(t).Pool(t), &out))
@@ -31,7 +31,7 @@ func TestMirrorStory(t *testing.T) {
 	require.Equal(t, string(expected), out.String())
 }
 
-// differences are the rows of either table that the other does not bear out.
+// differences selects rows in which the two tables differ.
 const differences = `
 WITH member AS (SELECT tenant_id, email, clerk_user_id FROM clerkinvite_member),
 	admin AS (SELECT tenant_id, email, clerk_user_id FROM admin_user)
@@ -41,7 +41,7 @@ UNION ALL
 UNION ALL
 (SELECT 'left over ' || email FROM (SELECT tenant_id, email FROM admin EXCEPT SELECT tenant_id, email FROM member) x)`
 
-// atEveryCommit makes PostgreSQL itself refuse to commit a difference.
+// atEveryCommit makes PostgreSQL reject commits with a difference.
 const atEveryCommit = `
 CREATE FUNCTION compare() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -53,13 +53,13 @@ CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON clerkinvit
 CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON admin_user
 	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION compare();`
 
-// bundle is a host with a clock that only the test moves.
+// bundle is a host with a test clock.
 type bundle struct {
 	*testing.T
 	pool    *pgxpool.Pool
 	clerk   *clerkinvitetest.Clerk
 	invites *clerkinvite.Service
-	hooks   *httptest.Server // Clerk's webhooks go there
+	hooks   *httptest.Server // for Clerk's webhooks
 	clock   *clerkinvitetest.Clock
 }
 
@@ -92,7 +92,7 @@ func (b *bundle) invite(name string) error {
 	return err
 }
 
-// webhook delivers a webhook and returns the status of the answer.
+// webhook delivers a webhook and returns the status of the response.
 func (b *bundle) webhook(w clerkinvitetest.Webhook) int {
 	b.Helper()
 	w.At = b.clock.Now()
@@ -102,7 +102,7 @@ func (b *bundle) webhook(w clerkinvitetest.Webhook) int {
 	return resp.StatusCode
 }
 
-// accept lets the person accept, and returns the status of the answer to the webhook.
+// accept accepts an invitation, and returns the status of the webhook's response.
 func (b *bundle) accept(name string) int {
 	b.Helper()
 	w, err := b.clerk.Accept(ref(name).Email)
@@ -110,7 +110,7 @@ func (b *bundle) accept(name string) int {
 	return b.webhook(w)
 }
 
-// wantStatus asserts what has become of a member, and that admin_user says the same.
+// wantStatus requires a member's status, and that admin_user is equal.
 func (b *bundle) wantStatus(name string, want clerkinvite.Status) {
 	b.Helper()
 	m, err := b.invites.Get(b.Context(), ref(name))
@@ -119,7 +119,7 @@ func (b *bundle) wantStatus(name string, want clerkinvite.Status) {
 	b.wantSame()
 }
 
-// wantSame asserts that admin_user says what the members say.
+// wantSame requires that admin_user is equal to the members.
 func (b *bundle) wantSame() {
 	b.Helper()
 	var list []string
@@ -127,14 +127,14 @@ func (b *bundle) wantSame() {
 	require.Empty(b, list)
 }
 
-// adminID returns the id of a row of admin_user.
+// adminID returns the ID of a row of admin_user.
 func (b *bundle) adminID(name string) (id string) {
 	b.Helper()
 	require.NoError(b, b.pool.QueryRow(b.Context(), `SELECT id::text FROM admin_user WHERE (tenant_id, email) = ('acme', $1)`, ref(name).Email).Scan(&id))
 	return id
 }
 
-// One row's whole life, with a comparison at every commit and after every step.
+// All state changes of a member, compared at every commit and after every step.
 func TestMirrorFollows(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -165,14 +165,14 @@ func TestMirrorFollows(t *testing.T) {
 	b.wantStatus("ada", clerkinvite.StatusRemoved)
 	require.NoError(t, b.invite("ada"))
 	b.wantStatus("ada", clerkinvite.StatusActive)
-	require.Equal(t, id, b.adminID("ada"), "what refers to ada still does")
+	require.Equal(t, id, b.adminID("ada"), "references to ada remain")
 
 	require.NoError(t, b.invites.Purge(t.Context(), ref("ada")))
 	_, err = b.invites.Get(t.Context(), ref("ada"))
 	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 	b.wantSame()
 
-	// The same for many at once, some of them linked, one refused, and an invitation that runs out.
+	// Many members: some linked, one refused, and one with an expired invitation.
 	var many []clerkinvite.InviteParams
 	for i := range 30 {
 		many = append(many, clerkinvite.InviteParams{TenantID: fmt.Sprint("tenant", i%2), Email: fmt.Sprintf("p%d@example.com", i)})
@@ -190,8 +190,8 @@ func TestMirrorFollows(t *testing.T) {
 	b.wantStatus("grace", clerkinvite.StatusPending)
 }
 
-// A user of two addresses is one admin.
-func TestMirrorOfASecondAddress(t *testing.T) {
+// A user with two addresses is one admin.
+func TestMirrorSecondAddress(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.exec(atEveryCommit)
@@ -206,7 +206,7 @@ func TestMirrorOfASecondAddress(t *testing.T) {
 	b.wantStatus("lovelace", clerkinvite.StatusRemoved)
 }
 
-// Everybody does everything at once, and no commit has a difference.
+// Concurrent random calls: no commit has a difference.
 func TestMirrorUnderLoad(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -244,26 +244,26 @@ func code(err error) string {
 	return fmt.Sprint(err)
 }
 
-// A row that the host's table does not take keeps the member as it was. Nothing is lost
-// and nothing sent twice: delivery goes on when the table takes it.
-func TestMirrorRefusesAnInvitation(t *testing.T) {
+// If the host's table rejects a row, the member is unchanged. Nothing is lost or sent twice:
+// delivery continues when the table accepts the row.
+func TestMirrorRejectsInvitation(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_few CHECK (email <> 'ada@example.com')`)
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_email_check CHECK (email <> 'ada@example.com')`)
 	require.Equal(t, "23514", code(b.invite("ada")))
 	b.wantStatus("ada", clerkinvite.StatusReserved)
 	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email))
 
-	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_email_check`)
 	b.clock.Advance(time.Hour)
 	_, err := b.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	b.wantStatus("ada", clerkinvite.StatusPending)
-	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email), "the invitation that was out is adopted")
+	require.Equal(t, 1, b.clerk.EmailsTo(ref("ada").Email), "the earlier invitation is adopted")
 }
 
-// A 23505 of the host's is the host's: it does not pass for a second address.
-func TestMirrorRefusesAUser(t *testing.T) {
+// A 23505 from the host's table is returned, and not treated as a second address.
+func TestMirrorRejectsUser(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	user := b.clerk.AddVerifiedUser(ref("grace").Email)
@@ -282,23 +282,23 @@ func TestMirrorRefusesAUser(t *testing.T) {
 	require.Zero(t, b.clerk.Emails())
 }
 
-// While the table refuses, Svix is told to come again.
-func TestMirrorRefusesAnAcceptance(t *testing.T) {
+// While the table rejects the row, the webhook fails, so that Svix retries it.
+func TestMirrorRejectsAcceptance(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	require.NoError(t, b.invite("ada"))
-	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_nobody CHECK (clerk_user_id NOT LIKE 'user%')`)
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_pending_check CHECK (clerk_user_id NOT LIKE 'user%')`)
 	w, err := b.clerk.Accept(ref("ada").Email)
 	require.NoError(t, err)
 	require.Equal(t, 500, b.webhook(w))
 	b.wantStatus("ada", clerkinvite.StatusPending)
-	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_nobody`)
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_pending_check`)
 	require.Equal(t, 204, b.webhook(w))
 	b.wantStatus("ada", clerkinvite.StatusActive)
 }
 
-// What refers to an admin keeps the row, and so the member, from being erased.
-func TestMirrorRefusesAPurge(t *testing.T) {
+// A reference to an admin prevents erasing the row, and so the member.
+func TestMirrorRejectsPurge(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.clerk.AddVerifiedUser(ref("grace").Email)
@@ -307,18 +307,18 @@ func TestMirrorRefusesAPurge(t *testing.T) {
 	require.Equal(t, "23503", code(b.invites.Purge(t.Context(), ref("grace"))))
 	b.wantStatus("grace", clerkinvite.StatusActive)
 	_, err := b.invites.Remove(t.Context(), ref("grace"))
-	require.NoError(t, err, "who is removed keeps the row")
+	require.NoError(t, err, "a removed member keeps the row")
 	b.wantStatus("grace", clerkinvite.StatusRemoved)
 	b.exec(`DELETE FROM document`)
 	require.NoError(t, b.invites.Purge(t.Context(), ref("grace")))
 	b.wantSame()
 }
 
-// One member whom the table refuses does not stop the others of a batch.
-func TestMirrorRefusesOneOfMany(t *testing.T) {
+// A rejected member does not stop the others of a batch.
+func TestMirrorRejectsOneOfMany(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_few CHECK (email <> 'p3@example.com')`)
+	b.exec(`ALTER TABLE admin_user ADD CONSTRAINT admin_user_email_check CHECK (email <> 'p3@example.com')`)
 	var many []clerkinvite.InviteParams
 	for i := range 12 {
 		many = append(many, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
@@ -334,7 +334,7 @@ func TestMirrorRefusesOneOfMany(t *testing.T) {
 		require.NoError(t, r.Err)
 	}
 	b.wantSame()
-	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_few`)
+	b.exec(`ALTER TABLE admin_user DROP CONSTRAINT admin_user_email_check`)
 	b.clock.Advance(time.Hour)
 	_, err = b.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
@@ -344,13 +344,13 @@ func TestMirrorRefusesOneOfMany(t *testing.T) {
 	require.Equal(t, len(many), b.clerk.Emails())
 }
 
-// In a transaction of the host's, admin_user is committed or rolled back with the rest.
+// In the host's transaction, admin_user is committed or rolled back with the members.
 func TestMirrorInTx(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.exec(atEveryCommit)
 	require.NoError(t, b.invite("ada"))
-	b.clock.Advance(31 * 24 * time.Hour) // the invitation has run out, so ada can be invited again
+	b.clock.Advance(31 * 24 * time.Hour) // the invitation has expired, so ada can be invited again
 	store := clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: mirror})
 	for _, commit := range []bool{false, true} {
 		tx, err := b.pool.Begin(t.Context())

@@ -573,12 +573,7 @@ func TestBrowserShowsChangesOfAnotherProcess(t *testing.T) {
 // To make a screenshot:
 //
 //	go test -run TestScreenshot -args -screenshot docs/screenshot.png
-var (
-	screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
-	shotWidth  = flag.Int64("screenshot-width", 1200, "in pixels")
-	shotHeight = flag.Int64("screenshot-height", 0, "in pixels; 0 is the whole page")
-	shotScheme = flag.String("screenshot-scheme", "light", "light or dark")
-)
+var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
 
 func TestScreenshot(t *testing.T) {
 	if *screenshot == "" {
@@ -586,23 +581,18 @@ func TestScreenshot(t *testing.T) {
 	}
 	a := start(t)
 	plausible(t, a)
-	b := a.openTab(t, "/tenants/acme", *shotWidth)
-	height := *shotHeight
-	if height == 0 {
-		height = eval[int64](b, "document.documentElement.scrollHeight")
-	}
+	const width = 1200
+	b := a.openTab(t, "/tenants/acme", width)
+	pageHeight := func() int64 { return eval[int64](b, "document.documentElement.scrollHeight") }
 	require.NoError(t, chromedp.Do(b.ctx, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: *shotScheme}}})
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}})
 		return err
-	}), chromedp.EmulateViewport(*shotWidth, height)))
+	}), chromedp.EmulateViewport(width, pageHeight())))
 	b.fill("lin@example.com\nradia@example.com")
 	b.click("#invite-button")
 	b.waitText("#outcome", "1 invited, 1 joined")
 	b.wait("!invite.hasAttribute('aria-busy')")
-	if *shotHeight == 0 {
-		height = eval[int64](b, "document.documentElement.scrollHeight")
-		require.NoError(t, chromedp.Do(b.ctx, chromedp.EmulateViewport(*shotWidth, height)))
-	}
+	require.NoError(t, chromedp.Do(b.ctx, chromedp.EmulateViewport(width, pageHeight())))
 	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(*screenshot, smaller(t, picture), 0o644))

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// With PostgreSQL the story is the same, line by line.
+// With PostgreSQL, the output is the same.
 func TestQuickstartOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -27,13 +27,13 @@ func TestQuickstartOnPostgreSQL(t *testing.T) {
 	require.Contains(t, first, "in memory")
 	require.Equal(t, "Store: PostgreSQL\n"+rest, string(out))
 
-	var left int
-	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'clerkinvite%'").Scan(&left))
-	require.Zero(t, left, "it cleans up")
+	var schemas int
+	require.NoError(t, db.Pool(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'clerkinvite%'").Scan(&schemas))
+	require.Zero(t, schemas, "the schema was dropped")
 }
 
-// A live key is refused before anything is sent.
-func TestQuickstartLeavesProductionAlone(t *testing.T) {
+// A production key is rejected before anything is sent.
+func TestQuickstartRejectsProductionKey(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("go", "run", ".")
 	cmd.Env = append(os.Environ(), "DATABASE_URL=", "CLERK_SECRET_KEY="+"sk_li"+"ve_1")

@@ -21,7 +21,7 @@ const (
 )
 
 // deliverArgs is a job that delivers due members. It is a wake-up call without arguments, because
-// the members' rows say who is due. So a lost job loses nothing, and an extra job costs one
+// the rows say which members are due. So a lost job loses nothing, and an extra job costs one
 // statement and River's own.
 //
 // Each transaction inserts a job, and the jobs are not unique. A unique job would also be unique

@@ -18,12 +18,12 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// What is measured here is in docs/many-machines.md, with the commands.
+// docs/many-machines.md has the results and the commands.
 
-// callers is how many goroutines call the library at once.
+// callers is the number of concurrent callers.
 const callers = 16
 
-// bench returns a service on a database of its own, with as many connections as callers, and its parts.
+// bench returns a service with its own database, and a connection per caller.
 func bench(b *testing.B) (*clerkinvite.Service, *clerkinvite.PgxStore, *clerkinvitetest.Clerk) {
 	b.Helper()
 	pool := pgtest.New(b).Pool(b, func(c *pgxpool.Config) { c.MaxConns = callers })
@@ -35,7 +35,7 @@ func bench(b *testing.B) (*clerkinvite.Service, *clerkinvite.PgxStore, *clerkinv
 	return svc, store, clerk
 }
 
-// each calls f with 0 to b.N-1 from all callers, and reports how many rows a second that were.
+// each calls f with 0 to b.N-1 from all callers, and reports rows per second.
 func each(b *testing.B, rows int, f func(i int) error) {
 	b.Helper()
 	b.ResetTimer()
@@ -64,7 +64,6 @@ func params(i int) clerkinvite.InviteParams {
 	return clerkinvite.InviteParams{TenantID: fmt.Sprint("tenant-", i%100), Email: fmt.Sprintf("person-%d@example.com", i)}
 }
 
-// reserveAll writes n rows.
 func reserveAll(b *testing.B, svc *clerkinvite.Service, n int) []*clerkinvite.Member {
 	b.Helper()
 	all := make([]clerkinvite.InviteParams, n)
@@ -102,7 +101,7 @@ func BenchmarkReserveMany(b *testing.B) {
 	})
 }
 
-// A claim is one row's compare-and-swap of version and lease.
+// A claim is a compare-and-swap of a row.
 func BenchmarkClaim(b *testing.B) {
 	svc, store, _ := bench(b)
 	members := reserveAll(b, svc, b.N)
@@ -117,7 +116,7 @@ func BenchmarkClaim(b *testing.B) {
 	})
 }
 
-// An event of somebody who has joined: who waits, the user as he is, and the row.
+// An event about a person who has joined: find the member, read the user, update the row.
 func BenchmarkHandleEvent(b *testing.B) {
 	svc, _, clerk := bench(b)
 	members := reserveAll(b, svc, b.N)
@@ -133,14 +132,14 @@ func BenchmarkHandleEvent(b *testing.B) {
 	each(b, 1, func(i int) error {
 		changed, err := svc.HandleEvent(b.Context(), events[i])
 		if err == nil && len(changed) != 1 {
-			err = fmt.Errorf("event %d has changed %d members", i, len(changed))
+			err = fmt.Errorf("event %d changed %d members", i, len(changed))
 		}
 		return err
 	})
 }
 
-// An event about somebody whom nobody has invited: most of what a busy instance sends.
-func BenchmarkHandleEventOfAStranger(b *testing.B) {
+// An event about an uninvited user, like most events of a busy instance.
+func BenchmarkHandleEventOfStranger(b *testing.B) {
 	svc, _, clerk := bench(b)
 	reserveAll(b, svc, 1000)
 	event, err := clerkinvite.ParseEvent(clerk.SignUp("stranger@example.com", true).Payload)
@@ -151,7 +150,7 @@ func BenchmarkHandleEventOfAStranger(b *testing.B) {
 	})
 }
 
-// countingStore counts calls. Each of those that an idle process makes is one statement in PgxStore.
+// countingStore counts the calls of an idle process. Each is one statement in PgxStore.
 type countingStore struct {
 	clerkinvite.Store
 
@@ -178,8 +177,8 @@ func (s countingStore) SwapTime(ctx context.Context, name string, old, next time
 	return s.Store.SwapTime(ctx, name, old, next)
 }
 
-// What processes cost that have nothing to do: six hours of Run with its defaults, on a clock that does not wait.
-func TestIdleRunCostsFiveStatementsAMinute(t *testing.T) {
+// The cost of idle processes: six simulated hours of Run with its defaults.
+func TestIdleRunCostsFiveStatementsPerMinute(t *testing.T) {
 	t.Parallel()
 	const hours = 6
 	for _, processes := range []int{1, 10, 100} {
@@ -197,14 +196,14 @@ func TestIdleRunCostsFiveStatementsAMinute(t *testing.T) {
 			all.Wait()
 			perMinute := float64(calls.Load()) / (hours * 60)
 			perHour := float64(clerk.RequestCount()) / hours
-			t.Logf("%d processes: %.1f statements a minute, %.2f requests an hour", processes, perMinute, perHour)
+			t.Logf("%d processes: %.1f statements per minute, %.2f requests per hour", processes, perMinute, perHour)
 			require.InDelta(t, 5*processes, perMinute, 0.5*float64(processes)+0.5)
-			require.InDelta(t, 1, perHour, 0.2, "one of them reconciles: the list of open invitations")
+			require.InDelta(t, 1, perHour, 0.2, "one process lists the open invitations")
 		})
 	}
 }
 
-// What only reads works where nothing may be written, as on a replica; what writes fails there and says why.
+// On a read-only connection, as to a replica, methods that read work, and methods that write fail.
 func TestReadersNeedNoPrimary(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)

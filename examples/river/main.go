@@ -286,7 +286,7 @@ type front struct {
 	killed  chan string // the name of the worker
 
 	mu      sync.Mutex
-	sprung  bool
+	done    bool // a worker was killed, or all are stopped
 	workers map[string]*process
 }
 
@@ -295,25 +295,25 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.handler.ServeHTTP(w, r)
 		return
 	}
-	answer := httptest.NewRecorder()
-	f.handler.ServeHTTP(answer, r)
-	if f.springs(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "+keyPrefix)) {
+	response := httptest.NewRecorder()
+	f.handler.ServeHTTP(response, r)
+	if f.killsNow(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "+keyPrefix)) {
 		return // the client is dead
 	}
-	maps.Copy(w.Header(), answer.Header())
-	w.WriteHeader(answer.Code)
-	_, _ = w.Write(answer.Body.Bytes())
+	maps.Copy(w.Header(), response.Header())
+	w.WriteHeader(response.Code)
+	_, _ = w.Write(response.Body.Bytes())
 }
 
-// springs kills the worker if it is time.
-func (f *front) springs(worker string) bool {
+// killsNow kills the worker if it is time, and reports whether it did.
+func (f *front) killsNow(worker string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.workers[worker]
-	if f.sprung || p == nil || f.clerk.Emails() < 30 || p.kill() != nil {
+	if f.done || p == nil || f.clerk.Emails() < 30 || p.kill() != nil {
 		return false
 	}
-	f.sprung = true
+	f.done = true
 	delete(f.workers, worker)
 	f.killed <- worker
 	return true
@@ -334,7 +334,7 @@ func (f *front) start(ctx context.Context, name string, cfg workerConfig) error 
 func (f *front) stop() error {
 	f.mu.Lock()
 	workers := f.workers
-	f.workers, f.sprung = nil, true
+	f.workers, f.done = nil, true
 	f.mu.Unlock()
 	var errs []error
 	for _, p := range workers {

@@ -20,7 +20,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// The workers of the story are this program once more, which in a test is the test's.
+// The workers are this program, which in a test is the test binary.
 func TestMain(m *testing.M) {
 	if isWorker() {
 		return
@@ -38,7 +38,7 @@ func TestRiver(t *testing.T) {
 	require.Equal(t, string(expected), out.String())
 	var steps int
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM river_job WHERE kind = 'clerkinvite_reconcile' AND args ->> 'cursor' <> ''`).Scan(&steps))
-	require.Positive(t, steps, "the last of those who joined come after the first 40 members")
+	require.Positive(t, steps, "some of the people who joined come after the first 40 members")
 }
 
 func setup(t *testing.T) (*host, *clerkinvitetest.Clerk) {
@@ -81,54 +81,53 @@ func TestAllOrNothing(t *testing.T) {
 	require.Equal(t, counts{reserved: 1}, c)
 }
 
-// While a job runs and has looked for members already, others are committed. They have a job of their own, so nobody
-// waits for the next periodic job: there is none here.
+// Members that are committed while a job is already running have their own job, and need no periodic job: there is none
+// here.
 func TestNoWakeUpIsLost(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
-	looking, goOn := make(chan struct{}), make(chan struct{})
-	api := &lateClerk{ClerkAPI: clerk, looking: looking, goOn: goOn}
+	looking, resume := make(chan struct{}), make(chan struct{})
+	api := &slowClerk{ClerkAPI: clerk, looking: looking, resume: resume}
 	h, err := newHost(t.Context(), pgtest.New(t).Pool(t), api)
 	require.NoError(t, err)
 	jobs, err := newClient(h.pool, h.invites, clientConfig{Delivers: true, Lease: time.Minute, Step: 40}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, jobs.Start(t.Context()))
 	defer func() { require.NoError(t, jobs.Stop(context.WithoutCancel(t.Context()))) }()
-	release := sync.OnceFunc(func() { close(goOn) })
+	release := sync.OnceFunc(func() { close(resume) })
 	defer release()
 
 	require.NoError(t, h.addTeam(t.Context(), "acme", "basic", []string{"ada@example.com"}))
 	<-looking
-	const later = 20 // transactions, most of them in the second in which the first one was
-	for i := range later {
+	const more = 20 // transactions, most of them in the same second as the first one
+	for i := range more {
 		require.NoError(t, h.addTeam(t.Context(), fmt.Sprint("acme-", i), "basic", []string{fmt.Sprintf("joan-%d@example.com", i)}))
 	}
-	require.Equal(t, 1+later, h.jobCount(t))
-	release() // the pass under way delivers who was due when it began
+	require.Equal(t, 1+more, h.jobCount(t))
+	release() // the current pass delivers the members that were due at its start
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	require.NoError(t, h.until(ctx, func(c counts) bool { return c.pending == 1+later }))
-	require.Equal(t, 1+later, clerk.Emails())
+	require.NoError(t, h.until(ctx, func(c counts) bool { return c.pending == 1+more }))
+	require.Equal(t, 1+more, clerk.Emails())
 }
 
-// lateClerk waits in the first look-up, and closes looking there.
-type lateClerk struct {
+// slowClerk closes looking in the first look-up, and then waits for resume.
+type slowClerk struct {
 	clerkinvite.ClerkAPI
 
-	once          sync.Once
-	looking, goOn chan struct{}
+	once            sync.Once
+	looking, resume chan struct{}
 }
 
-func (c *lateClerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+func (c *slowClerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	c.once.Do(func() {
 		close(c.looking)
-		<-c.goOn
+		<-c.resume
 	})
 	return c.ClerkAPI.FindUsers(ctx, q)
 }
 
-// One job delivers a hundred, and comes again while there are more. A rate limit is no failure of the job's; a
-// wrong key is.
+// A job delivers 100 members and runs again while more are due. A rate limit is not a failure of the job, but a wrong key is.
 func TestDeliverJob(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)
@@ -146,7 +145,7 @@ func TestDeliverJob(t *testing.T) {
 	require.Equal(t, passLimit+1, clerk.Emails())
 
 	refuse := func(status int, wait time.Duration) error {
-		_, err := h.invites.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("of-%d@example.com", status)})
+		_, err := h.invites.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("person-%d@example.net", status)})
 		require.NoError(t, err)
 		fault := clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: status, RetryAfter: wait, Times: -1}
 		for _, fault.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
@@ -161,7 +160,7 @@ func TestDeliverJob(t *testing.T) {
 	require.Equal(t, passLimit+1, clerk.Emails())
 }
 
-// Where waiting helps the job waits; everything else is a failed job.
+// If Clerk says how long to wait, the job waits; other errors fail it.
 func TestOutcome(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, outcome(nil))

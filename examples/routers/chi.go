@@ -13,7 +13,7 @@ import (
 // chiRoutes returns the endpoints on chi. If isAdmin uses cookies, wrap the returned handler in
 // http.NewCrossOriginProtection().Handler.
 func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
-	answer := func(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
+	respond := func(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
 		if err != nil {
 			status, body = failure(r.Context(), w.Header(), err)
 		}
@@ -30,7 +30,7 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 		router.Use(func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if !isAdmin(r, tenant(r)) {
-					answer(w, r, 0, nil, errNoAdmin)
+					respond(w, r, 0, nil, errNoAdmin)
 					return
 				}
 				next.ServeHTTP(w, r)
@@ -39,19 +39,19 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 		router.Post("/", func(w http.ResponseWriter, r *http.Request) {
 			body, err := readInvitation(r)
 			if err != nil {
-				answer(w, r, 0, nil, err)
+				respond(w, r, 0, nil, err)
 				return
 			}
 			member, err := svc.Invite(r.Context(), body.params(tenant(r)))
-			answer(w, r, http.StatusCreated, member, err)
+			respond(w, r, http.StatusCreated, member, err)
 		})
 		router.Get("/", func(w http.ResponseWriter, r *http.Request) {
 			list, err := svc.List(r.Context(), listParams(tenant(r), r))
 			if err != nil {
-				answer(w, r, 0, nil, err)
+				respond(w, r, 0, nil, err)
 				return
 			}
-			answer(w, r, http.StatusOK, newPage(list), nil)
+			respond(w, r, http.StatusOK, newPage(list), nil)
 		})
 	})
 	return http.MaxBytesHandler(router, maxBody)

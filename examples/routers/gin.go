@@ -13,7 +13,7 @@ import (
 // does not end when the client disconnects. If isAdmin uses cookies, wrap the returned handler in
 // http.NewCrossOriginProtection().Handler.
 func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) http.Handler {
-	answer := func(c *gin.Context, status int, body any, err error) {
+	respond := func(c *gin.Context, status int, body any, err error) {
 		if err != nil {
 			status, body = failure(c.Request.Context(), c.Writer.Header(), err)
 		}
@@ -26,25 +26,25 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 	router.Any("/webhooks/clerk", gin.WrapH(svc.WebhookHandler(verifier))) // not behind the guard: the signature is its proof
 	invitations := router.Group("/tenants/:tenant/invitations", func(c *gin.Context) {
 		if !isAdmin(c.Request, tenant(c)) {
-			answer(c, 0, nil, errNoAdmin)
+			respond(c, 0, nil, errNoAdmin)
 		}
 	})
 	invitations.POST("", func(c *gin.Context) {
 		body, err := readInvitation(c.Request) // BindJSON would respond by itself, in plain text
 		if err != nil {
-			answer(c, 0, nil, err)
+			respond(c, 0, nil, err)
 			return
 		}
 		member, err := svc.Invite(c.Request.Context(), body.params(tenant(c)))
-		answer(c, http.StatusCreated, member, err)
+		respond(c, http.StatusCreated, member, err)
 	})
 	invitations.GET("", func(c *gin.Context) {
 		list, err := svc.List(c.Request.Context(), listParams(tenant(c), c.Request))
 		if err != nil {
-			answer(c, 0, nil, err)
+			respond(c, 0, nil, err)
 			return
 		}
-		answer(c, http.StatusOK, newPage(list), nil)
+		respond(c, http.StatusOK, newPage(list), nil)
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }

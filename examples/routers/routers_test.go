@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	gin.SetMode(gin.ReleaseMode) // or it prints its routes
+	gin.SetMode(gin.ReleaseMode) // otherwise it prints its routes
 	os.Exit(m.Run())
 }
 
@@ -29,7 +29,7 @@ type makeRoutes func(*clerkinvite.Service, *clerkinvite.WebhookVerifier) http.Ha
 
 var routers = map[string]makeRoutes{"chi": chiRoutes, "gin": ginRoutes, "echo": echoRoutes}
 
-// host is an application on one of the routers, with a Clerk and a store of its own.
+// host is an application on one of the routers, with its own Clerk and store.
 type host struct {
 	clerk  *clerkinvitetest.Clerk
 	svc    *clerkinvite.Service
@@ -51,16 +51,16 @@ func newHost(t *testing.T, routes makeRoutes) *host {
 	return &host{clerk, svc, server}
 }
 
-// answer is what a client can see.
-type answer struct {
+// response is the part of a response that is compared.
+type response struct {
 	status                      int
 	mediaType, retryAfter, body string
 }
 
-// perRun finds what differs from run to run.
+// perRun matches values that differ between runs.
 var perRun = regexp.MustCompile(`"(id|next|[a-z]+_at)":"[^"]*"`)
 
-func (h *host) send(t *testing.T, r *http.Request) answer {
+func (h *host) send(t *testing.T, r *http.Request) response {
 	t.Helper()
 	res, err := h.server.Client().Do(r)
 	require.NoError(t, err)
@@ -72,7 +72,7 @@ func (h *host) send(t *testing.T, r *http.Request) answer {
 		mediaType, _, err = mime.ParseMediaType(value)
 		require.NoError(t, err)
 	}
-	return answer{res.StatusCode, mediaType, res.Header.Get("Retry-After"), strings.TrimSpace(string(body))}
+	return response{res.StatusCode, mediaType, res.Header.Get("Retry-After"), strings.TrimSpace(string(body))}
 }
 
 func (h *host) request(t *testing.T, method, path, admin, body string) *http.Request {
@@ -88,70 +88,72 @@ func (h *host) request(t *testing.T, method, path, admin, body string) *http.Req
 
 const acme = "/tenants/acme/invitations"
 
-func (h *host) invite(t *testing.T, email string) answer {
+func (h *host) invite(t *testing.T, email string) response {
 	t.Helper()
 	return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":"`+email+`","role":"admin"}`))
 }
 
-func failed(status int, text string) answer {
-	return answer{status, "application/json", "", `{"error":"` + text + `"}`}
+func failed(status int, text string) response {
+	return response{status, "application/json", "", `{"error":"` + text + `"}`}
 }
 
-// story is what is asked of each router, with the answer that is wanted. An answer without
-// a body is compared by its status only, and with those of the other routers.
-var story = []struct {
+// requests are sent to each router, with the wanted response. Without a body, only the status is
+// wanted. Responses are also compared with those of the other routers.
+var requests = []struct {
 	what string
-	ask  func(t *testing.T, h *host) answer
-	want answer
+	send func(t *testing.T, h *host) response
+	want response
 }{
-	{"without the guard's consent nothing is told", func(t *testing.T, h *host) answer {
+	{"invite without permission", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodPost, acme, "globex", `{"email":"ada@example.com"}`))
 	}, failed(403, "you are not an admin of this tenant")},
-	{"nor is the list", func(t *testing.T, h *host) answer {
+	{"list without permission", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodGet, acme, "", ""))
 	}, failed(403, "you are not an admin of this tenant")},
-	{"a new person is invited", func(t *testing.T, h *host) answer { return h.invite(t, "Ada@Example.com") }, answer{status: 201}},
-	{"an existing user is linked", func(t *testing.T, h *host) answer {
+	{"a new person is invited", func(t *testing.T, h *host) response { return h.invite(t, "Ada@Example.com") }, response{status: 201}},
+	{"an existing user is linked", func(t *testing.T, h *host) response {
 		h.clerk.AddVerifiedUser("grace@example.com")
 		return h.invite(t, "grace@example.com")
-	}, answer{status: 201}},
-	{"a duplicate", func(t *testing.T, h *host) answer { return h.invite(t, "ada@example.com") },
+	}, response{status: 201}},
+	{"a duplicate", func(t *testing.T, h *host) response { return h.invite(t, "ada@example.com") },
 		failed(409, "a member with email ada@example.com already exists in this tenant")},
-	{"no address", func(t *testing.T, h *host) answer { return h.invite(t, "ada") }, answer{status: 422}},
-	{"no JSON", func(t *testing.T, h *host) answer {
+	{"an invalid address", func(t *testing.T, h *host) response { return h.invite(t, "ada") }, response{status: 422}},
+	{"invalid JSON", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":`))
 	},
 		failed(400, "the body is not an invitation in JSON")},
-	{"no body", func(t *testing.T, h *host) answer { return h.send(t, h.request(t, http.MethodPost, acme, "acme", "")) },
+	{"no body", func(t *testing.T, h *host) response {
+		return h.send(t, h.request(t, http.MethodPost, acme, "acme", ""))
+	},
 		failed(400, "the body is not an invitation in JSON")},
-	{"a form of another site, which browsers send with cookies and without a question", func(t *testing.T, h *host) answer {
+	{"text/plain, which other sites can send with cookies", func(t *testing.T, h *host) response {
 		r := h.request(t, http.MethodPost, acme, "acme", `{"email":"mallory@example.com"}`)
 		r.Header.Set("Content-Type", "text/plain")
 		return h.send(t, r)
 	}, failed(415, "the Content-Type must be application/json")},
-	{"no Content-Type", func(t *testing.T, h *host) answer {
+	{"no Content-Type", func(t *testing.T, h *host) response {
 		r := h.request(t, http.MethodPost, acme, "acme", `{"email":"mallory@example.com"}`)
 		r.Header.Del("Content-Type")
 		return h.send(t, r)
 	}, failed(415, "the Content-Type must be application/json")},
-	{"a Content-Type with a parameter", func(t *testing.T, h *host) answer {
+	{"a Content-Type with a parameter", func(t *testing.T, h *host) response {
 		r := h.request(t, http.MethodPost, "/tenants/hooli/invitations", "hooli", `{"email":"grace@example.com"}`)
 		r.Header.Set("Content-Type", "application/json; charset=utf-8")
 		return h.send(t, r)
-	}, answer{status: 201}},
-	{"a tenant without members", func(t *testing.T, h *host) answer {
+	}, response{status: 201}},
+	{"a tenant without members", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodGet, "/tenants/empty/invitations", "empty", ""))
-	}, answer{200, "application/json", "", `{"members":[]}`}},
-	{"no tenant", func(t *testing.T, h *host) answer {
+	}, response{200, "application/json", "", `{"members":[]}`}},
+	{"no tenant", func(t *testing.T, h *host) response {
 		a := h.send(t, h.request(t, http.MethodGet, "/tenants//invitations", "", ""))
 		require.NotContains(t, a.body, "members")
-		a.status = min(a.status, 400) // 403 of the guard's, or the router's 404
-		return answer{status: a.status}
-	}, answer{status: 400}},
-	{"a body without end", func(t *testing.T, h *host) answer { return h.invite(t, strings.Repeat("a", maxBody)) },
+		a.status = min(a.status, 400) // 403 from the guard or 404 from the router
+		return response{status: a.status}
+	}, response{status: 400}},
+	{"a large body", func(t *testing.T, h *host) response { return h.invite(t, strings.Repeat("a", maxBody)) },
 		failed(413, "the body is too large")},
-	{"Clerk's rate limit", func(t *testing.T, h *host) answer {
-		// The library adds a minute of its own to what Clerk says.
+	{"Clerk's rate limit", func(t *testing.T, h *host) response {
+		// The library waits a minute longer than Clerk says.
 		limit := clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second}
 		for _, limit.Call = range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 			h.clerk.Fail(limit)
@@ -159,25 +161,25 @@ var story = []struct {
 		a := h.invite(t, "joan@example.com")
 		h.clerk.ClearFaults()
 		return a
-	}, answer{502, "application/json", "150", `{"error":"invitation service unavailable"}`}},
-	{"another tenant, with a space in its name", func(t *testing.T, h *host) answer {
+	}, response{502, "application/json", "150", `{"error":"invitation service unavailable"}`}},
+	{"a tenant with a space in its name", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodPost, "/tenants/wile%20e/invitations", "wile e", `{"email":"grace@example.com"}`))
-	}, answer{status: 201}},
-	{"the list", func(t *testing.T, h *host) answer { return h.send(t, h.request(t, http.MethodGet, acme, "acme", "")) }, answer{status: 200}},
-	{"a part of the list", func(t *testing.T, h *host) answer {
+	}, response{status: 201}},
+	{"the list", func(t *testing.T, h *host) response { return h.send(t, h.request(t, http.MethodGet, acme, "acme", "")) }, response{status: 200}},
+	{"the list with a prefix", func(t *testing.T, h *host) response {
 		a := h.send(t, h.request(t, http.MethodGet, acme+"?prefix=ada", "acme", ""))
 		require.Contains(t, a.body, "ada@example.com")
 		require.NotContains(t, a.body, "grace@example.com")
 		return a
-	}, answer{status: 200}},
-	{"a cursor that is none", func(t *testing.T, h *host) answer {
+	}, response{status: 200}},
+	{"an invalid cursor", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodGet, acme+"?cursor=x", "acme", ""))
 	}, failed(422, "invalid Cursor: is not a cursor returned by List")},
-	{"a webhook with another's signature", func(t *testing.T, h *host) answer {
+	{"a webhook with a wrong signature", func(t *testing.T, h *host) response {
 		event := h.clerk.UserUpdated(h.clerk.AddVerifiedUser("mary@example.com").ID)
 		return h.webhook(t, event, "whsec_"+strings.Repeat("QUFB", 8))
-	}, answer{400, "text/plain", "", "the webhook's signature is not valid"}},
-	{"a webhook of Clerk's", func(t *testing.T, h *host) answer {
+	}, response{400, "text/plain", "", "the webhook's signature is not valid"}},
+	{"a webhook", func(t *testing.T, h *host) response {
 		event, err := h.clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		a := h.webhook(t, event, clerkinvitetest.WebhookSecret)
@@ -185,30 +187,30 @@ var story = []struct {
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, member.Status)
 		return a
-	}, answer{status: 204}},
-	{"a webhook that is not posted", func(t *testing.T, h *host) answer {
+	}, response{status: 204}},
+	{"a webhook with GET", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodGet, "/webhooks/clerk", "", ""))
-	}, answer{405, "text/plain", "", "method not allowed"}},
+	}, response{405, "text/plain", "", "method not allowed"}},
 }
 
-func (h *host) webhook(t *testing.T, event clerkinvitetest.Webhook, secret string) answer {
+func (h *host) webhook(t *testing.T, event clerkinvitetest.Webhook, secret string) response {
 	t.Helper()
 	r := event.Request(secret, h.server.URL+"/webhooks/clerk").WithContext(t.Context())
-	r.RequestURI = "" // it is made for a handler
+	r.RequestURI = "" // for a client
 	return h.send(t, r)
 }
 
-// The routers answer the same requests alike, and as the library's contract says.
-func TestRoutersAnswerAlike(t *testing.T) {
+// All routers have the same, wanted responses.
+func TestRoutersRespondAlike(t *testing.T) {
 	t.Parallel()
 	hosts := make(map[string]*host)
 	for name, routes := range routers {
 		hosts[name] = newHost(t, routes)
 	}
-	for _, step := range story {
-		var first *answer
+	for _, step := range requests {
+		var first *response
 		for name, h := range hosts {
-			got := step.ask(t, h)
+			got := step.send(t, h)
 			got.body = perRun.ReplaceAllString(got.body, `"$1":"…"`)
 			require.Equal(t, step.want.status, got.status, "%s on %s: %s", step.what, name, got.body)
 			if step.want.body != "" {
@@ -226,8 +228,8 @@ func TestRoutersAnswerAlike(t *testing.T) {
 	}
 }
 
-// However a client encodes a tenant's name, guard and library see the name.
-func TestTheTenantIsUnescapedOnce(t *testing.T) {
+// Guard and library see the same tenant, no matter how a client encodes it.
+func TestTenantIsUnescapedOnce(t *testing.T) {
 	t.Parallel()
 	for name, routes := range routers {
 		t.Run(name, func(t *testing.T) {
@@ -241,7 +243,7 @@ func TestTheTenantIsUnescapedOnce(t *testing.T) {
 				{"a%2Fb", "a/b"},
 				{"a+b", "a+b"},
 				{"c+d%3A", "c+d:"},
-				{"a%2541", "a%41"}, // once, and not twice
+				{"a%2541", "a%41"}, // unescaped once
 				{"b%2541%3A", "b%41:"},
 				{"caf%C3%A9", "café"},
 			} {
@@ -257,8 +259,8 @@ func TestTheTenantIsUnescapedOnce(t *testing.T) {
 	}
 }
 
-// What the admin sees is the member, and the tenant is the one that the guard has seen.
-func TestTheAnswerIsTheMember(t *testing.T) {
+// The response is the member, in the tenant that the guard has checked.
+func TestResponseIsTheMember(t *testing.T) {
 	t.Parallel()
 	for name, routes := range routers {
 		t.Run(name, func(t *testing.T) {
@@ -274,8 +276,8 @@ func TestTheAnswerIsTheMember(t *testing.T) {
 	}
 }
 
-// A client that goes away ends the call: what reaches the library is the request's context.
-func TestTheRequestsContextIsHandedOn(t *testing.T) {
+// The library gets the request's context, so a disconnect ends the call.
+func TestRequestContextIsPassed(t *testing.T) {
 	t.Parallel()
 	for name, routes := range routers {
 		t.Run(name, func(t *testing.T) {
@@ -305,7 +307,7 @@ func TestTheRequestsContextIsHandedOn(t *testing.T) {
 				res.Body.Close()
 			}
 			require.ErrorIs(t, err, context.Canceled)
-			require.ErrorIs(t, <-ended, context.Canceled, "and not the lease's end")
+			require.ErrorIs(t, <-ended, context.Canceled, "not the end of the lease")
 		})
 	}
 }

@@ -3,15 +3,21 @@ package attacks_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
@@ -265,4 +271,71 @@ func TestOnChangeOneConnection(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	try(t, store)
 	require.Equal(t, byte('I'), conn.PgConn().TxStatus())
+}
+
+// TestOnChangeEnforcesANumber: the documentation of Config.Authorize sends hosts here for free seats. Of one list and of
+// concurrent calls, exactly as many get through as there are seats, and a member that leaves gives its seat back.
+func TestOnChangeEnforcesANumber(t *testing.T) {
+	t.Parallel()
+	const seats, people = 3, 20
+	plain, pool := testkit.NewPgxStore(t)
+	_, err := pool.Exec(t.Context(), `CREATE TABLE seats (free integer NOT NULL CHECK (free >= 0)); INSERT INTO seats VALUES (`+strconv.Itoa(seats)+`)`)
+	require.NoError(t, err)
+	require.NoError(t, plain.Validate(t.Context()))
+	taken := func(m *clerkinvite.Member) int {
+		if m != nil && (m.Status.Waits() && m.Status != clerkinvite.StatusExpired || m.Status == clerkinvite.StatusActive) {
+			return 1
+		}
+		return 0
+	}
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
+		n := 0
+		for _, c := range changes {
+			n += taken(c.New) - taken(c.Old)
+		}
+		_, err := tx.Exec(ctx, `UPDATE seats SET free = free - $1`, n)
+		return err
+	}})
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	free := func() int { return testkit.QueryOne[int](t, pool, `SELECT free FROM seats`) }
+
+	list := make([]clerkinvite.InviteParams, people)
+	for i := range list {
+		list[i] = clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("person%d@example.com", i)}
+	}
+	results, err := b.InviteMany(t.Context(), list, nil)
+	require.NoError(t, err)
+	var invited []*clerkinvite.Member
+	for _, r := range results {
+		if r.Err == nil {
+			invited = append(invited, r.Member)
+		} else {
+			var pg *pgconn.PgError
+			require.ErrorAs(t, r.Err, &pg)
+			require.Equal(t, "23514", pg.Code)
+		}
+	}
+	require.Len(t, invited, seats)
+	require.Zero(t, free())
+	require.Equal(t, seats, clerk.Emails())
+	for _, m := range invited {
+		_, err := b.Revoke(t.Context(), clerkinvite.Ref{TenantID: m.TenantID, Email: m.Email})
+		require.NoError(t, err)
+	}
+	require.Equal(t, seats, free())
+
+	var through atomic.Int32
+	var wg sync.WaitGroup
+	for i := range people {
+		wg.Go(func() {
+			if _, err := b.TryInvite(t, fmt.Sprintf("other%d@example.com", i)); err == nil {
+				through.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, seats, through.Load())
+	require.Zero(t, free())
+	require.Equal(t, 2*seats, clerk.Emails())
 }

@@ -114,7 +114,7 @@ var mutants = []mutant{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
-		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
+		{"withdraw.go", "failure := s.revoke(ctx, id)\n", "failure := s.revoke(ctx, id+\"0\")\n"},
 	}},
 	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
@@ -148,6 +148,13 @@ var mutants = []mutant{
 		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
 	}},
 
+	{name: "a panic while reconciling leaves the process alone", test: "TestRun_PanicsReachTheCaller", edits: []edit{
+		{"run.go", "			panic(panicked)\n", ""},
+	}},
+	{name: "a panic while delivering leaves a goroutine", test: "TestRun_PanicsReachTheCaller", edits: []edit{
+		{"run.go", "	defer stop() // before wait, however runDeliver ends\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
+	}},
+
 	// Webhooks.
 	{name: "no signature is verified", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "valid := false", "valid := true"},
@@ -156,13 +163,28 @@ var mutants = []mutant{
 		{"webhook.go", "case age > webhookTolerance:", "case age > 10000*webhookTolerance:"},
 	}},
 	{name: "two headers pass as one", test: "TestPromise9_ForgeriesAreRefused", pkg: "./internal/attacks", edits: []edit{
-		{"webhook.go", "	if len(values) != 1 {", "	if len(values) < 1 {"},
+		{"webhook.go", "err == nil && len(values) != 1 {", "err == nil && len(values) < 1 {"},
+	}},
+	{name: "two signatures pass as one that was split", test: "TestVerifyRefusesTwoHeaders", edits: []edit{
+		{"webhook.go", "return strings.Contains(part, \",\")", "return part == \",\""},
+	}},
+	{name: "a body may take any time", test: "TestWebhookHandlerLimitsTheTimeOfABody", edits: []edit{
+		{"webhook.go", "	limitReading(w, r)\n", ""},
+	}},
+	{name: "what exceeds the largest event is not signed", test: "TestWebhookHandler", edits: []edit{
+		{"webhook.go", "rest, err = io.Copy(sig, body)", "rest, err = io.Copy(io.Discard, body)"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
 		{"webhook.go", "	case len(key) < minWebhookKey:", "	case len(key) > 1<<20:"},
 	}},
 
 	// Limits, names and secrets.
+	{name: "a script is the URL of an app", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", "jar|javascript|", "jar|"},
+	}},
+	{name: "another host is a path", test: "TestCheckRedirectURL", edits: []edit{
+		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
+	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
 	}},

@@ -1,5 +1,4 @@
-// Package scratch gives an example a place of its own in a PostgreSQL that may hold
-// other things.
+// Package scratch runs an example in a temporary schema of a PostgreSQL.
 package scratch
 
 import (
@@ -18,17 +17,17 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// Main runs an example on a schema of its own in DATABASE_URL, which is dropped at
-// the end, and ends the program if that fails. Without DATABASE_URL it starts a PostgreSQL of
-// its own, from the programs on this machine. Ctrl-C and SIGTERM end the context of run, so the schema is
-// dropped then too; a second one ends the program at once.
+// Main runs an example in a temporary schema of DATABASE_URL, and ends the program if that
+// fails. Without DATABASE_URL it starts a temporary PostgreSQL from local binaries. Ctrl-C and
+// SIGTERM end the context of run, and the schema is dropped; a second signal ends the program
+// immediately.
 func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 	log.SetFlags(0)
 	err := untilSignal(func(ctx context.Context) error { return onServer(ctx, os.Getenv("DATABASE_URL"), run) })
 	if errors.Is(err, pgtest.ErrNoBinaries) {
-		log.Fatal("There is no PostgreSQL on this machine (", err, ").\nSet DATABASE_URL to one, as in\n\n"+
+		log.Fatal("PostgreSQL is not installed on this machine (", err, ").\nSet DATABASE_URL to use another one, for example\n\n"+
 			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n"+
-			"The example works in a schema of its own and drops it at the end. Clerk is a fake.")
+			"The example uses a temporary schema and a fake Clerk.")
 	}
 	if err != nil {
 		log.Fatal("Error: ", err)
@@ -39,11 +38,11 @@ func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 func untilSignal(f func(ctx context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the second one does what it does anyway
+	context.AfterFunc(ctx, stop) // the second signal has its default effect
 	return f(ctx)
 }
 
-// onServer runs an example on the server of url, or on a throw-away one.
+// onServer runs an example on the server of url, or on a temporary one.
 func onServer(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) error {
 	if url == "" {
 		dsn, stop, err := pgtest.Demo(ctx)
@@ -56,7 +55,7 @@ func onServer(ctx context.Context, url string, run func(ctx context.Context, poo
 	return inSchema(ctx, url, run)
 }
 
-// dropTimeout is how long the end waits for statements of the example's that still run.
+// dropTimeout limits the wait for statements of the example that still run.
 const dropTimeout = 10 * time.Second
 
 func inSchema(ctx context.Context, url string, run func(ctx context.Context, pool *pgxpool.Pool) error) (err error) {
@@ -72,7 +71,7 @@ func inSchema(ctx context.Context, url string, run func(ctx context.Context, poo
 	}
 	defer pool.Close()
 	defer func() {
-		// ctx may have ended, also while the schema was made, so that nobody knows whether it is there.
+		// ctx may have ended while the schema was created, so it may or may not exist.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
 		defer cancel()
 		if _, dropErr := pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// interruptedVariable makes this program an example that waits for a signal.
+// interruptedVariable makes the test binary an example that waits for a signal.
 const interruptedVariable = "CLERKINVITE_SCRATCH_WAITS"
 
 func TestMain(m *testing.M) {
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Main(m))
 }
 
-// waits is an example that does not end by itself.
+// waits is an example that runs until it is interrupted.
 func waits(ctx context.Context, pool *pgxpool.Pool) error {
 	if _, err := pool.Exec(ctx, `CREATE TABLE made (id int)`); err != nil {
 		return err
@@ -37,8 +37,8 @@ func waits(ctx context.Context, pool *pgxpool.Pool) error {
 	return err
 }
 
-// Nor does one that is interrupted.
-func TestASignalDropsTheSchema(t *testing.T) {
+// An interrupted example drops its schema.
+func TestSignalDropsSchema(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		db := pgtest.New(t)
@@ -53,40 +53,40 @@ func TestASignalDropsTheSchema(t *testing.T) {
 		line, err := bufio.NewReader(out).ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, "made\n", line)
-		require.Equal(t, 1, left(t, db))
+		require.Equal(t, 1, countSchemas(t, db))
 		require.NoError(t, cmd.Process.Signal(signal))
 		var ended *exec.ExitError
 		require.ErrorAs(t, cmd.Wait(), &ended)
-		require.Equal(t, 1, ended.ExitCode(), "by itself, and not by the signal")
-		require.Zero(t, left(t, db))
+		require.Equal(t, 1, ended.ExitCode(), "not killed by the signal")
+		require.Zero(t, countSchemas(t, db))
 	}
 }
 
-// left returns how many schemas of examples there are.
-func left(t *testing.T, db *pgtest.DB) (n int) {
+// countSchemas returns the number of the examples' schemas.
+func countSchemas(t *testing.T, db *pgtest.DB) (n int) {
 	t.Helper()
 	require.NoError(t, db.Pool(t).QueryRow(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'clerkinvite%'`).Scan(&n))
 	return n
 }
 
-// An example leaves nothing behind, whether it succeeds or fails.
+// The schema is dropped whether the example succeeds or fails.
 func TestInSchema(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	for _, want := range []error{nil, errors.New("the example's own")} {
+	for _, want := range []error{nil, errors.New("of the example")} {
 		require.Equal(t, want, inSchema(t.Context(), db.DSN, func(ctx context.Context, pool *pgxpool.Pool) error {
 			_, err := pool.Exec(ctx, `CREATE TABLE made (id int)`)
 			require.NoError(t, err)
 			return want
 		}))
 	}
-	require.Zero(t, left(t, db))
+	require.Zero(t, countSchemas(t, db))
 	var tables int
 	require.NoError(t, db.Pool(t).QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relname = 'made'`).Scan(&tables))
 	require.Zero(t, tables)
 }
 
-// Each example, as its reader runs it.
+// Runs each example as a reader does.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -101,7 +101,7 @@ func TestExamples(t *testing.T) {
 		expected, err := os.ReadFile("../../" + name + "/expected.txt")
 		require.NoError(t, err)
 		require.Equal(t, string(expected), string(out))
-		// Without one it brings its own, where this test's comes from too.
+		// Without DATABASE_URL, it starts a temporary server, as this test does.
 		if os.Getenv("CLERKINVITE_TEST_DATABASE") == "" {
 			out, err = run("")
 			require.NoError(t, err, "%s", out)

@@ -45,6 +45,8 @@ var moves = map[move][]verb{
 	{clerkinvite.StatusFailed, clerkinvite.StatusReserved}:  inviting,
 	{clerkinvite.StatusRevoked, clerkinvite.StatusReserved}: inviting,
 	{clerkinvite.StatusExpired, clerkinvite.StatusReserved}: inviting,
+	{clerkinvite.StatusExpired, clerkinvite.StatusRevoked}:  {revoke},
+	{clerkinvite.StatusExpired, clerkinvite.StatusRemoved}:  {remove},
 	{clerkinvite.StatusRemoved, clerkinvite.StatusReserved}: inviting,
 
 	{clerkinvite.StatusExpired, clerkinvite.StatusActive}: resolving,
@@ -390,8 +392,8 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
-		// It may have been revoked since Clerk listed it as expired.
-		if inv == nil || inv.Status != clerkinvite.InvitationExpired && inv.Status != clerkinvite.InvitationRevoked {
+		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
+		if inv == nil || inv.Status == clerkinvite.InvitationPending {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
