@@ -28,8 +28,9 @@ type ClerkAPI interface {
 	// users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
-	// GetUser returns the user with the ID. If Clerk has none, the error is an *[APIError] with
-	// status 404 and the code resource_not_found.
+	// GetUser returns the user with the ID. If Clerk says that there is none, the error is an
+	// *[APIError] with status 404 and the code resource_not_found. The library removes members
+	// because of it, so no other failure may look like it.
 	GetUser(ctx context.Context, id string) (*User, error)
 
 	// CreateInvitation creates one invitation. Implementations never retry it, because a
