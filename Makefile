@@ -25,7 +25,7 @@ test: ## test the library on a throw-away PostgreSQL, with the race detector and
 	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
-FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestClient
+FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient
 
 .PHONY: test-oldest
 test-oldest: ## build the library with the oldest supported Go, and run its examples and conformance suite

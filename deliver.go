@@ -109,8 +109,8 @@ func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*
 		switch {
 		case r.Err == nil:
 			claimed = append(claimed, r.Member)
-		case !errors.Is(r.Err, ErrConflict):
-			return nil, nil, r.Err
+		case !errors.Is(r.Err, ErrConflict): // this row's; the others go on
+			s.log.ErrorContext(ctx, "member not claimed", "cause", logError(r.Err))
 		}
 	}
 	return p, claimed, nil
@@ -120,7 +120,7 @@ func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*
 func stopError(ctx context.Context, deliveries []delivery) error {
 	attempted := false
 	for _, d := range deliveries {
-		if d.stop {
+		if d.stop && d.Err != nil {
 			return d.Err
 		}
 		attempted = attempted || d.kind != isReleased
@@ -191,18 +191,24 @@ type attempt struct {
 	bulkAllowedAt time.Time // when the limit ends that kept it out of a shared request
 }
 
-// decide sets the verdict. Other invitations of the member may be open after a resend, and if an
-// earlier attempt created one that the verdict makes useless.
+// decide sets the verdict. settle then looks for left-over invitations after a resend, and if an
+// earlier attempt may have created an invitation that the verdict makes useless.
 func (a *attempt) decide(v verdict) {
-	v.leftOver = !v.claimOnly() && (v.leftOver || a.row.Send > 1 ||
-		a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused))
 	a.verdict = v
+	switch {
+	case v.claimOnly():
+		a.verdict.leftOver = false
+	case a.row.Send > 1:
+		a.verdict.leftOver = true
+	case a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused):
+		a.verdict.leftOver = true
+	}
 }
 
 // delivery is what one attempt did for one member.
 type delivery struct {
 	Result
-	kind verdictKind // undecided if another process decided
+	kind verdictKind // undecided if the verdict was not applied
 	stop bool        // the error concerns the whole instance
 }
 

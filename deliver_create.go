@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // bulkSize is how many invitations one request may create (Clerk's limit).
@@ -41,19 +42,21 @@ func newQueue(attempts []*attempt, more bool) *queue {
 }
 
 // next takes the attempts for the next request out of the queue, and reports whether they
-// share it. It returns none if those that remain should wait for other due members: a request
-// for ten is not spent on fewer.
+// share it. It returns none if those that remain should wait for other due members.
 func (q *queue) next(singleAllowed, bulkAllowed bool) (group []*attempt, bulk bool) {
-	anyTried := slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
-	wait := q.more && bulkAllowed && len(q.bulk) < bulkSize && !anyTried
+	// A request for ten is not spent on fewer while more members are due, except on those that were in
+	// one already: what it did for them is unknown.
+	triedInBulk := slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
+	incomplete := q.more && len(q.bulk) < bulkSize && !triedInBulk
+	worthwhile := len(q.bulk) > 1 || len(q.bulk) == 1 && !singleAllowed
 	switch {
-	case bulkAllowed && !wait && (len(q.bulk) > 1 || len(q.bulk) == 1 && !singleAllowed):
+	case bulkAllowed && worthwhile && !incomplete:
 		n := min(len(q.bulk), bulkSize)
 		group, q.bulk = q.bulk[:n:n], q.bulk[n:]
 		return group, true
 	case len(q.single) > 0:
 		group, q.single = q.single[:1:1], q.single[1:]
-	case len(q.bulk) > 0 && !wait:
+	case len(q.bulk) > 0 && (!bulkAllowed || !incomplete):
 		group, q.bulk = q.bulk[:1:1], q.bulk[1:]
 	}
 	return group, false
@@ -81,22 +84,21 @@ func (q *queue) empty() bool { return len(q.bulk)+len(q.single) == 0 }
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	q := newQueue(attempts, p.more)
-	stop := slices.ContainsFunc(attempts, func(a *attempt) bool { return a.delivery != nil && a.delivery.stop })
-	failures := 0
-	for !q.empty() && !stop && !canceled(ctx) && p.fresh(s.now()) {
+	stop := slices.ContainsFunc(attempts, (*attempt).stops)
+	for failures := 0; !q.empty() && !stop && !canceled(ctx) && p.fresh(s.now()); {
 		group := s.createNext(ctx, p, q)
 		if group == nil {
 			break
 		}
-		q.putBack(group)
 		s.settle(ctx, p.lease, group...)
+		q.putBack(group)
 		failures = countFailures(failures, group)
 		for _, a := range group {
-			if a.delivery != nil {
-				a.delivery.stop = a.delivery.stop || failures == maxFailures
-				stop = stop || a.delivery.stop
+			if failures == maxFailures && a.delivery != nil {
+				a.delivery.stop = true
 			}
 		}
+		stop = slices.ContainsFunc(group, (*attempt).stops)
 	}
 	for _, a := range append(q.bulk, q.single...) {
 		if wait := a.bulkAllowedAt.Sub(s.now()); wait > 0 && !canceled(ctx) {
@@ -106,6 +108,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 	}
 }
+
+// stops reports whether the attempt ended with an error that ends the pass.
+func (a *attempt) stops() bool { return a.delivery != nil && a.delivery.stop }
 
 // countFailures counts requests that failed for members who were never tried before. A member whose
 // attempts always fail says nothing about the others.
@@ -126,24 +131,26 @@ func countFailures(failures int, group []*attempt) int {
 // not decide can be tried again. It returns none if there is nothing to do now.
 func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt {
 	singleAllowed := s.checkLimitFor(p, endpointCreate) == nil
-	blocked := s.checkLimitFor(p, endpointCreateBulk)
-	group, bulk := q.next(singleAllowed, blocked == nil)
+	bulkErr := s.checkLimitFor(p, endpointCreateBulk)
+	group, bulk := q.next(singleAllowed, bulkErr == nil)
 	if bulk {
 		release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
-		switch {
-		case err == nil:
+		if err == nil {
 			defer release()
 			s.createBulk(ctx, group)
 			return group
-		case errors.Is(err, errLeaseEnds): // the pass ends
-			return group
 		}
 		q.putBack(group)
-		blocked = err
+		if errors.Is(err, errLeaseEnds) {
+			return nil
+		}
+		bulkErr = err
 		group, _ = q.next(singleAllowed, false)
 	}
-	if blocked != nil {
-		s.noteBlockedBulk(append(group, q.bulk...), blocked, singleAllowed)
+	if bulkErr != nil {
+		for _, a := range append(group, q.bulk...) {
+			a.noteBlockedBulk(bulkErr, s.now(), singleAllowed)
+		}
 	}
 	if group != nil {
 		group[0].decide(s.deliverOne(ctx, p, group[0]))
@@ -151,17 +158,17 @@ func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt 
 	return group
 }
 
-// noteBlockedBulk notes that attempts cannot share a request now. If single requests are not allowed
-// either they must wait, or createLimited would send them back to the blocked request.
-func (s *Service) noteBlockedBulk(attempts []*attempt, cause error, singleAllowed bool) {
-	for _, a := range attempts {
-		if !a.shareable {
-			continue
-		}
-		a.shareable = singleAllowed
-		if wait, limited := isRateLimit(cause); limited {
-			a.bulkAllowedAt = s.now().Add(wait)
-		}
+// noteBlockedBulk notes that the attempt cannot share a request now. If single requests are not
+// allowed either it must wait: otherwise createLimited would send it back to the blocked one.
+func (a *attempt) noteBlockedBulk(cause error, now time.Time, singleAllowed bool) {
+	if !a.shareable {
+		return
+	}
+	if !singleAllowed {
+		a.shareable = false
+	}
+	if wait, limited := isRateLimit(cause); limited {
+		a.bulkAllowedAt = now.Add(wait)
 	}
 }
 
@@ -247,18 +254,19 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 // deliverOne decides for one member whose address no user holds verified: look if something
 // may have been sent before, create otherwise. It leaves the attempt undecided if the endpoint
 // is limited and the attempt can share a request instead.
-func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict) {
-	ignoreExisting := false // Clerk has an invitation for the address that does not belong to this send
+func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) verdict {
+	otherPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, ignoreExisting = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
+		var v verdict
+		if v, otherPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
 			return v
 		}
 	}
-	failure := a.bulkErr // the shared request was the first create
-	if failure == nil {
-		v, failure = s.create(ctx, p, a, ignoreExisting)
+	v, failure := verdict{}, a.bulkErr
+	if failure == nil { // otherwise the shared request was the first create
+		v, failure = s.create(ctx, p, a, otherPending)
 	}
-	if failureOf(failure, a.row.Email) == addressTaken && !ignoreExisting {
+	if failureOf(failure, a.row.Email) == addressTaken && !otherPending {
 		if v = s.lookAgain(ctx, a, failure); v.kind != undecided {
 			return v
 		}
@@ -327,8 +335,8 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	return verdict{kind: isInvited, invitation: inv}, nil
 }
 
-// createLimited decides for an attempt that met a limit of the single endpoint: it shares a
-// request if it can, and otherwise waits.
+// createLimited decides for an attempt that met a limit of the single endpoint. An attempt that can
+// share a request stays undecided, so that it goes back to the queue; others wait.
 func (s *Service) createLimited(p *pass, a *attempt, limit error) verdict {
 	if a.shareable && s.checkLimitFor(p, endpointCreateBulk) == nil {
 		return verdict{}

@@ -70,7 +70,7 @@ func (l *lookup) find(ctx context.Context, emails []string) {
 	switch {
 	case err == nil:
 		l.users, l.answered = append(l.users, users...), true
-	case len(emails) > 1 && !failureOf(err, "").ofInstance() && ctx.Err() == nil && (pointsAtAddresses(err) || l.clerkWorks(ctx)):
+	case len(emails) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
 		l.find(ctx, emails[:len(emails)/2])
 		l.find(ctx, emails[len(emails)/2:])
 	default:
@@ -78,6 +78,11 @@ func (l *lookup) find(ctx context.Context, emails []string) {
 			l.failures[email] = lookupFailure{err, len(emails) > 1}
 		}
 	}
+}
+
+// worthBisecting reports whether one of several addresses may be to blame for a failed request.
+func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
+	return !failureOf(err, "").ofInstance() && (pointsAtAddresses(err) || l.clerkWorks(ctx))
 }
 
 // controlAddress is an address that no firewall objects to.

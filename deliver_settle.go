@@ -37,7 +37,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 		if a.verdict.kind == isUncertain {
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-		} else if a.delivery, err = s.chooseAddress(ctx, a); err != nil {
+		} else if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
 			a.delivery = s.unwritten(ctx, a, err, false)
 		}
 	}
@@ -79,10 +79,10 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// chooseAddress resolves a linked user with several verified addresses, for which other rows
-// may wait: the rules of Resolve decide which row becomes the member. It returns nil if the verdict
-// stands.
-func (s *Service) chooseAddress(ctx context.Context, a *attempt) (*delivery, error) {
+// resolveFirst resolves a linked user with several verified addresses, for which other rows
+// may wait, before the verdict is written: the rules of Resolve decide which row becomes the member.
+// It returns nil if they did not decide about this row.
+func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
 		return nil, nil
@@ -143,23 +143,22 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	if err != nil {
 		return nil, err
 	}
-	row := &Member{} // purged
-	if len(rows) == 1 {
-		row = rows[0]
-	}
-	switch inv := a.verdict.invitation; {
-	case a.verdict.claimOnly() && row.Due(): // another attempt has claimed it
-		return a.verdict.report(row), nil
-	case row.Due() && row.Send == a.row.Send:
-		a.row = row
+	inv := a.verdict.invitation
+	switch {
+	case len(rows) == 0: // purged
+		if a.verdict.kind == isInvited {
+			s.revokeLeftOver(ctx, inv.ID)
+		}
+		return &delivery{Result: Result{Err: errPurged}}, nil
+	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
+		return a.verdict.report(rows[0]), nil
+	case rows[0].Due() && rows[0].Send == a.row.Send:
+		a.row = rows[0]
 		return nil, nil
-	case a.verdict.kind == isInvited && row.InvitationID != inv.ID:
+	case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:
 		s.revokeLeftOver(ctx, inv.ID)
 	}
-	if len(rows) == 0 {
-		return &delivery{Result: Result{Err: errPurged}}, nil
-	}
-	return &delivery{Result: Result{Member: row}}, nil
+	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole

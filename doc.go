@@ -34,7 +34,7 @@
 // [HTTPError] returns the HTTP status of an error and a text that is safe to show. Errors
 // that are not Clerk's are returned unchanged (errors.Is and errors.As work).
 //
-// Error() of every error, log/slog, and %v of every value contain no address, link or key.
+// Error() of this package's errors, log/slog, and %v of its values contain no address, link or key.
 // Links and keys are of type [Secret], which never prints. %+v prints all of a value
 // except its secrets.
 //

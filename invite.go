@@ -361,7 +361,8 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		case r.Err == nil && r.Member.Version != 1:
 			sl.existing = r.Member // written, but the response came so late that the row has changed since
 		default:
-			if sl.finish(r); r.Err == nil {
+			sl.finish(r)
+			if r.Err == nil {
 				s.stateChanged(ctx, "", StatusReserved)
 			}
 		}
@@ -403,7 +404,7 @@ type clerkParams struct {
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 }
 
-// maxSend is the send number that the size of the metadata leaves room for.
+// maxSend is the largest send number. The size of the metadata is checked with it.
 const maxSend = 1_000_000
 
 // metadataKey is the key of the library's mark in public_metadata.

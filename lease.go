@@ -29,7 +29,7 @@ type lease struct {
 }
 
 var (
-	errLeaseEnds  = errors.New("clerkinvite: attempt timed out after three quarters of Config.Lease")
+	errLeaseEnds  = errors.New("clerkinvite: attempt timed out: its part of Config.Lease has ended")
 	errLeaseShort = errors.New("clerkinvite: attempts cannot finish: Config.Lease is too short for Clerk's current response times")
 )
 

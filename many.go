@@ -213,6 +213,7 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		input := m.input[claimed[i].ID]
 		if over := d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive; over {
 			d.Result = m.inviteAgain(ctx, d, m.wanted[input])
+			m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
 		}
 		_, limited := isRateLimit(d.Err)
 		switch {

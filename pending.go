@@ -139,9 +139,9 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		provable, unproven := rows, error(nil)
+		provable, proveErr := rows, error(nil)
 		if p.ask {
-			provable, unproven = s.prove(ctx, u, rows, p)
+			provable, proveErr = s.prove(ctx, u, rows, p)
 		}
 		changes, postponed := resolutions(u, provable, p.accepted, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
@@ -149,7 +149,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 			return changed, err
 		}
 		if !retry && len(postponed) == 0 {
-			return changed, unproven
+			return changed, proveErr
 		}
 		if rows, err = s.rowsOf(ctx, u); err != nil {
 			return changed, err
@@ -179,8 +179,8 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 }
 
 // prove lists the accepted invitations that resolutions needs, once per address, and adds them to
-// p. If Clerk fails, it is not known which row of the tenant becomes active, so prove returns the
-// rows without those, and the error. Other tenants are not held up.
+// p. If Clerk fails, it is not known which row of the tenant becomes active, so prove leaves out
+// that row and the tenant's later ones, and returns the error. Other tenants are not held up.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
 	failed := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {

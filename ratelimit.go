@@ -104,8 +104,8 @@ func (s *Service) checkLimit(endpoint string) error {
 	return nil
 }
 
-// checkLimitFor also considers what one pass has learned of other processes. That is not
-// remembered: a long turn of a process whose clock is wrong looks the same.
+// checkLimitFor also considers what one pass has learned of other processes. That is kept for the pass
+// only, because it may not be a limit but the turn of a process whose clock is wrong.
 func (s *Service) checkLimitFor(p *pass, endpoint string) error {
 	if wait := p.foreignLimits[endpoint].Sub(s.now()); wait > 0 {
 		return limitedFor(wait)
@@ -225,7 +225,7 @@ func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration
 	ends := now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	known := s.limits.lastStored(name)
 	if known.After(now) {
-		known = time.Time{} // another process's turn, or a limit: must not be overwritten
+		known = time.Time{} // another process's turn, or a limit: a swap from zero only reads it
 	}
 	for {
 		stored, err := s.swapTime(ctx, name, known, ends)

@@ -86,6 +86,10 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 // It waits for another open transaction that reserves the same address. In READ COMMITTED
 // the result is then the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL returns
 // 40001 for an address that was committed after the snapshot; retry the whole transaction.
+//
+// If two transactions reserve the same addresses in different orders, each waits for the other,
+// and PostgreSQL ends one with 40P01; retry the whole transaction. ReserveMany orders its
+// addresses, so one call per transaction avoids this.
 func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].

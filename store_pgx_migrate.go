@@ -68,6 +68,12 @@ var ErrSchemaNewer = errors.New("clerkinvite: the tables were migrated by a newe
 // if the tables are up to date or newer. The table clerkinvite_migration records which
 // migrations have run.
 //
+// New tables get no privileges for PUBLIC, nor for the roles anon and authenticated, to which
+// Supabase's default privileges would give them.
+//
+// A role that must not read clerkinvite_migration can call Migrate if the tables are complete.
+// migrations/README.md lists the privileges that the library's role needs.
+//
 // If the host ran the SQL of [Migrations] with its own tool, it must continue with that tool:
 // Migrate returns an error if it did not create the tables.
 //
@@ -119,6 +125,9 @@ func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (fo
 	if err != nil {
 		return false, err
 	}
+	if version == versionUnknown {
+		return false, s.complete(ctx, tx)
+	}
 	if !recorded {
 		foreign, err = s.exists(ctx, tx, "clerkinvite_member")
 		if err != nil || foreign {
@@ -145,7 +154,31 @@ CREATE TABLE clerkinvite_migration (
 			return false, err
 		}
 	}
-	return false, nil
+	if recorded {
+		return false, nil
+	}
+	return false, revokeDefaults(ctx, tx)
+}
+
+// revokeDefaults takes away what default privileges have given to roles that anyone on the
+// internet can use: PUBLIC, and the two of Supabase's API if they exist.
+func revokeDefaults(ctx context.Context, tx pgx.Tx) error {
+	roles, err := queryOne[string](ctx, tx, `
+SELECT concat_ws(', ', 'PUBLIC', string_agg(quote_ident(rolname), ', ')) FROM pg_roles WHERE rolname IN ('anon', 'authenticated')`)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `REVOKE ALL ON clerkinvite_migration, clerkinvite_member, clerkinvite_history, clerkinvite_limit FROM `+roles)
+	return err
+}
+
+// complete returns an error if the tables lack something.
+func (s *PgxStore) complete(ctx context.Context, tx pgx.Tx) error {
+	faults, err := s.validateTables(ctx, tx)
+	if err != nil || len(faults) == 0 {
+		return err
+	}
+	return errors.Join(append(faults, errors.New("clerkinvite: Migrate: this role must not read clerkinvite_migration; call Migrate with the role that created the tables"))...)
 }
 
 // exists reports whether a table exists. It reads pg_class, because to_regclass alone may
@@ -155,11 +188,18 @@ func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (boo
 	return queryOne[bool](ctx, db, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))`, s.table(table))
 }
 
+// versionUnknown is the version for a role that must not read it.
+const versionUnknown = -1
+
 // version returns the newest migration that Migrate has run. recorded is false if it never ran.
 func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, recorded bool, err error) {
 	recorded, err = s.exists(ctx, db, "clerkinvite_migration")
 	if err != nil || !recorded {
 		return 0, false, err
+	}
+	readable, err := queryOne[bool](ctx, db, `SELECT has_table_privilege($1::text, 'SELECT') AND NOT row_security_active($1::text)`, s.table("clerkinvite_migration"))
+	if err != nil || !readable {
+		return versionUnknown, true, err
 	}
 	version, err = queryOne[int](ctx, db, `SELECT coalesce(max(version), 0) FROM `+s.table("clerkinvite_migration"))
 	return version, true, err
@@ -267,7 +307,7 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::te
 
 // Validate checks that the tables are those that this version of the library needs, no
 // matter which tool created them. It returns all faults, joined, each with its remedy. It
-// reads only the system catalogue and changes nothing.
+// reads the system catalogue and clerkinvite_migration, if it may, and changes nothing.
 //
 // Other errors: [ErrSchemaNewer]; PostgreSQL's.
 func (s *PgxStore) Validate(ctx context.Context) error {
@@ -293,16 +333,12 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var faults []error
-	if recorded && version < newest {
-		faults = append(faults, fmt.Errorf("clerkinvite: the tables are at migration %d, but this version of the library needs %d; run Migrate", version, newest))
+	faults, err := s.validateTables(ctx, s.db)
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
-		found, err := s.validateTable(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		faults = append(faults, found...)
+	if recorded && version < newest && version != versionUnknown {
+		faults = slices.Insert(faults, 0, fmt.Errorf("clerkinvite: the tables are at migration %d, but this version of the library needs %d; run Migrate", version, newest))
 	}
 	switch {
 	case !recorded || version <= newest:
@@ -314,11 +350,22 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 	}
 }
 
-// validateTable returns the faults of a table, or an error if it could not read the catalogue.
-func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []error, err error) {
+// validateTables returns the faults of the tables, or an error if it could not read the catalogue.
+func (s *PgxStore) validateTables(ctx context.Context, db pgxQuerier) (faults []error, err error) {
+	for _, name := range slices.Sorted(maps.Keys(pgxTables)) {
+		found, err := s.validateTable(ctx, db, name)
+		if err != nil {
+			return nil, err
+		}
+		faults = append(faults, found...)
+	}
+	return faults, nil
+}
+
+func (s *PgxStore) validateTable(ctx context.Context, db pgxQuerier, name string) (faults []error, err error) {
 	table := s.table(name)
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clerkinvite: "+format, args...)) }
-	exists, err := s.exists(ctx, s.db, name)
+	exists, err := s.exists(ctx, db, name)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +380,7 @@ func (s *PgxStore) validateTable(ctx context.Context, name string) (faults []err
 		{"constraint", constraintsSQL, pgxTables[name].constraints},
 		{"index", indexesSQL, pgxTables[name].indexes},
 	} {
-		have, err := s.catalogue(ctx, table, part.sql)
+		have, err := s.catalogue(ctx, db, table, part.sql)
 		if err != nil {
 			return nil, err
 		}
@@ -365,8 +412,8 @@ type pgxObject struct {
 }
 
 // catalogue returns the columns, constraints or indexes of a table, by name.
-func (s *PgxStore) catalogue(ctx context.Context, table, sql string) (map[string]pgxObject, error) {
-	rows, err := s.db.Query(ctx, sql, table)
+func (s *PgxStore) catalogue(ctx context.Context, db pgxQuerier, table, sql string) (map[string]pgxObject, error) {
+	rows, err := db.Query(ctx, sql, table)
 	if err != nil {
 		return nil, err
 	}

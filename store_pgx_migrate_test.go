@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
@@ -114,6 +116,129 @@ func TestMigrate_ExistingSchema(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	require.NoError(t, store.Validate(t.Context()))
 	require.Error(t, clerkinvite.NewPgxStore(conn, &clerkinvite.PgxOptions{Schema: "new"}).Migrate(t.Context()))
+}
+
+// withRole returns a connection of a new role that has the privileges that migrations/README.md lists, with or without
+// the last one.
+func withRole(t *testing.T, pool *pgxpool.Pool, version bool) *pgx.Conn {
+	t.Helper()
+	page, err := os.ReadFile("migrations/README.md")
+	require.NoError(t, err)
+	_, grants, _ := strings.Cut(string(page), "```sql\nGRANT USAGE")
+	grants, _, found := strings.Cut("GRANT USAGE"+grants, "```")
+	require.True(t, found)
+	require.Equal(t, 1, strings.Count(grants, "clerkinvite_migration"))
+	role := newRole(t, pool)
+	for line := range strings.Lines(grants) {
+		if version || !strings.Contains(line, "clerkinvite_migration") {
+			_, err := pool.Exec(t.Context(), strings.Replace(line, "TO app;", "TO "+role, 1))
+			require.NoError(t, err)
+		}
+	}
+	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	_, err = conn.Exec(t.Context(), "SET ROLE "+role)
+	require.NoError(t, err)
+	return conn
+}
+
+func newRole(t *testing.T, pool *pgxpool.Pool) string {
+	t.Helper()
+	role := "r" + strings.ReplaceAll(testkit.ReservedRow("", "").ID, "-", "")
+	_, err := pool.Exec(t.Context(), "CREATE ROLE "+role)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := pool.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+		assert.NoError(t, err)
+	})
+	return role
+}
+
+// The documented privileges are enough for everything that the library does.
+func TestMigrate_DocumentedPrivileges(t *testing.T) {
+	t.Parallel()
+	for name, version := range map[string]bool{"all": true, "without the version": false, "with a hidden version": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t).Pool(t)
+			require.NoError(t, clerkinvite.NewPgxStore(pool, nil).Migrate(t.Context()))
+			conn := withRole(t, pool, version)
+			if name == "with a hidden version" {
+				_, err := pool.Exec(t.Context(), `ALTER TABLE clerkinvite_migration ENABLE ROW LEVEL SECURITY; GRANT SELECT ON clerkinvite_migration TO PUBLIC`)
+				require.NoError(t, err)
+			}
+			for _, store := range []*clerkinvite.PgxStore{clerkinvite.NewPgxStore(conn, nil), clerkinvite.NewPgxStore(conn, &clerkinvite.PgxOptions{Schema: "public"})} {
+				require.NoError(t, store.Validate(t.Context()))
+				require.NoError(t, store.Migrate(t.Context()))
+				clerk := clerkinvitetest.NewClerk()
+				b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+				b.MustInvite(t, "ada@example.com")
+				_, err := b.Reconcile(t.Context(), nil)
+				require.NoError(t, err)
+				_, err = store.Backlog(t.Context(), time.Now())
+				require.NoError(t, err)
+				require.NoError(t, b.Purge(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}))
+			}
+
+			_, err := pool.Exec(t.Context(), `DROP INDEX clerkinvite_member_due_idx; UPDATE clerkinvite_migration SET version = 0`)
+			require.NoError(t, err)
+			store := clerkinvite.NewPgxStore(conn, nil)
+			require.ErrorContains(t, store.Validate(t.Context()), "has no index clerkinvite_member_due_idx")
+			err = store.Migrate(t.Context())
+			require.Error(t, err)
+			if !version {
+				require.ErrorContains(t, err, "has no index clerkinvite_member_due_idx")
+				require.ErrorContains(t, err, "the role that created the tables")
+			}
+		})
+	}
+}
+
+// On Supabase, default privileges give new tables to roles that anyone on the internet can use. A host's own default
+// privileges stay.
+func TestMigrate_DefaultPrivileges(t *testing.T) {
+	t.Parallel()
+	for name, migrate := range map[string]func(t *testing.T, pool *pgxpool.Pool){
+		"Migrate": func(t *testing.T, pool *pgxpool.Pool) {
+			t.Helper()
+			require.NoError(t, clerkinvite.NewPgxStore(pool, nil).Migrate(t.Context()))
+			require.NoError(t, clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: "second"}).Migrate(t.Context()))
+		},
+		"own tool": func(t *testing.T, pool *pgxpool.Pool) { t.Helper(); ownTool(t, pool, "up") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t).Pool(t)
+			app := newRole(t, pool)
+			public := []string{"public"}
+			if name == "Migrate" {
+				public = append(public, "anon", "authenticated")
+				for _, role := range public[1:] {
+					_, err := pool.Exec(t.Context(), `DO $$ BEGIN CREATE ROLE `+role+`; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$`)
+					require.NoError(t, err)
+					t.Cleanup(func() {
+						_, _ = pool.Exec(context.Background(), "DROP OWNED BY "+role)
+						_, _ = pool.Exec(context.Background(), "DROP ROLE "+role) // fails if another database uses it
+					})
+				}
+			}
+			_, err := pool.Exec(t.Context(), `ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO `+strings.Join(append(public, app), ", "))
+			require.NoError(t, err)
+			migrate(t, pool)
+			const granted = `SELECT count(*) FROM pg_class, LATERAL aclexplode(relacl) WHERE relname LIKE 'clerkinvite%' AND relkind = 'r' AND grantee = $1::oid`
+			for _, role := range public {
+				oid := 0
+				if role != "public" {
+					oid = testkit.QueryOne[int](t, pool, `SELECT $1::regrole::oid::int`, role)
+				}
+				var n int
+				require.NoError(t, pool.QueryRow(t.Context(), granted, oid).Scan(&n))
+				require.Zero(t, n, role)
+			}
+			require.Positive(t, testkit.QueryOne[int](t, pool, granted, testkit.QueryOne[int](t, pool, `SELECT $1::regrole::oid::int`, app)))
+		})
+	}
 }
 
 // ownTool runs the migrations as a host's tool does.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
@@ -881,4 +882,49 @@ FROM clerkinvite_history WHERE tenant_id = 'tenant' AND member_id = $1 ORDER BY 
 	_, err = pool.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
 	require.NoError(t, err)
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
+}
+
+// Two transactions of a host that reserve in different orders: one of them ends with 40P01, as documented, and succeeds
+// when it is repeated.
+func TestWithTx_Deadlock(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	reserve := func(tx pgx.Tx, email string) error {
+		_, err := b.InTx(store.WithTx(tx)).Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		return err
+	}
+	var txs [2]pgx.Tx
+	for i, email := range []string{"ada@example.com", "grace@example.com"} {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		txs[i] = tx
+		require.NoError(t, reserve(tx, email))
+	}
+	var errs [2]error
+	var done sync.WaitGroup
+	for i, email := range []string{"grace@example.com", "ada@example.com"} {
+		done.Go(func() {
+			if errs[i] = reserve(txs[i], email); errs[i] != nil {
+				_ = txs[i].Rollback(t.Context())
+			}
+		})
+	}
+	done.Wait()
+	loser := slices.IndexFunc(errs[:], func(err error) bool { return err != nil })
+	require.NotEqual(t, -1, loser)
+	var pg *pgconn.PgError
+	require.ErrorAs(t, errs[loser], &pg)
+	require.Equal(t, "40P01", pg.Code)
+	require.NoError(t, errs[1-loser])
+	require.NoError(t, txs[1-loser].Commit(t.Context()))
+
+	var dup *clerkinvite.DuplicateEmailError
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	for _, email := range []string{"ada@example.com", "grace@example.com"} {
+		require.ErrorAs(t, reserve(tx, email), &dup)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
 }

@@ -9,9 +9,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
 // domains is idna.Lookup that also rejects empty labels and labels over 63 bytes.
@@ -46,12 +49,12 @@ func normalizeEmail(s string) (email, reason string) {
 			return "", "must have only letters A to Z, digits, !#$%&'*+-/=?^_`{|}~ and single dots before the @"
 		}
 	}
+	if encodedWord.MatchString(local) {
+		return "", "must not be an encoded word"
+	}
 	local = strings.ToLower(local) // after the check, because two letters outside ASCII have a lower case in ASCII
-	domain, err := domains.ToASCII(domain)
-	// The ASCII form of some domains is itself rejected (invalid UTF-8, letters that become
-	// right-to-left) and would never match anything.
-	stable, err2 := domains.ToASCII(domain)
-	if err != nil || err2 != nil || stable != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
+	domain, ok = normalizeDomain(domain)
+	if !ok {
 		return "", "must have a valid domain after the @"
 	}
 	if len(local)+1+len(domain) > 254 {
@@ -59,6 +62,35 @@ func normalizeEmail(s string) (email, reason string) {
 	}
 	return local + "@" + domain, ""
 }
+
+// encodedWord finds RFC 2047 encoded words, which some mail systems decode, into another address.
+var encodedWord = regexp.MustCompile(`=\?[^?]*\?[^?]*\?`)
+
+// hostName is a domain of at least two labels. The tables of some Go toolchains accept more.
+var hostName = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// normalizeDomain returns the ASCII form of a domain, which is the same with every Go toolchain.
+func normalizeDomain(domain string) (ascii string, ok bool) {
+	ascii, err := domains.ToASCII(domain)
+	if err != nil || !hostName.MatchString(ascii) {
+		return "", false
+	}
+	// The ASCII form of some domains is itself rejected (invalid UTF-8, letters that become
+	// right-to-left) and would never match anything.
+	again, err := domains.ToASCII(ascii)
+	if err != nil || again != ascii {
+		return "", false
+	}
+	shown, err := domains.ToUnicode(ascii)
+	if err != nil || strings.ContainsFunc(domain+shown, isUnstable) {
+		return "", false
+	}
+	// No top-level domain begins with a digit. Software that reads one can take the domain for an IP address.
+	top, _ := utf8.DecodeRuneInString(shown[strings.LastIndexByte(shown, '.')+1:])
+	return ascii, unicode.IsLetter(top)
+}
+
+func isUnstable(r rune) bool { return unicode.Is(unstableDomain, r) }
 
 // sameEmail reports whether an address as Clerk writes it has this normalised form.
 func sameEmail(address, normalized string) bool {
@@ -226,14 +258,19 @@ func (r Ref) normalized() (Ref, error) {
 	return Ref{r.TenantID, email}, nil
 }
 
+// checkText returns what is wrong with an ID or a name, or "". Two that look alike must be equal.
 func checkText(s string, limit int) string {
 	switch {
 	case len(s) > limit:
 		return fmt.Sprintf("must be at most %d bytes", limit)
 	case !utf8.ValidString(s):
 		return "must be valid UTF-8"
-	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case strings.ContainsFunc(s, unicode.IsControl):
 		return "must not contain control characters"
+	case strings.ContainsFunc(s, scrub.Invisible):
+		return "must not contain invisible or format characters"
+	case s != strings.TrimSpace(s):
+		return "must not begin or end with white space"
 	}
 	return ""
 }

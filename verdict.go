@@ -43,7 +43,7 @@ const (
 	isUncertain // Clerk may have acted: the claim stays until the lease ends
 	isPostponed // Clerk certainly did not act: due again later
 	isLimited   // not attempted because of a rate limit: due when it ends
-	isReleased  // not attempted because the time was up: due immediately
+	isReleased  // not attempted because the pass ended: due immediately
 )
 
 // claimOnly reports whether v changes nothing but the claim.
@@ -136,10 +136,10 @@ func refused(op, reason string, cause error) verdict {
 
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
-	now, wait := s.now(), s.backoff(a.row.Attempts)
-	// Since the previous attempt at this row.
-	c.othersCreated = c.sends && s.limits.createdSince(now.Add(-wait))
-	v := failureVerdict(a.row, c, err, now, wait)
+	now := s.now()
+	previousAttempt := now.Add(-s.backoff(max(1, a.row.Attempts-1)))
+	c.othersCreated = c.sends && s.limits.createdSince(previousAttempt)
+	v := failureVerdict(a.row, c, err, now, s.backoff(a.row.Attempts))
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
 	return v
 }
@@ -156,7 +156,7 @@ func (s *Service) limited(a *attempt, op string, limit error) verdict {
 	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
 }
 
-// released decides for a row whose turn did not come: it is given back, due as before. If Clerk
+// released decides for a row that the pass did not reach: it is given back, due at dueAt. If Clerk
 // may have acted on a request for several, the attempt counts, so that the next one looks first.
 func (s *Service) released(ctx context.Context, dueAt time.Time, a *attempt) verdict {
 	cause := context.Cause(ctx)
@@ -253,7 +253,7 @@ const (
 )
 
 // failureOf returns the kind of a failure. email is the address that the call was about, or "" for
-// several.
+// several: then no error is personRejected.
 func failureOf(err error, email string) failure {
 	var invalid *InvalidParamsError
 	var api *APIError
@@ -264,7 +264,7 @@ func failureOf(err error, email string) failure {
 		return invalidRequest
 	case !errors.As(err, &api):
 		return foreignError
-	case api.StatusCode == http.StatusTooManyRequests: // known from an earlier response, it was not sent
+	case api.StatusCode == http.StatusTooManyRequests: // before NotSent: a limit known from an earlier response is both
 		return rateLimited
 	case api.NotSent:
 		return noConnection

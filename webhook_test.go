@@ -685,7 +685,7 @@ func TestWebhookHandlerLimitsTheTimeOfABody(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHook(t, nil)
 				listener := make(pipes)
-				server := &http.Server{Handler: h, ReadTimeout: tc.server, ErrorLog: log.New(io.Discard, "", 0)} //nolint:gosec // the handler's limit is tested
+				server := &http.Server{Handler: h, ReadTimeout: tc.server, ErrorLog: log.New(io.Discard, "", 0)}
 				go func() { _ = server.Serve(listener) }()
 				client, conn := net.Pipe()
 				listener <- conn
@@ -706,6 +706,7 @@ func TestWebhookHandlerLimitsTheTimeOfABody(t *testing.T) {
 				})
 				response, err := http.ReadResponse(bufio.NewReader(client), nil)
 				require.NoError(t, err)
+				defer response.Body.Close()
 				require.Equal(t, tc.status, response.StatusCode)
 				_, err = io.Copy(io.Discard, client) // until the server closes the connection
 				require.NoError(t, err)
@@ -732,13 +733,14 @@ func TestWebhookHandlerLimitsOnlyTheBody(t *testing.T) {
 			}
 		}
 		listener := make(pipes)
-		server := &http.Server{Handler: h} //nolint:gosec // the handler's limit is tested
+		server := &http.Server{Handler: h}
 		go func() { _ = server.Serve(listener) }()
 		client, conn := net.Pipe()
 		listener <- conn
 		go func() { _ = hookRequest(sendExample).Write(client) }()
 		response, err := http.ReadResponse(bufio.NewReader(client), nil)
 		require.NoError(t, err)
+		defer response.Body.Close()
 		require.Equal(t, 204, response.StatusCode)
 		require.NoError(t, client.Close())
 		require.NoError(t, server.Close())

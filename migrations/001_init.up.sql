@@ -113,3 +113,6 @@ CREATE TABLE clerkinvite_limit (
     CONSTRAINT clerkinvite_limit_pkey PRIMARY KEY (name),
     CONSTRAINT clerkinvite_limit_name_check CHECK (octet_length(name) BETWEEN 1 AND 255)
 );
+
+-- Anyone who can write these tables can make members.
+REVOKE ALL ON clerkinvite_member, clerkinvite_history, clerkinvite_limit FROM PUBLIC;

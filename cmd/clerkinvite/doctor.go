@@ -31,7 +31,7 @@ warn, fail, or skip if a check that it needs failed; all except ok say what to d
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
 
-As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, key, clock_database,
+As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, access, key, clock_database,
 clock_clerk, webhook_secret, backlog and agreement.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			limit := flags.Int("limit", 10_000, "maximum number of `members` to compare with Clerk, 100 per request; 0 means all")
@@ -98,6 +98,7 @@ func (t *tool) doctor(ctx context.Context, limit int) error {
 	}{
 		{"database", nil, d.database},
 		{"schema", []string{"database"}, d.schema},
+		{"access", []string{"schema"}, d.access},
 		{"key", nil, d.key},
 		{"clock_database", []string{"database"}, d.clockDatabase},
 		{"clock_clerk", []string{"key"}, d.clockClerk},
@@ -183,7 +184,11 @@ SELECT privilege || ' on ' || name, privilege = 'DELETE'
 FROM (VALUES ('member', 'SELECT'), ('member', 'INSERT'), ('member', 'UPDATE'), ('member', 'DELETE'), ('history', 'SELECT'), ('history', 'INSERT'),
 	('limit', 'SELECT'), ('limit', 'INSERT'), ('limit', 'UPDATE')) AS needed (tab, privilege),
 	LATERAL (SELECT CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab AS name) AS named
-WHERE NOT has_table_privilege(name, privilege)`
+WHERE NOT has_table_privilege(name, privilege)
+UNION ALL SELECT 'a policy for the rows of ' || name, false
+FROM unnest(ARRAY['member', 'history', 'limit']) AS tab,
+	LATERAL (SELECT CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab AS name) AS named
+WHERE row_security_active(name)`
 
 // privileges is the second part of schema, once the tables exist.
 func (d *diagnosis) privileges(ctx context.Context) check {
@@ -210,6 +215,62 @@ func (d *diagnosis) privileges(ctx context.Context) check {
 		return check{"", status, "Purge will fail: the user in DATABASE_URL lacks " + strings.Join(missing, ", "), "GRANT it if the application purges members"}
 	}
 	return check{"", status, "the user in DATABASE_URL lacks " + strings.Join(missing, ", "), "GRANT it, or set DATABASE_URL to the application's value"}
+}
+
+// accessSQL lists the other roles that have privileges on the tables, their partitions or columns, and whether they can change
+// rows. The owner and the current user are not listed, nor a group through which the user has its privileges. A table with row-level
+// security and without policies shows no rows to other roles.
+const accessSQL = `
+WITH tables AS (
+	SELECT DISTINCT c.oid, c.relowner, c.relacl
+	FROM unnest(ARRAY['member', 'history', 'limit', 'migration']) AS tab,
+		LATERAL (SELECT to_regclass(CASE WHEN $1 = '' THEN '' ELSE quote_ident($1) || '.' END || 'clerkinvite_' || tab) AS root) AS named
+		JOIN pg_class c ON c.oid = root OR c.oid IN (SELECT relid FROM pg_partition_tree(root))
+	WHERE NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
+), granted AS (
+	SELECT relowner, acl.* FROM tables, LATERAL aclexplode(relacl) AS acl
+	UNION ALL
+	SELECT relowner, acl.* FROM tables JOIN pg_attribute ON attrelid = oid, LATERAL aclexplode(attacl) AS acl
+)
+SELECT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, string_agg(DISTINCT privilege_type, ', ' ORDER BY privilege_type),
+	bool_or(privilege_type NOT IN ('SELECT', 'REFERENCES', 'MAINTAIN'))
+FROM granted
+WHERE grantee <> relowner AND grantee <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+	AND NOT CASE WHEN grantee = 0 OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role(current_user, relowner, 'USAGE') THEN false
+		ELSE pg_has_role(current_user, grantee, 'USAGE') END
+GROUP BY 1 ORDER BY 1`
+
+// access reports who else may use the tables: anyone who can write them can make members.
+func (d *diagnosis) access(ctx context.Context) check {
+	rows, err := d.pool.Query(ctx, accessSQL, d.t.schema)
+	if err != nil {
+		return check{"", checkFail, explain(err), "try again"}
+	}
+	var role, privileges string
+	var write bool
+	found := make(map[checkStatus][]string)
+	_, err = pgx.ForEachRow(rows, []any{&role, &privileges, &write}, func() error {
+		status := checkOK
+		switch {
+		case role == "PUBLIC" || role == "anon" || role == "authenticated": // the roles of Supabase's API
+			status = checkFail
+		case write:
+			status = checkWarn
+		}
+		found[status] = append(found[status], role+" ("+privileges+")")
+		return nil
+	})
+	switch remedy := "REVOKE what these roles do not need, or enable row-level security; see Privileges in the library's migrations/README.md"; {
+	case err != nil:
+		return check{"", checkFail, explain(err), "try again"}
+	case len(found[checkFail]) > 0:
+		return check{"", checkFail, "anyone may use the tables, through " + strings.Join(found[checkFail], "; "), remedy}
+	case len(found[checkWarn]) > 0:
+		return check{"", checkWarn, "other roles can make members: " + strings.Join(found[checkWarn], "; "), remedy}
+	case len(found[checkOK]) > 0:
+		return good("only the owner and the user in DATABASE_URL can change rows; readable by %s", strings.Join(found[checkOK], "; "))
+	}
+	return good("only the owner and the user in DATABASE_URL may use the tables")
 }
 
 func (d *diagnosis) key(ctx context.Context) check {

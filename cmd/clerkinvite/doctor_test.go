@@ -27,7 +27,7 @@ func (w *world) diagnose(wantCode int) map[string]checkStatus {
 	require.Equal(w.t, wantCode, r.code, r.stdout)
 	d := decode[doctorDocument](w.t, r)
 	require.Equal(w.t, wantCode == exitDone, d.OK)
-	require.Len(w.t, d.Checks, 8)
+	require.Len(w.t, d.Checks, 9)
 	notOK := make(map[string]checkStatus)
 	for _, c := range d.Checks {
 		require.NotEmpty(w.t, c.Message)
@@ -53,10 +53,10 @@ func TestDoctorFindsEachFault(t *testing.T) {
 	}{
 		{"nothing", func(*world) {}, exitDone, checks{}},
 		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
-			checks{"database": checkFail, "schema": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
+			checks{"database": checkFail, "schema": checkSkip, "access": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
 		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
-			checks{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
-		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, checks{"schema": checkFail, "backlog": checkSkip, "agreement": checkSkip}},
+			checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
+		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "agreement": checkSkip}},
 		{"a user who may not erase", func(w *world) { w.as("SELECT, INSERT, UPDATE") }, exitDone, checks{"schema": checkWarn}},
 		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, checks{"schema": checkWarn}},
 		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
@@ -123,15 +123,26 @@ func (w *world) exec(sql string) {
 	require.NoError(w.t, err)
 }
 
-// as makes the tool use a role with only these privileges.
-func (w *world) as(privileges string) {
+// role returns a new role.
+func (w *world) role() string {
 	role := "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
 	w.exec("CREATE ROLE " + role)
 	w.t.Cleanup(func() {
 		_, err := w.db.Pool(w.t).Exec(context.WithoutCancel(w.t.Context()), "DROP OWNED BY "+role+"; DROP ROLE "+role)
 		require.NoError(w.t, err)
 	})
+	return role
+}
+
+// as makes the tool use a new role with only these privileges.
+func (w *world) as(privileges string) {
+	role := w.role()
 	w.exec("GRANT " + privileges + " ON ALL TABLES IN SCHEMA public TO " + role)
+	w.use(role)
+}
+
+// use makes the tool use a role.
+func (w *world) use(role string) {
 	join := " "
 	if strings.HasPrefix(w.db.DSN, "postgres") {
 		if join = "?"; strings.Contains(w.db.DSN, "?") {
@@ -157,6 +168,79 @@ func (w *world) reserveAgo(ago time.Duration) {
 	require.NoError(w.t, err)
 	_, err = svc.Reserve(w.t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com"})
 	require.NoError(w.t, err)
+}
+
+func TestDoctorAccess(t *testing.T) {
+	t.Parallel()
+	const rls = "ALTER TABLE clerkinvite_member ENABLE ROW LEVEL SECURITY; ALTER TABLE clerkinvite_history ENABLE ROW LEVEL SECURITY; " +
+		"ALTER TABLE clerkinvite_limit ENABLE ROW LEVEL SECURITY; ALTER TABLE clerkinvite_migration ENABLE ROW LEVEL SECURITY;"
+	const all = " ON ALL TABLES IN SCHEMA public TO "
+	for name, test := range map[string]struct {
+		arrange func(w *world) (role string)
+		code    int
+		check   string
+		status  checkStatus
+		message string
+	}{
+		"nobody":   {func(w *world) string { return w.role() }, exitDone, "access", checkOK, "may use the tables"},
+		"a reader": {func(w *world) string { r := w.role(); w.exec("GRANT SELECT ON clerkinvite_history TO " + r); return r }, exitDone, "access", checkOK, "readable by ROLE (SELECT)"},
+		"a writer": {func(w *world) string {
+			r := w.role()
+			w.exec("GRANT SELECT, UPDATE ON clerkinvite_member TO " + r)
+			return r
+		}, exitDone, "access", checkWarn, "ROLE (SELECT, UPDATE)"},
+		"a writer of a column": {func(w *world) string {
+			r := w.role()
+			w.exec("GRANT UPDATE (status) ON clerkinvite_member TO " + r)
+			return r
+		}, exitDone, "access", checkWarn, "ROLE (UPDATE)"},
+		"a writer of limits": {func(w *world) string { r := w.role(); w.exec("GRANT TRUNCATE ON clerkinvite_limit TO " + r); return r }, exitDone, "access", checkWarn, "ROLE (TRUNCATE)"},
+		"a writer of a version": {func(w *world) string {
+			r := w.role()
+			w.exec("GRANT DELETE ON clerkinvite_migration TO " + r)
+			return r
+		}, exitDone, "access", checkWarn, "ROLE (DELETE)"},
+		"everybody reads":              {func(w *world) string { w.exec("GRANT SELECT ON clerkinvite_member TO PUBLIC"); return "" }, exitFailed, "access", checkFail, "PUBLIC (SELECT)"},
+		"Supabase":                     {func(w *world) string { w.anon(); w.exec("GRANT ALL" + all + "anon"); return "" }, exitFailed, "access", checkFail, "anon (DELETE, INSERT"},
+		"Supabase, row-level security": {func(w *world) string { w.anon(); w.exec(rls + "GRANT ALL" + all + "anon"); return "" }, exitDone, "access", checkOK, "may use the tables"},
+		"Supabase, a policy": {func(w *world) string {
+			w.anon()
+			w.exec(rls + "GRANT ALL" + all + "anon; CREATE POLICY anything ON clerkinvite_member USING (true)")
+			return ""
+		}, exitFailed, "access", checkFail, "anon (DELETE, INSERT"},
+		"the user": {func(w *world) string { w.as("ALL"); return "" }, exitDone, "access", checkOK, "may use the tables"},
+		"the user's group": {func(w *world) string {
+			group, user := w.role(), w.role()
+			w.exec("GRANT ALL" + all + group + "; GRANT " + group + " TO " + user)
+			w.use(user)
+			return ""
+		}, exitDone, "access", checkOK, "may use the tables"},
+		"rows hidden from the user": {func(w *world) string { w.exec(rls); w.as("ALL"); return "" }, exitFailed, "schema", checkFail, "a policy for the rows of clerkinvite_member"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			role := test.arrange(w)
+			r := w.run("doctor", "--json")
+			require.Equal(t, test.code, r.code, r.stdout)
+			for _, c := range decode[doctorDocument](t, r).Checks {
+				if c.Name == test.check {
+					require.Equal(t, test.status, c.Status, c.Message)
+					require.Contains(t, c.Message, strings.ReplaceAll(test.message, "ROLE", role))
+				}
+			}
+		})
+	}
+}
+
+// anon creates the role of Supabase's API. Tests share it, because a role has its name in all databases.
+func (w *world) anon() {
+	w.exec(`DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$`)
+	w.t.Cleanup(func() {
+		pool, ctx := w.db.Pool(w.t), context.WithoutCancel(w.t.Context())
+		_, _ = pool.Exec(ctx, "DROP OWNED BY anon")
+		_, _ = pool.Exec(ctx, "DROP ROLE anon") // fails if another database uses it
+	})
 }
 
 func TestDoctorText(t *testing.T) {

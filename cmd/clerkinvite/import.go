@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -29,7 +31,7 @@ func importCommand() command {
                                for Clerk; empty means the default
   reason                       written by --errors; ignored
 
-White space around values is removed. Other column names are errors.
+White space around values is removed. Other column names are errors. Only JSON can contain line breaks.
 
 If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
 members are skipped, unless --reinvite is set. Clerk allows 350 invitations per hour, but only 100 with public_metadata. The
@@ -40,7 +42,8 @@ import waits for that, or with --no-wait leaves the remaining people reserved fo
   clerkinvite import failed.csv --errors failed-again.csv
   clerkinvite import - --tenant acme --no-wait < people.csv
 
-As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state: n} in a dry run, "due", "problems":
+As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state: n} and "tenants":
+[{"tenant", "lines", "known"}] in a dry run, "due", "problems":
 [{"line", "tenant", "email", "outcome", "reason"}, …], "error"}. The counts add up to lines.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o importOptions
@@ -81,6 +84,15 @@ type importer struct {
 	store *clerkinvite.PgxStore
 	lines []*line
 	bar   *progress
+
+	tenants []tenantCount // in a dry run
+}
+
+// tenantCount is a tenant of the file.
+type tenantCount struct {
+	Tenant string `json:"tenant"`
+	Lines  int    `json:"lines"`
+	Known  bool   `json:"known"` // it has members
 }
 
 func (t *tool) runImport(ctx context.Context, o importOptions, name string) error {
@@ -91,15 +103,15 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var header []string
-	var lines []*line
+	var file *sheet
 	if err == nil {
-		header, lines, err = readSheet(raw, o.tenant)
+		o.tenant = strings.TrimSpace(o.tenant)
+		file, err = readSheet(raw, o.tenant)
 	}
 	if err != nil {
 		return usagef("%s: %w; nothing was sent", name, err)
 	}
-	im := &importer{t: t, o: o, lines: lines, bar: newProgress(t, lines)}
+	im := &importer{t: t, o: o, lines: file.lines, bar: newProgress(t, file.lines)}
 	svc, store, closeDB, err := t.service(ctx, !o.dryRun, clerkinvite.Config{Observer: im.bar})
 	if err != nil {
 		return err
@@ -111,12 +123,15 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 	if err == nil {
 		err = im.look(ctx)
 	}
-	if err == nil && !o.dryRun {
+	switch {
+	case err == nil && o.dryRun:
+		err = im.countTenants(ctx)
+	case err == nil:
 		err = im.invite(ctx)
 		im.bar.clear()
 	}
 	if o.errors != "" && !o.dryRun {
-		if fault := writeErrors(o.errors, header, lines); fault != nil {
+		if fault := file.writeErrors(o.errors); fault != nil {
 			text := "--errors: " + fault.Error()
 			if err != nil {
 				text = explain(err) + "; " + text
@@ -261,6 +276,25 @@ func (im *importer) look(ctx context.Context) error {
 	return nil
 }
 
+// countTenants counts the valid lines by tenant, and finds out which tenants have members. The others are new, or misspelt.
+func (im *importer) countTenants(ctx context.Context) error {
+	lines := make(map[string]int)
+	im.tenants = []tenantCount{}
+	for _, l := range im.lines {
+		if l.ref.TenantID != "" {
+			lines[l.ref.TenantID]++
+		}
+	}
+	for _, tenant := range slices.Sorted(maps.Keys(lines)) {
+		members, err := im.store.Page(ctx, clerkinvite.PageQuery{TenantID: tenant, Limit: 1})
+		if err != nil {
+			return err
+		}
+		im.tenants = append(im.tenants, tenantCount{tenant, lines[tenant], len(members) > 0})
+	}
+	return nil
+}
+
 // predict returns the outcome of a line in an import, from the existing member.
 func (im *importer) predict(l *line) (outcome, string) {
 	m := l.member
@@ -339,6 +373,7 @@ type importReport struct {
 	Lines    int                        `json:"lines"`
 	Counts   map[outcome]int            `json:"counts"`
 	Members  map[clerkinvite.Status]int `json:"members,omitzero"`
+	Tenants  []tenantCount              `json:"tenants,omitzero"`
 	Due      *time.Time                 `json:"due,omitempty"`
 	Problems []problem                  `json:"problems"`
 	Error    string                     `json:"error,omitempty"`
@@ -366,7 +401,7 @@ func (o outcome) possible(dryRun bool) bool {
 }
 
 func (im *importer) report(name string, err error) *importReport {
-	r := &importReport{File: name, DryRun: im.o.dryRun, Lines: len(im.lines), Counts: make(map[outcome]int), Problems: []problem{}}
+	r := &importReport{File: name, DryRun: im.o.dryRun, Lines: len(im.lines), Counts: make(map[outcome]int), Tenants: im.tenants, Problems: []problem{}}
 	for _, o := range outcomes {
 		if o.possible(im.o.dryRun) {
 			r.Counts[o] = 0
@@ -441,9 +476,10 @@ func (r *importReport) text(out io.Writer) {
 		}
 		fmt.Fprintln(out)
 	}
+	r.textTenants(out)
 	shown := min(len(r.Problems), maxShown)
 	for _, p := range r.Problems[:shown] {
-		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, plain(p.Reason))
+		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, p.Reason)
 	}
 	if more := len(r.Problems) - shown; more > 0 {
 		fmt.Fprintf(out, "… and %d more: see --json, or --errors FILE\n", more)
@@ -458,33 +494,67 @@ func (r *importReport) text(out io.Writer) {
 	}
 }
 
+// textTenants lists the tenants of a dry run, the unknown ones first.
+func (r *importReport) textTenants(out io.Writer) {
+	if len(r.Tenants) == 0 {
+		return
+	}
+	tenants := slices.Clone(r.Tenants)
+	slices.SortStableFunc(tenants, func(a, b tenantCount) int {
+		switch {
+		case a.Known == b.Known:
+			return 0
+		case b.Known:
+			return -1
+		}
+		return 1
+	})
+	fmt.Fprintln(out, "Valid lines by tenant:")
+	for i, c := range tenants {
+		if i == maxShown {
+			fmt.Fprintf(out, "  … and %d more tenants: see --json\n", len(tenants)-i)
+			break
+		}
+		unknown := ""
+		if !c.Known {
+			unknown = "  unknown: has no members yet"
+		}
+		fmt.Fprintf(out, "  %s  %d%s\n", plain(c.Tenant), c.Lines, unknown)
+	}
+}
+
 // writeErrors writes the lines that failed or were not reached, unchanged, with the reason as an additional column. It writes a
 // temporary file and renames it, so that the file is complete or unchanged.
-func writeErrors(name string, header []string, lines []*line) error {
+func (s *sheet) writeErrors(name string) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // readable only by its owner, because it contains addresses
 	if err != nil {
 		return err
 	}
+	var markErr error
+	if s.mark {
+		_, markErr = f.WriteString(byteOrderMark)
+	}
 	w := csv.NewWriter(f)
-	at := slices.Index(header, reasonColumn)
+	w.UseCRLF = s.crlf
+	at := slices.Index(s.header, reasonColumn)
 	without := func(fields []string) []string {
 		if at < 0 || at >= len(fields) {
 			return slices.Clone(fields)
 		}
 		return slices.Delete(slices.Clone(fields), at, at+1)
 	}
-	_ = w.Write(append(without(header), reasonColumn)) // w.Error returns its error
-	for _, l := range lines {
+	_ = w.Write(append(without(s.header), reasonColumn)) // w.Error returns its error
+	for _, l := range s.lines {
 		switch l.outcome {
 		case invalid, refused, failed:
-			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: %s", l.number, l.reason)))
+			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: %s", l.number, plain(l.reason))))
 		case notReached:
 			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: was not reached", l.number)))
 		default: // a member, waiting, or a duplicate of another line
 		}
 	}
 	w.Flush()
-	if err := errors.Join(w.Error(), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(markErr, w.Error(), f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if err := os.Rename(f.Name(), name); err != nil {

@@ -109,7 +109,7 @@ func TestImportReportsEachLine(t *testing.T) {
 	text, err := os.ReadFile(failedLines)
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
-	require.True(t, strings.HasPrefix(string(text), "email,tenant,role,data,expires_in_days,public_metadata,reason\n"))
+	require.True(t, strings.HasPrefix(string(text), "\ufeffemail,tenant,role,data,expires_in_days,public_metadata,reason\r\n"), "as the imported file")
 	require.Contains(t, string(text), "nobody,acme,,,,,line 12: email ")
 	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{invalid: 6, refused: 2}, counts(t, rest))
@@ -299,11 +299,111 @@ func TestSignalInterruptsReadingStandardInput(t *testing.T) {
 func TestControlCharactersAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := w.run("import", w.file("tenant,email,role\nacme,\"a\x1b[2Jb\nline 9: c\",\nacme,ada@example.com,\"admin\u009b2J\"\n"))
+	const odd = "\x1b\r\u0085\u009b\u00ad\u200b\u200f\u202e\u2028\u2066\ufeff\U000e0041"
+	name := w.file("tenant,email,role\nacme,\"a\x1b[2Jb\",\nacme,c\u202e\u200bd,\nac\u200bme,ada@example.com,\nacme,ada@example.com,\"admin\u009b2J\"\nacme,bob@example.com,admin\n")
+	r := w.run("import", name)
 	require.Equal(t, exitSome, r.code)
-	require.Contains(t, r.stdout, "line 2: a [2Jb line 9: c invalid: ")
-	require.NotContains(t, w.run("list", "acme").stdout, "\u009b")
-	require.NotContains(t, w.run("show", "acme", "ada@example.com").stdout, "\u009b")
+	require.Contains(t, r.stdout, "line 2: a [2Jb invalid: ")
+	require.Contains(t, r.stdout, "line 3: c  d invalid: ")
+	require.Contains(t, r.stdout, "line 4: ada@example.com invalid: tenant must not contain invisible or format characters")
+	require.Contains(t, r.stdout, "line 5: ada@example.com invalid: role must not contain control characters")
+	// Other programs can write into the tables.
+	_, err := w.db.Pool(t).Exec(t.Context(), "UPDATE clerkinvite_member SET role = 'x\u202e\u009by', reason = 'a\u2066b', data = '{\"a\": \"x\u202e\u200by\U000e0041\"}' WHERE email = 'bob@example.com'")
+	require.NoError(t, err)
+	for _, args := range [][]string{
+		{"list", "acme"}, {"show", "acme", "bob@example.com"}, {"list", "acme", "--json"}, {"show", "acme", "bob@example.com", "--json"}, {"import", name, "--json"},
+		{"show", "acme\u202e", "\u2066"}, {"\u202e"}, {"list", "--x\u202e"}, {"import", "no\u202e\u009bfile"}, {"import", "no\u202efile", "--json"},
+	} {
+		r := w.run(args...)
+		require.False(t, strings.ContainsAny(strings.ReplaceAll(r.stdout+r.stderr, "\r\n", ""), odd), "%q: %q %q", args, r.stdout, r.stderr)
+	}
+	shown := decode[memberDocument](t, w.run("show", "acme", "bob@example.com", "--json"))
+	require.Equal(t, "x\u202e\u009by", shown.Member.Role, "JSON has them as escapes")
+	require.JSONEq(t, "{\"a\": \"x\u202e\u200by\U000e0041\"}", string(shown.Member.Data))
+}
+
+func TestImportLosesNothingInAFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, tc := range map[string]struct{ file, reason string }{
+		"JSON and more":                  {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":1}},\"\"role\"\":2}\"\n", "public_metadata must be a JSON object"},
+		"JSON and a bracket":             {"tenant,email,public_metadata\nacme,ada@example.com,{}]\n", "public_metadata must be a JSON object"},
+		"two objects":                    {"tenant,email,public_metadata\nacme,ada@example.com,{} {}\n", "public_metadata must be a JSON object"},
+		"null":                           {"tenant,email,public_metadata\nacme,ada@example.com,null\n", "public_metadata must be a JSON object"},
+		"half a surrogate in metadata":   {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":[\"\"\\ud800\"\"]}\"\n", "public_metadata must be a JSON object of valid Unicode"},
+		"half a surrogate in data":       {"tenant,email,data\nacme,ada@example.com,\"{\"\"a\"\":\"\"\\ud800\"\"}\"\n", "data must not contain"},
+		"Latin-1 in metadata":            {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":\"\"\xfc\"\"}\"\n", "public_metadata is not valid UTF-8"},
+		"Latin-1 in a tenant":            {"tenant,email\nm\xfcller,ada@example.com\n", "tenant is not valid UTF-8"},
+		"Latin-1 in a role":              {"tenant,email,role\nacme,ada@example.com,\xfc\n", "role is not valid UTF-8"},
+		"tenant with a zero-width space": {"tenant,email\nacme\u200b,ada@example.com\n", "tenant must not contain invisible"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.run("import", w.file(tc.file), "--json")
+			require.Equal(t, exitSome, r.code, r.stderr)
+			report := decode[*importReport](t, r)
+			require.Equal(t, map[outcome]int{invalid: 1}, counts(t, report))
+			require.Contains(t, report.Problems[0].Reason, tc.reason)
+		})
+	}
+	for name, tc := range map[string]struct{ file, text string }{
+		"stray quotes in reason":   {"tenant,email,reason\nacme,ada@example.com,\"line 3: x\nacme,bob@example.com,\nacme,eve@example.com,y\"\n", "line 2: reason contains line breaks"},
+		"stray quotes in role":     {"tenant,email,role\nacme,ada@example.com,\"admin\nacme,bob@example.com,admin\"\n", "line 2: role contains line breaks"},
+		"stray quotes in data":     {"tenant,email,data\nacme,ada@example.com,\"{}\nacme,bob@example.com,{}\"\n", "line 2: data contains line breaks"},
+		"stray quotes at the end":  {"tenant,email\nacme,ada@example.com,\"\nacme,bob@example.com,\n\"\n", "line 2: a field contains line breaks"},
+		"one stray quote":          {"tenant,email,role\nacme,ada@example.com,\"admin\nacme,bob@example.com,admin\n", "parse error"},
+		"UTF-16":                   {"\xff\xfet\x00e\x00", "UTF-16"},
+		"a header of everything":   {"\"tenant,email\n" + strings.Repeat("acme,ada@example.com\n", 100_000) + "\"\n", "the first row does not name the columns"},
+		"no header":                {"acme,ada@example.com\nacme,bob@example.com\n", "the first row does not name the columns"},
+		"old line ends":            {"tenant,email\racme,ada@example.com\r", "the first row does not name the columns"},
+		"many columns":             {strings.Repeat(strings.Repeat("x", 1000)+",", 100_000) + "email\n", "and 99997 more"},
+		"an invisible column name": {"tenant,\u200bemail\n", "unknown columns: \"\\u200bemail\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.run("import", w.file(tc.file))
+			require.Equal(t, exitUsage, r.code)
+			require.Contains(t, r.stderr, tc.text)
+			require.Contains(t, r.stderr, "nothing was sent")
+			require.Less(t, len(r.stderr), 500)
+			require.NotContains(t, r.stderr, "@")
+		})
+	}
+	require.Zero(t, w.clerk.RequestCount())
+	require.Zero(t, w.run("import", w.file("tenant,email,data\nacme,ada@example.com,\"\n{\"\"a\"\":\n1}\"\n")).code, "JSON can have line breaks")
+}
+
+func TestErrorsFileKeepsTheEncoding(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, mark := range []string{"", "\ufeff"} {
+		for _, end := range []string{"\n", "\r\n"} {
+			failed := filepath.Join(t.TempDir(), "failed.csv")
+			r := w.run("import", w.file(mark+"tenant,email"+end+"m\u00fcller,nobody"+end), "--errors", failed)
+			require.Equal(t, exitSome, r.code)
+			text, err := os.ReadFile(failed)
+			require.NoError(t, err)
+			require.Regexp(t, "^"+mark+"tenant,email,reason"+end+"m\u00fcller,nobody,line 2: [^\r\n]*"+end+"$", string(text))
+			require.Equal(t, exitSome, w.run("import", failed).code, "it can be read again")
+		}
+	}
+}
+
+func TestDryRunCountsByTenant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	name := w.file("tenant,email\nacme,bob@example.com\n acme ,eve@example.com\nacmee,bob@example.com\n,eve@example.com\nacme,nobody\nacme\u200b,x@example.com\n")
+	r := w.run("import", name, "--dry-run", "--tenant", " zeta ")
+	require.Equal(t, exitSome, r.code)
+	require.Contains(t, r.stdout, "Valid lines by tenant:\n  acmee  1  unknown: has no members yet\n  zeta  1  unknown: has no members yet\n  acme  2\n")
+	report := decode[*importReport](t, w.run("import", name, "--dry-run", "--tenant", "zeta", "--json"))
+	require.Equal(t, []tenantCount{{"acme", 2, true}, {"acmee", 1, false}, {"zeta", 1, false}}, report.Tenants)
+	var many strings.Builder
+	many.WriteString("tenant,email\n")
+	for i := range 60 {
+		fmt.Fprintf(&many, "t%d,ada@example.com\n", i)
+	}
+	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more tenants: see --json\n")
+	require.Zero(t, w.clerk.EmailsTo("bob@example.com"))
 }
 
 // people returns a file with n new addresses.

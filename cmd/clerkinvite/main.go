@@ -23,10 +23,12 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
 // Exit codes.
@@ -63,18 +65,27 @@ type tool struct {
 	asJSON bool
 }
 
-// output is standard output. It keeps its first error, so that truncated output is reported.
+// output is standard output. It keeps its first error, so that truncated output is reported, and lets nothing pass that controls a
+// terminal. Each call of Write must have whole characters.
 type output struct {
-	w   io.Writer
-	err error
+	w      io.Writer
+	asJSON bool
+	err    error
 }
 
 // Write implements io.Writer.
-func (o *output) Write(b []byte) (n int, err error) {
-	if o.err == nil {
-		n, o.err = o.w.Write(b)
+func (o *output) Write(b []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
 	}
-	return n, o.err
+	shown := safe
+	if o.asJSON {
+		shown = escaped
+	}
+	if _, o.err = o.w.Write(shown(b)); o.err != nil {
+		return 0, o.err
+	}
+	return len(b), nil
 }
 
 type command struct {
@@ -141,11 +152,12 @@ func (t *tool) call(ctx context.Context, c command, args []string) error {
 	flags.BoolVar(&t.asJSON, "json", false, "print one JSON document")
 	do := c.prepare(t, flags)
 	positional, err := parse(flags, args)
-	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may follow a wrong flag
 	if errors.Is(err, flag.ErrHelp) {
 		c.help(t.stdout, flags)
 		return err
 	}
+	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may follow a wrong flag
+	t.stdout.asJSON = t.asJSON
 	if err != nil {
 		return usageError{err}
 	}
@@ -217,7 +229,7 @@ func (t *tool) print(document any, text func(w io.Writer)) error {
 
 func (t *tool) fail(name string, err error) {
 	text := explain(err)
-	fmt.Fprintf(t.stderr, "clerkinvite %s: %s\n", name, text)
+	_, _ = t.stderr.Write(safe(fmt.Appendf(nil, "clerkinvite %s: %s\n", name, text)))
 	var reported reportedError
 	if t.asJSON && !errors.As(err, &reported) {
 		_ = t.print(struct {
@@ -226,14 +238,34 @@ func (t *tool) fail(name string, err error) {
 	}
 }
 
-// plain replaces control characters and line breaks, so that foreign text is safe on a terminal.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+// plain returns foreign text on one line, safe for a terminal.
+func plain(s string) string { return scrub.Plain(s) }
+
+// safe returns text without characters that control a terminal or change the direction of text, except line breaks and tabs.
+func safe(b []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && (unicode.IsControl(r) || scrub.Invisible(r)) {
 			return ' '
 		}
 		return r
-	}, s)
+	}, b)
+}
+
+// escaped returns JSON with such characters as escapes.
+func escaped(b []byte) []byte {
+	var out bytes.Buffer
+	for _, r := range string(b) {
+		switch {
+		case r < ' ' || r != 0x7f && !unicode.IsControl(r) && !scrub.Invisible(r):
+			out.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.Bytes()
 }
 
 // usageError is caused by the caller.

@@ -260,7 +260,7 @@ func TestJSONKeys(t *testing.T) {
 	}{
 		{[]string{"migrate"}, "ok"},
 		{[]string{"validate"}, "ok"},
-		{[]string{"import", name, "--dry-run"}, "counts dry_run file lines members problems"},
+		{[]string{"import", name, "--dry-run"}, "counts dry_run file lines members problems tenants"},
 		{[]string{"import", name}, "counts dry_run file lines problems"},
 		{[]string{"list", "acme"}, "members next"},
 		{[]string{"show", "acme", "ada@example.com"}, "history member"},

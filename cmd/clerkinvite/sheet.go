@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/clerkinvite/clerkinvite"
 )
@@ -63,37 +64,75 @@ type line struct {
 
 func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
 
+// sheet is a file.
+type sheet struct {
+	header []string
+	lines  []*line
+
+	// How the file is written, for --errors: a spreadsheet that finds no byte order mark reads another encoding.
+	mark, crlf bool
+}
+
+const byteOrderMark = "\ufeff"
+
 // readSheet reads a CSV file with a header row. Unmatched quotes are an error for the whole file, because line boundaries would be
 // guesses.
-func readSheet(raw []byte, tenant string) (header []string, lines []*line, err error) {
-	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))) // spreadsheets add a byte order mark
-	header, err = r.Read()
+func readSheet(raw []byte, tenant string) (*sheet, error) {
+	if bytes.HasPrefix(raw, []byte("\xff\xfe")) || bytes.HasPrefix(raw, []byte("\xfe\xff")) {
+		return nil, errors.New("the file is in UTF-16; export it as CSV UTF-8")
+	}
+	text, mark := bytes.CutPrefix(raw, []byte(byteOrderMark))
+	first, _, _ := bytes.Cut(text, []byte("\n"))
+	s := &sheet{mark: mark, crlf: bytes.HasSuffix(first, []byte("\r"))}
+	r := csv.NewReader(bytes.NewReader(text))
+	var err error
+	s.header, err = r.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, nil, errors.New("the file is empty; its first row must name the columns, such as tenant,email,role")
+		return nil, errors.New("the file is empty; its first row must name the columns, such as tenant,email,role")
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := checkHeader(header, tenant); err != nil {
-		return nil, nil, err
+	if err := checkHeader(s.header, tenant); err != nil {
+		return nil, err
 	}
 	for {
 		fields, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			return header, lines, nil
+			return s, nil
 		}
 		if err != nil && !errors.Is(err, csv.ErrFieldCount) {
-			return nil, nil, err
+			return nil, err
 		}
 		number, _ := r.FieldPos(0)
+		if name := swallowing(s.header, fields); name != "" {
+			return nil, fmt.Errorf("line %d: %s contains line breaks, perhaps other lines between two stray quotes", number, name)
+		}
 		l := &line{number: number, fields: fields, outcome: notReached}
 		if err != nil {
-			l.end(invalid, fmt.Sprintf("has %d fields, the header has %d", len(fields), len(header)))
-		} else if reason := l.read(header, tenant); reason != "" {
+			l.end(invalid, fmt.Sprintf("has %d fields, the header has %d", len(fields), len(s.header)))
+		} else if reason := l.read(s.header, tenant); reason != "" {
 			l.end(invalid, reason)
 		}
-		lines = append(lines, l)
+		s.lines = append(s.lines, l)
 	}
+}
+
+// swallowing returns the name of a field that may contain other lines of the file: only JSON has line breaks.
+func swallowing(header, fields []string) string {
+	for i, value := range fields {
+		if !strings.ContainsAny(value, "\r\n") {
+			continue
+		}
+		name := "a field"
+		if i < len(header) {
+			name = header[i]
+		}
+		if name != "data" && name != "public_metadata" || !json.Valid([]byte(value)) {
+			return name
+		}
+	}
+	return ""
 }
 
 // checkHeader normalises the header in place.
@@ -102,7 +141,7 @@ func checkHeader(header []string, tenant string) error {
 	for i, name := range header {
 		name = strings.ToLower(strings.TrimSpace(name))
 		if _, ok := columns[name]; !ok {
-			unknown = append(unknown, strconv.Quote(name))
+			unknown = append(unknown, short(name))
 		} else if slices.Contains(header[:i], name) {
 			return fmt.Errorf("the column %s occurs twice", name)
 		}
@@ -111,7 +150,12 @@ func checkHeader(header []string, tenant string) error {
 	switch {
 	case len(header) == 1 && strings.Contains(header[0], ";"):
 		return errors.New("the columns are separated by semicolons; export the file with commas")
+	case strings.ContainsAny(strings.Join(header, ""), "\r\n@"): // the text of the file, or addresses
+		return errors.New("the first row does not name the columns; it must be such as tenant,email,role")
 	case len(unknown) > 0:
+		if more := len(unknown) - 3; more > 0 {
+			unknown = append(unknown[:3], fmt.Sprintf("and %d more", more))
+		}
 		return fmt.Errorf("unknown columns: %s; must be tenant, email, role, invited_by, redirect_url, "+
 			"expires_in_days, template, public_metadata or data", strings.Join(unknown, ", "))
 	case !slices.Contains(header, "email"):
@@ -122,10 +166,23 @@ func checkHeader(header []string, tenant string) error {
 	return nil
 }
 
+// short returns the beginning of a name, in quotes.
+func short(name string) string {
+	if runes := []rune(name); len(runes) > 30 {
+		name = string(runes[:30]) + "…"
+	}
+	return strconv.QuoteToGraphic(name)
+}
+
 // read sets the parameters, and returns faults that the library cannot find.
 func (l *line) read(header []string, tenant string) (fault string) {
 	p := &l.params
 	p.TenantID = tenant
+	for i, name := range header {
+		if !utf8.ValidString(l.fields[i]) {
+			return name + " is not valid UTF-8; export the file as CSV UTF-8"
+		}
+	}
 	for i, name := range header {
 		value := strings.TrimSpace(l.fields[i])
 		if value == "" {
@@ -153,14 +210,26 @@ func (l *line) read(header []string, tenant string) (fault string) {
 			}
 			p.ExpiresInDays = n
 		case "public_metadata":
-			d := json.NewDecoder(strings.NewReader(value))
-			d.UseNumber() // keeps numbers unchanged
-			if d.Decode(&p.PublicMetadata) != nil || p.PublicMetadata == nil || d.More() {
-				return "public_metadata must be a JSON object"
+			if p.PublicMetadata = readObject(value); p.PublicMetadata == nil {
+				return "public_metadata must be a JSON object of valid Unicode"
 			}
 		}
 	}
 	return ""
+}
+
+// readObject returns a JSON object, or nil. Numbers are unchanged. Escapes of half a surrogate pair are refused: the decoder replaces
+// them by U+FFFD.
+func readObject(value string) (object map[string]any) {
+	d := json.NewDecoder(strings.NewReader(value))
+	d.UseNumber()
+	if !json.Valid([]byte(value)) || d.Decode(&object) != nil {
+		return nil
+	}
+	if strings.ContainsRune(fmt.Sprint(object), utf8.RuneError) {
+		return nil
+	}
+	return object
 }
 
 // invalidReason returns the text of an *clerkinvite.InvalidParamsError with the name of the column.

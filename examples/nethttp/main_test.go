@@ -482,3 +482,18 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+// No input can change the direction of the page's text or hide in it.
+func TestPageHasNothingInvisible(t *testing.T) {
+	a := start(t)
+	const odd = "\u200b\u202e\u2066\u00ad\u2028\ufeff\U000e0041\u3164"
+	for _, r := range []reply{
+		a.form(t, "/invitations", "emails", "ada"+odd+"@example.com\nbob"+odd, "role", "admin"+odd),
+		a.send(t, "GET", "/tenants/acme"+url.PathEscape(odd), ""),
+		a.send(t, "GET", "/tenants/acme"+url.PathEscape(odd)+"/live", ""),
+		a.send(t, "GET", "/tenants/acme?state="+url.QueryEscape(odd), ""),
+	} {
+		require.NotEmpty(t, r.body)
+		require.False(t, strings.ContainsAny(r.body, odd), r.body)
+	}
+}

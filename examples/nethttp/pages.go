@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/clerkinvite/clerkinvite"
 )
@@ -200,10 +201,11 @@ func (p *program) render(w http.ResponseWriter, r *http.Request, v *view, name s
 		p.fail(w, r, err)
 		return
 	}
+	content := visible(page.Bytes())
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	if name == "live" {
-		sum := sha256.Sum256(page.Bytes())
+		sum := sha256.Sum256(content)
 		tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 		h.Set("ETag", tag)
 		if r.Header.Get("If-None-Match") == tag {
@@ -212,7 +214,17 @@ func (p *program) render(w http.ResponseWriter, r *http.Request, v *view, name s
 		}
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(page.Bytes())
+	_, _ = w.Write(content)
+}
+
+// visible removes characters that change the direction of text or are invisible: an address or a tenant must not look like another one.
+func visible(page []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+			return -1
+		}
+		return r
+	}, page)
 }
 
 func (p *program) showMembers(w http.ResponseWriter, r *http.Request, v *view) {

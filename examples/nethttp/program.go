@@ -155,7 +155,7 @@ func (p *program) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	status, message := p.explain(w, r, err)
-	http.Error(w, message, status)
+	http.Error(w, string(visible([]byte(message))), status)
 }
 
 // explain returns the status and the text of an error, sets Retry-After, and logs server errors. The text may contain the address

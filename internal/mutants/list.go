@@ -79,7 +79,7 @@ var mutants = []mutant{
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
+		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -90,13 +90,13 @@ var mutants = []mutant{
 
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && row.InvitationID != inv.ID:", "case a.verdict.kind == isInvited && row.ID == \"\":"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
-		{"deliver.go", "(v.leftOver || a.row.Send > 1 ||", "(v.leftOver || a.row.Send < 1 ||"},
+		{"deliver.go", "	case a.row.Send > 1:\n		a.verdict.leftOver = true", "	case a.row.Send < 1:\n		a.verdict.leftOver = true"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
@@ -123,6 +123,12 @@ var mutants = []mutant{
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
 	}},
+	{name: "new tables keep Supabase's default privileges", test: "TestMigrate_DefaultPrivileges", edits: []edit{
+		{"store_pgx_migrate.go", "rolname IN ('anon', 'authenticated')", "rolname IN ('authenticated')"},
+	}},
+	{name: "Migrate cannot check what it must not read", test: "TestMigrate_DocumentedPrivileges", edits: []edit{
+		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil {"},
+	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
 		{"withdraw.go", "	if _, err := s.revokeOpen(inside, row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
@@ -132,8 +138,8 @@ var mutants = []mutant{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
 	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
-		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event",
-			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event"},
+		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event",
+			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "		inTime := !row.overdue(now) ||", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) ||"},
@@ -145,7 +151,26 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes everybody", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
+		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.at.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
+		{"reconcile.go", "return !r.at.Known && r.at.Absent != \"\"", "return false"},
+	}},
+	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
+		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
+	}},
+	{name: "any 404 says that a user does not exist", test: "TestReconcile_WhatIsNotA404", edits: []edit{
+		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
+	}},
+	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
+		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
+	}},
+	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
+		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
+	}},
+	{name: "an unknown status has ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
+		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},
+	}},
+	{name: "an invitation without metadata is another's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
+		{"deliver_find.go", "case created && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
 	}},
 
 	{name: "a panic while reconciling leaves the process alone", test: "TestRun_PanicsReachTheCaller", edits: []edit{

@@ -23,12 +23,23 @@ func Text(s string) string {
 	return keyLike.ReplaceAllString(s, "[key]")
 }
 
-// Line is Text on one line, so that s cannot start a line in a log.
-func Line(s string) string {
+// Line is Text on one line, so that s cannot start a line in a log. See Plain.
+func Line(s string) string { return Plain(Text(s)) }
+
+// Plain returns s for a terminal, a log or a page: control characters and characters that are
+// invisible or change the direction of text become spaces.
+func Plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if unicode.IsControl(r) || Invisible(r) {
 			return ' '
 		}
 		return r
-	}, Text(s))
+	}, s)
+}
+
+// Invisible reports whether r changes the text around it, shows as nothing, or shows as a space
+// without being one: format characters, which include those for directions, separators, fillers
+// and variation selectors.
+func Invisible(r rune) bool {
+	return unicode.In(r, unicode.Cf, unicode.Z, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) && r != ' ' || r == '\u2800'
 }
