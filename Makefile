@@ -6,6 +6,9 @@ SHELL := bash
 # The directories with a go.mod: the library, and modules with dependencies that the library must not have.
 MODULES := $(shell find . -name go.mod -not -path '*/.*/*' -exec dirname {} \; | sort)
 NESTED := $(filter-out .,$(MODULES))
+comma := ,
+empty :=
+space := $(empty) $(empty)
 
 # The oldest Go that go.mod supports.
 OLDEST_GO = go$(shell go list -m -f '{{.GoVersion}}')
@@ -19,10 +22,22 @@ APIDIFF := go run golang.org/x/exp/cmd/apidiff@v0.0.0-20261014143641-f0251eb4aa3
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Runs go test, shows how far it is, and sums up what was skipped.
+GOTEST := go run ./internal/gotest
+
+# The longest first, so that nothing long is left alone at the end.
+PACKAGES := ./internal/model/protocol . ./internal/attacks ./...
+
 .PHONY: test
-test: ## test the library on a throw-away PostgreSQL, with the race detector and in random order
+test: ## test the library, with the race detector and its own PostgreSQL: two to four minutes on two cores
 	@scripts/ensure-postgres.sh
-	scripts/gotest.sh -race -shuffle=on -parallel=16 ./...
+	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
+
+.PHONY: test-all
+test-all: ## test everything, the other modules too, without -short: about ten minutes on two cores
+	@scripts/ensure-postgres.sh
+	@$(GOTEST) -race -shuffle=on -timeout=20m $(PACKAGES)
+	@$(MAKE) --no-print-directory nested
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
 FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient
@@ -31,17 +46,16 @@ FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestV
 test-oldest: ## build the library with the oldest supported Go, and run its examples and conformance suite
 	@scripts/ensure-postgres.sh
 	GOTOOLCHAIN=$(OLDEST_GO) go build ./...
-	GOTOOLCHAIN=$(OLDEST_GO) scripts/gotest.sh -short -run '$(FOR_OLDEST)' -parallel=16 . ./clerkapi ./clerkinvitetest ./storetest
+	GOTOOLCHAIN=$(OLDEST_GO) $(GOTEST) -short -run='$(FOR_OLDEST)' -timeout=10m . ./clerkapi ./clerkinvitetest ./storetest
 
 .PHONY: nested
-nested: ## test the nested modules
+nested: ## test the modules that are not the library itself
 	@scripts/ensure-postgres.sh
-	@printf '%s\n' $(NESTED) | xargs -P 2 -I{} bash -c \
-		'out=$$(cd {} && "$(CURDIR)/scripts/gotest.sh" ./... 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$out"; exit $$status'
+	@$(GOTEST) -C $(subst $(space),$(comma),$(NESTED)) -timeout=10m ./...
 
 .PHONY: contract
 contract: ## check against Clerk's OpenAPI files in the folder CLERKINVITE_OPENAPI
-	cd lab && ../scripts/gotest.sh ./contract
+	$(GOTEST) -C lab ./contract
 
 .PHONY: quickstart
 quickstart: ## run examples/quickstart and compare what it prints
@@ -49,7 +63,7 @@ quickstart: ## run examples/quickstart and compare what it prints
 
 .PHONY: model
 model: ## explore the protocol's model completely, and replay its traces against the library
-	scripts/gotest.sh -count=1 -v ./internal/model/protocol
+	go test -count=1 -v ./internal/model/protocol
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FOR (10s)

@@ -282,7 +282,7 @@ func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) verdict {
 // have signed up since the look-up, an earlier attempt may have arrived late, or another member has
 // an invitation for it. It is undecided if the invitation must be created with ignore_existing.
 func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdict {
-	users, err := s.findUsers(ctx, UserQuery{Emails: []string{a.row.Email}})
+	users, err := s.findHolders(ctx, a.row.Email)
 	if err != nil {
 		return s.failed(ctx, a, call{op: "find users"}, err)
 	}

@@ -29,15 +29,14 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	l := s.findByEmail(ctx, emails)
 	for _, a := range attempts {
 		failure, failed := l.failures[a.row.Email]
+		u := holder(l.users, a.row.Email)
 		switch {
+		case u != nil:
+			a.decide(linked(u, nil))
 		case failed && canceled(ctx):
 			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
 			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
-		default:
-			if u := holder(l.users, a.row.Email); u != nil {
-				a.decide(linked(u, nil))
-			}
 		}
 	}
 }
@@ -58,11 +57,49 @@ type lookup struct {
 	down     bool                     // Clerk has not answered the control request
 }
 
-// findByEmail asks who holds the addresses.
+// findByEmail asks who holds the addresses, in each form in which Clerk may store them.
 func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 	l := &lookup{s: s, failures: make(map[string]lookupFailure)}
-	l.find(ctx, emails)
+	var forms []string
+	for _, email := range emails {
+		forms = append(forms, formsOf(email)...)
+	}
+	for chunk := range slices.Chunk(forms, findBatch) {
+		l.find(ctx, chunk)
+	}
+	for _, email := range emails {
+		l.joinForms(email)
+	}
 	return l
+}
+
+// joinForms decides what a failure for the Unicode form of an address means for the address. If
+// Clerk answers, but not for this form, it has no user with it.
+func (l *lookup) joinForms(email string) {
+	for _, form := range formsOf(email)[1:] {
+		failure, failed := l.failures[form]
+		if !failed {
+			continue
+		}
+		delete(l.failures, form)
+		if _, already := l.failures[email]; !already && (failure.shared || !l.answered || !rejectsForm(failure.err)) {
+			l.failures[email] = failure
+		}
+	}
+}
+
+// rejectsForm reports whether an error may be about the form of an address.
+func rejectsForm(err error) bool {
+	return statusOf(err)/100 == 4 && !failureOf(err, "").ofInstance()
+}
+
+// findHolders is findByEmail for one address.
+func (s *Service) findHolders(ctx context.Context, email string) ([]User, error) {
+	l := s.findByEmail(ctx, []string{email})
+	if failure, failed := l.failures[email]; failed && holder(l.users, email) == nil {
+		return nil, failure.err
+	}
+	return l.users, nil
 }
 
 func (l *lookup) find(ctx context.Context, emails []string) {
@@ -74,8 +111,10 @@ func (l *lookup) find(ctx context.Context, emails []string) {
 		l.find(ctx, emails[:len(emails)/2])
 		l.find(ctx, emails[len(emails)/2:])
 	default:
+		first, _ := normalizeEmail(emails[0])
+		shared := slices.ContainsFunc(emails, func(email string) bool { return !sameEmail(email, first) })
 		for _, email := range emails {
-			l.failures[email] = lookupFailure{err, len(emails) > 1}
+			l.failures[email] = lookupFailure{err, shared}
 		}
 	}
 }
@@ -132,7 +171,7 @@ func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict
 		return verdict{}, f.others
 	case own.Status == InvitationAccepted:
 		v = verdict{kind: isInvited, invitation: own}
-		if users, err := s.findUsers(ctx, UserQuery{Emails: []string{a.row.Email}}); err == nil {
+		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
 			if u := holder(users, a.row.Email); u != nil {
 				v = linked(u, own)
 			}
@@ -240,10 +279,32 @@ func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, erro
 }
 
 // listInvitations returns the invitations for an address in one status or, for "", in all but
-// revoked.
+// revoked. It asks for each form of the address. If Clerk rejects one, another one counts.
 func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
 	var all []Invitation
-	q := InvitationQuery{Query: email, Status: status, Limit: listPage}
+	rejected := false
+	forms := formsOf(email)
+	for _, form := range forms {
+		list, err := s.listForm(ctx, email, InvitationQuery{Query: form, Status: status, Limit: listPage})
+		if err != nil && len(forms) > 1 && !rejected && rejectsForm(err) {
+			rejected = true
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, inv := range list {
+			if !slices.ContainsFunc(all, func(known Invitation) bool { return known.ID == inv.ID }) {
+				all = append(all, inv)
+			}
+		}
+	}
+	return all, nil
+}
+
+// listForm returns the invitations for an address that a query with one of its forms finds.
+func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery) ([]Invitation, error) {
+	var all []Invitation
 	for {
 		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {

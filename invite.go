@@ -123,7 +123,7 @@ type InviteParams struct {
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
 	PublicMetadata map[string]any // sent to Clerk, which copies it to the user; with the library's key "clerkinvite" at most 8 KiB as JSON
 
-	Data json.RawMessage // any JSON, at most 64 KiB and 128 levels deep; not sent to Clerk
+	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }
 
 // Invite invites one address into one tenant. It reserves a row, asks Clerk who holds the

@@ -3,12 +3,16 @@ package clerkinvite_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -370,15 +374,25 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	store := clerkinvite.NewPgxStore(pool, nil)
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
-	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Lease: 2 * time.Second})
-	require.NoError(t, err)
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			assert.Greater(t, b.Member(t, "ada@example.com").ClaimedUntil.Sub(b.Clock.Now()), 30*time.Second, "a create starts in the first half of its lease")
+		}
+	})
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = svc.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	_, err = b.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
 	require.NoError(t, err)
-	time.AfterFunc(1800*time.Millisecond, func() { _ = tx.Rollback(context.Background()) })
-	_, err = svc.Invite(t.Context(), testkit.Params("acme", "ada@example.com"))
-	require.NoError(t, err, "nothing was wrong but a slow transaction of somebody else's")
+	invited := make(chan error, 1)
+	go func() {
+		_, err := b.TryInvite(t, "ada@example.com")
+		invited <- err
+	}()
+	testkit.AwaitLocks(t, pool, 1)
+	b.Clock.Advance(50 * time.Second) // of a minute
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-invited, "nothing was wrong but another caller's slow transaction")
 }
 
 // The look-up fails, but a webhook has made the member active in the meantime.
@@ -473,3 +487,106 @@ func TestInvite_MetadataKeyInAnotherCase(t *testing.T) {
 
 // foreignKey is a Clerk whose dashboard has added such a key to every invitation.
 type foreignKey struct{ clerkinvite.ClerkAPI }
+
+// Clerk may keep a domain in Unicode or in ASCII, and find it by one form only. Both are asked for,
+// and neither must break the other.
+func TestInvite_DomainInEitherForm(t *testing.T) {
+	t.Parallel()
+	const ascii, shown = "ada@xn--bcher-kva.example", "ada@b\u00fccher.example"
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, behavior := range []clerkinvitetest.NamedBehavior{
+			{Name: "as typed", Behavior: clerkinvitetest.Behavior{}}, {Name: "Unicode", Behavior: clerkinvitetest.Behavior{UnicodeDomains: true}},
+			{Name: "ASCII", Behavior: clerkinvitetest.Behavior{ASCIIDomains: true}}, {Name: "ASCII only", Behavior: clerkinvitetest.Behavior{ASCIIDomains: true, RejectsUnicode: true}},
+			{Name: "exact", Behavior: clerkinvitetest.Behavior{UnicodeDomains: true, CaseSensitive: true, NoErrorAddresses: true}},
+		} {
+			t.Run(behavior.Name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, testkit.Options{})
+				b.Clerk.SetBehavior(behavior.Behavior)
+
+				// A user is found, alone and among others.
+				u := b.Clerk.AddVerifiedUser(shown)
+				m, err := b.Invite(t.Context(), testkit.Params("solo", ascii))
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusActive, m.Status)
+				require.Equal(t, u.ID, m.ClerkUserID)
+				ps := []clerkinvite.InviteParams{testkit.Params("many", shown)}
+				for i := range 70 {
+					ps = append(ps, testkit.Params("many", fmt.Sprintf("p%d@b\u00fccher.example", i)))
+				}
+				results, err := b.InviteMany(t.Context(), ps, nil)
+				require.NoError(t, err)
+				for i, r := range results {
+					require.NoError(t, r.Err)
+					require.Equal(t, i == 0, r.Member.Status == clerkinvite.StatusActive)
+				}
+				require.Equal(t, 70, b.Clerk.Emails())
+
+				// A lost response is found in the list, and a revoke finds the invitation.
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
+				_, err = b.Invite(t.Context(), testkit.Params("acme", "grace@b\u00fccher.example"))
+				require.Error(t, err)
+				b.Clock.Advance(time.Hour)
+				m, err = b.Invite(t.Context(), testkit.Params("acme", "grace@b\u00fccher.example"))
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, 1, b.Clerk.EmailsTo("grace@xn--bcher-kva.example"))
+				_, err = b.Revoke(t.Context(), m.Ref())
+				require.NoError(t, err)
+				require.Empty(t, b.Clerk.OpenInvitations("grace@xn--bcher-kva.example"))
+			})
+		}
+	})
+}
+
+// A failure for one form is a failure only if Clerk may know the address in this form.
+func TestInvite_OneFormFails(t *testing.T) {
+	t.Parallel()
+	const shown = "ada@b\u00fccher.example"
+	for name, tc := range map[string]struct {
+		fails  func(email string) bool
+		status int
+		want   clerkinvite.Status
+	}{
+		"a firewall's page for Unicode": {func(e string) bool { return e == shown }, 403, clerkinvite.StatusPending},
+		"Unicode unavailable":           {func(e string) bool { return e == shown }, 503, clerkinvite.StatusReserved},
+		"a firewall's page for ASCII":   {func(e string) bool { return strings.Contains(e, "xn--") }, 403, clerkinvite.StatusReserved},
+		"both":                          {func(e string) bool { return e != "clerkinvite@example.com" }, 403, clerkinvite.StatusReserved},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			api := failingForms{clerk, tc.fails, tc.status}
+			b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+			for _, known := range []bool{false, true} {
+				tenant := fmt.Sprint(known)
+				if known {
+					clerk.AddVerifiedUser(shown)
+				}
+				_, err := b.Invite(t.Context(), testkit.Params(tenant, shown))
+				m, getErr := b.Get(t.Context(), clerkinvite.Ref{TenantID: tenant, Email: shown})
+				require.NoError(t, getErr)
+				want := tc.want
+				if known && name == "a firewall's page for ASCII" {
+					want = clerkinvite.StatusActive
+				}
+				require.Equal(t, want, m.Status, err)
+				require.Equal(t, want == clerkinvite.StatusReserved, err != nil)
+			}
+		})
+	}
+}
+
+// failingForms fails look-ups of some addresses.
+type failingForms struct {
+	clerkinvite.ClerkAPI
+	fails  func(email string) bool
+	status int
+}
+
+func (a failingForms) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	if slices.ContainsFunc(q.Emails, a.fails) {
+		return nil, &clerkinvite.APIError{StatusCode: a.status, Err: errors.New("a page")}
+	}
+	return a.ClerkAPI.FindUsers(ctx, q)
+}

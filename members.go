@@ -184,7 +184,7 @@ func (s *Service) History(ctx context.Context, ref Ref) (_ []HistoryEntry, err e
 // MemberUpdate is what Update changes. Nil fields are left unchanged.
 type MemberUpdate struct {
 	Role *string          // at most 255 bytes
-	Data *json.RawMessage // JSON, at most 64 KiB and 128 levels deep; a pointer to nil clears the data
+	Data *json.RawMessage // JSON, at most 64 KiB as stored and 128 levels deep; a pointer to nil clears the data
 }
 
 // Update changes the host's fields of a member, in any state. It sends no invitation and does not

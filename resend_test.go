@@ -114,46 +114,47 @@ func TestResend_NeverLosesTheInvitation(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%s %s %s", call, kind, when), func(t *testing.T) {
 						t.Parallel()
-						b := fresh(t, testkit.Options{Timeout: 1200 * time.Millisecond})
-						was := memberIn(t, b, clerkinvite.StatusPending)
-						fault := clerkinvitetest.Fault{Call: call, Kind: kind, When: when, Times: 2}
-						switch kind {
-						case "refused":
-							fault.Kind, fault.Status, fault.Code = "", 403, "not_allowed_access"
-						case "limited":
-							fault.Kind, fault.Status, fault.Code, fault.RetryAfter = "", 429, "too_many_requests", time.Minute
-						case "quota":
-							fault.Kind, fault.Status, fault.Code = "", 403, "user_quota_exceeded"
-						}
-						b.Clerk.Fail(fault)
-						b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
-							if len(b.Clerk.OpenInvitations("ada@example.com")) == 0 {
-								t.Error("no invitation works")
+						testkit.InBubble(t, func(t *testing.T) {
+							b := fresh(t, testkit.Options{Hangs: true})
+							was := memberIn(t, b, clerkinvite.StatusPending)
+							fault := clerkinvitetest.Fault{Call: call, Kind: kind, When: when, Times: 2}
+							switch kind {
+							case "refused":
+								fault.Kind, fault.Status, fault.Code = "", 403, "not_allowed_access"
+							case "limited":
+								fault.Kind, fault.Status, fault.Code, fault.RetryAfter = "", 429, "too_many_requests", time.Minute
+							case "quota":
+								fault.Kind, fault.Status, fault.Code = "", 403, "user_quota_exceeded"
 							}
+							b.Clerk.Fail(fault)
+							b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+								if len(b.Clerk.OpenInvitations("ada@example.com")) == 0 {
+									t.Error("no invitation works")
+								}
+							})
+							_, err := b.Resend(t.Context(), testkit.Ada)
+							for range 4 {
+								b.Clock.Advance(2 * time.Hour)
+								if _, err := b.Deliver(t.Context(), nil); err != nil {
+									var clerkErr *clerkinvite.ClerkInvitationError
+									require.ErrorAs(t, err, &clerkErr)
+								}
+							}
+							b.Clerk.ClearFaults()
+							_, reconcileErr := b.Reconcile(t.Context(), nil)
+							require.NoError(t, reconcileErr)
+							m := b.Member(t, "ada@example.com")
+							require.Equal(t, m.Send, m.Sent, "%v after %v", m, err)
+							emails := 2
+							if m.InvitationID == was.InvitationID {
+								emails = 1
+								var refused *clerkinvite.ClerkInvitationError
+								require.ErrorAs(t, err, &refused)
+								require.Equal(t, clerkinvite.Refused, refused.Outcome)
+								require.NotEmpty(t, m.Reason)
+							}
+							b.RequireInvited(t, "ada@example.com", emails)
 						})
-						_, err := b.Resend(t.Context(), testkit.Ada)
-						for range 4 {
-							b.Clock.Advance(2 * time.Hour)
-							if _, err := b.Deliver(t.Context(), nil); err != nil {
-								var clerkErr *clerkinvite.ClerkInvitationError
-								require.ErrorAs(t, err, &clerkErr)
-							}
-						}
-						b.Clerk.ClearFaults()
-						b.Clerk.SetTimeout(0) // nothing hangs any more, and the machine may be slow
-						_, reconcileErr := b.Reconcile(t.Context(), nil)
-						require.NoError(t, reconcileErr)
-						m := b.Member(t, "ada@example.com")
-						require.Equal(t, m.Send, m.Sent, "%v after %v", m, err)
-						emails := 2
-						if m.InvitationID == was.InvitationID {
-							emails = 1
-							var refused *clerkinvite.ClerkInvitationError
-							require.ErrorAs(t, err, &refused)
-							require.Equal(t, clerkinvite.Refused, refused.Outcome)
-							require.NotEmpty(t, m.Reason)
-						}
-						b.RequireInvited(t, "ada@example.com", emails)
 					})
 				}
 			}

@@ -31,19 +31,21 @@ func TestRun_OddIntervals(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(int64(o.Interval), " ", int64(o.ReconcileInterval)), func(t *testing.T) {
 			t.Parallel()
-			b := testkit.NewMemory(t, testkit.Options{})
-			var finds atomic.Int64
-			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, onRead{b.Store, func() { finds.Add(1) }})
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			require.ErrorIs(t, b.Run(ctx, &o), context.DeadlineExceeded)
-			require.Positive(t, finds.Load())
-			require.Less(t, finds.Load(), int64(10))
+			synctest.Test(t, func(t *testing.T) {
+				b := testkit.NewMemory(t, testkit.Options{})
+				var finds atomic.Int64
+				b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, onRead{b.Store, func() { finds.Add(1) }})
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				require.ErrorIs(t, b.Run(ctx, &o), context.DeadlineExceeded)
+				require.Positive(t, finds.Load())
+				require.Less(t, finds.Load(), int64(10))
+			})
 		})
 	}
 }
 
-// running starts Run in this process. stop ends it and returns how it ended.
+// startRun starts Run, in a bubble of synctest. stop ends it and returns how it ended.
 func startRun(t *testing.T, b *testkit.Rig, opts clerkinvite.RunOptions) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -65,20 +67,23 @@ func TestRun_StopsWhileClerkHangs(t *testing.T) {
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallList} {
 		t.Run(string(call), func(t *testing.T) {
 			t.Parallel()
-			clerk := clerkinvitetest.NewClerk()
-			b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
-			const people = 25
-			b.ReserveSome(t, people)
-			clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Timeout, Times: -1})
-			stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond})
-			require.Eventually(t, func() bool { return clerk.Requests()[call] > 0 }, 10*time.Second, time.Millisecond)
-			require.ErrorIs(t, stop(), context.Canceled)
+			synctest.Test(t, func(t *testing.T) {
+				clerk := clerkinvitetest.NewClerk()
+				b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+				const people = 25
+				b.ReserveSome(t, people)
+				clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Timeout, Times: -1})
+				stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond})
+				synctest.Wait()
+				require.Positive(t, clerk.Requests()[call])
+				require.ErrorIs(t, stop(), context.Canceled)
 
-			clerk.ClearFaults()
-			b.Clock.Advance(2 * time.Hour)
-			_, err := b.Deliver(t.Context(), nil)
-			require.NoError(t, err)
-			require.Equal(t, people, clerk.Emails())
+				clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Hour)
+				_, err := b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, people, clerk.Emails())
+			})
 		})
 	}
 }
@@ -98,30 +103,36 @@ func (s *failingDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerk
 
 func TestRun_ContinuesAfterFailures(t *testing.T) {
 	t.Parallel()
-	clerk := clerkinvitetest.NewClerk()
-	store := &failingDue{Store: clerkinvitetest.NewMemoryStore()}
-	var log testkit.LockedBuffer
-	b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
-		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	}}, clerk, clerk, store)
-	b.ReserveSome(t, 5)
-	store.left.Store(3)
-	// The first attempt goes by the request for several, the second singly.
-	b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
-	stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
-	require.Eventually(t, func() bool {
-		rows, err := store.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
-		if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
-			return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
-		}) {
-			b.Clock.Advance(time.Hour) // all are postponed, and nobody is at work
+	synctest.Test(t, func(t *testing.T) {
+		clerk := clerkinvitetest.NewClerk()
+		store := &failingDue{Store: clerkinvitetest.NewMemoryStore()}
+		var log testkit.LockedBuffer
+		b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		}}, clerk, clerk, store)
+		b.ReserveSome(t, 5)
+		store.left.Store(3)
+		// The first attempt goes by the request for several, the second singly.
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
+		stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
+		for {
+			time.Sleep(time.Millisecond)
+			rows, err := store.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
+			if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
+				return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
+			}) {
+				b.Clock.Advance(time.Hour) // all are postponed, and nobody is at work
+			}
+			require.NoError(t, err)
+			if len(rows) == 0 {
+				break
+			}
 		}
-		return err == nil && len(rows) == 0
-	}, 20*time.Second, time.Millisecond)
-	require.ErrorIs(t, stop(), context.Canceled)
-	require.Equal(t, 5, clerk.Emails())
-	require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
-	require.NotContains(t, log.String(), "reconcil", "it was told not to")
+		require.ErrorIs(t, stop(), context.Canceled)
+		require.Equal(t, 5, clerk.Emails())
+		require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
+		require.NotContains(t, log.String(), "reconcil", "it was told not to")
+	})
 }
 
 // panicking panics where what the host's code is told contains a text.

@@ -62,9 +62,9 @@ func TestMigrate_OnAConnectionThatRemembersMissingTables(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() { done <- late.Migrate(t.Context()) }()
-	require.Eventually(t, func() bool {
+	testkit.Await(t, "the late one waits for the lock", func() bool {
 		return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
-	}, time.Minute, time.Millisecond, "the late one waits for the lock")
+	})
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `CREATE TABLE clerkinvite_migration (version integer PRIMARY KEY, applied_at timestamptz NOT NULL);
@@ -492,6 +492,9 @@ func TestChecks(t *testing.T) {
 // TestPgxStorePartitioned: the same SQL with the tables partitioned by tenant, in which keys have other names.
 func TestPgxStorePartitioned(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
 	sql := regexp.MustCompile(`(?s)(CREATE TABLE (clerkinvite_member|clerkinvite_history) .*?\n\))(;)`).

@@ -92,6 +92,17 @@ func normalizeDomain(domain string) (ascii string, ok bool) {
 
 func isUnstable(r rune) bool { return unicode.Is(unstableDomain, r) }
 
+// formsOf returns the forms in which Clerk may store a normalised address: itself and, if it
+// differs, the one with the domain in Unicode.
+func formsOf(email string) []string {
+	local, domain, _ := strings.Cut(email, "@")
+	shown, err := domains.ToUnicode(domain)
+	if form := local + "@" + shown; err == nil && form != email && sameEmail(form, email) {
+		return []string{email, form}
+	}
+	return []string{email}
+}
+
 // sameEmail reports whether an address as Clerk writes it has this normalised form.
 func sameEmail(address, normalized string) bool {
 	n, reason := normalizeEmail(address)
@@ -102,6 +113,7 @@ const (
 	maxMetadata  = 8 << 10 // Clerk: public_metadata of a user is at most 8 KB
 	maxData      = 64 << 10
 	maxJSONDepth = 128
+	maxNumber    = 1000 // characters without an exponent
 )
 
 // encodeMetadata returns metadata as JSON with sorted keys, or nil if it is empty. The
@@ -148,7 +160,99 @@ func checkData(data json.RawMessage) string {
 	if len(data) > maxData {
 		return "must be at most 64 KiB"
 	}
-	return checkJSON(data)
+	if reason := checkJSON(data); reason != "" {
+		return reason
+	}
+	if jsonbSize(data) > maxData {
+		return "must be at most 64 KiB as PostgreSQL stores it, with a space after each comma and colon and all digits of numbers"
+	}
+	return ""
+}
+
+// jsonbSize returns how long valid JSON is as text of PostgreSQL's jsonb, or more if a key occurs
+// twice. This form is read from the table, and must not be too large to be written again.
+func jsonbSize(b []byte) int {
+	size := 0
+	for i := 0; i < len(b); {
+		switch c := b[i]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			i++
+		case c == ',' || c == ':':
+			size += 2
+			i++
+		case c == '"':
+			n := 1 + stringLength(b[i+1:])
+			var s string
+			_ = json.Unmarshal(b[i:i+n], &s)
+			size += jsonbStringSize(s)
+			i += n
+		case c == '-' || c >= '0' && c <= '9':
+			n := numberLength(b[i:])
+			size += numericSize(string(b[i : i+n]))
+			i += n
+		default: // brackets, true, false, null
+			size++
+			i++
+		}
+	}
+	return size
+}
+
+// stringLength returns the length of a JSON string after its first quote.
+func stringLength(b []byte) int {
+	for i := 0; ; i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+}
+
+func numberLength(b []byte) int {
+	i := 0
+	for i < len(b) && strings.IndexByte("+-.0123456789eE", b[i]) >= 0 {
+		i++
+	}
+	return i
+}
+
+func jsonbStringSize(s string) int {
+	size := len(s) + len(`""`)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case strings.IndexByte("\"\\\b\f\n\r\t", c) >= 0:
+			size += len(`\n`) - 1
+		case c < ' ':
+			size += len(`\u0000`) - 1
+		}
+	}
+	return size
+}
+
+// numericSize returns the length of a JSON number as text of PostgreSQL's numeric, which has no
+// exponent and keeps zeros at the end of a fraction.
+func numericSize(number string) int {
+	mantissa, negative := strings.CutPrefix(number, "-")
+	exponent := 0
+	if i := strings.IndexAny(mantissa, "eE"); i >= 0 {
+		exponent, _ = strconv.Atoi(mantissa[i+1:])
+		mantissa = mantissa[:i]
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	significant := strings.TrimLeft(whole+fraction, "0")
+	size := 1
+	if significant != "" {
+		size = max(1, len(significant)-len(fraction)+exponent)
+		if negative {
+			size++
+		}
+	}
+	if scale := len(fraction) - exponent; scale > 0 {
+		size += len(".") + scale
+	}
+	return size
 }
 
 // checkJSON returns why PostgreSQL cannot store b as jsonb, or "". PostgreSQL rejects more
@@ -183,8 +287,8 @@ func checkJSON(b []byte) string {
 				return "must be nested at most 128 levels deep"
 			}
 		case json.Number:
-			// A number that fits a float64 fits numeric too, unless it has very many digits.
-			if _, err := strconv.ParseFloat(tok.String(), 64); err != nil || len(tok) > 1000 || !smallExponent(tok.String()) {
+			// PostgreSQL writes it without an exponent, and that form must be accepted again.
+			if _, err := strconv.ParseFloat(tok.String(), 64); err != nil || !smallExponent(tok.String()) || numericSize(tok.String()) > maxNumber {
 				return "must not contain a number out of range"
 			}
 		}

@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -97,9 +98,13 @@ func TestBadInput(t *testing.T) {
 		"surrogate and text":      {"Data", data(`{"a":"\ud83dA"}`)},
 		"surrogate, text, escape": {"Data", data(`{"a":"\ud800x\u0041"}`)},
 		"huge number":             {"Data", data(`{"a":1e400}`)},
-		"tiny number":             {"Data", data(`{"a":1e-20000}`)},
+		"very tiny number":        {"Data", data(`{"a":1e-20000}`)},
 		"invalid data":            {"Data", data("{\"a\":\"\xff\"}")},
 		"deep data":               {"Data", data(strings.Repeat("[", 200) + strings.Repeat("]", 200))},
+		"tiny number":             {"Data", data(`{"a":1e-999}`)},
+		"long number":             {"Data", data(strings.Repeat("9", 300) + "." + strings.Repeat("9", 700))},
+		"data that grows":         {"Data", data("[" + strings.Repeat("1,", 30_000) + "1]")},
+		"numbers that grow":       {"Data", data("[" + strings.Repeat("1e300,", 300) + "1]")},
 		"long data":               {"Data", data(`"` + strings.Repeat("a", 64<<10) + `"`)},
 		"long metadata":           {"PublicMetadata", metadata("a", strings.Repeat("a", 8<<10))},
 		"our own key":             {"PublicMetadata", metadata("clerkinvite", "mine")},
@@ -161,6 +166,26 @@ func TestOddButGoodInput(t *testing.T) {
 			require.JSONEq(t, data, string(m.Data), name)
 			require.Equal(t, "sales / €", m.Role)
 			require.Equal(t, `o'neil "x" \`, m.InvitedBy)
+		}
+	})
+}
+
+// Every Data that is accepted is accepted again as it comes back from the store.
+func TestDataCanBeWrittenAgain(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		for i, data := range []string{
+			`1e-990`, `-1.5E-980`, `1e308`, `0e-990`, "[" + strings.Repeat("1,", 21_000) + "1]", "[" + strings.Repeat("1e300,", 216) + "1]",
+			`{"a":"` + strings.Repeat(`\u0001`, 10_000) + `"}`, `{"a":"` + strings.Repeat(`\/`, 30_000) + `"}`, `{"a":1,"a":[2]}`, "{\n \"b\" : 1 , \"a\" : 1.500}",
+		} {
+			m, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i), Data: json.RawMessage(data)})
+			require.NoError(t, err, "%.40s", data)
+			stored, err := b.Get(t.Context(), m.Ref())
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(stored.Data), 64<<10)
+			again, err := b.Update(t.Context(), m.Ref(), clerkinvite.MemberUpdate{Data: &stored.Data})
+			require.NoError(t, err, "%.40s", data)
+			require.JSONEq(t, string(stored.Data), string(again.Data))
 		}
 	})
 }

@@ -328,6 +328,15 @@ func codeOf(err error) string {
 	return ""
 }
 
+// statusOf returns the HTTP status of Clerk's error, or 0.
+func statusOf(err error) int {
+	var api *APIError
+	if errors.As(err, &api) {
+		return api.StatusCode
+	}
+	return 0
+}
+
 // pointsAtAddresses reports whether an error is about addresses at all.
 func pointsAtAddresses(err error) bool {
 	var invalid *InvalidParamsError

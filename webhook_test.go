@@ -567,16 +567,14 @@ func TestWebhookHandlerWithoutVerifierPanics(t *testing.T) {
 // TestWebhookHandlerBodies sends bodies that end early, are slow, or never end.
 func TestWebhookHandlerBodies(t *testing.T) {
 	t.Parallel()
-	start := func(t *testing.T, h *hook, readTimeout time.Duration) net.Conn {
+	start := func(t *testing.T, h *hook) net.Conn {
 		t.Helper()
-		srv := httptest.NewUnstartedServer(h)
-		srv.Config.ReadTimeout = readTimeout
-		srv.Start()
+		srv := httptest.NewServer(h)
 		t.Cleanup(srv.Close)
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
-		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(testkit.Patience)))
 		return conn
 	}
 	head := func(length int) string {
@@ -602,7 +600,7 @@ func TestWebhookHandlerBodies(t *testing.T) {
 	t.Run("ends early", func(t *testing.T) {
 		t.Parallel()
 		h := newHook(t, nil)
-		conn := start(t, h, 0)
+		conn := start(t, h)
 		_, err := io.WriteString(conn, head(len(sendExample))+sendExample[:100])
 		require.NoError(t, err)
 		require.NoError(t, conn.(*net.TCPConn).CloseWrite())
@@ -613,7 +611,7 @@ func TestWebhookHandlerBodies(t *testing.T) {
 	t.Run("slow", func(t *testing.T) {
 		t.Parallel()
 		h := newHook(t, nil)
-		conn := start(t, h, 0)
+		conn := start(t, h)
 		_, err := io.WriteString(conn, head(len(sendExample)))
 		require.NoError(t, err)
 		for part := range strings.SplitAfterSeq(sendExample, ":") {
@@ -624,19 +622,10 @@ func TestWebhookHandlerBodies(t *testing.T) {
 		assert.Contains(t, response(t, conn), "HTTP/1.1 204")
 		assert.Len(t, h.handled(), 1)
 	})
-	t.Run("too slow for the server", func(t *testing.T) {
-		t.Parallel()
-		h := newHook(t, nil)
-		conn := start(t, h, 2*time.Second) // long enough for the headers on a busy machine
-		_, err := io.WriteString(conn, head(len(sendExample))+sendExample[:100])
-		require.NoError(t, err)
-		assert.Contains(t, response(t, conn), "HTTP/1.1 400")
-		assert.Empty(t, h.handled())
-	})
 	t.Run("endless", func(t *testing.T) {
 		t.Parallel()
 		h := newHook(t, nil)
-		conn := start(t, h, 0)
+		conn := start(t, h)
 		_, err := io.WriteString(conn, head(-1))
 		require.NoError(t, err)
 		go func() { // ends when the server or the test closes the connection

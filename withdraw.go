@@ -180,7 +180,7 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 // says so. It returns nil if only an earlier send was accepted, possibly long ago, and no user
 // holds the address: then the current invitation can be revoked.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
-	users, err := s.findUsers(ctx, UserQuery{Emails: []string{row.Email}})
+	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}

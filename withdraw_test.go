@@ -193,7 +193,7 @@ func TestWithdrawAfterAcceptance(t *testing.T) {
 // The response to the create was lost, so an invitation may be open.
 func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	t.Parallel()
-	testkit.Each(t, testkit.Options{Timeout: 1200 * time.Millisecond}, func(t *testing.T, b *testkit.Rig) {
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		_, err := b.TryInvite(t, "ada@example.com")
 		require.Error(t, err)
@@ -213,18 +213,20 @@ func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
 					t.Parallel()
-					b := fresh(t, testkit.Options{Timeout: 1200 * time.Millisecond})
-					was := memberIn(t, b, clerkinvite.StatusPending)
-					b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: kind, When: when})
-					_, err := b.Revoke(t.Context(), testkit.Ada)
-					var clerkErr *clerkinvite.ClerkInvitationError
-					require.ErrorAs(t, err, &clerkErr)
-					require.Equal(t, "revoke invitation", clerkErr.Op)
-					require.Equal(t, was, b.Member(t, "ada@example.com"))
-					m, err := b.Revoke(t.Context(), testkit.Ada)
-					require.NoError(t, err)
-					require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-					require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+					testkit.InBubble(t, func(t *testing.T) {
+						b := fresh(t, testkit.Options{Hangs: true})
+						was := memberIn(t, b, clerkinvite.StatusPending)
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: kind, When: when})
+						_, err := b.Revoke(t.Context(), testkit.Ada)
+						var clerkErr *clerkinvite.ClerkInvitationError
+						require.ErrorAs(t, err, &clerkErr)
+						require.Equal(t, "revoke invitation", clerkErr.Op)
+						require.Equal(t, was, b.Member(t, "ada@example.com"))
+						m, err := b.Revoke(t.Context(), testkit.Ada)
+						require.NoError(t, err)
+						require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+						require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+					})
 				})
 			}
 		}
@@ -280,7 +282,7 @@ func TestPurge(t *testing.T) {
 		}
 		t.Run("held", func(t *testing.T) {
 			t.Parallel()
-			b := fresh(t, testkit.Options{Timeout: 1200 * time.Millisecond})
+			b := fresh(t, testkit.Options{})
 			b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 			_, err := b.TryInvite(t, "ada@example.com")
 			require.Error(t, err)
@@ -291,7 +293,7 @@ func TestPurge(t *testing.T) {
 		})
 		t.Run("Clerk fails", func(t *testing.T) {
 			t.Parallel()
-			b := fresh(t, testkit.Options{Timeout: 1200 * time.Millisecond})
+			b := fresh(t, testkit.Options{})
 			was := memberIn(t, b, clerkinvite.StatusPending)
 			for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 401, Code: "clerk_key_invalid"})

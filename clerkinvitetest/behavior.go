@@ -17,6 +17,9 @@ type Behavior struct {
 	QueryMatchesParts   bool // the query of GET /invitations also matches parts of an address or ID
 	CaseSensitive       bool // GET /users and the query of GET /invitations compare addresses exactly
 	HideUnverified      bool // GET /users finds users only by verified addresses
+	UnicodeDomains      bool // addresses are stored, shown and found with their domain in Unicode, whatever the form in a request
+	ASCIIDomains        bool // … with their domain in ASCII
+	RejectsUnicode      bool // GET /users and the query of GET /invitations reject addresses that are not ASCII
 	UnverifiedBlocks    bool // an unverified address blocks an invitation, as a verified one does
 	IdentifierExists400 bool // form_identifier_exists has status 400 instead of 422
 	NoErrorAddresses    bool // the meta of a rejected create does not name the addresses
@@ -57,6 +60,9 @@ func Behaviors() []NamedBehavior {
 		{"default", Behavior{}},
 		{"query matches parts", Behavior{QueryMatchesParts: true}},
 		{"case sensitive", Behavior{CaseSensitive: true}},
+		{"domains in Unicode", Behavior{UnicodeDomains: true}},
+		{"domains in ASCII", Behavior{ASCIIDomains: true}},
+		{"addresses in Unicode rejected", Behavior{RejectsUnicode: true}},
 		{"unverified holders hidden", Behavior{HideUnverified: true}},
 		{"unverified holders block", Behavior{UnverifiedBlocks: true}},
 		{"identifier exists is 400", Behavior{IdentifierExists400: true}},

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/idna"
 
 	"github.com/clerkinvite/clerkinvite"
 )
@@ -202,6 +205,33 @@ func (c *Clerk) next(kind string) int {
 
 // newID returns inv_000001, inv_000002, … for the prefix "inv".
 func (c *Clerk) newID(prefix string) string { return fmt.Sprintf("%s_%06d", prefix, c.next(prefix)) }
+
+// stored returns the form in which Clerk stores and shows an address; see
+// [Behavior].UnicodeDomains.
+func (c *Clerk) stored(email string) string {
+	local, domain, ok := strings.Cut(fold(email), "@")
+	if !ok {
+		return local
+	}
+	if c.behavior.UnicodeDomains {
+		domain, _ = idna.Lookup.ToUnicode(domain)
+	}
+	if c.behavior.ASCIIDomains {
+		domain, _ = idna.Lookup.ToASCII(domain)
+	}
+	return local + "@" + domain
+}
+
+// rejectForm rejects addresses that are not ASCII; see [Behavior].RejectsUnicode.
+func (c *Clerk) rejectForm(param string, emails ...string) *response {
+	if c.behavior.RejectsUnicode && slices.ContainsFunc(emails, func(email string) bool {
+		return strings.ContainsFunc(email, func(r rune) bool { return r >= 0x80 })
+	}) {
+		a := refuseParam(param, "form_param_format_invalid", "is invalid", "Email address must be a valid email address.")
+		return &a
+	}
+	return nil
+}
 
 // fold returns the form in which Clerk compares addresses.
 func fold(email string) string { return strings.ToLower(strings.TrimSpace(email)) }

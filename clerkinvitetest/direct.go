@@ -71,6 +71,9 @@ func (c *Clerk) getUserRequest(id string) request {
 
 func (c *Clerk) findUsersRequest(p userParams) request {
 	return request{call: CallFindUsers, emails: p.emails, run: func(time.Time) response {
+		if rejected := c.rejectForm("email_address", p.emails...); rejected != nil {
+			return *rejected
+		}
 		page, _ := c.findUsers(p)
 		return success(page)
 	}}
@@ -164,6 +167,9 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 
 func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, total int) any) request {
 	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) response {
+		if rejected := c.rejectForm("query", p.query); rejected != nil {
+			return *rejected
+		}
 		return success(shape(c.list(p, now)))
 	}}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // calls has a request for each method of ClerkAPI.
@@ -201,8 +202,9 @@ func TestTimeoutEnds(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(20*time.Millisecond, func() { cancel(io.ErrClosedPipe) })
+	c.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { cancel(io.ErrClosedPipe) })
 	err := create(ctx)
+	c.OnCall(nil)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 
@@ -224,7 +226,7 @@ func TestTimeoutEndsWithItsServer(t *testing.T) {
 	ended := make(chan struct{})
 	arrived := make(chan struct{})
 	handler := c.Handler()
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		close(arrived)
 		handler.ServeHTTP(w, r)
@@ -292,6 +294,6 @@ func TestLateEffect(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.Zero(t, c.Emails())
 		close(late)
-		require.Eventually(t, func() bool { return c.EmailsTo(ada) == 1 }, 5*time.Second, time.Millisecond)
+		testkit.Await(t, "the late effect", func() bool { return c.EmailsTo(ada) == 1 })
 	})
 }

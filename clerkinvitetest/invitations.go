@@ -103,7 +103,7 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 	var duplicate, held []string
 	requested := make(map[string]bool)
 	for _, p := range ps {
-		email := fold(p.email)
+		email := c.stored(p.email)
 		fault := p.check()
 		switch {
 		case fault != nil:
@@ -124,7 +124,7 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 	created := make([]wireInvitation, 0, len(valid))
 	for _, p := range valid {
 		if p.ignoreExisting && c.behavior.IgnoreExistingRevokes {
-			for _, older := range c.pending(fold(p.email), now) {
+			for _, older := range c.pending(c.stored(p.email), now) {
 				older.set(clerkinvite.InvitationRevoked, now)
 			}
 		}
@@ -170,7 +170,7 @@ func (c *Clerk) refuseHeld(emails []string, bulk bool) *response {
 func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
 	id := c.newID("inv")
 	r := &invitationRecord{invitation: invitation{
-		id: id, email: fold(p.email), status: clerkinvite.InvitationPending, metadata: p.metadata, bulk: bulk,
+		id: id, email: c.stored(p.email), status: clerkinvite.InvitationPending, metadata: p.metadata, bulk: bulk,
 		url:       "https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_" + id,
 		createdAt: now, updatedAt: now, expiresAt: now.AddDate(0, 0, p.days),
 	}}
@@ -304,7 +304,7 @@ func (c *Clerk) invitationsOf(email string, want func(status string) bool) []cle
 	defer c.mu.Unlock()
 	now := c.time()
 	var out []clerkinvite.Invitation
-	for _, r := range c.byEmail[fold(email)] {
+	for _, r := range c.byEmail[c.stored(email)] {
 		if want(r.statusAt(now)) {
 			out = append(out, c.wireInvitation(&r.invitation, now).invitation())
 		}

@@ -31,7 +31,7 @@ func (c *Clerk) Emails() int {
 func (c *Clerk) EmailsTo(address string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.mailTo[fold(address)]
+	return c.mailTo[c.stored(address)]
 }
 
 // SentMail returns the emails that Clerk sent, oldest first.

@@ -116,6 +116,9 @@ func (c *Clerk) addUser(spec UserSpec, now time.Time) *userRecord {
 
 func (c *Clerk) addEmail(r *userRecord, e EmailSpec, now time.Time) (id string) {
 	id = c.newID("idn")
+	if c.behavior.UnicodeDomains || c.behavior.ASCIIDomains {
+		e.Address = c.stored(e.Address)
+	}
 	r.emails = append(r.emails, userEmail{EmailSpec: e, id: id, createdAt: now})
 	key := fold(e.Address)
 	if !slices.Contains(c.userByEmail[key], r) {
@@ -246,11 +249,11 @@ func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 	if err != nil {
 		return Webhook{}, err
 	}
-	return c.accept(inv, fold(other), now)
+	return c.accept(inv, c.stored(other), now)
 }
 
 func (c *Clerk) newestPending(email string, now time.Time) (*invitationRecord, error) {
-	pending := c.pending(fold(email), now)
+	pending := c.pending(c.stored(email), now)
 	if len(pending) == 0 {
 		return nil, errors.New("clerkinvitetest: the address has no pending invitation")
 	}
@@ -338,13 +341,13 @@ func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
-	if r := c.holder(fold(email)); r != nil && r.email(fold(email)).verified() {
+	if r := c.holder(c.stored(email)); r != nil && r.email(c.stored(email)).verified() {
 		r.updatedAt = now
 		return c.event("user.updated", r.wire(), now)
 	}
 	r := c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
 	if verified {
-		c.verify(r, fold(email), false, now)
+		c.verify(r, c.stored(email), false, now)
 	}
 	return c.event("user.created", r.wire(), now)
 }
@@ -359,10 +362,10 @@ func (c *Clerk) AddEmail(userID string, e EmailSpec) Webhook {
 // no such user or address.
 func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 	return c.updateUser(userID, func(r *userRecord, now time.Time) {
-		if r.email(fold(email)) == nil {
+		if r.email(c.stored(email)) == nil {
 			panic("clerkinvitetest: VerifyEmail: the user does not hold the address")
 		}
-		c.verify(r, fold(email), false, now)
+		c.verify(r, c.stored(email), false, now)
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -56,21 +55,29 @@ func TestOnChangePanics(t *testing.T) {
 // TestOnChangeContextEnds: the end of the context while the hook runs is the call's error, and nothing is written.
 func TestOnChangeContextEnds(t *testing.T) {
 	t.Parallel()
-	for name, before := range map[string]func(ctx context.Context, tx pgx.Tx, cancel func()) error{
-		"in a statement": func(ctx context.Context, tx pgx.Tx, cancel func()) error {
-			time.AfterFunc(50*time.Millisecond, cancel)
-			_, err := tx.Exec(ctx, `SELECT pg_sleep(10)`)
+	for name, before := range map[string]func(ctx context.Context, t *testing.T, pool *pgxpool.Pool, tx pgx.Tx, cancel func()) error{
+		"in a statement": func(ctx context.Context, t *testing.T, pool *pgxpool.Pool, tx pgx.Tx, cancel func()) error {
+			pid := int32(tx.Conn().PgConn().PID()) // #nosec G115 -- a pid
+			var watched sync.WaitGroup
+			defer watched.Wait()
+			watched.Go(func() {
+				defer cancel()
+				testkit.Await(t, "the statement", func() bool {
+					return testkit.QueryOne[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')`, pid)
+				})
+			})
+			_, err := tx.Exec(ctx, `SELECT pg_sleep(600)`)
 			return err
 		},
-		"between statements": func(ctx context.Context, _ pgx.Tx, cancel func()) error {
+		"between statements": func(ctx context.Context, _ *testing.T, _ *pgxpool.Pool, _ pgx.Tx, cancel func()) error {
 			cancel()
 			return ctx.Err()
 		},
-		"unnoticed": func(_ context.Context, _ pgx.Tx, cancel func()) error {
+		"unnoticed": func(_ context.Context, _ *testing.T, _ *pgxpool.Pool, _ pgx.Tx, cancel func()) error {
 			cancel()
 			return nil
 		},
-		"with an error of its own": func(_ context.Context, _ pgx.Tx, cancel func()) error {
+		"with an error of its own": func(_ context.Context, _ *testing.T, _ *pgxpool.Pool, _ pgx.Tx, cancel func()) error {
 			cancel()
 			return testkit.ErrHook
 		},
@@ -89,7 +96,9 @@ func TestOnChangeContextEnds(t *testing.T) {
 			} {
 				ctx, cancel := context.WithCancel(t.Context())
 				t.Cleanup(cancel)
-				h.SetHook(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error { return before(ctx, tx, cancel) })
+				h.SetHook(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error {
+					return before(ctx, t, pool, tx, cancel)
+				})
 				results, err := call(ctx, store)
 				require.ErrorIs(t, err, context.Canceled)
 				require.Empty(t, results)
@@ -103,9 +112,9 @@ func TestOnChangeContextEnds(t *testing.T) {
 				_ = tx.Rollback(t.Context())
 			}
 			h.SetHook(nil)
-			require.Eventually(t, func() bool { // the server notices a cancel request when it does
+			testkit.Await(t, "the end of all statements", func() bool { // the server notices a cancel request when it does
 				return testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'`) == 1
-			}, 10*time.Second, 10*time.Millisecond)
+			})
 			testkit.RequireMirrored(t, pool)
 			require.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
 		})
@@ -245,7 +254,7 @@ func TestOnChangeCut(t *testing.T) {
 // TestOnChangeOneConnection: a call needs one connection, whatever happens to it.
 func TestOnChangeOneConnection(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	try := func(t *testing.T, store *clerkinvite.PgxStore) {
 		rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "a@example.com"), testkit.ReservedRow("tenant", "bad@example.com"), testkit.ReservedRow("tenant", "c@example.com"))

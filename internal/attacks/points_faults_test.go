@@ -100,7 +100,7 @@ func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 	w := &world{t: t, ctx: t.Context(), sc: sc, clerk: clerkinvitetest.NewClerk(), clock: testkit.NewClock(), acks: make(map[string]bool)}
 	w.clerk.SetNow(w.clock.Now)
 	w.url = testkit.Serve(t, w.clerk)
-	w.api = testkit.Adapter(t, w.url, 0)
+	w.api = testkit.Adapter(t, w.url)
 	if g == nil {
 		w.store = clerkinvitetest.NewMemoryStore()
 	} else {
@@ -235,12 +235,12 @@ func (w *world) overtake(inTx bool) {
 	done := make(chan struct{})
 	w.after.Go(func() {
 		defer close(done)
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
 		// What it fails with is no concern here: what counts is what there is in the end.
 		_, _ = w.service().Deliver(ctx, nil)
 	})
-	patience := 20 * time.Second
+	patience := testkit.Patience
 	if inTx {
 		patience = 30 * time.Millisecond
 	}

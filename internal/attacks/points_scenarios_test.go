@@ -19,6 +19,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // scenario is something that a host does, from which the promises must come out whole whatever
@@ -378,7 +379,7 @@ func batches() []scenario {
 				return err
 			}
 			a.ack(ann)
-			ctx, cancel := context.WithTimeout(a.ctx, 3*time.Second)
+			ctx, cancel := context.WithTimeout(a.ctx, testkit.Patience)
 			defer cancel()
 			var running sync.WaitGroup
 			running.Go(func() { _ = a.svc.Run(ctx, &clerkinvite.RunOptions{Interval: 10 * time.Millisecond}) })

@@ -535,7 +535,7 @@ func TestPromise1_InviteAgainstAccept(t *testing.T) {
 			sides: [2]func(){
 				func() { _, err = b.TryInvite(t, email) },
 				acceptLink(t, b, &joined, func() (w clerkinvitetest.Webhook, err error) {
-					for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
+					for deadline := time.Now().Add(testkit.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
 						if w, err = b.Clerk.Accept(email); err == nil {
 							break
 						}

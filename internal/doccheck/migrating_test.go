@@ -312,7 +312,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Equal(t, imported, o.tables(t))
 
 	store := clerkinvite.NewPgxStore(o.pool, &clerkinvite.PgxOptions{OnChange: mirrorOf(t)})
-	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, testkit.Serve(t, clerk), 0), Store: store})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, testkit.Serve(t, clerk)), Store: store})
 	require.NoError(t, err)
 	ref := func(name string) clerkinvite.Ref {
 		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}

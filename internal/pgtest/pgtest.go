@@ -19,7 +19,6 @@
 //     databases; no server is started then.
 //   - CLERKINVITE_TEST_PGBIN: the directory with initdb and postgres, to choose one of several PostgreSQL versions.
 //   - CLERKINVITE_REQUIRE: see [Missing]. With "postgres" in it a test that gets no server fails instead of being skipped.
-//   - CLERKINVITE_SKIPPED: see [Missing].
 package pgtest
 
 import (
@@ -40,7 +39,7 @@ import (
 )
 
 // patience bounds each single thing that is asked of the server outside of the tests' own statements.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // instance is where the databases of this test binary come from.
 type instance struct {
@@ -58,8 +57,7 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests (it is written for a *testing.M), stops the server if one was started, tells on standard output what was
-// skipped for want of something, and returns the exit code.
+// Main runs the tests (it is written for a *testing.M), stops the server if one was started, and returns the exit code.
 func Main(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.managed = true
@@ -73,10 +71,6 @@ func Main(m interface{ Run() int }) int {
 		shared.inst.stop()
 	}
 	shared.managed, shared.tried, shared.inst, shared.err = false, false, instance{}, nil
-	for _, line := range skippedSummary() {
-		fmt.Fprintln(os.Stdout, line)
-	}
-
 	return code
 }
 

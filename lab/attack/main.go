@@ -40,7 +40,7 @@ var parts = []part{
 	{"points", 8, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestPromise3_EveryFaultPoint|TestPromise3_KilledAtAnyMoment|TestPromise1_ConcurrentInvitesFromManyProcesses|TestNoStringBecomesSQL|TestHostileBodiesAreBounded' ./internal/attacks"},
 	{"protocol", 2, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 ./internal/model/protocol"},
 	{"random", 3, "scripts/ensure-postgres.sh && " +
-		"CLERKINVITE_MODEL_SEQUENCES=50000 CLERKINVITE_INTERLEAVINGS=200000 go test -timeout 90m -count 1 -run 'TestModel$|TestPromise3_Interleavings$' ./internal/attacks ./internal/model/modeltest && " +
+		"CLERKINVITE_MODEL_SEQUENCES=50000 go test -timeout 90m -count 1 -run 'TestModel$|TestPromise3_Interleavings$' ./internal/attacks ./internal/model/modeltest && " +
 		"CLERKINVITE_MODEL_SEQUENCES=3000 go test -timeout 90m -count 1 -run 'TestModelPostgres$' ./internal/model/modeltest"},
 	{"postgres", 7, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
 		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +

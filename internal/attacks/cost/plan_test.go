@@ -47,7 +47,7 @@ func TestPgxStorePlans(t *testing.T) {
 func TestPgxStorePlansAtScale(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("-short: a table of millions is not filled")
+		t.Skip("-short: make test-all has what takes long")
 	}
 	testPlans(t, planLayout{rows: *planRows, tenant: "i % 200000 * (i / 100 % 2)", late: 2000, place: *planRows / 2})
 }

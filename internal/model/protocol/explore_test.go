@@ -77,6 +77,9 @@ func TestEachRuleClosesATrace(t *testing.T) {
 // member: the order is the second lock of that door.
 func TestRulesThatCloseNoTrace(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
 	for _, rule := range []Rule{LookSecondSend, ResendsWait, ClerkThenRows} {
 		for _, in := range []string{"resend dashboard", "revoke resend", "reconcile"} {
 			c := named(in, rule)

@@ -49,12 +49,18 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 	traces, steps := 0, 0
 	for _, x := range exploreAll() {
 		for _, trace := range x.traces {
+			if testing.Short() && rand.IntN(4) > 0 {
+				continue
+			}
 			require.NoError(t, play(x.Config, memory(), trace))
 			traces, steps = traces+1, steps+len(trace)
 		}
 	}
 	walks := 300
-	if tally.Long() {
+	switch {
+	case testing.Short():
+		walks = 60
+	case tally.Long():
 		walks = 50_000
 	}
 	steps += walk(t, walks)
@@ -126,7 +132,10 @@ func TestPostgresFollowsTheModel(t *testing.T) {
 	store := clerkinvite.NewPgxStore(pool, nil)
 	require.NoError(t, store.Migrate(t.Context()))
 	sample := 40
-	if tally.Long() {
+	switch {
+	case testing.Short():
+		sample = 15
+	case tally.Long():
 		sample = 2000
 	}
 	type played struct {
