@@ -314,7 +314,7 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 			switch {
 			case inv.ID == "" && (inv.Email == "" || sameEmail(inv.Email, email)):
 				return nil, errNoInvitationID
-			case sameEmail(inv.Email, email) && (status == "" || inv.Status == status): // Clerk does not say how it filters
+			case sameEmail(inv.Email, email) && (q.Status == "" || inv.Status == q.Status): // Clerk does not say how it filters
 				all = append(all, inv)
 			}
 		}

@@ -242,8 +242,11 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	}
 	r.askedForOurs = true
 	gone, err := r.s.userGone(ctx, r.at.Absent)
-	if r.at.Known = err == nil && !gone; err != nil || r.at.Known {
+	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
+	}
+	if r.at.Known = err == nil && !gone; r.at.Known {
+		return nil
 	}
 	r.at.Known, err = r.s.showsOurs(ctx)
 	return err

@@ -157,7 +157,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 // withdrawUnlisted decides for an invitation that Clerk neither revokes nor lists: whether it was
 // accepted, or that its link does not work. Otherwise it returns the failure.
 func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
-	users, err := s.findUsers(ctx, UserQuery{Emails: []string{row.Email}})
+	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
