@@ -218,13 +218,16 @@ func TestRun_PanicsReachTheCaller(t *testing.T) {
 					p.at.Store(at)
 
 					opts := &clerkinvite.RunOptions{Interval: time.Second, ReconcileInterval: 10 * time.Second}
+					long, stop := context.WithTimeout(t.Context(), 10*time.Hour)
+					defer stop()
 					recovered := make(chan any)
 					go func() {
 						defer close(recovered)
 						defer func() { recovered <- recover() }()
-						_ = b.Run(context.WithoutCancel(t.Context()), opts)
+						_ = b.Run(long, opts)
 					}()
 					got := <-recovered
+					require.NoError(t, long.Err(), "Run has waited for its other goroutine")
 					if way == "panic" {
 						require.Equal(t, io.ErrNoProgress, got)
 					} else {

@@ -18,6 +18,13 @@ const (
 	DefaultCreateTimeout = 20 * time.Second
 )
 
+// A connection over HTTP/2 that has been silent for so long gets a ping, and is closed if there
+// is no response. Without pings, requests would time out on a dead connection for minutes.
+const (
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
 // Options configures a [Client]. The zero value is right for production.
 type Options struct {
 	// BaseURL is the root of the Backend API, http or https, without user, query and
@@ -27,7 +34,9 @@ type Options struct {
 
 	// HTTPClient provides the Transport. Its Timeout is an upper bound of the two time
 	// limits below. Its Jar and CheckRedirect are not used. The Transport must not send a
-	// POST twice. Defaults to http.DefaultTransport.
+	// POST twice. Defaults to a copy of http.DefaultTransport that also pings connections over
+	// HTTP/2, so that one that died silently is replaced within 15 seconds. Your own Transport
+	// does that if its HTTP2.SendPingTimeout is set.
 	HTTPClient *http.Client
 
 	// Timeout limits each request of a look-up (FindUsers, GetUser, ListInvitations), from
@@ -97,7 +106,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 
 	c := &Client{
 		key: clerkinvite.NewSecret(secretKey), baseURL: base,
-		send:   http.DefaultTransport.RoundTrip,
+		send:   defaultTransport().RoundTrip,
 		lookup: timeLimit{DefaultTimeout, "Options.Timeout"},
 		create: timeLimit{DefaultCreateTimeout, "Options.CreateTimeout"},
 		pause:  200 * time.Millisecond,
@@ -125,6 +134,23 @@ func New(secretKey string, opts *Options) (*Client, error) {
 		return nil, errors.Join(faults...)
 	}
 	return c, nil
+}
+
+// defaultTransport returns a copy of http.DefaultTransport with pings, or what the host has
+// replaced it with.
+func defaultTransport() http.RoundTripper {
+	transport, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport
+	}
+	transport = transport.Clone()
+	if transport.HTTP2 == nil {
+		transport.HTTP2 = new(http.HTTP2Config)
+	}
+	if transport.HTTP2.SendPingTimeout == 0 {
+		transport.HTTP2.SendPingTimeout, transport.HTTP2.PingTimeout = pingAfter, pingTimeout
+	}
+	return transport
 }
 
 // backend returns the SDK's backend for one request, which writes into the config that it is given.
