@@ -28,6 +28,11 @@ type ClerkAPI interface {
 	// users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
+	// GetUser returns the user with the ID. If Clerk says that there is none, the error is an
+	// *[APIError] with status 404 and the code resource_not_found. The library removes members
+	// because of it, so no other failure may look like it.
+	GetUser(ctx context.Context, id string) (*User, error)
+
 	// CreateInvitation creates one invitation. Implementations never retry it, because a
 	// second request can send a second email.
 	CreateInvitation(ctx context.Context, r InvitationRequest) (*Invitation, error)
@@ -148,6 +153,12 @@ func (u *User) verifiedEmails() []string {
 type mark struct {
 	ID   string
 	Send int
+}
+
+// showsMetadata reports whether Clerk shows any metadata of inv. Ours always has some.
+func (inv *Invitation) showsMetadata() bool {
+	var meta map[string]json.RawMessage
+	return json.Unmarshal(inv.PublicMetadata, &meta) == nil && len(meta) > 0
 }
 
 // mark returns the marker of inv, if it has one.

@@ -161,6 +161,9 @@ var (
 	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
 	errNoInvitation   error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
 	errNoInvitationID error = &APIError{StatusCode: 200, Err: errors.New("the response contains an invitation whose ID cannot be read")}
+	errNoUser         error = &APIError{StatusCode: 200, Err: errors.New("the response does not contain the user")}
+	errNotRevoked     error = &APIError{StatusCode: 200, Err: errors.New("the invitation is not revoked")}
+	errUnmarked       error = &APIError{StatusCode: 200, Err: errors.New("the address has a pending invitation without metadata, which may be this member's")}
 	errUnknownStatus  error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
 	errUnlisted             = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
 )

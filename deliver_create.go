@@ -258,7 +258,7 @@ func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) verdict {
 	otherPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
 		var v verdict
-		if v, otherPending = s.look(ctx, a); v.kind != undecided {
+		if v, otherPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
 			return v
 		}
 	}
@@ -289,7 +289,7 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil)
 	}
-	v, otherPending := s.look(ctx, a)
+	v, otherPending := s.look(ctx, a, true)
 	if v.kind != undecided || otherPending {
 		return v
 	}

@@ -155,29 +155,20 @@ func holder(users []User, email string) *User {
 
 // look lists the invitations of the address. One that carries this member's ID and send number
 // was created by an earlier attempt and decides. Otherwise others reports whether another
-// invitation is pending: then Clerk rejects a create without ignore_existing.
-func (s *Service) look(ctx context.Context, a *attempt) (v verdict, others bool) {
+// invitation is pending: then Clerk rejects a create without ignore_existing. created is true if
+// Clerk may have created an invitation for this send.
+func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict, others bool) {
 	list, err := s.listAll(ctx, a.row.Email)
 	if err != nil {
 		return s.failed(ctx, a, call{op: "list invitations"}, err), false
 	}
-	var own *Invitation
-	duplicate := false
-	for i := range list {
-		inv := &list[i]
-		m, ours := inv.mark()
-		if !ours || m.ID != a.row.ID || m.Send != a.row.Send {
-			others = others || inv.Status == InvitationPending
-			continue
-		}
-		duplicate = own != nil
-		if own == nil || rank(inv) < rank(own) {
-			own = inv
-		}
+	f := sortInvitations(a, list, created)
+	if f.own == nil && f.unmarked != nil {
+		return s.decideUnmarked(ctx, a, f)
 	}
-	switch {
+	switch own := f.own; {
 	case own == nil:
-		return verdict{}, others
+		return verdict{}, f.others
 	case own.Status == InvitationAccepted:
 		v = verdict{kind: isInvited, invitation: own}
 		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
@@ -194,8 +185,71 @@ func (s *Service) look(ctx context.Context, a *attempt) (v verdict, others bool)
 	default:
 		return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus), false
 	}
-	v.leftOver = duplicate
-	return v, others
+	v.leftOver = f.duplicate
+	return v, f.others
+}
+
+// foundInvitations are the invitations of an address, as they concern one send.
+type foundInvitations struct {
+	own       *Invitation // has the send's marker
+	duplicate bool        // there are more of these
+	unmarked  *Invitation // pending, and may be the send's although Clerk shows no metadata
+	others    bool        // another one is pending
+}
+
+// sortInvitations sorts the invitations of the attempt's address.
+func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvitations) {
+	for i := range list {
+		inv := &list[i]
+		switch m, _ := inv.mark(); {
+		case m == mark{a.row.ID, a.row.Send}:
+			f.duplicate = f.own != nil
+			if f.own == nil || rank(inv) < rank(f.own) {
+				f.own = inv
+			}
+		case inv.Status != InvitationPending:
+		case created && a.mayHaveCreated(inv):
+			f.unmarked = inv
+		default:
+			f.others = true
+		}
+	}
+	return f
+}
+
+// mayHaveCreated reports whether the attempt's send may have created a pending invitation that does
+// not have its marker: Clerk may not show the metadata of an invitation whose create was lost. Time
+// is all that remains then.
+func (a *attempt) mayHaveCreated(inv *Invitation) bool {
+	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
+		return false
+	}
+	requested := a.row.ReservedAt
+	if a.row.InvitedAt != nil && a.row.InvitedAt.After(requested) { // by the previous send
+		requested = *a.row.InvitedAt
+	}
+	if a.row.Attempts > 1 {
+		return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(requested.Add(-clockSkew))
+	}
+	return inv.CreatedAt.After(requested)
+}
+
+// decideUnmarked decides for a send that may have created an invitation of which Clerk does not show
+// the metadata. If no other member refers to the invitation it is this send's, or another
+// application's: a second email would be worse than to wait for that one. The first attempt leaves
+// other members the time to write down theirs.
+func (s *Service) decideUnmarked(ctx context.Context, a *attempt, f foundInvitations) (v verdict, others bool) {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
+	switch {
+	case err != nil:
+		return s.failed(ctx, a, call{op: "list invitations"}, err), false
+	case slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == f.unmarked.ID }):
+		return verdict{}, true
+	case a.row.Attempts == 1:
+		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked), false
+	}
+	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", f.unmarked.ID)
+	return verdict{kind: isInvited, invitation: f.unmarked}, false
 }
 
 // rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.
@@ -260,7 +314,7 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 			switch {
 			case inv.ID == "" && (inv.Email == "" || sameEmail(inv.Email, email)):
 				return nil, errNoInvitationID
-			case sameEmail(inv.Email, email): // Clerk does not say whether query matches whole addresses only
+			case sameEmail(inv.Email, email) && (q.Status == "" || inv.Status == q.Status): // Clerk does not say how it filters
 				all = append(all, inv)
 			}
 		}

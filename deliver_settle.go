@@ -238,15 +238,16 @@ func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
 	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
 }
 
-// revoke revokes an invitation at Clerk. It succeeds if the invitation is revoked or deleted
-// already.
+// revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
 func (s *Service) revoke(ctx context.Context, invitationID string) error {
-	_, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.RevokeInvitation(ctx, invitationID)
 	})
-	var api *APIError
-	if errors.As(err, &api) && (api.Code == codeAlreadyRevoked || api.StatusCode == 404 && api.Code == codeResourceNotFound) {
+	switch {
+	case codeOf(err) == codeAlreadyRevoked:
 		return nil
+	case err == nil && inv != nil && inv.Status != "" && inv.Status != InvitationRevoked:
+		return errNotRevoked
 	}
 	return err
 }

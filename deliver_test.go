@@ -66,7 +66,7 @@ func TestPromise3_LostResponses(t *testing.T) {
 		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *testkit.Rig) {}},
 		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *testkit.Rig) {}},
 		{"create where another application has invited", clerkinvitetest.CallCreate, 1, func(_ *testing.T, b *testkit.Rig) {
-			b.Clerk.CreateForeign(email, nil)
+			b.Clerk.CreateForeign(email, map[string]any{"app": "another"})
 			// The first create is refused as a duplicate; the fault is for the second.
 		}},
 		{"list after a lost create", clerkinvitetest.CallList, 1, func(t *testing.T, b *testkit.Rig) {
@@ -1177,4 +1177,134 @@ type oddList struct {
 func (a oddList) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
 	list, err := a.ClerkAPI.ListInvitations(ctx, q)
 	return append([]clerkinvite.Invitation{a.odd}, list...), err
+}
+
+// The response to a shared request is lost, and Clerk's list does not show the metadata: the invitations are adopted,
+// and nobody gets a second email, whatever the clocks say.
+func TestPromise3_LostBulkCreateWithoutMetadata(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]time.Duration{"same clock": 0, "Clerk's clock is ahead": 5 * time.Minute, "Clerk's clock is behind": -5 * time.Minute} {
+		for _, recovery := range testkit.Recoveries() {
+			t.Run(name+"/"+recovery.Name, func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.SetBehavior(clerkinvitetest.Behavior{ListHidesMetadata: true})
+					b.Clerk.SetNow(func() time.Time { return b.Clock.Now().Add(ahead) })
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+					people := testkit.People(10, "p")
+					results, err := b.InviteMany(t.Context(), people, nil)
+					require.NoError(t, err)
+					for _, r := range results {
+						require.Error(t, r.Err)
+					}
+					for _, p := range people {
+						b.Recover(t, recovery, p.Email)
+						m := b.Member(t, p.Email)
+						require.Equal(t, clerkinvite.StatusPending, m.Status)
+						require.Equal(t, 1, b.Clerk.EmailsTo(p.Email))
+						require.Equal(t, b.Clerk.OpenInvitations(p.Email)[0].ID, m.InvitationID)
+					}
+					w, err := b.Clerk.Accept(people[0].Email)
+					require.NoError(t, err)
+					b.Clock.Advance(time.Hour)
+					w.At = b.Clock.Now()
+					b.Receive(t, w)
+					require.Equal(t, clerkinvite.StatusActive, b.Member(t, people[0].Email).Status)
+				})
+			})
+		}
+	}
+}
+
+// What another application or the dashboard has invited is a reason to invite in spite of it only if it cannot be the
+// member's own.
+func TestPromise3_InvitationsThatMayBeOnesOwn(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	lost := clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset}
+	for name, c := range map[string]struct {
+		metadata      map[string]any
+		before, after time.Duration // between the foreign invitation and the reservation
+		emails        int           // of the member's
+	}{
+		"long before":                    {nil, 11 * time.Minute, 0, 1},
+		"just before":                    {nil, time.Minute, 0, 0},
+		"after":                          {nil, 0, time.Second, 0},
+		"long after":                     {nil, 0, time.Hour, 0},
+		"after, with another's metadata": {map[string]any{"app": "another"}, 0, time.Second, 1},
+		"after, with another's marker":   {map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}}, 0, time.Second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				var foreign clerkinvite.Invitation
+				if c.after == 0 {
+					foreign = b.Clerk.CreateForeign(email, c.metadata)
+					b.Clock.Advance(c.before)
+				}
+				b.Clerk.Fail(lost)
+				_, err := b.TryInvite(t, email)
+				require.Error(t, err)
+				if c.after > 0 {
+					b.Clock.Advance(c.after)
+					foreign = b.Clerk.CreateForeign(email, c.metadata)
+				}
+				b.Recover(t, testkit.Recoveries()[0], email)
+				m := b.Member(t, email)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, c.emails, b.Clerk.EmailsTo(email))
+				require.Equal(t, c.emails == 0, m.InvitationID == foreign.ID)
+				require.Len(t, b.Clerk.OpenInvitations(email), 1+c.emails, "the other's stays")
+
+				w, err := b.Clerk.AcceptInvitation(foreign.ID)
+				require.NoError(t, err)
+				b.Receive(t, w)
+				require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+			})
+		})
+	}
+}
+
+// A copy of the create arrives first, and Clerk rejects the create; and so does the dashboard's between the reservation
+// and the create. The first attempt waits, the second adopts.
+func TestPromise3_InvitationMadeDuringTheFirstAttempt(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", email))
+		require.NoError(t, err)
+		b.Clock.Advance(time.Minute)
+		foreign := b.Clerk.CreateForeign(email, nil)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Postponed)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, foreign.ID, b.Member(t, email).InvitationID)
+		require.Zero(t, b.Clerk.EmailsTo(email))
+	})
+}
+
+// An invitation that another tenant's member refers to is not this member's, although Clerk shows no metadata.
+func TestPromise3_AnotherTenantsInvitationWithoutMetadata(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{ListHidesMetadata: true})
+		people := testkit.People(2, "p")
+		for _, p := range people {
+			p.TenantID = "globex"
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+		}
+		b.Clock.Advance(time.Second)
+		_, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		for _, p := range people {
+			require.Equal(t, 2, b.Clerk.EmailsTo(p.Email))
+			require.Len(t, b.Clerk.OpenInvitations(p.Email), 2)
+		}
+	})
 }

@@ -67,17 +67,30 @@ func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, 
 	return s.resolveUser(ctx, u, askClerk())
 }
 
-// readUser returns the user with the ID, or ErrNotFound if Clerk has none.
+// readUser returns the user with the ID, or ErrNotFound if Clerk says that the user does not exist.
 func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
-	users, err := s.findUsers(ctx, UserQuery{IDs: []string{id}})
-	if err != nil {
-		return nil, s.clerkError(ctx, "find users", err)
-	}
-	i := slices.IndexFunc(users, func(u User) bool { return u.ID == id })
-	if i < 0 {
+	u, err := request(ctx, s, endpointGetUser, "clerk.GetUser", func(ctx context.Context) (*User, error) {
+		return s.api.GetUser(ctx, id)
+	})
+	switch {
+	case saysNotFound(err):
 		return nil, ErrNotFound
+	case err == nil && (u == nil || u.ID != id):
+		err = errNoUser
 	}
-	return &users[i], nil
+	if err != nil {
+		return nil, s.clerkError(ctx, "get user", err)
+	}
+	return u, nil
+}
+
+// userGone reports whether Clerk says that the user does not exist.
+func (s *Service) userGone(ctx context.Context, id string) (bool, error) {
+	_, err := s.readUser(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	return false, err
 }
 
 // clerkError wraps the failure of a request that sends nobody an email.

@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ func TestPromise5_WhatIsNotProof(t *testing.T) {
 			u := b.Clerk.AddVerifiedUser(email)
 			w := b.Clerk.UserCreated(u.ID)
 			b.Clerk.DeleteUser(u.ID)
+			b.Clock.Advance(3 * time.Minute) // the delivery is late
 			return w
 		},
 	} {
@@ -378,4 +380,87 @@ func TestPromise5_OldEventDoesNotDecide(t *testing.T) {
 	b.Clerk.VerifyEmail(u.ID, "primary@example.com")
 	b.Receive(t, old) // delivered late: the user read again holds both
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "primary@example.com").Status)
+}
+
+// An event can be faster than what Clerk's API shows. As long as it is young it is delivered again; after that Clerk's
+// API decides.
+func TestHandleEvent_ClerkContradictsAYoungEvent(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	lag := clerkinvitetest.Behavior{Lag: true, GetUserLags: true}
+	for name, c := range map[string]struct {
+		happens func(t *testing.T, b *testkit.Rig) clerkinvitetest.Webhook
+		end     clerkinvite.Status
+	}{
+		"user.created, the user is not shown yet": {func(t *testing.T, b *testkit.Rig) clerkinvitetest.Webhook {
+			b.MustInvite(t, email)
+			b.Clerk.SetBehavior(lag)
+			w, err := b.Clerk.Accept(email)
+			require.NoError(t, err)
+			return w
+		}, clerkinvite.StatusActive},
+		"user.updated, the address is not shown as verified yet": {func(t *testing.T, b *testkit.Rig) clerkinvitetest.Webhook {
+			b.MustInvite(t, email)
+			u := b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: email}}})
+			b.Clerk.SetBehavior(lag)
+			return b.Clerk.VerifyEmail(u.ID, email)
+		}, clerkinvite.StatusActive},
+		"user.updated, the address is not shown yet": {func(t *testing.T, b *testkit.Rig) clerkinvitetest.Webhook {
+			b.MustInvite(t, email)
+			u := b.Clerk.AddVerifiedUser("private@example.com")
+			b.Clerk.SetBehavior(lag)
+			return b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: email, Verified: true})
+		}, clerkinvite.StatusActive},
+		"user.deleted, the user is still shown": {func(t *testing.T, b *testkit.Rig) clerkinvitetest.Webhook {
+			u := b.Clerk.AddVerifiedUser(email)
+			b.MustInvite(t, email)
+			b.Clerk.SetBehavior(lag)
+			return b.Clerk.DeleteUser(u.ID)
+		}, clerkinvite.StatusRemoved},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				w := c.happens(t, b)
+				before := b.Member(t, email)
+				deliver := func() int {
+					w.At = b.Clock.Now() // as Svix stamps it
+					recorder := httptest.NewRecorder()
+					b.WebhookHandler(b.Verifier).ServeHTTP(recorder, w.Request(clerkinvitetest.WebhookSecret, "/webhook"))
+					return recorder.Code
+				}
+				require.Equal(t, 500, deliver())
+				b.Clock.Advance(time.Minute)
+				require.Equal(t, 500, deliver())
+				require.Equal(t, before, b.Member(t, email))
+
+				b.Clock.Advance(time.Minute)
+				require.Equal(t, 204, deliver(), "not for ever")
+				require.Equal(t, before, b.Member(t, email))
+
+				b.Clerk.Settle()
+				require.Equal(t, 204, deliver())
+				require.Equal(t, c.end, b.Member(t, email).Status)
+			})
+		})
+	}
+}
+
+// Events that Clerk contradicts and that are not young by their own time are not repeated: the dashboard's example, one
+// without a time, and one from a clock that is wrong.
+func TestHandleEvent_ClerkContradictsAnotherEvent(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.MustInvite(t, "ada@example.com")
+	user := clerkinvite.User{ID: "user_example", Emails: []clerkinvite.UserEmail{{Address: "ada@example.com", Verified: true}}}
+	now := b.Clock.Now()
+	for _, at := range []time.Time{{}, time.Unix(1716883200, 0), now.Add(-2 * time.Minute), now.Add(2 * time.Minute), now.AddDate(1, 0, 0)} {
+		changed, err := b.HandleEvent(t.Context(), &clerkinvite.Event{Type: clerkinvite.EventUserCreated, UserID: user.ID, User: &user, Timestamp: at})
+		require.NoError(t, err, at)
+		require.Empty(t, changed)
+	}
+	for _, at := range []time.Time{now, now.Add(-2*time.Minute + 1), now.Add(time.Minute)} {
+		_, err := b.HandleEvent(t.Context(), &clerkinvite.Event{Type: clerkinvite.EventUserCreated, UserID: user.ID, User: &user, Timestamp: at})
+		require.ErrorIs(t, err, clerkinvite.ErrUnconfirmed, at)
+	}
 }

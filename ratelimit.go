@@ -18,6 +18,7 @@ import (
 // Clerk's endpoints, as names of limits and turns.
 const (
 	endpointFindUsers  = "GET /users"
+	endpointGetUser    = "GET /users/{id}"
 	endpointList       = "GET /invitations"
 	endpointCreate     = "POST /invitations"
 	endpointCreateBulk = "POST /invitations/bulk"
@@ -162,7 +163,7 @@ func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Ti
 }
 
 // loadLimits reads the limits that other processes have stored. Those of the create endpoints
-// are read by tryTurn.
+// are read by tryTurn, and that of GET /users/{id} is not worth a statement.
 func (s *Service) loadLimits(ctx context.Context) error {
 	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointRevoke} {
 		until, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})

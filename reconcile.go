@@ -58,11 +58,13 @@ type ReconcileReport struct {
 // report then covers what was done, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it; the first such error is returned at the end.
 //
-// If Clerk knows none of ten or more active members, or none of a few while ten or more members wait
-// for an invitation, and none of their invitations, the secret key is probably another instance's.
-// Reconcile then changes nothing and returns a *[ClerkInvitationError]. When called with a Limit or a Cursor, it removes nobody until Clerk has
-// shown at least one known user. It never removes a member that became active in the last five
-// minutes, because Clerk may not show the user yet.
+// It removes a member only if Clerk says that the member's user does not exist, with one request
+// for each user that Clerk's list leaves out. It never removes a member that became active in the
+// last five minutes, because Clerk may not show the user yet. If Clerk leaves out an active member's
+// user and shows neither another member's user nor an invitation that a member refers to, the
+// secret key is probably another instance's. Reconcile then changes nothing and returns a
+// *[ClerkInvitationError]. The same happens if all users of a small instance were deleted, and none
+// of Clerk's 500 newest invitations is a member's: remove these members with Remove.
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
@@ -93,7 +95,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *Rec
 	return r.report, cmp.Or(err, r.firstError)
 }
 
-var errNobodyKnown = errors.New("clerkinvite: Clerk knows none of the active members; the secret key seems to belong to another instance; nothing was changed")
+var errNobodyKnown = errors.New("clerkinvite: Clerk shows no user and no invitation of any member; the secret key seems to belong to another instance; nothing was changed")
 
 const (
 	// reconcilePage is how many members are read per statement.
@@ -117,7 +119,7 @@ type reconciliation struct {
 	complete bool // all members are read
 
 	pending, active batch     // read, and not looked up yet
-	missing         []*Member // active as users whom Clerk does not know
+	missing         []*Member // active as users whom Clerk's list leaves out
 	overdue         []*Member // pending past the expiry, and nobody who existed by then holds the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	firstError      error     // of a member or an invitation that could not be changed
@@ -140,9 +142,8 @@ type position struct {
 	// that none waits.
 	Oldest *time.Time `json:"o,omitempty"`
 
-	Known   bool `json:"k,omitempty"` // Clerk knows a user or an invitation of this database
-	Absent  int  `json:"a,omitempty"` // number of active members' users whom Clerk does not know
-	Waiting int  `json:"w,omitempty"` // number of members whose invitation Clerk should know
+	Known  bool   `json:"k,omitempty"` // Clerk shows a user or an invitation of this database
+	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
 }
 
 func (p position) encode() string {
@@ -158,7 +159,8 @@ func decodePosition(cursor string) (p position, err error) {
 		return p, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !storeutil.IsUUID(p.ID) {
+	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !storeutil.IsUUID(p.ID) ||
+		p.Absent != "" && !clerkID.MatchString(p.Absent) {
 		return p, &InvalidParamsError{"Cursor", "is not a cursor returned by Reconcile"}
 	}
 	return p, nil
@@ -205,12 +207,8 @@ func (r *reconciliation) run(ctx context.Context) error {
 	return r.invitations(ctx)
 }
 
-// wrongKey reports whether the secret key seems to belong to another instance: Clerk knows none of
-// ten or more active members, or none of a few while ten or more invitations are missing that it
-// should know.
-func (r *reconciliation) wrongKey() bool {
-	return !r.at.Known && (r.at.Absent >= 10 || r.at.Absent > 0 && r.at.Waiting >= 10)
-}
+// wrongKey reports whether the secret key seems to belong to another instance.
+func (r *reconciliation) wrongKey() bool { return !r.at.Known && r.at.Absent != "" }
 
 // checkKey looks up some active members before anything is changed. Another instance has other
 // users with the addresses that members wait for.
@@ -227,32 +225,31 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 		ids = append(ids, row.ClerkUserID)
 	}
 	slices.Sort(ids)
-	absent, err := r.lookUpIDs(ctx, slices.Compact(ids))
-	if err != nil {
+	if err := r.lookUpIDs(ctx, slices.Compact(ids)); err != nil {
 		return err
 	}
-	r.at.Absent = max(r.at.Absent, absent) // an earlier call may have counted these users
+	for _, row := range rows {
+		r.isMissing(row)
+	}
 	return r.askForOurs(ctx)
 }
 
-// askForOurs asks Clerk, if the key seems wrong, for the newest invitations: one that a member
-// refers to proves that the key is right.
+// askForOurs asks Clerk, if the key seems wrong, for a user that the list left out, and for the newest
+// invitations.
 func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if r.askedForOurs || !r.wrongKey() {
 		return nil
 	}
 	r.askedForOurs = true
-	for _, status := range []string{"", InvitationRevoked} { // "" is all but revoked
-		list, rows, err := r.listPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
-		if err != nil {
-			return err
-		}
-		for i := range list {
-			m, _ := list[i].mark()
-			r.at.Known = r.at.Known || rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID
-		}
+	gone, err := r.s.userGone(ctx, r.at.Absent)
+	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
+		return err
 	}
-	return nil
+	if r.at.Known = err == nil && !gone; r.at.Known {
+		return nil
+	}
+	r.at.Known, err = r.s.showsOurs(ctx)
+	return err
 }
 
 // members checks all members, or as many as the limit allows.
@@ -291,12 +288,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 			return err
 		}
 	}
-	// All users of a small instance can be gone, so nobody needs to be known if all members were
-	// checked.
-	if r.complete && r.opts.Cursor == "" && !r.wrongKey() {
-		return r.removeMissing(ctx)
-	}
-	return nil
+	return r.removeMissing(ctx)
 }
 
 // member adds a row to its batch, and looks up a full batch.
@@ -327,7 +319,6 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if r.changed[row.ID] {
 			continue
 		}
-		r.at.Waiting++
 		if row.InvitedAt == nil {
 			r.at.Oldest = &time.Time{}
 		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
@@ -366,63 +357,88 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if len(r.active.rows) == 0 {
 		return nil
 	}
-	absent, err := r.lookUpIDs(ctx, r.active.sortedKeys())
-	if err != nil {
+	if err := r.lookUpIDs(ctx, r.active.sortedKeys()); err != nil {
 		return err
 	}
-	r.at.Absent += absent
-	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
 	for _, row := range r.active.rows {
-		exists, lookedUp := r.userExists[row.ClerkUserID]
-		switch {
-		case !lookedUp:
-			r.s.log.WarnContext(ctx, "member has an invalid Clerk user ID", "member", *row)
-		case !exists && (row.SettledAt == nil || row.SettledAt.Before(recent)):
-			if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
-				r.missing = r.missing[1:] // the next reconciliation finds it again
-			}
+		if !r.isMissing(row) {
+			continue
 		}
+		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
+			r.missing = r.missing[1:] // the next reconciliation finds it again
+		}
+	}
+	if err := r.askForOurs(ctx); err != nil {
+		return err
+	}
+	if err := r.removeMissing(ctx); err != nil {
+		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
 		delete(r.userExists, id) // there may be millions
 	}
 	r.active = batch{}
-	if err := r.askForOurs(ctx); err != nil || !r.at.Known {
-		return err
-	}
-	return r.removeMissing(ctx)
+	return nil
 }
 
-// lookUpIDs asks Clerk which users exist, for the IDs that were not looked up before. It returns how
-// many of these do not.
-func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) (absent int, err error) {
+// isMissing reports whether Clerk's list leaves out the user of an active member, and notes it.
+func (r *reconciliation) isMissing(row *Member) bool {
+	exists, lookedUp := r.userExists[row.ClerkUserID]
+	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
+	if exists || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
+		return false
+	}
+	r.at.Absent = cmp.Or(r.at.Absent, row.ClerkUserID)
+	return true
+}
+
+// lookUpIDs asks Clerk for a list of users, by the IDs that were not looked up before.
+func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.userExists[id]
 		return lookedUp || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
-		return 0, nil
+		return nil
 	}
 	users, err := r.s.findUsers(ctx, UserQuery{IDs: ids})
 	if err != nil {
-		return 0, r.s.clerkError(ctx, "find users", err)
+		return r.s.clerkError(ctx, "find users", err)
 	}
 	for _, id := range ids {
 		exists := slices.ContainsFunc(users, func(u User) bool { return u.ID == id })
-		if r.userExists[id] = exists; exists {
-			r.at.Known = true
-		} else {
-			absent++
-		}
+		r.userExists[id] = exists
+		r.at.Known = r.at.Known || exists
 	}
-	return absent, nil
+	return nil
 }
 
-// removeMissing removes the members whose users no longer exist.
+// removeMissing removes the members whose users no longer exist, once it is certain that the key is
+// right. A user that a list leaves out may exist, so Clerk is asked for each.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
+	if !r.at.Known {
+		return nil
+	}
 	var changes []Change
+	gone := make(map[string]bool) // by user ID; a user can be in many tenants
+	failures := 0
 	for _, row := range r.missing {
-		changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
+		if _, asked := gone[row.ClerkUserID]; !asked {
+			yes, err := r.s.userGone(ctx, row.ClerkUserID)
+			switch {
+			case err == nil:
+				failures = 0
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || failures == maxFailures-1:
+				return err
+			default:
+				failures++
+				r.note(ctx, err)
+			}
+			gone[row.ClerkUserID] = yes
+		}
+		if gone[row.ClerkUserID] {
+			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
+		}
 	}
 	if _, err := r.apply(ctx, changes); err != nil {
 		return err
@@ -635,7 +651,7 @@ func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
 		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
 	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
-	case isAPI && api.StatusCode/100 == 4: // accepted or expired in the meantime
+	case isAPI && api.StatusCode/100 == 4: // probably accepted or expired in the meantime
 	default:
 		r.note(ctx, r.s.clerkError(ctx, "revoke invitation", err))
 	}
@@ -725,7 +741,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	for {
-		list, rows, err := r.listPage(ctx, q)
+		list, rows, err := r.s.listWithRows(ctx, q)
 		if err != nil {
 			return err
 		}
@@ -735,7 +751,7 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			at := list[len(list)-1].CreatedAt
 			done = !at.IsZero() && at.Before(oldest)
 		}
-		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" })
+		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
 		if err := page(list, rows); err != nil || done {
 			return err
 		}
@@ -743,11 +759,11 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 	}
 }
 
-// listPage reads a page of Clerk's invitations, and then the members that they name, by ID.
-func (r *reconciliation) listPage(ctx context.Context, q InvitationQuery) ([]Invitation, map[string]*Member, error) {
-	list, err := r.s.listInvitationPage(ctx, q)
+// listWithRows reads a page of Clerk's invitations, and then the members that they name, by ID.
+func (s *Service) listWithRows(ctx context.Context, q InvitationQuery) ([]Invitation, map[string]*Member, error) {
+	list, err := s.listInvitationPage(ctx, q)
 	if err != nil {
-		return nil, nil, r.s.clerkError(ctx, "list invitations", err)
+		return nil, nil, s.clerkError(ctx, "list invitations", err)
 	}
 	var ids []string
 	for i := range list {
@@ -759,11 +775,29 @@ func (r *reconciliation) listPage(ctx context.Context, q InvitationQuery) ([]Inv
 	if len(ids) == 0 {
 		return list, rows, nil
 	}
-	found, err := r.s.store.Find(ctx, Query{IDs: ids})
+	found, err := s.store.Find(ctx, Query{IDs: ids})
 	for _, row := range found {
 		rows[row.ID] = row
 	}
 	return list, rows, err
+}
+
+// showsOurs reports whether a member refers to one of Clerk's newest invitations. Then the secret key
+// belongs to this database's instance.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	for _, status := range []string{"", InvitationRevoked} { // "" is all but revoked
+		list, rows, err := s.listWithRows(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			m, _ := list[i].mark()
+			if rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // emailsOf returns the distinct addresses of members.

@@ -283,27 +283,136 @@ func TestReconcile_WrongKey(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		require.Equal(t, 29, mustReconcile(t, b).Removed)
 	})
-	// The only user there is, deleted; and so beside many who wait, whose invitations tell which instance it is.
-	for _, waiting := range []int{0, 12} {
-		b := testkit.NewMemory(t, testkit.Options{})
-		u := b.Clerk.AddVerifiedUser("ada@example.com")
-		b.MustInvite(t, "ada@example.com")
-		_, err := b.InviteMany(t.Context(), testkit.People(waiting, "p"), nil)
-		require.NoError(t, err)
-		b.Clerk.DeleteUser(u.ID)
-		b.Clock.Advance(time.Hour)
-		if waiting > 0 {
-			staging := clerkinvitetest.NewClerk()
-			wrong := testkit.New(t, testkit.Options{}, staging, staging, b.Store)
-			wrong.Clock.Advance(time.Hour)
-			report, err := wrong.Reconcile(t.Context(), nil)
-			var clerkErr *clerkinvite.ClerkInvitationError
-			require.ErrorAs(t, err, &clerkErr)
-			require.ErrorContains(t, clerkErr.Err, "another instance")
-			require.Zero(t, report.Removed)
-			require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+}
+
+// In a small instance, too, a member is removed only if Clerk shows somebody or something that is known here.
+func TestReconcile_SmallInstance(t *testing.T) {
+	t.Parallel()
+	for name, pending := range map[string]int{"nobody is pending": 0, "one is pending": 1, "nine are pending": 9} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				var users []clerkinvite.User
+				for i := range 9 {
+					users = append(users, b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i)))
+					b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+				}
+				_, err := b.InviteMany(t.Context(), testkit.People(pending, "p"), nil)
+				require.NoError(t, err)
+				b.Clock.Advance(time.Hour)
+
+				staging := clerkinvitetest.NewClerk()
+				wrong := testkit.New(t, testkit.Options{}, staging, staging, b.Store)
+				wrong.Clock.Advance(time.Hour)
+				for _, opts := range []*clerkinvite.ReconcileOptions{nil, {Limit: 5}, {DryRun: true}} {
+					report, err := wrong.Reconcile(t.Context(), opts)
+					require.ErrorContains(t, err, "another instance")
+					require.Zero(t, report.Removed)
+				}
+				require.Zero(t, mustReconcile(t, b).Removed)
+
+				for _, u := range users {
+					b.Clerk.DeleteUser(u.ID)
+				}
+				report, err := b.Reconcile(t.Context(), nil)
+				if pending == 0 { // what it costs
+					require.ErrorContains(t, err, "another instance")
+					require.Zero(t, report.Removed)
+					_, err := b.Remove(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "u0@example.com"})
+					require.NoError(t, err)
+					return
+				}
+				require.NoError(t, err, "a pending invitation shows that the key is right")
+				require.Equal(t, 9, report.Removed)
+			})
+		})
+	}
+}
+
+// A list that leaves users out, and an empty one, prove nothing.
+func TestReconcile_ListsThatLeaveUsersOut(t *testing.T) {
+	t.Parallel()
+	const n = 120
+	for name, leaveOut := range map[string]func(users []clerkinvite.User) []clerkinvite.User{
+		"one":  func(users []clerkinvite.User) []clerkinvite.User { return users[1:] },
+		"half": func(users []clerkinvite.User) []clerkinvite.User { return users[len(users)/2:] },
+		"all":  func([]clerkinvite.User) []clerkinvite.User { return nil },
+		"strangers": func(users []clerkinvite.User) []clerkinvite.User {
+			return []clerkinvite.User{{ID: "user_stranger"}}
+		},
+	} {
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, known %v", name, known), func(t *testing.T) {
+				t.Parallel()
+				clerk := clerkinvitetest.NewClerk()
+				gone := clerk.AddVerifiedUser("gone@example.com")
+				b := testkit.New(t, testkit.Options{}, clerk, omittingAPI{clerk, leaveOut}, clerkinvitetest.NewMemoryStore())
+				for i := range n {
+					clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+					b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+				}
+				b.MustInvite(t, "gone@example.com")
+				if known {
+					b.MustInvite(t, "pending@example.com")
+				}
+				clerk.DeleteUser(gone.ID)
+				b.Clock.Advance(time.Hour)
+				report := mustReconcile(t, b)
+				require.Equal(t, 1, report.Removed)
+				require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "gone@example.com").Status)
+			})
 		}
-		require.Equal(t, 1, mustReconcile(t, b).Removed)
+	}
+}
+
+type omittingAPI struct {
+	*clerkinvitetest.Clerk
+	leaveOut func([]clerkinvite.User) []clerkinvite.User
+}
+
+func (a omittingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	users, err := a.Clerk.FindUsers(ctx, q)
+	if err == nil && len(q.IDs) > 0 && len(users) > 0 {
+		users = a.leaveOut(users)
+	}
+	return users, err
+}
+
+// Only Clerk's own statement about a user counts.
+func TestReconcile_WhatIsNotA404(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]clerkinvitetest.Fault{
+		"a proxy's 404":   {Status: 404},
+		"another code":    {Status: 404, Code: "not_found"},
+		"a proxy's 403":   {Status: 403},
+		"500":             {Kind: clerkinvitetest.JSON500},
+		"an empty 200":    {Kind: clerkinvitetest.Empty200},
+		"null":            {Kind: clerkinvitetest.Null200},
+		"an empty object": {Kind: clerkinvitetest.EmptyObject200},
+		"no response":     {Kind: clerkinvitetest.Reset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				gone := b.Clerk.AddVerifiedUser("gone@example.com")
+				b.MustInvite(t, "gone@example.com")
+				b.MustInvite(t, "pending@example.com")
+				w := b.Clerk.DeleteUser(gone.ID)
+				b.Clock.Advance(time.Hour)
+				fault.Call, fault.Times = clerkinvitetest.CallGetUser, -1
+				b.Clerk.Fail(fault)
+				report, err := b.Reconcile(t.Context(), nil)
+				require.Error(t, err)
+				require.Zero(t, report.Removed)
+				ev, err := clerkinvite.ParseEvent(w.Payload)
+				require.NoError(t, err)
+				_, err = b.HandleEvent(t.Context(), ev)
+				require.Error(t, err)
+				require.Equal(t, clerkinvite.StatusActive, b.Member(t, "gone@example.com").Status)
+				b.Clerk.ClearFaults()
+				require.Equal(t, 1, mustReconcile(t, b).Removed)
+			})
+		})
 	}
 }
 

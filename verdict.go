@@ -312,6 +312,13 @@ var instanceCodes = []string{
 	"api_version_invalid", "unsupported_subscription_plan_features",
 }
 
+// saysNotFound reports whether Clerk says that what the request was about does not exist. A 404 of
+// anything between does not.
+func saysNotFound(err error) bool {
+	var api *APIError
+	return errors.As(err, &api) && api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound
+}
+
 // codeOf returns Clerk's error code, or "".
 func codeOf(err error) string {
 	var api *APIError

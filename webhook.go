@@ -38,6 +38,14 @@ const (
 // endpoint that only fails. Nothing is lost: Reconcile asks Clerk for what events did not report.
 var ErrBadEvent error = &statusError{http.StatusBadRequest, "the webhook's event cannot be read"}
 
+// ErrUnconfirmed means that Clerk does not confirm an event yet: the event is less than two minutes
+// old, and Clerk's API does not show the user as the event does. HTTP 503. Deliver the event again
+// in a few seconds.
+var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk does not confirm the event yet"}
+
+// freshEvent is the age below which Clerk's API may not show yet what an event says.
+const freshEvent = 2 * time.Minute
+
 const (
 	// webhookTolerance is how far a webhook's time may be from ours, in the past or in
 	// the future. Svix's own libraries use the same.
@@ -326,8 +334,8 @@ func headerValues(h http.Header, name string) (values []string, err error) {
 //     256 KiB, which is logged as an error; see [ErrBadEvent].
 //   - 400: [ErrBadSignature], or a body that ended early or took too long. Nothing has changed.
 //   - 405: not a POST. 413: more than 4 MiB.
-//   - 500: the store or Clerk failed. Svix retries for more than a day. If Clerk has set a
-//     rate limit, Retry-After says when to retry.
+//   - 500: the store or Clerk failed, or [ErrUnconfirmed]. Svix retries after seconds, then
+//     minutes, for more than a day. If Clerk has set a rate limit, Retry-After says when to retry.
 //
 // The body must arrive within the server's ReadTimeout or, if it has none, within 15 seconds. That
 // default needs a ResponseWriter that supports [http.ResponseController].
@@ -371,7 +379,11 @@ func (s *Service) serveWebhook(v *WebhookVerifier, w http.ResponseWriter, r *htt
 	}
 
 	if _, err := s.HandleEvent(ctx, ev); err != nil {
-		s.log.ErrorContext(ctx, "webhook failed; Svix will retry it",
+		level := slog.LevelError
+		if errors.Is(err, ErrUnconfirmed) {
+			level = slog.LevelInfo
+		}
+		s.log.Log(ctx, level, "webhook failed; Svix will retry it",
 			slog.Any("event", ev), slog.Any("err", logError(err)))
 		if wait, ok := RetryAfter(err); ok {
 			w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
@@ -484,7 +496,11 @@ func parseEvent(payload []byte) (*Event, error) {
 // unordered events change nothing. Members of all tenants are resolved. Events of other types, and
 // of users for whom no member waits, change nothing and are no error.
 //
-// Errors: *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
+// Clerk's API can be behind its events. If it contradicts an event that is less than two minutes
+// old by its Timestamp, HandleEvent returns [ErrUnconfirmed]. If the event is older, or its time is
+// unknown as in some examples that the dashboard sends, it changes nothing and is no error.
+//
+// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
 // After an error the event should be delivered again. HandleEvent is safe for concurrent use and
 // safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
@@ -494,7 +510,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	case e == nil || e.UserID == "":
 		return nil, nil
 	case e.Type == EventUserDeleted:
-		return s.userDeleted(ctx, e.UserID)
+		return s.userDeleted(ctx, e)
 	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
 		return nil, nil
 	}
@@ -504,27 +520,53 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	}
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil // deleted since, or the dashboard's example event
+		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event
 	}
 	if err != nil {
 		return nil, err
 	}
-	if now := u.verifiedEmails(); !slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
-		return s.resolveUser(ctx, u, askClerk()) // the event is older than the user
+	var changed []*Member
+	if now := u.verifiedEmails(); slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
+		changed, err = s.resolve(ctx, u, rows, askClerk())
+	} else { // one of the two is out of date
+		changed, err = s.resolveUser(ctx, u, askClerk())
 	}
-	return s.resolve(ctx, u, rows, askClerk())
+	if err == nil && !u.confirms(e.User, rows) {
+		err = s.unconfirmed(e)
+	}
+	return changed, err
+}
+
+// unconfirmed returns the error for an event that Clerk contradicts, or nil if waiting is pointless.
+// Svix stamps each delivery anew, so only the event's own time tells its age.
+func (s *Service) unconfirmed(e *Event) error {
+	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
+		return nil
+	}
+	return ErrUnconfirmed
+}
+
+// confirms reports whether u shows what event says about the rows that wait.
+func (u *User) confirms(event *User, rows []*Member) bool {
+	return event.Banned || !slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.Status.Waits() && event.holdsVerified(row.Email) && (u.Banned || !u.holdsVerified(row.Email))
+	})
 }
 
 // userDeleted removes the members that are active as a user who no longer exists.
-func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error) {
+func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		rows, err := s.store.Find(ctx, Query{UserIDs: []string{id}})
+		rows, err := s.store.Find(ctx, Query{UserIDs: []string{e.UserID}})
 		if err != nil || len(rows) == 0 {
 			return changed, err
 		}
-		if _, err := s.readUser(ctx, id); !errors.Is(err, ErrNotFound) {
+		gone, err := s.userGone(ctx, e.UserID)
+		if err != nil {
 			return changed, err
+		}
+		if !gone {
+			return changed, s.unconfirmed(e)
 		}
 		changes := make([]Change, len(rows))
 		for i, row := range rows {
@@ -535,5 +577,5 @@ func (s *Service) userDeleted(ctx context.Context, id string) ([]*Member, error)
 			return changed, err
 		}
 	}
-	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", id, ErrConflict)
+	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", e.UserID, ErrConflict)
 }

@@ -105,7 +105,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 			continue
 		}
 		yes := inv.Status == InvitationAccepted
-		if inv.Status == InvitationPending {
+		if !yes && !endedAtClerk(inv.Status) {
 			if yes, err = s.revokeOne(ctx, row, inv.ID); err != nil {
 				return notAccepted, err
 			}
@@ -120,28 +120,60 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	return accepted, nil
 }
 
+// endedAtClerk reports whether nobody can accept an invitation with this status any more. A status
+// that this library does not know proves nothing.
+func endedAtClerk(status string) bool {
+	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
+}
+
 // revokeOne revokes one invitation, and reports whether it was already accepted.
 func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
-	err = s.revoke(ctx, id)
+	failure := s.revoke(ctx, id)
 	var api *APIError
 	switch {
-	case err == nil || !errors.As(err, &api):
-		return false, err
+	case failure == nil || !errors.As(failure, &api):
+		return false, failure
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
-	case api.StatusCode/100 != 4 || failureOf(err, "").ofInstance():
-		return false, s.clerkError(ctx, "revoke invitation", err)
+	case failure != errNotRevoked && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
+		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
-	// How Clerk rejects the revocation of an expired invitation is unknown. The list tells.
-	list, listErr := s.listInvitations(ctx, row.Email, "")
-	if listErr != nil {
-		return false, s.clerkError(ctx, "list invitations", listErr)
+	// How Clerk rejects the revocation of an expired or an accepted invitation is unknown: a 404 does
+	// not even say that there is no such invitation. The list tells.
+	list, err := s.listAll(ctx, row.Email)
+	if err != nil {
+		return false, s.clerkError(ctx, "list invitations", err)
 	}
 	i := slices.IndexFunc(list, func(inv Invitation) bool { return inv.ID == id })
-	if i >= 0 && (list[i].Status == InvitationAccepted || list[i].Status == InvitationExpired) {
+	switch {
+	case i < 0:
+		return s.withdrawUnlisted(ctx, row, failure)
+	case endedAtClerk(list[i].Status):
 		return list[i].Status == InvitationAccepted, nil
 	}
-	return false, s.clerkError(ctx, "revoke invitation", err)
+	return false, s.clerkError(ctx, "revoke invitation", failure)
+}
+
+// withdrawUnlisted decides for an invitation that Clerk neither revokes nor lists: whether it was
+// accepted, or that its link does not work. Otherwise it returns the failure.
+func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
+	users, err := s.findHolders(ctx, row.Email)
+	if err != nil {
+		return false, s.clerkError(ctx, "find users", err)
+	}
+	now := s.now()
+	switch {
+	case holder(users, row.Email) != nil:
+		return true, nil
+	case row.overdue(now.Add(-clockSkew)):
+		return false, nil
+	case saysNotFound(failure) && row.InvitedAt != nil && row.InvitedAt.Before(now.Add(-clockSkew)):
+		// Clerk says so, and does not just show it late. It remains that the key may be another instance's.
+		if known, err := s.showsOurs(ctx); err != nil || known {
+			return false, err
+		}
+	}
+	return false, s.clerkError(ctx, "revoke invitation", failure)
 }
 
 // resolveAccepted resolves a member whose invitation was accepted, and returns the error that

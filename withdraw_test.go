@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -482,4 +483,176 @@ func TestWithdrawDuringDelivery(t *testing.T) {
 			}
 		}
 	})
+}
+
+// strangeAPI is a Clerk that answers revocations and lists in its own way.
+type strangeAPI struct {
+	*clerkinvitetest.Clerk
+	revoke func(id string) (*clerkinvite.Invitation, error)
+	list   func([]clerkinvite.Invitation) []clerkinvite.Invitation
+}
+
+func (a *strangeAPI) RevokeInvitation(ctx context.Context, id string) (*clerkinvite.Invitation, error) {
+	if a.revoke == nil {
+		return a.Clerk.RevokeInvitation(ctx, id)
+	}
+	return a.revoke(id)
+}
+
+func (a *strangeAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	found, err := a.Clerk.ListInvitations(ctx, q)
+	if err == nil && a.list != nil {
+		found = a.list(found)
+	}
+	return found, err
+}
+
+// Nothing follows from a revocation that Clerk rejects without a reason that is known: the list decides, or nothing
+// changes.
+func TestWithdraw_UnexplainedRejection(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	rejections := map[string]func(string) (*clerkinvite.Invitation, error){
+		"404": func(string) (*clerkinvite.Invitation, error) {
+			return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+		},
+		"404 of a proxy": func(string) (*clerkinvite.Invitation, error) { return nil, &clerkinvite.APIError{StatusCode: 404} },
+		"400": func(string) (*clerkinvite.Invitation, error) {
+			return nil, &clerkinvite.APIError{StatusCode: 400, Code: "invitation_is_strange"}
+		},
+		"200 with another status": func(id string) (*clerkinvite.Invitation, error) {
+			return &clerkinvite.Invitation{ID: id, Status: "strange"}, nil
+		},
+	}
+	status := func(status string) func([]clerkinvite.Invitation) []clerkinvite.Invitation {
+		return func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
+			for i := range list {
+				list[i].Status = status
+			}
+			return list
+		}
+	}
+	hidden := func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
+		return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == email })
+	}
+	nothing := func([]clerkinvite.Invitation) []clerkinvite.Invitation { return nil }
+	const unchanged = clerkinvite.StatusPending
+	cases := map[string]struct {
+		happens func(t *testing.T, b *testkit.Rig)
+		list    func([]clerkinvite.Invitation) []clerkinvite.Invitation
+		age     time.Duration
+		revoked clerkinvite.Status // after Revoke
+		removed clerkinvite.Status // after Remove
+		proved  clerkinvite.Status // instead, if the rejection is Clerk's 404
+	}{
+		"accepted": {happens: func(t *testing.T, b *testkit.Rig) {
+			_, err := b.Clerk.Accept(email)
+			require.NoError(t, err)
+		}, revoked: clerkinvite.StatusActive, removed: clerkinvite.StatusRemoved},
+		"accepted, and not listed": {happens: func(t *testing.T, b *testkit.Rig) {
+			_, err := b.Clerk.Accept(email)
+			require.NoError(t, err)
+		}, list: hidden, revoked: clerkinvite.StatusActive, removed: clerkinvite.StatusRemoved},
+		"accepted under another address": {happens: func(t *testing.T, b *testkit.Rig) {
+			_, err := b.Clerk.AcceptAs(email, "private@example.com")
+			require.NoError(t, err)
+		}, revoked: unchanged, removed: clerkinvite.StatusRemoved},
+		"expired":                {list: status("expired"), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
+		"revoked":                {list: status("revoked"), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
+		"pending":                {revoked: unchanged, removed: unchanged},
+		"a status of the future": {list: status("paused"), revoked: unchanged, removed: unchanged},
+		"not listed, young":      {list: hidden, age: time.Minute, revoked: unchanged, removed: unchanged},
+		"not listed":             {list: hidden, revoked: unchanged, removed: unchanged, proved: clerkinvite.StatusRevoked},
+		"nothing is listed":      {list: nothing, revoked: unchanged, removed: unchanged},
+	}
+	for name, c := range cases {
+		for kind, rejection := range rejections {
+			for _, to := range []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved} {
+				t.Run(fmt.Sprintf("%s/%s/%s", name, kind, to), func(t *testing.T) {
+					t.Parallel()
+					clerk := clerkinvitetest.NewClerk()
+					api := &strangeAPI{Clerk: clerk}
+					b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+					b.MustInvite(t, email)
+					b.MustInvite(t, "another@example.com")
+					b.Clock.Advance(cmp.Or(c.age, time.Hour))
+					if c.happens != nil {
+						c.happens(t, b)
+					}
+					api.revoke, api.list = rejection, c.list
+					want, withdraw := c.revoked, b.Revoke
+					if to == clerkinvite.StatusRemoved {
+						want, withdraw = c.removed, b.Remove
+					}
+					if kind == "404" && c.proved != "" {
+						want = to
+					}
+					_, err := withdraw(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+					require.Equal(t, want == to, err == nil, "%v", err)
+					require.Equal(t, want, b.Member(t, email).Status)
+					if want == unchanged && name != "accepted under another address" {
+						var clerkErr *clerkinvite.ClerkInvitationError
+						require.ErrorAs(t, err, &clerkErr)
+						require.ErrorAs(t, b.Purge(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email}), &clerkErr)
+						require.Equal(t, unchanged, b.Member(t, email).Status)
+					}
+				})
+			}
+		}
+	}
+}
+
+// An invitation of an earlier attempt whose status is unknown may be open.
+func TestWithdraw_RevokesAnInvitationWithAnUnknownStatus(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	clerk := clerkinvitetest.NewClerk()
+	api := &strangeAPI{Clerk: clerk}
+	b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, email)
+	require.Error(t, err)
+	api.list = func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
+		for i := range list {
+			list[i].Status = "paused"
+		}
+		return list
+	}
+	_, err = b.Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+	require.NoError(t, err)
+	require.Empty(t, clerk.OpenInvitations(email))
+}
+
+// A list that ignores the status that it was asked for proves nothing about any member.
+func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
+	t.Parallel()
+	for _, status := range []string{clerkinvite.InvitationPending, "paused"} {
+		clerk := clerkinvitetest.NewClerk()
+		api := &everythingAPI{strangeAPI{Clerk: clerk}, status}
+		b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
+		for i := range 5 {
+			b.MustInvite(t, fmt.Sprintf("p%d@example.com", i))
+		}
+		b.Clock.Advance(time.Hour)
+		report := mustReconcile(t, b)
+		require.Zero(t, report.Revoked+report.Expired+report.Removed+report.Activated+report.LeftOver)
+		require.Len(t, report.AcceptedElsewhere, 0)
+		for i := range 5 {
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, fmt.Sprintf("p%d@example.com", i)).Status)
+		}
+	}
+}
+
+type everythingAPI struct {
+	strangeAPI
+	status string
+}
+
+func (a *everythingAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	q.Status = ""
+	list, err := a.Clerk.ListInvitations(ctx, q)
+	for i := range list {
+		list[i].Status = a.status
+	}
+	return list, err
 }

@@ -39,7 +39,7 @@ type Options struct {
 	// does that if its HTTP2.SendPingTimeout is set.
 	HTTPClient *http.Client
 
-	// Timeout limits each request of a look-up (FindUsers, ListInvitations), from
+	// Timeout limits each request of a look-up (FindUsers, GetUser, ListInvitations), from
 	// dialing to the last byte of the response. A look-up tries each request at most three times.
 	// Defaults to 5 s.
 	Timeout time.Duration

@@ -90,6 +90,33 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 	return found, nil
 }
 
+// GetUser implements [clerkinvite.ClerkAPI] with GET /users/{id}.
+//
+// Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
+// failed one, which matches ctx's error under errors.Is if ctx has ended.
+// GetUser is safe for concurrent use and safe to retry.
+func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if !validID(id) { // the SDK does not escape it, so "" or "../x" would reach another endpoint
+		return nil, &clerkinvite.InvalidParamsError{Field: "id", Reason: "must be a Clerk user id"}
+	}
+	req := clerk.NewAPIRequest(http.MethodGet, "/users/"+id)
+	var found clerkinvite.User
+	err := c.lookUp(ctx, func() error {
+		return c.call(ctx, c.lookup, req, func(body []byte) error {
+			w, ok := wire.Parse(body).User()
+			if !ok || w.ID != id {
+				return errors.New("it is not the user with this id")
+			}
+			found = toUser(w)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &found, nil
+}
+
 // splitForURL splits values into lists that each fit into one URL.
 func splitForURL(values []string) [][]string {
 	var parts [][]string
@@ -122,14 +149,18 @@ func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
 		if !ok {
 			continue
 		}
-		u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt}
-		for _, e := range w.Emails {
-			u.Emails = append(u.Emails, clerkinvite.UserEmail(e))
-		}
-		users = append(users, u)
+		users = append(users, toUser(w))
 	}
 	if len(users) == 0 && len(items) > 0 {
 		return nil, false, errors.New("no user has a valid id")
 	}
 	return users, len(items) >= maxPage, nil
+}
+
+func toUser(w wire.User) clerkinvite.User {
+	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt}
+	for _, e := range w.Emails {
+		u.Emails = append(u.Emails, clerkinvite.UserEmail(e))
+	}
+	return u
 }

@@ -33,10 +33,15 @@ type Behavior struct {
 	BulkShuffles      bool // the response to a bulk request has another order than the request
 	BulkLosesMetadata bool // metadata of a bulk invitation is not copied to the user (clerk/javascript#7956)
 
+	ListHidesMetadata bool // GET /invitations does not show the metadata of bulk invitations
+	ListOmitsUser     bool // GET /users by ID leaves out the oldest of the users
+
 	// Lag means that GET /users and GET /invitations do not show changes after the last
 	// Settle. The checks of a create, a revoke or a sign-up see changes immediately.
 	// Changes by AddUser and CreateForeign are shown immediately, too.
 	Lag bool
+
+	GetUserLags bool // GET /users/{id} does not show changes after the last Settle, as with Lag
 
 	NoExpiresAt    bool // invitations have no expires_at
 	NoURL          bool // invitations have no url
@@ -70,7 +75,10 @@ func Behaviors() []NamedBehavior {
 		{"bulk refuses users", Behavior{BulkRefusesUsers: true}},
 		{"bulk shuffles", Behavior{BulkShuffles: true}},
 		{"bulk loses metadata", Behavior{BulkLosesMetadata: true}},
+		{"list hides metadata", Behavior{ListHidesMetadata: true}},
+		{"list omits a user", Behavior{ListOmitsUser: true}},
 		{"lag", Behavior{Lag: true}},
+		{"get user lags", Behavior{GetUserLags: true}},
 		{"no expires_at", Behavior{NoExpiresAt: true}},
 		{"no url", Behavior{NoURL: true}},
 		{"webhook in seconds", Behavior{WebhookSeconds: true}},
@@ -85,7 +93,7 @@ func (c *Clerk) SetBehavior(b Behavior) {
 	c.behavior = b
 }
 
-// Settle makes GET /users and GET /invitations show all changes so far; see [Behavior].Lag.
+// Settle makes all reads show all changes so far; see [Behavior].Lag and GetUserLags.
 func (c *Clerk) Settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

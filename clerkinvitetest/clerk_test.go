@@ -361,6 +361,7 @@ func TestClerkFuncs(t *testing.T) {
 	var err error
 	for name, do := range map[string]func() error{
 		"FindUsersFunc":         func() error { _, err = f.FindUsers(t.Context(), clerkinvite.UserQuery{}); return err },
+		"GetUserFunc":           func() error { _, err = f.GetUser(t.Context(), "user_1"); return err },
 		"CreateInvitationFunc":  func() error { _, err = f.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{}); return err },
 		"CreateInvitationsFunc": func() error { _, err = f.CreateInvitations(t.Context(), nil); return err },
 		"ListInvitationsFunc":   func() error { _, err = f.ListInvitations(t.Context(), clerkinvite.InvitationQuery{}); return err },

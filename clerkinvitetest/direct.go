@@ -51,6 +51,24 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 	return found, nil
 }
 
+// GetUser implements [clerkinvite.ClerkAPI].
+func (c *Clerk) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if !validID(id) {
+		return nil, invalid("id", "must be a Clerk user id")
+	}
+	a, err := c.call(ctx, c.getUserRequest(id))
+	if err != nil {
+		return nil, err
+	}
+	w, _ := a.value.(wireUser)
+	u := w.user()
+	return &u, nil
+}
+
+func (c *Clerk) getUserRequest(id string) request {
+	return request{call: CallGetUser, run: func(time.Time) response { return c.getUser(id) }}
+}
+
 func (c *Clerk) findUsersRequest(p userParams) request {
 	return request{call: CallFindUsers, emails: p.emails, run: func(time.Time) response {
 		if rejected := c.rejectForm("email_address", p.emails...); rejected != nil {

@@ -12,6 +12,7 @@ import (
 // ClerkFuncs is safe for concurrent use if its functions are.
 type ClerkFuncs struct {
 	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)
+	GetUserFunc           func(ctx context.Context, id string) (*clerkinvite.User, error)
 	CreateInvitationFunc  func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error)
 	CreateInvitationsFunc func(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error)
 	ListInvitationsFunc   func(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error)
@@ -26,6 +27,14 @@ func (f ClerkFuncs) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]c
 		return nil, unexpected("FindUsers")
 	}
 	return f.FindUsersFunc(ctx, q)
+}
+
+// GetUser implements [clerkinvite.ClerkAPI].
+func (f ClerkFuncs) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if f.GetUserFunc == nil {
+		return nil, unexpected("GetUser")
+	}
+	return f.GetUserFunc(ctx, id)
 }
 
 // CreateInvitation implements [clerkinvite.ClerkAPI].

@@ -39,8 +39,7 @@ func (c *Clerk) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/users", c.getUsers)
 	mux.HandleFunc("GET /v1/users/count", c.countUsers)
 	mux.HandleFunc("GET /v1/users/{id}", func(w http.ResponseWriter, r *http.Request) {
-		id := r.PathValue("id")
-		c.serve(w, r, request{call: CallGetUser, run: func(time.Time) response { return c.getUser(id) }})
+		c.serve(w, r, c.getUserRequest(r.PathValue("id")))
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.serve(w, r, refusal(Call(r.Method+" (unknown)"), &response{status: http.StatusNotFound,

@@ -235,7 +235,11 @@ func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total 
 	}
 	page = []wireInvitation{}
 	for _, i := range cut(found, p.limit, p.offset) {
-		page = append(page, c.wireInvitation(i, now))
+		w := c.wireInvitation(i, now)
+		if i.bulk && c.behavior.ListHidesMetadata {
+			w.PublicMetadata = json.RawMessage("{}")
+		}
+		page = append(page, w)
 	}
 	return page, len(found)
 }

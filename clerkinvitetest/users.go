@@ -50,7 +50,7 @@ type userEmail struct {
 	createdAt time.Time
 }
 
-// userRecord is a user, and the settled version for Behavior.Lag.
+// userRecord is a user, and the settled version for Behavior.Lag and GetUserLags.
 type userRecord struct {
 	user
 	settled *user
@@ -182,6 +182,9 @@ func (c *Clerk) findUsers(p userParams) (page []wireUser, total int) {
 		found = append(found, u)
 	}
 	slices.SortStableFunc(found, func(a, b *user) int { return a.createdAt.Compare(b.createdAt) })
+	if c.behavior.ListOmitsUser && len(p.ids) > 0 && len(found) > 0 {
+		found = found[1:]
+	}
 	if strings.HasPrefix(p.orderBy, "-") {
 		slices.Reverse(found)
 	}
@@ -204,11 +207,18 @@ func (c *Clerk) finds(emails []string, e userEmail) bool {
 
 // getUser performs GET /users/{id}.
 func (c *Clerk) getUser(id string) response {
-	page, _ := c.findUsers(userParams{ids: []string{id}, limit: 1})
-	if len(page) == 0 {
+	r := c.userByID[id]
+	if r == nil {
 		return notFound("user", id)
 	}
-	return success(page[0])
+	u := &r.user
+	if c.behavior.GetUserLags {
+		u = r.settled
+	}
+	if u == nil || u.deleted {
+		return notFound("user", id)
+	}
+	return success(u.wire())
 }
 
 // Accept follows the link of the newest pending invitation for the address, and returns the

@@ -232,10 +232,12 @@ func everyWait(t *testing.T, r *rig) {
 	r.clerk.ClearFaults()
 
 	// 429s of the other operations.
-	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser, clerkinvitetest.CallList, clerkinvitetest.CallRevoke} {
 		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
 	}
 	_, err = r.Invite(t.Context(), person("victor@example.com"))
+	require.Error(t, err)
+	_, err = r.ResolveUser(t.Context(), "user_limited")
 	require.Error(t, err)
 	r.clock.Advance(2 * time.Hour)
 	_, err = r.Revoke(t.Context(), ref("judy@example.com"))

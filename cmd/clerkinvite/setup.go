@@ -111,6 +111,8 @@ type noClerk struct{}
 
 var errNoClerk = errors.New("this command does not call Clerk")
 
+func (noClerk) GetUser(context.Context, string) (*clerkinvite.User, error) { return nil, errNoClerk }
+
 func (noClerk) FindUsers(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	return nil, errNoClerk
 }

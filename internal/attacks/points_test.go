@@ -217,7 +217,7 @@ func readSites() (*siteTable, error) {
 // the interfaces, a narrower interface, a type parameter, or a variable of the package.
 func (r *siteReader) nothingElse(files []*ast.File) error {
 	leaving := []string{
-		"Insert", "Update", "Find", "Due", "Page", "History", "SwapTime", "FindUsers", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
+		"Insert", "Update", "Find", "Due", "Page", "History", "SwapTime", "FindUsers", "GetUser", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
 		"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Prepare", "Begin", "BeginTx", "BeginFunc", "Commit", "Rollback",
 	}
 	var faults []error
@@ -631,6 +631,10 @@ type pointAPI struct {
 
 func (a pointAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	return between(ctx, a.k, layerClerk, "FindUsers", nil, func(ctx context.Context) ([]clerkinvite.User, error) { return a.ClerkAPI.FindUsers(ctx, q) })
+}
+
+func (a pointAPI) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	return between(ctx, a.k, layerClerk, "GetUser", nil, func(ctx context.Context) (*clerkinvite.User, error) { return a.ClerkAPI.GetUser(ctx, id) })
 }
 
 func (a pointAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {

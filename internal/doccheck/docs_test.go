@@ -551,22 +551,28 @@ func TestRunbookAnotherInstance(t *testing.T) {
 	require.Equal(t, 1, next.Emails())
 	require.Empty(t, old.OpenInvitations("ada@example.com"))
 
-	// With few members nobody can tell; an invitation that the key does not know counts as revoked.
-	report, err := service(clerkinvitetest.NewClerk()).Reconcile(t.Context(), nil)
+	// With another key nothing is concluded, even with few members.
+	var clerkErr *clerkinvite.ClerkInvitationError
+	wrong := clerkinvitetest.NewClerk()
+	report, err := service(wrong).Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Zero(t, report.Removed, "became active a moment ago")
-	late, err := clerkinvite.New(clerkinvite.Config{API: clerkinvitetest.NewClerk(), Store: store, Now: func() time.Time { return time.Now().Add(time.Hour) }})
+	now := time.Now().Add(time.Hour)
+	late, err := clerkinvite.New(clerkinvite.Config{API: wrong, Store: store, Now: func() time.Time { return now }})
 	require.NoError(t, err)
 	report, err = late.Reconcile(t.Context(), nil)
-	require.NoError(t, err)
-	require.Equal(t, 1, report.Removed)
-	require.Equal(t, moved.ID, invite(after, "grace@example.com").ClerkUserID)
+	require.ErrorAs(t, err, &clerkErr)
+	require.Zero(t, report.Removed)
+	_, err = late.Revoke(t.Context(), pending.Ref())
+	require.ErrorAs(t, err, &clerkErr)
+
+	// An invitation that has expired counts as revoked. If the clock is wrong, it stays open where it is known.
+	erased := invite(after, "erased@example.com")
+	require.ErrorAs(t, late.Purge(t.Context(), erased.Ref()), &clerkErr)
+	now = now.AddDate(0, 0, 31)
+	require.NoError(t, late.Purge(t.Context(), erased.Ref()))
 	_, err = late.Revoke(t.Context(), pending.Ref())
 	require.NoError(t, err)
-
-	// And stays open where it is known.
-	erased := invite(after, "erased@example.com")
-	require.NoError(t, late.Purge(t.Context(), erased.Ref()))
 	report, err = after.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 1}, []int{report.LeftOver, report.Unknown})

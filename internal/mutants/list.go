@@ -114,7 +114,7 @@ var mutants = []mutant{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
-		{"withdraw.go", "err = s.revoke(ctx, id)\n", "err = s.revoke(ctx, id+\"0\")\n"},
+		{"withdraw.go", "failure := s.revoke(ctx, id)\n", "failure := s.revoke(ctx, id+\"0\")\n"},
 	}},
 	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
@@ -138,8 +138,8 @@ var mutants = []mutant{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
 	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
-		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event",
-			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, nil // deleted since, or the dashboard's example event"},
+		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event",
+			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "		inTime := !row.overdue(now) ||", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) ||"},
@@ -151,7 +151,26 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes everybody", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "return !r.at.Known && (r.at.Absent >= 10 ||", "return !r.at.Known && (r.at.Absent >= 1000000 ||"},
+		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.at.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
+		{"reconcile.go", "return !r.at.Known && r.at.Absent != \"\"", "return false"},
+	}},
+	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
+		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
+	}},
+	{name: "any 404 says that a user does not exist", test: "TestReconcile_WhatIsNotA404", edits: []edit{
+		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
+	}},
+	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
+		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
+	}},
+	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
+		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
+	}},
+	{name: "an unknown status has ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
+		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},
+	}},
+	{name: "an invitation without metadata is another's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
+		{"deliver_find.go", "case created && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
 	}},
 
 	{name: "a panic while reconciling leaves the process alone", test: "TestRun_PanicsReachTheCaller", edits: []edit{

@@ -28,6 +28,10 @@ func (s *sequence) end() {
 		}
 	}
 	s.delivered()
+	if s.nobodyKnown() {
+		s.refused()
+		return
+	}
 	s.reconciled()
 	if s.problem != "" {
 		return
@@ -137,6 +141,36 @@ func (s *sequence) reconciled() {
 	}
 }
 
+// nobodyKnown reports whether members are active, and Clerk knows none of their users and none of the
+// members' invitations.
+func (s *sequence) nobodyKnown() bool {
+	active := false
+	for _, m := range s.rows {
+		if inv := s.invitation(m.InvitationID); inv != nil && inv.member == m.ID {
+			return false
+		}
+		if m.Status == clerkinvite.StatusActive {
+			if active = true; !s.users[m.ClerkUserID].deleted {
+				return false
+			}
+		}
+	}
+	return active
+}
+
+// refused checks that Reconcile takes that for another instance, and changes nothing.
+func (s *sequence) refused() {
+	before := s.rows
+	s.alone(reconcile, func(t *task, ctx context.Context) {
+		if _, err := t.process.service.Reconcile(ctx, nil); !isClerks(err) {
+			t.failf("end: Clerk knows nobody, and Reconcile returns %v", outcome{err})
+		}
+	})
+	if !slices.EqualFunc(before, s.rows, same) {
+		s.failf("end: Clerk knows nobody, and Reconcile has changed members")
+	}
+}
+
 // welcome returns the user who holds the address verified and is not banned, or nil.
 func (s *sequence) welcome(email string) *person {
 	if p := s.holder(email); p != nil && !p.Banned {
@@ -159,7 +193,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 			if s.welcome(m.Email) != nil {
 				s.failf("end: %v has accepted and is not active", state{m})
 			}
-		case inv.Status != clerkinvite.InvitationPending:
+		case inv.Status != clerkinvite.InvitationPending && !s.adopted[inv.ID]: // Reconcile finds rows by their marker
 			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
 		}
 	case clerkinvite.StatusActive:

@@ -330,7 +330,7 @@ func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.
 // funcs returns an API that does what the given one does.
 func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
 	return &clerkinvitetest.ClerkFuncs{
-		FindUsersFunc: api.FindUsers, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,
+		FindUsersFunc: api.FindUsers, GetUserFunc: api.GetUser, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,
 		ListInvitationsFunc: api.ListInvitations, RevokeInvitationFunc: api.RevokeInvitation,
 	}
 }
@@ -345,6 +345,13 @@ func seeing(change func(u *clerkinvite.User)) func(clerkinvite.ClerkAPI) clerkin
 				change(&users[i])
 			}
 			return users, err
+		}
+		f.GetUserFunc = func(ctx context.Context, id string) (*clerkinvite.User, error) {
+			u, err := api.GetUser(ctx, id)
+			if err == nil {
+				change(u)
+			}
+			return u, err
 		}
 		return f
 	}

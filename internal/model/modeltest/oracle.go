@@ -350,7 +350,7 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 // since the task began; where Clerk's answers lag, at any moment.
 func (s *sequence) proven(t *task, p *person, email string) bool {
 	since := t.began
-	if s.behavior.Behavior.Lag {
+	if s.behavior.Behavior.Lag || s.behavior.Behavior.GetUserLags {
 		since = 0
 	}
 	_, verified := p.verified[email]
@@ -370,6 +370,8 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 		s.failf("move: %s invited %s", t.name, s.named(m))
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which is not there", s.named(m), m.InvitationID)
+	case s.bare[inv.ID] && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which is another's or of send %d", s.named(m), m.Send, inv.ID, inv.send)
 	case m.InvitedAt == nil || !m.InvitedAt.Equal(inv.CreatedAt):
@@ -579,6 +581,8 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
+	case t.adopted[id]:
+		t.withdrawn[id] = true
 	case inv.member == "" || row == nil && !gone:
 		t.failf("foreign: %s revoked %s, which is another application's", t.name, id)
 	case asked:

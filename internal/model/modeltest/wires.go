@@ -32,7 +32,7 @@ var errTimeout = errors.New("modeltest: no answer in time")
 // clerkCalls are the requests that can fail.
 var clerkCalls = []clerkinvitetest.Call{
 	clerkinvitetest.CallCreate, clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallFindUsers,
-	clerkinvitetest.CallList, clerkinvitetest.CallRevoke,
+	clerkinvitetest.CallGetUser, clerkinvitetest.CallList, clerkinvitetest.CallRevoke,
 }
 
 // breakNext lets the next request of a kind fail, in one of all the ways in which
@@ -73,7 +73,8 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	t.requests++
 	t.background(endpoint)
 	var late func()
-	if endpoint != clerkinvitetest.CallFindUsers && endpoint != clerkinvitetest.CallList {
+	reads := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser, clerkinvitetest.CallList}
+	if !slices.Contains(reads, endpoint) {
 		late = func() { _, _ = do() }
 	}
 	f, alive := t.pause(what, late)
@@ -162,6 +163,10 @@ func (a wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cle
 		}
 	}
 	return users, err
+}
+
+func (a wiredAPI) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	return ask(ctx, clerkinvitetest.CallGetUser, "get user "+id, func() (*clerkinvite.User, error) { return a.api.GetUser(context.Background(), id) })
 }
 
 func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {

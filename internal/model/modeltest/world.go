@@ -39,6 +39,8 @@ type world struct {
 	known     map[string][]invitation // by address, as long as nothing changes
 	shortened map[string]bool         // invitations whose time was cut
 	withdrawn map[string]bool         // invitations that somebody wanted revoked
+	bare      map[string]bool         // invitations of others without metadata
+	adopted   map[string]bool         // of these, those that a member waits for
 	late      map[mark]bool           // sends of which more than one invitation is possible
 	foreign   int
 	cursor    string // of a reconciliation that has not come to its end
@@ -66,9 +68,11 @@ func (s *sequence) makeWorld() {
 	s.beginning, s.ticked = time.Now(), born
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
 	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
+	s.bare, s.adopted = map[string]bool{}, map[string]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
 	s.clerk.SetNow(s.now)
-	all := clerkinvitetest.Behaviors()
+	// Without the metadata the sequence could not tell what Reconcile must find.
+	all := slices.DeleteFunc(clerkinvitetest.Behaviors(), func(b clerkinvitetest.NamedBehavior) bool { return b.Behavior.ListHidesMetadata })
 	s.behavior = all[0]
 	if s.chance(2) {
 		s.behavior = pick(s, all...)
@@ -289,12 +293,16 @@ func (s *sequence) outside() {
 			s.shortened[inv.ID] = true
 		}
 	case k < 34:
-		var metadata map[string]any
-		if s.chance(3) { // as another application that uses this library has it
+		metadata := map[string]any{"app": "another"}
+		switch {
+		case s.chance(3): // as another application that uses this library has it
 			s.foreign++
 			metadata = map[string]any{"clerkinvite": map[string]any{"id": fmt.Sprintf("00000000-0000-7000-8000-%012d", s.foreign), "send": 1}}
+		case s.chance(4): // as the dashboard has it
+			metadata = nil
 		}
 		inv := s.clerk.CreateForeign(email, metadata)
+		s.bare[inv.ID] = metadata == nil
 		s.sayf("another application invites %s: %s", email, inv.ID)
 	case k < 36 && len(people) > 0:
 		p := pick(s, people...)

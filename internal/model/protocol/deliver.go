@@ -64,7 +64,7 @@ var calls = map[pc]string{
 	pcRevokeMine: "revoke", pcSweepList: "list pending", pcSweepFind: "find id", pcSweepRevoke: "revoke",
 	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
 	pcRevokeGet: "find ref", pcRevokeList: "list", pcRevokeOne: "revoke", pcRevokeUsers: "users by email", pcRevokeWrite: "update",
-	pcRevokeEnd: "find ref", pcResolveUser: "users by id", pcResolveFind: "find email", pcResolveWrite: "update",
+	pcRevokeEnd: "find ref", pcResolveUser: "get user", pcResolveFind: "find email", pcResolveWrite: "update",
 	pcCheck: "scan", pcCheckIDs: "users by id", pcScan: "scan", pcScanUsers: "users by email", pcScanIDs: "users by id",
 	pcOpenList: "list pending", pcOpenFind: "find id", pcOpenRevoke: "revoke", pcRevokedList: "list revoked", pcRevokedFind: "find id",
 	pcRevokedWrite: "update", pcAcceptedList: "list accepted", pcAcceptedFind: "find id", pcAcceptedUsers: "users by email",

@@ -68,7 +68,7 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 	r := &replay{config: c, state: c.Start(), store: store, clerk: clerkinvitetest.NewClerk(), now: replayBorn}
 	r.clerk.SetNow(func() time.Time { return r.now })
 	if c.Foreign {
-		r.clerk.CreateForeign(replayEmail, nil)
+		r.clerk.CreateForeign(replayEmail, map[string]any{"app": "another"})
 	}
 	for i := range r.tasks {
 		t := &task{replay: r}
@@ -250,6 +250,10 @@ func (w wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cle
 		call = "users by id"
 	}
 	return pass(ctx, call, func() ([]clerkinvite.User, error) { return w.clerk.FindUsers(context.Background(), q) })
+}
+
+func (w wiredAPI) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	return pass(ctx, "get user", func() (*clerkinvite.User, error) { return w.clerk.GetUser(context.Background(), id) })
 }
 
 func (w wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
