@@ -337,7 +337,7 @@ func TestReconcile_ListsThatLeaveUsersOut(t *testing.T) {
 		"one":  func(users []clerkinvite.User) []clerkinvite.User { return users[1:] },
 		"half": func(users []clerkinvite.User) []clerkinvite.User { return users[len(users)/2:] },
 		"all":  func([]clerkinvite.User) []clerkinvite.User { return nil },
-		"strangers": func(users []clerkinvite.User) []clerkinvite.User {
+		"strangers": func([]clerkinvite.User) []clerkinvite.User {
 			return []clerkinvite.User{{ID: "user_stranger"}}
 		},
 	} {

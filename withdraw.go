@@ -135,7 +135,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 		return false, failure
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
-	case failure != errNotRevoked && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
+	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
 	// How Clerk rejects the revocation of an expired or an accepted invitation is unknown: a 404 does

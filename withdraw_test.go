@@ -636,7 +636,7 @@ func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		report := mustReconcile(t, b)
 		require.Zero(t, report.Revoked+report.Expired+report.Removed+report.Activated+report.LeftOver)
-		require.Len(t, report.AcceptedElsewhere, 0)
+		require.Empty(t, report.AcceptedElsewhere)
 		for i := range 5 {
 			require.Equal(t, clerkinvite.StatusPending, b.Member(t, fmt.Sprintf("p%d@example.com", i)).Status)
 		}

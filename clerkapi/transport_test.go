@@ -71,7 +71,7 @@ func TestDefaultTransportNoticesDeadConnections(t *testing.T) {
 		p := &proxy{server: make(pipes)}
 		cfg := withTLS.TLS.Clone()
 		cfg.NextProtos = []string{"h2"}
-		server := &http.Server{ErrorLog: quiet, TLSConfig: cfg, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // in memory
+		server := &http.Server{ErrorLog: quiet, TLSConfig: cfg, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.ProtoMajor != 2 {
 				w.WriteHeader(http.StatusHTTPVersionNotSupported)
 			}

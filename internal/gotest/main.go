@@ -41,8 +41,12 @@ func main() {
 
 // event is a line of go test -json.
 type event struct {
-	Action, Package, Test, Output, ImportPath string
-	Elapsed                                   float64
+	Action     string  `json:"Action"`
+	Package    string  `json:"Package"`
+	Test       string  `json:"Test"`
+	Output     string  `json:"Output"`
+	ImportPath string  `json:"ImportPath"`
+	Elapsed    float64 `json:"Elapsed"`
 }
 
 // run is everything that is known about the run.
@@ -87,11 +91,11 @@ func here(dir string) string {
 func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
 		if err := r.list(dir, args); err != nil {
-			r.say("%v", err)
+			r.sayf("%v", err)
 			return false
 		}
 	}
-	r.say("%d packages, about %d tests", len(r.packages), r.total)
+	r.sayf("%d packages, about %d tests", len(r.packages), r.total)
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	go func() {
@@ -152,7 +156,7 @@ func (r *run) test(dir string, args []string) bool {
 		err = cmd.Start()
 	}
 	if err != nil {
-		r.say("%v", err)
+		r.sayf("%v", err)
 		return false
 	}
 	lines := bufio.NewReader(stdout)
@@ -269,7 +273,7 @@ func (r *run) elapsed() string {
 	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
-func (r *run) say(format string, args ...any) {
+func (r *run) sayf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fmt.Fprintf(r.out, "%6s  %s\n", r.elapsed(), fmt.Sprintf(format, args...))
@@ -294,7 +298,7 @@ func (r *run) progress() {
 	}
 	total := r.total
 	r.mu.Unlock()
-	r.say("%d of %d packages, %d of %d tests; now %s", done, len(r.packages), tests, total, cmp.Or(strings.Join(now, ", "), "compiling"))
+	r.sayf("%d of %d packages, %d of %d tests; now %s", done, len(r.packages), tests, total, cmp.Or(strings.Join(now, ", "), "compiling"))
 }
 
 func (r *run) count() (done, tests int) {
@@ -323,5 +327,5 @@ func (r *run) summary(ok bool) {
 		}
 	}
 	r.mu.Unlock()
-	r.say("%s: %d tests in %d packages", map[bool]string{true: "passed", false: "FAILED"}[ok], tests, done)
+	r.sayf("%s: %d tests in %d packages", map[bool]string{true: "passed", false: "FAILED"}[ok], tests, done)
 }
