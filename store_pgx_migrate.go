@@ -338,7 +338,7 @@ func (s *PgxStore) validate(ctx context.Context) (result, err error) {
 		return nil, err
 	}
 	if recorded && version < newest && version != versionUnknown {
-		faults = slices.Insert(faults, 0, fmt.Errorf("clerkinvite: the tables are at migration %d, but this version of the library needs %d; run Migrate", version, newest))
+		faults = append([]error{fmt.Errorf("clerkinvite: the tables are at migration %d, but this version of the library needs %d; run Migrate", version, newest)}, faults...)
 	}
 	switch {
 	case !recorded || version <= newest:

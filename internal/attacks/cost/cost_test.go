@@ -151,8 +151,8 @@ func costs() []cost {
 		{"Run", "one pass, 25 due, no Reconcile", "done", 4, "GET /users, 3 POST /invitations/bulk", 15, is.manyReserved(25), do.run(&clerkinvite.RunOptions{ReconcileInterval: -1}, 1)},
 
 		{"PgxStore.Backlog", "250 due", "250 due", 0, "", 1, is.manyReserved(250), do.backlog},
-		{"PgxStore.Validate", "up to date", "done", 0, "", 14, nil, do.validate},
-		{"PgxStore.Migrate", "up to date", "done", 0, "", 5, nil, do.migrate},
+		{"PgxStore.Validate", "up to date", "done", 0, "", 15, nil, do.validate},
+		{"PgxStore.Migrate", "up to date", "done", 0, "", 6, nil, do.migrate},
 	}
 }
 
