@@ -155,7 +155,7 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 			}
 		case k < 20:
 			say("%sforeign %s", ind, email)
-			clerk.CreateForeign(email, nil)
+			clerk.CreateForeign(email, map[string]any{"app": "another"})
 		case k == 23:
 			us, _ := b.Clerk.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{email}})
 			if len(us) > 0 {

@@ -368,8 +368,19 @@ func batches() []scenario {
 	}, {
 		name: "deliver with a refused bulk request", people: []person{{ann, "pending", ""}, {bob, "pending", ""}, {cyd, "pending", ""}},
 		arrange: func(w *world) {
-			w.clerk.CreateForeign(bob, nil)
+			w.clerk.CreateForeign(bob, map[string]any{"app": "another"})
 			w.reserved(ann, bob, cyd)
+		},
+		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
+	}, {
+		// Only shared requests are without their metadata in the list.
+		name: "deliver a lost bulk request without its metadata", people: []person{{ann, "pending", ""}, {bob, "pending", ""}},
+		arrange: func(w *world) {
+			w.clerk.SetBehavior(clerkinvitetest.Behavior{ListHidesMetadata: true})
+			w.reserved(ann, bob)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, _ = w.calm.Deliver(w.ctx, nil)
+			w.clock.Advance(time.Hour)
 		},
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {

@@ -238,7 +238,7 @@ func (r *siteReader) nothingElse(files []*ast.File) error {
 					}
 				}
 				switch {
-				case selection == nil && sel.Sel.Name == "Query": // a type of the package's or of net/url's
+				case selection == nil && (sel.Sel.Name == "Query" || sel.Sel.Name == "Insert"): // a type of the package's or of net/url's, or slices.Insert
 				case selection == nil:
 					faults = append(faults, fmt.Errorf("%s: what is %s called on?", at, sel.Sel.Name))
 				case interfaces[selection.Recv().String()] != "" && fn != nil:
