@@ -34,9 +34,9 @@ test: ## test the library, with the race detector and its own PostgreSQL: two to
 	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
 
 .PHONY: test-all
-test-all: ## test everything, the other modules too, without -short: about ten minutes on two cores
+test-all: ## test everything, the other modules too, without -short and the race detector: about five minutes on two cores
 	@scripts/ensure-postgres.sh
-	@$(GOTEST) -race -shuffle=on -timeout=20m $(PACKAGES)
+	@$(GOTEST) -shuffle=on -timeout=20m $(PACKAGES)
 	@$(MAKE) --no-print-directory nested
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.

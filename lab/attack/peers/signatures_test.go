@@ -656,7 +656,7 @@ func TestTheVerifierAsksForMoreThanASignature(t *testing.T) {
 	for body, want := range map[string]error{
 		`{"type":"x","instance_id":"ins_1"}`: nil,
 		`{"type":"x","instance_id":"ins_2"}`: clerkinvite.ErrBadSignature,
-		`{"type":"x"}`:                       clerkinvite.ErrBadSignature,
+		`{"type":"x"}`:                       clerkinvite.ErrBadEvent,
 		`{}`:                                 clerkinvite.ErrBadEvent,
 		`{"instance_id":"ins_1"}`:            clerkinvite.ErrBadEvent,
 		`[]`:                                 clerkinvite.ErrBadEvent,
