@@ -384,7 +384,7 @@ func batches() []scenario {
 		},
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {
-		name: "reserve and run", sure: "Run>", people: []person{{ann, "pending", "gone"}},
+		name: "reserve and run", sure: "runDeliver>", people: []person{{ann, "pending", "gone"}},
 		act: func(a *actor) error {
 			if _, err := a.svc.Reserve(a.ctx, toAcme(ann)); err != nil {
 				return err

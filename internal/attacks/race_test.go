@@ -183,7 +183,7 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 		c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}}, func(t *testing.T, b *testkit.Rig) {
 		const email = "ada@example.com"
-		b.Clerk.CreateForeign(email, nil)
+		b.Clerk.CreateForeign(email, map[string]any{"app": "another"})
 		for i, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallList} {
 			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Response, Status: 400 + i, Code: "bad",
 				Message: "ada@example.com and https://clerk.example/ticket?__clerk_ticket=abc with sk_test_abcdef",
@@ -201,7 +201,7 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 		w, err := b.Clerk.Accept(email)
 		require.NoError(t, err)
 		b.Receive(t, w)
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.HTML502, Times: 5})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Kind: clerkinvitetest.HTML502, Times: 5})
 		_, err = b.ResolveUser(t.Context(), "user_1")
 		require.Error(t, err)
 		text := log.String()
