@@ -167,7 +167,7 @@ func (r *run) test(dir string, args []string) bool {
 		}
 		if err != nil {
 			if err := cmd.Wait(); err != nil {
-				r.say("go test in %s: %v", dir, err)
+				r.sayf("go test in %s: %v", dir, err)
 				return false
 			}
 			return true
