@@ -36,8 +36,8 @@ test: ## test the library, with the race detector and its own PostgreSQL: two to
 .PHONY: test-all
 test-all: ## test everything, the other modules too, without -short and the race detector: about five minutes on two cores
 	@scripts/ensure-postgres.sh
-	@$(GOTEST) -shuffle=on -timeout=20m $(PACKAGES)
-	@$(MAKE) --no-print-directory nested
+	@status=0; $(GOTEST) -shuffle=on -timeout=20m $(PACKAGES) || status=1; \
+		$(MAKE) --no-print-directory nested || status=1; exit $$status
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
 FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient

@@ -166,7 +166,11 @@ func (r *run) test(dir string, args []string) bool {
 			r.line(line)
 		}
 		if err != nil {
-			return cmd.Wait() == nil
+			if err := cmd.Wait(); err != nil {
+				r.sayf("go test in %s: %v", dir, err)
+				return false
+			}
+			return true
 		}
 	}
 }
@@ -318,6 +322,11 @@ func (r *run) summary(ok bool) {
 		fmt.Fprintln(r.out, "\nNOT TESTED: these were skipped (count, reason)")
 		for _, reason := range slices.Sorted(maps.Keys(r.skips)) {
 			fmt.Fprintf(r.out, "%6d  %s\n", r.skips[reason], reason)
+		}
+	}
+	for _, p := range r.packages {
+		if !ok && !p.done {
+			r.failed = append(r.failed, p.name+" (not finished)")
 		}
 	}
 	if len(r.failed) > 0 {
