@@ -249,7 +249,7 @@ func (s *Service) decideUnmarked(ctx context.Context, a *attempt, f foundInvitat
 		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked), false
 	}
 	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", f.unmarked.ID)
-	return verdict{kind: isInvited, invitation: f.unmarked}, false
+	return verdict{kind: isInvited, invitation: f.unmarked, adopted: true}, false
 }
 
 // rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.

@@ -146,7 +146,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	inv := a.verdict.invitation
 	switch {
 	case len(rows) == 0: // purged
-		if a.verdict.kind == isInvited {
+		if a.verdict.kind == isInvited && !a.verdict.adopted {
 			s.revokeLeftOver(ctx, inv.ID)
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
@@ -155,7 +155,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	case rows[0].Due() && rows[0].Send == a.row.Send:
 		a.row = rows[0]
 		return nil, nil
-	case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:
+	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
 		s.revokeLeftOver(ctx, inv.ID)
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil

@@ -23,6 +23,7 @@ type verdict struct {
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
 	leftOver   bool        // the member may have other open invitations
+	adopted    bool        // the invitation has no mark and may be another application's: never a left-over
 	stop       bool        // err concerns the whole instance: the pass ends
 }
 

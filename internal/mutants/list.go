@@ -90,10 +90,10 @@ var mutants = []mutant{
 
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
+		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
 		{"deliver.go", "	case a.row.Send > 1:\n		a.verdict.leftOver = true", "	case a.row.Send < 1:\n		a.verdict.leftOver = true"},
