@@ -66,9 +66,10 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 						ctx, cancel := context.WithCancel(t.Context())
 						defer cancel()
 						if kind == clerkinvitetest.Timeout {
+							earlier := c.Requests()[call]
 							changes := call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList
 							go func() { // the caller cancels as soon as the fake does nothing more
-								for ctx.Err() == nil && (c.Requests()[call] == 0 || when == clerkinvitetest.After && changes && !tookEffect(c, call)) {
+								for ctx.Err() == nil && (c.Requests()[call] == earlier || when == clerkinvitetest.After && changes && !tookEffect(c, call)) {
 									time.Sleep(time.Millisecond)
 								}
 								cancel()
