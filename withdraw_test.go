@@ -24,9 +24,7 @@ func TestRemove_AfterAcceptanceUnderAnotherAddress(t *testing.T) {
 	require.NoError(t, err)
 	for range 2 {
 		_, err = b.Revoke(t.Context(), m.Ref())
-		var refused *clerkinvite.TransitionError
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusPending, To: clerkinvite.StatusRevoked}, *refused)
+		testkit.RequireTransition(t, err, clerkinvite.StatusPending, clerkinvite.StatusRevoked)
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
 	}
 	m, err = b.Remove(t.Context(), m.Ref())
@@ -123,9 +121,7 @@ func TestVerbsInEveryState(t *testing.T) {
 					was := memberIn(t, b, from)
 					m, err := v.do(b, t.Context(), testkit.Ada)
 					if !slices.Contains(v.legal, from) {
-						var refused *clerkinvite.TransitionError
-						require.ErrorAs(t, err, &refused)
-						require.Equal(t, clerkinvite.TransitionError{From: from, To: v.to}, *refused)
+						testkit.RequireTransition(t, err, from, v.to)
 						require.Equal(t, was, b.Member(t, "ada@example.com"), "untouched")
 						return
 					}
@@ -174,9 +170,7 @@ func TestWithdrawAfterAcceptance(t *testing.T) {
 		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		_, err = b.Revoke(t.Context(), testkit.Ada)
-		var refused *clerkinvite.TransitionError
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, *refused)
+		testkit.RequireTransition(t, err, clerkinvite.StatusActive, clerkinvite.StatusRevoked)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status, "resolved")
 		require.Empty(t, b.Receive(t, w))
 

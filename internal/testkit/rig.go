@@ -262,6 +262,14 @@ func (b *Rig) RequireInvited(t *testing.T, email string, emails int) *clerkinvit
 	return m
 }
 
+// RequireTransition requires that err refuses the state change.
+func RequireTransition(t *testing.T, err error, from, to clerkinvite.Status) {
+	t.Helper()
+	var refused *clerkinvite.TransitionError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, clerkinvite.TransitionError{From: from, To: to}, *refused)
+}
+
 // RequireEachInvitedOnce requires one open invitation and one email for each person.
 func (b *Rig) RequireEachInvitedOnce(t *testing.T, ps []clerkinvite.InviteParams) {
 	t.Helper()
