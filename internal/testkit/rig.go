@@ -78,6 +78,38 @@ func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options
 	})
 }
 
+// EachBehavior is Each with every behavior that Clerk does not document, or for PostgreSQL a sample of them.
+func EachBehavior(t *testing.T, test func(t *testing.T, b *Rig)) {
+	t.Helper()
+	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) {
+		for _, behavior := range Sample(t, clerkinvitetest.Behaviors()) {
+			t.Run(behavior.Name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, Options{})
+				b.Clerk.SetBehavior(behavior.Behavior)
+				test(t, b)
+			})
+		}
+	})
+}
+
+// EachLostResponse is Each with every kind of fault that loses the response to the call, before and after it took effect.
+func EachLostResponse(t *testing.T, call clerkinvitetest.Call, test func(t *testing.T, b *Rig, lost clerkinvitetest.Fault)) {
+	t.Helper()
+	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) {
+		for _, kind := range Sample(t, clerkinvitetest.Kinds()) {
+			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
+					t.Parallel()
+					InBubble(t, func(t *testing.T) {
+						test(t, fresh(t, Options{Hangs: true}), clerkinvitetest.Fault{Call: call, Kind: kind, When: when})
+					})
+				})
+			}
+		}
+	})
+}
+
 // Sample returns the whole list for a Rig in memory, and every fourth element for PostgreSQL, which has tests of its own.
 func Sample[T any](t *testing.T, list []T) (some []T) {
 	t.Helper()
