@@ -241,6 +241,15 @@ func (b *Rig) Recover(t *testing.T, r Recovery, email string) {
 	t.Fatalf("not recovered: %v; %v", err, b.Member(t, email))
 }
 
+// ReserveEach reserves people in a call each.
+func (b *Rig) ReserveEach(t *testing.T, people []clerkinvite.InviteParams) {
+	t.Helper()
+	for _, p := range people {
+		_, err := b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+	}
+}
+
 // ReserveSome reserves people in five tenants.
 func (b *Rig) ReserveSome(t *testing.T, people int) []clerkinvite.InviteParams {
 	t.Helper()
