@@ -61,7 +61,7 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		if batch <= 0 {
 			return report, nil
 		}
-		rows, err := s.store.Due(ctx, due, batch)
+		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return report, err
 		}
