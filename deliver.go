@@ -74,7 +74,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, due, batch)
+		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return err
 		}

@@ -734,9 +734,9 @@ func (s onRead) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	return s.Store.Find(ctx, q)
 }
 
-func (s onRead) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s onRead) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	s.before()
-	return s.Store.Due(ctx, at, limit)
+	return s.Store.Due(ctx, q)
 }
 
 func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
@@ -919,7 +919,7 @@ func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	})
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	due, err := b.Store.Due(t.Context(), b.Clock.Now(), 0)
+	due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now()})
 	require.NoError(t, err)
 	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
 }

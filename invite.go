@@ -383,9 +383,10 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
+		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
 		return &n
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
-		n.Status, n.Send, n.Attempts = StatusReserved, old.Send+1, 0
+		n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 		n.ReservedAt, n.NextAttemptAt = now, &now

@@ -114,6 +114,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 			m.results[i].Err = err
 			continue
 		}
+		want.Bulk = true
 		m.wanted[i] = want
 		if _, again := m.first[want.Ref()]; !again {
 			m.first[want.Ref()] = i
