@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -191,5 +192,190 @@ func TestUpdateDuringDelivery(t *testing.T) {
 		m := b.MustInvite(t, "ada@example.com")
 		require.Equal(t, "editor", m.Role)
 		b.RequireInvited(t, "ada@example.com", 1)
+	})
+}
+
+// The invitation was made before the host used the library, so it has no marker. The row names it, so a resend revokes
+// it, but not another application's invitation.
+func TestPromise4_ResendOfAnImportedMember(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		older, another := b.Clerk.CreateForeign(email, nil), b.Clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
+		at := b.Clock.Now()
+		results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
+			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusPending,
+			InvitationID: older.ID, ClerkUserID: clerkinvite.PendingID(older.ID), Send: 1, Sent: 1, Version: 1,
+			ReservedAt: at, InvitedAt: &at, ExpiresAt: older.ExpiresAt, SettledAt: &at, UpdatedAt: at,
+		}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		theirs := *results[0].Member
+		theirs.ID, theirs.TenantID = "01a21382-a370-7acd-84c9-72ad5abb3518", "globex"
+		results, err = b.Store.Insert(t.Context(), []*clerkinvite.Member{&theirs})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		open := func(want ...string) {
+			t.Helper()
+			var open []string
+			for _, inv := range b.Clerk.OpenInvitations(email) {
+				open = append(open, inv.ID)
+			}
+			require.ElementsMatch(t, want, open)
+		}
+		b.Clock.Advance(time.Hour)
+		m, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+		require.NoError(t, err)
+		open(older.ID, another.ID, m.InvitationID) // globex' row names it too
+		n, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
+		require.NoError(t, err)
+		open(another.ID, m.InvitationID, n.InvitationID)
+	})
+}
+
+func TestResend(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		first, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 7, SkipEmail: true, PublicMetadata: map[string]any{"plan": "pro"}})
+		require.NoError(t, err)
+		_, err = b.Resend(t.Context(), testkit.Ada)
+		var early *clerkinvite.CooldownError
+		require.ErrorAs(t, err, &early)
+		require.Equal(t, b.Clock.Now().Add(time.Minute), early.Until)
+		require.Equal(t, 1, b.Member(t, "ada@example.com").Send)
+
+		b.Clock.Advance(time.Minute)
+		m, err := b.Resend(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Equal(t, 2, m.Send)
+		require.Equal(t, 2, m.Sent)
+		require.NotEqual(t, first.URL, m.URL)
+		require.NotEmpty(t, m.URL)
+		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC(), "as the first was asked for")
+		all := b.Clerk.Invitations("ada@example.com")
+		require.Len(t, all, 2)
+		require.Equal(t, clerkinvite.InvitationRevoked, all[0].Status)
+		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+m.ID+`","send":2}}`, string(all[1].PublicMetadata))
+
+		b.Clock.Advance(time.Hour)
+		m, err = b.Resend(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Equal(t, 3, m.Send)
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+
+		_, err = b.Clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		_, err = b.Resend(t.Context(), testkit.Ada)
+		require.ErrorAs(t, err, &early)
+		b.Clock.Advance(time.Hour)
+		m, err = b.Resend(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, m.Status, "accepted meanwhile: no email")
+		require.Zero(t, b.Clerk.Emails())
+	})
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }})
+	m := b.MustInvite(t, "ada@example.com")
+	for send := range 3 {
+		m, err := b.Resend(t.Context(), m.Ref())
+		require.NoError(t, err)
+		require.Equal(t, send+2, m.Send)
+	}
+}
+
+// Whatever fails during a resend, the person always has a working invitation, in the end exactly one, and gets no email
+// twice.
+func TestResend_NeverLosesTheInvitation(t *testing.T) {
+	t.Parallel()
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallCreate, clerkinvitetest.CallRevoke} {
+			for _, kind := range testkit.Sample(t, append(clerkinvitetest.Kinds(), "refused", "limited", "quota")) {
+				for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+					if when == clerkinvitetest.After && slices.Contains([]clerkinvitetest.Kind{"refused", "limited", "quota"}, kind) {
+						continue // who refuses has done nothing
+					}
+					t.Run(fmt.Sprintf("%s %s %s", call, kind, when), func(t *testing.T) {
+						t.Parallel()
+						testkit.InBubble(t, func(t *testing.T) {
+							b := fresh(t, testkit.Options{Hangs: true})
+							was := memberIn(t, b, clerkinvite.StatusPending)
+							fault := clerkinvitetest.Fault{Call: call, Kind: kind, When: when, Times: 2}
+							switch kind {
+							case "refused":
+								fault.Kind, fault.Status, fault.Code = "", 403, "not_allowed_access"
+							case "limited":
+								fault.Kind, fault.Status, fault.Code, fault.RetryAfter = "", 429, "too_many_requests", time.Minute
+							case "quota":
+								fault.Kind, fault.Status, fault.Code = "", 403, "user_quota_exceeded"
+							}
+							b.Clerk.Fail(fault)
+							b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+								if len(b.Clerk.OpenInvitations("ada@example.com")) == 0 {
+									t.Error("no invitation works")
+								}
+							})
+							_, err := b.Resend(t.Context(), testkit.Ada)
+							for range 4 {
+								b.Clock.Advance(2 * time.Hour)
+								if _, err := b.Deliver(t.Context(), nil); err != nil {
+									var clerkErr *clerkinvite.ClerkInvitationError
+									require.ErrorAs(t, err, &clerkErr)
+								}
+							}
+							b.Clerk.ClearFaults()
+							_, reconcileErr := b.Reconcile(t.Context(), nil)
+							require.NoError(t, reconcileErr)
+							m := b.Member(t, "ada@example.com")
+							require.Equal(t, m.Send, m.Sent, "%v after %v", m, err)
+							emails := 2
+							if m.InvitationID == was.InvitationID {
+								emails = 1
+								var refused *clerkinvite.ClerkInvitationError
+								require.ErrorAs(t, err, &refused)
+								require.Equal(t, clerkinvite.Refused, refused.Outcome)
+								require.NotEmpty(t, m.Reason)
+							}
+							b.RequireInvited(t, "ada@example.com", emails)
+						})
+					})
+				}
+			}
+		}
+	})
+}
+
+// Resend of an expired invitation says the same before and after Reconcile has seen it.
+func TestResend_Expired(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(31 * 24 * time.Hour)
+		for range 2 {
+			_, err := b.Resend(t.Context(), testkit.Ada)
+			var refused *clerkinvite.TransitionError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusExpired, To: clerkinvite.StatusPending}, *refused)
+			_, err = b.Reconcile(t.Context(), nil)
+			require.NoError(t, err)
+		}
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+	})
+}
+
+// The person has become a member under another address since.
+func TestResend_SecondAddress(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		u := b.Clerk.AddVerifiedUser("ada@work.example")
+		b.MustInvite(t, "ada@work.example")
+		b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "ada@example.com", Verified: true})
+		b.Clock.Advance(time.Hour)
+		_, err := b.Resend(t.Context(), testkit.Ada)
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, err, &dup)
+		require.Equal(t, "ada@work.example", dup.Member.Email)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, []any{clerkinvite.StatusRemoved, clerkinvite.ReasonSecondAddress}, []any{m.Status, m.Reason})
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }
