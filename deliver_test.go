@@ -367,10 +367,7 @@ func TestDeliver_ReservedMembers(t *testing.T) {
 func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		for i := range 5 {
-			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-			require.NoError(t, err)
-		}
+		b.ReserveEach(t, testkit.People(5, "p"))
 		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
@@ -394,10 +391,7 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", call, status), func(t *testing.T) {
 				t.Parallel()
 				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-					for i := range 120 {
-						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-						require.NoError(t, err)
-					}
+					b.ReserveEach(t, testkit.People(120, "p"))
 					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Response, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
 					b.Clerk.Fail(fault)
 					if call == clerkinvitetest.CallCreate {
@@ -506,10 +500,7 @@ func TestDeliver_UnexplainedRejections(t *testing.T) {
 func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		for i := range 60 {
-			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-			require.NoError(t, err)
-		}
+		b.ReserveEach(t, testkit.People(60, "p"))
 		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset, Times: -1})
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
@@ -942,10 +933,7 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	for i := range 30 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(30, "p"))
 	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.Before {
 			b.Clock.Advance(20 * time.Second) // requests may start for 30 seconds
@@ -979,10 +967,7 @@ func TestDeliver_PrefersThePrimaryAddress(t *testing.T) {
 func TestDeliver_InstanceFaultIsNotBisected(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	for i := range 100 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(100, "p"))
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Times: -1, Status: 400, Code: "api_version_invalid"})
 	_, err := b.Deliver(t.Context(), nil)
 	require.Error(t, err)
@@ -1236,10 +1221,7 @@ func TestDeliver_TwoRefusedAddressesInOneLookUp(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
 	b := testkit.New(t, testkit.Options{}, clerk, refusingAPI{clerk}, clerkinvitetest.NewMemoryStore())
-	for i := range 10 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(10, "p"))
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 10, Invited: 8, Refused: 2}, report)
