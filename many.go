@@ -223,6 +223,10 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 // setResult sets the result of the row that had the ID when it was claimed, or adds it to rest.
 func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remainder) {
 	input := m.input[id]
+	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
+		d.Result = m.inviteAgain(ctx, d, m.wanted[input])
+		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
+	}
 	_, limited := isRateLimit(d.Err)
 	switch {
 	case d.kind == isReleased:
@@ -231,9 +235,6 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 	case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
 		rest.held = append(rest.held, d.Member)
 		d.Err = nil
-	case d.Err == nil && d.Member.Status != StatusPending && d.Member.Status != StatusActive:
-		d.Result = m.inviteAgain(ctx, d, m.wanted[input])
-		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
 	}
 	m.results[input] = d.Result
 }
