@@ -257,10 +257,11 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) verdict {
 	otherPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		var v verdict
-		if v, otherPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
+		v, found := s.look(ctx, a, a.row.Attempts > 1)
+		if v.kind != undecided {
 			return v
 		}
+		otherPending = found.others
 	}
 	v, failure := verdict{}, a.bulkErr
 	if failure == nil { // otherwise the shared request was the first create
@@ -289,8 +290,11 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil)
 	}
-	v, otherPending := s.look(ctx, a, true)
-	if v.kind != undecided || otherPending {
+	v, found := s.look(ctx, a, true)
+	// The first attempt of a resend can only have met another invitation than its own. If the list
+	// does not show yet the one that the resend replaces, that is it.
+	replaced := a.row.InvitationID != "" && a.row.Attempts == 1 && !found.previous && codeOf(taken) == codeDuplicate
+	if v.kind != undecided || found.others || replaced {
 		return v
 	}
 	// No invitation, so a user has the address, but none holds it verified. An unverified holder must
