@@ -9,20 +9,20 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// This file has everything about how the types of this package print.
+// This file decides how the types of this package print.
 //
 //   - A secret is a [Secret], which nothing prints.
 //   - A value with personal data (a member, parameters, a query) has LogValue and Format.
 //     slog, %v and every other verb print it without addresses, links and the host's data.
 //     %+v and %#v print all of its fields.
-//   - What holds a connection or the host's own types (Config, Service, Reserver, PgxStore)
+//   - A type with a connection or the host's types in it (Config, Service, Reserver, PgxStore)
 //     prints its settings only, with every verb.
 //   - An error prints its Error(), which contains no address, link or key.
 
 // Secret is a text that must not be printed: a signing secret, or the link of an invitation.
 // fmt prints "[secret]" with every verb, and so do log/slog, encoding/json and other text
 // encodings, also for a Secret in an unexported field of another struct. Reveal returns
-// the text. Only a debugger or a dumper that follows unexported pointers, such as go-spew, shows it.
+// the text. Only a debugger, or a dumper that follows unexported pointers such as go-spew, shows it.
 //
 // Two secrets with the same text are equal by ==, reflect.DeepEqual and assert.Equal. The
 // zero value is the empty text. A Secret is stored in a database as its text.

@@ -1,8 +1,11 @@
 package clerkinvite
 
 import (
+	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/mail"
@@ -17,6 +20,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // emailForms are addresses in several writings, and the one form of each.
@@ -567,4 +571,53 @@ func randomJSON(r *rand.Rand, depth int) string {
 		}
 		return "{" + strings.Join(list, ",") + "}"
 	}
+}
+
+// FuzzReconcileCursor goes on from any cursor: it is refused, or a position that a store
+// takes and that is written in the same way again.
+func FuzzReconcileCursor(f *testing.F) {
+	for _, p := range []string{
+		`{}`, `{"t":"acme"}`, `{"t":"acme","i":"0190163d-8694-739b-aea5-966c26f8ad91"}`, `{"t":"a\u0000b"}`, `{"a":-1,"k":true}`, `{"a":1e9,"o":"2026-01-02T03:04:05Z"}`,
+		`{"i":"urn:uuid:0190163d-8694-739b-aea5-966c26f8ad91"}`, `{"i":"{0190163d-8694-739b-aea5-966c26f8ad91}"}`, `{"i":"0190163d8694739baea5966c26f8ad91"}`,
+		`{"i":"0190163D-8694-739B-AEA5-966C26F8AD91"}`, `null`, `[]`, `{"t":7}`, `{"T":"acme"}`, "{\"t\":\"\xff\"}", `{"o":"0000-00-00T00:00:00Z"}`, `{} {}`,
+	} {
+		f.Add(base64.RawURLEncoding.EncodeToString([]byte(p)))
+	}
+	for _, s := range []string{"", "=", "e30\n", "e30=", "' OR 1=1 --", "\xff"} {
+		f.Add(s)
+	}
+	svc, err := New(Config{API: struct{ ClerkAPI }{}, Store: struct{ Store }{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, cursor string) {
+		p, err := decodePosition(cursor)
+		if err != nil {
+			var invalid *InvalidParamsError
+			if !errors.As(err, &invalid) || invalid.Field != "Cursor" {
+				t.Fatalf("%q: %v", cursor, err)
+			}
+			if _, err := svc.Reconcile(context.Background(), &ReconcileOptions{Cursor: cursor}); !errors.As(err, &invalid) {
+				t.Fatalf("%q: Reconcile says %v", cursor, err)
+			}
+			return
+		}
+		if len(p.TenantID) > 255 || !utf8.ValidString(p.TenantID) || strings.ContainsFunc(p.TenantID, unicode.IsControl) && checkText(p.TenantID, 255) != "" ||
+			p.ID != "" && !storeutil.IsUUID(p.ID) {
+			t.Fatalf("%q is %+v", cursor, p)
+		}
+		again, err := decodePosition(p.encode())
+		if a, b := jsonOf(t, p), jsonOf(t, again); err != nil || a != b {
+			t.Fatalf("%q is %s, and written again %s, %v", cursor, a, b, err)
+		}
+	})
+}
+
+func jsonOf(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -226,5 +227,229 @@ func TestClassify(t *testing.T) {
 		"nobody knows what":               {errors.New("boom"), Uncertain},
 	} {
 		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
+	}
+}
+
+func attempts(n int, change ...func(a *attempt)) []*attempt {
+	list := make([]*attempt, n)
+	for i := range list {
+		list[i] = &attempt{row: &Member{Email: fmt.Sprintf("p%d@example.com", i), Send: 1, Attempts: 1}}
+		for _, f := range change {
+			f(list[i])
+		}
+	}
+	return list
+}
+
+// Which attempts may share a request.
+func TestNewQueue(t *testing.T) {
+	t.Parallel()
+	list := attempts(7)
+	list[1].row.Attempts = 2
+	list[2].row.Send = 2
+	list[3].params.PublicMetadata = []byte(`{"plan":"pro"}`)
+	list[4].row.Email = list[0].row.Email
+	list[5].delivery = &delivery{}
+	q := newQueue(list, true)
+	require.Equal(t, []*attempt{list[0], list[6]}, q.bulk)
+	require.Equal(t, list[1:5], q.single)
+	require.True(t, q.more)
+}
+
+// Which attempts are next, and whether they share a request.
+func TestQueueNext(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		bulk, single          int
+		more, tried           bool
+		singleAllowed, bulkOK bool
+		want                  int
+		shared                bool
+	}{
+		"empty":              {0, 0, false, false, true, true, 0, false},
+		"ten share":          {12, 3, true, false, true, true, 10, true},
+		"the last few share": {4, 3, false, false, true, true, 4, true},
+		"one goes alone":     {1, 0, false, false, true, true, 1, false},
+		"one shares if the single endpoint is limited": {1, 0, false, false, false, true, 1, true},
+		"a request for ten is not spent on fewer":      {4, 0, true, false, true, true, 0, false},
+		"meanwhile single ones go":                     {4, 2, true, false, true, true, 1, false},
+		"those that were tried do not wait":            {4, 0, true, true, true, true, 4, true},
+		"bulk limited: one by one":                     {12, 0, true, false, true, false, 1, false},
+		"bulk limited: single ones first":              {12, 1, true, false, true, false, 1, false},
+		"both limited: still tried, to be postponed":   {12, 0, true, false, false, false, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := &queue{bulk: attempts(c.bulk, func(a *attempt) { a.shareable, a.triedInBulk = true, c.tried }), single: attempts(c.single), more: c.more}
+			first := append(append([]*attempt{}, q.single...), q.bulk...)
+			if c.shared {
+				first = append([]*attempt{}, q.bulk...)
+			}
+			group, shared := q.next(c.singleAllowed, c.bulkOK)
+			require.Len(t, group, c.want)
+			require.Equal(t, c.shared, shared)
+			require.Equal(t, first[:c.want], append([]*attempt{}, group...))
+			require.Equal(t, c.bulk+c.single-c.want, len(q.bulk)+len(q.single), "nobody is lost")
+		})
+	}
+}
+
+// Undecided attempts return to where they can still go.
+func TestQueuePutBack(t *testing.T) {
+	t.Parallel()
+	list := attempts(4)
+	list[0].shareable, list[2].shareable = true, true
+	list[3].verdict = verdict{kind: isInvited}
+	waiting := attempts(2)
+	q := &queue{bulk: waiting[:1:1], single: waiting[1:2:2]}
+	q.putBack(list)
+	require.Equal(t, []*attempt{list[0], list[2], waiting[0]}, q.bulk)
+	require.Equal(t, []*attempt{waiting[1], list[1]}, q.single)
+}
+
+var statuses = Statuses()
+
+// updates counts what reaches the store.
+type updates struct {
+	Store
+	changes []Change
+}
+
+func (u *updates) Update(_ context.Context, changes []Change) ([]Result, error) {
+	u.changes = append(u.changes, changes...)
+	results := make([]Result, len(changes))
+	for i, c := range changes {
+		results[i].Member = c.New
+	}
+	return results, nil
+}
+
+// A move that is not in the table never reaches the store, and stops no other.
+func TestApplyAsksTheTable(t *testing.T) {
+	t.Parallel()
+	store := &updates{}
+	s, err := New(Config{API: struct{ ClerkAPI }{}, Store: store})
+	require.NoError(t, err)
+	var changes []Change
+	for _, from := range statuses {
+		for _, to := range statuses {
+			changes = append(changes, Change{&Member{Status: from}, &Member{Status: to}})
+		}
+	}
+	results, err := s.apply(t.Context(), store, changes)
+	require.NoError(t, err)
+	for i, c := range changes {
+		if c.Old.Status == c.New.Status || slices.Contains(transitions[c.Old.Status], c.New.Status) {
+			require.NoError(t, results[i].Err)
+			require.Contains(t, store.changes, c)
+			continue
+		}
+		var refused *TransitionError
+		require.ErrorAs(t, results[i].Err, &refused)
+		require.Equal(t, &TransitionError{c.Old.Status, c.New.Status}, refused)
+		require.NotContains(t, store.changes, c)
+	}
+	require.Equal(t, []Status{StatusRemoved}, transitions[StatusActive])
+	for _, over := range []Status{StatusFailed, StatusRevoked, StatusRemoved} {
+		require.Equal(t, []Status{StatusReserved}, transitions[over], "%s only comes back by a new invitation", over)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	s := &Service{cfg: Config{Lease: time.Minute}}
+	require.Equal(t, time.Minute, s.backoff(1))
+	require.Equal(t, 2*time.Minute, s.backoff(2))
+	require.Equal(t, 32*time.Minute, s.backoff(6))
+	require.Equal(t, time.Hour, s.backoff(7))
+	require.Equal(t, time.Hour, s.backoff(1000))
+}
+
+// Rule 4 of the design, case by case.
+func TestKeeps(t *testing.T) {
+	t.Parallel()
+	row := func(status Status, send, sent int, current string) *Member {
+		return &Member{Status: status, Send: send, Sent: sent, InvitationID: current}
+	}
+	for name, c := range map[string]struct {
+		keep bool
+		row  *Member
+		id   string
+		send int
+	}{
+		"the current one":                        {true, row(StatusPending, 1, 1, "inv_1"), "inv_1", 1},
+		"a copy of the current one":              {false, row(StatusPending, 1, 1, "inv_1"), "inv_2", 1},
+		"an older one":                           {false, row(StatusPending, 2, 2, "inv_2"), "inv_1", 1},
+		"the current one while a resend runs":    {true, row(StatusPending, 2, 1, "inv_1"), "inv_1", 1},
+		"the new one while a resend runs":        {true, row(StatusPending, 2, 1, "inv_1"), "inv_2", 2},
+		"one that is about to be settled":        {true, row(StatusReserved, 1, 0, ""), "inv_1", 1},
+		"an older one while the next is due":     {false, row(StatusReserved, 2, 1, ""), "inv_1", 1},
+		"of a higher send: a restored backup":    {true, row(StatusPending, 1, 1, "inv_1"), "inv_2", 2},
+		"of a higher send, row revoked":          {true, row(StatusRevoked, 1, 1, "inv_1"), "inv_2", 2},
+		"of a revoked row":                       {false, row(StatusRevoked, 1, 1, "inv_1"), "inv_1", 1},
+		"of a row revoked before it was settled": {false, row(StatusRevoked, 1, 0, ""), "inv_1", 1},
+		"of an active row":                       {false, row(StatusActive, 1, 1, "inv_1"), "inv_1", 1},
+	} {
+		require.Equal(t, c.keep, keeps(c.row, &Invitation{ID: c.id}, c.send), name)
+	}
+}
+
+// Which rows become a user's, decided without a store and without Clerk.
+func TestResolutions(t *testing.T) {
+	t.Parallel()
+	valid, over := testNow.Add(time.Hour), testNow.Add(-time.Hour)
+	sent := testNow.Add(-48 * time.Hour)
+	row := func(tenant, id, email string, status Status, expires time.Time) *Member {
+		return &Member{TenantID: tenant, ID: id, Email: email, Status: status, InvitationID: "inv_" + id, InvitedAt: &sent, ExpiresAt: &expires, ReservedAt: sent}
+	}
+	u := &User{ID: "user_1", PrimaryEmailID: "e1", CreatedAt: sent.Add(-time.Hour), Emails: []UserEmail{
+		{ID: "e1", Address: "Ada@example.com", Verified: true}, {ID: "e2", Address: "ada@example.org", Verified: true}, {ID: "e3", Address: "ada@example.net"},
+	}}
+	late := *u
+	late.CreatedAt = sent.Add(time.Hour)
+	banned := *u
+	banned.Banned = true
+	active := row("a", "9", "x@example.com", StatusActive, valid)
+	active.ClerkUserID = "user_1"
+	for name, c := range map[string]struct {
+		user               *User
+		rows               []*Member
+		accepted           map[string]bool
+		changes, postponed map[string]Status // by ID
+	}{
+		"nobody":                        {user: u},
+		"pending":                       {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, map[string]Status{"1": StatusActive}, nil},
+		"in two tenants":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), row("b", "2", "ada@example.org", StatusReserved, valid)}, nil, map[string]Status{"1": StatusActive, "2": StatusActive}, nil},
+		"unverified":                    {u, []*Member{row("a", "1", "ada@example.net", StatusPending, valid)}, nil, nil, nil},
+		"revoked":                       {u, []*Member{row("a", "1", "ada@example.com", StatusRevoked, valid)}, nil, nil, nil},
+		"banned":                        {&banned, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, nil, nil},
+		"primary first, the other ends": {u, []*Member{row("a", "1", "ada@example.org", StatusPending, valid), row("a", "2", "ada@example.com", StatusPending, valid)}, nil, map[string]Status{"2": StatusActive}, map[string]Status{"1": StatusRemoved}},
+		"already active":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), active}, nil, map[string]Status{"1": StatusRemoved}, nil},
+		"overdue":                       {u, []*Member{row("a", "1", "ada@example.com", StatusPending, over)}, nil, nil, nil},
+		"overdue, account made in time": {&late, []*Member{row("a", "1", "ada@example.com", StatusPending, over)}, nil, map[string]Status{"1": StatusActive}, nil},
+		"expired, accepted":             {u, []*Member{row("a", "1", "ada@example.com", StatusExpired, over)}, map[string]bool{"inv_1": true}, map[string]Status{"1": StatusActive}, nil},
+		"expired stays beside another":  {u, []*Member{row("a", "1", "ada@example.org", StatusExpired, over), active}, map[string]bool{"inv_1": true}, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			changes, postponed := resolutions(c.user, c.rows, c.accepted, testNow)
+			byID := func(changes []Change) map[string]Status {
+				var out map[string]Status
+				for _, ch := range changes {
+					if out == nil {
+						out = make(map[string]Status)
+					}
+					out[ch.New.ID] = ch.New.Status
+					if ch.New.Status == StatusActive {
+						require.Equal(t, c.user.ID, ch.New.ClerkUserID)
+					} else {
+						require.Equal(t, ReasonSecondAddress, ch.New.Reason)
+					}
+				}
+				return out
+			}
+			require.Equal(t, c.changes, byID(changes))
+			require.Equal(t, c.postponed, byID(postponed))
+		})
 	}
 }
