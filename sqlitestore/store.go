@@ -108,33 +108,13 @@ func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
 func (s *Store) DB() *sql.DB { return s.db }
 
 // Insert implements [clerkinvite.TxStore].
-func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		results, err = insert(ctx, tx, rows)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return written(ctx, s.write, insert, rows)
 }
 
 // Update implements [clerkinvite.TxStore].
-func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		results, err = update(ctx, tx, changes)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return written(ctx, s.write, update, changes)
 }
 
 // Find implements [clerkinvite.Store].
@@ -194,6 +174,23 @@ func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) 
 func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	b, err := backlog(ctx, s.db, now)
 	return b, s.explain(ctx, err)
+}
+
+// written writes rows in a transaction: in begins and ends it.
+func written[T any](ctx context.Context, in func(context.Context, func(*sql.Tx) error) error,
+	write func(context.Context, *sql.Tx, []T) ([]clerkinvite.Result, error), rows []T,
+) (results []clerkinvite.Result, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	err = in(ctx, func(tx *sql.Tx) error {
+		results, err = write(ctx, tx, rows)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 // write calls f in a transaction.
@@ -260,37 +257,17 @@ type txStore struct {
 }
 
 // Insert implements [clerkinvite.TxStore].
-func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	err = s.savepoint(ctx, func() error {
-		results, err = insert(ctx, s.tx, rows)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return written(ctx, s.savepoint, insert, rows)
 }
 
 // Update implements [clerkinvite.TxStore].
-func (s *txStore) Update(ctx context.Context, changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	err = s.savepoint(ctx, func() error {
-		results, err = update(ctx, s.tx, changes)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *txStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return written(ctx, s.savepoint, update, changes)
 }
 
 // savepoint calls f inside of a savepoint of the host's transaction.
-func (s *txStore) savepoint(ctx context.Context, f func() error) error {
+func (s *txStore) savepoint(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -301,7 +278,7 @@ func (s *txStore) savepoint(ctx context.Context, f func() error) error {
 	if _, err := s.tx.ExecContext(uninterrupted, "SAVEPOINT clerkinvite"); err != nil {
 		return s.store.explain(ctx, err)
 	}
-	err := f()
+	err := f(s.tx)
 	if err == nil {
 		_, err = s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite")
 	}
