@@ -149,7 +149,8 @@ type InviteParams struct {
 //     changing;
 //   - the context's and the store's error, unchanged.
 //
-// Invite is safe for concurrent use, in several processes too, and safe to retry.
+// If the context ends while the invitation is being created, Invite waits up to five more seconds for
+// Clerk's response. Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)

@@ -11,6 +11,7 @@ const (
 	pcFindDue
 	pcClaim
 	pcUsers
+	pcListPending
 	pcList
 	pcListRevoked
 	pcUsersAccepted
@@ -59,7 +60,7 @@ const (
 
 // calls names the calls as the replay sees them on the way to the store and to Clerk.
 var calls = map[pc]string{
-	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcList: "list", pcListRevoked: "list revoked",
+	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcListPending: "list pending", pcList: "list", pcListRevoked: "list revoked",
 	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
 	pcRevokeMine: "revoke", pcSweepList: "list", pcSweepFind: "find id", pcSweepRevoke: "revoke",
 	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
@@ -111,8 +112,10 @@ func (m *step) createOrLook(a *actor) {
 	switch {
 	case m.late(a):
 		m.decide(a, isReleased)
-	case a.row.attempts > 1 && m.has(LookFirst), a.row.send > 1 && m.has(LookSecondSend):
+	case a.row.attempts > 1 && m.has(LookFirst):
 		a.pc = pcList
+	case a.row.send > 1 && m.has(LookSecondSend): // it cannot have created anything
+		a.pc = pcListPending
 	default:
 		m.tryCreate(a)
 	}
@@ -226,6 +229,9 @@ func (m *step) goOn(a *actor) {
 		} else {
 			m.createOrLook(a)
 		}
+	case pcListPending:
+		a.seen, _ = m.list(pending)
+		m.look(a)
 	case pcList:
 		a.seen, _ = m.list(none)
 		if a.pc = pcListRevoked; !m.has(LookRevoked) {
@@ -363,7 +369,7 @@ func (m *step) written(a *actor) {
 // unanswered is what comes after a call without an answer, other than a create.
 func (m *step) unanswered(a *actor) {
 	switch a.pc {
-	case pcUsers, pcUsersAgain, pcList, pcListRevoked:
+	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked:
 		m.decide(a, isPostponed)
 	case pcUsersAccepted:
 		a.pc = pcSettle
