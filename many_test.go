@@ -39,7 +39,7 @@ func TestInviteMany(t *testing.T) {
 		ps = append(ps, withMetadata, testkit.Params("globex", "new0@example.com"))
 		var last clerkinvite.ManyProgress
 		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
-		require.NoError(t, err, "what is wrong with one person is that person's")
+		require.NoError(t, err, "one person's error is not the call's")
 		require.Len(t, results, len(ps))
 
 		var invalid *clerkinvite.InvalidParamsError
@@ -86,7 +86,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 		b.Clerk.SetLimits(limits)
 		ps := testkit.People(60, "p")
 		results, err := b.InviteMany(t.Context(), ps, nil)
-		require.NoError(t, err, "a limit is no failure")
+		require.NoError(t, err, "a limit is not a failure")
 		count := func(results []clerkinvite.Result) (pending, reserved int) {
 			for _, r := range results {
 				require.NoError(t, r.Err)
@@ -106,7 +106,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 		require.Equal(t, 37, reserved)
 		require.Equal(t, 7, b.CreateRequests(), "one request of each endpoint was refused")
 
-		// The same list again goes on, and this time waits.
+		// The same list again continues, and this time waits.
 		var waits []time.Duration
 		results, err = b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
 			require.Equal(t, 60, p.Total)
@@ -133,7 +133,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 }
 
 // People whose invitations have expired share requests like new ones. While the endpoints are limited
-// nobody is looked for in vain.
+// no look-up is wasted.
 func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -156,7 +156,7 @@ func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
 			before := b.Clerk.Requests()[clerkinvitetest.CallList]
 			_, err = b.InviteMany(t.Context(), ps, nil)
 			require.NoError(t, err)
-			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited: nobody is looked for")
+			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited, so no look-up")
 			b.Clock.Advance(2 * time.Hour)
 		}
 		for _, p := range ps {
@@ -222,7 +222,7 @@ func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 		results, err := b.InviteMany(t.Context(), ps, nil)
 		require.NoError(t, err)
 		require.Len(t, results, 25)
-		for range 5 { // where Clerk shows its own writes late, a later attempt does it
+		for range 5 { // if Clerk shows its own writes late, a later attempt succeeds
 			b.Clerk.Settle()
 			b.Clock.Advance(2 * time.Hour)
 			_, err := b.Deliver(t.Context(), nil)

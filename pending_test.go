@@ -118,7 +118,7 @@ func TestResolveByEvents(t *testing.T) {
 			require.Equal(t, clerkinvite.StatusRemoved, m.Status)
 			require.Equal(t, clerkinvite.ReasonUserDeleted, m.Reason)
 			require.Empty(t, m.ClerkUserID)
-			// The same address, another person as far as anybody knows.
+			// The same address, but perhaps another person.
 			again := b.Clerk.SignUp(email, true)
 			require.Empty(t, b.Receive(t, again), "a removed member is not resolved by a sign-up")
 			require.Empty(t, b.Receive(t, accepted), "nor by a replay")
