@@ -62,7 +62,7 @@ WITH RECURSIVE earliest AS MATERIALIZED (
 		SELECT m.rowid FROM clerkinvite_member m INDEXED BY clerkinvite_member_turns_idx
 		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk AND m.tenant_id > t.tenant_id
 		ORDER BY m.tenant_id, m.next_attempt_at LIMIT 1)
-	WHERE t.found < ?3 AND t.steps < 10000 AND (t.last IS NULL OR m.tenant_id <= t.last)
+	WHERE t.found < ?3 AND t.steps - t.found < 10000 AND (t.last IS NULL OR m.tenant_id <= t.last)
 ), candidate AS (
 	SELECT * FROM earliest
 	UNION

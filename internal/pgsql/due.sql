@@ -31,23 +31,23 @@ WITH RECURSIVE x AS MATERIALIZED (
 		SELECT m.tenant_id, m.next_attempt_at, m.id FROM clerkinvite_member m
 		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk AND m.tenant_id > t.tenant_id
 		ORDER BY m.bulk, m.tenant_id, m.next_attempt_at, m.id LIMIT 1) m
-	WHERE t.found < x.n AND t.steps < 10000 AND (t.last IS NULL OR m.tenant_id <= t.last)
+	WHERE t.found < x.n AND t.steps - t.found < 10000 AND (t.last IS NULL OR m.tenant_id <= t.last)
 ), turn AS (
 	SELECT bulk, tenant_id, next_attempt_at, id, count(*) OVER (PARTITION BY bulk) AS found
 	FROM tenant WHERE next_attempt_at <= (SELECT at FROM x)
 	UNION ALL
 	SELECT t.bulk, t.tenant_id, m.next_attempt_at, m.id, t.found + count(*) OVER (PARTITION BY t.bulk)
 	FROM turn t, x, LATERAL (
-		SELECT m.next_attempt_at, m.id FROM clerkinvite_member m
-		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk AND m.tenant_id = t.tenant_id
-			AND (m.next_attempt_at, m.id) > (t.next_attempt_at, t.id) AND m.next_attempt_at <= x.at
+		SELECT m.tenant_id, m.next_attempt_at, m.id FROM clerkinvite_member m
+		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk
+			AND (m.tenant_id, m.next_attempt_at, m.id) > (t.tenant_id, t.next_attempt_at, t.id)
 		ORDER BY m.bulk, m.tenant_id, m.next_attempt_at, m.id LIMIT 1) m
-	WHERE t.found < x.n
+	WHERE t.found < x.n AND m.tenant_id = t.tenant_id AND m.next_attempt_at <= x.at
 ), chosen AS (
 	SELECT c.*, row_number() OVER (PARTITION BY c.bulk, c.tenant_id ORDER BY c.next_attempt_at, c.id) AS turn, c.tenant_id <= x.after AS wrapped
 	FROM (SELECT * FROM earliest UNION SELECT bulk, tenant_id, next_attempt_at, id FROM turn) c, x
 	ORDER BY c.bulk, turn, wrapped, c.tenant_id LIMIT (SELECT n FROM x)
 )
 SELECT {{member}}
-FROM chosen c JOIN clerkinvite_member m ON m.tenant_id = c.tenant_id AND m.id = c.id
+FROM chosen c, LATERAL (SELECT * FROM clerkinvite_member m WHERE m.tenant_id = c.tenant_id AND m.id = c.id LIMIT 1) m
 ORDER BY c.bulk, c.turn, c.wrapped, c.tenant_id

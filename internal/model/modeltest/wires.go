@@ -300,7 +300,9 @@ func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkin
 		found, err := w.store.due(q)
 		storeutil.InTurns(found, q.AfterTenantID,
 			func(m *clerkinvite.Member) (bool, string) { return m.Bulk, m.TenantID },
-			func(a, b *clerkinvite.Member) int { return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email)) })
+			func(a, b *clerkinvite.Member) int {
+				return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
+			})
 		if limit > 0 {
 			found = found[:min(limit, len(found))]
 		}
