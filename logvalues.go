@@ -167,6 +167,22 @@ func (q PageQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
+// LogValue implements slog.LogValuer: the time and the limit.
+func (q DueQuery) LogValue() slog.Value {
+	return slog.GroupValue(slog.Time("at", q.At), slog.Int("limit", q.Limit))
+}
+
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q DueQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
+
+// LogValue implements slog.LogValuer: the limit and the number of members.
+func (o DeliverOptions) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("limit", o.Limit), slog.Int("refs", len(o.Refs)))
+}
+
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (o DeliverOptions) Format(f fmt.State, verb rune) { scrub.Format(f, verb, o) }
+
 // LogValue implements slog.LogValuer: the number of values.
 func (q Query) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("refs", len(q.Refs)), slog.Int("ids", len(q.IDs)), slog.Int("emails", len(q.Emails)),

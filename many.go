@@ -126,7 +126,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 		for k, i := range chunk {
 			rows[k] = m.wanted[i]
 		}
-		reserved, err := m.s.reserve(ctx, st, rows, nil, takeOver)
+		reserved, err := m.s.reserve(ctx, reservation{st: st, takeOver: takeOver}, rows)
 		for k, i := range chunk {
 			m.results[i] = reserved[k]
 			if r := reserved[k]; r.Err == nil {
@@ -215,23 +215,28 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		input := m.input[claimed[i].ID]
-		if over := d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive; over {
-			d.Result = m.inviteAgain(ctx, d, m.wanted[input])
-			m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
-		}
-		_, limited := isRateLimit(d.Err)
-		switch {
-		case d.kind == isReleased:
-			rest.released = append(rest.released, d.Member)
-			d.Err = nil // it stays reserved
-		case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
-			rest.held = append(rest.held, d.Member)
-			d.Err = nil
-		}
-		m.results[input] = d.Result
+		m.setResult(ctx, claimed[i].ID, d, &rest)
 	}
 	return rest, stopError(ctx, deliveries)
+}
+
+// setResult sets the result of the row that had the ID when it was claimed, or adds it to rest.
+func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remainder) {
+	input := m.input[id]
+	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
+		d.Result = m.inviteAgain(ctx, d, m.wanted[input])
+		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
+	}
+	_, limited := isRateLimit(d.Err)
+	switch {
+	case d.kind == isReleased:
+		rest.released = append(rest.released, d.Member)
+		d.Err = nil // it stays reserved
+	case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
+		rest.held = append(rest.held, d.Member)
+		d.Err = nil
+	}
+	m.results[input] = d.Result
 }
 
 // readUnclaimed sets the results of the rows that another process has changed, and returns those

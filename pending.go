@@ -106,14 +106,14 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 // proof contains what is known about expired invitations: an accepted one still proves that the
 // user joined in time.
 type proof struct {
-	accepted map[string]bool // invitations that Clerk lists as accepted, by ID
-	ask      bool            // list invitations at Clerk when needed
-	listed   map[string]bool // addresses whose invitations were listed
+	accepted map[string]bool  // invitations that Clerk lists as accepted, by ID
+	ask      bool             // list invitations at Clerk when needed
+	asked    map[string]error // why Clerk could not list an address, or nil, for each that was asked for
 }
 
 // askClerk returns an empty proof, which is filled from Clerk when needed.
 func askClerk() proof {
-	return proof{accepted: make(map[string]bool), ask: true, listed: make(map[string]bool)}
+	return proof{accepted: make(map[string]bool), ask: true, asked: make(map[string]error)}
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -178,30 +178,38 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove lists the accepted invitations that resolutions needs, once per address, and adds them to
-// p. If Clerk fails, it is not known which row of the tenant becomes active, so prove leaves out
-// that row and the tenant's later ones, and returns the error. Other tenants are not held up.
+// prove adds to p the accepted invitations that resolutions needs. If Clerk fails, it is not known
+// which row of the tenant becomes active, so prove leaves out that row and the tenant's later ones,
+// and returns the error. Other tenants are not held up.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
-	failed := make(map[string]bool) // tenants
+	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
-		if failed[row.TenantID] {
-			continue
-		}
-		if !p.listed[row.Email] && needsProof(u, row, s.now()) {
-			list, listErr := s.listInvitations(ctx, row.Email, InvitationAccepted)
-			if listErr != nil {
-				err = s.clerkError(ctx, "list invitations", listErr)
-				failed[row.TenantID] = true
-				continue
-			}
-			p.listed[row.Email] = true
-			for _, inv := range list {
-				p.accepted[inv.ID] = true
+		if needsProof(u, row, s.now()) {
+			if listErr := s.listAccepted(ctx, row.Email, p); listErr != nil {
+				err, unproved[row.TenantID] = listErr, true
 			}
 		}
-		provable = append(provable, row)
+		if !unproved[row.TenantID] {
+			provable = append(provable, row)
+		}
 	}
 	return provable, err
+}
+
+// listAccepted adds the accepted invitations of an address to p. It asks Clerk once per address.
+func (s *Service) listAccepted(ctx context.Context, email string, p proof) error {
+	if err, asked := p.asked[email]; asked {
+		return err
+	}
+	list, err := s.listInvitations(ctx, email, InvitationAccepted)
+	if err != nil {
+		err = s.clerkError(ctx, "list invitations", err)
+	}
+	for _, inv := range list {
+		p.accepted[inv.ID] = true
+	}
+	p.asked[email] = err
+	return err
 }
 
 // needsProof reports whether only Clerk's list can show that u accepted row's invitation in time.
