@@ -36,16 +36,17 @@ type world struct {
 	users     map[string]*person
 	order     []string // of users
 
-	known     map[string][]invitation // by address, as long as nothing changes
-	shortened map[string]bool         // invitations whose time was cut
-	withdrawn map[string]bool         // invitations that somebody wanted revoked
-	bare      map[string]bool         // invitations of others without metadata
-	adopted   map[string]bool         // of these, those that a member waits for
-	late      map[mark]bool           // sends of which more than one invitation is possible
-	foreign   int
-	cursor    string // of a reconciliation that has not come to its end
-	started   int    // tasks
-	died      int    // processes
+	known         map[string][]invitation // by address, as long as nothing changes
+	shortened     map[string]bool         // invitations whose time was cut
+	withdrawn     map[string]bool         // invitations that somebody wanted revoked
+	bare          map[string]bool         // invitations of others without metadata
+	adopted       map[string]bool         // of these, those that a member waits for
+	revokeLimited bool                    // Clerk has limited a revocation, so a process may not make the next
+	late          map[mark]bool           // sends of which more than one invitation is possible
+	foreign       int
+	cursor        string // of a reconciliation that has not come to its end
+	started       int    // tasks
+	died          int    // processes
 }
 
 // person is a user at Clerk, as he is.
