@@ -93,7 +93,7 @@ func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*
 		return nil, nil, err
 	}
 	l := s.newLease()
-	p := &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}
+	p := &pass{lease: l, dueAt: dueAt, background: true}
 	var changes []Change
 	for _, row := range rows {
 		if !row.held(l.claimedAt) {
@@ -171,10 +171,10 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt         time.Time            // when rows that are given back are due
-	more          bool                 // more rows are due than these
-	background    bool                 // creates take turns with the background passes of all processes
-	foreignLimits map[string]time.Time // limits that other processes have stored, by endpoint
+	dueAt      time.Time // when rows that are given back are due
+	more       bool      // more rows are due than these
+	background bool      // creates take turns with the background passes of all processes
+	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -222,6 +222,9 @@ func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery
 func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delivery {
 	ctx, cancel := p.context(ctx)
 	defer cancel()
+	if !p.background {
+		s.refreshLimits(ctx)
+	}
 	attempts := make([]*attempt, len(rows))
 	for i, row := range rows {
 		attempts[i] = &attempt{row: row}

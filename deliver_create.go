@@ -134,7 +134,7 @@ func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt 
 	bulkErr := s.checkLimitFor(p, endpointCreateBulk)
 	group, bulk := q.next(singleAllowed, bulkErr == nil)
 	if bulk {
-		release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
+		release, err := s.acquireTurn(ctx, p, endpointCreateBulk, false)
 		if err == nil {
 			defer release()
 			s.createBulk(ctx, group)
@@ -308,7 +308,7 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 // ignoreExisting is set. That protects against a late copy of this request, so it is given up only
 // for an invitation that was seen and does not belong to this send.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ verdict, failure error) {
-	release, err := s.acquireTurn(ctx, p, endpointCreate)
+	release, err := s.acquireTurn(ctx, p, endpointCreate, false)
 	_, limited := isRateLimit(err)
 	switch {
 	case limited:
@@ -344,7 +344,7 @@ func (s *Service) createLimited(p *pass, a *attempt, limit error) verdict {
 	var api *APIError
 	if errors.As(limit, &api) { // as long as this process knows
 		known := *api
-		known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpointCreate, s.now()))
+		known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpointCreate, p.background, s.now()))
 		limit = &known
 	}
 	return s.limited(a, "create invitation", limit)

@@ -115,9 +115,9 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 			_, err = b.Invite(t.Context(), single("interactive@example.com"))
 			require.NoError(t, err, "Clerk has refused nothing")
 			b.Clock.Advance(15 * time.Minute)
-			report, err = b.Deliver(t.Context(), nil)
+			_, err = b.Deliver(t.Context(), nil) // unless the other's Deliver has reached it, whose clock is ahead
 			require.NoError(t, err)
-			require.Equal(t, 1, report.Invited)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ours@example.com").Status)
 			require.Equal(t, 3, b.Clerk.Emails())
 		})
 	}
@@ -130,7 +130,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	secondSend(t, b)
 	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
 	require.NoError(t, err)
-	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Hour))
+	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Minute))
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])

@@ -54,6 +54,9 @@ type ReconcileReport struct {
 // looked up again, 100 per request. An
 // invitation that is not in a list proves nothing.
 //
+// It makes at most five requests per second after the first 25, so that at least a quarter of what
+// Clerk allows even a development instance is left to other callers.
+//
 // It stops early when its Limit is reached, its context ends, the store fails or Clerk fails. The
 // report then covers what was done, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it; the first such error is returned at the end.
@@ -68,9 +71,15 @@ type ReconcileReport struct {
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
-func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
+func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
+	return s.reconcile(ctx, opts, nil)
+}
+
+// reconcile is Reconcile. It renews t, if that is not nil, before each request.
+func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
+	ctx = withPace(ctx, &pace{turn: t})
 	r := &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
 		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
