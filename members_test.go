@@ -351,9 +351,7 @@ func TestResend_Expired(t *testing.T) {
 		b.Clock.Advance(31 * 24 * time.Hour)
 		for range 2 {
 			_, err := b.Resend(t.Context(), testkit.Ada)
-			var refused *clerkinvite.TransitionError
-			require.ErrorAs(t, err, &refused)
-			require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusExpired, To: clerkinvite.StatusPending}, *refused)
+			testkit.RequireTransition(t, err, clerkinvite.StatusExpired, clerkinvite.StatusPending)
 			_, err = b.Reconcile(t.Context(), nil)
 			require.NoError(t, err)
 		}
