@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -206,4 +208,332 @@ func TestRateLimit_YearsAheadIsIgnored(t *testing.T) {
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Invited)
+}
+
+// limitCreates makes Clerk reject the next create of either endpoint.
+func limitCreates(b *testkit.Rig, retryAfter time.Duration) {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: retryAfter})
+	}
+}
+
+// requireTold requires that the error says how long to wait.
+func requireTold(t *testing.T, want time.Duration, err error) {
+	t.Helper()
+	require.Error(t, err)
+	got, ok := clerkinvite.RetryAfter(err)
+	require.True(t, ok)
+	require.Equal(t, want, got, "%v", err)
+}
+
+// An interactive call waits exactly as long as Clerk says, and its error says so. The margin is for background passes.
+func TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays(t *testing.T) {
+	t.Parallel()
+	for _, told := range []time.Duration{time.Second, 30 * time.Second, time.Minute, time.Hour} {
+		t.Run(told.String(), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+			waiting := b.MustInvite(t, "pending@example.com").Ref()
+			b.Clock.Advance(time.Hour) // the cooldown
+			limitCreates(b, told)
+			_, err := b.TryInvite(t, "ada@example.com")
+			requireTold(t, told, err)
+			requests := b.CreateRequests()
+			b.Clock.Advance(told - 300*time.Millisecond)
+			_, err = b.TryInvite(t, "bob@example.com")
+			requireTold(t, 300*time.Millisecond, err)
+			_, err = b.Resend(t.Context(), waiting)
+			requireTold(t, 300*time.Millisecond, err)
+			require.Equal(t, requests, b.CreateRequests())
+
+			b.Clock.Advance(300 * time.Millisecond)
+			b.MustInvite(t, "bob@example.com")
+			_, err = b.Resend(t.Context(), waiting)
+			require.NoError(t, err)
+			requests = b.CreateRequests()
+
+			margin := min(told, time.Minute)
+			for _, process := range []*testkit.Rig{b, other} {
+				process.Clock.Advance(b.Clock.Now().Sub(process.Clock.Now()))
+				_, err = process.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, requests, b.CreateRequests(), "background passes wait for the margin")
+			}
+			b.Clock.Advance(margin)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+		})
+	}
+}
+
+// A firewall or a CDN asks for a day. No endpoint is left alone for longer than Clerk's limits last, in any process.
+func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	calls := map[clerkinvitetest.Call]func(b *testkit.Rig, m *clerkinvite.Member, userID string) error{
+		clerkinvitetest.CallFindUsers: func(b *testkit.Rig, _ *clerkinvite.Member, _ string) error {
+			_, err := b.Invite(context.Background(), testkit.Params("acme", "ada@example.com"))
+			return err
+		},
+		clerkinvitetest.CallGetUser: func(b *testkit.Rig, _ *clerkinvite.Member, userID string) error {
+			_, err := b.ResolveUser(context.Background(), userID)
+			return err
+		},
+		clerkinvitetest.CallList: func(b *testkit.Rig, m *clerkinvite.Member, _ string) error {
+			return b.Purge(context.Background(), m.Ref())
+		},
+		clerkinvitetest.CallRevoke: func(b *testkit.Rig, m *clerkinvite.Member, _ string) error {
+			_, err := b.Revoke(context.Background(), m.Ref())
+			return err
+		},
+		clerkinvitetest.CallCreate: func(b *testkit.Rig, _ *clerkinvite.Member, _ string) error {
+			p := testkit.Params("acme", "ada@example.com")
+			p.PublicMetadata = map[string]any{"plan": "pro"} // a request of its own
+			_, err := b.Invite(context.Background(), p)
+			return err
+		},
+	}
+	for call, do := range calls {
+		for _, status := range []int{429, 503, 500, 408, 403} {
+			t.Run(fmt.Sprint(call, " ", status), func(t *testing.T) {
+				t.Parallel()
+				bound := 5 * time.Minute
+				if status == 429 {
+					bound = time.Minute
+					if call == clerkinvitetest.CallCreate {
+						bound = time.Hour
+					}
+				}
+				b := testkit.NewMemory(t, testkit.Options{})
+				other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+				b.Clerk.SetNow(b.Clock.Now)
+				m := b.MustInvite(t, "pending@example.com")
+				user := b.Clerk.AddVerifiedUser("user@example.com")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: status, Code: "odd", RetryAfter: 24 * time.Hour})
+				requireTold(t, bound, do(b, m, user.ID))
+				if status == 429 {
+					before := b.Clerk.RequestCount()
+					requireTold(t, bound, do(b, m, user.ID))
+					require.LessOrEqual(t, b.Clerk.Requests()[call], before, "not the limited endpoint")
+				}
+				// The row of Invite is due no later.
+				if rows, err := b.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}}); err == nil && len(rows) > 0 && rows[0].NextAttemptAt != nil {
+					require.LessOrEqual(t, rows[0].NextAttemptAt.Sub(b.Clock.Now()), max(bound, 2*time.Minute))
+				}
+				for _, process := range []*testkit.Rig{other, b} {
+					process.Clock.Advance(b.Clock.Now().Add(bound).Sub(process.Clock.Now()))
+				}
+				require.NoError(t, do(b, m, user.ID))
+				_, err := other.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+			})
+		}
+	}
+}
+
+// An unbounded Retry-After in a response to a background delivery does not postpone the member by a day.
+func TestDeliver_RetryAfterOfAFailureIsBounded(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, RetryAfter: 24 * time.Hour})
+	_, _ = b.Deliver(t.Context(), nil)
+	require.Equal(t, 5*time.Minute, b.Member(t, "ada@example.com").NextAttemptAt.Sub(b.Clock.Now()))
+}
+
+// When a limit has ended, one request of the process goes first. The others wait for its response and obey it.
+func TestRateLimit_OneRequestProbes(t *testing.T) {
+	t.Parallel()
+	const callers = 20
+	for name, limited := range map[string]bool{"the endpoint is open": false, "it is still limited": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log testkit.LockedBuffer
+				b := newBubbleRig(t, clerkinvitetest.NewMemoryStore(), &log)
+				user := b.Clerk.AddVerifiedUser("ada@example.com")
+				limit := clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: 10 * time.Second}
+				b.Clerk.Fail(limit)
+				_, err := b.ResolveUser(t.Context(), user.ID)
+				requireTold(t, 10*time.Second, err)
+				time.Sleep(10 * time.Second)
+				if limited {
+					limit.Times = -1
+					b.Clerk.Fail(limit)
+				}
+				b.Clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, w clerkinvitetest.When) {
+					if w == clerkinvitetest.Before {
+						time.Sleep(3 * time.Second)
+					}
+				})
+				errs := make(chan error, callers)
+				for range callers {
+					go func() {
+						_, err := b.ResolveUser(t.Context(), user.ID)
+						errs <- err
+					}()
+				}
+				synctest.Wait()
+				impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err = b.ResolveUser(impatient, user.ID)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, 2, b.Clerk.Requests()[clerkinvitetest.CallGetUser], "the one that was limited, and one more")
+				began := time.Now()
+				for range callers {
+					if err := <-errs; limited {
+						requireTold(t, 10*time.Second, err)
+					} else {
+						require.NoError(t, err)
+					}
+				}
+				require.LessOrEqual(t, time.Since(began), 5*time.Second)
+				want := 1 + callers
+				if limited {
+					want = 2
+				}
+				require.Equal(t, want, b.Clerk.Requests()[clerkinvitetest.CallGetUser])
+			})
+		})
+	}
+}
+
+// endedCalls calls end before it reads a user.
+type endedCalls struct {
+	clerkinvite.ClerkAPI
+	end func()
+}
+
+func (c *endedCalls) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if c.end != nil {
+		c.end()
+	}
+	return c.ClerkAPI.GetUser(ctx, id)
+}
+
+// The first request after a limit has no response, because its caller has gone or because of a panic: another goes first.
+func TestRateLimit_ProbeEndsWithoutAResponse(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(cancel func()){
+		"canceled": func(cancel func()) { cancel() },
+		"panic":    func(func()) { panic("the host's") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			api := &endedCalls{ClerkAPI: b.API}
+			b = testkit.New(t, testkit.Options{}, b.Clerk, api, b.Store)
+			user := b.Clerk.AddVerifiedUser("ada@example.com")
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: time.Second})
+			_, err := b.ResolveUser(t.Context(), user.ID)
+			requireTold(t, time.Second, err)
+			b.Clock.Advance(time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			api.end = func() { end(cancel) }
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = b.ResolveUser(ctx, user.ID)
+			}()
+			api.end = nil
+			_, err = b.ResolveUser(t.Context(), user.ID)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A turn, however long, is not in the way of a limit: other processes hear of the limit.
+func TestRateLimit_ATurnDoesNotHideALimit(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Hour }})
+	other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	b.Clerk.SetNow(b.Clock.Now)
+	single := testkit.Params("acme", "ada@example.com")
+	single.PublicMetadata = map[string]any{"plan": "pro"}
+	_, err := b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, RetryAfter: 10 * time.Minute})
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	single.Email = "bob@example.com"
+	_, err = other.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	_, err = other.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, b.CreateRequests())
+	other.Clock.Advance(11 * time.Minute)
+	_, err = other.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, other.Member(t, "bob@example.com").Status)
+}
+
+// A process whose clock is ahead gives its turn back in the others' past.
+func TestDeliver_TurnOfAClockAheadIsGivenBack(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	ahead := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	ahead.Clock.Advance(4 * time.Minute)
+	single := testkit.Params("acme", "ada@example.com")
+	single.PublicMetadata = map[string]any{"plan": "pro"}
+	_, err := ahead.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	_, err = ahead.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	single.Email = "bob@example.com"
+	_, err = b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Invited)
+}
+
+// countedTimes is a store that counts its calls of SwapTime.
+type countedTimes struct {
+	clerkinvite.Store
+	swaps atomic.Int64
+}
+
+func (s *countedTimes) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	s.swaps.Add(1)
+	return s.Store.SwapTime(ctx, name, old, next)
+}
+
+// A process that waits for a turn asks less and less often.
+func TestDeliver_WaitingForATurnAsksSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log testkit.LockedBuffer
+		b := newBubbleRig(t, clerkinvitetest.NewMemoryStore(), &log)
+		store := &countedTimes{Store: b.Store}
+		other := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Now = time.Now }}, b.Clerk, b.API, store)
+		b.Clerk.SetNow(time.Now)
+		single := testkit.Params("acme", "ada@example.com")
+		single.PublicMetadata = map[string]any{"plan": "pro"}
+		_, err := b.Reserve(t.Context(), single)
+		require.NoError(t, err)
+		answer := make(chan struct{})
+		var once sync.Once
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+				once.Do(func() { <-answer })
+			}
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = b.Deliver(t.Context(), nil)
+		}()
+		synctest.Wait()
+		single.Email = "bob@example.com"
+		_, err = other.Reserve(t.Context(), single)
+		require.NoError(t, err)
+		time.AfterFunc(20*time.Second, func() { close(answer) })
+		report, err := other.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Invited, "it waited for the turn")
+		require.Less(t, store.swaps.Load(), int64(20+20))
+		<-done
+	})
 }
