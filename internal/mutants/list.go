@@ -229,7 +229,7 @@ var mutants = []mutant{
 	{name: "everybody probes after a limit", test: "TestRateLimit_OneRequestProbes", edits: []edit{
 		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
 	}},
-	{name: "a deleted limit is remembered", test: "TestRateLimit_AnOperatorDeletesIt", edits: []edit{
+	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
