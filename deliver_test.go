@@ -544,7 +544,8 @@ func TestDeliver_LostResponsesOfLaterAttemptsDoNotStopThePass(t *testing.T) {
 	b.RequireInvited(t, "good@example.com", 1)
 }
 
-// A canceled call loses nothing.
+// A canceled call loses nothing. A create that has begun still gets its response, so nobody has to
+// find out later whether the person got an email.
 func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -561,6 +562,9 @@ func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 					})
 					_, err := b.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
 					b.Clerk.OnCall(nil)
+					if call == clerkinvitetest.CallCreate {
+						require.NoError(t, err)
+					}
 					if err != nil {
 						require.ErrorIs(t, err, context.Canceled)
 						b.Recover(t, testkit.Recoveries()[0], email)
@@ -570,6 +574,24 @@ func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The response is not waited for longer than five seconds.
+func TestInvite_CanceledDuringACreateWithoutResponse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk := clerkinvitetest.NewClerk()
+		b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+		clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Timeout})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		start := time.Now()
+		_, err := b.Invite(ctx, testkit.Params("acme", "ada@example.com"))
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 6*time.Second, time.Since(start))
+	})
 }
 
 // refusingStore is a store that refuses to write some rows, as a hook or a constraint of the host does.

@@ -132,6 +132,40 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 	})
 }
 
+// People whose invitations have expired share requests like new ones. While the endpoints are limited
+// nobody is looked for in vain.
+func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		ps := testkit.People(40, "p")
+		_, err := b.InviteMany(t.Context(), ps, nil)
+		require.NoError(t, err)
+		b.Clock.Advance(31 * 24 * time.Hour)
+		limits := clerkinvitetest.DocumentedLimits()
+		limits.Create.Requests, limits.CreateBulk.Requests = 1, 2
+		b.Clerk.SetLimits(limits)
+		b.Clerk.ResetCounts()
+
+		for round := range 3 {
+			_, err = b.InviteMany(t.Context(), ps, nil)
+			require.NoError(t, err)
+			if round == 0 {
+				require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallList], 3*35, "look-ups are linear")
+				require.Equal(t, 21, b.Clerk.Emails()-len(ps))
+			}
+			before := b.Clerk.Requests()[clerkinvitetest.CallList]
+			_, err = b.InviteMany(t.Context(), ps, nil)
+			require.NoError(t, err)
+			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited: nobody is looked for")
+			b.Clock.Advance(2 * time.Hour)
+		}
+		for _, p := range ps {
+			require.Equal(t, 2, b.Clerk.EmailsTo(p.Email))
+			require.Len(t, b.Clerk.OpenInvitations(p.Email), 1)
+		}
+	})
+}
+
 // A call that is canceled after any request loses nothing and can be repeated.
 func TestInviteMany_Canceled(t *testing.T) {
 	t.Parallel()

@@ -26,8 +26,8 @@ type turn struct {
 	ends time.Time
 }
 
-// acquireTurn waits until the pass may send a request to a create endpoint. bulk reports whether it
-// is for a member that was reserved together with others. Background passes of all processes take
+// acquireTurn waits until the pass may send a request to a create endpoint. If
+// bulk is set, the share of imports pays for it. Background passes of all processes take
 // turns, so that only one of them meets a limit. The caller must call release once it has the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
 // limit, the share is spent or another process keeps the turn for too long.
@@ -38,9 +38,8 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string, bul
 	if err := s.checkLimitFor(p, endpoint); err != nil || !p.background {
 		return func() {}, err
 	}
-	bulk = bulk && endpoint == endpointCreate
-	if bulk && p.shareSpent.After(s.now()) {
-		return nil, shareSpentFor(p.shareSpent.Sub(s.now()))
+	if err := p.checkShare(bulk, s.now()); err != nil {
+		return nil, err
 	}
 	t, err := s.awaitTurn(ctx, p, turnPrefix+endpoint)
 	if err != nil {
@@ -88,7 +87,15 @@ func (s *Service) useTurn(ctx context.Context, p *pass, endpoint string, bulk bo
 		return err
 	}
 	p.shareSpent = s.now().Add(wait)
-	return shareSpentFor(wait)
+	return p.checkShare(bulk, s.now())
+}
+
+// checkShare returns an *APIError if the pass knows that the share is used up.
+func (p *pass) checkShare(bulk bool, now time.Time) error {
+	if wait := p.shareSpent.Sub(now); wait > 0 && bulk {
+		return notYet(wait, "the share of imports in Clerk's rate limit is used up")
+	}
+	return nil
 }
 
 // tryTurn tries to take a turn, and reports whether it is ours. If not, the turn is that of another
@@ -156,10 +163,6 @@ const (
 	// shareWindow is a little longer than Clerk's hour, which begins when Clerk gets the first request.
 	shareWindow = time.Hour + 10*time.Second
 )
-
-func shareSpentFor(wait time.Duration) error {
-	return notYet(wait, "the share of imports in Clerk's rate limit is used up")
-}
 
 // spendShare spends one create of the share, or returns how long to wait for the next. The caller must
 // have the turn.

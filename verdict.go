@@ -150,9 +150,6 @@ func (s *Service) limited(a *attempt, op string, limit error) verdict {
 	now := s.now()
 	wait, _ := isRateLimit(limit)
 	due := now.Add(wait)
-	if !a.bulkAllowedAt.IsZero() && a.bulkAllowedAt.Before(due) {
-		due = a.bulkAllowedAt
-	}
 	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
 }
 

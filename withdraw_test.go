@@ -40,13 +40,11 @@ func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		older, another := b.Clerk.CreateForeign(email, nil), b.Clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
 		at := b.Clock.Now()
-		results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
+		m := testkit.InsertRows(t, b.Store, &clerkinvite.Member{
 			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusExpired,
 			InvitationID: older.ID, Send: 1, Sent: 1, Version: 1, ReservedAt: at, InvitedAt: &at, ExpiresAt: &at, SettledAt: &at, UpdatedAt: at,
-		}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
-		require.NoError(t, b.Purge(t.Context(), results[0].Member.Ref()))
+		})[0]
+		require.NoError(t, b.Purge(t.Context(), m.Ref()))
 		open := b.Clerk.OpenInvitations(email)
 		require.Len(t, open, 1)
 		require.Equal(t, another.ID, open[0].ID)
