@@ -155,7 +155,7 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 // backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
 // it gives back are due at dueAt.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
-	if err := s.loadLimits(ctx); err != nil {
+	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
 		return nil, err
 	}
 	return &pass{lease: s.newLease(), dueAt: dueAt, background: true}, nil

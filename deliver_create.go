@@ -239,7 +239,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	defer release()
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
-	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	switch {
@@ -302,7 +302,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	}
 	create, cancel := p.creating(ctx)
 	defer cancel()
-	created, err := request(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+	created, err := exchange(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {

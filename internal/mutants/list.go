@@ -68,11 +68,11 @@ var mutants = []mutant{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
 	}},
 	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_create.go", "	inv, err := request(ctx, s, endpointCreate,",
+		{"deliver_create.go", "	inv, err := exchange(ctx, s, endpointCreate,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
-	inv, err := request(ctx, s, endpointCreate,`},
+	inv, err := exchange(ctx, s, endpointCreate,`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
@@ -233,7 +233,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
-		{"turn.go", "if err := s.loadLimit(ctx, endpoint); err != nil {", "if err := ctx.Err(); err != nil {"},
+		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
