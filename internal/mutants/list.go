@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
@@ -106,6 +106,12 @@ var mutants = []mutant{
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
+	}},
+	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
+		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
+	}},
+	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
+		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
@@ -231,6 +237,9 @@ var mutants = []mutant{
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
+	}},
+	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
+		{"turn.go", "	if err == nil && bulk {", "	if false {"},
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
 		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
