@@ -76,7 +76,7 @@ type Member struct {
 	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see Store.Due
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
-	Version  int64  `json:"version"`          // increases by one with every change; compare-and-set compares it
+	Version  int64  `json:"version"`          // increases by one with every change; compare-and-swap compares it
 
 	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
