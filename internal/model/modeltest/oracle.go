@@ -40,7 +40,7 @@ var moves = map[move][]verb{
 	{clerkinvite.StatusPending, clerkinvite.StatusRemoved}:  append([]verb{remove}, resolving...),
 	{clerkinvite.StatusPending, clerkinvite.StatusReserved}: inviting,
 
-	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile},
+	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile, invite},
 
 	{clerkinvite.StatusFailed, clerkinvite.StatusReserved}:  inviting,
 	{clerkinvite.StatusRevoked, clerkinvite.StatusReserved}: inviting,
@@ -408,7 +408,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
 			s.failf("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
 		}
-		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID) {
+		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID && !s.adopted[inv.ID]) {
 			s.failf("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {

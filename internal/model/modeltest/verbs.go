@@ -333,7 +333,7 @@ func (t *task) doResend(ctx context.Context) {
 		return
 	}
 	t.invitedOrLinked(t.ref, m)
-	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.tooLate {
+	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.revokeLimited || t.tooLate {
 		return
 	}
 	if t.open(there.InvitationID) {

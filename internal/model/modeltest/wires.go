@@ -225,6 +225,8 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*c
 		return inv, err
 	})
 	t.revokeFailed = t.revokeFailed || err != nil
+	var api *clerkinvite.APIError
+	t.revokeLimited = t.revokeLimited || errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests
 	return inv, err
 }
 

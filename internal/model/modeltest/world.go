@@ -36,16 +36,17 @@ type world struct {
 	users     map[string]*person
 	order     []string // of users
 
-	known     map[string][]invitation // by address, until something changes
-	shortened map[string]bool         // invitations that expire earlier
-	withdrawn map[string]bool         // invitations that a caller or operator revoked
-	bare      map[string]bool         // other applications' invitations without metadata
-	adopted   map[string]bool         // of these, invitations that a member waits for
-	late      map[mark]bool           // sends with possibly more than one invitation
-	foreign   int
-	cursor    string // of an unfinished reconciliation
-	started   int    // tasks
-	died      int    // processes
+	known         map[string][]invitation // by address, until something changes
+	shortened     map[string]bool         // invitations that expire earlier
+	withdrawn     map[string]bool         // invitations that a caller or operator revoked
+	bare          map[string]bool         // other applications' invitations without metadata
+	adopted       map[string]bool         // of these, invitations that a member waits for
+	revokeLimited bool                    // Clerk has limited a revocation, so a process may not send the next
+	late          map[mark]bool           // sends with possibly more than one invitation
+	foreign       int
+	cursor        string // of an unfinished reconciliation
+	started       int    // tasks
+	died          int    // processes
 }
 
 // person is a user at Clerk.
