@@ -13,6 +13,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 type taskKey struct{}
@@ -301,9 +302,11 @@ func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkin
 		limit := q.Limit
 		q.Limit = 1000
 		found, err := w.store.due(q)
-		slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
-			return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
-		})
+		storeutil.InTurns(found, q.AfterTenantID,
+			func(m *clerkinvite.Member) (bool, string) { return m.Bulk, m.TenantID },
+			func(a, b *clerkinvite.Member) int {
+				return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
+			})
 		if limit > 0 {
 			found = found[:min(limit, len(found))]
 		}
