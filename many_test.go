@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -567,4 +568,32 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 			b.RequireInvited(t, "ada@example.com", 2)
 		})
 	}
+}
+
+// The invitation of an earlier attempt has ended, and the lease ends while the person is invited again: Run invites them.
+func TestInviteMany_LeaseEndsWhileInvitingAgain(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, email)
+		require.Error(t, err)
+		b.Clerk.RevokeInDashboard(b.Clerk.OpenInvitations(email)[0].ID)
+		b.Clock.Advance(2 * time.Minute)
+		var looked atomic.Int64
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After && looked.Add(1) == 2 {
+				b.Clock.Advance(45 * time.Second)
+			}
+		})
+		results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", email)}, nil)
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
+		b.Clock.Advance(2 * time.Minute)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+		require.Equal(t, 2, b.Clerk.EmailsTo(email))
+	})
 }

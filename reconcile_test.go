@@ -855,7 +855,7 @@ func (a overlapping) ListInvitations(ctx context.Context, q clerkinvite.Invitati
 	return a.ClerkAPI.ListInvitations(ctx, q)
 }
 
-// Pages of accepted invitations overlap: each member is reported once.
+// Pages overlap: each member and each invitation is reported once.
 func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -863,6 +863,12 @@ func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	ps := testkit.People(501, "p")
 	_, err := b.InviteMany(t.Context(), ps, nil)
 	require.NoError(t, err)
+	for range 501 {
+		b.Clerk.CreateForeign("stranger@example.com", map[string]any{"clerkinvite": map[string]any{"id": "01a21382-a370-7acd-84c9-72ad5abb3517", "send": 1}})
+	}
+	open, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
+	require.NoError(t, err)
+	require.Equal(t, []int{1002, 501}, []int{open.Invitations, open.Unknown})
 	for i, p := range ps {
 		_, err := b.Clerk.AcceptAs(p.Email, fmt.Sprintf("private%d@example.com", i))
 		require.NoError(t, err)

@@ -380,6 +380,7 @@ func TestPurge_LeavesNoClaimAfterASecondRound(t *testing.T) {
 			require.Equal(t, "editor", now.Role)
 			require.Nil(t, now.ClaimedUntil)
 			require.Equal(t, was.Attempts, now.Attempts)
+			require.Equal(t, was.NextAttemptAt, now.NextAttemptAt)
 			require.NoError(t, b.Purge(t.Context(), testkit.Ada))
 		})
 	}
