@@ -172,7 +172,7 @@ var mutants = []mutant{
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
 	}},
-	{name: "any 404 says that a user does not exist", test: "TestReconcile_WhatIsNotA404", edits: []edit{
+	{name: "any 404 says that a user does not exist", test: "TestReconcile_OnlyA404Removes", edits: []edit{
 		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
 	}},
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
