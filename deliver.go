@@ -52,6 +52,9 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	if limit < 0 {
 		return report, &InvalidParamsError{"Limit", "is negative"}
 	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return report, err
+	}
 	// Members that this call postpones are due after its start, so they do not come back.
 	for due, empty := s.now(), 0; ; {
 		batch := findBatch
@@ -92,7 +95,10 @@ func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*
 	if err := s.loadLimits(ctx); err != nil {
 		return nil, nil, err
 	}
-	l := s.newLease()
+	l, err := s.newLease(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	p := &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}
 	var changes []Change
 	for _, row := range rows {

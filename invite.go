@@ -22,8 +22,10 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is the clock for all times that are stored, or compared with stored ones. Defaults to
-	// time.Now.
+	// Now is this machine's clock. Times that are stored, or compared with stored ones, are those
+	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. A store
+	// in PostgreSQL has such a clock, so a test that sets Now also sets PgxOptions.Now. Defaults
+	// to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -65,6 +67,7 @@ type Service struct {
 	store  Store
 	log    *slog.Logger
 	limits limits
+	clock  storeClock
 }
 
 // New returns a service. If the configuration is invalid, the error joins everything that is wrong
@@ -106,9 +109,6 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
 }
-
-// now returns the time as it is stored.
-func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
 type InviteParams struct {
@@ -162,7 +162,10 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
-		l := s.newLease()
+		l, err := s.newLease(ctx)
+		if err != nil {
+			return nil, err
+		}
 		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l, true)
 		if err != nil {
 			return nil, err
@@ -200,7 +203,10 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 
 // reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
 func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
-	l := s.newLease()
+	l, err := s.newLease(ctx)
+	if err != nil {
+		return l, nil, err
+	}
 	next := *row
 	next.Attempts-- // the same attempt
 	results, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
@@ -297,8 +303,10 @@ func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *
 		}
 		return s.claimed(*m, l.claimedAt)
 	}
-	slots := make([]*slot, len(wanted))
+	err = s.setClock(ctx, st)
+	slots, now := make([]*slot, len(wanted)), s.now()
 	for i, m := range wanted {
+		m.ReservedAt, m.NextAttemptAt, m.UpdatedAt = now, &now, now
 		slots[i] = &slot{want: claim(m)}
 	}
 	open := slots
@@ -308,14 +316,17 @@ func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *
 		if err = s.insert(ctx, st, open); err != nil {
 			break
 		}
+		if err = s.setClock(ctx, st); err != nil {
+			break
+		}
+		now := s.now() // the insert may have waited
 		var changes []Change
 		var renewed []*slot
 		for _, sl := range open {
 			if sl.done {
 				continue
 			}
-			// The time is read now, because the insert may have waited.
-			if next := renew(sl.existing, sl.want, s.now(), takeOver); next != nil {
+			if next := renew(sl.existing, sl.want, now, takeOver); next != nil {
 				changes, renewed = append(changes, Change{sl.existing, claim(next)}), append(renewed, sl)
 			} else {
 				sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
@@ -425,7 +436,7 @@ func (s *Service) prepare(ctx context.Context, p InviteParams) (*Member, error) 
 	return s.newMember(&p)
 }
 
-// newMember validates and normalises p and returns the row for it.
+// newMember validates and normalises p and returns the row for it, without its times.
 func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	ref, err := p.ref()
 	if err != nil {
@@ -462,11 +473,10 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}
-	now := s.now()
 	return &Member{
 		ID: id, TenantID: p.TenantID, Email: p.Email, Status: StatusReserved,
 		Role: p.Role, InvitedBy: p.InvitedBy, Data: p.Data, Params: params,
-		Send: 1, Version: 1, ReservedAt: now, NextAttemptAt: &now, UpdatedAt: now,
+		Send: 1, Version: 1,
 	}, nil
 }
 

@@ -184,7 +184,7 @@ func (m *many) deliver(ctx context.Context) error {
 			return nil
 		}
 		until := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }).NextAttemptAt
-		m.progress(*until)
+		m.progress(m.s.machineTime(*until))
 		if err := m.s.sleep(ctx, *until); err != nil {
 			return err
 		}

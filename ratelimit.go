@@ -86,6 +86,7 @@ func (l *limits) lastStored(name string) time.Time {
 func request[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (response T, err error) {
 	if err = s.checkLimit(endpoint); err == nil {
 		response, err = observed(ctx, s, name, send)
+		s.resetClock(ctx)
 	}
 	return response, s.noteLimit(ctx, endpoint, err)
 }
@@ -220,9 +221,12 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (re
 // tryTurn tries to take the named turn for the given time, and reports whether it is ours. It
 // returns when the turn ends: our turn, or another process's.
 func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (until time.Time, ours bool, err error) {
+	if err := s.setClock(ctx, s.store); err != nil {
+		return time.Time{}, false, err
+	}
 	now := s.now()
 	// Random microseconds make the time unique: the process that reads it back has the turn.
-	ends := now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	ends := now.Add(length - rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	known := s.limits.lastStored(name)
 	if known.After(now) {
 		known = time.Time{} // another process's turn, or a limit: a swap from zero only reads it

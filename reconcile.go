@@ -72,7 +72,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *Rec
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
 	r := &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
+		s: s, report: &ReconcileReport{},
 		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
@@ -85,7 +85,10 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *Rec
 	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
-	err = r.run(ctx)
+	if err = s.setClock(ctx, s.store); err == nil {
+		r.began = s.now()
+		err = r.run(ctx)
+	}
 	if err != nil || !r.complete {
 		r.report.Cursor = r.position().encode()
 	}

@@ -154,7 +154,7 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sleep waits until the given time by Config.Now, or until ctx ends.
+// sleep waits until the given time by the store's clock, or until ctx ends.
 func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	if !until.After(s.now()) {
 		return ctx.Err()
@@ -163,6 +163,9 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	defer op.end(&err)
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
+		if err := s.setClock(ctx, s.store); err != nil {
+			return err
+		}
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {
 			return ctx.Err()

@@ -510,9 +510,14 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	case e == nil || e.UserID == "":
 		return nil, nil
 	case e.Type == EventUserDeleted:
-		return s.userDeleted(ctx, e)
 	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
 		return nil, nil
+	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
+	}
+	if e.Type == EventUserDeleted {
+		return s.userDeleted(ctx, e)
 	}
 	rows, err := s.rowsOf(ctx, e.User)
 	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {

@@ -38,7 +38,11 @@ type process struct {
 	number  int
 	service *clerkinvite.Service
 	dead    bool
+	ahead   time.Duration // of its clock, up to maxAhead either way
 }
+
+// maxAhead is how wrong the clock of a process may be.
+const maxAhead = 5 * time.Minute
 
 // task is one call of a verb.
 type task struct {
@@ -125,11 +129,23 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 }
 
 func (s *sequence) newProcess(number int) *process {
-	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: s.asked})
+	p := &process{number: number}
+	s.setClock(p)
+	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }})
 	if err != nil {
 		panic(err)
 	}
-	return &process{number: number, service: service}
+	p.service = service
+	return p
+}
+
+// setClock sets the clock of a process: right, or wrong by up to five minutes.
+func (s *sequence) setClock(p *process) {
+	p.ahead = 0
+	if !s.chance(3) {
+		p.ahead = (time.Duration(s.rand.Int64N(int64(2*maxAhead))) - maxAhead).Truncate(time.Millisecond)
+	}
+	s.sayf("p%d's clock is %v ahead", p.number, p.ahead)
 }
 
 // asked is the clock of the library. Whoever asks for the time again and again without
@@ -317,6 +333,10 @@ func (s *sequence) land(i int) {
 
 // trouble lets some requests to Clerk fail from now on, or limits how many there may be.
 func (s *sequence) trouble() {
+	if s.chance(4) {
+		s.setClock(pick(s, s.processes...))
+		return
+	}
 	if s.chance(4) {
 		n := 1 + s.rand.IntN(4)
 		s.sayf("limits: %d creates and %d bulk creates an hour", n, n-1)

@@ -336,6 +336,11 @@ func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Ti
 	})
 }
 
+// Clock returns the sequence's time, which the clocks of the processes differ from.
+func (w wiredStore) Clock(ctx context.Context) (time.Time, error) {
+	return statement(ctx, "clock", func() (time.Time, error) { return w.now(), nil })
+}
+
 // elsewhere calls a store outside of the sequence's clock: a database does not keep to it.
 type elsewhere struct {
 	store clerkinvite.Store

@@ -237,6 +237,9 @@ func (w wiredStore) SwapTime(_ context.Context, _ string, _, next time.Time) (ti
 	return next, nil
 }
 
+// Clock returns none: there is one clock, the replay's.
+func (w wiredStore) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
 // wiredAPI is Clerk as the tasks reach it.
 type wiredAPI struct{ clerk *clerkinvitetest.Clerk }
 
