@@ -10,7 +10,14 @@ import (
 
 // DeliverOptions are the options of Deliver; nil means all defaults.
 type DeliverOptions struct {
-	Limit int // maximum number of members; 0 means all that are due
+	Limit int // maximum number of members; 0 means no maximum
+
+	// Refs are the only members to deliver, such as those that the caller has just reserved in its
+	// transaction. Deliver sends their invitations as Invite does: it does not wait for other
+	// members' turns, and it also tries members that were postponed. A member that does not exist
+	// or is not waiting for delivery is skipped. If Refs is nil, Deliver delivers all due members;
+	// if it is empty but not nil, none.
+	Refs []Ref
 }
 
 // DeliverReport counts what one Deliver did.
@@ -28,7 +35,7 @@ const maxEmpty = 5
 
 // Deliver sends the invitations of all due members: those that were reserved in a transaction,
 // and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
-// before it sends anything a second time.
+// before it sends anything a second time. With Refs it delivers only the members of the caller.
 //
 // It returns nil once no member is due now. Postponed members become due again by themselves.
 // It stops early, with the report so far, and returns
@@ -37,80 +44,144 @@ const maxEmpty = 5
 //     a wrong key, an exhausted quota, no connection, three lost responses in a row,
 //   - the store's error, unchanged.
 //
-// A rate limit stops only requests to the limited endpoint. A negative limit is an
-// *[InvalidParamsError].
+// A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref
+// are an *[InvalidParamsError], before anything is delivered.
 //
 // Deliver is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
 	ctx, op := s.observe(ctx, "Deliver")
 	defer op.end(&err)
+	if opts == nil {
+		opts = &DeliverOptions{}
+	}
 	report := &DeliverReport{}
-	limit := 0
-	if opts != nil {
-		limit = opts.Limit
+	switch {
+	case opts.Limit < 0:
+		err = &InvalidParamsError{"Limit", "is negative"}
+	case opts.Refs == nil:
+		err = s.deliverDue(ctx, opts.Limit, report)
+	default:
+		err = s.deliverRefs(ctx, opts.Refs, opts.Limit, report)
 	}
-	if limit < 0 {
-		return report, &InvalidParamsError{"Limit", "is negative"}
-	}
+	return report, err
+}
+
+// deliverDue delivers members that are due, at most limit if that is not 0.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport) error {
 	if err := s.setClock(ctx, s.store); err != nil {
-		return report, err
+		return err
 	}
 	// Members that this call postpones are due after its start, so they do not come back.
 	for due, empty := s.now(), 0; ; {
-		batch := findBatch
-		if limit > 0 {
-			batch = min(batch, limit-report.Claimed)
+		batch := report.batch(limit)
+		if batch == 0 {
+			return nil
 		}
-		if batch <= 0 {
-			return report, nil
-		}
-		rows, err := s.store.Due(ctx, due, batch)
+		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
-			return report, err
+			return err
 		}
-		p, claimed, err := s.claim(ctx, rows, due)
+		p, err := s.backgroundPass(ctx, due)
 		if err != nil {
-			return report, err
+			return err
+		}
+		claimed, err := s.claim(ctx, p, rows)
+		if err != nil {
+			return err
 		}
 		// If other processes are faster, or a clock was set back, do not try forever.
 		if empty++; len(claimed) > 0 {
 			empty = 0
 		} else if empty == maxEmpty {
-			return report, nil
+			return nil
 		}
 		p.more = len(claimed) == findBatch
 		deliveries := s.deliver(ctx, p, claimed)
-		for _, d := range deliveries {
-			report.count(d)
-		}
+		report.count(deliveries)
 		if err := stopError(ctx, deliveries); err != nil {
-			return report, err
+			return err
 		}
 	}
 }
 
-// claim starts a background pass over the rows, without those that another process has changed in
-// the meantime. Rows that the pass gives back are due at dueAt.
-func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*pass, []*Member, error) {
+// deliverRefs delivers the members that refs name, at most limit if that is not 0.
+func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report *DeliverReport) error {
+	todo, err := normalizedRefs(refs)
+	if err != nil {
+		return err
+	}
+	for len(todo) > 0 {
+		batch := report.batch(limit)
+		if batch == 0 {
+			return nil
+		}
+		n := min(len(todo), batch)
+		rows, err := s.store.Find(ctx, Query{Refs: todo[:n]})
+		if err != nil {
+			return err
+		}
+		todo = todo[n:]
+		l, err := s.newLease(ctx)
+		if err != nil {
+			return err
+		}
+		p := &pass{lease: l, dueAt: l.claimedAt}
+		claimed, err := s.claim(ctx, p, slices.DeleteFunc(rows, func(row *Member) bool { return !row.Due() }))
+		if err != nil {
+			return err
+		}
+		deliveries := s.deliver(ctx, p, claimed)
+		report.count(deliveries)
+		if err := stopError(ctx, deliveries); err != nil {
+			return err
+		}
+		for _, d := range deliveries {
+			if d.kind == isReleased && d.Member != nil {
+				todo = append(todo, d.Member.Ref())
+			}
+		}
+	}
+	return nil
+}
+
+// normalizedRefs returns the refs normalised, each once.
+func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
+	known := make(map[Ref]bool, len(refs))
+	for _, ref := range refs {
+		if ref, err = ref.normalized(); err != nil {
+			return nil, err
+		}
+		if !known[ref] {
+			known[ref] = true
+			normalized = append(normalized, ref)
+		}
+	}
+	return normalized, nil
+}
+
+// backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
+// it gives back are due at dueAt.
+func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
 	if err := s.loadLimits(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l, err := s.newLease(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	p := &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}
+	return &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}, err
+}
+
+// claim claims the rows for the pass. It returns them without those that another process owns or
+// has changed in the meantime.
+func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
-		if !row.held(l.claimedAt) {
-			changes = append(changes, Change{row, s.claimed(*row, l.claimedAt)})
+		if !row.held(p.claimedAt) {
+			changes = append(changes, Change{row, s.claimed(*row, p.claimedAt)})
 		}
 	}
 	results, err := s.apply(ctx, s.store, changes)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	var claimed []*Member
 	for _, r := range results {
 		switch {
 		case r.Err == nil:
@@ -119,7 +190,7 @@ func (s *Service) claim(ctx context.Context, rows []*Member, dueAt time.Time) (*
 			s.log.ErrorContext(ctx, "member not claimed", "cause", logError(r.Err))
 		}
 	}
-	return p, claimed, nil
+	return claimed, nil
 }
 
 // stopError returns the error that ends a call after one of its passes, if any.
@@ -140,10 +211,23 @@ func stopError(ctx context.Context, deliveries []delivery) error {
 	return nil
 }
 
-func (r *DeliverReport) count(d delivery) {
-	if d.kind == isReleased {
-		return // not attempted
+// batch returns how many members the next pass may deliver. A limit of 0 means no maximum.
+func (r *DeliverReport) batch(limit int) int {
+	if limit == 0 {
+		return findBatch
 	}
+	return max(0, min(findBatch, limit-r.Claimed))
+}
+
+func (r *DeliverReport) count(deliveries []delivery) {
+	for _, d := range deliveries {
+		if d.kind != isReleased { // otherwise not attempted
+			r.countOne(d)
+		}
+	}
+}
+
+func (r *DeliverReport) countOne(d delivery) {
 	r.Claimed++
 	var clerkErr *ClerkInvitationError
 	var dup *DuplicateEmailError

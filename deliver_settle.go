@@ -32,6 +32,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
+	s.resetClock(ctx)
 	for _, a := range attempts {
 		var err error
 		if a.verdict.kind == isUncertain {

@@ -743,9 +743,9 @@ func (s onRead) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	return s.Store.Find(ctx, q)
 }
 
-func (s onRead) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s onRead) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	s.before()
-	return s.Store.Due(ctx, at, limit)
+	return s.Store.Due(ctx, q)
 }
 
 func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
@@ -826,6 +826,96 @@ func TestNegativeLimitIsAnError(t *testing.T) {
 	require.Zero(t, b.Clerk.RequestCount())
 }
 
+// A host that has committed a reservation delivers it, and not everybody's backlog.
+func TestDeliver_Refs(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.ReserveSome(t, 30)
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", testkit.Ada.Email))
+		require.NoError(t, err)
+		unknown := testkit.Acme("unknown@example.com")
+		own := &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{unknown, testkit.Ada, testkit.Acme("ada@example.com")}}
+		report, err := b.Deliver(t.Context(), own)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+		b.RequireInvited(t, "ada@example.com", 1)
+		require.Equal(t, 2, b.Clerk.RequestCount())
+		require.Equal(t, 1, b.Clerk.Emails(), "the others wait for Run")
+
+		for _, nothing := range [][]clerkinvite.Ref{own.Refs, {unknown}, {}} {
+			report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: nothing})
+			require.NoError(t, err)
+			require.Equal(t, &clerkinvite.DeliverReport{}, report)
+		}
+		require.Equal(t, 2, b.Clerk.RequestCount())
+
+		var invalid *clerkinvite.InvalidParamsError
+		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0@example.com"}, {Email: "p1@example.com"}}})
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, "TenantID", invalid.Field)
+		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0"}}})
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, "Email", invalid.Field)
+		require.Equal(t, 2, b.Clerk.RequestCount(), "an invalid Ref stops the call before anything is delivered")
+	})
+}
+
+func TestDeliver_ManyRefs(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var refs []clerkinvite.Ref
+	for _, p := range b.ReserveSome(t, 230) {
+		refs = append(refs, clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+	}
+	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs, Limit: 105})
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 105, Invited: 105}, report)
+	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 125, Invited: 125}, report)
+	require.Equal(t, 230, b.Clerk.Emails())
+}
+
+// Each request takes so long that a lease is enough for two of them.
+func TestDeliver_RefsOfMoreThanOneLease(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	var refs []clerkinvite.Ref
+	for _, p := range b.ReserveSome(t, 45) {
+		refs = append(refs, clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+	}
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.Before {
+			b.Clock.Advance(20 * time.Second) // requests may start for 30 seconds
+		}
+	})
+	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 45, Invited: 45}, report)
+}
+
+// Another process creates invitations in the background and has postponed this member: the caller
+// does not wait for it.
+func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	m, err := b.Reserve(t.Context(), testkit.Params("acme", testkit.Ada.Email))
+	require.NoError(t, err)
+	later := b.Clock.Now().Add(50 * time.Minute)
+	postponed := *m
+	postponed.NextAttemptAt = &later
+	_, err = b.Store.Update(t.Context(), []clerkinvite.Change{{Old: m, New: &postponed}})
+	require.NoError(t, err)
+	for _, name := range []string{"POST /invitations", "POST /invitations/bulk", "turn POST /invitations", "turn POST /invitations/bulk", "share POST /invitations"} {
+		_, err = b.Store.SwapTime(t.Context(), name, time.Time{}, later)
+		require.NoError(t, err)
+	}
+	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+	b.RequireInvited(t, "ada@example.com", 1)
+}
+
 // If Deliver returns no error, no member is due.
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()
@@ -841,7 +931,7 @@ func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	})
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	due, err := b.Store.Due(t.Context(), b.Clock.Now(), 0)
+	due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now()})
 	require.NoError(t, err)
 	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
 }

@@ -90,6 +90,23 @@ func ExampleService_Reserve() {
 	// Output: reserved <nil> 0
 }
 
+// A request handler delivers what it has reserved, and leaves everybody else to Run.
+func ExampleService_Deliver_refs() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	var mine []clerkinvite.Ref
+	for _, email := range []string{"ada@example.com", "joan@example.com"} {
+		member, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		if err != nil {
+			panic(err)
+		}
+		mine = append(mine, member.Ref())
+	}
+	report, err := svc.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: mine[1:]})
+	fmt.Println("invited:", report.Invited, "error:", err)
+	// Output: invited: 1 error: <nil>
+}
+
 func ExampleService_InTx() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

@@ -243,7 +243,8 @@ func newID() (string, error) {
 	return id.String(), nil
 }
 
-// Reserve writes the row for an invitation and sends nothing; Deliver sends it later.
+// Reserve writes the row for an invitation and sends nothing. Deliver sends it: with Refs
+// immediately, otherwise when Run reaches it.
 //
 // Errors: those of Invite, without Clerk's. A member that is already reserved is a
 // *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
@@ -252,8 +253,8 @@ func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) 
 }
 
 // InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
-// commits or rolls back with the host's rows, and nothing is sent before Deliver runs after the
-// commit.
+// commits or rolls back with the host's rows, and nothing is sent before the commit. After it,
+// call Deliver with [DeliverOptions].Refs, or leave the row to Run.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, st} }
 
 // Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
@@ -393,9 +394,10 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
+		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
 		return &n
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
-		n.Status, n.Send, n.Attempts = StatusReserved, old.Send+1, 0
+		n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 		n.ReservedAt, n.NextAttemptAt = now, &now

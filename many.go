@@ -114,6 +114,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 			m.results[i].Err = err
 			continue
 		}
+		want.Bulk = true
 		m.wanted[i] = want
 		if _, again := m.first[want.Ref()]; !again {
 			m.first[want.Ref()] = i
@@ -200,7 +201,11 @@ type remainder struct {
 
 // pass delivers up to 100 rows and sets their results.
 func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
-	p, claimed, err := m.s.claim(ctx, rows, m.s.now())
+	p, err := m.s.backgroundPass(ctx, m.s.now())
+	if err != nil {
+		return rest, err
+	}
+	claimed, err := m.s.claim(ctx, p, rows)
 	if err != nil {
 		return rest, err
 	}

@@ -52,6 +52,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			}
 			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
 		}
+		next.Bulk = false
 		return s.claimed(next, l.claimedAt), nil
 	})
 	if err != nil {

@@ -73,6 +73,7 @@ type Member struct {
 
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
 	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
+	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see Store.Due
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
 	Version  int64  `json:"version"`          // increases by one with every change; compare-and-set compares it
@@ -184,6 +185,13 @@ type PageQuery struct {
 	Limit int // maximum number of members; 0 means 1000
 }
 
+// DueQuery selects due members.
+type DueQuery struct {
+	At            time.Time // members whose NextAttemptAt is not after this
+	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
+	Limit         int       // maximum number of members; 0 means 1000
+}
+
 // HistoryEntry is one recorded state change of a member.
 type HistoryEntry struct {
 	Version      int64     `json:"version"`        // of the member, after the change
@@ -258,9 +266,9 @@ type Store interface {
 	// committed data. No match is not an error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// Due returns the members that are due ([Member.Due]) with a NextAttemptAt not
-	// after at, the earliest first, and at most limit of them; 0 means 1000.
-	Due(ctx context.Context, at time.Time, limit int) ([]*Member, error)
+	// Due returns the members that are due ([Member.Due]) and that q selects, the earliest
+	// first.
+	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
 	// Page returns the first members that q selects, in the order of (TenantID, ID).
 	Page(ctx context.Context, q PageQuery) ([]*Member, error)

@@ -210,9 +210,9 @@ func (s *PgxStore) Find(ctx context.Context, q Query) (found []*Member, err erro
 }
 
 // Due implements [Store].
-func (s *PgxStore) Due(ctx context.Context, at time.Time, limit int) (found []*Member, err error) {
+func (s *PgxStore) Due(ctx context.Context, q DueQuery) (found []*Member, err error) {
 	err = s.repeat(ctx, func(bool) error {
-		found, err = s.sql.due(ctx, s.db, at, limit)
+		found, err = s.sql.due(ctx, s.db, q)
 		return err
 	})
 	return found, err

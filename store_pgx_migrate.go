@@ -226,6 +226,7 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			invitation_id text
 			send integer
 			sent integer
+			bulk boolean
 			url text
 			role text
 			invited_by text

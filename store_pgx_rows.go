@@ -44,6 +44,7 @@ type pgxRow struct {
 	InvitationID  string `json:"invitation_id,omitempty"`
 	Send          int    `json:"send"`
 	Sent          int    `json:"sent"`
+	Bulk          bool   `json:"bulk"`
 	URL           string `json:"url,omitempty"`
 	Role          string `json:"role,omitempty"`
 	InvitedBy     string `json:"invited_by,omitempty"`
@@ -73,7 +74,7 @@ type pgxChange struct {
 func newPgxRow(m *Member) (pgxRow, error) {
 	row := pgxRow{
 		TenantID: m.TenantID, ID: m.ID, Email: m.Email, Status: m.Status, ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID,
-		Send: m.Send, Sent: m.Sent, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
+		Send: m.Send, Sent: m.Sent, Bulk: m.Bulk, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
 		Attempts: m.Attempts, ClaimedUntil: pgxTime(m.ClaimedUntil), NextAttemptAt: pgxTime(m.NextAttemptAt), Reason: m.Reason,
 		ReservedAt: pgxTime(&m.ReservedAt), InvitedAt: pgxTime(m.InvitedAt), ExpiresAt: pgxTime(m.ExpiresAt),
 		SettledAt: pgxTime(m.SettledAt), UpdatedAt: pgxTime(&m.UpdatedAt),
@@ -98,7 +99,7 @@ func pgxTime(t *time.Time) string {
 
 func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
 	m := new(Member)
-	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent,
+	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent, &m.Bulk,
 		&m.URL, &m.Role, &m.InvitedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params), &m.Version, &m.Attempts, &m.ClaimedUntil,
 		&m.NextAttemptAt, &m.Reason, &m.ReservedAt, &m.InvitedAt, &m.ExpiresAt, &m.SettledAt, &m.UpdatedAt)...)
 	for _, t := range []*time.Time{&m.ReservedAt, &m.UpdatedAt, m.ClaimedUntil, m.NextAttemptAt, m.InvitedAt, m.ExpiresAt, m.SettledAt} {
@@ -357,13 +358,13 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	return storeutil.Unique(found, func(m *Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns the members that are due at the given time.
-func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, at time.Time, limit int) ([]*Member, error) {
-	limit = storeutil.Limit(limit)
+// due returns due members.
+func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, q DueQuery) ([]*Member, error) {
+	limit := storeutil.Limit(q.Limit)
 	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit), struct {
 		Due   string `json:"due"`
 		Limit int    `json:"limit"`
-	}{pgxTime(&at), limit})
+	}{pgxTime(&q.At), limit})
 }
 
 // pgxPage is the parameter of a page.

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/clerkinvite/clerkinvite"
 )
@@ -36,13 +39,14 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err := create(s.path, os.Link); err != nil {
 		return fmt.Errorf("sqlitestore: Migrate: %w", err)
 	}
-	var mode, encoding string
-	if err := s.writer.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+	mode, err := s.enableWAL(ctx)
+	if err != nil {
 		return s.explain(ctx, err)
 	}
 	if mode != "wal" {
 		return fmt.Errorf("sqlitestore: Migrate: %s stays in the journal mode %s; it may be on a network file system", s.path, mode)
 	}
+	var encoding string
 	if err := s.writer.QueryRowContext(ctx, "PRAGMA encoding").Scan(&encoding); err != nil {
 		return s.explain(ctx, err)
 	}
@@ -50,6 +54,23 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return fmt.Errorf("sqlitestore: Migrate: %s has the encoding %s, which sorts text differently; use a file with the encoding UTF-8", s.path, encoding)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error { return migrate(ctx, tx) })
+}
+
+// enableWAL returns the journal mode that the file has afterwards. If another connection holds a lock,
+// SQLite fails immediately, in spite of busy_timeout, so enableWAL repeats the statement for as long.
+func (s *Store) enableWAL(ctx context.Context) (mode string, err error) {
+	for range 1000 {
+		err = s.writer.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		if code(err)&0xff != sqlite3.SQLITE_BUSY {
+			return mode, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return "", err
 }
 
 // create creates an empty file that only its owner can read, because it will contain addresses and

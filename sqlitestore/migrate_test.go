@@ -1,11 +1,13 @@
 package sqlitestore_test
 
 import (
+	"context"
 	"database/sql"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,6 +45,27 @@ func TestMigrateAtOnceAndAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "%s holds addresses and links", file.Name())
 	}
+}
+
+// SQLite does not wait for a lock when it enables WAL, so Migrate does.
+func TestMigrateWaitsForATransactionOfTheHost(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "host.db")
+	host, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	defer host.Close()
+	tx, err := host.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), "CREATE TABLE seat (n INTEGER)")
+	require.NoError(t, err)
+	store, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	defer store.Close()
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, store.Migrate(soon), context.DeadlineExceeded)
+	require.NoError(t, tx.Commit())
+	require.NoError(t, store.Migrate(t.Context()))
 }
 
 // A database of the host's is used as it is: its tables and its mode stay.
@@ -129,7 +152,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
 	require.NoError(t, err)
-	found, err := open(t, target).Due(t.Context(), testTime, 0)
+	found, err := open(t, target).Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
 	require.Len(t, found, 1, "the link and the file are one database")
 

@@ -147,8 +147,8 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 }
 
 // Due implements [clerkinvite.Store].
-func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	found, err := due(ctx, s.db, at, limit)
+func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	found, err := due(ctx, s.db, q)
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}

@@ -215,7 +215,7 @@ func TestTransactionsQueue(t *testing.T) {
 	tx, err := store.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback()
-	_, err = store.Due(t.Context(), testTime, 0)
+	_, err = store.Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()

@@ -366,6 +366,17 @@ func batches() []scenario {
 		name: "reserve many and deliver", act: reserveAndDeliver,
 		people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 	}, {
+		name: "reserve and deliver one", people: []person{{ann, "pending", "gone"}, {bob, "pending", ""}},
+		arrange: func(w *world) { w.reserved(bob) },
+		act: func(a *actor) error {
+			if _, err := a.svc.Reserve(a.ctx, toAcme(ann)); err != nil {
+				return err
+			}
+			a.ack(ann)
+			_, err := a.svc.Deliver(a.ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{acme(ann)}})
+			return err
+		},
+	}, {
 		name: "deliver with a refused bulk request", people: []person{{ann, "pending", ""}, {bob, "pending", ""}, {cyd, "pending", ""}},
 		arrange: func(w *world) {
 			w.clerk.CreateForeign(bob, map[string]any{"app": "another"})

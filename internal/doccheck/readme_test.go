@@ -45,7 +45,7 @@ func TestReadmeCompiles(t *testing.T) {
 	for i, block := range blocks {
 		code := block[1]
 		if !strings.HasPrefix(code, "package ") {
-			code = fmt.Sprintf(snippetPrelude, strings.ReplaceAll(code, "member, err :=", "_, err ="))
+			code = fmt.Sprintf(snippetPrelude, code)
 		}
 		file := filepath.Join(t.TempDir(), "main.go")
 		require.NoError(t, os.WriteFile(file, []byte(code), 0o600))

@@ -50,7 +50,7 @@ type task struct {
 	process *process
 	verb    verb
 	name    string
-	ref     clerkinvite.Ref // whom it is about, for verbs about one member
+	ref     clerkinvite.Ref // whom it is about, for verbs about one member and Deliver with Refs
 	began   int             // step
 	beganAt time.Time
 	before  []*clerkinvite.Member

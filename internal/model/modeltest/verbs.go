@@ -303,13 +303,20 @@ func (t *task) doDeliver(ctx context.Context) {
 	if t.chance(4) {
 		opts.Limit = 1 + t.rand.IntN(2)
 	}
-	t.called(strconv.Itoa(opts.Limit))
+	said := strconv.Itoa(opts.Limit)
+	if t.chance(3) {
+		t.ref = t.someone()
+		opts.Refs = []clerkinvite.Ref{t.ref}
+		said += " " + t.ref.TenantID + "/" + t.ref.Email
+	}
+	t.called(said)
 	report, err := t.process.service.Deliver(ctx, opts)
 	if !t.returned(nil, err, isClerks) {
 		return
 	}
 	t.sayf("    %+v", *report)
-	if report.Claimed != report.Linked+report.Invited+report.Refused+report.Ended+report.Postponed || opts.Limit > 0 && report.Claimed > opts.Limit {
+	if report.Claimed != report.Linked+report.Invited+report.Refused+report.Ended+report.Postponed || opts.Limit > 0 && report.Claimed > opts.Limit ||
+		opts.Refs != nil && report.Claimed > 1 {
 		t.failf("report: %s reports %+v", t.name, *report)
 	}
 }
