@@ -42,12 +42,15 @@ type skew struct {
 
 // newSkew returns the skew if Store.Clock was called at one instant and returned stored at another.
 func newSkew(called, returned instant, stored time.Time) skew {
-	k := skew{inexact: returned.mono.Sub(called.mono) / 2, measured: returned}
 	if stored.IsZero() {
 		return skew{measured: returned} // this store has no clock
 	}
-	k.ahead = stored.Add(k.inexact).Sub(returned.wall)
-	return k
+	half := returned.wall.Sub(called.wall) / 2 // as far as known, the store read its clock halfway
+	return skew{
+		ahead:    stored.Add(half).Sub(returned.wall).Round(time.Microsecond),
+		inexact:  max(half.Abs(), returned.mono.Sub(called.mono)/2),
+		measured: returned,
+	}
 }
 
 // stale reports whether the skew must be measured again. If one clock has moved further than the

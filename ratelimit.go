@@ -226,7 +226,7 @@ func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration
 	}
 	now := s.now()
 	// Random microseconds make the time unique: the process that reads it back has the turn.
-	ends := now.Add(length - rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	ends := now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	known := s.limits.lastStored(name)
 	if known.After(now) {
 		known = time.Time{} // another process's turn, or a limit: a swap from zero only reads it

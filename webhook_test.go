@@ -415,6 +415,8 @@ func (h *hook) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Me
 	return nil, h.err
 }
 
+func (*hook) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
 func (h *hook) Write(b []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
