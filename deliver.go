@@ -275,10 +275,9 @@ type attempt struct {
 	verdict  verdict
 	delivery *delivery // once the verdict is written
 
-	shareable     bool      // may share a request with other attempts
-	triedInBulk   bool      // was in a shared request that was rejected because of one of them
-	bulkErr       error     // what that request said about this address
-	bulkAllowedAt time.Time // when the limit ends that kept it out of a shared request
+	shareable   bool  // may share a request with other attempts
+	triedInBulk bool  // was in a shared request that was rejected because of one of them
+	rejection   error // what that request said about this address
 }
 
 // decide sets the verdict. settle then looks for left-over invitations after a resend, and if an

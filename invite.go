@@ -18,7 +18,7 @@ type Config struct {
 	API   ClerkAPI // required: clerkapi.New, or a fake
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
-	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links and
+	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
@@ -29,7 +29,8 @@ type Config struct {
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
-	// (myapp://accept) or a path, at most 2048 bytes. Defaults to "", which means Clerk's own page.
+	// (myapp://accept) or a path, of at most 2048 bytes. Defaults to "", which means Clerk's own
+	// page.
 	RedirectURL string
 
 	// ExpiresInDays is used if InviteParams has none: 1 to 365. Defaults to 30.
@@ -49,12 +50,12 @@ type Config struct {
 	// are checked again. Its error is returned unchanged.
 	//
 	// It is called concurrently, and for all entries of a list before the first is written. So it
-	// cannot enforce a number, such as free seats: twenty calls can all see the same three. To
-	// enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in your
-	// transaction before Service.InTx and Reserve.
+	// cannot enforce a number, such as free seats: twenty calls can all see the same three seats.
+	// To enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in
+	// your transaction before Service.InTx and Reserve.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
-	// Observer, if set, is told of verbs, requests to Clerk and state changes, for traces and
+	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
 	// metrics.
 	Observer Observer
 }
@@ -112,12 +113,12 @@ func New(cfg Config) (*Service, error) {
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
 type InviteParams struct {
-	TenantID  string // 1 to 255 bytes
-	Email     string // one address, at most 254 bytes; it is trimmed, lower-cased, and its domain put in ASCII form
-	Role      string // any text, at most 255 bytes; not sent to Clerk
-	InvitedBy string // any text, at most 255 bytes; not sent to Clerk
+	TenantID  string // 1 to 255 bytes, without control or invisible characters
+	Email     string // one address, at most 254 bytes; trimmed, lower-cased, and its domain converted to ASCII
+	Role      string // at most 255 bytes, without control or invisible characters; not sent to Clerk
+	InvitedBy string // the same; not sent to Clerk
 
-	RedirectURL    string         // as Config.RedirectURL, which "" means
+	RedirectURL    string         // "" means Config.RedirectURL
 	ExpiresInDays  int            // 1 to 365; 0 means Config.ExpiresInDays
 	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
@@ -126,9 +127,9 @@ type InviteParams struct {
 	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }
 
-// Invite invites one address into one tenant. It reserves a row, asks Clerk who holds the
-// address, links that user or creates an invitation at Clerk, and saves the result. The status
-// of the member says what happened:
+// Invite invites one address into one tenant. It reserves a row, looks for a Clerk user who has
+// verified the address, links that user or creates an invitation, and saves the result. The
+// member's status says what happened:
 //   - active: an existing Clerk user was linked, and no email was sent;
 //   - pending: Clerk has sent the invitation.
 //
@@ -148,7 +149,8 @@ type InviteParams struct {
 //     changing;
 //   - the context's and the store's error, unchanged.
 //
-// Invite is safe for concurrent use, in several processes too, and safe to retry.
+// If the context ends while the invitation is being created, Invite waits up to five more seconds for
+// Clerk's response. Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)
@@ -162,22 +164,9 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
-		l, err := s.newLease(ctx)
+		l, row, err := s.reserveNow(ctx, want)
 		if err != nil {
 			return nil, err
-		}
-		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l, true)
-		if err != nil {
-			return nil, err
-		}
-		if reserved[0].Err != nil {
-			return nil, reserved[0].Err
-		}
-		row := reserved[0].Member
-		if !l.fresh(s.now()) { // the insert waited for a transaction that had written the address
-			if l, row, err = s.reclaim(ctx, row); err != nil {
-				return nil, err
-			}
 		}
 		if row != nil {
 			done := s.deliverNow(ctx, l, row)
@@ -199,6 +188,22 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 		}
 	}
 	return nil, ErrConflict
+}
+
+// reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
+func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member, error) {
+	l, err := s.newLease(ctx)
+	if err != nil {
+		return l, nil, err
+	}
+	reserved, err := s.reserve(ctx, reservation{s.store, &l, true}, []*Member{want})
+	switch {
+	case err != nil:
+		return l, nil, err
+	case reserved[0].Err == nil && !l.fresh(s.now()): // the insert waited for a transaction that had written the address
+		return s.reclaim(ctx, reserved[0].Member)
+	}
+	return l, reserved[0].Member, reserved[0].Err
 }
 
 // reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
@@ -273,7 +278,7 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 	if err != nil {
 		return nil, err
 	}
-	results, err := r.s.reserve(ctx, r.st, []*Member{want}, nil, false)
+	results, err := r.s.reserve(ctx, reservation{st: r.st}, []*Member{want})
 	if err != nil {
 		return nil, err
 	}
@@ -281,6 +286,13 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 		return nil, results[0].Err
 	}
 	return results[0].Member, nil
+}
+
+// reservation says how reserve writes rows.
+type reservation struct {
+	st       TxStore
+	lease    *lease // claims the rows for the caller; without one they wait for Deliver
+	takeOver bool   // a reserved row that no attempt owns is not a duplicate
 }
 
 // slot is one row that reserve is to write.
@@ -294,65 +306,73 @@ type slot struct {
 func (sl *slot) finish(r Result) { sl.result, sl.done = r, true }
 
 // reserve writes one row per wanted member, or turns an existing row into the wanted one if its
-// state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease the rows are
-// claimed for the caller; without one they wait for Deliver. With takeOver a reserved row that no
-// attempt owns is not a duplicate. After an error the results say which rows were written.
-func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) (results []Result, err error) {
-	claim := func(m *Member) *Member {
-		if l == nil {
-			return m
-		}
-		return s.claimed(*m, l.claimedAt)
-	}
-	err = s.setClock(ctx, st)
+// state allows that. Otherwise Result.Err is a *DuplicateEmailError. After an error, the results say
+// which rows were written.
+func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) ([]Result, error) {
+	err := s.setClock(ctx, r.st)
 	slots, now := make([]*slot, len(wanted)), s.now()
 	for i, m := range wanted {
 		m.ReservedAt, m.NextAttemptAt, m.UpdatedAt = now, &now, now
-		slots[i] = &slot{want: claim(m)}
+		slots[i] = &slot{want: s.claimedFor(r, m)}
 	}
-	open := slots
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
-	for round := 0; round < 10 && len(open) > 0 && err == nil; round++ {
-		if err = s.insert(ctx, st, open); err != nil {
-			break
-		}
-		if err = s.setClock(ctx, st); err != nil {
-			break
-		}
-		now := s.now() // the insert may have waited
-		var changes []Change
-		var renewed []*slot
-		for _, sl := range open {
-			if sl.done {
-				continue
-			}
-			if next := renew(sl.existing, sl.want, now, takeOver); next != nil {
-				changes, renewed = append(changes, Change{sl.existing, claim(next)}), append(renewed, sl)
-			} else {
-				sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
-			}
-		}
-		var updated []Result
-		if updated, err = s.apply(ctx, st, changes); err != nil {
-			break
-		}
-		open = nil
-		for i, sl := range renewed {
-			if errors.Is(updated[i].Err, ErrConflict) {
-				open = append(open, sl)
-			} else {
-				sl.finish(updated[i])
-			}
-		}
+	for round, open := 0, slots; round < 10 && len(open) > 0 && err == nil; round++ {
+		open, err = s.reserveOnce(ctx, r, open)
 	}
-	for _, sl := range slots {
+	results := make([]Result, len(slots))
+	for i, sl := range slots {
+		results[i] = sl.result
 		if !sl.done {
-			sl.result = Result{Err: cmp.Or(err, ErrConflict)}
+			results[i] = Result{Err: cmp.Or(err, ErrConflict)}
 		}
-		results = append(results, sl.result)
 	}
 	return results, err
+}
+
+// claimedFor claims the row for the caller, if the reservation has a lease.
+func (s *Service) claimedFor(r reservation, m *Member) *Member {
+	if r.lease == nil {
+		return m
+	}
+	return s.claimed(*m, r.lease.claimedAt)
+}
+
+// reserveOnce inserts the wanted rows, and renews those that addresses already have. It returns the
+// slots whose row another caller changed in between.
+func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot) (open []*slot, err error) {
+	if err := s.insert(ctx, r.st, slots); err != nil {
+		return nil, err
+	}
+	// The time is read now, because the insert may have waited.
+	if err := s.setClock(ctx, r.st); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	var changes []Change
+	var renewed []*slot
+	for _, sl := range slots {
+		if sl.done {
+			continue
+		}
+		if next := renew(sl.existing, sl.want, now, r.takeOver); next != nil {
+			changes, renewed = append(changes, Change{sl.existing, s.claimedFor(r, next)}), append(renewed, sl)
+		} else {
+			sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
+		}
+	}
+	updated, err := s.apply(ctx, r.st, changes)
+	if err != nil {
+		return nil, err
+	}
+	for i, sl := range renewed {
+		if errors.Is(updated[i].Err, ErrConflict) {
+			open = append(open, sl)
+		} else {
+			sl.finish(updated[i])
+		}
+	}
+	return open, nil
 }
 
 // insert inserts the wanted rows. Slots whose address has a row already get it as existing.
@@ -371,7 +391,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		case errors.As(r.Err, &dup):
 			sl.existing = dup.Member
 		case r.Err == nil && r.Member.Version != 1:
-			sl.existing = r.Member // written, but the response came so late that the row has changed since
+			sl.existing = r.Member // written, but the row has changed before the response came
 		default:
 			sl.finish(r)
 			if r.Err == nil {
@@ -390,7 +410,7 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters: they cannot change any more.
+		// Clerk may have an invitation with the old parameters, so they cannot change any more.
 		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
@@ -417,10 +437,10 @@ type clerkParams struct {
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 }
 
-// maxSend is the largest send number. The size of the metadata is checked with it.
+// maxSend is the largest send number for which the size of the metadata is checked.
 const maxSend = 1_000_000
 
-// metadataKey is the key of the library's mark in public_metadata.
+// metadataKey is the key of the library's marker in public_metadata.
 const metadataKey = "clerkinvite"
 
 // prepare checks p, calls Authorize, and returns the row to reserve.

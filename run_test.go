@@ -57,7 +57,7 @@ func startRun(t *testing.T, b *testkit.Rig, opts clerkinvite.RunOptions) (stop f
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(2 * time.Second):
+		case <-time.After(6 * time.Second): // a create may go on for 5
 			return errors.New("it does not stop")
 		}
 	}

@@ -10,11 +10,11 @@ import (
 
 // Status is the state of a member. The table of allowed state changes is in state.go.
 //
-// A new status also needs: a place in [Statuses] and in that table, an answer from
-// [Status.Waits] and [Member.Due], the CHECK constraints and the conditions of the
-// partial indexes in migrations/ and in sqlitestore/migrations/ (the statements repeat
-// these conditions), the rules of clerkinvitetest.MemoryStore, and the model in
-// internal/model/protocol. Everything else uses Statuses.
+// A new status must be added to [Statuses], to that table, to [Status.Waits] and
+// [Member.Due], to the CHECK constraints and the conditions of the partial indexes in
+// migrations/ and in sqlitestore/migrations/ (the statements repeat these conditions), to
+// the rules of clerkinvitetest.MemoryStore, and to the model in internal/model/protocol.
+// Everything else uses Statuses.
 type Status string
 
 const (
@@ -125,7 +125,7 @@ func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 
-// Result is the result for one row or one input: a member, an error, or both.
+// Result is the result for one row or input: a member, an error, or both.
 type Result struct {
 	Member *Member
 	Err    error
@@ -133,7 +133,7 @@ type Result struct {
 
 // Change is a change of one member, from Old to New. Both have the same ID, TenantID and
 // Email. If New is nil, the member is erased together with its history. If Old is nil, the
-// member is new; only [PgxOptions].OnChange gets such a change, because Insert writes new
+// member is new. Only [PgxOptions].OnChange gets such a change, because Insert writes new
 // members.
 type Change struct {
 	Old, New *Member
@@ -205,7 +205,7 @@ type HistoryEntry struct {
 	At           time.Time `json:"at"`
 }
 
-// Backlog counts the work that waits, in all tenants. Counts stop at 10,000. If they grow,
+// Backlog counts the members that wait, in all tenants. Counts stop at 10,000. If they grow,
 // no process runs [Service.Run], or Clerk fails; see docs/runbook.md.
 type Backlog struct {
 	Reserved  int       // reserved members, due or not
@@ -224,11 +224,11 @@ type TxStore interface {
 	//
 	// If a member with this TenantID and Email exists, the row is not written. Its
 	// Result has that member, as committed or as this transaction wrote it, and a
-	// *[DuplicateEmailError] with the same member. The database decides this by a unique
-	// key: of any number of concurrent inserts of an address it writes exactly one.
+	// *[DuplicateEmailError] with the same member. A unique key in the database decides
+	// this: of any number of concurrent inserts of an address, exactly one is written.
 	//
-	// If that member has the ID of the row, the row counts as written: it is a repeated
-	// call whose first response was lost.
+	// If that member has the ID of the row, the row counts as written, because the call
+	// repeats one whose response was lost.
 	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
@@ -252,8 +252,8 @@ type TxStore interface {
 	Clock(ctx context.Context) (time.Time, error)
 }
 
-// Store stores members. [PgxStore] is the one for production, and clerkinvitetest has one
-// for tests. A host can write its own and check it with package storetest.
+// Store stores members. [PgxStore] is for production, and clerkinvitetest has a store for
+// tests. A host can write its own and check it with package storetest.
 //
 // All methods are safe for concurrent use, also by several processes, and safe to retry.
 // They return when their context ends. Callers may keep and modify the members that they

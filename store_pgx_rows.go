@@ -251,8 +251,8 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 	return missing
 }
 
-// update makes the changes whose version matches, in one statement. made are those of them
-// that are recorded. maybeMade means that an earlier statement may have made the changes.
+// update makes the changes whose version matches, in one statement. made are the recorded
+// ones. maybeMade means that an earlier statement may have made the changes.
 func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, maybeMade bool) (results []Result, made []Change, err error) {
 	results = slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
 	sql := s.UpdateSQL
@@ -279,8 +279,8 @@ func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, in
 	return results, made, s.acceptGone(ctx, db, changes, input, results)
 }
 
-// acceptMade turns a conflict into a success if the row is exactly what the change makes of
-// it: the earlier statement, whose response was lost, made the change.
+// acceptMade turns a conflict into a success if the row already is what the change makes of
+// it: an earlier statement, whose response was lost, made the change.
 func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
 	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		return nil
@@ -433,7 +433,7 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 	})
 }
 
-// backlog counts the work that waits at the given time.
+// backlog counts the members that wait at the given time.
 func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Backlog, error) {
 	rows, err := db.Query(ctx, s.BacklogSQL, pgxTime(&now))
 	if err != nil {
@@ -469,7 +469,7 @@ func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, 
 			return time.Time{}, err
 		}
 		// The stored time still looks like old, but was not swapped: another process
-		// swapped it after this statement began. Its time is visible to the next one.
+		// swapped it after this statement began. The next statement sees its time.
 		if reads || !known.Equal(old) {
 			return known.UTC(), nil
 		}
