@@ -120,8 +120,8 @@ func (s *Service) setClock(ctx context.Context, st TxStore) error {
 	return nil
 }
 
-// resetClock is setClock after a request to Clerk: Config.Now may have been set in the meantime, and
-// the response must be stored with the right time. If it fails, the next verb tries again.
+// resetClock is setClock in the middle of a verb, which must go on. Config.Now may have been set
+// since the verb began. If it fails, the next verb tries again.
 func (s *Service) resetClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
