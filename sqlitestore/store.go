@@ -263,6 +263,9 @@ type txStore struct {
 	tx    *sql.Tx
 }
 
+// Clock implements [clerkinvite.TxStore].
+func (s *txStore) Clock(ctx context.Context) (time.Time, error) { return s.store.Clock(ctx) }
+
 // Insert implements [clerkinvite.TxStore].
 func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
 	return written(ctx, s.savepoint, insert, rows)

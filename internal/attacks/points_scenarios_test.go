@@ -617,7 +617,7 @@ func storings() []scenario {
 			return err
 		}
 		defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
-		reserver := a.svc.InTx(a.pgx.WithTx(tx))
+		reserver := a.svc.InTx(a.inTx(tx))
 		for _, email := range []string{ann, bob} {
 			if _, err := reserver.Reserve(a.ctx, toAcme(email)); err != nil {
 				return err
@@ -752,7 +752,7 @@ func insertBehind(a *actor) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
-	if _, err := a.other.InTx(a.pgx.WithTx(tx)).Reserve(a.ctx, toAcme(ann)); err != nil {
+	if _, err := a.other.InTx(a.inTx(tx)).Reserve(a.ctx, toAcme(ann)); err != nil {
 		return err
 	}
 	behind := make(chan error, 1)
