@@ -77,7 +77,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
+		rows, err := s.due(ctx, due, batch)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -102,6 +102,20 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 			return err
 		}
 	}
+}
+
+// due returns the next members that are due, beginning after the tenant of the last one that it
+// returned, so that tenants take turns from call to call, too.
+func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
+	q := DueQuery{At: at, Limit: limit}
+	if last := s.lastTenant.Load(); last != nil {
+		q.AfterTenantID = *last
+	}
+	rows, err := s.store.Due(ctx, q)
+	if len(rows) > 0 {
+		s.lastTenant.Store(&rows[len(rows)-1].TenantID)
+	}
+	return rows, err
 }
 
 // deliverRefs delivers the members that refs name, at most limit if that is not 0.
@@ -162,11 +176,11 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 // backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
 // it gives back are due at dueAt.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
-	if err := s.loadLimits(ctx); err != nil {
+	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
 		return nil, err
 	}
 	l, err := s.newLease(ctx)
-	return &pass{lease: l, dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}, err
+	return &pass{lease: l, dueAt: dueAt, background: true}, err
 }
 
 // claim claims the rows for the pass. It returns them without those that another process owns or
@@ -261,10 +275,10 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt         time.Time            // when rows that are given back are due
-	more          bool                 // more rows are due than these
-	background    bool                 // creates take turns with the background passes of all processes
-	foreignLimits map[string]time.Time // limits that other processes have stored, by endpoint
+	dueAt      time.Time // when rows that are given back are due
+	more       bool      // more rows are due than these
+	background bool      // creates take turns with the background passes of all processes
+	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -311,6 +325,9 @@ func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery
 func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delivery {
 	ctx, cancel := p.context(ctx)
 	defer cancel()
+	if !p.background {
+		s.refreshLimits(ctx)
+	}
 	attempts := make([]*attempt, len(rows))
 	for i, row := range rows {
 		attempts[i] = &attempt{row: row}
