@@ -180,7 +180,7 @@ func TestPromise4_LostRevocation(t *testing.T) {
 }
 
 // Each behavior that Clerk does not document, with a lost response: one email, one open invitation.
-func TestInvite_WhateverClerkDoes(t *testing.T) {
+func TestInvite_UndocumentedBehaviors(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {

@@ -251,7 +251,7 @@ func TestPromise7_ReserveInATransaction(t *testing.T) {
 
 // A member verifies the invited address before the create returns: Invite reports the duplicate instead of a removed
 // member.
-func TestInvite_SecondAddressVerifiedMeanwhileIsADuplicate(t *testing.T) {
+func TestInvite_SecondAddressVerifiedIsADuplicate(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		u := b.Clerk.AddVerifiedUser("home@example.com")
@@ -400,7 +400,7 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 }
 
 // The look-up fails, but a webhook has made the member active in the meantime.
-func TestInvite_MemberActivatedMeanwhileIsNoError(t *testing.T) {
+func TestInvite_MemberActivatedInTheMeantime(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	var once atomic.Bool

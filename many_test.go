@@ -427,7 +427,7 @@ func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
 }
 
 // One row changes whenever it is about to be written. It is that person's problem.
-func TestMany_RowThatKeepsChangingBlocksNobody(t *testing.T) {
+func TestMany_RowThatKeepsChangingDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		call func(b *testkit.Rig, ps []clerkinvite.InviteParams) ([]clerkinvite.Result, error)

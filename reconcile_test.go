@@ -373,7 +373,7 @@ func (a omittingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 }
 
 // Only Clerk's own statement about a user counts.
-func TestReconcile_WhatIsNotA404(t *testing.T) {
+func TestReconcile_OnlyA404Removes(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]clerkinvitetest.Fault{
 		"a proxy's 404":   {Status: 404},
@@ -567,7 +567,7 @@ func TestReconcile_FailedRevocationDoesNotBlockOthers(t *testing.T) {
 }
 
 // With the key of another instance no member is removed or made active, whatever the length of a page.
-func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
+func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{0, 9, 10, 13} {
 		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
@@ -657,7 +657,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 
 // A restored row names the older invitation, which was revoked, and the newer invitation is open: the member must not
 // be revoked.
-func TestReconcile_RestoredBackupRevokesNobody(t *testing.T) {
+func TestReconcile_RestoredBackupRevokesNoMember(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	was := b.MustInvite(t, "ada@example.com")
