@@ -66,7 +66,6 @@ type task struct {
 	request func() // what that call does at the other end
 
 	calls        int
-	polls        int  // of them, calls in a row for a turn
 	requests     int  // of them, requests to Clerk
 	cancelled    bool // its caller has gone
 	tooLate      bool // one of its own time limits has ended a call
@@ -323,13 +322,10 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.process.dead {
 		return fine, false
 	}
-	if t.polls++; call != "gate" {
-		t.polls = 0
-	}
-	if t.polls > 8 { // it waits for its turn
+	if time.Since(t.beginning)%grain != 0 { // the task has slept, for a random time: now it is a whole grain
 		t.advance(grain)
 	}
-	t.tick() // the task may have slept
+	t.tick()
 	t.call, t.request, t.idle = call, request, 0
 	goesOn := t.run.pause()
 	t.call, t.request = "", nil
