@@ -224,7 +224,7 @@ func stops(c call, err error) bool {
 	switch failureOf(err, "") {
 	case foreignError, noConnection, instanceRejected:
 		return true
-	case rateLimited, invalidRequest, parameterRejected:
+	case rateLimited, invalidRequest, parameterRejected, busy:
 		return false
 	default:
 		return c.shared
@@ -250,7 +250,7 @@ const (
 )
 
 // failureOf returns the kind of a failure. email is the address that the call was about, or "" for
-// several: then no error is personRejected.
+// several: then an error that names an address is not personRejected.
 func failureOf(err error, email string) failure {
 	var invalid *InvalidParamsError
 	var api *APIError
