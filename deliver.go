@@ -294,6 +294,13 @@ type delivery struct {
 	stop bool        // the error concerns the whole instance
 }
 
+// withdrawn reports whether the invitation was deliberately revoked or removed while it was
+// being created.
+func (d delivery) withdrawn() bool {
+	m := d.Member
+	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
+}
+
 // deliverNow delivers one row under a lease that the caller has claimed it with.
 func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery {
 	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt}, []*Member{row})[0]

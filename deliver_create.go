@@ -392,10 +392,10 @@ func (s *Service) decideBulk(ctx context.Context, group []*attempt, created []In
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)
-	named := slices.ContainsFunc(group, func(a *attempt) bool { return lists(api.Meta, a.row.Email) })
+	named := slices.ContainsFunc(group, func(a *attempt) bool { return listsAddress(api.Meta, a.row.Email) })
 	for _, a := range group {
 		a.triedInBulk = true
-		if lists(api.Meta, a.row.Email) {
+		if listsAddress(api.Meta, a.row.Email) {
 			a.rejection = err
 		}
 		a.shareable = named && a.rejection == nil

@@ -212,7 +212,7 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 				return linked(u, own)
 			}
 		}
-		return verdict{kind: isInvited, invitation: own}
+		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
 	case InvitationExpired:
 		return verdict{kind: isExpired, invitation: own}
 	case InvitationRevoked:
