@@ -35,7 +35,8 @@ const maxEmpty = 5
 
 // Deliver sends the invitations of all due members: those that were reserved in a transaction,
 // and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
-// before it sends anything a second time. With Refs it delivers only the members of the caller.
+// before it sends anything a second time. Members of InviteMany and ReserveMany come after all
+// others, and tenants take turns, as [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
 // It returns nil once no member is due now. Postponed members become due again by themselves.
 // It stops early, with the report so far, and returns
@@ -74,7 +75,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
+		rows, err := s.due(ctx, due, batch)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -99,6 +100,20 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 			return err
 		}
 	}
+}
+
+// due returns the next members that are due, beginning after the tenant of the last one that it
+// returned, so that tenants take turns from call to call, too.
+func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
+	q := DueQuery{At: at, Limit: limit}
+	if last := s.lastTenant.Load(); last != nil {
+		q.AfterTenantID = *last
+	}
+	rows, err := s.store.Due(ctx, q)
+	if len(rows) > 0 {
+		s.lastTenant.Store(&rows[len(rows)-1].TenantID)
+	}
+	return rows, err
 }
 
 // deliverRefs delivers the members that refs name, at most limit if that is not 0.
@@ -155,7 +170,7 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 // backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
 // it gives back are due at dueAt.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
-	if err := s.loadLimits(ctx); err != nil {
+	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
 		return nil, err
 	}
 	return &pass{lease: s.newLease(), dueAt: dueAt, background: true}, nil

@@ -193,9 +193,11 @@ func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdic
 	}
 	othersPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, othersPending = s.look(ctx, a, a.mayHaveSent()); v.kind != undecided {
+		v, found := s.look(ctx, a, a.mayHaveSent())
+		if v.kind != undecided {
 			return v, nil
 		}
+		othersPending = found.others
 	}
 	inv, err := s.createFirst(ctx, p, a, othersPending)
 	if failureOf(err, a.row.Email) == addressTaken && !othersPending {
@@ -241,18 +243,30 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil)
 	}
-	v, otherPending := s.look(ctx, a, true)
-	if v.kind != undecided || otherPending {
+	v, found := s.look(ctx, a, true)
+	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {
 		return v
 	}
-	// No invitation, so a user has the address, but none holds it verified. An unverified holder must
-	// not block the invitation. If Clerk shows no holder, somebody may be signing up right now;
-	// whether Clerk shows unverified holders at all is unknown, so the second attempt counts as proof.
-	unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
-	if codeOf(taken) == codeIdentifierExists && (unverified || a.row.Attempts > 1) {
-		return verdict{}
-	}
 	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
+}
+
+// mayIgnoreExisting reports whether Clerk has rejected a create because of something else than an
+// invitation of the same send.
+func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
+	switch {
+	case found.others:
+		return true
+	case codeOf(taken) == codeDuplicate:
+		// The first attempt of a resend can only have met another invitation than its own. If the list
+		// does not show yet the one that the resend replaces, that is it.
+		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
+	case codeOf(taken) == codeIdentifierExists:
+		// A user has the address, but none holds it verified. An unverified holder must not block the
+		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows
+		// unverified holders at all is unknown, so the second attempt counts as proof.
+		return a.row.Attempts > 1 || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+	}
+	return false
 }
 
 // create creates one invitation. Clerk rejects a second invitation for an address unless
@@ -266,7 +280,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	defer release()
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
-	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	switch {
@@ -327,7 +341,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	}
 	create, cancel := p.creating(ctx)
 	defer cancel()
-	created, err := request(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+	created, err := exchange(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
@@ -342,8 +356,8 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 func (s *Service) lookFirst(ctx context.Context, group []*attempt) (free []*attempt) {
 	for _, a := range group {
 		if a.row.Send > 1 {
-			v, othersPending := s.look(ctx, a, a.mayHaveSent())
-			a.shareable = !othersPending
+			v, found := s.look(ctx, a, a.mayHaveSent())
+			a.shareable = !found.others
 			if v.kind != undecided {
 				a.decide(v)
 			}

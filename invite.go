@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -66,6 +67,8 @@ type Service struct {
 	store  Store
 	log    *slog.Logger
 	limits limits
+
+	lastTenant atomic.Pointer[string] // of the last due member that Deliver has read
 }
 
 // New returns a service. If the configuration is invalid, the error joins everything that is wrong
@@ -135,6 +138,11 @@ type InviteParams struct {
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
+// A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
+// for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, or the
+// user was deleted and another user has verified the address, the row is changed as Reconcile would
+// change it, and the person is invited again. Otherwise, or if Clerk fails, the member is a duplicate.
+//
 // If Invite fails with a *[ClerkInvitationError] whose Member is reserved, the row stays:
 // Deliver, or another Invite, continues without a second email.
 //
@@ -165,7 +173,11 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
 		l, row, err := s.reserveNow(ctx, want)
-		if err != nil {
+		var dup *DuplicateEmailError
+		switch {
+		case errors.As(err, &dup) && s.disproved(ctx, dup.Member):
+			row = nil // the address can be invited now
+		case err != nil:
 			return nil, err
 		}
 		if row != nil {

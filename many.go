@@ -13,7 +13,7 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 350 people. Otherwise the remaining people are returned
+	// context ends: about an hour for every 330 people. Otherwise the remaining people are returned
 	// as reserved, and Run or Deliver invites them later.
 	Wait bool
 
@@ -228,11 +228,13 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 		m.input[d.Member.ID] = input // another ID, if the member was purged in the meantime
 	}
 	_, limited := isRateLimit(d.Err)
+	var clerkErr *ClerkInvitationError
+	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // wrapped, it is a request's
 	switch {
 	case d.kind == isReleased:
 		rest.released = append(rest.released, d.Member)
 		d.Err = nil // it stays reserved
-	case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
+	case d.Member != nil && d.Member.Due() && (limited || leaseEnded || d.Err == nil):
 		rest.held = append(rest.held, d.Member)
 		d.Err = nil
 	}

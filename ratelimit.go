@@ -162,7 +162,12 @@ func request[T any](ctx context.Context, s *Service, endpoint, name string, send
 		return response, err
 	}
 	defer done()
-	response, err = observed(ctx, s, name, send)
+	return exchange(ctx, s, endpoint, name, send)
+}
+
+// exchange is request after the endpoint was checked.
+func exchange[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (T, error) {
+	response, err := observed(ctx, s, name, send)
 	return response, s.noteLimit(ctx, endpoint, err)
 }
 
@@ -299,10 +304,9 @@ func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Ti
 	s.limits.loaded(endpoint, stored, s.now())
 }
 
-// loadLimits reads the limits that other processes have stored, before a background pass. That of
-// GET /users/{id} is not worth a statement.
-func (s *Service) loadLimits(ctx context.Context) error {
-	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk} {
+// loadLimits reads limits that other processes have stored.
+func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
+	for _, endpoint := range endpoints {
 		if err := s.loadLimit(ctx, endpoint); err != nil {
 			return err
 		}

@@ -36,9 +36,9 @@ func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 			require.Positive(t, wait)
 			require.Equal(t, 100+1+25+1, b.CreateRequests())
 		}
-		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status, "linking goes on")
+		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status, "linking continues")
 
-		// Another process knows it from the store.
+		// Another process reads it from the store.
 		other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
 		other.ReserveEach(t, testkit.People(3, "later"))
 		report, err := other.Deliver(t.Context(), nil)
@@ -73,7 +73,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 			configure(&cfg)
 			other, err := clerkinvite.New(cfg)
 			require.NoError(t, err)
-			// Of its own metadata each takes a request alone.
+			// With their own metadata, each needs its own request.
 			single := func(email string) clerkinvite.InviteParams {
 				p := testkit.Params("acme", email)
 				p.PublicMetadata = map[string]any{"plan": "pro"}
@@ -122,7 +122,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 	}
 }
 
-// Another process has noted a limit of the revoke endpoint.
+// Another process has stored a limit of the revoke endpoint.
 func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -135,7 +135,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
 }
 
-// Another process notes a limit during the pass.
+// Another process stores a limit during the pass.
 func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -155,7 +155,7 @@ func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallCreate])
 }
 
-// shut closes a gate, whatever it was, as another process does.
+// shut stores a time for a name, as another process does.
 func setLimit(b *testkit.Rig, name string, until time.Time) {
 	var known time.Time
 	for !known.Equal(until) {
@@ -163,7 +163,7 @@ func setLimit(b *testkit.Rig, name string, until time.Time) {
 	}
 }
 
-// A process whose clock is ten years ahead notes a limit.
+// A process whose clock is ten years ahead stores a limit.
 func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -180,7 +180,7 @@ func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Another call has noted a limit of the look-up: no request is made, and the attempt is not counted.
+// Another call has met a limit of the look-up: no request is made, and the attempt is not counted.
 func TestRateLimit_LimitedLookUpIsNotAnAttempt(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -536,4 +536,92 @@ func TestDeliver_WaitingForATurnAsksSeldom(t *testing.T) {
 		require.Less(t, store.swaps.Load(), int64(20+20))
 		<-done
 	})
+}
+
+// An import leaves 14 of the 100 single creates that Clerk allows in each hour to callers who invite one person, in each hour
+// of Clerk's that begins at any time, and however many processes deliver.
+func TestDeliver_ImportsLeaveAShare(t *testing.T) {
+	t.Parallel()
+	for name, sliding := range map[string]bool{"fixed window": false, "sliding window": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			limits := clerkinvitetest.DocumentedLimits()
+			limits.All, limits.Sliding = clerkinvitetest.Limit{}, sliding
+			b.Clerk.SetLimits(limits)
+			processes := []*testkit.Rig{b, testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)}
+			b.Clerk.SetNow(b.Clock.Now)
+			advance := func(d time.Duration) {
+				for _, process := range processes {
+					process.Clock.Advance(d)
+				}
+			}
+			advance(41*time.Minute + 700*time.Millisecond)
+			people := testkit.People(300, "p")
+			for i := range people {
+				people[i].PublicMetadata = map[string]any{"plan": "pro"} // each needs a request of its own
+			}
+			_, err := b.ReserveMany(t.Context(), people)
+			require.NoError(t, err)
+			invited := 0
+			for hour := range 4 {
+				for range 50 {
+					for _, process := range processes {
+						_, err := process.Deliver(t.Context(), nil)
+						require.NoError(t, err)
+					}
+					advance(time.Minute)
+				}
+				require.Equal(t, min(300, 86*(hour+1)), b.Clerk.Emails()-invited)
+				for range 14 {
+					b.MustInvite(t, fmt.Sprintf("admin%d@example.com", invited))
+					invited++
+				}
+				require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk], "the single endpoint is open")
+				advance(12 * time.Minute)
+			}
+			b.RequireEachInvitedOnce(t, people)
+		})
+	}
+}
+
+// Members that a caller has asked for one at a time do not wait for the share, and neither do those in Refs.
+func TestDeliver_TheShareIsForImportsOnly(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	people := testkit.People(90, "p")
+	single := testkit.Params("acme", "ada@example.com")
+	for i := range people {
+		people[i].PublicMetadata = map[string]any{"plan": "pro"}
+	}
+	single.PublicMetadata = people[0].PublicMetadata
+	_, err := b.ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 90, Invited: 86, Postponed: 4}, report)
+
+	_, err = b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	report, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+	var waiting []clerkinvite.Ref
+	for _, p := range people {
+		if m := b.Member(t, p.Email); m.Status == clerkinvite.StatusReserved {
+			waiting = append(waiting, m.Ref())
+			require.InDelta(t, time.Hour, m.NextAttemptAt.Sub(b.Clock.Now()), float64(11*time.Second))
+		}
+	}
+	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: waiting[:2]})
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Invited)
+	b.MustInvite(t, waiting[2].Email)
+
+	_, err = b.Reserve(t.Context(), testkit.Params("acme", "bob@example.com"))
+	require.NoError(t, err)
+	_, err = b.InviteMany(t.Context(), testkit.People(1, "q"), nil) // a single create is not allowed, so it goes by the bulk endpoint
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "q0@example.com").Status)
+	require.Equal(t, 1, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk])
 }

@@ -81,11 +81,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
 	ctx = withPace(ctx, &pace{turn: t})
-	r := &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
-		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
-		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
-	}
+	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -103,6 +99,14 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
 	}
 	return r.report, cmp.Or(err, r.firstError)
+}
+
+func (s *Service) newReconciliation() *reconciliation {
+	return &reconciliation{
+		s: s, report: &ReconcileReport{}, began: s.now(),
+		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
+		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
+	}
 }
 
 var errNobodyKnown = errors.New("clerkinvite: Clerk shows no user and no invitation of any member; the secret key seems to belong to another instance; nothing was changed")
@@ -204,7 +208,7 @@ func (b *batch) sortedKeys() []string { return slices.Sorted(maps.Keys(b.keys)) 
 
 // run does the work of Reconcile: members first, then invitations.
 func (r *reconciliation) run(ctx context.Context) error {
-	if err := r.s.loadLimits(ctx); err != nil {
+	if err := r.s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke); err != nil {
 		return err
 	}
 	if err := r.checkKey(ctx); err != nil {
@@ -675,7 +679,7 @@ func (r *reconciliation) revokedInvitations(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range rows {
-		changes = append(changes, Change{row, asEnded(*row, StatusRevoked, ReasonAtClerk, r.s.now())})
+		changes = append(changes, Change{row, asEndedAtClerk(row, InvitationRevoked, r.s.now())})
 	}
 	_, err = r.apply(ctx, changes)
 	return err
@@ -718,7 +722,7 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	var changes []Change
 	for _, row := range rows {
 		if !r.changed[row.ID] && !r.unreadable[row.Email] && !r.unresolved[row.ID] {
-			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
+			changes = append(changes, Change{row, asEndedAtClerk(row, InvitationExpired, r.s.now())})
 		}
 	}
 	_, err = r.apply(ctx, changes)
@@ -728,15 +732,13 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 // waitingFor returns the pending members whose invitation Clerk lists in this status, in which it has
 // ended.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	listed := make(map[string]bool) // pages can overlap
 	err = r.list(ctx, status, *r.at.Oldest, func(list []Invitation, rows map[string]*Member) error {
 		for i := range list {
 			m, _ := list[i].mark()
 			row := rows[m.ID]
 			r.at.Known = r.at.Known || row != nil && row.InvitationID == list[i].ID
 			// A member that is due for a resend belongs to Deliver.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] && !listed[row.ID] {
-				listed[row.ID] = true
+			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] {
 				members = append(members, row)
 			}
 		}
@@ -749,17 +751,25 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // markers name, by ID. If oldest is not zero, it reads the newest first and stops at older ones.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
+	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
 	for {
 		list, rows, err := r.s.listWithRows(ctx, q)
 		if err != nil {
 			return err
 		}
-		r.report.Invitations += len(list)
 		done := len(list) < q.Limit
 		if q.NewestFirst && !done {
 			at := list[len(list)-1].CreatedAt
 			done = !at.IsZero() && at.Before(oldest)
 		}
+		listed := make(map[string]bool, len(list))
+		list = slices.DeleteFunc(list, func(inv Invitation) bool {
+			again := listed[inv.ID] || previous[inv.ID]
+			listed[inv.ID] = inv.ID != ""
+			return again
+		})
+		previous = listed
+		r.report.Invitations += len(list)
 		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
 		if err := page(list, rows); err != nil || done {
 			return err

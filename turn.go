@@ -26,18 +26,39 @@ type turn struct {
 	ends time.Time
 }
 
-// acquireTurn waits until the pass may send a request to a create endpoint. If
-// bulk is set, the share of imports pays for it. Background passes of all processes take
-// turns, so that only one of them meets a limit. The caller must call release once it has the
-// response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
-// limit, the share is spent or another process keeps the turn for too long.
+// acquireTurn waits until the pass may send a request to a create endpoint. The caller must call
+// release once it has noted the response. The error is errLeaseEnds if no request may start any more,
+// and a 429 while there is a limit, the share is used up or another process keeps the turn for too
+// long. If bulk is set, the share of imports pays for the request.
 func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (release func(), err error) {
 	if !p.fresh(s.now()) {
 		return nil, errLeaseEnds
 	}
-	if err := s.checkLimitFor(p, endpoint); err != nil || !p.background {
-		return func() {}, err
+	if err := s.checkLimitFor(p, endpoint); err != nil {
+		return nil, err
 	}
+	endTurn := func() {}
+	if p.background {
+		if endTurn, err = s.takeTurn(ctx, p, endpoint, bulk); err != nil {
+			return nil, err
+		}
+	}
+	done, err := s.admit(ctx, endpoint)
+	if err != nil {
+		endTurn()
+		return nil, err
+	}
+	release = func() { done(); endTurn() }
+	if !p.fresh(s.now()) { // all of this takes time
+		release()
+		return nil, errLeaseEnds
+	}
+	return release, nil
+}
+
+// takeTurn takes the turn of a background pass, so that only one of all processes meets a limit, and
+// checks what may have changed while it waited. end ends the turn.
+func (s *Service) takeTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (end func(), err error) {
 	if err := p.checkShare(bulk, s.now()); err != nil {
 		return nil, err
 	}
@@ -46,12 +67,18 @@ func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string, bul
 		return nil, err
 	}
 	// The clock of another process may be behind: a turn that is over ended long ago.
-	release = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
-	if err := s.useTurn(ctx, p, endpoint, bulk); err != nil {
-		release()
+	end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
+	if err = s.loadLimit(ctx, endpoint); err == nil {
+		err = s.checkLimitFor(p, endpoint)
+	}
+	if err == nil && bulk {
+		err = s.spendShare(ctx, p)
+	}
+	if err != nil {
+		end()
 		return nil, err
 	}
-	return release, nil
+	return end, nil
 }
 
 // awaitTurn waits for a turn, as long as the pass may start requests after it.
@@ -69,25 +96,6 @@ func (s *Service) awaitTurn(ctx context.Context, p *pass, name string) (*turn, e
 			return nil, context.Cause(ctx)
 		}
 	}
-}
-
-// useTurn checks what may have changed while the pass waited for its turn, and spends the share.
-func (s *Service) useTurn(ctx context.Context, p *pass, endpoint string, bulk bool) error {
-	if !p.fresh(s.now()) {
-		return errLeaseEnds
-	}
-	if err := s.loadLimit(ctx, endpoint); err != nil {
-		return err
-	}
-	if err := s.checkLimitFor(p, endpoint); err != nil || !bulk {
-		return err
-	}
-	wait, err := s.spendShare(ctx)
-	if err != nil || wait <= 0 {
-		return err
-	}
-	p.shareSpent = s.now().Add(wait)
-	return p.checkShare(bulk, s.now())
 }
 
 // checkShare returns an *APIError if the pass knows that the share is used up.
@@ -164,14 +172,19 @@ const (
 	shareWindow = time.Hour + 10*time.Second
 )
 
-// spendShare spends one create of the share, or returns how long to wait for the next. The caller must
-// have the turn.
-func (s *Service) spendShare(ctx context.Context) (wait time.Duration, err error) {
-	_, err = s.changeTime(ctx, shareName, func(stored time.Time) (next time.Time) {
+// spendShare spends one create of the share. The caller must have the turn. The error is a 429 if the
+// share is used up.
+func (s *Service) spendShare(ctx context.Context, p *pass) error {
+	var wait time.Duration
+	_, err := s.changeTime(ctx, shareName, func(stored time.Time) (next time.Time) {
 		next, wait = spend(stored, s.now())
 		return next
 	})
-	return wait, err
+	if err != nil {
+		return err
+	}
+	p.shareSpent = s.now().Add(wait)
+	return p.checkShare(true, s.now())
 }
 
 // spend returns the share after one more create, or unchanged and how long to wait. The store has one

@@ -98,8 +98,10 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
+	unlisted := !named && row.InvitationID != "" && row.Status != StatusRevoked
 	for i := range invitations {
 		inv := &invitations[i]
+		unlisted = unlisted && inv.ID != row.InvitationID
 		m, ours := inv.mark()
 		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
 		if !belongs || named && inv.ID == row.InvitationID {
@@ -118,7 +120,24 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 			accepted = max(accepted, earlierAccepted)
 		}
 	}
+	if unlisted {
+		return accepted, s.revokeUnlisted(ctx, row)
+	}
 	return accepted, nil
+}
+
+// revokeUnlisted revokes the invitation of a member who does not wait for it any more, unless another
+// tenant's row refers to it. Clerk's list may lag, so Clerk decides whether it is still open.
+func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
+		return err
+	}
+	err = s.revoke(ctx, row.InvitationID)
+	if err == nil || codeOf(err) == codeAlreadyAccepted || saysNotFound(err) {
+		return nil
+	}
+	return s.clerkError(ctx, "revoke invitation", err)
 }
 
 // endedAtClerk reports whether an invitation with this status can no longer be accepted. An unknown
@@ -219,17 +238,21 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	ctx, op := s.observe(ctx, "Purge")
 	defer op.end(&err)
 	var ourClaim time.Time // of the previous round
+	var due *time.Time     // when the member is due without our claim
 	for range 10 {
 		l, row, claimed, err := s.claimForPurge(ctx, ref, ourClaim)
 		if err != nil {
 			return err
+		}
+		if row.ClaimedUntil == nil || !row.ClaimedUntil.Equal(ourClaim) {
+			due = row.NextAttemptAt
 		}
 		ourClaim = *claimed.ClaimedUntil
 		switch err = s.erase(ctx, l, claimed); {
 		case err == nil:
 			return nil
 		case !errors.Is(err, ErrConflict):
-			s.unclaim(ctx, l, claimed, row)
+			s.unclaim(ctx, l, claimed, due)
 			return err
 		}
 	}
@@ -267,12 +290,12 @@ func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 }
 
 // unclaim gives up the claim of a failed erase. If that fails, the claim ends by itself.
-func (s *Service) unclaim(ctx context.Context, l lease, claimed, row *Member) {
+func (s *Service) unclaim(ctx context.Context, l lease, claimed *Member, due *time.Time) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	next := *claimed
-	next.ClaimedUntil, next.NextAttemptAt = nil, row.NextAttemptAt
+	next.ClaimedUntil, next.NextAttemptAt = nil, due
 	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
-		s.log.WarnContext(ctx, "claim not released", "member", *row, "cause", logError(err))
+		s.log.WarnContext(ctx, "claim not released", "member", *claimed, "cause", logError(err))
 	}
 }

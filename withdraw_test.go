@@ -51,6 +51,80 @@ func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	})
 }
 
+// Clerk's list lags: it does not show the invitation of a member that no longer waits for it.
+// After Purge nothing refers to the invitation.
+func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for name, fault := range map[string]*clerkinvitetest.Fault{
+		"open":              nil,
+		"not found":         {Call: clerkinvitetest.CallRevoke, Status: 404, Code: "resource_not_found"},
+		"the revoke fails":  {Call: clerkinvitetest.CallRevoke, Status: 500, Code: "internal_clerk_error", Times: 9},
+		"the key is wrong":  {Call: clerkinvitetest.CallRevoke, Status: 401, Code: "clerk_key_invalid"},
+		"resent":            nil,
+		"another tenant's":  nil,
+		"removed and known": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				m := b.MustInvite(t, email)
+				if name == "resent" {
+					var err error
+					m, err = b.Resend(t.Context(), testkit.Ada)
+					require.NoError(t, err)
+				}
+				if name == "another tenant's" {
+					theirs := *m
+					theirs.ID, theirs.TenantID, theirs.Version = "01a21382-a370-7acd-84c9-72ad5abb3518", "globex", 1
+					results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{&theirs})
+					require.NoError(t, err)
+					require.NoError(t, results[0].Err)
+				}
+				u := clerkinvite.User{ID: "user_1", Emails: []clerkinvite.UserEmail{{ID: "idn_1", Address: email, Verified: true}}, CreatedAt: b.Clock.Now()}
+				if name != "another tenant's" { // it would become active, too
+					_, err := b.Service.Resolve(t.Context(), u)
+					require.NoError(t, err)
+				} else {
+					_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: m, New: active(*m)}})
+					require.NoError(t, err)
+				}
+				if name == "removed and known" {
+					_, err := b.Remove(t.Context(), testkit.Ada)
+					require.NoError(t, err)
+					b.Clerk.Settle()
+				}
+				require.NotEmpty(t, b.Clerk.OpenInvitations(email), "the situation of this test")
+				if fault != nil {
+					b.Clerk.Fail(*fault)
+				}
+				err := b.Purge(t.Context(), testkit.Ada)
+				open := b.Clerk.OpenInvitations(email)
+				switch name {
+				case "the revoke fails", "the key is wrong":
+					var clerkErr *clerkinvite.ClerkInvitationError
+					require.ErrorAs(t, err, &clerkErr, "nothing is erased")
+					b.Clerk.ClearFaults()
+					require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+					require.Empty(t, b.Clerk.OpenInvitations(email))
+				case "not found", "another tenant's":
+					require.NoError(t, err)
+					require.Len(t, open, 1)
+				default:
+					require.NoError(t, err)
+					require.Empty(t, open)
+				}
+			})
+		})
+	}
+}
+
+// active returns the row of a member that has joined.
+func active(m clerkinvite.Member) *clerkinvite.Member {
+	m.Status, m.ClerkUserID, m.URL = clerkinvite.StatusActive, "user_1", clerkinvite.Secret{}
+	return &m
+}
+
 // in brings ada into a state.
 func memberIn(t *testing.T, b *testkit.Rig, status clerkinvite.Status) *clerkinvite.Member {
 	t.Helper()
@@ -88,7 +162,7 @@ func memberIn(t *testing.T, b *testkit.Rig, status clerkinvite.Status) *clerkinv
 	return m
 }
 
-// Each verb in each state, as the design has it.
+// Each verb in each state.
 func TestVerbsInEveryState(t *testing.T) {
 	t.Parallel()
 	type verb func(b *testkit.Rig, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error)
@@ -144,7 +218,7 @@ func TestVerbsInEveryState(t *testing.T) {
 					require.NoError(t, err)
 					changed, err := b.ResolveUser(t.Context(), users[0].ID)
 					require.NoError(t, err)
-					require.Empty(t, changed, "who was taken out does not come back by signing up")
+					require.Empty(t, changed, "a sign-up does not bring a removed person back")
 				})
 			}
 			t.Run(name+" nobody", func(t *testing.T) {
@@ -247,7 +321,7 @@ func TestPurge(t *testing.T) {
 				require.Empty(t, history)
 				open := b.Clerk.OpenInvitations("ada@example.com")
 				require.Len(t, open, 1)
-				require.Equal(t, foreign.ID, open[0].ID, "another application's stays")
+				require.Equal(t, foreign.ID, open[0].ID, "another application's invitation stays")
 				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrNotFound)
 				m, err := b.TryInvite(t, "ada@example.com")
 				require.NoError(t, err)
@@ -276,7 +350,7 @@ func TestPurge(t *testing.T) {
 				require.ErrorAs(t, b.Purge(t.Context(), testkit.Ada), &clerkErr)
 				now := b.Member(t, "ada@example.com")
 				now.Version, now.UpdatedAt = was.Version, was.UpdatedAt
-				require.Equal(t, was, now, "nothing is erased, and nothing held")
+				require.Equal(t, was, now, "nothing is erased, and the claim is released")
 			}
 		})
 	})
@@ -306,6 +380,7 @@ func TestPurge_LeavesNoClaimAfterASecondRound(t *testing.T) {
 			require.Equal(t, "editor", now.Role)
 			require.Nil(t, now.ClaimedUntil)
 			require.Equal(t, was.Attempts, now.Attempts)
+			require.Equal(t, was.NextAttemptAt, now.NextAttemptAt)
 			require.NoError(t, b.Purge(t.Context(), testkit.Ada))
 		})
 	}
@@ -325,13 +400,13 @@ func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 				b.Clock.Advance(time.Minute)
 				b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 					if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
-						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
 					}
 				})
 				_, err := b.Resend(t.Context(), testkit.Ada)
 				require.NoError(t, err)
 				b.Clerk.ClearFaults()
-				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 2, "what the test is about")
+				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 2, "the situation of this test")
 
 				_, err = withdraw(b)
 				require.NoError(t, err)
@@ -382,7 +457,7 @@ func TestRevoke_AfterAnEarlierMembership(t *testing.T) {
 		b.Clock.Advance(2 * time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		require.Equal(t, 1, b.Clerk.Emails(), "no email to somebody who was revoked")
+		require.Equal(t, 1, b.Clerk.Emails(), "no email to a revoked person")
 	})
 }
 
@@ -394,7 +469,7 @@ func TestRevoke_AfterTheOlderLinkWasAccepted(t *testing.T) {
 		b.Clock.Advance(time.Minute)
 		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 			if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
-				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
 			}
 		})
 		_, err := b.Resend(t.Context(), testkit.Ada)
@@ -420,7 +495,7 @@ func TestPromise4_RevokeOfAReservedMemberWithAnOlderLink(t *testing.T) {
 		b.Clock.Advance(30*24*time.Hour + time.Minute)
 		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 		require.NoError(t, err)
-		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1, "what the test is about")
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1, "the situation of this test")
 		_, err = b.Revoke(t.Context(), testkit.Ada)
 		require.NoError(t, err)
 		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
@@ -460,7 +535,7 @@ func TestWithdrawDuringDelivery(t *testing.T) {
 	})
 }
 
-// strangeAPI is a Clerk that answers revocations and lists in its own way.
+// strangeAPI is a Clerk with other responses to revocations and lists.
 type strangeAPI struct {
 	*clerkinvitetest.Clerk
 	revoke func(id string) (*clerkinvite.Invitation, error)
@@ -482,7 +557,7 @@ func (a *strangeAPI) ListInvitations(ctx context.Context, q clerkinvite.Invitati
 	return found, err
 }
 
-// Nothing follows from a revocation that Clerk rejects without a reason that is known: the list decides, or nothing
+// If Clerk rejects a revocation for an unknown reason, the list decides, or nothing
 // changes.
 func TestWithdraw_UnexplainedRejection(t *testing.T) {
 	t.Parallel()
@@ -598,7 +673,7 @@ func TestWithdraw_RevokesAnInvitationWithAnUnknownStatus(t *testing.T) {
 	require.Empty(t, clerk.OpenInvitations(email))
 }
 
-// A list that ignores the status that it was asked for proves nothing about any member.
+// A list that ignores the requested status proves nothing about any member.
 func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 	t.Parallel()
 	for _, status := range []string{clerkinvite.InvitationPending, "paused"} {

@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
@@ -68,11 +68,11 @@ var mutants = []mutant{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
 	}},
 	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_create.go", "	inv, err := request(ctx, s, endpointCreate,",
+		{"deliver_create.go", "	inv, err := exchange(ctx, s, endpointCreate,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
-	inv, err := request(ctx, s, endpointCreate,`},
+	inv, err := exchange(ctx, s, endpointCreate,`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
@@ -106,6 +106,21 @@ var mutants = []mutant{
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
+	}},
+	{name: "every duplicate costs a look", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+		{"duplicate.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
+	}},
+	{name: "a duplicate that is not listed is void", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+		{"duplicate.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
+	}},
+	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
+		{"duplicate.go", "		err = r.checkKey(ctx)\n", "		r.at.Known, err = true, ctx.Err()\n"},
+	}},
+	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
+		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
+	}},
+	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
+		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
@@ -157,7 +172,7 @@ var mutants = []mutant{
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
 	}},
-	{name: "any 404 says that a user does not exist", test: "TestReconcile_WhatIsNotA404", edits: []edit{
+	{name: "any 404 says that a user does not exist", test: "TestReconcile_OnlyA404Removes", edits: []edit{
 		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
 	}},
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
@@ -232,14 +247,29 @@ var mutants = []mutant{
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
 	}},
+	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
+		{"turn.go", "	if err == nil && bulk {", "	if false {"},
+	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
-		{"turn.go", "if err := s.loadLimit(ctx, endpoint); err != nil {", "if err := ctx.Err(); err != nil {"},
+		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
 	}},
 	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
 		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
+	}},
+	{name: "an import counts as many single invitations", test: "TestBulk", edits: []edit{
+		{"many.go", "		want.Bulk = true\n", ""},
+	}},
+	{name: "a person of an import stays behind it when invited alone", test: "TestBulk", edits: []edit{
+		{"invite.go", "n.Bulk = old.Bulk && want.Bulk", "n.Bulk = old.Bulk || want.Bulk"},
+	}},
+	{name: "each batch begins with the first tenant", test: "TestDeliver_TenantsTakeTurns", edits: []edit{
+		{"deliver.go", "q.AfterTenantID = *last", "q.AfterTenantID = (*last)[:0]"},
+	}},
+	{name: "the first tenant with many due members gets all places", test: "TestPgxStore/cache_statement/Due/Turns", edits: []edit{
+		{"internal/pgsql/due.sql", "ORDER BY c.bulk, turn, wrapped, c.tenant_id LIMIT", "ORDER BY c.bulk, wrapped, c.tenant_id, turn LIMIT"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},

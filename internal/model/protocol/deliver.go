@@ -6,11 +6,12 @@ import "slices"
 type pc uint8
 
 const (
-	_ pc = iota // of an actor that does nothing
+	_ pc = iota // an idle actor
 
 	pcFindDue
 	pcClaim
 	pcUsers
+	pcListPending
 	pcList
 	pcListRevoked
 	pcUsersAccepted
@@ -57,11 +58,11 @@ const (
 	pcExpiredList
 )
 
-// calls names the calls as the replay sees them on the way to the store and to Clerk.
+// calls are the names of the calls, as the replay sees them.
 var calls = map[pc]string{
-	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcList: "list", pcListRevoked: "list revoked",
+	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcListPending: "list pending", pcList: "list", pcListRevoked: "list revoked",
 	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
-	pcRevokeMine: "revoke", pcSweepList: "list pending", pcSweepFind: "find id", pcSweepRevoke: "revoke",
+	pcRevokeMine: "revoke", pcSweepList: "list", pcSweepFind: "find id", pcSweepRevoke: "revoke",
 	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
 	pcRevokeGet: "find ref", pcRevokeList: "list", pcRevokeOne: "revoke", pcRevokeUsers: "users by email", pcRevokeWrite: "update",
 	pcRevokeEnd: "find ref", pcResolveUser: "get user", pcResolveFind: "find email", pcResolveWrite: "update",
@@ -83,8 +84,8 @@ func (p pc) asksClerk() bool {
 
 func (p pc) writes() bool { return calls[p] == "update" || calls[p] == "insert" }
 
-// Call returns the call that an actor is about to make, "" for one that does nothing, and
-// the invitation that the call is about, if it is about one.
+// Call returns an actor's next call, "" for an idle actor, and
+// the invitation that the call is about, if any.
 func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 	a := &s.actors[actor]
 	if a.pc.revokes() {
@@ -97,7 +98,7 @@ func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 func (m *step) attempt(a *actor) {
 	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
 	a.others, a.again, a.stale = false, false, false
-	a.left = a.row.send > 1
+	a.left, a.previous = a.row.send > 1, a.row.inv
 	a.knows = m.user
 	a.pc = pcUsers
 	if !m.has(FindFirst) {
@@ -105,14 +106,16 @@ func (m *step) attempt(a *actor) {
 	}
 }
 
-// createOrLook is what comes after looking for users: look where something may have been
-// sent before, create where nothing was.
+// createOrLook is the step after looking for users: look if something may have been
+// sent before, otherwise create.
 func (m *step) createOrLook(a *actor) {
 	switch {
 	case m.late(a):
 		m.decide(a, isReleased)
-	case a.row.attempts > 1 && m.has(LookFirst), a.row.send > 1 && m.has(LookSecondSend):
+	case a.row.attempts > 1 && m.has(LookFirst):
 		a.pc = pcList
+	case a.row.send > 1 && m.has(LookSecondSend): // it cannot have created anything
+		a.pc = pcListPending
 	default:
 		m.tryCreate(a)
 	}
@@ -130,7 +133,7 @@ func (m *step) tryCreate(a *actor) {
 	a.pc = pcCreate
 }
 
-// decide is followed by writing the decision down.
+// decide sets the decision, which is written next.
 func (m *step) decide(a *actor, d decision) {
 	a.next, a.at, a.pc = d, m.epoch, pcSettle
 	a.seen, a.others, a.again, a.stale, a.knows = [maxInvitations]status{}, false, false, false, false
@@ -183,7 +186,7 @@ func (m *step) look(a *actor) {
 
 func rank(s status) int { return slices.Index([]status{accepted, pending, revoked}, s) }
 
-// uncertain ends an attempt whose create was not answered: the row is left as it is.
+// uncertain ends an attempt whose create got no response: the row stays unchanged.
 func (m *step) uncertain(a *actor) {
 	if !m.has(KeepLease) {
 		m.decide(a, isLetGo)
@@ -192,7 +195,7 @@ func (m *step) uncertain(a *actor) {
 	m.delivered(a)
 }
 
-// decided is the row that the actor's decision makes of r.
+// decided returns the row that the actor's decision makes of r.
 func (m *step) decided(a *actor, r row) row {
 	switch a.next {
 	case isInvited:
@@ -217,7 +220,7 @@ func (m *step) decided(a *actor, r row) row {
 	return r
 }
 
-// goOn makes the call that an actor is about to make.
+// goOn makes an actor's next call.
 func (m *step) goOn(a *actor) {
 	switch a.pc {
 	case pcUsers:
@@ -226,6 +229,9 @@ func (m *step) goOn(a *actor) {
 		} else {
 			m.createOrLook(a)
 		}
+	case pcListPending:
+		a.seen, _ = m.list(pending)
+		m.look(a)
 	case pcList:
 		a.seen, _ = m.list(none)
 		if a.pc = pcListRevoked; !m.has(LookRevoked) {
@@ -275,14 +281,8 @@ func (m *step) goOn(a *actor) {
 		m.revokeAtClerk(a, a.made)
 		m.written(a)
 	case pcSweepList:
-		var ours bool
-		if a.seen, ours = m.list(pending); !ours {
-			m.delivered(a)
-			break
-		}
-		if a.pc = pcSweepFind; !m.has(ClerkThenRows) {
-			m.sweep(a)
-		}
+		seen, _ := m.list(none)
+		m.candidates(a, seen)
 	case pcSweepFind:
 		if a.row = m.row; !m.has(ClerkThenRows) {
 			a.pc = pcSweepList
@@ -297,7 +297,31 @@ func (m *step) goOn(a *actor) {
 	}
 }
 
-// sweep finds what is left over.
+// candidates keeps the open invitations of the list, and the row's previous invitation if the
+// list does not show it.
+func (m *step) candidates(a *actor, seen [maxInvitations]status) {
+	if a.previous > 0 && seen[a.previous-1] == none {
+		seen[a.previous-1] = pending
+	} else {
+		a.previous = 0
+	}
+	ours := false
+	for i, inv := range m.invitations {
+		if seen[i] != pending {
+			seen[i] = none
+		}
+		ours = ours || seen[i] == pending && inv.send > 0
+	}
+	a.seen, a.pc = seen, pcSweepFind
+	switch {
+	case !ours:
+		m.delivered(a)
+	case !m.has(ClerkThenRows):
+		m.sweep(a)
+	}
+}
+
+// sweep finds left-over invitations.
 func (m *step) sweep(a *actor) {
 	a.todo = m.leftOver(a.row, a.seen)
 	a.seen = [maxInvitations]status{}
@@ -306,20 +330,20 @@ func (m *step) sweep(a *actor) {
 	}
 }
 
-// revokedOne goes on with the next invitation that is left over.
+// revokedOne continues with the next left-over invitation.
 func (m *step) revokedOne(a *actor) {
-	if a.todo &= a.todo - 1; a.todo == 0 {
+	if a.todo &^= 1 << (a.revoking() - 1); a.todo == 0 {
 		m.delivered(a)
 	}
 }
 
-// overtaken decides anew for a row that somebody else has changed.
+// overtaken decides again for a row that another actor has changed.
 func (m *step) overtaken(a *actor) {
 	r := m.row
 	switch {
 	case a.next.claimOnly() && (r.status == reserved || r.due()):
 		m.written(a)
-	case a.next.claimOnly(): // decided by another, so it was not for nothing
+	case a.next.claimOnly(): // decided by another actor
 		a.next, a.left = undecided, false
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):
@@ -331,7 +355,7 @@ func (m *step) overtaken(a *actor) {
 	}
 }
 
-// written is what comes after a decision is written down, or has become pointless.
+// written is the step after a decision is written, or is no longer needed.
 func (m *step) written(a *actor) {
 	if a.left && !a.next.claimOnly() && m.has(SweepLater) {
 		if a.made, a.pc = 0, pcSweepList; !m.has(ClerkThenRows) {
@@ -342,24 +366,26 @@ func (m *step) written(a *actor) {
 	m.delivered(a)
 }
 
-// unanswered is what comes after a call without an answer, other than a create.
+// unanswered is the step after a call without a response, other than a create.
 func (m *step) unanswered(a *actor) {
 	switch a.pc {
-	case pcUsers, pcUsersAgain, pcList, pcListRevoked:
+	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked:
 		m.decide(a, isPostponed)
 	case pcUsersAccepted:
 		a.pc = pcSettle
 	case pcSettle:
 		a.failed = true
 		m.written(a)
-	case pcOvertaken: // nobody is told that it was for nothing
+	case pcOvertaken: // the caller gets no error
 		if a.next.claimOnly() {
 			a.next, a.left = undecided, false
 		}
 		m.written(a)
 	case pcRevokeMine:
 		m.written(a)
-	case pcSweepList, pcSweepFind:
+	case pcSweepList:
+		m.candidates(a, [maxInvitations]status{})
+	case pcSweepFind:
 		m.delivered(a)
 	case pcSweepRevoke:
 		m.revokedOne(a)
