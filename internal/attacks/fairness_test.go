@@ -1,0 +1,411 @@
+package attacks_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// ceiling is how many people Clerk's limits allow per hour: 100 single and 25 bulk requests.
+const ceiling = 350
+
+// passInterval is the longest pause between two passes of Run, and the pass itself.
+const passInterval = time.Minute
+
+// latency is how long Clerk takes for a request.
+const latency = 200 * time.Millisecond
+
+// fleet is three processes that call Run, and Clerk. Its time is that of a synctest bubble.
+type fleet struct {
+	*clerkinvitetest.Clerk
+	store    *clerkinvitetest.MemoryStore
+	services []*clerkinvite.Service
+	random   *rand.Rand
+	start    time.Time
+
+	mu       sync.Mutex
+	requests map[string]int
+	sent     []sentEmail
+	sentAt   map[string]time.Time // by address
+}
+
+type sentEmail struct {
+	at    time.Time
+	email string
+	bulk  bool
+}
+
+func newFleet(t *testing.T, limits clerkinvitetest.Limits, seed uint64) *fleet {
+	t.Helper()
+	f := &fleet{
+		Clerk: clerkinvitetest.NewClerk(), store: clerkinvitetest.NewMemoryStore(), random: rand.New(rand.NewPCG(seed, 0)),
+		start: time.Now(), requests: make(map[string]int), sentAt: make(map[string]time.Time),
+	}
+	f.SetNow(time.Now)
+	f.SetLimits(limits)
+	for range 3 {
+		svc, err := clerkinvite.New(clerkinvite.Config{API: f, Store: f.store})
+		require.NoError(t, err)
+		f.services = append(f.services, svc)
+	}
+	return f
+}
+
+// run runs all processes until stop is called.
+func (f *fleet) run(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for i, svc := range f.services {
+		running.Go(func() {
+			time.Sleep(time.Duration(i) * 4 * time.Second)
+			_ = svc.Run(ctx, &clerkinvite.RunOptions{ReconcileInterval: -1})
+		})
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// note counts a request, and the emails that Clerk has sent for it.
+func (f *fleet) note(endpoint string, err error, emails ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var api *clerkinvite.APIError
+	if errors.As(err, &api) {
+		endpoint += fmt.Sprintf(" %d", api.StatusCode)
+	}
+	f.requests[endpoint]++
+	for _, email := range emails {
+		f.sent = append(f.sent, sentEmail{time.Now(), email, len(emails) > 1})
+		f.sentAt[email] = time.Now()
+	}
+}
+
+func (f *fleet) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	time.Sleep(latency)
+	users, err := f.Clerk.FindUsers(ctx, q)
+	f.note("GET /users", err)
+	return users, err
+}
+
+func (f *fleet) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	time.Sleep(latency)
+	list, err := f.Clerk.ListInvitations(ctx, q)
+	f.note("GET /invitations", err)
+	return list, err
+}
+
+func (f *fleet) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	time.Sleep(latency)
+	inv, err := f.Clerk.CreateInvitation(ctx, r)
+	if err != nil {
+		f.note("POST /invitations", err)
+		return nil, err
+	}
+	f.note("POST /invitations", nil, r.Email)
+	return inv, nil
+}
+
+func (f *fleet) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	time.Sleep(latency)
+	created, err := f.Clerk.CreateInvitations(ctx, rs)
+	var emails []string
+	for _, inv := range created {
+		emails = append(emails, inv.Email)
+	}
+	f.note("POST /invitations/bulk", err, emails...)
+	return created, err
+}
+
+// people returns n people of a tenant.
+func peopleOf(tenant string, n int) []clerkinvite.InviteParams {
+	ps := make([]clerkinvite.InviteParams, n)
+	for i := range ps {
+		ps[i] = testkit.Params(tenant, fmt.Sprintf("%s-%d@import.example", tenant, i))
+	}
+	return ps
+}
+
+// reserve imports people: Run invites them.
+func (f *fleet) reserve(t *testing.T, ps []clerkinvite.InviteParams) {
+	t.Helper()
+	results, err := f.services[0].ReserveMany(t.Context(), ps)
+	require.NoError(t, err)
+	for _, r := range results {
+		require.NoError(t, r.Err)
+	}
+}
+
+// await sleeps until everybody has got an email, and returns when the last of them got it.
+func (f *fleet) await(t *testing.T, ps []clerkinvite.InviteParams) (last time.Time) {
+	t.Helper()
+	for _, p := range ps {
+		for end := time.Now().Add(2000 * time.Hour); ; time.Sleep(10 * time.Second) {
+			f.mu.Lock()
+			at, ok := f.sentAt[p.Email]
+			f.mu.Unlock()
+			if ok {
+				last = latest(last, at)
+				break
+			}
+			require.True(t, time.Now().Before(end), "it ends")
+		}
+	}
+	return last
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// throughput returns which part of the ceiling was used until the last window's bulk requests began.
+func (f *fleet) throughput() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var previous time.Time // bulk
+	n, best := 0, 0.0
+	for _, s := range f.sent {
+		if s.bulk {
+			if hours := s.at.Sub(f.start).Hours(); hours > 0.9 && s.at.Sub(previous) > 10*time.Minute {
+				best = float64(n) / (hours * ceiling)
+			}
+			previous = s.at
+		}
+		n++
+	}
+	return best
+}
+
+// admin is one call of Invite.
+type adminCall struct {
+	email  string
+	at     time.Time // when it returned
+	err    error
+	stated time.Duration // how long the error says to wait
+}
+
+// admins lets an admin of each of ten tenants, also of the importing one, invite people at random
+// moments, eight per hour in all, until stop is called.
+func (f *fleet) admins(ctx context.Context) (stop func() []adminCall) {
+	ctx, cancel := context.WithCancel(ctx)
+	var calls []adminCall
+	var inviting sync.WaitGroup
+	inviting.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Duration(f.random.ExpFloat64() * float64(time.Hour/8))):
+			}
+			tenant, svc := fmt.Sprint("tenant", f.random.IntN(10)), f.services[f.random.IntN(len(f.services))]
+			call := adminCall{email: fmt.Sprintf("person%d@admin.example", i)}
+			_, call.err = svc.Invite(ctx, testkit.Params(tenant, call.email))
+			call.at = time.Now()
+			call.stated, _ = clerkinvite.RetryAfter(call.err)
+			calls = append(calls, call)
+		}
+	})
+	return func() []adminCall {
+		cancel()
+		inviting.Wait()
+		return calls
+	}
+}
+
+// adminReport is what the admins got.
+type adminReport struct {
+	calls, immediate int
+	longest          time.Duration // from a call to the email
+	behind           time.Duration // from the next create that Clerk accepted for an import, to the email
+	overtaken        int           // people of imports who got their email in between
+	pastStated       time.Duration // from the time that the error stated, to the email
+}
+
+func (r adminReport) String() string {
+	return fmt.Sprintf("%d invites, %d immediate; longest wait %v; %v behind the next accepted create (%d people overtook); %v past the stated time",
+		r.calls, r.immediate, r.longest.Round(time.Second), r.behind.Round(time.Second), r.overtaken, r.pastStated.Round(time.Second))
+}
+
+func (f *fleet) report(calls []adminCall) (r adminReport) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range calls {
+		if errors.Is(c.err, context.Canceled) {
+			continue
+		}
+		r.calls++
+		at, ok := f.sentAt[c.email]
+		if !ok {
+			at = time.Now() // at the earliest
+		}
+		if c.err == nil {
+			r.immediate++
+			continue
+		}
+		r.longest = max(r.longest, at.Sub(c.at))
+		r.pastStated = max(r.pastStated, at.Sub(c.at.Add(c.stated)))
+		var first time.Time
+		n := 0
+		for _, s := range f.sent {
+			if s.at.After(c.at) && s.at.Before(at) && !strings.HasSuffix(s.email, "@admin.example") {
+				if n++; first.IsZero() {
+					first = s.at
+				}
+			}
+		}
+		if !first.IsZero() {
+			r.behind, r.overtaken = max(r.behind, at.Sub(first)), max(r.overtaken, n)
+		}
+	}
+	return r
+}
+
+// eachWindow runs a test in simulated time with each kind of window that Clerk may have.
+func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Limits, seed uint64)) {
+	t.Helper()
+	for _, sliding := range []bool{false, true} {
+		for _, free := range []bool{false, true} {
+			limits := clerkinvitetest.DocumentedLimits()
+			limits.Sliding, limits.FreeRefused = sliding, free
+			t.Run(fmt.Sprintf("sliding %v, refused are free %v", sliding, free), func(t *testing.T) {
+				t.Parallel()
+				seed := rand.Uint64()
+				t.Logf("seed %d", seed)
+				synctest.Test(t, func(t *testing.T) { test(t, limits, seed) })
+			})
+		}
+	}
+}
+
+// size is the full size of a simulation, or a smaller one for -short.
+func size(full, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
+// One of ten tenants imports many people. The admins of all tenants get their invites out first, and
+// the stated wait is honest.
+func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
+	t.Parallel()
+	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, seed uint64) {
+		f := newFleet(t, limits, seed)
+		ps := peopleOf("tenant0", size(10_000, 2_000))
+		stopAdmins := f.admins(t.Context())
+		stop := f.run(t.Context())
+		f.reserve(t, ps)
+		took := f.await(t, ps).Sub(f.start)
+		calls := stopAdmins()
+		time.Sleep(3 * time.Hour) // for the last of them
+		stop()
+		r := f.report(calls)
+		t.Logf("import %v, %.3f of the ceiling; admins: %v; %v", took.Round(time.Second), f.throughput(), r, f.requests)
+		require.LessOrEqual(t, r.behind, passInterval)
+		require.LessOrEqual(t, r.pastStated, passInterval)
+		require.GreaterOrEqual(t, f.throughput(), 0.94)
+	})
+}
+
+// A second tenant imports 100 people while the first tenant's import is running. That takes at most
+// twice as long as without the rest of the first import.
+func TestPromise8_ImportsShareTheLimits(t *testing.T) {
+	t.Parallel()
+	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, seed uint64) {
+		moment := time.Duration(float64(2*time.Hour) + rand.New(rand.NewPCG(seed, 1)).Float64()*float64(2*time.Hour))
+		second := peopleOf("tenant5", 100)
+		import100 := func(alone bool) time.Duration {
+			f := newFleet(t, limits, seed)
+			stopAdmins := f.admins(t.Context())
+			stop := f.run(t.Context())
+			f.reserve(t, peopleOf("tenant0", size(10_000, 3_000)))
+			time.Sleep(moment)
+			if alone {
+				f.forgetRest(t, "tenant0")
+			}
+			began := time.Now()
+			f.reserve(t, second)
+			took := f.await(t, second).Sub(began)
+			stopAdmins()
+			stop()
+			return took
+		}
+		alone, contested := import100(true), import100(false)
+		t.Logf("after %v: %v, alone %v", moment.Round(time.Second), contested.Round(time.Second), alone.Round(time.Second))
+		require.LessOrEqual(t, contested, 2*alone+passInterval)
+	})
+}
+
+// forgetRest erases the reserved members of a tenant.
+func (f *fleet) forgetRest(t *testing.T, tenant string) {
+	t.Helper()
+	for q := (clerkinvite.PageQuery{TenantID: tenant, Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}}); ; {
+		rows, err := f.store.Page(t.Context(), q)
+		require.NoError(t, err)
+		if len(rows) == 0 {
+			return
+		}
+		var changes []clerkinvite.Change
+		for _, row := range rows {
+			changes = append(changes, clerkinvite.Change{Old: row})
+		}
+		_, err = f.store.Update(t.Context(), changes)
+		require.NoError(t, err)
+	}
+}
+
+// Members whose invitations have expired are invited again at Clerk's limits, with a bounded number
+// of look-ups for each.
+func TestPromise8_ExpiredMembersInvitedAgain(t *testing.T) {
+	t.Parallel()
+	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, seed uint64) {
+		f := newFleet(t, clerkinvitetest.Limits{}, seed)
+		ps := peopleOf("tenant0", size(2_000, 700))
+		results, err := f.services[0].InviteMany(t.Context(), ps, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			require.NoError(t, r.Err)
+			require.Equal(t, clerkinvite.StatusPending, r.Member.Status)
+		}
+		time.Sleep(31 * 24 * time.Hour)
+		_, err = f.services[0].Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+
+		f.SetLimits(limits)
+		f.mu.Lock()
+		clear(f.requests)
+		clear(f.sentAt)
+		f.sent, f.start = nil, time.Now()
+		f.mu.Unlock()
+		f.reserve(t, ps)
+		stop := f.run(t.Context())
+		took := f.await(t, ps).Sub(f.start)
+		stop()
+		t.Logf("%d members: %v; %v", len(ps), took.Round(time.Second), f.requests)
+		require.LessOrEqual(t, took, time.Duration(len(ps)/ceiling)*(time.Hour+2*time.Minute)+passInterval)
+		for _, endpoint := range []string{"GET /invitations", "GET /users"} {
+			require.LessOrEqual(t, f.requests[endpoint], 3*len(ps)+100, endpoint)
+		}
+	})
+}
+
+var _ = []any{maps.Keys[map[int]int], http.StatusOK, slices.Sort[[]int]}
