@@ -22,15 +22,14 @@ import (
 //
 // Methods may be added to ClerkAPI in a minor version until v1.
 type ClerkAPI interface {
-	// FindUsers returns every user who holds one of the addresses, verified or not, or has
-	// one of the IDs, for at most 100 values in all. No match is not an error. It makes one
-	// request for the addresses and one for the IDs; further requests only if more than 500
-	// users match.
+	// FindUsers returns every user who has one of the addresses, verified or not, or one of
+	// the IDs, for at most 100 values in all. No match is not an error. It makes one request
+	// for the addresses and one for the IDs, and more only if more than 500 users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
-	// GetUser returns the user with the ID. If Clerk says that there is none, the error is an
-	// *[APIError] with status 404 and the code resource_not_found. The library removes members
-	// because of it, so no other failure may look like it.
+	// GetUser returns the user with the ID. If Clerk says that the user does not exist, the
+	// error is an *[APIError] with status 404 and the code resource_not_found. The library
+	// removes members because of this error, so no other failure may look like it.
 	GetUser(ctx context.Context, id string) (*User, error)
 
 	// CreateInvitation creates one invitation. Implementations never retry it, because a
@@ -42,8 +41,8 @@ type ClerkAPI interface {
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
 	// ListInvitations returns one page, ordered by created_at, oldest first unless
-	// NewestFirst. A page with fewer than Limit invitations is the last. An invitation whose
-	// ID cannot be read keeps its place, with an empty ID.
+	// NewestFirst. A page with fewer than Limit invitations is the last. An invitation with
+	// an unreadable ID keeps its place, with an empty ID.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation disables the link of a pending invitation.
@@ -113,12 +112,12 @@ type InvitationQuery struct {
 	NewestFirst bool
 }
 
-// holdsVerified reports whether u holds the normalised address, verified.
+// holdsVerified reports whether u has verified the normalised address.
 func (u *User) holdsVerified(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return e.Verified && sameEmail(e.Address, email) })
 }
 
-// holds reports whether u holds the normalised address, verified or not.
+// holds reports whether u has the normalised address, verified or not.
 func (u *User) holds(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return sameEmail(e.Address, email) })
 }
@@ -134,7 +133,7 @@ func (u *User) primaryEmail() string {
 	return ""
 }
 
-// verifiedEmails returns the normalised addresses that u holds verified.
+// verifiedEmails returns the normalised addresses that u has verified.
 func (u *User) verifiedEmails() []string {
 	var out []string
 	for _, e := range u.Emails {
@@ -148,8 +147,8 @@ func (u *User) verifiedEmails() []string {
 	return out
 }
 
-// mark is the marker that each of our invitations carries in public_metadata under
-// "clerkinvite". The user can read it. It identifies our invitations and proves nothing.
+// mark is the marker of our invitations, in public_metadata under "clerkinvite". Users can
+// read it. It identifies our invitations and proves nothing.
 type mark struct {
 	ID   string
 	Send int

@@ -74,7 +74,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, due, batch)
+		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -267,10 +267,9 @@ type attempt struct {
 	verdict  verdict
 	delivery *delivery // once the verdict is written
 
-	shareable     bool      // may share a request with other attempts
-	triedInBulk   bool      // was in a shared request that was rejected because of one of them
-	bulkErr       error     // what that request said about this address
-	bulkAllowedAt time.Time // when the limit ends that kept it out of a shared request
+	shareable   bool  // may share a request with other attempts
+	triedInBulk bool  // was in a shared request that was rejected because of one of them
+	rejection   error // what that request said about this address
 }
 
 // decide sets the verdict. settle then looks for left-over invitations after a resend, and if an

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 )
 
 // bulkSize is how many invitations one request may create (Clerk's limit).
@@ -16,93 +15,117 @@ const maxFailures = 3
 
 // queue contains the attempts whose invitations are still to be created.
 type queue struct {
-	bulk   []*attempt // may share a request
+	shared []*attempt // may share a request
 	single []*attempt // need a request each
 	more   bool       // more members are due than these
+
+	// Limits that ended the use of an endpoint for this pass, or nil.
+	bulkLimit, singleLimit error
 }
 
-// newQueue returns the attempts that are not settled. First attempts of first sends share a
-// request, for different addresses and without the host's metadata, of which Clerk may lose
-// some on the way to the user (clerk/javascript#7956).
+// newQueue returns the attempts that are not settled. First attempts share a request, for different
+// addresses and without the host's metadata, of which Clerk may lose some on the way to the user
+// (clerk/javascript#7956).
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
-	queued := make(map[string]bool)
+	emails := make(map[string]bool)
 	for _, a := range attempts {
-		a.shareable = a.row.Attempts == 1 && a.row.Send == 1 && a.params.PublicMetadata == nil && !queued[a.row.Email]
-		switch {
-		case a.delivery != nil:
-		case a.shareable:
-			queued[a.row.Email] = true
-			q.bulk = append(q.bulk, a)
-		default:
+		if a.delivery != nil {
+			continue
+		}
+		a.shareable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email]
+		if a.shareable {
+			emails[a.row.Email] = true
+			q.shared = append(q.shared, a)
+		} else {
 			q.single = append(q.single, a)
 		}
 	}
 	return q
 }
 
-// next takes the attempts for the next request out of the queue, and reports whether they
-// share it. It returns none if those that remain should wait for other due members.
-func (q *queue) next(singleAllowed, bulkAllowed bool) (group []*attempt, bulk bool) {
-	// A request for ten is not spent on fewer while more members are due, except on those that were in
-	// one already: what it did for them is unknown.
-	triedInBulk := slices.ContainsFunc(q.bulk, func(a *attempt) bool { return a.triedInBulk })
-	incomplete := q.more && len(q.bulk) < bulkSize && !triedInBulk
-	worthwhile := len(q.bulk) > 1 || len(q.bulk) == 1 && !singleAllowed
+// next takes the attempts for the next request out of the queue, and reports whether they share
+// it. It returns none if the others have to wait: for a limit, or for more members to share with.
+func (q *queue) next() (group []*attempt, bulk bool) {
+	n := len(q.shared)
+	wait := q.waitsForMore()
 	switch {
-	case bulkAllowed && worthwhile && !incomplete:
-		n := min(len(q.bulk), bulkSize)
-		group, q.bulk = q.bulk[:n:n], q.bulk[n:]
+	case q.bulkLimit == nil && !wait && (n > 1 || n == 1 && q.singleLimit != nil):
+		n = min(n, bulkSize)
+		group, q.shared = q.shared[:n:n], q.shared[n:]
 		return group, true
 	case len(q.single) > 0:
 		group, q.single = q.single[:1:1], q.single[1:]
-	case len(q.bulk) > 0 && (!bulkAllowed || !incomplete):
-		group, q.bulk = q.bulk[:1:1], q.bulk[1:]
+	case n > 0 && q.singleLimit == nil && (q.bulkLimit != nil || !wait):
+		group, q.shared = q.shared[:1:1], q.shared[1:]
 	}
 	return group, false
+}
+
+// waitsForMore reports whether a request for ten would be spent on fewer although more members are
+// due. Those that were in one already do not wait: what it did for them is unknown.
+func (q *queue) waitsForMore() bool {
+	return q.more && len(q.shared) < bulkSize && !slices.ContainsFunc(q.shared, func(a *attempt) bool { return a.triedInBulk })
 }
 
 // putBack returns undecided attempts to the queue, in front of the others that can share a
 // request or behind the others that need their own.
 func (q *queue) putBack(attempts []*attempt) {
-	var bulk []*attempt
+	var shared []*attempt
 	for _, a := range attempts {
 		switch {
 		case a.verdict.kind != undecided:
 		case a.shareable:
-			bulk = append(bulk, a)
+			shared = append(shared, a)
 		default:
 			q.single = append(q.single, a)
 		}
 	}
-	q.bulk = append(bulk, q.bulk...)
+	q.shared = append(shared, q.shared...)
 }
 
-func (q *queue) empty() bool { return len(q.bulk)+len(q.single) == 0 }
+// limit returns the limit that the remaining attempts wait for, or nil. Attempts that can share a
+// request wait for the first of the two endpoints.
+func (q *queue) limit() error {
+	if q.bulkLimit == nil || q.singleLimit == nil {
+		return nil
+	}
+	bulk, _ := isRateLimit(q.bulkLimit)
+	single, _ := isRateLimit(q.singleLimit)
+	if bulk < single {
+		return q.bulkLimit
+	}
+	return q.singleLimit
+}
 
 // createAll creates the invitations of those that are not settled yet: ten per request where
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	q := newQueue(attempts, p.more)
 	stop := slices.ContainsFunc(attempts, (*attempt).stops)
-	for failures := 0; !q.empty() && !stop && !canceled(ctx) && p.fresh(s.now()); {
-		group := s.createNext(ctx, p, q)
-		if group == nil {
-			break
+	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
+		group, bulk := q.next()
+		switch {
+		case bulk:
+			q.bulkLimit = s.createBulk(ctx, p, group)
+		case len(group) == 1:
+			q.singleLimit = s.createOne(ctx, p, group[0])
+		default:
+			stop = true
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
-		failures = countFailures(failures, group)
-		for _, a := range group {
-			if failures == maxFailures && a.delivery != nil {
+		if failures = countFailures(failures, group); failures == maxFailures {
+			stop = true
+			for _, a := range group {
 				a.delivery.stop = true
 			}
 		}
-		stop = slices.ContainsFunc(group, (*attempt).stops)
+		stop = stop || slices.ContainsFunc(group, (*attempt).stops)
 	}
-	for _, a := range append(q.bulk, q.single...) {
-		if wait := a.bulkAllowedAt.Sub(s.now()); wait > 0 && !canceled(ctx) {
-			a.decide(s.limited(a, "create invitations", limitedFor(wait)))
+	for _, a := range slices.Concat(q.shared, q.single) {
+		if limit := q.limit(); limit != nil && a.shareable && !canceled(ctx) {
+			a.decide(s.limited(a, "create invitations", limit))
 		} else {
 			a.decide(s.released(ctx, p.dueAt, a))
 		}
@@ -127,155 +150,56 @@ func countFailures(failures int, group []*attempt) int {
 	return 0
 }
 
-// createNext makes the next request, and returns the attempts that it was about. Those that it did
-// not decide can be tried again. It returns none if there is nothing to do now.
-func (s *Service) createNext(ctx context.Context, p *pass, q *queue) []*attempt {
-	singleAllowed := s.checkLimitFor(p, endpointCreate) == nil
-	bulkErr := s.checkLimitFor(p, endpointCreateBulk)
-	group, bulk := q.next(singleAllowed, bulkErr == nil)
-	if bulk {
-		release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
-		if err == nil {
-			defer release()
-			s.createBulk(ctx, group)
-			return group
-		}
-		q.putBack(group)
-		if errors.Is(err, errLeaseEnds) {
-			return nil
-		}
-		bulkErr = err
-		group, _ = q.next(singleAllowed, false)
+// createOne creates one member's invitation with a request of its own, if no earlier attempt did. It
+// returns a limit that it met. An attempt that may share a request is then still undecided.
+func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
+	if a.row.Attempts == 1 && a.rejection == nil { // otherwise there is something to find out without a create
+		limit = s.checkLimitFor(p, endpointCreate)
 	}
-	if bulkErr != nil {
-		for _, a := range append(group, q.bulk...) {
-			a.noteBlockedBulk(bulkErr, s.now(), singleAllowed)
-		}
-	}
-	if group != nil {
-		group[0].decide(s.deliverOne(ctx, p, group[0]))
-	}
-	return group
-}
-
-// noteBlockedBulk notes that the attempt cannot share a request now. If single requests are not
-// allowed either it must wait: otherwise createLimited would send it back to the blocked one.
-func (a *attempt) noteBlockedBulk(cause error, now time.Time, singleAllowed bool) {
-	if !a.shareable {
-		return
-	}
-	if !singleAllowed {
-		a.shareable = false
-	}
-	if wait, limited := isRateLimit(cause); limited {
-		a.bulkAllowedAt = now.Add(wait)
-	}
-}
-
-// createBulk creates the invitations of several members with one request. It decides for
-// those whom the response settles; the others stay undecided.
-func (s *Service) createBulk(ctx context.Context, group []*attempt) {
-	requests := make([]InvitationRequest, len(group))
-	for i, a := range group {
-		requests[i] = a.invitationRequest(false)
-	}
-	created, err := request(ctx, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
-		return s.api.CreateInvitations(ctx, requests)
-	})
-	bulk := call{op: "create invitations", sends: true}
-	switch failureOf(err, "") {
-	case noFailure:
-		s.limits.noteCreated(s.now())
-		marks := make([]mark, len(created)) // zero: not ours, or Clerk does not show the metadata
-		for i := range created {
-			marks[i], _ = created[i].mark()
-		}
-		for _, a := range group {
-			if inv := a.invitationIn(created, marks); inv != nil {
-				a.decide(verdict{kind: isInvited, invitation: inv})
-			} else {
-				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
-			}
-		}
-	case invalidRequest: // the adapter does not say whose parameters
-		for _, a := range group {
-			a.shareable = false
-		}
-	case rateLimited:
-		// Undecided: the single endpoint may be allowed.
-	case addressTaken, personRejected, parameterRejected, rejected:
-		s.bulkRejected(group, err)
-	default:
-		bulk.shared = len(group) > 1
-		for _, a := range group {
-			a.decide(s.failed(ctx, a, bulk, err))
-		}
-	}
-}
-
-// bulkRejected prepares a group for other requests after Clerk has rejected theirs because of one or
-// some of them. Those that Clerk names need a request each; if it names nobody, all do. What the
-// request did for the others is unknown, but Clerk would reject a second create.
-func (s *Service) bulkRejected(group []*attempt, err error) {
-	var api *APIError
-	errors.As(err, &api)
-	named := slices.ContainsFunc(group, func(a *attempt) bool { return lists(api.Meta, a.row.Email) })
-	for _, a := range group {
-		a.triedInBulk = true
-		if lists(api.Meta, a.row.Email) {
-			a.bulkErr = err
-		}
-		a.shareable = named && a.bulkErr == nil
-	}
-}
-
-// invitationRequest returns what Clerk is asked for.
-func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
-	return InvitationRequest{
-		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
-		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
-		PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
-		IgnoreExisting: ignoreExisting,
-	}
-}
-
-// invitationIn returns the attempt's invitation in the response to a request for several: by
-// its mark or, if Clerk does not show the metadata, by its address.
-func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
-	for i := range created {
-		inv := &created[i]
-		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
-			return inv
-		}
-	}
-	return nil
-}
-
-// deliverOne decides for one member whose address no user holds verified: look if something
-// may have been sent before, create otherwise. It leaves the attempt undecided if the endpoint
-// is limited and the attempt can share a request instead.
-func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) verdict {
-	otherPending := false
-	if a.row.Attempts > 1 || a.row.Send > 1 {
+	if limit == nil {
 		var v verdict
-		if v, otherPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
-			return v
+		v, limit = s.lookAndCreate(ctx, p, a)
+		a.decide(v)
+	}
+	if limit != nil {
+		limit = s.knownLimit(endpointCreate, limit)
+		if !a.shareable {
+			a.decide(s.limited(a, "create invitation", limit))
 		}
 	}
-	v, failure := verdict{}, a.bulkErr
-	if failure == nil { // otherwise the shared request was the first create
-		v, failure = s.create(ctx, p, a, otherPending)
-	}
-	if failureOf(failure, a.row.Email) == addressTaken && !otherPending {
-		if v = s.lookAgain(ctx, a, failure); v.kind != undecided {
-			return v
+	return limit
+}
+
+// lookAndCreate looks if something may have been sent before, and creates an invitation otherwise. It
+// returns no verdict but the limit if the endpoint is limited.
+func (s *Service) lookAndCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+	othersPending := false
+	if a.row.Attempts > 1 || a.row.Send > 1 {
+		if v, othersPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
+			return v, nil
 		}
-		v, failure = s.create(ctx, p, a, true)
 	}
-	if failure != nil {
-		return s.failed(ctx, a, call{op: "create invitation", sends: true}, failure)
+	inv, err := (*Invitation)(nil), a.rejection
+	if err == nil { // otherwise the shared request was the first create
+		inv, err = s.create(ctx, p, a, othersPending)
 	}
-	return v
+	if failureOf(err, a.row.Email) == addressTaken && !othersPending {
+		if v = s.lookAgain(ctx, a, err); v.kind != undecided {
+			return v, nil
+		}
+		inv, err = s.create(ctx, p, a, true)
+	}
+	var turn *turnError
+	_, limited := isRateLimit(err)
+	switch {
+	case err == nil:
+		return verdict{kind: isInvited, invitation: inv}, nil
+	case limited:
+		return verdict{}, err
+	case errors.As(err, &turn):
+		return s.notSent(ctx, p, a, turn.error), nil
+	}
+	return s.failed(ctx, a, call{op: "create invitation", sends: true}, err), nil
 }
 
 // lookAgain decides after Clerk has rejected a create because the address is taken: somebody may
@@ -303,49 +227,169 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
 }
 
-// create creates one invitation, or decides that it cannot now. If Clerk was called and failed, it
-// returns no verdict but the failure. Clerk rejects a second invitation for an address unless
+// create creates one invitation. Clerk rejects a second invitation for an address unless
 // ignoreExisting is set. That protects against a late copy of this request, so it is given up only
 // for an invitation that was seen and does not belong to this send.
-func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ verdict, failure error) {
+func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
 	release, err := s.acquireTurn(ctx, p, endpointCreate)
-	_, limited := isRateLimit(err)
-	switch {
-	case limited:
-		return s.createLimited(p, a, err), nil
-	case errors.Is(err, errLeaseEnds) || err != nil && ctx.Err() != nil:
-		return s.released(ctx, p.dueAt, a), nil
-	case err != nil: // the store's
-		return s.failed(ctx, a, call{op: "create invitation"}, err), nil
+	if err != nil {
+		return nil, &turnError{err}
 	}
 	defer release()
+	ctx, cancel := p.creating(ctx)
+	defer cancel()
 	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
-	_, limited = isRateLimit(err)
 	switch {
-	case limited:
-		return s.createLimited(p, a, err), nil
 	case err != nil:
-		return verdict{}, err
+		return nil, err
 	case inv == nil || inv.ID == "":
-		return verdict{}, errNoInvitation
+		return nil, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())
-	return verdict{kind: isInvited, invitation: inv}, nil
+	return inv, nil
 }
 
-// createLimited decides for an attempt that met a limit of the single endpoint. An attempt that can
-// share a request stays undecided, so that it goes back to the queue; others wait.
-func (s *Service) createLimited(p *pass, a *attempt, limit error) verdict {
-	if a.shareable && s.checkLimitFor(p, endpointCreateBulk) == nil {
-		return verdict{}
+// turnError is an error that prevented a create before it was sent.
+type turnError struct{ error }
+
+func (e *turnError) Unwrap() error { return e.error }
+
+// notSent decides for an attempt whose create was prevented by err, which is not a limit.
+func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
+	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
+		return s.released(ctx, p.dueAt, a)
 	}
+	return s.failed(ctx, a, call{op: "create invitation"}, err) // the store's
+}
+
+// knownLimit returns the limit with the wait that this process knows of.
+func (s *Service) knownLimit(endpoint string, limit error) error {
 	var api *APIError
-	if errors.As(limit, &api) { // as long as this process knows
-		known := *api
-		known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpointCreate, s.now()))
-		limit = &known
+	if !errors.As(limit, &api) {
+		return limit
 	}
-	return s.limited(a, "create invitation", limit)
+	known := *api
+	known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpoint, s.now()))
+	return &known
+}
+
+// createBulk creates the invitations of several members with one request. It decides for those
+// whom the response settles. It returns a limit that it met.
+func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
+	if limit = s.checkLimitFor(p, endpointCreateBulk); limit != nil {
+		return limit
+	}
+	if group = s.withoutOthers(ctx, group); len(group) == 0 {
+		return nil
+	}
+	release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
+	if _, limited := isRateLimit(err); limited {
+		return err
+	}
+	if err != nil {
+		for _, a := range group {
+			a.decide(s.notSent(ctx, p, a, err))
+		}
+		return nil
+	}
+	defer release()
+	requests := make([]InvitationRequest, len(group))
+	for i, a := range group {
+		requests[i] = a.invitationRequest(false)
+	}
+	create, cancel := p.creating(ctx)
+	defer cancel()
+	created, err := request(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+		return s.api.CreateInvitations(ctx, requests)
+	})
+	if failureOf(err, "") == rateLimited {
+		return s.knownLimit(endpointCreateBulk, err)
+	}
+	s.decideBulk(ctx, group, created, err)
+	return nil
+}
+
+// withoutOthers looks for other invitations of those who were invited before, and returns the
+// attempts that can share a request. The others are decided, or need ignore_existing.
+func (s *Service) withoutOthers(ctx context.Context, group []*attempt) []*attempt {
+	return slices.DeleteFunc(slices.Clone(group), func(a *attempt) bool {
+		if a.row.Send == 1 {
+			return false
+		}
+		v, othersPending := s.look(ctx, a, false)
+		a.decide(v)
+		a.shareable = !othersPending
+		return v.kind != undecided || othersPending
+	})
+}
+
+// decideBulk decides what the response to a request for several means for each of them.
+func (s *Service) decideBulk(ctx context.Context, group []*attempt, created []Invitation, err error) {
+	bulk := call{op: "create invitations", sends: true}
+	switch failureOf(err, "") {
+	case noFailure:
+		s.limits.noteCreated(s.now())
+		marks := make([]mark, len(created)) // zero: not ours, or Clerk does not show the metadata
+		for i := range created {
+			marks[i], _ = created[i].mark()
+		}
+		for _, a := range group {
+			if inv := a.invitationIn(created, marks); inv != nil {
+				a.decide(verdict{kind: isInvited, invitation: inv})
+			} else {
+				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
+			}
+		}
+	case invalidRequest: // the adapter does not say whose parameters
+		for _, a := range group {
+			a.shareable = false
+		}
+	case addressTaken, personRejected, parameterRejected, rejected:
+		splitRejected(group, err)
+	default:
+		bulk.shared = len(group) > 1
+		for _, a := range group {
+			a.decide(s.failed(ctx, a, bulk, err))
+		}
+	}
+}
+
+// splitRejected prepares a group for other requests after Clerk has rejected theirs because of one or
+// some of them. Those that Clerk names need a request each; if it names nobody, all do. What the
+// request did for the others is unknown, but Clerk would reject a second create.
+func splitRejected(group []*attempt, err error) {
+	var api *APIError
+	errors.As(err, &api)
+	named := slices.ContainsFunc(group, func(a *attempt) bool { return lists(api.Meta, a.row.Email) })
+	for _, a := range group {
+		a.triedInBulk = true
+		if lists(api.Meta, a.row.Email) {
+			a.rejection = err
+		}
+		a.shareable = named && a.rejection == nil
+	}
+}
+
+// invitationRequest returns what Clerk is asked for.
+func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
+	return InvitationRequest{
+		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
+		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
+		PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
+		IgnoreExisting: ignoreExisting,
+	}
+}
+
+// invitationIn returns the attempt's invitation in the response to a request for several: by
+// its mark or, if Clerk does not show the metadata, by its address.
+func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
+	for i := range created {
+		inv := &created[i]
+		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
+			return inv
+		}
+	}
+	return nil
 }

@@ -158,35 +158,49 @@ func holder(users []User, email string) *User {
 // invitation is pending: then Clerk rejects a create without ignore_existing. created is true if
 // Clerk may have created an invitation for this send.
 func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict, others bool) {
-	list, err := s.listAll(ctx, a.row.Email)
+	list, err := s.listForSend(ctx, a.row.Email, created)
 	if err != nil {
 		return s.failed(ctx, a, call{op: "list invitations"}, err), false
 	}
 	f := sortInvitations(a, list, created)
-	if f.own == nil && f.unmarked != nil {
+	switch {
+	case f.own != nil:
+		v = s.decideFound(ctx, a, f.own)
+		v.leftOver = f.duplicate
+		return v, f.others
+	case f.unmarked != nil:
 		return s.decideUnmarked(ctx, a, f)
 	}
-	switch own := f.own; {
-	case own == nil:
-		return verdict{}, f.others
-	case own.Status == InvitationAccepted:
-		v = verdict{kind: isInvited, invitation: own}
+	return verdict{}, f.others
+}
+
+// listForSend lists the pending invitations of an address and, if this send may have created one, the
+// others too.
+func (s *Service) listForSend(ctx context.Context, email string, created bool) ([]Invitation, error) {
+	if created {
+		return s.listAll(ctx, email)
+	}
+	return s.listInvitations(ctx, email, InvitationPending)
+}
+
+// decideFound decides for a row whose invitation an earlier attempt created.
+func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) verdict {
+	switch own.Status {
+	case InvitationPending:
+		return verdict{kind: isInvited, invitation: own}
+	case InvitationAccepted:
 		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
 			if u := holder(users, a.row.Email); u != nil {
-				v = linked(u, own)
+				return linked(u, own)
 			}
 		}
-	case own.Status == InvitationPending:
-		v = verdict{kind: isInvited, invitation: own}
-	case own.Status == InvitationExpired:
-		v = verdict{kind: isExpired, invitation: own}
-	case own.Status == InvitationRevoked:
-		v = verdict{kind: isRevoked, invitation: own}
-	default:
-		return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus), false
+		return verdict{kind: isInvited, invitation: own}
+	case InvitationExpired:
+		return verdict{kind: isExpired, invitation: own}
+	case InvitationRevoked:
+		return verdict{kind: isRevoked, invitation: own}
 	}
-	v.leftOver = f.duplicate
-	return v, f.others
+	return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus)
 }
 
 // foundInvitations are the invitations of an address, as they concern one send.

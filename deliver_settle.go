@@ -10,12 +10,7 @@ import (
 // settle writes the verdicts that are not written yet, and revokes invitations that they leave
 // over.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
-	var open []*attempt
-	for _, a := range attempts {
-		if a.delivery == nil && a.verdict.kind != undecided {
-			open = append(open, a)
-		}
-	}
+	open := slices.DeleteFunc(undelivered(attempts), func(a *attempt) bool { return a.verdict.kind == undecided })
 	if len(open) == 0 {
 		return
 	}
@@ -27,65 +22,76 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// write writes all verdicts in one statement. If another process changed a row first, write
-// reads it and applies the verdict again, as long as the row still waits for the same send.
+// maxWrites is how often one verdict is written if other processes keep changing its row.
+const maxWrites = 10
+
+// write writes all verdicts in one statement, and writes those again whose row another process has
+// changed in the meantime.
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
-		var err error
 		if a.verdict.kind == isUncertain {
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-		} else if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
+		} else if err := s.resolveFirst(ctx, a); err != nil {
 			a.delivery = s.unwritten(ctx, a, err, false)
 		}
 	}
-	for range 10 {
-		var open []*attempt
-		var changes []Change
-		for _, a := range attempts {
-			if a.delivery == nil {
-				open, changes = append(open, a), append(changes, Change{a.row, a.verdict.apply(*a.row, a.params, s.now())})
-			}
-		}
-		if len(open) == 0 {
-			return
-		}
-		results, err := s.apply(ctx, s.store, changes)
-		for i, a := range open {
-			if err != nil {
-				a.delivery = s.unwritten(ctx, a, err, true)
-				continue
-			}
-			rowErr := results[i].Err
-			switch {
-			case rowErr == nil:
-				a.delivery = a.verdict.report(results[i].Member)
-			case errors.Is(rowErr, ErrUserTaken):
-				rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
-			case errors.Is(rowErr, ErrConflict):
-				a.delivery, rowErr = s.overtaken(ctx, a)
-			}
-			if rowErr != nil {
-				a.delivery = s.unwritten(ctx, a, rowErr, false)
-			}
-		}
+	open := undelivered(attempts)
+	for n := 0; n < maxWrites && len(open) > 0; n++ {
+		s.writeOnce(ctx, open)
+		open = undelivered(open)
 	}
+	for _, a := range open {
+		a.delivery = s.unwritten(ctx, a, ErrConflict, false)
+	}
+}
+
+func undelivered(attempts []*attempt) (open []*attempt) {
 	for _, a := range attempts {
 		if a.delivery == nil {
-			a.delivery = s.unwritten(ctx, a, ErrConflict, false)
+			open = append(open, a)
+		}
+	}
+	return open
+}
+
+// writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
+// again.
+func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
+	changes := make([]Change, len(attempts))
+	for i, a := range attempts {
+		changes[i] = Change{a.row, a.verdict.apply(*a.row, a.params, s.now())}
+	}
+	results, err := s.apply(ctx, s.store, changes)
+	for i, a := range attempts {
+		if err != nil {
+			a.delivery = s.unwritten(ctx, a, err, true)
+			continue
+		}
+		rowErr := results[i].Err
+		switch {
+		case rowErr == nil:
+			a.delivery = a.verdict.report(results[i].Member)
+		case errors.Is(rowErr, ErrUserTaken):
+			rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
+		case errors.Is(rowErr, ErrConflict):
+			a.delivery, rowErr = s.overtaken(ctx, a)
+		}
+		if rowErr != nil {
+			a.delivery = s.unwritten(ctx, a, rowErr, false)
 		}
 	}
 }
 
-// resolveFirst resolves a linked user with several verified addresses, for which other rows
-// may wait, before the verdict is written: the rules of Resolve decide which row becomes the member.
-// It returns nil if they did not decide about this row.
-func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
+// resolveFirst resolves a linked user with several verified addresses before the verdict is written,
+// because rows of the other addresses may wait too: the rules of Resolve decide which one becomes the
+// member. If they decide about this row, the attempt is delivered.
+func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	u := a.verdict.user
 	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
-		return nil, nil
+		return nil
 	}
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
 		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
@@ -93,28 +99,22 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var row, active *Member
-	for _, m := range rows {
-		if m.ID == a.row.ID {
-			row = m
-		}
-		if m.TenantID == a.row.TenantID && m.Status == StatusActive {
-			active = m
-		}
-	}
+	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	switch {
-	case row == nil:
-		return &delivery{Result: Result{Err: errPurged}}, nil
-	case row.Due(): // not resolved
-		a.row = row
-		return nil, nil
-	case row.Reason == ReasonSecondAddress && active != nil:
-		return &delivery{Result: Result{row, &DuplicateEmailError{row.Ref(), active}}}, nil
+	case own < 0:
+		a.delivery = &delivery{Result: Result{Err: errPurged}}
+	case rows[own].Due(): // not resolved
+		a.row = rows[own]
 	default:
-		return &delivery{Result: Result{Member: row}}, nil
+		a.delivery = &delivery{Result: Result{Member: rows[own]}}
+		other := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
+		if rows[own].Reason == ReasonSecondAddress && other >= 0 {
+			a.delivery.Err = &DuplicateEmailError{a.row.Ref(), rows[other]}
+		}
 	}
+	return nil
 }
 
 // secondAddress decides again for a row whose user is in the tenant under another address.

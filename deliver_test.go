@@ -367,10 +367,7 @@ func TestDeliver_ReservedMembers(t *testing.T) {
 func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		for i := range 5 {
-			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-			require.NoError(t, err)
-		}
+		b.ReserveEach(t, testkit.People(5, "p"))
 		b.FailCreates(clerkinvitetest.Fault{Times: -1, Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
@@ -394,10 +391,7 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", call, status), func(t *testing.T) {
 				t.Parallel()
 				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-					for i := range 120 {
-						_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-						require.NoError(t, err)
-					}
+					b.ReserveEach(t, testkit.People(120, "p"))
 					fault := clerkinvitetest.Fault{Call: call, Email: "p33@example.com", Times: -1, Kind: clerkinvitetest.Response, Status: status, Code: "odd", Meta: map[string]any{"param_name": "email_address"}}
 					b.Clerk.Fail(fault)
 					if call == clerkinvitetest.CallCreate {
@@ -506,10 +500,7 @@ func TestDeliver_UnexplainedRejections(t *testing.T) {
 func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		for i := range 60 {
-			_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)})
-			require.NoError(t, err)
-		}
+		b.ReserveEach(t, testkit.People(60, "p"))
 		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset, Times: -1})
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
@@ -553,7 +544,8 @@ func TestDeliver_LostResponsesOfLaterAttemptsDoNotStopThePass(t *testing.T) {
 	b.RequireInvited(t, "good@example.com", 1)
 }
 
-// A canceled call loses nothing.
+// A canceled call loses nothing. A create that has begun still gets its response, so nobody has to
+// find out later whether the person got an email.
 func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -570,6 +562,9 @@ func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 					})
 					_, err := b.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
 					b.Clerk.OnCall(nil)
+					if call == clerkinvitetest.CallCreate {
+						require.NoError(t, err)
+					}
 					if err != nil {
 						require.ErrorIs(t, err, context.Canceled)
 						b.Recover(t, testkit.Recoveries()[0], email)
@@ -579,6 +574,24 @@ func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The response is not waited for longer than five seconds.
+func TestInvite_CanceledDuringACreateWithoutResponse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk := clerkinvitetest.NewClerk()
+		b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+		clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Timeout})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		start := time.Now()
+		_, err := b.Invite(ctx, testkit.Params("acme", "ada@example.com"))
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 6*time.Second, time.Since(start))
+	})
 }
 
 // refusingStore is a store that refuses to write some rows, as a hook or a constraint of the host does.
@@ -743,9 +756,9 @@ func (s onRead) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	return s.Store.Find(ctx, q)
 }
 
-func (s onRead) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s onRead) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	s.before()
-	return s.Store.Due(ctx, at, limit)
+	return s.Store.Due(ctx, q)
 }
 
 func (s onRead) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
@@ -920,10 +933,7 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	for i := range 30 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(30, "p"))
 	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.Before {
 			b.Clock.Advance(20 * time.Second) // requests may start for 30 seconds
@@ -931,7 +941,7 @@ func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	})
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	due, err := b.Store.Due(t.Context(), b.Clock.Now(), 0)
+	due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now()})
 	require.NoError(t, err)
 	require.Empty(t, due, "Deliver said nil = nothing is left that is due now; report %+v", *report)
 }
@@ -957,10 +967,7 @@ func TestDeliver_PrefersThePrimaryAddress(t *testing.T) {
 func TestDeliver_InstanceFaultIsNotBisected(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	for i := range 100 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(100, "p"))
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Times: -1, Status: 400, Code: "api_version_invalid"})
 	_, err := b.Deliver(t.Context(), nil)
 	require.Error(t, err)
@@ -1214,10 +1221,7 @@ func TestDeliver_TwoRefusedAddressesInOneLookUp(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
 	b := testkit.New(t, testkit.Options{}, clerk, refusingAPI{clerk}, clerkinvitetest.NewMemoryStore())
-	for i := range 10 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(10, "p"))
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 10, Invited: 8, Refused: 2}, report)

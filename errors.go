@@ -24,7 +24,7 @@ const (
 	// stays due.
 	Fault Outcome = "fault"
 	// Uncertain means that the request was sent and no usable response came, so the email
-	// may have been sent. The member stays due, and the next attempt asks Clerk before it
+	// may have been sent. The member stays due, and the next attempt checks Clerk before it
 	// sends.
 	Uncertain Outcome = "uncertain"
 )
@@ -173,7 +173,7 @@ func (e *CooldownError) Error() string {
 func (e *CooldownError) HTTPStatus() int { return http.StatusTooManyRequests }
 
 var (
-	// ErrNotFound means that there is no such member, or no such user at Clerk. HTTP 404.
+	// ErrNotFound means that the member, or the user at Clerk, does not exist. HTTP 404.
 	ErrNotFound error = &statusError{http.StatusNotFound, "no such member"}
 	// ErrBadSignature means that a webhook is not signed with one of the secrets, is too
 	// old or too new, or is from another Clerk instance. HTTP 400.
@@ -196,7 +196,7 @@ func (e *statusError) HTTPStatus() int { return e.status }
 //
 // *[DuplicateEmailError], *[ClerkInvitationError] and *[APIError] have a text for people
 // instead of their Error(). The text of a *[DuplicateEmailError] contains the address: show
-// it to authenticated admins only, because it tells who is a member.
+// it to authenticated admins only, because it reveals who is a member.
 func HTTPError(err error) (status int, message string) {
 	if err == nil {
 		return http.StatusOK, ""
@@ -236,8 +236,8 @@ func RetryAfter(err error) (time.Duration, bool) {
 }
 
 // IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE 23505)
-// of one of the named constraints or unique indexes, or of any if none is named. Hosts that
-// write their own Store use it.
+// of one of the named constraints or unique indexes, or of any if none is named. It is for
+// hosts that write their own Store.
 func IsUniqueViolation(err error, constraints ...string) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "23505" {

@@ -18,7 +18,7 @@ type Config struct {
 	API   ClerkAPI // required: clerkapi.New, or a fake
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
-	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links and
+	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
@@ -27,7 +27,8 @@ type Config struct {
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
-	// (myapp://accept) or a path, at most 2048 bytes. Defaults to "", which means Clerk's own page.
+	// (myapp://accept) or a path, of at most 2048 bytes. Defaults to "", which means Clerk's own
+	// page.
 	RedirectURL string
 
 	// ExpiresInDays is used if InviteParams has none: 1 to 365. Defaults to 30.
@@ -47,12 +48,12 @@ type Config struct {
 	// are checked again. Its error is returned unchanged.
 	//
 	// It is called concurrently, and for all entries of a list before the first is written. So it
-	// cannot enforce a number, such as free seats: twenty calls can all see the same three. To
-	// enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in your
-	// transaction before Service.InTx and Reserve.
+	// cannot enforce a number, such as free seats: twenty calls can all see the same three seats.
+	// To enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in
+	// your transaction before Service.InTx and Reserve.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
-	// Observer, if set, is told of verbs, requests to Clerk and state changes, for traces and
+	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
 	// metrics.
 	Observer Observer
 }
@@ -112,12 +113,12 @@ func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Micro
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
 type InviteParams struct {
-	TenantID  string // 1 to 255 bytes
-	Email     string // one address, at most 254 bytes; it is trimmed, lower-cased, and its domain put in ASCII form
-	Role      string // any text, at most 255 bytes; not sent to Clerk
-	InvitedBy string // any text, at most 255 bytes; not sent to Clerk
+	TenantID  string // 1 to 255 bytes, without control or invisible characters
+	Email     string // one address, at most 254 bytes; trimmed, lower-cased, and its domain converted to ASCII
+	Role      string // at most 255 bytes, without control or invisible characters; not sent to Clerk
+	InvitedBy string // the same; not sent to Clerk
 
-	RedirectURL    string         // as Config.RedirectURL, which "" means
+	RedirectURL    string         // "" means Config.RedirectURL
 	ExpiresInDays  int            // 1 to 365; 0 means Config.ExpiresInDays
 	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
@@ -126,9 +127,9 @@ type InviteParams struct {
 	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }
 
-// Invite invites one address into one tenant. It reserves a row, asks Clerk who holds the
-// address, links that user or creates an invitation at Clerk, and saves the result. The status
-// of the member says what happened:
+// Invite invites one address into one tenant. It reserves a row, looks for a Clerk user who has
+// verified the address, links that user or creates an invitation, and saves the result. The
+// member's status says what happened:
 //   - active: an existing Clerk user was linked, and no email was sent;
 //   - pending: Clerk has sent the invitation.
 //
@@ -148,7 +149,8 @@ type InviteParams struct {
 //     changing;
 //   - the context's and the store's error, unchanged.
 //
-// Invite is safe for concurrent use, in several processes too, and safe to retry.
+// If the context ends while the invitation is being created, Invite waits up to five more seconds for
+// Clerk's response. Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)
@@ -288,9 +290,9 @@ type slot struct {
 func (sl *slot) finish(r Result) { sl.result, sl.done = r, true }
 
 // reserve writes one row per wanted member, or turns an existing row into the wanted one if its
-// state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease the rows are
-// claimed for the caller; without one they wait for Deliver. With takeOver a reserved row that no
-// attempt owns is not a duplicate. After an error the results say which rows were written.
+// state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease, the rows are
+// claimed for the caller; without one, they wait for Deliver. With takeOver, a reserved row that
+// no attempt owns is not a duplicate. After an error, the results say which rows were written.
 func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) (results []Result, err error) {
 	claim := func(m *Member) *Member {
 		if l == nil {
@@ -360,7 +362,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		case errors.As(r.Err, &dup):
 			sl.existing = dup.Member
 		case r.Err == nil && r.Member.Version != 1:
-			sl.existing = r.Member // written, but the response came so late that the row has changed since
+			sl.existing = r.Member // written, but the row has changed before the response came
 		default:
 			sl.finish(r)
 			if r.Err == nil {
@@ -379,13 +381,14 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters: they cannot change any more.
+		// Clerk may have an invitation with the old parameters, so they cannot change any more.
 		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
+		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
 		return &n
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
-		n.Status, n.Send, n.Attempts = StatusReserved, old.Send+1, 0
+		n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 		n.ReservedAt, n.NextAttemptAt = now, &now
@@ -405,10 +408,10 @@ type clerkParams struct {
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 }
 
-// maxSend is the largest send number. The size of the metadata is checked with it.
+// maxSend is the largest send number for which the size of the metadata is checked.
 const maxSend = 1_000_000
 
-// metadataKey is the key of the library's mark in public_metadata.
+// metadataKey is the key of the library's marker in public_metadata.
 const metadataKey = "clerkinvite"
 
 // prepare checks p, calls Authorize, and returns the row to reserve.

@@ -709,7 +709,7 @@ func TestBadInput(t *testing.T) {
 					require.Equal(t, "invalid "+c.field+": "+invalid.Reason, message)
 				}
 				require.Zero(t, b.Clerk.RequestCount())
-				due, err := b.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
+				due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().AddDate(1, 0, 0)})
 				require.NoError(t, err)
 				require.Empty(t, due, "nothing was written")
 			})

@@ -47,6 +47,23 @@ func (l lease) context(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithDeadlineCause(ctx, l.started.Add(l.length*3/4), errLeaseEnds)
 }
 
+// createGrace is how long a create may go on after its caller has gone. Without its response nobody
+// would know whether the person got an email.
+const createGrace = 5 * time.Second
+
+// creating returns a context for a create: it ends with the lease, or createGrace after ctx.
+func (l lease) creating(ctx context.Context) (context.Context, context.CancelFunc) {
+	create, cancel := l.context(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-create.Done():
+		case <-time.After(createGrace):
+			cancel()
+		}
+	})
+	return create, func() { stop(); cancel() }
+}
+
 // canceled reports whether the caller's context has ended, and not just the lease.
 func canceled(ctx context.Context) bool {
 	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLeaseEnds)

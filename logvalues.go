@@ -9,20 +9,20 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// This file has everything about how the types of this package print.
+// This file decides how the types of this package print.
 //
 //   - A secret is a [Secret], which nothing prints.
 //   - A value with personal data (a member, parameters, a query) has LogValue and Format.
 //     slog, %v and every other verb print it without addresses, links and the host's data.
 //     %+v and %#v print all of its fields.
-//   - What holds a connection or the host's own types (Config, Service, Reserver, PgxStore)
+//   - A type with a connection or the host's types in it (Config, Service, Reserver, PgxStore)
 //     prints its settings only, with every verb.
 //   - An error prints its Error(), which contains no address, link or key.
 
 // Secret is a text that must not be printed: a signing secret, or the link of an invitation.
 // fmt prints "[secret]" with every verb, and so do log/slog, encoding/json and other text
 // encodings, also for a Secret in an unexported field of another struct. Reveal returns
-// the text. Only a debugger or a dumper that follows unexported pointers, such as go-spew, shows it.
+// the text. Only a debugger, or a dumper that follows unexported pointers such as go-spew, shows it.
 //
 // Two secrets with the same text are equal by ==, reflect.DeepEqual and assert.Equal. The
 // zero value is the empty text. A Secret is stored in a database as its text.
@@ -166,6 +166,22 @@ func (q PageQuery) LogValue() slog.Value {
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
+
+// LogValue implements slog.LogValuer: the time and the limit.
+func (q DueQuery) LogValue() slog.Value {
+	return slog.GroupValue(slog.Time("at", q.At), slog.Int("limit", q.Limit))
+}
+
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (q DueQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
+
+// LogValue implements slog.LogValuer: the limit and the number of members.
+func (o DeliverOptions) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("limit", o.Limit), slog.Int("refs", len(o.Refs)))
+}
+
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (o DeliverOptions) Format(f fmt.State, verb rune) { scrub.Format(f, verb, o) }
 
 // LogValue implements slog.LogValuer: the number of values.
 func (q Query) LogValue() slog.Value {

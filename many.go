@@ -12,9 +12,9 @@ const reserveChunk = 1000
 
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
-	// Wait makes InviteMany wait for Clerk's rate limits until everybody is invited or its context
-	// ends: about an hour for every 350 people. Otherwise the remaining people are returned as
-	// reserved, and Run or Deliver invites them later.
+	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
+	// context ends: about an hour for every 350 people. Otherwise the remaining people are returned
+	// as reserved, and Run or Deliver invites them later.
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
@@ -27,25 +27,25 @@ type ManyProgress struct {
 	Reserved int // written, and waiting for delivery
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
-	Failed   int // with an error, such as invalid input, a duplicate, a refusal, a lost response
+	Failed   int // with an error, such as invalid input, a duplicate, a refusal or a lost response
 
-	WaitUntil time.Time // if not zero, InviteMany now waits until then because of a rate limit
+	WaitUntil time.Time // if not zero, InviteMany now waits for a rate limit until then
 }
 
 // InviteMany invites many people, of one or several tenants. It does what Invite does for each,
 // with fewer statements and requests: it reserves 1,000 rows per statement, and looks up 100 people
 // and invites 10 per request.
 //
-// It always returns one Result for each of ps, in the same order. Member is the row, or nil if there
-// is none. Err is that of Invite; if an address occurs again it is a *[DuplicateEmailError] with the
-// first occurrence's member. Without an Err, Member is
+// It always returns one Result for each of ps, in the same order. Member is the row, or nil without
+// a row. Err is the error that Invite would return. If an address occurs again, Err is a
+// *[DuplicateEmailError] with the first occurrence's member. Without an Err, Member is
 //   - active: an existing Clerk user was linked, and no email was sent;
 //   - pending: Clerk has sent the invitation;
 //   - reserved: a rate limit, another process or the end of the call prevented the delivery. Run or
 //     Deliver invites the person later.
 //
 // The error is not nil if the call could not continue. The results then still say what happened to
-// each; those that were not reserved have the error as their Err. It is
+// each person; people who were not reserved have the error as their Err. It is
 //   - the context's error;
 //   - a *[ClerkInvitationError] if Clerk fails for a reason that concerns more than one person, as
 //     in Deliver;
@@ -71,8 +71,8 @@ func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyO
 // ReserveMany writes the rows for many invitations and sends nothing; Deliver sends them later. It
 // always returns one Result for each of ps, in the same order, with the errors of Reserve.
 //
-// The error is not nil if the context ended or the store failed; it is theirs, unchanged. Rows that
-// were written before stay reserved. ReserveMany is safe for concurrent use and safe to retry.
+// Errors: the context's and the store's, unchanged. Rows that were written before stay reserved.
+// ReserveMany is safe for concurrent use and safe to retry.
 func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result, error) {
 	return s.InTx(s.store).ReserveMany(ctx, ps)
 }
@@ -114,6 +114,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 			m.results[i].Err = err
 			continue
 		}
+		want.Bulk = true
 		m.wanted[i] = want
 		if _, again := m.first[want.Ref()]; !again {
 			m.first[want.Ref()] = i
@@ -214,23 +215,28 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		input := m.input[claimed[i].ID]
-		if over := d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive; over {
-			d.Result = m.inviteAgain(ctx, d, m.wanted[input])
-			m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
-		}
-		_, limited := isRateLimit(d.Err)
-		switch {
-		case d.kind == isReleased:
-			rest.released = append(rest.released, d.Member)
-			d.Err = nil // it stays reserved
-		case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
-			rest.held = append(rest.held, d.Member)
-			d.Err = nil
-		}
-		m.results[input] = d.Result
+		m.setResult(ctx, claimed[i].ID, d, &rest)
 	}
 	return rest, stopError(ctx, deliveries)
+}
+
+// setResult sets the result of the row that had the ID when it was claimed, or adds it to rest.
+func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remainder) {
+	input := m.input[id]
+	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
+		d.Result = m.inviteAgain(ctx, d, m.wanted[input])
+		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
+	}
+	_, limited := isRateLimit(d.Err)
+	switch {
+	case d.kind == isReleased:
+		rest.released = append(rest.released, d.Member)
+		d.Err = nil // it stays reserved
+	case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
+		rest.held = append(rest.held, d.Member)
+		d.Err = nil
+	}
+	m.results[input] = d.Result
 }
 
 // readUnclaimed sets the results of the rows that another process has changed, and returns those

@@ -132,6 +132,40 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 	})
 }
 
+// People whose invitations have expired share requests like new ones. While the endpoints are limited
+// nobody is looked for in vain.
+func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		ps := testkit.People(40, "p")
+		_, err := b.InviteMany(t.Context(), ps, nil)
+		require.NoError(t, err)
+		b.Clock.Advance(31 * 24 * time.Hour)
+		limits := clerkinvitetest.DocumentedLimits()
+		limits.Create.Requests, limits.CreateBulk.Requests = 1, 2
+		b.Clerk.SetLimits(limits)
+		b.Clerk.ResetCounts()
+
+		for round := range 3 {
+			_, err = b.InviteMany(t.Context(), ps, nil)
+			require.NoError(t, err)
+			if round == 0 {
+				require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallList], 3*35, "look-ups are linear")
+				require.Equal(t, 21, b.Clerk.Emails()-len(ps))
+			}
+			before := b.Clerk.Requests()[clerkinvitetest.CallList]
+			_, err = b.InviteMany(t.Context(), ps, nil)
+			require.NoError(t, err)
+			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited: nobody is looked for")
+			b.Clock.Advance(2 * time.Hour)
+		}
+		for _, p := range ps {
+			require.Equal(t, 2, b.Clerk.EmailsTo(p.Email))
+			require.Len(t, b.Clerk.OpenInvitations(p.Email), 1)
+		}
+	})
+}
+
 // A call that is canceled after any request loses nothing and can be repeated.
 func TestInviteMany_Canceled(t *testing.T) {
 	t.Parallel()
@@ -175,44 +209,37 @@ func TestInviteMany_Canceled(t *testing.T) {
 // each person once.
 func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, behavior := range testkit.Sample(t, behaviors()) {
-			t.Run(behavior.Name, func(t *testing.T) {
-				t.Parallel()
-				b := fresh(t, testkit.Options{})
-				b.Clerk.SetBehavior(behavior.Behavior)
-				ps := testkit.People(25, "p")
-				b.Clerk.CreateForeign("p3@example.com", nil)
-				b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "p7@example.com"}}}) // unverified
-				b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
-					if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
-						b.Clerk.OnCall(nil)
-						b.Clerk.SignUp("p13@example.com", true) // between the look-up and the create
-					}
-				})
-				results, err := b.InviteMany(t.Context(), ps, nil)
-				require.NoError(t, err)
-				require.Len(t, results, 25)
-				for range 5 { // where Clerk shows its own writes late, a later attempt does it
-					b.Clerk.Settle()
-					b.Clock.Advance(2 * time.Hour)
-					_, err := b.Deliver(t.Context(), nil)
-					require.NoError(t, err)
-				}
-				for i, p := range ps {
-					m := b.Member(t, p.Email)
-					switch i {
-					case 13:
-						require.Equal(t, clerkinvite.StatusActive, m.Status)
-						require.Zero(t, b.Clerk.EmailsTo(p.Email))
-					case 3:
-						require.Equal(t, clerkinvite.StatusPending, m.Status)
-						require.Equal(t, 1, b.Clerk.EmailsTo(p.Email))
-					default:
-						b.RequireInvited(t, p.Email, 1)
-					}
-				}
-			})
+	testkit.EachBehavior(t, func(t *testing.T, b *testkit.Rig) {
+		ps := testkit.People(25, "p")
+		b.Clerk.CreateForeign("p3@example.com", nil)
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "p7@example.com"}}}) // unverified
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After {
+				b.Clerk.OnCall(nil)
+				b.Clerk.SignUp("p13@example.com", true) // between the look-up and the create
+			}
+		})
+		results, err := b.InviteMany(t.Context(), ps, nil)
+		require.NoError(t, err)
+		require.Len(t, results, 25)
+		for range 5 { // where Clerk shows its own writes late, a later attempt does it
+			b.Clerk.Settle()
+			b.Clock.Advance(2 * time.Hour)
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+		}
+		for i, p := range ps {
+			m := b.Member(t, p.Email)
+			switch i {
+			case 13:
+				require.Equal(t, clerkinvite.StatusActive, m.Status)
+				require.Zero(t, b.Clerk.EmailsTo(p.Email))
+			case 3:
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, 1, b.Clerk.EmailsTo(p.Email))
+			default:
+				b.RequireInvited(t, p.Email, 1)
+			}
 		}
 	})
 }
@@ -220,27 +247,17 @@ func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 // The response to a bulk request is lost in every way, before and after it took effect.
 func TestPromise3_LostBulkResponses(t *testing.T) {
 	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, kind := range testkit.Sample(t, clerkinvitetest.Kinds()) {
-			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
-					t.Parallel()
-					testkit.InBubble(t, func(t *testing.T) {
-						b := fresh(t, testkit.Options{Hangs: true})
-						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: kind, When: when})
-						ps := testkit.People(25, "p")
-						results, err := b.InviteMany(t.Context(), ps, nil)
-						require.Len(t, results, 25)
-						for range 3 {
-							b.Clock.Advance(time.Hour)
-							_, deliverErr := b.Deliver(t.Context(), nil)
-							require.NoError(t, deliverErr, "after %v", err)
-						}
-						b.RequireEachInvitedOnce(t, ps)
-					})
-				})
-			}
+	testkit.EachLostResponse(t, clerkinvitetest.CallCreateBulk, func(t *testing.T, b *testkit.Rig, lost clerkinvitetest.Fault) {
+		b.Clerk.Fail(lost)
+		ps := testkit.People(25, "p")
+		results, err := b.InviteMany(t.Context(), ps, nil)
+		require.Len(t, results, 25)
+		for range 3 {
+			b.Clock.Advance(time.Hour)
+			_, deliverErr := b.Deliver(t.Context(), nil)
+			require.NoError(t, deliverErr, "after %v", err)
 		}
+		b.RequireEachInvitedOnce(t, ps)
 	})
 }
 

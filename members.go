@@ -41,7 +41,7 @@ func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 type ListParams struct {
 	TenantID    string   // 1 to 255 bytes
 	Statuses    []Status // in one of these states; none means any
-	EmailPrefix string   // whose address begins with this; trimmed and lower-cased, at most 254 bytes
+	EmailPrefix string   // address begins with this; trimmed and lower-cased, at most 254 bytes
 	InvitedBy   string   // with this InvitedBy; "" means any
 	Limit       int      // 1 to 1000 members per page; 0 means 100
 	Cursor      string   // Page.Next of the previous page; "" means the first page
@@ -54,8 +54,8 @@ type Page struct {
 }
 
 // List returns a page of a tenant's members, oldest invitation first. Pagination is
-// keyset-based: members that are added or removed between pages do not shift the others. A cursor
-// contains no address, does not expire, and works only with the same tenant.
+// keyset-based: members added or removed between pages do not shift the others. A cursor contains
+// no address, does not expire, and works only with the same tenant.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. List is safe for
 // concurrent use and safe to retry.
@@ -67,7 +67,7 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 		return nil, err
 	}
 	limit := q.Limit
-	q.Limit++ // one more tells whether there is a next page
+	q.Limit++ // one more shows whether there is a next page
 	rows, err := s.store.Page(ctx, q)
 	if err != nil {
 		return nil, err

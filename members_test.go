@@ -203,18 +203,13 @@ func TestPromise4_ResendOfAnImportedMember(t *testing.T) {
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		older, another := b.Clerk.CreateForeign(email, nil), b.Clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
 		at := b.Clock.Now()
-		results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
+		theirs := *testkit.InsertRows(t, b.Store, &clerkinvite.Member{
 			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusPending,
 			InvitationID: older.ID, ClerkUserID: clerkinvite.PendingID(older.ID), Send: 1, Sent: 1, Version: 1,
 			ReservedAt: at, InvitedAt: &at, ExpiresAt: older.ExpiresAt, SettledAt: &at, UpdatedAt: at,
-		}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
-		theirs := *results[0].Member
+		})[0]
 		theirs.ID, theirs.TenantID = "01a21382-a370-7acd-84c9-72ad5abb3518", "globex"
-		results, err = b.Store.Insert(t.Context(), []*clerkinvite.Member{&theirs})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
+		testkit.InsertRows(t, b.Store, &theirs)
 		open := func(want ...string) {
 			t.Helper()
 			var open []string
@@ -351,9 +346,7 @@ func TestResend_Expired(t *testing.T) {
 		b.Clock.Advance(31 * 24 * time.Hour)
 		for range 2 {
 			_, err := b.Resend(t.Context(), testkit.Ada)
-			var refused *clerkinvite.TransitionError
-			require.ErrorAs(t, err, &refused)
-			require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusExpired, To: clerkinvite.StatusPending}, *refused)
+			testkit.RequireTransition(t, err, clerkinvite.StatusExpired, clerkinvite.StatusPending)
 			_, err = b.Reconcile(t.Context(), nil)
 			require.NoError(t, err)
 		}

@@ -5,16 +5,16 @@ import (
 	"errors"
 )
 
-// Observer is told what a [Service] does, for traces and metrics. Package otelclerkinvite has one
-// for OpenTelemetry. Without an Observer, observing costs nothing.
+// Observer receives what a [Service] does, for traces and metrics. Package otelclerkinvite has an
+// Observer for OpenTelemetry. Without an Observer, observing costs nothing.
 //
 // Its methods are called concurrently, from the goroutine that does the work. They must be quick
 // and must not call the Service. Their arguments never contain addresses, links or keys. Errors
 // from your database or Config.Authorize may.
 type Observer interface {
 	// Start is called when an operation begins. op is
-	//   - the name of a method of Service ("Invite"); Run and All are seen as the Deliver,
-	//     Reconcile and List calls that they make;
+	//   - the name of a method of Service ("Invite"); Run and All appear as the methods that they
+	//     call (Deliver, Reconcile, List);
 	//   - "clerk." and a method of ClerkAPI ("clerk.CreateInvitation"), for a request to Clerk;
 	//   - "wait", for waiting until a rate limit ends.
 	//
@@ -24,14 +24,14 @@ type Observer interface {
 	// only if they could not continue; their results and StateChanged say what happened to each.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
-	// StateChanged is called when a state change is written. from is "" for a new member, to is ""
-	// for an erased one. They are equal if only the send, the invitation or the user has changed. A
-	// change in the host's transaction (InTx) is reported when it is made; the transaction may
+	// StateChanged is called when a state change is written. from is "" for a new member, and to is
+	// "" for an erased one. They are equal if only the send, the invitation or the user has changed.
+	// A change in the host's transaction (InTx) is reported before the commit; the transaction may
 	// still be rolled back.
 	StateChanged(ctx context.Context, from, to Status)
 }
 
-// operation is what the observer was told of. It is empty without an observer.
+// operation is an operation that the observer sees. It is empty without an observer.
 type operation struct{ ended func(error) }
 
 // observe tells the observer that an operation begins. The caller defers end.
@@ -47,7 +47,7 @@ func (o operation) end(err *error) {
 	if o.ended == nil {
 		return
 	}
-	if p := recover(); p != nil { // in the host's code; it must not pass for success
+	if p := recover(); p != nil { // in the host's code; it must not look like success
 		o.ended(errPanicked)
 		panic(p)
 	}

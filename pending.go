@@ -13,7 +13,7 @@ import (
 // PendingPrefix starts the ClerkUserID of a member who has not accepted yet.
 const PendingPrefix = "pending_"
 
-// PendingID returns the ClerkUserID of a member who waits on this invitation.
+// PendingID returns the ClerkUserID of a member with this pending invitation.
 func PendingID(invitationID string) string { return PendingPrefix + invitationID }
 
 // IsPending reports whether a ClerkUserID stands for an invitation and not for a user.
@@ -24,14 +24,14 @@ func InvitationID(clerkUserID string) (string, bool) {
 	return strings.CutPrefix(clerkUserID, PendingPrefix)
 }
 
-// Resolve makes the members that wait for u active, in all tenants, and returns those it
-// changed. u must have just been read from Clerk's Backend API, because its verified addresses
+// Resolve makes the members that wait for u active, in all tenants, and returns the members that
+// it changed. u must have just been read from Clerk's Backend API, because its verified addresses
 // are taken as proof. Resolve makes no request to Clerk.
 //
 // A member whose invitation has expired becomes active only if u was created while the
 // invitation was valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the
-// invitation as accepted.) A banned user resolves nobody. A user has one active member per tenant;
-// the others become removed. It is, in this order,
+// invitation as accepted.) A banned user makes no member active. A user has one active member per
+// tenant; the others become removed. The active member is, in this order,
 //   - the member that is active already,
 //   - the member with the user's primary address,
 //   - the member that was invited first.
@@ -93,7 +93,7 @@ func (s *Service) userGone(ctx context.Context, id string) (bool, error) {
 	return false, err
 }
 
-// clerkError wraps the failure of a request that sends nobody an email.
+// clerkError wraps the failure of a request that sends no email.
 func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	var api *APIError
 	if !errors.As(err, &api) {
@@ -103,17 +103,17 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// proof is what is known about invitations that have expired: an accepted one still proves that
-// the user joined in time.
+// proof contains what is known about expired invitations: an accepted one still proves that the
+// user joined in time.
 type proof struct {
-	accepted map[string]bool // invitations that Clerk lists as accepted, by ID
-	ask      bool            // list those that are needed
-	listed   map[string]bool // addresses that are listed
+	accepted map[string]bool  // invitations that Clerk lists as accepted, by ID
+	ask      bool             // list invitations at Clerk when needed
+	asked    map[string]error // why Clerk could not list an address, or nil, for each that was asked for
 }
 
-// askClerk is the proof that is not known yet.
+// askClerk returns an empty proof, which is filled from Clerk when needed.
 func askClerk() proof {
-	return proof{accepted: make(map[string]bool), ask: true, listed: make(map[string]bool)}
+	return proof{accepted: make(map[string]bool), ask: true, asked: make(map[string]error)}
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -178,33 +178,41 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove lists the accepted invitations that resolutions needs, once per address, and adds them to
-// p. If Clerk fails, it is not known which row of the tenant becomes active, so prove leaves out
-// that row and the tenant's later ones, and returns the error. Other tenants are not held up.
+// prove adds to p the accepted invitations that resolutions needs. If Clerk fails, it is not known
+// which row of the tenant becomes active, so prove leaves out that row and the tenant's later ones,
+// and returns the error. Other tenants are not held up.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
-	failed := make(map[string]bool) // tenants
+	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
-		if failed[row.TenantID] {
-			continue
-		}
-		if !p.listed[row.Email] && needsProof(u, row, s.now()) {
-			list, listErr := s.listInvitations(ctx, row.Email, InvitationAccepted)
-			if listErr != nil {
-				err = s.clerkError(ctx, "list invitations", listErr)
-				failed[row.TenantID] = true
-				continue
-			}
-			p.listed[row.Email] = true
-			for _, inv := range list {
-				p.accepted[inv.ID] = true
+		if needsProof(u, row, s.now()) {
+			if listErr := s.listAccepted(ctx, row.Email, p); listErr != nil {
+				err, unproved[row.TenantID] = listErr, true
 			}
 		}
-		provable = append(provable, row)
+		if !unproved[row.TenantID] {
+			provable = append(provable, row)
+		}
 	}
 	return provable, err
 }
 
-// needsProof reports whether only Clerk's list can tell that u accepted row's invitation in time.
+// listAccepted adds the accepted invitations of an address to p. It asks Clerk once per address.
+func (s *Service) listAccepted(ctx context.Context, email string, p proof) error {
+	if err, asked := p.asked[email]; asked {
+		return err
+	}
+	list, err := s.listInvitations(ctx, email, InvitationAccepted)
+	if err != nil {
+		err = s.clerkError(ctx, "list invitations", err)
+	}
+	for _, inv := range list {
+		p.accepted[inv.ID] = true
+	}
+	p.asked[email] = err
+	return err
+}
+
+// needsProof reports whether only Clerk's list can show that u accepted row's invitation in time.
 func needsProof(u *User, row *Member, now time.Time) bool {
 	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
 		u.holdsVerified(row.Email) && !u.Banned && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
@@ -226,8 +234,8 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 }
 
 // resolutions decides which rows become u's. postponed are rows that end because another row of the
-// tenant becomes active. Decide them again after that is written: if it fails, one of them becomes
-// active instead.
+// tenant becomes active. Decide them again after that row is written: if writing it fails, one of
+// them becomes active instead.
 func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
 	if u.Banned {
 		return nil, nil
@@ -267,13 +275,13 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 }
 
 // createdBeforeExpiry reports whether u existed before row's invitation expired, by Clerk's clock. A
-// younger account cannot have accepted it: the address may have a new owner.
+// younger account cannot have accepted it; the address may have a new owner.
 func (u *User) createdBeforeExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
 }
 
-// createdWhileValid reports whether u was created while row's invitation was valid: then u joined
-// in time although the invitation has expired since.
+// createdWhileValid reports whether u was created while row's invitation was valid. Then u joined
+// in time, although the invitation has expired since.
 func (u *User) createdWhileValid(row *Member) bool {
 	return u.createdBeforeExpiry(row) && row.InvitedAt != nil && !u.CreatedAt.Before(*row.InvitedAt)
 }

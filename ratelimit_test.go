@@ -38,10 +38,7 @@ func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 
 		// Another process knows it from the store.
 		other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
-		for i := range 3 {
-			_, err := other.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("later%d@example.com", i)))
-			require.NoError(t, err)
-		}
+		other.ReserveEach(t, testkit.People(3, "later"))
 		report, err := other.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Postponed: 3}, report)
@@ -140,10 +137,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	for i := range 150 {
-		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
-		require.NoError(t, err)
-	}
+	b.ReserveEach(t, testkit.People(150, "p"))
 	n := 0
 	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.After {

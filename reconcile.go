@@ -32,39 +32,40 @@ type ReconcileReport struct {
 	Expired   int // now expired
 	Revoked   int // now revoked: in Clerk's dashboard
 
-	LeftOver int // open invitations of this library that no member refers to: revoked at Clerk
+	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 
-	// AcceptedElsewhere are members whose invitation is valid and was accepted, but no Clerk user holds
-	// their address verified: they have probably signed up under another address. Clerk does not say
-	// who accepted an invitation.
+	// AcceptedElsewhere are members whose invitation is valid and was accepted, although no Clerk user
+	// has verified their address. These people have probably signed up under another address. Clerk
+	// does not say who accepted an invitation.
 	AcceptedElsewhere []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
 }
 
-// Reconcile asks Clerk for what webhooks did not report, and repairs the rows: people who have
+// Reconcile compares the rows with Clerk, and repairs what webhooks did not report: people who have
 // joined, users who were deleted, invitations that expired or were revoked in the dashboard. It
-// also revokes open invitations of this library that no member refers to.
+// also revokes open invitations that this library created and no member refers to.
 //
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
 // Then it checks the invitations, with one request per 500: all open ones, and those that have
 // ended since the oldest one that a member waits for. Members whose invitation has ended are
-// looked up again, 100 per request. An
-// invitation that is not in a list proves nothing.
+// looked up again, 100 per request. Absence from a list proves nothing.
 //
-// It stops early when its Limit is reached, its context ends, the store fails or Clerk fails. The
+// It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The
 // report then covers what was done, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it; the first such error is returned at the end.
 //
-// It removes a member only if Clerk says that the member's user does not exist, with one request
+// It removes a member only if Clerk says that the member's user does not exist. It makes one request
 // for each user that Clerk's list leaves out. It never removes a member that became active in the
-// last five minutes, because Clerk may not show the user yet. If Clerk leaves out an active member's
-// user and shows neither another member's user nor an invitation that a member refers to, the
-// secret key is probably another instance's. Reconcile then changes nothing and returns a
-// *[ClerkInvitationError]. The same happens if all users of a small instance were deleted, and none
-// of Clerk's 500 newest invitations is a member's: remove these members with Remove.
+// last five minutes, because Clerk may not show the user yet.
+//
+// If Clerk leaves out an active member's user and shows neither another member's user nor an
+// invitation that a member refers to, the secret key is probably another instance's. Reconcile then
+// changes nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
+// instance were deleted and no member refers to one of Clerk's 500 newest invitations: remove these
+// members with Remove.
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
@@ -120,15 +121,15 @@ type reconciliation struct {
 
 	pending, active batch     // read, and not looked up yet
 	missing         []*Member // active as users whom Clerk's list leaves out
-	overdue         []*Member // pending past the expiry, and nobody who existed by then holds the address
+	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
-	firstError      error     // of a member or an invitation that could not be changed
+	firstError      error     // about a member or an invitation that could not be changed
 
 	userExists         map[string]bool // by ID, of the users that were looked up
 	unreadable         map[string]bool // addresses that Clerk fails to look up
 	changed            map[string]bool // members that were changed, or would be without DryRun
 	unresolved         map[string]bool // members that could not be made active, because the store or a hook failed
-	hasNewer           map[string]bool // members that have a newer invitation at Clerk than their row says
+	hasNewer           map[string]bool // members with a newer invitation at Clerk than in their row
 	checkedAfterExpiry map[string]bool // members that were looked up after their invitation had expired
 }
 
@@ -138,8 +139,7 @@ type position struct {
 	TenantID string `json:"t,omitempty"` // of the last member read
 	ID       string `json:"i,omitempty"`
 
-	// Oldest is when the oldest invitation was created that a checked member waits for. Nil means
-	// that none waits.
+	// Oldest is the creation time of the oldest invitation that a checked member waits for, or nil.
 	Oldest *time.Time `json:"o,omitempty"`
 
 	Known  bool   `json:"k,omitempty"` // Clerk shows a user or an invitation of this database
@@ -210,8 +210,8 @@ func (r *reconciliation) run(ctx context.Context) error {
 // wrongKey reports whether the secret key seems to belong to another instance.
 func (r *reconciliation) wrongKey() bool { return !r.at.Known && r.at.Absent != "" }
 
-// checkKey looks up some active members before anything is changed. Another instance has other
-// users with the addresses that members wait for.
+// checkKey looks up some active members before anything is changed: in another instance, strangers
+// may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
 	if r.at.Known {
 		return nil
@@ -234,8 +234,8 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// askForOurs asks Clerk, if the key seems wrong, for a user that the list left out, and for the newest
-// invitations.
+// askForOurs asks Clerk for a user that the list left out, and for the newest invitations, if the key
+// seems wrong.
 func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if r.askedForOurs || !r.wrongKey() {
 		return nil
@@ -334,9 +334,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// expireOverdue expires the members whose invitation expired long ago, if no user who existed by then
-// holds the address, whatever Clerk's lists show. It waits until Clerk has shown that the key is right: another
-// instance knows no holders.
+// expireOverdue expires the members whose invitation expired long ago and whose address no user who
+// existed by then has verified, whatever Clerk's lists show. It waits until Clerk has shown that the
+// key is right, because another instance has no such users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.at.Known {
 		return nil
@@ -414,7 +414,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 }
 
 // removeMissing removes the members whose users no longer exist, once it is certain that the key is
-// right. A user that a list leaves out may exist, so Clerk is asked for each.
+// right. A user that a list leaves out may exist, so it reads each from Clerk.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
 	if !r.at.Known {
 		return nil
@@ -447,8 +447,8 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 	return nil
 }
 
-// resolve makes the members active, in all tenants, whose address a user holds verified. accepted
-// are the invitations that Clerk lists as accepted. It returns those users.
+// resolve makes the members with these addresses active, in all tenants, if a user has verified the
+// address. accepted are the invitations that Clerk lists as accepted. It returns these users.
 func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted map[string]bool) (users []User, err error) {
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
 	for chunk := range slices.Chunk(emails, findBatch) {
@@ -469,9 +469,9 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 	return users, nil
 }
 
-// join makes the members active that wait for these users. It decides for all users in one
-// statement, and then one by one for users whose rows were changed by another process or need
-// a second step.
+// join makes the members active that wait for these users. It writes the changes of all users in one
+// statement, and then continues one by one for users whose rows were changed by another process or
+// need a second step.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
@@ -528,8 +528,8 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 	}
 }
 
-// apply makes changes and counts them; in a dry run it only counts. It returns the places of those
-// that another process has overtaken; the next reconciliation can make them.
+// apply makes changes and counts them; in a dry run it only counts. It returns the places of changes
+// whose rows another process has changed first; the next reconciliation can make them.
 func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken []int, err error) {
 	if r.dryRun() {
 		for _, c := range changes {
@@ -591,7 +591,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 }
 
 // openInvitations finds left-over invitations and revokes them. Members whose row has no expiry, or
-// another one, get Clerk's. Clerk is listed first and the rows are read second.
+// a different one, get Clerk's. It lists Clerk's invitations first and reads the rows second.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
 	var leftOver []string
 	err := r.list(ctx, InvitationPending, time.Time{}, func(list []Invitation, rows map[string]*Member) error {
@@ -626,8 +626,8 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	if err != nil || r.wrongKey() {
 		return err
 	}
-	// Not before everything is listed: a revoked invitation leaves the list, and the next page would
-	// skip another one.
+	// Revoke after the listing: a revoked invitation leaves the list, and the next page would skip
+	// another one.
 	for _, id := range leftOver {
 		if err := r.revokeLeftOver(ctx, id); err != nil {
 			return err
@@ -672,8 +672,8 @@ func (r *reconciliation) revokedInvitations(ctx context.Context) error {
 	return err
 }
 
-// acceptedInvitations makes the members active whose invitation was accepted, if a user holds the
-// address verified.
+// acceptedInvitations makes the members active whose invitation was accepted, if a user has verified
+// the address.
 func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 	rows, err := r.waitingFor(ctx, InvitationAccepted)
 	if err != nil {
@@ -696,7 +696,7 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 }
 
 // expiredInvitations expires the members whose invitation has expired, after a last look whether a
-// user holds the address. Members that were looked up after the expiry need no second look.
+// user has verified the address. Members that were looked up after the expiry need no second look.
 func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	rows, err := r.waitingFor(ctx, InvitationExpired)
 	if err != nil {
@@ -716,7 +716,7 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	return err
 }
 
-// waitingFor returns the pending members whose invitation Clerk lists in a status in which it has
+// waitingFor returns the pending members whose invitation Clerk lists in this status, in which it has
 // ended.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
 	listed := make(map[string]bool) // pages can overlap
@@ -736,8 +736,8 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 	return members, err
 }
 
-// list calls page for each page of Clerk's invitations in a status, with the members that they
-// name, by ID. If oldest is not zero it reads the newest first, and stops at older ones.
+// list calls page for each page of Clerk's invitations in a status, with the members that their
+// markers name, by ID. If oldest is not zero, it reads the newest first and stops at older ones.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	for {
@@ -759,7 +759,8 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 	}
 }
 
-// listWithRows reads a page of Clerk's invitations, and then the members that they name, by ID.
+// listWithRows reads a page of Clerk's invitations, and then the members that their markers name, by
+// ID.
 func (s *Service) listWithRows(ctx context.Context, q InvitationQuery) ([]Invitation, map[string]*Member, error) {
 	list, err := s.listInvitationPage(ctx, q)
 	if err != nil {

@@ -78,73 +78,67 @@ func TestReconcile_LostWebhooks(t *testing.T) {
 // Everything that can happen at Clerk while no webhook arrives.
 func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, behavior := range testkit.Sample(t, behaviors()) {
-			t.Run(behavior.Name, func(t *testing.T) {
-				t.Parallel()
-				b := fresh(t, testkit.Options{})
-				invite := func(name string) *clerkinvite.Member { return b.MustInvite(t, name+"@example.com") }
-				for i := range 12 { // somebody whom Clerk knows
-					b.Clerk.AddVerifiedUser(fmt.Sprintf("known%d@example.com", i))
-					invite(fmt.Sprint("known", i))
-				}
-				gone := b.Clerk.AddVerifiedUser("gone@example.com")
-				invite("gone")
-				b.Clerk.DeleteUser(gone.ID)
-				lost := invite("waits")
-				short, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "expires@example.com", ExpiresInDays: 1})
-				require.NoError(t, err)
-				_, err = b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com", ExpiresInDays: 1})
-				require.NoError(t, err)
-				dead := invite("dashboard")
-				b.Clerk.RevokeInDashboard(dead.InvitationID)
-				invite("joined")
-				_, err = b.Clerk.Accept("joined@example.com")
-				require.NoError(t, err)
-				invite("elsewhere")
-				_, err = b.Clerk.AcceptAs("elsewhere@example.com", "private@example.com")
-				require.NoError(t, err)
-				// In the last minute; the webhook is lost, and both run out.
-				b.Clock.Advance(23*time.Hour + 59*time.Minute)
-				_, err = b.Clerk.Accept("late@example.com")
-				require.NoError(t, err)
-				b.Clock.Advance(24 * time.Hour)
-				// A left-over one, an application's on the same instance, one from before a restored backup.
-				b.Clerk.CreateForeign("leftover@example.com", map[string]any{"clerkinvite": map[string]any{"id": dead.ID, "send": 1}})
-				b.Clerk.CreateForeign("other@example.com", map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}})
-				b.Clerk.CreateForeign("plain@example.com", nil)
-				b.Clerk.CreateForeign("waits@example.com", map[string]any{"clerkinvite": map[string]any{"id": lost.ID, "send": 7}})
-				b.Clerk.Settle()
-
-				report := mustReconcile(t, b)
-				want := clerkinvite.ReconcileReport{
-					Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Newer: 1,
-				}
-				got := *report
-				require.Len(t, got.AcceptedElsewhere, 1)
-				require.Equal(t, "elsewhere@example.com", got.AcceptedElsewhere[0].Email)
-				got.AcceptedElsewhere, got.Invitations = nil, 0
-				require.Equal(t, want, got)
-				for name, status := range map[string]clerkinvite.Status{
-					"known0": clerkinvite.StatusActive, "gone": clerkinvite.StatusRemoved, "waits": clerkinvite.StatusPending,
-					"expires": clerkinvite.StatusExpired, "late": clerkinvite.StatusActive, "dashboard": clerkinvite.StatusRevoked,
-					"joined": clerkinvite.StatusActive, "elsewhere": clerkinvite.StatusPending,
-				} {
-					require.Equal(t, status, b.Member(t, name+"@example.com").Status, name)
-				}
-				require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "gone@example.com").Reason)
-				require.Equal(t, clerkinvite.ReasonAtClerk, b.Member(t, "dashboard@example.com").Reason)
-				require.Empty(t, b.Clerk.OpenInvitations("leftover@example.com"))
-				require.Len(t, b.Clerk.OpenInvitations("other@example.com"), 1, "may be another application's")
-				require.Len(t, b.Clerk.OpenInvitations("plain@example.com"), 1)
-				require.Len(t, b.Clerk.OpenInvitations("waits@example.com"), 2, "newer than the row: reported only")
-				_ = short
-
-				b.Clerk.Settle()
-				again := mustReconcile(t, b)
-				require.Zero(t, again.Activated+again.Removed+again.Expired+again.Revoked+again.LeftOver)
-			})
+	testkit.EachBehavior(t, func(t *testing.T, b *testkit.Rig) {
+		invite := func(name string) *clerkinvite.Member { return b.MustInvite(t, name+"@example.com") }
+		for i := range 12 { // somebody whom Clerk knows
+			b.Clerk.AddVerifiedUser(fmt.Sprintf("known%d@example.com", i))
+			invite(fmt.Sprint("known", i))
 		}
+		gone := b.Clerk.AddVerifiedUser("gone@example.com")
+		invite("gone")
+		b.Clerk.DeleteUser(gone.ID)
+		lost := invite("waits")
+		short, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "expires@example.com", ExpiresInDays: 1})
+		require.NoError(t, err)
+		_, err = b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com", ExpiresInDays: 1})
+		require.NoError(t, err)
+		dead := invite("dashboard")
+		b.Clerk.RevokeInDashboard(dead.InvitationID)
+		invite("joined")
+		_, err = b.Clerk.Accept("joined@example.com")
+		require.NoError(t, err)
+		invite("elsewhere")
+		_, err = b.Clerk.AcceptAs("elsewhere@example.com", "private@example.com")
+		require.NoError(t, err)
+		// In the last minute; the webhook is lost, and both run out.
+		b.Clock.Advance(23*time.Hour + 59*time.Minute)
+		_, err = b.Clerk.Accept("late@example.com")
+		require.NoError(t, err)
+		b.Clock.Advance(24 * time.Hour)
+		// A left-over one, an application's on the same instance, one from before a restored backup.
+		b.Clerk.CreateForeign("leftover@example.com", map[string]any{"clerkinvite": map[string]any{"id": dead.ID, "send": 1}})
+		b.Clerk.CreateForeign("other@example.com", map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}})
+		b.Clerk.CreateForeign("plain@example.com", nil)
+		b.Clerk.CreateForeign("waits@example.com", map[string]any{"clerkinvite": map[string]any{"id": lost.ID, "send": 7}})
+		b.Clerk.Settle()
+
+		report := mustReconcile(t, b)
+		want := clerkinvite.ReconcileReport{
+			Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Newer: 1,
+		}
+		got := *report
+		require.Len(t, got.AcceptedElsewhere, 1)
+		require.Equal(t, "elsewhere@example.com", got.AcceptedElsewhere[0].Email)
+		got.AcceptedElsewhere, got.Invitations = nil, 0
+		require.Equal(t, want, got)
+		for name, status := range map[string]clerkinvite.Status{
+			"known0": clerkinvite.StatusActive, "gone": clerkinvite.StatusRemoved, "waits": clerkinvite.StatusPending,
+			"expires": clerkinvite.StatusExpired, "late": clerkinvite.StatusActive, "dashboard": clerkinvite.StatusRevoked,
+			"joined": clerkinvite.StatusActive, "elsewhere": clerkinvite.StatusPending,
+		} {
+			require.Equal(t, status, b.Member(t, name+"@example.com").Status, name)
+		}
+		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "gone@example.com").Reason)
+		require.Equal(t, clerkinvite.ReasonAtClerk, b.Member(t, "dashboard@example.com").Reason)
+		require.Empty(t, b.Clerk.OpenInvitations("leftover@example.com"))
+		require.Len(t, b.Clerk.OpenInvitations("other@example.com"), 1, "may be another application's")
+		require.Len(t, b.Clerk.OpenInvitations("plain@example.com"), 1)
+		require.Len(t, b.Clerk.OpenInvitations("waits@example.com"), 2, "newer than the row: reported only")
+		_ = short
+
+		b.Clerk.Settle()
+		again := mustReconcile(t, b)
+		require.Zero(t, again.Activated+again.Removed+again.Expired+again.Revoked+again.LeftOver)
 	})
 }
 

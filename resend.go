@@ -3,21 +3,21 @@ package clerkinvite
 import "context"
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
-// older one. The person always has at least one
-// working invitation. If Clerk refuses the new one, the older stays. If Clerk fails or its
-// response is lost, the member stays due, and Run or Deliver sends the new invitation without a
-// second email.
+// older one. The person always has at least one working invitation. If Clerk refuses the new
+// invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
+// and Run or Deliver sends the new invitation without a second email.
 //
-// The status of the result says what happened: pending, Clerk has sent the new invitation;
-// active, the person had already accepted, and usually no email was sent.
+// The member's status says what happened:
+//   - pending: Clerk has sent the new invitation;
+//   - active: the person had already accepted, and usually no email was sent.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
-//   - *[TransitionError] if the member is not pending, or its invitation has expired. If the
+//   - *[TransitionError] if the member is not pending, or its invitation has expired; if the
 //     invitation has ended, call Invite;
-//   - *[DuplicateEmailError] if the person turns out to be a member under another address: then this
-//     member is removed;
+//   - *[DuplicateEmailError] if the person is already a member under another address; this member
+//     is then removed;
 //   - *[CooldownError] within Config.ResendCooldown of the last invitation, or while another
 //     resend of this member is running;
 //   - *[ClerkInvitationError] if Clerk refuses the person or fails, or the context ends during
@@ -50,6 +50,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			}
 			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
 		}
+		next.Bulk = false
 		return s.claimed(next, l.claimedAt), nil
 	})
 	if err != nil {

@@ -57,7 +57,7 @@ func startRun(t *testing.T, b *testkit.Rig, opts clerkinvite.RunOptions) (stop f
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(2 * time.Second):
+		case <-time.After(6 * time.Second): // a create may go on for 5
 			return errors.New("it does not stop")
 		}
 	}
@@ -95,11 +95,11 @@ type failingDue struct {
 	left atomic.Int64
 }
 
-func (s *failingDue) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s *failingDue) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	if s.left.Add(-1) >= 0 {
 		return nil, errors.New("the database is down")
 	}
-	return s.Store.Due(ctx, at, limit)
+	return s.Store.Due(ctx, q)
 }
 
 func TestRun_ContinuesAfterFailures(t *testing.T) {
@@ -118,7 +118,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
 		for {
 			time.Sleep(time.Millisecond)
-			rows, err := store.Store.Due(t.Context(), b.Clock.Now().AddDate(1, 0, 0), 0)
+			rows, err := store.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().AddDate(1, 0, 0)})
 			if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
 				return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
 			}) {
@@ -165,9 +165,9 @@ func (p *panicking) CreateInvitation(ctx context.Context, r clerkinvite.Invitati
 	return p.ClerkAPI.CreateInvitation(ctx, r)
 }
 
-func (p *panicking) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (p *panicking) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	p.told("Due")
-	return p.Store.Due(ctx, at, limit)
+	return p.Store.Due(ctx, q)
 }
 
 func (p *panicking) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

@@ -10,11 +10,11 @@ import (
 
 // Status is the state of a member. The table of allowed state changes is in state.go.
 //
-// A new status also needs: a place in [Statuses] and in that table, an answer from
-// [Status.Waits] and [Member.Due], the CHECK constraints and the conditions of the
-// partial indexes in migrations/ and in sqlitestore/migrations/ (the statements repeat
-// these conditions), the rules of clerkinvitetest.MemoryStore, and the model in
-// internal/model/protocol. Everything else uses Statuses.
+// A new status must be added to [Statuses], to that table, to [Status.Waits] and
+// [Member.Due], to the CHECK constraints and the conditions of the partial indexes in
+// migrations/ and in sqlitestore/migrations/ (the statements repeat these conditions), to
+// the rules of clerkinvitetest.MemoryStore, and to the model in internal/model/protocol.
+// Everything else uses Statuses.
 type Status string
 
 const (
@@ -73,6 +73,7 @@ type Member struct {
 
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
 	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
+	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see Store.Due
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
 	Version  int64  `json:"version"`          // increases by one with every change; compare-and-set compares it
@@ -124,7 +125,7 @@ func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 
-// Result is the result for one row or one input: a member, an error, or both.
+// Result is the result for one row or input: a member, an error, or both.
 type Result struct {
 	Member *Member
 	Err    error
@@ -132,7 +133,7 @@ type Result struct {
 
 // Change is a change of one member, from Old to New. Both have the same ID, TenantID and
 // Email. If New is nil, the member is erased together with its history. If Old is nil, the
-// member is new; only [PgxOptions].OnChange gets such a change, because Insert writes new
+// member is new. Only [PgxOptions].OnChange gets such a change, because Insert writes new
 // members.
 type Change struct {
 	Old, New *Member
@@ -184,6 +185,13 @@ type PageQuery struct {
 	Limit int // maximum number of members; 0 means 1000
 }
 
+// DueQuery selects due members.
+type DueQuery struct {
+	At            time.Time // members whose NextAttemptAt is not after this
+	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
+	Limit         int       // maximum number of members; 0 means 1000
+}
+
 // HistoryEntry is one recorded state change of a member.
 type HistoryEntry struct {
 	Version      int64     `json:"version"`        // of the member, after the change
@@ -197,7 +205,7 @@ type HistoryEntry struct {
 	At           time.Time `json:"at"`
 }
 
-// Backlog counts the work that waits, in all tenants. Counts stop at 10,000. If they grow,
+// Backlog counts the members that wait, in all tenants. Counts stop at 10,000. If they grow,
 // no process runs [Service.Run], or Clerk fails; see docs/runbook.md.
 type Backlog struct {
 	Reserved  int       // reserved members, due or not
@@ -216,11 +224,11 @@ type TxStore interface {
 	//
 	// If a member with this TenantID and Email exists, the row is not written. Its
 	// Result has that member, as committed or as this transaction wrote it, and a
-	// *[DuplicateEmailError] with the same member. The database decides this by a unique
-	// key: of any number of concurrent inserts of an address it writes exactly one.
+	// *[DuplicateEmailError] with the same member. A unique key in the database decides
+	// this: of any number of concurrent inserts of an address, exactly one is written.
 	//
-	// If that member has the ID of the row, the row counts as written: it is a repeated
-	// call whose first response was lost.
+	// If that member has the ID of the row, the row counts as written, because the call
+	// repeats one whose response was lost.
 	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
@@ -238,8 +246,8 @@ type TxStore interface {
 	Update(ctx context.Context, changes []Change) ([]Result, error)
 }
 
-// Store stores members. [PgxStore] is the one for production, and clerkinvitetest has one
-// for tests. A host can write its own and check it with package storetest.
+// Store stores members. [PgxStore] is for production, and clerkinvitetest has a store for
+// tests. A host can write its own and check it with package storetest.
 //
 // All methods are safe for concurrent use, also by several processes, and safe to retry.
 // They return when their context ends. Callers may keep and modify the members that they
@@ -252,9 +260,9 @@ type Store interface {
 	// committed data. No match is not an error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// Due returns the members that are due ([Member.Due]) with a NextAttemptAt not
-	// after at, the earliest first, and at most limit of them; 0 means 1000.
-	Due(ctx context.Context, at time.Time, limit int) ([]*Member, error)
+	// Due returns the members that are due ([Member.Due]) and that q selects, the earliest
+	// first.
+	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
 	// Page returns the first members that q selects, in the order of (TenantID, ID).
 	Page(ctx context.Context, q PageQuery) ([]*Member, error)

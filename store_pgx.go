@@ -28,13 +28,13 @@ type PgxOptions struct {
 	// without quotes, and case-sensitive. Defaults to the search_path of the connections.
 	Schema string
 
-	// OnChange keeps the host's tables in step with the members. It runs right after the
-	// statement that made the changes, in its transaction: what it writes in tx is
-	// committed if and only if the changes are.
+	// OnChange keeps the host's tables in sync with the members. It runs right after the
+	// statement that made the changes, in its transaction: its writes in tx are committed
+	// if and only if the changes are.
 	//
-	// It gets copies of all changes that the history records. A new member has no Old, an
-	// erased one no New. It is not called for claims, postponed attempts, corrected roles
-	// and repeats of a change that is already stored.
+	// It gets copies of all changes that the history records. A new member has no Old, and
+	// an erased member has no New. It is not called for claims, postponed attempts,
+	// corrected roles, or repeats of a change that is already stored.
 	//
 	// If it returns an error, the changes are rolled back. The batch is then split to
 	// isolate the failing members; they get the error, and a later delivery retries them.
@@ -42,7 +42,7 @@ type PgxOptions struct {
 	// writes were rolled back.
 	//
 	// OnChange is called from several goroutines at the same time. It must be quick,
-	// because it holds row locks and a connection. It must not call Clerk or the Service,
+	// because it keeps row locks and a connection. It must not call Clerk or the Service,
 	// and must not commit or roll back tx.
 	//
 	// With OnChange, each such Insert or Update is a READ COMMITTED transaction instead of a
@@ -52,9 +52,9 @@ type PgxOptions struct {
 
 // PgxStore is a [Store] in PostgreSQL 14 or newer.
 //
-// It keeps no state in the session: no prepared statements of its own, no session locks, no
-// settings. So it works with PgBouncer in transaction mode and in every query execution mode
-// of pgx. The host sets the time-outs of statements and locks.
+// It keeps no state in the session: it prepares no statements, takes no session locks and
+// sets nothing. So it works with PgBouncer in transaction mode, and in every query execution
+// mode of pgx. The host sets the timeouts of statements and locks.
 //
 // If the response to a statement is lost, the statement may or may not have taken effect.
 // Outside a host's transaction the store repeats it for up to a second, within the caller's
@@ -102,7 +102,7 @@ func (s *PgxStore) Update(ctx context.Context, changes []Change) ([]Result, erro
 	return (&pgxWriter{store: s}).Update(ctx, changes)
 }
 
-// pgxWriter inserts and updates members, in the host's transaction or, if tx is nil, by itself.
+// pgxWriter inserts and updates members, in the host's transaction or, if tx is nil, outside it.
 type pgxWriter struct {
 	store *PgxStore
 	tx    pgx.Tx
@@ -140,8 +140,8 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 	})
 }
 
-// write calls f, in a transaction or savepoint if begin. It calls it again if the response was
-// lost, but not in the host's transaction, which is lost too.
+// write calls f, in a transaction or savepoint if begin. It calls f again if the response was
+// lost, but not in the host's transaction, which is then lost, too.
 func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier, maybeMade bool) (made []Change, err error)) error {
 	once := func(maybeMade bool) error {
 		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
@@ -157,9 +157,9 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 	return w.store.repeat(ctx, once)
 }
 
-// begin begins a savepoint in the host's transaction, or a transaction. That is READ COMMITTED
-// whatever the default of the connection is: only then does a second statement see why the
-// first changed nothing.
+// begin begins a savepoint in the host's transaction, or a transaction. The transaction is READ
+// COMMITTED whatever the connection's default is: only then does a second statement see why
+// the first changed nothing.
 func (w *pgxWriter) begin(ctx context.Context) (pgx.Tx, error) {
 	if w.tx != nil {
 		return w.tx.Begin(ctx)
@@ -184,9 +184,9 @@ func (s *PgxStore) Find(ctx context.Context, q Query) (found []*Member, err erro
 }
 
 // Due implements [Store].
-func (s *PgxStore) Due(ctx context.Context, at time.Time, limit int) (found []*Member, err error) {
+func (s *PgxStore) Due(ctx context.Context, q DueQuery) (found []*Member, err error) {
 	err = s.repeat(ctx, func(bool) error {
-		found, err = s.sql.due(ctx, s.db, at, limit)
+		found, err = s.sql.due(ctx, s.db, q)
 		return err
 	})
 	return found, err
@@ -210,7 +210,7 @@ func (s *PgxStore) History(ctx context.Context, tenantID, id string) (entries []
 	return entries, err
 }
 
-// Backlog counts the work that waits at the given time, for a gauge or a health check. It
+// Backlog counts the members that wait at the given time, for a gauge or a health check. It
 // reads at most 10,000 rows of each of two indexes. Errors are PostgreSQL's.
 func (s *PgxStore) Backlog(ctx context.Context, now time.Time) (b Backlog, err error) {
 	err = s.repeat(ctx, func(bool) error {
@@ -243,7 +243,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		}
 		again, effect := sqlFailure(err)
 		if conn, ok := s.db.(interface{ IsClosed() bool }); ok && conn.IsClosed() {
-			again = false // a single connection does not come back
+			again = false // a closed single connection stays closed
 		}
 		if !again || wait > 640*time.Millisecond {
 			return err
@@ -290,9 +290,9 @@ func (c Change) setsUser() bool {
 	return c.New != nil && c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
 }
 
-// rowError is the failure of a batch that at least one of its rows causes. A batch of one row
-// gets the error in it. It does not unwrap: an error of the host's statements must not be
-// mistaken for one of ours.
+// rowError is a failure of a batch that at least one of its rows causes. A batch of one row
+// gets the error in it. It does not unwrap, because an error of the host's statements must
+// not be mistaken for ours.
 type rowError struct{ err error }
 
 func (e rowError) Error() string { return e.err.Error() }
@@ -334,8 +334,8 @@ func (f onChange) wants(changes []Change) bool {
 	return f != nil && slices.ContainsFunc(changes, Change.Recorded)
 }
 
-// inTx calls write in a transaction or savepoint, and then the hook with the changes that
-// write made.
+// inTx calls write in a transaction or savepoint, and then calls the hook with the changes
+// that write made.
 func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
 	tx, err := begin(ctx)
 	if err != nil {
@@ -361,7 +361,7 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	err = f(ctx, tx, changes)
 	switch conn := tx.Conn(); {
 	case err != nil && conn.IsClosed():
-		return err // not the fault of a row
+		return err // not a row's fault
 	case err == nil && conn.PgConn().TxStatus() == 'E':
 		// Check this before the commit: afterwards a savepoint cannot be rolled back.
 		err = fmt.Errorf("clerkinvite: OnChange returned nil although one of its statements failed: %w", pgx.ErrTxCommitRollback)

@@ -55,7 +55,7 @@ func upMigrations() ([]migration, error) {
 	return list, nil
 }
 
-// migrateLock is the key of the advisory lock that Migrate holds: "clerkinv".
+// migrateLock is the key of the advisory lock that Migrate takes: "clerkinv".
 const migrateLock = 0x636c65726b696e76
 
 // ErrSchemaNewer is returned by [PgxStore.Validate] if the tables have everything that this
@@ -64,12 +64,12 @@ const migrateLock = 0x636c65726b696e76
 var ErrSchemaNewer = errors.New("clerkinvite: the tables were migrated by a newer version of the library")
 
 // Migrate creates the tables, or migrates them to this version of the library. If
-// [PgxOptions] names a schema that does not exist, Migrate creates that too. It does nothing
+// [PgxOptions] names a schema that does not exist, Migrate creates it, too. It does nothing
 // if the tables are up to date or newer. The table clerkinvite_migration records which
 // migrations have run.
 //
-// New tables get no privileges for PUBLIC, nor for the roles anon and authenticated, to which
-// Supabase's default privileges would give them.
+// New tables have no privileges for PUBLIC, or for the roles anon and authenticated, which
+// would get them by Supabase's default privileges.
 //
 // A role that must not read clerkinvite_migration can call Migrate if the tables are complete.
 // migrations/README.md lists the privileges that the library's role needs.
@@ -87,7 +87,7 @@ func (s *PgxStore) Migrate(ctx context.Context) error {
 	}
 	var foreign bool
 	err = s.repeat(ctx, func(bool) error {
-		// READ COMMITTED, or the transaction would not see what the previous holder of the lock did.
+		// READ COMMITTED, so that the transaction sees what the previous owner of the lock did.
 		return pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 			foreign, err = s.migrate(ctx, tx, list)
 			return err
@@ -160,8 +160,8 @@ CREATE TABLE clerkinvite_migration (
 	return false, revokeDefaults(ctx, tx)
 }
 
-// revokeDefaults takes away what default privileges have given to roles that anyone on the
-// internet can use: PUBLIC, and the two of Supabase's API if they exist.
+// revokeDefaults revokes what default privileges have granted to roles that anyone on the
+// internet can use: PUBLIC, and the two roles of Supabase's API if they exist.
 func revokeDefaults(ctx context.Context, tx pgx.Tx) error {
 	roles, err := queryOne[string](ctx, tx, `
 SELECT concat_ws(', ', 'PUBLIC', string_agg(quote_ident(rolname), ', ')) FROM pg_roles WHERE rolname IN ('anon', 'authenticated')`)
@@ -181,9 +181,8 @@ func (s *PgxStore) complete(ctx context.Context, tx pgx.Tx) error {
 	return errors.Join(append(faults, errors.New("clerkinvite: Migrate: this role must not read clerkinvite_migration; call Migrate with the role that created the tables"))...)
 }
 
-// exists reports whether a table exists. It reads pg_class, because to_regclass alone may
-// return a cached result: that the table does not exist, although the previous holder of the
-// lock created it.
+// exists reports whether a table exists. It reads pg_class, because the result of to_regclass
+// alone may be cached from before the previous owner of the lock created the table.
 func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (bool, error) {
 	return queryOne[bool](ctx, db, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))`, s.table(table))
 }
@@ -191,7 +190,7 @@ func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (boo
 // versionUnknown is the version for a role that must not read it.
 const versionUnknown = -1
 
-// version returns the newest migration that Migrate has run. recorded is false if it never ran.
+// version returns the newest migration that Migrate has run. recorded is false if none has run.
 func (s *PgxStore) version(ctx context.Context, db pgxQuerier) (version int, recorded bool, err error) {
 	recorded, err = s.exists(ctx, db, "clerkinvite_migration")
 	if err != nil || !recorded {
@@ -226,6 +225,7 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			invitation_id text
 			send integer
 			sent integer
+			bulk boolean
 			url text
 			role text
 			invited_by text
@@ -288,9 +288,9 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 	},
 }
 
-// These statements list what a table has: name, kind, and whether it is faulty. An unknown
-// column is faulty if it requires a value. The condition is part of the kind of a unique
-// index only: there it decides which rows are unique.
+// These statements list the parts of a table: name, kind, and whether the part is faulty. An
+// unknown column is faulty if it requires a value. The condition is part of the kind only for
+// a unique index, because there it decides which rows are unique.
 const (
 	columnsSQL = `
 SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = ''

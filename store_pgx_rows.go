@@ -44,6 +44,7 @@ type pgxRow struct {
 	InvitationID  string `json:"invitation_id,omitempty"`
 	Send          int    `json:"send"`
 	Sent          int    `json:"sent"`
+	Bulk          bool   `json:"bulk"`
 	URL           string `json:"url,omitempty"`
 	Role          string `json:"role,omitempty"`
 	InvitedBy     string `json:"invited_by,omitempty"`
@@ -73,7 +74,7 @@ type pgxChange struct {
 func newPgxRow(m *Member) (pgxRow, error) {
 	row := pgxRow{
 		TenantID: m.TenantID, ID: m.ID, Email: m.Email, Status: m.Status, ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID,
-		Send: m.Send, Sent: m.Sent, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
+		Send: m.Send, Sent: m.Sent, Bulk: m.Bulk, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
 		Attempts: m.Attempts, ClaimedUntil: pgxTime(m.ClaimedUntil), NextAttemptAt: pgxTime(m.NextAttemptAt), Reason: m.Reason,
 		ReservedAt: pgxTime(&m.ReservedAt), InvitedAt: pgxTime(m.InvitedAt), ExpiresAt: pgxTime(m.ExpiresAt),
 		SettledAt: pgxTime(m.SettledAt), UpdatedAt: pgxTime(&m.UpdatedAt),
@@ -98,7 +99,7 @@ func pgxTime(t *time.Time) string {
 
 func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
 	m := new(Member)
-	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent,
+	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent, &m.Bulk,
 		&m.URL, &m.Role, &m.InvitedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params), &m.Version, &m.Attempts, &m.ClaimedUntil,
 		&m.NextAttemptAt, &m.Reason, &m.ReservedAt, &m.InvitedAt, &m.ExpiresAt, &m.SettledAt, &m.UpdatedAt)...)
 	for _, t := range []*time.Time{&m.ReservedAt, &m.UpdatedAt, m.ClaimedUntil, m.NextAttemptAt, m.InvitedAt, m.ExpiresAt, m.SettledAt} {
@@ -250,8 +251,8 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 	return missing
 }
 
-// update makes the changes whose version matches, in one statement. made are those of them
-// that are recorded. maybeMade means that an earlier statement may have made the changes.
+// update makes the changes whose version matches, in one statement. made are the recorded
+// ones. maybeMade means that an earlier statement may have made the changes.
 func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, maybeMade bool) (results []Result, made []Change, err error) {
 	results = slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
 	sql := s.UpdateSQL
@@ -278,8 +279,8 @@ func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, in
 	return results, made, s.acceptGone(ctx, db, changes, input, results)
 }
 
-// acceptMade turns a conflict into a success if the row is exactly what the change makes of
-// it: the earlier statement, whose response was lost, made the change.
+// acceptMade turns a conflict into a success if the row already is what the change makes of
+// it: an earlier statement, whose response was lost, made the change.
 func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
 	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		return nil
@@ -357,13 +358,13 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	return storeutil.Unique(found, func(m *Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns the members that are due at the given time.
-func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, at time.Time, limit int) ([]*Member, error) {
-	limit = storeutil.Limit(limit)
+// due returns due members.
+func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, q DueQuery) ([]*Member, error) {
+	limit := storeutil.Limit(q.Limit)
 	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit), struct {
 		Due   string `json:"due"`
 		Limit int    `json:"limit"`
-	}{pgxTime(&at), limit})
+	}{pgxTime(&q.At), limit})
 }
 
 // pgxPage is the parameter of a page.
@@ -432,7 +433,7 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 	})
 }
 
-// backlog counts the work that waits at the given time.
+// backlog counts the members that wait at the given time.
 func (s *pgxSQL) backlog(ctx context.Context, db pgxQuerier, now time.Time) (Backlog, error) {
 	rows, err := db.Query(ctx, s.BacklogSQL, pgxTime(&now))
 	if err != nil {
@@ -468,7 +469,7 @@ func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, 
 			return time.Time{}, err
 		}
 		// The stored time still looks like old, but was not swapped: another process
-		// swapped it after this statement began. Its time is visible to the next one.
+		// swapped it after this statement began. The next statement sees its time.
 		if reads || !known.Equal(old) {
 			return known.UTC(), nil
 		}

@@ -417,7 +417,7 @@ func TestPgxStoreLimits(t *testing.T) {
 	testkit.InsertRows(t, store, rows...)
 	reserved := []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}
 	for _, limit := range []int{1, 1000, 1001, 1002, 1199, 1200, 1300} {
-		due, err := store.Due(t.Context(), testkit.RowTime, limit)
+		due, err := store.Due(t.Context(), clerkinvite.DueQuery{At: testkit.RowTime, Limit: limit})
 		require.NoError(t, err)
 		require.Len(t, due, min(limit, 1200))
 		for _, q := range []clerkinvite.PageQuery{
@@ -799,7 +799,7 @@ func TestPgxStoreStatements(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Len(t, asked.Take(), 1, "find")
-		_, err = store.Due(t.Context(), testkit.RowTime, 0)
+		_, err = store.Due(t.Context(), clerkinvite.DueQuery{At: testkit.RowTime})
 		require.NoError(t, err)
 		require.Len(t, asked.Take(), 1, "due")
 		_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{"nonsense"}})

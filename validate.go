@@ -63,7 +63,7 @@ func normalizeEmail(s string) (email, reason string) {
 	return local + "@" + domain, ""
 }
 
-// encodedWord finds RFC 2047 encoded words, which some mail systems decode, into another address.
+// encodedWord finds RFC 2047 encoded words, which some mail systems decode into another address.
 var encodedWord = regexp.MustCompile(`=\?[^?]*\?[^?]*\?`)
 
 // hostName is a domain of at least two labels. The tables of some Go toolchains accept more.
@@ -169,7 +169,7 @@ func checkData(data json.RawMessage) string {
 	return ""
 }
 
-// jsonbSize returns how long valid JSON is as text of PostgreSQL's jsonb, or more if a key occurs
+// jsonbSize returns the length of valid JSON as text of PostgreSQL's jsonb, or more if a key occurs
 // twice. This form is read from the table, and must not be too large to be written again.
 func jsonbSize(b []byte) int {
 	size := 0
@@ -232,7 +232,7 @@ func jsonbStringSize(s string) int {
 }
 
 // numericSize returns the length of a JSON number as text of PostgreSQL's numeric, which has no
-// exponent and keeps zeros at the end of a fraction.
+// exponent and keeps trailing zeros of a fraction.
 func numericSize(number string) int {
 	mantissa, negative := strings.CutPrefix(number, "-")
 	exponent := 0
@@ -362,7 +362,7 @@ func (r Ref) normalized() (Ref, error) {
 	return Ref{r.TenantID, email}, nil
 }
 
-// checkText returns what is wrong with an ID or a name, or "". Two that look alike must be equal.
+// checkText returns what is wrong with an ID or a name, or "". Texts that look alike must be equal.
 func checkText(s string, limit int) string {
 	switch {
 	case len(s) > limit:
@@ -384,7 +384,7 @@ func checkText(s string, limit int) string {
 var browserSchemes = regexp.MustCompile(`^(about|blob|chrome|content|data|edge|feed|file|filesystem|ftps?|gopher|intent|jar|javascript|` +
 	`ldap|livescript|mailto|mhtml|mocha|ms-[a-z-]+|news|resource|sftp|smb|sms|ssh|tel|telnet|urn|vbs|vbscript|view-source|wss?|x-javascript)$`)
 
-// plainURL has the characters of RFC 3986. Browsers treat others, such as a backslash, in their own ways.
+// plainURL has the characters of RFC 3986. Browsers treat others, such as a backslash, in different ways.
 var plainURL = regexp.MustCompile(`^[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*$`)
 
 func checkRedirectURL(s string) string {

@@ -151,9 +151,6 @@ func (s *Service) limited(a *attempt, op string, limit error) verdict {
 	wait, _ := isRateLimit(limit)
 	// No longer than a limit lasts: this may be the work of a process whose clock is wrong.
 	due := now.Add(min(wait, time.Hour+limitMargin))
-	if !a.bulkAllowedAt.IsZero() && a.bulkAllowedAt.Before(due) {
-		due = a.bulkAllowedAt
-	}
 	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
 }
 

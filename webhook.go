@@ -30,7 +30,7 @@ const (
 )
 
 // ErrBadEvent means that a webhook has a valid signature, but its event cannot be used: it is not
-// a JSON object, or its type or the user's ID cannot be read. Other odd fields count as missing.
+// a JSON object, or its type or user ID cannot be read. Other invalid fields count as missing.
 // HTTP 400.
 //
 // A retry would deliver the same event, so log it and respond with 204, as
@@ -43,7 +43,7 @@ var ErrBadEvent error = &statusError{http.StatusBadRequest, "the webhook's event
 // in a few seconds.
 var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk does not confirm the event yet"}
 
-// freshEvent is the age below which Clerk's API may not show yet what an event says.
+// freshEvent is the age below which Clerk's API may be behind an event.
 const freshEvent = 2 * time.Minute
 
 const (
@@ -70,8 +70,8 @@ const (
 )
 
 var (
-	// clerkID is the form of ids, of webhooks too. An id must not contain a dot, because
-	// Svix signs "id.time.body", which could then be split in two ways.
+	// clerkID is the form of Clerk's IDs and of Svix's message IDs. They must not contain a
+	// dot, because Svix signs "id.time.body", which could then be split in two ways.
 	clerkID = regexp.MustCompile(`^[\w-]{1,255}$`)
 
 	eventType   = regexp.MustCompile(`^[\w.-]{1,255}$`)
@@ -106,8 +106,8 @@ type WebhookVerifier struct {
 
 // NewWebhookVerifier returns a verifier, or an error that joins everything that is wrong
 // with cfg: no secret, a secret that is not "whsec_" and base64, a key of less than 24 bytes,
-// an InstanceID that no event can have. The error does not contain the secrets. Later
-// changes of cfg do not change the verifier.
+// an invalid InstanceID. The error does not contain the secrets. Later changes of cfg do
+// not change the verifier.
 func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}
 	if v.now == nil {
@@ -154,9 +154,9 @@ func newWebhookKey(secret string) (func() hash.Hash, error) {
 	return func() hash.Hash { return hmac.New(sha256.New, key) }, nil
 }
 
-// Verify returns the event in payload if h has a signature of it by one of the secrets
-// that is at most five minutes from now. payload is the request's body, unchanged. It is
-// not parsed before the signature has been verified.
+// Verify returns the event in payload if h has a valid signature by one of the secrets,
+// with a time within five minutes of now. payload is the unchanged body of the request. It
+// is not parsed before the signature has been verified.
 //
 // The headers are svix-id, svix-timestamp and svix-signature, each exactly once, as in
 // Clerk's own libraries. A svix-signature that was split at its commas, as adapters for AWS
@@ -167,9 +167,9 @@ func newWebhookKey(secret string) (func() hash.Hash, error) {
 //
 // Errors: [ErrBadSignature] if the signature is not valid or the event is from another
 // instance; [ErrBadEvent] if the signature is valid but the event cannot be read, or does not
-// name its instance although InstanceID is set. Their texts are for logs. They give the reason
-// and nothing of the payload. [HTTPError] gives the text for a response. Verify is safe for
-// concurrent use and safe to retry.
+// name its instance although InstanceID is set. Their texts are for logs: they contain the
+// reason and nothing of the payload. [HTTPError] returns the text for a response. Verify is
+// safe for concurrent use and safe to retry.
 func (v *WebhookVerifier) Verify(payload []byte, h http.Header) (*Event, error) {
 	sig, err := v.signature(h)
 	if err != nil {
@@ -197,7 +197,7 @@ func (v *WebhookVerifier) event(payload []byte, id string) (*Event, error) {
 	return nil, fmt.Errorf("%w: the event is from another Clerk instance", ErrBadSignature)
 }
 
-// signature verifies a webhook whose headers are valid. Its payload is written to it.
+// signature verifies a webhook whose headers are valid. The caller writes the payload to it.
 type signature struct {
 	id     string
 	header string      // one or more signatures
@@ -297,8 +297,8 @@ func singleHeader(h http.Header, name string) (string, error) {
 	return values[0], nil
 }
 
-// splitHeader is singleHeader for a value that may have been split at its commas. Of two
-// headers, one would still have a comma.
+// splitHeader is singleHeader for a value that may have been split at its commas. If one of
+// several values still has a comma, they are separate headers.
 func splitHeader(h http.Header, name string) (string, error) {
 	values, err := headerValues(h, name)
 	if err == nil && len(values) > 1 && !slices.ContainsFunc(values, func(part string) bool { return strings.Contains(part, ",") }) {
@@ -311,7 +311,7 @@ func splitHeader(h http.Header, name string) (string, error) {
 }
 
 // headerValues returns the values of a header. Headers that did not come through net/http can
-// have any case; values under two names have no order.
+// have any case. Values under two spellings of the name are an error, because they have no order.
 func headerValues(h http.Header, name string) (values []string, err error) {
 	for key, vs := range h {
 		switch {
@@ -330,10 +330,11 @@ func headerValues(h http.Header, name string) (values []string, err error) {
 //
 // It responds with:
 //
-//   - 204: done, or nothing to do. Also for a signed event that cannot be read or is larger than
-//     256 KiB, which is logged as an error; see [ErrBadEvent].
+//   - 204: the event was handled or is not relevant. Also for a signed event that cannot be read
+//     or is larger than 256 KiB, which is logged as an error; see [ErrBadEvent].
 //   - 400: [ErrBadSignature], or a body that ended early or took too long. Nothing has changed.
-//   - 405: not a POST. 413: more than 4 MiB.
+//   - 405: the request is not a POST.
+//   - 413: the body is larger than 4 MiB.
 //   - 500: the store or Clerk failed, or [ErrUnconfirmed]. Svix retries after seconds, then
 //     minutes, for more than a day. If Clerk has set a rate limit, Retry-After says when to retry.
 //
@@ -395,7 +396,7 @@ func (s *Service) serveWebhook(v *WebhookVerifier, w http.ResponseWriter, r *htt
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// limitReading sets a read deadline, unless the server has one. It includes what the server reads
+// limitReading sets a read deadline, unless the server has one. The deadline also applies to reads
 // after the handler has returned; net/http clears it when the body has arrived.
 func limitReading(w http.ResponseWriter, r *http.Request) {
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
@@ -409,7 +410,7 @@ func limitReading(w http.ResponseWriter, r *http.Request) {
 var errBody = errors.New("the body could not be read")
 
 // receive returns the event in a body. It does not read the body if the headers are not valid,
-// and keeps no more of it than the largest event.
+// and keeps only as much of it as the largest event has.
 func (v *WebhookVerifier) receive(h http.Header, body io.Reader) (*Event, error) {
 	sig, err := v.signature(h)
 	if err != nil {
@@ -444,7 +445,7 @@ type Event struct {
 	Timestamp  time.Time // when it happened; zero if Clerk did not say
 
 	UserID string // the user of a user.… event; can be empty in user.deleted
-	User   *User  // the user at that time, in user.created and user.updated; else nil
+	User   *User  // the user at that time, in user.created and user.updated; otherwise nil
 }
 
 // ParseEvent reads an event without verifying a signature. Use it only if the signature
@@ -490,19 +491,19 @@ func parseEvent(payload []byte) (*Event, error) {
 	return ev, nil
 }
 
-// HandleEvent applies a verified webhook, and returns the members it changed. An event is only a
-// hint: if a member waits for one of its verified addresses, or is active under a deleted user's
-// ID, HandleEvent reads the user from Clerk, and that response decides. So replayed, old and
-// unordered events change nothing. Members of all tenants are resolved. Events of other types, and
-// of users for whom no member waits, change nothing and are no error.
+// HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
+// An event is only a hint: if a member waits for one of its verified addresses, or is active under
+// a deleted user's ID, HandleEvent reads the user from Clerk, and that response decides. So
+// replayed, old and unordered events do no harm. HandleEvent ignores events of other types, and of
+// users for whom no member waits.
 //
 // Clerk's API can be behind its events. If it contradicts an event that is less than two minutes
-// old by its Timestamp, HandleEvent returns [ErrUnconfirmed]. If the event is older, or its time is
-// unknown as in some examples that the dashboard sends, it changes nothing and is no error.
+// old by its Timestamp, HandleEvent returns [ErrUnconfirmed]. It ignores such an event if it is
+// older or has no Timestamp, as some examples that the dashboard sends.
 //
-// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
-// After an error the event should be delivered again. HandleEvent is safe for concurrent use and
-// safe to retry.
+// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
+// error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
+// and safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
 	ctx, op := s.observe(ctx, "HandleEvent")
 	defer op.end(&err)
@@ -538,7 +539,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 }
 
 // unconfirmed returns the error for an event that Clerk contradicts, or nil if waiting is pointless.
-// Svix stamps each delivery anew, so only the event's own time tells its age.
+// Svix puts a new time on each delivery, so only the event's own time shows its age.
 func (s *Service) unconfirmed(e *Event) error {
 	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
 		return nil
@@ -546,7 +547,7 @@ func (s *Service) unconfirmed(e *Event) error {
 	return ErrUnconfirmed
 }
 
-// confirms reports whether u shows what event says about the rows that wait.
+// confirms reports whether u agrees with event about the rows that wait.
 func (u *User) confirms(event *User, rows []*Member) bool {
 	return event.Banned || !slices.ContainsFunc(rows, func(row *Member) bool {
 		return row.Status.Waits() && event.holdsVerified(row.Email) && (u.Banned || !u.holdsVerified(row.Email))

@@ -398,9 +398,10 @@ type hook struct {
 	err  error
 	find func(context.Context) error // called first, if set
 
+	log testkit.LockedBuffer
+
 	mu      sync.Mutex
 	queries []clerkinvite.Query
-	log     bytes.Buffer
 }
 
 func (h *hook) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
@@ -413,18 +414,6 @@ func (h *hook) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Me
 	defer h.mu.Unlock()
 	h.queries = append(h.queries, q)
 	return nil, h.err
-}
-
-func (h *hook) Write(b []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.log.Write(b)
-}
-
-func (h *hook) logged() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.log.String()
 }
 
 // handled returns the queries of the events that HandleEvent got.
@@ -440,7 +429,7 @@ func newHook(t *testing.T, err error) *hook {
 	require.NoError(t, verifierErr)
 	h := &hook{err: err}
 	svc, svcErr := clerkinvite.New(clerkinvite.Config{
-		API: struct{ clerkinvite.ClerkAPI }{}, Store: h, Logger: slog.New(slog.NewTextHandler(h, nil)),
+		API: struct{ clerkinvite.ClerkAPI }{}, Store: h, Logger: slog.New(slog.NewTextHandler(&h.log, nil)),
 	})
 	require.NoError(t, svcErr)
 	h.Handler = svc.WebhookHandler(v)
@@ -525,11 +514,11 @@ func TestWebhookHandler(t *testing.T) {
 			assert.Equal(t, tc.retryAfter, w.Header().Get("Retry-After"))
 			assert.Len(t, h.handled(), tc.handled)
 			if tc.log == "" {
-				assert.Empty(t, h.logged())
+				assert.Empty(t, h.log.String())
 			}
-			assert.Contains(t, h.logged(), tc.log)
+			assert.Contains(t, h.log.String(), tc.log)
 			for _, address := range []string{"ada@", "example@", "mallory@"} {
-				assert.NotContains(t, h.logged(), address)
+				assert.NotContains(t, h.log.String(), address)
 			}
 		})
 	}
@@ -606,7 +595,7 @@ func TestWebhookHandlerBodies(t *testing.T) {
 		require.NoError(t, conn.(*net.TCPConn).CloseWrite())
 		assert.Contains(t, response(t, conn), "HTTP/1.1 400")
 		assert.Empty(t, h.handled())
-		assert.Contains(t, h.logged(), "unexpected EOF")
+		assert.Contains(t, h.log.String(), "unexpected EOF")
 	})
 	t.Run("slow", func(t *testing.T) {
 		t.Parallel()
@@ -641,18 +630,6 @@ func TestWebhookHandlerBodies(t *testing.T) {
 	})
 }
 
-// pipes is a net.Listener on net.Pipe, for servers inside a synctest bubble.
-type pipes chan net.Conn
-
-func (p pipes) Accept() (net.Conn, error) {
-	if conn, ok := <-p; ok {
-		return conn, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // A body that never ends gets a response after a time, without a ReadTimeout of the server and with a shorter one, signed or not.
 func TestWebhookHandlerLimitsTheTimeOfABody(t *testing.T) {
 	t.Parallel()
@@ -673,7 +650,7 @@ func TestWebhookHandlerLimitsTheTimeOfABody(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				h := newHook(t, nil)
-				listener := make(pipes)
+				listener := make(testkit.Pipes)
 				server := &http.Server{Handler: h, ReadTimeout: tc.server, ErrorLog: log.New(io.Discard, "", 0)}
 				go func() { _ = server.Serve(listener) }()
 				client, conn := net.Pipe()
@@ -721,7 +698,7 @@ func TestWebhookHandlerLimitsOnlyTheBody(t *testing.T) {
 				return ctx.Err()
 			}
 		}
-		listener := make(pipes)
+		listener := make(testkit.Pipes)
 		server := &http.Server{Handler: h}
 		go func() { _ = server.Serve(listener) }()
 		client, conn := net.Pipe()

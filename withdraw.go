@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// Revoke withdraws an invitation: first at Clerk, so that its link stops working, then in the
-// store. A reserved member will not be invited. An expired member can no longer become active. The person may still sign up at Clerk, but a
-// revoked member never becomes active by that. Revoking a revoked member returns it unchanged.
+// Revoke revokes an invitation, first at Clerk, so that its link stops working, then in the store.
+// A reserved member will not be invited. An expired member can no longer become active. The person
+// may still sign up at Clerk, but that never makes a revoked member active. Revoking a revoked
+// member returns it unchanged.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
 //   - *[TransitionError] if the member is in another state, or the invitation was accepted. In
-//     that case the member becomes active if a user holds the address verified. If not, the person
+//     that case the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
 //   - *[ClerkInvitationError] if Clerk fails: the member is unchanged;
 //   - [ErrConflict] if the member keeps changing;
@@ -34,7 +35,7 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revokes it. The Clerk user is not changed: the host must check that they may no longer use the
 // tenant. Removing a removed member returns it unchanged.
 //
-// Errors are those of Revoke, but a member who has accepted is removed, too. Remove is safe for
+// Errors: those of Revoke, but a member who has accepted is removed, too. Remove is safe for
 // concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
@@ -50,8 +51,8 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row refers to one invitation. There may be another, of an attempt that was not
-		// completed or of an earlier send.
+		// The row refers to one invitation. An attempt that was not completed, or an earlier send,
+		// may have left another.
 		list := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
 		accepted, err := s.revokeOpen(ctx, row, list)
 		if err == nil && accepted != notAccepted && to == StatusRevoked {
@@ -120,8 +121,8 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	return accepted, nil
 }
 
-// endedAtClerk reports whether nobody can accept an invitation with this status any more. A status
-// that this library does not know proves nothing.
+// endedAtClerk reports whether an invitation with this status can no longer be accepted. An unknown
+// status proves nothing.
 func endedAtClerk(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
@@ -138,8 +139,8 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
-	// How Clerk rejects the revocation of an expired or an accepted invitation is unknown: a 404 does
-	// not even say that there is no such invitation. The list tells.
+	// How Clerk rejects the revocation of an expired or an accepted invitation is unknown. Even a 404
+	// does not prove that the invitation does not exist, so look at the list.
 	list, err := s.listAll(ctx, row.Email)
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
@@ -154,8 +155,8 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	return false, s.clerkError(ctx, "revoke invitation", failure)
 }
 
-// withdrawUnlisted decides for an invitation that Clerk neither revokes nor lists: whether it was
-// accepted, or that its link does not work. Otherwise it returns the failure.
+// withdrawUnlisted decides for an invitation that Clerk neither revokes nor lists. It reports whether
+// the invitation was accepted, and returns the failure unless it is certain that the link is dead.
 func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
 	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
@@ -168,7 +169,7 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 	case row.overdue(now.Add(-clockSkew)):
 		return false, nil
 	case saysNotFound(failure) && row.InvitedAt != nil && row.InvitedAt.Before(now.Add(-clockSkew)):
-		// Clerk says so, and does not just show it late. It remains that the key may be another instance's.
+		// The invitation is not just shown late, but the key may be another instance's.
 		if known, err := s.showsOurs(ctx); err != nil || known {
 			return false, err
 		}
@@ -176,9 +177,9 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 	return false, s.clerkError(ctx, "revoke invitation", failure)
 }
 
-// resolveAccepted resolves a member whose invitation was accepted, and returns the error that
-// says so. It returns nil if only an earlier send was accepted, possibly long ago, and no user
-// holds the address: then the current invitation can be revoked.
+// resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
+// returns nil if only an earlier send was accepted, possibly long ago, and no user has verified the
+// address: then the current invitation can be revoked.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
 	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
@@ -235,7 +236,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	return ErrConflict
 }
 
-// claimForPurge claims a member, so that no attempt starts to deliver what is about to be erased.
+// claimForPurge claims a member, so that no delivery of it starts before it is erased.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
 	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
@@ -250,8 +251,8 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, ourClaim time.Time
 	return l, row, claimed, err
 }
 
-// erase revokes all invitations that carry a member's ID, which is unknown once it is erased, and
-// erases the member.
+// erase revokes all invitations that carry a member's ID, while the row still knows them, and erases
+// the member.
 func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	inside, cancel := l.context(ctx)
 	defer cancel()
@@ -265,7 +266,7 @@ func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	return results[0].Err
 }
 
-// unclaim gives up a claim under which nothing was done. If that fails, the claim ends by itself.
+// unclaim gives up the claim of a failed erase. If that fails, the claim ends by itself.
 func (s *Service) unclaim(ctx context.Context, l lease, claimed, row *Member) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()

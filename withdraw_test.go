@@ -24,9 +24,7 @@ func TestRemove_AfterAcceptanceUnderAnotherAddress(t *testing.T) {
 	require.NoError(t, err)
 	for range 2 {
 		_, err = b.Revoke(t.Context(), m.Ref())
-		var refused *clerkinvite.TransitionError
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusPending, To: clerkinvite.StatusRevoked}, *refused)
+		testkit.RequireTransition(t, err, clerkinvite.StatusPending, clerkinvite.StatusRevoked)
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
 	}
 	m, err = b.Remove(t.Context(), m.Ref())
@@ -42,13 +40,11 @@ func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		older, another := b.Clerk.CreateForeign(email, nil), b.Clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
 		at := b.Clock.Now()
-		results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
+		m := testkit.InsertRows(t, b.Store, &clerkinvite.Member{
 			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusExpired,
 			InvitationID: older.ID, Send: 1, Sent: 1, Version: 1, ReservedAt: at, InvitedAt: &at, ExpiresAt: &at, SettledAt: &at, UpdatedAt: at,
-		}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
-		require.NoError(t, b.Purge(t.Context(), results[0].Member.Ref()))
+		})[0]
+		require.NoError(t, b.Purge(t.Context(), m.Ref()))
 		open := b.Clerk.OpenInvitations(email)
 		require.Len(t, open, 1)
 		require.Equal(t, another.ID, open[0].ID)
@@ -123,9 +119,7 @@ func TestVerbsInEveryState(t *testing.T) {
 					was := memberIn(t, b, from)
 					m, err := v.do(b, t.Context(), testkit.Ada)
 					if !slices.Contains(v.legal, from) {
-						var refused *clerkinvite.TransitionError
-						require.ErrorAs(t, err, &refused)
-						require.Equal(t, clerkinvite.TransitionError{From: from, To: v.to}, *refused)
+						testkit.RequireTransition(t, err, from, v.to)
 						require.Equal(t, was, b.Member(t, "ada@example.com"), "untouched")
 						return
 					}
@@ -174,9 +168,7 @@ func TestWithdrawAfterAcceptance(t *testing.T) {
 		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		_, err = b.Revoke(t.Context(), testkit.Ada)
-		var refused *clerkinvite.TransitionError
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, *refused)
+		testkit.RequireTransition(t, err, clerkinvite.StatusActive, clerkinvite.StatusRevoked)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status, "resolved")
 		require.Empty(t, b.Receive(t, w))
 
@@ -208,48 +200,31 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 // Clerk fails during the revocation: the member is unchanged, and a second call works.
 func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, kind := range testkit.Sample(t, clerkinvitetest.Kinds()) {
-			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
-					t.Parallel()
-					testkit.InBubble(t, func(t *testing.T) {
-						b := fresh(t, testkit.Options{Hangs: true})
-						was := memberIn(t, b, clerkinvite.StatusPending)
-						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: kind, When: when})
-						_, err := b.Revoke(t.Context(), testkit.Ada)
-						var clerkErr *clerkinvite.ClerkInvitationError
-						require.ErrorAs(t, err, &clerkErr)
-						require.Equal(t, "revoke invitation", clerkErr.Op)
-						require.Equal(t, was, b.Member(t, "ada@example.com"))
-						m, err := b.Revoke(t.Context(), testkit.Ada)
-						require.NoError(t, err)
-						require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-						require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
-					})
-				})
-			}
-		}
+	testkit.EachLostResponse(t, clerkinvitetest.CallRevoke, func(t *testing.T, b *testkit.Rig, lost clerkinvitetest.Fault) {
+		was := memberIn(t, b, clerkinvite.StatusPending)
+		b.Clerk.Fail(lost)
+		_, err := b.Revoke(t.Context(), testkit.Ada)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, "revoke invitation", clerkErr.Op)
+		require.Equal(t, was, b.Member(t, "ada@example.com"))
+		m, err := b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }
 
 // Clerk's response to the revocation of an expired invitation is undocumented.
 func TestRevoke_ExpiredMember(t *testing.T) {
 	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, behavior := range testkit.Sample(t, behaviors()) {
-			t.Run(behavior.Name, func(t *testing.T) {
-				t.Parallel()
-				b := fresh(t, testkit.Options{})
-				b.Clerk.SetBehavior(behavior.Behavior)
-				b.MustInvite(t, "ada@example.com")
-				b.Clerk.Settle()
-				b.Clock.Advance(40 * 24 * time.Hour)
-				m, err := b.Revoke(t.Context(), testkit.Ada)
-				require.NoError(t, err)
-				require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-			})
-		}
+	testkit.EachBehavior(t, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clerk.Settle()
+		b.Clock.Advance(40 * 24 * time.Hour)
+		m, err := b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 	})
 }
 

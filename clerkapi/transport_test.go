@@ -14,24 +14,13 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
-
-// pipes is a net.Listener on net.Pipe, for a server inside a synctest bubble.
-type pipes chan net.Conn
-
-func (p pipes) Accept() (net.Conn, error) {
-	if conn, ok := <-p; ok {
-		return conn, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // proxy connects clients to a server, until it goes deaf: then it still takes what is sent on the connections that exist, and
 // passes nothing on, as a router that has forgotten them.
 type proxy struct {
-	server      pipes
+	server      testkit.Pipes
 	deaf        atomic.Pointer[atomic.Bool] // of the newest connection
 	connections atomic.Int32
 }
@@ -68,7 +57,7 @@ func TestDefaultTransportNoticesDeadConnections(t *testing.T) {
 	original := http.DefaultTransport
 	t.Cleanup(func() { http.DefaultTransport = original })
 	synctest.Test(t, func(t *testing.T) {
-		p := &proxy{server: make(pipes)}
+		p := &proxy{server: make(testkit.Pipes)}
 		cfg := withTLS.TLS.Clone()
 		cfg.NextProtos = []string{"h2"}
 		server := &http.Server{ErrorLog: quiet, TLSConfig: cfg, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

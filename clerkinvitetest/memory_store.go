@@ -179,7 +179,7 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 }
 
 // Due implements [clerkinvite.Store].
-func (s *MemoryStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s *MemoryStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -188,8 +188,8 @@ func (s *MemoryStore) Due(ctx context.Context, at time.Time, limit int) ([]*cler
 	earliestFirst := func(a, b *clerkinvite.Member) int {
 		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
 	}
-	return s.first(storeutil.Limit(limit), earliestFirst, func(m *clerkinvite.Member) bool {
-		return m.Due() && !m.NextAttemptAt.After(at)
+	return s.first(storeutil.Limit(q.Limit), earliestFirst, func(m *clerkinvite.Member) bool {
+		return m.Due() && !m.NextAttemptAt.After(q.At)
 	}), nil
 }
 

@@ -18,6 +18,7 @@ CREATE TABLE clerkinvite_member (
     invitation_id   text COLLATE "C",          -- the current or the last invitation at Clerk
     send            integer          NOT NULL, -- number of the requested invitation; 1 is the first
     sent            integer          NOT NULL, -- number of the last completed one; a reserved or pending row with sent < send is due for delivery
+    bulk            boolean          NOT NULL, -- this send was requested for many people: it is delivered after the others
     url             text,                      -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            text,
     invited_by      text,

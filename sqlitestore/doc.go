@@ -11,10 +11,10 @@
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
 //
 // It keeps the same promises as clerkinvite.PgxStore: unique keys decide which insert was first,
-// each change is a compare-and-set of the version, the history is written in the same transaction,
+// each change is a compare-and-swap of the version, the history is written in the same transaction,
 // CHECK constraints reject invalid rows, and a write is on disk before the call returns. Several
-// processes on one machine may share the file. [Store.WithTx] reserves in a transaction of the
-// host ([Store.Begin]); the host's tables may be in the same file.
+// processes on one machine may share the file. [Store.WithTx] reserves in the host's transaction
+// ([Store.Begin]); the host's tables may be in the same file.
 //
 // # When to use PostgreSQL
 //
@@ -51,8 +51,8 @@
 // To restore a backup, end all processes that have the file open, remove path-wal and path-shm (a
 // killed process leaves them behind), and then replace the file. With the old log beside it, SQLite
 // would apply that log and corrupt the file, and only "PRAGMA integrity_check" would show it.
-// Migrate enables write-ahead logging again. A backup does not know what happened since, at Clerk
-// too.
+// Migrate enables write-ahead logging again. A backup lacks everything that happened since, also at
+// Clerk; see "A restored backup" in docs/runbook.md.
 //
 // A process that has the file open must not open and close it by other means, such as os.ReadFile:
 // on POSIX systems that releases the locks of all its connections.

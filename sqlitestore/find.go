@@ -77,9 +77,9 @@ func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.
 	return storeutil.Unique(found, func(m *clerkinvite.Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns the members that are due at the given time.
-func due(ctx context.Context, db querier, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return members(ctx, db, statement{dueSQL, []any{micros(at), storeutil.Limit(limit)}})
+// due returns due members.
+func due(ctx context.Context, db querier, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return members(ctx, db, statement{dueSQL, []any{micros(q.At), storeutil.Limit(q.Limit)}})
 }
 
 // page returns the members of a page.

@@ -241,7 +241,7 @@ func TestProcessesShareOneFile(t *testing.T) {
 	for email, n := range winners {
 		require.Equal(t, 1, n, email)
 	}
-	found, err := store.Due(t.Context(), testTime, 0)
+	found, err := store.Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
 	require.Len(t, found, raced)
 }

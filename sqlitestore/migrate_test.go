@@ -152,7 +152,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
 	require.NoError(t, err)
-	found, err := open(t, target).Due(t.Context(), testTime, 0)
+	found, err := open(t, target).Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
 	require.Len(t, found, 1, "the link and the file are one database")
 

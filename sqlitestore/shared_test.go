@@ -34,8 +34,8 @@ func (s *several) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite
 	return s.next().Find(ctx, q)
 }
 
-func (s *several) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return s.next().Due(ctx, at, limit)
+func (s *several) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return s.next().Due(ctx, q)
 }
 
 func (s *several) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

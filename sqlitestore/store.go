@@ -81,12 +81,13 @@ func Open(path string) (*Store, error) {
 func (s *Store) Close() error { return errors.Join(s.writer.Close(), s.db.Close()) }
 
 // Begin begins a transaction for the host's tables in the file and for [Store.WithTx]. It must be
-// short, because it holds the write lock of the file and all other writers wait. If ctx ends before the
+// short, because it keeps the file's write lock and all other writers wait. If ctx ends before the
 // commit, it is rolled back.
 //
-// It queues with the writes of the store, in order, so any number of goroutines may call it. Another
-// Begin, and a method of the Store that writes, waits for the end of the transaction: forever, if the
-// goroutine that has to end the transaction calls it. Errors are the context's and SQLite's.
+// It queues with the writes of the store, in order, so any number of goroutines may call it. Other
+// calls of Begin, and methods of the Store that write, wait for the end of the transaction. If the
+// goroutine that must end the transaction calls them, they wait forever. Errors are the context's and
+// SQLite's.
 func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
@@ -101,40 +102,20 @@ func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
 // begins.
 //
 // A transaction with sql.TxOptions.ReadOnly begins without the lock and is for reading. The driver does
-// not prevent it from writing: a write is committed, or fails with SQLITE_BUSY if another transaction has
-// written since it began to read.
+// not prevent writes in it: a write is committed, or fails with SQLITE_BUSY if another transaction has
+// written since this one began to read.
 //
 // Store.Close closes the connections.
 func (s *Store) DB() *sql.DB { return s.db }
 
 // Insert implements [clerkinvite.TxStore].
-func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		results, err = insert(ctx, tx, rows)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return written(ctx, s.write, insert, rows)
 }
 
 // Update implements [clerkinvite.TxStore].
-func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		results, err = update(ctx, tx, changes)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return written(ctx, s.write, update, changes)
 }
 
 // Find implements [clerkinvite.Store].
@@ -147,8 +128,8 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 }
 
 // Due implements [clerkinvite.Store].
-func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	found, err := due(ctx, s.db, at, limit)
+func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	found, err := due(ctx, s.db, q)
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}
@@ -189,11 +170,28 @@ func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) 
 	return known, nil
 }
 
-// Backlog counts the work that waits at the given time, for a gauge or a health check. It reads at
+// Backlog counts the members that wait at the given time, for a gauge or a health check. It reads at
 // most 10,000 rows of each of two indexes. Errors are SQLite's and the context's.
 func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	b, err := backlog(ctx, s.db, now)
 	return b, s.explain(ctx, err)
+}
+
+// written writes rows in a transaction: in begins and ends it.
+func written[T any](ctx context.Context, in func(context.Context, func(*sql.Tx) error) error,
+	write func(context.Context, *sql.Tx, []T) ([]clerkinvite.Result, error), rows []T,
+) (results []clerkinvite.Result, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	err = in(ctx, func(tx *sql.Tx) error {
+		results, err = write(ctx, tx, rows)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 // write calls f in a transaction.
@@ -222,7 +220,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	}
 	switch code(err) & 0xff { // the primary code
 	case sqlite3.SQLITE_BUSY:
-		return fmt.Errorf("sqlitestore: another transaction or process holds the write lock of %s: %w", s.path, err)
+		return fmt.Errorf("sqlitestore: another transaction or process has the write lock of %s: %w", s.path, err)
 	case sqlite3.SQLITE_CANTOPEN:
 		return fmt.Errorf("sqlitestore: cannot open %s (Migrate creates the file; its directory must be writable): %w", s.path, err)
 	}
@@ -237,21 +235,23 @@ func code(err error) int {
 	return 0
 }
 
-// WithTx returns the part of the store that may be used inside a host's transaction, so that a member
-// is reserved if and only if the host's own rows are written. It never commits or
-// rolls back. A call that fails leaves nothing of its own behind in tx. No other goroutine may use tx meanwhile.
+// WithTx returns the part of the store that works inside a host's transaction: a member is reserved if
+// and only if the host's rows are written. It never commits or rolls back. A call that fails writes
+// nothing in tx. No other goroutine may use tx during a call.
 //
-// SQLite itself may roll a whole transaction back when one of its statements is interrupted (by the end of its context, for
-// example), finds the disk full, or says ROLLBACK, as INSERT OR ROLLBACK does. A [sql.Tx] does not know that, and what is
-// executed on it afterwards is committed at once. The methods of the TxStore do know: they write nothing then and return an error that
-// wraps [sql.ErrTxDone]. The host must roll back after any error of a statement that it does not expect.
+// SQLite may roll the whole transaction back when a statement is interrupted (for example because its
+// context ends), finds the disk full, or uses ROLLBACK, as INSERT OR ROLLBACK does. A [sql.Tx] does not
+// notice that, and later statements on it are committed immediately. The methods of the TxStore do
+// notice: they write nothing and return an error that wraps [sql.ErrTxDone]. The host must roll back
+// after any unexpected error of a statement.
 //
-// tx is one of [Store.Begin] or [Store.DB], or of another *sql.DB of the driver modernc.org/sqlite on the same
-// file. There it should begin with BEGIN IMMEDIATE, as ours do
-// (_txlock=immediate in the data source name): a transaction that reads first and writes later gets
-// SQLITE_BUSY at once if another has written meanwhile, and only the host can repeat it.
-// What tx writes is seen by others, [Store.Find] included, after its commit. The methods of Store that write wait
-// for tx, so none may be called while tx is open by the goroutine that has it.
+// tx is from [Store.Begin] or [Store.DB], or from another *sql.DB of the driver modernc.org/sqlite on
+// the same file. Such a transaction should begin with BEGIN IMMEDIATE, as ours do (_txlock=immediate in
+// the data source name). Otherwise, if it reads first and writes later, it gets SQLITE_BUSY immediately
+// if another transaction has written in between, and only the host can repeat it.
+//
+// Others, [Store.Find] included, see the writes of tx after its commit. Methods of the Store that write
+// wait for tx, so the goroutine that has tx must not call them while tx is open.
 func (s *Store) WithTx(tx *sql.Tx) clerkinvite.TxStore { return &txStore{s, tx} }
 
 type txStore struct {
@@ -260,37 +260,17 @@ type txStore struct {
 }
 
 // Insert implements [clerkinvite.TxStore].
-func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) (results []clerkinvite.Result, err error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	err = s.savepoint(ctx, func() error {
-		results, err = insert(ctx, s.tx, rows)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return written(ctx, s.savepoint, insert, rows)
 }
 
 // Update implements [clerkinvite.TxStore].
-func (s *txStore) Update(ctx context.Context, changes []clerkinvite.Change) (results []clerkinvite.Result, err error) {
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	err = s.savepoint(ctx, func() error {
-		results, err = update(ctx, s.tx, changes)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
+func (s *txStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return written(ctx, s.savepoint, update, changes)
 }
 
-// savepoint calls f inside of a savepoint of the host's transaction.
-func (s *txStore) savepoint(ctx context.Context, f func() error) error {
+// savepoint calls f inside a savepoint of the host's transaction.
+func (s *txStore) savepoint(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -301,7 +281,7 @@ func (s *txStore) savepoint(ctx context.Context, f func() error) error {
 	if _, err := s.tx.ExecContext(uninterrupted, "SAVEPOINT clerkinvite"); err != nil {
 		return s.store.explain(ctx, err)
 	}
-	err := f()
+	err := f(s.tx)
 	if err == nil {
 		_, err = s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite")
 	}
@@ -314,10 +294,11 @@ func (s *txStore) savepoint(ctx context.Context, f func() error) error {
 	return err
 }
 
-// open returns an error unless the host's transaction is open for SQLite too, and not for its [sql.Tx] only. Outside of one,
-// SAVEPOINT would begin a transaction and RELEASE commit it: a member without the host's rows.
+// open returns an error unless the host's transaction is open in SQLite, too, and not only in its
+// [sql.Tx]. Outside a transaction, SAVEPOINT would begin one and RELEASE would commit it: a member
+// without the host's rows.
 //
-// It asks by a BEGIN, which in an open transaction is an error that changes nothing, and otherwise takes no
+// It tries a BEGIN. In an open transaction that is an error and changes nothing; otherwise it takes no
 // lock. DEFERRED makes it an error in any other database, where BEGIN may commit.
 func (s *txStore) open(ctx context.Context) error {
 	_, err := s.tx.ExecContext(ctx, "BEGIN DEFERRED")
@@ -333,5 +314,5 @@ func (s *txStore) open(ctx context.Context) error {
 	return fmt.Errorf("sqlitestore: cannot tell whether the host's transaction is open; it must be one of modernc.org/sqlite: %w", err)
 }
 
-var errRolledBack = fmt.Errorf("sqlitestore: SQLite has ended the host's transaction already, after a statement of it that was interrupted "+
-	"or failed: nothing is written, roll back and repeat the whole transaction: %w", sql.ErrTxDone)
+var errRolledBack = fmt.Errorf("sqlitestore: SQLite has already rolled back the host's transaction, after a statement that was interrupted "+
+	"or failed; nothing is written; roll back and repeat the whole transaction: %w", sql.ErrTxDone)

@@ -78,7 +78,7 @@ func TestNothingIsMadeBeforeMigrate(t *testing.T) {
 	store, err := sqlitestore.Open(path)
 	require.NoError(t, err)
 	defer store.Close()
-	_, err = store.Due(t.Context(), testTime, 0)
+	_, err = store.Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.ErrorContains(t, err, "Migrate creates the file")
 	_, err = insertNew(t.Context(), store, reserved("acme", "ada@example.com"))
 	require.ErrorContains(t, err, "Migrate creates the file")

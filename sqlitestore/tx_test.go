@@ -87,7 +87,7 @@ CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); 
 				for range 2 { // the first call leaves no transaction behind
 					_, err = reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "after@example.com"})
 					require.ErrorIs(t, err, sql.ErrTxDone)
-					require.ErrorContains(t, err, "SQLite has ended the host's transaction")
+					require.ErrorContains(t, err, "SQLite has already rolled back the host's transaction")
 					_, err = store.WithTx(tx).Update(t.Context(), []clerkinvite.Change{{Old: old[0]}})
 					require.ErrorIs(t, err, sql.ErrTxDone)
 				}
@@ -215,7 +215,7 @@ func TestTransactionsQueue(t *testing.T) {
 	tx, err := store.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback()
-	_, err = store.Due(t.Context(), testTime, 0)
+	_, err = store.Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()

@@ -19,14 +19,14 @@ const (
 	// ON CONFLICT handles keys only: a row that violates a CHECK is an error.
 	insertSQL = `
 INSERT INTO clerkinvite_member
-	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, url, role, invited_by, data, params,
+	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, data, params,
 	 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
-VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING`
 
 	updateSQL = `
 UPDATE clerkinvite_member
-SET status = ?, clerk_user_id = ?, invitation_id = ?, send = ?, sent = ?, url = ?, role = ?, invited_by = ?, data = ?, params = ?,
+SET status = ?, clerk_user_id = ?, invitation_id = ?, send = ?, sent = ?, bulk = ?, url = ?, role = ?, invited_by = ?, data = ?, params = ?,
 	attempts = ?, claimed_until = ?, next_attempt_at = ?, reason = ?, reserved_at = ?, invited_at = ?, expires_at = ?, settled_at = ?, updated_at = ?,
 	version = version + 1
 WHERE tenant_id = ? AND id = ? AND version = ?`

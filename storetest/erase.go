@@ -13,7 +13,7 @@ import (
 func (s *suite) wantErased(m *clerkinvite.Member) {
 	s.Helper()
 	s.wantFound(clerkinvite.Query{IDs: []string{m.ID}, Refs: []clerkinvite.Ref{m.Ref()}, UserIDs: []string{m.ClerkUserID}})
-	due, err := s.store.Due(s.Context(), *after(1000 * time.Hour), 0)
+	due, err := s.store.Due(s.Context(), clerkinvite.DueQuery{At: *after(1000 * time.Hour)})
 	if err != nil {
 		s.Errorf("Due: %v", err)
 	}

@@ -213,7 +213,7 @@ func updateEveryField(s *suite) {
 	for _, status := range statuses {
 		n := in(status, m)
 		n.Role, n.InvitedBy, n.Data, n.Params = "role-"+string(status), "by-"+string(status), json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
-		n.Send, n.Sent, n.Attempts = m.Send+1, n.Sent+1, m.Attempts+2
+		n.Send, n.Sent, n.Bulk, n.Attempts = m.Send+1, n.Sent+1, true, m.Attempts+2
 		n.ReservedAt, n.ClaimedUntil = *after(time.Duration(n.Send) * time.Minute), after(time.Duration(n.Send)*time.Hour)
 		if n.NextAttemptAt == nil {
 			n.NextAttemptAt = after(time.Duration(n.Send) * time.Millisecond)
@@ -224,6 +224,7 @@ func updateEveryField(s *suite) {
 		// All fields that may be empty become empty.
 		n = in(status, m)
 		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", clerkinvite.Secret{}
+		n.Bulk = false
 		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
 		if status != clerkinvite.StatusPending {
 			n.InvitationID = ""
@@ -632,7 +633,7 @@ func dueOrder(s *suite) {
 // wantDue checks that exactly want are due, in this order.
 func (s *suite) wantDue(at time.Time, limit int, want ...*clerkinvite.Member) {
 	s.Helper()
-	found, err := s.store.Due(s.Context(), at, limit)
+	found, err := s.store.Due(s.Context(), clerkinvite.DueQuery{At: at, Limit: limit})
 	if err != nil {
 		s.Errorf("Due: %v", err)
 	}
@@ -704,7 +705,7 @@ func contextEnded(s *suite) {
 		s.wantEnded("Update that erases", err, want, len(results))
 		found, err = s.store.Page(ctx, clerkinvite.PageQuery{})
 		s.wantEnded("Page", err, want, len(found))
-		found, err = s.store.Due(ctx, now, 0)
+		found, err = s.store.Due(ctx, clerkinvite.DueQuery{At: now})
 		s.wantEnded("Due", err, want, len(found))
 		entries, err := s.store.History(ctx, m.TenantID, m.ID)
 		s.wantEnded("History", err, want, len(entries))
@@ -752,7 +753,7 @@ func copies(s *suite) {
 	for _, m := range s.find(clerkinvite.Query{IDs: []string{want.ID}}) {
 		spoil(m)
 	}
-	due, err := s.store.Due(s.Context(), now, 0)
+	due, err := s.store.Due(s.Context(), clerkinvite.DueQuery{At: now})
 	if err != nil {
 		s.Fatal(err)
 	}

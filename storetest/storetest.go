@@ -154,8 +154,8 @@ func (s shaped) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	return shapeFound(s.Store.Find(ctx, q))
 }
 
-func (s shaped) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return shapeFound(s.Store.Due(ctx, at, limit))
+func (s shaped) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return shapeFound(s.Store.Due(ctx, q))
 }
 
 func (s shaped) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

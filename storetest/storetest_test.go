@@ -32,7 +32,7 @@ type faulty struct {
 	insert func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error)
 	update func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error)
 	find   func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error)
-	due    func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error)
+	due    func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error)
 	page   func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error)
 
 	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error)
@@ -60,11 +60,11 @@ func (s *faulty) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.
 	return s.MemoryStore.Find(ctx, q)
 }
 
-func (s *faulty) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s *faulty) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	if s.due != nil {
-		return s.due(ctx, at, limit)
+		return s.due(ctx, q)
 	}
-	return s.MemoryStore.Due(ctx, at, limit)
+	return s.MemoryStore.Due(ctx, q)
 }
 
 func (s *faulty) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
@@ -309,20 +309,22 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		}
 	},
 	"due in any order": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.due = func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-			found, err := memory.Due(ctx, at, limit)
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			found, err := memory.Due(ctx, q)
 			slices.Reverse(found)
 			return found, err
 		}
 	},
 	"due a moment late": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.due = func(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-			return memory.Due(ctx, at.Add(-1), limit)
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			q.At = q.At.Add(-1)
+			return memory.Due(ctx, q)
 		}
 	},
 	"due without limit": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
-		s.due = func(ctx context.Context, at time.Time, _ int) ([]*clerkinvite.Member, error) {
-			return memory.Due(ctx, at, 1e6)
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			q.Limit = 1e6
+			return memory.Due(ctx, q)
 		}
 	},
 	"ids in lower case only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {

@@ -17,6 +17,7 @@ CREATE TABLE admin_user (
     params          text,                      -- JSON, stored byte for byte
     send            integer          NOT NULL,
     sent            integer          NOT NULL,
+    bulk            boolean          NOT NULL,
     attempts        integer          NOT NULL,
     reason          text             NOT NULL,
     version         bigint           NOT NULL,

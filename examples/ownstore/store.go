@@ -44,15 +44,15 @@ type Store struct {
 var _ clerkinvite.Store = (*Store)(nil)
 
 // columns have the names of the fields of a member, so pgx can read rows by name.
-const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent,
+const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent, bulk,
 	attempts, reason, version, reserved_at, invited_at, expires_at, settled_at, claimed_until, next_attempt_at, updated_at`
 
-const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23`
+const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24`
 
 // args returns the values of columns.
 func args(m *clerkinvite.Member) []any {
 	return []any{
-		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Data, m.Params, m.Send, m.Sent,
+		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Data, m.Params, m.Send, m.Sent, m.Bulk,
 		m.Attempts, m.Reason, m.Version, m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, m.UpdatedAt,
 	}
 }
@@ -70,11 +70,11 @@ SELECT ` + columns + ` FROM written`
 	updateSQL = `
 WITH written AS (
 	UPDATE admin_user SET (` + columns + `) = ROW (` + values + `)
-	WHERE tenant_id = $1 AND id = $2 AND version = $16 - 1
+	WHERE tenant_id = $1 AND id = $2 AND version = $17 - 1
 	RETURNING *),
 history AS (
-	INSERT INTO admin_user_history SELECT tenant_id, id, version, $24, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
-	FROM written WHERE $25)
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, $25, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
+	FROM written WHERE $26)
 SELECT ` + columns + ` FROM written`
 )
 
@@ -204,11 +204,11 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 }
 
 // Due implements clerkinvite.Store.
-func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	return s.query(ctx, `
 SELECT `+columns+` FROM admin_user
 WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1
-ORDER BY next_attempt_at LIMIT $2`, at, cmp.Or(limit, 1000))
+ORDER BY next_attempt_at LIMIT $2`, q.At, cmp.Or(q.Limit, 1000))
 }
 
 // Page implements clerkinvite.Store.

@@ -162,9 +162,9 @@ func (s countingStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerki
 	return s.Store.Find(ctx, q)
 }
 
-func (s countingStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (s countingStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	s.calls.Add(1)
-	return s.Store.Due(ctx, at, limit)
+	return s.Store.Due(ctx, q)
 }
 
 func (s countingStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

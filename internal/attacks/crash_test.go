@@ -283,7 +283,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 		recovered += report.Claimed
 		ahead += 2 * time.Hour
 	}
-	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
+	due, err := store.Due(t.Context(), clerkinvite.DueQuery{At: time.Now().Add(24 * time.Hour)})
 	require.NoError(t, err)
 	require.Empty(t, due)
 

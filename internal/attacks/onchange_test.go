@@ -166,15 +166,21 @@ func TestOnChangeServerTrouble(t *testing.T) {
 	}
 }
 
+// cutMirror returns a store with a mirror, whose connections go through a cutter, and a pool that goes past it.
+func cutMirror(t *testing.T, mode func(*pgxpool.Config)) (*clerkinvite.PgxStore, *testkit.Mirror, *cutter, *pgxpool.Pool) {
+	t.Helper()
+	through, proxy, direct := cutStore(t, mode)
+	_, err := direct.Exec(t.Context(), testkit.MirrorTable)
+	require.NoError(t, err)
+	h := new(testkit.Mirror)
+	return clerkinvite.NewPgxStore(through, &clerkinvite.PgxOptions{OnChange: h.Follow}), h, proxy, direct
+}
+
 // TestOnChangeLostAnswers: whatever answer is lost, that to the commit included, what the hook writes is there once.
 func TestOnChangeLostAnswers(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
-		through, proxy, direct := cutStore(t, mode)
-		_, err := direct.Exec(t.Context(), testkit.MirrorTable)
-		require.NoError(t, err)
-		h := new(testkit.Mirror)
-		store := clerkinvite.NewPgxStore(through, &clerkinvite.PgxOptions{OnChange: h.Follow})
+		store, h, proxy, direct := cutMirror(t, mode)
 		fresh := clerkinvite.NewPgxStore(direct, &clerkinvite.PgxOptions{OnChange: new(testkit.Mirror).Follow})
 		try := func(t *testing.T, name string, c cut) {
 			// How often the hook is called: once more if what it did first was lost.
@@ -224,11 +230,7 @@ func TestOnChangeLostAnswers(t *testing.T) {
 func TestOnChangeCut(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
-		through, proxy, direct := cutStore(t, mode)
-		_, err := direct.Exec(t.Context(), testkit.MirrorTable)
-		require.NoError(t, err)
-		h := new(testkit.Mirror)
-		store := clerkinvite.NewPgxStore(through, &clerkinvite.PgxOptions{OnChange: h.Follow})
+		store, h, proxy, direct := cutMirror(t, mode)
 		for name, c := range map[string]cut{"before": {before: true}, "after": {}} {
 			cuts := 0
 			h.SetHook(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error {

@@ -365,7 +365,7 @@ func (w *world) check(excused int) (members, second int) {
 	w.t.Helper()
 	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{})
 	require.NoError(w.t, err)
-	due, err := w.store.Due(w.ctx, w.clock.Now().Add(1000*time.Hour), 0)
+	due, err := w.store.Due(w.ctx, clerkinvite.DueQuery{At: w.clock.Now().Add(1000 * time.Hour)})
 	require.NoError(w.t, err)
 	require.Empty(w.t, due, "rows that are stuck")
 	w.checkPeople(rows)

@@ -690,8 +690,8 @@ func (s pointStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	return between(ctx, s.k, layerStore, "Find", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Find(ctx, q) })
 }
 
-func (s pointStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return between(ctx, s.k, layerStore, "Due", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Due(ctx, at, limit) })
+func (s pointStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return between(ctx, s.k, layerStore, "Due", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Due(ctx, q) })
 }
 
 func (s pointStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

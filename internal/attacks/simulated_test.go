@@ -328,7 +328,7 @@ func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 // nextDue returns when the next row is due, and whether there is one.
 func (s *simulation) nextDue(t *testing.T) (time.Time, bool) {
 	t.Helper()
-	rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
+	rows, err := s.store.Due(t.Context(), clerkinvite.DueQuery{At: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
 	require.NoError(t, err)
 	if len(rows) == 0 {
 		return time.Time{}, false
@@ -491,7 +491,7 @@ func TestPromise8_RunInManyProcesses(t *testing.T) {
 	testkit.Await(t, "a fifth of the emails", func() bool { return s.clerk.Emails() >= people/5 })
 	stop(workers[0])
 	testkit.Await(t, "the end of the work", func() bool {
-		rows, err := s.store.Due(t.Context(), s.clock.Now().AddDate(1, 0, 0), 1)
+		rows, err := s.store.Due(t.Context(), clerkinvite.DueQuery{At: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
 		return err == nil && len(rows) == 0
 	})
 	for _, w := range workers[1:] {

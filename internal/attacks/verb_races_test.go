@@ -302,9 +302,7 @@ func TestPromise4_RevokeAgainstAccept(t *testing.T) {
 					require.Equal(t, "reserved > pending > revoked", statesOf(t, b, email), "never active")
 					return "revoked"
 				}
-				var moved *clerkinvite.TransitionError
-				require.ErrorAs(t, err, &moved)
-				require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, *moved)
+				testkit.RequireTransition(t, err, clerkinvite.StatusActive, clerkinvite.StatusRevoked)
 				require.Equal(t, clerkinvite.StatusActive, now.Status)
 				require.Regexp(t, "^user_", now.ClerkUserID)
 				require.Equal(t, "reserved > pending > active", statesOf(t, b, email))
@@ -365,9 +363,7 @@ func TestPromise4_RevokeAgainstResend(t *testing.T) {
 				require.Empty(t, b.Clerk.OpenInvitations(email))
 				sendsOf(t, b, email)
 				if resendErr != nil {
-					var moved *clerkinvite.TransitionError
-					require.ErrorAs(t, resendErr, &moved)
-					require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusRevoked, To: clerkinvite.StatusPending}, *moved)
+					testkit.RequireTransition(t, resendErr, clerkinvite.StatusRevoked, clerkinvite.StatusPending)
 				}
 				switch states := statesOf(t, b, email); states {
 				case "reserved > pending > revoked":
@@ -419,9 +415,7 @@ func TestPromise4_ResendAgainstAccept(t *testing.T) {
 					return which + "dead"
 				}
 				if err != nil {
-					var moved *clerkinvite.TransitionError
-					require.ErrorAs(t, err, &moved)
-					require.Equal(t, clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusPending}, *moved)
+					testkit.RequireTransition(t, err, clerkinvite.StatusActive, clerkinvite.StatusPending)
 				}
 				require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
 				require.Equal(t, 1, strings.Count(statesOf(t, b, email), "active"))

@@ -463,15 +463,6 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	// What is ahead.
 	require.Equal(t, resent.InvitationID, must(svc.Resend(t.Context(), ref("resent"))).InvitationID, "taken over")
 	var illegal *clerkinvite.TransitionError
-	for _, name := range []string{"twice", "often"} {
-		_, err = svc.Resend(t.Context(), ref(name))
-		require.ErrorAs(t, err, &illegal)
-		require.Equal(t, clerkinvite.StatusRevoked, state(name))
-	}
-	require.Equal(t, newest["twice"], invite("twice").InvitationID, "taken over")
-	_, err = svc.Invite(t.Context(), testkit.Params("acme", "often@example.com"))
-	require.ErrorIs(t, err, clerkinvite.ErrConflict)
-	require.Equal(t, newest["often"], invite("often").InvitationID, "taken over")
 	must(svc.Revoke(t.Context(), ref("cut")))
 	reconcile(false)
 	require.Len(t, clerk.OpenInvitations("cut@example.com"), 1, "the newer one stays open")
@@ -483,12 +474,16 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	require.Empty(t, signIn("back"), "nobody waits")
 	require.Equal(t, clerkinvite.StatusActive, invite("back").Status)
 	require.Equal(t, emails, clerk.Emails(), "up to here nobody has got an email")
+	for _, name := range []string{"twice", "often"} {
+		require.NotEqual(t, newest[name], must(svc.Resend(t.Context(), ref(name))).InvitationID)
+		require.Len(t, clerk.OpenInvitations(ref(name).Email), 2, "the newer one stays open")
+	}
 	invite("new")
-	require.Equal(t, emails+1, clerk.Emails())
+	require.Equal(t, emails+3, clerk.Emails())
 
 	// Purge sees what is ahead.
 	restore()
-	require.Len(t, clerk.OpenInvitations("twice@example.com"), 1)
+	require.Len(t, clerk.OpenInvitations("twice@example.com"), 2)
 	require.NoError(t, svc.Purge(t.Context(), ref("twice")))
 	require.Empty(t, clerk.OpenInvitations("twice@example.com"))
 	// Without the steps.

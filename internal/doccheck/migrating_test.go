@@ -63,6 +63,18 @@ func newOldTable(t *testing.T) *oldTable {
 	return o
 }
 
+// acmeMembers returns functions for members of the tenant acme, by the first part of their addresses.
+func acmeMembers(t *testing.T, svc *clerkinvite.Service) (ref func(name string) clerkinvite.Ref, get func(name string) *clerkinvite.Member) {
+	t.Helper()
+	ref = func(name string) clerkinvite.Ref { return testkit.Acme(name + "@example.com") }
+	return ref, func(name string) *clerkinvite.Member {
+		t.Helper()
+		m, err := svc.Get(t.Context(), ref(name))
+		require.NoError(t, err)
+		return m
+	}
+}
+
 // fetch is the script of step 4: Clerk's list of open invitations.
 func (o *oldTable) fetch(t *testing.T) {
 	t.Helper()
@@ -314,15 +326,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	store := clerkinvite.NewPgxStore(o.pool, &clerkinvite.PgxOptions{OnChange: mirrorOf(t)})
 	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, testkit.Serve(t, clerk)), Store: store})
 	require.NoError(t, err)
-	ref := func(name string) clerkinvite.Ref {
-		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
-	}
-	get := func(name string) *clerkinvite.Member {
-		t.Helper()
-		m, err := svc.Get(t.Context(), ref(name))
-		require.NoError(t, err)
-		return m
-	}
+	ref, get := acmeMembers(t, svc)
 	last := ""
 	for m, err := range svc.All(t.Context(), clerkinvite.ListParams{TenantID: "acme"}) {
 		require.NoError(t, err)
@@ -489,15 +493,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	o := newOldTable(t)
 	svc, err := clerkinvite.New(clerkinvite.Config{API: o.clerk, Store: clerkinvite.NewPgxStore(o.pool, nil), ResendCooldown: -1})
 	require.NoError(t, err)
-	ref := func(name string) clerkinvite.Ref {
-		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
-	}
-	get := func(name string) *clerkinvite.Member {
-		t.Helper()
-		m, err := svc.Get(t.Context(), ref(name))
-		require.NoError(t, err)
-		return m
-	}
+	ref, get := acmeMembers(t, svc)
 	reinvited := func(name string, age time.Duration) (id string) {
 		o.back(age, func() { id = o.clerk.CreateForeign(ref(name).Email, nil).ID })
 		_, err := o.pool.Exec(t.Context(), `UPDATE admin_user SET clerk_user_id = $1 WHERE tenant_id = 'acme' AND email = $2`, clerkinvite.PendingID(id), ref(name).Email)

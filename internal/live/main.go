@@ -1,8 +1,7 @@
 // Live runs the library against a development instance of the real Clerk, and finds
-// out which way Clerk behaves where its documents say nothing. It is for people:
-// nothing else runs it.
+// out how Clerk behaves where it is undocumented. Only people run it.
 //
-//	CLERK_SECRET_KEY=sk_test_… go run ./internal/live        # says what it would do
+//	CLERK_SECRET_KEY=sk_test_… go run ./internal/live        # prints what it would do
 //	CLERK_SECRET_KEY=sk_test_… go run ./internal/live -yes   # does it
 package main
 
@@ -23,7 +22,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// What a run asks of Clerk. The first two are limits that it keeps.
+// The size of a run. The first two are its own limits.
 const (
 	maxRequests = 200
 	maxCreates  = 25
@@ -33,32 +32,32 @@ const (
 )
 
 func main() {
-	signal.Ignore(syscall.SIGPIPE) // "| tee" that Ctrl-C has ended must not keep the clean-up from running
+	signal.Ignore(syscall.SIGPIPE) // the clean-up must run even if Ctrl-C has ended a "| tee"
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program immediately
 	code := run(ctx, os.Args[1:], os.Getenv("CLERK_SECRET_KEY"), os.Stdout, "", 500*time.Millisecond)
 	stop()
 	os.Exit(code)
 }
 
-// run is the program, and returns its exit code. pause is the time between two looks
-// at what may show late; a quarter of it is the time between two requests.
+// run is the program, and returns its exit code. pause is the time between two looks for
+// a change that Clerk may show late; a quarter of it is the time between two requests.
 func run(ctx context.Context, args []string, key string, out io.Writer, baseURL string, pause time.Duration) (code int) {
 	flags := flag.NewFlagSet("live", flag.ContinueOnError)
 	flags.SetOutput(out)
-	yes := flags.Bool("yes", false, "do it, instead of only saying what would be done")
+	yes := flags.Bool("yes", false, "do it, instead of only printing what would be done")
 	if flags.Parse(args) != nil {
 		return 2
 	}
 	stem := fmt.Sprintf("clerkinvite-%d-", time.Now().Unix())
 	s, err := newSession(key, baseURL, stem, out, pause)
 	s.printf(`This runs clerkinvite against a development instance of the real Clerk, with rows in memory.
-It makes about 80 requests and never more than %d. At most %d of them create invitations (Clerk
-allows 100 an hour, and 25 bulk ones). It makes %d users. All have addresses of the kind
+It makes about 80 requests, at most %d. At most %d of them create invitations (Clerk allows
+100 single and 25 bulk requests per hour). It creates %d users. All addresses are like
     %s1%s … %s%d%s
-which Clerk never mails; besides, every invitation is asked for with notify=false.
-At the end, also after an error or Ctrl-C (but not a second one), all that was made is revoked or deleted.
-The instance has to allow email addresses with a "+", and users with nothing but an address.
+Clerk sends no email to them, and every invitation is created with notify=false.
+At the end, also after an error or the first Ctrl-C, everything that was created is revoked or deleted.
+The instance must allow email addresses with a "+", and users with only an address.
 
 `, maxRequests, maxCreates, users, stem, domain, stem, addresses, domain)
 	switch {
@@ -76,19 +75,19 @@ The instance has to allow email addresses with a "+", and users with nothing but
 		return 0
 	}
 	if s.holds(ctx, stem+"0"+domain); s.err != nil {
-		s.printf("Clerk does not answer a look-up; nothing was made: %v\n", s.err)
+		s.printf("Clerk does not respond to a look-up; nothing was made: %v\n", s.err)
 		return 1
 	}
 	s.parts(ctx)
 	s.printf(`
-Not to be found out by a program alone: what revoking an expired invitation answers; whether signing
-up another way than by the link accepts the invitation; whether metadata of a bulk request reach the
-user (clerk/javascript#7956); what kind of window the rate limits have.
+This program cannot find out: the response to revoking an expired invitation; whether signing up
+without the link accepts the invitation; whether the metadata of a bulk request reach the user
+(clerk/javascript#7956); which kind of window the rate limits have.
 
---- summary, for an issue: it holds no key, no link and no address ---
+--- summary, for an issue: it contains no key, link or address ---
 clerkinvite live, %s, %s %s/%s, %d requests, %d creates
 %s
---- "=" as assumed, "~" otherwise and safe, "!" not what the library is built for, "?" not found out ---
+--- "=" as assumed, "~" different but safe, "!" not supported by the library, "?" not found out ---
 `, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH,
 		s.wire.requests, s.wire.creates, strings.Join(s.summary, "\n"))
 	if s.failed || ctx.Err() != nil {
@@ -97,7 +96,7 @@ clerkinvite live, %s, %s %s/%s, %d requests, %d creates
 	return 0
 }
 
-// parts does all that makes something at Clerk, and cleans up whatever happens.
+// parts makes all requests that change Clerk, and always cleans up.
 func (s *session) parts(ctx context.Context) {
 	defer func() {
 		s.printf("\nClean-up\n")
@@ -108,14 +107,14 @@ func (s *session) parts(ctx context.Context) {
 			s.printf("  LEFT AT CLERK: %s\n", what)
 		}
 		s.failed = s.failed || len(left) > 0
-		s.notef("clean-up: %d invitations and %d users made, %d left", len(s.wire.invitations), len(s.wire.users), len(left))
+		s.notef("clean-up: %d invitations and %d users created, %d left", len(s.wire.invitations), len(s.wire.users), len(left))
 	}()
 	s.printf("Part 1: the flow\n")
 	if s.flow(ctx); s.err != nil {
 		s.failed = true
 		s.notef("FAIL, the flow ends here: %v", s.err)
 	}
-	s.printf("\nPart 2: what Clerk's documents leave open\n")
+	s.printf("\nPart 2: undocumented behavior\n")
 	for _, ask := range []func(context.Context){
 		s.askNew, s.askUser, s.askDuplicate, s.askUnverified, s.askRevoke, s.askBulk, s.askBulkDuplicate, s.askHeaders,
 	} {
@@ -125,7 +124,7 @@ func (s *session) parts(ctx context.Context) {
 		}
 		s.err = nil
 		if ask(ctx); s.err != nil {
-			s.notef("? the rest of this: %v", s.err)
+			s.notef("? the rest of this probe: %v", s.err)
 		}
 	}
 }
@@ -143,7 +142,7 @@ func (s *session) flow(ctx context.Context) {
 	}
 	step := func(what string, err error, ok bool) bool {
 		if err == nil && !ok {
-			err = errors.New("not what it must be")
+			err = errors.New("unexpected result")
 		}
 		if s.fail(err); s.err != nil {
 			s.err = fmt.Errorf("%s: %w", what, s.err)
@@ -163,7 +162,7 @@ func (s *session) flow(ctx context.Context) {
 	if errors.As(err, &dup) {
 		err = nil
 	}
-	if !step("the same again is a duplicate", err, dup != nil && s.wire.madeFor(first) == 1) {
+	if !step("inviting it again is a duplicate", err, dup != nil && s.wire.madeFor(first) == 1) {
 		return
 	}
 
@@ -172,7 +171,7 @@ func (s *session) flow(ctx context.Context) {
 	api.drop = false
 	var uncertain *clerkinvite.ClerkInvitationError
 	if !errors.As(err, &uncertain) || uncertain.Outcome != clerkinvite.Uncertain {
-		step("an answer is lost", err, false)
+		step("a response is lost", err, false)
 		return
 	}
 	s.await(ctx, func() bool {
@@ -183,7 +182,7 @@ func (s *session) flow(ctx context.Context) {
 		return err != nil || m.Status != clerkinvite.StatusReserved
 	})
 	ahead = 0
-	if !step("an invitation whose answer was lost is adopted, not repeated", err, isPending(m) && s.wire.madeFor(lost) == 1) {
+	if !step("an invitation whose response was lost is adopted, not repeated", err, isPending(m) && s.wire.madeFor(lost) == 1) {
 		return
 	}
 
@@ -205,7 +204,7 @@ func isPending(m *clerkinvite.Member) bool {
 	return m != nil && m.Status == clerkinvite.StatusPending && m.ClerkUserID == clerkinvite.PendingID(m.InvitationID)
 }
 
-// lossy loses the answers to creates.
+// lossy loses responses to creates.
 type lossy struct {
 	clerkinvite.ClerkAPI
 
@@ -215,7 +214,7 @@ type lossy struct {
 func (l *lossy) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 	inv, err := l.ClerkAPI.CreateInvitation(ctx, r)
 	if err == nil && l.drop {
-		return nil, &clerkinvite.APIError{Err: errors.New("the answer was dropped, to see what comes of it")}
+		return nil, &clerkinvite.APIError{Err: errors.New("the response was dropped on purpose")}
 	}
 	return inv, err
 }

@@ -37,10 +37,10 @@ func TestLive(t *testing.T) {
 		"ignore_existing revokes":   {"~ older invitation after ignore_existing: not pending any more"},
 		"bulk keeps partial":        {"~ other address of that bulk: invited"},
 		"bulk refuses users":        {"~ bulk with ignore_existing for a verified user: HTTP 422 form_identifier_exists, meta: email_addresses, param_name"},
-		"bulk shuffles":             {"~ order of a bulk answer (one sample): another"},
+		"bulk shuffles":             {"~ order of a bulk response (one sample): another"},
 		"lag":                       {"~ new invitation in the list: late, at look 3, 1ms apart"},
-		"no expires_at":             {"~ fields of a create's answer: url", "~ fields in the list: url"},
-		"no url":                    {"~ fields of a create's answer: expires_at", "~ fields in the list: expires_at"},
+		"no expires_at":             {"~ fields of a create's response: url", "~ fields in the list: url"},
+		"no url":                    {"~ fields of a create's response: expires_at", "~ fields in the list: expires_at"},
 	}
 	for _, b := range clerkinvitetest.Behaviors() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestCleansUpAfterCtrlC(t *testing.T) {
 				f.SetBehavior(clerkinvitetest.Behavior{Lag: true}) // no list will show this one
 				f.frozen = true
 			case when == clerkinvitetest.After && creates.Load() == nth+1:
-				cancel() // its answer is on the way
+				cancel() // the response is on its way
 			}
 		})
 		code, out := f.run(ctx, "-yes")
@@ -143,7 +143,7 @@ func TestCleansUpAfterCtrlC(t *testing.T) {
 	}
 }
 
-func TestCleansUpWhatItGotNoAnswerFor(t *testing.T) {
+func TestCleansUpAfterLostResponses(t *testing.T) {
 	f := newFake(t)
 	f.loseUsers = true
 	f.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502, Times: -1})
@@ -151,7 +151,7 @@ func TestCleansUpWhatItGotNoAnswerFor(t *testing.T) {
 	code, out := f.run(t.Context(), "-yes")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "FAIL, the flow ends here: a new address is pending")
-	require.Contains(t, out, "? the rest of this: clerk: HTTP 502")
+	require.Contains(t, out, "? the rest of this probe: clerk: HTTP 502")
 	require.Contains(t, out, "0 left")
 	require.NotZero(t, f.made.users)
 	f.requireClean(t, out)
@@ -213,7 +213,7 @@ type fake struct {
 	mu       sync.Mutex
 	looks    int // since the last change
 
-	loseUsers  bool // the making of users is not answered
+	loseUsers  bool // the responses to creating users are lost
 	frozen     bool // what lags is never shown
 	unfiltered bool // lists and look-ups hold everything
 

@@ -17,16 +17,16 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// tell prints what Clerk did, beside what the library assumes, which is also what its
-// fake of Clerk does unless it is told otherwise. needs is a pattern of the answers
-// that the library can work with, "" for any; why says why.
+// tell prints what Clerk did and what the library assumes, which is also the fake Clerk's
+// default. needs is a pattern of the responses that the library can work with, "" for any;
+// why is the reason.
 func (s *session) tell(name, got, assumed, needs, why string) {
 	if s.err != nil {
 		return
 	}
-	sign, safe := "~", "any answer is safe"
+	sign, safe := "~", "any response is safe"
 	if needs != "" {
-		safe = "safe is " + needs
+		safe = "safe responses: " + needs
 	}
 	if got == assumed {
 		sign = "="
@@ -36,7 +36,7 @@ func (s *session) tell(name, got, assumed, needs, why string) {
 	s.notef("%s %s: %s", sign, name, got)
 	s.printf("      assumed: %s; %s: %s\n", assumed, safe, why)
 	if sign == "!" {
-		s.printf("      THE LIBRARY IS NOT BUILT FOR THIS: please open an issue with the summary\n")
+		s.printf("      THE LIBRARY DOES NOT SUPPORT THIS: please open an issue with the summary\n")
 	}
 }
 
@@ -46,13 +46,13 @@ func (s *session) askNew(ctx context.Context) {
 	inv := s.create(ctx, email, false)
 	var listed *clerkinvite.Invitation
 	looks := s.await(ctx, func() bool { listed = s.find(ctx, email, inv.ID); return listed != nil })
-	s.tell("new invitation in the list", s.when(looks), "at once", "", "nothing is concluded from absence in a list")
-	s.tell("fields of a create's answer", fields(inv), "url, expires_at", "", "only SkipEmail needs url, and expires_at is worked out")
+	s.tell("new invitation in the list", s.when(looks), "immediately", "", "nothing is concluded from absence in a list")
+	s.tell("fields of a create's response", fields(inv), "url, expires_at", "", "only SkipEmail needs url, and expires_at is computed")
 	if listed == nil {
 		s.fail(errors.New("the list does not show a new invitation"))
 		return
 	}
-	s.tell("fields in the list", fields(*listed), "url, expires_at", "", "only SkipEmail needs url, and expires_at is worked out")
+	s.tell("fields in the list", fields(*listed), "url, expires_at", "", "only SkipEmail needs url, and expires_at is computed")
 	s.tell("list with paginated=true", s.wire.listForm, "an object with data", "", "both forms are read")
 	part, _, _ := strings.Cut(email, "+")
 	s.tell("list by a part of an address", found(s.find(ctx, part, inv.ID) != nil), "not found", "", "whole addresses are compared again")
@@ -63,11 +63,11 @@ func (s *session) askNew(ctx context.Context) {
 func (s *session) askUser(ctx context.Context) {
 	email := s.address()
 	_, looks := s.newUser(ctx, strings.ToUpper(email[:1])+email[1:])
-	s.tell("new user in the look-up", s.when(looks), "at once", "", "the person gets an invitation instead of being linked")
+	s.tell("new user in the look-up", s.when(looks), "immediately", "", "the person gets an invitation instead of being linked")
 	s.tell("look-up of a mixed-case address in lower case", found(s.holds(ctx, email)), "found", "", "the person gets an invitation instead of being linked")
 	s.tell("create for a verified user", s.tryCreate(ctx, email, false),
 		"HTTP 422 form_identifier_exists, meta: param_name", "HTTP 4.. form_identifier_exists|invited", "status and meta do not matter")
-	s.tell("bulk with ignore_existing for a verified user", s.tryBulk(ctx, request(email, true)), "invited", "", "the library never asks for that")
+	s.tell("bulk with ignore_existing for a verified user", s.tryBulk(ctx, request(email, true)), "invited", "", "the library never sends that")
 }
 
 // askDuplicate invites an address twice, and once more with ignore_existing.
@@ -95,12 +95,12 @@ func (s *session) askUnverified(ctx context.Context) {
 		_, err := s.emails.Create(ctx, &emailaddress.CreateParams{UserID: &id, EmailAddress: &email, Verified: clerk.Bool(false)})
 		s.fail(s.sdkError(err))
 	}
-	s.tell("unverified holder in the look-up", found(s.await(ctx, func() bool { return s.holds(ctx, email) }) > 0), "found", "", "it counts for nothing there")
+	s.tell("unverified holder in the look-up", found(s.await(ctx, func() bool { return s.holds(ctx, email) }) > 0), "found", "", "an unverified user is ignored")
 	got := s.tryCreate(ctx, email, false)
 	if got != "invited" {
 		got += "; with ignore_existing: " + s.tryCreate(ctx, email, true)
 	}
-	s.tell("create for an unverified holder", got, "invited", "invited", "ignore_existing is tried")
+	s.tell("create for an unverified holder", got, "invited", "invited", "the library tries ignore_existing")
 }
 
 // askRevoke revokes an invitation twice.
@@ -111,7 +111,7 @@ func (s *session) askRevoke(ctx context.Context) {
 	}
 	s.fail(s.revoke(ctx, id))
 	s.tell("second revoke", s.outcome(s.revoke(ctx, id), "revoked again"),
-		"HTTP 400 invitation_already_revoked, no meta", "already_revoked|HTTP 404 resource_not_found|again", "that is success")
+		"HTTP 400 invitation_already_revoked, no meta", "already_revoked|HTTP 404 resource_not_found|again", "that counts as success")
 }
 
 // askBulk invites two addresses in one request.
@@ -130,8 +130,8 @@ func (s *session) askBulk(ctx context.Context) {
 			metadata = "missing or changed"
 		}
 	}
-	s.tell("order of a bulk answer (one sample)", order, "the request's", "", "the order is not used")
-	s.tell("metadata in a bulk answer", metadata, "there", "there", "the library tells invitations apart by them")
+	s.tell("order of a bulk response (one sample)", order, "the request's", "", "the order is not used")
+	s.tell("metadata in a bulk response", metadata, "there", "there", "the library recognises invitations by them")
 }
 
 // askBulkDuplicate invites an invited address and another one in one request.
@@ -142,18 +142,18 @@ func (s *session) askBulkDuplicate(ctx context.Context) {
 		"HTTP 400 duplicate_record, meta: email_addresses", "HTTP 4..", "the rest is sent one by one")
 	listed := s.await(ctx, func() bool { return s.find(ctx, other, "") != nil }) > 0
 	s.tell("other address of that bulk", map[bool]string{true: "invited", false: "not invited"}[listed], "not invited", "",
-		"the next attempt looks before it sends")
+		"the next attempt checks Clerk before it sends")
 }
 
 func (s *session) askHeaders(context.Context) {
 	share := func(n int) string {
-		if n == s.wire.answers {
-			return "all answers"
+		if n == s.wire.responses {
+			return "all responses"
 		}
-		return fmt.Sprintf("%d of %d answers", n, s.wire.answers)
+		return fmt.Sprintf("%d of %d responses", n, s.wire.responses)
 	}
 	s.tell("headers", "Clerk-Trace-Id on "+share(s.wire.traced)+", Date on "+share(s.wire.dated),
-		"Clerk-Trace-Id on all answers, Date on all answers", "", "the trace is for logs, and Date for a Retry-After that is a date")
+		"Clerk-Trace-Id on all responses, Date on all responses", "", "the trace ID is for logs, and Date for a Retry-After that is a date")
 }
 
 func found(yes bool) string { return map[bool]string{true: "found", false: "not found"}[yes] }
@@ -170,14 +170,14 @@ func fields(inv clerkinvite.Invitation) string {
 	return "neither"
 }
 
-// outcome says how Clerk answered a request that may be refused.
+// outcome returns Clerk's response to a request that may be refused.
 func (s *session) outcome(err error, success string) string {
 	var api *clerkinvite.APIError
 	if err == nil {
 		return success
 	}
 	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code == "" || api.StatusCode == 401 || api.StatusCode == 429 {
-		s.fail(err) // says nothing about what was asked
+		s.fail(err) // a failure of the request, and no result of the probe
 		return ""
 	}
 	meta := "no meta"

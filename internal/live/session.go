@@ -20,10 +20,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-const maxLooks = 6 // at what may show late
+const maxLooks = 6 // for a change that Clerk may show late
 
-// session is one run. Its requests return nothing once err is set, so that the
-// probes can be read without the handling of errors between their lines.
+// session is one run. Its requests return nothing once err is set, so that probes need
+// not check errors after each call.
 type session struct {
 	api     *clerkapi.Client
 	users   *user.Client
@@ -66,25 +66,25 @@ func (s *session) fail(err error) {
 	}
 }
 
-// address returns one that was not used yet.
+// address returns a new address.
 func (s *session) address() string {
 	s.used = append(s.used, fmt.Sprintf("%s%d%s", s.stem, len(s.used)+1, domain))
 	return s.used[len(s.used)-1]
 }
 
-// ours reports whether an address was made up by this run.
+// ours reports whether this run made up the address.
 func (s *session) ours(email string) bool {
 	return slices.ContainsFunc(s.used, func(u string) bool { return strings.EqualFold(u, email) })
 }
 
-// request asks for an invitation that is not mailed.
+// request returns a request for an invitation without an email.
 func request(email string, ignoreExisting bool) clerkinvite.InvitationRequest {
 	return clerkinvite.InvitationRequest{
 		Email: email, SkipEmail: true, IgnoreExisting: ignoreExisting, PublicMetadata: json.RawMessage(`{"live":"` + email + `"}`),
 	}
 }
 
-// create returns an invitation that has to come.
+// create creates an invitation, which must succeed.
 func (s *session) create(ctx context.Context, email string, ignoreExisting bool) (inv clerkinvite.Invitation) {
 	if s.err != nil {
 		return inv
@@ -96,7 +96,7 @@ func (s *session) create(ctx context.Context, email string, ignoreExisting bool)
 	return inv
 }
 
-// tryCreate says what came of a create that may be refused.
+// tryCreate returns the outcome of a create that may be refused.
 func (s *session) tryCreate(ctx context.Context, email string, ignoreExisting bool) string {
 	if s.err != nil {
 		return ""
@@ -118,7 +118,7 @@ func (s *session) revoke(ctx context.Context, id string) error {
 	return err
 }
 
-// find lists by query and returns the invitation with the id, for "" any of the address, or nil.
+// find lists by query and returns the invitation with the ID, or any of the address for "", or nil.
 func (s *session) find(ctx context.Context, query, id string) *clerkinvite.Invitation {
 	if s.err != nil {
 		return nil
@@ -143,7 +143,7 @@ func (s *session) holds(ctx context.Context, email string) bool {
 	return len(found) > 0
 }
 
-// newUser makes a user who holds the address verified, and waits until look-ups show it.
+// newUser creates a user with the verified address, and waits until look-ups show the user.
 func (s *session) newUser(ctx context.Context, email string) (id string, looks int) {
 	if s.err != nil {
 		return "", 0
@@ -158,7 +158,7 @@ func (s *session) newUser(ctx context.Context, email string) (id string, looks i
 	return u.ID, s.await(ctx, func() bool { return s.holds(ctx, email) })
 }
 
-// await looks until done, and returns after how many looks that was, 0 for never.
+// await looks until done, and returns the number of looks, or 0 for never.
 func (s *session) await(ctx context.Context, done func() bool) int {
 	for looks := 1; looks <= maxLooks && s.err == nil; looks++ {
 		if done() {
@@ -178,14 +178,14 @@ func (s *session) when(looks int) string {
 	case 0:
 		return fmt.Sprintf("not in %d looks, %s apart", maxLooks, s.pause)
 	case 1:
-		return "at once"
+		return "immediately"
 	default:
 		return fmt.Sprintf("late, at look %d, %s apart", looks, s.pause)
 	}
 }
 
-// cleanUp revokes and deletes what this run has made, also where no answer came, and
-// returns what it could not.
+// cleanUp revokes and deletes what this run has created, even if the response was lost, and
+// returns what it could not revoke or delete.
 func (s *session) cleanUp(ctx context.Context) (left []string) {
 	s.wire.cleaning = true
 	try := func(what string, do func() error) {
@@ -227,7 +227,7 @@ func (s *session) cleanUp(ctx context.Context) (left []string) {
 	try("users, if there are more", func() error {
 		found, err := s.api.FindUsers(ctx, clerkinvite.UserQuery{Emails: s.used})
 		for _, u := range found {
-			// Should the look-up ever not filter: nobody else is deleted.
+			// If the look-up does not filter, do not delete other users.
 			strange := slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return !s.ours(e.Address) })
 			if m := (made{ID: u.ID}); len(u.Emails) > 0 && !strange && !slices.Contains(users, m) {
 				users = append(users, m)
@@ -247,7 +247,7 @@ func (s *session) cleanUp(ctx context.Context) (left []string) {
 	return left
 }
 
-// sdkError makes an error of the SDK, whose text can be a whole page, printable.
+// sdkError makes an error of the SDK printable; its text can be a whole page.
 func (s *session) sdkError(err error) error {
 	if err == nil {
 		return nil
@@ -262,26 +262,26 @@ func (s *session) sdkError(err error) error {
 	return api
 }
 
-// wire is the way to Clerk: it keeps to the limits, and remembers what was made
-// whatever becomes of the answer. It makes one request at a time.
+// wire is the transport to Clerk. It obeys this program's limits, and remembers what was
+// created even if the caller loses the response. It makes one request at a time.
 type wire struct {
 	pause    time.Duration // before each request
-	cleaning bool          // the limits hold no more
+	cleaning bool          // the limits no longer apply
 
-	requests, creates      int
-	answers, traced, dated int
-	status                 int    // of the last answer, 0 if there was none
-	listForm               string // of the last list of invitations
-	invitations, users     []made
+	requests, creates        int
+	responses, traced, dated int
+	status                   int    // of the last response, 0 if there was none
+	listForm                 string // of the last list of invitations
+	invitations, users       []made
 }
 
-// made is an invitation or a user that was made.
+// made is an invitation or a user that was created.
 type made struct {
 	ID    string `json:"id"`
 	Email string `json:"email_address"` // of an invitation
 }
 
-// madeFor returns how many invitations were made for an address.
+// madeFor returns the number of invitations created for an address.
 func (w *wire) madeFor(email string) (n int) {
 	for _, inv := range w.invitations {
 		if strings.EqualFold(inv.Email, email) {
@@ -310,7 +310,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.creates++
 	}
 	if req.Method != http.MethodGet {
-		// Also after Ctrl-C: the answer says what has to be cleaned up.
+		// Finish it after Ctrl-C, too: the response says what must be cleaned up.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
@@ -327,7 +327,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 
 	w.status = resp.StatusCode
-	w.answers++
+	w.responses++
 	if resp.Header.Get("Clerk-Trace-Id") != "" {
 		w.traced++
 	}

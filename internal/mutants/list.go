@@ -59,7 +59,7 @@ var mutants = []mutant{
 		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
 	}},
 	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_find.go", "	case own.Status == InvitationPending:\n		v = verdict{kind: isInvited, invitation: own}", "	case own.Status == InvitationPending:"},
+		{"deliver_find.go", "	case InvitationPending:\n		return verdict{kind: isInvited, invitation: own}", "	case InvitationPending:\n		return verdict{}"},
 	}},
 	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
 		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},

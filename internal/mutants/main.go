@@ -1,11 +1,9 @@
-// The command mutants puts deliberate faults into the library, one at a time, and runs the test that must catch it: whoever
-// changes the protocol or its tests learns whether the tests still bite. "make mutants" calls it; it works from the
-// repository's root, and leaves the files there as they are (go test -overlay).
+// The command mutants injects bugs into the library, one at a time, and runs the test that must detect each. "make mutants"
+// calls it. It runs in the repository's root and does not change the files there (go test -overlay).
 //
 //	mutants [number or part of a name ...]
 //
-// It fails if a mutant does not apply, does not compile, or survives the test beside it, and if one of the tests fails
-// without a mutant.
+// It fails if a mutant does not apply, does not compile or survives its test, and if a test fails without a mutant.
 package main
 
 import (
@@ -72,7 +70,7 @@ func run(ctx context.Context, wanted []string) error {
 	return nil
 }
 
-// healthy runs all tests that will be needed, on the library as it is.
+// healthy runs all needed tests on the unchanged library.
 func healthy(ctx context.Context, chosen map[int]mutant) ([]byte, error) {
 	tests := make(map[string][]string)
 	for _, m := range chosen {
@@ -103,7 +101,7 @@ const (
 	hung     = "HUNG"
 )
 
-// try puts the fault in and runs the test.
+// try injects the bug and runs the test.
 func (m mutant) try(ctx context.Context, dir string) (verdict string, output []byte) {
 	overlay, err := m.overlay(dir)
 	if err != nil {
@@ -120,12 +118,12 @@ func (m mutant) try(ctx context.Context, dir string) (verdict string, output []b
 		return hung, out
 	case bytes.Contains(out, []byte("--- FAIL: "+m.top()+" ")), bytes.Contains(out, []byte("panic: ")):
 		return caught, out
-	default: // the test binary did not get so far
+	default: // the test did not run
 		return broken, out
 	}
 }
 
-// overlay writes the files with the fault, and what tells Go to read them instead.
+// overlay writes the changed files, and the overlay that makes Go read them instead.
 func (m mutant) overlay(dir string) (string, error) {
 	files := make(map[string]string)
 	for _, e := range m.edits {
@@ -162,7 +160,7 @@ func (m mutant) overlay(dir string) (string, error) {
 }
 
 func test(ctx context.Context, overlay, pkg, pattern string) ([]byte, error) {
-	// A mutant can make a test go round and round.
+	// A mutant can make a test loop forever.
 	args := []string{"test", "-count", "1", "-v", "-timeout", "4m", "-parallel", "16", "-run", pattern, pkg}
 	if overlay != "" {
 		args = slices.Insert(args, 1, "-overlay", overlay)
@@ -174,5 +172,5 @@ func command(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return exec.CommandContext(ctx, name, args...).CombinedOutput() // #nosec G204 -- go
 }
 
-// end is the end of an output, where the reason stands.
+// end returns the end of an output, which has the reason.
 func end(out []byte) []byte { return out[max(0, len(out)-4000):] }

@@ -2,7 +2,7 @@
 -- that the CTE "locked" has locked.
 changed AS (
 	UPDATE clerkinvite_member m
-	SET status = i.status, clerk_user_id = i.clerk_user_id, invitation_id = i.invitation_id, send = i.send, sent = i.sent,
+	SET status = i.status, clerk_user_id = i.clerk_user_id, invitation_id = i.invitation_id, send = i.send, sent = i.sent, bulk = i.bulk,
 		url = i.url, role = i.role, invited_by = i.invited_by, data = i.data::jsonb, params = i.params::json,
 		version = i.old_version + 1, attempts = i.attempts, claimed_until = i.claimed_until,
 		next_attempt_at = i.next_attempt_at, reason = i.reason, reserved_at = i.reserved_at, invited_at = i.invited_at,

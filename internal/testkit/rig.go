@@ -78,6 +78,38 @@ func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options
 	})
 }
 
+// EachBehavior is Each with every behavior that Clerk does not document, or for PostgreSQL a sample of them.
+func EachBehavior(t *testing.T, test func(t *testing.T, b *Rig)) {
+	t.Helper()
+	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) {
+		for _, behavior := range Sample(t, clerkinvitetest.Behaviors()) {
+			t.Run(behavior.Name, func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, Options{})
+				b.Clerk.SetBehavior(behavior.Behavior)
+				test(t, b)
+			})
+		}
+	})
+}
+
+// EachLostResponse is Each with every kind of fault that loses the response to the call, before and after it took effect.
+func EachLostResponse(t *testing.T, call clerkinvitetest.Call, test func(t *testing.T, b *Rig, lost clerkinvitetest.Fault)) {
+	t.Helper()
+	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) {
+		for _, kind := range Sample(t, clerkinvitetest.Kinds()) {
+			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+				t.Run(fmt.Sprintf("%s %s", kind, when), func(t *testing.T) {
+					t.Parallel()
+					InBubble(t, func(t *testing.T) {
+						test(t, fresh(t, Options{Hangs: true}), clerkinvitetest.Fault{Call: call, Kind: kind, When: when})
+					})
+				})
+			}
+		}
+	})
+}
+
 // Sample returns the whole list for a Rig in memory, and every fourth element for PostgreSQL, which has tests of its own.
 func Sample[T any](t *testing.T, list []T) (some []T) {
 	t.Helper()
@@ -209,6 +241,15 @@ func (b *Rig) Recover(t *testing.T, r Recovery, email string) {
 	t.Fatalf("not recovered: %v; %v", err, b.Member(t, email))
 }
 
+// ReserveEach reserves people in a call each.
+func (b *Rig) ReserveEach(t *testing.T, people []clerkinvite.InviteParams) {
+	t.Helper()
+	for _, p := range people {
+		_, err := b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+	}
+}
+
 // ReserveSome reserves people in five tenants.
 func (b *Rig) ReserveSome(t *testing.T, people int) []clerkinvite.InviteParams {
 	t.Helper()
@@ -260,6 +301,14 @@ func (b *Rig) RequireInvited(t *testing.T, email string, emails int) *clerkinvit
 	require.Equal(t, clerkinvite.PendingID(open[0].ID), m.ClerkUserID)
 	require.Equal(t, emails, b.Clerk.EmailsTo(email))
 	return m
+}
+
+// RequireTransition requires that err refuses the state change.
+func RequireTransition(t *testing.T, err error, from, to clerkinvite.Status) {
+	t.Helper()
+	var refused *clerkinvite.TransitionError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, clerkinvite.TransitionError{From: from, To: to}, *refused)
 }
 
 // RequireEachInvitedOnce requires one open invitation and one email for each person.

@@ -65,7 +65,7 @@ func benchReserve(ctx context.Context, s size, pool *pgxpool.Pool, out io.Writer
 // reservedDigest sums up the tables, except for IDs and times.
 func reservedDigest(ctx context.Context, pool *pgxpool.Pool) (digest string, err error) {
 	err = pool.QueryRow(ctx, `
-SELECT count(*) || ' rows ' || md5(coalesce(string_agg(concat_ws('|', m.tenant_id, m.email, m.status, m.role, m.send, m.sent, m.version, m.attempts, m.params::text,
+SELECT count(*) || ' rows ' || md5(coalesce(string_agg(concat_ws('|', m.tenant_id, m.email, m.status, m.role, m.send, m.sent, m.bulk, m.version, m.attempts, m.params::text,
 	m.next_attempt_at = m.reserved_at, m.updated_at = m.reserved_at, m.clerk_user_id, m.invitation_id, m.claimed_until, m.reason,
 	h.version, h.from_status, h.to_status, h.send, h.sent, h.at = m.updated_at), ' ' ORDER BY m.email), ''))
 FROM clerkinvite_member m FULL JOIN clerkinvite_history h ON h.tenant_id = m.tenant_id AND h.member_id = m.id`).Scan(&digest)
@@ -88,8 +88,8 @@ func unnest(ctx context.Context, pool *pgxpool.Pool, n int, params string) error
 		_, err := pool.Exec(ctx, `
 WITH written AS (
 	INSERT INTO clerkinvite_member
-		(tenant_id, id, email, status, role, send, sent, params, version, attempts, next_attempt_at, reserved_at, updated_at)
-	SELECT $1, x.id, x.email, 'reserved', $2, 1, 0, $3::json, 1, 0, $4, $4, $4
+		(tenant_id, id, email, status, role, send, sent, bulk, params, version, attempts, next_attempt_at, reserved_at, updated_at)
+	SELECT $1, x.id, x.email, 'reserved', $2, 1, 0, true, $3::json, 1, 0, $4, $4, $4
 	FROM unnest($5::uuid[], $6::text[]) AS x (id, email)
 	ON CONFLICT DO NOTHING
 	RETURNING tenant_id, id, version, status, send, sent, updated_at

@@ -92,55 +92,33 @@ var exceptions = []*exception{
 
 	// Requests that the fake refuses although the schema allows them, by rules that Clerk states
 	// only in prose.
-	{
-		operation: "POST /invitations", about: inVerdict, text: refusedFor + "form_param_format_invalid email_address",
-		why:    "the schema takes any string for an address, its answer only an email",
-		source: "format: email of the schema Invitation; catalogue: form_param_format_invalid",
-	},
-	{
-		operation: "POST /invitations/bulk", about: inVerdict, text: refusedFor + "form_param_format_invalid email_address",
-		why:    "as above",
-		source: "format: email of the schema Invitation; catalogue: form_param_format_invalid",
-	},
-	{
-		operation: "POST /invitations", about: inVerdict, text: refusedFor + "form_param_format_invalid redirect_url",
-		why:    "the schema takes any string, its text says URL",
-		source: "text of redirect_url; catalogue: form_param_format_invalid",
-	},
-	{
-		operation: "POST /invitations", about: inVerdict, text: refusedFor + "form_param_exceeds_allowed_size public_metadata",
-		why:    "metadata are limited to 8 KB",
-		source: "docs: metadata; catalogue: form_param_exceeds_allowed_size",
-	},
-	{
-		operation: "POST /invitations", about: inVerdict, status: 413, text: refusedFor + "request_body_too_large",
-		why:    "schemas know no size of a body",
-		source: "catalogue: request_body_too_large",
-	},
+	refuses("POST /invitations", "form_param_format_invalid email_address", "the schema takes any string for an address, its answer only an email",
+		"format: email of the schema Invitation; catalogue: form_param_format_invalid"),
+	refuses("POST /invitations/bulk", "form_param_format_invalid email_address", "as above",
+		"format: email of the schema Invitation; catalogue: form_param_format_invalid"),
+	refuses("POST /invitations", "form_param_format_invalid redirect_url", "the schema takes any string, its text says URL",
+		"text of redirect_url; catalogue: form_param_format_invalid"),
+	refuses("POST /invitations", "form_param_exceeds_allowed_size public_metadata", "metadata are limited to 8 KB",
+		"docs: metadata; catalogue: form_param_exceeds_allowed_size"),
+	refuses("POST /invitations", "request_body_too_large", "schemas know no size of a body", "catalogue: request_body_too_large"),
+	refuses("GET /invitations", "form_param_value_invalid order_by", "the schema takes any string, its text names the values", "text of order_by"),
+	refuses("GET /users", "form_param_array_size_exceeded email_address", "the schema has no maxItems, its text says up to 100",
+		"text of email_address; catalogue: form_param_array_size_exceeded"),
+	refuses("GET /users", "form_param_unknown starting_after", "the fake does not have all of Clerk's filters and refuses the others instead of ignoring them",
+		"documentation of Clerk.Handler"),
 	{
 		operation: "POST /invitations", about: inVerdict, text: refusedFor + "request_body_invalid",
 		when:   func(x *exchange) bool { return len(x.sent) == 0 },
 		why:    "the body is not marked as required, but its field email_address is",
 		source: "required: email_address of the request's schema",
 	},
-	{
-		operation: "GET /invitations", about: inVerdict, text: refusedFor + "form_param_value_invalid order_by",
-		why:    "the schema takes any string, its text names the values",
-		source: "text of order_by",
-	},
-	{
-		operation: "GET /users", about: inVerdict, text: refusedFor + "form_param_array_size_exceeded email_address",
-		why:    "the schema has no maxItems, its text says up to 100",
-		source: "text of email_address; catalogue: form_param_array_size_exceeded",
-	},
-	{
-		operation: "GET /users", about: inVerdict, text: refusedFor + "form_param_unknown starting_after",
-		why:    "the fake does not have all of Clerk's filters and refuses the others instead of ignoring them",
-		source: "documentation of Clerk.Handler",
-	},
 }
 
 const refusedFor = "a valid request is refused: "
+
+func refuses(operation, refusal, why, source string) *exception {
+	return &exception{operation: operation, about: inVerdict, text: refusedFor + refusal, why: why, source: source}
+}
 
 // like requires the response that other operations list.
 func like(response string) func(d *description, x *exchange) []string {

@@ -14,6 +14,7 @@ CREATE TABLE clerkinvite_member (
     invitation_id   TEXT,             -- the current or the last invitation at Clerk
     send            INTEGER NOT NULL, -- number of the requested invitation; 1 is the first
     sent            INTEGER NOT NULL, -- number of the last completed one; a reserved or pending row with sent < send is due for delivery
+    bulk            INTEGER NOT NULL, -- 1: this send was requested for many people; it is delivered after the others
     url             TEXT,             -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            TEXT,
     invited_by      TEXT,
@@ -46,7 +47,7 @@ CREATE TABLE clerkinvite_member (
             ELSE clerk_user_id IS NULL
         END),
     CONSTRAINT clerkinvite_member_invitation_id_check CHECK (octet_length(invitation_id) BETWEEN 1 AND 247),
-    CONSTRAINT clerkinvite_member_send_check CHECK (send >= 1 AND sent BETWEEN 0 AND send AND attempts >= 0),
+    CONSTRAINT clerkinvite_member_send_check CHECK (send >= 1 AND sent BETWEEN 0 AND send AND attempts >= 0 AND bulk IN (0, 1)),
     -- A due row has a time, or no delivery would ever find it.
     CONSTRAINT clerkinvite_member_due_check CHECK (
         CASE status

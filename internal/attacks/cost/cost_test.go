@@ -67,10 +67,10 @@ func costs() []cost {
 		{"Invite", "a user with the address unverified", "pending", 2, "GET /users, POST /invitations", 2, is.unverified, do.invite},
 		{"Invite", "another application's invitation is open", "pending", 6, "2 GET /invitations, 2 GET /users, 2 POST /invitations", 2, is.invitedElsewhere, do.invite},
 		{"Invite", "a reserved member", "pending", 2, "GET /users, POST /invitations", 3, is.reserved, do.invite},
-		{"Invite", "a revoked member", "pending", 5, "3 GET /invitations, GET /users, POST /invitations", 4, is.revoked, do.invite},
-		{"Invite", "an expired member", "pending", 5, "3 GET /invitations, GET /users, POST /invitations", 4, is.expired, do.invite},
+		{"Invite", "a revoked member", "pending", 4, "2 GET /invitations, GET /users, POST /invitations", 4, is.revoked, do.invite},
+		{"Invite", "an expired member", "pending", 4, "2 GET /invitations, GET /users, POST /invitations", 4, is.expired, do.invite},
 		{"Invite", "a removed member, still a user", "active", 2, "GET /invitations, GET /users", 3, is.removed, do.invite},
-		{"Invite", "a removed member, user deleted", "pending", 5, "3 GET /invitations, GET /users, POST /invitations", 4, is.removedAndDeleted, do.invite},
+		{"Invite", "a removed member, user deleted", "pending", 4, "2 GET /invitations, GET /users, POST /invitations", 4, is.removedAndDeleted, do.invite},
 		{"Invite", "the limit for single invitations", "pending", 3, "GET /users, POST /invitations, POST /invitations/bulk", 3, is.limited("POST /invitations"), do.invite},
 		{"Invite", "the limits for single and for ten", "502", 3, "GET /users, POST /invitations, POST /invitations/bulk", 4, is.limited("POST /invitations", "POST /invitations/bulk"), do.invite},
 		{"Invite", "Clerk fails at the create", "502", 2, "GET /users, POST /invitations", 1, is.failing, do.invite},
@@ -80,6 +80,7 @@ func costs() []cost {
 		{"InviteMany", "25 people", "25 pending", 4, "GET /users, 3 POST /invitations/bulk", 14, nil, do.inviteMany(25)},
 		{"InviteMany", "25: 5 users, 5 duplicates", "5 409, 5 active, 15 pending", 3, "GET /users, 2 POST /invitations/bulk", 12, is.fivePendingFiveUsers, do.inviteMany(25)},
 		{"InviteMany", "25 duplicates", "25 409", 0, "", 1, is.manyPending(25), do.inviteMany(25)},
+		{"InviteMany", "25 whose invitations have expired", "25 pending", 54, "50 GET /invitations, GET /users, 3 POST /invitations/bulk", 40, is.manyExpired(25), do.inviteMany(25)},
 		{"InviteMany", "100 people", "100 pending", 11, "GET /users, 10 POST /invitations/bulk", 35, nil, do.inviteMany(100)},
 
 		{"Reserve", "a new person", "reserved", 0, "", 1, nil, do.reserve},
@@ -100,7 +101,7 @@ func costs() []cost {
 		{"Deliver", "1 whose create's response was lost", "1 claimed, 1 invited, 0 linked", 3, "2 GET /invitations, GET /users", 7, is.lost, do.deliver},
 		{"Deliver", "1 whose create failed", "1 claimed, 1 invited, 0 linked", 4, "2 GET /invitations, GET /users, POST /invitations", 9, is.failedOnce, do.deliver},
 
-		{"Resend", "pending", "pending", 6, "3 GET /invitations, GET /users, POST /invitations, POST /invitations/revoke", 4, is.pending, do.resend},
+		{"Resend", "pending", "pending", 5, "2 GET /invitations, GET /users, POST /invitations, POST /invitations/revoke", 4, is.pending, do.resend},
 		{"Resend", "within the cooldown", "429", 0, "", 1, is.justInvited, do.resend},
 		{"Resend", "accepted, webhook lost", "active", 2, "GET /invitations, GET /users", 3, is.accepted, do.resend},
 		{"Resend", "not pending", "409", 0, "", 1, is.reserved, do.resend},
@@ -596,6 +597,13 @@ func (is situations) manyReservedUsers(n int) func(*testing.T, *costBundle) {
 			b.Clerk.AddVerifiedUser(p.Email)
 		}
 		is.manyReserved(n)(t, b)
+	}
+}
+
+func (is situations) manyExpired(n int) func(*testing.T, *costBundle) {
+	return func(t *testing.T, b *costBundle) {
+		is.manyPending(n)(t, b)
+		b.Clock.Advance(31 * 24 * time.Hour)
 	}
 }
 

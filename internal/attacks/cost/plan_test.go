@@ -67,11 +67,11 @@ func (l planLayout) fill(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	members := func(tenant string) string {
 		return `
-INSERT INTO clerkinvite_member (tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, role, invited_by, data, params,
+INSERT INTO clerkinvite_member (tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, bulk, role, invited_by, data, params,
 	version, attempts, next_attempt_at, reserved_at, invited_at, expires_at, settled_at, updated_at)
 SELECT tenant, id::uuid, i || '@example.com', status,
 	CASE status WHEN 'pending' THEN 'pending_inv_' || id WHEN 'active' THEN 'user_' || id END, CASE WHEN status <> 'reserved' THEN 'inv_' || id END,
-	1, CASE status WHEN 'reserved' THEN 0 ELSE 1 END, 'editor', 'admin_' || i / 5 % 2, '{"team": 7}', '{"redirect_url":"https://example.com"}',
+	1, CASE status WHEN 'reserved' THEN 0 ELSE 1 END, false, 'editor', 'admin_' || i / 5 % 2, '{"team": 7}', '{"redirect_url":"https://example.com"}',
 	1, 1, CASE status WHEN 'reserved' THEN at END, at, CASE WHEN status <> 'reserved' THEN at END, CASE WHEN status <> 'reserved' THEN at END,
 	CASE WHEN status <> 'reserved' THEN at END, at
 FROM generate_series($1::integer, $2::integer) i, (SELECT $3::text::timestamptz AS at) a,
@@ -184,7 +184,7 @@ func testPlans(t *testing.T, l planLayout) {
 		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, look},
 		{"users", find(clerkinvite.Query{UserIDs: []string{user}}), []string{by("member_active_idx")}, look},
 		{"due", func() error {
-			_, err := store.Due(t.Context(), testkit.RowTime, 10)
+			_, err := store.Due(t.Context(), clerkinvite.DueQuery{At: testkit.RowTime, Limit: 10})
 			return err
 		}, []string{by("member_due_idx")}, page},
 		{"several", find(clerkinvite.Query{Emails: []string{row.Email}, UserIDs: []string{user}}), []string{by("member_waiting_idx"), by("member_active_idx")}, 2 * look},

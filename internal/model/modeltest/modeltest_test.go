@@ -312,8 +312,8 @@ func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkin
 // blind is a store that does not find resends that are due.
 type blind struct{ *clerkinvitetest.MemoryStore }
 
-func (s *blind) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	found, err := s.MemoryStore.Due(ctx, at, limit)
+func (s *blind) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	found, err := s.MemoryStore.Due(ctx, q)
 	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusPending }), err
 }
 

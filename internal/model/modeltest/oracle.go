@@ -646,8 +646,8 @@ func same(a, b *clerkinvite.Member) bool {
 	}) || !sameJSON(a.Data, b.Data) || !bytes.Equal(a.Params, b.Params) {
 		return false
 	}
-	plain := func(m *clerkinvite.Member) [14]any {
-		return [14]any{m.ID, m.TenantID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Send, m.Sent, m.Attempts, m.Reason, m.Version}
+	plain := func(m *clerkinvite.Member) [15]any {
+		return [15]any{m.ID, m.TenantID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Send, m.Sent, m.Bulk, m.Attempts, m.Reason, m.Version}
 	}
 	return plain(a) == plain(b)
 }

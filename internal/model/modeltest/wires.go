@@ -290,11 +290,13 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.find(q) })
 }
 
-func (w wiredStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
+func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
 		// The library adds a few random seconds to what it postpones. For the sake of
 		// repetition they must not decide who comes first.
-		found, err := w.store.due(at)
+		limit := q.Limit
+		q.Limit = 1000
+		found, err := w.store.due(q)
 		slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
 			return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
 		})
@@ -389,8 +391,8 @@ func (e *elsewhere) find(q clerkinvite.Query) (found []*clerkinvite.Member, err 
 	return found, err
 }
 
-func (e *elsewhere) due(at time.Time) (found []*clerkinvite.Member, err error) {
-	e.do(func() { found, err = e.store.Due(e.ctx, at, 1000) })
+func (e *elsewhere) due(q clerkinvite.DueQuery) (found []*clerkinvite.Member, err error) {
+	e.do(func() { found, err = e.store.Due(e.ctx, q) })
 	return found, err
 }
 

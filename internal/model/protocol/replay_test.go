@@ -219,8 +219,8 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	return pass(ctx, call, func() ([]*clerkinvite.Member, error) { return w.store.Find(context.Background(), q) })
 }
 
-func (w wiredStore) Due(ctx context.Context, at time.Time, limit int) ([]*clerkinvite.Member, error) {
-	return pass(ctx, "find due", func() ([]*clerkinvite.Member, error) { return w.store.Due(context.Background(), at, limit) })
+func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return pass(ctx, "find due", func() ([]*clerkinvite.Member, error) { return w.store.Due(context.Background(), q) })
 }
 
 func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {

@@ -33,24 +33,20 @@ var start = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 // both is one fake Clerk with two clients: the library's adapter and Clerk's JavaScript SDK.
 type both struct {
 	clerk *clerkinvitetest.Clerk
+	clock *clerkinvitetest.Clock
 	goAPI *clerkapi.Client
 	node  *peer
 	url   string
 
 	mu    sync.Mutex
-	now   time.Time
 	asked []string // method and URI of each request from JavaScript
 	trace string   // of the last response
 }
 
 func newBoth(t *testing.T, node *peer) *both {
 	t.Helper()
-	b := &both{clerk: clerkinvitetest.NewClerk(), node: node, now: start}
-	b.clerk.SetNow(func() time.Time {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.now
-	})
+	b := &both{clerk: clerkinvitetest.NewClerk(), node: node, clock: clerkinvitetest.NewClock(start)}
+	b.clerk.SetNow(b.clock.Now)
 	b.clerk.SetSecretKey(key)
 	handler := b.clerk.Handler()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -92,12 +88,6 @@ func (b *both) lastTrace() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.trace
-}
-
-func (b *both) advance(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.now = b.now.Add(d)
 }
 
 // requests returns JavaScript's requests since the last call.
@@ -214,7 +204,7 @@ func TestTheSDKCreatesInvitations(t *testing.T) {
 	require.JSONEq(t, `{}`, string(plain.PublicMetadata))
 	require.Equal(t, start.AddDate(0, 0, 30), *b.clerk.Invitations(ada)[0].ExpiresAt)
 
-	b.advance(1234 * time.Millisecond)
+	b.clock.Advance(1234 * time.Millisecond)
 	all := call[invitationJS](t, b, "invitations.createInvitation", object{
 		"emailAddress": "Ada@Example.com", "redirectUrl": site, "publicMetadata": metadata, "notify": false, "ignoreExisting": true, "expiresInDays": 7,
 		"templateSlug": "waitlist_invitation",
@@ -296,7 +286,7 @@ func TestTheSDKListsInvitations(t *testing.T) {
 			Email: fmt.Sprintf("p%02d@example.com", (i*7)%25), ExpiresInDays: 1 + (i*11)%25,
 		})
 		require.NoError(t, err)
-		b.advance(time.Second)
+		b.clock.Advance(time.Second)
 	}
 	list := func(args object) pageJS[invitationJS] {
 		return call[pageJS[invitationJS]](t, b, "invitations.getInvitationList", args)
@@ -583,7 +573,7 @@ func TestTheSDKReadsUsers(t *testing.T) {
 	var all []clerkinvite.User
 	var emails, ids []string
 	for _, spec := range specs {
-		b.advance(time.Millisecond)
+		b.clock.Advance(time.Millisecond)
 		u := b.clerk.AddUser(spec)
 		all = append(all, u)
 		ids = append(ids, u.ID)
@@ -706,7 +696,7 @@ func TestTheSDKSeesAnInvitationAccepted(t *testing.T) {
 		inv := call[invitationJS](t, b, "invitations.createInvitation", object{
 			"emailAddress": ada, "publicMetadata": object{"plan": "pro"}, "ignoreExisting": existing,
 		})
-		b.advance(time.Minute)
+		b.clock.Advance(time.Minute)
 		w, err := b.clerk.Accept(ada)
 		require.NoError(t, err)
 		page := call[pageJS[invitationJS]](t, b, "invitations.getInvitationList", object{"status": "accepted", "query": inv.ID})
@@ -753,7 +743,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 		b.clerk.SetBehavior(behavior.Behavior)
 		emails := []string{ada, "grace@example.com", "Joan+x@example.com", "jean@bücher.example.com"}
 		for step := range min(life, n-from) {
-			b.advance(time.Duration(r.IntN(1000)) * time.Millisecond)
+			b.clock.Advance(time.Duration(r.IntN(1000)) * time.Millisecond)
 			email := emails[r.IntN(len(emails))]
 			what := fmt.Sprintf("seed %d, %s, step %d: ", seed, behavior.Name, from+step)
 			ignore, days := r.IntN(2) == 0, 1+r.IntN(365)
@@ -784,7 +774,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 				_, err := b.clerk.Accept(email)
 				outcome = fmt.Sprint(err == nil)
 			case 8:
-				b.advance(time.Duration(r.IntN(100)) * 24 * time.Hour)
+				b.clock.Advance(time.Duration(r.IntN(100)) * 24 * time.Hour)
 			}
 			counts[fmt.Sprintf("%d %s", action, outcome)]++
 			what += fmt.Sprint(action, " ", outcome)

@@ -266,7 +266,7 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 		w.conns = max(w.conns, conns)
 		var rows []*clerkinvite.Member
 		if err == nil {
-			rows, err = store.Due(ctx, now, 1000)
+			rows, err = store.Due(ctx, clerkinvite.DueQuery{At: now, Limit: 1000})
 		}
 		if ctx.Err() != nil {
 			return w
@@ -388,7 +388,7 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 		require.NoError(t, err)
 		ahead += 2 * time.Hour
 	}
-	due, err := store.Due(t.Context(), time.Now().Add(24*time.Hour), 0)
+	due, err := store.Due(t.Context(), clerkinvite.DueQuery{At: time.Now().Add(24 * time.Hour)})
 	require.NoError(t, err)
 	require.Empty(t, due, "nothing stays due")
 	// The invitation was accepted and the user then deleted. Nothing shows whose account that was,
