@@ -74,10 +74,12 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
+		after, _ := s.lastTenant.Load().(string)
+		rows, err := s.store.Due(ctx, DueQuery{At: due, AfterTenantID: after, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return err
 		}
+		s.lastTenant.Store(rows[len(rows)-1].TenantID)
 		p, err := s.backgroundPass(ctx, due)
 		if err != nil {
 			return err
