@@ -175,9 +175,11 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 func (s *Service) lookAndCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
 	othersPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, othersPending = s.look(ctx, a, a.row.Attempts > 1); v.kind != undecided {
+		v, found := s.look(ctx, a, a.row.Attempts > 1)
+		if v.kind != undecided {
 			return v, nil
 		}
+		othersPending = found.others
 	}
 	inv, err := (*Invitation)(nil), a.rejection
 	if err == nil { // otherwise the shared request was the first create
@@ -213,8 +215,11 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil)
 	}
-	v, otherPending := s.look(ctx, a, true)
-	if v.kind != undecided || otherPending {
+	v, found := s.look(ctx, a, true)
+	// The first attempt of a resend can only have met another invitation than its own. If the list
+	// does not show yet the one that the resend replaces, that is it.
+	replaced := a.row.InvitationID != "" && a.row.Attempts == 1 && !a.triedInBulk && !found.previous && codeOf(taken) == codeDuplicate
+	if v.kind != undecided || found.others || replaced {
 		return v
 	}
 	// No invitation, so a user has the address, but none holds it verified. An unverified holder must
@@ -318,10 +323,10 @@ func (s *Service) withoutOthers(ctx context.Context, group []*attempt) []*attemp
 		if a.row.Send == 1 {
 			return false
 		}
-		v, othersPending := s.look(ctx, a, false)
+		v, found := s.look(ctx, a, false)
 		a.decide(v)
-		a.shareable = !othersPending
-		return v.kind != undecided || othersPending
+		a.shareable = !found.others
+		return v.kind != undecided || found.others
 	})
 }
 

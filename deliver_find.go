@@ -154,24 +154,24 @@ func holder(users []User, email string) *User {
 }
 
 // look lists the invitations of the address. One that carries this member's ID and send number
-// was created by an earlier attempt and decides. Otherwise others reports whether another
-// invitation is pending: then Clerk rejects a create without ignore_existing. created is true if
-// Clerk may have created an invitation for this send.
-func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict, others bool) {
+// was created by an earlier attempt and decides. Otherwise, if another invitation is pending, Clerk
+// rejects a create without ignore_existing. created is true if Clerk may have created an invitation
+// for this send.
+func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict, f foundInvitations) {
 	list, err := s.listForSend(ctx, a.row.Email, created)
 	if err != nil {
-		return s.failed(ctx, a, call{op: "list invitations"}, err), false
+		return s.failed(ctx, a, call{op: "list invitations"}, err), f
 	}
-	f := sortInvitations(a, list, created)
+	f = sortInvitations(a, list, created)
 	switch {
 	case f.own != nil:
 		v = s.decideFound(ctx, a, f.own)
 		v.leftOver = f.duplicate
-		return v, f.others
+		return v, f
 	case f.unmarked != nil:
-		return s.decideUnmarked(ctx, a, f)
+		v, f.others = s.decideUnmarked(ctx, a, f)
 	}
-	return verdict{}, f.others
+	return v, f
 }
 
 // listForSend lists the pending invitations of an address and, if this send may have created one, the
@@ -207,6 +207,7 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 type foundInvitations struct {
 	own       *Invitation // has the send's marker
 	duplicate bool        // there are more of these
+	previous  bool        // the one that the row refers to is listed, in any status
 	unmarked  *Invitation // pending, and may be the send's although Clerk shows no metadata
 	others    bool        // another one is pending
 }
@@ -215,6 +216,7 @@ type foundInvitations struct {
 func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvitations) {
 	for i := range list {
 		inv := &list[i]
+		f.previous = f.previous || inv.ID == a.row.InvitationID
 		switch m, _ := inv.mark(); {
 		case m == mark{a.row.ID, a.row.Send}:
 			f.duplicate = f.own != nil

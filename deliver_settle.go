@@ -172,14 +172,18 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
-// revokeLeftOvers revokes the pending invitations for the address of a settled row that this
-// library created and no row refers to. Clerk is listed first and the rows are read second, so
-// an invitation created in between is not in the list. Failures are only logged; Reconcile does
-// the same.
+// revokeLeftOvers revokes the open invitations for the address of a settled row that this library
+// created and no row refers to. That includes the row's invitation before it was settled, even if
+// Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
+// created in between is not in the list. Failures are only logged; Reconcile does the same.
 func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
-	list, err := s.listInvitations(ctx, row.Email, InvitationPending)
+	list, err := s.listInvitations(ctx, row.Email, "")
+	if err != nil {
+		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
+	}
+	list = openOrUnlisted(list, row.InvitationID)
 	var q Query
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
@@ -188,10 +192,10 @@ func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 			q.Emails = []string{row.Email}
 		}
 	}
-	var rows []*Member
-	if err == nil && len(q.IDs)+len(q.Emails) > 0 {
-		rows, err = s.store.Find(ctx, q)
+	if len(q.IDs)+len(q.Emails) == 0 {
+		return
 	}
+	rows, err := s.store.Find(ctx, q)
 	if err != nil {
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 		return
@@ -203,14 +207,25 @@ func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 	}
 }
 
-// isLeftOver reports whether no row refers to a pending invitation that a row used to refer to.
-// rows are those that could. previous is the settled row's invitation before it was settled.
+// openOrUnlisted returns the pending invitations of a list of all but the revoked ones, and the
+// previous invitation if the list does not show it, which proves nothing: the list may lag.
+func openOrUnlisted(list []Invitation, previous string) []Invitation {
+	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
+	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })
+	if previous != "" && !listed {
+		list = slices.Insert(list, 0, Invitation{ID: previous})
+	}
+	return list
+}
+
+// isLeftOver reports whether no row refers to an invitation that a row used to refer to. rows are
+// those that could. previous is the settled row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {
 		// Imported rows refer to invitations without a mark. Another tenant's row may refer to the
 		// same invitation.
-		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
+		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
 	}
 	i := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
 	// An invitation whose member is not in this database may belong to another application.

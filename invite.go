@@ -167,19 +167,9 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
-		l := s.newLease()
-		reserved, err := s.reserve(ctx, s.store, []*Member{want}, &l, true)
+		l, row, err := s.reserveNow(ctx, want)
 		if err != nil {
 			return nil, err
-		}
-		if reserved[0].Err != nil {
-			return nil, reserved[0].Err
-		}
-		row := reserved[0].Member
-		if !l.fresh(s.now()) { // the insert waited for a transaction that had written the address
-			if l, row, err = s.reclaim(ctx, row); err != nil {
-				return nil, err
-			}
 		}
 		if row != nil {
 			done := s.deliverNow(ctx, l, row)
@@ -201,6 +191,19 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 		}
 	}
 	return nil, ErrConflict
+}
+
+// reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
+func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member, error) {
+	l := s.newLease()
+	reserved, err := s.reserve(ctx, reservation{s.store, &l, true}, []*Member{want})
+	switch {
+	case err != nil:
+		return l, nil, err
+	case reserved[0].Err == nil && !l.fresh(s.now()): // the insert waited for a transaction that had written the address
+		return s.reclaim(ctx, reserved[0].Member)
+	}
+	return l, reserved[0].Member, reserved[0].Err
 }
 
 // reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
@@ -272,7 +275,7 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 	if err != nil {
 		return nil, err
 	}
-	results, err := r.s.reserve(ctx, r.st, []*Member{want}, nil, false)
+	results, err := r.s.reserve(ctx, reservation{st: r.st}, []*Member{want})
 	if err != nil {
 		return nil, err
 	}
@@ -280,6 +283,13 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 		return nil, results[0].Err
 	}
 	return results[0].Member, nil
+}
+
+// reservation says how reserve writes rows.
+type reservation struct {
+	st       TxStore
+	lease    *lease // claims the rows for the caller; without one they wait for Deliver
+	takeOver bool   // a reserved row that no attempt owns is not a duplicate
 }
 
 // slot is one row that reserve is to write.
@@ -293,60 +303,68 @@ type slot struct {
 func (sl *slot) finish(r Result) { sl.result, sl.done = r, true }
 
 // reserve writes one row per wanted member, or turns an existing row into the wanted one if its
-// state allows that. Otherwise Result.Err is a *DuplicateEmailError. With a lease, the rows are
-// claimed for the caller; without one, they wait for Deliver. With takeOver, a reserved row that
-// no attempt owns is not a duplicate. After an error, the results say which rows were written.
-func (s *Service) reserve(ctx context.Context, st TxStore, wanted []*Member, l *lease, takeOver bool) (results []Result, err error) {
-	claim := func(m *Member) *Member {
-		if l == nil {
-			return m
-		}
-		return s.claimed(*m, l.claimedAt)
-	}
+// state allows that. Otherwise Result.Err is a *DuplicateEmailError. After an error, the results say
+// which rows were written.
+func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) ([]Result, error) {
 	slots := make([]*slot, len(wanted))
 	for i, m := range wanted {
-		slots[i] = &slot{want: claim(m)}
+		slots[i] = &slot{want: s.claimedFor(r, m)}
 	}
-	open := slots
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
-	for round := 0; round < 10 && len(open) > 0 && err == nil; round++ {
-		if err = s.insert(ctx, st, open); err != nil {
-			break
-		}
-		var changes []Change
-		var renewed []*slot
-		for _, sl := range open {
-			if sl.done {
-				continue
-			}
-			// The time is read now, because the insert may have waited.
-			if next := renew(sl.existing, sl.want, s.now(), takeOver); next != nil {
-				changes, renewed = append(changes, Change{sl.existing, claim(next)}), append(renewed, sl)
-			} else {
-				sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
-			}
-		}
-		var updated []Result
-		if updated, err = s.apply(ctx, st, changes); err != nil {
-			break
-		}
-		open = nil
-		for i, sl := range renewed {
-			if errors.Is(updated[i].Err, ErrConflict) {
-				open = append(open, sl)
-			} else {
-				sl.finish(updated[i])
-			}
-		}
+	var err error
+	for round, open := 0, slots; round < 10 && len(open) > 0 && err == nil; round++ {
+		open, err = s.reserveOnce(ctx, r, open)
 	}
-	for _, sl := range slots {
+	results := make([]Result, len(slots))
+	for i, sl := range slots {
+		results[i] = sl.result
 		if !sl.done {
-			sl.result = Result{Err: cmp.Or(err, ErrConflict)}
+			results[i] = Result{Err: cmp.Or(err, ErrConflict)}
 		}
-		results = append(results, sl.result)
 	}
 	return results, err
+}
+
+// claimedFor claims the row for the caller, if the reservation has a lease.
+func (s *Service) claimedFor(r reservation, m *Member) *Member {
+	if r.lease == nil {
+		return m
+	}
+	return s.claimed(*m, r.lease.claimedAt)
+}
+
+// reserveOnce inserts the wanted rows, and renews those that addresses already have. It returns the
+// slots whose row another caller changed in between.
+func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot) (open []*slot, err error) {
+	if err := s.insert(ctx, r.st, slots); err != nil {
+		return nil, err
+	}
+	var changes []Change
+	var renewed []*slot
+	for _, sl := range slots {
+		if sl.done {
+			continue
+		}
+		// The time is read now, because the insert may have waited.
+		if next := renew(sl.existing, sl.want, s.now(), r.takeOver); next != nil {
+			changes, renewed = append(changes, Change{sl.existing, s.claimedFor(r, next)}), append(renewed, sl)
+		} else {
+			sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
+		}
+	}
+	updated, err := s.apply(ctx, r.st, changes)
+	if err != nil {
+		return nil, err
+	}
+	for i, sl := range renewed {
+		if errors.Is(updated[i].Err, ErrConflict) {
+			open = append(open, sl)
+		} else {
+			sl.finish(updated[i])
+		}
+	}
+	return open, nil
 }
 
 // insert inserts the wanted rows. Slots whose address has a row already get it as existing.

@@ -126,7 +126,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 		for k, i := range chunk {
 			rows[k] = m.wanted[i]
 		}
-		reserved, err := m.s.reserve(ctx, st, rows, nil, takeOver)
+		reserved, err := m.s.reserve(ctx, reservation{st: st, takeOver: takeOver}, rows)
 		for k, i := range chunk {
 			m.results[i] = reserved[k]
 			if r := reserved[k]; r.Err == nil {

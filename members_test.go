@@ -372,3 +372,102 @@ func TestResend_SecondAddress(t *testing.T) {
 		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }
+
+// Clerk's list lags behind: it shows neither the older invitation nor the new one, or fails. The row knows the older one.
+func TestPromise4_ResendWhileClerksListLags(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	noCooldown := testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}
+	for name, before := range map[string]func(t *testing.T, b *testkit.Rig){
+		"no other invitation":   func(*testing.T, *testkit.Rig) {},
+		"another application's": func(_ *testing.T, b *testkit.Rig) { b.Clerk.CreateForeign(email, map[string]any{"app": "another"}) },
+		"the last list fails":   func(_ *testing.T, b *testkit.Rig) { failLastList(b) },
+		"ignore_existing revokes": func(_ *testing.T, b *testkit.Rig) {
+			b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true, IgnoreExistingRevokes: true})
+		},
+		"the older one is accepted": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, noCooldown, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				older := b.MustInvite(t, email)
+				if before == nil {
+					b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+						if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After && len(b.Clerk.OpenInvitations(email)) == 2 {
+							_, err := b.Clerk.AcceptInvitation(older.InvitationID)
+							require.NoError(t, err)
+						}
+					})
+				} else {
+					before(t, b)
+				}
+				foreign := b.Clerk.OpenInvitations(email)[1:]
+				m, err := b.Resend(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Equal(t, 2, b.Clerk.EmailsTo(email))
+				var open []string
+				for _, inv := range b.Clerk.OpenInvitations(email) {
+					open = append(open, inv.ID)
+				}
+				want := []string{m.InvitationID}
+				for _, inv := range foreign {
+					want = append(want, inv.ID)
+				}
+				require.ElementsMatch(t, want, open)
+			})
+		})
+	}
+}
+
+// failLastList lets the list fail that looks for left-over invitations, after the create.
+func failLastList(b *testkit.Rig) {
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After && len(b.Clerk.OpenInvitations("ada@example.com")) == 2 {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 500, Code: "internal_clerk_error", Times: 9})
+		}
+	})
+}
+
+// Two tenants' rows refer to the same invitation, and Clerk's list shows it late.
+func TestPromise4_ResendOfASharedInvitationWhileClerksListLags(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		shared := b.Clerk.CreateForeign(email, nil)
+		at := b.Clock.Now()
+		for i, tenant := range []string{"acme", "globex"} {
+			results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
+				ID: fmt.Sprint("01a21382-a370-7acd-84c9-72ad5abb351", i), TenantID: tenant, Email: email, Status: clerkinvite.StatusPending,
+				InvitationID: shared.ID, ClerkUserID: clerkinvite.PendingID(shared.ID), Send: 1, Sent: 1, Version: 1,
+				ReservedAt: at, InvitedAt: &at, ExpiresAt: shared.ExpiresAt, SettledAt: &at, UpdatedAt: at,
+			}})
+			require.NoError(t, err)
+			require.NoError(t, results[0].Err)
+		}
+		b.Clock.Advance(time.Hour)
+		api := hidingAPI{b.API, shared.ID}
+		svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: b.Store, Now: b.Clock.Now})
+		require.NoError(t, err)
+		m, err := svc.Resend(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Len(t, b.Clerk.OpenInvitations(email), 2, "globex waits for it")
+		n, err := svc.Resend(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
+		require.NoError(t, err)
+		open := b.Clerk.OpenInvitations(email)
+		require.Len(t, open, 2)
+		require.Equal(t, []string{m.InvitationID, n.InvitationID}, []string{open[0].ID, open[1].ID})
+	})
+}
+
+// hidingAPI does not list one invitation.
+type hidingAPI struct {
+	clerkinvite.ClerkAPI
+
+	hidden string
+}
+
+func (a hidingAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.ID == a.hidden }), err
+}

@@ -98,8 +98,10 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
+	unlisted := !named && row.InvitationID != "" && row.Status != StatusRevoked
 	for i := range invitations {
 		inv := &invitations[i]
+		unlisted = unlisted && inv.ID != row.InvitationID
 		m, ours := inv.mark()
 		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
 		if !belongs || named && inv.ID == row.InvitationID {
@@ -118,7 +120,24 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 			accepted = max(accepted, earlierAccepted)
 		}
 	}
+	if unlisted {
+		return accepted, s.revokeUnlisted(ctx, row)
+	}
 	return accepted, nil
+}
+
+// revokeUnlisted revokes the invitation of a member who does not wait for it any more, unless another
+// tenant's row refers to it. Clerk's list may lag, so Clerk decides whether it is still open.
+func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
+		return err
+	}
+	err = s.revoke(ctx, row.InvitationID)
+	if err == nil || codeOf(err) == codeAlreadyAccepted || saysNotFound(err) {
+		return nil
+	}
+	return s.clerkError(ctx, "revoke invitation", err)
 }
 
 // endedAtClerk reports whether an invitation with this status can no longer be accepted. An unknown

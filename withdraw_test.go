@@ -51,6 +51,80 @@ func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	})
 }
 
+// Clerk's list lags behind: it does not show the invitation that the row of a member names who does not wait for it any
+// more. Nothing refers to it after Purge.
+func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for name, fault := range map[string]*clerkinvitetest.Fault{
+		"open":              nil,
+		"not found":         {Call: clerkinvitetest.CallRevoke, Status: 404, Code: "resource_not_found"},
+		"the revoke fails":  {Call: clerkinvitetest.CallRevoke, Status: 500, Code: "internal_clerk_error", Times: 9},
+		"the key is wrong":  {Call: clerkinvitetest.CallRevoke, Status: 401, Code: "clerk_key_invalid"},
+		"resent":            nil,
+		"another tenant's":  nil,
+		"removed and known": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				m := b.MustInvite(t, email)
+				if name == "resent" {
+					var err error
+					m, err = b.Resend(t.Context(), testkit.Ada)
+					require.NoError(t, err)
+				}
+				if name == "another tenant's" {
+					theirs := *m
+					theirs.ID, theirs.TenantID, theirs.Version = "01a21382-a370-7acd-84c9-72ad5abb3518", "globex", 1
+					results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{&theirs})
+					require.NoError(t, err)
+					require.NoError(t, results[0].Err)
+				}
+				u := clerkinvite.User{ID: "user_1", Emails: []clerkinvite.UserEmail{{ID: "idn_1", Address: email, Verified: true}}, CreatedAt: b.Clock.Now()}
+				if name != "another tenant's" { // it would become active, too
+					_, err := b.Service.Resolve(t.Context(), u)
+					require.NoError(t, err)
+				} else {
+					_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: m, New: active(*m)}})
+					require.NoError(t, err)
+				}
+				if name == "removed and known" {
+					_, err := b.Remove(t.Context(), testkit.Ada)
+					require.NoError(t, err)
+					b.Clerk.Settle()
+				}
+				require.NotEmpty(t, b.Clerk.OpenInvitations(email), "what the test is about")
+				if fault != nil {
+					b.Clerk.Fail(*fault)
+				}
+				err := b.Purge(t.Context(), testkit.Ada)
+				open := b.Clerk.OpenInvitations(email)
+				switch name {
+				case "the revoke fails", "the key is wrong":
+					var clerkErr *clerkinvite.ClerkInvitationError
+					require.ErrorAs(t, err, &clerkErr, "nothing is erased")
+					b.Clerk.ClearFaults()
+					require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+					require.Empty(t, b.Clerk.OpenInvitations(email))
+				case "not found", "another tenant's":
+					require.NoError(t, err)
+					require.Len(t, open, 1)
+				default:
+					require.NoError(t, err)
+					require.Empty(t, open)
+				}
+			})
+		})
+	}
+}
+
+// active returns the row of a member who has joined.
+func active(m clerkinvite.Member) *clerkinvite.Member {
+	m.Status, m.ClerkUserID, m.URL = clerkinvite.StatusActive, "user_1", clerkinvite.Secret{}
+	return &m
+}
+
 // in brings ada into a state.
 func memberIn(t *testing.T, b *testkit.Rig, status clerkinvite.Status) *clerkinvite.Member {
 	t.Helper()
@@ -325,7 +399,7 @@ func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 				b.Clock.Advance(time.Minute)
 				b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 					if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
-						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
 					}
 				})
 				_, err := b.Resend(t.Context(), testkit.Ada)
@@ -394,7 +468,7 @@ func TestRevoke_AfterTheOlderLinkWasAccepted(t *testing.T) {
 		b.Clock.Advance(time.Minute)
 		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 			if call == clerkinvitetest.CallCreate && when == clerkinvitetest.After {
-				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
 			}
 		})
 		_, err := b.Resend(t.Context(), testkit.Ada)

@@ -47,7 +47,7 @@ var (
 func mustHave(t *testing.T, page, text string) {
 	t.Helper()
 	if !strings.Contains(page, text) {
-		t.Errorf("the page should have: %s", text) // and not the page itself
+		t.Errorf("the page should have: %s", text) // without the text of the page
 	}
 }
 
@@ -96,7 +96,7 @@ func anchors(text string) map[string]bool {
 	return names
 }
 
-// Every relative link in the documentation leads to a file that is there, and to a heading in it.
+// Every relative link in the documentation leads to an existing file and heading.
 func TestDocsLinks(t *testing.T) {
 	t.Parallel()
 	var pages []string
@@ -129,7 +129,7 @@ func TestDocsLinks(t *testing.T) {
 			}
 			_, err = os.Stat(file)
 			if assert.NoError(t, err, "%s links to %s", page, link) && link.Fragment != "" {
-				assert.True(t, anchors(readPage(t, file))[link.Fragment], "%s links to %s, where there is no such heading", page, link)
+				assert.True(t, anchors(readPage(t, file))[link.Fragment], "%s links to %s: that heading does not exist", page, link)
 			}
 		}
 	}
@@ -209,12 +209,11 @@ func TestRunbookHasEveryLogMessage(t *testing.T) {
 	require.Greater(t, found, 10)
 }
 
-// The runbook has every error type, every sentinel, the text of every error that is only seen inside of another, and every reason.
+// The runbook has every error type, every sentinel, the text of every error that callers see only inside another, and every reason.
 func TestRunbookHasEveryError(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "docs/runbook.md")
-	// Nobody sees this one: finish replaces it.
-	unseen := []string{"not reached"}
+	unseen := []string{"not reached"} // finish replaces it
 	var types, sentinels, texts, reasons int
 	for _, file := range rootFiles(t) {
 		for _, decl := range file.Decls {
@@ -254,7 +253,7 @@ func TestRunbookHasEveryError(t *testing.T) {
 	require.Equal(t, []bool{true, true, true, true}, []bool{types >= 6, sentinels >= 5, texts >= 7, reasons >= 4})
 }
 
-// errorType returns the exported type of which the function is the method Error.
+// errorType returns the exported type whose Error method the function is.
 func errorType(f *ast.FuncDecl) string {
 	if f.Name.Name != "Error" || f.Recv == nil {
 		return ""
@@ -269,7 +268,7 @@ func errorType(f *ast.FuncDecl) string {
 	return ""
 }
 
-// newErrorText returns the text of the call of errors.New or fmt.Errorf in an expression.
+// newErrorText returns the text that an expression passes to errors.New or fmt.Errorf.
 func newErrorText(e ast.Expr) (text string) {
 	ast.Inspect(e, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
@@ -284,7 +283,7 @@ func newErrorText(e ast.Expr) (text string) {
 	return text
 }
 
-// Each query in the runbook runs, only reads, and finds what it is for.
+// Each query in the runbook runs, only reads, and finds rows.
 func TestRunbookSQL(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -331,7 +330,7 @@ func TestRunbookSQL(t *testing.T) {
 	require.Equal(t, []int{backlog.Reserved, backlog.Due, backlog.Overdue}, []int{reserved, due, overdue})
 }
 
-// What docs/runbook.md says of a database that is older than Clerk.
+// The steps for a restored backup in docs/runbook.md work as described.
 func TestRunbookRestoredBackup(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -370,7 +369,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		_, err := svc.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 	}
-	// What a webhook or a sign-in brings about.
+	// As a webhook or a sign-in does.
 	signIn := func(name string) []*clerkinvite.Member {
 		t.Helper()
 		users, err := clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ref(name).Email}})
@@ -398,7 +397,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	for _, name := range []string{"reserved", "accepted", "withdrawn", "late", "erased", "gone"} {
 		must(svc.Reserve(t.Context(), testkit.Params("acme", ref(name).Email)))
 	}
-	// Long ago, so that nobody counts as having joined a moment ago.
+	// An hour ago, so that no member counts as having just joined.
 	exec(`UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour' WHERE settled_at IS NOT NULL`)
 	exec(`CREATE TABLE backup AS TABLE clerkinvite_member; CREATE TABLE backup_history AS TABLE clerkinvite_history`)
 	restore := func() {
@@ -460,7 +459,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusRemoved, state(name))
 	}
 
-	// What is ahead.
+	// Invitations that are newer than their rows.
 	require.Equal(t, resent.InvitationID, must(svc.Resend(t.Context(), ref("resent"))).InvitationID, "taken over")
 	var illegal *clerkinvite.TransitionError
 	must(svc.Revoke(t.Context(), ref("cut")))
@@ -471,9 +470,9 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	_, err = svc.Resend(t.Context(), ref("again"))
 	require.ErrorAs(t, err, &illegal)
 	require.Equal(t, newest["again"], invite("again").InvitationID, "taken over")
-	require.Empty(t, signIn("back"), "nobody waits")
+	require.Empty(t, signIn("back"), "no member waits")
 	require.Equal(t, clerkinvite.StatusActive, invite("back").Status)
-	require.Equal(t, emails, clerk.Emails(), "up to here nobody has got an email")
+	require.Equal(t, emails, clerk.Emails(), "no email so far")
 	for _, name := range []string{"twice", "often"} {
 		require.NotEqual(t, newest[name], must(svc.Resend(t.Context(), ref(name))).InvitationID)
 		require.Len(t, clerk.OpenInvitations(ref(name).Email), 2, "the newer one stays open")
@@ -481,7 +480,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	invite("new")
 	require.Equal(t, emails+3, clerk.Emails())
 
-	// Purge sees what is ahead.
+	// Purge revokes newer invitations, too.
 	restore()
 	require.Len(t, clerk.OpenInvitations("twice@example.com"), 2)
 	require.NoError(t, svc.Purge(t.Context(), ref("twice")))
@@ -498,7 +497,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, state("removed"), "back in the tenant")
 	_, err = svc.Revoke(t.Context(), ref("left"))
 	require.ErrorAs(t, err, &illegal)
-	require.Equal(t, clerkinvite.StatusActive, state("left"), "Remove it is, not Revoke")
+	require.Equal(t, clerkinvite.StatusActive, state("left"), "so use Remove and not Revoke")
 }
 
 // backupUpdate returns the one statement of docs/runbook.md that writes.
@@ -514,7 +513,7 @@ func backupUpdate(t *testing.T) (update string) {
 	return update
 }
 
-// What docs/runbook.md says of the way to another Clerk instance, and of a key that is another instance's.
+// The steps for moving to another Clerk instance, and for a key of another instance, in docs/runbook.md work as described.
 func TestRunbookAnotherInstance(t *testing.T) {
 	t.Parallel()
 	store := clerkinvitetest.NewMemoryStore()
@@ -546,7 +545,7 @@ func TestRunbookAnotherInstance(t *testing.T) {
 	require.Equal(t, 1, next.Emails())
 	require.Empty(t, old.OpenInvitations("ada@example.com"))
 
-	// With another key nothing is concluded, even with few members.
+	// With another instance's key Reconcile changes nothing, even with few members.
 	var clerkErr *clerkinvite.ClerkInvitationError
 	wrong := clerkinvitetest.NewClerk()
 	report, err := service(wrong).Reconcile(t.Context(), nil)
@@ -561,7 +560,7 @@ func TestRunbookAnotherInstance(t *testing.T) {
 	_, err = late.Revoke(t.Context(), pending.Ref())
 	require.ErrorAs(t, err, &clerkErr)
 
-	// An invitation that has expired counts as revoked. If the clock is wrong, it stays open where it is known.
+	// An expired invitation counts as revoked. If the clock is wrong, it stays open on its own instance.
 	erased := invite(after, "erased@example.com")
 	require.ErrorAs(t, late.Purge(t.Context(), erased.Ref()), &clerkErr)
 	now = now.AddDate(0, 0, 31)
@@ -575,7 +574,7 @@ func TestRunbookAnotherInstance(t *testing.T) {
 	require.Len(t, next.OpenInvitations(erased.Email), 1)
 }
 
-// What docs/runbook.md says of the requests that it takes until a tenant has left.
+// The numbers of requests for a tenant that leaves in docs/runbook.md are right.
 func TestRunbookATenantLeaves(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
@@ -607,7 +606,7 @@ func TestRunbookATenantLeaves(t *testing.T) {
 	}
 }
 
-// What docs/runbook.md says of two databases on one Clerk instance.
+// The section on two databases on one Clerk instance in docs/runbook.md is right.
 func TestRunbookOneInstanceForTwo(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
@@ -637,7 +636,7 @@ func TestRunbookOneInstanceForTwo(t *testing.T) {
 	}
 }
 
-// What docs/runbook.md warns of: a copy of production's database with production's key.
+// docs/runbook.md warns of a copy of production's database with production's key.
 func TestRunbookCopyOfProduction(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
@@ -661,12 +660,12 @@ func TestRunbookCopyOfProduction(t *testing.T) {
 			_, err = duplicate.Reconcile(t.Context(), nil)
 		}
 		require.NoError(t, err)
-		require.Empty(t, clerk.OpenInvitations(email), "production's invitation is dead")
+		require.Empty(t, clerk.OpenInvitations(email), "production's invitation is revoked")
 	}
 }
 
-// What docs/security.md says of those who shall not join any more.
-func TestSecurityWhoShallNotJoin(t *testing.T) {
+// The table of docs/security.md on people who must not join any more is right.
+func TestSecurityWhoMustNotJoin(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
 	now := time.Now()
@@ -677,7 +676,7 @@ func TestSecurityWhoShallNotJoin(t *testing.T) {
 	ref := func(name string) clerkinvite.Ref {
 		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
 	}
-	// Their accounts are made in time, and verified when the invitation has run out.
+	// Their accounts are created in time, and verified after the invitation has expired.
 	names := []string{"alone", "remove", "revoke", "invite", "purge"}
 	users := make(map[string]string)
 	for _, name := range append(names, "stranger", "sent") {
@@ -722,9 +721,9 @@ func TestSecurityWhoShallNotJoin(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, member.Status)
 	require.NoError(t, svc.Purge(t.Context(), ref("purge")))
 	require.Zero(t, resolves("purge"))
-	require.Equal(t, emails, clerk.Emails(), "up to here nobody has got an email")
+	require.Equal(t, emails, clerk.Emails(), "no email so far")
 
-	// A delivery comes between.
+	// A delivery runs in between.
 	_, err = svc.Reserve(t.Context(), testkit.Params("acme", "sent@example.com"))
 	require.NoError(t, err)
 	_, err = svc.Deliver(t.Context(), nil)

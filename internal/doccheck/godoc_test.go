@@ -31,7 +31,7 @@ func godoc(t *testing.T, dir string) *doc.Package {
 	return p
 }
 
-// Everything exported says what it is, what can fail says with which errors, and each verb has an example that runs.
+// Everything exported has documentation, functions that can fail document their errors, and each verb has an example that runs.
 func TestGodoc(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{".", "clerkapi", "clerkinvitetest", "storetest", "sqlitestore", "otelclerkinvite"} {
@@ -41,7 +41,7 @@ func TestGodoc(t *testing.T) {
 			name := strings.TrimPrefix(of+"."+f.Name, ".")
 			switch f.Name {
 			case "LogValue", "Format", "Error", "Unwrap", "Is", "HTTPStatus", "PublicMessage", "GoString", "String":
-				// The interface says it.
+				// The interface's documentation has them.
 			default:
 				if strings.Contains(f.Doc, f.Name+" implements ") {
 					break // whose contract it is

@@ -23,7 +23,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// migratingSQL is the SQL of docs/migrating.md, by what it is for.
+// migratingSQL is the SQL of docs/migrating.md, by its purpose.
 type migratingSQL struct {
 	list, source, decide, count, skipped, loose, load, missing, extra, correct, uncorrected, expire, lock, late, drop string
 }
@@ -42,7 +42,7 @@ func readMigratingSQL(t *testing.T) (sql migratingSQL) {
 	return sql
 }
 
-// oldTable is a host's table from before the library, and the fake of Clerk that its rows tell of.
+// oldTable is a host's table from before the library, and the fake Clerk with its invitations and users.
 type oldTable struct {
 	pool  *pgxpool.Pool
 	clerk *clerkinvitetest.Clerk
@@ -88,7 +88,7 @@ func (o *oldTable) fetch(t *testing.T) {
 	}
 }
 
-// column returns the column of that name which a query finds.
+// column returns the named column of a query's result.
 func (o *oldTable) column(t *testing.T, sql, name string) []string {
 	t.Helper()
 	return testkit.QueryOne[[]string](t, o.pool, `SELECT coalesce(array_agg(`+name+`::text ORDER BY `+name+`), '{}') FROM (`+strings.TrimSuffix(sql, ";")+`) AS q`)
@@ -109,14 +109,14 @@ func (o *oldTable) row(t *testing.T, tenant, email string, userID any, age time.
 	require.NoError(t, err)
 }
 
-// back lets something happen at Clerk in the past.
+// back makes something happen at Clerk in the past.
 func (o *oldTable) back(age time.Duration, f func()) {
 	o.clerk.SetNow(func() time.Time { return time.Now().Add(-age) })
 	defer o.clerk.SetNow(time.Now)
 	f()
 }
 
-// invited is the old code: an invitation without any mark, and the row with its id.
+// invited invites as the old code did: an invitation without a marker, and a row with its ID.
 func (o *oldTable) invited(t *testing.T, tenant, email string, age time.Duration) (id string) {
 	t.Helper()
 	o.back(age, func() { id = o.clerk.CreateForeign(strings.ToLower(strings.TrimSpace(email)), nil).ID })
@@ -151,7 +151,7 @@ func (o *oldTable) tables(t *testing.T) string {
 		|| (SELECT json_agg(h ORDER BY tenant_id, member_id, version)::text FROM clerkinvite_history h)`)
 }
 
-// mirrorOf returns the hook of examples/mirror, with the statements that stand there.
+// mirrorOf returns the hook of examples/mirror, with its statements.
 func mirrorOf(t *testing.T) func(context.Context, pgx.Tx, []clerkinvite.Change) error {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "examples/mirror/main.go", nil, 0)
@@ -192,7 +192,7 @@ func mirrorOf(t *testing.T) func(context.Context, pgx.Tx, []clerkinvite.Change) 
 	}
 }
 
-// rows returns the members, but for what is new with each run.
+// rows returns the members without the fields that differ in each run.
 func (o *oldTable) rows(t *testing.T) string {
 	t.Helper()
 	return testkit.QueryOne[string](t, o.pool, `SELECT json_agg(to_jsonb(m) - 'id' - 'updated_at' ORDER BY tenant_id, email)::text
@@ -201,8 +201,8 @@ func (o *oldTable) rows(t *testing.T) string {
 
 const day = 24 * time.Hour
 
-// What docs/migrating.md says of rows of every kind comes true: what they are after the import, after Reconcile,
-// and when their people accept, are sent another invitation, or have theirs revoked.
+// docs/migrating.md is right about rows of every kind: after the import, after Reconcile,
+// and when people accept, get another invitation, or are revoked.
 func TestMigratingAnOldTable(t *testing.T) {
 	t.Parallel()
 	o := newOldTable(t)
@@ -215,13 +215,13 @@ func TestMigratingAnOldTable(t *testing.T) {
 		members[name+"@example.com"] = clerkinvite.StatusPending
 	}
 	o.invited(t, "globex", "ada@example.com", 2*day) // the same person in another tenant
-	// Users, in the writing in which somebody had typed the address.
+	// Users, with the address as it was typed.
 	grace := clerk.AddVerifiedUser("grace@example.com")
 	o.row(t, "acme", " Grace@Example.COM\n", grace.ID, 50*day)
 	members["grace@example.com"] = clerkinvite.StatusActive
 	o.row(t, "acme", "gone@example.com", "user_9gone", 50*day)
 	members["gone@example.com"] = clerkinvite.StatusActive
-	// Doubles by case: the user, the newer invitation.
+	// Duplicates that differ in case: the user and the newer invitation win.
 	bob := clerk.AddVerifiedUser("bob@example.com")
 	bobs := o.invited(t, "acme", "Bob@example.com", day)
 	o.row(t, "acme", "bob@example.com", bob.ID, 20*day)
@@ -236,7 +236,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	o.row(t, "acme", "uma@example.com", uma.ID, 40*day)
 	o.row(t, "acme", "uma@home.example.com", uma.ID, 30*day)
 	members["uma@example.com"] = clerkinvite.StatusActive
-	// Accepted long ago, as a new user and as one who was there; and not at all.
+	// Accepted long ago by a new user, by an existing user, and not accepted.
 	carl := o.invited(t, "acme", "carl@example.com", 200*day)
 	o.back(190*day, func() { _, err := clerk.AcceptInvitation(carl); require.NoError(t, err) })
 	var fred clerkinvite.User
@@ -250,7 +250,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	for _, name := range []string{"carl", "fred", "dora", "ruth"} {
 		members[name+"@example.com"] = clerkinvite.StatusPending
 	}
-	// Without a time, and with one that is to come.
+	// Without a time, and with a time in the future.
 	undated := clerk.CreateForeign("undated@example.com", nil).ID
 	_, err := o.pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email, clerk_user_id, created_at) VALUES ('acme', 'undated@example.com', $1, NULL)`, clerkinvite.PendingID(undated))
 	require.NoError(t, err)
@@ -258,13 +258,13 @@ func TestMigratingAnOldTable(t *testing.T) {
 	future := clerk.CreateForeign("future@example.com", nil).ID
 	o.row(t, "acme", "future@example.com", clerkinvite.PendingID(future), -90*day)
 	members["future@example.com"] = clerkinvite.StatusPending
-	// With times that cannot be.
+	// With impossible times.
 	for i, at := range []string{"-infinity", "infinity", "0001-01-01 00:00Z"} {
 		email := fmt.Sprintf("time%d@example.com", i)
 		o.exec(t, fmt.Sprintf(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, created_at) VALUES ('acme', '%s', 'pending_inv_time%d', '%s')`, email, i, at))
 		members[email] = clerkinvite.StatusPending
 	}
-	// What is no member.
+	// Rows that cannot be members.
 	why := map[string]string{
 		"Bob@example.com": "duplicate", "eve@example.com": "duplicate", "uma@home.example.com": "duplicate",
 		"nobody@example.com": "clerk_user_id", "empty@example.com": "clerk_user_id", "bare@example.com": "clerk_user_id",
@@ -308,7 +308,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Equal(t, []string{bobs, older}, o.column(t, o.sql.loose, "id"))
 	o.exec(t, strings.Replace(o.sql.load, "COMMIT;", "ROLLBACK;", 1))
 	require.Zero(t, testkit.QueryOne[int](t, o.pool, `SELECT count(*) FROM clerkinvite_member`))
-	require.Len(t, o.column(t, o.sql.missing, "old_id"), len(members)+1, "finds who is missing")
+	require.Len(t, o.column(t, o.sql.missing, "old_id"), len(members)+1, "finds missing people")
 	o.exec(t, o.sql.load)
 	first := o.rows(t)
 	o.exec(t, o.sql.load)
@@ -317,7 +317,7 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Empty(t, o.column(t, o.sql.extra, "email"))
 	imported := o.tables(t)
 	require.EqualValues(t, 1, o.exec(t, o.sql.correct), "grace")
-	require.EqualValues(t, 1, o.exec(t, o.sql.uncorrected), "eve, whose duplicate has the address")
+	require.EqualValues(t, 1, o.exec(t, o.sql.uncorrected), "eve: her duplicate has the address")
 	o.exec(t, `DELETE FROM admin_user WHERE email = 'eve@example.com'`)
 	require.EqualValues(t, 1, o.exec(t, o.sql.correct))
 	require.Zero(t, o.exec(t, o.sql.uncorrected))
@@ -349,9 +349,9 @@ func TestMigratingAnOldTable(t *testing.T) {
 	}
 	require.Empty(t, members)
 	require.Equal(t, clerkinvite.PendingID(newer), get("eve").ClerkUserID)
-	require.Less(t, get("carl").ID, get("ada").ID, "who was invited first comes first")
+	require.Less(t, get("carl").ID, get("ada").ID, "in the order of invitations")
 
-	// 5: Reconcile. The dry run changes nothing and tells the same numbers.
+	// 5: Reconcile. The dry run changes nothing and reports the same numbers.
 	before := o.tables(t)
 	dry, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
 	require.NoError(t, err)
@@ -364,10 +364,10 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, get("carl").Status, "accepted long ago")
 	require.Equal(t, clerkinvite.ReasonUserDeleted, get("gone").Reason)
 	require.Equal(t, clerkinvite.StatusActive, get("grace").Status)
-	require.Equal(t, clerkinvite.StatusPending, get("fred").Status, "not to be told from a stranger's account by Reconcile")
-	require.Len(t, clerk.OpenInvitations("eve@example.com"), 2, "nothing of what has no mark is revoked")
+	require.Equal(t, clerkinvite.StatusPending, get("fred").Status, "Reconcile cannot distinguish this from a stranger's account")
+	require.Len(t, clerk.OpenInvitations("eve@example.com"), 2, "invitations without a marker are not revoked")
 
-	// 6: what has run out.
+	// 6: expired invitations.
 	require.EqualValues(t, 1, o.exec(t, o.sql.expire)) // fred; Reconcile has expired dora and ruth
 	require.Zero(t, o.exec(t, o.sql.expire))
 	require.Equal(t, clerkinvite.StatusExpired, get("dora").Status)
@@ -379,20 +379,20 @@ func TestMigratingAnOldTable(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, resolved, 1, "at the next sign-in")
 	require.Equal(t, clerkinvite.StatusActive, get("fred").Status)
-	require.Equal(t, emails, clerk.Emails(), "up to here nobody has got an email")
+	require.Equal(t, emails, clerk.Emails(), "no email so far")
 
 	o.exec(t, o.sql.lock)
 	o.liveOn(t, svc, older)
 
-	// 8: the old table has followed, in the rows that it had.
+	// 8: the old table is in sync, in its existing rows.
 	require.Zero(t, testkit.QueryOne[int](t, o.pool, `SELECT count(*) FROM clerkinvite_member m WHERE clerk_user_id IS NOT NULL AND NOT EXISTS (
 		SELECT FROM admin_user a WHERE a.tenant_id = m.tenant_id AND a.email = m.email AND a.clerk_user_id = m.clerk_user_id)`))
 	require.Equal(t, "june@xn--bcher-kva.example.com", testkit.QueryOne[string](t, o.pool, `SELECT string_agg(email, ' ') FROM admin_user WHERE created_at > now() - interval '1 hour' AND created_at < now()`),
-		"the one new row: of an address that the page says to correct before")
+		"a new row, for an address that the page says to correct before")
 	o.exec(t, o.sql.drop)
 }
 
-// liveOn is the table of docs/migrating.md: what becomes of imported members when they are treated like all others.
+// liveOn checks the table of docs/migrating.md about what the verbs do with imported members.
 func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) {
 	t.Helper()
 	clerk := o.clerk
@@ -426,7 +426,7 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	_, err := invite("late")
 	require.ErrorAs(t, err, &duplicate, "an open invitation")
 	member, err := invite("ruth")
-	require.NoError(t, err, "one that has run out")
+	require.NoError(t, err, "an expired one")
 	require.Equal(t, []any{clerkinvite.StatusPending, 2}, []any{member.Status, member.Send})
 	require.Equal(t, 1, clerk.EmailsTo("ruth@example.com"))
 
@@ -435,7 +435,7 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	require.NoError(t, err)
 	require.Len(t, before, 1)
 	open := clerk.OpenInvitations("resend@example.com")
-	require.Len(t, open, 1, "the older link is dead")
+	require.Len(t, open, 1, "the older link is revoked")
 	require.Equal(t, member.InvitationID, open[0].ID)
 	require.NotEqual(t, before[0].ID, open[0].ID)
 	require.Equal(t, 1, clerk.EmailsTo("resend@example.com"))
@@ -444,7 +444,7 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	member, err = svc.Revoke(t.Context(), ref("revoke"))
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusRevoked, member.Status)
-	require.Empty(t, clerk.OpenInvitations("revoke@example.com"), "by the id that the row has")
+	require.Empty(t, clerk.OpenInvitations("revoke@example.com"), "by the row's ID")
 	member, err = invite("revoke")
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusPending, member.Status)
@@ -461,7 +461,7 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	_, err = svc.Get(t.Context(), ref("purge"))
 	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 
-	// What Reconcile does not see without the mark.
+	// What Reconcile does not see without the marker.
 	clerk.RevokeInDashboard(clerk.OpenInvitations("dashboard@example.com")[0].ID)
 	_, err = clerk.AcceptAs("other@example.com", "private@example.com")
 	require.NoError(t, err)
@@ -472,22 +472,22 @@ func (o *oldTable) liveOn(t *testing.T, svc *clerkinvite.Service, older string) 
 	require.Equal(t, clerkinvite.StatusPending, status("dashboard"))
 	require.Equal(t, clerkinvite.StatusPending, status("other"))
 	_, err = svc.Resend(t.Context(), ref("dashboard"))
-	require.NoError(t, err, "and what helps")
+	require.NoError(t, err, "the remedy")
 
 	// The duplicate that was not imported still has its link.
 	w, err := clerk.AcceptInvitation(older)
 	require.Equal(t, 1, webhook(w, err))
 	require.Equal(t, clerkinvite.StatusActive, status("eve"))
 
-	// Those whose address only the library can normalise.
+	// People whose address only the library can normalise.
 	member, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "june@Bücher.example.com"})
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusActive, member.Status)
 	require.Zero(t, clerk.EmailsTo(member.Email))
 }
 
-// Until the switch each run brings the members up to date with the old table, whatever the one before has left; the times
-// are Clerk's where it knows them; and there is a way back.
+// Until the switch, each run brings the members up to date with the old table, whatever earlier runs left. The times
+// are Clerk's where Clerk knows them. The import can be rolled back.
 func TestMigratingASecondTime(t *testing.T) {
 	t.Parallel()
 	o := newOldTable(t)
@@ -512,11 +512,11 @@ func TestMigratingASecondTime(t *testing.T) {
 	open := o.invited(t, "acme", "Double@example.com", 4*day)
 	o.clerk.RevokeInDashboard(o.invited(t, "acme", "double@example.com", 2*day))
 
-	// Without the list: times are computed, and nothing is called expired by them.
+	// Without the list, times are computed, and nothing is expired because of them.
 	o.exec(t, o.sql.load)
 	require.True(t, get("again").ExpiresAt.Before(time.Now()), "computed")
 	require.Zero(t, o.exec(t, o.sql.expire))
-	// With a list that came too late, only what Clerk does not list.
+	// With a list that came too late, only invitations that Clerk does not list are expired.
 	o.fetch(t)
 	require.EqualValues(t, 1, o.exec(t, o.sql.expire))
 	require.Equal(t, []clerkinvite.Status{clerkinvite.StatusExpired, clerkinvite.StatusPending}, []clerkinvite.Status{get("over").Status, get("again").Status})
@@ -526,7 +526,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Activated)
 
-	// The old code goes on: it removes, and invites again.
+	// The old code continues: it removes, and invites again.
 	o.exec(t, `DELETE FROM admin_user WHERE email IN ('gone@example.com', 'joins@example.com')`)
 	o.clerk.RevokeInDashboard(dead)
 	two := reinvited("two", 0)
@@ -535,14 +535,14 @@ func TestMigratingASecondTime(t *testing.T) {
 	o.fetch(t)
 	o.exec(t, o.sql.load)
 	require.Empty(t, o.column(t, o.sql.missing, "old_id"))
-	require.Equal(t, []string{"closed"}, o.column(t, o.sql.extra, "tenant_id"), "of which the old table has no row")
+	require.Equal(t, []string{"closed"}, o.column(t, o.sql.extra, "tenant_id"), "the old table has no row of it")
 	for _, name := range []string{"gone", "joins"} {
 		_, err = svc.Get(t.Context(), ref(name))
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 	}
 	require.Equal(t, two, get("two").InvitationID)
 	require.Equal(t, again, get("again").InvitationID)
-	require.Equal(t, open, get("double").InvitationID, "the one that is open, not the newer")
+	require.Equal(t, open, get("double").InvitationID, "the open one, not the newer one")
 	require.WithinDuration(t, time.Now().Add(25*day), *get("again").ExpiresAt, 2*time.Hour, "Clerk's own")
 	require.EqualValues(t, 1, o.exec(t, o.sql.expire), "over")
 	for _, name := range []string{"two", "again"} {
@@ -552,7 +552,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	}
 	require.Zero(t, o.clerk.Emails())
 
-	// Back, with whom step 5 has moved; but nobody of a tenant that is not in the view, and nobody whom the library has invited.
+	// Roll back, including members that step 5 has changed, but not members of tenants outside the view or invited by the library.
 	_, err = svc.Resend(t.Context(), ref("stays"))
 	require.NoError(t, err)
 	_, remove, _ := strings.Cut(o.sql.load, "-- Delete what an earlier run has created.")
@@ -560,7 +560,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	o.exec(t, remove)
 	require.Equal(t, []string{"gone@example.com", "stays@example.com"}, o.column(t, `SELECT email FROM clerkinvite_member`, "email"))
 
-	// A wrong time and a wrong list: Purge still revokes what the row names.
+	// With a wrong time and a wrong list, Purge still revokes the row's invitation.
 	o.invited(t, "acme", "stale@example.com", 45*day)
 	reinvited("stale", day)
 	o.exec(t, `TRUNCATE clerkinvite_import_open; INSERT INTO clerkinvite_import_open VALUES ('none')`)
@@ -572,18 +572,18 @@ func TestMigratingASecondTime(t *testing.T) {
 	require.Empty(t, o.clerk.OpenInvitations("stale@example.com"))
 	o.exec(t, `DELETE FROM admin_user WHERE email = 'stale@example.com'`)
 
-	// The switch, after which an old process invites: "late", and "stays" once more.
+	// The switch. After it, an old process invites "late", and "stays" again.
 	o.fetch(t)
 	o.exec(t, o.sql.load)
 	o.exec(t, o.sql.lock)
 	_, err = o.pool.Exec(t.Context(), o.sql.load)
-	require.ErrorContains(t, err, "clerkinvite_import", "is locked away")
+	require.ErrorContains(t, err, "clerkinvite_import", "cannot run any more")
 	require.Empty(t, o.column(t, o.sql.late, "email"))
 	_, err = svc.Revoke(t.Context(), ref("stays"))
 	require.NoError(t, err)
 	_, err = svc.Resend(t.Context(), ref("two"))
 	require.NoError(t, err)
-	require.Empty(t, o.column(t, o.sql.late, "email"), "the library's own moves are none")
+	require.Empty(t, o.column(t, o.sql.late, "email"), "the library's own changes do not count")
 	o.invited(t, "acme", "late@example.com", 0)
 	reinvited("stays", 0)
 	require.Equal(t, []string{"late@example.com", "stays@example.com"}, o.column(t, o.sql.late, "email"))
@@ -591,7 +591,7 @@ func TestMigratingASecondTime(t *testing.T) {
 	o.exec(t, o.sql.drop)
 }
 
-// The page's SQL never imports an address in another form than the library's.
+// The page's SQL imports an address only in the library's form.
 func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	t.Parallel()
 	o := newOldTable(t)
@@ -617,7 +617,7 @@ func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	o.exec(t, o.sql.load)
 	require.Zero(t, o.exec(t, o.sql.missing))
 
-	// The library's form of each, in a store that forgets it.
+	// The library's form of each, in a temporary store.
 	svc, err := clerkinvite.New(clerkinvite.Config{API: clerkinvitetest.NewClerk(), Store: clerkinvitetest.NewMemoryStore()})
 	require.NoError(t, err)
 	people := make([]clerkinvite.InviteParams, len(emails))
@@ -640,7 +640,7 @@ func TestMigratingNormalisesAsTheLibraryDoes(t *testing.T) {
 	require.Greater(t, imported, 100)
 }
 
-// The script of docs/migrating.md that fetches Clerk's list, as it stands there.
+// The script in docs/migrating.md that fetches Clerk's list, unchanged.
 func TestMigratingFetchesTheListOfOpenInvitations(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "curl", "jq", "psql"} {
@@ -684,10 +684,10 @@ func TestMigratingFetchesTheListOfOpenInvitations(t *testing.T) {
 	require.Equal(t, []any{501, last.CreatedAt.UnixMilli(), last.ExpiresAt.UnixMilli()}, rows())
 	clerk.SetSecretKey("sk_test_2")
 	require.Error(t, run(url))
-	require.Equal(t, 501, rows()[0], "a list that could not be had changes nothing")
+	require.Equal(t, 501, rows()[0], "a list that could not be fetched changes nothing")
 }
 
-// What a later Resend asks Clerk for is what the library would take from Invite.
+// A later Resend sends Clerk the same parameters as Invite would.
 func TestMigratingChecksTheParametersOfAResend(t *testing.T) {
 	t.Parallel()
 	o := newOldTable(t)

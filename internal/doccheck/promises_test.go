@@ -96,7 +96,7 @@ func TestSecurityTable(t *testing.T) {
 		for _, test := range tests {
 			require.True(t, functions[test[1]], "%s does not exist: %s", test[1], line)
 		}
-		require.NotEmpty(t, strings.TrimSpace(cells[3]), "what remains to the host: %s", line)
+		require.NotEmpty(t, strings.TrimSpace(cells[3]), "what the host must do: %s", line)
 	}
 	require.Greater(t, rows, 20)
 }

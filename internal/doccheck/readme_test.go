@@ -41,7 +41,7 @@ func TestReadmeCompiles(t *testing.T) {
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
 	require.GreaterOrEqual(t, len(blocks), 2)
-	require.True(t, strings.HasPrefix(blocks[0][1], "package main"), "the first is a whole program")
+	require.True(t, strings.HasPrefix(blocks[0][1], "package main"), "the first block is a whole program")
 	for i, block := range blocks {
 		code := block[1]
 		if !strings.HasPrefix(code, "package ") {
@@ -54,7 +54,7 @@ func TestReadmeCompiles(t *testing.T) {
 	}
 }
 
-// The states in the README are those of the table in state.go, with the same state changes.
+// The README has the states and state changes of the table in state.go.
 func TestReadmeStates(t *testing.T) {
 	t.Parallel()
 	word := regexp.MustCompile(`reserved|pending|active|failed|revoked|expired|removed`)

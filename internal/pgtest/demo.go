@@ -2,14 +2,14 @@ package pgtest
 
 import "context"
 
-// Demo starts a throw-away server for a program that is no test, an example, and returns how to connect to it. stop ends it and
-// forgets all that is in it. Without PostgreSQL's programs on this machine the error is ErrNoBinaries.
+// Demo starts a temporary server for an example, and returns its connection string. stop ends the server and removes its data.
+// Without PostgreSQL's programs on this machine, the error is ErrNoBinaries.
 func Demo(ctx context.Context) (dsn string, stop func(), err error) {
 	return demo(ctx, false)
 }
 
-// Durable is Demo with PostgreSQL's default settings, on the disk of the directory for temporary files: for measurements, in which a
-// commit must take as long as it does elsewhere.
+// Durable is Demo with PostgreSQL's default settings, on the disk of the directory for temporary files. Measurements need it, so
+// that a commit takes as long as in production.
 func Durable(ctx context.Context) (dsn string, stop func(), err error) {
 	return demo(ctx, true)
 }

@@ -7,9 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// withDatabase returns the connection string with another database in it. It edits the string instead of writing a new one
-// from what pgx understood: certificates, several hosts, a service or a password file cannot be got back out of a parsed
-// configuration, and a child process needs them as much as this one.
+// withDatabase returns the connection string for another database. It edits the string instead of writing a new one from pgx's
+// parsed configuration, which does not contain certificates, several hosts, a service or a password file in their original form.
 func withDatabase(dsn, name string) (string, error) {
 	before, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -19,7 +18,7 @@ func withDatabase(dsn, name string) (string, error) {
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
 		edited = withDatabaseURL(dsn, name)
 	}
-	// Two grammars with quotes, escapes and precedence: rather than be sure, look.
+	// The two grammars have quotes, escapes and precedence, so check the result.
 	after, err := pgx.ParseConfig(edited)
 	if err != nil || after.Database != name || after.Host != before.Host || after.Port != before.Port ||
 		after.User != before.User || after.Password != before.Password {
@@ -29,13 +28,13 @@ func withDatabase(dsn, name string) (string, error) {
 	return edited, nil
 }
 
-// withDatabaseKeyword works on "host=… dbname=…". Of two equal keywords the later one counts.
+// withDatabaseKeyword edits "host=… dbname=…". The last of several equal keywords counts.
 func withDatabaseKeyword(dsn, name string) string {
 	return dsn + " dbname=" + name
 }
 
-// withDatabaseURL works on "postgres://authority/name?parameters", where a parameter dbname beats the path. net/url is no help:
-// it does not like the ports of several hosts.
+// withDatabaseURL edits "postgres://authority/name?parameters", in which a parameter dbname overrides the path. net/url rejects the
+// ports of several hosts.
 func withDatabaseURL(dsn, name string) string {
 	rest, query, _ := strings.Cut(dsn, "?")
 	scheme, rest, _ := strings.Cut(rest, "://")

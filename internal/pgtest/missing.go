@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Missing ends a test that needs something this machine does not have. name is a short word for it ("postgres"), reason says what
-// to install. The test fails if the comma-separated list CLERKINVITE_REQUIRE has the name, as in CI; otherwise it is skipped.
+// Missing ends a test that needs something this machine does not have. name is a short word for it ("postgres"), and reason says
+// what to install. The test fails if the comma-separated list CLERKINVITE_REQUIRE contains the name, as in CI; otherwise it is
+// skipped.
 func Missing(t testing.TB, name, reason string) {
 	t.Helper()
 	if required(name) {

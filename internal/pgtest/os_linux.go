@@ -5,11 +5,11 @@ import (
 	"syscall"
 )
 
-// dieWithParent lets the system send SIGQUIT, "end at once", to the server when the thread that started it ends.
+// dieWithParent makes the system send SIGQUIT (end immediately) to the server when the thread that started it ends.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
 
-// baseDir is memory if there is enough of it: it is the making of a cluster and of databases that costs, not the syncing, and a
-// file system in memory makes a file fifty times faster. Containers often have 64 MB there, less than two clusters.
+// baseDir returns a directory in memory if it is large enough: creating the files of clusters and databases is the expensive part,
+// and it is fifty times faster in memory. Containers often have only 64 MB there, less than two clusters.
 func baseDir() string {
 	const memory = "/dev/shm"
 	var stat syscall.Statfs_t

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// dieWithParent does nothing: only Linux can do that.
+// dieWithParent does nothing, because only Linux supports it.
 func dieWithParent(*syscall.SysProcAttr) {}
 
-// baseDir is the system's directory for temporary files.
+// baseDir returns the system's directory for temporary files.
 func baseDir() string { return os.TempDir() }

@@ -15,11 +15,11 @@ const supported = true
 // identity is the user to run the server as.
 type identity struct{ uid, gid int }
 
-// serverIdentity is nil for the user of this process, which is the right one unless it is root: PostgreSQL refuses root. The user
-// must be one that the system knows by name, or initdb refuses it.
+// serverIdentity returns nil for the user of this process. For root it returns another user, because PostgreSQL refuses root. The
+// user must have a name, or initdb refuses it.
 func serverIdentity() (*identity, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // nil is an answer here
+		return nil, nil //nolint:nilnil // nil means this user
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -38,11 +38,11 @@ func serverIdentity() (*identity, error) {
 		return &identity{uid, gid}, nil
 	}
 
-	return nil, fmt.Errorf("this is root, which PostgreSQL refuses, and there is neither a user postgres nor a user nobody")
+	return nil, fmt.Errorf("PostgreSQL refuses root, and neither the user postgres nor the user nobody exists")
 }
 
-// procAttr keeps the terminal's interrupt away from the server, which has its own process group, and lets it run as the given user and,
-// where the system can do that, end with this process. Elsewhere a killed test binary leaves its server to the next run's sweep.
+// procAttr gives the server its own process group, so that the terminal's interrupt does not reach it, and the given user. On Linux
+// the server ends with this process; elsewhere, after a kill, the next run's sweep ends it.
 func procAttr(id *identity) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if id != nil {
@@ -53,10 +53,10 @@ func procAttr(id *identity) *syscall.SysProcAttr {
 	return attr
 }
 
-// lockFile locks the file or fails, without waiting. The lock ends with the process.
+// lockFile locks the file, or fails without waiting. The lock ends with the process.
 func lockFile(f *os.File) error {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
-// quit asks the server to end at once.
+// quit makes the server end immediately.
 func quit(p *os.Process) error { return p.Signal(syscall.SIGQUIT) }

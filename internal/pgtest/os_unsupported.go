@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// On these systems the tests need CLERKINVITE_TEST_DATABASE; findBin says so before anything below is asked for.
+// On these systems the tests need CLERKINVITE_TEST_DATABASE; findBin returns an error before anything below is called.
 const supported = false
 
 type identity struct{ uid, gid int }

@@ -1,4 +1,4 @@
-// Package pgtest gives a test a PostgreSQL database of its own.
+// Package pgtest gives each test its own PostgreSQL database.
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 //
@@ -9,16 +9,16 @@
 //		…
 //	}
 //
-// The first New of a test binary starts one server for all of its tests: a cluster in memory, owned by nobody else, thrown
-// away by Main. It takes about half a second; every further database takes about ten milliseconds, so a test never has a reason
-// to share one. A database, not a schema, because advisory locks, statistics and the names of types are per database.
+// The first New of a test binary starts one server for all of its tests: a private cluster in memory, which Main removes. That
+// takes about half a second. Every database takes about ten milliseconds, so tests need not share one. Tests get a database and
+// not a schema, because advisory locks, statistics and the names of types are per database.
 //
-// What the environment can change:
+// Environment variables:
 //
 //   - CLERKINVITE_TEST_DATABASE: connection string (URL or keywords) of an existing server on which its user may create
-//     databases; no server is started then.
+//     databases. New then starts no server.
 //   - CLERKINVITE_TEST_PGBIN: the directory with initdb and postgres, to choose one of several PostgreSQL versions.
-//   - CLERKINVITE_REQUIRE: see [Missing]. With "postgres" in it a test that gets no server fails instead of being skipped.
+//   - CLERKINVITE_REQUIRE: see [Missing]. If it contains "postgres", a test without a server fails instead of being skipped.
 package pgtest
 
 import (
@@ -38,12 +38,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// patience bounds each single thing that is asked of the server outside of the tests' own statements.
+// patience limits each operation of this package on the server.
 const patience = 2 * time.Minute
 
-// instance is where the databases of this test binary come from.
+// instance is the server on which this test binary creates databases.
 type instance struct {
-	dsn  string // of a database on it that is always there
+	dsn  string // of a database that always exists
 	stop func()
 }
 
@@ -51,13 +51,13 @@ type instance struct {
 var shared struct {
 	sync.Mutex
 
-	managed bool // inside Main: somebody will stop what is started
+	managed bool // inside Main, which stops the server
 	tried   bool
 	inst    instance
 	err     error
 }
 
-// Main runs the tests (it is written for a *testing.M), stops the server if one was started, and returns the exit code.
+// Main runs the tests of a *testing.M, stops the server if one was started, and returns the exit code.
 func Main(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.managed = true
@@ -76,16 +76,15 @@ func Main(m interface{ Run() int }) int {
 
 // DB is an empty database that belongs to one test.
 type DB struct {
-	// DSN says everything needed to connect, password included, and nothing that is only true inside this process: it can be
-	// handed to a child process in its environment.
+	// DSN is the connection string, with the password. Child processes can use it, too.
 	DSN string
-	// Addr is the server's TCP address, host:port, for tests that put something in between. It is empty only for a server
-	// of CLERKINVITE_TEST_DATABASE that is reached by a unix socket.
+	// Addr is the server's TCP address, host:port, for tests with a proxy. It is empty only for a server of
+	// CLERKINVITE_TEST_DATABASE on a unix socket.
 	Addr string
 }
 
-// New makes an empty database and drops it after the test, whoever is still connected to it. Without any server the test is
-// skipped, or fails: see [Missing].
+// New creates an empty database, and drops it after the test even if connections to it are open. Without a server the test is
+// skipped or fails; see [Missing].
 func New(t testing.TB) *DB {
 	t.Helper()
 	inst, err := start(t.Context())
@@ -96,7 +95,7 @@ func New(t testing.TB) *DB {
 		t.Fatalf("pgtest: %v", err)
 	}
 
-	// Random, because a server that was brought along is shared with other runs.
+	// Random, because other runs may use the server of CLERKINVITE_TEST_DATABASE, too.
 	name := "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
 	dsn, err := withDatabase(inst.dsn, name)
 	if err != nil {
@@ -110,7 +109,7 @@ func New(t testing.TB) *DB {
 		t.Fatalf("pgtest: create a database: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's own context is over when its cleanups run.
+		// The test's context has ended when cleanups run.
 		if err := inst.exec(context.WithoutCancel(t.Context()), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 			t.Errorf("pgtest: drop the database: %v", err)
 		}
@@ -124,7 +123,7 @@ func New(t testing.TB) *DB {
 	return db
 }
 
-// Pool connects a pool to the database and closes it after the test. The options may change its configuration before.
+// Pool connects a pool to the database and closes it after the test. The options may change its configuration.
 func (db *DB) Pool(t testing.TB, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(db.DSN)
@@ -143,8 +142,8 @@ func (db *DB) Pool(t testing.TB, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	return pool
 }
 
-// closePool closes the pool. Close waits for connections that are still in use; one that was never given back would hang the
-// test binary until its time-out, without a word on which test did it.
+// closePool closes the pool. Close waits for connections in use, so a connection that is never released would block the test
+// binary until its timeout, without showing which test is to blame.
 func closePool(t testing.TB, pool *pgxpool.Pool, limit time.Duration) {
 	t.Helper()
 	closed := make(chan struct{})
@@ -159,13 +158,13 @@ func closePool(t testing.TB, pool *pgxpool.Pool, limit time.Duration) {
 	}
 }
 
-// start returns the instance of this test binary, and starts it if nobody has. A failure is remembered: what failed for the
-// first test fails for the others too, only slower.
+// start returns the instance of this test binary, and starts it on the first call. It remembers a failure, because it would
+// fail for the other tests, too, only more slowly.
 func start(ctx context.Context) (instance, error) {
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.managed {
-		return instance{}, errors.New("nobody would stop the server: add func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
+		return instance{}, errors.New("the server would never be stopped: add func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
 	}
 	if !shared.tried {
 		shared.tried = true
@@ -178,7 +177,7 @@ func start(ctx context.Context) (instance, error) {
 // open finds or starts a server.
 func open(ctx context.Context) (instance, error) {
 	if dsn := os.Getenv("CLERKINVITE_TEST_DATABASE"); dsn != "" {
-		// Tried at once, so that a mistyped one is reported as what it is.
+		// Try it immediately, so that the error names the variable if it is wrong.
 		inst := instance{dsn: dsn}
 		if err := inst.exec(ctx, "SELECT 1"); err != nil {
 			return instance{}, fmt.Errorf("CLERKINVITE_TEST_DATABASE: %w", err)
@@ -194,18 +193,18 @@ func open(ctx context.Context) (instance, error) {
 	return instance{dsn: srv.dsn(), stop: srv.stop}, nil
 }
 
-// create makes an empty database.
+// create creates an empty database.
 func (i instance) create(ctx context.Context, name string) error {
 	return i.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var version int
 		if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 			return err
 		}
-		// template0, because somebody may have put something into template1 of a server that was brought along.
+		// template0, because template1 of an existing server may not be empty.
 		sql := "CREATE DATABASE " + name + " TEMPLATE template0"
 		if version >= 150000 {
-			// Three times as fast as the default, which spares a checkpoint: nothing on a server that never syncs. Before
-			// 15 it is the only way and has no name.
+			// Three times as fast as the default, which saves a checkpoint, but a checkpoint costs nothing on a server that
+			// never syncs. Before 15 this is the only strategy and has no name.
 			sql += " STRATEGY file_copy"
 		}
 		_, err := conn.Exec(ctx, sql)
@@ -221,8 +220,8 @@ func (i instance) exec(ctx context.Context, sql string) error {
 	})
 }
 
-// do connects for one thing only. A connection kept for all of them would have to be guarded, and would be there in the
-// statistics and the goroutine dumps of tests that look at those.
+// do connects for one operation. A shared connection would need a lock, and would appear in statistics and goroutine dumps that
+// tests look at.
 func (i instance) do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

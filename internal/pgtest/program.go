@@ -9,11 +9,10 @@ import (
 	"testing"
 )
 
-// What follows is for tests that kill, restart and copy servers, or put other programs in front of them. They start these
-// themselves, in the same way as New starts its own.
+// This file is for tests that kill, restart and copy servers, or put other programs in front of them. They start these programs
+// in the same way as New starts its server.
 
-// Bin returns the directory with the programs that New starts its server from. Without one the test is skipped, or fails: see
-// [Missing].
+// Bin returns the directory with PostgreSQL's programs. Without one the test is skipped or fails; see [Missing].
 func Bin(t testing.TB) string {
 	t.Helper()
 	bin, err := findBin()
@@ -27,13 +26,13 @@ func Bin(t testing.TB) string {
 	return bin
 }
 
-// Dir makes an empty directory that belongs to the user of [Command]. It is removed after the test or, if this process is killed
-// before, by the next run that starts a server.
+// Dir creates an empty directory that belongs to the user of [Command]. It is removed after the test or, if this process is
+// killed before, by the next run that starts a server.
 func Dir(t testing.TB) string {
 	t.Helper()
 	base := baseDir()
 	sweep(base)
-	top, err := os.MkdirTemp(base, dirPrefix) //nolint:usetesting // into a directory of the test's own nobody else may go
+	top, err := os.MkdirTemp(base, dirPrefix) //nolint:usetesting // other users cannot enter t.TempDir
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
@@ -44,7 +43,7 @@ func Dir(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = lock.Close() })
 	dir := filepath.Join(top, "d")
-	if err := errors.Join(os.Chmod(top, 0o711), os.Mkdir(dir, 0o700)); err != nil { // others may pass through, to dir
+	if err := errors.Join(os.Chmod(top, 0o711), os.Mkdir(dir, 0o700)); err != nil { // other users must be able to reach dir
 		t.Fatalf("pgtest: %v", err)
 	}
 	if id, err := serverIdentity(); err != nil {
@@ -58,8 +57,8 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-// Command returns a command that runs a program in a directory of [Dir], as the user that servers run as: PostgreSQL and PgBouncer
-// refuse root. Its environment is the same everywhere.
+// Command returns a command that runs a program in a directory of [Dir], as the servers' user, because PostgreSQL and PgBouncer
+// refuse root. Its environment is the same on every machine.
 func Command(t testing.TB, dir, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	id, err := serverIdentity()
@@ -81,20 +80,20 @@ func launch(cmd *exec.Cmd) (chan struct{}, error) {
 	started := make(chan error, 1)
 	go func() {
 		defer close(exited)
-		// The program is told of the death of the thread that started it, not of the process: the thread has to stay.
+		// The program gets a signal when the thread that started it ends, not when the process ends, so the thread must stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // an end that nobody asked for shows itself to whoever is connected
+			_ = cmd.Wait() // tests notice an unexpected end by their connections
 		}
 	}()
 
 	return exited, <-started
 }
 
-// prepare lets the command run as the given user, in an environment that is the same everywhere.
+// prepare lets the command run as the given user, in an environment that is the same on every machine.
 func prepare(cmd *exec.Cmd, dir, bin string, id *identity) {
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + dir}

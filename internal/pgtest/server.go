@@ -28,13 +28,13 @@ var ErrNoBinaries = errors.New("no PostgreSQL on this machine; install it (Debia
 // dirPrefix marks the directories of this package, for sweep.
 const dirPrefix = "clerkinvite-pg-"
 
-// errPortTaken means that somebody else was faster.
+// errPortTaken means that another process took the port first.
 var errPortTaken = errors.New("port taken")
 
-// server is a PostgreSQL of this process.
+// server is a PostgreSQL server of this process.
 type server struct {
 	dir      string   // private: cluster, socket, log
-	lock     *os.File // held as long as this process lives
+	lock     *os.File // locked while this process lives
 	port     int
 	password string
 	durable  bool          // with PostgreSQL's default settings, on a disk
@@ -42,8 +42,7 @@ type server struct {
 	exited   chan struct{} // closed when it has ended
 }
 
-// startServer makes a cluster and starts a server on it. It works for root (as another user, because PostgreSQL refuses root)
-// and for everybody else.
+// startServer creates a cluster and starts a server on it. For root it uses another user, because PostgreSQL refuses root.
 func startServer(ctx context.Context, durable bool) (_ *server, err error) {
 	bin, err := findBin()
 	if err != nil {
@@ -73,7 +72,7 @@ func startServer(ctx context.Context, durable bool) (_ *server, err error) {
 	if err := s.initdb(ctx, bin, id); err != nil {
 		return nil, err
 	}
-	// A port that was free a moment ago need not be free still.
+	// The port may have been taken since it was found.
 	for range 10 {
 		if s.port, err = freePort(); err != nil {
 			return nil, err
@@ -89,8 +88,8 @@ func startServer(ctx context.Context, durable bool) (_ *server, err error) {
 	return s, nil
 }
 
-// dsn leads to the database "postgres". By TCP, not by the socket: a URL with host and port is what every tool understands, and
-// tests that cut the connection use the same way as all others.
+// dsn returns the connection string of the database "postgres". It uses TCP and not the socket, because every tool understands a
+// URL with host and port, and because tests that cut connections need TCP.
 func (s *server) dsn() string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -103,7 +102,7 @@ func (s *server) dsn() string {
 	return u.String()
 }
 
-// initdb makes the cluster.
+// initdb creates the cluster.
 func (s *server) initdb(ctx context.Context, bin string, id *identity) error {
 	passwordFile := filepath.Join(s.dir, "password")
 	if err := os.WriteFile(passwordFile, []byte(s.password), 0o600); err != nil {
@@ -116,9 +115,9 @@ func (s *server) initdb(ctx context.Context, bin string, id *identity) error {
 			}
 		}
 	}
-	// A password for TCP, because the port is open to every user of the machine, and the superuser of a database may run
-	// programs as the one who runs the tests. The socket is in a directory that nobody else may enter. md5 is good enough for a
-	// random password that lives for minutes, and scram costs 5 to 10 ms of work a connection: most of a short test.
+	// TCP needs a password, because every user of the machine can reach the port, and a database superuser can run programs as
+	// the server's user. The socket needs none: other users cannot enter its directory. md5 is good enough for a random password
+	// that lives for minutes, and scram costs 5 to 10 ms per connection, most of a short test.
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "postgres",
 		"--pwfile="+passwordFile, "--auth-local=trust", "--auth-host=md5",
 		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
@@ -130,7 +129,7 @@ func (s *server) initdb(ctx context.Context, bin string, id *identity) error {
 	return nil
 }
 
-// start starts the server on its port and waits until it answers.
+// start starts the server on its port and waits until it accepts connections.
 func (s *server) start(ctx context.Context, bin string, id *identity) error {
 	logPath := filepath.Join(s.dir, "log")
 	log, err := os.Create(logPath)
@@ -139,7 +138,7 @@ func (s *server) start(ctx context.Context, bin string, id *identity) error {
 	}
 	defer log.Close()
 
-	// Not bound to the context, which is that of the first test only.
+	// The server must outlive ctx, which is the first test's.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), s.settings()...)
 	cmd.Stdout, cmd.Stderr = log, log
 	s.prepare(cmd, bin, id)
@@ -151,7 +150,7 @@ func (s *server) start(ctx context.Context, bin string, id *identity) error {
 	return s.ready(ctx, logPath)
 }
 
-// ready waits until the server answers, or has ended.
+// ready waits until the server accepts connections or has ended.
 func (s *server) ready(ctx context.Context, logPath string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -167,17 +166,17 @@ func (s *server) ready(ctx context.Context, logPath string) error {
 				return errPortTaken
 			}
 
-			return fmt.Errorf("postgres ended at once:\n%s", bytes.TrimSpace(log))
+			return fmt.Errorf("postgres ended immediately:\n%s", bytes.TrimSpace(log))
 		case <-ctx.Done():
 			log, _ := os.ReadFile(logPath)
 
-			return fmt.Errorf("postgres does not answer: %w\n%s", err, bytes.TrimSpace(log))
+			return fmt.Errorf("postgres does not respond: %w\n%s", err, bytes.TrimSpace(log))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// settings is the command line of the server.
+// settings returns the server's command line.
 func (s *server) settings() []string {
 	settings := [][2]string{
 		{"listen_addresses", "127.0.0.1"},
@@ -190,16 +189,16 @@ func (s *server) settings() []string {
 			{"max_connections", "400"}, // tests start several processes, each with a pool
 			{"shared_buffers", "64MB"},
 
-			// Nothing has to outlive the server.
+			// Nothing must outlive the server.
 			{"fsync", "off"},
 			{"synchronous_commit", "off"},
 			{"full_page_writes", "off"},
 			{"wal_level", "minimal"},
 			{"max_wal_senders", "0"},
 
-			// Statistics change when a test says so, not in the middle of one that looks at plans.
+			// Statistics must not change while a test looks at plans.
 			{"autovacuum", "off"},
-			// Far from UTC, and not by full hours: what relies on the server's clock being in UTC is seen.
+			// Far from UTC, and not by full hours, to detect code that expects the server to use UTC.
 			{"timezone", "<+0545>-05:45"},
 		}...)
 	}
@@ -216,7 +215,7 @@ func (s *server) prepare(cmd *exec.Cmd, bin string, id *identity) { prepare(cmd,
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
 
-// stop ends the server without ceremony (its data are thrown away) and removes what it wrote.
+// stop ends the server immediately and removes its files.
 func (s *server) stop() {
 	if s.process != nil {
 		_ = quit(s.process)
@@ -245,12 +244,12 @@ func remove(dir string) {
 	}
 }
 
-// lockName is the file in a server's directory that its process holds locked. A process number would be simpler, and wrong as
-// soon as two containers share the directory or numbers are used again.
+// lockName is the file in a server's directory that its process keeps locked. A process ID would be simpler, but wrong if two
+// containers share the directory or IDs are used again.
 const lockName = "lock"
 
-// holdDir marks the directory as in use by this process, for as long as the file is open. The file gets its name after it was locked,
-// so there is no moment at which sweep could find it free.
+// holdDir marks the directory as in use by this process while the file is open. The file gets its name after it was locked, so
+// sweep never finds it unlocked.
 func holdDir(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, lockName)
 	if err != nil {
@@ -266,14 +265,14 @@ func holdDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes the directories of processes that were killed before they could. Where a server outlived such a process (see
-// procAttr), this ends it too: it looks at its lock file once a minute and stops when that is gone.
+// sweep removes the directories of killed processes. That also ends a server that outlived such a process (see procAttr), because
+// PostgreSQL checks its lock file once a minute and stops if the file is missing.
 func sweep(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, dirPrefix+"*"))
 	for _, dir := range dirs {
 		f, err := os.Open(filepath.Join(dir, lockName))
 		if err != nil {
-			// Not ours to read, or not locked yet, or left behind in between.
+			// Not readable for this user, not locked yet, or without a lock file since a kill.
 			if info, statErr := os.Stat(dir); errors.Is(err, os.ErrNotExist) && statErr == nil && time.Since(info.ModTime()) > time.Hour {
 				remove(dir)
 			}
@@ -287,7 +286,7 @@ func sweep(base string) {
 	}
 }
 
-// freePort asks the system for a TCP port that is free now.
+// freePort returns a free TCP port.
 var freePort = func() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -298,7 +297,7 @@ var freePort = func() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil //nolint:forcetypeassert // it is what Listen("tcp") returns
 }
 
-// binPatterns is where packages put their versions of PostgreSQL, outside of PATH.
+// binPatterns are the directories in which packages install PostgreSQL outside of PATH.
 var binPatterns = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -307,7 +306,7 @@ var binPatterns = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// findBin returns the directory with initdb and postgres: the one that is asked for, the one in PATH, or the newest that is installed.
+// findBin returns the directory with initdb and postgres: CLERKINVITE_TEST_PGBIN, the one in PATH, or the newest installed version.
 func findBin() (string, error) {
 	if !supported {
 		return "", fmt.Errorf("%w (on %s pgtest cannot start a server)", ErrNoBinaries, runtime.GOOS)
@@ -321,7 +320,7 @@ func findBin() (string, error) {
 	}
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// PATH may hold a link to postgres alone.
+		// PATH may contain a link to postgres only.
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			path = target
 		}
@@ -353,7 +352,7 @@ func hasServer(dir string) bool {
 
 var versionInPath = regexp.MustCompile(`(\d+)[^/]*/bin$`)
 
-// version is 15 for …/postgresql/15/bin, 9 for …/9.6/bin, 0 where there is none.
+// version returns 15 for …/postgresql/15/bin, 9 for …/9.6/bin, 0 without a version.
 func version(bin string) int {
 	match := versionInPath.FindStringSubmatch(bin)
 	if match == nil {

@@ -215,6 +215,9 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
 		s.failf("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
 	}
+	if s.open(old.InvitationID) && !s.adopted[old.InvitationID] {
+		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
+	}
 	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)

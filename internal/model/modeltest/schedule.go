@@ -56,18 +56,19 @@ type task struct {
 	call    string // that it is about to make
 	request func() // what that call does at the other end
 
-	calls       int
-	polls       int  // of them, calls in a row for a gate
-	requests    int  // of them those to Clerk
-	cancelled   bool // its caller has gone
-	tooLate     bool // a time limit of its own has ended a call
-	storeFailed bool
-	withdrew    bool                 // it has moved the member whom it is about
-	claims      map[mark]time.Time   // what it has claimed, and when
-	looked      map[string]bool      // addresses whose holders were asked for, and whether a verified one was shown
-	made        map[string]bool      // invitations it created
-	refused     map[string]bool      // addresses that Clerk refused
-	limited     map[string]time.Time // endpoints that a limit closed
+	calls        int
+	polls        int  // of them, calls in a row for a gate
+	requests     int  // of them those to Clerk
+	cancelled    bool // its caller has gone
+	tooLate      bool // a time limit of its own has ended a call
+	storeFailed  bool
+	revokeFailed bool
+	withdrew     bool                 // it has moved the member whom it is about
+	claims       map[mark]time.Time   // what it has claimed, and when
+	looked       map[string]bool      // addresses whose holders were asked for, and whether a verified one was shown
+	made         map[string]bool      // invitations it created
+	refused      map[string]bool      // addresses that Clerk refused
+	limited      map[string]time.Time // endpoints that a limit closed
 }
 
 // flight is a call that goes on without its caller.

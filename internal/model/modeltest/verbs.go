@@ -327,9 +327,17 @@ func (t *task) doResend(ctx context.Context) {
 		t.ref = m.Ref()
 	}
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
+	there := byRef(t.rows, t.ref)
 	m, err := t.process.service.Resend(ctx, t.ref)
-	if t.returned(m, err, isNotFound, isTransition, isCooldown, isClerks, isConflict, isDuplicate) && err == nil {
-		t.invitedOrLinked(t.ref, m)
+	if !t.returned(m, err, isNotFound, isTransition, isCooldown, isClerks, isConflict, isDuplicate) || err != nil {
+		return
+	}
+	t.invitedOrLinked(t.ref, m)
+	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.tooLate {
+		return
+	}
+	if t.open(there.InvitationID) {
+		t.failf("left over: %s has left %s open, which the row named", t.name, there.InvitationID)
 	}
 }
 

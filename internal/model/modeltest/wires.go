@@ -214,7 +214,7 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*c
 	if t.verb.reads() {
 		t.failf("reading: %s revokes %s", t.name, invitationID)
 	}
-	return ask(ctx, clerkinvitetest.CallRevoke, "revoke "+invitationID, func() (*clerkinvite.Invitation, error) {
+	inv, err := ask(ctx, clerkinvitetest.CallRevoke, "revoke "+invitationID, func() (*clerkinvite.Invitation, error) {
 		was := a.invitation(invitationID)
 		inv, err := a.api.RevokeInvitation(context.Background(), invitationID)
 		a.clerkChanged()
@@ -224,6 +224,8 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*c
 		}
 		return inv, err
 	})
+	t.revokeFailed = t.revokeFailed || err != nil
+	return inv, err
 }
 
 // statement is a task's call to the store.

@@ -11,6 +11,7 @@ const (
 	pcFindDue
 	pcClaim
 	pcUsers
+	pcListPending
 	pcList
 	pcListRevoked
 	pcUsersAccepted
@@ -59,9 +60,9 @@ const (
 
 // calls names the calls as the replay sees them on the way to the store and to Clerk.
 var calls = map[pc]string{
-	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcList: "list", pcListRevoked: "list revoked",
+	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcListPending: "list pending", pcList: "list", pcListRevoked: "list revoked",
 	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
-	pcRevokeMine: "revoke", pcSweepList: "list pending", pcSweepFind: "find id", pcSweepRevoke: "revoke",
+	pcRevokeMine: "revoke", pcSweepList: "list", pcSweepFind: "find id", pcSweepRevoke: "revoke",
 	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
 	pcRevokeGet: "find ref", pcRevokeList: "list", pcRevokeOne: "revoke", pcRevokeUsers: "users by email", pcRevokeWrite: "update",
 	pcRevokeEnd: "find ref", pcResolveUser: "get user", pcResolveFind: "find email", pcResolveWrite: "update",
@@ -97,7 +98,7 @@ func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 func (m *step) attempt(a *actor) {
 	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
 	a.others, a.again, a.stale = false, false, false
-	a.left = a.row.send > 1
+	a.left, a.previous = a.row.send > 1, a.row.inv
 	a.knows = m.user
 	a.pc = pcUsers
 	if !m.has(FindFirst) {
@@ -111,8 +112,10 @@ func (m *step) createOrLook(a *actor) {
 	switch {
 	case m.late(a):
 		m.decide(a, isReleased)
-	case a.row.attempts > 1 && m.has(LookFirst), a.row.send > 1 && m.has(LookSecondSend):
+	case a.row.attempts > 1 && m.has(LookFirst):
 		a.pc = pcList
+	case a.row.send > 1 && m.has(LookSecondSend): // it cannot have created anything
+		a.pc = pcListPending
 	default:
 		m.tryCreate(a)
 	}
@@ -226,6 +229,9 @@ func (m *step) goOn(a *actor) {
 		} else {
 			m.createOrLook(a)
 		}
+	case pcListPending:
+		a.seen, _ = m.list(pending)
+		m.look(a)
 	case pcList:
 		a.seen, _ = m.list(none)
 		if a.pc = pcListRevoked; !m.has(LookRevoked) {
@@ -275,14 +281,8 @@ func (m *step) goOn(a *actor) {
 		m.revokeAtClerk(a, a.made)
 		m.written(a)
 	case pcSweepList:
-		var ours bool
-		if a.seen, ours = m.list(pending); !ours {
-			m.delivered(a)
-			break
-		}
-		if a.pc = pcSweepFind; !m.has(ClerkThenRows) {
-			m.sweep(a)
-		}
+		seen, _ := m.list(none)
+		m.candidates(a, seen)
 	case pcSweepFind:
 		if a.row = m.row; !m.has(ClerkThenRows) {
 			a.pc = pcSweepList
@@ -297,6 +297,30 @@ func (m *step) goOn(a *actor) {
 	}
 }
 
+// candidates keeps what is open of the list, and the invitation that the row named before if the
+// list does not show it.
+func (m *step) candidates(a *actor, seen [maxInvitations]status) {
+	if a.previous > 0 && seen[a.previous-1] == none {
+		seen[a.previous-1] = pending
+	} else {
+		a.previous = 0
+	}
+	ours := false
+	for i, inv := range m.invitations {
+		if seen[i] != pending {
+			seen[i] = none
+		}
+		ours = ours || seen[i] == pending && inv.send > 0
+	}
+	a.seen, a.pc = seen, pcSweepFind
+	switch {
+	case !ours:
+		m.delivered(a)
+	case !m.has(ClerkThenRows):
+		m.sweep(a)
+	}
+}
+
 // sweep finds what is left over.
 func (m *step) sweep(a *actor) {
 	a.todo = m.leftOver(a.row, a.seen)
@@ -308,7 +332,7 @@ func (m *step) sweep(a *actor) {
 
 // revokedOne goes on with the next invitation that is left over.
 func (m *step) revokedOne(a *actor) {
-	if a.todo &= a.todo - 1; a.todo == 0 {
+	if a.todo &^= 1 << (a.revoking() - 1); a.todo == 0 {
 		m.delivered(a)
 	}
 }
@@ -345,7 +369,7 @@ func (m *step) written(a *actor) {
 // unanswered is what comes after a call without an answer, other than a create.
 func (m *step) unanswered(a *actor) {
 	switch a.pc {
-	case pcUsers, pcUsersAgain, pcList, pcListRevoked:
+	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked:
 		m.decide(a, isPostponed)
 	case pcUsersAccepted:
 		a.pc = pcSettle
@@ -359,7 +383,9 @@ func (m *step) unanswered(a *actor) {
 		m.written(a)
 	case pcRevokeMine:
 		m.written(a)
-	case pcSweepList, pcSweepFind:
+	case pcSweepList:
+		m.candidates(a, [maxInvitations]status{})
+	case pcSweepFind:
 		m.delivered(a)
 	case pcSweepRevoke:
 		m.revokedOne(a)

@@ -75,28 +75,29 @@ type flight struct {
 
 // actor is a call of a verb under way: what it is about to do and what it knows.
 type actor struct {
-	verb   Verb
-	pc     pc
-	row    row  // as it was read, or claimed
-	lease  int8 // the epoch in which its lease began
-	began  int8 // the epoch in which its pass began
-	round  int8
-	made   int8 // the invitation that its decision is about
-	next   decision
-	at     int8 // the epoch of that decision
-	seen   [maxInvitations]status
-	todo   uint8 // invitations to revoke, a bit each
-	others bool  // Clerk has a pending invitation that is not this send's
-	again  bool  // Clerk has refused a create of this attempt as a duplicate
-	left   bool  // this member may have other open invitations; a withdrawal has still to list them
-	stale  bool  // began a create after its lease
-	moved  bool  // it has written that the row is revoked or active
-	waits  bool  // a reconciliation has seen somebody who waits
-	second bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
-	looked bool  // a reconciliation has asked for the active user; a withdrawal has found an earlier invitation accepted
-	failed bool  // the store did not answer when it wrote
-	knows  bool  // somebody had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
-	open   uint8 // invitations that were open when a withdrawal read the row; for the checks only
+	verb     Verb
+	pc       pc
+	row      row  // as it was read, or claimed
+	lease    int8 // the epoch in which its lease began
+	began    int8 // the epoch in which its pass began
+	round    int8
+	made     int8 // the invitation that its decision is about
+	previous int8 // the invitation that the row named when the attempt began
+	next     decision
+	at       int8 // the epoch of that decision
+	seen     [maxInvitations]status
+	todo     uint8 // invitations to revoke, a bit each
+	others   bool  // Clerk has a pending invitation that is not this send's
+	again    bool  // Clerk has refused a create of this attempt as a duplicate
+	left     bool  // this member may have other open invitations; a withdrawal has still to list them
+	stale    bool  // began a create after its lease
+	moved    bool  // it has written that the row is revoked or active
+	waits    bool  // a reconciliation has seen somebody who waits
+	second   bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
+	looked   bool  // a reconciliation has asked for the active user; a withdrawal has found an earlier invitation accepted
+	failed   bool  // the store did not answer when it wrote
+	knows    bool  // somebody had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
+	open     uint8 // invitations that were open when a withdrawal read the row; for the checks only
 }
 
 // decision is what becomes of an actor's row.
@@ -544,6 +545,8 @@ func (a *actor) revoking() int8 {
 		return a.made
 	case a.pc == pcRevokeOne && a.row.status == pending && a.todo&(1<<(a.row.inv-1)) != 0:
 		return a.row.inv // its own first
+	case a.pc == pcSweepRevoke && a.previous > 0 && a.todo&(1<<(a.previous-1)) != 0:
+		return a.previous // as well
 	}
 	return int8(bits.TrailingZeros8(a.todo) + 1)
 }

@@ -213,7 +213,7 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	switch {
 	case len(q.Refs) > 0:
 		call = "find ref"
-	case len(q.IDs) > 0:
+	case len(q.IDs) > 0 || len(q.UserIDs) == 0: // by the address: rows that may refer to an invitation
 		call = "find id"
 	}
 	return pass(ctx, call, func() ([]*clerkinvite.Member, error) { return w.store.Find(context.Background(), q) })
