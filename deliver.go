@@ -74,12 +74,10 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		after, _ := s.lastTenant.Load().(string)
-		rows, err := s.store.Due(ctx, DueQuery{At: due, AfterTenantID: after, Limit: batch})
+		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		s.lastTenant.Store(rows[len(rows)-1].TenantID)
 		p, err := s.backgroundPass(ctx, due)
 		if err != nil {
 			return err

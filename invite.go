@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,8 +66,6 @@ type Service struct {
 	store  Store
 	log    *slog.Logger
 	limits limits
-
-	lastTenant atomic.Value // string: the tenant of the last member of Deliver's last batch
 }
 
 // New returns a service. If the configuration is invalid, the error joins everything that is wrong
