@@ -424,8 +424,8 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 	return good("%s", text)
 }
 
-// known reports whether Clerk knows one of the invitations of the newest three pending members of the first page, if there are any.
-// With another instance's key it knows none, and Reconcile could remove active members.
+// known reports whether Clerk knows one of the invitations of the three newest pending members of the first page, if there are any.
+// With another instance's key, Clerk knows none.
 func (d *diagnosis) known(ctx context.Context) (bool, error) {
 	pending, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
 	if err != nil || len(pending) == 0 {
@@ -460,7 +460,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 	known, err := d.known(ctx)
 	if err == nil && !known {
 		return check{"", checkFail, "Clerk knows none of the newest pending members' invitations",
-			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance; do not run \"clerkinvite reconcile\" before that"}
+			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance before you run \"clerkinvite reconcile\""}
 	}
 	var r *clerkinvite.ReconcileReport
 	if err == nil {
@@ -470,7 +470,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		return check{"", checkWarn, explain(err), "try again later"}
 	}
 	if err != nil {
-		return check{"", checkFail, explain(err), "if Clerk knows no members, CLERK_SECRET_KEY belongs to another instance"}
+		return check{"", checkFail, explain(err), "if Clerk shows no user and no invitation of any member, CLERK_SECRET_KEY belongs to another instance"}
 	}
 	scope := fmt.Sprintf("%d members compared with Clerk", r.Members)
 	if r.Cursor != "" {

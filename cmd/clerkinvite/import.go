@@ -235,7 +235,7 @@ func (im *importer) check(ctx context.Context) error {
 		}
 		l.ref = ref
 		if number, seen := first[ref]; seen {
-			l.end(duplicate, fmt.Sprintf("the address of line %d", number))
+			l.end(duplicate, fmt.Sprintf("same address as line %d", number))
 			continue
 		}
 		first[ref] = l.number

@@ -87,7 +87,7 @@ func TestImportReportsEachLine(t *testing.T) {
 		reasons[p.Line] = string(p.Outcome) + ": " + p.Reason
 	}
 	for number, reason := range map[int]string{
-		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "duplicate: the address of line 2", 12: "invalid: email ",
+		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "duplicate: same address as line 2", 12: "invalid: email ",
 		13: "invalid: has 2 fields, the header has 6", 14: "invalid: expires_in_days must be 1 to 365", 15: "invalid: expires_in_days must be 1 to 365",
 		16: "invalid: data ", 17: "invalid: public_metadata must be a JSON object",
 	} {

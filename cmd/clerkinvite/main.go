@@ -48,7 +48,7 @@ func main() {
 	os.Exit(code)
 }
 
-// environment has what the program reads besides arguments and files.
+// environment has the program's inputs other than arguments and files.
 type environment struct {
 	getenv func(string) string
 	now    func() time.Time
@@ -65,7 +65,7 @@ type tool struct {
 	asJSON bool
 }
 
-// output is standard output. It keeps its first error, so that truncated output is reported, and lets nothing pass that controls a
+// output is standard output. It keeps its first error, so that truncated output is reported, and removes characters that control a
 // terminal. Each call of Write must have whole characters.
 type output struct {
 	w      io.Writer

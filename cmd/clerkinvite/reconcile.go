@@ -89,7 +89,7 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
 		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
 		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},
-		{len(d.AcceptedElsewhere), "accepted, but no user holds the address verified: probably joined under another one"},
+		{len(d.AcceptedElsewhere), "accepted, but no user has verified the address: probably joined under another address"},
 	} {
 		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
 	}

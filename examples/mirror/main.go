@@ -150,7 +150,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 		do   func() error
 	}{
 		{"ada is invited: her row has a pending ID", func() error { return invite("ada") }},
-		{"grace has a Clerk account already: she is linked immediately", func() error { return invite("grace") }},
+		{"grace already has a Clerk account: she is linked immediately", func() error { return invite("grace") }},
 		{"ada accepts, and Clerk's webhook arrives", func() error {
 			webhook, err := clerk.Accept(ref("ada").Email)
 			if err != nil {

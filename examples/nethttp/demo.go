@@ -153,7 +153,7 @@ func (d *demo) done(q url.Values) string {
 	switch q.Get("done") {
 	case "demo-accept":
 		if q.Has("lost") {
-			return "The invitation was accepted at Clerk, but the webhook got lost: Reconcile will find out."
+			return "The invitation was accepted at Clerk, but the webhook was lost. Reconcile will find it."
 		}
 		return "The invitation was accepted at Clerk, and the webhook was delivered."
 	case "demo-reconcile":

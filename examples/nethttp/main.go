@@ -1,4 +1,4 @@
-// Nethttp is a small application on net/http: a page on which the admins of a tenant invite people, a JSON API, Clerk's webhooks,
+// Nethttp is a small application on net/http: a page on which a tenant's admins invite people, a JSON API, Clerk's webhooks,
 // and the background work.
 //
 //	go run -C examples/nethttp .

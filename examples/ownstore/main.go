@@ -4,7 +4,7 @@
 //
 //	go run ./examples/ownstore
 //
-// It starts its own PostgreSQL server, or uses its own schema in DATABASE_URL.
+// It starts a temporary PostgreSQL, or uses a temporary schema in DATABASE_URL.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
 }
 
-// run tells the story.
+// run shows all steps.
 func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	if _, err := pool.Exec(ctx, schema); err != nil {
 		return err
@@ -45,7 +45,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 		what string
 		do   func() error
 	}{
-		{"ada is invited; grace has a Clerk account already", func() error {
+		{"ada is invited; grace already has a Clerk account", func() error {
 			return errors.Join(invite("ada@example.com"), invite("grace@example.com"))
 		}},
 		{"ada again: 23505", func() error {

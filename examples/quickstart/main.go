@@ -92,7 +92,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 		return svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email, Role: "admin", InvitedBy: "user_you"})
 	}
 
-	step("grace@example.com has a Clerk account already: she is linked, without an email")
+	step("grace@example.com already has a Clerk account: she is linked, without an email")
 	clerk.AddVerifiedUser("grace@example.com")
 	m, err := invite("grace@example.com")
 	if err != nil {
@@ -181,7 +181,7 @@ func realClerk(ctx context.Context, store clerkinvite.Store, key string) error {
 		return err
 	}
 	show(m, nil)
-	step("The same again is a duplicate")
+	step("Inviting again is a duplicate")
 	_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
 	status, message := clerkinvite.HTTPError(err)
 	fmt.Printf("   HTTP %d  %s\n", status, message)

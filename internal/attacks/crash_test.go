@@ -29,7 +29,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// child is another process of the host's: the test binary, started again with
+// child is another process of the host: the test binary, started again with
 // CLERKINVITE_TEST_CHILD. Everything it needs is in the environment.
 func child(mode string) {
 	ctx := context.Background()
@@ -61,7 +61,7 @@ func child(mode string) {
 	if mode == "kill" {
 		k, err := newTrack()
 		must(err)
-		// Each line is written at once, so that a killed process has told where it was.
+		// Each line is written immediately, so that a killed process has reported how far it was.
 		k.say = func(point string) { _, _ = fmt.Println("POINT", point) }
 		config.API = pointAPI{api, k}
 		config.Store = pointStore{clerkinvite.NewPgxStore(pointDB{pool, k}, nil), k}
@@ -210,8 +210,8 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
 	url, sites := testkit.Serve(t, clerk), sitesFile(t)
-	// Short, so that what a killed round left is taken over by a later one; a lease may
-	// well end under a process that lives, which is part of the attack.
+	// Short, so that later rounds take over what a killed round left. A lease may end
+	// while its process lives, which is part of the attack.
 	const lease = time.Second
 
 	var mu sync.Mutex
@@ -225,13 +225,13 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 		wg.Go(func() {
 			for round := range next {
 				mu.Lock()
-				// Half of the rounds bring new people, the others meet what a killed one left.
+				// Half of the rounds invite new people, the others people whom a killed round left.
 				var mine []string
 				for i := range 3 {
 					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round%(rounds/2), i))
 				}
 				emails = append(emails, mine...)
-				// By the clock in one round, in the next after so many steps.
+				// Kill after a time in one round, and after a number of steps in the next.
 				delay, steps := time.Duration(random.Int64N(int64(60*time.Millisecond))), -1
 				if round%2 == 1 {
 					delay, steps = time.Minute, random.IntN(3*12)
@@ -272,7 +272,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	slices.Sort(emails)
 	emails = slices.Compact(emails)
 
-	// Two hours on, so that every lease and every pause has passed.
+	// Two hours later every lease and pause has ended.
 	ahead := 2 * time.Hour
 	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, url), Store: store, Now: func() time.Time { return time.Now().Add(ahead) }})
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The ways in which FuzzWebhookVerdict spoils a webhook that is good.
+// The ways in which FuzzWebhookVerdict spoils a valid webhook.
 const (
 	flipSignature = 1 << iota // one bit of the signature, chosen by the high byte
 	flipBody
@@ -37,7 +37,7 @@ const (
 )
 
 // FuzzWebhookVerdict gives the verifier and a second implementation of Standard Webhooks
-// the same webhooks, good, spoilt and arbitrary. They never disagree.
+// the same valid, spoilt and arbitrary webhooks. They never disagree.
 func FuzzWebhookVerdict(f *testing.F) {
 	const now = testkit.VectorTime
 	ts := strconv.Itoa(now)
@@ -45,7 +45,7 @@ func FuzzWebhookVerdict(f *testing.F) {
 	for spoil := range uint16(1 << 7) {
 		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, spoil|uint16(29)<<8)
 	}
-	for bit := range uint16(256) { // bits near the end above all: a short comparison would pass them
+	for bit := range uint16(256) { // above all bits near the end, which a short comparison would miss
 		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, uint16(flipSignature)|bit<<8)
 	}
 	for _, late := range []int64{-1 << 62, -301, -300, 300, 301, 1 << 40} {
@@ -119,8 +119,8 @@ func FuzzWebhookVerdict(f *testing.F) {
 	})
 }
 
-// specKey is the key of a secret as Standard Webhooks writes it: base64 of 24 bytes or
-// more, with a prefix and padding that may be missing; nil if it is none.
+// specKey returns the key of a Standard Webhooks secret: base64 of 24 bytes or
+// more, with an optional prefix and optional padding. It returns nil for other texts.
 func specKey(secret string) []byte {
 	text, padding := strings.CutPrefix(secret, "whsec_")
 	_ = padding
@@ -152,9 +152,9 @@ var (
 	specTime = regexp.MustCompile(`\A[1-9][0-9]{0,11}\z`)
 )
 
-// specVerdict is Standard Webhooks 1.0.0 with crypto/hmac alone, in the strict reading
-// that the library documents: each header once, an id without a dot, a canonical number,
-// five minutes either way.
+// specVerdict implements Standard Webhooks 1.0.0 with crypto/hmac only, in the strict reading
+// that the library documents: each header once, an ID without a dot, a canonical number,
+// five minutes of tolerance.
 func specVerdict(key []byte, h http.Header, body []byte, now int64) bool {
 	one := map[string]string{}
 	for name, values := range h {
@@ -180,8 +180,8 @@ func specVerdict(key []byte, h http.Header, body []byte, now int64) bool {
 	return false
 }
 
-// FuzzCursor lists with any cursor: it is refused, or it is a position among the tenant's
-// own members, wherever it came from.
+// FuzzCursor lists with any cursor: it is rejected, or it is a position among the tenant's
+// members, no matter where it came from.
 func FuzzCursor(f *testing.F) {
 	const perTenant = 5
 	store := clerkinvitetest.NewMemoryStore()
@@ -255,13 +255,13 @@ func FuzzCursor(f *testing.F) {
 	})
 }
 
-// referenceCursor returns the position that a cursor stands for, in hexadecimal; "" is
-// the beginning. A position has one writing only.
+// referenceCursor returns a cursor's position in hexadecimal; "" is
+// the beginning. A position has only one cursor.
 func referenceCursor(cursor string) (position string, ok bool) {
 	if cursor == "" {
 		return "", true
 	}
-	if strings.ContainsAny(cursor, "\r\n") { // which encoding/base64 passes over
+	if strings.ContainsAny(cursor, "\r\n") { // encoding/base64 skips these
 		return "", false
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)

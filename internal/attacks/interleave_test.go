@@ -35,9 +35,9 @@ func (a *trueAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	return a.ClerkAPI.CreateInvitation(ctx, r)
 }
 
-// Random operations, nested inside Clerk's calls as concurrent ones would fall: two
-// tenants, two addresses, lost answers, clocks that pass the lease, sign-ups, replayed
-// events, the dashboard, other applications, and every behaviour that is unknown.
+// Random operations, nested inside calls to Clerk as if they were concurrent: two
+// tenants, two addresses, lost responses, clocks that pass the lease, sign-ups, replayed
+// events, the dashboard, other applications, and every undocumented behavior.
 func TestPromise3_Interleavings(t *testing.T) {
 	t.Parallel()
 	n, first := 1000, rand.Uint64N(1<<32)
@@ -234,8 +234,8 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 				continue
 			}
 			key := fmt.Sprint(m.Mark.ID, "/", m.Mark.Send)
-			// What is not promised: a create carried out after its lease which Clerk's list
-			// still hides from the next attempt, beside another's invitation.
+			// Not promised: a create carried out after its lease, which Clerk's list
+			// still hides from the next attempt, beside another invitation.
 			hidden := beh.Name == "lag" && api.late
 			if perMark[key]++; perMark[key] > 1 && !hidden {
 				fail("two emails: %s", key)
@@ -288,7 +288,7 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 					fail("no proof: %v", m)
 				}
 				if !revokeFaults && len(open[m.ID]) > 0 {
-					_ = open // Reconcile's
+					_ = open // Reconcile revokes it
 				}
 			}
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// TestOnChangePanics: nothing is written, and no transaction stays open.
+// A panic in the hook writes nothing and leaves no transaction open.
 func TestOnChangePanics(t *testing.T) {
 	t.Parallel()
 	store, h, pool := testkit.NewMirror(t)
@@ -52,7 +52,7 @@ func TestOnChangePanics(t *testing.T) {
 	require.Equal(t, 2, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member`))
 }
 
-// TestOnChangeContextEnds: the end of the context while the hook runs is the call's error, and nothing is written.
+// If the context ends while the hook runs, the call returns its error and writes nothing.
 func TestOnChangeContextEnds(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]func(ctx context.Context, t *testing.T, pool *pgxpool.Pool, tx pgx.Tx, cancel func()) error{
@@ -121,7 +121,7 @@ func TestOnChangeContextEnds(t *testing.T) {
 	}
 }
 
-// TestOnChangeServerTrouble: what says nothing of the rows is repeated, hook and all.
+// After a server error that is not about the rows, the statement and the hook are repeated.
 func TestOnChangeServerTrouble(t *testing.T) {
 	t.Parallel()
 	for name, sql := range map[string]string{
@@ -153,7 +153,7 @@ func TestOnChangeServerTrouble(t *testing.T) {
 			require.Len(t, h.Take(), 2)
 			testkit.RequireMirrored(t, pool)
 
-			// Not in a host's transaction, which is the host's to repeat.
+			// Not in a host's transaction, which the host must repeat.
 			once()
 			tx, err := pool.Begin(t.Context())
 			require.NoError(t, err)
@@ -166,7 +166,7 @@ func TestOnChangeServerTrouble(t *testing.T) {
 	}
 }
 
-// cutMirror returns a store with a mirror, whose connections go through a cutter, and a pool that goes past it.
+// cutMirror returns a store with a mirror, whose connections pass through a cutter, and a pool that does not.
 func cutMirror(t *testing.T, mode func(*pgxpool.Config)) (*clerkinvite.PgxStore, *testkit.Mirror, *cutter, *pgxpool.Pool) {
 	t.Helper()
 	through, proxy, direct := cutStore(t, mode)
@@ -176,20 +176,20 @@ func cutMirror(t *testing.T, mode func(*pgxpool.Config)) (*clerkinvite.PgxStore,
 	return clerkinvite.NewPgxStore(through, &clerkinvite.PgxOptions{OnChange: h.Follow}), h, proxy, direct
 }
 
-// TestOnChangeLostAnswers: whatever answer is lost, that to the commit included, what the hook writes is there once.
-func TestOnChangeLostAnswers(t *testing.T) {
+// Whatever response is lost, even the commit's, the hook's writes take effect once.
+func TestOnChangeLostResponses(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		store, h, proxy, direct := cutMirror(t, mode)
 		fresh := clerkinvite.NewPgxStore(direct, &clerkinvite.PgxOptions{OnChange: new(testkit.Mirror).Follow})
 		try := func(t *testing.T, name string, c cut) {
-			// How often the hook is called: once more if what it did first was lost.
+			// The number of calls of the hook: once more if its first writes were lost.
 			want := 2
 			switch {
 			case c.commit && !c.before, !c.commit && c.before: // committed, or not even begun
 				want = 1
 			case !c.commit:
-				want = 1 // the answer to the store's statement is lost, so the hook is not reached
+				want = 1 // the response to the store's statement is lost, so the hook is not reached
 			}
 			other := testkit.InsertRows(t, fresh, testkit.ReservedRow(name, "other@example.com"))[0]
 			row := testkit.ReservedRow(name, "x@example.com")
@@ -226,7 +226,7 @@ func TestOnChangeLostAnswers(t *testing.T) {
 	})
 }
 
-// TestOnChangeCut: a connection that breaks under the hook is no error of the hook's, whatever it makes of it.
+// A connection that breaks during the hook is not the hook's error, whatever the hook returns.
 func TestOnChangeCut(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -253,7 +253,7 @@ func TestOnChangeCut(t *testing.T) {
 	})
 }
 
-// TestOnChangeOneConnection: a call needs one connection, whatever happens to it.
+// A call needs only one connection, whatever happens to it.
 func TestOnChangeOneConnection(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -284,8 +284,8 @@ func TestOnChangeOneConnection(t *testing.T) {
 	require.Equal(t, byte('I'), conn.PgConn().TxStatus())
 }
 
-// TestOnChangeEnforcesANumber: the documentation of Config.Authorize sends hosts here for free seats. Of one list and of
-// concurrent calls, exactly as many get through as there are seats, and a member that leaves gives its seat back.
+// The documentation of Config.Authorize recommends this for free seats. Of one list and of
+// concurrent calls, exactly as many succeed as there are seats, and a member that leaves frees its seat.
 func TestOnChangeEnforcesANumber(t *testing.T) {
 	t.Parallel()
 	const seats, people = 3, 20

@@ -35,10 +35,10 @@ import (
 // pointLease is the lease of the services under attack.
 const pointLease = time.Minute
 
-// later is after every lease and every pause.
+// later is longer than every lease and pause.
 const later = 2 * time.Hour
 
-// world is what one scenario takes place in.
+// world is the environment of one scenario.
 type world struct {
 	t     *testing.T
 	ctx   context.Context
@@ -46,24 +46,24 @@ type world struct {
 	clerk *clerkinvitetest.Clerk
 	clock *clerkinvitetest.Clock
 	calm  *clerkinvite.Service // without points and faults
-	api   clerkinvite.ClerkAPI // that of calm
-	store clerkinvite.Store    // that of calm
+	api   clerkinvite.ClerkAPI // calm's
+	store clerkinvite.Store    // calm's
 	url   string
 	input []byte
 
-	pool   *pgxpool.Pool // nil: the memory store
+	pool   *pgxpool.Pool // nil means the memory store
 	dsn    string
 	schema string
 
-	sites string // of children
+	sites string // for children
 	mu    sync.Mutex
 	acks  map[string]bool
 	ended error // of the act
-	twice bool  // it took place twice, and each time begins from what the other left
+	twice bool  // it ran twice, the second time on the state that the first left
 	after sync.WaitGroup
 }
 
-// ground is a database for many worlds, each with a schema of its own.
+// ground is a database for many worlds, each with its own schema.
 type ground struct {
 	db      *pgtest.DB
 	pool    *pgxpool.Pool
@@ -71,7 +71,7 @@ type ground struct {
 	sites   string
 	schemas atomic.Int64
 
-	attacks, members, emails, excused atomic.Int64 // what was looked at
+	attacks, members, emails, excused atomic.Int64 // what was checked
 }
 
 func newGround(t *testing.T) *ground {
@@ -82,7 +82,7 @@ func newGround(t *testing.T) *ground {
 	return &ground{sites: sitesFile(t), db: db, pool: db.Pool(t, func(c *pgxpool.Config) { c.MaxConns = 32 }), tables: string(up)}
 }
 
-// options are those of the store: with a hook, a host's own table follows the members.
+// options returns the store's options. With a hook, the host's table follows the members.
 func (sc *scenario) options(schema string) *clerkinvite.PgxOptions {
 	o := &clerkinvite.PgxOptions{Schema: schema}
 	if sc.hook {
@@ -94,7 +94,7 @@ func (sc *scenario) options(schema string) *clerkinvite.PgxOptions {
 	return o
 }
 
-// newWorld makes one, on the memory store if there is no ground.
+// newWorld creates a world, on the memory store if ground is nil.
 func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 	t.Helper()
 	w := &world{t: t, ctx: t.Context(), sc: sc, clerk: clerkinvitetest.NewClerk(), clock: testkit.NewClock(), acks: make(map[string]bool)}
@@ -120,7 +120,7 @@ func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 	return w
 }
 
-// service returns that of a process without faults.
+// service returns the service of a process without faults.
 func (w *world) service() *clerkinvite.Service {
 	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: w.store, Now: w.clock.Now, Lease: pointLease})
 	require.NoError(w.t, err)
@@ -131,7 +131,7 @@ func (w *world) service() *clerkinvite.Service {
 type actorConfig struct {
 	sc     *scenario
 	k      *track
-	pool   *pgxpool.Pool // through which faults come; nil: memory
+	pool   *pgxpool.Pool // with faults; nil means the memory store
 	raw    *pgxpool.Pool
 	store  clerkinvite.Store // without points
 	schema string
@@ -228,8 +228,8 @@ func (w *world) run(k *track) {
 	require.Empty(w.t, k.unknown, "calls from sites that were not enumerated")
 }
 
-// overtake lets the lease pass, and another process go on with everything that is due.
-// Inside of a transaction that process may have to wait for it to end.
+// overtake lets the lease end, and another process deliver everything that is due.
+// Inside a transaction that process may have to wait for its end.
 func (w *world) overtake(inTx bool) {
 	w.clock.Advance(later)
 	done := make(chan struct{})
@@ -237,7 +237,7 @@ func (w *world) overtake(inTx bool) {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
-		// What it fails with is no concern here: what counts is what there is in the end.
+		// Its error does not matter here; the final state counts.
 		_, _ = w.service().Deliver(ctx, nil)
 	})
 	patience := testkit.Patience
@@ -331,7 +331,7 @@ func pointChild() error {
 	return nil
 }
 
-// recover is what happens after every crash: Deliver again, when leases and pauses are over, and one Reconcile.
+// recover does what happens after every crash: Deliver when leases and pauses have ended, and one Reconcile.
 func (w *world) recover() {
 	w.t.Helper()
 	w.after.Wait()
@@ -358,9 +358,9 @@ func (w *world) recover() {
 	require.NoError(w.t, err, "recovering")
 }
 
-// check looks at what there is in the end, here and at Clerk. It returns how many members there are, and how many
-// second emails came from creates with ignore_existing that were carried out when the lease had passed. Those are the
-// one exception of the promises: excused is how many there may be.
+// check checks the final state, here and at Clerk. It returns the number of members, and the number of
+// second emails from creates with ignore_existing that were carried out after the lease. These are the
+// one exception of the promises; excused is their maximum.
 func (w *world) check(excused int) (members, second int) {
 	w.t.Helper()
 	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{})
@@ -415,7 +415,7 @@ func (w *world) check(excused int) (members, second int) {
 	return len(rows), second
 }
 
-// withdrawn checks, before anything else could have repaired it, that who was revoked or removed by a verb has no link that works.
+// withdrawn checks, before anything could repair it, that people who were revoked or removed by a verb have no working link.
 func (w *world) withdrawn() {
 	w.t.Helper()
 	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}})
@@ -430,7 +430,7 @@ func (w *world) withdrawn() {
 	}
 }
 
-// checkPeople checks that nobody is lost, and nobody in a state that has no reason.
+// checkPeople checks that no person is lost, or in an unexplained state.
 func (w *world) checkPeople(rows []*clerkinvite.Member) {
 	w.t.Helper()
 	for _, p := range w.sc.people {
@@ -448,13 +448,13 @@ func (w *world) checkPeople(rows []*clerkinvite.Member) {
 	}
 }
 
-// sendMark is what every invitation of ours carries.
+// sendMark is the marker of our invitations.
 type sendMark struct {
 	id   string
 	send int
 }
 
-// invitations returns all that there are at Clerk.
+// invitations returns all invitations at Clerk.
 func (w *world) invitations() (map[string]clerkinvite.Invitation, map[string]sendMark) {
 	w.t.Helper()
 	byID, marks := make(map[string]clerkinvite.Invitation), make(map[string]sendMark)
@@ -490,19 +490,19 @@ func (a *attack) name() string {
 	return a.point()
 }
 
-// once makes the attack.
+// once runs the attack.
 func (a *attack) once(t *testing.T, g *ground) {
 	t.Helper()
 	ground := g
 	if !a.sc.postgres && a.kind != faultKill && a.layer != layerSQL && (a.kind != faultCut || a.layer == layerClerk) {
-		ground = nil // the memory store will do
+		ground = nil // the memory store is enough
 	}
 	w := newWorld(t, ground, a.sc)
 	first := a.fault
 	excused := 0
 	if a.kind == faultKill {
 		require.True(t, w.runChild(&first), "the point is reached: %v", w.ended)
-		if a.second != nil { // the host tries again, in a process that is killed as well
+		if a.second != nil { // the host tries again, in a process that is killed, too
 			w.clock.Advance(later)
 			second := *a.second
 			w.twice = true
@@ -520,7 +520,7 @@ func (a *attack) once(t *testing.T, g *ground) {
 		if a.second == nil {
 			require.Contains(t, k.happened, &first, "the point is reached: %v", w.ended)
 		}
-		require.NotEmpty(t, k.happened) // the second may have come first, and have kept it from the other
+		require.NotEmpty(t, k.happened) // the second fault may have come first and prevented the other
 		excused = k.excused
 	}
 	w.recover()
@@ -531,7 +531,7 @@ func (a *attack) once(t *testing.T, g *ground) {
 	g.excused.Add(int64(second))
 }
 
-// TestPromise3_EveryFaultPoint: whatever happens between two effects, nobody is lost and nobody gets a second email.
+// Whatever happens between two effects, no person is lost and no person gets a second email.
 func TestPromise3_EveryFaultPoint(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -542,7 +542,7 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 	g := newGround(t)
 	all := scenarios()
 
-	// Without faults: which scenario comes to which points.
+	// Without faults, to find out which scenario reaches which points.
 	var mu sync.Mutex
 	reach := make(map[string][]*scenario)
 	visits := make(map[*scenario][]string)
@@ -585,7 +585,7 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 			}
 		}
 	}
-	for site := range reach { // in an order, so that the seed says all
+	for site := range reach { // sorted, so that the seed determines everything
 		slices.SortFunc(reach[site], func(a, b *scenario) int { return strings.Compare(a.name, b.name) })
 	}
 	for sc := range visits {
@@ -613,14 +613,14 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 				})
 			}
 		})
-		if made := g.attacks.Swap(0); int(made) == len(attacks) { // and not only some of them, by -run
+		if made := g.attacks.Swap(0); int(made) == len(attacks) { // not only some of them, by -run
 			row.Done(fmt.Sprintf("%d points, %d faults", points, made), fmt.Sprintf("0 of %d members, 0 second emails of %d", g.members.Swap(0), g.emails.Swap(0)),
 				fmt.Sprintf("%d second emails of creates carried out after their lease, the exception", g.excused.Swap(0)))
 		}
 	}
 }
 
-// attacksAt returns the attacks on one point: one, in the long mode several in each of its scenarios.
+// attacksAt returns the attacks on one point: one, or in the long mode several in each of its scenarios.
 func attacksAt(random *rand.Rand, f fault, layer string, reach []*scenario, visits map[*scenario][]string) []attack {
 	if len(reach) == 0 || testing.Short() && random.IntN(8) > 0 {
 		return nil

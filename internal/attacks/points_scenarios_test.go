@@ -22,49 +22,49 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// scenario is something that a host does, from which the promises must come out whole whatever
-// goes wrong meanwhile. Together the scenarios reach every point.
+// scenario is something that a host does, with which the promises must be kept, no matter which
+// fault happens. Together the scenarios reach every point.
 type scenario struct {
 	name     string
 	postgres bool // about PgxStore itself
 	hook     bool // with PgxOptions.OnChange
 	fresh    bool // without the tables
 
-	withdraws bool // somebody revokes meanwhile, so that a create carried out after its lease is not refused
+	withdraws bool // another caller revokes, so that Clerk does not reject a create carried out after its lease
 
 	arrange func(w *world)       // before, without faults
-	act     func(a *actor) error // what is attacked; nil: it has come to its end
+	act     func(a *actor) error // the code under attack; nil means that it has finished
 	meddle  []meddle
 
 	people []person
 	purges bool   // a member may be gone
-	sure   string // of which sites it comes to those that begin so for sure; of the others two goroutines decide
+	sure   string // prefix of the sites that it certainly reaches; two goroutines decide about the others
 }
 
-// meddle lets something happen at a point, without which the scenario would not get where it is to get.
+// meddle makes something happen at a point, without which the scenario would not reach its goal.
 type meddle struct {
 	site string
 	done bool
 	do   func(a *actor) error
 }
 
-// person is a member of acme and what may have become of it when all is over: states, "gone" for no row.
+// person is a member of acme and its allowed states at the end; "gone" means no row.
 type person struct {
 	email string
-	acked string // after the act has told of success
-	other string // otherwise, and what acked allows
+	acked string // if the act has reported success
+	other string // otherwise, in addition to acked
 }
 
-// actor is one process of the host's in which a scenario takes place.
+// actor is the host's process in which a scenario runs.
 type actor struct {
 	ctx   context.Context
 	svc   *clerkinvite.Service // whose steps are points
-	other *clerkinvite.Service // that of another process
-	store clerkinvite.Store    // that of svc
+	other *clerkinvite.Service // another process's
+	store clerkinvite.Store    // svc's
 
 	pgx  *clerkinvite.PgxStore // the same, on PostgreSQL
-	db   clerkinvite.PgxDB     // that of pgx, with points
-	pool *pgxpool.Pool         // without
+	db   clerkinvite.PgxDB     // pgx's, with points
+	pool *pgxpool.Pool         // without points
 
 	clock *clerkinvitetest.Clock
 	input []byte // what arrange leaves for act
@@ -81,7 +81,7 @@ func toAcme(email string) clerkinvite.InviteParams {
 	return clerkinvite.InviteParams{TenantID: "acme", Email: email}
 }
 
-// acked tells of success for somebody if there is no error.
+// acked reports success for a person if err is nil.
 func (a *actor) acked(email string, err error) error {
 	if err == nil {
 		a.ack(email)
@@ -89,7 +89,7 @@ func (a *actor) acked(email string, err error) error {
 	return err
 }
 
-// expected is acked for an act that has to end with an error of type E.
+// expected is acked for an act that must end with an error of type E.
 func expected[E error](a *actor, email string, err error) error {
 	var want E
 	if errors.As(err, &want) {
@@ -131,7 +131,7 @@ func (a *actor) event() error {
 	return a.acked(ann, err)
 }
 
-// webhook is event by way of the handler.
+// webhook is event through the handler.
 func (a *actor) webhook() error {
 	v, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: a.clock.Now})
 	if err != nil {
@@ -154,7 +154,7 @@ func (a *actor) get(email string) (*clerkinvite.Member, error) {
 	return rows[0], nil
 }
 
-// joined is the row as the user's.
+// joinedRow returns the row as the user's.
 func joinedRow(m *clerkinvite.Member, userID string, now time.Time) *clerkinvite.Member {
 	n := *m
 	n.Status, n.ClerkUserID, n.Sent, n.SettledAt, n.ClaimedUntil, n.NextAttemptAt, n.UpdatedAt = clerkinvite.StatusActive, userID, n.Send, &now, nil, nil, now
@@ -170,7 +170,7 @@ func update(ctx context.Context, st clerkinvite.TxStore, c clerkinvite.Change) e
 	return results[0].Err
 }
 
-// must fails the test where arranging fails.
+// must fails the test if the arrangement fails.
 func (w *world) must(err error) { require.NoError(w.t, err) }
 
 func (w *world) invited(emails ...string) {
@@ -187,7 +187,7 @@ func (w *world) reserved(emails ...string) {
 	}
 }
 
-// lost invites somebody; the answer is lost, and the lease over.
+// lost invites a person; the response is lost, and the lease has ended.
 func (w *world) lost(email string) {
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 	_, err := w.calm.Invite(w.ctx, toAcme(email))
@@ -211,7 +211,7 @@ func (w *world) onCall(call clerkinvitetest.Call, when clerkinvitetest.When, do 
 	})
 }
 
-// touch changes the row, as somebody does who corrects a role.
+// touch changes the row, as a corrected role does.
 func (w *world) touch(email string) {
 	role := "editor"
 	if _, err := w.calm.Update(w.ctx, acme(email), clerkinvite.MemberUpdate{Role: &role}); err != nil {
@@ -303,7 +303,7 @@ func invitations() []scenario {
 			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() { w.touch(ann) })
 		},
 	}, {
-		// Pending: it was another process's create that met the revocation, and this Invite came after both.
+		// Pending: the revocation hit another process's create, and this Invite came after both.
 		name: "invite while somebody revokes", people: []person{{ann, "revoked pending", "gone"}}, withdraws: true,
 		arrange: func(w *world) {
 			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() {
@@ -384,7 +384,7 @@ func batches() []scenario {
 		},
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {
-		// Only shared requests are without their metadata in the list.
+		// Lists hide only the metadata of bulk invitations.
 		name: "deliver a lost bulk request without its metadata", people: []person{{ann, "pending", ""}, {bob, "pending", ""}},
 		arrange: func(w *world) {
 			w.clerk.SetBehavior(clerkinvitetest.Behavior{ListHidesMetadata: true})
@@ -482,7 +482,7 @@ func withdrawals() []scenario {
 // resolutions are scenarios of webhooks, sign-ins and Reconcile.
 func resolutions() []scenario {
 	event := func(a *actor) error { return a.event() }
-	overdue := func(w *world) { // accepted in time by a user who was there before
+	overdue := func(w *world) { // accepted in time by an existing user
 		w.clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: ann}}})
 		w.clock.Advance(time.Minute)
 		p := toAcme(ann)
@@ -609,7 +609,7 @@ func readings() []scenario {
 	}}
 }
 
-// storings are scenarios of what PgxStore does beyond that.
+// storings are scenarios of PgxStore's own operations.
 func storings() []scenario {
 	reserveInTx := func(a *actor) error {
 		tx, err := a.db.BeginTx(a.ctx, pgx.TxOptions{})
@@ -638,7 +638,7 @@ func storings() []scenario {
 		w.reserved(cyd)
 	}
 	inTxPeople := []person{{ann, "pending", "gone"}, {bob, "pending", "revoked"}, {cyd, "pending", ""}}
-	// joining changes a row to the user's, another one that the user cannot be as well, and a third by a version that is old.
+	// joining makes a row the user's, and also a second one, which is not possible, and changes a third by an old version.
 	join := func(a *actor, st clerkinvite.TxStore) error {
 		row, err := a.get(ann)
 		if err != nil {
@@ -745,7 +745,7 @@ func storings() []scenario {
 	}}
 }
 
-// insertBehind reserves an address that an open transaction of somebody else's has just reserved.
+// insertBehind reserves an address that another open transaction has just reserved.
 func insertBehind(a *actor) error {
 	tx, err := a.pool.Begin(a.ctx)
 	if err != nil {
@@ -779,5 +779,5 @@ func insertBehind(a *actor) error {
 	return expected[*clerkinvite.DuplicateEmailError](a, ann, <-behind)
 }
 
-// allowedState reports whether a state is one of those that a text names.
+// allowedState reports whether a text names the state.
 func allowedState(state, among string) bool { return slices.Contains(strings.Fields(among), state) }

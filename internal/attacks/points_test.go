@@ -31,11 +31,11 @@ import (
 )
 
 // A point is a moment between two effects: before or after one statement to the database or one
-// request to Clerk. The points are not written down anywhere, they are read out of the sources:
+// request to Clerk. The test reads the points from the source:
 // every call of a method of Store, TxStore, ClerkAPI and pgx is a site, once for each place in
-// the package that calls the function around it, since what lies behind the same line differs
-// with who went there. While the library runs, wrappers around the interfaces find out by the
-// call stack at which site they are.
+// the package that calls the function around it, because the same line does different things
+// for different callers. While the library runs, wrappers around the interfaces find the site by
+// the call stack.
 
 // The three layers at which the library leaves its own code.
 const (
@@ -46,7 +46,7 @@ const (
 
 const rootPackage = "github.com/clerkinvite/clerkinvite"
 
-// span is where an expression is in the sources. The base name will do: the package is flat.
+// span is the position of an expression in the source. The base name is enough, because the package is flat.
 type span struct {
 	File     string
 	From, To int
@@ -61,17 +61,17 @@ type callSite struct {
 	span
 
 	Layer   string
-	Methods []string // that are called there, of the interface of its layer; none is any
+	Methods []string // the called methods of its layer's interface; none means any
 	Value   bool     // a method value: its call is elsewhere
 	Func    string   // the function around it
-	Call    string   // how it is called in the name
+	Call    string   // the call's name in the site's name
 	Callers []callerSite
-	Alone   bool // also reached from outside of the package
+	Alone   bool // also reached from outside the package
 
 	fn *types.Func
 }
 
-// callerSite is where the function around a site is called, or handed on to be called.
+// callerSite is a place where the function around a site is called or passed on.
 type callerSite struct {
 	span
 
@@ -88,10 +88,10 @@ func (s *callSite) name(caller string) string {
 	return name
 }
 
-// siteTable is all sites of the package. A child process gets it as JSON.
+// siteTable has all sites of the package. A child process gets it as JSON.
 type siteTable struct {
 	Sites   []*callSite
-	Helpers map[string]bool // functions that only pass a statement on: their callers are the sites
+	Helpers map[string]bool // functions that only pass a statement on; their callers are the sites
 }
 
 // names returns the names of all sites of a layer, "" of all layers.
@@ -112,7 +112,7 @@ func (st *siteTable) names(layer string) []string {
 	return names
 }
 
-// theSites reads the sources once, or what another process has read in them.
+// theSites reads the source once, or the table of the parent process.
 var theSites = sync.OnceValues(func() (*siteTable, error) {
 	known := os.Getenv("CHILD_SITES")
 	if known == "" {
@@ -126,7 +126,7 @@ var theSites = sync.OnceValues(func() (*siteTable, error) {
 	return st, json.Unmarshal(b, st)
 })
 
-// sitesFile writes the sites down for children, and returns what is to be put into their environment.
+// sitesFile writes the sites to a file for children, and returns the entry for their environment.
 func sitesFile(t *testing.T) string {
 	t.Helper()
 	st, err := theSites()
@@ -138,7 +138,7 @@ func sitesFile(t *testing.T) string {
 	return "CHILD_SITES=" + name
 }
 
-// noImports is an importer for a package whose own types are all that matters: of what it imports
+// noImports is an importer for a package of which only its own types matter: of its imports
 // it knows pgx.Tx only.
 type noImports struct{}
 
@@ -179,7 +179,7 @@ func readSites() (*siteTable, error) {
 		Types: make(map[ast.Expr]types.TypeAndValue), Defs: make(map[*ast.Ident]types.Object),
 		Uses: make(map[*ast.Ident]types.Object), Selections: make(map[*ast.SelectorExpr]*types.Selection),
 	}
-	// What comes from elsewhere is unknown, so there are errors without end; the types of the package are right.
+	// Imported types are unknown, so there are many errors; the types of the package are right.
 	config := types.Config{Importer: noImports{}, Error: func(error) {}}
 	_, _ = config.Check(rootPackage, fset, files, info)
 	r := &siteReader{info: info, table: &siteTable{Helpers: make(map[string]bool)}, refs: make(map[*types.Func][]callerSite)}
@@ -203,7 +203,7 @@ func readSites() (*siteTable, error) {
 	}
 	for _, s := range r.table.Sites {
 		for _, c := range r.refs[s.fn] {
-			// An exported one that is handed on is called by somebody outside of the package.
+			// An exported function that is passed on is called from outside the package.
 			if !c.Value || !s.fn.Exported() {
 				s.Callers = append(s.Callers, c)
 			}
@@ -213,7 +213,7 @@ func readSites() (*siteTable, error) {
 	return r.table, r.unambiguous()
 }
 
-// nothingElse makes sure that no call leaves the library in a way that read does not know: through a type that embeds one of
+// nothingElse checks that no call leaves the library in a way that read does not find: through a type that embeds one of
 // the interfaces, a narrower interface, a type parameter, or a variable of the package.
 func (r *siteReader) nothingElse(files []*ast.File) error {
 	leaving := []string{
@@ -238,7 +238,7 @@ func (r *siteReader) nothingElse(files []*ast.File) error {
 					}
 				}
 				switch {
-				case selection == nil && (sel.Sel.Name == "Query" || sel.Sel.Name == "Insert"): // a type of the package's or of net/url's, or slices.Insert
+				case selection == nil && (sel.Sel.Name == "Query" || sel.Sel.Name == "Insert"): // a type of the package or of net/url, or slices.Insert
 				case selection == nil:
 					faults = append(faults, fmt.Errorf("%s: what is %s called on?", at, sel.Sel.Name))
 				case interfaces[selection.Recv().String()] != "" && fn != nil:
@@ -362,7 +362,7 @@ func (r *siteReader) read(decl *ast.FuncDecl) {
 	})
 }
 
-// unambiguous makes sure that a line says which site it is.
+// unambiguous checks that each line belongs to one site.
 func (r *siteReader) unambiguous() error {
 	seen := make(map[string]bool)
 	for _, name := range r.table.names("") {
@@ -374,7 +374,7 @@ func (r *siteReader) unambiguous() error {
 	return nil
 }
 
-// funcName is the name of a function, with its receiver unless that is the Service.
+// funcName returns the name of a function, with its receiver unless that is the Service.
 func funcName(fn *types.Func) string {
 	recv := fn.Signature().Recv()
 	if recv == nil {
@@ -446,7 +446,7 @@ func (st *siteTable) inHelper(function string) bool {
 	return false
 }
 
-// at returns the site of a frame: the shortest that holds it. Above the first frame only method values count.
+// at returns the site of a frame: the shortest that contains it. Above the first frame only method values count.
 func (st *siteTable) at(f runtime.Frame, layer, method string, above bool) *callSite {
 	var found *callSite
 	for _, s := range st.Sites {
@@ -464,7 +464,7 @@ func (st *siteTable) at(f runtime.Frame, layer, method string, above bool) *call
 type fault struct {
 	site string // name of the site
 	kind string
-	hit  int  // at which time that the site is reached, from 0
+	hit  int  // the number of times that the site was reached before
 	done bool // after the effect instead of before it
 
 	then func() error // for meddle
@@ -472,11 +472,11 @@ type fault struct {
 
 // Kinds of faults.
 const (
-	faultKill   = "kill"   // the process is gone
-	faultFail   = "fail"   // the call fails; after: its effect is there
-	faultDelay  = "delay"  // the lease passes, and another process goes on with everything that is due
-	faultCut    = "cut"    // the TCP connection is cut: before the request is sent, or when it has been carried out
-	faultMeddle = "meddle" // no fault, but what a scenario needs to get somewhere
+	faultKill   = "kill"   // the process is killed
+	faultFail   = "fail"   // the call fails, before or after its effect
+	faultDelay  = "delay"  // the lease ends, and another process delivers everything that is due
+	faultCut    = "cut"    // the TCP connection is cut, before the request is sent or after its effect
+	faultMeddle = "meddle" // not a fault, but an event that the scenario needs
 )
 
 // point is a moment, as it is printed.
@@ -492,7 +492,7 @@ func (f *fault) point() string { return point(f.site, f.done) }
 // errLost is a broken connection, as pgx and net/http report one.
 var errLost = fmt.Errorf("the connection broke: %w", io.ErrUnexpectedEOF)
 
-// track follows the library from point to point, and lets faults happen. One that counts only has
+// track follows the library from point to point, and makes faults happen. A track that only counts has
 // no sites.
 type track struct {
 	sites *siteTable
@@ -503,14 +503,14 @@ type track struct {
 	hits     map[string]int
 	unknown  []error
 
-	say   func(point string)                          // tells of each point
+	say   func(point string)                          // reports each point
 	kill  func()                                      // ends this process, and does not return
-	delay func(inTx bool)                             // lets the lease pass
+	delay func(inTx bool)                             // lets the lease end
 	cut   func(layer string, done bool) (undo func()) // cuts the connection under the next exchange
-	hurry func()                                      // lets the time pass from now on, for a turn that is lost
+	hurry func()                                      // makes time pass from now on, to end a lost turn
 
-	// Delayed creates that may send a second email: those with ignore_existing, and where the other's invitation is
-	// withdrawn meanwhile, all.
+	// Delayed creates that may send a second email: those with ignore_existing and, if the other invitation is
+	// revoked in the meantime, all.
 	excused   int
 	withdrawn bool
 }
@@ -530,7 +530,7 @@ type step struct {
 	undo  func()
 }
 
-// enter is the point before a call. With an error the call is not to be made.
+// enter is the point before a call. After an error the call must not be made.
 func (k *track) enter(ctx context.Context, layer, method string, tx *pointTx) (context.Context, *step, error) {
 	site, fromLibrary, err := k.sites.where(layer, method)
 	if !fromLibrary {
@@ -562,14 +562,14 @@ func (k *track) enter(ctx context.Context, layer, method string, tx *pointTx) (c
 		ctx = context.WithValue(ctx, transportFault{}, f.done)
 	case f.done:
 	case f.kind == faultFail && tx.open():
-		_ = tx.Conn().Close(ctx) // and the call finds that out
+		_ = tx.Conn().Close(ctx) // the call then fails
 	default:
 		err = s.happen()
 	}
 	return ctx, s, err
 }
 
-// leave is the point after a call. With an error its answer is lost.
+// leave is the point after a call. After an error its response is lost.
 func (s *step) leave() error {
 	if s == nil {
 		return nil
@@ -604,7 +604,7 @@ func (s *step) happen() error {
 	return nil
 }
 
-// late reports whether this call was held up until the lease had passed, before its effect.
+// late reports whether this call was delayed, before its effect, until the lease had ended.
 func (s *step) late() bool {
 	return s != nil && s.fault != nil && s.fault.kind == faultDelay && !s.fault.done
 }
@@ -721,7 +721,7 @@ func (db pointDB) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, erro
 	}
 	tx, err := db.PgxDB.BeginTx(ctx, opts)
 	if lost := s.leave(); lost != nil {
-		if err == nil { // the connection goes with its transaction
+		if err == nil { // the connection is lost with its transaction
 			_ = tx.Conn().Close(ctx)
 			_ = tx.Rollback(ctx)
 		}
@@ -749,10 +749,10 @@ type pointTx struct {
 	over  bool
 }
 
-// open reports whether there is a transaction that still has its connection.
+// open reports whether a transaction still has its connection.
 func (tx *pointTx) open() bool { return tx != nil && !tx.over }
 
-// locks reports whether rows may be locked: a savepoint is over before its transaction is.
+// locks reports whether rows may be locked: a savepoint ends before its transaction.
 func (tx *pointTx) locks() bool { return tx.open() || tx != nil && tx.outer.locks() }
 
 func (tx *pointTx) Begin(ctx context.Context) (pgx.Tx, error) {
@@ -793,7 +793,7 @@ func (tx *pointTx) Rollback(ctx context.Context) error {
 	return err
 }
 
-// rows returns what a query has returned so that the point after it comes when all is read.
+// rows wraps a query's result, so that the point after it comes when everything is read.
 func (s *step) rows(rows pgx.Rows, err error) (pgx.Rows, error) {
 	if err != nil || s == nil {
 		if lost := s.leave(); lost != nil {
@@ -831,7 +831,7 @@ func (r *pointRows) Err() error {
 	return r.Rows.Err()
 }
 
-// transportFault in the context of a request to Clerk lets it fail: true, after Clerk has carried it out.
+// transportFault in the context of a request to Clerk makes it fail; true means after its effect.
 type transportFault struct{}
 
 // faultTransport is the network to Clerk.
@@ -851,11 +851,11 @@ func (f faultTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// scissors cut the TCP connection on which the next exchange takes place.
+// scissors cut the TCP connection of the next exchange.
 type scissors struct {
 	mu    sync.Mutex
 	armed bool
-	done  bool // when the answer comes, else before the request is sent
+	done  bool // when the response comes; otherwise before the request is sent
 }
 
 func (s *scissors) arm(done bool) (undo func()) {
@@ -885,7 +885,7 @@ func (s *scissors) dial(ctx context.Context, network, addr string) (net.Conn, er
 	return &cutConn{Conn: conn, s: s}, nil
 }
 
-// dialPostgres is dial for PostgreSQL, where the greeting is not cut, and the answer not before it is complete.
+// dialPostgres is dial for PostgreSQL, where the greeting is not cut, and a response only when it is complete.
 func (s *scissors) dialPostgres(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {

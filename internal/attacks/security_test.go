@@ -44,14 +44,14 @@ func TestCanceledContextDoesNothing(t *testing.T) {
 	})
 }
 
-// hostile are texts that would be something else than text, were they not parameters.
+// hostile are texts that would be more than text if they were not parameters.
 var hostile = []string{
 	`'; DROP TABLE clerkinvite_member; --`, `' OR '1'='1`, `" OR ""="`, `\'; SELECT pg_sleep(60); --`, `$1`, `$$; ROLLBACK; $$`, `x'::text || (SELECT url FROM clerkinvite_member)::text || 'x`,
 	`%`, `_`, `%%`, `acm_`, `acme%`, `\`, `\\`, `{"$ne":null}`, `{}`, `[]`, `"`, `null`, `","tenant_id":"globex`, `"}]) AS x; --`, `\u0027`, `{{.}}`, `%s%n%d`, `${jndi:ldap://x.example.com}`,
 	"clerkinvite_member", "acme globex", "é", "😀",
 }
 
-// Every string of the host stays a string, in every parameter of every statement.
+// Every string from the host stays a string, in every parameter of every statement.
 func TestNoStringBecomesSQL(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "SQL injection through every string parameter")
@@ -78,7 +78,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, s, got.Role)
 
-		// As a filter it selects what is equal, and nothing else.
+		// As a filter it selects only equal values.
 		for _, p := range []clerkinvite.ListParams{{TenantID: s}, {TenantID: s, InvitedBy: s}, {TenantID: s, Statuses: []clerkinvite.Status{"pending"}, InvitedBy: s}} {
 			page, err := b.List(ctx, p)
 			require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 			requireInvalid(t, err, "userID")
 		}
 
-		// The store by itself, which is handed what others have checked.
+		// The store alone, which gets unchecked values here.
 		found, err := b.Store.Find(ctx, clerkinvite.Query{
 			Refs: []clerkinvite.Ref{{TenantID: "acme", Email: s}, {TenantID: s, Email: s}}, IDs: []string{s}, Emails: []string{s}, UserIDs: []string{s}})
 		require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, b.Clock.Now(), at)
 
-		// What Clerk says is a string as well.
+		// Clerk's texts stay strings, too.
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 422, Code: "not_allowed_access", Message: s, Meta: map[string]any{s: s}})
 		_, err = b.Invite(ctx, clerkinvite.InviteParams{TenantID: s, Email: "refused@example.com"})
 		require.Error(t, err)
@@ -129,7 +129,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 	require.Equal(t, bystander.ID, b.Member(t, "bystander@example.com").ID)
 	require.Equal(t, bystander.Version, b.Member(t, "bystander@example.com").Version)
 
-	// The name of a schema is the one string that stands in statements.
+	// The schema's name is the only string that is part of statements.
 	pool := pgtest.New(t).Pool(t)
 	for _, schema := range []string{`x"; DROP SCHEMA public CASCADE; --`, `Select`, `a.b`, `"`, `'`, `$1`} {
 		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
@@ -194,12 +194,12 @@ func TestTenantsAreApart(t *testing.T) {
 			m, err := b.Get(ctx, clerkinvite.Ref{TenantID: tenant, Email: "m1@example.com"})
 			require.NoError(t, err)
 			require.Equal(t, ids[tenant][1], m.ID)
-			// Its history under another tenant's name is none of theirs.
+			// Its history is not found under another tenant.
 			moves, err := b.Store.History(ctx, tenants[0], m.ID)
 			require.NoError(t, err)
 			require.Equal(t, tenant == tenants[0], len(moves) > 0)
 		}
-		// What is done to one is done to no other.
+		// A change of one changes no other.
 		for i, tenant := range tenants {
 			require.NoError(t, b.Purge(ctx, clerkinvite.Ref{TenantID: tenant, Email: "m1@example.com"}))
 			for k, other := range tenants {
@@ -211,7 +211,7 @@ func TestTenantsAreApart(t *testing.T) {
 				}
 			}
 		}
-		// Tenant and address in each other's place.
+		// Tenant and address swapped.
 		_, err := b.Get(ctx, clerkinvite.Ref{TenantID: "m0@example.com", Email: "acme"})
 		requireInvalid(t, err, "Email")
 	})
@@ -226,13 +226,13 @@ func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 		ada := b.MustInvite(t, "ada@example.com")
 		mark := map[string]any{"clerkinvite": map[string]any{"id": ada.ID, "send": 1}}
 
-		// Another application of the instance invites Eve with Ada's mark.
+		// Another application of the instance invites Eve with Ada's marker.
 		b.Clerk.CreateForeign("eve@example.com", mark)
 		w, err := b.Clerk.Accept("eve@example.com")
 		require.NoError(t, err)
 		require.Empty(t, b.Receive(t, w))
 
-		// Eve, a user, puts everything where she can write: signed by Clerk, for it is hers.
+		// Eve, a user, writes everything that she can, and Clerk signs it.
 		var event map[string]any
 		require.NoError(t, json.Unmarshal(w.Payload, &event))
 		data, ok := event["data"].(map[string]any)
@@ -250,10 +250,10 @@ func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 			require.Empty(t, b.Receive(t, clerkinvitetest.Webhook{ID: "msg_" + where, Payload: payload, At: b.Clock.Now()}), where)
 		}
 
-		// And even an event that says so, signed and all, is a hint only: Clerk is asked.
+		// Even a signed event that says so is only a hint: the user is read from Clerk.
 		data["email_addresses"] = []any{address}
 		event["data"] = data
-		delete(event, "timestamp") // a young event that Clerk contradicts would be delivered again
+		delete(event, "timestamp") // a recent event that Clerk contradicts would be delivered again
 		payload, err := json.Marshal(event)
 		require.NoError(t, err)
 		require.Empty(t, b.Receive(t, clerkinvitetest.Webhook{ID: "msg_lie", Payload: payload, At: b.Clock.Now()}))
@@ -263,7 +263,7 @@ func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 		now := b.RequireInvited(t, "ada@example.com", 1)
 		require.Equal(t, ada.InvitationID, now.InvitationID)
 
-		// Bob passes his link on, and somebody else accepts it under an address of their own.
+		// Bob passes his link on, and another person accepts it under their own address.
 		b.MustInvite(t, "bob@example.com")
 		w, err = b.Clerk.AcceptAs("bob@example.com", "mallory@example.com")
 		require.NoError(t, err)
@@ -274,7 +274,7 @@ func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
 	})
 }
 
-// Replayed webhooks change nothing in any order, whatever became of the member and the user. After five minutes they
+// Replayed webhooks change nothing, in any order and after any change of the member and the user. After five minutes they
 // are rejected.
 func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 	t.Parallel()
@@ -286,9 +286,9 @@ func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 			t.Helper()
 			before := b.Member(t, ref.Email)
 			require.Equal(t, status, before.Status)
-			b.Clock.Advance(2 * time.Minute) // no event is young
+			b.Clock.Advance(2 * time.Minute) // no event is recent
 			for _, w := range append(slices.Clone(said), said...) {
-				w.At = b.Clock.Now() // as Svix signs each repetition
+				w.At = b.Clock.Now() // as Svix signs each retry
 				require.Empty(t, b.Receive(t, w))
 			}
 			require.Equal(t, before, b.Member(t, ref.Email))
@@ -310,12 +310,12 @@ func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 		require.NoError(t, err)
 		replay(clerkinvite.StatusRemoved)
 
-		b.MustInvite(t, ref.Email) // she is a user, so she is a member at once
+		b.MustInvite(t, ref.Email) // she is a user, so she becomes active immediately
 		replay(clerkinvite.StatusActive)
 		hear(b.Clerk.DeleteUser(first))
 		replay(clerkinvite.StatusRemoved)
 
-		// A new account under the same address is somebody new to Clerk.
+		// A new account under the same address is a new user at Clerk.
 		b.MustInvite(t, ref.Email)
 		replay(clerkinvite.StatusPending)
 		w, err = b.Clerk.Accept(ref.Email)
@@ -331,7 +331,7 @@ func TestPromise5_ReplayedWebhooksChangeNothing(t *testing.T) {
 		hear(b.Clerk.SignUp("bob@example.com", true))
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "bob@example.com").Status)
 
-		// As it was recorded on its way, it runs out.
+		// Replayed unchanged, it is too old.
 		b.Clock.Advance(5*time.Minute + time.Second)
 		for _, w := range said {
 			_, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
@@ -387,7 +387,7 @@ func TestPromise9_AllForgeriesGetTheSameResponse(t *testing.T) {
 	require.Zero(t, b.Clerk.RequestCount())
 }
 
-// noStore is a store that nobody may ask.
+// noStore is a store that must not be called.
 type noStore struct{ clerkinvite.Store }
 
 // memoryBundle is a service on the fake itself.
@@ -527,7 +527,7 @@ func (e *endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A limit longer than the library believes is noted once or twice, as long as it believes, and not again and again.
+// A limit longer than the library's maximum is stored once or twice, for the maximum, and not repeatedly.
 func TestPromise8_LongRetryAfterIsOneLimit(t *testing.T) {
 	t.Parallel()
 	for _, wait := range []time.Duration{24*time.Hour - 30*time.Second, 24 * time.Hour, 48 * time.Hour, math.MaxInt64} {
@@ -550,7 +550,7 @@ func TestPromise8_LongRetryAfterIsOneLimit(t *testing.T) {
 			require.Error(t, err)
 			require.LessOrEqual(t, store.asked.Load(), int64(3))
 
-			// Another process, whose clock is a little behind, leaves the endpoint alone.
+			// Another process, whose clock is a little behind, does not call the endpoint.
 			two, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return clock.Now().Add(20*time.Hour - 10*time.Second) }})
 			require.NoError(t, err)
 			_, err = two.Deliver(t.Context(), nil)

@@ -34,17 +34,17 @@ type cutter struct {
 	fired int
 }
 
-// cut says when to cut.
+// cut decides when to cut.
 type cut struct {
-	// commit: not the next statement about the tables, but the next COMMIT.
+	// commit: cut the next COMMIT, not the next statement about the tables.
 	commit bool
-	// before: the server never gets the statement. Otherwise it carries it out and
-	// commits, and of its answer only the first messages get through.
+	// before: the server never gets the statement. Otherwise it executes it and
+	// commits, and only the first messages of its response get through.
 	before   bool
 	messages int
-	// inFlight: cut as soon as the server has the statement, which it goes on to carry out.
+	// inFlight: cut as soon as the server has the statement, which it then executes.
 	inFlight bool
-	// then runs at the moment of the cut, before the client can know of it.
+	// then runs at the moment of the cut, before the client can notice it.
 	then func()
 }
 
@@ -81,7 +81,7 @@ func newCutter(t *testing.T, upstream string) *cutter {
 	return p
 }
 
-// arm makes the next statement about the tables the one that is cut.
+// arm cuts the next statement about the tables.
 func (p *cutter) arm(c cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,7 +95,7 @@ func (p *cutter) cuts() int {
 	return p.fired
 }
 
-// take returns the cut for a statement that is about to run, if it is the one.
+// take returns the cut for a statement that is about to run, if it must be cut.
 func (p *cutter) take(commit bool) *cut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +116,7 @@ func (p *cutter) serve(client, server net.Conn) {
 	if startup(client, server) != nil {
 		return
 	}
-	var current atomic.Pointer[cut] // the statement that runs now is to be cut so
+	var current atomic.Pointer[cut] // for the statement that runs now
 	var done sync.WaitGroup
 	done.Go(func() { // from the server to the client
 		defer func() { _ = client.Close() }()
@@ -147,7 +147,7 @@ func (p *cutter) serve(client, server net.Conn) {
 			}
 		}
 	})
-	ours := false // the statement that was parsed last is one about the tables
+	ours := false // the last parsed statement is about the tables
 	for {
 		kind, message, err := readMessage(client)
 		if err != nil {
@@ -159,7 +159,7 @@ func (p *cutter) serve(client, server net.Conn) {
 		if kind == 'B' && message[5+bytes.IndexByte(message[5:], 0)+1] != 0 { // Bind of a statement prepared earlier
 			ours = true
 		}
-		commit := kind == 'Q' && string(message[5:]) == "commit\x00" // "read committed" is how one begins
+		commit := kind == 'Q' && string(message[5:]) == "commit\x00" // not "begin isolation level read committed"
 		if (kind == 'E' || kind == 'Q') && (ours || commit) {        // Execute, Query
 			if c := p.take(commit); c != nil {
 				if c.before {
@@ -169,7 +169,7 @@ func (p *cutter) serve(client, server net.Conn) {
 				current.Store(c)
 				if c.inFlight {
 					if kind == 'E' {
-						message = append(message, 'S', 0, 0, 0, 4) // the Sync that the client would have sent
+						message = append(message, 'S', 0, 0, 0, 4) // the client's Sync
 					}
 					_, _ = server.Write(message)
 					c.doThen()
@@ -188,8 +188,8 @@ func (p *cutter) serve(client, server net.Conn) {
 	done.Wait()
 }
 
-// startup passes on what has no type byte: the client's first message. There is no TLS.
-// A cancel request, which pgx sends after a statement whose connection broke, is lost as well.
+// startup passes on the client's first message, which has no type byte. There is no TLS.
+// A cancel request, which pgx sends after a statement whose connection broke, is lost, too.
 func startup(client, server net.Conn) error {
 	var length [4]byte
 	if _, err := io.ReadFull(client, length[:]); err != nil {
@@ -217,7 +217,7 @@ func readMessage(conn net.Conn) (kind byte, message []byte, err error) {
 	return head[0], message, err
 }
 
-// cutStore returns a pool whose connections go through a cutter, and one that goes past it, to a database with the tables.
+// cutStore returns two pools for a database with the tables: one through a cutter, and one directly.
 func cutStore(t *testing.T, opts ...func(*pgxpool.Config)) (through *pgxpool.Pool, proxy *cutter, direct *pgxpool.Pool) {
 	t.Helper()
 	db := pgtest.New(t)
@@ -236,18 +236,18 @@ func cutStore(t *testing.T, opts ...func(*pgxpool.Config)) (through *pgxpool.Poo
 	return through, p, direct
 }
 
-// everyCut calls f for a cut before the server has the statement, and for one after each message of its answer, until the
-// whole answer but its end has come through.
+// everyCut calls f for a cut before the server has the statement, and for a cut after each message of its response, except
+// the last.
 func everyCut(t *testing.T, f func(t *testing.T, name string, c cut)) {
 	f(t, "before", cut{before: true})
-	for n := range 7 { // ParseComplete, BindComplete, RowDescription, two DataRows, CommandComplete, more than there are
+	for n := range 7 { // ParseComplete, BindComplete, RowDescription, two DataRows, CommandComplete, and one more
 		f(t, fmt.Sprintf("after%d", n), cut{messages: n})
 	}
 }
 
-// TestPgxStoreLostAnswers cuts the connection before and after the commit of each kind of statement, in every mode. Each call must
-// give the right answer, and have its effect once.
-func TestPgxStoreLostAnswers(t *testing.T) {
+// The connection is cut before and after the commit of each kind of statement, in every mode. Each call must
+// return the right result, and take effect once.
+func TestPgxStoreLostResponses(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		through, proxy, direct := cutStore(t, mode)
@@ -358,15 +358,15 @@ func TestPgxStoreLostAnswers(t *testing.T) {
 	})
 }
 
-// normalised gives Data the form in which the row was written: jsonb has its own.
+// normalised gives Data the form in which the row was written, because jsonb has another.
 func normalised(m *clerkinvite.Member) *clerkinvite.Member {
 	n := *m
 	n.Data = bytes.ReplaceAll(n.Data, []byte(`":7`), []byte(`": 7`))
 	return &n
 }
 
-// TestMigrateLostAnswer: neither a migration that was not committed nor one that was, unnoticed, is an error.
-func TestMigrateLostAnswer(t *testing.T) {
+// After a lost response, Migrate succeeds whether or not the migration was committed.
+func TestMigrateLostResponse(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		through, proxy, _ := cutStore(t, mode)
@@ -380,9 +380,9 @@ func TestMigrateLostAnswer(t *testing.T) {
 	})
 }
 
-// TestPgxStoreLostAnswerAndLaterChange: when others have changed the row before the repetition, the change is a conflict,
-// also when it had been made.
-func TestPgxStoreLostAnswerAndLaterChange(t *testing.T) {
+// If others have changed the row before the repetition, the change is a conflict,
+// even if it had been made.
+func TestPgxStoreLostResponseAndLaterChange(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		through, proxy, direct := cutStore(t, mode)
@@ -417,8 +417,8 @@ func TestPgxStoreLostAnswerAndLaterChange(t *testing.T) {
 	})
 }
 
-// TestPgxStoreLostErasureAndLaterChange: a row that others have changed before the repetition is not taken for an erased
-// one, also when it looks as it did.
+// A row that others have changed before the repetition is not taken for an erased
+// one, even if it looks the same.
 func TestPgxStoreLostErasureAndLaterChange(t *testing.T) {
 	t.Parallel()
 	through, proxy, direct := cutStore(t)
@@ -433,7 +433,7 @@ func TestPgxStoreLostErasureAndLaterChange(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
 
-	// And one that was erased and came again is another.
+	// A row that was erased and written again is another row.
 	again := testkit.ReservedRow("tenant", "x@example.com")
 	m.Version = 2
 	proxy.arm(cut{then: func() {
@@ -447,8 +447,8 @@ func TestPgxStoreLostErasureAndLaterChange(t *testing.T) {
 	require.Equal(t, []*clerkinvite.Member{again}, []*clerkinvite.Member{normalised(found[0])})
 }
 
-// TestPgxStoreWithTxLostAnswer: in a host's transaction nothing is repeated, the host learns of the failure.
-func TestPgxStoreWithTxLostAnswer(t *testing.T) {
+// In a host's transaction nothing is repeated, and the host gets the error.
+func TestPgxStoreWithTxLostResponse(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
 		through, proxy, direct := cutStore(t, mode)
@@ -467,8 +467,8 @@ func TestPgxStoreWithTxLostAnswer(t *testing.T) {
 	})
 }
 
-// TestPgxStoreStatementInFlight: the connection breaks while the server still works on the statement, so that the
-// repetition meets it.
+// The connection breaks while the server still executes the statement, so the
+// repetition runs at the same time.
 func TestPgxStoreStatementInFlight(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -476,7 +476,7 @@ func TestPgxStoreStatementInFlight(t *testing.T) {
 		store, fresh := clerkinvite.NewPgxStore(through, nil), clerkinvite.NewPgxStore(direct, nil)
 		waiting := func(n int) { testkit.AwaitLocks(t, direct, n) }
 
-		// Somebody holds the row while both the lost Update and its repetition want it.
+		// Another transaction locks the row while both the lost Update and its repetition wait for it.
 		m := testkit.InsertRows(t, fresh, testkit.ReservedRow("tenant", "x@example.com"))[0]
 		holder, err := direct.Begin(t.Context())
 		require.NoError(t, err)
@@ -495,7 +495,7 @@ func TestPgxStoreStatementInFlight(t *testing.T) {
 		require.EqualValues(t, 2, updated.Version)
 		require.Equal(t, 2, testkit.QueryOne[int](t, direct, `SELECT count(*) FROM clerkinvite_history`))
 
-		// Somebody else is inserting the address, and gives up.
+		// Another transaction inserts the address, and rolls back.
 		holder, err = direct.Begin(t.Context())
 		require.NoError(t, err)
 		testkit.InsertRows(t, fresh.WithTx(holder), testkit.ReservedRow("tenant", "y@example.com"))
@@ -510,7 +510,7 @@ func TestPgxStoreStatementInFlight(t *testing.T) {
 	})
 }
 
-// TestPgxStoreServerTrouble: errors of the server that say nothing of the statement are no errors of the call.
+// Server errors that are not about the statement are not errors of the call.
 func TestPgxStoreServerTrouble(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -600,7 +600,7 @@ func TestPgxStoreServerTrouble(t *testing.T) {
 	})
 }
 
-// TestPgxStoreOnConn: a single connection is a store too, for one goroutine. When it breaks, that is the error.
+// A single connection works as a store, for one goroutine. If it breaks, the call returns the error.
 func TestPgxStoreOnConn(t *testing.T) {
 	t.Parallel()
 	config, err := pgx.ParseConfig(pgtest.New(t).DSN)

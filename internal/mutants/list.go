@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostAnswers", pkg: "./internal/attacks", edits: []edit{
+	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
