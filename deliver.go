@@ -74,7 +74,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if batch == 0 {
 			return nil
 		}
-		rows, err := s.store.Due(ctx, DueQuery{At: due, Limit: batch})
+		rows, err := s.due(ctx, due, batch)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -99,6 +99,20 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 			return err
 		}
 	}
+}
+
+// due returns the next members that are due, beginning after the tenant of the last one that it
+// returned, so that tenants take turns from call to call, too.
+func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
+	q := DueQuery{At: at, Limit: limit}
+	if last := s.lastTenant.Load(); last != nil {
+		q.AfterTenantID = *last
+	}
+	rows, err := s.store.Due(ctx, q)
+	if len(rows) > 0 {
+		s.lastTenant.Store(&rows[len(rows)-1].TenantID)
+	}
+	return rows, err
 }
 
 // deliverRefs delivers the members that refs name, at most limit if that is not 0.

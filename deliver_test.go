@@ -840,6 +840,47 @@ func TestNegativeLimitIsAnError(t *testing.T) {
 }
 
 // A host that has committed a reservation delivers it, and not everybody's backlog.
+// Tenants take turns, also from one call to the next, and those whom a caller has asked for alone come before all imports.
+func TestDeliver_TenantsTakeTurns(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		reserveMany := func(tenant string, n int) {
+			ps := testkit.People(n, "import")
+			for i := range ps {
+				ps[i].TenantID = tenant
+			}
+			results, err := b.ReserveMany(t.Context(), ps)
+			require.NoError(t, err)
+			require.NoError(t, results[n-1].Err)
+		}
+		invited := func(tenant string) int {
+			pending, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{TenantID: tenant, Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
+			require.NoError(t, err)
+			return len(pending)
+		}
+		deliver := func(limit int) {
+			report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Limit: limit})
+			require.NoError(t, err)
+			require.Equal(t, limit, report.Invited)
+		}
+		reserveMany("importing", 130)
+		reserveMany("a", 5)
+		reserveMany("z", 8)
+		for _, tenant := range []string{"importing", "m", "z"} {
+			_, err := b.Reserve(t.Context(), testkit.Params(tenant, "ada@example.com"))
+			require.NoError(t, err)
+		}
+		deliver(3)
+		require.Equal(t, []int{0, 1, 1, 1}, []int{invited("a"), invited("importing"), invited("m"), invited("z")})
+		deliver(4)
+		require.Equal(t, []int{2, 2, 2}, []int{invited("a"), invited("importing"), invited("z")})
+		deliver(2) // the turns go on where they were
+		require.Equal(t, []int{2, 3, 3}, []int{invited("a"), invited("importing"), invited("z")})
+		deliver(12)
+		require.Equal(t, []int{5, 8, 7}, []int{invited("a"), invited("importing"), invited("z")})
+	})
+}
+
 func TestDeliver_Refs(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

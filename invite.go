@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -66,6 +67,8 @@ type Service struct {
 	store  Store
 	log    *slog.Logger
 	limits limits
+
+	lastTenant atomic.Pointer[string] // of the last due member that Deliver has read
 }
 
 // New returns a service. If the configuration is invalid, the error joins everything that is wrong
@@ -135,6 +138,12 @@ type InviteParams struct {
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
+// A pending or active member is a duplicate, without a request to Clerk. If its row has not changed for
+// a day, one Invite a day looks at Clerk. If Clerk says that the invitation was revoked or has expired,
+// or that the user was deleted and another user holds the address verified, the row is changed as
+// Reconcile would change it, and the person is invited again. If Clerk fails or does not say so, the
+// member is a duplicate.
+//
 // If Invite fails with a *[ClerkInvitationError] whose Member is reserved, the row stays:
 // Deliver, or another Invite, continues without a second email.
 //
@@ -165,7 +174,11 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	for range 3 {
 		l, row, err := s.reserveNow(ctx, want)
-		if err != nil {
+		var dup *DuplicateEmailError
+		switch {
+		case errors.As(err, &dup) && s.disproved(ctx, dup.Member):
+			row = nil // the address can be invited now
+		case err != nil:
 			return nil, err
 		}
 		if row != nil {

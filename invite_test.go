@@ -777,3 +777,200 @@ func TestNewNamesEveryFault(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field)
 	}
 }
+
+// A member is pending for more than a day, and Clerk shows that its invitation has ended: one call invites the person.
+func TestInvite_PendingDuplicateThatHasEndedAtClerk(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	older := func(b *testkit.Rig) string { return b.Clerk.Invitations(email)[0].ID }
+	for name, c := range map[string]struct {
+		end  func(t *testing.T, b *testkit.Rig)
+		want clerkinvite.Status // that Invite finds, "" if the member is still a duplicate
+	}{
+		"revoked in the dashboard": {func(_ *testing.T, b *testkit.Rig) { b.Clerk.RevokeInDashboard(older(b)) }, clerkinvite.StatusRevoked},
+		"expired early":            {func(_ *testing.T, b *testkit.Rig) { b.Clerk.ExpireNow(older(b)) }, clerkinvite.StatusExpired},
+		"open":                     {func(*testing.T, *testkit.Rig) {}, ""},
+		"accepted": {func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			_, err := b.Clerk.Accept(email)
+			require.NoError(t, err)
+		}, ""},
+		"revoked, listed as open": {func(_ *testing.T, b *testkit.Rig) {
+			b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+			b.Clerk.RevokeInDashboard(older(b))
+		}, ""},
+		"not listed": {func(*testing.T, *testkit.Rig) {}, ""},
+		"revoked, Clerk fails": {func(_ *testing.T, b *testkit.Rig) {
+			b.Clerk.RevokeInDashboard(older(b))
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 500, Code: "internal_clerk_error", Times: 9})
+		}, ""},
+		"revoked, restored from a backup": {func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.CreateForeign(email, map[string]any{"clerkinvite": map[string]any{"id": b.Member(t, email).ID, "send": 2}})
+			b.Clerk.RevokeInDashboard(older(b))
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				if name == "not listed" {
+					b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				}
+				m := b.MustInvite(t, email)
+				b.Clock.Advance(time.Hour)
+				c.end(t, b)
+				b.Clerk.ResetCounts()
+				for range 2 {
+					requireDuplicate(t, b, email)
+					b.Clock.Advance(22 * time.Hour)
+				}
+				require.Zero(t, b.Clerk.RequestCount(), "a younger member is not doubted")
+				b.Clock.Advance(2 * time.Hour)
+				if c.want == "" {
+					for range 20 {
+						requireDuplicate(t, b, email)
+					}
+					require.LessOrEqual(t, b.Clerk.RequestCount(), 6, "one look a day, which the adapter repeats if it fails")
+					require.Equal(t, 1, b.Clerk.EmailsTo(email))
+					b.Clerk.ClearFaults()
+					b.Clerk.ResetCounts()
+					b.Clock.Advance(24 * time.Hour)
+					_, err := b.TryInvite(t, email)
+					require.Equal(t, name == "revoked, Clerk fails", err == nil, "%v", err)
+					return
+				}
+				again, err := b.TryInvite(t, email)
+				require.NoError(t, err)
+				require.Equal(t, []any{clerkinvite.StatusPending, m.ID, 2}, []any{again.Status, again.ID, again.Send})
+				require.Equal(t, 2, b.Clerk.EmailsTo(email))
+				history, err := b.History(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				require.Equal(t, c.want, history[2].To)
+				open := b.Clerk.OpenInvitations(email)
+				require.Len(t, open, 1)
+				require.Equal(t, again.InvitationID, open[0].ID)
+			})
+		})
+	}
+}
+
+func requireDuplicate(t *testing.T, b *testkit.Rig, email string) {
+	t.Helper()
+	_, err := b.TryInvite(t, email)
+	var dup *clerkinvite.DuplicateEmailError
+	require.ErrorAs(t, err, &dup)
+}
+
+// Many callers invite the person at the same time: Clerk is asked once, and sends one email.
+func TestInvite_DoubtOfManyCallers(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for _, revoked := range []bool{true, false} {
+		testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+			m := b.MustInvite(t, email)
+			if revoked {
+				b.Clerk.RevokeInDashboard(m.InvitationID)
+			}
+			b.Clock.Advance(48 * time.Hour)
+			b.Clerk.ResetCounts()
+			var invited atomic.Int64
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					_, err := b.TryInvite(t, email)
+					var dup *clerkinvite.DuplicateEmailError
+					if err == nil {
+						invited.Add(1)
+					} else {
+						assert.ErrorAs(t, err, &dup)
+					}
+				})
+			}
+			wg.Wait()
+			if !revoked {
+				require.Zero(t, invited.Load())
+				require.Equal(t, map[clerkinvitetest.Call]int{clerkinvitetest.CallList: 2}, b.Clerk.Requests())
+				return
+			}
+			require.EqualValues(t, 1, invited.Load())
+			require.Equal(t, 2, b.Clerk.EmailsTo(email))
+			require.Len(t, b.Clerk.OpenInvitations(email), 1)
+		})
+	}
+}
+
+// An active member's user was deleted, and another one has the address now. The webhooks were lost.
+func TestInvite_ActiveDuplicateWhoseUserWasReplaced(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for name, c := range map[string]struct {
+		happens func(t *testing.T, b *testkit.Rig, old string)
+		joined  bool // as the new user
+	}{
+		"deleted and created again": {func(_ *testing.T, b *testkit.Rig, old string) {
+			b.Clerk.DeleteUser(old)
+			b.Clerk.AddVerifiedUser(email)
+		}, true},
+		"deleted": {func(_ *testing.T, b *testkit.Rig, old string) { b.Clerk.DeleteUser(old) }, false},
+		"deleted, created again without proof": {func(_ *testing.T, b *testkit.Rig, old string) {
+			b.Clerk.DeleteUser(old)
+			b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: email}}})
+		}, false},
+		"deleted, Clerk does not say so": {func(_ *testing.T, b *testkit.Rig, old string) {
+			b.Clerk.DeleteUser(old)
+			b.Clerk.AddVerifiedUser(email)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 404, Code: "", Times: 9})
+		}, false},
+		"still a user": {func(*testing.T, *testkit.Rig, string) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.AddVerifiedUser("bob@example.com")
+				b.MustInvite(t, "bob@example.com")
+				old := b.Clerk.AddVerifiedUser(email).ID
+				b.MustInvite(t, email)
+				c.happens(t, b, old)
+				requireDuplicate(t, b, email)
+				b.Clock.Advance(24 * time.Hour)
+				b.Clerk.ResetCounts()
+				m, err := b.TryInvite(t, email)
+				if !c.joined {
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					require.Equal(t, old, b.Member(t, email).ClerkUserID)
+					n := b.Clerk.RequestCount()
+					requireDuplicate(t, b, email)
+					require.Equal(t, n, b.Clerk.RequestCount())
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusActive, m.Status)
+				require.NotEqual(t, old, m.ClerkUserID)
+				history, err := b.History(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.ReasonUserDeleted, history[2].Reason)
+			})
+		})
+	}
+}
+
+// With another instance's key, the address belongs to another user, and nobody's user exists.
+func TestInvite_ActiveDuplicateWithAnotherInstancesKey(t *testing.T) {
+	t.Parallel()
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		b := fresh(t, testkit.Options{})
+		b.Clerk.AddVerifiedUser("stranger@example.com") // whose ID the other instance has, too
+		for _, email := range []string{"ada@example.com", "bob@example.com"} {
+			b.Clerk.AddVerifiedUser(email)
+			b.MustInvite(t, email)
+		}
+		other := clerkinvitetest.NewClerk()
+		other.AddVerifiedUser("ada@example.com")
+		svc, err := clerkinvite.New(clerkinvite.Config{API: other, Store: b.Store, Now: b.Clock.Now})
+		require.NoError(t, err)
+		b.Clock.Advance(48 * time.Hour)
+		_, err = svc.Invite(t.Context(), testkit.Params("acme", "ada@example.com"))
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, err, &dup)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+	})
+}

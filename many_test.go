@@ -478,6 +478,58 @@ func TestReserveMany_ReportsRowsThatWereWritten(t *testing.T) {
 	}
 }
 
+// Bulk says whether the person was last asked for among many or alone.
+func TestBulk(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		ada := []clerkinvite.InviteParams{testkit.Params("acme", "ada@example.com")}
+		requireBulk := func(bulk bool) {
+			t.Helper()
+			require.Equal(t, bulk, b.Member(t, "ada@example.com").Bulk)
+		}
+		_, err := b.ReserveMany(t.Context(), ada)
+		require.NoError(t, err)
+		requireBulk(true)
+
+		b.FailCreates(clerkinvitetest.Fault{Status: 429, RetryAfter: time.Minute})
+		_, err = b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		requireBulk(false)
+		_, err = b.InviteMany(t.Context(), ada, nil) // joins those who asked for her alone
+		require.NoError(t, err)
+		requireBulk(false)
+
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(time.Hour)
+		_, err = b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		_, err = b.InviteMany(t.Context(), ada, nil)
+		require.NoError(t, err)
+		requireBulk(true)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+
+		b.Clock.Advance(time.Hour)
+		_, err = b.Resend(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		requireBulk(false)
+
+		for _, again := range []struct {
+			bulk    bool
+			reserve func() error
+		}{
+			{true, func() error { _, err := b.ReserveMany(t.Context(), ada); return err }},
+			{false, func() error { _, err := b.Reserve(t.Context(), ada[0]); return err }},
+			{true, func() error { _, err := b.ReserveMany(t.Context(), ada); return err }},
+			{false, func() error { b.MustInvite(t, "ada@example.com"); return nil }},
+		} {
+			_, err = b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			require.NoError(t, again.reserve())
+			requireBulk(again.bulk)
+		}
+	})
+}
+
 // The invitation of a lost create was revoked in the dashboard, and the new create meets a rate limit: the person waits
 // like the others.
 func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {

@@ -72,11 +72,7 @@ type ReconcileReport struct {
 func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
-	r := &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
-		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
-		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
-	}
+	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -94,6 +90,14 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *Rec
 		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
 	}
 	return r.report, cmp.Or(err, r.firstError)
+}
+
+func (s *Service) newReconciliation() *reconciliation {
+	return &reconciliation{
+		s: s, report: &ReconcileReport{}, began: s.now(),
+		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
+		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
+	}
 }
 
 var errNobodyKnown = errors.New("clerkinvite: Clerk shows no user and no invitation of any member; the secret key seems to belong to another instance; nothing was changed")
@@ -666,7 +670,7 @@ func (r *reconciliation) revokedInvitations(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range rows {
-		changes = append(changes, Change{row, asEnded(*row, StatusRevoked, ReasonAtClerk, r.s.now())})
+		changes = append(changes, Change{row, asEndedAtClerk(row, InvitationRevoked, r.s.now())})
 	}
 	_, err = r.apply(ctx, changes)
 	return err
@@ -709,7 +713,7 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	var changes []Change
 	for _, row := range rows {
 		if !r.changed[row.ID] && !r.unreadable[row.Email] && !r.unresolved[row.ID] {
-			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
+			changes = append(changes, Change{row, asEndedAtClerk(row, InvitationExpired, r.s.now())})
 		}
 	}
 	_, err = r.apply(ctx, changes)

@@ -159,6 +159,18 @@ func asEnded(m Member, to Status, reason string, now time.Time) *Member {
 	return n
 }
 
+// asEndedAtClerk ends the row as its invitation has ended. It returns nil if the invitation is still
+// open, was accepted, or has a status that this library does not know.
+func asEndedAtClerk(m *Member, status string, now time.Time) *Member {
+	switch status {
+	case InvitationRevoked:
+		return asEnded(*m, StatusRevoked, ReasonAtClerk, now)
+	case InvitationExpired:
+		return asEnded(*m, StatusExpired, "", now)
+	}
+	return nil
+}
+
 // clip shortens a code from Clerk and removes addresses, because reasons are stored and logged.
 func clip(reason string) string {
 	reason = scrub.Line(reason)

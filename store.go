@@ -76,7 +76,7 @@ type Member struct {
 	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see Store.Due
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
-	Version  int64  `json:"version"`          // increases by one with every change; compare-and-set compares it
+	Version  int64  `json:"version"`          // increases by one with every change; compare-and-swap compares it
 
 	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
@@ -185,7 +185,14 @@ type PageQuery struct {
 	Limit int // maximum number of members; 0 means 1000
 }
 
-// DueQuery selects due members.
+// DueQuery selects due members in a fair order:
+//   - Members without Bulk come first.
+//   - Within each of these two groups tenants take turns: one member of each tenant, then a
+//     second member of each, and so on. Tenants come in the order of their IDs, compared byte
+//     by byte, beginning after AfterTenantID; after the last tenant the first one follows.
+//   - The members of a tenant come in the order of NextAttemptAt and ID.
+//
+// So neither a tenant with many members nor many tenants delay the others for long.
 type DueQuery struct {
 	At            time.Time // members whose NextAttemptAt is not after this
 	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
@@ -260,8 +267,9 @@ type Store interface {
 	// committed data. No match is not an error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// Due returns the members that are due ([Member.Due]) and that q selects, the earliest
-	// first.
+	// Due returns the members that are due ([Member.Due]) and that q selects, in its order. If
+	// a member is due, it returns at least one. With more than 10,000 tenants whose members are
+	// all due later, it may skip tenants that are due.
 	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
 	// Page returns the first members that q selects, in the order of (TenantID, ID).

@@ -261,6 +261,7 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			clerkinvite_member_id_idx (id)
 			clerkinvite_member_status_idx (tenant_id, status, id)
 			clerkinvite_member_due_idx (next_attempt_at)
+			clerkinvite_member_turns_idx (bulk, tenant_id, next_attempt_at, id)
 			clerkinvite_member_expiring_idx (expires_at)`,
 	},
 	"clerkinvite_history": {

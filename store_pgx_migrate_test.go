@@ -292,6 +292,7 @@ func TestValidate(t *testing.T) {
 		{`ALTER TABLE clerkinvite_member DROP COLUMN sent`, []string{
 			"no column sent integer", "no constraint clerkinvite_member_send_check", "no constraint clerkinvite_member_due_check",
 			"no index clerkinvite_member_due_idx (next_attempt_at)",
+			"no index clerkinvite_member_turns_idx (bulk, tenant_id, next_attempt_at, id)",
 		}},
 		{`ALTER TABLE clerkinvite_member ALTER COLUMN version TYPE integer`, []string{"column version is integer, but must be bigint"}},
 		{`ALTER TABLE clerkinvite_history RENAME COLUMN at TO moved_at`, []string{"no column at timestamp with time zone", "column moved_at requires a value"}},

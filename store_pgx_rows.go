@@ -361,10 +361,11 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 // due returns due members.
 func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, q DueQuery) ([]*Member, error) {
 	limit := storeutil.Limit(q.Limit)
-	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit), struct {
-		Due   string `json:"due"`
-		Limit int    `json:"limit"`
-	}{pgxTime(&q.At), limit})
+	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit+1), struct {
+		At    string `json:"at"`
+		After string `json:"after"`
+		N     int    `json:"n"`
+	}{pgxTime(&q.At), q.AfterTenantID, limit})
 }
 
 // pgxPage is the parameter of a page.

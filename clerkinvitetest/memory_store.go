@@ -185,10 +185,12 @@ func (s *MemoryStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerk
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	earliestFirst := func(a, b *clerkinvite.Member) int {
-		return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
+	inTurns := func(found []*clerkinvite.Member) {
+		storeutil.InTurns(found, q.AfterTenantID,
+			func(m *clerkinvite.Member) (bool, string) { return m.Bulk, m.TenantID },
+			func(a, b *clerkinvite.Member) int { return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID)) })
 	}
-	return s.first(storeutil.Limit(q.Limit), earliestFirst, func(m *clerkinvite.Member) bool {
+	return s.first(storeutil.Limit(q.Limit), inTurns, func(m *clerkinvite.Member) bool {
 		return m.Due() && !m.NextAttemptAt.After(q.At)
 	}), nil
 }
@@ -213,20 +215,22 @@ func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*cle
 	}), nil
 }
 
-// byID is the order of pages.
-func byID(a, b *clerkinvite.Member) int {
-	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+// byID sorts members as a page has them.
+func byID(found []*clerkinvite.Member) {
+	slices.SortFunc(found, func(a, b *clerkinvite.Member) int {
+		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+	})
 }
 
 // first returns copies of the first members that match, at most limit of them; 0 means all.
-func (s *MemoryStore) first(limit int, order func(a, b *clerkinvite.Member) int, match func(*clerkinvite.Member) bool) []*clerkinvite.Member {
+func (s *MemoryStore) first(limit int, sort func(found []*clerkinvite.Member), match func(*clerkinvite.Member) bool) []*clerkinvite.Member {
 	var found []*clerkinvite.Member
 	for _, m := range s.members {
 		if match(m) {
 			found = append(found, m)
 		}
 	}
-	slices.SortFunc(found, order)
+	sort(found)
 	if limit > 0 {
 		found = found[:min(limit, len(found))]
 	}

@@ -44,11 +44,41 @@ WHERE m.email = x.value AND m.status IN ('reserved', 'pending', 'expired')`
 SELECT ` + memberColumns + `
 FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_active_idx
 WHERE m.clerk_user_id = x.value AND m.status = 'active'`
+	// dueSQL is internal/pgsql/due.sql for SQLite: ?1 is the time, ?2 the tenant after which to begin, and ?3
+	// the maximum number of members.
 	dueSQL = `
+WITH RECURSIVE earliest AS MATERIALIZED (
+	SELECT m.rowid AS number, m.bulk, m.tenant_id, m.next_attempt_at, m.id
+	FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
+	WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ?1
+	ORDER BY m.next_attempt_at LIMIT ?3 + 1
+), tenant (bulk, tenant_id, last, due, found, steps) AS (
+	SELECT column1, column2, column3, false, 0, 0
+	FROM (VALUES (0, ?2, NULL), (0, '', ?2), (1, ?2, NULL), (1, '', ?2))
+	WHERE (SELECT count(*) FROM earliest) > ?3
+	UNION ALL
+	SELECT t.bulk, m.tenant_id, t.last, m.next_attempt_at <= ?1, t.found + (m.next_attempt_at <= ?1), t.steps + 1
+	FROM tenant t CROSS JOIN clerkinvite_member m ON m.rowid = (
+		SELECT m.rowid FROM clerkinvite_member m INDEXED BY clerkinvite_member_turns_idx
+		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk AND m.tenant_id > t.tenant_id
+		ORDER BY m.tenant_id, m.next_attempt_at LIMIT 1)
+	WHERE t.found < ?3 AND t.steps - t.found < 10000 AND (t.last IS NULL OR m.tenant_id <= t.last)
+), candidate AS (
+	SELECT * FROM earliest
+	UNION
+	SELECT m.rowid, m.bulk, m.tenant_id, m.next_attempt_at, m.id
+	FROM tenant t CROSS JOIN clerkinvite_member m ON m.rowid IN (
+		SELECT m.rowid FROM clerkinvite_member m INDEXED BY clerkinvite_member_turns_idx
+		WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.bulk = t.bulk AND m.tenant_id = t.tenant_id AND m.next_attempt_at <= ?1
+		ORDER BY m.next_attempt_at, m.id LIMIT ?3)
+	WHERE t.due
+), chosen AS (
+	SELECT number, bulk, row_number() OVER (PARTITION BY bulk, tenant_id ORDER BY next_attempt_at, id) AS turn, tenant_id <= ?2 AS wrapped, tenant_id
+	FROM candidate ORDER BY 2, 3, 4, 5 LIMIT ?3
+)
 SELECT ` + memberColumns + `
-FROM clerkinvite_member m INDEXED BY clerkinvite_member_due_idx
-WHERE m.sent < m.send AND m.status IN ('reserved', 'pending') AND m.next_attempt_at <= ?
-ORDER BY m.next_attempt_at LIMIT ?`
+FROM chosen c CROSS JOIN clerkinvite_member m ON m.rowid = c.number
+ORDER BY c.bulk, c.turn, c.wrapped, c.tenant_id`
 
 	historySQL = `
 SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
@@ -79,7 +109,7 @@ func find(ctx context.Context, db querier, q clerkinvite.Query) ([]*clerkinvite.
 
 // due returns due members.
 func due(ctx context.Context, db querier, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
-	return members(ctx, db, statement{dueSQL, []any{micros(q.At), storeutil.Limit(q.Limit)}})
+	return members(ctx, db, statement{dueSQL, []any{micros(q.At), q.AfterTenantID, storeutil.Limit(q.Limit)}})
 }
 
 // page returns the members of a page.

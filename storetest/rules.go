@@ -1,10 +1,12 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -600,7 +602,8 @@ func findUserIDs(s *suite) {
 	s.wantFound(clerkinvite.Query{UserIDs: append(ids, ids...)}, want...)
 }
 
-// A reserved or pending member with Sent < Send is due from the microsecond of its NextAttemptAt, the earliest first.
+// A reserved or pending member with Sent < Send is due from the microsecond of its NextAttemptAt. A tenant's earliest comes
+// first.
 func dueOrder(s *suite) {
 	resend := in(clerkinvite.StatusPending, reserved("tenant", "resend@example.com"))
 	resend.Send, resend.NextAttemptAt = 2, after(-time.Second)
@@ -608,7 +611,7 @@ func dueOrder(s *suite) {
 	settled.NextAttemptAt = after(-time.Hour)
 	early := reserved("tenant", "early@example.com")
 	early.NextAttemptAt = after(-time.Minute)
-	exact := reserved("other", "exact@example.com")
+	exact := reserved("tenant", "exact@example.com")
 	late := reserved("tenant", "late@example.com")
 	late.NextAttemptAt = after(time.Microsecond)
 	claimed := reserved("tenant", "claimed@example.com")
@@ -621,25 +624,91 @@ func dueOrder(s *suite) {
 	}
 	s.insert(rows...)
 
-	s.wantDue(now, 0, early, claimed, resend, exact)
-	s.wantDue(now, 2, early, claimed)
-	s.wantDue(*after(time.Microsecond), 5, early, claimed, resend, exact, late)
-	s.wantDue(*after(-time.Second), 0, early, claimed, resend)
-	s.wantDue(*after(-time.Second - time.Microsecond), 0, early, claimed)
-	s.wantDue(now.In(time.FixedZone("", 5*3600)), 1, early)
-	s.wantDue(*after(-2 * time.Minute), 0)
+	due := func(at time.Time, limit int, want ...*clerkinvite.Member) {
+		s.Helper()
+		s.wantDue(clerkinvite.DueQuery{At: at, Limit: limit}, want...)
+	}
+	due(now, 0, early, claimed, resend, exact)
+	due(now, 2, early, claimed)
+	due(*after(time.Microsecond), 5, early, claimed, resend, exact, late)
+	due(*after(-time.Second), 0, early, claimed, resend)
+	due(*after(-time.Second - time.Microsecond), 0, early, claimed)
+	due(now.In(time.FixedZone("", 5*3600)), 1, early)
+	due(*after(-2 * time.Minute), 0)
+}
+
+// Tenants take turns, whatever is the limit and wherever the turns begin. Members without Bulk come first. Times and tenants
+// occur again, and some tenants have no member that is due now.
+func dueTurns(s *suite) {
+	tenants := []string{"", "A", "a", "a-1", "a1", "b", "later", "\u00e4", "\U0001f600", "\uffff"} // the first is none
+	var rows []*clerkinvite.Member
+	for i, tenant := range tenants[1:] {
+		for k := range i*i + 1 {
+			m := reserved(tenant, fmt.Sprintf("%d@example.com", k))
+			m.Bulk = (i+k)%3 > 0
+			m.NextAttemptAt = after(-time.Duration((i*7+k*5)%9) * time.Microsecond)
+			if tenant == "later" || k%4 == 3 {
+				m.NextAttemptAt = after(time.Duration(1+k) * time.Microsecond)
+			}
+			rows = append(rows, m)
+		}
+	}
+	rows = s.insert(rows...)
+	for _, from := range append(tenants, "0", "a-", "a0", "c", "\U0010ffff") {
+		want := inTurns(rows, from)
+		for _, limit := range []int{1, 2, 3, 5, 8, 13, 21, 34, 55, 89, len(want) - 1, len(want), len(want) + 1, 0} {
+			q := clerkinvite.DueQuery{At: now, AfterTenantID: from, Limit: limit}
+			if limit == 0 {
+				limit = len(want)
+			}
+			s.wantDue(q, want[:min(limit, len(want))]...)
+		}
+	}
+}
+
+// inTurns returns the members that are due, in the order of a DueQuery.
+func inTurns(rows []*clerkinvite.Member, from string) (due []*clerkinvite.Member) {
+	for _, bulk := range []bool{false, true} {
+		queues := make(map[string][]*clerkinvite.Member)
+		for _, m := range rows {
+			if m.Bulk == bulk && !m.NextAttemptAt.After(now) {
+				queues[m.TenantID] = append(queues[m.TenantID], m)
+			}
+		}
+		var before, behind []string
+		for _, tenant := range slices.Sorted(maps.Keys(queues)) {
+			slices.SortFunc(queues[tenant], func(a, b *clerkinvite.Member) int {
+				return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
+			})
+			if tenant > from {
+				before = append(before, tenant)
+			} else {
+				behind = append(behind, tenant)
+			}
+		}
+		for len(queues) > 0 {
+			for _, tenant := range append(before, behind...) {
+				if queue := queues[tenant]; len(queue) > 0 {
+					due, queues[tenant] = append(due, queue[0]), queue[1:]
+				} else {
+					delete(queues, tenant)
+				}
+			}
+		}
+	}
+	return due
 }
 
 // wantDue checks that exactly want are due, in this order.
-func (s *suite) wantDue(at time.Time, limit int, want ...*clerkinvite.Member) {
+func (s *suite) wantDue(q clerkinvite.DueQuery, want ...*clerkinvite.Member) {
 	s.Helper()
-	found, err := s.store.Due(s.Context(), clerkinvite.DueQuery{At: at, Limit: limit})
+	found, err := s.store.Due(s.Context(), q)
 	if err != nil {
 		s.Errorf("Due: %v", err)
 	}
-	name := func(m *clerkinvite.Member) string { return m.Email }
+	name := func(m *clerkinvite.Member) string { return m.TenantID + " " + m.Email }
 	if got, want := mapped(found, name), mapped(want, name); !slices.Equal(got, want) {
-		s.Errorf("due are %q, want %q", got, want)
+		s.Errorf("due after %q, at most %d, are %q, want %q", q.AfterTenantID, q.Limit, got, want)
 	}
 }
 
@@ -658,9 +727,9 @@ func dueLimit(s *suite) {
 	}
 	s.insert(rows...)
 	slices.Reverse(rows)
-	s.wantDue(now, 0, rows[:1000]...)
-	s.wantDue(now, 1005, rows[:1005]...)
-	s.wantDue(now, 5000, rows...)
+	s.wantDue(clerkinvite.DueQuery{At: now}, rows[:1000]...)
+	s.wantDue(clerkinvite.DueQuery{At: now, Limit: 1005}, rows[:1005]...)
+	s.wantDue(clerkinvite.DueQuery{At: now, Limit: 5000}, rows...)
 }
 
 // A member that several selectors match is returned once.

@@ -74,6 +74,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Find/Duplicates", findDuplicates},
 		{"Find/Many", findMany},
 		{"Due/Order", dueOrder},
+		{"Due/Turns", dueTurns},
 		{"Due/Limit", dueLimit},
 		{"Page/Order", pageOrder},
 		{"Page/Filters", pageFilters},

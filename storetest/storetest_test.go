@@ -315,6 +315,41 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return found, err
 		}
 	},
+	"due without turns": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			all, err := memory.Due(ctx, clerkinvite.DueQuery{At: q.At, Limit: 1e6})
+			slices.SortFunc(all, func(a, b *clerkinvite.Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
+			return all[:min(len(all), cmp.Or(q.Limit, 1000))], err
+		}
+	},
+	"due from the first tenant on": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			q.AfterTenantID = ""
+			return memory.Due(ctx, q)
+		}
+	},
+	"due up to the last tenant": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+			found, err := memory.Due(ctx, q)
+			return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.TenantID <= q.AfterTenantID }), err
+		}
+	},
+	"due with bulk in between": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			plain, bulk := make([]*clerkinvite.Member, len(rows)), make(map[string]bool)
+			for i, m := range rows {
+				plain[i], bulk[m.ID] = m.Clone(), m.Bulk
+				plain[i].Bulk = false
+			}
+			results, err := memory.Insert(ctx, plain)
+			for _, r := range results {
+				if r.Member != nil {
+					r.Member.Bulk = bulk[r.Member.ID]
+				}
+			}
+			return results, err
+		}
+	},
 	"due a moment late": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.due = func(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 			q.At = q.At.Add(-1)

@@ -203,12 +203,14 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	}), nil
 }
 
-// Due implements clerkinvite.Store.
+// Due implements clerkinvite.Store. It reads all due members, while clerkinvite.PgxStore
+// reads only as many as it needs.
 func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	return s.query(ctx, `
-SELECT `+columns+` FROM admin_user
-WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1
-ORDER BY next_attempt_at LIMIT $2`, q.At, cmp.Or(q.Limit, 1000))
+SELECT `+columns+` FROM (
+	SELECT *, row_number() OVER (PARTITION BY bulk, tenant_id ORDER BY next_attempt_at, id) AS turn FROM admin_user
+	WHERE sent < send AND status IN ('reserved', 'pending') AND next_attempt_at <= $1) m
+ORDER BY bulk, turn, tenant_id <= $2, tenant_id LIMIT $3`, q.At, q.AfterTenantID, cmp.Or(q.Limit, 1000))
 }
 
 // Page implements clerkinvite.Store.

@@ -28,14 +28,14 @@ import (
 type round struct {
 	sides [2]func()
 
-	// watch, if set, is called before and after each request to Clerk. It returns what is wrong.
+	// watch, if set, is called before and after each request to Clerk. It returns a fault, or "".
 	watch func() string
 
-	// outcome checks what must be true when both have ended and all due members are
-	// delivered. It returns which of the possible outcomes it was.
+	// outcome checks the result when both have ended and all due members are
+	// delivered. It returns which of the possible outcomes occurred.
 	outcome func() string
 
-	// reconciled, if set, checks what must be true after Reconcile.
+	// reconciled, if set, checks the result after Reconcile.
 	reconciled func()
 }
 
@@ -46,7 +46,7 @@ var frequentRaces = []string{
 }
 
 // race starts the sides together, hundreds of times on the memory store and some on
-// PostgreSQL, one of them a moment late. All outcomes are in want.
+// PostgreSQL, one of them a moment later. want has all possible outcomes.
 func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, email string, r *rand.Rand) round) {
 	t.Helper()
 	seed := rand.Uint64()
@@ -104,13 +104,13 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, 
 	})
 }
 
-// runRound starts both sides, one of them at a random moment of about the time that the
-// other took the last time: however slow the machine is, all orders are as likely.
+// runRound starts both sides, one of them after a random part of the time that the
+// other took the last time, so all orders are equally likely on slow machines, too.
 func runRound(t *testing.T, b *testkit.Rig, c round, r *rand.Rand, took *[2]time.Duration) {
 	t.Helper()
 	b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
 		if rand.IntN(3) == 0 {
-			time.Sleep(rand.N(100 * time.Microsecond)) // room for the other side between two requests
+			time.Sleep(rand.N(100 * time.Microsecond)) // lets the other side run between two requests
 		}
 		if c.watch != nil {
 			assert.Empty(t, c.watch())
@@ -149,7 +149,7 @@ func deliverDue(t *testing.T, b *testkit.Rig) {
 	require.Fail(t, "something is always due")
 }
 
-// reconcileAll reconciles, and asserts that once is enough.
+// reconcileAll reconciles, and asserts that a second time changes nothing.
 func reconcileAll(t *testing.T, b *testkit.Rig) {
 	t.Helper()
 	report, err := b.Reconcile(t.Context(), nil)
@@ -173,15 +173,15 @@ func handleWebhook(ctx context.Context, b *testkit.Rig, w clerkinvitetest.Webhoo
 	return b.HandleEvent(ctx, e)
 }
 
-// acceptance is the person who follows a link, and the webhook of it.
+// acceptance is the result of a person following a link, with the webhook.
 type acceptance struct {
-	dead    error // the link is dead
+	dead    error // the link does not work
 	webhook clerkinvitetest.Webhook
 	changed []*clerkinvite.Member
 	err     error
 }
 
-// accept is a side: somebody accepts, and the webhook is delivered.
+// accept is a side: the person accepts, and the webhook is delivered.
 func acceptLink(t *testing.T, b *testkit.Rig, a *acceptance, link func() (clerkinvitetest.Webhook, error)) func() {
 	t.Helper()
 	return func() {
@@ -191,12 +191,12 @@ func acceptLink(t *testing.T, b *testkit.Rig, a *acceptance, link func() (clerki
 	}
 }
 
-// newestLink is the link in the last email to the address.
+// newestLink returns the link in the last email to the address.
 func newestLink(b *testkit.Rig, email string) func() (clerkinvitetest.Webhook, error) {
 	return func() (clerkinvitetest.Webhook, error) { return b.Clerk.Accept(email) }
 }
 
-// states returns the states that a member went through.
+// states returns the states that a member has had.
 func statesOf(t *testing.T, b *testkit.Rig, email string) string {
 	t.Helper()
 	moves, err := b.History(t.Context(), testkit.Acme(email))
@@ -208,8 +208,8 @@ func statesOf(t *testing.T, b *testkit.Rig, email string) string {
 	return strings.Join(states, " > ")
 }
 
-// sends returns for each member whom an invitation of the address names how many sends
-// of it there were, and asserts that no send was made twice.
+// sends returns the number of sends for each member that an invitation of the address names,
+// and asserts that no send was made twice.
 func sendsOf(t *testing.T, b *testkit.Rig, email string) map[string]int {
 	t.Helper()
 	seen, sends := make(map[string]bool), make(map[string]int)
@@ -250,7 +250,7 @@ func requirePurged(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 	}
 }
 
-// neverWithout is a watch: at each moment the person has a link that works, or has used it.
+// neverWithout is a watch: the person always has a working link, or has used it.
 func neverWithout(b *testkit.Rig, email string) func() string {
 	return func() string {
 		for _, inv := range b.Clerk.Invitations(email) {
@@ -262,7 +262,7 @@ func neverWithout(b *testkit.Rig, email string) func() string {
 	}
 }
 
-// inviteBefore invites so long ago that Resend sends again.
+// inviteBefore invites long enough ago that Resend sends again.
 func inviteBefore(t *testing.T, b *testkit.Rig, email string) *clerkinvite.Member {
 	t.Helper()
 	m := b.MustInvite(t, email)
@@ -277,7 +277,7 @@ func reserveOne(t *testing.T, b *testkit.Rig, email string) *clerkinvite.Member 
 	return m
 }
 
-// Either the link is dead or the person is in, and Revoke says which.
+// Either the link stops working or the person has joined, and Revoke reports which.
 func TestPromise4_RevokeAgainstAccept(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"revoked", "active by the webhook", "active by Revoke"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -315,7 +315,7 @@ func TestPromise4_RevokeAgainstAccept(t *testing.T) {
 	})
 }
 
-// The member ends revoked without a link that works, whenever it was.
+// In the end the member is revoked and has no working link, whatever the order.
 func TestPromise4_RevokeAgainstDeliver(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"before the email", "while it was sent", "after it"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -346,7 +346,7 @@ func TestPromise4_RevokeAgainstDeliver(t *testing.T) {
 	})
 }
 
-// The same where another email is on its way.
+// The same while another email is being sent.
 func TestPromise4_RevokeAgainstResend(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"before it", "while it was sent", "after it"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -383,8 +383,8 @@ func TestPromise4_RevokeAgainstResend(t *testing.T) {
 	})
 }
 
-// The link in the last email always works, the older one until the newer is there. Who
-// has joined is a member, and who has not has exactly one link.
+// The link in the last email always works, the older one until the newer one exists. A person who
+// has joined is a member; a person who has not has exactly one link.
 func TestPromise4_ResendAgainstAccept(t *testing.T) {
 	t.Parallel()
 	want := []string{
@@ -436,7 +436,7 @@ func TestPromise4_ResendAgainstAccept(t *testing.T) {
 	})
 }
 
-// One of the two sends, the other is told to wait.
+// One of the two sends; the other gets an error that says how long to wait.
 func TestPromise3_ResendAgainstResend(t *testing.T) {
 	t.Parallel()
 	want := []string{"the first sends, the other is late", "the first sends, the other meanwhile", "the second sends, the other is late", "the second sends, the other meanwhile"}
@@ -462,16 +462,16 @@ func TestPromise3_ResendAgainstResend(t *testing.T) {
 				require.ErrorAs(t, err[1-sender], &early)
 				require.True(t, early.Until.After(now))
 				if early.Until.Equal(now.Add(time.Minute)) {
-					return outcome + ", the other is late" // told the end of the cooldown
+					return outcome + ", the other is late" // until the end of the cooldown
 				}
-				return outcome + ", the other meanwhile" // told the end of the claim
+				return outcome + ", the other meanwhile" // until the end of the claim
 			},
 			reconciled: func() { b.RequireInvited(t, email, 2) },
 		}
 	})
 }
 
-// Somebody signs up without the link while the invitation is made.
+// The person signs up without the link while the invitation is created.
 func TestPromise2_InviteAgainstSignUp(t *testing.T) {
 	t.Parallel()
 	want := []string{"linked", "active by the webhook", "active by the webhook delivered again", "active by Reconcile"}
@@ -519,7 +519,7 @@ func TestPromise2_InviteAgainstSignUp(t *testing.T) {
 	})
 }
 
-// Somebody follows the link the moment that it is there.
+// The person follows the link as soon as it exists.
 func TestPromise1_InviteAgainstAccept(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"before it is settled", "after it is settled"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -555,7 +555,7 @@ func TestPromise1_InviteAgainstAccept(t *testing.T) {
 	})
 }
 
-// A member is erased, or it is delivered and there.
+// The member is either erased, or delivered and still exists.
 func TestPromise4_PurgeAgainstDeliver(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"purged before", "purged after", "ErrConflict"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -588,7 +588,7 @@ func TestPromise4_PurgeAgainstDeliver(t *testing.T) {
 	})
 }
 
-// The same where another email is on its way.
+// The same while another email is being sent.
 func TestPromise4_PurgeAgainstResend(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"purged before", "purged after", "ErrConflict"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -624,7 +624,7 @@ func TestPromise4_PurgeAgainstResend(t *testing.T) {
 	})
 }
 
-// Who is purged does not come back by a webhook.
+// A webhook does not bring a purged member back.
 func TestPromise4_PurgeAgainstAccept(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"the link is dead", "accepted before", "active before"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -654,7 +654,7 @@ func TestPromise4_PurgeAgainstAccept(t *testing.T) {
 	})
 }
 
-// A correction does not keep a member from being erased.
+// An update does not prevent a member from being erased.
 func TestPurgeAgainstUpdate(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"never corrected", "corrected before"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -682,7 +682,7 @@ func TestPurgeAgainstUpdate(t *testing.T) {
 	})
 }
 
-// Somebody is invited while the row that is there is erased.
+// A person is invited while the existing row is erased.
 func TestPromise1_InviteAgainstPurge(t *testing.T) {
 	t.Parallel()
 	var want []string
@@ -751,7 +751,7 @@ func TestPromise1_InviteAgainstPurge(t *testing.T) {
 	})
 }
 
-// The member ends removed, and no webhook brings them back.
+// In the end the member is removed, and no webhook brings them back.
 func TestPromise5_RemoveAgainstWebhook(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"the link is dead", "accepted before", "active before"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -791,7 +791,7 @@ func TestPromise5_RemoveAgainstWebhook(t *testing.T) {
 	})
 }
 
-// Reconcile takes neither the older nor the newer link for one that nobody wants.
+// Reconcile takes neither the older nor the newer link for a left-over.
 func TestPromise4_ReconcileAgainstResend(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"Reconcile revokes the older", "Resend revokes the older"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -823,7 +823,7 @@ func TestPromise4_ReconcileAgainstResend(t *testing.T) {
 	})
 }
 
-// One of the two makes the member active, and only one says so.
+// One of the two makes the member active, and only that one reports it.
 func TestPromise4_ReconcileAgainstAccept(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"active by the webhook", "active by Reconcile"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -854,7 +854,7 @@ func TestPromise4_ReconcileAgainstAccept(t *testing.T) {
 	})
 }
 
-// Of two at once each move is made by one.
+// If two run at the same time, each change is made by one of them.
 func TestPromise4_ReconcileAgainstReconcile(t *testing.T) {
 	t.Parallel()
 	race(t, []string{"the first alone", "the second alone", "both"}, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
@@ -874,8 +874,8 @@ func TestPromise4_ReconcileAgainstReconcile(t *testing.T) {
 		require.NoError(t, err)
 		gone := b.Receive(t, w)[0]
 		b.Clerk.DeleteUser(gone.ClerkUserID)
-		b.Clock.Advance(time.Hour) // who has just joined might not be shown yet
-		// An invitation of a send that nobody waits for any more.
+		b.Clock.Advance(time.Hour) // Clerk might not show a person who has just joined
+		// An invitation of a send that no row waits for any more.
 		b.Clerk.CreateForeign(deleted, map[string]any{"clerkinvite": map[string]any{"id": gone.ID, "send": 1}})
 
 		var reports [2]*clerkinvite.ReconcileReport

@@ -178,7 +178,7 @@ func reencoded(t *testing.T, s string) []byte {
 	return b
 }
 
-// The same bytes are signed here with other boundaries between id, time and body.
+// The same bytes are signed, with other boundaries between ID, time and body.
 func TestPromise9_ShiftedBoundariesAreRefused(t *testing.T) {
 	t.Parallel()
 	v := testkit.NewVerifier(t, testkit.VectorSecret)

@@ -107,6 +107,15 @@ var mutants = []mutant{
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
+	{name: "every duplicate costs a look", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+		{"duplicate.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
+	}},
+	{name: "a duplicate that is not listed is void", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+		{"duplicate.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
+	}},
+	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
+		{"duplicate.go", "		err = r.checkKey(ctx)\n", "		r.at.Known, err = true, ctx.Err()\n"},
+	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
 	}},

@@ -34,6 +34,40 @@ func Unique[E any, K comparable](list []E, key func(E) K) []E {
 	})
 }
 
+// InTurns sorts due members as a clerkinvite.DueQuery describes. of returns whether a member has
+// Bulk, and its tenant; order compares two members of one tenant.
+func InTurns[M any](members []M, after string, of func(M) (bulk bool, tenantID string), order func(a, b M) int) {
+	type key struct {
+		bulk     bool
+		tenantID string
+	}
+	type turn struct {
+		key
+		member M
+		n      int // the member is the tenant's nth
+	}
+	slices.SortFunc(members, order)
+	turns, n := make([]turn, len(members)), make(map[key]int)
+	for i, m := range members {
+		var k key
+		k.bulk, k.tenantID = of(m)
+		n[k]++
+		turns[i] = turn{k, m, n[k]}
+	}
+	number := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(turns, func(a, b turn) int {
+		return cmp.Or(number(a.bulk)-number(b.bulk), a.n-b.n, number(a.tenantID <= after)-number(b.tenantID <= after), cmp.Compare(a.tenantID, b.tenantID))
+	})
+	for i, t := range turns {
+		members[i] = t.member
+	}
+}
+
 // PrefixEnd returns the least text that is greater, byte by byte, than every text that begins
 // with prefix. If no text is, it returns one that is greater than every email address.
 func PrefixEnd(prefix string) string {

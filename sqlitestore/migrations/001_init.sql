@@ -75,8 +75,9 @@ CREATE INDEX clerkinvite_member_active_idx ON clerkinvite_member (clerk_user_id)
 CREATE INDEX clerkinvite_member_id_idx ON clerkinvite_member (id);
 -- Pages of a tenant by state. (Pages without a state use the primary key.)
 CREATE INDEX clerkinvite_member_status_idx ON clerkinvite_member (tenant_id, status, id);
--- Delivery: due members.
+-- Delivery: due members, and the tenants that have any.
 CREATE INDEX clerkinvite_member_due_idx ON clerkinvite_member (next_attempt_at) WHERE sent < send AND status IN ('reserved', 'pending');
+CREATE INDEX clerkinvite_member_turns_idx ON clerkinvite_member (bulk, tenant_id, next_attempt_at, id) WHERE sent < send AND status IN ('reserved', 'pending');
 -- Backlog: members whose invitation has expired.
 CREATE INDEX clerkinvite_member_expiring_idx ON clerkinvite_member (expires_at) WHERE status = 'pending';
 

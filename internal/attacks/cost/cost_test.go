@@ -60,6 +60,10 @@ func costs() []cost {
 	return []cost{
 		{"Invite", "a new person", "pending", 2, "GET /users, POST /invitations", 2, nil, do.invite},
 		{"Invite", "a duplicate", "409", 0, "", 1, is.pending, do.invite},
+		{"Invite", "a duplicate, pending and unchanged for a day", "409", 2, "2 GET /invitations", 2, is.pendingForADay, do.invite},
+		{"Invite", "a duplicate, active and unchanged for a day", "409", 1, "GET /users", 2, is.activeForADay, do.invite},
+		{"Invite", "a duplicate that was revoked in the dashboard", "pending", 6, "4 GET /invitations, GET /users, POST /invitations", 7, is.revokedInDashboard, do.invite},
+		{"Invite", "a duplicate whose user was replaced", "active", 5, "GET /invitations, 3 GET /users, GET /users/{id}", 7, is.replaced, do.invite},
 		{"Invite", "bad input", "422", 0, "", 0, nil, do.inviteWronged},
 		{"Invite", "an existing user", "active", 1, "GET /users", 2, is.user, do.invite},
 		{"Invite", "an existing user with two addresses", "active", 1, "GET /users", 4, is.userOfTwo, do.invite},
@@ -456,6 +460,29 @@ func (situations) justInvited(t *testing.T, b *costBundle) { b.MustInvite(t, tes
 func (is situations) pending(t *testing.T, b *costBundle) {
 	is.justInvited(t, b)
 	b.Clock.Advance(time.Hour)
+}
+
+func (is situations) pendingForADay(t *testing.T, b *costBundle) {
+	is.justInvited(t, b)
+	b.Clock.Advance(24 * time.Hour)
+}
+
+func (is situations) activeForADay(t *testing.T, b *costBundle) {
+	is.user(t, b)
+	is.pendingForADay(t, b)
+}
+
+func (is situations) revokedInDashboard(t *testing.T, b *costBundle) {
+	is.pendingForADay(t, b)
+	b.Clerk.RevokeInDashboard(b.Member(t, testkit.Ada.Email).InvitationID)
+}
+
+func (is situations) replaced(t *testing.T, b *costBundle) {
+	b.Clerk.AddVerifiedUser("bob@example.com")
+	b.MustInvite(t, "bob@example.com")
+	is.activeForADay(t, b)
+	b.Clerk.DeleteUser(b.user.ID)
+	b.Clerk.AddVerifiedUser(testkit.Ada.Email)
 }
 
 func (situations) reserved(t *testing.T, b *costBundle) {

@@ -186,7 +186,7 @@ func testPlans(t *testing.T, l planLayout) {
 		{"due", func() error {
 			_, err := store.Due(t.Context(), clerkinvite.DueQuery{At: testkit.RowTime, Limit: 10})
 			return err
-		}, []string{by("member_due_idx")}, page},
+		}, []string{by("member_due_idx"), by("member_turns_idx"), by("member_(?:id_idx|pkey)")}, 2 * page},
 		{"several", find(clerkinvite.Query{Emails: []string{row.Email}, UserIDs: []string{user}}), []string{by("member_waiting_idx"), by("member_active_idx")}, 2 * look},
 
 		{"page", pageOf(clerkinvite.PageQuery{}), []string{walk("member_pkey")}, page},
@@ -233,20 +233,78 @@ func testPlans(t *testing.T, l planLayout) {
 			if tc.want != nil { // the table of limits always has only a few rows
 				assert.NotContains(t, text, "Seq Scan on", what)
 				assert.NotContains(t, text, "Bitmap", what)
-				sorts := slices.ContainsFunc([]string{"insert", "update", "erase", "status", "prefix"}, func(s string) bool { return strings.HasPrefix(tc.name, s) })
+				sorts := slices.ContainsFunc([]string{"insert", "update", "erase", "due", "status", "prefix"}, func(s string) bool { return strings.HasPrefix(tc.name, s) })
 				assert.True(t, sorts || !strings.Contains(text, "Sort"), "%s:\n%s", what, text)
 			}
 			if l.rows > 0 && tc.blocks > 0 {
-				blocks := 0
-				found := regexp.MustCompile(`Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?`).FindStringSubmatch(text)
-				require.NotNil(t, found, text)
-				for _, s := range found[1:] {
-					more, _ := strconv.Atoi(s)
-					blocks += more
-				}
-				assert.LessOrEqual(t, blocks, tc.blocks, "%s:\n%s", what, text)
+				assert.LessOrEqual(t, blocksOf(t, text), tc.blocks, "%s:\n%s", what, text)
 			}
 		}
+	}
+}
+
+// blocksOf returns how many blocks a statement has read.
+func blocksOf(t *testing.T, plan string) (blocks int) {
+	t.Helper()
+	found := regexp.MustCompile(`Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?`).FindStringSubmatch(plan)
+	require.NotNil(t, found, plan)
+	for _, s := range found[1:] {
+		more, _ := strconv.Atoi(s)
+		blocks += more
+	}
+	return blocks
+}
+
+// TestPgxStoreDuePlans: what Due costs depends on its limit, and not on how many members are due or on how many tenants have them.
+func TestPgxStoreDuePlans(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
+	const limit = 100
+	for name, l := range map[string]struct {
+		tenant, due string // of row i, in SQL
+		rows        int
+		blocks      int
+	}{
+		"one tenant":                        {"0", "true", *planRows, 20 * limit},
+		"100,000 tenants":                   {"i % 100000", "true", *planRows, 20 * limit},
+		"one large tenant and 100,000 more": {"greatest(i - 100000, 0)", "true", 200_000, 20 * limit},
+		"50 tenants":                        {"i % 50", "true", 200_000, 20 * limit},
+		"no more than the limit are due":    {"i % 100000", "i < 100", 200_000, 20 * limit},
+		"none of 100,000 tenants is due":    {"i % 100000", "false", 200_000, limit},
+		// The search for tenants ends.
+		"one of 1,000 tenants is due": {"i % 100000", "i % 1000 = 7", 200_000, 4 * 10_000 * 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked testkit.Statements
+			store, pool := testkit.NewPgxStore(t, testkit.Tracing(&asked))
+			at := testkit.RowTime.Format(time.RFC3339Nano)
+			for _, sql := range []string{
+				"ALTER TABLE clerkinvite_member SET (autovacuum_enabled = false)",
+				"DROP INDEX clerkinvite_member_status_idx, clerkinvite_member_waiting_idx, clerkinvite_member_email_key, clerkinvite_member_id_idx",
+				fmt.Sprintf(`
+INSERT INTO clerkinvite_member (tenant_id, id, email, status, send, sent, bulk, version, attempts, next_attempt_at, reserved_at, updated_at)
+SELECT 'tenant' || %s, ('01900000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, i || '@example.com', 'reserved', 1, 0, i %% 1000 > 0, 1, 0,
+	a.at + CASE WHEN %s THEN interval '-1 day' ELSE interval '1 day' END + i * interval '1 microsecond', a.at, a.at
+FROM generate_series(0, %d) i, (SELECT '%s'::timestamptz AS at) a`, l.tenant, l.due, l.rows-1, at),
+				"ANALYZE clerkinvite_member",
+			} {
+				_, err := pool.Exec(t.Context(), sql)
+				require.NoError(t, err)
+			}
+			asked.Take()
+			_, err := store.Due(t.Context(), clerkinvite.DueQuery{At: testkit.RowTime, AfterTenantID: "tenant5", Limit: limit})
+			require.NoError(t, err)
+			st := asked.Take()[0]
+			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+				text := plan(t, pool, mode, st, true)
+				blocks := blocksOf(t, text)
+				t.Log(mode, blocks)
+				require.LessOrEqual(t, blocks, l.blocks, "%s:\n%s", mode, text)
+			}
+		})
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// end brings everything to its end without any more trouble, and checks what has
-// become of everybody.
+// end finishes everything without more faults, and checks the final state
+// of everything.
 func (s *sequence) end() {
 	s.sayf("no more trouble")
 	s.calm = true
@@ -21,7 +21,7 @@ func (s *sequence) end() {
 		switch k := s.rand.IntN(len(s.tasks) + len(s.flights)); {
 		case k < len(s.tasks):
 			s.tasks[k].resume(fine)
-		case s.chance(2): // it has got lost
+		case s.chance(2): // it is lost
 			s.flights = slices.Delete(s.flights, k-len(s.tasks), k-len(s.tasks)+1)
 		default:
 			s.land(k - len(s.tasks))
@@ -47,7 +47,7 @@ func (s *sequence) end() {
 	}
 }
 
-// alone plays one verb from its beginning to its end, by a process of its own.
+// alone runs one verb completely, in its own process.
 func (s *sequence) alone(v verb, run func(t *task, ctx context.Context)) {
 	if s.problem != "" {
 		return
@@ -57,7 +57,7 @@ func (s *sequence) alone(v verb, run func(t *task, ctx context.Context)) {
 	s.start(s.newProcess(0), v, run).finish()
 }
 
-// delivered lets time pass, and delivers, until nothing is due any more.
+// delivered lets time pass and delivers until nothing is due.
 func (s *sequence) delivered() {
 	waits := func(m *clerkinvite.Member) bool {
 		return m.Sent < m.Send && (m.Status == clerkinvite.StatusReserved || m.Status == clerkinvite.StatusPending)
@@ -84,8 +84,8 @@ func (s *sequence) delivered() {
 	}
 }
 
-// reconciled reconciles once: first to see, then really, then again, perhaps bit by
-// bit, for nothing.
+// reconciled reconciles: first a dry run, then really, then again, perhaps in
+// parts, which must change nothing.
 func (s *sequence) reconciled() {
 	once := func(opts clerkinvite.ReconcileOptions) (sum clerkinvite.ReconcileReport) {
 		v := reconcile
@@ -123,7 +123,7 @@ func (s *sequence) reconciled() {
 	if s.problem != "" {
 		return
 	}
-	// Which of a person's addresses becomes active can depend on what the run itself does.
+	// Which of a person's addresses becomes active can depend on the run itself.
 	numbers := func(r clerkinvite.ReconcileReport) [6]int {
 		return [6]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere)}
 	}
@@ -141,7 +141,7 @@ func (s *sequence) reconciled() {
 	}
 }
 
-// nobodyKnown reports whether members are active, and Clerk knows none of their users and none of the
+// nobodyKnown reports whether members are active, but Clerk knows none of their users and none of the
 // members' invitations.
 func (s *sequence) nobodyKnown() bool {
 	active := false
@@ -158,7 +158,7 @@ func (s *sequence) nobodyKnown() bool {
 	return active
 }
 
-// refused checks that Reconcile takes that for another instance, and changes nothing.
+// refused checks that Reconcile then assumes another instance's key and changes nothing.
 func (s *sequence) refused() {
 	before := s.rows
 	s.alone(reconcile, func(t *task, ctx context.Context) {
@@ -171,7 +171,7 @@ func (s *sequence) refused() {
 	}
 }
 
-// welcome returns the user who holds the address verified and is not banned, or nil.
+// welcome returns the user who has verified the address and is not banned, or nil.
 func (s *sequence) welcome(email string) *person {
 	if p := s.holder(email); p != nil && !p.Banned {
 		return p
@@ -179,7 +179,7 @@ func (s *sequence) welcome(email string) *person {
 	return nil
 }
 
-// final checks what has become of a member.
+// final checks the final state of a member.
 func (s *sequence) final(m *clerkinvite.Member) {
 	switch m.Status {
 	case clerkinvite.StatusPending:
@@ -209,8 +209,8 @@ func (s *sequence) final(m *clerkinvite.Member) {
 	}
 }
 
-// stray checks that an invitation is open only if somebody waits for it, and that
-// those of others are as they were.
+// stray checks that an invitation is open only if a member waits for it, and that
+// other applications' invitations are unchanged.
 func (s *sequence) stray(inv *invitation) {
 	made, ours := s.counted[inv.ID]
 	if !ours {
@@ -223,7 +223,7 @@ func (s *sequence) stray(inv *invitation) {
 		return
 	}
 	if erased, gone := s.purged[inv.member]; gone && made >= erased.since {
-		return // its create was on its way when the member was erased, and nobody can know of it any more
+		return // its create was under way when the member was erased, and no row knows it any more
 	}
 	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
 		s.failf("end: %s is open, and nobody waits for it", inv.ID)

@@ -18,7 +18,7 @@ import (
 // TestMain stops the PostgreSQL server that the tests have started.
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// Random sequences of everything that can happen. The environment can ask for more: see package modeltest.
+// Random sequences of everything that can happen. Environment variables change their number; see package modeltest.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	tallyModel(t, "random sequences of verbs, faults and crashes, store in memory", sequences(5000, 1250))
@@ -54,7 +54,7 @@ func tallyModel(t *testing.T, what string, n int) {
 	t.Cleanup(func() { row.Done(fmt.Sprintf("%d sequences of 100 steps", n), "nothing") })
 }
 
-// sequences is how many to run: fewer where they take long.
+// sequences returns how many to run, fewer if they take long.
 func sequences(most, fewer int) int {
 	switch {
 	case testing.Short():

@@ -1,20 +1,20 @@
-// Package modeltest plays random sequences of everything that can happen to a
-// clerkinvite.Service, and checks after every step that what it promises still holds.
+// Package modeltest runs random sequences of everything that can happen to a
+// clerkinvite.Service, and checks its promises after every step.
 //
 //	func TestModel(t *testing.T) {
 //		modeltest.Run(t, func(t *testing.T) clerkinvite.Store { return mystore.New(emptyDatabase(t)) }, nil)
 //	}
 //
-// Several processes share one store and one fake of Clerk. Each verb is a coroutine
-// that gives way before every call to the store or to Clerk (and sometimes after it),
-// so that a scheduler decides by chance, and repeatably, who goes on, who dies, whose
-// call fails or arrives late, what people do meanwhile, and how time passes. Whatever
-// sleeps or has a time limit does so by the scheduler's clock.
+// Several processes share one store and one fake Clerk. Each verb is a coroutine
+// that pauses before every call to the store or to Clerk (and sometimes after it),
+// so that a scheduler decides at random, but repeatably, which verb continues, which process dies, whose
+// call fails or arrives late, what people do in between, and how time passes. Sleeps and
+// time limits use the scheduler's clock.
 //
 // A long run is CLERKINVITE_MODEL_SEQUENCES=100000 go test -timeout 1h -run 'TestModel$' ./internal/model/modeltest
 //
-// What must hold is written down here a second time, from the documentation alone
-// (oracle.go, end.go); the library's own table of moves is not asked.
+// The rules are implemented here a second time, from the documentation alone
+// (oracle.go, end.go), without the library's table of state changes.
 package modeltest
 
 import (
@@ -33,22 +33,22 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Options are the options of Run; nil is all defaults. The environment is asked
-// first: CLERKINVITE_MODEL_SEQUENCES for a longer or a shorter run,
+// Options are the options of Run; nil means all defaults. Environment variables take
+// precedence: CLERKINVITE_MODEL_SEQUENCES for a longer or shorter run,
 // CLERKINVITE_SEED to repeat one.
 type Options struct {
 	Sequences int    // defaults to 1000
-	Seed      uint64 // of the first sequence, the others follow; 0 is a random one
-	Steps     int    // of each sequence, before everything is brought to its end; defaults to 100
+	Seed      uint64 // of the first sequence, the others follow; 0 means random
+	Steps     int    // of each sequence, before everything is finished; defaults to 100
 
-	// For the tests of this package: what stands between the library and the fake.
+	// For the tests of this package: wrappers between the library and the fake.
 	api func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
 }
 
-// maxFindings ends a run: more would not be read.
+// maxFindings ends a run, because nobody would read more.
 const maxFindings = 3
 
-// Run plays the sequences, each on an empty store that newStore returns, in parallel
+// Run runs the sequences, each on an empty store that newStore returns, in parallel
 // subtests. A sequence that fails prints all of its steps and how to repeat it.
 func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store, opts *Options) {
 	t.Helper()
@@ -77,7 +77,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store, opts *Opti
 	}
 }
 
-// playAlone plays one sequence under a clock of its own.
+// playAlone runs one sequence with its own clock.
 func playAlone(t *testing.T, store clerkinvite.Store, seed uint64, o Options) (s *sequence) {
 	t.Helper()
 	e := newElsewhere(t.Context(), store)
@@ -86,7 +86,7 @@ func playAlone(t *testing.T, store clerkinvite.Store, seed uint64, o Options) (s
 	return s
 }
 
-// complete fills in the environment and the defaults.
+// complete applies the environment and the defaults.
 func (opts *Options) complete() Options {
 	var o Options
 	if opts != nil {
@@ -110,7 +110,7 @@ func (opts *Options) complete() Options {
 	return o
 }
 
-// journal is what a sequence did. It is only put into words if somebody has to read it.
+// journal records what a sequence did. It is formatted only if it is printed.
 type journal []entry
 
 type entry struct {

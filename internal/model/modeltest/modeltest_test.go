@@ -15,8 +15,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// The model of the library as it is, on the store in memory, is in model_test.go of the
-// root package. Here is what the model itself has to do.
+// model_test.go runs the model of the unchanged library.
+// These tests are for the model itself.
 
 func TestRepeatable(t *testing.T) {
 	t.Parallel()
@@ -46,17 +46,17 @@ func TestOptions(t *testing.T) {
 	require.Equal(t, Options{Sequences: 7, Seed: 12, Steps: 5}, o)
 }
 
-// wrong is something that does not keep a promise. Each must be found.
+// wrong is a component that breaks a promise. The model must detect each.
 type wrong struct {
 	store func(*clerkinvitetest.MemoryStore) clerkinvite.Store
 	api   func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
-	found []string // how one of the problems may begin
+	found []string // possible beginnings of the problem's text
 }
 
 func TestFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]wrong{
-		"store ignores the compare-and-set": {
+		"store ignores the compare-and-swap": {
 			store: updating(func(s *wrongStore, changes []clerkinvite.Change) {
 				for i, c := range changes {
 					if now, _ := s.Find(context.Background(), clerkinvite.Query{IDs: []string{c.Old.ID}}); len(now) > 0 {
@@ -253,13 +253,13 @@ func TestFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// wrongStore is a store with another Update.
+// wrongStore is a store with a different Update.
 type wrongStore struct {
 	*clerkinvitetest.MemoryStore
 
 	mu     sync.Mutex
 	count  int
-	update func(s *wrongStore, changes []clerkinvite.Change) bool // whether it is left out
+	update func(s *wrongStore, changes []clerkinvite.Change) bool // reports whether to omit the update
 }
 
 func (s *wrongStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
@@ -283,7 +283,7 @@ func (s *wrongStore) Update(ctx context.Context, changes []clerkinvite.Change) (
 	return s.MemoryStore.Update(ctx, changes)
 }
 
-// updating returns stores that change what is to be written.
+// updating returns stores that change updates before they are written.
 func updating(change func(s *wrongStore, changes []clerkinvite.Change)) func(*clerkinvitetest.MemoryStore) clerkinvite.Store {
 	return updated(func(s *wrongStore, changes []clerkinvite.Change) bool {
 		change(s, changes)
@@ -291,14 +291,14 @@ func updating(change func(s *wrongStore, changes []clerkinvite.Change)) func(*cl
 	})
 }
 
-// updated returns stores that may leave an update out.
+// updated returns stores that may omit an update.
 func updated(update func(s *wrongStore, changes []clerkinvite.Change) bool) func(*clerkinvitetest.MemoryStore) clerkinvite.Store {
 	return func(m *clerkinvitetest.MemoryStore) clerkinvite.Store {
 		return &wrongStore{MemoryStore: m, update: update}
 	}
 }
 
-// forgetful is a store that loses the latest move of everybody who has moved twice.
+// forgetful is a store that loses the latest history entry of every member with two state changes.
 type forgetful struct{ *clerkinvitetest.MemoryStore }
 
 func (s *forgetful) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
@@ -317,7 +317,7 @@ func (s *blind) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite
 	return slices.DeleteFunc(found, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusPending }), err
 }
 
-// open is a store that takes every gate for open.
+// open is a store that never shows a limit.
 type open struct{ *clerkinvitetest.MemoryStore }
 
 func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
@@ -327,7 +327,7 @@ func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.
 	return next, nil
 }
 
-// funcs returns an API that does what the given one does.
+// funcs returns an API that calls the given one.
 func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
 	return &clerkinvitetest.ClerkFuncs{
 		FindUsersFunc: api.FindUsers, GetUserFunc: api.GetUser, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,
@@ -335,7 +335,7 @@ func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
 	}
 }
 
-// seeing returns APIs whose users are changed.
+// seeing returns APIs that return changed users.
 func seeing(change func(u *clerkinvite.User)) func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 	return func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 		f := funcs(api)

@@ -20,10 +20,10 @@ var (
 	resolving  = []verb{invite, inviteMany, deliver, resend, event, resolve, resolveUser, reconcile, revoke}
 )
 
-// move is one from a state to another, "" being the one before a member exists.
+// move is a state change; "" is the state before a member exists.
 type move struct{ from, to clerkinvite.Status }
 
-// moves are the allowed ones, and by which verbs.
+// moves are the allowed state changes, with the verbs that may make them.
 var moves = map[move][]verb{
 	{"", clerkinvite.StatusReserved}: inviting,
 
@@ -40,7 +40,7 @@ var moves = map[move][]verb{
 	{clerkinvite.StatusPending, clerkinvite.StatusRemoved}:  append([]verb{remove}, resolving...),
 	{clerkinvite.StatusPending, clerkinvite.StatusReserved}: inviting,
 
-	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile},
+	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile, invite},
 
 	{clerkinvite.StatusFailed, clerkinvite.StatusReserved}:  inviting,
 	{clerkinvite.StatusRevoked, clerkinvite.StatusReserved}: inviting,
@@ -58,16 +58,16 @@ const (
 	cooldown = time.Minute
 )
 
-// oracle is what is known of the store, from a look at all of it after every step.
+// oracle is the knowledge of the store, which it reads completely after every step.
 type oracle struct {
-	rows      []*clerkinvite.Member // as they are, in the order of tenant and id
+	rows      []*clerkinvite.Member // the current rows, in the order of tenant and ID
 	chains    map[string][]clerkinvite.HistoryEntry
 	committed map[version]*clerkinvite.Member // every state that a row ever had
-	holders   map[mark]*task                  // who was the last to claim a send
+	holders   map[mark]*task                  // the last task to claim a send
 	purged    map[string]purged               // by member id
-	closed    map[string]closing              // endpoints, by what all processes know
+	closed    map[string]closing              // limited endpoints, as all processes know them
 	actives   map[string]int                  // the last step in which a user was active in a tenant
-	counted   map[string]int                  // invitations by the step in which they were made
+	counted   map[string]int                  // invitations by the step in which they were created
 }
 
 type version struct {
@@ -78,11 +78,11 @@ type version struct {
 // purged is a member who was erased.
 type purged struct {
 	ref   clerkinvite.Ref
-	since int // the step in which that began
-	done  int // the step in which the row was gone
+	since int // the step in which the purge began
+	done  int // the step in which the row was erased
 }
 
-// closing is that an endpoint is closed, and since when all processes can know.
+// closing is a limit of an endpoint, and since when all processes can know it.
 type closing struct {
 	until time.Time
 	step  int
@@ -94,7 +94,7 @@ func (s *sequence) makeOracle() {
 	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
 }
 
-// row returns the row with the id as it is, or nil.
+// row returns the current row with the ID, or nil.
 func (s *sequence) row(id string) *clerkinvite.Member { return byID(s.rows, id) }
 
 func byID(rows []*clerkinvite.Member, id string) *clerkinvite.Member {
@@ -124,7 +124,7 @@ func byStatus(rows []*clerkinvite.Member, status clerkinvite.Status) *clerkinvit
 	return nil
 }
 
-// observe looks at the whole store, after t may have changed it.
+// observe reads the whole store, after t may have changed it.
 func (s *sequence) observe(t *task) {
 	rows, err := s.store.page(clerkinvite.PageQuery{Limit: 1000})
 	if err != nil {
@@ -157,7 +157,7 @@ func (s *sequence) observe(t *task) {
 	s.usable()
 }
 
-// represented checks what has to be true of every row at any time, beside all others.
+// represented checks the rules for every row at any time, also in relation to all others.
 func (s *sequence) represented(m *clerkinvite.Member) {
 	var fine bool
 	switch m.Status {
@@ -190,7 +190,7 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 	}
 }
 
-// appeared checks a row that is new.
+// appeared checks a new row.
 func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	if !slices.Contains(moves[move{"", m.Status}], t.verb) {
 		s.failf("move: %s made %s by appearing %s", t.name, s.named(m), m.Status)
@@ -206,7 +206,7 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	s.record(nil, m)
 }
 
-// erased checks that a row has gone rightly.
+// erased checks that a row was erased for a valid reason.
 func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	s.sayf("%s: - %s", t.name, state{old})
 	if t.verb != purge || t.ref != old.Ref() {
@@ -295,7 +295,7 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	t.claims[mark{m.ID, m.Send}] = m.ClaimedUntil.Add(-lease)
 }
 
-// record checks what the store has recorded of a change.
+// record checks the history entry of a change.
 func (s *sequence) record(old, m *clerkinvite.Member) {
 	s.committed[version{m.ID, m.Version}] = m
 	if old == nil {
@@ -311,7 +311,7 @@ func (s *sequence) record(old, m *clerkinvite.Member) {
 	s.remembered(m)
 }
 
-// remembered checks the history of a row against what was seen of it.
+// remembered checks the history of a row against the observed changes.
 func (s *sequence) remembered(m *clerkinvite.Member) {
 	moves, err := s.store.history(m.TenantID, m.ID)
 	if err != nil {
@@ -337,8 +337,8 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 		s.failf("proof: %s made %s active as %s, who did not hold the address verified then", t.name, s.named(m), m.ClerkUserID)
 		return
 	}
-	// What had run out before the verb began is more than a matter of a verified
-	// address; but a resend under way is a new wish to have this person.
+	// For an invitation that expired before the verb began, a verified
+	// address is not enough, except during a resend.
 	if overdue(old, t.beganAt) && old.Sent == old.Send {
 		inv := s.invitation(old.InvitationID)
 		accepted := inv != nil && inv.Status == clerkinvite.InvitationAccepted
@@ -349,8 +349,8 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 	}
 }
 
-// proven reports whether the user held the address verified, unbanned, at some moment
-// since the task began; where Clerk's answers lag, at any moment.
+// proven reports whether the user had verified the address and was not banned at some moment
+// since the task began or, if Clerk's responses lag, at any moment.
 func (s *sequence) proven(t *task, p *person, email string) bool {
 	since := t.began
 	if s.behavior.Behavior.Lag || s.behavior.Behavior.GetUserLags {
@@ -360,7 +360,7 @@ func (s *sequence) proven(t *task, p *person, email string) bool {
 	return verified && (p.until == 0 || p.until >= since)
 }
 
-// banned reports whether a banned user holds the address verified.
+// banned reports whether a banned user has verified the address.
 func (s *sequence) banned(email string) bool {
 	return slices.ContainsFunc(s.order, func(id string) bool { return s.users[id].Banned && holds(s.users[id].User, email) })
 }
@@ -386,7 +386,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	}
 }
 
-// ended checks a member who has got into a state that is neither pending nor active.
+// ended checks a member that has entered a state other than pending and active.
 func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	inv := s.invitation(m.InvitationID)
 	switch m.Status {
@@ -401,14 +401,14 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
-		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // then what is open is for Reconcile
+		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // of an active member, Reconcile revokes open invitations
 		if asked && t.ref != m.Ref() {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
 			s.failf("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
 		}
-		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID) {
+		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID && !s.adopted[inv.ID]) {
 			s.failf("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
@@ -418,7 +418,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	}
 }
 
-// removed checks that a member whom nobody wanted removed was rightly.
+// removed checks that a member without a call of Remove was removed for a valid reason.
 func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || !p.deleted || m.Reason != clerkinvite.ReasonUserDeleted {
@@ -438,10 +438,10 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	s.failf("removed: %s removed %s (%s), and nobody with that address is active", t.name, s.named(m), m.Reason)
 }
 
-// usable checks that nobody who waits has lost the invitation by the library's doing.
+// usable checks that the library did not revoke the invitation of a waiting member.
 func (s *sequence) usable() {
 	if s.behavior.Behavior.IgnoreExistingRevokes {
-		return // then Clerk does it, and not only for this member's own
+		return // then Clerk revokes older invitations, also of other members
 	}
 	for _, m := range s.rows {
 		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) {
@@ -454,7 +454,7 @@ func (s *sequence) usable() {
 	}
 }
 
-// compared checks that the store has done what it says.
+// compared checks the store's results against its contents.
 func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.Change, results []clerkinvite.Result) {
 	if len(results) != len(changes) {
 		s.failf("store: %d results of %d changes", len(results), len(changes))
@@ -470,7 +470,7 @@ func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.
 			if old != nil && !made && (now == nil || now.Version != old.Version) {
 				s.failf("store: it changed %s and says that it did not", s.named(old))
 			}
-		case old == nil && c.New == nil: // erased before
+		case old == nil && c.New == nil: // already erased
 		case old == nil || old.Version != c.Old.Version:
 			s.failf("store: it changed %s, of which another version was read", s.named(c.Old))
 		case c.New == nil:
@@ -487,7 +487,7 @@ func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.
 	}
 }
 
-// sent is a create on its way.
+// sent is a create under way.
 type sent struct {
 	clerkinvite.InvitationRequest
 	member string
@@ -498,7 +498,7 @@ type sent struct {
 // creating checks that a request for invitations may be sent.
 func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest) []sent {
 	if ctx.Err() != nil || t.process.dead {
-		return nil // it is not
+		return nil // not a create
 	}
 	if !slices.Contains(delivering, t.verb) {
 		t.failf("create: %s creates invitations", t.name)
@@ -507,7 +507,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 	for i, r := range rs {
 		id, send := markOf(r.PublicMetadata)
 		all[i] = sent{InvitationRequest: r, member: id, send: send}
-		// One verb for many may learn of a holder when it looks again for another tenant's row.
+		// A verb for many people may find a user when it looks again for another tenant's row.
 		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
 			t.failf("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
 		}
@@ -523,7 +523,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 	return all
 }
 
-// created looks at what a request for invitations has brought.
+// created checks the result of a request for invitations.
 func (t *task) created(all []sent) {
 	t.clerkChanged()
 	for _, r := range all {
@@ -541,10 +541,10 @@ func (t *task) created(all []sent) {
 			}
 		}
 		mark := mark{r.member, r.send}
-		// What is not promised: a create carried out after its lease, if it had to be made
-		// in spite of others, if Clerk's list hides it from the next attempt, or if that
-		// one's invitation has ended by then, so that Clerk does not refuse another.
-		// Nor is it where a refused bulk request has made one that has ended since.
+		// Not promised: a create carried out after its lease, if it had to use
+		// ignore_existing, if Clerk's list hides it from the next attempt, or if that
+		// attempt's invitation has ended by then, so that Clerk does not reject another.
+		// The same if a rejected bulk request has created an invitation that has ended since.
 		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
 			t.late[mark] = true
 		}
@@ -561,8 +561,8 @@ type mark struct {
 	send   int
 }
 
-// refusal notes that Clerk has refused the addresses of a request, or something else in
-// it that does not change.
+// refusal notes that Clerk has refused the addresses of a request, or another part of
+// it that stays the same.
 func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code != "not_allowed_access" && api.Meta["param_name"] == nil {
@@ -573,7 +573,7 @@ func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
 	}
 }
 
-// revoked checks that a verb has revoked an invitation rightly.
+// revoked checks that a verb has revoked an invitation for a valid reason.
 func (t *task) revoked(inv *invitation) {
 	id := inv.ID
 	row := t.row(inv.member)
@@ -600,7 +600,7 @@ func (t *task) revoked(inv *invitation) {
 	t.usable()
 }
 
-// kept reports whether a row stands for an open invitation that has its id.
+// kept reports whether a row refers to an open invitation with its ID.
 func kept(row *clerkinvite.Member, inv *invitation) bool {
 	if inv.send > row.Send {
 		return true
@@ -609,10 +609,10 @@ func kept(row *clerkinvite.Member, inv *invitation) bool {
 	return waits && (row.InvitationID == inv.ID || row.Sent < row.Send && inv.send == row.Send)
 }
 
-// named names a member in the text of a problem.
+// named returns the name of a member in the text of a problem.
 func (s *sequence) named(m *clerkinvite.Member) string { return m.TenantID + "/" + m.Email }
 
-// state prints a member; it is put into words when somebody reads it.
+// state formats a member only when it is printed.
 type state struct{ m *clerkinvite.Member }
 
 func (s state) String() string {
@@ -639,7 +639,7 @@ func (s state) String() string {
 	return text
 }
 
-// same reports whether two members are the same in everything.
+// same reports whether two members are equal.
 func same(a, b *clerkinvite.Member) bool {
 	times := func(m *clerkinvite.Member) []*time.Time {
 		return []*time.Time{&m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, &m.UpdatedAt}
@@ -655,7 +655,7 @@ func same(a, b *clerkinvite.Member) bool {
 	return plain(a) == plain(b)
 }
 
-// sameJSON reports whether two values mean the same: a store need not keep the writing.
+// sameJSON reports whether two values mean the same, because a store need not keep the encoding.
 func sameJSON(a, b json.RawMessage) bool {
 	if bytes.Equal(a, b) {
 		return true

@@ -2,6 +2,6 @@
 
 package modeltest
 
-// Slow is whether the race detector is at work. It makes each sequence several times as
-// long and finds nothing in it, since only one goroutine runs at a time.
+// Slow reports whether the race detector is on. It makes each sequence several times as
+// long and finds nothing, because only one goroutine runs at a time.
 const Slow = true

@@ -22,9 +22,9 @@ type sequence struct {
 	processes []*process
 	free      []*coroutine
 	tasks     []*task   // verbs under way, in the order in which they began
-	flights   []*flight // calls under way for which nobody waits any more
+	flights   []*flight // calls under way without a caller
 	calm      bool      // no faults any more
-	idle      int       // how often the time was asked for since the last call
+	idle      int       // how often the clock was read since the last call
 	step      int
 	log       journal
 	problem   string
@@ -33,7 +33,7 @@ type sequence struct {
 	oracle
 }
 
-// process is one process of the host's: a Service with a memory of its own.
+// process is one process of the host: a Service with its own memory.
 type process struct {
 	number  int
 	service *clerkinvite.Service
@@ -46,39 +46,39 @@ type task struct {
 	process *process
 	verb    verb
 	name    string
-	ref     clerkinvite.Ref // whom it is about, for verbs about one member and Deliver with Refs
+	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
 	began   int             // step
 	beganAt time.Time
 	before  []*clerkinvite.Member
 	run     *coroutine
 	cancel  context.CancelFunc
 	fate    fate
-	call    string // that it is about to make
+	call    string // the next one
 	request func() // what that call does at the other end
 
 	calls        int
-	polls        int  // of them, calls in a row for a gate
-	requests     int  // of them those to Clerk
+	polls        int  // of them, calls in a row for a turn
+	requests     int  // of them, requests to Clerk
 	cancelled    bool // its caller has gone
-	tooLate      bool // a time limit of its own has ended a call
+	tooLate      bool // one of its own time limits has ended a call
 	storeFailed  bool
 	revokeFailed bool
-	withdrew     bool                 // it has moved the member whom it is about
+	withdrew     bool                 // it has changed its member
 	claims       map[mark]time.Time   // what it has claimed, and when
-	looked       map[string]bool      // addresses whose holders were asked for, and whether a verified one was shown
+	looked       map[string]bool      // looked-up addresses, and whether a verified user was shown
 	made         map[string]bool      // invitations it created
 	refused      map[string]bool      // addresses that Clerk refused
-	limited      map[string]time.Time // endpoints that a limit closed
+	limited      map[string]time.Time // limited endpoints
 }
 
-// flight is a call that goes on without its caller.
+// flight is a call that continues without its caller.
 type flight struct {
 	*task
 	call string
 	land func()
 }
 
-// fate is what becomes of the next call of a task.
+// fate is the outcome of a task's next call.
 type fate int
 
 const (
@@ -91,13 +91,13 @@ const (
 // maxTasks is how many verbs are under way at the same time.
 const maxTasks = 4
 
-// errDead is what a process gets that does not exist any more.
+// errDead is the error of a dead process.
 var errDead = errors.New("modeltest: this process is dead")
 
 // errStore is a store's failure.
 var errStore = errors.New("modeltest: the store failed")
 
-// play runs one sequence to its end or to the first problem.
+// play runs one sequence, until its end or the first problem.
 func play(store *elsewhere, seed uint64, o Options) *sequence {
 	s := &sequence{rand: rand.New(rand.NewPCG(seed, 11)), store: store}
 	s.makeWorld()
@@ -133,8 +133,8 @@ func (s *sequence) newProcess(number int) *process {
 	return &process{number: number, service: service}
 }
 
-// asked is the clock of the library. Whoever asks for the time again and again without
-// any call in between turns in a circle.
+// asked is the library's clock. Code that reads the clock again and again without
+// a call in between is in an endless loop.
 func (s *sequence) asked() time.Time {
 	if s.idle++; s.idle > 100_000 {
 		panic("endless: no call any more")
@@ -142,12 +142,12 @@ func (s *sequence) asked() time.Time {
 	return s.now()
 }
 
-// sayf notes something in the journal. Arguments must not change afterwards.
+// sayf writes to the journal. Arguments must not change afterwards.
 func (s *sequence) sayf(format string, args ...any) {
 	s.log = append(s.log, entry{s.step, s.now().Sub(born), format, args})
 }
 
-// failf notes the first problem.
+// failf records the first problem.
 func (s *sequence) failf(format string, args ...any) {
 	if s.problem == "" {
 		s.problem = fmt.Sprintf(format, args...)
@@ -155,13 +155,13 @@ func (s *sequence) failf(format string, args ...any) {
 	}
 }
 
-// chance is true once in so many times.
+// chance returns true once in so many times.
 func (s *sequence) chance(in int) bool { return s.rand.IntN(in) == 0 }
 
 // pick returns one of several.
 func pick[T any](s *sequence, from ...T) T { return from[s.rand.IntN(len(from))] }
 
-// something is one step.
+// something makes one step.
 func (s *sequence) something() {
 	k := s.rand.IntN(100)
 	switch {
@@ -187,7 +187,7 @@ func (s *sequence) something() {
 		t.cancel()
 	case k < 99:
 		s.trouble()
-	case len(s.tasks) > 0: // one gets on for a while
+	case len(s.tasks) > 0: // one continues for a while
 		t := pick(s, s.tasks...)
 		for n := s.rand.IntN(8); n > 0 && slices.Contains(s.tasks, t); n-- {
 			t.resume(fine)
@@ -195,7 +195,7 @@ func (s *sequence) something() {
 	}
 }
 
-// someFate decides what becomes of a task's next call.
+// someFate decides the outcome of a task's next call.
 func (s *sequence) someFate() fate {
 	if !s.chance(20) {
 		return fine
@@ -243,7 +243,7 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 	return t
 }
 
-// resume lets a task make the call for which it has stopped, and go on to the next.
+// resume lets a task make the call before which it has stopped, and continue to the next.
 func (t *task) resume(f fate) {
 	t.fate = f
 	if t.run.resume(); t.run.job != nil {
@@ -252,18 +252,18 @@ func (t *task) resume(f fate) {
 	t.free = append(t.free, t.run)
 	t.tasks = slices.DeleteFunc(t.tasks, func(other *task) bool { return other == t })
 	if !t.process.dead {
-		t.observe(t) // whatever it was, nothing else has happened
+		t.observe(t) // only this task can have changed anything
 	}
 }
 
-// finish lets a task run to its end without any trouble.
+// finish lets a task run to its end without faults.
 func (t *task) finish() {
 	for slices.Contains(t.tasks, t) && t.problem == "" {
 		t.resume(fine)
 	}
 }
 
-// pause gives way to the others. It returns what becomes of the call, and false if the
+// pause lets others run. It returns the fate of the call, and false if the
 // process is dead.
 func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.calls++; t.calls > 2000 {
@@ -279,7 +279,7 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.polls > 8 { // it waits for its turn
 		t.advance(grain)
 	}
-	t.tick() // it may have slept
+	t.tick() // the task may have slept
 	t.call, t.request, t.idle = call, request, 0
 	goesOn := t.run.pause()
 	t.call, t.request = "", nil
@@ -288,7 +288,7 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	return f, goesOn && !t.process.dead
 }
 
-// crash ends a process. A call that it was about to make may be on its way already.
+// crash ends a process. Its next call may already be under way.
 // Another process takes its place.
 func (s *sequence) crash(i int) {
 	p := s.processes[i]
@@ -308,7 +308,7 @@ func (s *sequence) crash(i int) {
 	s.processes[i] = s.newProcess(len(s.processes) + s.died)
 }
 
-// land lets a call that nobody waits for arrive.
+// land lets a call without a caller arrive.
 func (s *sequence) land(i int) {
 	f := s.flights[i]
 	s.flights = slices.Delete(s.flights, i, i+1)
@@ -316,7 +316,7 @@ func (s *sequence) land(i int) {
 	f.land()
 }
 
-// trouble lets some requests to Clerk fail from now on, or limits how many there may be.
+// trouble makes some requests to Clerk fail from now on, or limits their number.
 func (s *sequence) trouble() {
 	if s.chance(4) {
 		n := 1 + s.rand.IntN(4)
@@ -332,10 +332,10 @@ func (s *sequence) trouble() {
 	s.breakNext(pick(s, clerkCalls...))
 }
 
-// coroutine does jobs, one after the other. A new one for each job would cost the race
+// coroutine runs jobs, one after the other. A new goroutine for each job would cost the race
 // detector more than all the rest.
 type coroutine struct {
-	job  func() // nil when it is done
+	job  func() // nil when it has ended
 	next func() (struct{}, bool)
 	stop func()
 
@@ -355,8 +355,8 @@ func newCoroutine() *coroutine {
 	return c
 }
 
-// resume goes on with the job, to its next pause or its end.
+// resume continues the job, until its next pause or its end.
 func (c *coroutine) resume() { c.next() }
 
-// pause gives way, in the middle of a job. It reports whether the job is to be gone on with.
+// pause interrupts a job. It reports whether to continue the job.
 func (c *coroutine) pause() bool { return c.yield(struct{}{}) }

@@ -75,7 +75,7 @@ var totalWeight = func() (sum int) {
 	return sum
 }()
 
-// someone returns a member who may be there or not.
+// someone returns a member that may or may not exist.
 func (s *sequence) someone() clerkinvite.Ref {
 	ref := clerkinvite.Ref{TenantID: pick(s, tenants...), Email: pick(s, emails...)}
 	if s.chance(2) && len(s.rows) > 0 {
@@ -84,7 +84,7 @@ func (s *sequence) someone() clerkinvite.Ref {
 	return ref
 }
 
-// params returns an invitation, mostly for few people, so that they meet.
+// params returns an invitation, mostly for a few people, so that calls collide.
 func (s *sequence) params() clerkinvite.InviteParams {
 	p := clerkinvite.InviteParams{TenantID: pick(s, tenants...), Email: pick(s, emails...), Role: pick(s, "", "viewer", "editor")}
 	p.SkipEmail = p.Email == mailedByHost
@@ -121,9 +121,9 @@ func refOf(p clerkinvite.InviteParams) clerkinvite.Ref {
 // called notes that a task begins.
 func (t *task) called(about string) { t.sayf("%s %s", t.name, about) }
 
-// returned notes what a verb has returned, and checks that its error is a documented
-// one: of these, or a failure of the store's or of the caller's own context. It
-// reports whether the process is still there to see it.
+// returned records what a verb has returned, and checks that its error is a documented
+// one, or from the store or the caller's context. It
+// reports whether the process is still alive.
 func (t *task) returned(m *clerkinvite.Member, err error, documented ...func(error) bool) bool {
 	if t.process.dead {
 		return false
@@ -156,7 +156,7 @@ func (t *task) documented(err error, documented ...func(error) bool) {
 	}
 }
 
-// committedOnce checks that a member that was returned is one that the store has had.
+// committedOnce checks that a returned member equals a state that the store has had.
 func (t *task) committedOnce(m *clerkinvite.Member) {
 	if m == nil {
 		return
@@ -167,7 +167,7 @@ func (t *task) committedOnce(m *clerkinvite.Member) {
 		return
 	}
 	shown := *m
-	shown.URL = seen.URL // the caller gets the link that is not stored
+	shown.URL = seen.URL // the caller gets the link, which is not stored
 	if !same(&shown, seen) {
 		t.failf("returned: %s returns %s as it never was: %v instead of %v", t.name, t.named(m), state{m}, state{seen})
 	}
@@ -202,7 +202,7 @@ func (t *task) doInvite(ctx context.Context) {
 	if err == nil {
 		t.invitedOrLinked(t.ref, m)
 	}
-	// Of a member who was in nobody's way all the time, Clerk is not asked.
+	// Clerk is not called for a duplicate that existed all the time.
 	if there == nil {
 		return
 	}
@@ -212,7 +212,7 @@ func (t *task) doInvite(ctx context.Context) {
 	}
 }
 
-// invitedOrLinked checks a member that an invitation without an error is about.
+// invitedOrLinked checks the member of an invitation without an error.
 func (t *task) invitedOrLinked(ref clerkinvite.Ref, m *clerkinvite.Member) {
 	if m == nil || m.Ref() != ref || m.Status != clerkinvite.StatusPending && m.Status != clerkinvite.StatusActive {
 		t.failf("returned: %s invited and returns %v", t.name, state{m})
@@ -243,7 +243,7 @@ func (t *task) doInviteMany(ctx context.Context) {
 	}
 }
 
-// results checks the answers to many inputs.
+// results checks the results for many inputs.
 func (t *task) results(ps []clerkinvite.InviteParams, results []clerkinvite.Result, err error) {
 	if len(results) != len(ps) {
 		t.failf("returned: %s returns %d results for %d inputs", t.name, len(results), len(ps))
@@ -333,7 +333,7 @@ func (t *task) doResend(ctx context.Context) {
 		return
 	}
 	t.invitedOrLinked(t.ref, m)
-	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.tooLate {
+	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.revokeLimited || t.tooLate {
 		return
 	}
 	if t.open(there.InvitationID) {
@@ -377,8 +377,8 @@ func (t *task) doPurge(ctx context.Context) {
 	t.dead(there, 0)
 }
 
-// dead checks that of a member who was withdrawn no invitation is open that was there
-// when the verb began: of one send, or with 0 of any.
+// dead checks that a withdrawn member has no open invitation that existed
+// when the verb began, of one send or, with 0, of any.
 func (t *task) dead(m *clerkinvite.Member, send int) {
 	for _, inv := range t.invitations(m.Email) {
 		since, ours := t.counted[inv.ID]
@@ -442,7 +442,7 @@ func (t *task) doList(ctx context.Context) {
 		}
 		listed[m.ID] = true
 	}
-	// Whoever was there all the time is in it.
+	// It contains every member that existed all the time.
 	for _, m := range t.before {
 		if now := t.row(m.ID); now != nil && now.Version == m.Version && fits(m, p) && !listed[m.ID] && err == nil {
 			t.failf("list: %s does not list %s", t.name, t.named(m))
@@ -480,7 +480,7 @@ func (t *task) doHistory(ctx context.Context) {
 	}
 }
 
-// changed checks the members that a verb says it has changed.
+// changed checks the members that a verb reports as changed.
 func (t *task) changed(members []*clerkinvite.Member, err error) {
 	if !t.returned(nil, err, isNotFound, isClerks, isConflict) {
 		return
@@ -526,7 +526,7 @@ func (t *task) doEvent(ctx context.Context) {
 	if t.chance(2) { // late, again, or out of order
 		e = pick(t.sequence, t.events...)
 	}
-	if t.chance(8) && e.User != nil { // what it says is not true
+	if t.chance(8) && e.User != nil { // the event is wrong
 		u := *e.User
 		u.Emails = append(slices.Clone(u.Emails), clerkinvite.UserEmail{ID: "idn_9", Address: pick(t.sequence, emails...)})
 		for i := range u.Emails {

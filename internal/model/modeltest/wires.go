@@ -13,11 +13,12 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 type taskKey struct{}
 
-// taskOf returns the task in whose name a call is made.
+// taskOf returns the task that makes a call.
 func taskOf(ctx context.Context) *task {
 	t, ok := ctx.Value(taskKey{}).(*task)
 	if !ok {
@@ -26,7 +27,7 @@ func taskOf(ctx context.Context) *task {
 	return t
 }
 
-// errTimeout is what a caller gets who does not wait any longer.
+// errTimeout is the error of a caller that no longer waits.
 var errTimeout = errors.New("modeltest: no answer in time")
 
 // clerkCalls are the requests that can fail.
@@ -35,16 +36,16 @@ var clerkCalls = []clerkinvitetest.Call{
 	clerkinvitetest.CallGetUser, clerkinvitetest.CallList, clerkinvitetest.CallRevoke,
 }
 
-// breakNext lets the next request of a kind fail, in one of all the ways in which
-// that is possible.
+// breakNext makes the next request of a kind fail, in one of all possible
+// ways.
 func (s *sequence) breakNext(call clerkinvitetest.Call) {
 	f := clerkinvitetest.Fault{Call: call, When: pick(s, clerkinvitetest.Before, clerkinvitetest.After)}
 	if s.chance(2) {
-		for f.Kind == "" || f.Kind == clerkinvitetest.Timeout { // for that a call is let adrift
+		for f.Kind == "" || f.Kind == clerkinvitetest.Timeout { // the fate adrift does that
 			f.Kind = pick(s, clerkinvitetest.Kinds()...)
 		}
 	} else {
-		f.When = clerkinvitetest.Before // what Clerk refuses has no effect
+		f.When = clerkinvitetest.Before // a rejected request has no effect
 		refusals := []clerkinvitetest.Fault{
 			{Status: 401, Code: "clerk_key_invalid"},
 			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Minute, time.Hour)},
@@ -108,7 +109,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	return answer, err
 }
 
-// over returns why a call's context has ended, or nil, and notes it.
+// over returns why a call's context has ended, or nil, and records it.
 func (t *task) over(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.tooLate = true
@@ -119,14 +120,14 @@ func (t *task) over(ctx context.Context) error {
 	return fmt.Errorf("modeltest: the call's context has ended: %w: %w", ctx.Err(), context.Cause(ctx))
 }
 
-// background checks that delivery in the background leaves a limited endpoint alone.
+// background checks that background delivery does not call a limited endpoint.
 func (t *task) background(endpoint clerkinvitetest.Call) {
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.ref == (clerkinvite.Ref{}) && t.began > closed.step && t.now().Before(closed.until) {
 		t.failf("limit: %s calls %s, of which all processes know that it is closed", t.name, endpoint)
 	}
 }
 
-// since prints a time by its distance from the beginning.
+// since formats a time as its distance from the beginning.
 type since struct{ time.Time }
 
 func (t since) String() string {
@@ -136,7 +137,7 @@ func (t since) String() string {
 	return t.Sub(born).Truncate(grain).String() // without the random part
 }
 
-// outcome prints as an error's text, or as ok. It is put into words when it is read.
+// outcome formats an error's text, or ok, only when it is printed.
 type outcome struct{ err error }
 
 func (o outcome) String() string {
@@ -151,7 +152,7 @@ func (o outcome) String() string {
 
 var memberID = regexp.MustCompile(`member [0-9a-f-]{36}`) // an id has a random part
 
-// wiredAPI is Clerk as the processes reach it.
+// wiredAPI is the processes' Clerk.
 type wiredAPI struct{ *sequence }
 
 func (a wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
@@ -225,6 +226,8 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*c
 		return inv, err
 	})
 	t.revokeFailed = t.revokeFailed || err != nil
+	var api *clerkinvite.APIError
+	t.revokeLimited = t.revokeLimited || errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests
 	return inv, err
 }
 
@@ -257,7 +260,7 @@ func statement[T any](ctx context.Context, what string, do func() (T, error)) (T
 	return answer, err
 }
 
-// wiredStore is the store as the processes reach it.
+// wiredStore is the processes' store.
 type wiredStore struct{ *sequence }
 
 func (w wiredStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -294,14 +297,16 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 
 func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
-		// The library adds a few random seconds to what it postpones. For the sake of
-		// repetition they must not decide who comes first.
+		// The library adds a few random seconds to postponed attempts. To be
+		// repeatable, they must not decide the order.
 		limit := q.Limit
 		q.Limit = 1000
 		found, err := w.store.due(q)
-		slices.SortStableFunc(found, func(a, b *clerkinvite.Member) int {
-			return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
-		})
+		storeutil.InTurns(found, q.AfterTenantID,
+			func(m *clerkinvite.Member) (bool, string) { return m.Bulk, m.TenantID },
+			func(a, b *clerkinvite.Member) int {
+				return cmp.Or(due(a).Compare(due(b)), cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.Email, b.Email))
+			})
 		if limit > 0 {
 			found = found[:min(limit, len(found))]
 		}
@@ -331,7 +336,7 @@ func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Ti
 		if !next.Equal(old) {
 			t.sayf("%s: gate of %s: %v -> %v, it is %v", t.name, name, since{old}, since{next}, since{known})
 		}
-		// A gate has the name of its endpoint.
+		// A turn has the name of its endpoint.
 		if until, limited := t.limited[name]; limited && err == nil && !known.Before(until) && !next.Before(until) {
 			w.closed[name] = closing{until, w.step}
 			delete(t.limited, name)
@@ -340,11 +345,11 @@ func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Ti
 	})
 }
 
-// elsewhere calls a store outside of the sequence's clock: a database does not keep to it.
+// elsewhere calls a store outside the sequence's clock, which a database does not use.
 type elsewhere struct {
 	store clerkinvite.Store
 	ctx   context.Context //nolint:containedctx // that of the test, which is over when the test is
-	calls chan func()     // nil for a store in memory, which needs no time
+	calls chan func()     // nil for a store in memory, which takes no time
 	done  chan struct{}
 }
 

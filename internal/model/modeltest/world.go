@@ -11,8 +11,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// grain is what every step of the clock is a multiple of. The library's random seconds
-// are fewer, so that they decide nothing.
+// grain is the unit of the clock's steps. The library's random seconds
+// are shorter, so that they decide nothing.
 const grain = 4 * time.Second
 
 // born is when every sequence begins.
@@ -23,10 +23,10 @@ var (
 	emails  = []string{"ada@example.com", "bob@example.com", "cyd@example.com", "dee@example.com"}
 )
 
-// mailedByHost is the address that the host sends the link to by itself.
+// mailedByHost is the address for which the host sends the link itself.
 const mailedByHost = "dee@example.com"
 
-// world is everything outside of the library, with a record of what is true in it.
+// world is everything outside the library, with a record of its state.
 type world struct {
 	clerk     *clerkinvitetest.Clerk
 	behavior  clerkinvitetest.NamedBehavior
@@ -36,34 +36,35 @@ type world struct {
 	users     map[string]*person
 	order     []string // of users
 
-	known     map[string][]invitation // by address, as long as nothing changes
-	shortened map[string]bool         // invitations whose time was cut
-	withdrawn map[string]bool         // invitations that somebody wanted revoked
-	bare      map[string]bool         // invitations of others without metadata
-	adopted   map[string]bool         // of these, those that a member waits for
-	late      map[mark]bool           // sends of which more than one invitation is possible
-	foreign   int
-	cursor    string // of a reconciliation that has not come to its end
-	started   int    // tasks
-	died      int    // processes
+	known         map[string][]invitation // by address, until something changes
+	shortened     map[string]bool         // invitations that expire earlier
+	withdrawn     map[string]bool         // invitations that a caller or operator revoked
+	bare          map[string]bool         // other applications' invitations without metadata
+	adopted       map[string]bool         // of these, invitations that a member waits for
+	revokeLimited bool                    // Clerk has limited a revocation, so a process may not send the next
+	late          map[mark]bool           // sends with possibly more than one invitation
+	foreign       int
+	cursor        string // of an unfinished reconciliation
+	started       int    // tasks
+	died          int    // processes
 }
 
-// person is a user at Clerk, as he is.
+// person is a user at Clerk.
 type person struct {
 	clerkinvite.User
 	deleted  bool
 	verified map[string]int // step of the first time
-	until    int            // step at which he was banned or deleted, or 0
+	until    int            // step at which the user was banned or deleted, or 0
 }
 
-// invitation is an invitation at Clerk, as it is.
+// invitation is an invitation at Clerk.
 type invitation struct {
 	clerkinvite.Invitation
-	member string // of the library's mark, "" without one
+	member string // in the library's marker, "" without one
 	send   int
 }
 
-// makeWorld makes a Clerk of one kind or another, and perhaps somebody who uses it already.
+// makeWorld creates a Clerk with random behavior, and perhaps with existing users.
 func (s *sequence) makeWorld() {
 	s.beginning, s.ticked = time.Now(), born
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
@@ -71,7 +72,7 @@ func (s *sequence) makeWorld() {
 	s.bare, s.adopted = map[string]bool{}, map[string]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
 	s.clerk.SetNow(s.now)
-	// Without the metadata the sequence could not tell what Reconcile must find.
+	// Without metadata the sequence could not know what Reconcile must find.
 	all := slices.DeleteFunc(clerkinvitetest.Behaviors(), func(b clerkinvitetest.NamedBehavior) bool { return b.Behavior.ListHidesMetadata })
 	s.behavior = all[0]
 	if s.chance(2) {
@@ -87,14 +88,14 @@ func (s *sequence) makeWorld() {
 	}
 }
 
-// now is the time, for the library and for Clerk, rounded down to the grain: what the
-// library waits for at random, to keep out of others' way, decides nothing either.
+// now is the time for the library and for Clerk, rounded down to the grain, so that
+// the library's random waits decide nothing.
 func (s *sequence) now() time.Time { return born.Add(time.Since(s.beginning).Truncate(grain)) }
 
 // timePasses moves the clock.
 func (s *sequence) timePasses() {
 	d := pick(s, grain, 5*grain, 5*grain, 2*time.Minute, 2*time.Minute, 2*time.Hour, 20*time.Hour, 31*24*time.Hour)
-	// Mostly nothing takes that long, and least of all a create.
+	// Usually nothing takes that long, above all not a create.
 	if d > 5*grain && (len(s.tasks) > 0 && !s.chance(3) || s.createUnderWay() && !s.chance(3)) {
 		d = grain
 	}
@@ -112,7 +113,7 @@ func (s *sequence) advance(d time.Duration) {
 	s.tick()
 }
 
-// tick takes notice of the time that has passed.
+// tick handles the time that has passed.
 func (s *sequence) tick() {
 	if now := s.now(); now.After(s.ticked) {
 		s.ticked = now
@@ -121,10 +122,10 @@ func (s *sequence) tick() {
 	}
 }
 
-// clerkChanged forgets what is known of Clerk's invitations.
+// clerkChanged clears the cache of Clerk's invitations.
 func (s *sequence) clerkChanged() { clear(s.known) }
 
-// invitations returns all invitations of an address, as they are.
+// invitations returns all invitations of an address.
 func (s *sequence) invitations(email string) []invitation {
 	if list, ok := s.known[email]; ok {
 		return list
@@ -139,7 +140,7 @@ func (s *sequence) invitations(email string) []invitation {
 	return list
 }
 
-// markOf returns what the library writes into every invitation.
+// markOf returns the marker that the library writes into every invitation.
 func markOf(metadata json.RawMessage) (member string, send int) {
 	var m struct {
 		Mark struct {
@@ -169,12 +170,12 @@ func (s *sequence) open(id string) bool {
 	return inv != nil && inv.Status == clerkinvite.InvitationPending
 }
 
-// holds reports whether u holds the address verified.
+// holds reports whether u has verified the address.
 func holds(u clerkinvite.User, email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return e.Verified && e.Address == email })
 }
 
-// learn records a user as he is now.
+// learn records the current state of a user.
 func (s *sequence) learn(u clerkinvite.User) {
 	p := s.users[u.ID]
 	if p == nil {
@@ -213,7 +214,7 @@ func (s *sequence) happened(hook clerkinvitetest.Webhook) {
 	s.events = append(s.events, *e)
 }
 
-// holder returns the user who holds the address verified and is there, or nil.
+// holder returns the existing user who has verified the address, or nil.
 func (s *sequence) holder(email string) *person {
 	for _, id := range s.order {
 		if p := s.users[id]; !p.deleted && holds(p.User, email) {
@@ -223,7 +224,7 @@ func (s *sequence) holder(email string) *person {
 	return nil
 }
 
-// people returns the users who are there.
+// people returns the existing users.
 func (s *sequence) people() []*person {
 	var list []*person
 	for _, id := range s.order {
@@ -234,7 +235,7 @@ func (s *sequence) people() []*person {
 	return list
 }
 
-// outside is something that people do at Clerk, without the library.
+// outside makes people do something at Clerk, without the library.
 func (s *sequence) outside() {
 	email := pick(s, emails...)
 	people := s.people()
@@ -295,10 +296,10 @@ func (s *sequence) outside() {
 	case k < 34:
 		metadata := map[string]any{"app": "another"}
 		switch {
-		case s.chance(3): // as another application that uses this library has it
+		case s.chance(3): // by another application that uses this library
 			s.foreign++
 			metadata = map[string]any{"clerkinvite": map[string]any{"id": fmt.Sprintf("00000000-0000-7000-8000-%012d", s.foreign), "send": 1}}
-		case s.chance(4): // as the dashboard has it
+		case s.chance(4): // by the dashboard
 			metadata = nil
 		}
 		inv := s.clerk.CreateForeign(email, metadata)

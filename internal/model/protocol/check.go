@@ -2,8 +2,8 @@ package protocol
 
 import "fmt"
 
-// atRest checks a state in which nobody is under way: what is wrong now, and what would be
-// when everybody who lets things right has come by.
+// atRest checks a state without actors: what is wrong now, and what would be wrong
+// after Deliver and Reconcile.
 func (c *Config) atRest(s *State, known map[State]string) string {
 	for i := range s.actors {
 		if s.actors[i].verb != NoVerb {
@@ -15,7 +15,7 @@ func (c *Config) atRest(s *State, known map[State]string) string {
 			return bad
 		}
 	}
-	// What is still on its way may never arrive; if it does that is another trace.
+	// A create under way may never arrive; if it does, that is another trace.
 	world := State{row: s.row, invitations: s.invitations, user: s.user, withdrawn: s.withdrawn}
 	world.row.held, world.row.next, world.row.version = 0, 0, 1
 	bad, there := known[world]
@@ -26,7 +26,7 @@ func (c *Config) atRest(s *State, known map[State]string) string {
 	return bad
 }
 
-// calm checks what must hold without anybody letting things right, if nothing went wrong.
+// calm checks a state before any repair, if nothing went wrong.
 func (c *Config) calm(s *State) string {
 	for i, inv := range s.invitations {
 		named := s.row.status == pending && s.row.inv == int8(i+1)
@@ -37,8 +37,8 @@ func (c *Config) calm(s *State) string {
 	return ""
 }
 
-// recover lets time pass and everybody run who lets things right, one after the other and
-// without trouble, and returns what is wrong then.
+// recover lets time pass, runs Deliver and Reconcile one after the other and
+// without faults, and returns what is wrong then.
 func (c *Config) recover(s State) string {
 	for range 3 {
 		s.epoch = 1
@@ -55,7 +55,7 @@ func (c *Config) recover(s State) string {
 	return c.settledWell(&s)
 }
 
-// alone lets one verb run without anybody else.
+// alone runs one verb without other actors.
 func (c *Config) alone(s State, v Verb) (State, string) {
 	s.begins[v] = 1
 	s, bad := c.Next(&s, Event{Kind: Begin, Arg: int8(v)})
@@ -71,7 +71,7 @@ func (c *Config) alone(s State, v Verb) (State, string) {
 	return s, bad
 }
 
-// settledWell checks a state in which everything has come to its end.
+// settledWell checks a final state.
 func (c *Config) settledWell(s *State) string {
 	r := s.row
 	for i, inv := range s.invitations {

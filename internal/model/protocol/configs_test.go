@@ -6,9 +6,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// configs are the explorations: in seconds two who are under way at the same time, each
-// with few of the things that can happen, so that together they have all of them; in the
-// long mode also three, and more at once.
+// configs are the explorations. The short mode has two actors at the same time, each
+// exploration with a few kinds of events, and together all kinds. The
+// long mode also has three actors, and more events.
 func configs() []*Config {
 	list := []*Config{
 		{Name: "deliver", Actors: 2, Begins: map[Verb]int8{Deliver: 3}, Crashes: 1, Losses: 1, Ends: 2, Reserved: true, Late: true},
@@ -54,7 +54,7 @@ func named(name string, without Rule) *Config {
 	panic("there is no exploration " + name)
 }
 
-// explored is a complete exploration and what is to be replayed of it.
+// explored is a complete exploration and its traces to replay.
 type explored struct {
 	*Config
 	*Found
@@ -87,7 +87,7 @@ var exploreAll = sync.OnceValue(func() []explored {
 	return all
 })
 
-// class tells steps apart: two of the same class do the same at the same places. One of
+// class classifies steps: two steps of a class do the same at the same places. One of
 // each is replayed.
 type class struct {
 	event             Kind
@@ -107,7 +107,7 @@ type class struct {
 func classOf(s *State, e Event, after *State) class {
 	k := class{event: e.Kind, was: s.row.status, is: after.row.status, due: s.row.due(), finished: s.user}
 	if e.Kind > CrashAdrift {
-		for i := range s.actors { // who was where when it happened
+		for i := range s.actors { // the position of each actor at the step
 			k.verbs[i], k.pcs[i] = s.actors[i].verb, s.actors[i].pc
 		}
 	}

@@ -6,7 +6,7 @@ import "slices"
 type pc uint8
 
 const (
-	_ pc = iota // of an actor that does nothing
+	_ pc = iota // an idle actor
 
 	pcFindDue
 	pcClaim
@@ -58,7 +58,7 @@ const (
 	pcExpiredList
 )
 
-// calls names the calls as the replay sees them on the way to the store and to Clerk.
+// calls are the names of the calls, as the replay sees them.
 var calls = map[pc]string{
 	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcListPending: "list pending", pcList: "list", pcListRevoked: "list revoked",
 	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
@@ -84,8 +84,8 @@ func (p pc) asksClerk() bool {
 
 func (p pc) writes() bool { return calls[p] == "update" || calls[p] == "insert" }
 
-// Call returns the call that an actor is about to make, "" for one that does nothing, and
-// the invitation that the call is about, if it is about one.
+// Call returns an actor's next call, "" for an idle actor, and
+// the invitation that the call is about, if any.
 func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 	a := &s.actors[actor]
 	if a.pc.revokes() {
@@ -106,8 +106,8 @@ func (m *step) attempt(a *actor) {
 	}
 }
 
-// createOrLook is what comes after looking for users: look where something may have been
-// sent before, create where nothing was.
+// createOrLook is the step after looking for users: look if something may have been
+// sent before, otherwise create.
 func (m *step) createOrLook(a *actor) {
 	switch {
 	case m.late(a):
@@ -133,7 +133,7 @@ func (m *step) tryCreate(a *actor) {
 	a.pc = pcCreate
 }
 
-// decide is followed by writing the decision down.
+// decide sets the decision, which is written next.
 func (m *step) decide(a *actor, d decision) {
 	a.next, a.at, a.pc = d, m.epoch, pcSettle
 	a.seen, a.others, a.again, a.stale, a.knows = [maxInvitations]status{}, false, false, false, false
@@ -186,7 +186,7 @@ func (m *step) look(a *actor) {
 
 func rank(s status) int { return slices.Index([]status{accepted, pending, revoked}, s) }
 
-// uncertain ends an attempt whose create was not answered: the row is left as it is.
+// uncertain ends an attempt whose create got no response: the row stays unchanged.
 func (m *step) uncertain(a *actor) {
 	if !m.has(KeepLease) {
 		m.decide(a, isLetGo)
@@ -195,7 +195,7 @@ func (m *step) uncertain(a *actor) {
 	m.delivered(a)
 }
 
-// decided is the row that the actor's decision makes of r.
+// decided returns the row that the actor's decision makes of r.
 func (m *step) decided(a *actor, r row) row {
 	switch a.next {
 	case isInvited:
@@ -220,7 +220,7 @@ func (m *step) decided(a *actor, r row) row {
 	return r
 }
 
-// goOn makes the call that an actor is about to make.
+// goOn makes an actor's next call.
 func (m *step) goOn(a *actor) {
 	switch a.pc {
 	case pcUsers:
@@ -297,7 +297,7 @@ func (m *step) goOn(a *actor) {
 	}
 }
 
-// candidates keeps what is open of the list, and the invitation that the row named before if the
+// candidates keeps the open invitations of the list, and the row's previous invitation if the
 // list does not show it.
 func (m *step) candidates(a *actor, seen [maxInvitations]status) {
 	if a.previous > 0 && seen[a.previous-1] == none {
@@ -321,7 +321,7 @@ func (m *step) candidates(a *actor, seen [maxInvitations]status) {
 	}
 }
 
-// sweep finds what is left over.
+// sweep finds left-over invitations.
 func (m *step) sweep(a *actor) {
 	a.todo = m.leftOver(a.row, a.seen)
 	a.seen = [maxInvitations]status{}
@@ -330,20 +330,20 @@ func (m *step) sweep(a *actor) {
 	}
 }
 
-// revokedOne goes on with the next invitation that is left over.
+// revokedOne continues with the next left-over invitation.
 func (m *step) revokedOne(a *actor) {
 	if a.todo &^= 1 << (a.revoking() - 1); a.todo == 0 {
 		m.delivered(a)
 	}
 }
 
-// overtaken decides anew for a row that somebody else has changed.
+// overtaken decides again for a row that another actor has changed.
 func (m *step) overtaken(a *actor) {
 	r := m.row
 	switch {
 	case a.next.claimOnly() && (r.status == reserved || r.due()):
 		m.written(a)
-	case a.next.claimOnly(): // decided by another, so it was not for nothing
+	case a.next.claimOnly(): // decided by another actor
 		a.next, a.left = undecided, false
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):
@@ -355,7 +355,7 @@ func (m *step) overtaken(a *actor) {
 	}
 }
 
-// written is what comes after a decision is written down, or has become pointless.
+// written is the step after a decision is written, or is no longer needed.
 func (m *step) written(a *actor) {
 	if a.left && !a.next.claimOnly() && m.has(SweepLater) {
 		if a.made, a.pc = 0, pcSweepList; !m.has(ClerkThenRows) {
@@ -366,7 +366,7 @@ func (m *step) written(a *actor) {
 	m.delivered(a)
 }
 
-// unanswered is what comes after a call without an answer, other than a create.
+// unanswered is the step after a call without a response, other than a create.
 func (m *step) unanswered(a *actor) {
 	switch a.pc {
 	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked:
@@ -376,7 +376,7 @@ func (m *step) unanswered(a *actor) {
 	case pcSettle:
 		a.failed = true
 		m.written(a)
-	case pcOvertaken: // nobody is told that it was for nothing
+	case pcOvertaken: // the caller gets no error
 		if a.next.claimOnly() {
 			a.next, a.left = undecided, false
 		}

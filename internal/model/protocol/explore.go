@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Found is what an exploration has found.
+// Found is the result of an exploration.
 type Found struct {
-	States int    // different states, but for the order of the actors
+	States int    // different states, not counting the order of the actors
 	Steps  int    // between them
-	Bad    string // what is wrong in the first bad trace; breadth first, so there is no shorter one
+	Bad    string // what is wrong in the first bad trace, which is the shortest, because the search is breadth first
 	Trace  []Event
 
 	nodes []node
@@ -23,14 +23,14 @@ type node struct {
 	event  Event
 }
 
-// Visit is told of each step once. The step's state and event are those of the
+// Visit is called for each step once. The step's state and event are from the
 // exploration, in which actors change places; Found.Path gives an order of events that can
-// be followed.
+// be replayed.
 type Visit func(found *Found, from int32, s *State, e Event, after *State)
 
 // Explore follows every order of events from the start, breadth first, to the end or to
-// the first bad trace, and checks every state and, wherever nobody is under way, what
-// becomes of it if nothing goes wrong any more.
+// the first bad trace. It checks every state and, in states without actors, what
+// follows if nothing goes wrong any more.
 func (c *Config) Explore(visit Visit) *Found {
 	found := &Found{}
 	start := c.Start()
@@ -93,7 +93,7 @@ func (f *Found) Path(c *Config, id int32, more []Event) []Event {
 	return path
 }
 
-// original returns what an event of the canonical state is in s itself.
+// original returns the event in s that corresponds to an event in the canonical state.
 func (c *Config) original(s *State, e Event) Event {
 	if e.Kind <= CrashAdrift {
 		_, places := c.canonical(s)
@@ -102,9 +102,9 @@ func (c *Config) original(s *State, e Event) Event {
 	return e
 }
 
-// canonical returns the state that stands for s and all others from which the same can
-// come: versions are only compared with the row's, actors can be in any order, and what
-// nobody asks for any more is forgotten. It tells which actor is where.
+// canonical returns the representative of s and all states from which the same can
+// follow: versions are only compared with the row's, actors can be in any order, and
+// unused fields are forgotten. It also returns each actor's place.
 func (c *Config) canonical(s *State) (canon State, places [maxActors]int8) {
 	canon = *s
 	for i := range canon.actors {
@@ -138,7 +138,7 @@ func (c *Config) canonical(s *State) (canon State, places [maxActors]int8) {
 	return canon, places
 }
 
-// forgets reports whether the row as it was read makes no difference any more.
+// forgets reports whether the row that was read no longer matters.
 func (p pc) forgets() bool {
 	switch p {
 	case pcFindDue, pcRevokeMine, pcSweepList, pcSweepFind, pcSweepRevoke, pcInsert, pcResendGet, pcRevokeGet, pcRevokeUsers, pcRevokeEnd,
@@ -167,7 +167,7 @@ func (a *actor) appendKey(b []byte) []byte {
 	return b
 }
 
-// Tell puts a trace into words: each event with the call that it is about.
+// Tell describes a trace: each event with its call.
 func (c *Config) Tell(trace []Event) string {
 	var b strings.Builder
 	s := c.Start()

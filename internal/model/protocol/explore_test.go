@@ -9,8 +9,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/tally"
 )
 
-// Whatever two or three who work at one member do, in whatever order, whoever dies and
-// whichever answer is lost: no second email, no dead link, nothing due for ever.
+// Whatever two or three actors do with one member, in any order, whichever actor dies and
+// whichever response is lost: no second email, no dead link, nothing due forever.
 func TestEveryOrderOfEventsEndsWell(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "complete exploration of the protocol's model")
@@ -24,7 +24,7 @@ func TestEveryOrderOfEventsEndsWell(t *testing.T) {
 		"0 bad traces", fmt.Sprintf("%d steps", steps))
 }
 
-// needed tells in which exploration the lack of a rule shows.
+// needed has the exploration that finds a bad trace without each rule.
 var needed = []struct {
 	rule Rule
 	in   string
@@ -51,7 +51,7 @@ var needed = []struct {
 	{WithdrawLook, "revoke", "withdrawn, but its link works"},
 }
 
-// Each rule is there because without it there is a trace that ends badly. With -v the
+// Without any one rule, a trace ends badly. With -v the
 // shortest one is printed.
 func TestEachRuleClosesATrace(t *testing.T) {
 	t.Parallel()
@@ -66,15 +66,15 @@ func TestEachRuleClosesATrace(t *testing.T) {
 	}
 }
 
-// These rules close no trace of the model, and it is as well to know it.
+// These rules prevent no bad trace of the model.
 //
-// A second send that is created without a look is refused as long as the first is open,
-// and looks then; the look before saves a refused request. A reconciliation that took over
-// the end of an older invitation while a resend is under way would make the resend's
-// create one for nothing, but nothing worse. Listing Clerk before the rows are read is
-// needed only where a row can begin to stand for an invitation that is there already; the
-// rule of what is kept leaves alone what is newer than the row, which is enough for one
-// member: the order is the second lock of that door.
+// A second send that is created without a look is rejected while the first is open,
+// and looks then; looking first saves a rejected request. A reconciliation that applied
+// the end of an older invitation during a resend would make the resend's
+// create useless, but nothing worse. Listing Clerk before the rows are read is
+// needed only if a row can start to refer to an existing invitation; the rule to keep
+// invitations that are newer than the row is enough for one
+// member, so the order is a second safeguard.
 func TestRulesThatCloseNoTrace(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -89,7 +89,7 @@ func TestRulesThatCloseNoTrace(t *testing.T) {
 	}
 }
 
-// What is not promised happens in the model, and only where it is said to.
+// The exceptions from the promises occur in the model, and only under their conditions.
 func TestExceptionsAreThere(t *testing.T) {
 	t.Parallel()
 	for exception, in := range map[Exception]string{LateIgnoring: "foreign late", LateWithdrawn: "dashboard late"} {

@@ -5,15 +5,15 @@ import (
 	"math/bits"
 )
 
-// maxActors, maxInvitations and maxFlights are how much a State has room for. What does
-// not fit is a bad trace of its own, so that nothing is left out silently.
+// maxActors, maxInvitations and maxFlights limit a State. A trace that exceeds
+// them is bad, so that nothing is left out silently.
 const (
 	maxActors      = 3
 	maxInvitations = 6
 	maxFlights     = 3
 )
 
-// status is that of a row or, from pending on, of an invitation at Clerk.
+// status is the status of a row or, from pending on, of an invitation at Clerk.
 type status uint8
 
 const (
@@ -29,15 +29,15 @@ func (s status) String() string {
 	return [...]string{"none", "reserved", "pending", "active", "revoked", "accepted"}[s]
 }
 
-// row is a member's row as far as the protocol looks at it. Times are epochs: how often
-// all leases have ended before. As a copy that an actor has, it is the row as it was read.
+// row has the fields of a member's row that the protocol uses. Times are epochs: how often
+// all leases have ended before. An actor's copy is the row when it was read.
 type row struct {
 	status   status
 	send     int8
 	sent     int8
-	inv      int8 // 1 is the first invitation at Clerk, 0 none
+	inv      int8 // 1 is the first invitation at Clerk, 0 means none
 	attempts int8
-	held     int8 // 1 + the epoch in which it was claimed, 0 for nobody's
+	held     int8 // 1 + the epoch in which it was claimed, 0 means unclaimed
 	next     int8 // the epoch in which it is due
 	version  int8
 }
@@ -58,49 +58,49 @@ func (r row) settled(to status) row {
 // invitation is an invitation at Clerk. Each one has sent an email.
 type invitation struct {
 	status status
-	send   int8 // 0 for one of another application's
-	late   bool // made by a request that began in its lease and was carried out after it
-	ignore bool // by one with ignore_existing=true, for which the attempt had seen the reason
+	send   int8 // 0 for another application's
+	late   bool // created by a request that began in its lease and was carried out after it
+	ignore bool // with ignore_existing=true, for a reason that the attempt had seen
 }
 
-// flight is a create whose caller does not wait for it any more.
+// flight is a create whose caller no longer waits for it.
 type flight struct {
-	send   int8 // 0: there is none
+	send   int8 // 0 means no flight
 	epoch  int8
 	ignore bool
-	known  bool // why it ignores others was seen
+	known  bool // the reason for ignore_existing was seen
 	stale  bool // it began after its lease
-	knows  bool // somebody had signed up when it last had to look for users
+	knows  bool // the person had signed up when it last had to look for users
 }
 
-// actor is a call of a verb under way: what it is about to do and what it knows.
+// actor is a call of a verb: its next call and what it knows.
 type actor struct {
 	verb     Verb
 	pc       pc
-	row      row  // as it was read, or claimed
+	row      row  // as read, or claimed
 	lease    int8 // the epoch in which its lease began
 	began    int8 // the epoch in which its pass began
 	round    int8
 	made     int8 // the invitation that its decision is about
-	previous int8 // the invitation that the row named when the attempt began
+	previous int8 // the row's invitation when the attempt began
 	next     decision
 	at       int8 // the epoch of that decision
 	seen     [maxInvitations]status
 	todo     uint8 // invitations to revoke, a bit each
 	others   bool  // Clerk has a pending invitation that is not this send's
-	again    bool  // Clerk has refused a create of this attempt as a duplicate
-	left     bool  // this member may have other open invitations; a withdrawal has still to list them
+	again    bool  // Clerk has rejected a create of this attempt as a duplicate
+	left     bool  // this member may have other open invitations; a withdrawal must still list them
 	stale    bool  // began a create after its lease
-	moved    bool  // it has written that the row is revoked or active
-	waits    bool  // a reconciliation has seen somebody who waits
-	second   bool  // a reconciliation is at those who have accepted; a withdrawal has found one who has
-	looked   bool  // a reconciliation has asked for the active user; a withdrawal has found an earlier invitation accepted
-	failed   bool  // the store did not answer when it wrote
-	knows    bool  // somebody had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
+	moved    bool  // it has made the row revoked or active
+	waits    bool  // a reconciliation has seen a waiting member
+	second   bool  // a reconciliation handles accepted invitations; a withdrawal has found an accepted one
+	looked   bool  // a reconciliation has looked up the active user; a withdrawal has found an earlier invitation accepted
+	failed   bool  // the store did not respond when it wrote
+	knows    bool  // the person had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
 	open     uint8 // invitations that were open when a withdrawal read the row; for the checks only
 }
 
-// decision is what becomes of an actor's row.
+// decision is an actor's decision about its row.
 type decision uint8
 
 const (
@@ -111,12 +111,12 @@ const (
 	isRevoked
 	isReleased
 	isPostponed
-	isLetGo // only where a rule is missing: due again at once
+	isLetGo // only without a rule: due again immediately
 )
 
 func (d decision) claimOnly() bool { return d >= isReleased }
 
-// Verb is a method of the service's.
+// Verb is a method of the service.
 type Verb uint8
 
 // The verbs of the model.
@@ -135,12 +135,12 @@ func (v Verb) String() string {
 	return [...]string{"", "Deliver", "Invite", "Resend", "Revoke", "Reconcile", "ResolveUser"}[v]
 }
 
-// State is everything that there is: the row, Clerk, who is under way, and how much may
-// still happen.
+// State has everything: the row, Clerk, the actors, and how many events may
+// still occur.
 type State struct {
 	row         row
 	invitations [maxInvitations]invitation
-	user        bool // somebody has signed up with the address
+	user        bool // the person has signed up with the address
 	flights     [maxFlights]flight
 	actors      [maxActors]actor
 	epoch       int8
@@ -152,8 +152,8 @@ type State struct {
 	ends       int8 // how often all leases may still end
 	accepts    int8
 	dashboard  int8      // invitations that an operator may still revoke at Clerk
-	withdrawn  bool      // somebody wanted the invitation revoked
-	disordered bool      // somebody has crashed or accepted, an answer was lost, or a lease has ended
+	withdrawn  bool      // a caller revoked the invitation
+	disordered bool      // an actor has crashed, the person has accepted, a response was lost, or a lease has ended
 	shown      Exception // for the checks only
 }
 
@@ -167,19 +167,19 @@ type Event struct {
 // Kind is a kind of step.
 type Kind uint8
 
-// The kinds of steps. An actor's step is one call to the store or to Clerk and all that it
-// concludes from the answer.
+// The kinds of steps. An actor's step is one call to the store or to Clerk and everything that it
+// concludes from the response.
 const (
 	Begin       Kind = iota // an actor begins with a verb, up to its first call
-	GoOn                    // the call is made and answered
-	Lost                    // no answer, and no effect
-	Unheard                 // the effect, and no answer
-	Adrift                  // no answer; the create is carried out later or never
+	GoOn                    // the call is made and gets a response
+	Lost                    // no response, and no effect
+	Unheard                 // an effect, but no response
+	Adrift                  // no response; the create is carried out later or never
 	Crash                   // the process dies before the call
-	CrashAdrift             // the process dies, the create is on its way
+	CrashAdrift             // the process dies, and the create is under way
 	Land                    // such a create is carried out
-	LeasesEnd               // time passes: leases have ended, and what was postponed is due
-	Accept                  // somebody signs up with the link of an invitation, or with none
+	LeasesEnd               // time passes: leases have ended, and postponed rows are due
+	Accept                  // the person signs up with the link of an invitation, or without one
 	Dashboard               // an operator revokes an invitation at Clerk
 )
 
@@ -211,20 +211,20 @@ type Config struct {
 	Actors  int
 	Begins  map[Verb]int8
 	Crashes int8
-	Losses  int8 // answers of Clerk's that do not come
-	Cuts    int8 // answers of the store's that do not come
+	Losses  int8 // lost responses from Clerk
+	Cuts    int8 // lost responses from the store
 	Ends    int8 // how often all leases end
 
 	Accepts   int8
 	Dashboard int8
 
-	Reserved bool // the row is there from the beginning; else only Invite writes it
+	Reserved bool // the row exists from the beginning; otherwise only Invite writes it
 	Foreign  bool // another application has a pending invitation for the address
-	Late     bool // leases can end while a create is under way: a machine that slept, a clock that was set
-	Without  Rule // the rule that is left out
+	Late     bool // leases can end while a create is under way, such as after a machine slept or a clock was set
+	Without  Rule // the removed rule
 }
 
-// Start returns the state in which everything begins.
+// Start returns the first state.
 func (c *Config) Start() State {
 	s := State{crashes: c.Crashes, losses: c.Losses, cuts: c.Cuts, ends: c.Ends, accepts: c.Accepts, dashboard: c.Dashboard}
 	for v, n := range c.Begins {
@@ -239,7 +239,7 @@ func (c *Config) Start() State {
 	return s
 }
 
-// Events returns what can happen next.
+// Events returns the possible next events.
 func (c *Config) Events(s *State) []Event {
 	events := make([]Event, 0, 24)
 	add := func(k Kind, actor, arg int) { events = append(events, Event{k, int8(actor), int8(arg)}) }
@@ -247,7 +247,7 @@ func (c *Config) Events(s *State) []Event {
 	for i := range c.Actors {
 		a := &s.actors[i]
 		if a.verb == NoVerb {
-			if idle { // which of those that do nothing begins makes no difference
+			if idle { // idle actors are equivalent
 				continue
 			}
 			idle = true
@@ -323,7 +323,7 @@ func (c *Config) useful(s *State, v Verb) bool {
 	}
 }
 
-// step is one event on its way.
+// step is one event being applied.
 type step struct {
 	*Config
 	*State
@@ -393,14 +393,14 @@ func (c *Config) Next(s *State, e Event) (State, string) {
 	return after, m.bad
 }
 
-// fail notes what is wrong.
+// fail records what is wrong.
 func (m *step) fail(what string) {
 	if m.bad == "" {
 		m.bad = what
 	}
 }
 
-// update is a compare-and-set of the row.
+// update is a compare-and-swap of the row.
 func (m *step) update(was, next row) bool {
 	if m.row.version != was.version {
 		return false
@@ -413,17 +413,17 @@ func (m *step) update(was, next row) bool {
 	return true
 }
 
-// effect is what a call does whose answer is not heard.
+// effect is the effect of a call whose response is lost.
 func (m *step) effect(a *actor) {
 	if a.pc.revokes() {
 		m.revokeAtClerk(a, a.revoking())
 		return
 	}
-	copied := *a // what it concludes from the answer is lost
+	copied := *a // its conclusions from the response are lost
 	m.goOn(&copied)
 }
 
-// fly sets a create on its way.
+// fly starts a create without a caller.
 func (m *step) fly(a *actor) {
 	for i := range m.flights {
 		if m.flights[i].send == 0 {
@@ -438,7 +438,7 @@ func (m *step) request(a *actor) flight {
 	return flight{send: a.row.send, epoch: a.lease, ignore: a.others || !m.has(IgnoreOnlySeen), known: a.others, stale: a.stale, knows: a.knows}
 }
 
-// create is what Clerk does with a create: the invitation, or 0 if it refuses a duplicate.
+// create is Clerk's create: it returns the invitation, or 0 if Clerk rejects a duplicate.
 func (m *step) create(f flight) int8 {
 	free := -1
 	for i := len(m.invitations) - 1; i >= 0; i-- {
@@ -480,18 +480,18 @@ func (m *step) create(f flight) int8 {
 	return int8(free + 1)
 }
 
-// Exception is something that is not promised, and happens in some traces.
+// Exception is a case that is not promised and occurs in some traces.
 type Exception uint8
 
-// Both are second emails for one send: creates that Clerk carries out after
-// their lease, which takes a machine that sleeps, a clock that is set, or a network that
-// keeps a request for very long.
+// Both are second emails for one send, by creates that Clerk carries out after
+// their lease, because a machine sleeps, a clock is set, or a network
+// delays a request for very long.
 const (
-	LateIgnoring  Exception = 1 << iota // one with ignore_existing=true, which Clerk does not refuse
-	LateWithdrawn                       // the other one's invitation was withdrawn meanwhile, so that Clerk does not refuse it
+	LateIgnoring  Exception = 1 << iota // with ignore_existing=true, so that Clerk does not reject it
+	LateWithdrawn                       // the other invitation was revoked in the meantime, so that Clerk does not reject it
 )
 
-// revokeAtClerk revokes an invitation, and reports whether it was accepted already.
+// revokeAtClerk revokes an invitation, and reports whether it was already accepted.
 func (m *step) revokeAtClerk(a *actor, inv int8) bool {
 	i := &m.invitations[inv-1]
 	if i.status == accepted {
@@ -504,7 +504,7 @@ func (m *step) revokeAtClerk(a *actor, inv int8) bool {
 	return false
 }
 
-// list returns the invitations that Clerk lists: of one status, or all but the revoked.
+// list returns the invitations that Clerk lists: of one status, or all except revoked ones.
 func (m *step) list(only status) (seen [maxInvitations]status, ours bool) {
 	for i, inv := range m.invitations {
 		if inv.status == none || only == none && inv.status == revoked || only != none && inv.status != only {
@@ -516,7 +516,7 @@ func (m *step) list(only status) (seen [maxInvitations]status, ours bool) {
 	return seen, ours
 }
 
-// keeps is the rule for invitations that are left over.
+// keeps reports whether an invitation is not a left-over.
 func (m *step) keeps(r row, inv int8) bool {
 	send := m.invitations[inv-1].send
 	switch {
@@ -528,7 +528,7 @@ func (m *step) keeps(r row, inv int8) bool {
 	return r.inv == inv || r.sent < r.send && send == r.send
 }
 
-// leftOver returns those of the listed that are not kept.
+// leftOver returns the listed invitations that are not kept.
 func (m *step) leftOver(r row, seen [maxInvitations]status) (todo uint8) {
 	for i, s := range seen {
 		if s == pending && m.invitations[i].send > 0 && !m.keeps(r, int8(i+1)) {
@@ -538,13 +538,13 @@ func (m *step) leftOver(r row, seen [maxInvitations]status) (todo uint8) {
 	return todo
 }
 
-// revoking is the invitation that an actor is about to revoke.
+// revoking returns the invitation that an actor revokes next.
 func (a *actor) revoking() int8 {
 	switch {
 	case a.pc == pcRevokeMine:
 		return a.made
 	case a.pc == pcRevokeOne && a.row.status == pending && a.todo&(1<<(a.row.inv-1)) != 0:
-		return a.row.inv // its own first
+		return a.row.inv // the row's first
 	case a.pc == pcSweepRevoke && a.previous > 0 && a.todo&(1<<(a.previous-1)) != 0:
 		return a.previous // as well
 	}

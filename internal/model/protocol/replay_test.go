@@ -19,7 +19,7 @@ const (
 	replayTenant = "acme"
 )
 
-// The replay's clock stands still but for LeasesEnd, which is longer than any lease and
+// The replay's clock stands still except for LeasesEnd, which is longer than any lease and
 // any pause after a failure.
 const (
 	replayLease = time.Hour
@@ -33,7 +33,7 @@ var (
 	errNoAnswer = &clerkinvite.APIError{Err: errors.New("no answer in time")}
 )
 
-// replay is the real library, with a real store and the fake of Clerk, led through a trace.
+// replay is the real library with a real store and the fake Clerk, led through a trace.
 type replay struct {
 	config  *Config
 	state   State
@@ -47,19 +47,19 @@ type replay struct {
 // task is one actor: a coroutine that stops before each of its calls.
 type task struct {
 	replay *replay
-	run    func() // nil when it has nothing to do
+	run    func() // nil if it is idle
 	next   func() (struct{}, bool)
 	stop   func()
 	yield  func(struct{}) bool
 	dead   bool
 	fate   Kind
 
-	call   string // that it is about to make
-	called string // that it has made last
+	call   string // the next one
+	called string // the last one
 	inv    string
 	ignore bool
 	do     func()
-	err    error // of the verb that came to its end last
+	err    error // of the verb that ended last
 }
 
 type taskKey struct{}
@@ -143,7 +143,7 @@ func (t *task) begin(v Verb) error {
 	return nil
 }
 
-// goOn lets a task make its call, with that fate, and go on to the next.
+// goOn lets a task make its call, with that fate, and continue to the next.
 func (t *task) goOn(fate Kind) {
 	t.fate = fate
 	t.next()
@@ -155,7 +155,7 @@ func (t *task) die() {
 	t.next()
 }
 
-// pass is how every call gets from the library to the store or to Clerk.
+// pass is the way of every call from the library to the store or to Clerk.
 func pass[T any](ctx context.Context, call string, do func() (T, error)) (answer T, err error) {
 	t, ok := ctx.Value(taskKey{}).(*task)
 	if !ok {
@@ -187,7 +187,7 @@ func pass[T any](ctx context.Context, call string, do func() (T, error)) (answer
 	}
 }
 
-// trouble is what a caller hears who gets no answer.
+// trouble is the error of a caller without a response.
 func (t *task) trouble() error {
 	for p, call := range calls {
 		if call == t.called && !p.asksClerk() {
@@ -197,7 +197,7 @@ func (t *task) trouble() error {
 	return errNoAnswer
 }
 
-// wiredStore is the store as the tasks reach it.
+// wiredStore is the tasks' store.
 type wiredStore struct{ store clerkinvite.Store }
 
 func (w wiredStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -231,18 +231,18 @@ func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkin
 	return pass(ctx, "history", func() ([]clerkinvite.HistoryEntry, error) { return w.store.History(context.Background(), tenantID, id) })
 }
 
-// SwapTime grants everybody every turn at once and knows of no limit. Both only ever let
-// somebody wait, and in the model everybody may come as late as he likes.
+// SwapTime grants every turn immediately and knows no limit. Turns and limits only
+// delay, and in the model every actor may be delayed.
 func (w wiredStore) SwapTime(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
 	return next, nil
 }
 
-// wiredAPI is Clerk as the tasks reach it.
+// wiredAPI is the tasks' Clerk.
 type wiredAPI struct{ clerk *clerkinvitetest.Clerk }
 
 func (w wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 	if slices.Equal(q.Emails, []string{"clerkinvite@example.com"}) {
-		// After a failed look-up the library checks whether Clerk answers at all. In the model it does not.
+		// After a failed look-up the library checks whether Clerk responds at all. In the model it does not.
 		return nil, &clerkinvite.APIError{Err: io.ErrUnexpectedEOF}
 	}
 	call := "users by email"
@@ -300,7 +300,7 @@ func (r *replay) follow(e Event) error {
 	return nil
 }
 
-// happen takes one step in the library.
+// happen makes one step in the library.
 func (r *replay) happen(e Event) error {
 	t := r.tasks[e.Actor]
 	switch e.Kind {
@@ -344,7 +344,7 @@ func (r *replay) happen(e Event) error {
 	return nil
 }
 
-// sendOf returns the send that an invitation is marked with, 0 for none.
+// sendOf returns the send in an invitation's marker, 0 for none.
 func sendOf(inv clerkinvite.Invitation) int8 {
 	var m struct {
 		Mark struct {
@@ -355,7 +355,7 @@ func sendOf(inv clerkinvite.Invitation) int8 {
 	return m.Mark.Send
 }
 
-// row returns the row as it is in the store, or nil.
+// row returns the stored row, or nil.
 func (r *replay) row() (*clerkinvite.Member, error) {
 	rows, err := r.store.Find(context.Background(), clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: replayTenant, Email: replayEmail}}})
 	if err != nil || len(rows) == 0 {
@@ -449,8 +449,8 @@ func (r *replay) compareRow(m *clerkinvite.Member, number map[string]int8) error
 	return nil
 }
 
-// rest brings everything to its end without trouble, step by step as the model does, and
-// checks what is left.
+// rest finishes everything without faults, step by step as the model does, and
+// checks the final state.
 func (r *replay) rest() ([]Event, error) {
 	var done []Event
 	take := func(e Event) error {

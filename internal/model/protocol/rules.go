@@ -3,9 +3,9 @@ package protocol
 // Rule is a rule of the protocol that a Config can leave out.
 type Rule string
 
-// The rules. Each is there because of a trace that TestEachRuleClosesATrace finds without it.
+// The rules. Without a rule, TestEachRuleClosesATrace finds a bad trace.
 const (
-	All Rule = "" // nothing is left out
+	All Rule = "" // no rule is removed
 
 	LookFirst      Rule = "an attempt after another looks at Clerk before it creates"
 	LookSecondSend Rule = "a send after the first looks at Clerk before it creates"
@@ -14,9 +14,9 @@ const (
 	IgnoreOnlySeen Rule = "ignore_existing is false unless this attempt has seen why it must be true"
 	KeepLease      Rule = "a lost answer to a create keeps the lease"
 	HonourLease    Rule = "a row that is held is not claimed"
-	ClaimByVersion Rule = "a claim is a compare-and-set"
+	ClaimByVersion Rule = "a claim is a compare-and-swap"
 	FreshCreate    Rule = "no create begins late in its lease"
-	WriteByVersion Rule = "settling is a compare-and-set"
+	WriteByVersion Rule = "settling is a compare-and-swap"
 	SettleAgain    Rule = "whoever is overtaken while the send still waits settles again"
 	KeepNamed      Rule = "whoever is overtaken keeps the invitation that the row names"
 	RevokeUnwanted Rule = "whoever is overtaken by another decision revokes what it has made"

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 func memory() clerkinvite.Store { return clerkinvitetest.NewMemoryStore() }
 
-// play follows a trace and then brings everything to its end.
+// play follows a trace and then finishes everything.
 func play(c *Config, store clerkinvite.Store, trace []Event) error {
 	r, err := newReplay(c, store)
 	if err != nil {
@@ -41,7 +41,7 @@ func play(c *Config, store clerkinvite.Store, trace []Event) error {
 	return nil
 }
 
-// The library takes every kind of step of the model's, and after each one its row, its
+// The library makes every kind of step of the model, and after each step its row, its
 // next calls, Clerk's invitations and the emails are the model's.
 func TestTheLibraryFollowsTheModel(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 		"0 differences", fmt.Sprintf("%d steps compared", steps))
 }
 
-// walk takes random steps in the model and in the library, and returns how many.
+// walk makes random steps in the model and in the library, and returns their number.
 func walk(t *testing.T, walks int) int {
 	t.Helper()
 	seed := rand.Uint64()
@@ -99,7 +99,7 @@ func walk(t *testing.T, walks int) int {
 	return int(steps.Load())
 }
 
-// wander goes one random way.
+// wander makes one random walk.
 func wander(c *Config, random *rand.Rand) (trace []Event, err error) {
 	r, err := newReplay(c, memory())
 	if err != nil {
@@ -112,7 +112,7 @@ func wander(c *Config, random *rand.Rand) (trace []Event, err error) {
 			break
 		}
 		e := events[random.IntN(len(events))]
-		// What happens seldom would have happened long before anybody came far.
+		// Otherwise rare events would be used up before the actors get far.
 		if e.Kind > GoOn && random.IntN(3) > 0 {
 			continue
 		}
@@ -158,11 +158,11 @@ func TestPostgresFollowsTheModel(t *testing.T) {
 	}
 }
 
-// errDeviates says that the library does not do what a protocol without a rule does.
+// errDeviates means that the library does not do what the protocol without a rule does.
 var errDeviates = errors.New("deviates")
 
-// The library does not go where the protocol goes without one of its rules: led along
-// the shortest bad trace it leaves it, or reaches its end well.
+// The library does not follow the protocol without one of its rules: led along
+// the shortest bad trace, it deviates, or ends well.
 func TestTheLibraryLeavesBadTraces(t *testing.T) {
 	t.Parallel()
 	left := 0
@@ -182,8 +182,8 @@ func TestTheLibraryLeavesBadTraces(t *testing.T) {
 	require.Greater(t, left, len(needed)/2)
 }
 
-// lead follows a trace of bad as long as the library does the same, and then brings
-// everything to its end.
+// lead follows a trace of bad while the library does the same, and then finishes
+// everything.
 func lead(good, bad *Config, trace []Event) error {
 	r, err := newReplay(good, memory())
 	if err != nil {
@@ -211,7 +211,7 @@ func lead(good, bad *Config, trace []Event) error {
 	return deviated
 }
 
-// sameCalls reports whether in two states everybody is about to do the same.
+// sameCalls reports whether the actors' next calls are the same in two states.
 func sameCalls(a, b *State) bool {
 	for i := range a.actors {
 		callA, invA, ignoreA := a.Call(i)

@@ -1,6 +1,6 @@
 package protocol
 
-// begin is a verb up to its first call.
+// begin begins a verb, up to its first call.
 func (m *step) begin(a *actor, v Verb) {
 	*a = actor{verb: v, began: m.epoch, lease: m.epoch}
 	switch v {
@@ -20,23 +20,23 @@ func (m *step) begin(a *actor, v Verb) {
 	}
 }
 
-// end is the end of a verb.
+// end ends a verb.
 func (m *step) end(a *actor) { *a = actor{} }
 
-// delivered is what a verb does when its attempt has come to its end.
+// delivered is the step of a verb after its attempt has ended.
 func (m *step) delivered(a *actor) {
 	switch {
 	case a.verb == Deliver && a.next != isReleased && !a.failed:
 		*a = actor{verb: Deliver, pc: pcFindDue, began: a.began}
 	case a.verb == Invite && a.next == isRevoked && a.round < 2 && a.moved:
-		// An earlier attempt's invitation has ended: the caller wants one that works.
+		// An earlier attempt's invitation has ended; the caller wants a working one.
 		*a = actor{verb: Invite, pc: pcInsert, began: m.epoch, lease: m.epoch, round: a.round + 1}
 	default:
 		m.end(a)
 	}
 }
 
-// maxEmpty is how often in a row a pass finds nothing that it can claim.
+// maxEmpty is how often in a row a pass may find nothing that it can claim.
 const maxEmpty = 5
 
 // goOnVerb makes the calls that are not part of an attempt.
@@ -124,7 +124,7 @@ func (m *step) insert(a *actor) {
 	}
 }
 
-// renewed is the row for a new invitation, claimed.
+// renewed returns the row prepared for a new invitation, and claimed.
 func (m *step) renewed(a *actor) row {
 	r := a.row
 	if r.status == revoked {
@@ -134,7 +134,7 @@ func (m *step) renewed(a *actor) row {
 	return r.claimed(a.lease)
 }
 
-// reservedBy is what comes after an Invite has written its row.
+// reservedBy is the step after an Invite has written its row.
 func (m *step) reservedBy(a *actor) {
 	a.row = m.row
 	if a.lease != m.epoch { // the insert had to wait
@@ -144,7 +144,7 @@ func (m *step) reservedBy(a *actor) {
 	m.attempt(a)
 }
 
-// anew lets an Invite begin again.
+// anew makes an Invite begin again.
 func (m *step) anew(a *actor) {
 	if a.round == 2 {
 		m.end(a)
@@ -153,7 +153,7 @@ func (m *step) anew(a *actor) {
 	*a = actor{verb: Invite, pc: pcInsert, began: m.epoch, lease: m.epoch, round: a.round + 1}
 }
 
-// revoke is Revoke: at Clerk first, then in the store.
+// revoke is Revoke, first at Clerk, then in the store.
 func (m *step) revoke(a *actor) {
 	switch a.pc {
 	case pcRevokeGet:
@@ -201,7 +201,7 @@ func (m *step) revoke(a *actor) {
 		case a.second:
 			a.pc = pcRevokeEnd
 			m.end(a)
-		default: // an earlier one, and nobody holds the address
+		default: // an earlier one, and no user has verified the address
 			a.pc = pcRevokeWrite
 		}
 	case pcRevokeWrite:
@@ -232,7 +232,7 @@ func (m *step) revokeFound(a *actor, i int) {
 	}
 }
 
-// revokeNext goes on with the next invitation, with the list, or with the row.
+// revokeNext continues with the next invitation, with the list, or with the row.
 func (m *step) revokeNext(a *actor) {
 	switch {
 	case a.todo != 0:
@@ -246,7 +246,7 @@ func (m *step) revokeNext(a *actor) {
 	}
 }
 
-// resolve is how a row becomes active when somebody has signed up.
+// resolve makes the row active if the person has signed up.
 func (m *step) resolve(a *actor) {
 	switch a.pc {
 	case pcResolveUser:
@@ -266,7 +266,7 @@ func (m *step) resolve(a *actor) {
 	}
 }
 
-// resolved is what comes after a row is resolved.
+// resolved is the step after a row is resolved.
 func (m *step) resolved(a *actor) {
 	switch {
 	case a.verb == Revoke:
@@ -309,7 +309,7 @@ func (m *step) reconcile(a *actor) {
 			m.opened(a)
 			return
 		}
-		if a.pc = pcOpenFind; !m.has(ClerkThenRows) { // by the row as it was read before
+		if a.pc = pcOpenFind; !m.has(ClerkThenRows) { // by the row that was read before
 			m.open(a)
 		}
 	case pcOpenFind:
@@ -355,18 +355,18 @@ func (m *step) reconcile(a *actor) {
 	}
 }
 
-// names reports whether the row waits on one of the invitations that were listed.
+// names reports whether the row refers to one of the listed invitations.
 func (m *step) names(a *actor) bool {
 	r := m.row
 	return r.status == pending && a.seen[r.inv-1] != none && (!r.due() || !m.has(ResendsWait)) && !a.moved
 }
 
-// scanned is what comes after Clerk was asked for a user.
+// scanned is the step after a user was looked up.
 func (m *step) scanned(a *actor) {
 	a.waits, a.pc = !a.moved, pcOpenList
 }
 
-// open finds what is left over.
+// open finds left-over invitations.
 func (m *step) open(a *actor) {
 	a.todo = 0
 	if m.has(ReconcileLeft) {
@@ -378,14 +378,14 @@ func (m *step) open(a *actor) {
 	}
 }
 
-// openRevoked goes on with the next invitation that is left over.
+// openRevoked continues with the next left-over invitation.
 func (m *step) openRevoked(a *actor) {
 	if a.todo &= a.todo - 1; a.todo == 0 {
 		m.opened(a)
 	}
 }
 
-// opened is what comes after the open invitations.
+// opened is the step after the open invitations.
 func (m *step) opened(a *actor) {
 	a.seen = [maxInvitations]status{}
 	if a.pc = pcRevokedList; !a.waits {
