@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +36,9 @@ type fleet struct {
 	start    time.Time
 
 	mu       sync.Mutex
+	limits   clerkinvitetest.Limits
 	requests map[string]int
+	singles  []time.Time // single creates that Clerk counts
 	sent     []sentEmail
 	sentAt   map[string]time.Time // by address
 }
@@ -50,6 +49,8 @@ type sentEmail struct {
 	bulk  bool
 }
 
+func (s sentEmail) imported() bool { return strings.HasSuffix(s.email, "@import.example") }
+
 func newFleet(t *testing.T, limits clerkinvitetest.Limits, seed uint64) *fleet {
 	t.Helper()
 	f := &fleet{
@@ -57,13 +58,23 @@ func newFleet(t *testing.T, limits clerkinvitetest.Limits, seed uint64) *fleet {
 		start: time.Now(), requests: make(map[string]int), sentAt: make(map[string]time.Time),
 	}
 	f.SetNow(time.Now)
-	f.SetLimits(limits)
+	f.limit(limits)
 	for range 3 {
 		svc, err := clerkinvite.New(clerkinvite.Config{API: f, Store: f.store})
 		require.NoError(t, err)
 		f.services = append(f.services, svc)
 	}
 	return f
+}
+
+// limit sets Clerk's limits, and forgets what was before.
+func (f *fleet) limit(limits clerkinvitetest.Limits) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.SetLimits(limits)
+	f.limits, f.start, f.sent, f.singles = limits, time.Now(), nil, nil
+	clear(f.requests)
+	clear(f.sentAt)
 }
 
 // run runs all processes until stop is called.
@@ -91,6 +102,9 @@ func (f *fleet) note(endpoint string, err error, emails ...string) {
 		endpoint += fmt.Sprintf(" %d", api.StatusCode)
 	}
 	f.requests[endpoint]++
+	if strings.HasPrefix(endpoint, "POST /invitations") && !strings.Contains(endpoint, "bulk") && (err == nil || !f.limits.FreeRefused) {
+		f.singles = append(f.singles, time.Now())
+	}
 	for _, email := range emails {
 		f.sent = append(f.sent, sentEmail{time.Now(), email, len(emails) > 1})
 		f.sentAt[email] = time.Now()
@@ -177,25 +191,64 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// throughput returns which part of the ceiling was used until the last window's bulk requests began.
+// throughput returns which part of the ceiling was used, of each endpoint until an import began to use
+// its last window.
 func (f *fleet) throughput() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var previous time.Time // bulk
-	n, best := 0, 0.0
-	for _, s := range f.sent {
-		if s.bulk {
-			if hours := s.at.Sub(f.start).Hours(); hours > 0.9 && s.at.Sub(previous) > 10*time.Minute {
-				best = float64(n) / (hours * ceiling)
+	var perHour float64
+	for _, bulk := range []bool{false, true} {
+		rate, n, previous := 0.0, 0, f.start
+		for _, s := range f.sent {
+			if s.bulk == bulk {
+				if s.imported() {
+					if s.at.Sub(previous) > 10*time.Minute {
+						rate = float64(n) / s.at.Sub(f.start).Hours()
+					}
+					previous = s.at
+				}
+				n++
 			}
-			previous = s.at
 		}
-		n++
+		perHour += rate
 	}
-	return best
+	return perHour / ceiling
 }
 
-// admin is one call of Invite.
+// period is from a time until another one.
+type period struct{ from, to time.Time }
+
+// full returns when Clerk would have refused a single create, in order.
+func (f *fleet) full() (all []period) {
+	l := f.limits.Create
+	first := 0 // of the window
+	for i, at := range f.singles {
+		if !f.limits.Sliding && at.Sub(f.singles[first]) >= l.Per {
+			first = i
+		}
+		if f.limits.Sliding {
+			first = i - l.Requests + 1
+		}
+		if first >= 0 && i-first+1 >= l.Requests {
+			all = append(all, period{at, f.singles[first].Add(l.Per)})
+		}
+	}
+	return all
+}
+
+// longestIdle returns the longest time between two moments in which Clerk would have accepted a single
+// create.
+func longestIdle(full []period, from, to time.Time) (longest time.Duration) {
+	idleSince := from
+	for _, p := range full {
+		if p.to.After(idleSince) && p.from.Before(to) {
+			longest, idleSince = max(longest, p.from.Sub(idleSince)), p.to
+		}
+	}
+	return max(longest, to.Sub(idleSince))
+}
+
+// adminCall is one call of Invite.
 type adminCall struct {
 	email  string
 	at     time.Time // when it returned
@@ -235,46 +288,43 @@ func (f *fleet) admins(ctx context.Context) (stop func() []adminCall) {
 type adminReport struct {
 	calls, immediate int
 	longest          time.Duration // from a call to the email
-	behind           time.Duration // from the next create that Clerk accepted for an import, to the email
-	overtaken        int           // people of imports who got their email in between
+	idle             time.Duration // in which Clerk would have accepted the invite that waited
+	overtaken        int           // people of imports who were invited before a waiting invite
 	pastStated       time.Duration // from the time that the error stated, to the email
 }
 
 func (r adminReport) String() string {
-	return fmt.Sprintf("%d invites, %d immediate; longest wait %v; %v behind the next accepted create (%d people overtook); %v past the stated time",
-		r.calls, r.immediate, r.longest.Round(time.Second), r.behind.Round(time.Second), r.overtaken, r.pastStated.Round(time.Second))
+	return fmt.Sprintf("%d invites, %d at once, the longest after %v; waited while Clerk would accept %v, and for %d people of imports; %v after the stated time",
+		r.calls, r.immediate, r.longest.Round(time.Second), r.idle.Round(time.Second), r.overtaken, r.pastStated.Round(time.Second))
 }
 
 func (f *fleet) report(calls []adminCall) (r adminReport) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	full := f.full()
 	for _, c := range calls {
 		if errors.Is(c.err, context.Canceled) {
 			continue
 		}
 		r.calls++
-		at, ok := f.sentAt[c.email]
-		if !ok {
-			at = time.Now() // at the earliest
-		}
 		if c.err == nil {
 			r.immediate++
 			continue
 		}
+		at, ok := f.sentAt[c.email]
+		if !ok {
+			at = time.Now() // at the earliest
+		}
 		r.longest = max(r.longest, at.Sub(c.at))
+		r.idle = max(r.idle, longestIdle(full, c.at, at))
 		r.pastStated = max(r.pastStated, at.Sub(c.at.Add(c.stated)))
-		var first time.Time
-		n := 0
+		overtaken := 0
 		for _, s := range f.sent {
-			if s.at.After(c.at) && s.at.Before(at) && !strings.HasSuffix(s.email, "@admin.example") {
-				if n++; first.IsZero() {
-					first = s.at
-				}
+			if s.imported() && s.at.After(c.at.Add(passInterval)) && s.at.Before(at) {
+				overtaken++
 			}
 		}
-		if !first.IsZero() {
-			r.behind, r.overtaken = max(r.behind, at.Sub(first)), max(r.overtaken, n)
-		}
+		r.overtaken = max(r.overtaken, overtaken)
 	}
 	return r
 }
@@ -282,8 +332,12 @@ func (f *fleet) report(calls []adminCall) (r adminReport) {
 // eachWindow runs a test in simulated time with each kind of window that Clerk may have.
 func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Limits, seed uint64)) {
 	t.Helper()
-	for _, sliding := range []bool{false, true} {
-		for _, free := range []bool{false, true} {
+	chosen := rand.IntN(4)
+	for i, sliding := range []bool{false, true} {
+		for j, free := range []bool{false, true} {
+			if testing.Short() && 2*i+j != chosen {
+				continue
+			}
 			limits := clerkinvitetest.DocumentedLimits()
 			limits.Sliding, limits.FreeRefused = sliding, free
 			t.Run(fmt.Sprintf("sliding %v, refused are free %v", sliding, free), func(t *testing.T) {
@@ -320,8 +374,10 @@ func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 		stop()
 		r := f.report(calls)
 		t.Logf("import %v, %.3f of the ceiling; admins: %v; %v", took.Round(time.Second), f.throughput(), r, f.requests)
-		require.LessOrEqual(t, r.behind, passInterval)
-		require.LessOrEqual(t, r.pastStated, passInterval)
+		require.LessOrEqual(t, r.idle, passInterval)
+		if !limits.Sliding { // otherwise Clerk tells all who wait when it has room for one of them
+			require.LessOrEqual(t, r.pastStated, passInterval)
+		}
 		require.GreaterOrEqual(t, f.throughput(), 0.94)
 	})
 }
@@ -390,22 +446,16 @@ func TestPromise8_ExpiredMembersInvitedAgain(t *testing.T) {
 		_, err = f.services[0].Reconcile(t.Context(), nil)
 		require.NoError(t, err)
 
-		f.SetLimits(limits)
-		f.mu.Lock()
-		clear(f.requests)
-		clear(f.sentAt)
-		f.sent, f.start = nil, time.Now()
-		f.mu.Unlock()
+		f.limit(limits)
 		f.reserve(t, ps)
 		stop := f.run(t.Context())
 		took := f.await(t, ps).Sub(f.start)
 		stop()
 		t.Logf("%d members: %v; %v", len(ps), took.Round(time.Second), f.requests)
-		require.LessOrEqual(t, took, time.Duration(len(ps)/ceiling)*(time.Hour+2*time.Minute)+passInterval)
+		windows := (len(ps) - 1) / (ceiling - 14) // a part of the single creates is left to admins
+		require.LessOrEqual(t, took, time.Duration(windows)*(time.Hour+2*time.Minute)+5*time.Minute)
 		for _, endpoint := range []string{"GET /invitations", "GET /users"} {
 			require.LessOrEqual(t, f.requests[endpoint], 3*len(ps)+100, endpoint)
 		}
 	})
 }
-
-var _ = []any{maps.Keys[map[int]int], http.StatusOK, slices.Sort[[]int]}
