@@ -169,10 +169,10 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 // backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
 // it gives back are due at dueAt.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
-	if err := s.loadLimits(ctx); err != nil {
+	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
 		return nil, err
 	}
-	return &pass{lease: s.newLease(), dueAt: dueAt, background: true, foreignLimits: make(map[string]time.Time)}, nil
+	return &pass{lease: s.newLease(), dueAt: dueAt, background: true}, nil
 }
 
 // claim claims the rows for the pass. It returns them without those that another process owns or
@@ -267,10 +267,10 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt         time.Time            // when rows that are given back are due
-	more          bool                 // more rows are due than these
-	background    bool                 // creates take turns with the background passes of all processes
-	foreignLimits map[string]time.Time // limits that other processes have stored, by endpoint
+	dueAt      time.Time // when rows that are given back are due
+	more       bool      // more rows are due than these
+	background bool      // creates take turns with the background passes of all processes
+	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -317,6 +317,9 @@ func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery
 func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delivery {
 	ctx, cancel := p.context(ctx)
 	defer cancel()
+	if !p.background {
+		s.refreshLimits(ctx)
+	}
 	attempts := make([]*attempt, len(rows))
 	for i, row := range rows {
 		attempts[i] = &attempt{row: row}

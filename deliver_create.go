@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -155,7 +156,7 @@ func countFailures(failures int, group []*attempt) int {
 // returns a limit that it met. An attempt that may share a request is then still undecided.
 func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
 	if a.row.Attempts == 1 && a.rejection == nil { // otherwise there is something to find out without a create
-		limit = s.checkLimitFor(p, endpointCreate)
+		limit = cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now()))
 	}
 	if limit == nil {
 		var v verdict
@@ -163,7 +164,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 		a.decide(v)
 	}
 	if limit != nil {
-		limit = s.knownLimit(endpointCreate, limit)
+		limit = s.knownLimit(p, endpointCreate, limit)
 		if !a.shareable {
 			a.decide(s.limited(a, "create invitation", limit))
 		}
@@ -237,14 +238,14 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 // ignoreExisting is set. That protects against a late copy of this request, so it is given up only
 // for an invitation that was seen and does not belong to this send.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	release, err := s.acquireTurn(ctx, p, endpointCreate)
+	release, err := s.acquireTurn(ctx, p, endpointCreate, a.row.Bulk)
 	if err != nil {
 		return nil, &turnError{err}
 	}
 	defer release()
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
-	inv, err := request(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	switch {
@@ -270,14 +271,14 @@ func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) v
 	return s.failed(ctx, a, call{op: "create invitation"}, err) // the store's
 }
 
-// knownLimit returns the limit with the wait that this process knows of.
-func (s *Service) knownLimit(endpoint string, limit error) error {
+// knownLimit returns the limit with the wait that this process knows of for the pass.
+func (s *Service) knownLimit(p *pass, endpoint string, limit error) error {
 	var api *APIError
 	if !errors.As(limit, &api) {
 		return limit
 	}
 	known := *api
-	known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpoint, s.now()))
+	known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpoint, p.background, s.now()))
 	return &known
 }
 
@@ -290,7 +291,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	if group = s.withoutOthers(ctx, group); len(group) == 0 {
 		return nil
 	}
-	release, err := s.acquireTurn(ctx, p, endpointCreateBulk)
+	release, err := s.acquireTurn(ctx, p, endpointCreateBulk, false)
 	if _, limited := isRateLimit(err); limited {
 		return err
 	}
@@ -307,11 +308,11 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	}
 	create, cancel := p.creating(ctx)
 	defer cancel()
-	created, err := request(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+	created, err := exchange(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		return s.knownLimit(endpointCreateBulk, err)
+		return s.knownLimit(p, endpointCreateBulk, err)
 	}
 	s.decideBulk(ctx, group, created, err)
 	return nil

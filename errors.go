@@ -222,11 +222,16 @@ func HTTPError(err error) (status int, message string) {
 }
 
 // RetryAfter returns how long to wait before calling again, if Clerk or a cooldown says so
-// in err.
+// in err. That is at most an hour for a rate limit, and five minutes for other failures: a proxy
+// or a firewall may have asked for more.
 func RetryAfter(err error) (time.Duration, bool) {
 	var api *APIError
 	if errors.As(err, &api) && api.RetryAfter > 0 {
-		return api.RetryAfter, true
+		longest := 5 * time.Minute
+		if api.StatusCode == http.StatusTooManyRequests {
+			longest = time.Hour
+		}
+		return min(api.RetryAfter, longest), true
 	}
 	var cooldown *CooldownError
 	if errors.As(err, &cooldown) {

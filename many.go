@@ -13,7 +13,7 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 350 people. Otherwise the remaining people are returned
+	// context ends: about an hour for every 330 people. Otherwise the remaining people are returned
 	// as reserved, and Run or Deliver invites them later.
 	Wait bool
 

@@ -1,21 +1,19 @@
 package clerkinvite
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// A limit is the time before which Clerk does not want an endpoint to be called. A turn lets
-// one process at a time create invitations in the background. The store keeps both as a time
-// under a name, so that all processes know them.
+// A limit is the time before which Clerk does not want an endpoint to be called. Interactive calls
+// wait exactly that long. Background passes wait longer for the create endpoints. All processes
+// share the limits through the store, which has the time of the background passes.
 
-// Clerk's endpoints, as names of limits and turns.
+// Clerk's endpoints, as names of limits.
 const (
 	endpointFindUsers  = "GET /users"
 	endpointGetUser    = "GET /users/{id}"
@@ -26,24 +24,66 @@ const (
 )
 
 const (
-	// limitMargin is how much longer than Clerk says the create endpoints are left alone. In a
-	// sliding window Clerk says when one more request is allowed, and the one after it would be
-	// rejected again; a minute later a minute's worth of requests is allowed.
+	// limitMargin is how much longer than Clerk says background passes leave the create endpoints
+	// alone, at most. In a sliding window Clerk says when one more request is allowed, and the one
+	// after it would be rejected again; a minute later a minute's worth of requests is allowed.
 	limitMargin = time.Minute
 
-	// maxLimit is longer than any of Clerk's limits. A longer one was written by a process
-	// whose clock is wrong.
-	maxLimit = 24 * time.Hour
+	// clockTolerance is how far the clocks of two processes may differ.
+	clockTolerance = 5 * time.Minute
 )
 
-// limits is this process's memory. Invite uses only this, so that it does not pay a statement
-// for it; background delivery also asks the store.
+func creates(endpoint string) bool {
+	return endpoint == endpointCreate || endpoint == endpointCreateBulk
+}
+
+// longestLimit is how long Clerk's limits for the endpoint can last. A longer Retry-After is not
+// Clerk's but comes from something in between.
+func longestLimit(endpoint string) time.Duration {
+	if creates(endpoint) {
+		return time.Hour
+	}
+	return time.Minute
+}
+
+// limitWait returns how long the endpoint is left alone after a 429 with this Retry-After. Clerk
+// documents one with every 429; without it, a minute does not use up the next window's requests.
+func limitWait(endpoint string, retryAfter time.Duration) time.Duration {
+	if retryAfter <= 0 {
+		return time.Minute
+	}
+	return min(retryAfter, longestLimit(endpoint))
+}
+
+// limitMarginOf returns how much longer background passes wait.
+func limitMarginOf(endpoint string, wait time.Duration) time.Duration {
+	if creates(endpoint) {
+		return min(wait, limitMargin)
+	}
+	return 0
+}
+
+// believable reports whether a limit can last until the given time. If not, a clock is wrong.
+func believable(endpoint string, until, now time.Time) bool {
+	return until.Sub(now) <= longestLimit(endpoint)+limitMargin+clockTolerance
+}
+
+// limits is this process's memory of limits and of stored times. Interactive calls use only this, so
+// that they do not pay a statement for it; background passes also ask the store.
 type limits struct {
-	mu     sync.Mutex
-	until  map[string]time.Time // limits, by endpoint
-	stored map[string]time.Time // what the store last said, by name
+	mu         sync.Mutex
+	byEndpoint map[string]*limit
+	stored     map[string]time.Time // turns and shares, as the store last returned them, by name
 
 	created time.Time // when Clerk last created an invitation
+}
+
+// limit is the limit of one endpoint. All times may be past.
+type limit struct {
+	until  time.Time     // as Clerk said; zero once a request was made after it
+	padded time.Time     // with the margin, for background passes
+	stored time.Time     // padded as the store has it, if known
+	probe  chan struct{} // not nil while the first request after the limit waits for its response
 }
 
 func (l *limits) noteCreated(at time.Time) {
@@ -58,35 +98,76 @@ func (l *limits) createdSince(at time.Time) bool {
 	return !l.created.Before(at)
 }
 
-func (l *limits) note(endpoint string, until time.Time) {
+// change calls f with the limit of an endpoint while no other goroutine uses it.
+func (l *limits) change(endpoint string, f func(*limit)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.until == nil {
-		l.until = make(map[string]time.Time)
+	if l.byEndpoint == nil {
+		l.byEndpoint = make(map[string]*limit)
 	}
-	if until.After(l.until[endpoint]) {
-		l.until[endpoint] = until
+	if l.byEndpoint[endpoint] == nil {
+		l.byEndpoint[endpoint] = &limit{}
 	}
+	f(l.byEndpoint[endpoint])
 }
 
-func (l *limits) wait(endpoint string, now time.Time) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.until[endpoint].Sub(now)
+// wait returns how long an endpoint is limited: zero or less if it is not.
+func (l *limits) wait(endpoint string, background bool, now time.Time) (wait time.Duration) {
+	l.change(endpoint, func(m *limit) {
+		until := m.until
+		if background && m.padded.After(until) {
+			until = m.padded
+		}
+		if believable(endpoint, until, now) { // otherwise the clock was set back
+			wait = until.Sub(now)
+		}
+	})
+	return wait
 }
 
-func (l *limits) lastStored(name string) time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stored[name]
+// loaded takes over what the store says of an endpoint.
+func (l *limits) loaded(endpoint string, stored, now time.Time) {
+	if !believable(endpoint, stored, now) {
+		return
+	}
+	l.change(endpoint, func(m *limit) {
+		switch {
+		case stored.Before(m.stored): // an operator has deleted it
+			m.until, m.padded = earlier(m.until, stored), stored
+		case stored.After(now) && stored.After(m.padded):
+			m.padded = stored
+			if !creates(endpoint) { // it has no margin
+				m.until = stored
+			}
+		}
+		m.stored = stored
+	})
 }
 
-// request makes one request to Clerk, unless a limit of the endpoint is known, and notes a
-// limit that the response reports.
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// request makes one request to Clerk, unless the endpoint is limited, and notes a limit that the
+// response reports.
 func request[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (response T, err error) {
-	if err = s.checkLimit(endpoint); err == nil {
-		response, err = observed(ctx, s, name, send)
+	if err = waitForPace(ctx); err != nil {
+		return response, err
 	}
+	done, err := s.admit(ctx, endpoint)
+	if err != nil {
+		return response, err
+	}
+	defer done()
+	return exchange(ctx, s, endpoint, name, send)
+}
+
+// exchange is request after the endpoint was checked.
+func exchange[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (T, error) {
+	response, err := observed(ctx, s, name, send)
 	return response, s.noteLimit(ctx, endpoint, err)
 }
 
@@ -96,25 +177,82 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 	return send(ctx)
 }
 
-// checkLimit returns an *APIError if a limit of the endpoint is known.
+// admit lets a request to an endpoint start. When a limit has ended, it lets one request of this
+// process through, and the others wait for its response. The caller must call done after it has
+// noted the response.
+func (s *Service) admit(ctx context.Context, endpoint string) (done func(), err error) {
+	for {
+		if s.checkLimit(endpoint) != nil {
+			s.refreshLimit(ctx, endpoint)
+		}
+		if err := s.checkLimit(endpoint); err != nil {
+			return nil, err
+		}
+		probe, first := s.limits.startProbe(endpoint)
+		switch {
+		case probe == nil:
+			return func() {}, nil
+		case first:
+			return func() { s.limits.endProbe(endpoint, s.now(), ctx.Err() == nil) }, nil
+		}
+		select {
+		case <-probe:
+		case <-ctx.Done():
+			return nil, &APIError{
+				StatusCode: http.StatusTooManyRequests, Message: "waiting for the first response after a rate limit",
+				RetryAfter: time.Second, NotSent: true, Err: context.Cause(ctx),
+			}
+		}
+	}
+}
+
+// startProbe returns nil if there is no limit. After a limit it returns a channel that is closed when
+// the endpoint may be tried again, and reports whether the caller's request is the first.
+func (l *limits) startProbe(endpoint string) (probe chan struct{}, first bool) {
+	l.change(endpoint, func(m *limit) {
+		if m.until.IsZero() {
+			return
+		}
+		if first = m.probe == nil; first {
+			m.probe = make(chan struct{})
+		}
+		probe = m.probe
+	})
+	return probe, first
+}
+
+// endProbe ends the limit, unless the first request got a new one or its caller did not wait for the
+// response: then the next request is the first.
+func (l *limits) endProbe(endpoint string, now time.Time, completed bool) {
+	l.change(endpoint, func(m *limit) {
+		close(m.probe)
+		m.probe = nil
+		if completed && !m.until.After(now) {
+			m.until = time.Time{}
+		}
+	})
+}
+
+// checkLimit returns an *APIError if an interactive call may not use the endpoint.
 func (s *Service) checkLimit(endpoint string) error {
-	if wait := s.limits.wait(endpoint, s.now()); wait > 0 {
+	return s.checkLimitFor(&pass{}, endpoint)
+}
+
+// checkLimitFor returns an *APIError if the pass may not use the endpoint.
+func (s *Service) checkLimitFor(p *pass, endpoint string) error {
+	if wait := s.limits.wait(endpoint, p.background, s.now()); wait > 0 {
 		return limitedFor(wait)
 	}
 	return nil
 }
 
-// checkLimitFor also considers what one pass has learned of other processes. That is kept for the pass
-// only, because it may not be a limit but the turn of a process whose clock is wrong.
-func (s *Service) checkLimitFor(p *pass, endpoint string) error {
-	if wait := p.foreignLimits[endpoint].Sub(s.now()); wait > 0 {
-		return limitedFor(wait)
-	}
-	return s.checkLimit(endpoint)
+func limitedFor(wait time.Duration) error {
+	return notYet(wait, "rate limited by an earlier response")
 }
 
-func limitedFor(wait time.Duration) error {
-	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", RetryAfter: wait, NotSent: true}
+// notYet is the error of a request that is not made before wait has passed.
+func notYet(wait time.Duration, why string) error {
+	return &APIError{StatusCode: http.StatusTooManyRequests, Message: why, RetryAfter: wait, NotSent: true}
 }
 
 // isRateLimit reports whether err is a 429, and how long to wait.
@@ -126,141 +264,75 @@ func isRateLimit(err error) (wait time.Duration, ok bool) {
 	return 0, false
 }
 
-// noteLimit remembers a limit that Clerk has just reported, here and for all processes, and
-// returns err.
+// noteLimit remembers a limit that Clerk has just reported, here and for all processes. It returns
+// err, with the time that interactive calls will wait.
 func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) error {
 	var api *APIError
 	if !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests || api.NotSent {
 		return err
 	}
-	// Clerk documents Retry-After with every 429. Without it, a minute does not use up the next
-	// window's requests on trying.
-	wait := min(cmp.Or(api.RetryAfter, time.Minute), maxLimit)
-	if endpoint == endpointCreate || endpoint == endpointCreateBulk {
-		wait += limitMargin
+	wait := limitWait(endpoint, api.RetryAfter)
+	until := s.now().Add(wait)
+	padded := until.Add(limitMarginOf(endpoint, wait))
+	s.limits.change(endpoint, func(m *limit) { m.until, m.padded = until, padded })
+	s.shareLimit(ctx, endpoint, padded)
+	if api.RetryAfter == wait {
+		return err
 	}
-	// A limit as long as maxLimit would look like the work of a wrong clock.
-	until := s.now().Add(min(wait, maxLimit-time.Minute))
-	s.limits.note(endpoint, until)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(shareErr)))
+	known := *api
+	known.RetryAfter = wait
+	if err != error(api) { //nolint:errorlint // this very value; otherwise the host has wrapped it
+		known.Err = err
 	}
-	return err
+	return &known
 }
 
 // shareLimit stores a limit, unless a later one is stored.
-func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Time) error {
-	var known time.Time
-	for {
-		stored, err := s.store.SwapTime(ctx, endpoint, known, until)
-		if err != nil || !stored.Before(until) && !stored.After(s.now().Add(maxLimit)) {
-			return err
+func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	stored, err := s.changeTime(ctx, endpoint, func(stored time.Time) time.Time {
+		if stored.After(until) && believable(endpoint, stored, s.now()) {
+			return stored
 		}
-		known = stored
+		return until
+	})
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(err)))
+		return
 	}
+	s.limits.loaded(endpoint, stored, s.now())
 }
 
-// loadLimits reads the limits that other processes have stored. Those of the create endpoints
-// are read by tryTurn, and that of GET /users/{id} is not worth a statement.
-func (s *Service) loadLimits(ctx context.Context) error {
-	for _, endpoint := range []string{endpointFindUsers, endpointList, endpointRevoke} {
-		until, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})
-		if err != nil {
+// loadLimits reads limits that other processes have stored.
+func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
+	for _, endpoint := range endpoints {
+		if err := s.loadLimit(ctx, endpoint); err != nil {
 			return err
-		}
-		if !until.After(s.now().Add(maxLimit)) {
-			s.limits.note(endpoint, until)
 		}
 	}
 	return nil
 }
 
-// acquireTurn waits until the pass may send a request to a create endpoint. Background passes
-// of all processes take turns, so that only one of them meets a limit. The caller must call
-// release once it has the response. The error is errLeaseEnds if no request may start any more,
-// and a 429 while there is a limit or another process keeps the turn for too long.
-func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string) (release func(), err error) {
-	if !p.fresh(s.now()) {
-		return nil, errLeaseEnds
-	}
-	if err := s.checkLimitFor(p, endpoint); err != nil || !p.background {
-		return func() {}, err
-	}
-	for {
-		until, ours, err := s.tryTurn(ctx, endpoint, p.length)
-		if err != nil {
-			return nil, err
-		}
-		now := s.now()
-		if ours {
-			release = func() { s.releaseTurn(ctx, endpoint, until, now.Add(max(0, s.limits.wait(endpoint, now)))) }
-			if !p.fresh(now) { // it had to wait
-				release()
-				return nil, errLeaseEnds
-			}
-			return release, nil
-		}
-		limit := until.After(now.Add(p.length + p.length/8)) // too long for a turn
-		if limit {
-			p.foreignLimits[endpoint] = until
-		}
-		if limit || !p.fresh(now) {
-			return nil, limitedFor(max(until.Sub(now), time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(20*time.Millisecond + rand.N(20*time.Millisecond)): //nolint:gosec // no secret: waiting processes must not meet again
-		}
-	}
-}
-
-// tryTurn tries to take the named turn for the given time, and reports whether it is ours. It
-// returns when the turn ends: our turn, or another process's.
-func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (until time.Time, ours bool, err error) {
-	now := s.now()
-	// Random microseconds make the time unique: the process that reads it back has the turn.
-	ends := now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
-	known := s.limits.lastStored(name)
-	if known.After(now) {
-		known = time.Time{} // another process's turn, or a limit: a swap from zero only reads it
-	}
-	for {
-		stored, err := s.swapTime(ctx, name, known, ends)
-		switch {
-		case err != nil:
-			return time.Time{}, false, err
-		case stored.Equal(ends):
-			return ends, true, nil
-		case stored.After(now) && !stored.After(now.Add(maxLimit)):
-			return stored, false, nil
-		}
-		known = stored
-	}
-}
-
-// releaseTurn ends a turn: the next one may begin at the given time. If another process has
-// changed the time, nothing happens; if the store fails, the turn ends by itself.
-func (s *Service) releaseTurn(ctx context.Context, name string, ends, next time.Time) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if _, err := s.swapTime(ctx, name, ends, next); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "turn not released", slog.String("name", name), slog.Any("cause", logError(err)))
-	}
-}
-
-// swapTime is Store.SwapTime, and remembers the result.
-func (s *Service) swapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	stored, err := s.store.SwapTime(ctx, name, old, next)
+func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
+	stored, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})
 	if err == nil {
-		s.limits.mu.Lock()
-		defer s.limits.mu.Unlock()
-		if s.limits.stored == nil {
-			s.limits.stored = make(map[string]time.Time)
-		}
-		s.limits.stored[name] = stored
+		s.limits.loaded(endpoint, stored, s.now())
 	}
-	return stored, err
+	return err
+}
+
+// refreshLimits reads the limits again that would reject an interactive call.
+func (s *Service) refreshLimits(ctx context.Context) {
+	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk} {
+		if s.checkLimit(endpoint) != nil {
+			s.refreshLimit(ctx, endpoint)
+		}
+	}
+}
+
+// refreshLimit reads a limit again, because an operator may have deleted it. If the store fails, the
+// limit stays.
+func (s *Service) refreshLimit(ctx context.Context, endpoint string) {
+	_ = s.loadLimit(ctx, endpoint)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -112,9 +114,9 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 			_, err = b.Invite(t.Context(), single("interactive@example.com"))
 			require.NoError(t, err, "Clerk has refused nothing")
 			b.Clock.Advance(15 * time.Minute)
-			report, err = b.Deliver(t.Context(), nil)
+			_, err = b.Deliver(t.Context(), nil) // unless the other's Deliver has reached it, whose clock is ahead
 			require.NoError(t, err)
-			require.Equal(t, 1, report.Invited)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ours@example.com").Status)
 			require.Equal(t, 3, b.Clerk.Emails())
 		})
 	}
@@ -127,7 +129,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	secondSend(t, b)
 	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
 	require.NoError(t, err)
-	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Hour))
+	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Minute))
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
@@ -206,4 +208,420 @@ func TestRateLimit_YearsAheadIsIgnored(t *testing.T) {
 	report, err := b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Invited)
+}
+
+// limitCreates makes Clerk reject the next create of either endpoint.
+func limitCreates(b *testkit.Rig, retryAfter time.Duration) {
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: retryAfter})
+	}
+}
+
+// requireTold requires that the error says how long to wait.
+func requireTold(t *testing.T, want time.Duration, err error) {
+	t.Helper()
+	require.Error(t, err)
+	got, ok := clerkinvite.RetryAfter(err)
+	require.True(t, ok)
+	require.Equal(t, want, got, "%v", err)
+}
+
+// An interactive call waits exactly as long as Clerk says, and its error says so. The margin is for background passes.
+func TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays(t *testing.T) {
+	t.Parallel()
+	for _, told := range []time.Duration{time.Second, 30 * time.Second, time.Minute, time.Hour} {
+		t.Run(told.String(), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+			waiting := b.MustInvite(t, "pending@example.com").Ref()
+			b.Clock.Advance(time.Hour) // the cooldown
+			limitCreates(b, told)
+			_, err := b.TryInvite(t, "ada@example.com")
+			requireTold(t, told, err)
+			requests := b.CreateRequests()
+			b.Clock.Advance(told - 300*time.Millisecond)
+			_, err = b.TryInvite(t, "bob@example.com")
+			requireTold(t, 300*time.Millisecond, err)
+			_, err = b.Resend(t.Context(), waiting)
+			requireTold(t, 300*time.Millisecond, err)
+			require.Equal(t, requests, b.CreateRequests())
+
+			b.Clock.Advance(300 * time.Millisecond)
+			b.MustInvite(t, "bob@example.com")
+			_, err = b.Resend(t.Context(), waiting)
+			require.NoError(t, err)
+			requests = b.CreateRequests()
+
+			margin := min(told, time.Minute)
+			for _, process := range []*testkit.Rig{b, other} {
+				process.Clock.Advance(b.Clock.Now().Sub(process.Clock.Now()))
+				_, err = process.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, requests, b.CreateRequests(), "background passes wait for the margin")
+			}
+			b.Clock.Advance(margin)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+		})
+	}
+}
+
+// A firewall or a CDN asks for a day. No endpoint is left alone for longer than Clerk's limits last, in any process.
+func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	calls := map[clerkinvitetest.Call]func(b *testkit.Rig, m *clerkinvite.Member, userID string) error{
+		clerkinvitetest.CallFindUsers: func(b *testkit.Rig, _ *clerkinvite.Member, _ string) error {
+			_, err := b.Invite(context.Background(), testkit.Params("acme", "ada@example.com"))
+			return err
+		},
+		clerkinvitetest.CallGetUser: func(b *testkit.Rig, _ *clerkinvite.Member, userID string) error {
+			_, err := b.ResolveUser(context.Background(), userID)
+			return err
+		},
+		clerkinvitetest.CallList: func(b *testkit.Rig, m *clerkinvite.Member, _ string) error {
+			return b.Purge(context.Background(), m.Ref())
+		},
+		clerkinvitetest.CallRevoke: func(b *testkit.Rig, m *clerkinvite.Member, _ string) error {
+			_, err := b.Revoke(context.Background(), m.Ref())
+			return err
+		},
+		clerkinvitetest.CallCreate: func(b *testkit.Rig, _ *clerkinvite.Member, _ string) error {
+			p := testkit.Params("acme", "ada@example.com")
+			p.PublicMetadata = map[string]any{"plan": "pro"} // a request of its own
+			_, err := b.Invite(context.Background(), p)
+			return err
+		},
+	}
+	for call, do := range calls {
+		for _, status := range []int{429, 503, 500, 408, 403} {
+			t.Run(fmt.Sprint(call, " ", status), func(t *testing.T) {
+				t.Parallel()
+				bound := 5 * time.Minute
+				if status == 429 {
+					bound = time.Minute
+					if call == clerkinvitetest.CallCreate {
+						bound = time.Hour
+					}
+				}
+				b := testkit.NewMemory(t, testkit.Options{})
+				other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+				b.Clerk.SetNow(b.Clock.Now)
+				m := b.MustInvite(t, "pending@example.com")
+				user := b.Clerk.AddVerifiedUser("user@example.com")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: status, Code: "odd", RetryAfter: 24 * time.Hour})
+				requireTold(t, bound, do(b, m, user.ID))
+				if status == 429 {
+					before := b.Clerk.RequestCount()
+					requireTold(t, bound, do(b, m, user.ID))
+					require.LessOrEqual(t, b.Clerk.Requests()[call], before, "not the limited endpoint")
+				}
+				// The row of Invite is due no later.
+				if rows, err := b.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}}); err == nil && len(rows) > 0 && rows[0].NextAttemptAt != nil {
+					require.LessOrEqual(t, rows[0].NextAttemptAt.Sub(b.Clock.Now()), max(bound, 2*time.Minute))
+				}
+				for _, process := range []*testkit.Rig{other, b} {
+					process.Clock.Advance(b.Clock.Now().Add(bound).Sub(process.Clock.Now()))
+				}
+				require.NoError(t, do(b, m, user.ID))
+				_, err := other.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+			})
+		}
+	}
+}
+
+// An unbounded Retry-After in a response to a background delivery does not postpone the member by a day.
+func TestDeliver_RetryAfterOfAFailureIsBounded(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, RetryAfter: 24 * time.Hour})
+	_, _ = b.Deliver(t.Context(), nil)
+	require.Equal(t, 5*time.Minute, b.Member(t, "ada@example.com").NextAttemptAt.Sub(b.Clock.Now()))
+}
+
+// When a limit has ended, one request of the process goes first. The others wait for its response and obey it.
+func TestRateLimit_OneRequestProbes(t *testing.T) {
+	t.Parallel()
+	const callers = 20
+	for name, limited := range map[string]bool{"the endpoint is open": false, "it is still limited": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log testkit.LockedBuffer
+				b := newBubbleRig(t, clerkinvitetest.NewMemoryStore(), &log)
+				user := b.Clerk.AddVerifiedUser("ada@example.com")
+				limit := clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: 10 * time.Second}
+				b.Clerk.Fail(limit)
+				_, err := b.ResolveUser(t.Context(), user.ID)
+				requireTold(t, 10*time.Second, err)
+				time.Sleep(10 * time.Second)
+				if limited {
+					limit.Times = -1
+					b.Clerk.Fail(limit)
+				}
+				b.Clerk.OnCall(func(_ context.Context, _ clerkinvitetest.Call, w clerkinvitetest.When) {
+					if w == clerkinvitetest.Before {
+						time.Sleep(3 * time.Second)
+					}
+				})
+				errs := make(chan error, callers)
+				for range callers {
+					go func() {
+						_, err := b.ResolveUser(t.Context(), user.ID)
+						errs <- err
+					}()
+				}
+				synctest.Wait()
+				impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err = b.ResolveUser(impatient, user.ID)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, 2, b.Clerk.Requests()[clerkinvitetest.CallGetUser], "the one that was limited, and one more")
+				began := time.Now()
+				for range callers {
+					if err := <-errs; limited {
+						requireTold(t, 10*time.Second, err)
+					} else {
+						require.NoError(t, err)
+					}
+				}
+				require.LessOrEqual(t, time.Since(began), 5*time.Second)
+				want := 1 + callers
+				if limited {
+					want = 2
+				}
+				require.Equal(t, want, b.Clerk.Requests()[clerkinvitetest.CallGetUser])
+			})
+		})
+	}
+}
+
+// endedCalls calls end before it reads a user.
+type endedCalls struct {
+	clerkinvite.ClerkAPI
+	end func()
+}
+
+func (c *endedCalls) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if c.end != nil {
+		c.end()
+	}
+	return c.ClerkAPI.GetUser(ctx, id)
+}
+
+// The first request after a limit has no response, because its caller has gone or because of a panic: another goes first.
+func TestRateLimit_ProbeEndsWithoutAResponse(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(cancel func()){
+		"canceled": func(cancel func()) { cancel() },
+		"panic":    func(func()) { panic("the host's") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			api := &endedCalls{ClerkAPI: b.API}
+			b = testkit.New(t, testkit.Options{}, b.Clerk, api, b.Store)
+			user := b.Clerk.AddVerifiedUser("ada@example.com")
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: time.Second})
+			_, err := b.ResolveUser(t.Context(), user.ID)
+			requireTold(t, time.Second, err)
+			b.Clock.Advance(time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			api.end = func() { end(cancel) }
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = b.ResolveUser(ctx, user.ID)
+			}()
+			api.end = nil
+			_, err = b.ResolveUser(t.Context(), user.ID)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A turn, however long, is not in the way of a limit: other processes hear of the limit.
+func TestRateLimit_ATurnDoesNotHideALimit(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Hour }})
+	other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	b.Clerk.SetNow(b.Clock.Now)
+	single := testkit.Params("acme", "ada@example.com")
+	single.PublicMetadata = map[string]any{"plan": "pro"}
+	_, err := b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, RetryAfter: 10 * time.Minute})
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	single.Email = "bob@example.com"
+	_, err = other.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	_, err = other.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, b.CreateRequests())
+	other.Clock.Advance(11 * time.Minute)
+	_, err = other.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, other.Member(t, "bob@example.com").Status)
+}
+
+// A process whose clock is ahead gives its turn back in the others' past.
+func TestDeliver_TurnOfAClockAheadIsGivenBack(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	ahead := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	ahead.Clock.Advance(4 * time.Minute)
+	single := testkit.Params("acme", "ada@example.com")
+	single.PublicMetadata = map[string]any{"plan": "pro"}
+	_, err := ahead.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	_, err = ahead.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	single.Email = "bob@example.com"
+	_, err = b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Invited)
+}
+
+// countedTimes is a store that counts its calls of SwapTime.
+type countedTimes struct {
+	clerkinvite.Store
+	swaps atomic.Int64
+}
+
+func (s *countedTimes) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	s.swaps.Add(1)
+	return s.Store.SwapTime(ctx, name, old, next)
+}
+
+// A process that waits for a turn asks less and less often.
+func TestDeliver_WaitingForATurnAsksSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log testkit.LockedBuffer
+		b := newBubbleRig(t, clerkinvitetest.NewMemoryStore(), &log)
+		store := &countedTimes{Store: b.Store}
+		other := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Now = time.Now }}, b.Clerk, b.API, store)
+		b.Clerk.SetNow(time.Now)
+		single := testkit.Params("acme", "ada@example.com")
+		single.PublicMetadata = map[string]any{"plan": "pro"}
+		_, err := b.Reserve(t.Context(), single)
+		require.NoError(t, err)
+		answer := make(chan struct{})
+		var once sync.Once
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+				once.Do(func() { <-answer })
+			}
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = b.Deliver(t.Context(), nil)
+		}()
+		synctest.Wait()
+		single.Email = "bob@example.com"
+		_, err = other.Reserve(t.Context(), single)
+		require.NoError(t, err)
+		time.AfterFunc(20*time.Second, func() { close(answer) })
+		report, err := other.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Invited, "it waited for the turn")
+		require.Less(t, store.swaps.Load(), int64(20+20))
+		<-done
+	})
+}
+
+// An import leaves 14 of the 100 single creates that Clerk allows in each hour to callers who invite one person, in each hour
+// of Clerk's that begins at any time, and however many processes deliver.
+func TestDeliver_ImportsLeaveAShare(t *testing.T) {
+	t.Parallel()
+	for name, sliding := range map[string]bool{"fixed window": false, "sliding window": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			limits := clerkinvitetest.DocumentedLimits()
+			limits.All, limits.Sliding = clerkinvitetest.Limit{}, sliding
+			b.Clerk.SetLimits(limits)
+			processes := []*testkit.Rig{b, testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)}
+			b.Clerk.SetNow(b.Clock.Now)
+			advance := func(d time.Duration) {
+				for _, process := range processes {
+					process.Clock.Advance(d)
+				}
+			}
+			advance(41*time.Minute + 700*time.Millisecond)
+			people := testkit.People(300, "p")
+			for i := range people {
+				people[i].PublicMetadata = map[string]any{"plan": "pro"} // each needs a request of its own
+			}
+			_, err := b.ReserveMany(t.Context(), people)
+			require.NoError(t, err)
+			invited := 0
+			for hour := range 4 {
+				for range 50 {
+					for _, process := range processes {
+						_, err := process.Deliver(t.Context(), nil)
+						require.NoError(t, err)
+					}
+					advance(time.Minute)
+				}
+				require.Equal(t, min(300, 86*(hour+1)), b.Clerk.Emails()-invited)
+				for range 14 {
+					b.MustInvite(t, fmt.Sprintf("admin%d@example.com", invited))
+					invited++
+				}
+				require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk], "the single endpoint is open")
+				advance(12 * time.Minute)
+			}
+			b.RequireEachInvitedOnce(t, people)
+		})
+	}
+}
+
+// Members that a caller has asked for one at a time do not wait for the share, and neither do those in Refs.
+func TestDeliver_TheShareIsForImportsOnly(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	people := testkit.People(90, "p")
+	single := testkit.Params("acme", "ada@example.com")
+	for i := range people {
+		people[i].PublicMetadata = map[string]any{"plan": "pro"}
+	}
+	single.PublicMetadata = people[0].PublicMetadata
+	_, err := b.ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 90, Invited: 86, Postponed: 4}, report)
+
+	_, err = b.Reserve(t.Context(), single)
+	require.NoError(t, err)
+	report, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+	var waiting []clerkinvite.Ref
+	for _, p := range people {
+		if m := b.Member(t, p.Email); m.Status == clerkinvite.StatusReserved {
+			waiting = append(waiting, m.Ref())
+			require.InDelta(t, time.Hour, m.NextAttemptAt.Sub(b.Clock.Now()), float64(11*time.Second))
+		}
+	}
+	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: waiting[:2]})
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Invited)
+	b.MustInvite(t, waiting[2].Email)
+
+	_, err = b.Reserve(t.Context(), testkit.Params("acme", "bob@example.com"))
+	require.NoError(t, err)
+	_, err = b.InviteMany(t.Context(), testkit.People(1, "q"), nil) // a single create is not allowed, so it goes by the bulk endpoint
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "q0@example.com").Status)
+	require.Equal(t, 1, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk])
 }

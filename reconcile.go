@@ -53,6 +53,9 @@ type ReconcileReport struct {
 // ended since the oldest one that a member waits for. Members whose invitation has ended are
 // looked up again, 100 per request. Absence from a list proves nothing.
 //
+// It makes at most five requests per second after the first 25, so that at least a quarter of what
+// Clerk allows even a development instance is left to other callers.
+//
 // It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The
 // report then covers what was done, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it; the first such error is returned at the end.
@@ -69,9 +72,15 @@ type ReconcileReport struct {
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
-func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (_ *ReconcileReport, err error) {
+func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*ReconcileReport, error) {
+	return s.reconcile(ctx, opts, nil)
+}
+
+// reconcile is Reconcile. It renews t, if that is not nil, before each request.
+func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
+	ctx = withPace(ctx, &pace{turn: t})
 	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
@@ -199,7 +208,7 @@ func (b *batch) sortedKeys() []string { return slices.Sorted(maps.Keys(b.keys)) 
 
 // run does the work of Reconcile: members first, then invitations.
 func (r *reconciliation) run(ctx context.Context) error {
-	if err := r.s.loadLimits(ctx); err != nil {
+	if err := r.s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke); err != nil {
 		return err
 	}
 	if err := r.checkKey(ctx); err != nil {

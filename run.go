@@ -21,8 +21,14 @@ type RunOptions struct {
 	ReconcileInterval time.Duration
 }
 
-// turnReconcile is the name of the turn to reconcile.
-const turnReconcile = "reconcile"
+const (
+	// reconcileTurn is for how long a process takes the turn to reconcile. It renews the turn before
+	// its requests; if it dies, another process can start after this time.
+	reconcileTurn = 15 * time.Minute
+
+	// reconcileRetry is when a reconciliation that did not check everything is repeated.
+	reconcileRetry = 5 * time.Minute
+)
 
 // Run is the background worker: it delivers due members and reconciles until its context ends.
 // Any number of processes may run it; they share the work, and what they know of rate limits,
@@ -111,29 +117,41 @@ func (s *Service) runDeliver(ctx context.Context, interval time.Duration) {
 // runReconcile reconciles once per interval, unless another process does.
 func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	for pause := time.Second; ctx.Err() == nil; {
-		until, ours, err := s.tryTurn(ctx, turnReconcile, interval)
-		if err == nil && ours {
-			var complete bool
-			if complete, err = s.reconcileAll(ctx); !complete {
-				s.releaseTurn(ctx, turnReconcile, until, s.now().Add(min(interval, 5*time.Minute)))
-			}
-		}
+		next, err := s.reconcileInTurn(ctx, interval)
 		if err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "reconciliation stopped", "cause", logError(err))
 			pause *= 2
 		} else {
 			pause = time.Second
 		}
-		pause = min(max(pause, until.Sub(s.now())), interval, time.Minute)
+		pause = min(max(pause, next.Sub(s.now())), interval, time.Minute)
 		pauseFor(ctx, pause)
 	}
 }
 
+// reconcileInTurn reconciles if that is due and no other process does. It returns when to try again.
+func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
+	began := s.now()
+	t, ours, err := s.tryTurn(ctx, turnReconcile, reconcileTurn)
+	if err != nil || !ours {
+		return t.ends, err
+	}
+	next = began.Add(min(interval, reconcileRetry)) // after a panic
+	defer func() { t.release(ctx, next) }()
+	complete, err := s.reconcileAll(ctx, t)
+	if complete {
+		next = began.Add(interval)
+	} else {
+		next = s.now().Add(min(interval, reconcileRetry))
+	}
+	return next, err
+}
+
 // reconcileAll reconciles once. It waits for rate limits. It reports whether it checked everything;
 // members that could not be changed are only an error.
-func (s *Service) reconcileAll(ctx context.Context) (complete bool, err error) {
+func (s *Service) reconcileAll(ctx context.Context, t *turn) (complete bool, err error) {
 	for cursor := ""; ; {
-		report, err := s.Reconcile(ctx, &ReconcileOptions{Cursor: cursor})
+		report, err := s.reconcile(ctx, &ReconcileOptions{Cursor: cursor}, t)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "reconciled", slog.Any("report", report))
 		cursor = report.Cursor
 		wait, limited := RetryAfter(err)

@@ -522,3 +522,126 @@ func count(lines []string, want string) (n int) {
 	}
 	return n
 }
+
+// slowUsers is Clerk whose look-ups of users take long. It counts how many run at the same time.
+type slowUsers struct {
+	clerkinvite.ClerkAPI
+	takes         time.Duration
+	running, most atomic.Int64
+}
+
+func (c *slowUsers) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	n := c.running.Add(1)
+	defer c.running.Add(-1)
+	c.most.Store(max(n, c.most.Load()))
+	time.Sleep(c.takes)
+	return c.ClerkAPI.FindUsers(ctx, q)
+}
+
+// Reconciliations that take longer than their interval, and longer than a turn, do not run at the same time.
+func TestRun_LongReconciliationsDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk, store := clerkinvitetest.NewClerk(), clerkinvitetest.NewMemoryStore()
+		slow := &slowUsers{ClerkAPI: clerk}
+		newProcess := func() *testkit.Rig {
+			return testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Now = time.Now }}, clerk, slow, store)
+		}
+		first := newProcess()
+		clerk.SetNow(time.Now)
+		_, err := first.InviteMany(t.Context(), testkit.People(2000, "p"), nil)
+		require.NoError(t, err)
+		slow.takes = 4 * time.Minute // twenty of them
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		for _, process := range []*testkit.Rig{first, newProcess(), newProcess()} {
+			wg.Go(func() { _ = process.Run(ctx, &clerkinvite.RunOptions{ReconcileInterval: 10 * time.Minute}) })
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, slow.most.Load())
+	})
+}
+
+// A panic while reconciling gives the turn back: another process reconciles soon, and not after the interval.
+func TestRun_PanicGivesTheTurnBack(t *testing.T) {
+	t.Parallel()
+	for way, end := range map[string]func(){"panic": func() { panic(io.ErrNoProgress) }, "Goexit": runtime.Goexit} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				clerk := clerkinvitetest.NewClerk()
+				p := &panicking{ClerkAPI: clerk, Store: clerkinvitetest.NewMemoryStore(), end: end}
+				b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Now, c.Observer = time.Now, p }}, clerk, p, p)
+				p.at.Store("start Reconcile")
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					defer func() { _ = recover() }()
+					_ = b.Run(t.Context(), &clerkinvite.RunOptions{ReconcileInterval: 12 * time.Hour})
+				}()
+				<-ended
+				p.at.Store("")
+				var log testkit.LockedBuffer
+				other := newBubbleRig(t, p.Store, &log)
+				runFor(t, other, 7*time.Minute)
+				require.Equal(t, 1, strings.Count(log.String(), "msg=reconciled"))
+			})
+		})
+	}
+}
+
+// timedCalls is Clerk that notes when it is called.
+type timedCalls struct {
+	clerkinvite.ClerkAPI
+	at []time.Time
+}
+
+func (c *timedCalls) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	c.at = append(c.at, time.Now())
+	return c.ClerkAPI.GetUser(ctx, id)
+}
+
+func (c *timedCalls) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	c.at = append(c.at, time.Now())
+	return c.ClerkAPI.FindUsers(ctx, q)
+}
+
+// Reconcile leaves a quarter of what Clerk allows a development instance to other callers, and a canceled one stops.
+func TestReconcile_KeepsAPace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk := clerkinvitetest.NewClerk()
+		api := &timedCalls{ClerkAPI: clerk}
+		b := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Now = time.Now }}, clerk, api, clerkinvitetest.NewMemoryStore())
+		clerk.SetNow(time.Now)
+		people := testkit.People(201, "p")
+		users := make(map[string]string)
+		for _, p := range people {
+			users[p.Email] = clerk.AddVerifiedUser(p.Email).ID
+		}
+		_, err := b.InviteMany(t.Context(), people, nil) // all are linked
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		for _, p := range people[1:] {
+			clerk.DeleteUser(users[p.Email])
+		}
+		api.at = nil
+		canceled, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err = b.Reconcile(canceled, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		report, err := b.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 200, report.Removed)
+		require.Greater(t, len(api.at), 250)
+		began, most := api.at[len(api.at)-1].Add(-40*time.Second), 0
+		for i, at := range api.at {
+			if at.After(began) {
+				n := len(api.at[i:]) - len(slices.DeleteFunc(slices.Clone(api.at[i:]), func(t time.Time) bool { return t.Sub(at) < 10*time.Second }))
+				most = max(most, n)
+			}
+		}
+		require.LessOrEqual(t, most, 75)
+	})
+}

@@ -149,8 +149,7 @@ func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) ver
 func (s *Service) limited(a *attempt, op string, limit error) verdict {
 	now := s.now()
 	wait, _ := isRateLimit(limit)
-	// No longer than a limit lasts: this may be the work of a process whose clock is wrong.
-	due := now.Add(min(wait, time.Hour+limitMargin))
+	due := now.Add(wait)
 	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
 }
 

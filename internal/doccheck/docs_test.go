@@ -310,7 +310,7 @@ func TestRunbookSQL(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for _, sql := range sqlBlocks(t, "docs/runbook.md") {
-		if sql == backupUpdate(t) {
+		if sql == backupUpdate(t) || sql == limitDelete(t) {
 			continue
 		}
 		require.NoError(t, pgx.BeginTxFunc(t.Context(), pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -500,17 +500,60 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, state("left"), "so use Remove and not Revoke")
 }
 
-// backupUpdate returns the one statement of docs/runbook.md that writes.
-func backupUpdate(t *testing.T) (update string) {
+// backupUpdate returns the one statement of docs/runbook.md that updates rows.
+func backupUpdate(t *testing.T) string {
+	t.Helper()
+	return runbookStatement(t, "UPDATE")
+}
+
+// limitDelete returns the one statement of docs/runbook.md that deletes rows.
+func limitDelete(t *testing.T) string {
+	t.Helper()
+	return runbookStatement(t, "DELETE")
+}
+
+func runbookStatement(t *testing.T, command string) (statement string) {
 	t.Helper()
 	for _, sql := range sqlBlocks(t, "docs/runbook.md") {
-		if strings.HasPrefix(sql, "UPDATE") {
-			require.Empty(t, update, "there is one")
-			update = sql
+		if strings.HasPrefix(sql, command) {
+			require.Empty(t, statement, "there is one")
+			statement = sql
 		}
 	}
-	require.NotEmpty(t, update)
-	return update
+	require.NotEmpty(t, statement)
+	return statement
+}
+
+// What docs/runbook.md says of lifting a limit, in a process that only calls Invite and in one that delivers.
+func TestRunbookLiftALimit(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	clerk := clerkinvitetest.NewClerk()
+	interactive := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	background := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Hour})
+	}
+	_, err := interactive.TryInvite(t, "ada@example.com")
+	require.Error(t, err)
+	_, err = background.Reserve(t.Context(), testkit.Params("acme", "bob@example.com"))
+	require.NoError(t, err)
+	_, err = background.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = interactive.TryInvite(t, "cy@example.com")
+	require.Error(t, err)
+	require.Equal(t, 2, interactive.CreateRequests())
+
+	tag, err := pool.Exec(t.Context(), limitDelete(t))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, tag.RowsAffected())
+	interactive.MustInvite(t, "cy@example.com")
+	_, err = background.Reserve(t.Context(), testkit.Params("acme", "dan@example.com"))
+	require.NoError(t, err)
+	report, err := background.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
+	interactive.MustInvite(t, "ada@example.com")
 }
 
 // The steps for moving to another Clerk instance, and for a key of another instance, in docs/runbook.md work as described.

@@ -68,11 +68,11 @@ var mutants = []mutant{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
 	}},
 	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_create.go", "	inv, err := request(ctx, s, endpointCreate,",
+		{"deliver_create.go", "	inv, err := exchange(ctx, s, endpointCreate,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
-	inv, err := request(ctx, s, endpointCreate,`},
+	inv, err := exchange(ctx, s, endpointCreate,`},
 	}},
 	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
@@ -230,10 +230,34 @@ var mutants = []mutant{
 		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
 	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "shareErr := s.shareLimit(ctx, endpoint, until); shareErr != nil", "shareErr := ctx.Err(); shareErr != nil"},
+		{"ratelimit.go", "	s.shareLimit(ctx, endpoint, padded)\n", ""},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.limits.note(endpoint, until)\n	ctx, cancel", "	ctx, cancel"},
+		{"ratelimit.go", "m.until, m.padded = until, padded", "_ = until"},
+	}},
+	{name: "an interactive call waits for the margin", test: "TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays", edits: []edit{
+		{"ratelimit.go", "if background && m.padded", "if m.padded"},
+	}},
+	{name: "a limit lasts as long as a firewall says", test: "TestRateLimit_RetryAfterIsBounded", edits: []edit{
+		{"ratelimit.go", "	return min(retryAfter, longestLimit(endpoint))", "	return retryAfter"},
+	}},
+	{name: "everybody probes after a limit", test: "TestRateLimit_OneRequestProbes", edits: []edit{
+		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
+	}},
+	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
+		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
+	}},
+	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
+		{"turn.go", "	if err == nil && bulk {", "	if false {"},
+	}},
+	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
+		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
+	}},
+	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
+		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
+	}},
+	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
+		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},

@@ -1,0 +1,242 @@
+package clerkinvite
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// A turn lets one process at a time create invitations in the background, or reconcile. The share is
+// how many of the single creates that Clerk allows go to members of imports. The store keeps each as
+// a time under a name, so that all processes know them.
+
+// Names in the store.
+const (
+	turnPrefix    = "turn " // before the name of a create endpoint
+	turnReconcile = "reconcile"
+	shareName     = "share " + endpointCreate
+)
+
+// turn is the right to do something until ends, or until it is released.
+type turn struct {
+	s    *Service
+	name string
+	ends time.Time
+}
+
+// acquireTurn waits until the pass may send a request to a create endpoint. The caller must call
+// release once it has noted the response. The error is errLeaseEnds if no request may start any more,
+// and a 429 while there is a limit, the share is used up or another process keeps the turn for too
+// long. If bulk is set, the share of imports pays for the request.
+func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (release func(), err error) {
+	if !p.fresh(s.now()) {
+		return nil, errLeaseEnds
+	}
+	if err := s.checkLimitFor(p, endpoint); err != nil {
+		return nil, err
+	}
+	endTurn := func() {}
+	if p.background {
+		if endTurn, err = s.takeTurn(ctx, p, endpoint, bulk); err != nil {
+			return nil, err
+		}
+	}
+	done, err := s.admit(ctx, endpoint)
+	if err != nil {
+		endTurn()
+		return nil, err
+	}
+	release = func() { done(); endTurn() }
+	if !p.fresh(s.now()) { // all of this takes time
+		release()
+		return nil, errLeaseEnds
+	}
+	return release, nil
+}
+
+// takeTurn takes the turn of a background pass, so that only one of all processes meets a limit, and
+// checks what may have changed while it waited. end ends the turn.
+func (s *Service) takeTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (end func(), err error) {
+	if err := p.checkShare(bulk, s.now()); err != nil {
+		return nil, err
+	}
+	t, err := s.awaitTurn(ctx, p, turnPrefix+endpoint)
+	if err != nil {
+		return nil, err
+	}
+	// The clock of another process may be behind: a turn that is over ended long ago.
+	end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
+	if err = s.loadLimit(ctx, endpoint); err == nil {
+		err = s.checkLimitFor(p, endpoint)
+	}
+	if err == nil && bulk {
+		err = s.spendShare(ctx, p)
+	}
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
+}
+
+// awaitTurn waits for a turn, as long as the pass may start requests after it.
+func (s *Service) awaitTurn(ctx context.Context, p *pass, name string) (*turn, error) {
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second, p.length/8) {
+		t, ours, err := s.tryTurn(ctx, name, p.length)
+		if err != nil || ours {
+			return t, err
+		}
+		now := s.now()
+		if tooLong := t.ends.After(now.Add(p.length + p.length/8)); tooLong || !p.fresh(now) {
+			return nil, notYet(min(max(t.ends.Sub(now), time.Millisecond), p.length), "another process is creating invitations")
+		}
+		if pauseFor(ctx, pause); ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// checkShare returns an *APIError if the pass knows that the share is used up.
+func (p *pass) checkShare(bulk bool, now time.Time) error {
+	if wait := p.shareSpent.Sub(now); wait > 0 && bulk {
+		return notYet(wait, "the share of imports in Clerk's rate limit is used up")
+	}
+	return nil
+}
+
+// tryTurn tries to take a turn, and reports whether it is ours. If not, the turn is that of another
+// process.
+func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (t *turn, ours bool, err error) {
+	now := s.now()
+	ends := turnEnd(now, length)
+	stored, err := s.changeTime(ctx, name, func(stored time.Time) time.Time {
+		if stored.After(now) && !stored.After(now.Add(longestTurn(name))) {
+			return stored
+		}
+		return ends
+	})
+	return &turn{s, name, stored}, stored.Equal(ends), err
+}
+
+// turnEnd returns when a turn ends. Random microseconds make the time unique: the process that reads
+// it back has the turn.
+func turnEnd(now time.Time, length time.Duration) time.Time {
+	return now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
+}
+
+// longestTurn is how long a turn can last. A longer one was written by a process whose clock is wrong.
+func longestTurn(name string) time.Duration {
+	if name == turnReconcile { // it also says when the next reconciliation is due
+		return 24 * time.Hour
+	}
+	return 2 * maxLease
+}
+
+// release ends the turn: the next one may begin at the given time. If another process has taken the
+// turn, nothing happens; if the store fails, the turn ends by itself.
+func (t *turn) release(ctx context.Context, next time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, err := t.s.swapTime(ctx, t.name, t.ends, next); err != nil {
+		t.s.log.LogAttrs(ctx, slog.LevelWarn, "turn not released", slog.String("name", t.name), slog.Any("cause", logError(err)))
+	}
+}
+
+var errTurnTaken = errors.New("clerkinvite: another process has taken over: this one was halted for too long")
+
+// renew makes the turn last for length from now, if less than half of that is left.
+func (t *turn) renew(ctx context.Context, length time.Duration) error {
+	now := t.s.now()
+	if t.ends.Sub(now) >= length/2 {
+		return nil
+	}
+	ends := turnEnd(now, length)
+	stored, err := t.s.swapTime(ctx, t.name, t.ends, ends)
+	if err == nil && !stored.Equal(ends) {
+		err = errTurnTaken
+	}
+	if err == nil {
+		t.ends = ends
+	}
+	return err
+}
+
+const (
+	// shareCreates is how many single creates background passes make in an hour for members that were
+	// reserved together with others. Clerk allows 100; the rest is for callers who invite one person.
+	shareCreates = 86
+
+	// shareWindow is a little longer than Clerk's hour, which begins when Clerk gets the first request.
+	shareWindow = time.Hour + 10*time.Second
+)
+
+// spendShare spends one create of the share. The caller must have the turn. The error is a 429 if the
+// share is used up.
+func (s *Service) spendShare(ctx context.Context, p *pass) error {
+	var wait time.Duration
+	_, err := s.changeTime(ctx, shareName, func(stored time.Time) (next time.Time) {
+		next, wait = spend(stored, s.now())
+		return next
+	})
+	if err != nil {
+		return err
+	}
+	p.shareSpent = s.now().Add(wait)
+	return p.checkShare(true, s.now())
+}
+
+// spend returns the share after one more create, or unchanged and how long to wait. The store has one
+// time per name: its full second is when the window began, its microseconds are the number of creates.
+func spend(share, now time.Time) (next time.Time, wait time.Duration) {
+	began := share.Truncate(time.Second)
+	if age := now.Sub(began); age < -clockTolerance || age >= shareWindow {
+		began = now.Truncate(time.Second)
+		return began.Add(time.Microsecond), 0
+	}
+	if share.Sub(began) >= shareCreates*time.Microsecond {
+		return share, began.Add(shareWindow).Sub(now)
+	}
+	return share.Add(time.Microsecond), 0
+}
+
+// changeTime replaces the stored time of a name by next(stored), and returns it.
+func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
+	known := s.limits.lastStored(name) // may be out of date, but then the swap fails
+	for {
+		want := next(known)
+		stored, err := s.swapTime(ctx, name, known, want)
+		if err != nil || stored.Equal(want) {
+			return stored, err
+		}
+		if want = next(stored); want.Equal(stored) {
+			return stored, nil
+		}
+		known = stored
+	}
+}
+
+// swapTime is Store.SwapTime, and remembers the result.
+func (s *Service) swapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	stored, err := s.store.SwapTime(ctx, name, old, next)
+	if err == nil {
+		s.limits.remember(name, stored)
+	}
+	return stored, err
+}
+
+func (l *limits) lastStored(name string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stored[name]
+}
+
+func (l *limits) remember(name string, stored time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stored == nil {
+		l.stored = make(map[string]time.Time)
+	}
+	l.stored[name] = stored
+}
