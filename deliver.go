@@ -35,7 +35,8 @@ const maxEmpty = 5
 
 // Deliver sends the invitations of all due members: those that were reserved in a transaction,
 // and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
-// before it sends anything a second time. With Refs it delivers only the members of the caller.
+// before it sends anything a second time. Members of InviteMany and ReserveMany come after all
+// others, and tenants take turns, as [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
 // It returns nil once no member is due now. Postponed members become due again by themselves.
 // It stops early, with the report so far, and returns

@@ -61,7 +61,7 @@ func TestPromise3_LostResponses(t *testing.T) {
 		name   string
 		call   clerkinvitetest.Call
 		emails int
-		before func(t *testing.T, b *testkit.Rig) // up to where the faulty call comes next
+		before func(t *testing.T, b *testkit.Rig) // everything before the faulty call
 	}{
 		{"look-up", clerkinvitetest.CallFindUsers, 1, func(*testing.T, *testkit.Rig) {}},
 		{"create", clerkinvitetest.CallCreate, 1, func(*testing.T, *testkit.Rig) {}},
@@ -81,8 +81,8 @@ func TestPromise3_LostResponses(t *testing.T) {
 			require.Error(t, err)
 			b.Clock.Advance(2 * time.Hour)
 		}},
-		// Invited anew when the library's clock is past the expiry and Clerk's is not:
-		// the older invitation is still open and has to be revoked.
+		// Invited again when the library's clock is past the expiry and Clerk's is not:
+		// the older invitation is still open and must be revoked.
 		{"look-up of a second send", clerkinvitetest.CallFindUsers, 2, secondSend},
 		{"list of a second send", clerkinvitetest.CallList, 2, secondSend},
 		{"create of a second send", clerkinvitetest.CallCreate, 2, secondSend},
@@ -180,7 +180,7 @@ func TestPromise4_LostRevocation(t *testing.T) {
 }
 
 // Each behavior that Clerk does not document, with a lost response: one email, one open invitation.
-func TestInvite_WhateverClerkDoes(t *testing.T) {
+func TestInvite_UndocumentedBehaviors(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
@@ -243,9 +243,9 @@ func TestPromise3_LateCreate(t *testing.T) {
 			}
 		}
 	})
-	<-arrived // the first create is on its way, slowly
+	<-arrived // the first create is under way
 	b.Clock.Advance(2 * time.Minute)
-	m := b.MustInvite(t, email) // the lease is over: somebody else invites
+	m := b.MustInvite(t, email) // the lease has ended, and another caller invites
 	require.Equal(t, clerkinvite.StatusPending, m.Status)
 	close(late) // now the first one reaches Clerk
 	wg.Wait()
@@ -290,7 +290,7 @@ func TestInvite_AfterALostInvitationHasEnded(t *testing.T) {
 				require.Equal(t, 2, m.Send)
 				b.RequireInvited(t, email, 2)
 
-				// In the background nobody asked for a new one: the row follows.
+				// In the background no caller asked for a new one, so the row follows.
 				b.Clock.Advance(40 * 24 * time.Hour)
 				lost()
 				report, err := b.Deliver(t.Context(), nil)
@@ -314,7 +314,7 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 		require.NoError(t, err)
 		_, err = b.Reserve(t.Context(), params)
 		var dup *clerkinvite.DuplicateEmailError
-		require.ErrorAs(t, err, &dup, "reserved is reserved")
+		require.ErrorAs(t, err, &dup, "a reserved member is a duplicate")
 
 		// No attempt yet: the new parameters count.
 		params.ExpiresInDays, params.Role = 7, "editor"
@@ -400,7 +400,7 @@ func TestDeliver_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 					report, err := b.Deliver(t.Context(), nil)
 					require.NoError(t, err)
 					if status == 500 && call == clerkinvitetest.CallCreate {
-						// Nobody knows whether the ten of one request got their email.
+						// It is unknown whether the ten people of one request got their email.
 						require.Equal(t, &clerkinvite.DeliverReport{Claimed: 120, Invited: 110, Postponed: 10}, report)
 						b.Clock.Advance(time.Hour)
 						again, err := b.Deliver(t.Context(), nil)
@@ -465,7 +465,7 @@ func TestDeliver_HostileAddressesDoNotBlockOthers(t *testing.T) {
 }
 
 // Clerk keeps rejecting a create without saying why. If other creates succeed in the meantime, the
-// row is refused. If none does, the reason may be the instance's, and nobody is refused.
+// row is refused. If none does, the reason may be the instance's, and no row is refused.
 func TestDeliver_UnexplainedRejections(t *testing.T) {
 	t.Parallel()
 	for _, othersSucceed := range []bool{true, false} {
@@ -544,8 +544,8 @@ func TestDeliver_LostResponsesOfLaterAttemptsDoNotStopThePass(t *testing.T) {
 	b.RequireInvited(t, "good@example.com", 1)
 }
 
-// A canceled call loses nothing. A create that has begun still gets its response, so nobody has to
-// find out later whether the person got an email.
+// A canceled call loses nothing. A create that has begun still gets its response, so no later attempt must
+// find out whether the person got an email.
 func TestInvite_CanceledDuringTheCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -645,8 +645,8 @@ func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	require.Equal(t, 150, b.Clerk.Emails())
 }
 
-// Faults of delivery in the background, of InviteMany, Reconcile and Run. Each test is named
-// after what holds, and its comment tells what went wrong once.
+// Background delivery with faults. Each test is named
+// after the rule, and its comment has the case that once failed.
 
 // singles counts the requests for one invitation, by address.
 type singles struct {
@@ -696,7 +696,7 @@ func TestDeliver_RefusedParametersEndTheRow(t *testing.T) {
 	for pass := range 36 { // three hours of a cron job
 		_, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		if pass%3 == 0 { // somebody at a screen
+		if pass%3 == 0 { // an admin
 			p := testkit.Params("globex", fmt.Sprintf("new%d@example.com", pass))
 			p.PublicMetadata = map[string]any{"plan": "pro"}
 			m, err := b.Invite(t.Context(), p)
@@ -839,8 +839,7 @@ func TestNegativeLimitIsAnError(t *testing.T) {
 	require.Zero(t, b.Clerk.RequestCount())
 }
 
-// A host that has committed a reservation delivers it, and not everybody's backlog.
-// Tenants take turns, also from one call to the next, and those whom a caller has asked for alone come before all imports.
+// Tenants take turns, also from one call to the next, and members that a caller asked for singly come before all imports.
 func TestDeliver_TenantsTakeTurns(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -874,13 +873,14 @@ func TestDeliver_TenantsTakeTurns(t *testing.T) {
 		require.Equal(t, []int{0, 1, 1, 1}, []int{invited("a"), invited("importing"), invited("m"), invited("z")})
 		deliver(4)
 		require.Equal(t, []int{2, 2, 2}, []int{invited("a"), invited("importing"), invited("z")})
-		deliver(2) // the turns go on where they were
+		deliver(2) // the turns continue where they were
 		require.Equal(t, []int{2, 3, 3}, []int{invited("a"), invited("importing"), invited("z")})
 		deliver(12)
 		require.Equal(t, []int{5, 8, 7}, []int{invited("a"), invited("importing"), invited("z")})
 	})
 }
 
+// A host that has committed a reservation delivers it without the rest of the backlog.
 func TestDeliver_Refs(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -1191,7 +1191,7 @@ func TestDeliver_CanceledAfterTheClaimReleasesTheRow(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Zero(t, b.Clerk.RequestCount())
 	m := b.Member(t, "ada@example.com")
-	require.Zero(t, m.Attempts, "nothing was asked or sent: released, as if the claim had not been made")
+	require.Zero(t, m.Attempts, "no request was made, so the claim does not count")
 }
 
 type hookStore struct {
@@ -1343,7 +1343,7 @@ func (a oddList) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 }
 
 // The response to a shared request is lost, and Clerk's list does not show the metadata: the invitations are adopted,
-// and nobody gets a second email, whatever the clocks say.
+// and no person gets a second email, whatever the clocks say.
 func TestPromise3_LostBulkCreateWithoutMetadata(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]time.Duration{"same clock": 0, "Clerk's clock is ahead": 5 * time.Minute, "Clerk's clock is behind": -5 * time.Minute} {
@@ -1379,8 +1379,8 @@ func TestPromise3_LostBulkCreateWithoutMetadata(t *testing.T) {
 	}
 }
 
-// What another application or the dashboard has invited is a reason to invite in spite of it only if it cannot be the
-// member's own.
+// Another application's or the dashboard's invitation is a reason for ignore_existing only if it cannot be the
+// member's own invitation.
 func TestPromise3_InvitationsThatMayBeOnesOwn(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -1388,7 +1388,7 @@ func TestPromise3_InvitationsThatMayBeOnesOwn(t *testing.T) {
 	for name, c := range map[string]struct {
 		metadata      map[string]any
 		before, after time.Duration // between the foreign invitation and the reservation
-		emails        int           // of the member's
+		emails        int           // to the member
 	}{
 		"long before":                    {nil, 11 * time.Minute, 0, 1},
 		"just before":                    {nil, time.Minute, 0, 0},
@@ -1428,8 +1428,8 @@ func TestPromise3_InvitationsThatMayBeOnesOwn(t *testing.T) {
 	}
 }
 
-// A copy of the create arrives first, and Clerk rejects the create; and so does the dashboard's between the reservation
-// and the create. The first attempt waits, the second adopts.
+// A copy of the create, or the dashboard's invitation between the reservation and the create, arrives first, and Clerk
+// rejects the create. The first attempt waits, the second adopts.
 func TestPromise3_InvitationMadeDuringTheFirstAttempt(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"

@@ -88,7 +88,7 @@ func TestIsUniqueViolation(t *testing.T) {
 func TestSQLFailure(t *testing.T) {
 	t.Parallel()
 	pg := func(code string) error { return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code}) }
-	// ConnectError hides what it wraps from everybody but pgconn; a real one is in TestPgxStoreServerTrouble.
+	// ConnectError hides its cause except from pgconn; TestPgxStoreServerTrouble has a real one.
 	connecting := func(err error) error { return errors.Join(&pgconn.ConnectError{}, err) }
 	for name, tc := range map[string]struct {
 		err              error
@@ -123,7 +123,7 @@ func TestSQLFailure(t *testing.T) {
 	}
 }
 
-// Without an observer, what the verbs do for one allocates nothing.
+// Without an observer, observing allocates nothing.
 func TestUnobserved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts what others allocate, too
 	s, ctx, failed := &Service{}, t.Context(), errors.New("failed")
 	verb := func(ctx context.Context) (err error) {

@@ -14,8 +14,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// exampleService is a service on a fake of Clerk and a store in memory. A host's own
-// has clerkapi.New and clerkinvite.NewPgxStore in their places.
+// exampleService is a service on a fake Clerk and an in-memory store. A host uses
+// clerkapi.New and clerkinvite.NewPgxStore instead.
 func exampleService() (*clerkinvite.Service, *clerkinvitetest.Clerk) {
 	clerk := clerkinvitetest.NewClerk()
 	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
@@ -56,18 +56,18 @@ func ExampleService_Invite() {
 	// emails: 1
 }
 
-// Do not insert first and ask questions later, or ask first and insert later: a
-// look-up before the insert lets two callers through. Invite alone decides.
+// Do not look for the member before inviting: a
+// look-up before the insert lets two callers through. Only Invite decides.
 func ExampleService_Invite_incorrect() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
 	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
 
-	// Wrong: between Get and Invite anything can happen, and the answer says it anyway.
+	// Wrong: anything can happen between Get and Invite, and Invite returns the duplicate anyway.
 	if _, err := svc.Get(ctx, ref); errors.Is(err, clerkinvite.ErrNotFound) {
 		_, _ = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email})
 	}
-	// Right: one call, and its error is the answer.
+	// Right: one call, whose error decides.
 	_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email})
 	var duplicate *clerkinvite.DuplicateEmailError
 	fmt.Println(errors.As(err, &duplicate), clerk.Emails())
@@ -90,7 +90,7 @@ func ExampleService_Reserve() {
 	// Output: reserved <nil> 0
 }
 
-// A request handler delivers what it has reserved, and leaves everybody else to Run.
+// A request handler delivers the members that it has reserved, and leaves the others to Run.
 func ExampleService_Deliver_refs() {
 	ctx := context.Background()
 	svc, _ := exampleService()
@@ -111,7 +111,7 @@ func ExampleService_InTx() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
 
-	// With PostgreSQL this is store.WithTx(tx), and the row comes and goes with tx.
+	// With PostgreSQL this is store.WithTx(tx), and the row commits or rolls back with tx.
 	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
 	member, err := svc.InTx(tx).Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 	fmt.Println(member.Status, err, clerk.RequestCount())
@@ -131,7 +131,7 @@ func ExampleService_Deliver() {
 	// Output: invited: 2 error: <nil> emails: 2
 }
 
-// Clerk sends the email and dies before it answers. Nothing is lost, and nothing is
+// Clerk sends the email, but its response is lost. Nothing is lost or
 // sent twice.
 func ExampleService_Deliver_lostAnswer() {
 	ctx := context.Background()
@@ -147,7 +147,7 @@ func ExampleService_Deliver_lostAnswer() {
 	_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 	fmt.Println(clerkinvite.HTTPError(err))
 
-	now = now.Add(2 * time.Minute) // the lease of the attempt has passed
+	now = now.Add(2 * time.Minute) // the attempt's lease has ended
 	report, err := svc.Deliver(ctx, nil)
 	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
 	// Output:
@@ -226,7 +226,7 @@ func ExampleService_Resolve() {
 	// Output: 1 active <nil>
 }
 
-// What is logged carries no address.
+// The log contains no address.
 func ExampleMember_LogValue() {
 	svc, _ := exampleService()
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -240,7 +240,7 @@ func ExampleMember_LogValue() {
 	// Output: level=INFO msg=invited m.tenant=acme m.status=pending m.send=1 m.sent=1 m.attempts=1 m.version=2 err=<nil>
 }
 
-// One result for each input, in the same order; what is wrong with one holds up no other.
+// One result for each input, in the same order. An invalid input does not block the others.
 func ExampleService_InviteMany() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
@@ -288,7 +288,7 @@ func ExampleService_ReserveMany() {
 	// invited: 2 error: <nil> emails: 2
 }
 
-// The invitations come and go with the host's own rows.
+// The invitations commit or roll back with the host's rows.
 func ExampleReserver_Reserve() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
@@ -309,7 +309,7 @@ func ExampleReserver_ReserveMany() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
 
-	// With PostgreSQL this is store.WithTx(tx), and the rows come and go with tx.
+	// With PostgreSQL this is store.WithTx(tx), and the rows commit or roll back with tx.
 	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
 	results, err := svc.InTx(tx).ReserveMany(ctx, []clerkinvite.InviteParams{
 		{TenantID: "acme", Email: "ada@example.com"},
@@ -319,7 +319,7 @@ func ExampleReserver_ReserveMany() {
 	// Output: 2 <nil> 0
 }
 
-// Run belongs into the host's main: it ends with the host's context.
+// Call Run in the host's main: it ends with the host's context.
 func ExampleService_Run() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -411,7 +411,7 @@ func ExampleService_Remove() {
 	// active <nil>
 }
 
-// A request to erase somebody's data.
+// A request to erase a person's data.
 func ExampleService_Purge() {
 	ctx := context.Background()
 	svc, clerk := exampleService()
@@ -515,7 +515,7 @@ func ExampleService_Update() {
 	// Output: editor {"seat": 4} <nil> emails: 1
 }
 
-// The webhook never came.
+// The webhook was lost.
 func ExampleService_Reconcile() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

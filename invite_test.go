@@ -41,7 +41,7 @@ func TestPromise1_SecondInviteIsADuplicate(t *testing.T) {
 		stored := b.RequireInvited(t, "ada@example.com", 1)
 		require.Empty(t, stored.URL, "the link is not stored")
 
-		// The same again, in other writings, from now on costs Clerk nothing.
+		// Inviting again, in any spelling, makes no request to Clerk.
 		b.Clerk.ResetCounts()
 		for _, email := range []string{"ada@example.com", "ADA@EXAMPLE.COM", " ada@eXample.com\n"} {
 			_, err := b.TryInvite(t, email)
@@ -55,7 +55,7 @@ func TestPromise1_SecondInviteIsADuplicate(t *testing.T) {
 		}
 		require.Zero(t, b.Clerk.RequestCount())
 
-		// Accepted: the webhook makes the pending id the real one.
+		// Accepted: the webhook replaces the pending ID with the real one.
 		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		changed := b.Receive(t, w)
@@ -82,7 +82,7 @@ func TestPromise2_ExistingUserIsLinked(t *testing.T) {
 		require.ErrorAs(t, err, &dup)
 		require.Equal(t, u.ID, dup.Member.ClerkUserID)
 
-		// Another tenant has a row of its own.
+		// Another tenant has its own row.
 		m, err = b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "grace@example.com"})
 		require.NoError(t, err)
 		require.Equal(t, u.ID, m.ClerkUserID)
@@ -109,7 +109,7 @@ func TestInviteCarriesItsParameters(t *testing.T) {
 		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		b.Receive(t, w)
-		require.Empty(t, b.Member(t, "ada@example.com").URL, "forgotten when it is of no use any more")
+		require.Empty(t, b.Member(t, "ada@example.com").URL, "cleared when the member leaves pending")
 	})
 }
 
@@ -123,7 +123,7 @@ func TestSecondAddressOfAMember(t *testing.T) {
 		_, err := b.TryInvite(t, "work@example.com")
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, err, &dup)
-		require.Equal(t, first.ID, dup.Member.ID, "the member that is there")
+		require.Equal(t, first.ID, dup.Member.ID, "the existing member")
 		require.Equal(t, "work@example.com", dup.Ref.Email)
 		m := b.Member(t, "work@example.com")
 		require.Equal(t, clerkinvite.StatusRemoved, m.Status)
@@ -159,7 +159,7 @@ func TestPromise2_UnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 				b.Clerk.SetBehavior(behavior.Behavior)
 				b.Clerk.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: "victim@example.com"}}})
 				m, err := b.TryInvite(t, "victim@example.com")
-				for range 5 { // where Clerk shows its own writes late, a later attempt does it
+				for range 5 { // if Clerk shows its own writes late, a later attempt succeeds
 					if err == nil {
 						break
 					}
@@ -191,7 +191,7 @@ func TestAuthorize(t *testing.T) {
 		}
 	}}, func(t *testing.T, b *testkit.Rig) {
 		_, err := b.TryInvite(t, "Full@example.com")
-		require.Equal(t, full, err, "as it is")
+		require.Equal(t, full, err, "unchanged")
 		_, err = b.TryInvite(t, "bad@example.com")
 		var invalid *clerkinvite.InvalidParamsError
 		require.ErrorAs(t, err, &invalid)
@@ -202,7 +202,7 @@ func TestAuthorize(t *testing.T) {
 	})
 }
 
-// The row is committed and rolled back with the host's own rows, and Clerk is not called.
+// The row is committed or rolled back with the host's rows, and Clerk is not called.
 func TestPromise7_ReserveInATransaction(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
@@ -237,7 +237,7 @@ func TestPromise7_ReserveInATransaction(t *testing.T) {
 	_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "rolled@example.com"})
 	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 
-	// What has ended is reserved anew inside a transaction as well.
+	// An ended member is reserved again inside a transaction, too.
 	w, err := clerk.Accept("ada@example.com")
 	require.NoError(t, err)
 	changed := b.Receive(t, w)
@@ -250,7 +250,7 @@ func TestPromise7_ReserveInATransaction(t *testing.T) {
 
 // A member verifies the invited address before the create returns: Invite reports the duplicate instead of a removed
 // member.
-func TestInvite_SecondAddressVerifiedMeanwhileIsADuplicate(t *testing.T) {
+func TestInvite_SecondAddressVerifiedIsADuplicate(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		u := b.Clerk.AddVerifiedUser("home@example.com")
@@ -394,11 +394,11 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	testkit.AwaitLocks(t, pool, 1)
 	b.Clock.Advance(50 * time.Second) // of a minute
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.NoError(t, <-invited, "nothing was wrong but another caller's slow transaction")
+	require.NoError(t, <-invited, "only another caller's transaction was slow")
 }
 
 // The look-up fails, but a webhook has made the member active in the meantime.
-func TestInvite_MemberActivatedMeanwhileIsNoError(t *testing.T) {
+func TestInvite_MemberActivatedInTheMeantime(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	var once atomic.Bool
@@ -429,7 +429,7 @@ func TestInvite_SecondAddressActivatesThePendingPrimary(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "primary@example.com").Status)
 }
 
-// An answer without times (clerkapi's unix() gives the zero time for what it cannot read).
+// A response without times.
 type timeless struct{ clerkinvite.ClerkAPI }
 
 func TestInvite_ResponseWithoutTimes(t *testing.T) {
@@ -490,8 +490,8 @@ func TestInvite_MetadataKeyInAnotherCase(t *testing.T) {
 // foreignKey is a Clerk whose dashboard has added such a key to every invitation.
 type foreignKey struct{ clerkinvite.ClerkAPI }
 
-// Clerk may keep a domain in Unicode or in ASCII, and find it by one form only. Both are asked for,
-// and neither must break the other.
+// Clerk may store a domain in Unicode or in ASCII, and find it by one form only. The library asks for both,
+// and a failure of one must not break the other.
 func TestInvite_DomainInEitherForm(t *testing.T) {
 	t.Parallel()
 	const ascii, shown = "ada@xn--bcher-kva.example", "ada@b\u00fccher.example"
@@ -593,7 +593,7 @@ func (a failingForms) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([
 	return a.ClerkAPI.FindUsers(ctx, q)
 }
 
-// Bad input is named before anything is asked or written.
+// Invalid input is reported before any request or write.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	ok := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}
@@ -725,7 +725,7 @@ func TestOddButGoodInput(t *testing.T) {
 			switch i {
 			case 2:
 				var invalid *clerkinvite.InvalidParamsError
-				require.ErrorAs(t, err, &invalid, "not supported, and says so")
+				require.ErrorAs(t, err, &invalid, "not supported")
 			case 4:
 				var dup *clerkinvite.DuplicateEmailError
 				require.ErrorAs(t, err, &dup, "the same domain in its other form")
@@ -749,7 +749,7 @@ func TestOddButGoodInput(t *testing.T) {
 	})
 }
 
-// Every Data that is accepted is accepted again as it comes back from the store.
+// Accepted Data is accepted again in the form in which the store returns it.
 func TestDataCanBeWrittenAgain(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

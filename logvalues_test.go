@@ -30,19 +30,19 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// personal stands in every field that may contain personal data: logs and %v must not show it.
+// personal is in every field that may contain personal data: logs and %v must not show it.
 const personal = "alice@victim.example"
 
-// confidential stands in every Secret: nothing must show it.
+// confidential is in every Secret: nothing may show it.
 const confidential = "https://clerk.example/v1/tickets/accept?ticket=CANARY sk_test_CANARY whsec_CANARY"
 
-// personalTraces and secretTraces are what the two look like in text, hex, bytes and base64.
+// personalTraces and secretTraces are these two in text, hex, bytes and base64.
 var (
 	personalTraces = []string{"alice", "victim", "616c696365", "97 108 105 99 101", "0x61, 0x6c, 0x69", "YWxpY2V"}
 	secretTraces   = []string{"canary", "63616e617279", "43414e415259", "99 97 110 97 114 121", "67 65 78 65 82 89", "0x63, 0x61, 0x6e", "0x43, 0x41, 0x4e", "Y2FuYXJ5"}
 )
 
-// printable are the fields that logs are for. A string in any other field of an exported
+// printable are the fields that logs may show. A string in any other field of an exported
 // struct must not be in a log.
 var printable = []string{
 	"User.ID", "UserEmail.ID", "InvitationRequest.Template", "Invitation.ID", "Invitation.Status", "InvitationQuery.Status",
@@ -53,7 +53,7 @@ var printable = []string{
 	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor", "ReconcileReport.Cursor",
 	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
 
-	"Options.BaseURL",    // clerkapi.New refuses one that holds a user, a query or a fragment
+	"Options.BaseURL",    // clerkapi.New rejects a URL with a user, a query or a fragment
 	"NamedBehavior.Name", // and below, of the fake: ids
 	"Mail.InvitationID", "Mail.Template", "UserSpec.ID", "Webhook.ID",
 }
@@ -74,8 +74,8 @@ var settings = []string{
 	"clerkinvite.WebhookVerifier", "clerkapi.Client", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore",
 }
 
-// words are the exported types that are text and have only values of the library. Another
-// one must be checked: a type Token would print itself.
+// words are the exported text types with only the library's values. Another
+// type must be checked: a type Token would print itself.
 var words = []string{"clerkinvite.Status", "clerkinvite.Outcome", "clerkinvitetest.Call", "clerkinvitetest.Kind"}
 
 // public are the packages whose types hosts use.
@@ -99,7 +99,7 @@ type (
 		clerkinvite.Observer
 		Password string
 	}
-	// hidden has an unexported field: fmt reads it by reflection and calls none of its methods.
+	// hidden has an unexported field: fmt reads it by reflection and cannot call its methods.
 	hidden struct{ v any }
 )
 
@@ -144,7 +144,7 @@ func inHand() map[string]reflect.Type {
 				}
 			}
 		} else if typ.PkgPath() != "" && typ.Kind() != reflect.Func {
-			return // of another package: none of them contains ours, except the func iter.Seq2
+			return // other packages' types contain none of ours, except the func iter.Seq2
 		}
 		switch typ.Kind() {
 		case reflect.Map:
@@ -291,8 +291,8 @@ func notPrintable(field string) string {
 	return personal
 }
 
-// forms returns v alone and inside of other values. Those of the second kind, slog's handlers
-// print with %+v or as JSON. copied tells whether v may be copied.
+// forms returns v alone and inside other values. The second result has the values that slog's handlers
+// print with %+v or as JSON. copied reports whether v may be copied.
 func forms(v any, copied bool) (direct, inside map[string]any) {
 	direct = map[string]any{"pointer": v, "nil": reflect.Zero(reflect.TypeOf(v)).Interface()}
 	inside = map[string]any{
@@ -306,7 +306,7 @@ func forms(v any, copied bool) (direct, inside map[string]any) {
 	return direct, inside
 }
 
-// copyable tells whether a type may be copied, and is one whose zero value works.
+// copyable reports whether a type may be copied and has a useful zero value.
 func copyable(name string) bool {
 	return !slices.Contains([]string{"clerkinvite.Service", "clerkinvite.Reserver", "clerkinvitetest.Clerk", "clerkinvitetest.Clock", "clerkinvitetest.MemoryStore"}, name)
 }
@@ -348,7 +348,7 @@ func TestPromise6_NothingPrivateIsPrinted(t *testing.T) {
 				checkTraces(t, "in a "+form+" slog", logged(x), secretTraces)
 			}
 			if name == "clerkinvitetest.Clerk" {
-				return // its key and links are those of a fake
+				return // its key and links are a fake's
 			}
 			for _, x := range []any{hidden{v}, hidden{direct["value"]}, &hidden{direct["value"]}} {
 				for _, verb := range allVerbs {
@@ -457,7 +457,7 @@ func TestPromise6_SecretsNeverPrint(t *testing.T) {
 	require.EqualError(t, new(clerkinvite.Secret).Scan(7), "clerkinvite: scan a Secret: must be text, is int")
 }
 
-// inField returns a host's struct that holds v in an exported field of its own type.
+// inField returns a host's struct with v in an exported field of v's type.
 func inField(v any) any {
 	wrapper := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Field", Type: reflect.TypeOf(v)}})).Elem()
 	wrapper.Field(0).Set(reflect.ValueOf(v))
@@ -485,7 +485,7 @@ func checkPrivate(t *testing.T, how, printed string) {
 	checkTraces(t, how, printed, slices.Concat(personalTraces, secretTraces))
 }
 
-// Hosts return these types as JSON: they contain addresses, but no keys and links.
+// Hosts return these types as JSON: they contain addresses, but no keys or links.
 func TestPromise6_NoSecretInJSON(t *testing.T) {
 	t.Parallel()
 	n := 0
@@ -515,7 +515,7 @@ func TestPromise6_NoSecretInJSON(t *testing.T) {
 	require.NotRegexp(t, secret, "Member.Email")
 }
 
-// Error() contains no address, link or key, also if Clerk's texts or a foreign cause contain
+// Error() contains no address, link or key, even if Clerk's texts or a foreign cause contain
 // one. The text for an admin comes from HTTPError.
 func TestPromise6_ErrorTextsHaveNothingPrivate(t *testing.T) {
 	t.Parallel()
@@ -549,7 +549,7 @@ func TestPromise6_ErrorTextsHaveNothingPrivate(t *testing.T) {
 	checkPrivate(t, "HTTPError(unknown)", message)
 }
 
-// The errors of constructors do not repeat a secret that they refuse.
+// The errors of constructors do not repeat a rejected secret.
 func TestPromise6_ErrorsDoNotRepeatSecrets(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"sk_test_CANARY\n", " sk_test_CANARY", "pk_test_CANARY", "sk_test_CÄNARY-canary"} {

@@ -228,11 +228,13 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
 	}
 	_, limited := isRateLimit(d.Err)
+	var clerkErr *ClerkInvitationError
+	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // wrapped, it is a request's
 	switch {
 	case d.kind == isReleased:
 		rest.released = append(rest.released, d.Member)
 		d.Err = nil // it stays reserved
-	case d.Member != nil && d.Member.Due() && (limited || d.Err == nil):
+	case d.Member != nil && d.Member.Due() && (limited || leaseEnded || d.Err == nil):
 		rest.held = append(rest.held, d.Member)
 		d.Err = nil
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func TestInviteMany(t *testing.T) {
 		ps = append(ps, withMetadata, testkit.Params("globex", "new0@example.com"))
 		var last clerkinvite.ManyProgress
 		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
-		require.NoError(t, err, "what is wrong with one person is that person's")
+		require.NoError(t, err, "one person's error is not the call's")
 		require.Len(t, results, len(ps))
 
 		var invalid *clerkinvite.InvalidParamsError
@@ -86,7 +87,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 		b.Clerk.SetLimits(limits)
 		ps := testkit.People(60, "p")
 		results, err := b.InviteMany(t.Context(), ps, nil)
-		require.NoError(t, err, "a limit is no failure")
+		require.NoError(t, err, "a limit is not a failure")
 		count := func(results []clerkinvite.Result) (pending, reserved int) {
 			for _, r := range results {
 				require.NoError(t, r.Err)
@@ -106,7 +107,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 		require.Equal(t, 37, reserved)
 		require.Equal(t, 7, b.CreateRequests(), "one request of each endpoint was refused")
 
-		// The same list again goes on, and this time waits.
+		// The same list again continues, and this time waits.
 		var waits []time.Duration
 		results, err = b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
 			require.Equal(t, 60, p.Total)
@@ -133,7 +134,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 }
 
 // People whose invitations have expired share requests like new ones. While the endpoints are limited
-// nobody is looked for in vain.
+// no look-up is wasted.
 func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -156,7 +157,7 @@ func TestInviteMany_ExpiredMembersShareRequests(t *testing.T) {
 			before := b.Clerk.Requests()[clerkinvitetest.CallList]
 			_, err = b.InviteMany(t.Context(), ps, nil)
 			require.NoError(t, err)
-			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited: nobody is looked for")
+			require.Equal(t, before, b.Clerk.Requests()[clerkinvitetest.CallList], "limited, so no look-up")
 			b.Clock.Advance(2 * time.Hour)
 		}
 		for _, p := range ps {
@@ -222,7 +223,7 @@ func TestPromise3_BulkWhateverClerkDoes(t *testing.T) {
 		results, err := b.InviteMany(t.Context(), ps, nil)
 		require.NoError(t, err)
 		require.Len(t, results, 25)
-		for range 5 { // where Clerk shows its own writes late, a later attempt does it
+		for range 5 { // if Clerk shows its own writes late, a later attempt succeeds
 			b.Clerk.Settle()
 			b.Clock.Advance(2 * time.Hour)
 			_, err := b.Deliver(t.Context(), nil)
@@ -425,7 +426,7 @@ func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
 }
 
 // One row changes whenever it is about to be written. It is that person's problem.
-func TestMany_RowThatKeepsChangingBlocksNobody(t *testing.T) {
+func TestMany_RowThatKeepsChangingDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		call func(b *testkit.Rig, ps []clerkinvite.InviteParams) ([]clerkinvite.Result, error)
@@ -567,4 +568,32 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 			b.RequireInvited(t, "ada@example.com", 2)
 		})
 	}
+}
+
+// The invitation of an earlier attempt has ended, and the lease ends while the person is invited again: Run invites them.
+func TestInviteMany_LeaseEndsWhileInvitingAgain(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, email)
+		require.Error(t, err)
+		b.Clerk.RevokeInDashboard(b.Clerk.OpenInvitations(email)[0].ID)
+		b.Clock.Advance(2 * time.Minute)
+		var looked atomic.Int64
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.After && looked.Add(1) == 2 {
+				b.Clock.Advance(45 * time.Second)
+			}
+		})
+		results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", email)}, nil)
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
+		b.Clock.Advance(2 * time.Minute)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+		require.Equal(t, 2, b.Clerk.EmailsTo(email))
+	})
 }

@@ -75,7 +75,7 @@ func TestList(t *testing.T) {
 			require.NoError(t, err)
 		})
 		require.Equal(t, want, got[:25])
-		require.Len(t, got, 25+5, "those who came are at the end")
+		require.Len(t, got, 25+5, "new members are at the end")
 
 		_, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Limit: 10})
 		require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestPromise4_ResendOfAnImportedMember(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		m, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
 		require.NoError(t, err)
-		open(older.ID, another.ID, m.InvitationID) // globex' row names it too
+		open(older.ID, another.ID, m.InvitationID) // globex's row refers to it, too
 		n, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
 		require.NoError(t, err)
 		open(another.ID, m.InvitationID, n.InvitationID)
@@ -246,7 +246,7 @@ func TestResend(t *testing.T) {
 		require.Equal(t, 2, m.Sent)
 		require.NotEqual(t, first.URL, m.URL)
 		require.NotEmpty(t, m.URL)
-		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC(), "as the first was asked for")
+		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC(), "with the first one's parameters")
 		all := b.Clerk.Invitations("ada@example.com")
 		require.Len(t, all, 2)
 		require.Equal(t, clerkinvite.InvitationRevoked, all[0].Status)
@@ -265,7 +265,7 @@ func TestResend(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		m, err = b.Resend(t.Context(), testkit.Ada)
 		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusActive, m.Status, "accepted meanwhile: no email")
+		require.Equal(t, clerkinvite.StatusActive, m.Status, "already accepted, so no email")
 		require.Zero(t, b.Clerk.Emails())
 	})
 	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }})
@@ -286,7 +286,7 @@ func TestResend_NeverLosesTheInvitation(t *testing.T) {
 			for _, kind := range testkit.Sample(t, append(clerkinvitetest.Kinds(), "refused", "limited", "quota")) {
 				for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 					if when == clerkinvitetest.After && slices.Contains([]clerkinvitetest.Kind{"refused", "limited", "quota"}, kind) {
-						continue // who refuses has done nothing
+						continue // a rejected request has no effect
 					}
 					t.Run(fmt.Sprintf("%s %s %s", call, kind, when), func(t *testing.T) {
 						t.Parallel()
@@ -373,7 +373,7 @@ func TestResend_SecondAddress(t *testing.T) {
 	})
 }
 
-// Clerk's list lags behind: it shows neither the older invitation nor the new one, or fails. The row knows the older one.
+// Clerk's list lags: it shows neither the older invitation nor the new one, or fails. The row refers to the older one.
 func TestPromise4_ResendWhileClerksListLags(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -420,7 +420,7 @@ func TestPromise4_ResendWhileClerksListLags(t *testing.T) {
 	}
 }
 
-// failLastList lets the list fail that looks for left-over invitations, after the create.
+// failLastList makes the list after the create fail, which looks for left-over invitations.
 func failLastList(b *testkit.Rig) {
 	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After && len(b.Clerk.OpenInvitations("ada@example.com")) == 2 {

@@ -118,14 +118,14 @@ func TestResolveByEvents(t *testing.T) {
 			require.Equal(t, clerkinvite.StatusRemoved, m.Status)
 			require.Equal(t, clerkinvite.ReasonUserDeleted, m.Reason)
 			require.Empty(t, m.ClerkUserID)
-			// The same address, another person as far as anybody knows.
+			// The same address, but perhaps another person.
 			again := b.Clerk.SignUp(email, true)
 			require.Empty(t, b.Receive(t, again), "a removed member is not resolved by a sign-up")
 			require.Empty(t, b.Receive(t, accepted), "nor by a replay")
 			m = b.MustInvite(t, email)
 			require.Equal(t, clerkinvite.StatusActive, m.Status)
 			require.NotEqual(t, first, m.ClerkUserID)
-			require.Empty(t, b.Receive(t, deleted), "an old deletion removes nobody")
+			require.Empty(t, b.Receive(t, deleted), "an old deletion removes no member")
 		})
 	})
 	t.Run("a forged deletion", func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestResolveByEvents(t *testing.T) {
 		testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 			u := b.Clerk.AddVerifiedUser("stranger@example.com")
 			require.Empty(t, b.Receive(t, b.Clerk.UserCreated(u.ID)))
-			require.Zero(t, b.Clerk.RequestCount(), "and Clerk is not asked")
+			require.Zero(t, b.Clerk.RequestCount(), "and Clerk is not called")
 		})
 	})
 }
@@ -196,7 +196,7 @@ func TestPromise5_ResolveAfterExpiry(t *testing.T) {
 			b.Clock.Advance(late)
 			w := b.Clerk.SignUp(email, true)
 			require.Empty(t, b.Receive(t, w))
-			// Inviting again finds the user.
+			// A new Invite finds the user.
 			m := b.MustInvite(t, email)
 			require.Equal(t, clerkinvite.StatusActive, m.Status)
 			require.Equal(t, 2, m.Send)
@@ -331,14 +331,14 @@ func TestResolveSeveralAddressesOfOneUser(t *testing.T) {
 		}
 		m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: "new@example.com"})
 		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusActive, m.Status, "else the oldest")
+		require.Equal(t, clerkinvite.StatusActive, m.Status, "otherwise the oldest")
 
 		_, err = b.TryInvite(t, "old@example.com")
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, err, &dup)
 		require.Equal(t, "primary@example.com", dup.Member.Email)
 
-		// One that is active already stays, whatever is primary.
+		// An active member stays active, whatever the primary address is.
 		_, err = b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "initech", Email: "old@example.com"})
 		require.NoError(t, err)
 		_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "initech", Email: "primary@example.com"})
@@ -378,11 +378,11 @@ func TestPromise5_OldEventDoesNotDecide(t *testing.T) {
 		{Address: "second@example.com", Verified: true}, {Address: "primary@example.com"}}})
 	old := b.Clerk.UserCreated(u.ID)
 	b.Clerk.VerifyEmail(u.ID, "primary@example.com")
-	b.Receive(t, old) // delivered late: the user read again holds both
+	b.Receive(t, old) // delivered late: the user has verified both by now
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "primary@example.com").Status)
 }
 
-// An event can be faster than what Clerk's API shows. As long as it is young it is delivered again; after that Clerk's
+// An event can be faster than Clerk's API. While it is recent it is delivered again; after that Clerk's
 // API decides.
 func TestHandleEvent_ClerkContradictsAYoungEvent(t *testing.T) {
 	t.Parallel()
@@ -424,7 +424,7 @@ func TestHandleEvent_ClerkContradictsAYoungEvent(t *testing.T) {
 				w := c.happens(t, b)
 				before := b.Member(t, email)
 				deliver := func() int {
-					w.At = b.Clock.Now() // as Svix stamps it
+					w.At = b.Clock.Now() // as Svix does
 					recorder := httptest.NewRecorder()
 					b.WebhookHandler(b.Verifier).ServeHTTP(recorder, w.Request(clerkinvitetest.WebhookSecret, "/webhook"))
 					return recorder.Code
@@ -435,7 +435,7 @@ func TestHandleEvent_ClerkContradictsAYoungEvent(t *testing.T) {
 				require.Equal(t, before, b.Member(t, email))
 
 				b.Clock.Advance(time.Minute)
-				require.Equal(t, 204, deliver(), "not for ever")
+				require.Equal(t, 204, deliver(), "not forever")
 				require.Equal(t, before, b.Member(t, email))
 
 				b.Clerk.Settle()
@@ -446,8 +446,8 @@ func TestHandleEvent_ClerkContradictsAYoungEvent(t *testing.T) {
 	}
 }
 
-// Events that Clerk contradicts and that are not young by their own time are not repeated: the dashboard's example, one
-// without a time, and one from a clock that is wrong.
+// Events that Clerk contradicts are not repeated if they are not recent by their own time: the dashboard's example, an event
+// without a time, and an event from a wrong clock.
 func TestHandleEvent_ClerkContradictsAnotherEvent(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

@@ -36,9 +36,9 @@ func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 			require.Positive(t, wait)
 			require.Equal(t, 100+1+25+1, b.CreateRequests())
 		}
-		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status, "linking goes on")
+		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status, "linking continues")
 
-		// Another process knows it from the store.
+		// Another process reads it from the store.
 		other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
 		other.ReserveEach(t, testkit.People(3, "later"))
 		report, err := other.Deliver(t.Context(), nil)
@@ -73,7 +73,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 			configure(&cfg)
 			other, err := clerkinvite.New(cfg)
 			require.NoError(t, err)
-			// Of its own metadata each takes a request alone.
+			// With their own metadata, each needs its own request.
 			single := func(email string) clerkinvite.InviteParams {
 				p := testkit.Params("acme", email)
 				p.PublicMetadata = map[string]any{"plan": "pro"}
@@ -122,7 +122,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 	}
 }
 
-// Another process has noted a limit of the revoke endpoint.
+// Another process has stored a limit of the revoke endpoint.
 func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -135,7 +135,7 @@ func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
 }
 
-// Another process notes a limit during the pass.
+// Another process stores a limit during the pass.
 func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -155,7 +155,7 @@ func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallCreate])
 }
 
-// shut closes a gate, whatever it was, as another process does.
+// shut stores a time for a name, as another process does.
 func setLimit(b *testkit.Rig, name string, until time.Time) {
 	var known time.Time
 	for !known.Equal(until) {
@@ -163,7 +163,7 @@ func setLimit(b *testkit.Rig, name string, until time.Time) {
 	}
 }
 
-// A process whose clock is ten years ahead notes a limit.
+// A process whose clock is ten years ahead stores a limit.
 func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -180,7 +180,7 @@ func TestRateLimit_OfAWrongClockDoesNotBlockForYears(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Another call has noted a limit of the look-up: no request is made, and the attempt is not counted.
+// Another call has met a limit of the look-up: no request is made, and the attempt is not counted.
 func TestRateLimit_LimitedLookUpIsNotAnAttempt(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

@@ -732,15 +732,13 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 // waitingFor returns the pending members whose invitation Clerk lists in this status, in which it has
 // ended.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	listed := make(map[string]bool) // pages can overlap
 	err = r.list(ctx, status, *r.at.Oldest, func(list []Invitation, rows map[string]*Member) error {
 		for i := range list {
 			m, _ := list[i].mark()
 			row := rows[m.ID]
 			r.at.Known = r.at.Known || row != nil && row.InvitationID == list[i].ID
 			// A member that is due for a resend belongs to Deliver.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] && !listed[row.ID] {
-				listed[row.ID] = true
+			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] {
 				members = append(members, row)
 			}
 		}
@@ -753,17 +751,25 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // markers name, by ID. If oldest is not zero, it reads the newest first and stops at older ones.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
+	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
 	for {
 		list, rows, err := r.s.listWithRows(ctx, q)
 		if err != nil {
 			return err
 		}
-		r.report.Invitations += len(list)
 		done := len(list) < q.Limit
 		if q.NewestFirst && !done {
 			at := list[len(list)-1].CreatedAt
 			done = !at.IsZero() && at.Before(oldest)
 		}
+		listed := make(map[string]bool, len(list))
+		list = slices.DeleteFunc(list, func(inv Invitation) bool {
+			again := listed[inv.ID] || previous[inv.ID]
+			listed[inv.ID] = inv.ID != ""
+			return again
+		})
+		previous = listed
+		r.report.Invitations += len(list)
 		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
 		if err := page(list, rows); err != nil || done {
 			return err

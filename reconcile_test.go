@@ -27,7 +27,7 @@ func membersByRef(t *testing.T, b *testkit.Rig) map[clerkinvite.Ref]clerkinvite.
 	return all
 }
 
-// reconcile makes a dry run, which must change nothing and say what the real one does.
+// reconcile makes a dry run, which must change nothing and report what the real run does.
 func mustReconcile(t *testing.T, b *testkit.Rig) *clerkinvite.ReconcileReport {
 	t.Helper()
 	before := membersByRef(t, b)
@@ -42,7 +42,7 @@ func mustReconcile(t *testing.T, b *testkit.Rig) *clerkinvite.ReconcileReport {
 	a, z := *dry, *report
 	require.Len(t, z.AcceptedElsewhere, len(a.AcceptedElsewhere))
 	a.AcceptedElsewhere, z.AcceptedElsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
-	require.Equal(t, a, z, "the dry run has foreseen it")
+	require.Equal(t, a, z, "as in the dry run")
 	return report
 }
 
@@ -80,7 +80,7 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 	t.Parallel()
 	testkit.EachBehavior(t, func(t *testing.T, b *testkit.Rig) {
 		invite := func(name string) *clerkinvite.Member { return b.MustInvite(t, name+"@example.com") }
-		for i := range 12 { // somebody whom Clerk knows
+		for i := range 12 { // existing users
 			b.Clerk.AddVerifiedUser(fmt.Sprintf("known%d@example.com", i))
 			invite(fmt.Sprint("known", i))
 		}
@@ -100,12 +100,12 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 		invite("elsewhere")
 		_, err = b.Clerk.AcceptAs("elsewhere@example.com", "private@example.com")
 		require.NoError(t, err)
-		// In the last minute; the webhook is lost, and both run out.
+		// Accepted in the last minute; the webhook is lost, and both expire.
 		b.Clock.Advance(23*time.Hour + 59*time.Minute)
 		_, err = b.Clerk.Accept("late@example.com")
 		require.NoError(t, err)
 		b.Clock.Advance(24 * time.Hour)
-		// A left-over one, an application's on the same instance, one from before a restored backup.
+		// A left-over, another application's, and one that is newer than a restored row.
 		b.Clerk.CreateForeign("leftover@example.com", map[string]any{"clerkinvite": map[string]any{"id": dead.ID, "send": 1}})
 		b.Clerk.CreateForeign("other@example.com", map[string]any{"clerkinvite": map[string]any{"id": "018f0000-0000-7000-8000-000000000000", "send": 1}})
 		b.Clerk.CreateForeign("plain@example.com", nil)
@@ -174,11 +174,11 @@ func TestReconcileCost(t *testing.T) {
 			require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallList], report.Invitations/500+4, "one for each list's end")
 			want := n / 100
 			if name == "all elsewhere" {
-				want *= 2 // looked up once more when Clerk said that they had accepted
+				want *= 2 // looked up again because Clerk lists them as accepted
 			}
 			require.LessOrEqual(t, b.Clerk.Requests()[clerkinvitetest.CallFindUsers], want)
 			t.Logf("%v: %v", report, b.Clerk.Requests())
-			// What has ended long ago is not looked at again.
+			// Invitations that ended long ago are not read again.
 			b.Clock.Advance(time.Hour)
 			b.MustInvite(t, "new@example.com")
 			b.Clerk.ResetCounts()
@@ -217,7 +217,7 @@ func TestReconcile_ResumesAtItsCursor(t *testing.T) {
 		total, cursor, failures := clerkinvite.ReconcileReport{}, "", 0
 		for round := 0; ; round++ {
 			require.Less(t, round, 60)
-			if round%3 == 1 { // by a failure of Clerk's, too
+			if round%3 == 1 { // also by a failure of Clerk
 				calls := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList}
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: calls[round%2], Status: 401, Code: "clerk_key_invalid"})
 			}
@@ -279,7 +279,7 @@ func TestReconcile_WrongKey(t *testing.T) {
 	})
 }
 
-// In a small instance, too, a member is removed only if Clerk shows somebody or something that is known here.
+// In a small instance, too, a member is removed only if Clerk shows a known user or invitation.
 func TestReconcile_SmallInstance(t *testing.T) {
 	t.Parallel()
 	for name, pending := range map[string]int{"nobody is pending": 0, "one is pending": 1, "nine are pending": 9} {
@@ -309,7 +309,7 @@ func TestReconcile_SmallInstance(t *testing.T) {
 					b.Clerk.DeleteUser(u.ID)
 				}
 				report, err := b.Reconcile(t.Context(), nil)
-				if pending == 0 { // what it costs
+				if pending == 0 { // the disadvantage
 					require.ErrorContains(t, err, "another instance")
 					require.Zero(t, report.Removed)
 					_, err := b.Remove(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "u0@example.com"})
@@ -373,7 +373,7 @@ func (a omittingAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 }
 
 // Only Clerk's own statement about a user counts.
-func TestReconcile_WhatIsNotA404(t *testing.T) {
+func TestReconcile_OnlyA404Removes(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]clerkinvitetest.Fault{
 		"a proxy's 404":   {Status: 404},
@@ -435,7 +435,7 @@ func TestReconcile_PoisonedAddressDoesNotBlockOthers(t *testing.T) {
 	}
 }
 
-// A resend that is due belongs to Deliver, whatever became of the older invitation.
+// A due resend belongs to Deliver, whatever happened to the older invitation.
 func TestReconcile_LeavesAResendUnderWayAlone(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -465,7 +465,7 @@ func TestReconcile_LearnsTheExpiry(t *testing.T) {
 		mustReconcile(t, b)
 		require.Equal(t, was.ExpiresAt, b.Member(t, "ada@example.com").ExpiresAt)
 
-		// Clerk may end it before the time that it told.
+		// Clerk may end it before its expiry.
 		b.Clerk.ExpireNow(was.InvitationID)
 		require.Equal(t, 1, mustReconcile(t, b).Expired)
 	})
@@ -513,7 +513,7 @@ func TestReconcile_FailingHookDoesNotBlockOthers(t *testing.T) {
 
 	h.SetHook(neverActive("bad"))
 	report, err := b.Reconcile(t.Context(), nil)
-	require.Equal(t, testkit.ErrHook, err, "as it is, at the end")
+	require.Equal(t, testkit.ErrHook, err, "unchanged, at the end")
 	require.Equal(t, &clerkinvite.ReconcileReport{Members: 123, Invitations: report.Invitations, Activated: 1, Revoked: 1}, report)
 	for ref, want := range map[clerkinvite.Ref]clerkinvite.Status{
 		{TenantID: "a", Email: "bad@example.com"}:       clerkinvite.StatusPending,
@@ -567,7 +567,7 @@ func TestReconcile_FailedRevocationDoesNotBlockOthers(t *testing.T) {
 }
 
 // With the key of another instance no member is removed or made active, whatever the length of a page.
-func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
+func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{0, 9, 10, 13} {
 		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
@@ -596,7 +596,7 @@ func TestReconcile_WrongKeyChangesNobodyPageByPage(t *testing.T) {
 			require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
 			require.ErrorContains(t, clerkErr.Err, "another instance")
 
-			// With the right one all is well.
+			// With the right key everything is right.
 			_, last = reconcilePages(t, b.Service, limit)
 			require.NoError(t, last)
 			require.Equal(t, before, membersByRef(t, b))
@@ -641,7 +641,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, fmt.Sprintf("u%d@example.com", i)).Reason)
 	}
 
-	// Without an invitation nothing speaks for the key.
+	// Without an invitation nothing shows that the key is right.
 	b = allGone()
 	b.Clock.Advance(time.Hour)
 	before := membersByRef(t, b)
@@ -657,7 +657,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 
 // A restored row names the older invitation, which was revoked, and the newer invitation is open: the member must not
 // be revoked.
-func TestReconcile_RestoredBackupRevokesNobody(t *testing.T) {
+func TestReconcile_RestoredBackupRevokesNoMember(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	was := b.MustInvite(t, "ada@example.com")
@@ -745,8 +745,8 @@ func (forgetfulAPI) ListInvitations(context.Context, clerkinvite.InvitationQuery
 	return nil, nil
 }
 
-// An invitation expired long ago, and Clerk's lists do not show it any more or say that somebody
-// accepted it under another address. The member must not stay pending forever.
+// An invitation expired long ago, and Clerk's lists no longer show it, or show that it was
+// accepted under another address. The member must not stay pending forever.
 func TestReconcile_OverdueMembersExpire(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -847,7 +847,7 @@ func TestReconcile_SuspicionDuringTheLookUpIsCleared(t *testing.T) {
 	require.Equal(t, 1, report.Removed)
 }
 
-// overlapping is a Clerk to whose lists an invitation is added between two pages.
+// overlapping is a Clerk whose lists get another invitation between two pages.
 type overlapping struct{ clerkinvite.ClerkAPI }
 
 func (a overlapping) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
@@ -855,7 +855,7 @@ func (a overlapping) ListInvitations(ctx context.Context, q clerkinvite.Invitati
 	return a.ClerkAPI.ListInvitations(ctx, q)
 }
 
-// Pages of accepted invitations overlap: each member is reported once.
+// Pages overlap: each member and each invitation is reported once.
 func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -863,6 +863,12 @@ func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	ps := testkit.People(501, "p")
 	_, err := b.InviteMany(t.Context(), ps, nil)
 	require.NoError(t, err)
+	for range 501 {
+		b.Clerk.CreateForeign("stranger@example.com", map[string]any{"clerkinvite": map[string]any{"id": "01a21382-a370-7acd-84c9-72ad5abb3517", "send": 1}})
+	}
+	open, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
+	require.NoError(t, err)
+	require.Equal(t, []int{1002, 501}, []int{open.Invitations, open.Unknown})
 	for i, p := range ps {
 		_, err := b.Clerk.AcceptAs(p.Email, fmt.Sprintf("private%d@example.com", i))
 		require.NoError(t, err)
@@ -877,7 +883,7 @@ func TestReconcile_OverlappingPagesReportMembersOnce(t *testing.T) {
 	require.Len(t, report.AcceptedElsewhere, len(ps))
 }
 
-// An invitation whose ID cannot be read stays in its place, and Reconcile does its work on the others.
+// An invitation with an unreadable ID keeps its place, and Reconcile handles the others.
 func TestReconcile_OddInvitations(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()

@@ -57,7 +57,7 @@ func startRun(t *testing.T, b *testkit.Rig, opts clerkinvite.RunOptions) (stop f
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(6 * time.Second): // a create may go on for 5
+		case <-time.After(6 * time.Second): // a create may continue for 5
 			return errors.New("it does not stop")
 		}
 	}
@@ -113,7 +113,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		}}, clerk, clerk, store)
 		b.ReserveSome(t, 5)
 		store.left.Store(3)
-		// The first attempt goes by the request for several, the second singly.
+		// The first attempt shares a request, the second does not.
 		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Response, Status: 401, Code: "clerk_key_invalid"})
 		stop := startRun(t, b, clerkinvite.RunOptions{Interval: time.Millisecond, ReconcileInterval: -1})
 		for {
@@ -122,7 +122,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 			if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
 				return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
 			}) {
-				b.Clock.Advance(time.Hour) // all are postponed, and nobody is at work
+				b.Clock.Advance(time.Hour) // all are postponed, and no process is working
 			}
 			require.NoError(t, err)
 			if len(rows) == 0 {
@@ -132,11 +132,11 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 		require.ErrorIs(t, stop(), context.Canceled)
 		require.Equal(t, 5, clerk.Emails())
 		require.Equal(t, 3+2, strings.Count(log.String(), "delivery stopped"))
-		require.NotContains(t, log.String(), "reconcil", "it was told not to")
+		require.NotContains(t, log.String(), "reconcil", "it is switched off")
 	})
 }
 
-// panicking panics where what the host's code is told contains a text.
+// panicking panics if the host's code gets an argument that contains a text.
 type panicking struct {
 	clerkinvite.ClerkAPI
 	clerkinvite.Store
@@ -192,7 +192,7 @@ func (p *panicking) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A panic of the host's code inside Run reaches its caller in either goroutine, who can recover and call Run again. No
+// A panic of the host's code in either goroutine of Run reaches Run's caller, who can recover and call Run again. No
 // goroutine is left: the bubble would not end.
 func TestRun_PanicsReachTheCaller(t *testing.T) {
 	t.Parallel()
@@ -270,7 +270,7 @@ func newBubbleRig(t *testing.T, store clerkinvite.Store, log *testkit.LockedBuff
 	return b
 }
 
-// A reconciliation that checked everything is over, even if it could not change everything: the next one begins after
+// A reconciliation that checked everything is complete, even if it could not change everything: the next one begins after
 // the interval. One that stopped early begins again after five minutes.
 func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 	t.Parallel()
@@ -334,7 +334,7 @@ func (s *noTimes) SwapTime(ctx context.Context, name string, old, next time.Time
 	return s.Store.SwapTime(ctx, name, old, next)
 }
 
-// While the store is down, Run tries to reconcile less and less often. It is back within about a minute.
+// While the store is down, Run tries to reconcile less and less often. Afterwards it continues within about a minute.
 func TestRun_StoreDownMakesFewErrors(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -349,13 +349,13 @@ func TestRun_StoreDownMakesFewErrors(t *testing.T) {
 	})
 }
 
-// recorder is an Observer that writes down what it sees: a line when something ends, with what it is
-// inside of, and one for each move.
+// recorder is an Observer that records a line when an operation ends, with the operation that
+// it is part of, and a line for each state change.
 type recorder struct {
 	mu    sync.Mutex
 	lines []string
 	open  int
-	waits func() // called when a wait begins, before anybody waits
+	waits func() // called when a wait begins
 }
 
 type insideOf struct{}
@@ -393,7 +393,7 @@ func (r *recorder) StateChanged(ctx context.Context, from, to clerkinvite.Status
 	r.lines = append(r.lines, fmt.Sprintf("%v: %q to %q", ctx.Value(insideOf{}), from, to))
 }
 
-// take returns what was seen since the last take.
+// take returns the lines since the last take.
 func (r *recorder) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -502,7 +502,7 @@ func TestObserver(t *testing.T) {
 	})
 }
 
-// A verb in which the host's own code panics has not succeeded, and the panic goes on.
+// A verb in which the host's code panics has not succeeded, and the panic continues.
 func TestObserverSeesPanics(t *testing.T) {
 	t.Parallel()
 	seen := &recorder{}

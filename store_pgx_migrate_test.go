@@ -24,7 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// TestMigrate_ConcurrentCalls: replicas that start together, each with its own pool.
+// Replicas start at the same time, each with its own pool.
 func TestMigrate_ConcurrentCalls(t *testing.T) {
 	t.Parallel()
 	for _, opts := range []*clerkinvite.PgxOptions{nil, {Schema: `Odd "Schema"; --`}} {
@@ -44,8 +44,8 @@ func TestMigrate_ConcurrentCalls(t *testing.T) {
 	}
 }
 
-// Two replicas have found that there are no tables, and both make them: PostgreSQL lets a
-// connection remember that a table is not there while it waits for the lock.
+// Two replicas have found that the tables do not exist, and both create them: PostgreSQL lets a
+// connection remember that a table does not exist while it waits for the lock.
 func TestMigrate_OnAConnectionThatRemembersMissingTables(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -94,7 +94,7 @@ func TestMigrateInEveryMode(t *testing.T) {
 	})
 }
 
-// TestMigrate_ExistingSchema: a role that may not create schemas can use one that is there.
+// A role that may not create schemas can use an existing one.
 func TestMigrate_ExistingSchema(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
@@ -277,12 +277,12 @@ func TestMigrations(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 }
 
-// TestValidate: each fault is named.
+// Validate names each fault.
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		sql  string
-		want []string // nil: no fault
+		want []string // nil means no fault
 	}{
 		{`ALTER TABLE clerkinvite_member ADD COLUMN host_note text`, nil},
 		{`CREATE INDEX host_idx ON clerkinvite_member (role)`, nil},
@@ -354,7 +354,7 @@ func TestValidate(t *testing.T) {
 	})
 }
 
-// TestValidateKnowsTheMigrations: what the migrations make and Validate does not look for would be forgotten.
+// Validate checks everything that the migrations create.
 func TestValidateKnowsTheMigrations(t *testing.T) {
 	t.Parallel()
 	_, pool := testkit.NewPgxStore(t)
@@ -375,14 +375,14 @@ func TestValidateKnowsTheMigrations(t *testing.T) {
 			require.NoError(t, err)
 			_, err = tx.Exec(t.Context(), fmt.Sprintf(drop, name.Table, name.Name))
 			require.NoError(t, err)
-			// A transaction does not fit; here, its connection is what shows the change.
+			// A transaction does not fit; here, its connection shows the change.
 			require.ErrorContains(t, clerkinvite.NewPgxStore(tx.Conn(), nil).Validate(t.Context()), name.Name)
 			require.NoError(t, tx.Rollback(t.Context()))
 		}
 	}
 }
 
-// TestChecks: the tables refuse illegal rows whoever writes them.
+// The tables reject illegal rows, no matter who writes them.
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -462,7 +462,7 @@ func TestChecks(t *testing.T) {
 		var pg *pgconn.PgError
 		if assert.ErrorAs(t, err, &pg, tc.set) {
 			assert.Equal(t, "23514", pg.Code, tc.set)
-			// A row can break several rules; which one is named is PostgreSQL's choice.
+			// A row can break several rules; PostgreSQL chooses which one it names.
 			assert.Regexp(t, `^clerkinvite_member_\w+_check$`, pg.ConstraintName)
 			if pg.ConstraintName == "clerkinvite_member_"+tc.constraint {
 				delete(unseen, pg.ConstraintName)
@@ -490,7 +490,7 @@ func TestChecks(t *testing.T) {
 	assert.False(t, clerkinvite.IsUniqueViolation(err), "a CHECK")
 }
 
-// TestPgxStorePartitioned: the same SQL with the tables partitioned by tenant, in which keys have other names.
+// The same SQL works on tables partitioned by tenant, whose keys have other names.
 func TestPgxStorePartitioned(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

@@ -23,7 +23,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// TestOnChange: the hook gets every recorded change, once, and nothing else.
+// The hook gets every recorded change once, and nothing else.
 func TestOnChange(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -36,7 +36,7 @@ func TestOnChange(t *testing.T) {
 		require.Len(t, calls, 1)
 		require.ElementsMatch(t, []clerkinvite.Change{{New: rows[0]}, {New: rows[1]}}, calls[0])
 
-		// Neither a duplicate nor a row that was written before is news.
+		// A duplicate and a repeated row are not changes.
 		results, err := store.Insert(ctx, []*clerkinvite.Member{testkit.ReservedRow("tenant", "b@example.com"), testkit.ReservedRow("tenant", "c@example.com"), rows[1]})
 		require.NoError(t, err)
 		require.Error(t, results[0].Err)
@@ -56,7 +56,7 @@ func TestOnChange(t *testing.T) {
 		require.Empty(t, h.Take())
 		require.Len(t, asked.Take(), 1)
 
-		// Of a mixed batch, those that were made and are moves, in the order of the batch.
+		// Of a mixed batch, the recorded changes that were made, in the order of the batch.
 		role := *other
 		role.Role = "admin"
 		changes := []clerkinvite.Change{
@@ -69,7 +69,7 @@ func TestOnChange(t *testing.T) {
 		require.Equal(t, [][]clerkinvite.Change{{{Old: b, New: results[0].Member}, {Old: rows[1]}}}, h.Take())
 		testkit.RequireMirrored(t, pool)
 
-		// What it gets is its own.
+		// The hook gets copies.
 		pending := results[0].Member
 		h.SetHook(func(_ context.Context, _ pgx.Tx, changes []clerkinvite.Change) error {
 			for _, m := range []*clerkinvite.Member{changes[0].Old, changes[0].New} {
@@ -90,7 +90,7 @@ func TestOnChange(t *testing.T) {
 	})
 }
 
-// TestOnChangeContract: with a hook the store is the same store, and the hook misses nothing.
+// With a hook the store behaves the same, and the hook gets every change.
 func TestOnChangeContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
@@ -102,7 +102,7 @@ func TestOnChangeContract(t *testing.T) {
 			assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
 		})
 		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
-			// As follow does, but set by set: some batches are of thousands.
+			// As follow does, but in sets, because some batches have thousands of rows.
 			var tenants, emails, erasedTenants, erasedEmails []string
 			var versions []int64
 			for _, c := range changes {
@@ -121,7 +121,7 @@ func TestOnChangeContract(t *testing.T) {
 	})
 }
 
-// refusing returns what refuses the changes of addresses with "bad" in them.
+// refusing returns a hook that refuses changes of addresses with "bad" in them.
 func refusing(err func(ctx context.Context, tx pgx.Tx) error) func(context.Context, pgx.Tx, []clerkinvite.Change) error {
 	return func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
 		for _, c := range changes {
@@ -137,7 +137,7 @@ func refusing(err func(ctx context.Context, tx pgx.Tx) error) func(context.Conte
 	}
 }
 
-// TestOnChangeRefuses: an error of the hook's is that of its row, and of no other of the batch.
+// An error of the hook is its row's error, and not that of other rows of the batch.
 func TestOnChangeRefuses(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -149,7 +149,7 @@ func TestOnChangeRefuses(t *testing.T) {
 			func(t *testing.T, err error) { require.Equal(t, testkit.ErrHook, err) },
 		},
 		"error of a statement": {
-			// What would be a taken user, were it the store's own.
+			// An error that would mean a taken user if it were the store's.
 			func(ctx context.Context, tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, `INSERT INTO host VALUES ('t', 'e', 1), ('t', 'e', 1)`)
 				return err
@@ -208,7 +208,7 @@ func TestOnChangeRefuses(t *testing.T) {
 				results, err := store.Insert(t.Context(), rows[3:4])
 				require.NoError(t, err)
 				tc.want(t, results[0].Err)
-				require.Len(t, h.Take(), 1, "an error of the host's does not go away by repetition")
+				require.Len(t, h.Take(), 1, "a host's error is not retried")
 
 				h.SetHook(nil)
 				for i, r := range testkit.InsertRows(t, store, rows...) {
@@ -227,7 +227,7 @@ func TestOnChangeRefuses(t *testing.T) {
 					}
 				}
 
-				// Beside a taken user, which is another reason to halve a batch.
+				// Together with a taken user, which is another reason to split a batch.
 				h.SetHook(nil)
 				active := testkit.ActiveRow(rows[19], "user_"+tenant)
 				rows[19] = testkit.UpdateRows(t, store, clerkinvite.Change{Old: rows[19], New: active})[0]
@@ -257,7 +257,7 @@ func TestOnChangeRefuses(t *testing.T) {
 			testkit.RequireMirrored(t, pool)
 			assert.Equal(t, 2, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member`))
 			if name == "error of the commit" {
-				return // in the host's transaction it is the host's commit that fails
+				return // in the host's transaction, the host's commit fails
 			}
 
 			tx, err := pool.Begin(t.Context())
@@ -277,7 +277,7 @@ func TestOnChangeRefuses(t *testing.T) {
 	}
 }
 
-// TestOnChangeWithTx: in a host's transaction the hook writes in it too, and sees what it has written.
+// In a host's transaction the hook writes in that transaction, too, and sees its writes.
 func TestOnChangeWithTx(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -315,7 +315,7 @@ func TestOnChangeWithTx(t *testing.T) {
 	})
 }
 
-// TestOnChangeHostCodecs: what a host registers for its own types disturbs neither the store nor what the hook gets.
+// Codecs that a host registers for its types affect neither the store nor the hook's arguments.
 func TestOnChangeHostCodecs(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -335,7 +335,7 @@ func TestOnChangeHostCodecs(t *testing.T) {
 	})
 }
 
-// TestOnChangeIsolation: a stricter default of the connections does not make failures of what is a duplicate.
+// With a stricter default isolation of the connections, a duplicate stays a duplicate.
 func TestOnChangeIsolation(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"repeatable read", "serializable"} {
@@ -366,7 +366,7 @@ func TestOnChangeIsolation(t *testing.T) {
 	}
 }
 
-// TestEraseLocks: an erasure waits for a host's row that refers to the member before it holds anything, so that the
+// An erasure waits for a host's row that refers to the member before it locks anything, so the
 // host can still change the member.
 func TestEraseLocks(t *testing.T) {
 	t.Parallel()
@@ -394,7 +394,7 @@ func TestEraseLocks(t *testing.T) {
 	testkit.UpdateRows(t, store, clerkinvite.Change{Old: now})
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host`))
 
-	// A host's row that forbids it is the error of the call.
+	// If a host's row forbids the erasure, the call returns that error.
 	m = testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
 	_, err = pool.Exec(t.Context(), `CREATE TABLE strict (tenant text, member uuid, FOREIGN KEY (tenant, member) REFERENCES clerkinvite_member)`)
 	require.NoError(t, err)
@@ -406,7 +406,7 @@ func TestEraseLocks(t *testing.T) {
 	require.Equal(t, "23503", pg.Code)
 }
 
-// TestPgxStoreLimits: a page can be longer than those that the statements are written for.
+// A page can be longer than usual pages.
 func TestPgxStoreLimits(t *testing.T) {
 	t.Parallel()
 	store, _ := testkit.NewPgxStore(t)
@@ -435,7 +435,7 @@ func TestPgxStoreLimits(t *testing.T) {
 	}
 }
 
-// runModes are those that differ most, for what takes long. TestPgxStoreStatements makes
+// runModes are the most different modes, for slow tests. TestPgxStoreStatements runs
 // each statement in all of them.
 var runModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol}
 
@@ -460,7 +460,7 @@ func TestPgxStore(t *testing.T) {
 	})
 }
 
-// A transaction is no database for a store, a pool and a connection are.
+// A store takes a pool or a connection, but not a transaction.
 var (
 	_ clerkinvite.PgxDB = (*pgxpool.Pool)(nil)
 	_ clerkinvite.PgxDB = (*pgx.Conn)(nil)
@@ -513,7 +513,7 @@ func TestPgxStoreWithTx(t *testing.T) {
 		}
 		there := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "there@example.com"))[0]
 
-		// Rolled back: nothing of either.
+		// Rolled back: neither is written.
 		tx := begin()
 		exec(tx, 1)
 		testkit.InsertRows(t, store.WithTx(tx), testkit.ReservedRow("tenant", "x@example.com"))
@@ -522,7 +522,7 @@ func TestPgxStoreWithTx(t *testing.T) {
 		require.Equal(t, 1, count("clerkinvite_member"))
 		require.Equal(t, 1, count("clerkinvite_history"))
 
-		// Committed: both. A duplicate, also of a row of this transaction, spoils nothing; nor does a taken user.
+		// Committed: both are written. A duplicate, even of a row of this transaction, or a taken user does not abort it.
 		tx = begin()
 		exec(tx, 1)
 		inTx := store.WithTx(tx)
@@ -558,7 +558,7 @@ func TestPgxStoreWithTx(t *testing.T) {
 	})
 }
 
-// TestPgxStoreWithTxWaits: an address that another transaction is reserving is waited for, and found when it is committed.
+// The call waits for another transaction that reserves the address, and finds the row when it commits.
 func TestPgxStoreWithTxWaits(t *testing.T) {
 	t.Parallel()
 	var asked testkit.Statements
@@ -591,8 +591,8 @@ func TestPgxStoreWithTxWaits(t *testing.T) {
 	require.Equal(t, map[string]int{"insert": 2, "find": 2}, asked.Kinds())
 }
 
-// TestPgxStoreWithTxRepeatableRead: what is committed after the snapshot of a stricter transaction is PostgreSQL's
-// serialization failure, for the host to repeat.
+// A row committed after the snapshot of a stricter transaction is PostgreSQL's
+// serialization failure, and the host must repeat.
 func TestPgxStoreWithTxRepeatableRead(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -645,7 +645,7 @@ func TestPgxStore_ConflictingRowPurgedBeforeTheLookUp(t *testing.T) {
 	require.Equal(t, 1, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
 }
 
-// Insert waits for a transaction that deletes the row; then the address is free.
+// Insert waits for a transaction that deletes the row. Then the address is free.
 func TestPgxStore_InsertWaitsForADelete(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -681,7 +681,7 @@ func TestPgxStore_ViolatedKeyFailsOnlyItsRow(t *testing.T) {
 	require.NoError(t, tx.Commit(t.Context()))
 }
 
-// TestPgxStore_IllegalRowDoesNotBlockOthers: a row that the tables refuse fails the call, but not what was written before it was found.
+// A row that the tables reject fails the call, but rows written before it stay written.
 func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	store, _ := testkit.NewPgxStore(t)
@@ -709,14 +709,14 @@ func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
 	require.ErrorAs(t, results[3].Err, &pg)
 }
 
-// noCodec is a codec of a host's that can do nothing with the values of this library.
+// noCodec is a host's codec that cannot handle the library's values.
 type noCodec struct{ pgtype.TextCodec }
 
 func (noCodec) PlanEncode(*pgtype.Map, uint32, int16, any) pgtype.EncodePlan { return nil }
 
 func (noCodec) PlanScan(*pgtype.Map, uint32, int16, any) pgtype.ScanPlan { return nil }
 
-// TestPgxStoreHostCodecs: what a host registers for types of its own tables does not disturb the store.
+// Codecs that a host registers for its types do not affect the store.
 func TestPgxStoreHostCodecs(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -759,7 +759,7 @@ func TestPgxStoreHostCodecs(t *testing.T) {
 	})
 }
 
-// TestPgxStoreStatements counts them: what an invite, a duplicate, a webhook cost.
+// The number of statements of each operation is fixed.
 func TestPgxStoreStatements(t *testing.T) {
 	t.Parallel()
 	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
@@ -837,7 +837,7 @@ func TestPgxStoreStatements(t *testing.T) {
 	})
 }
 
-// TestPgxStoreHistory: one row for each move, none for what is no move.
+// The history has one row for each state change, and no others.
 func TestPgxStoreHistory(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -878,13 +878,13 @@ FROM clerkinvite_history WHERE tenant_id = 'tenant' AND member_id = $1 ORDER BY 
 		{5, p("pending"), p("removed"), 2, 2, nil, inv, p("user_deleted"), later},
 	}, moves)
 
-	// It goes with the row.
+	// It is erased with the row.
 	_, err = pool.Exec(t.Context(), `DELETE FROM clerkinvite_member`)
 	require.NoError(t, err)
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_history`))
 }
 
-// Two transactions of a host that reserve in different orders: one of them ends with 40P01, as documented, and succeeds
+// Of two host transactions that reserve in different orders, one ends with 40P01, as documented, and succeeds
 // when it is repeated.
 func TestWithTx_Deadlock(t *testing.T) {
 	t.Parallel()

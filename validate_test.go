@@ -23,7 +23,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
-// emailForms are addresses in several writings, and the one form of each.
+// emailForms are addresses in several spellings, with the stored form of each.
 var emailForms = map[string][]string{
 	"ada@example.org": {
 		"ada@example.org", "ADA@EXAMPLE.ORG", "Ada@Example.Org", " ada@example.org", "ada@example.org\r\n", "\tada@example.org ",
@@ -56,8 +56,8 @@ var badEmails = map[string]string{
 	"local part not ASCII": "ädä@example.org", "local part decomposed": "a\u0308da@example.org", "Cyrillic a": "аda@example.org",
 	"fullwidth local part": "ａda@example.org", "soft hyphen": "a\u00adda@example.org", "zero width joiner": "a\u200dda@example.org",
 	"right-to-left override": "a\u202eda@example.org", "byte order mark": "\ufeffada@example.org",
-	// Both of these have an ASCII letter as their lower case: whoever owns the one
-	// mailbox must not pass for the owner of the other.
+	// Both of these have an ASCII letter as their lower case: the owner of one
+	// mailbox must not be taken for the owner of the other.
 	"Kelvin sign": "\u212ate@example.org", "dotted capital I": "\u0130da@example.org", "long s": "\u017fam@example.org",
 	"domain dot first": "ada@.example.org", "domain dot last": "ada@example.org.", "domain two dots": "ada@example..org",
 	"domain ideographic dot last": "ada@example.org。", "domain only dots": "ada@..", "domain only a dot": "ada@.",
@@ -120,7 +120,7 @@ func TestSameEmail(t *testing.T) {
 	assert.False(t, sameEmail("ada@example.org.evil.example", "ada@example.org"))
 	assert.False(t, sameEmail("", ""))
 	assert.False(t, sameEmail("nonsense", "nonsense"))
-	// The right side is normalised already; anything else matches nothing.
+	// The right side is already normalised; anything else matches nothing.
 	assert.False(t, sameEmail("ada@example.org", "Ada@example.org"))
 }
 
@@ -147,7 +147,7 @@ func FuzzNormalizeEmail(f *testing.F) {
 			return
 		}
 
-		// One form, which is its own form.
+		// The stored form of the stored form is the same.
 		same := func(form string) {
 			t.Helper()
 			if got, reason := normalizeEmail(form); got != n {
@@ -165,13 +165,13 @@ func FuzzNormalizeEmail(f *testing.F) {
 		} else {
 			t.Fatalf("%q: no Unicode form: %v", n, err)
 		}
-		// Letters before the @ are the ones that were typed, and nothing else became one.
+		// Letters before the @ are the typed letters, and no other character became one.
 		typed, _, _ := strings.Cut(strings.TrimSpace(s), "@")
 		if asciiCase(typed, 'A', 'Z') != local {
 			t.Fatalf("%q became %q", typed, local)
 		}
 
-		// A mail server and PostgreSQL could take it.
+		// Mail servers and PostgreSQL accept it.
 		if len(n) > 254 || len(local) > 64 || strings.Count(n, "@") != 1 {
 			t.Fatalf("%q", n)
 		}
@@ -204,17 +204,17 @@ func asciiCase(s string, from, to byte) string {
 }
 
 // plainAddress is RFC 5322's dot-atom before the @ and host names after it: what every
-// mail system takes. It judges addresses that need no IDNA without normalizeEmail's code.
+// mail system accepts. It checks addresses without IDNA, independently of normalizeEmail.
 var plainAddress = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@" +
 	`(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-// thirdAndFourth finds the labels that IDNA keeps for itself, "xn--" among them.
+// thirdAndFourth finds the labels that IDNA reserves, such as "xn--".
 var thirdAndFourth = regexp.MustCompile(`[@.]..--`)
 
-// FuzzEmailForms writes an address in another way, as somebody would who wants a second
-// row or another person's: it is the same address then, or none.
+// FuzzEmailForms spells an address differently, as an attacker would to get a second
+// row or another person's row: it must be the same address, or invalid.
 func FuzzEmailForms(f *testing.F) {
-	// Every bit of how stands for one change of writing.
+	// Every bit of how is one change of the spelling.
 	for _, forms := range emailForms {
 		for _, form := range forms {
 			f.Add(form, uint16(0xffff))
@@ -252,7 +252,7 @@ func FuzzEmailForms(f *testing.F) {
 		if again, reason := normalizeEmail(n); again != n {
 			t.Fatalf("%q is %q, and that is %q (%s)", s, n, again, reason)
 		}
-		// An independent parser takes it for one address without a name, and a second
+		// An independent parser accepts it as one address without a name, and a second
 		// decoder reads each of its labels.
 		a, err := mail.ParseAddress(n)
 		if err != nil || a.Name != "" || a.Address != n {
@@ -262,7 +262,7 @@ func FuzzEmailForms(f *testing.F) {
 		for label := range strings.SplitSeq(domain, ".") {
 			u, ok := unicodeLabel(label)
 			if !ok || strings.ContainsFunc(u, func(r rune) bool {
-				// Cherokee is the one script whose letters fold to the capitals.
+				// Cherokee is the only script whose letters fold to the capitals.
 				upper := unicode.IsUpper(r) && !unicode.Is(unicode.Cherokee, r)
 				return r <= ' ' || r == '@' || r == '.' || r == '。' || upper || unicode.IsControl(r) || unicode.IsSpace(r)
 			}) {
@@ -282,7 +282,7 @@ func FuzzEmailForms(f *testing.F) {
 	})
 }
 
-// rewritten writes an address in another way.
+// rewritten spells an address differently.
 func rewritten(address string, how uint16) string {
 	bit := func(n int) bool { return how>>n&1 == 1 }
 	local, domain, _ := strings.Cut(address, "@")
@@ -294,7 +294,7 @@ func rewritten(address string, how uint16) string {
 	}
 	if bit(2) {
 		domain = strings.Map(func(r rune) rune {
-			// The final sigma, for one, has no capital of its own, and is another letter in a domain.
+			// The final sigma, for example, has no capital, and is another letter in a domain.
 			if upper := unicode.ToUpper(r); unicode.ToLower(upper) == r {
 				return upper
 			}
@@ -368,7 +368,7 @@ func isASCII(s string) bool {
 	return true
 }
 
-// unicodeLabel decodes a label: punycode as RFC 3492, section 6.2, has it.
+// unicodeLabel decodes a label, by the punycode of RFC 3492, section 6.2.
 func unicodeLabel(label string) (string, bool) {
 	coded, ok := strings.CutPrefix(label, "xn--")
 	if !ok {
@@ -444,7 +444,7 @@ func TestDomainFormsArePinned(t *testing.T) {
 
 const pinnedForms = "11730f30e089d8d5431d9866c22864761b239e2d124ca464c13b6a3a41711269"
 
-// What another toolchain maps to another domain is refused, in letters and in punycode.
+// A domain that another toolchain maps to another domain is rejected, in letters and in punycode.
 func TestUnstableDomains(t *testing.T) {
 	t.Parallel()
 	for _, domain := range []string{
@@ -516,7 +516,7 @@ func TestCheckRedirectURL(t *testing.T) {
 	}
 }
 
-// PostgreSQL itself says how long a value is.
+// PostgreSQL confirms the length of a value.
 func TestJSONBSize(t *testing.T) {
 	t.Parallel()
 	values := []string{
@@ -573,8 +573,8 @@ func randomJSON(r *rand.Rand, depth int) string {
 	}
 }
 
-// FuzzReconcileCursor goes on from any cursor: it is refused, or a position that a store
-// takes and that is written in the same way again.
+// FuzzReconcileCursor continues from any cursor: it is rejected, or a position that a store
+// accepts and that is encoded in the same way again.
 func FuzzReconcileCursor(f *testing.F) {
 	for _, p := range []string{
 		`{}`, `{"t":"acme"}`, `{"t":"acme","i":"0190163d-8694-739b-aea5-966c26f8ad91"}`, `{"t":"a\u0000b"}`, `{"a":-1,"k":true}`, `{"a":1e9,"o":"2026-01-02T03:04:05Z"}`,

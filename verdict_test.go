@@ -31,7 +31,7 @@ func resentRow() Member {
 	return m
 }
 
-// What each verdict makes of a row.
+// Each verdict changes a row as documented.
 func TestVerdictApply(t *testing.T) {
 	t.Parallel()
 	due := testNow.Add(time.Hour)
@@ -82,14 +82,14 @@ func TestVerdictApply(t *testing.T) {
 	}
 }
 
-// What the caller gets.
+// Each verdict returns this to the caller.
 func TestVerdictReport(t *testing.T) {
 	t.Parallel()
 	host, clerk := errors.New("breaker open"), &APIError{StatusCode: 503}
 	for name, c := range map[string]struct {
 		verdict verdict
 		outcome Outcome // of a *ClerkInvitationError; "" means none
-		err     error   // what it wraps, or is
+		err     error   // the error or its cause
 	}{
 		"invited":                     {verdict{kind: isInvited, invitation: testInv}, "", nil},
 		"linked":                      {linked(&User{ID: "user_1"}, nil), "", nil},
@@ -131,7 +131,7 @@ func TestVerdictReport(t *testing.T) {
 }
 
 // What a failed call means depends on whether it could have sent an email, on whether it was about
-// others too, and on how often the row was tried.
+// others, too, and on the number of attempts.
 func TestFailureVerdict(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, code string, meta map[string]any) *APIError {
@@ -293,7 +293,7 @@ func TestQueueNext(t *testing.T) {
 			require.Len(t, group, c.want)
 			require.Equal(t, c.bulk, bulk)
 			require.Equal(t, first[:c.want], append([]*attempt{}, group...))
-			require.Equal(t, c.shared+c.single-c.want, len(q.shared)+len(q.single), "nobody is lost")
+			require.Equal(t, c.shared+c.single-c.want, len(q.shared)+len(q.single), "no attempt is lost")
 		})
 	}
 }
@@ -313,7 +313,7 @@ func TestQueueLimit(t *testing.T) {
 	}
 }
 
-// Undecided attempts return to where they can still go.
+// Undecided attempts return to the queue that they can still use.
 func TestQueuePutBack(t *testing.T) {
 	t.Parallel()
 	list := attempts(4)
@@ -328,7 +328,7 @@ func TestQueuePutBack(t *testing.T) {
 
 var statuses = Statuses()
 
-// updates counts what reaches the store.
+// updates counts the changes that reach the store.
 type updates struct {
 	Store
 	changes []Change
@@ -343,7 +343,7 @@ func (u *updates) Update(_ context.Context, changes []Change) ([]Result, error) 
 	return results, nil
 }
 
-// A move that is not in the table never reaches the store, and stops no other.
+// A state change that is not in the table never reaches the store, and does not stop others.
 func TestApplyAsksTheTable(t *testing.T) {
 	t.Parallel()
 	store := &updates{}
@@ -384,7 +384,7 @@ func TestBackoff(t *testing.T) {
 	require.Equal(t, time.Hour, s.backoff(1000))
 }
 
-// Rule 4 of the design, case by case.
+// Only a proven address makes a member active, case by case.
 func TestKeeps(t *testing.T) {
 	t.Parallel()
 	row := func(status Status, send, sent int, current string) *Member {

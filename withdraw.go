@@ -238,17 +238,21 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	ctx, op := s.observe(ctx, "Purge")
 	defer op.end(&err)
 	var ourClaim time.Time // of the previous round
+	var due *time.Time     // when the member is due without our claim
 	for range 10 {
 		l, row, claimed, err := s.claimForPurge(ctx, ref, ourClaim)
 		if err != nil {
 			return err
+		}
+		if row.ClaimedUntil == nil || !row.ClaimedUntil.Equal(ourClaim) {
+			due = row.NextAttemptAt
 		}
 		ourClaim = *claimed.ClaimedUntil
 		switch err = s.erase(ctx, l, claimed); {
 		case err == nil:
 			return nil
 		case !errors.Is(err, ErrConflict):
-			s.unclaim(ctx, l, claimed, row)
+			s.unclaim(ctx, l, claimed, due)
 			return err
 		}
 	}
@@ -286,12 +290,12 @@ func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 }
 
 // unclaim gives up the claim of a failed erase. If that fails, the claim ends by itself.
-func (s *Service) unclaim(ctx context.Context, l lease, claimed, row *Member) {
+func (s *Service) unclaim(ctx context.Context, l lease, claimed *Member, due *time.Time) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	next := *claimed
-	next.ClaimedUntil, next.NextAttemptAt = nil, row.NextAttemptAt
+	next.ClaimedUntil, next.NextAttemptAt = nil, due
 	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
-		s.log.WarnContext(ctx, "claim not released", "member", *row, "cause", logError(err))
+		s.log.WarnContext(ctx, "claim not released", "member", *claimed, "cause", logError(err))
 	}
 }

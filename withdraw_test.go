@@ -51,8 +51,8 @@ func TestPromise4_PurgeOfAnImportedMember(t *testing.T) {
 	})
 }
 
-// Clerk's list lags behind: it does not show the invitation that the row of a member names who does not wait for it any
-// more. Nothing refers to it after Purge.
+// Clerk's list lags: it does not show the invitation of a member that no longer waits for it.
+// After Purge nothing refers to the invitation.
 func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -94,7 +94,7 @@ func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
 					require.NoError(t, err)
 					b.Clerk.Settle()
 				}
-				require.NotEmpty(t, b.Clerk.OpenInvitations(email), "what the test is about")
+				require.NotEmpty(t, b.Clerk.OpenInvitations(email), "the situation of this test")
 				if fault != nil {
 					b.Clerk.Fail(*fault)
 				}
@@ -119,7 +119,7 @@ func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
 	}
 }
 
-// active returns the row of a member who has joined.
+// active returns the row of a member that has joined.
 func active(m clerkinvite.Member) *clerkinvite.Member {
 	m.Status, m.ClerkUserID, m.URL = clerkinvite.StatusActive, "user_1", clerkinvite.Secret{}
 	return &m
@@ -162,7 +162,7 @@ func memberIn(t *testing.T, b *testkit.Rig, status clerkinvite.Status) *clerkinv
 	return m
 }
 
-// Each verb in each state, as the design has it.
+// Each verb in each state.
 func TestVerbsInEveryState(t *testing.T) {
 	t.Parallel()
 	type verb func(b *testkit.Rig, ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error)
@@ -218,7 +218,7 @@ func TestVerbsInEveryState(t *testing.T) {
 					require.NoError(t, err)
 					changed, err := b.ResolveUser(t.Context(), users[0].ID)
 					require.NoError(t, err)
-					require.Empty(t, changed, "who was taken out does not come back by signing up")
+					require.Empty(t, changed, "a sign-up does not bring a removed person back")
 				})
 			}
 			t.Run(name+" nobody", func(t *testing.T) {
@@ -321,7 +321,7 @@ func TestPurge(t *testing.T) {
 				require.Empty(t, history)
 				open := b.Clerk.OpenInvitations("ada@example.com")
 				require.Len(t, open, 1)
-				require.Equal(t, foreign.ID, open[0].ID, "another application's stays")
+				require.Equal(t, foreign.ID, open[0].ID, "another application's invitation stays")
 				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrNotFound)
 				m, err := b.TryInvite(t, "ada@example.com")
 				require.NoError(t, err)
@@ -350,7 +350,7 @@ func TestPurge(t *testing.T) {
 				require.ErrorAs(t, b.Purge(t.Context(), testkit.Ada), &clerkErr)
 				now := b.Member(t, "ada@example.com")
 				now.Version, now.UpdatedAt = was.Version, was.UpdatedAt
-				require.Equal(t, was, now, "nothing is erased, and nothing held")
+				require.Equal(t, was, now, "nothing is erased, and the claim is released")
 			}
 		})
 	})
@@ -380,6 +380,7 @@ func TestPurge_LeavesNoClaimAfterASecondRound(t *testing.T) {
 			require.Equal(t, "editor", now.Role)
 			require.Nil(t, now.ClaimedUntil)
 			require.Equal(t, was.Attempts, now.Attempts)
+			require.Equal(t, was.NextAttemptAt, now.NextAttemptAt)
 			require.NoError(t, b.Purge(t.Context(), testkit.Ada))
 		})
 	}
@@ -405,7 +406,7 @@ func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 				_, err := b.Resend(t.Context(), testkit.Ada)
 				require.NoError(t, err)
 				b.Clerk.ClearFaults()
-				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 2, "what the test is about")
+				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 2, "the situation of this test")
 
 				_, err = withdraw(b)
 				require.NoError(t, err)
@@ -456,7 +457,7 @@ func TestRevoke_AfterAnEarlierMembership(t *testing.T) {
 		b.Clock.Advance(2 * time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		require.Equal(t, 1, b.Clerk.Emails(), "no email to somebody who was revoked")
+		require.Equal(t, 1, b.Clerk.Emails(), "no email to a revoked person")
 	})
 }
 
@@ -494,7 +495,7 @@ func TestPromise4_RevokeOfAReservedMemberWithAnOlderLink(t *testing.T) {
 		b.Clock.Advance(30*24*time.Hour + time.Minute)
 		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 		require.NoError(t, err)
-		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1, "what the test is about")
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1, "the situation of this test")
 		_, err = b.Revoke(t.Context(), testkit.Ada)
 		require.NoError(t, err)
 		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
@@ -534,7 +535,7 @@ func TestWithdrawDuringDelivery(t *testing.T) {
 	})
 }
 
-// strangeAPI is a Clerk that answers revocations and lists in its own way.
+// strangeAPI is a Clerk with other responses to revocations and lists.
 type strangeAPI struct {
 	*clerkinvitetest.Clerk
 	revoke func(id string) (*clerkinvite.Invitation, error)
@@ -556,7 +557,7 @@ func (a *strangeAPI) ListInvitations(ctx context.Context, q clerkinvite.Invitati
 	return found, err
 }
 
-// Nothing follows from a revocation that Clerk rejects without a reason that is known: the list decides, or nothing
+// If Clerk rejects a revocation for an unknown reason, the list decides, or nothing
 // changes.
 func TestWithdraw_UnexplainedRejection(t *testing.T) {
 	t.Parallel()
@@ -672,7 +673,7 @@ func TestWithdraw_RevokesAnInvitationWithAnUnknownStatus(t *testing.T) {
 	require.Empty(t, clerk.OpenInvitations(email))
 }
 
-// A list that ignores the status that it was asked for proves nothing about any member.
+// A list that ignores the requested status proves nothing about any member.
 func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 	t.Parallel()
 	for _, status := range []string{clerkinvite.InvitationPending, "paused"} {

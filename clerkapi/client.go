@@ -32,11 +32,11 @@ type Options struct {
 	// Defaults to https://api.clerk.com/v1.
 	BaseURL string
 
-	// HTTPClient provides the Transport. Its Timeout is an upper bound of the two time
+	// HTTPClient provides the Transport. Its Timeout is an upper limit of the two time
 	// limits below. Its Jar and CheckRedirect are not used. The Transport must not send a
 	// POST twice. Defaults to a copy of http.DefaultTransport that also pings connections over
-	// HTTP/2, so that one that died silently is replaced within 15 seconds. Your own Transport
-	// does that if its HTTP2.SendPingTimeout is set.
+	// HTTP/2, so that a dead connection is replaced within 15 seconds. Your own Transport
+	// does the same if its HTTP2.SendPingTimeout is set.
 	HTTPClient *http.Client
 
 	// Timeout limits each request of a look-up (FindUsers, GetUser, ListInvitations), from
@@ -136,7 +136,7 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	return c, nil
 }
 
-// defaultTransport returns a copy of http.DefaultTransport with pings, or what the host has
+// defaultTransport returns a copy of http.DefaultTransport with pings, or the value that the host has
 // replaced it with.
 func defaultTransport() http.RoundTripper {
 	transport, ok := http.DefaultTransport.(*http.Transport)
@@ -153,7 +153,7 @@ func defaultTransport() http.RoundTripper {
 	return transport
 }
 
-// backend returns the SDK's backend for one request, which writes into the config that it is given.
+// backend returns the SDK's backend for one request, because the SDK writes into its config.
 func (c *Client) backend(rt http.RoundTripper) clerk.Backend {
 	url, key := c.baseURL, c.key.Reveal()
 	return clerk.NewBackend(&clerk.BackendConfig{HTTPClient: &http.Client{Transport: rt}, URL: &url, Key: &key})

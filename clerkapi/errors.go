@@ -22,7 +22,7 @@ import (
 // seconds and one hour.
 const maxRetryAfter = 24 * time.Hour
 
-// newAPIError returns what the status and headers of a response say.
+// newAPIError returns an error from the status and headers of a response.
 func newAPIError(status int, h http.Header) *clerkinvite.APIError {
 	return &clerkinvite.APIError{StatusCode: status, TraceID: cmp.Or(h.Get("Clerk-Trace-Id"), h.Get("Cf-Ray")), RetryAfter: retryAfter(h)}
 }
@@ -77,7 +77,7 @@ func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
 		api.Err = unreadable(errors.New("it is not a Clerk error"))
 		return
 	}
-	// The first error counts, unless one says that the address already has an invitation or
+	// The first error counts, unless another says that the address already has an invitation or
 	// a user. That fact must be looked up, no matter what else is wrong.
 	chosen := errs[0]
 	if i := slices.IndexFunc(errs, wireError.duplicate); i >= 0 {
@@ -108,7 +108,7 @@ func (e wireError) duplicate() bool {
 	return e.Code == "duplicate_record" || e.Code == "form_identifier_exists"
 }
 
-// list returns v if it is a list, else a list of v.
+// list returns v if it is a list, otherwise a list of v.
 func list(v any) []any {
 	switch v := v.(type) {
 	case nil:

@@ -25,7 +25,7 @@ const (
 )
 
 // exchange is one request and its response. It is the SDK's http.RoundTripper, because the
-// SDK hides what the library must know: the status and headers of an error that is not
+// SDK hides facts that the library needs: the status and headers of an error that is not
 // JSON, that a 3xx or an empty 200 is not a success, and whether the request was sent.
 type exchange struct {
 	send func(*http.Request) (*http.Response, error)
@@ -96,7 +96,7 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		// Without GetBody net/http cannot send a POST again. HTTP/2 would, even after
-		// resets of streams that the peer may have served. A known length avoids chunked encoding.
+		// resets of streams that the peer may have processed. A known length avoids chunked encoding.
 		req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	}
 	resp, err := x.send(req)
@@ -125,7 +125,7 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 		readErrorBody(x.response, resp.Header, body)
 	}
 	if x.failed {
-		return nil, x.response // to the SDK a broken connection, so that it follows no redirect
+		return nil, x.response // the SDK takes it for a broken connection and follows no redirect
 	}
 	out := *resp
 	out.Body = io.NopCloser(bytes.NewReader(body))

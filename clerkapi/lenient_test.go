@@ -154,7 +154,7 @@ func TestOddUserDoesNotEndTheList(t *testing.T) {
 }
 
 // One odd user in a look-up for many delays nobody.
-func TestOddUserHarmsNobody(t *testing.T) {
+func TestOddUserDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(user map[string]any){
 		"created_at": func(user map[string]any) { user["created_at"] = "yesterday" },

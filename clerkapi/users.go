@@ -137,8 +137,8 @@ func plausible(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-// readUsers reads a page, and reports whether it is full. A user without a valid id is skipped,
-// unless the page has no other: then nothing is known about the users who were asked for.
+// readUsers reads a page, and reports whether it is full. It skips a user without a valid ID,
+// but returns an error if it would skip all: then nothing is known about the requested users.
 func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
 	items, err := readList(body)
 	if err != nil {

@@ -146,7 +146,7 @@ type request struct {
 	emails       []string                     // the addresses it is about
 	invitationID string                       // the invitation it is about
 	denied       *response                    // the rejection of an unauthorized request
-	run          func(now time.Time) response // its effect; called with the lock held
+	run          func(now time.Time) response // its effect; called with the lock
 }
 
 // exchange counts a request and performs it.

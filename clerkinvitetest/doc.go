@@ -1,5 +1,5 @@
 // Package clerkinvitetest helps to test applications that use clerkinvite. It has a fake
-// Clerk, a store in memory, signed webhooks and a clock. It imports only the standard
+// Clerk, an in-memory store, signed webhooks and a clock. It imports only the standard
 // library and clerkinvite.
 //
 //	clerk := clerkinvitetest.NewClerk()

@@ -188,7 +188,9 @@ func (s *MemoryStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerk
 	inTurns := func(found []*clerkinvite.Member) {
 		storeutil.InTurns(found, q.AfterTenantID,
 			func(m *clerkinvite.Member) (bool, string) { return m.Bulk, m.TenantID },
-			func(a, b *clerkinvite.Member) int { return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID)) })
+			func(a, b *clerkinvite.Member) int {
+				return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), cmp.Compare(a.ID, b.ID))
+			})
 	}
 	return s.first(storeutil.Limit(q.Limit), inTurns, func(m *clerkinvite.Member) bool {
 		return m.Due() && !m.NextAttemptAt.After(q.At)

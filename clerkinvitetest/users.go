@@ -25,7 +25,7 @@ type EmailSpec struct {
 	Address          string
 	Verified         bool
 	Reserved         bool // reserved for the user, but not usable
-	NullVerification bool // without a verification object, whatever Verified says
+	NullVerification bool // without a verification object, whatever Verified is
 }
 
 // verified reports whether Clerk considers the address proven.
@@ -127,7 +127,7 @@ func (c *Clerk) addEmail(r *userRecord, e EmailSpec, now time.Time) (id string) 
 	return id
 }
 
-// holders returns the users who hold a folded address, in any state.
+// holders returns the users who have a folded address, in any state.
 func (c *Clerk) holders(email string) []*userRecord {
 	var out []*userRecord
 	for _, r := range c.userByEmail[email] {
@@ -222,7 +222,7 @@ func (c *Clerk) getUser(id string) response {
 }
 
 // Accept follows the link of the newest pending invitation for the address, and returns the
-// webhook. If a user holds the address, verified or not, that user signs in, the address
+// webhook. If a user has the address, verified or not, that user signs in, the address
 // becomes verified, and the event is user.updated. Otherwise a user with the verified
 // address and the invitation's metadata signs up, and the event is user.created.
 //
@@ -238,7 +238,7 @@ func (c *Clerk) Accept(email string) (Webhook, error) {
 	return c.accept(inv, inv.email, now)
 }
 
-// AcceptAs is Accept by a person who signs up or in with another address, such as a private
+// AcceptAs is Accept by a person who signs up or signs in with another address, such as a private
 // Google account: the invitation is accepted, but no user gets its address. Errors: those of
 // Accept.
 func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
@@ -296,8 +296,8 @@ func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webh
 	return c.event(event, holder.wire(), now), nil
 }
 
-// holder returns the user that a person with this address signs in as, or nil: the user who
-// holds it verified, otherwise the first user who holds it.
+// holder returns the user that a person with this address signs in as, or nil: a user who
+// has verified it, otherwise the first user who has it.
 func (c *Clerk) holder(email string) *userRecord {
 	holders := c.holders(email)
 	for _, r := range holders {
@@ -336,7 +336,7 @@ func merge(older, newer json.RawMessage) json.RawMessage {
 }
 
 // SignUp signs up a person without an invitation's link, and returns user.created. If a user
-// already holds the address verified, that user signs in, and SignUp returns user.updated.
+// has already verified the address, that user signs in, and SignUp returns user.updated.
 func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -363,7 +363,7 @@ func (c *Clerk) AddEmail(userID string, e EmailSpec) Webhook {
 func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 	return c.updateUser(userID, func(r *userRecord, now time.Time) {
 		if r.email(c.stored(email)) == nil {
-			panic("clerkinvitetest: VerifyEmail: the user does not hold the address")
+			panic("clerkinvitetest: VerifyEmail: the user does not have the address")
 		}
 		c.verify(r, c.stored(email), false, now)
 	})

@@ -27,7 +27,7 @@ func TestCreateWithoutHardLinks(t *testing.T) {
 }
 
 // Who makes the file at the same time is no error, and what is in it stays.
-func TestCreateWhatAnotherHasMade(t *testing.T) {
+func TestConcurrentCreate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
 	require.NoError(t, create(path, func(from, to string) error {

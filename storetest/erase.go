@@ -29,7 +29,7 @@ func (s *suite) wantErased(m *clerkinvite.Member) {
 	s.wantHistory(m)
 }
 
-// A member is erased in any state, the others are not, and the result is the row as it was.
+// A member can be erased in any state, the others stay, and the result is the erased row.
 func eraseEveryState(s *suite) {
 	all := s.population()
 	for i, m := range all[:len(statuses)] {
@@ -42,7 +42,7 @@ func eraseEveryState(s *suite) {
 	}
 }
 
-// The address, the user and even the ID of an erased member are free, and its history does not return.
+// The address, the user and even the ID of an erased member are free, and its history does not come back.
 func eraseReuse(s *suite) {
 	for _, status := range statuses {
 		first := s.insert(reserved("tenant", string(status)+"@example.com"))[0]
@@ -165,7 +165,7 @@ func eraseMixed(s *suite) {
 	s.wantStored(holder)
 }
 
-// Of a change and an erasure of a version in one call only one is made. Two erasures both succeed.
+// Of a change and an erasure of the same version in one call, only one is made. Two erasures both succeed.
 func eraseSameRow(s *suite) {
 	rows := s.insert(reservedMany(3, "x")...)
 	for i, m := range rows[:2] {
@@ -197,8 +197,8 @@ func eraseSameRow(s *suite) {
 	s.wantErased(rows[2])
 }
 
-// Of concurrent changes and erasures of a version either one change is made and no erasure, or the row is
-// erased: then all erasures succeed, and no change.
+// Of concurrent changes and erasures of a version, either one change and no erasure is made, or the row is
+// erased. Then all erasures succeed, and no change does.
 func eraseRace(s *suite) {
 	const callers = 16
 	for _, m := range s.insert(reservedMany(20, "x")...) {
@@ -225,7 +225,7 @@ func eraseRace(s *suite) {
 		case !there && c == 0 && e == callers/2:
 			s.wantErased(m)
 		default:
-			s.Errorf("%d changes and %d erasures of one version were made, and the row is there: %t", c, e, there)
+			s.Errorf("%d changes and %d erasures of one version were made, and the row exists: %t", c, e, there)
 		}
 	}
 }

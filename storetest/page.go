@@ -72,7 +72,7 @@ func fields(q clerkinvite.PageQuery) []string {
 	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, q.AfterID}
 }
 
-// The order is that of bytes, not of a locale, of letters without case, or of UTF-16.
+// The order is byte by byte, not by a locale, without case, or by UTF-16.
 func pageOrder(s *suite) {
 	tenants := []string{"b", "a", "A", "B", "a ", "aa", "a-a", "é", "e", "z", "Z", "😀", "\uffee", "1", "10", "2", "\x01"}
 	var all []*clerkinvite.Member
@@ -176,7 +176,7 @@ func pageNothing(s *suite) {
 	}
 }
 
-// A page continues after a place, whether or not a member is there.
+// A page continues after a position, whether or not a member has it.
 func pageAfter(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "c"} {

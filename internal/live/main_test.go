@@ -83,7 +83,7 @@ func TestLive(t *testing.T) {
 	}
 }
 
-func TestNothingIsSentUnasked(t *testing.T) {
+func TestSendsNothingWithoutYes(t *testing.T) {
 	for _, c := range []struct {
 		key, says string
 		args      []string
@@ -157,7 +157,7 @@ func TestCleansUpAfterLostResponses(t *testing.T) {
 	f.requireClean(t, out)
 }
 
-func TestTouchesNothingOfOthers(t *testing.T) {
+func TestLeavesOthersUnchanged(t *testing.T) {
 	f := newFake(t)
 	f.unfiltered = true
 	stranger := f.AddVerifiedUser("somebody@example.org")
@@ -170,7 +170,7 @@ func TestTouchesNothingOfOthers(t *testing.T) {
 	require.Len(t, users, 1)
 }
 
-func TestSaysWhatItCouldNotClean(t *testing.T) {
+func TestReportsWhatIsLeft(t *testing.T) {
 	f := newFake(t)
 	f.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
 	code, out := f.run(t.Context(), "-yes")
@@ -181,7 +181,7 @@ func TestSaysWhatItCouldNotClean(t *testing.T) {
 	require.Equal(t, f.made.users, f.made.deleted)
 }
 
-func TestKeepsToItsLimits(t *testing.T) {
+func TestObeysItsLimits(t *testing.T) {
 	f := newFake(t)
 	for _, w := range []*wire{{creates: maxCreates}, {requests: maxRequests}} {
 		s, err := newSession(testKey, f.url, "live-", io.Discard, 0)
@@ -193,7 +193,7 @@ func TestKeepsToItsLimits(t *testing.T) {
 	require.Zero(t, f.requests.Load())
 }
 
-func TestTellsWhatTheLibraryIsNotBuiltFor(t *testing.T) {
+func TestReportsUnsupportedBehavior(t *testing.T) {
 	s, err := newSession(testKey, "", "", io.Discard, 0)
 	require.NoError(t, err)
 	s.tell("second create", "invited", "HTTP 400 duplicate_record", "HTTP 4.. duplicate_record", "")

@@ -172,7 +172,7 @@ var mutants = []mutant{
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
 	}},
-	{name: "any 404 says that a user does not exist", test: "TestReconcile_WhatIsNotA404", edits: []edit{
+	{name: "any 404 says that a user does not exist", test: "TestReconcile_OnlyA404Removes", edits: []edit{
 		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
 	}},
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
@@ -258,6 +258,18 @@ var mutants = []mutant{
 	}},
 	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
 		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
+	}},
+	{name: "an import counts as many single invitations", test: "TestBulk", edits: []edit{
+		{"many.go", "		want.Bulk = true\n", ""},
+	}},
+	{name: "a person of an import stays behind it when invited alone", test: "TestBulk", edits: []edit{
+		{"invite.go", "n.Bulk = old.Bulk && want.Bulk", "n.Bulk = old.Bulk || want.Bulk"},
+	}},
+	{name: "each batch begins with the first tenant", test: "TestDeliver_TenantsTakeTurns", edits: []edit{
+		{"deliver.go", "q.AfterTenantID = *last", "q.AfterTenantID = (*last)[:0]"},
+	}},
+	{name: "the first tenant with many due members gets all places", test: "TestPgxStore/cache_statement/Due/Turns", edits: []edit{
+		{"internal/pgsql/due.sql", "ORDER BY c.bulk, turn, wrapped, c.tenant_id LIMIT", "ORDER BY c.bulk, wrapped, c.tenant_id, turn LIMIT"},
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},

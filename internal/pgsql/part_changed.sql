@@ -1,4 +1,4 @@
--- {{changed}}: the compare-and-set of update.sql and erase.sql, with the history. It reads the rows
+-- {{changed}}: the compare-and-swap of update.sql and erase.sql, with the history. It reads the rows
 -- that the CTE "locked" has locked.
 changed AS (
 	UPDATE clerkinvite_member m

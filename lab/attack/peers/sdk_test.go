@@ -662,7 +662,7 @@ func TestTheSDKFindsEveryField(t *testing.T) {
 }
 
 // The fake refuses what it does not implement, so a test that needs it cannot pass by mistake.
-func TestTheFakeRefusesWhatItDoesNotHave(t *testing.T) {
+func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 	t.Parallel()
 	b := newBoth(t, startPeer(t, "sdk.mjs"))
 	b.clerk.CreateForeign(ada, nil)
