@@ -1,6 +1,7 @@
 package modeltest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,10 @@ type process struct {
 	number  int
 	service *clerkinvite.Service
 	dead    bool
+
+	// probe is the task whose request may be the first after a limit. Others of the process wait
+	// for its response, and so would the scheduler if it resumed them.
+	probe *task
 }
 
 // task is one call of a verb.
@@ -115,7 +120,7 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 	if s.problem == "" {
 		s.end()
 	}
-	for _, t := range s.tasks {
+	for _, t := range probesFirst(s.tasks) {
 		t.process.dead = true
 		s.free = append(s.free, t.run)
 	}
@@ -166,7 +171,7 @@ func (s *sequence) something() {
 	k := s.rand.IntN(100)
 	switch {
 	case k < 66 && len(s.tasks) > 0:
-		t := pick(s, s.tasks...)
+		t := pick(s, s.tasks...).orProbe()
 		t.resume(s.someFate())
 	case k < 82 && len(s.tasks) < maxTasks:
 		s.begin(pick(s, s.processes...))
@@ -190,7 +195,7 @@ func (s *sequence) something() {
 	case len(s.tasks) > 0: // one continues for a while
 		t := pick(s, s.tasks...)
 		for n := s.rand.IntN(8); n > 0 && slices.Contains(s.tasks, t); n-- {
-			t.resume(fine)
+			t.orProbe().resume(fine)
 		}
 	}
 }
@@ -205,6 +210,9 @@ func (s *sequence) someFate() fate {
 
 // begin lets a process begin with a verb.
 func (s *sequence) begin(p *process) {
+	if p.probe != nil {
+		return
+	}
 	k := s.rand.IntN(totalWeight)
 	for _, a := range actions {
 		if k -= a.weight; k < 0 {
@@ -249,11 +257,37 @@ func (t *task) resume(f fate) {
 	if t.run.resume(); t.run.job != nil {
 		return
 	}
+	t.probes(false)
 	t.free = append(t.free, t.run)
 	t.tasks = slices.DeleteFunc(t.tasks, func(other *task) bool { return other == t })
 	if !t.process.dead {
 		t.observe(t) // only this task can have changed anything
 	}
+}
+
+// probes notes whether the request that the task is about to make may be the first after a limit.
+func (t *task) probes(maybe bool) {
+	if maybe {
+		t.process.probe = t
+	} else if t.process.probe == t {
+		t.process.probe = nil
+	}
+}
+
+// orProbe returns the task, or the one for whose response it may have to wait.
+func (t *task) orProbe() *task { return cmp.Or(t.process.probe, t) }
+
+// probesFirst sorts tasks for ending them.
+func probesFirst(tasks []*task) []*task {
+	return slices.SortedStableFunc(slices.Values(tasks), func(a, b *task) int {
+		switch {
+		case a == a.process.probe && b != b.process.probe:
+			return -1
+		case b == b.process.probe && a != a.process.probe:
+			return 1
+		}
+		return 0
+	})
 }
 
 // finish lets a task run to its end without faults.
@@ -294,7 +328,7 @@ func (s *sequence) crash(i int) {
 	p := s.processes[i]
 	s.sayf("p%d dies", p.number)
 	p.dead = true
-	for _, t := range slices.Clone(s.tasks) {
+	for _, t := range probesFirst(s.tasks) {
 		if t.process != p {
 			continue
 		}
