@@ -92,7 +92,7 @@ var mutants = []mutant{
 	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
-	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWait", edits: []edit{
+	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
 		{"deliver_create.go", "if limit := s.remaining(q.limit());", "if limit := q.limit();"},
 	}},
 
