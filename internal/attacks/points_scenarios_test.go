@@ -296,7 +296,7 @@ func invitations() []scenario {
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {
 		name: "invite when the insert had to wait", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
-		meddle: []meddle{{"reserve>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
+		meddle: []meddle{{"reserveOnce>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
 	}, {
 		name: "invite while somebody changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
