@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // bulkSize is how many invitations one request may create (Clerk's limit).
@@ -118,9 +119,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		group, bulk := q.next()
 		switch {
 		case bulk:
-			q.bulkLimit = s.createBulk(ctx, p, group)
+			q.bulkLimit = s.met(s.createBulk(ctx, p, group))
 		case len(group) == 1:
-			q.singleLimit = cmp.Or(s.createOne(ctx, p, group[0]), q.singleLimit)
+			q.singleLimit = cmp.Or(s.met(s.createOne(ctx, p, group[0])), q.singleLimit)
 		default:
 			stop = true
 		}
@@ -132,7 +133,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
 	for _, a := range slices.Concat(q.shared, q.single) {
-		if limit := q.limit(); limit != nil && a.shareable && !canceled(ctx) {
+		if limit := s.remaining(q.limit()); limit != nil && a.shareable && !canceled(ctx) {
 			a.decide(s.limited(a, "create invitations", limit))
 		} else {
 			a.decide(s.released(ctx, p.dueAt, a))
@@ -436,4 +437,34 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 		}
 	}
 	return nil
+}
+
+// metLimit is a limit with the time when it ends. Its wait is that of the time when it was met.
+type metLimit struct {
+	error
+	ends time.Time
+}
+
+func (m *metLimit) Unwrap() error { return m.error }
+
+// met notes when a limit ends that was met just now.
+func (s *Service) met(limit error) error {
+	if limit == nil {
+		return nil
+	}
+	wait, _ := isRateLimit(limit)
+	return &metLimit{limit, s.now().Add(wait)}
+}
+
+// remaining returns a limit with the wait that remains. So all members that wait for a limit are due
+// at the same time, whenever they met it, and take fair turns when it ends.
+func (s *Service) remaining(limit error) error {
+	var met *metLimit
+	var api *APIError
+	if !errors.As(limit, &met) || !errors.As(limit, &api) {
+		return limit
+	}
+	known := *api
+	known.RetryAfter = max(met.ends.Sub(s.now()), time.Millisecond)
+	return &known
 }

@@ -970,6 +970,34 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 	b.RequireInvited(t, "ada@example.com", 1)
 }
 
+// A pass meets the limits at different times, and creates more invitations in between. All members that
+// wait for the same limit are due at the same time. Otherwise the earlier ones would use it up.
+func TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.SetLimits(clerkinvitetest.Limits{
+		Create:     clerkinvitetest.Limit{Requests: 4, Per: 2 * time.Hour},
+		CreateBulk: clerkinvitetest.Limit{Requests: 1, Per: 30 * time.Minute},
+	})
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			b.Clock.Advance(3 * time.Second)
+		}
+	})
+	b.ReserveSome(t, 40)
+	_, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.ReserveSome(t, 50) // ten more
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	rows, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().Add(3 * time.Hour)})
+	require.NoError(t, err)
+	require.Len(t, rows, 36)
+	for _, row := range rows {
+		require.WithinDuration(t, *rows[0].NextAttemptAt, *row.NextAttemptAt, time.Second)
+	}
+}
+
 // If Deliver returns no error, no member is due.
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()

@@ -88,6 +88,14 @@ var mutants = []mutant{
 		req.Header.Set("Idempotency-Key", "same")`},
 	}},
 
+	// Who is delivered, and when.
+	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
+		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
+	}},
+	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
+		{"deliver_create.go", "if limit := s.remaining(q.limit());", "if limit := q.limit();"},
+	}},
+
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
