@@ -236,13 +236,6 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 	return l, results[0].Member, results[0].Err
 }
 
-// withdrawn reports whether the invitation was deliberately revoked or removed while it was
-// being created.
-func (d delivery) withdrawn() bool {
-	m := d.Member
-	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
-}
-
 // withNewID returns want with another ID. The existing row may be the one that was inserted
 // under the old ID, and a new row must not be taken for it.
 func withNewID(want *Member) (*Member, error) {
@@ -403,7 +396,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		case errors.As(r.Err, &dup):
 			sl.existing = dup.Member
 		case r.Err == nil && r.Member.Version != 1:
-			sl.existing = r.Member // written, but the row has changed before the response came
+			sl.existing = r.Member // inserted under this ID already, and changed since
 		default:
 			sl.finish(r)
 			if r.Err == nil {
