@@ -69,6 +69,9 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 
 // deliverDue delivers members that are due, at most limit if that is not 0.
 func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport) error {
+	if err := s.setClock(ctx, s.store); err != nil {
+		return err
+	}
 	// Members that this call postpones are due after its start, so they do not come back.
 	for due, empty := s.now(), 0; ; {
 		batch := report.batch(limit)
@@ -133,7 +136,11 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 			return err
 		}
 		todo = todo[n:]
-		p := &pass{lease: s.newLease(), dueAt: s.now()}
+		l, err := s.newLease(ctx)
+		if err != nil {
+			return err
+		}
+		p := &pass{lease: l, dueAt: l.claimedAt}
 		claimed, err := s.claim(ctx, p, slices.DeleteFunc(rows, func(row *Member) bool { return !row.Due() }))
 		if err != nil {
 			return err
@@ -173,7 +180,8 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, e
 	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
 		return nil, err
 	}
-	return &pass{lease: s.newLease(), dueAt: dueAt, background: true}, nil
+	l, err := s.newLease(ctx)
+	return &pass{lease: l, dueAt: dueAt, background: true}, err
 }
 
 // claim claims the rows for the pass. It returns them without those that another process owns or
@@ -287,18 +295,19 @@ type attempt struct {
 	rejection   error // what that request said about this address
 }
 
-// decide sets the verdict. settle then looks for left-over invitations after a resend, and if an
-// earlier attempt may have created an invitation that the verdict makes useless.
+// mayHaveSent reports whether an earlier request may have created this send's invitation.
+func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
+
+// decide sets the verdict.
 func (a *attempt) decide(v verdict) {
+	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v))
 	a.verdict = v
-	switch {
-	case v.claimOnly():
-		a.verdict.leftOver = false
-	case a.row.Send > 1:
-		a.verdict.leftOver = true
-	case a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused):
-		a.verdict.leftOver = true
-	}
+}
+
+// mayLeaveOver reports whether the verdict may leave an invitation over: that of an earlier send, or
+// one that an earlier attempt has created in vain.
+func (a *attempt) mayLeaveOver(v verdict) bool {
+	return a.row.Send > 1 || a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused)
 }
 
 // delivery is what one attempt did for one member.
@@ -306,6 +315,13 @@ type delivery struct {
 	Result
 	kind verdictKind // undecided if the verdict was not applied
 	stop bool        // the error concerns the whole instance
+}
+
+// withdrawn reports whether the invitation was deliberately revoked or removed while it was
+// being created.
+func (d delivery) withdrawn() bool {
+	m := d.Member
+	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
 // deliverNow delivers one row under a lease that the caller has claimed it with.

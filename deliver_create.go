@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // bulkSize is how many invitations one request may create (Clerk's limit).
@@ -20,8 +21,7 @@ type queue struct {
 	single []*attempt // need a request each
 	more   bool       // more members are due than these
 
-	// Limits that ended the use of an endpoint for this pass, or nil.
-	bulkLimit, singleLimit error
+	bulkLimit, singleLimit error // the limit of each endpoint, once a request has met it
 }
 
 // newQueue returns the attempts that are not settled. First attempts share a request, for different
@@ -48,19 +48,30 @@ func newQueue(attempts []*attempt, more bool) *queue {
 // next takes the attempts for the next request out of the queue, and reports whether they share
 // it. It returns none if the others have to wait: for a limit, or for more members to share with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	n := len(q.shared)
-	wait := q.waitsForMore()
+	var (
+		wait   = q.waitsForMore()
+		alone  = len(q.shared) == 1 && q.singleLimit == nil // a request of its own does as well
+		toBulk = q.bulkLimit == nil && !wait && !alone
+		// Nobody waits for others who cannot share a request either.
+		toSingle = q.singleLimit == nil && (q.bulkLimit != nil || !wait)
+	)
 	switch {
-	case q.bulkLimit == nil && !wait && (n > 1 || n == 1 && q.singleLimit != nil):
-		n = min(n, bulkSize)
-		group, q.shared = q.shared[:n:n], q.shared[n:]
-		return group, true
-	case len(q.single) > 0:
-		group, q.single = q.single[:1:1], q.single[1:]
-	case n > 0 && q.singleLimit == nil && (q.bulkLimit != nil || !wait):
-		group, q.shared = q.shared[:1:1], q.shared[1:]
+	case toBulk && len(q.shared) > 0:
+		return take(&q.shared, bulkSize), true
+	case len(q.single) > 0: // also if there is a limit: an earlier attempt's invitation may be found
+		return take(&q.single, 1), false
+	case toSingle && len(q.shared) > 0:
+		return take(&q.shared, 1), false
 	}
-	return group, false
+	return nil, false
+}
+
+// take removes up to n attempts from the front of a list.
+func take(list *[]*attempt, n int) []*attempt {
+	n = min(n, len(*list))
+	taken := (*list)[:n:n]
+	*list = (*list)[n:]
+	return taken
 }
 
 // waitsForMore reports whether a request for ten would be spent on fewer although more members are
@@ -103,29 +114,26 @@ func (q *queue) limit() error {
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	q := newQueue(attempts, p.more)
-	stop := slices.ContainsFunc(attempts, (*attempt).stops)
+	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
 		group, bulk := q.next()
 		switch {
 		case bulk:
-			q.bulkLimit = s.createBulk(ctx, p, group)
+			q.bulkLimit = s.met(s.createBulk(ctx, p, group))
 		case len(group) == 1:
-			q.singleLimit = s.createOne(ctx, p, group[0])
+			q.singleLimit = cmp.Or(s.met(s.createOne(ctx, p, group[0])), q.singleLimit)
 		default:
 			stop = true
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
 		if failures = countFailures(failures, group); failures == maxFailures {
-			stop = true
-			for _, a := range group {
-				a.delivery.stop = true
-			}
+			stopPass(group)
 		}
-		stop = stop || slices.ContainsFunc(group, (*attempt).stops)
+		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
 	for _, a := range slices.Concat(q.shared, q.single) {
-		if limit := q.limit(); limit != nil && a.shareable && !canceled(ctx) {
+		if limit := s.remaining(q.limit()); limit != nil && a.shareable && !canceled(ctx) {
 			a.decide(s.limited(a, "create invitations", limit))
 		} else {
 			a.decide(s.released(ctx, p.dueAt, a))
@@ -133,72 +141,92 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	}
 }
 
-// stops reports whether the attempt ended with an error that ends the pass.
-func (a *attempt) stops() bool { return a.delivery != nil && a.delivery.stop }
+// stopsPass reports whether the attempt ended with an error that ends the pass.
+func (a *attempt) stopsPass() bool { return a.delivery != nil && a.delivery.stop }
+
+// stopPass makes the last of too many failures end the pass.
+func stopPass(group []*attempt) {
+	for _, a := range group {
+		if a.delivery != nil {
+			a.delivery.stop = true
+		}
+	}
+}
 
 // countFailures counts requests that failed for members who were never tried before. A member whose
-// attempts always fail says nothing about the others.
+// attempts always fail says nothing about the others, and neither does a request that decided nothing.
 func countFailures(failures int, group []*attempt) int {
-	failed := func(a *attempt) bool {
-		return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
+	decided, failed, failedFirst := false, false, false
+	for _, a := range group {
+		unexplained := a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
+		decided = decided || a.verdict.kind != undecided
+		failed = failed || unexplained
+		failedFirst = failedFirst || unexplained && a.row.Attempts == 1
 	}
 	switch {
-	case slices.ContainsFunc(group, func(a *attempt) bool { return failed(a) && a.row.Attempts == 1 }):
+	case failedFirst:
 		return failures + 1
-	case slices.ContainsFunc(group, failed):
+	case failed, !decided:
 		return failures
 	}
 	return 0
 }
 
 // createOne creates one member's invitation with a request of its own, if no earlier attempt did. It
-// returns a limit that it met. An attempt that may share a request is then still undecided.
+// returns a limit that it met. An attempt that may share a request then stays undecided.
 func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
-	if a.row.Attempts == 1 && a.rejection == nil { // otherwise there is something to find out without a create
-		limit = cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now()))
-	}
-	if limit == nil {
-		var v verdict
-		v, limit = s.lookAndCreate(ctx, p, a)
+	v, limit := s.deliverOne(ctx, p, a)
+	switch {
+	case limit == nil:
 		a.decide(v)
-	}
-	if limit != nil {
-		limit = s.knownLimit(p, endpointCreate, limit)
-		if !a.shareable {
-			a.decide(s.limited(a, "create invitation", limit))
-		}
+	case !a.shareable:
+		a.decide(s.limited(a, "create invitation", limit))
 	}
 	return limit
 }
 
-// lookAndCreate looks if something may have been sent before, and creates an invitation otherwise. It
-// returns no verdict but the limit if the endpoint is limited.
-func (s *Service) lookAndCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+// deliverOne decides for one member, or returns the limit that prevents a create.
+func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+	if a.row.Attempts == 1 && a.rejection == nil { // nothing can be found out without a create
+		if limit = cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
+			return verdict{}, limit
+		}
+	}
 	othersPending := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		v, found := s.look(ctx, a, a.row.Attempts > 1)
+		v, found := s.look(ctx, a, a.mayHaveSent())
 		if v.kind != undecided {
 			return v, nil
 		}
 		othersPending = found.others
 	}
-	inv, err := (*Invitation)(nil), a.rejection
-	if err == nil { // otherwise the shared request was the first create
-		inv, err = s.create(ctx, p, a, othersPending)
-	}
+	inv, err := s.createFirst(ctx, p, a, othersPending)
 	if failureOf(err, a.row.Email) == addressTaken && !othersPending {
 		if v = s.lookAgain(ctx, a, err); v.kind != undecided {
 			return v, nil
 		}
 		inv, err = s.create(ctx, p, a, true)
 	}
+	return s.decideCreate(ctx, p, a, inv, err)
+}
+
+// createFirst creates an invitation, unless Clerk has just rejected the same in a shared request.
+func (s *Service) createFirst(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
+	if a.rejection != nil && !ignoreExisting {
+		return nil, a.rejection
+	}
+	return s.create(ctx, p, a, ignoreExisting)
+}
+
+// decideCreate decides what the response to a create means, or returns the limit that it met.
+func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *Invitation, err error) (v verdict, limit error) {
 	var turn *turnError
 	_, limited := isRateLimit(err)
 	switch {
 	case err == nil:
 		return verdict{kind: isInvited, invitation: inv}, nil
 	case limited:
-		return verdict{}, err
+		return verdict{}, s.limitFor(p, endpointCreate, err)
 	case errors.As(err, &turn):
 		return s.notSent(ctx, p, a, turn.error), nil
 	}
@@ -217,20 +245,29 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 		return linked(u, nil)
 	}
 	v, found := s.look(ctx, a, true)
-	// The first attempt of a resend can only have met another invitation than its own. If the list
-	// does not show yet the one that the resend replaces, that is it.
-	replaced := a.row.InvitationID != "" && a.row.Attempts == 1 && !a.triedInBulk && !found.previous && codeOf(taken) == codeDuplicate
-	if v.kind != undecided || found.others || replaced {
+	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {
 		return v
 	}
-	// No invitation, so a user has the address, but none holds it verified. An unverified holder must
-	// not block the invitation. If Clerk shows no holder, somebody may be signing up right now;
-	// whether Clerk shows unverified holders at all is unknown, so the second attempt counts as proof.
-	unverified := slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
-	if codeOf(taken) == codeIdentifierExists && (unverified || a.row.Attempts > 1) {
-		return verdict{}
-	}
 	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
+}
+
+// mayIgnoreExisting reports whether Clerk has rejected a create because of something else than an
+// invitation of the same send.
+func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
+	switch {
+	case found.others:
+		return true
+	case codeOf(taken) == codeDuplicate:
+		// The first attempt of a resend can only have met another invitation than its own. If the list
+		// does not show yet the one that the resend replaces, that is it.
+		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
+	case codeOf(taken) == codeIdentifierExists:
+		// A user has the address, but none holds it verified. An unverified holder must not block the
+		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows
+		// unverified holders at all is unknown, so the second attempt counts as proof.
+		return a.row.Attempts > 1 || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+	}
+	return false
 }
 
 // create creates one invitation. Clerk rejects a second invitation for an address unless
@@ -270,15 +307,13 @@ func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) v
 	return s.failed(ctx, a, call{op: "create invitation"}, err) // the store's
 }
 
-// knownLimit returns the limit with the wait that this process knows of for the pass.
-func (s *Service) knownLimit(p *pass, endpoint string, limit error) error {
-	var api *APIError
-	if !errors.As(limit, &api) {
-		return limit
+// limitFor returns the limit that a request of the pass met. A background pass waits longer than Clerk
+// says.
+func (s *Service) limitFor(p *pass, endpoint string, met error) error {
+	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
+		return known
 	}
-	known := *api
-	known.RetryAfter = max(known.RetryAfter, s.limits.wait(endpoint, p.background, s.now()))
-	return &known
+	return met
 }
 
 // createBulk creates the invitations of several members with one request. It decides for those
@@ -287,7 +322,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	if limit = s.checkLimitFor(p, endpointCreateBulk); limit != nil {
 		return limit
 	}
-	if group = s.withoutOthers(ctx, group); len(group) == 0 {
+	if group = s.lookFirst(ctx, group); len(group) == 0 {
 		return nil
 	}
 	release, err := s.acquireTurn(ctx, p, endpointCreateBulk, false)
@@ -311,24 +346,28 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		return s.knownLimit(p, endpointCreateBulk, err)
+		return s.limitFor(p, endpointCreateBulk, err)
 	}
 	s.decideBulk(ctx, group, created, err)
 	return nil
 }
 
-// withoutOthers looks for other invitations of those who were invited before, and returns the
-// attempts that can share a request. The others are decided, or need ignore_existing.
-func (s *Service) withoutOthers(ctx context.Context, group []*attempt) []*attempt {
-	return slices.DeleteFunc(slices.Clone(group), func(a *attempt) bool {
-		if a.row.Send == 1 {
-			return false
+// lookFirst looks for pending invitations of those who were invited before, and returns the attempts
+// that can share a request. The others are decided, or need a request with ignore_existing.
+func (s *Service) lookFirst(ctx context.Context, group []*attempt) (free []*attempt) {
+	for _, a := range group {
+		if a.row.Send > 1 {
+			v, found := s.look(ctx, a, a.mayHaveSent())
+			a.shareable = !found.others
+			if v.kind != undecided {
+				a.decide(v)
+			}
 		}
-		v, found := s.look(ctx, a, false)
-		a.decide(v)
-		a.shareable = !found.others
-		return v.kind != undecided || found.others
-	})
+		if a.shareable && a.verdict.kind == undecided {
+			free = append(free, a)
+		}
+	}
+	return free
 }
 
 // decideBulk decides what the response to a request for several means for each of them.
@@ -368,10 +407,10 @@ func (s *Service) decideBulk(ctx context.Context, group []*attempt, created []In
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)
-	named := slices.ContainsFunc(group, func(a *attempt) bool { return lists(api.Meta, a.row.Email) })
+	named := slices.ContainsFunc(group, func(a *attempt) bool { return listsAddress(api.Meta, a.row.Email) })
 	for _, a := range group {
 		a.triedInBulk = true
-		if lists(api.Meta, a.row.Email) {
+		if listsAddress(api.Meta, a.row.Email) {
 			a.rejection = err
 		}
 		a.shareable = named && a.rejection == nil
@@ -398,4 +437,34 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 		}
 	}
 	return nil
+}
+
+// metLimit is a limit with the time when it ends. Its wait is that of the time when it was met.
+type metLimit struct {
+	error
+	ends time.Time
+}
+
+func (m *metLimit) Unwrap() error { return m.error }
+
+// met notes when a limit ends that was met just now.
+func (s *Service) met(limit error) error {
+	if limit == nil {
+		return nil
+	}
+	wait, _ := isRateLimit(limit)
+	return &metLimit{limit, s.now().Add(wait)}
+}
+
+// remaining returns a limit with the wait that remains. So all members that wait for a limit are due
+// at the same time, whenever they met it, and take fair turns when it ends.
+func (s *Service) remaining(limit error) error {
+	var met *metLimit
+	var api *APIError
+	if !errors.As(limit, &met) || !errors.As(limit, &api) {
+		return limit
+	}
+	known := *api
+	known.RetryAfter = max(met.ends.Sub(s.now()), time.Millisecond)
+	return &known
 }

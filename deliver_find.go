@@ -54,8 +54,12 @@ type lookup struct {
 	users    []User
 	failures map[string]lookupFailure // why Clerk could not be asked about an address
 	answered bool                     // Clerk has answered a request
+	trust    int                      // how many more failures are blamed on addresses before Clerk must answer again
 	down     bool                     // Clerk has not answered the control request
 }
+
+// maxTrust is the initial value of lookup.trust: enough to find one address among eight.
+const maxTrust = 3
 
 // findByEmail asks who holds the addresses, in each form in which Clerk may store them.
 func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
@@ -73,8 +77,7 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 	return l
 }
 
-// joinForms decides what a failure for the Unicode form of an address means for the address. If
-// Clerk answers, but not for this form, it has no user with it.
+// joinForms decides what a failure for the Unicode form of an address means for the address.
 func (l *lookup) joinForms(email string) {
 	for _, form := range formsOf(email)[1:] {
 		failure, failed := l.failures[form]
@@ -82,10 +85,16 @@ func (l *lookup) joinForms(email string) {
 			continue
 		}
 		delete(l.failures, form)
-		if _, already := l.failures[email]; !already && (failure.shared || !l.answered || !rejectsForm(failure.err)) {
+		if _, already := l.failures[email]; !already && !l.onlyRejectsForm(failure) {
 			l.failures[email] = failure
 		}
 	}
+}
+
+// onlyRejectsForm reports whether Clerk answers, but not for this form of an address: then it has no
+// user with it.
+func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
+	return l.answered && !f.shared && rejectsForm(f.err)
 }
 
 // rejectsForm reports whether an error may be about the form of an address.
@@ -102,21 +111,26 @@ func (s *Service) findHolders(ctx context.Context, email string) ([]User, error)
 	return l.users, nil
 }
 
-func (l *lookup) find(ctx context.Context, emails []string) {
-	users, err := l.s.findUsers(ctx, UserQuery{Emails: emails})
+// find asks about addresses, each in one of its forms.
+func (l *lookup) find(ctx context.Context, forms []string) {
+	users, err := l.s.findUsers(ctx, UserQuery{Emails: forms})
 	switch {
 	case err == nil:
-		l.users, l.answered = append(l.users, users...), true
-	case len(emails) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
-		l.find(ctx, emails[:len(emails)/2])
-		l.find(ctx, emails[len(emails)/2:])
+		l.users, l.answered, l.trust = append(l.users, users...), true, maxTrust
+	case len(forms) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
+		l.find(ctx, forms[:len(forms)/2])
+		l.find(ctx, forms[len(forms)/2:])
 	default:
-		first, _ := normalizeEmail(emails[0])
-		shared := slices.ContainsFunc(emails, func(email string) bool { return !sameEmail(email, first) })
-		for _, email := range emails {
-			l.failures[email] = lookupFailure{err, shared}
+		for _, form := range forms {
+			l.failures[form] = lookupFailure{err, severalAddresses(forms)}
 		}
 	}
+}
+
+// severalAddresses reports whether the list has more than the forms of one address.
+func severalAddresses(forms []string) bool {
+	first, _ := normalizeEmail(forms[0])
+	return slices.ContainsFunc(forms, func(form string) bool { return !sameEmail(form, first) })
 }
 
 // worthBisecting reports whether one of several addresses may be to blame for a failed request.
@@ -127,14 +141,18 @@ func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 // controlAddress is an address that no firewall objects to.
 const controlAddress = "clerkinvite@example.com"
 
-// clerkWorks reports whether Clerk answers a request for a harmless address. If not, the failure
-// concerns everybody, and bisecting would only multiply it.
+// clerkWorks reports whether Clerk answers. If it has not done so for several requests, it is asked
+// about a harmless address: if that fails too, the failure concerns everybody, and bisecting would
+// only multiply it.
 func (l *lookup) clerkWorks(ctx context.Context) bool {
-	if !l.answered && !l.down {
+	if l.trust == 0 && !l.down {
 		_, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}})
-		l.answered, l.down = err == nil, err != nil
+		if l.down = err != nil; !l.down {
+			l.answered, l.trust = true, maxTrust
+		}
 	}
-	return l.answered
+	l.trust = max(0, l.trust-1)
+	return !l.down
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.
@@ -168,8 +186,8 @@ func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict
 		v = s.decideFound(ctx, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
-	case f.unmarked != nil:
-		v, f.others = s.decideUnmarked(ctx, a, f)
+	case len(f.unmarked) > 0:
+		v, f.others = s.decideUnmarked(ctx, a, f.unmarked)
 	}
 	return v, f
 }
@@ -194,7 +212,7 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 				return linked(u, own)
 			}
 		}
-		return verdict{kind: isInvited, invitation: own}
+		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
 	case InvitationExpired:
 		return verdict{kind: isExpired, invitation: own}
 	case InvitationRevoked:
@@ -205,11 +223,11 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 
 // foundInvitations are the invitations of an address, as they concern one send.
 type foundInvitations struct {
-	own       *Invitation // has the send's marker
-	duplicate bool        // there are more of these
-	previous  bool        // the one that the row refers to is listed, in any status
-	unmarked  *Invitation // pending, and may be the send's although Clerk shows no metadata
-	others    bool        // another one is pending
+	own       *Invitation   // has the send's marker
+	duplicate bool          // there are more of these
+	previous  bool          // the one that the row refers to is listed, in any status
+	unmarked  []*Invitation // pending, and may be the send's although Clerk shows no metadata
+	others    bool          // another one is pending
 }
 
 // sortInvitations sorts the invitations of the attempt's address.
@@ -225,7 +243,7 @@ func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvita
 			}
 		case inv.Status != InvitationPending:
 		case created && a.mayHaveCreated(inv):
-			f.unmarked = inv
+			f.unmarked = append(f.unmarked, inv)
 		default:
 			f.others = true
 		}
@@ -234,38 +252,44 @@ func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvita
 }
 
 // mayHaveCreated reports whether the attempt's send may have created a pending invitation that does
-// not have its marker: Clerk may not show the metadata of an invitation whose create was lost. Time
-// is all that remains then.
+// not have its marker: Clerk may not show the metadata of an invitation whose create was lost. Only
+// the time of creation can rule that out.
 func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
 	}
-	requested := a.row.ReservedAt
-	if a.row.InvitedAt != nil && a.row.InvitedAt.After(requested) { // by the previous send
-		requested = *a.row.InvitedAt
+	earliest := a.row.ReservedAt
+	if a.row.InvitedAt != nil && a.row.InvitedAt.After(earliest) {
+		earliest = *a.row.InvitedAt // the previous send was created then, and this one after it
 	}
-	if a.row.Attempts > 1 {
-		return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(requested.Add(-clockSkew))
+	if a.row.Attempts == 1 {
+		// A create of this send has just been rejected, so only one that is clearly younger than the
+		// request may be its own after all.
+		return inv.CreatedAt.After(earliest)
 	}
-	return inv.CreatedAt.After(requested)
+	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(earliest.Add(-clockSkew))
 }
 
-// decideUnmarked decides for a send that may have created an invitation of which Clerk does not show
-// the metadata. If no other member refers to the invitation it is this send's, or another
-// application's: a second email would be worse than to wait for that one. The first attempt leaves
-// other members the time to write down theirs.
-func (s *Service) decideUnmarked(ctx context.Context, a *attempt, f foundInvitations) (v verdict, others bool) {
+// decideUnmarked decides for a send that may have created one of the invitations of which Clerk does
+// not show the metadata. If no other member refers to one, it is this send's or another
+// application's: a second email would be worse than to rely on that one. On its first attempt a send
+// does not adopt one, because another member's create may just be waiting to be written.
+func (s *Service) decideUnmarked(ctx context.Context, a *attempt, unmarked []*Invitation) (v verdict, others bool) {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
-	switch {
-	case err != nil:
+	if err != nil {
 		return s.failed(ctx, a, call{op: "list invitations"}, err), false
-	case slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == f.unmarked.ID }):
+	}
+	free := slices.DeleteFunc(unmarked, func(inv *Invitation) bool {
+		return slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
+	})
+	switch {
+	case len(free) == 0:
 		return verdict{}, true
 	case a.row.Attempts == 1:
 		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked), false
 	}
-	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", f.unmarked.ID)
-	return verdict{kind: isInvited, invitation: f.unmarked, adopted: true}, false
+	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", free[0].ID)
+	return verdict{kind: isInvited, invitation: free[0], adopted: true}, false
 }
 
 // rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.

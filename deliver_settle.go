@@ -30,11 +30,15 @@ const maxWrites = 10
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
+	s.resetClock(ctx)
 	for _, a := range attempts {
 		if a.verdict.kind == isUncertain {
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-		} else if err := s.resolveFirst(ctx, a); err != nil {
+			continue
+		}
+		var err error
+		if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
 			a.delivery = s.unwritten(ctx, a, err, false)
 		}
 	}
@@ -70,28 +74,34 @@ func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
 			a.delivery = s.unwritten(ctx, a, err, true)
 			continue
 		}
-		rowErr := results[i].Err
-		switch {
-		case rowErr == nil:
-			a.delivery = a.verdict.report(results[i].Member)
-		case errors.Is(rowErr, ErrUserTaken):
-			rowErr = s.secondAddress(ctx, a, changes[i].New.ClerkUserID)
-		case errors.Is(rowErr, ErrConflict):
-			a.delivery, rowErr = s.overtaken(ctx, a)
-		}
-		if rowErr != nil {
+		var rowErr error
+		if a.delivery, rowErr = s.written(ctx, a, changes[i].New.ClerkUserID, results[i]); rowErr != nil {
 			a.delivery = s.unwritten(ctx, a, rowErr, false)
 		}
 	}
 }
 
+// written returns the delivery of an attempt after its verdict was written, or nil if it has to be
+// written again.
+func (s *Service) written(ctx context.Context, a *attempt, userID string, r Result) (*delivery, error) {
+	switch {
+	case r.Err == nil:
+		return a.verdict.report(r.Member), nil
+	case errors.Is(r.Err, ErrUserTaken):
+		return nil, s.decideSecondAddress(ctx, a, userID)
+	case errors.Is(r.Err, ErrConflict):
+		return s.overtaken(ctx, a)
+	}
+	return nil, r.Err
+}
+
 // resolveFirst resolves a linked user with several verified addresses before the verdict is written,
-// because rows of the other addresses may wait too: the rules of Resolve decide which one becomes the
-// member. If they decide about this row, the attempt is delivered.
-func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
+// because rows of the other addresses may wait too: the rules of Resolve say which one becomes the
+// member. It returns nil if they leave this row as it was.
+func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
-		return nil
+		return nil, nil
 	}
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
 		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
@@ -99,26 +109,26 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	switch {
 	case own < 0:
-		a.delivery = &delivery{Result: Result{Err: errPurged}}
+		return &delivery{Result: Result{Err: errPurged}}, nil
 	case rows[own].Due(): // not resolved
 		a.row = rows[own]
-	default:
-		a.delivery = &delivery{Result: Result{Member: rows[own]}}
-		other := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
-		if rows[own].Reason == ReasonSecondAddress && other >= 0 {
-			a.delivery.Err = &DuplicateEmailError{a.row.Ref(), rows[other]}
-		}
+		return nil, nil
 	}
-	return nil
+	d := &delivery{Result: Result{Member: rows[own]}}
+	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
+	if d.Member.Reason == ReasonSecondAddress && active >= 0 {
+		d.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
+	}
+	return d, nil
 }
 
-// secondAddress decides again for a row whose user is in the tenant under another address.
-func (s *Service) secondAddress(ctx context.Context, a *attempt, userID string) error {
+// decideSecondAddress decides again for a row whose user is in the tenant under another address.
+func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID string) error {
 	others, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
 	if err != nil {
 		return err
@@ -240,7 +250,8 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 	if row.Status != StatusReserved && row.Status != StatusPending {
 		return false
 	}
-	return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send
+	underWay := row.Sent < row.Send && send == row.Send // not written yet
+	return row.InvitationID == inv.ID || underWay
 }
 
 // revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because

@@ -970,6 +970,34 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 	b.RequireInvited(t, "ada@example.com", 1)
 }
 
+// A pass meets the limits at different times, and creates more invitations in between. All members that
+// wait for the same limit are due at the same time. Otherwise the earlier ones would use it up.
+func TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.Clerk.SetLimits(clerkinvitetest.Limits{
+		Create:     clerkinvitetest.Limit{Requests: 4, Per: 2 * time.Hour},
+		CreateBulk: clerkinvitetest.Limit{Requests: 1, Per: 30 * time.Minute},
+	})
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
+			b.Clock.Advance(3 * time.Second)
+		}
+	})
+	b.ReserveSome(t, 40)
+	_, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.ReserveSome(t, 50) // ten more
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	rows, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().Add(3 * time.Hour)})
+	require.NoError(t, err)
+	require.Len(t, rows, 36)
+	for _, row := range rows {
+		require.WithinDuration(t, *rows[0].NextAttemptAt, *row.NextAttemptAt, time.Second)
+	}
+}
+
 // If Deliver returns no error, no member is due.
 func TestDeliver_NilMeansNothingIsDue(t *testing.T) {
 	t.Parallel()
@@ -1442,4 +1470,86 @@ func TestPromise3_AnotherTenantsInvitationWithoutMetadata(t *testing.T) {
 			require.Len(t, b.Clerk.OpenInvitations(p.Email), 2)
 		}
 	})
+}
+
+// hidesMetadata is a Clerk whose lists show no metadata.
+type hidesMetadata struct{ clerkinvite.ClerkAPI }
+
+func (c hidesMetadata) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := c.ClerkAPI.ListInvitations(ctx, q)
+	for i := range list {
+		list[i].PublicMetadata = nil
+	}
+	return list, err
+}
+
+// Clerk shows no metadata, and beside the lost invitation another tenant's is listed.
+func TestPromise3_LostCreateBesideAnotherTenantsInvitation(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, hidesMetadata{clerk}, clerkinvitetest.NewMemoryStore())
+	b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.TryInvite(t, email)
+	require.Error(t, err)
+	clerk.ClearFaults()
+	other, err := b.Invite(t.Context(), testkit.Params("globex", email))
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, other.Status)
+	require.Equal(t, 2, clerk.EmailsTo(email))
+
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+	require.Equal(t, 2, clerk.EmailsTo(email), "the lost one was adopted")
+}
+
+// A bulk request is the third that fails, and one of its attempts has left it before.
+func TestDeliver_LastFailureWithAnAttemptThatNeedsItsOwnRequest(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	again := testkit.Params("acme", "again@example.com")
+	_, err := b.Invite(t.Context(), testkit.Params("globex", again.Email))
+	require.NoError(t, err)
+	_, err = b.Invite(t.Context(), again)
+	require.NoError(t, err)
+	_, err = b.Revoke(t.Context(), clerkinvite.Ref{TenantID: again.TenantID, Email: again.Email})
+	require.NoError(t, err)
+	b.Clock.Advance(time.Minute)
+	_, err = b.ReserveMany(t.Context(), testkit.People(25, "p"))
+	require.NoError(t, err)
+	b.Clock.Advance(time.Minute)
+	_, err = b.ReserveMany(t.Context(), []clerkinvite.InviteParams{again})
+	require.NoError(t, err)
+	b.Clerk.ResetCounts()
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: clerkinvitetest.JSON500, Times: -1})
+	_, err = b.Deliver(t.Context(), nil)
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk])
+
+	b.Clerk.ClearFaults()
+	b.Clock.Advance(2 * time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, again.Email).Status)
+}
+
+// Clerk goes down in the middle of a bisection.
+func TestDeliver_BisectionEndsWhenClerkGoesDown(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.ReserveMany(t.Context(), testkit.People(100, "p"))
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Email: "p0@example.com", Status: 403, Times: -1})
+	var asked atomic.Int64
+	b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.Before && asked.Add(1) == 3 {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500, Times: -1})
+		}
+	})
+	_, err = b.Deliver(t.Context(), nil)
+	require.Error(t, err)
+	require.Less(t, asked.Load(), int64(12))
 }

@@ -23,8 +23,10 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is the clock for all times that are stored, or compared with stored ones. Defaults to
-	// time.Now.
+	// Now is this machine's clock. Times that are stored, or compared with stored ones, are those
+	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. A store
+	// in PostgreSQL has such a clock, so a test that sets Now also sets PgxOptions.Now. Defaults
+	// to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -67,6 +69,7 @@ type Service struct {
 	store  Store
 	log    *slog.Logger
 	limits limits
+	clock  storeClock
 
 	lastTenant atomic.Pointer[string] // of the last due member that Deliver has read
 }
@@ -110,9 +113,6 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
 }
-
-// now returns the time as it is stored.
-func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
 type InviteParams struct {
@@ -204,7 +204,10 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 
 // reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
 func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member, error) {
-	l := s.newLease()
+	l, err := s.newLease(ctx)
+	if err != nil {
+		return l, nil, err
+	}
 	reserved, err := s.reserve(ctx, reservation{s.store, &l, true}, []*Member{want})
 	switch {
 	case err != nil:
@@ -217,7 +220,10 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member,
 
 // reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
 func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
-	l := s.newLease()
+	l, err := s.newLease(ctx)
+	if err != nil {
+		return l, nil, err
+	}
 	next := *row
 	next.Attempts-- // the same attempt
 	results, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
@@ -228,13 +234,6 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 		return l, nil, nil
 	}
 	return l, results[0].Member, results[0].Err
-}
-
-// withdrawn reports whether the invitation was deliberately revoked or removed while it was
-// being created.
-func (d delivery) withdrawn() bool {
-	m := d.Member
-	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
 // withNewID returns want with another ID. The existing row may be the one that was inserted
@@ -315,13 +314,14 @@ func (sl *slot) finish(r Result) { sl.result, sl.done = r, true }
 // state allows that. Otherwise Result.Err is a *DuplicateEmailError. After an error, the results say
 // which rows were written.
 func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) ([]Result, error) {
-	slots := make([]*slot, len(wanted))
+	err := s.setClock(ctx, r.st)
+	slots, now := make([]*slot, len(wanted)), s.now()
 	for i, m := range wanted {
+		m.ReservedAt, m.NextAttemptAt, m.UpdatedAt = now, &now, now
 		slots[i] = &slot{want: s.claimedFor(r, m)}
 	}
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
-	var err error
 	for round, open := 0, slots; round < 10 && len(open) > 0 && err == nil; round++ {
 		open, err = s.reserveOnce(ctx, r, open)
 	}
@@ -349,14 +349,18 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 	if err := s.insert(ctx, r.st, slots); err != nil {
 		return nil, err
 	}
+	// The time is read now, because the insert may have waited.
+	if err := s.setClock(ctx, r.st); err != nil {
+		return nil, err
+	}
+	now := s.now()
 	var changes []Change
 	var renewed []*slot
 	for _, sl := range slots {
 		if sl.done {
 			continue
 		}
-		// The time is read now, because the insert may have waited.
-		if next := renew(sl.existing, sl.want, s.now(), r.takeOver); next != nil {
+		if next := renew(sl.existing, sl.want, now, r.takeOver); next != nil {
 			changes, renewed = append(changes, Change{sl.existing, s.claimedFor(r, next)}), append(renewed, sl)
 		} else {
 			sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
@@ -392,7 +396,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		case errors.As(r.Err, &dup):
 			sl.existing = dup.Member
 		case r.Err == nil && r.Member.Version != 1:
-			sl.existing = r.Member // written, but the row has changed before the response came
+			sl.existing = r.Member // inserted under this ID already, and changed since
 		default:
 			sl.finish(r)
 			if r.Err == nil {
@@ -459,7 +463,7 @@ func (s *Service) prepare(ctx context.Context, p InviteParams) (*Member, error) 
 	return s.newMember(&p)
 }
 
-// newMember validates and normalises p and returns the row for it.
+// newMember validates and normalises p and returns the row for it, without its times.
 func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	ref, err := p.ref()
 	if err != nil {
@@ -496,11 +500,10 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}
-	now := s.now()
 	return &Member{
 		ID: id, TenantID: p.TenantID, Email: p.Email, Status: StatusReserved,
 		Role: p.Role, InvitedBy: p.InvitedBy, Data: p.Data, Params: params,
-		Send: 1, Version: 1, ReservedAt: now, NextAttemptAt: &now, UpdatedAt: now,
+		Send: 1, Version: 1,
 	}, nil
 }
 

@@ -206,10 +206,11 @@ func TestAuthorize(t *testing.T) {
 func TestPromise7_ReserveInATransaction(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
-	store := clerkinvite.NewPgxStore(pool, nil)
+	clock := testkit.NewClock()
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: clock.Now})
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
-	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	b := testkit.New(t, testkit.Options{Clock: clock}, clerk, clerk, store)
 	_, err := pool.Exec(t.Context(), "CREATE TABLE seat (email text PRIMARY KEY)")
 	require.NoError(t, err)
 	reserve := func(email string, commit bool) error {
@@ -373,10 +374,11 @@ func TestInvite_RejectsInvalidUTF8InTypedMetadata(t *testing.T) {
 func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
-	store := clerkinvite.NewPgxStore(pool, nil)
+	clock := testkit.NewClock()
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: clock.Now})
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
-	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	b := testkit.New(t, testkit.Options{Clock: clock}, clerk, clerk, store)
 	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.Before {
 			assert.Greater(t, b.Member(t, "ada@example.com").ClaimedUntil.Sub(b.Clock.Now()), 30*time.Second, "a create starts in the first half of its lease")

@@ -21,11 +21,11 @@ const (
 	maxLease = time.Hour
 )
 
-// lease is measured by the monotonic clock and by Config.Now, from before the claim is written.
+// lease is measured by the monotonic clock and by the store's, from before the claim is written.
 type lease struct {
 	length    time.Duration
 	started   time.Time // monotonic
-	claimedAt time.Time // by Config.Now
+	claimedAt time.Time // by the store's clock
 }
 
 var (
@@ -33,8 +33,9 @@ var (
 	errLeaseShort = errors.New("clerkinvite: attempts cannot finish: Config.Lease is too short for Clerk's current response times")
 )
 
-func (s *Service) newLease() lease {
-	return lease{s.cfg.Lease, time.Now(), s.now()} //nolint:forbidigo // the monotonic clock, for how long things take
+func (s *Service) newLease(ctx context.Context) (lease, error) {
+	err := s.setClock(ctx, s.store)
+	return lease{s.cfg.Lease, time.Now(), s.now()}, err //nolint:forbidigo // the monotonic clock, for how long things take
 }
 
 // fresh reports whether requests may still start.
@@ -80,7 +81,7 @@ func (l lease) settling(ctx context.Context) (context.Context, context.CancelFun
 func (s *Service) claimed(m Member, now time.Time) *Member {
 	// Random microseconds make each claim unique: a store that lost a response recognises
 	// its own claim by what it wrote.
-	until := now.Add(s.cfg.Lease + rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	until := now.Add(s.cfg.Lease - rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
 	m.Attempts++
 	next := until.Add(s.backoff(m.Attempts) - s.cfg.Lease)
 	m.ClaimedUntil, m.NextAttemptAt = &until, &next

@@ -185,7 +185,7 @@ func (m *many) deliver(ctx context.Context) error {
 			return nil
 		}
 		until := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }).NextAttemptAt
-		m.progress(*until)
+		m.progress(m.s.machineTime(*until))
 		if err := m.s.sleep(ctx, *until); err != nil {
 			return err
 		}
@@ -224,8 +224,8 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remainder) {
 	input := m.input[id]
 	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
-		d.Result = m.inviteAgain(ctx, d, m.wanted[input])
-		m.input[d.Member.ID] = input // purged in the meantime, it has a new ID
+		d = delivery{Result: m.inviteAgain(ctx, d, m.wanted[input])}
+		m.input[d.Member.ID] = input // another ID, if the member was purged in the meantime
 	}
 	_, limited := isRateLimit(d.Err)
 	var clerkErr *ClerkInvitationError
@@ -246,7 +246,7 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held []*Member, err error) {
 	var ids []string
 	for _, row := range rows {
-		if !slices.ContainsFunc(claimed, func(m *Member) bool { return m.ID == row.ID }) {
+		if !slices.ContainsFunc(claimed, func(c *Member) bool { return c.ID == row.ID }) {
 			ids = append(ids, row.ID)
 		}
 	}

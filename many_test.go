@@ -297,12 +297,13 @@ func (s someOf) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 func TestReserveManyInATransaction(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t).Pool(t)
-	store := clerkinvite.NewPgxStore(pool, nil)
+	clock := testkit.NewClock()
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: clock.Now})
 	require.NoError(t, store.Migrate(t.Context()))
 	_, err := pool.Exec(t.Context(), "CREATE TABLE audit (what text)")
 	require.NoError(t, err)
 	clerk := clerkinvitetest.NewClerk()
-	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	b := testkit.New(t, testkit.Options{Clock: clock}, clerk, clerk, store)
 	b.MustInvite(t, "p77@example.com")
 	clerk.ResetCounts()
 	people := 10_000

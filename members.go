@@ -205,6 +205,9 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 			return nil, &InvalidParamsError{"Data", reason}
 		}
 	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
+	}
 	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		next := *row
 		if u.Role != nil {

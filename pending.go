@@ -44,6 +44,9 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 	if !clerkID.MatchString(u.ID) {
 		return nil, &InvalidParamsError{"User.ID", "must be a Clerk ID (user_…)"}
 	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
+	}
 	return s.resolveUser(ctx, &u, proof{})
 }
 
@@ -59,6 +62,9 @@ func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, 
 	defer op.end(&err)
 	if !clerkID.MatchString(userID) {
 		return nil, &InvalidParamsError{"userID", "must be a Clerk ID (user_…)"}
+	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
 	}
 	u, err := s.readUser(ctx, userID)
 	if err != nil {

@@ -168,6 +168,7 @@ func request[T any](ctx context.Context, s *Service, endpoint, name string, send
 // exchange is request after the endpoint was checked.
 func exchange[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (T, error) {
 	response, err := observed(ctx, s, name, send)
+	s.resetClock(ctx)
 	return response, s.noteLimit(ctx, endpoint, err)
 }
 

@@ -91,7 +91,10 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
-	err = r.run(ctx)
+	if err = s.setClock(ctx, s.store); err == nil {
+		r.began = s.now()
+		err = r.run(ctx)
+	}
 	if err != nil || !r.complete {
 		r.report.Cursor = r.position().encode()
 	}

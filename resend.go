@@ -32,7 +32,9 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	defer op.end(&err)
 	var l lease
 	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
-		l = s.newLease()
+		if l, err = s.newLease(ctx); err != nil {
+			return nil, err
+		}
 		next := *row
 		switch {
 		case row.Status != StatusPending:
@@ -40,12 +42,12 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		case row.overdue(l.claimedAt): // as if Reconcile had already seen it
 			return nil, &TransitionError{StatusExpired, StatusPending}
 		case row.held(l.claimedAt):
-			return nil, &CooldownError{*row.ClaimedUntil}
+			return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
 		case row.Due(): // an earlier resend was not completed
 		default:
 			if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 				if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(l.claimedAt) {
-					return nil, &CooldownError{until}
+					return nil, &CooldownError{s.machineTime(until)}
 				}
 			}
 			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""

@@ -133,6 +133,9 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 
 // reconcileInTurn reconciles if that is due and no other process does. It returns when to try again.
 func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
+	if err := s.setClock(ctx, s.store); err != nil {
+		return next, err
+	}
 	began := s.now()
 	t, ours, err := s.tryTurn(ctx, turnReconcile, reconcileTurn)
 	if err != nil || !ours {
@@ -175,7 +178,7 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sleep waits until the given time by Config.Now, or until ctx ends.
+// sleep waits until the given time by the store's clock, or until ctx ends.
 func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	if !until.After(s.now()) {
 		return ctx.Err()
@@ -184,6 +187,9 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	defer op.end(&err)
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
+		if err := s.setClock(ctx, s.store); err != nil {
+			return err
+		}
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {
 			return ctx.Err()

@@ -251,6 +251,12 @@ type TxStore interface {
 	// A change without New erases the row and its history. Its Result has the member as
 	// it was. If the row does not exist, it counts as erased.
 	Update(ctx context.Context, changes []Change) ([]Result, error)
+
+	// Clock returns the present time by a clock that all processes with this store share,
+	// such as the database server's; in a transaction too, not the time of its start. The
+	// zero time means that there is none. Then the clocks of all processes (Config.Now) may
+	// differ by an eighth of Config.Lease at most.
+	Clock(ctx context.Context) (time.Time, error)
 }
 
 // Store stores members. [PgxStore] is for production, and clerkinvitetest has a store for

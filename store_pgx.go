@@ -28,6 +28,9 @@ type PgxOptions struct {
 	// without quotes, and case-sensitive. Defaults to the search_path of the connections.
 	Schema string
 
+	// Now replaces PostgreSQL's clock ([PgxStore.Clock]) in tests: set it to Config.Now.
+	Now func() time.Time
+
 	// OnChange keeps the host's tables in sync with the members. It runs right after the
 	// statement that made the changes, in its transaction: its writes in tx are committed
 	// if and only if the changes are.
@@ -63,6 +66,7 @@ type PgxStore struct {
 	db       PgxDB
 	schema   string
 	onChange onChange
+	now      func() time.Time
 	sql      pgxSQL
 }
 
@@ -73,7 +77,7 @@ var _ Store = (*PgxStore)(nil)
 func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 	s := &PgxStore{db: db}
 	if opts != nil {
-		s.schema, s.onChange = opts.Schema, opts.OnChange
+		s.schema, s.onChange, s.now = opts.Schema, opts.OnChange, opts.Now
 	}
 	s.sql = newPgxSQL(s.schema)
 	return s
@@ -172,6 +176,28 @@ func (w *pgxWriter) db() pgxQuerier {
 		return w.tx
 	}
 	return w.store.db
+}
+
+// Clock implements [Store] with PostgreSQL's clock.
+func (s *PgxStore) Clock(ctx context.Context) (time.Time, error) {
+	return (&pgxWriter{store: s}).Clock(ctx)
+}
+
+// Clock implements [TxStore].
+func (w *pgxWriter) Clock(ctx context.Context) (at time.Time, err error) {
+	if w.store.now != nil {
+		return w.store.now(), ctx.Err()
+	}
+	read := func(bool) error {
+		at, err = queryOne[time.Time](ctx, w.db(), "SELECT clock_timestamp()")
+		return err
+	}
+	if w.tx != nil {
+		err = read(false)
+	} else {
+		err = w.store.repeat(ctx, read)
+	}
+	return at.UTC(), err
 }
 
 // Find implements [Store].

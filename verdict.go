@@ -224,7 +224,7 @@ func stops(c call, err error) bool {
 	switch failureOf(err, "") {
 	case foreignError, noConnection, instanceRejected:
 		return true
-	case rateLimited, invalidRequest, parameterRejected:
+	case rateLimited, invalidRequest, parameterRejected, busy:
 		return false
 	default:
 		return c.shared
@@ -250,7 +250,7 @@ const (
 )
 
 // failureOf returns the kind of a failure. email is the address that the call was about, or "" for
-// several: then no error is personRejected.
+// several: then an error that names an address is not personRejected.
 func failureOf(err error, email string) failure {
 	var invalid *InvalidParamsError
 	var api *APIError
@@ -287,8 +287,8 @@ func (f failure) ofInstance() bool {
 	return f == foreignError || f == noConnection || f == rateLimited || f == instanceRejected
 }
 
-// Clerk's error codes that decide how to continue. Source: Clerk's error catalogue; see
-// docs/clerk-facts.md.
+// Clerk's error codes, and parts of an error's meta, that decide how to continue. Source: Clerk's error
+// catalogue; see docs/clerk-facts.md.
 const (
 	codeDuplicate        = "duplicate_record"
 	codeIdentifierExists = "form_identifier_exists"
@@ -350,11 +350,11 @@ func pointsAtAddresses(err error) bool {
 
 // names reports whether the meta of an error about one address names it.
 func names(meta map[string]any, email string) bool {
-	return meta[metaParamName] == paramEmail || lists(meta, email)
+	return meta[metaParamName] == paramEmail || listsAddress(meta, email)
 }
 
-// lists reports whether one of the lists in the meta of an error contains the address.
-func lists(meta map[string]any, email string) bool {
+// listsAddress reports whether one of the lists in the meta of an error contains the address.
+func listsAddress(meta map[string]any, email string) bool {
 	for _, key := range []string{metaEmailAddresses, metaIdentifiers} {
 		list, ok := meta[key].([]any)
 		if !ok {

@@ -313,6 +313,34 @@ func TestQueueLimit(t *testing.T) {
 	}
 }
 
+// Which requests count as failures in a row.
+func TestCountFailures(t *testing.T) {
+	t.Parallel()
+	group := func(kinds ...verdictKind) []*attempt {
+		list := attempts(len(kinds))
+		for i, kind := range kinds {
+			list[i].verdict = verdict{kind: kind, err: errNoInvitation}
+		}
+		return list
+	}
+	again := group(isUncertain)
+	again[0].row.Attempts = 2
+	for name, c := range map[string]struct {
+		group []*attempt
+		want  int
+	}{
+		"a failure":                      {group(isUncertain), 3},
+		"one of several":                 {group(isInvited, isUncertain), 3},
+		"some need their own requests":   {group(undecided, isUncertain), 3},
+		"a success":                      {group(isInvited), 0},
+		"a refusal":                      {group(isRefused), 0},
+		"a member that failed before":    {again, 2},
+		"a request that decided nothing": {group(undecided, undecided), 2},
+	} {
+		require.Equal(t, c.want, countFailures(2, c.group), name)
+	}
+}
+
 // Undecided attempts return to the queue that they can still use.
 func TestQueuePutBack(t *testing.T) {
 	t.Parallel()

@@ -511,9 +511,14 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	case e == nil || e.UserID == "":
 		return nil, nil
 	case e.Type == EventUserDeleted:
-		return s.userDeleted(ctx, e)
 	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
 		return nil, nil
+	}
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
+	}
+	if e.Type == EventUserDeleted {
+		return s.userDeleted(ctx, e)
 	}
 	rows, err := s.rowsOf(ctx, e.User)
 	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
@@ -521,7 +526,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	}
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
-		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event
+		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event
 	}
 	if err != nil {
 		return nil, err
@@ -533,14 +538,15 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 		changed, err = s.resolveUser(ctx, u, askClerk())
 	}
 	if err == nil && !u.confirms(e.User, rows) {
-		err = s.unconfirmed(e)
+		err = s.unconfirmed(ctx, e)
 	}
 	return changed, err
 }
 
 // unconfirmed returns the error for an event that Clerk contradicts, or nil if waiting is pointless.
 // Svix puts a new time on each delivery, so only the event's own time shows its age.
-func (s *Service) unconfirmed(e *Event) error {
+func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
+	s.resetClock(ctx)
 	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
 		return nil
 	}
@@ -567,7 +573,7 @@ func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) 
 			return changed, err
 		}
 		if !gone {
-			return changed, s.unconfirmed(e)
+			return changed, s.unconfirmed(ctx, e)
 		}
 		changes := make([]Change, len(rows))
 		for i, row := range rows {

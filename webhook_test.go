@@ -416,6 +416,8 @@ func (h *hook) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Me
 	return nil, h.err
 }
 
+func (*hook) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
 // handled returns the queries of the events that HandleEvent got.
 func (h *hook) handled() []clerkinvite.Query {
 	h.mu.Lock()

@@ -44,6 +44,9 @@ func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 }
 
 func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, error) {
+	if err := s.setClock(ctx, s.store); err != nil {
+		return nil, err
+	}
 	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if row.Status == to {
 			return row, nil
@@ -262,7 +265,10 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 // claimForPurge claims a member, so that no delivery of it starts before it is erased.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
 	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
-		if l = s.newLease(); row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
+		if l, err = s.newLease(ctx); err != nil {
+			return nil, err
+		}
+		if row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
 			return nil, ErrConflict
 		}
 		next := s.claimed(*row, l.claimedAt)

@@ -282,6 +282,10 @@ func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.B
 	return b, nil
 }
 
+// Clock implements [clerkinvite.Store]. A store in memory has no clock of its own, so it returns
+// the zero time.
+func (s *MemoryStore) Clock(ctx context.Context) (time.Time, error) { return time.Time{}, ctx.Err() }
+
 // SwapTime implements [clerkinvite.Store].
 func (s *MemoryStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	s.mu.Lock()

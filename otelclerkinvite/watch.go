@@ -18,7 +18,7 @@ const backlogTimeout = 5 * time.Second
 
 // Watch registers gauges for a store such as a [clerkinvite.PgxStore]: the numbers of
 // reserved, due and overdue members, and how long the longest due member has been due.
-// Each collection reads the store once, within its context and 5 s. If that fails, the
+// Each collection reads the store's clock and its backlog, within its context and 5 s. If that fails, the
 // collection has no gauges, and otel's error handler gets the error without addresses.
 //
 // Watch does no I/O. stop unregisters the gauges and may be called more than once. Watch
@@ -27,14 +27,21 @@ const backlogTimeout = 5 * time.Second
 //
 // Errors: those of the meter provider. Watch is safe for concurrent use.
 func (o *Observer) Watch(store interface {
+	Clock(ctx context.Context) (time.Time, error)
 	Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 },
 ) (stop func() error, err error) {
 	registration, err := o.meter.RegisterCallback(func(ctx context.Context, to metric.Observer) error {
 		ctx, cancel := context.WithTimeout(ctx, backlogTimeout)
 		defer cancel()
-		now := o.now()
-		b, err := store.Backlog(ctx, now)
+		now, err := store.Clock(ctx)
+		if now.IsZero() {
+			now = o.now()
+		}
+		var b clerkinvite.Backlog
+		if err == nil {
+			b, err = store.Backlog(ctx, now)
+		}
 		if err != nil {
 			// If it were returned, a periodic reader would export no metrics at all.
 			otel.Handle(errors.New("otelclerkinvite: read the backlog: " + scrub.Line(err.Error())))

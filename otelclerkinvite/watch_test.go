@@ -21,6 +21,8 @@ import (
 // backlog is a store that has only a backlog.
 type backlog func(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 
+func (backlog) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
 func (f backlog) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
 	return f(ctx, now)
 }
@@ -118,9 +120,9 @@ func TestCollectionDoesNotWaitForever(t *testing.T) {
 func TestPostgreSQLGauges(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
-	require.NoError(t, store.Migrate(t.Context()))
 	now := clerkinvitetest.NewClock(time.Now().UTC().Truncate(time.Microsecond))
+	store := clerkinvite.NewPgxStore(db.Pool(t), &clerkinvite.PgxOptions{Now: now.Now})
+	require.NoError(t, store.Migrate(t.Context()))
 	o := newTelemetry(t, now.Now)
 	stop, err := o.Watch(store)
 	require.NoError(t, err)

@@ -50,6 +50,8 @@ func (s *several) SwapTime(ctx context.Context, name string, old, next time.Time
 	return s.next().SwapTime(ctx, name, old, next)
 }
 
+func (s *several) Clock(ctx context.Context) (time.Time, error) { return s.next().Clock(ctx) }
+
 func TestSeveralStoresOnOneFile(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) clerkinvite.Store {

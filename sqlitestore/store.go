@@ -170,6 +170,10 @@ func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) 
 	return known, nil
 }
 
+// Clock implements [clerkinvite.Store]. It returns the zero time: all processes with this store run on
+// one machine, and share its clock already.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) { return time.Time{}, ctx.Err() }
+
 // Backlog counts the members that wait at the given time, for a gauge or a health check. It reads at
 // most 10,000 rows of each of two indexes. Errors are SQLite's and the context's.
 func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
@@ -258,6 +262,9 @@ type txStore struct {
 	store *Store
 	tx    *sql.Tx
 }
+
+// Clock implements [clerkinvite.TxStore].
+func (s *txStore) Clock(ctx context.Context) (time.Time, error) { return s.store.Clock(ctx) }
 
 // Insert implements [clerkinvite.TxStore].
 func (s *txStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {

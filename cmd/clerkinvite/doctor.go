@@ -45,7 +45,7 @@ const (
 	dueWarn   = 5 * time.Minute // Run delivers every 15 seconds, after failures every 5 minutes
 	dueFail   = 15 * time.Minute
 	clockWarn = 5 * time.Second
-	clockFail = time.Minute // the default lease; webhooks tolerate five minutes
+	clockFail = 5 * time.Minute // all webhooks are rejected
 )
 
 type checkStatus string
@@ -318,7 +318,7 @@ func clock(name string, ahead, tolerance time.Duration) check {
 		direction = "behind"
 	}
 	text := fmt.Sprintf("this machine's clock is %s %s %s clock", max(ahead, -ahead).Round(time.Millisecond), direction, name)
-	const remedy = "synchronise the clocks (NTP): leases, limits and expiries are compared with the application's clock"
+	const remedy = "synchronise the clocks (NTP). Leases and limits use the database's clock, but webhooks are rejected if this machine's clock is wrong by five minutes"
 	switch {
 	case off >= clockFail:
 		return check{"", checkFail, text, remedy}
@@ -403,8 +403,11 @@ func sign(secret, id string, at time.Time, payload []byte) http.Header {
 }
 
 func (d *diagnosis) backlog(ctx context.Context) check {
-	now := d.t.env.now()
-	b, err := d.store.Backlog(ctx, now)
+	now, err := d.store.Clock(ctx)
+	var b clerkinvite.Backlog
+	if err == nil {
+		b, err = d.store.Backlog(ctx, now)
+	}
 	if err != nil {
 		return check{"", checkFail, explain(err), "try again"}
 	}

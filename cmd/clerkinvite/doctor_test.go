@@ -79,6 +79,12 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			w.pass(time.Hour)
 			w.date(time.Hour)
 		}, exitFailed, checks{"clock_database": checkFail}},
+		// This machine's clock alone.
+		{"the clock is four minutes ahead", func(w *world) { w.skew = 4 * time.Minute; w.reserveAgo(2 * time.Minute) }, exitDone,
+			checks{"clock_database": checkWarn, "clock_clerk": checkWarn}},
+		{"the clock is four minutes behind", func(w *world) { w.skew = -4 * time.Minute; w.reserveAgo(6 * time.Minute) }, exitDone,
+			checks{"clock_database": checkWarn, "clock_clerk": checkWarn, "backlog": checkWarn}},
+		{"the clock is six minutes ahead", func(w *world) { w.skew = 6 * time.Minute }, exitFailed, checks{"clock_database": checkFail, "clock_clerk": checkFail}},
 		{"no webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "" }, exitDone, checks{"webhook_secret": checkWarn}},
 		{"a short webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "whsec_c2hvcnQ=" }, exitFailed, checks{"webhook_secret": checkFail}},
 		{"a key as the webhook secret", func(w *world) { w.vars["CLERK_WEBHOOK_SIGNING_SECRET"] = "sk_test_*" }, exitFailed, checks{"webhook_secret": checkFail}},
@@ -164,7 +170,9 @@ func (w *world) date(off time.Duration) {
 
 // reserveAgo writes a row that has been due for so long.
 func (w *world) reserveAgo(ago time.Duration) {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: func() time.Time { return w.now().Add(-ago) }})
+	then := func() time.Time { return w.now().Add(-ago) }
+	store := clerkinvite.NewPgxStore(w.db.Pool(w.t), &clerkinvite.PgxOptions{Now: then})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: store, Now: then})
 	require.NoError(w.t, err)
 	_, err = svc.Reserve(w.t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com"})
 	require.NoError(w.t, err)

@@ -84,6 +84,7 @@ type importer struct {
 	store *clerkinvite.PgxStore
 	lines []*line
 	bar   *progress
+	ahead time.Duration // how far the database's clock is ahead of this machine's
 
 	tenants []tenantCount // in a dry run
 }
@@ -330,11 +331,17 @@ func (im *importer) invite(ctx context.Context) error {
 			params[i] = l.params
 		}
 		im.bar.begin(todo)
+		// Rows have the times of the database's clock.
+		databaseTime, err := im.store.Clock(ctx)
+		if err != nil {
+			return err
+		}
+		im.ahead = databaseTime.Sub(im.t.env.now())
 		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.ManyOptions{Wait: im.o.wait, Progress: im.bar.show})
 		var held []*line
 		var until time.Time
 		for i, r := range results {
-			if at := todo[i].settle(r, err, im.t.env.now()); !at.IsZero() {
+			if at := todo[i].settle(r, err, im.databaseTime()); !at.IsZero() {
 				held = append(held, todo[i])
 				if at.After(until) {
 					until = at
@@ -352,10 +359,12 @@ func (im *importer) invite(ctx context.Context) error {
 	}
 }
 
+func (im *importer) databaseTime() time.Time { return im.t.env.now().Add(im.ahead) }
+
 func (im *importer) sleep(ctx context.Context, until time.Time) error {
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
-		wait := min(until.Sub(im.t.env.now()), time.Second)
+		wait := min(until.Sub(im.databaseTime()), time.Second)
 		if wait < 0 {
 			return ctx.Err()
 		}

@@ -235,7 +235,7 @@ func TestErrorsFileLosesNoLines(t *testing.T) {
 			{"-", name, "is the imported file"}, {name, dangling, "must be a regular file"}, {name, dir, "must be a regular file"}, {name, os.DevNull, "must be a regular file"},
 		} {
 			var out, errs bytes.Buffer
-			code := run(t.Context(), []string{"import", test[0], "--errors", test[1], dry}, stdin, &out, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
+			code := run(t.Context(), []string{"import", test[0], "--errors", test[1], dry}, stdin, &out, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now, databaseNow: w.now})
 			require.Equal(t, exitUsage, code, test)
 			require.Contains(t, errs.String(), test[2])
 			require.Contains(t, errs.String(), "nothing was sent")

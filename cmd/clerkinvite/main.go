@@ -50,8 +50,9 @@ func main() {
 
 // environment has the program's inputs other than arguments and files.
 type environment struct {
-	getenv func(string) string
-	now    func() time.Time
+	getenv      func(string) string
+	now         func() time.Time
+	databaseNow func() time.Time // only in tests
 }
 
 // tool is one run of the program.

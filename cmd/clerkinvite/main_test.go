@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, environment{os.Getenv, func() time.Time { return time.Now().Add(d) }}))
+		later := func() time.Time { return time.Now().Add(d) }
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, environment{os.Getenv, later, later}))
 	}
 	if os.Getenv("CLERKINVITE_TEST_MAIN") != "" {
 		main()
@@ -50,13 +51,14 @@ type world struct {
 	wrap  func(http.Handler) http.Handler
 
 	mu    sync.Mutex
-	ahead time.Duration // of the clock of the tool and the fake
+	ahead time.Duration // of the clocks of the tool, the tables and the fake
+	skew  time.Duration // of the clock of the tool alone
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, clerk: clerkinvitetest.NewClerk(), db: pgtest.New(t)}
-	w.store = clerkinvite.NewPgxStore(w.db.Pool(t), nil)
+	w.store = clerkinvite.NewPgxStore(w.db.Pool(t), &clerkinvite.PgxOptions{Now: w.now})
 	require.NoError(t, w.store.Migrate(t.Context()))
 	handler := w.clerk.Handler()
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -100,7 +102,9 @@ func (w *world) run(args ...string) result {
 // runWith runs the program in this process. Its standard error goes to stderr and into the result.
 func (w *world) runWith(ctx context.Context, stdin string, stderr io.Writer, args ...string) result {
 	var out, errs bytes.Buffer
-	code := run(ctx, args, strings.NewReader(stdin), &out, io.MultiWriter(&errs, stderr), environment{getenv: func(name string) string { return w.vars[name] }, now: w.now})
+	code := run(ctx, args, strings.NewReader(stdin), &out, io.MultiWriter(&errs, stderr), environment{
+		getenv: func(name string) string { return w.vars[name] }, now: func() time.Time { return w.now().Add(w.skew) }, databaseNow: w.now,
+	})
 	r := result{code, out.String(), errs.String()}
 	require.NotContains(w.t, r.stdout+r.stderr, testKey, "the key is never printed")
 	return r
@@ -242,7 +246,7 @@ func TestIncompleteOutputIsAnError(t *testing.T) {
 		{"import", w.file("tenant,email\nacme,nobody\n"), "--dry-run"},
 	} {
 		var errs bytes.Buffer
-		code := run(t.Context(), args, strings.NewReader(""), &full{room: 10}, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now})
+		code := run(t.Context(), args, strings.NewReader(""), &full{room: 10}, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now, databaseNow: w.now})
 		require.Equal(t, exitFailed, code, "%v %s", args, errs.String())
 		require.Contains(t, errs.String(), "the output is incomplete: no space left on device")
 	}

@@ -28,7 +28,7 @@ func (t *tool) open(ctx context.Context) (*clerkinvite.PgxStore, *pgxpool.Pool, 
 	if err != nil {
 		return nil, nil, err
 	}
-	return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: t.schema}), pool, nil
+	return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: t.schema, Now: t.env.databaseNow}), pool, nil
 }
 
 // parseFault returns an error without any part of DATABASE_URL, because any part of a malformed URL may be the password.

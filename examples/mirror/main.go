@@ -113,12 +113,12 @@ func (p *people) exec(ctx context.Context, tx pgx.Tx, sql string, args ...any) e
 	return err
 }
 
-// newService returns a service whose members are mirrored.
+// newService returns a service whose members are mirrored. now is nil except in tests.
 func newService(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI, now func() time.Time) (*clerkinvite.Service, error) {
 	if _, err := pool.Exec(ctx, hostTables); err != nil {
 		return nil, err
 	}
-	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: mirror})
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: mirror, Now: now})
 	if err := store.Migrate(ctx); err != nil {
 		return nil, err
 	}

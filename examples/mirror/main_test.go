@@ -351,7 +351,7 @@ func TestMirrorInTx(t *testing.T) {
 	b.exec(atEveryCommit)
 	require.NoError(t, b.invite("ada"))
 	b.clock.Advance(31 * 24 * time.Hour) // the invitation has expired, so ada can be invited again
-	store := clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: mirror})
+	store := clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: mirror, Now: b.clock.Now})
 	for _, commit := range []bool{false, true} {
 		tx, err := b.pool.Begin(t.Context())
 		require.NoError(t, err)

@@ -273,6 +273,12 @@ func (s *Store) SwapTime(ctx context.Context, name string, old, next time.Time) 
 	return known.UTC(), err
 }
 
+// Clock implements clerkinvite.Store with PostgreSQL's clock.
+func (s *Store) Clock(ctx context.Context) (at time.Time, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&at)
+	return at.UTC(), err
+}
+
 // query runs a statement that returns members.
 func (s *Store) query(ctx context.Context, sql string, args ...any) ([]*clerkinvite.Member, error) {
 	rows, err := s.pool.Query(ctx, sql, args...)

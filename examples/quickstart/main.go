@@ -43,6 +43,10 @@ func main() {
 	}
 }
 
+// now is the clock of the steps with a fake Clerk, which advance it once instead of waiting a minute.
+// In production, leave Config.Now and PgxOptions.Now out.
+var now = time.Now
+
 // openStore returns a store in DATABASE_URL, or in memory.
 func openStore(ctx context.Context) (store clerkinvite.Store, closeStore func(), err error) {
 	url := os.Getenv("DATABASE_URL")
@@ -55,7 +59,7 @@ func openStore(ctx context.Context) (store clerkinvite.Store, closeStore func(),
 		return nil, nil, err
 	}
 	schema := fmt.Sprintf("clerkinvite_quickstart_%d", time.Now().UnixNano())
-	pgStore := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+	pgStore := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema, Now: func() time.Time { return now() }})
 	if err := pgStore.Migrate(ctx); err != nil {
 		pool.Close()
 		return nil, nil, err
@@ -78,7 +82,6 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now // advanced once, instead of waiting a minute
 	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return now() }})
 	if err != nil {
 		return err

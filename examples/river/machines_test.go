@@ -177,6 +177,11 @@ func (s countingStore) SwapTime(ctx context.Context, name string, old, next time
 	return s.Store.SwapTime(ctx, name, old, next)
 }
 
+func (s countingStore) Clock(context.Context) (time.Time, error) {
+	s.calls.Add(1)
+	return time.Now(), nil
+}
+
 // The cost of idle processes: six simulated hours of Run with its defaults.
 func TestIdleRunCostsFiveStatementsPerMinute(t *testing.T) {
 	t.Parallel()

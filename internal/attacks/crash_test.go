@@ -64,7 +64,7 @@ func child(mode string) {
 		// Each line is written immediately, so that a killed process has reported how far it was.
 		k.say = func(point string) { _, _ = fmt.Println("POINT", point) }
 		config.API = pointAPI{api, k}
-		config.Store = pointStore{clerkinvite.NewPgxStore(pointDB{pool, k}, nil), k}
+		config.Store = pointStore{clerkinvite.NewPgxStore(pointDB{pool, k}, nil), k, nil}
 	}
 	if mode == "deliver" || mode == "run" {
 		work(mode, config)
@@ -274,7 +274,8 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 
 	// Two hours later every lease and pause has ended.
 	ahead := 2 * time.Hour
-	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, url), Store: store, Now: func() time.Time { return time.Now().Add(ahead) }})
+	now := func() time.Time { return time.Now().Add(ahead) }
+	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, url), Store: testkit.ClockedStore{Store: store, Now: now}, Now: now})
 	require.NoError(t, err)
 	recovered := 0
 	for range 5 {

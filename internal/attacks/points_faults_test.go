@@ -94,6 +94,19 @@ func (sc *scenario) options(schema string) *clerkinvite.PgxOptions {
 	return o
 }
 
+// inTx is the store in a transaction, with the actor's clock.
+func (a *actor) inTx(tx pgx.Tx) clerkinvite.TxStore { return clockedTx{a.pgx.WithTx(tx), a.clock.Now} }
+
+type clockedTx struct {
+	clerkinvite.TxStore
+	now func() time.Time
+}
+
+func (s clockedTx) Clock(ctx context.Context) (time.Time, error) {
+	_, err := s.TxStore.Clock(ctx)
+	return s.now(), err
+}
+
 // newWorld creates a world, on the memory store if ground is nil.
 func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 	t.Helper()
@@ -122,7 +135,7 @@ func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 
 // service returns the service of a process without faults.
 func (w *world) service() *clerkinvite.Service {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: w.store, Now: w.clock.Now, Lease: pointLease})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: testkit.ClockedStore{Store: w.store, Now: w.clock.Now}, Now: w.clock.Now, Lease: pointLease})
 	require.NoError(w.t, err)
 	return svc
 }
@@ -143,11 +156,11 @@ type actorConfig struct {
 }
 
 func newActor(ctx context.Context, c actorConfig) (*actor, error) {
-	a := &actor{ctx: ctx, clock: c.clock, input: c.input, ack: c.ack, pool: c.raw, store: pointStore{c.store, c.k}}
+	a := &actor{ctx: ctx, clock: c.clock, input: c.input, ack: c.ack, pool: c.raw, store: pointStore{c.store, c.k, c.clock.Now}}
 	if c.pool != nil {
 		a.db = pointDB{c.pool, c.k}
 		a.pgx = clerkinvite.NewPgxStore(a.db, c.sc.options(c.schema))
-		a.store = pointStore{a.pgx, c.k}
+		a.store = pointStore{a.pgx, c.k, c.clock.Now}
 	}
 	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: c.url, HTTPClient: c.client})
 	if err != nil {
@@ -161,7 +174,7 @@ func newActor(ctx context.Context, c actorConfig) (*actor, error) {
 	if a.svc, err = clerkinvite.New(config); err != nil {
 		return nil, err
 	}
-	config.API, config.Store = plain, c.store
+	config.API, config.Store = plain, testkit.ClockedStore{Store: c.store, Now: c.clock.Now}
 	if a.other, err = clerkinvite.New(config); err != nil {
 		return nil, err
 	}

@@ -243,6 +243,14 @@ func scenarios() []scenario {
 // invitations are scenarios of Invite and Resend.
 func invitations() []scenario {
 	inviteAnn := func(a *actor) error { return a.invite(ann) }
+	inviteOrDuplicate := func(a *actor) error {
+		_, err := a.svc.Invite(a.ctx, toAcme(ann))
+		var dup *clerkinvite.DuplicateEmailError
+		if errors.As(err, &dup) {
+			err = nil
+		}
+		return a.acked(ann, err)
+	}
 	return []scenario{{
 		name: "invite somebody new", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 	}, {
@@ -255,6 +263,26 @@ func invitations() []scenario {
 			_, err := a.svc.Invite(a.ctx, toAcme(ann))
 			return expected[*clerkinvite.DuplicateEmailError](a, ann, err)
 		},
+	}, {
+		// Invite looks at Clerk once a day. If that fails, Reconcile finds out.
+		name: "invite a duplicate that was revoked in the dashboard", people: []person{{ann, "pending revoked", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations(ann)[0].ID)
+			w.clock.Advance(48 * time.Hour)
+		},
+		act: inviteOrDuplicate,
+	}, {
+		name: "invite a duplicate whose user was replaced", people: []person{{ann, "active removed", ""}, {bob, "active", ""}},
+		arrange: func(w *world) {
+			w.clerk.AddVerifiedUser(bob)
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann, bob)
+			w.clerk.DeleteUser(u.ID)
+			w.clerk.AddVerifiedUser(ann)
+			w.clock.Advance(48 * time.Hour)
+		},
+		act: inviteOrDuplicate,
 	}, {
 		name: "take over a reserved member", act: inviteAnn, people: []person{{ann, "pending", ""}},
 		arrange: func(w *world) { w.reserved(ann) },
@@ -296,7 +324,7 @@ func invitations() []scenario {
 		act: func(a *actor) error { return a.acked(ann, a.deliver()) },
 	}, {
 		name: "invite when the insert had to wait", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
-		meddle: []meddle{{"reserve>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
+		meddle: []meddle{{"reserveOnce>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
 	}, {
 		name: "invite while somebody changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
@@ -468,6 +496,17 @@ func withdrawals() []scenario {
 		name: "purge", arrange: invited, purges: true, people: []person{{ann, "gone", "pending revoked"}},
 		act: func(a *actor) error { return a.acked(ann, a.svc.Purge(a.ctx, acme(ann))) },
 	}, {
+		name: "purge a member whose open invitation is not listed yet", purges: true, people: []person{{ann, "gone", "active"}},
+		arrange: func(w *world) {
+			w.clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+			w.invited(ann)
+			e, err := clerkinvite.ParseEvent(w.clerk.SignUp(ann, true).Payload)
+			w.must(err)
+			_, err = w.calm.Resolve(w.ctx, *e.User)
+			w.must(err)
+		},
+		act: func(a *actor) error { return a.acked(ann, a.svc.Purge(a.ctx, acme(ann))) },
+	}, {
 		name: "purge while Clerk fails", purges: true, people: []person{{ann, "pending", "gone revoked"}},
 		arrange: func(w *world) {
 			w.invited(ann)
@@ -617,7 +656,7 @@ func storings() []scenario {
 			return err
 		}
 		defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
-		reserver := a.svc.InTx(a.pgx.WithTx(tx))
+		reserver := a.svc.InTx(a.inTx(tx))
 		for _, email := range []string{ann, bob} {
 			if _, err := reserver.Reserve(a.ctx, toAcme(email)); err != nil {
 				return err
@@ -752,7 +791,7 @@ func insertBehind(a *actor) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(a.ctx)) }()
-	if _, err := a.other.InTx(a.pgx.WithTx(tx)).Reserve(a.ctx, toAcme(ann)); err != nil {
+	if _, err := a.other.InTx(a.inTx(tx)).Reserve(a.ctx, toAcme(ann)); err != nil {
 		return err
 	}
 	behind := make(chan error, 1)

@@ -675,7 +675,18 @@ func (a pointAPI) RevokeInvitation(ctx context.Context, invitationID string) (*c
 // pointStore is a Store with points.
 type pointStore struct {
 	clerkinvite.Store
-	k *track
+	k   *track
+	now func() time.Time // instead of the store's, if set
+}
+
+func (s pointStore) Clock(ctx context.Context) (time.Time, error) {
+	return between(ctx, s.k, layerStore, "Clock", nil, func(ctx context.Context) (time.Time, error) {
+		at, err := s.Store.Clock(ctx)
+		if s.now != nil {
+			at = s.now()
+		}
+		return at, err
+	})
 }
 
 func (s pointStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {

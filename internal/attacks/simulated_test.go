@@ -55,7 +55,7 @@ func work(mode string, config clerkinvite.Config) {
 		return
 	}
 	clock := &simulatedClock{}
-	config.Now = clock.Now
+	config.Now, config.Store = clock.Now, testkit.ClockedStore{Store: config.Store, Now: clock.Now}
 	svc, err := clerkinvite.New(config)
 	if err != nil {
 		panic(err)
@@ -168,7 +168,7 @@ func newSimulation(t *testing.T) *simulation {
 	t.Cleanup(srv.Close)
 	s.url = srv.URL + "/v1"
 	var err error
-	s.svc, err = clerkinvite.New(clerkinvite.Config{API: s.clerk, Store: s.store, Now: s.clock.Now})
+	s.svc, err = clerkinvite.New(clerkinvite.Config{API: s.clerk, Store: testkit.ClockedStore{Store: s.store, Now: s.clock.Now}, Now: s.clock.Now})
 	require.NoError(t, err)
 	return s
 }

@@ -88,6 +88,14 @@ var mutants = []mutant{
 		req.Header.Set("Idempotency-Key", "same")`},
 	}},
 
+	// Who is delivered, and when.
+	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
+		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
+	}},
+	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
+		{"deliver_create.go", "if limit := s.remaining(q.limit());", "if limit := q.limit();"},
+	}},
+
 	// What is left over, and only that, is revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
@@ -96,10 +104,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
-		{"deliver.go", "	case a.row.Send > 1:\n		a.verdict.leftOver = true", "	case a.row.Send < 1:\n		a.verdict.leftOver = true"},
+		{"deliver.go", "return a.row.Send > 1 || a.row.Attempts > 1", "return a.row.Send < 1 || a.row.Attempts > 1"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
-		{"deliver_settle.go", "return row.InvitationID == inv.ID || row.Sent < row.Send && send == row.Send", "return row.Sent < row.Send && send == row.Send"},
+		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
@@ -153,8 +161,8 @@ var mutants = []mutant{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
 	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
-		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event",
-			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(e) // deleted since, not shown yet, or the dashboard's example event"},
+		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event",
+			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "		inTime := !row.overdue(now) ||", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) ||"},

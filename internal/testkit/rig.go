@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,7 +37,8 @@ type Rig struct {
 // Options configure a Rig.
 type Options struct {
 	Configure func(*clerkinvite.Config)
-	Hangs     bool // a call that gets no response fails immediately, as if the adapter's time limit had passed
+	Clock     *clerkinvitetest.Clock // defaults to NewClock
+	Hangs     bool                   // a call that gets no response fails immediately, as if the adapter's time limit had passed
 }
 
 // Each runs the test on a Rig in memory and on one with the real adapter, over HTTP, and a real PostgreSQL.
@@ -121,12 +123,16 @@ func Sample[T any](t *testing.T, list []T) (some []T) {
 	return some
 }
 
-// New returns a Rig of these parts. It sets the clock of clerk.
+// New returns a Rig of these parts. It sets the clock of clerk, and that of store unless it has none.
 func New(t *testing.T, o Options, clerk *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI, store clerkinvite.Store) *Rig {
 	t.Helper()
-	b := &Rig{Clerk: clerk, Clock: NewClock(), API: api, Store: store}
+	b := &Rig{Clerk: clerk, Clock: cmp.Or(o.Clock, NewClock()), API: api, Store: store}
 	clerk.SetNow(b.Clock.Now)
-	cfg := clerkinvite.Config{API: api, Store: store, Now: b.Clock.Now}
+	cfg := clerkinvite.Config{API: api, Now: b.Clock.Now}
+	if _, memory := store.(*clerkinvitetest.MemoryStore); !memory {
+		b.Store = ClockedStore{store, func() time.Time { return cfg.Now() }}
+	}
+	cfg.Store = b.Store
 	if o.Configure != nil {
 		o.Configure(&cfg)
 	}

@@ -179,15 +179,17 @@ func TestCost(t *testing.T) {
 	t.Parallel()
 	count := &testkit.StatementCounter{}
 	pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = count })
-	store := clerkinvite.NewPgxStore(pool, nil)
-	require.NoError(t, store.Migrate(t.Context()))
+	require.NoError(t, clerkinvite.NewPgxStore(pool, nil).Migrate(t.Context()))
 	for _, c := range costs() {
 		t.Log(c.row())
 		t.Run(c.verb+"/"+c.situation, func(t *testing.T) {
 			_, err := pool.Exec(t.Context(), "DELETE FROM clerkinvite_member; DELETE FROM clerkinvite_limit", pgx.QueryExecModeSimpleProtocol)
 			require.NoError(t, err)
 			clerk := clerkinvitetest.NewClerk()
-			b := &costBundle{Rig: testkit.New(t, counting, clerk, testkit.Adapter(t, testkit.Serve(t, clerk)), store), pool: pool, pgx: store}
+			o := counting
+			o.Clock = testkit.NewClock()
+			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: o.Clock.Now})
+			b := &costBundle{Rig: testkit.New(t, o, clerk, testkit.Adapter(t, testkit.Serve(t, clerk)), store), pool: pool, pgx: store}
 			if c.before != nil {
 				c.before(t, b)
 			}
@@ -289,7 +291,7 @@ func (verbs) inviteWronged(ctx context.Context, b *costBundle) (any, error) {
 func (verbs) inviteHooked(ctx context.Context, b *costBundle) (any, error) {
 	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
 	svc, err := clerkinvite.New(clerkinvite.Config{
-		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook}), Now: b.Clock.Now, Lease: time.Hour,
+		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook, Now: b.Clock.Now}), Now: b.Clock.Now, Lease: time.Hour,
 	})
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ func (s *sequence) end() {
 		s.step++
 		switch k := s.rand.IntN(len(s.tasks) + len(s.flights)); {
 		case k < len(s.tasks):
-			s.tasks[k].resume(fine)
+			s.tasks[k].orProbe().resume(fine)
 		case s.chance(2): // it is lost
 			s.flights = slices.Delete(s.flights, k-len(s.tasks), k-len(s.tasks)+1)
 		default:

@@ -66,7 +66,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 					}
 				}
 			}),
-			found: []string{"store:", "claim:"},
+			found: []string{"store:", "claim:", "send:"},
 		},
 		"store loses an update": {
 			store: updated(func(s *wrongStore, _ []clerkinvite.Change) bool { return s.count%20 == 0 }),

@@ -292,7 +292,7 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 		}
 	}
 	s.holders[mark{m.ID, m.Send}] = t
-	t.claims[mark{m.ID, m.Send}] = m.ClaimedUntil.Add(-lease)
+	t.claims[mark{m.ID, m.Send}] = m.ClaimedUntil.Add(grain - 1 - lease).Truncate(grain) // without the random part
 }
 
 // record checks the history entry of a change.

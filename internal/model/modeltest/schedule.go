@@ -1,6 +1,7 @@
 package modeltest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,15 @@ type process struct {
 	number  int
 	service *clerkinvite.Service
 	dead    bool
+	ahead   time.Duration // of its clock, up to maxAhead either way
+
+	// probe is the task whose request may be the first after a limit. Others of the process wait
+	// for its response, and so would the scheduler if it resumed them.
+	probe *task
 }
+
+// maxAhead is how wrong the clock of a process may be.
+const maxAhead = 5 * time.Minute
 
 // task is one call of a verb.
 type task struct {
@@ -57,7 +66,6 @@ type task struct {
 	request func() // what that call does at the other end
 
 	calls        int
-	polls        int  // of them, calls in a row for a turn
 	requests     int  // of them, requests to Clerk
 	cancelled    bool // its caller has gone
 	tooLate      bool // one of its own time limits has ended a call
@@ -115,7 +123,7 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 	if s.problem == "" {
 		s.end()
 	}
-	for _, t := range s.tasks {
+	for _, t := range probesFirst(s.tasks) {
 		t.process.dead = true
 		s.free = append(s.free, t.run)
 	}
@@ -126,11 +134,23 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 }
 
 func (s *sequence) newProcess(number int) *process {
-	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: s.asked})
+	p := &process{number: number}
+	s.setClock(p)
+	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }})
 	if err != nil {
 		panic(err)
 	}
-	return &process{number: number, service: service}
+	p.service = service
+	return p
+}
+
+// setClock sets the clock of a process: right, or wrong by up to five minutes.
+func (s *sequence) setClock(p *process) {
+	p.ahead = 0
+	if !s.chance(3) {
+		p.ahead = (time.Duration(s.rand.Int64N(int64(2*maxAhead))) - maxAhead).Truncate(time.Millisecond)
+	}
+	s.sayf("p%d's clock is %v ahead", p.number, p.ahead)
 }
 
 // asked is the library's clock. Code that reads the clock again and again without
@@ -166,7 +186,7 @@ func (s *sequence) something() {
 	k := s.rand.IntN(100)
 	switch {
 	case k < 66 && len(s.tasks) > 0:
-		t := pick(s, s.tasks...)
+		t := pick(s, s.tasks...).orProbe()
 		t.resume(s.someFate())
 	case k < 82 && len(s.tasks) < maxTasks:
 		s.begin(pick(s, s.processes...))
@@ -190,7 +210,7 @@ func (s *sequence) something() {
 	case len(s.tasks) > 0: // one continues for a while
 		t := pick(s, s.tasks...)
 		for n := s.rand.IntN(8); n > 0 && slices.Contains(s.tasks, t); n-- {
-			t.resume(fine)
+			t.orProbe().resume(fine)
 		}
 	}
 }
@@ -205,6 +225,9 @@ func (s *sequence) someFate() fate {
 
 // begin lets a process begin with a verb.
 func (s *sequence) begin(p *process) {
+	if p.probe != nil {
+		return
+	}
 	k := s.rand.IntN(totalWeight)
 	for _, a := range actions {
 		if k -= a.weight; k < 0 {
@@ -249,11 +272,37 @@ func (t *task) resume(f fate) {
 	if t.run.resume(); t.run.job != nil {
 		return
 	}
+	t.probes(false)
 	t.free = append(t.free, t.run)
 	t.tasks = slices.DeleteFunc(t.tasks, func(other *task) bool { return other == t })
 	if !t.process.dead {
 		t.observe(t) // only this task can have changed anything
 	}
+}
+
+// probes notes whether the request that the task is about to make may be the first after a limit.
+func (t *task) probes(maybe bool) {
+	if maybe {
+		t.process.probe = t
+	} else if t.process.probe == t {
+		t.process.probe = nil
+	}
+}
+
+// orProbe returns the task, or the one for whose response it may have to wait.
+func (t *task) orProbe() *task { return cmp.Or(t.process.probe, t) }
+
+// probesFirst sorts tasks for ending them.
+func probesFirst(tasks []*task) []*task {
+	return slices.SortedStableFunc(slices.Values(tasks), func(a, b *task) int {
+		switch {
+		case a == a.process.probe && b != b.process.probe:
+			return -1
+		case b == b.process.probe && a != a.process.probe:
+			return 1
+		}
+		return 0
+	})
 }
 
 // finish lets a task run to its end without faults.
@@ -273,13 +322,10 @@ func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.process.dead {
 		return fine, false
 	}
-	if t.polls++; call != "gate" {
-		t.polls = 0
-	}
-	if t.polls > 8 { // it waits for its turn
+	if time.Since(t.beginning)%grain != 0 { // the task has slept, for a random time: now it is a whole grain
 		t.advance(grain)
 	}
-	t.tick() // the task may have slept
+	t.tick()
 	t.call, t.request, t.idle = call, request, 0
 	goesOn := t.run.pause()
 	t.call, t.request = "", nil
@@ -294,7 +340,7 @@ func (s *sequence) crash(i int) {
 	p := s.processes[i]
 	s.sayf("p%d dies", p.number)
 	p.dead = true
-	for _, t := range slices.Clone(s.tasks) {
+	for _, t := range probesFirst(s.tasks) {
 		if t.process != p {
 			continue
 		}
@@ -318,6 +364,10 @@ func (s *sequence) land(i int) {
 
 // trouble makes some requests to Clerk fail from now on, or limits their number.
 func (s *sequence) trouble() {
+	if s.chance(4) {
+		s.setClock(pick(s, s.processes...))
+		return
+	}
 	if s.chance(4) {
 		n := 1 + s.rand.IntN(4)
 		s.sayf("limits: %d creates and %d bulk creates an hour", n, n-1)

@@ -50,6 +50,9 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 			{Status: 401, Code: "clerk_key_invalid"},
 			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Minute, time.Hour)},
 			{Status: 403, Code: "quota_exceeded"},
+			{Status: 404}, // a proxy's
+			{Status: 422, Code: "form_data_invalid", Meta: map[string]any{}},
+			{Status: 409, Code: "a_code_of_the_future"},
 		}
 		if call == clerkinvitetest.CallCreate || call == clerkinvitetest.CallCreateBulk {
 			refusals = append(refusals,
@@ -73,6 +76,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	}
 	t.requests++
 	t.background(endpoint)
+	t.probes(t.everLimited[endpoint])
 	var late func()
 	reads := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser, clerkinvitetest.CallList}
 	if !slices.Contains(reads, endpoint) {
@@ -95,6 +99,9 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	answer, err := do()
 	t.sayf("%s: %s -> %v", t.name, what, outcome{err})
 	var api *clerkinvite.APIError
+	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
+		t.everLimited[endpoint] = true
+	}
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
 		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
 	}
@@ -238,6 +245,9 @@ func statement[T any](ctx context.Context, what string, do func() (T, error)) (T
 	if ctx.Err() != nil {
 		return none, t.over(ctx)
 	}
+	if what != "gate" { // which may store the limit that the request has met
+		t.probes(false)
+	}
 	f, alive := t.pause(what, func() { _, _ = do() })
 	if !alive {
 		return none, errDead
@@ -343,6 +353,11 @@ func (w wiredStore) SwapTime(ctx context.Context, name string, old, next time.Ti
 		}
 		return known, err
 	})
+}
+
+// Clock returns the sequence's time, which the clocks of the processes differ from.
+func (w wiredStore) Clock(ctx context.Context) (time.Time, error) {
+	return statement(ctx, "clock", func() (time.Time, error) { return w.now(), nil })
 }
 
 // elsewhere calls a store outside the sequence's clock, which a database does not use.

@@ -36,13 +36,14 @@ type world struct {
 	users     map[string]*person
 	order     []string // of users
 
-	known         map[string][]invitation // by address, until something changes
-	shortened     map[string]bool         // invitations that expire earlier
-	withdrawn     map[string]bool         // invitations that a caller or operator revoked
-	bare          map[string]bool         // other applications' invitations without metadata
-	adopted       map[string]bool         // of these, invitations that a member waits for
-	revokeLimited bool                    // Clerk has limited a revocation, so a process may not send the next
-	late          map[mark]bool           // sends with possibly more than one invitation
+	known         map[string][]invitation       // by address, until something changes
+	shortened     map[string]bool               // invitations that expire earlier
+	withdrawn     map[string]bool               // invitations that a caller or operator revoked
+	bare          map[string]bool               // other applications' invitations without metadata
+	adopted       map[string]bool               // of these, invitations that a member waits for
+	everLimited   map[clerkinvitetest.Call]bool // endpoints that Clerk has limited
+	revokeLimited bool                          // Clerk has limited a revocation, so a process may not send the next
+	late          map[mark]bool                 // sends with possibly more than one invitation
 	foreign       int
 	cursor        string // of an unfinished reconciliation
 	started       int    // tasks
@@ -70,6 +71,7 @@ func (s *sequence) makeWorld() {
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
 	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
 	s.bare, s.adopted = map[string]bool{}, map[string]bool{}
+	s.everLimited = map[clerkinvitetest.Call]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
 	s.clerk.SetNow(s.now)
 	// Without metadata the sequence could not know what Reconcile must find.

@@ -83,7 +83,7 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 		r.tasks[i] = t
 	}
 	if c.Reserved {
-		service, err := r.service(store, r.clerk)
+		service, err := r.service(clockless{store}, r.clerk)
 		if err != nil {
 			return nil, err
 		}
@@ -236,6 +236,14 @@ func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkin
 func (w wiredStore) SwapTime(_ context.Context, _ string, _, next time.Time) (time.Time, error) {
 	return next, nil
 }
+
+// Clock returns none: there is one clock, the replay's.
+func (w wiredStore) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+// clockless is a store without a clock of its own.
+type clockless struct{ clerkinvite.Store }
+
+func (clockless) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
 
 // wiredAPI is the tasks' Clerk.
 type wiredAPI struct{ clerk *clerkinvitetest.Clerk }

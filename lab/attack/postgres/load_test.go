@@ -24,6 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 const (
@@ -464,7 +465,8 @@ func (l *load) check(dsn string) verdict {
 	defer srv.Close()
 	// Two hours later, so that every lease and every pause has ended, and again.
 	ahead := 2 * time.Hour
-	svc := newService(t, store, srv.URL+"/v1", true, func() time.Time { return time.Now().Add(ahead) })
+	now := func() time.Time { return time.Now().Add(ahead) }
+	svc := newService(t, testkit.ClockedStore{Store: store, Now: now}, srv.URL+"/v1", true, now)
 	for range 4 {
 		_, err := svc.Deliver(t.Context(), nil)
 		require.NoError(t, err)

@@ -32,6 +32,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 const (
@@ -381,7 +382,8 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	ahead := time.Minute
 	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: clerk + "/v1", HTTPClient: &http.Client{}})
 	require.NoError(t, err)
-	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return time.Now().Add(ahead) }})
+	now := func() time.Time { return time.Now().Add(ahead) }
+	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: testkit.ClockedStore{Store: store, Now: now}, Now: now})
 	require.NoError(t, err)
 	for range 5 {
 		_, err := svc.Deliver(t.Context(), nil)
