@@ -172,19 +172,20 @@ const (
 	shareWindow = time.Hour + 10*time.Second
 )
 
-// spendShare spends one create of the share. The caller must have the turn. The error is a 429 if the
-// share is used up.
+// spendShare spends one create of the share. The caller must have the turn, so no other process changes
+// the share in the meantime. The error is a 429 if the share is used up.
 func (s *Service) spendShare(ctx context.Context, p *pass) error {
-	var wait time.Duration
-	_, err := s.changeTime(ctx, shareName, func(stored time.Time) (next time.Time) {
-		next, wait = spend(stored, s.now())
-		return next
-	})
+	stored, err := s.store.SwapTime(ctx, shareName, time.Time{}, time.Time{})
 	if err != nil {
 		return err
 	}
-	p.shareSpent = s.now().Add(wait)
-	return p.checkShare(true, s.now())
+	next, wait := spend(stored, s.now())
+	if wait > 0 {
+		p.shareSpent = s.now().Add(wait)
+		return p.checkShare(true, s.now())
+	}
+	_, err = s.store.SwapTime(ctx, shareName, stored, next)
+	return err
 }
 
 // spend returns the share after one more create, or unchanged and how long to wait. The store has one
@@ -201,7 +202,8 @@ func spend(share, now time.Time) (next time.Time, wait time.Duration) {
 	return share.Add(time.Microsecond), 0
 }
 
-// changeTime replaces the stored time of a name by next(stored), and returns it.
+// changeTime replaces the stored time of a name by next(stored), and returns it. If another process may
+// want the same time, it must not matter which of them has written it.
 func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
 	known := s.limits.lastStored(name) // may be out of date, but then the swap fails
 	for {

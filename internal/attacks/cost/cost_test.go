@@ -80,7 +80,7 @@ func costs() []cost {
 		{"Invite", "Clerk fails at the create", "502", 2, "GET /users, POST /invitations", 1, is.failing, do.invite},
 		{"Invite", "a new person, with OnChange", "pending", 2, "GET /users, POST /invitations", 6, nil, do.inviteHooked},
 
-		{"InviteMany", "1 person", "1 pending", 2, "GET /users, POST /invitations", 12, nil, do.inviteMany(1)},
+		{"InviteMany", "1 person", "1 pending", 2, "GET /users, POST /invitations", 13, nil, do.inviteMany(1)},
 		{"InviteMany", "25 people", "25 pending", 4, "GET /users, 3 POST /invitations/bulk", 19, nil, do.inviteMany(25)},
 		{"InviteMany", "25: 5 users, 5 duplicates", "5 409, 5 active, 15 pending", 3, "GET /users, 2 POST /invitations/bulk", 16, is.fivePendingFiveUsers, do.inviteMany(25)},
 		{"InviteMany", "25 duplicates", "25 409", 0, "", 1, is.manyPending(25), do.inviteMany(25)},
