@@ -444,29 +444,48 @@ func TestRateLimit_ProbeEndsWithoutAResponse(t *testing.T) {
 	}
 }
 
-// A turn, however long, is not in the way of a limit: other processes hear of the limit.
+// Another process has a long turn when Invite meets a limit. The limit is stored, and outlives the turn.
 func TestRateLimit_ATurnDoesNotHideALimit(t *testing.T) {
 	t.Parallel()
-	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Hour }})
-	other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
-	b.Clerk.SetNow(b.Clock.Now)
-	single := testkit.Params("acme", "ada@example.com")
-	single.PublicMetadata = map[string]any{"plan": "pro"}
-	_, err := b.Reserve(t.Context(), single)
+	b := testkit.NewMemory(t, testkit.Options{})
+	third := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
+	slow := testkit.New(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Hour }}, b.Clerk, b.API, b.Store)
+	single := func(email string) clerkinvite.InviteParams {
+		p := testkit.Params("acme", email)
+		p.PublicMetadata = map[string]any{"plan": "pro"}
+		return p
+	}
+	_, err := slow.Reserve(t.Context(), single("slow@example.com"))
 	require.NoError(t, err)
+	inside, answer, delivered := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After {
+			once.Do(func() {
+				close(inside)
+				<-answer
+			})
+		}
+	})
+	go func() {
+		defer close(delivered)
+		_, _ = slow.Deliver(context.Background(), nil)
+	}()
+	<-inside
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, RetryAfter: 10 * time.Minute})
-	_, err = b.Deliver(t.Context(), nil)
+	_, err = b.Invite(t.Context(), single("ada@example.com"))
+	requireTold(t, 10*time.Minute, err)
+	close(answer)
+	<-delivered
+	_, err = third.Reserve(t.Context(), single("bob@example.com"))
 	require.NoError(t, err)
-	single.Email = "bob@example.com"
-	_, err = other.Reserve(t.Context(), single)
+	_, err = third.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	_, err = other.Deliver(t.Context(), nil)
+	require.Equal(t, 2, b.CreateRequests())
+	third.Clock.Advance(12 * time.Minute)
+	_, err = third.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	require.Equal(t, 1, b.CreateRequests())
-	other.Clock.Advance(11 * time.Minute)
-	_, err = other.Deliver(t.Context(), nil)
-	require.NoError(t, err)
-	require.Equal(t, clerkinvite.StatusPending, other.Member(t, "bob@example.com").Status)
+	require.Equal(t, clerkinvite.StatusPending, third.Member(t, "bob@example.com").Status)
 }
 
 // A process whose clock is ahead gives its turn back in the others' past.

@@ -188,7 +188,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		},
 		"nobody passes for banned": {
 			api:   seeing(func(u *clerkinvite.User) { u.Banned = false }),
-			found: []string{"proof:"},
+			found: []string{"proof:", "removed:"},
 		},
 		"nobody passes for verified": {
 			api: seeing(func(u *clerkinvite.User) {

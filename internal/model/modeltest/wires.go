@@ -48,7 +48,7 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 		f.When = clerkinvitetest.Before // a rejected request has no effect
 		refusals := []clerkinvitetest.Fault{
 			{Status: 401, Code: "clerk_key_invalid"},
-			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Minute, time.Hour)},
+			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Second, time.Minute, time.Hour, 24*time.Hour)},
 			{Status: 403, Code: "quota_exceeded"},
 			{Status: 404}, // a proxy's
 			{Status: 422, Code: "form_data_invalid", Meta: map[string]any{}},
