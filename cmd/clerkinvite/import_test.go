@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -385,6 +386,33 @@ func TestErrorsFileKeepsTheEncoding(t *testing.T) {
 			require.Equal(t, exitSome, w.run("import", failed).code, "it can be read again")
 		}
 	}
+}
+
+// A line with a wrong number of fields never fits the header because of the reasons that were added, and loses no field.
+func TestErrorsFileKeepsWrongLinesWrong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, tc := range map[string]struct{ file, line string }{
+		"too few":                {"tenant,email,role\nacme,ada@example.com\n", "acme,ada@example.com,"},
+		"much too few":           {"tenant,email,role,data\nacme\n", "acme,"},
+		"too many":               {"tenant,email,role\nacme,ada@example.com,admin, owner\n", "acme,ada@example.com,admin,\" owner\","},
+		"too many, has a reason": {"tenant,email,role,reason\nacme,ada@example.com,admin, owner,line 9: x\n", "acme,ada@example.com,admin,\" owner\","},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := w.file(tc.file)
+			for range 4 {
+				failed := filepath.Join(t.TempDir(), "failed.csv")
+				r := w.run("import", file, "--errors", failed, "--json")
+				require.Equal(t, exitSome, r.code, r.stderr)
+				require.Equal(t, map[outcome]int{invalid: 1}, counts(t, decode[*importReport](t, r)))
+				text, err := os.ReadFile(failed)
+				require.NoError(t, err)
+				require.Regexp(t, "\n"+regexp.QuoteMeta(tc.line)+"\"line 2: has [0-9] fields, the header has [0-9]\"\n$", string(text))
+				file = failed
+			}
+		})
+	}
+	require.Zero(t, w.clerk.RequestCount())
 }
 
 func TestDryRunCountsByTenant(t *testing.T) {
