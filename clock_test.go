@@ -139,7 +139,7 @@ func wrongClocks() map[string][2]time.Duration {
 }
 
 // While one process sends, which takes six seconds, another process whose clock differs looks for work.
-func TestPromise2_OneEmailWithWrongClocks(t *testing.T) {
+func TestPromise3_OneEmailWithWrongClocks(t *testing.T) {
 	t.Parallel()
 	for name, clocks := range wrongClocks() {
 		for verb, send := range map[string]func(context.Context, *machine) error{
