@@ -288,10 +288,10 @@ var mutants = []mutant{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
-		{"turn.go", "	if err == nil && bulk {", "	if false {"},
+		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
-		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
+		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
