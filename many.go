@@ -189,7 +189,7 @@ func (m *many) deliver(ctx context.Context) error {
 		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt has it, or it cannot be claimed
 			until = soon
 		}
-		m.progress(until)
+		m.progress(m.s.machineTime(until))
 		if err := m.s.sleep(ctx, until); err != nil {
 			return err
 		}

@@ -482,7 +482,7 @@ func TestCheckText(t *testing.T) {
 			"acme\u200b", "\u200bacme", "ac\u200cme", "ac\u200dme", "ac\u2060me", "\ufeffacme", "ac\u00adme", "ac\u061cme", "ac\u180eme", // format
 			"ac\u200eme", "ac\u200fme", "ac\u202ame", "ac\u202eme", "ac\u2066me", "acme\u2069", // directions
 			"ac\u00a0me", "acme\u00a0", "ac\u2003me", "ac\u3000me", "ac\u202fme", "ac\u2028me", "ac\u2029me", // spaces
-			"ac\u034fme", "ac\u115fme", "ac\u3164me", "ac\uffa0me", "ac\u2800me", "acme\ufe0f", "acme\u180b", "acme\U000e0041", "acme\U000e0100", // fillers, selectors, tags
+			"ac\u034fme", "ac\u115fme", "ac\u3164me", "ac\uffa0me", "ac\u2800me", "acme\U0001d159", "ac\U00016fe4me", "acme\ufe0f", "acme\u180b", "acme\U000e0041", "acme\U000e0100", // fillers, selectors, tags
 		},
 	} {
 		for _, s := range bad {
