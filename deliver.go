@@ -38,7 +38,8 @@ const maxEmpty = 5
 // before it sends anything a second time. Members of InviteMany and ReserveMany come after all
 // others, and tenants take turns, as [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
-// It returns nil once no member is due now. Postponed members become due again by themselves.
+// It returns nil once no member is due now, or while another process delivers them. Postponed members
+// become due again by themselves.
 // It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
@@ -72,51 +73,59 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 	if err := s.setClock(ctx, s.store); err != nil {
 		return err
 	}
-	// Members that this call postpones are due after its start, so they do not come back.
-	for due, empty := s.now(), 0; ; {
-		batch := report.batch(limit)
-		if batch == 0 {
-			return nil
-		}
-		rows, err := s.due(ctx, due, batch)
-		if err != nil || len(rows) == 0 {
+	due := s.now() // members that this call postpones are due later, so they do not come back
+	// If other processes are faster, or a clock was set back, do not try forever.
+	for empty := 0; empty < maxEmpty && report.batch(limit) > 0; empty++ {
+		found, claimed, err := s.deliverBatch(ctx, due, report.batch(limit), report)
+		if err != nil || found == 0 {
 			return err
 		}
-		p, err := s.backgroundPass(ctx, due)
-		if err != nil {
-			return err
-		}
-		claimed, err := s.claim(ctx, p, rows)
-		if err != nil {
-			return err
-		}
-		// If other processes are faster, or a clock was set back, do not try forever.
-		if empty++; len(claimed) > 0 {
-			empty = 0
-		} else if empty == maxEmpty {
-			return nil
-		}
-		p.more = len(claimed) == findBatch
-		deliveries := s.deliver(ctx, p, claimed)
-		report.count(deliveries)
-		if err := stopError(ctx, deliveries); err != nil {
-			return err
+		if claimed > 0 {
+			empty = -1
 		}
 	}
+	return nil
 }
 
-// due returns the next members that are due, beginning after the tenant of the last one that it
-// returned, so that tenants take turns from call to call, too.
+// deliverBatch delivers the next members that are due. It returns how many there are, and how many of
+// them it could claim.
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport) (found, claimed int, err error) {
+	rows, err := s.due(ctx, due, size)
+	if err != nil || len(rows) == 0 {
+		return 0, 0, err
+	}
+	p, waited, err := s.backgroundPass(ctx, due)
+	if errors.Is(err, errTurnTaken) {
+		return 0, 0, nil // the other process delivers them
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer p.end()
+	if waited { // for a process that has delivered them
+		if rows, err = s.due(ctx, due, size); err != nil {
+			return 0, 0, err
+		}
+	}
+	members, err := s.claim(ctx, p, rows)
+	if err != nil || len(members) == 0 {
+		return len(rows), 0, err
+	}
+	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
+	p.more = len(members) == findBatch
+	deliveries := s.deliver(ctx, p, members)
+	report.count(deliveries)
+	return len(rows), len(members), stopError(ctx, deliveries)
+}
+
+// due returns the next members that are due, beginning after the last tenant whose members were
+// claimed, so that tenants take turns from call to call, too.
 func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
 	q := DueQuery{At: at, Limit: limit}
 	if last := s.lastTenant.Load(); last != nil {
 		q.AfterTenantID = *last
 	}
-	rows, err := s.store.Due(ctx, q)
-	if len(rows) > 0 {
-		s.lastTenant.Store(&rows[len(rows)-1].TenantID)
-	}
-	return rows, err
+	return s.store.Due(ctx, q)
 }
 
 // deliverRefs delivers the members that refs name, at most limit if that is not 0.
@@ -174,14 +183,26 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 	return normalized, nil
 }
 
-// backgroundPass starts a pass that obeys the limits that other processes have stored. Rows that
-// it gives back are due at dueAt.
-func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (*pass, error) {
-	if err := s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk); err != nil {
-		return nil, err
+// backgroundPass starts a pass in the background. One process at a time has one, so that only one
+// meets a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
+// processes have stored. Rows that it gives back are due at dueAt. waited says that another process
+// had the turn; the error is errTurnTaken if it keeps it. The caller must call p.end.
+func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass, waited bool, err error) {
+	t, waited, err := s.awaitTurn(ctx, turnDeliver, s.cfg.Lease)
+	if err != nil {
+		return nil, waited, err
 	}
-	l, err := s.newLease(ctx)
-	return &pass{lease: l, dueAt: dueAt, background: true}, err
+	p = &pass{dueAt: dueAt, background: true}
+	// The clock of another process may be behind: a turn that is over ended long ago.
+	p.end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
+	err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
+	if err == nil {
+		p.lease, err = s.newLease(ctx)
+	}
+	if err != nil {
+		p.end()
+	}
+	return p, waited, err
 }
 
 // claim claims the rows for the pass. It returns them without those that another process owns or
@@ -279,7 +300,8 @@ type pass struct {
 	lease
 	dueAt      time.Time // when rows that are given back are due
 	more       bool      // more rows are due than these
-	background bool      // creates take turns with the background passes of all processes
+	background bool      // waits longer for limits than interactive calls
+	end        func()    // ends the turn of a background pass
 	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
 }
 

@@ -220,15 +220,15 @@ func (s *Service) createFirst(ctx context.Context, p *pass, a *attempt, ignoreEx
 
 // decideCreate decides what the response to a create means, or returns the limit that it met.
 func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *Invitation, err error) (v verdict, limit error) {
-	var turn *turnError
+	var unsent *unsentError
 	_, limited := isRateLimit(err)
 	switch {
 	case err == nil:
 		return verdict{kind: isInvited, invitation: inv}, nil
 	case limited:
 		return verdict{}, s.limitFor(p, endpointCreate, err)
-	case errors.As(err, &turn):
-		return s.notSent(ctx, p, a, turn.error), nil
+	case errors.As(err, &unsent):
+		return s.notSent(ctx, p, a, unsent.error), nil
 	}
 	return s.failed(ctx, a, call{op: "create invitation", sends: true}, err), nil
 }
@@ -274,11 +274,11 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 // ignoreExisting is set. That protects against a late copy of this request, so it is given up only
 // for an invitation that was seen and does not belong to this send.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	release, err := s.acquireTurn(ctx, p, endpointCreate, a.row.Bulk)
+	done, err := s.startCreate(ctx, p, endpointCreate, a.row.Bulk)
 	if err != nil {
-		return nil, &turnError{err}
+		return nil, &unsentError{err}
 	}
-	defer release()
+	defer done()
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
 	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
@@ -294,10 +294,36 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	return inv, nil
 }
 
-// turnError is an error that prevented a create before it was sent.
-type turnError struct{ error }
+// startCreate lets a create of the pass start. The caller must call done once it has noted the
+// response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
+// limit or the share of imports is used up. fromShare says that the share pays for it.
+func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fromShare bool) (done func(), err error) {
+	if p.background {
+		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
+	}
+	if err == nil {
+		err = s.checkLimitFor(p, endpoint)
+	}
+	if err == nil && fromShare && p.background {
+		err = s.spendShare(ctx, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if done, err = s.admit(ctx, endpoint); err != nil {
+		return nil, err
+	}
+	if !p.fresh(s.now()) { // all of this takes time
+		done()
+		return nil, errLeaseEnds
+	}
+	return done, nil
+}
 
-func (e *turnError) Unwrap() error { return e.error }
+// unsentError is an error that prevented a create before it was sent.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }
 
 // notSent decides for an attempt whose create was prevented by err, which is not a limit.
 func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
@@ -325,7 +351,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	if group = s.lookFirst(ctx, group); len(group) == 0 {
 		return nil
 	}
-	release, err := s.acquireTurn(ctx, p, endpointCreateBulk, false)
+	done, err := s.startCreate(ctx, p, endpointCreateBulk, false)
 	if _, limited := isRateLimit(err); limited {
 		return err
 	}
@@ -335,7 +361,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 		}
 		return nil
 	}
-	defer release()
+	defer done()
 	requests := make([]InvitationRequest, len(group))
 	for i, a := range group {
 		requests[i] = a.invitationRequest(false)

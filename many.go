@@ -184,9 +184,13 @@ func (m *many) deliver(ctx context.Context) error {
 		if !m.opts.Wait || len(held) == 0 {
 			return nil
 		}
-		until := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) }).NextAttemptAt
-		m.progress(m.s.machineTime(*until))
-		if err := m.s.sleep(ctx, *until); err != nil {
+		first := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
+		until := *first.NextAttemptAt
+		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt has it, or it cannot be claimed
+			until = soon
+		}
+		m.progress(m.s.machineTime(until))
+		if err := m.s.sleep(ctx, until); err != nil {
 			return err
 		}
 		todo = held
@@ -201,10 +205,14 @@ type remainder struct {
 
 // pass delivers up to 100 rows and sets their results.
 func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
-	p, err := m.s.backgroundPass(ctx, m.s.now())
+	p, _, err := m.s.backgroundPass(ctx, m.s.now())
+	if errors.Is(err, errTurnTaken) {
+		return remainder{held: rows}, nil // the other process delivers them
+	}
 	if err != nil {
 		return rest, err
 	}
+	defer p.end()
 	claimed, err := m.s.claim(ctx, p, rows)
 	if err != nil {
 		return rest, err

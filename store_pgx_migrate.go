@@ -106,7 +106,8 @@ func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (fo
 	}
 	if s.schema != "" {
 		// CREATE SCHEMA IF NOT EXISTS needs the privilege to create a schema even if it exists.
-		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)`, s.schema)
+		// The cast to name cuts a long name as the other statements do.
+		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text::name)`, s.schema)
 		if err != nil {
 			return false, err
 		}
@@ -422,6 +423,7 @@ func (s *PgxStore) catalogue(ctx context.Context, db pgxQuerier, table, sql stri
 	var name string
 	var o pgxObject
 	_, err = pgx.ForEachRow(rows, []any{&name, &o.kind, &o.wrong}, func() error {
+		o.kind = strings.ReplaceAll(o.kind, `"`, "") // PostgreSQL's quote_all_identifiers adds them
 		found[name] = o
 		return nil
 	})

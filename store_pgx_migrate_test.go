@@ -118,6 +118,31 @@ func TestMigrate_ExistingSchema(t *testing.T) {
 	require.Error(t, clerkinvite.NewPgxStore(conn, &clerkinvite.PgxOptions{Schema: "new"}).Migrate(t.Context()))
 }
 
+// PostgreSQL cuts names after 63 bytes, and quotes any name.
+func TestMigrate_OddSchemas(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t).Pool(t)
+	for _, schema := range []string{strings.Repeat("s", 64), strings.Repeat("\u00fc", 33), `we"ird. $1;--`, " ", `'\`} {
+		store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema})
+		require.NoError(t, store.Migrate(t.Context()), schema)
+		require.NoError(t, store.Migrate(t.Context()), "again: %q", schema)
+		require.NoError(t, store.Validate(t.Context()), schema)
+	}
+}
+
+// A setting with which PostgreSQL shows all names in quotes.
+func TestValidate_QuotedNames(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t).Pool(t)
+	require.NoError(t, clerkinvite.NewPgxStore(pool, nil).Migrate(t.Context()))
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "SET quote_all_identifiers = on")
+	require.NoError(t, err)
+	require.NoError(t, clerkinvite.NewPgxStore(conn.Conn(), nil).Validate(t.Context()))
+}
+
 // withRole returns a connection of a new role that has the privileges that migrations/README.md lists, with or without
 // the last one.
 func withRole(t *testing.T, pool *pgxpool.Pool, version bool) *pgx.Conn {

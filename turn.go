@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A turn lets one process at a time create invitations in the background, or reconcile. The share is
-// how many of the single creates that Clerk allows go to members of imports. The store keeps each as
-// a time under a name, so that all processes know them.
+// A turn lets one process at a time deliver in the background, or reconcile. The share is how many of
+// the single creates that Clerk allows go to members of imports. The store keeps each as a time under
+// a name, so that all processes know them.
 
 // Names in the store.
 const (
-	turnPrefix    = "turn " // before the name of a create endpoint
+	turnDeliver   = "turn deliver"
 	turnReconcile = "reconcile"
 	shareName     = "share " + endpointCreate
 )
@@ -26,75 +26,25 @@ type turn struct {
 	ends time.Time
 }
 
-// acquireTurn waits until the pass may send a request to a create endpoint. The caller must call
-// release once it has noted the response. The error is errLeaseEnds if no request may start any more,
-// and a 429 while there is a limit, the share is used up or another process keeps the turn for too
-// long. If bulk is set, the share of imports pays for the request.
-func (s *Service) acquireTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (release func(), err error) {
-	if !p.fresh(s.now()) {
-		return nil, errLeaseEnds
-	}
-	if err := s.checkLimitFor(p, endpoint); err != nil {
-		return nil, err
-	}
-	endTurn := func() {}
-	if p.background {
-		if endTurn, err = s.takeTurn(ctx, p, endpoint, bulk); err != nil {
-			return nil, err
-		}
-	}
-	done, err := s.admit(ctx, endpoint)
-	if err != nil {
-		endTurn()
-		return nil, err
-	}
-	release = func() { done(); endTurn() }
-	if !p.fresh(s.now()) { // all of this takes time
-		release()
-		return nil, errLeaseEnds
-	}
-	return release, nil
-}
+// errTurnTaken is returned if another process keeps a turn for too long.
+var errTurnTaken = errors.New("clerkinvite: another process has the turn")
 
-// takeTurn takes the turn of a background pass, so that only one of all processes meets a limit, and
-// checks what may have changed while it waited. end ends the turn.
-func (s *Service) takeTurn(ctx context.Context, p *pass, endpoint string, bulk bool) (end func(), err error) {
-	if err := p.checkShare(bulk, s.now()); err != nil {
-		return nil, err
-	}
-	t, err := s.awaitTurn(ctx, p, turnPrefix+endpoint)
-	if err != nil {
-		return nil, err
-	}
-	// The clock of another process may be behind: a turn that is over ended long ago.
-	end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
-	if err = s.loadLimit(ctx, endpoint); err == nil {
-		err = s.checkLimitFor(p, endpoint)
-	}
-	if err == nil && bulk {
-		err = s.spendShare(ctx, p)
-	}
-	if err != nil {
-		end()
-		return nil, err
-	}
-	return end, nil
-}
-
-// awaitTurn waits for a turn, as long as the pass may start requests after it.
-func (s *Service) awaitTurn(ctx context.Context, p *pass, name string) (*turn, error) {
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second, p.length/8) {
-		t, ours, err := s.tryTurn(ctx, name, p.length)
-		if err != nil || ours {
-			return t, err
-		}
-		now := s.now()
-		if tooLong := t.ends.After(now.Add(p.length + p.length/8)); tooLong || !p.fresh(now) {
-			return nil, notYet(min(max(t.ends.Sub(now), time.Millisecond), p.length), "another process is creating invitations")
+// awaitTurn waits for a turn of the given length, for at most half of that. waited is false if it
+// was free. The error is errTurnTaken if it is not free in time.
+func (s *Service) awaitTurn(ctx context.Context, name string, length time.Duration) (t *turn, waited bool, err error) {
+	deadline := time.Now().Add(length / 2) //nolint:forbidigo // the monotonic clock, for how long things take
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second, length/8) {
+		t, ours, err := s.tryTurn(ctx, name, length)
+		switch {
+		case err != nil || ours:
+			return t, waited, err
+		case time.Until(deadline) <= 0:
+			return nil, true, errTurnTaken
 		}
 		if pauseFor(ctx, pause); ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, true, ctx.Err()
 		}
+		waited = true
 	}
 }
 
@@ -144,9 +94,8 @@ func (t *turn) release(ctx context.Context, next time.Time) {
 	}
 }
 
-var errTurnTaken = errors.New("clerkinvite: another process has taken over: this one was halted for too long")
-
-// renew makes the turn last for length from now, if less than half of that is left.
+// renew makes the turn last for length from now, if less than half of that is left. The error is
+// errTurnTaken if this process was halted for so long that another one has taken the turn.
 func (t *turn) renew(ctx context.Context, length time.Duration) error {
 	now := t.s.now()
 	if t.ends.Sub(now) >= length/2 {
@@ -172,8 +121,8 @@ const (
 	shareWindow = time.Hour + 10*time.Second
 )
 
-// spendShare spends one create of the share. The caller must have the turn, so no other process changes
-// the share in the meantime. The error is a 429 if the share is used up.
+// spendShare spends one create of the share. The pass has the turn, so no other process changes the
+// share in the meantime. The error is a 429 if the share is used up.
 func (s *Service) spendShare(ctx context.Context, p *pass) error {
 	stored, err := s.store.SwapTime(ctx, shareName, time.Time{}, time.Time{})
 	if err != nil {

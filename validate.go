@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -379,10 +380,11 @@ func checkText(s string, limit int) string {
 	return ""
 }
 
-// browserSchemes are the schemes that browsers and mail programs handle themselves. A link to an
-// app has any other scheme.
-var browserSchemes = regexp.MustCompile(`^(about|blob|chrome|content|data|edge|feed|file|filesystem|ftps?|gopher|intent|jar|javascript|` +
-	`ldap|livescript|mailto|mhtml|mocha|ms-[a-z-]+|news|resource|sftp|smb|sms|ssh|tel|telnet|urn|vbs|vbscript|view-source|wss?|x-javascript)$`)
+// browserSchemes are the schemes that browsers, mail programs and operating systems handle
+// themselves: some run code, open another URL or install an app. A link to an app has any other scheme.
+var browserSchemes = regexp.MustCompile(`^(about|android-app|blob|chrome|content|data|devtools|edge|feed|file|filesystem|ftps?|googlechromes?|gopher|intent|` +
+	`itms-[a-z]+|jar|javascript|jscript|ldaps?|livescript|mailto|mhtml|microsoft-edge|mocha|ms-[a-z-]+|news|resource|search-ms|sftp|smb|sms|smsto|ssh|tel|telnet|` +
+	`urn|vbs|vbscript|view-source|wss?|x-javascript|[a-z-]+-extension|(chrome|microsoft-edge)-[a-z-]+)$`)
 
 // plainURL has the characters of RFC 3986. Browsers treat others, such as a backslash, in different ways.
 var plainURL = regexp.MustCompile(`^[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*$`)
@@ -398,7 +400,7 @@ func checkRedirectURL(s string) string {
 	switch {
 	case err != nil:
 	case u.Scheme == "http" || u.Scheme == "https":
-		if u.Host != "" {
+		if port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16); u.Hostname() != "" && err == nil && port > 0 {
 			return ""
 		}
 	case !plainURL.MatchString(s):

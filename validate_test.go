@@ -482,7 +482,7 @@ func TestCheckText(t *testing.T) {
 			"acme\u200b", "\u200bacme", "ac\u200cme", "ac\u200dme", "ac\u2060me", "\ufeffacme", "ac\u00adme", "ac\u061cme", "ac\u180eme", // format
 			"ac\u200eme", "ac\u200fme", "ac\u202ame", "ac\u202eme", "ac\u2066me", "acme\u2069", // directions
 			"ac\u00a0me", "acme\u00a0", "ac\u2003me", "ac\u3000me", "ac\u202fme", "ac\u2028me", "ac\u2029me", // spaces
-			"ac\u034fme", "ac\u115fme", "ac\u3164me", "ac\uffa0me", "ac\u2800me", "acme\ufe0f", "acme\u180b", "acme\U000e0041", "acme\U000e0100", // fillers, selectors, tags
+			"ac\u034fme", "ac\u115fme", "ac\u3164me", "ac\uffa0me", "ac\u2800me", "acme\U0001d159", "ac\U00016fe4me", "acme\ufe0f", "acme\u180b", "acme\U000e0041", "acme\U000e0100", // fillers, selectors, tags
 		},
 	} {
 		for _, s := range bad {
@@ -494,7 +494,7 @@ func TestCheckText(t *testing.T) {
 func TestCheckRedirectURL(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
-		"", "https://app.example.com", "http://localhost:3000/accept?a=b&c=%20#d", "HTTPS://APP.example.com/x", "https://bücher.example/ä",
+		"", "https://app.example.com", "http://localhost:3000/accept?a=b&c=%20#d", "HTTPS://APP.example.com/x", "https://example.com:/x", "https://example.com:65535/x", "http://[::1]:3000/x", "https://bücher.example/ä",
 		"myapp://accept", "MyApp://accept", "my-app://oauth-callback", "myapp://accept?tenant=acme#x", "myapp:///accept", "com.example.app:/accept",
 		"com.example.app://accept/", "exp+my-app://expo.dev/--/accept", "myapp://[::1]/x",
 		"/", "/accept", "/accept?tenant=acme&b=%20#d", "/a//b", "/a:b", "/javascript:alert(1)",
@@ -505,10 +505,12 @@ func TestCheckRedirectURL(t *testing.T) {
 		"javascript:alert(1)", "JavaScript:alert(1)", "javascript://example.com/%0aalert(1)", "javascript:/x/;alert(1)", "\tjavascript:alert(1)", "java\tscript:alert(1)", " javascript:alert(1)",
 		"data:text/html,x", "data://text/html,x", "data:/x", "vbscript:x", "vbscript://x/y", "VBScript:/x", "livescript://x", "blob:https://x.example/1", "blob://x", "file:///etc/passwd", "file://host/x",
 		"filesystem:https://x/y", "about:blank", "about://blank", "view-source:https://x", "view-source://x", "intent://x#Intent;end", "jar://x", "chrome://settings", "ms-word://x",
+		"android-app://com.example/https/x", "itms-services://?action=download-manifest&url=https://x.example", "googlechrome://x.example", "microsoft-edge://https://x.example",
+		"search-ms://query=x", "JScript:/x", "chrome-untrusted://x", "moz-extension://x/y", "safari-web-extension://x/y", "devtools://x", "smsto:/1", "ldaps://x",
 		"ftp://example.com", "ws://example.com", "wss://example.com", "mailto:a@b.co", "mailto://a", "tel:1", "tel://1", "sms://1", "urn:x", "ldap://x",
 		"//app.example.com", "//app.example.com/x", "/\\app.example.com", "\\\\app.example.com", "/\t/app.example.com", "///x", "/a b", "/a\"b", "/a<b", "/ä", "/\u202e", "/\u200b/x", "/%zz",
 		"accept", "./accept", "../accept", "?a=b", "#a", "app.example.com", "app.example.com/x", "localhost:3000/accept", "example.com:443/x",
-		"https://", "https:///x", "https:x", "https:/x", "http:", "https://example.com/\n", "https://exa mple.com/", "https://[::1", "https://user@",
+		"https://", "https:///x", "https:x", "https:/x", "http:", "https://:443/x", "https://:/x", "http://@:80/x", "https://example.com:65536/x", "https://example.com:0/x", "https://example.com:99999999999999999999/x", "https://example.com/\n", "https://exa mple.com/", "https://[::1", "https://user@",
 		"myapp:", "myapp:accept", "myapp:?x", "myapp://a b", "myapp://a\\b", "myapp://ä", "myapp://a\x00", "my_app://x", "1app://x", "://x", ":", "c:/windows", "C:/x",
 		"\x00", "\xff", "/" + strings.Repeat("x", 2048),
 	} {

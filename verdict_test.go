@@ -500,3 +500,83 @@ func TestResolutions(t *testing.T) {
 		})
 	}
 }
+
+// When the store's clock must be measured again.
+func TestSkewStale(t *testing.T) {
+	t.Parallel()
+	at := instant{testNow, testNow}
+	for name, c := range map[string]struct {
+		measured   instant
+		wall, mono time.Duration // since then
+		want       bool
+	}{
+		"never measured":                    {instant{}, 0, 0, true},
+		"just now":                          {at, 0, 0, false},
+		"nearly ten minutes ago":            {at, 10*time.Minute - 1, 10*time.Minute - 1, false},
+		"ten minutes ago":                   {at, 10 * time.Minute, 10 * time.Minute, true},
+		"corrected by a second":             {at, time.Minute + time.Second, time.Minute, false},
+		"corrected by a second, backward":   {at, time.Minute - time.Second, time.Minute, false},
+		"set forward":                       {at, time.Minute + time.Second + 1, time.Minute, true},
+		"set back":                          {at, time.Minute - time.Second - 1, time.Minute, true},
+		"set back by days":                  {at, -72 * time.Hour, time.Minute, true},
+		"the machine was suspended":         {at, time.Hour, time.Second, true},
+		"set back while it was suspended":   {at, time.Second, time.Second, false}, // nothing has changed
+		"a monotonic clock that was halted": {at, 2 * time.Second, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := instant{testNow.Add(c.wall), testNow.Add(c.mono)}
+			require.Equal(t, c.want, skew{measured: c.measured}.stale(now, time.Second))
+		})
+	}
+}
+
+func TestNewSkew(t *testing.T) {
+	t.Parallel()
+	after := func(wall, mono time.Duration) instant { return instant{testNow.Add(wall), testNow.Add(mono)} }
+	for name, c := range map[string]struct {
+		returned instant
+		stored   time.Time
+		want     skew
+	}{
+		"no clock":                     {after(time.Minute, time.Minute), time.Time{}, skew{}},
+		"equal, at once":               {after(0, 0), testNow, skew{}},
+		"ahead":                        {after(0, 0), testNow.Add(5 * time.Minute), skew{ahead: 5 * time.Minute}},
+		"behind":                       {after(0, 0), testNow.Add(-5 * time.Minute), skew{ahead: -5 * time.Minute}},
+		"read halfway":                 {after(time.Second, time.Second), testNow.Add(time.Minute + time.Second/2), skew{ahead: time.Minute, inexact: time.Second / 2}},
+		"set forward in the meantime":  {after(time.Hour, 0), testNow, skew{ahead: -time.Hour / 2, inexact: time.Hour / 2}},
+		"set back in the meantime":     {after(-time.Hour, 0), testNow, skew{ahead: time.Hour / 2, inexact: time.Hour / 2}},
+		"suspended in the meantime":    {after(time.Hour, time.Second), testNow.Add(time.Hour), skew{ahead: time.Hour / 2, inexact: time.Hour / 2}},
+		"a test's clock, slow machine": {after(0, time.Second), testNow, skew{inexact: time.Second / 2}},
+		"to the microsecond":           {after(0, 0), testNow.Add(1499), skew{ahead: time.Microsecond}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.want.measured = c.returned
+			require.Equal(t, c.want, newSkew(after(0, 0), c.returned, c.stored))
+		})
+	}
+}
+
+// A measurement replaces one that is stale or less exact.
+func TestNoteSkew(t *testing.T) {
+	t.Parallel()
+	later := instant{testNow.Add(time.Second), testNow.Add(time.Second)}
+	for name, c := range map[string]struct {
+		known, measured skew
+		want            time.Duration
+	}{
+		"first":        {skew{}, skew{2, 9, later}, 2},
+		"more exact":   {skew{1, 9, instant{testNow, testNow}}, skew{2, 8, later}, 2},
+		"as exact":     {skew{1, 9, instant{testNow, testNow}}, skew{2, 9, later}, 1},
+		"less exact":   {skew{1, 9, instant{testNow, testNow}}, skew{2, 10, later}, 1},
+		"clock is set": {skew{1, 9, instant{testNow.Add(-time.Hour), testNow}}, skew{2, 10, later}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clock := storeClock{last: c.known}
+			clock.note(c.measured, time.Second)
+			require.Equal(t, c.want, clock.ahead())
+		})
+	}
+}

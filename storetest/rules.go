@@ -780,6 +780,8 @@ func contextEnded(s *suite) {
 		s.wantEnded("History", err, want, len(entries))
 		_, err = s.store.SwapTime(ctx, "create", time.Time{}, now)
 		s.wantEnded("SwapTime", err, want, 0)
+		_, err = s.store.Clock(ctx)
+		s.wantEnded("Clock", err, want, 0)
 	}
 	s.wantStored(m)
 	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant", Email: "y@example.com"}}})

@@ -92,6 +92,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"SwapTime/Names", swapTimeNames},
 		{"SwapTime/Microseconds", swapTimeMicroseconds},
 		{"SwapTime/Race", swapTimeRace},
+		{"Clock", clockRuns},
 		{"Context", contextEnded},
 		{"Copies", copies},
 		{"JSON", jsonFidelity},

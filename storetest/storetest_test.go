@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -37,6 +38,7 @@ type faulty struct {
 
 	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error)
 	swap    func(ctx context.Context, name string, old, next time.Time) (time.Time, error)
+	clock   func(ctx context.Context) (time.Time, error)
 }
 
 func (s *faulty) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -86,6 +88,13 @@ func (s *faulty) SwapTime(ctx context.Context, name string, old, next time.Time)
 		return s.swap(ctx, name, old, next)
 	}
 	return s.MemoryStore.SwapTime(ctx, name, old, next)
+}
+
+func (s *faulty) Clock(ctx context.Context) (time.Time, error) {
+	if s.clock != nil {
+		return s.clock(ctx)
+	}
+	return time.Now().UTC(), ctx.Err()
 }
 
 // paged changes the query for a page, and the page.
@@ -724,6 +733,40 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			}
 			return moves, err
 		}
+	},
+	"clock: of the start of a transaction": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		at := time.Now().UTC()
+		s.clock = func(ctx context.Context) (time.Time, error) { return at, ctx.Err() }
+	},
+	"clock: in seconds": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.clock = func(ctx context.Context) (time.Time, error) { return time.Now().UTC().Truncate(time.Second), ctx.Err() }
+	},
+	"clock: twice as fast": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		began := time.Now()
+		s.clock = func(ctx context.Context) (time.Time, error) { return began.Add(2 * time.Since(began)).UTC(), ctx.Err() }
+	},
+	"clock: goes back": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		var reads atomic.Int64
+		s.clock = func(ctx context.Context) (time.Time, error) {
+			return time.Now().UTC().Add(-time.Duration(reads.Add(1)%10) * time.Millisecond), ctx.Err()
+		}
+	},
+	"clock: in another zone": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.clock = func(ctx context.Context) (time.Time, error) {
+			return time.Now().In(time.FixedZone("", 3600)), ctx.Err()
+		}
+	},
+	"clock: sometimes none": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		var reads atomic.Int64
+		s.clock = func(ctx context.Context) (time.Time, error) {
+			if reads.Add(1)%2 == 1 {
+				return time.Time{}, ctx.Err()
+			}
+			return time.Now().UTC(), ctx.Err()
+		}
+	},
+	"clock: ignores the end of the context": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.clock = func(context.Context) (time.Time, error) { return time.Now().UTC(), nil }
 	},
 	"swap time: the last one wins": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {

@@ -218,8 +218,8 @@ func (d *diagnosis) privileges(ctx context.Context) check {
 }
 
 // accessSQL lists the other roles that have privileges on the tables, their partitions or columns, and whether they can change
-// rows. The owner and the current user are not listed, nor a group through which the user has its privileges. A table with row-level
-// security and without policies shows no rows to other roles.
+// rows. The owner and the current user are not listed, nor a group through which the user has its privileges, unless it is of
+// Supabase's API. A table with row-level security and without policies shows no rows to other roles.
 const accessSQL = `
 WITH tables AS (
 	SELECT DISTINCT c.oid, c.relowner, c.relacl
@@ -236,7 +236,7 @@ SELECT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, st
 	bool_or(privilege_type NOT IN ('SELECT', 'REFERENCES', 'MAINTAIN'))
 FROM granted
 WHERE grantee <> relowner AND grantee <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
-	AND NOT CASE WHEN grantee = 0 OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role(current_user, relowner, 'USAGE') THEN false
+	AND NOT CASE WHEN grantee = 0 OR pg_get_userbyid(grantee) IN ('anon', 'authenticated') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role(current_user, relowner, 'USAGE') THEN false
 		ELSE pg_has_role(current_user, grantee, 'USAGE') END
 GROUP BY 1 ORDER BY 1`
 

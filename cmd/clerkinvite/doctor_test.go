@@ -223,6 +223,13 @@ func TestDoctorAccess(t *testing.T) {
 			w.use(user)
 			return ""
 		}, exitDone, "access", checkOK, "may use the tables"},
+		"Supabase, the user's group": {func(w *world) string {
+			w.anon()
+			user := w.role()
+			w.exec("GRANT ALL" + all + "anon; GRANT anon TO " + user)
+			w.use(user)
+			return ""
+		}, exitFailed, "access", checkFail, "anon (DELETE, INSERT"},
 		"rows hidden from the user": {func(w *world) string { w.exec(rls); w.as("ALL"); return "" }, exitFailed, "schema", checkFail, "a policy for the rows of clerkinvite_member"},
 	} {
 		t.Run(name, func(t *testing.T) {

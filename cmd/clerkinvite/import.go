@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -532,6 +533,9 @@ func (r *importReport) textTenants(out io.Writer) {
 	}
 }
 
+// writtenReason finds a reason that writeErrors wrote.
+var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
+
 // writeErrors writes the lines that failed or were not reached, unchanged, with the reason as an additional column. It writes a
 // temporary file and renames it, so that the file is complete or unchanged.
 func (s *sheet) writeErrors(name string) error {
@@ -546,11 +550,19 @@ func (s *sheet) writeErrors(name string) error {
 	w := csv.NewWriter(f)
 	w.UseCRLF = s.crlf
 	at := slices.Index(s.header, reasonColumn)
+	// Removes an earlier reason. In a line with too few or too many fields it is the last field, not that of the column: a value must
+	// not get lost, and with one reason more the line could fit the header.
 	without := func(fields []string) []string {
-		if at < 0 || at >= len(fields) {
+		last := len(fields) - 1
+		switch {
+		case at < 0:
 			return slices.Clone(fields)
+		case len(fields) == len(s.header):
+			return slices.Delete(slices.Clone(fields), at, at+1)
+		case writtenReason.MatchString(fields[last]):
+			return slices.Clone(fields[:last])
 		}
-		return slices.Delete(slices.Clone(fields), at, at+1)
+		return slices.Clone(fields)
 	}
 	_ = w.Write(append(without(s.header), reasonColumn)) // w.Error returns its error
 	for _, l := range s.lines {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -354,6 +355,9 @@ func TestImportLosesNothingInAFile(t *testing.T) {
 		"UTF-16":                   {"\xff\xfet\x00e\x00", "UTF-16"},
 		"a header of everything":   {"\"tenant,email\n" + strings.Repeat("acme,ada@example.com\n", 100_000) + "\"\n", "the first row does not name the columns"},
 		"no header":                {"acme,ada@example.com\nacme,bob@example.com\n", "the first row does not name the columns"},
+		"no header, no address":    {"Acme,Ada Lovelace,+44 20 7946 0000\nAcme,Bob,1\n", "the first row does not name the columns"},
+		"tabs":                     {"tenant\temail\nacme\tada@example.com\n", "the first row does not name the columns"},
+		"UTF-16 without a mark":    {"t\x00e\x00n\x00a\x00n\x00t\x00,\x00e\x00m\x00a\x00i\x00l\x00\n\x00", "the first row does not name the columns"},
 		"old line ends":            {"tenant,email\racme,ada@example.com\r", "the first row does not name the columns"},
 		"many columns":             {strings.Repeat(strings.Repeat("x", 1000)+",", 100_000) + "email\n", "and 99997 more"},
 		"an invisible column name": {"tenant,\u200bemail\n", "unknown columns: \"\\u200bemail\""},
@@ -385,6 +389,33 @@ func TestErrorsFileKeepsTheEncoding(t *testing.T) {
 			require.Equal(t, exitSome, w.run("import", failed).code, "it can be read again")
 		}
 	}
+}
+
+// A line with a wrong number of fields never fits the header because of the reasons that were added, and loses no field.
+func TestErrorsFileKeepsWrongLinesWrong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, tc := range map[string]struct{ file, line string }{
+		"too few":                {"tenant,email,role\nacme,ada@example.com\n", "acme,ada@example.com,"},
+		"much too few":           {"tenant,email,role,data\nacme\n", "acme,"},
+		"too many":               {"tenant,email,role\nacme,ada@example.com,admin, owner\n", "acme,ada@example.com,admin,\" owner\","},
+		"too many, has a reason": {"tenant,email,role,reason\nacme,ada@example.com,admin, owner,line 9: x\n", "acme,ada@example.com,admin,\" owner\","},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := w.file(tc.file)
+			for range 4 {
+				failed := filepath.Join(t.TempDir(), "failed.csv")
+				r := w.run("import", file, "--errors", failed, "--json")
+				require.Equal(t, exitSome, r.code, r.stderr)
+				require.Equal(t, map[outcome]int{invalid: 1}, counts(t, decode[*importReport](t, r)))
+				text, err := os.ReadFile(failed)
+				require.NoError(t, err)
+				require.Regexp(t, "\n"+regexp.QuoteMeta(tc.line)+"\"line 2: has [0-9] fields, the header has [0-9]\"\n$", string(text))
+				file = failed
+			}
+		})
+	}
+	require.Zero(t, w.clerk.RequestCount())
 }
 
 func TestDryRunCountsByTenant(t *testing.T) {

@@ -150,7 +150,7 @@ func checkHeader(header []string, tenant string) error {
 	switch {
 	case len(header) == 1 && strings.Contains(header[0], ";"):
 		return errors.New("the columns are separated by semicolons; export the file with commas")
-	case strings.ContainsAny(strings.Join(header, ""), "\r\n@"): // the text of the file, or addresses
+	case len(unknown) == len(header) || strings.ContainsAny(strings.Join(header, ""), "\r\n@"): // the text of the file, or people
 		return errors.New("the first row does not name the columns; it must be such as tenant,email,role")
 	case len(unknown) > 0:
 		if more := len(unknown) - 3; more > 0 {

@@ -368,7 +368,7 @@ func TestBrowserTroubleWithClerk(t *testing.T) {
 	b.click("#switch-webhooks")
 	b.waitText("#outcome", "Webhooks get lost.")
 	b.accept("ada@example.com")
-	b.waitText("#outcome", "Reconcile will find out")
+	b.waitText("#outcome", "Reconcile will find it")
 	require.Equal(t, clerkinvite.StatusPending, a.member(t, "ada@example.com").Status)
 	b.click("#reconcile")
 	b.waitText("#outcome", "1 had joined")

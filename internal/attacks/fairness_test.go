@@ -412,16 +412,12 @@ func TestPromise8_ImportsShareTheLimits(t *testing.T) {
 			return took
 		}
 		alone, contested := import100(true)[99], import100(false)
-		inTime := 0
-		for _, took := range contested {
-			if took <= 2*alone+passInterval {
-				inTime++
-			}
+		t.Logf("after %v: %v, alone %v", moment.Round(time.Second), contested[99], alone)
+		bound := 2 * alone
+		if alone < time.Minute { // Clerk had room for all at once: the imports share that, and the rest waits for the next hour
+			bound = time.Hour + 2*time.Minute
 		}
-		t.Logf("after %v: %v, alone %v; %d in time", moment.Round(time.Second), contested[99], alone, inTime)
-		// A process that has claimed the last of them may get no turn before the limit is used up.
-		require.GreaterOrEqual(t, inTime, 60)
-		require.LessOrEqual(t, contested[99], 2*alone+time.Hour+2*time.Minute+passInterval)
+		require.LessOrEqual(t, contested[99], bound+passInterval)
 	})
 }
 

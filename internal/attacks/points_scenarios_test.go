@@ -326,6 +326,16 @@ func invitations() []scenario {
 		name: "invite when the insert had to wait", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		meddle: []meddle{{"reserveOnce>insert/Insert", true, func(a *actor) error { a.clock.Advance(45 * time.Second); return nil }}},
 	}, {
+		name: "invite while the clock is set", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		meddle: []meddle{{"lookup.find>findUsers/FindUsers", true, func(a *actor) error { a.clock.Advance(5 * time.Second); return nil }}},
+	}, {
+		name: "update", people: []person{{ann, "pending", ""}}, arrange: func(w *world) { w.invited(ann) },
+		act: func(a *actor) error {
+			role := "admin"
+			_, err := a.svc.Update(a.ctx, acme(ann), clerkinvite.MemberUpdate{Role: &role})
+			return a.acked(ann, err)
+		},
+	}, {
 		name: "invite while somebody changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
 			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() { w.touch(ann) })

@@ -88,6 +88,38 @@ var mutants = []mutant{
 		req.Header.Set("Idempotency-Key", "same")`},
 	}},
 
+	// Clocks.
+	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", edits: []edit{
+		{"clock.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
+	}},
+	{name: "a clock that is set is not noticed", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"clock.go", "|| drift.Abs() > tolerance", "|| drift.Abs() > 1000*time.Hour"},
+	}},
+	{name: "the clock is measured once", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"clock.go", "|| age >= maxClockAge ||", "|| age >= 1000*maxClockAge ||"},
+	}},
+	{name: "a slow measurement is believed", test: "TestClock_SlowResponses", edits: []edit{
+		{"clock.go", "if best.inexact <= tolerance {", "if best.inexact <= 1000*time.Hour {"},
+	}},
+	{name: "a failed measurement is ignored", test: "TestClock_Fails", edits: []edit{
+		{"clock.go", "		if err != nil {\n			return err\n		}\n		returned", "		if err != nil {\n			return nil\n		}\n		returned"},
+	}},
+	{name: "a claim does not measure the clock", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"lease.go", "	err := s.setClock(ctx, s.store)\n", "	err := ctx.Err()\n"},
+	}},
+	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", edits: []edit{
+		{"ratelimit.go", "	s.resetClock(ctx)\n", ""},
+	}},
+	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", edits: []edit{
+		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
+	}},
+	{name: "the clock of the transaction's start", test: "TestPgxStoreClock", edits: []edit{
+		{"store_pgx.go", "SELECT clock_timestamp()", "SELECT now()"},
+	}},
+	{name: "callers get the database's time", test: "TestClock_CallersGetTheirOwnTime", edits: []edit{
+		{"clock.go", "return t.Add(-s.clock.ahead())", "return t.Add(0 * s.clock.ahead())"},
+	}},
+
 	// Who is delivered, and when.
 	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
@@ -272,10 +304,10 @@ var mutants = []mutant{
 		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
-		{"turn.go", "	if err == nil && bulk {", "	if false {"},
+		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
-		{"turn.go", "if err = s.loadLimit(ctx, endpoint); err == nil {", "if err = ctx.Err(); err == nil {"},
+		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},

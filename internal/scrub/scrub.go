@@ -38,8 +38,12 @@ func Plain(s string) string {
 }
 
 // Invisible reports whether r changes the text around it, shows as nothing, or shows as a space
-// without being one: format characters, which include those for directions, separators, fillers
-// and variation selectors.
+// without being one: format characters, which include those for directions, separators, fillers,
+// variation selectors and blank letters.
 func Invisible(r rune) bool {
-	return unicode.In(r, unicode.Cf, unicode.Z, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) && r != ' ' || r == '\u2800'
+	return unicode.In(r, unicode.Cf, unicode.Z, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) && r != ' ' ||
+		strings.ContainsRune(blank, r)
 }
+
+// blank has the characters that fonts show as nothing although Unicode classes them as visible.
+const blank = "\u2800\U00013441\U00013442\U00016fe4\U0001d159"

@@ -43,7 +43,7 @@ func TestScrub(t *testing.T) {
 
 func TestLineHasNothingInvisible(t *testing.T) {
 	t.Parallel()
-	for _, in := range []string{"a\nb", "a\rb", "a\u0085b", "a\u2028b", "a\u202eb", "a\u2066b", "a\u200bb", "a\ufeffb", "a\u009bb", "a\x1bb", "a\u00a0b", "a\u061cb", "a\U000e0041b", "a\u3164b"} {
+	for _, in := range []string{"a\nb", "a\rb", "a\u0085b", "a\u2028b", "a\u202eb", "a\u2066b", "a\u200bb", "a\ufeffb", "a\u009bb", "a\x1bb", "a\u00a0b", "a\u061cb", "a\U000e0041b", "a\u3164b", "a\u2800b", "a\U0001d159b", "a\U00016fe4b", "a\U00013441b"} {
 		assert.Equal(t, "a b", scrub.Line(in), "%q", in)
 		assert.Equal(t, "a b", scrub.Plain(in), "%q", in)
 	}
