@@ -197,7 +197,23 @@ var mutants = []mutant{
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
-		{"pending.go", "		inTime := !row.overdue(now) ||", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) ||"},
+		{"pending.go", "		inTime := !row.overdue(now) &&", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) &&"},
+	}},
+	{name: "an account younger than the invitation proves", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
+		{"pending.go", " && !u.createdAfterExpiry(row) ||", " ||"},
+	}},
+	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
+		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
+	}},
+	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
+		{"deliver_find.go", "!failure.ofInstance() && l.clerkWorks(ctx)", "!failure.ofInstance()"},
+	}},
+	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
+		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
+	}},
+	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", edits: []edit{
+		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
+			"		splitInto(results[:n], batch[:n], write)\n		splitInto(results[n:], batch[n:], write)\n"},
 	}},
 	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
 		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
