@@ -51,6 +51,7 @@ type lookupFailure struct {
 // firewall makes of it, so a failed request is bisected until the address is found.
 type lookup struct {
 	s        *Service
+	byID     bool // it is about user IDs instead of addresses
 	users    []User
 	failures map[string]lookupFailure // why Clerk could not be asked about an address
 	answered bool                     // Clerk has answered a request
@@ -74,6 +75,13 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 	for _, email := range emails {
 		l.joinForms(email)
 	}
+	return l
+}
+
+// findByID asks for the users with the IDs.
+func (s *Service) findByID(ctx context.Context, ids []string) *lookup {
+	l := &lookup{s: s, byID: true, failures: make(map[string]lookupFailure)}
+	l.find(ctx, ids)
 	return l
 }
 
@@ -111,9 +119,13 @@ func (s *Service) findHolders(ctx context.Context, email string) ([]User, error)
 	return l.users, nil
 }
 
-// find asks about addresses, each in one of its forms.
+// find asks about addresses, each in one of its forms, or about IDs.
 func (l *lookup) find(ctx context.Context, forms []string) {
-	users, err := l.s.findUsers(ctx, UserQuery{Emails: forms})
+	q := UserQuery{Emails: forms}
+	if l.byID {
+		q = UserQuery{IDs: forms}
+	}
+	users, err := l.s.findUsers(ctx, q)
 	switch {
 	case err == nil:
 		l.users, l.answered, l.trust = append(l.users, users...), true, maxTrust
@@ -122,7 +134,7 @@ func (l *lookup) find(ctx context.Context, forms []string) {
 		l.find(ctx, forms[len(forms)/2:])
 	default:
 		for _, form := range forms {
-			l.failures[form] = lookupFailure{err, severalAddresses(forms)}
+			l.failures[form] = lookupFailure{err, len(forms) > 1 && (l.byID || severalAddresses(forms))}
 		}
 	}
 }
@@ -135,7 +147,8 @@ func severalAddresses(forms []string) bool {
 
 // worthBisecting reports whether one of several addresses may be to blame for a failed request.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
-	return !failureOf(err, "").ofInstance() && (pointsAtAddresses(err) || l.clerkWorks(ctx))
+	failure := failureOf(err, "")
+	return failure == invalidRequest || !failure.ofInstance() && l.clerkWorks(ctx)
 }
 
 // controlAddress is an address that no firewall objects to.
@@ -345,7 +358,7 @@ func (s *Service) listInvitations(ctx context.Context, email, status string) ([]
 // listForm returns the invitations for an address that a query with one of its forms finds.
 func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery) ([]Invitation, error) {
 	var all []Invitation
-	for {
+	for last := ""; ; q.Offset += listPage {
 		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
 			return nil, err
@@ -361,7 +374,11 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 		if len(page) < listPage {
 			return all, nil
 		}
-		q.Offset += listPage
+		id := page[len(page)-1].ID
+		if q.Offset > 0 && id == last {
+			return nil, errEndlessList
+		}
+		last = id
 	}
 }
 

@@ -1553,3 +1553,42 @@ func TestDeliver_BisectionEndsWhenClerkGoesDown(t *testing.T) {
 	require.Error(t, err)
 	require.Less(t, asked.Load(), int64(12))
 }
+
+// Clerk rejects every look-up and names the parameter, as after a change of its API. Nobody is refused for that.
+func TestDeliver_RejectionOfAllLookUpsRefusesNobody(t *testing.T) {
+	t.Parallel()
+	b, api := newSelective(t)
+	ps := testkit.People(120, "p")
+	b.ReserveEach(t, ps)
+	api.findUsers = func(clerkinvite.UserQuery) error {
+		return &clerkinvite.APIError{StatusCode: 422, Code: "form_param_unknown", Meta: map[string]any{"param_name": "email_address"}}
+	}
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 120, Postponed: 120}, report)
+	require.LessOrEqual(t, api.requests, 4)
+	api.findUsers = nil
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	b.RequireEachInvitedOnce(t, ps)
+}
+
+// Clerk rejects a create because of a user even with ignore_existing, and shows no such user.
+func TestDeliver_RejectedWithIgnoreExistingEndsTheRow(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	b.FailCreates(clerkinvitetest.Fault{Email: "odd@example.com", Status: 422, Code: "form_identifier_exists", Times: -1})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "odd@example.com"))
+	require.NoError(t, err)
+	for i := range 20 {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.Clock.Advance(10 * time.Minute)
+	}
+	m := b.Member(t, "odd@example.com")
+	require.Equal(t, []any{clerkinvite.StatusFailed, "form_identifier_exists"}, []any{m.Status, m.Reason})
+	require.LessOrEqual(t, m.Attempts, 6)
+}

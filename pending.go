@@ -261,7 +261,7 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		inTime := !row.overdue(now) || u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
+		inTime := !row.overdue(now) && !u.createdAfterExpiry(row) || u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
 		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !inTime {
 			continue
 		}
@@ -284,6 +284,12 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 // younger account cannot have accepted it; the address may have a new owner.
 func (u *User) createdBeforeExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
+}
+
+// createdAfterExpiry reports whether u is certainly younger than row's invitation, even if this machine's
+// clock is behind Clerk's.
+func (u *User) createdAfterExpiry(row *Member) bool {
+	return row.ExpiresAt != nil && u.CreatedAt.After(*row.ExpiresAt)
 }
 
 // createdWhileValid reports whether u was created while row's invitation was valid. Then u joined

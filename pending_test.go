@@ -464,3 +464,23 @@ func TestHandleEvent_ClerkContradictsAnotherEvent(t *testing.T) {
 		require.ErrorIs(t, err, clerkinvite.ErrUnconfirmed, at)
 	}
 }
+
+// This machine's clock is behind Clerk's: an account that is younger than the expiry proves nothing.
+func TestResolve_AccountYoungerThanTheExpiryWithAClockBehind(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		m := b.MustInvite(t, email)
+		b.Clock.Advance(m.ExpiresAt.Sub(b.Clock.Now()) - 4*time.Minute)
+		b.Clerk.SetNow(func() time.Time { return b.Clock.Now().Add(5 * time.Minute) })
+		w := b.Clerk.SignUp(email, true)
+		require.Empty(t, b.Receive(t, w))
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+		_, err := b.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, email).Status)
+	})
+}

@@ -122,6 +122,9 @@ const (
 	// shows its own writes immediately is unknown.
 	freshUser = 5 * time.Minute
 
+	// writeTime is how long one write may take.
+	writeTime = 30 * time.Second
+
 	// clockSkew is how far this machine's clock and Clerk's may differ.
 	clockSkew = 10 * time.Minute
 )
@@ -142,7 +145,7 @@ type reconciliation struct {
 	firstError      error     // about a member or an invitation that could not be changed
 
 	userExists         map[string]bool // by ID, of the users that were looked up
-	unreadable         map[string]bool // addresses that Clerk fails to look up
+	unreadable         map[string]bool // addresses and user IDs that Clerk fails to look up
 	changed            map[string]bool // members that were changed, or would be without DryRun
 	unresolved         map[string]bool // members that could not be made active, because the store or a hook failed
 	hasNewer           map[string]bool // members with a newer invitation at Clerk than in their row
@@ -412,19 +415,35 @@ func (r *reconciliation) isMissing(row *Member) bool {
 func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.userExists[id]
-		return lookedUp || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
+		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
 		return nil
 	}
-	users, err := r.s.findUsers(ctx, UserQuery{IDs: ids})
-	if err != nil {
-		return r.s.clerkError(ctx, "find users", err)
+	l := r.s.findByID(ctx, ids)
+	if err := r.noteUnreadable(ctx, l); err != nil {
+		return err
 	}
 	for _, id := range ids {
-		exists := slices.ContainsFunc(users, func(u User) bool { return u.ID == id })
+		if r.unreadable[id] {
+			continue
+		}
+		exists := slices.ContainsFunc(l.users, func(u User) bool { return u.ID == id })
 		r.userExists[id] = exists
 		r.at.Known = r.at.Known || exists
+	}
+	return nil
+}
+
+// noteUnreadable notes the addresses and IDs about which alone Clerk could not be asked. It returns an
+// error if the failure concerns others too.
+func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
+	for key, failure := range l.failures {
+		if failure.shared || failureOf(failure.err, "").ofInstance() || !l.clerkWorks(ctx) {
+			return r.s.clerkError(ctx, "find users", failure.err)
+		}
+		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
+		r.unreadable[key] = true
 	}
 	return nil
 }
@@ -436,18 +455,17 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool) // by user ID; a user can be in many tenants
-	failures := 0
+	gone := make(map[string]bool)         // by user ID; a user can be in many tenants
+	l := &lookup{s: r.s, trust: maxTrust} // a failure for one user must not keep the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			yes, err := r.s.userGone(ctx, row.ClerkUserID)
 			switch {
 			case err == nil:
-				failures = 0
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || failures == maxFailures-1:
+				l.trust = maxTrust
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.clerkWorks(ctx):
 				return err
 			default:
-				failures++
 				r.note(ctx, err)
 			}
 			gone[row.ClerkUserID] = yes
@@ -469,12 +487,8 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
 	for chunk := range slices.Chunk(emails, findBatch) {
 		l := r.s.findByEmail(ctx, chunk)
-		for email, failure := range l.failures {
-			if failure.shared || failureOf(failure.err, "").ofInstance() || !l.clerkWorks(ctx) {
-				return nil, r.s.clerkError(ctx, "find users", failure.err)
-			}
-			r.s.log.LogAttrs(ctx, slog.LevelWarn, "one address could not be looked up", slog.Any("cause", logError(failure.err)))
-			r.unreadable[email] = true
+		if err := r.noteUnreadable(ctx, l); err != nil {
+			return nil, err
 		}
 		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
 		if err := r.join(ctx, found, accepted); err != nil {
@@ -555,7 +569,9 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 		}
 		return nil, nil
 	}
-	results, err := r.s.apply(ctx, r.s.store, changes)
+	write, cancel := context.WithTimeout(ctx, writeTime) // a hook may block for one of the members
+	defer cancel()
+	results, err := r.s.apply(write, r.s.store, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -772,6 +788,9 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return again
 		})
 		previous = listed
+		if !done && !slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID != "" }) {
+			return r.s.clerkError(ctx, "list invitations", errEndlessList)
+		}
 		r.report.Invitations += len(list)
 		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
 		if err := page(list, rows); err != nil || done {

@@ -3,8 +3,11 @@ package clerkinvite_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -898,4 +901,163 @@ func TestReconcile_OddInvitations(t *testing.T) {
 	_, err = b.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "p0@example.com").Status)
+}
+
+// selectiveAPI fails some requests before they reach Clerk.
+type selectiveAPI struct {
+	*clerkinvitetest.Clerk
+	findUsers func(q clerkinvite.UserQuery) error
+	getUser   func(id string) error
+	list      func(q *clerkinvite.InvitationQuery)
+	requests  int
+}
+
+func (a *selectiveAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	a.requests++
+	if a.findUsers != nil {
+		if err := a.findUsers(q); err != nil {
+			return nil, err
+		}
+	}
+	return a.Clerk.FindUsers(ctx, q)
+}
+
+func (a *selectiveAPI) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	if a.getUser != nil {
+		if err := a.getUser(id); err != nil {
+			return nil, err
+		}
+	}
+	return a.Clerk.GetUser(ctx, id)
+}
+
+func (a *selectiveAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	a.requests++
+	if a.list != nil {
+		a.list(&q)
+	}
+	return a.Clerk.ListInvitations(ctx, q)
+}
+
+func newSelective(t *testing.T) (*testkit.Rig, *selectiveAPI) {
+	t.Helper()
+	api := &selectiveAPI{Clerk: clerkinvitetest.NewClerk()}
+	return testkit.New(t, testkit.Options{}, api.Clerk, api, clerkinvitetest.NewMemoryStore()), api
+}
+
+// Clerk always fails for one or some active members' users, in the list or alone.
+func TestReconcile_PoisonedUserDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{
+		"500": &clerkinvite.APIError{StatusCode: 500}, "a proxy's 403": &clerkinvite.APIError{StatusCode: 403},
+		"414": &clerkinvite.APIError{StatusCode: 414}, "a proxy's page": &clerkinvite.APIError{StatusCode: 200, Err: io.ErrUnexpectedEOF},
+	} {
+		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser} {
+			t.Run(name+", "+string(call), func(t *testing.T) {
+				t.Parallel()
+				b, api := newSelective(t)
+				poisoned := make(map[string]bool)
+				for i := range 120 {
+					u := b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+					b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+					if i < 4 { // more than failures in a row that end a pass
+						poisoned[u.ID] = true
+					}
+				}
+				gone := b.Clerk.AddVerifiedUser("gone@example.com")
+				b.MustInvite(t, "gone@example.com")
+				b.MustInvite(t, "joined@example.com")
+				_, err := b.Clerk.Accept("joined@example.com")
+				require.NoError(t, err)
+				b.Clerk.DeleteUser(gone.ID)
+				b.Clock.Advance(time.Hour)
+				if call == clerkinvitetest.CallGetUser {
+					for id := range poisoned { // the list leaves them out
+						b.Clerk.DeleteUser(id)
+					}
+					api.getUser = func(id string) error {
+						if poisoned[id] {
+							return failure
+						}
+						return nil
+					}
+				} else {
+					api.findUsers = func(q clerkinvite.UserQuery) error {
+						if slices.ContainsFunc(q.IDs, func(id string) bool { return poisoned[id] }) {
+							return failure
+						}
+						return nil
+					}
+				}
+				report, err := b.Reconcile(t.Context(), nil)
+				if call == clerkinvitetest.CallGetUser {
+					require.Error(t, err, "it is unknown whether these users exist")
+				} else {
+					require.NoError(t, err)
+				}
+				require.Empty(t, report.Cursor)
+				require.Equal(t, []int{1, 1}, []int{report.Activated, report.Removed})
+				require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "gone@example.com").Status)
+			})
+		}
+	}
+}
+
+// All look-ups fail: Reconcile does not ask for each user.
+func TestReconcile_FailureForAllUsersIsNotBisected(t *testing.T) {
+	t.Parallel()
+	b, api := newSelective(t)
+	for i := range 100 {
+		b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+		b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+	}
+	api.requests, api.findUsers = 0, func(clerkinvite.UserQuery) error { return &clerkinvite.APIError{StatusCode: 500} }
+	_, err := b.Reconcile(t.Context(), nil)
+	require.Error(t, err)
+	require.LessOrEqual(t, api.requests, 2)
+}
+
+// Something between ignores the offset, so that the list of invitations never ends.
+func TestReconcile_EndlessList(t *testing.T) {
+	t.Parallel()
+	b, api := newSelective(t)
+	for i := range 500 {
+		b.Clerk.CreateForeign(fmt.Sprintf("p%d@example.com", i), nil)
+	}
+	b.Clerk.CreateForeign("ada@example.com", nil)
+	api.list = func(q *clerkinvite.InvitationQuery) { q.Offset, q.Query = 0, "" }
+	_, err := b.Reconcile(t.Context(), nil)
+	require.ErrorContains(t, err, "does not end")
+	_, err = b.TryInvite(t, "ada@example.com")
+	require.ErrorContains(t, err, "does not end")
+	require.LessOrEqual(t, api.requests, 8)
+}
+
+// The store never responds. The reconciliation ends, so that the next one can begin.
+func TestReconcile_EndsAlthoughTheStoreHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk := clerkinvitetest.NewClerk()
+		store := &hangingStore{Store: clerkinvitetest.NewMemoryStore()}
+		b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+		b.MustInvite(t, "ada@example.com")
+		_, err := clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		store.hangs = true
+		_, err = b.Reconcile(t.Context(), nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+type hangingStore struct {
+	clerkinvite.Store
+	hangs bool
+}
+
+func (s *hangingStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if s.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Store.Update(ctx, changes)
 }

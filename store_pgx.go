@@ -42,11 +42,12 @@ type PgxOptions struct {
 	// If it returns an error, the changes are rolled back. The batch is then split to
 	// isolate the failing members; they get the error, and a later delivery retries them.
 	// So OnChange may be called several times for one change, each time after its earlier
-	// writes were rolled back.
+	// writes were rolled back. If it panics, the same happens, and then the panic continues.
 	//
 	// OnChange is called from several goroutines at the same time. It must be quick,
-	// because it keeps row locks and a connection. It must not call Clerk or the Service,
-	// and must not commit or roll back tx.
+	// because it keeps row locks and a connection. Outside WithTx its context ends after a part
+	// of the time that is left for the write, so that one member for which it blocks does not
+	// delay the others. It must not call Clerk or the Service, and must not commit or roll back tx.
 	//
 	// With OnChange, each such Insert or Update is a READ COMMITTED transaction instead of a
 	// single statement; within WithTx it is a savepoint.
@@ -150,7 +151,7 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 	once := func(maybeMade bool) error {
 		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
 		if begin {
-			return w.store.onChange.inTx(ctx, w.begin, write)
+			return w.store.onChange.inTx(ctx, w.tx == nil, w.begin, write)
 		}
 		_, err := write(w.db())
 		return err
@@ -324,12 +325,13 @@ type rowError struct{ err error }
 func (e rowError) Error() string { return e.err.Error() }
 
 // splitting writes a batch with write. If a row makes the batch fail, it halves the batch
-// until these rows are isolated, so that the others are written.
+// until these rows are isolated, so that the others are written. If the hook panics for a row,
+// the panic continues after that.
 func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, error) {
 	if len(batch) == 0 {
 		return nil, nil
 	}
-	results, err := write(batch)
+	results, err := writeBatch(batch, write)
 	if err == nil {
 		return results, nil
 	}
@@ -340,16 +342,35 @@ func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, e
 	if len(batch) == 1 {
 		return []Result{{Err: row.err}}, nil
 	}
-	results = make([]Result, 0, len(batch))
-	for _, half := range [][]T{batch[:len(batch)/2], batch[len(batch)/2:]} {
-		part, err := splitting(half, write)
-		if err != nil {
-			// The other half may be written, so the whole batch has not failed.
-			part = slices.Repeat([]Result{{Err: err}}, len(half))
-		}
-		results = append(results, part...)
-	}
+	results = make([]Result, len(batch))
+	n := len(batch) / 2
+	func() {
+		defer splitInto(results[n:], batch[n:], write) // even if the first half panics
+		splitInto(results[:n], batch[:n], write)
+	}()
 	return results, nil
+}
+
+// writeBatch calls write. A panic for more than one row becomes a rowError.
+func writeBatch[T any](batch []T, write func([]T) ([]Result, error)) (results []Result, err error) {
+	if len(batch) > 1 {
+		defer func() {
+			if p := recover(); p != nil {
+				err = rowError{fmt.Errorf("clerkinvite: OnChange panicked: %v", p)}
+			}
+		}()
+	}
+	return write(batch)
+}
+
+// splitInto writes half of a batch.
+func splitInto[T any](results []Result, half []T, write func([]T) ([]Result, error)) {
+	part, err := splitting(half, write)
+	if err != nil {
+		// The other half may be written, so the whole batch has not failed.
+		part = slices.Repeat([]Result{{Err: err}}, len(half))
+	}
+	copy(results, part)
 }
 
 // onChange is [PgxOptions].OnChange, or nil.
@@ -360,9 +381,9 @@ func (f onChange) wants(changes []Change) bool {
 	return f != nil && slices.ContainsFunc(changes, Change.Recorded)
 }
 
-// inTx calls write in a transaction or savepoint, and then calls the hook with the changes
-// that write made.
-func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
+// inTx calls write in a transaction of its own or in a savepoint, and then calls the hook with the
+// changes that write made.
+func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
@@ -384,8 +405,15 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 	for i, c := range made {
 		changes[i] = Change{c.Old.Clone(), c.New.Clone()}
 	}
-	err = f(ctx, tx, changes)
+	hook, cancel := ctx, context.CancelFunc(func() {})
+	if own {
+		hook, cancel = shareOfTime(ctx, len(changes))
+	}
+	defer cancel()
+	err = f(hook, tx, changes)
 	switch conn := tx.Conn(); {
+	case err != nil && hook.Err() != nil && ctx.Err() == nil:
+		return rowError{err} // pgx may have closed the connection because hook ended
 	case err != nil && conn.IsClosed():
 		return err // not a row's fault
 	case err == nil && conn.PgConn().TxStatus() == 'E':
@@ -400,6 +428,20 @@ func (f onChange) inTx(ctx context.Context, begin func(context.Context) (pgx.Tx,
 		}
 	}
 	return blamed(ctx, err)
+}
+
+// shareOfTime returns a context for one call of the hook with n changes. It ends before ctx, so that a
+// row for which the hook blocks does not use up the time of the others.
+func shareOfTime(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	left := time.Until(deadline)
+	if n == 1 {
+		return context.WithTimeout(ctx, left/2)
+	}
+	return context.WithTimeout(ctx, left/4)
 }
 
 // blamed returns an error of the hook as a rowError, unless no row can have caused it.

@@ -928,3 +928,46 @@ func TestWithTx_Deadlock(t *testing.T) {
 	}
 	require.NoError(t, tx.Commit(t.Context()))
 }
+
+// The hook blocks or panics for one of 20 members that become active. The others are written, and a panic reaches the
+// caller.
+func TestOnChange_OneMemberDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(ctx context.Context, tx pgx.Tx) error{
+		"blocks":            func(ctx context.Context, _ pgx.Tx) error { <-ctx.Done(); return ctx.Err() },
+		"waits in database": func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, "SELECT pg_sleep(600)"); return err },
+		"panics":            func(context.Context, pgx.Tx) error { panic(testkit.ErrHook) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, pool := testkit.NewPgxStore(t)
+			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
+				if slices.ContainsFunc(changes, func(c clerkinvite.Change) bool {
+					return c.New.Email == "p7@example.com" && c.New.Status == clerkinvite.StatusActive
+				}) {
+					return end(ctx, tx)
+				}
+				return nil
+			}})
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+			ps := testkit.People(20, "p")
+			for _, p := range ps {
+				clerk.AddVerifiedUser(p.Email)
+			}
+			_, err := b.ReserveMany(t.Context(), ps)
+			require.NoError(t, err)
+			deliver := func() { _, err = b.Deliver(t.Context(), nil) }
+			if name == "panics" {
+				require.PanicsWithValue(t, testkit.ErrHook, deliver)
+			} else {
+				deliver()
+				require.NoError(t, err)
+			}
+			for _, p := range ps {
+				require.Equal(t, p.Email != "p7@example.com", b.Member(t, p.Email).Status == clerkinvite.StatusActive, p.Email)
+			}
+			testkit.Await(t, "the return of all connections", func() bool { return pool.Stat().AcquiredConns() == 0 })
+		})
+	}
+}

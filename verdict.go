@@ -208,7 +208,7 @@ func classify(row *Member, c call, err error) Outcome {
 		if !c.shared { // if several are concerned, which one Clerk refuses is unknown
 			return Refused
 		}
-	case parameterRejected, rejected:
+	case parameterRejected, rejected, addressTaken: // the last only if the create had ignore_existing
 		// Retried forever it would use up everybody's requests.
 		if !c.shared && row.Attempts >= maxRejections && (failure == parameterRejected || c.othersCreated) {
 			return Refused
@@ -332,20 +332,6 @@ func statusOf(err error) int {
 		return api.StatusCode
 	}
 	return 0
-}
-
-// pointsAtAddresses reports whether an error is about addresses at all.
-func pointsAtAddresses(err error) bool {
-	var invalid *InvalidParamsError
-	if errors.As(err, &invalid) {
-		return true
-	}
-	var api *APIError
-	if !errors.As(err, &api) || api.StatusCode/100 != 4 {
-		return false
-	}
-	meta := api.Meta
-	return meta[metaParamName] == paramEmail || meta[metaEmailAddresses] != nil || meta[metaIdentifiers] != nil
 }
 
 // names reports whether the meta of an error about one address names it.

@@ -185,10 +185,11 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 		return false, s.clerkError(ctx, "find users", err)
 	}
 	now := s.now()
-	switch {
-	case holder(users, row.Email) != nil:
+	overdue := row.overdue(now.Add(-clockSkew))
+	switch u := holder(users, row.Email); {
+	case u != nil && (!overdue || u.createdBeforeExpiry(row)):
 		return true, nil
-	case row.overdue(now.Add(-clockSkew)):
+	case overdue:
 		return false, nil
 	case saysNotFound(failure) && row.InvitedAt != nil && row.InvitedAt.Before(now.Add(-clockSkew)):
 		// The invitation is not just shown late, but the key may be another instance's.

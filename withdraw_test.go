@@ -706,3 +706,21 @@ func (a *everythingAPI) ListInvitations(ctx context.Context, q clerkinvite.Invit
 	}
 	return list, err
 }
+
+// Clerk has forgotten an invitation that expired long ago, and the mailbox has a new owner with an account: nobody has
+// accepted it.
+func TestRevoke_ExpiredMemberWhoseMailboxHasANewOwner(t *testing.T) {
+	t.Parallel()
+	b, api := newSelective(t)
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(31 * 24 * time.Hour)
+	_, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	b.Clock.Advance(365 * 24 * time.Hour)
+	b.Clerk.SignUp("ada@example.com", true)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Times: -1, Status: 404, Code: "resource_not_found"})
+	api.list = func(q *clerkinvite.InvitationQuery) { q.Query = "nobody@example.com" }
+	m, err = b.Revoke(t.Context(), m.Ref())
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+}

@@ -88,6 +88,38 @@ var mutants = []mutant{
 		req.Header.Set("Idempotency-Key", "same")`},
 	}},
 
+	// Clocks.
+	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", edits: []edit{
+		{"clock.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
+	}},
+	{name: "a clock that is set is not noticed", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"clock.go", "|| drift.Abs() > tolerance", "|| drift.Abs() > 1000*time.Hour"},
+	}},
+	{name: "the clock is measured once", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"clock.go", "|| age >= maxClockAge ||", "|| age >= 1000*maxClockAge ||"},
+	}},
+	{name: "a slow measurement is believed", test: "TestClock_SlowResponses", edits: []edit{
+		{"clock.go", "if best.inexact <= tolerance {", "if best.inexact <= 1000*time.Hour {"},
+	}},
+	{name: "a failed measurement is ignored", test: "TestClock_Fails", edits: []edit{
+		{"clock.go", "		if err != nil {\n			return err\n		}\n		returned", "		if err != nil {\n			return nil\n		}\n		returned"},
+	}},
+	{name: "a claim does not measure the clock", test: "TestClock_IsMeasuredAgain", edits: []edit{
+		{"lease.go", "	err := s.setClock(ctx, s.store)\n", "	err := ctx.Err()\n"},
+	}},
+	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", edits: []edit{
+		{"ratelimit.go", "	s.resetClock(ctx)\n", ""},
+	}},
+	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", edits: []edit{
+		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
+	}},
+	{name: "the clock of the transaction's start", test: "TestPgxStoreClock", edits: []edit{
+		{"store_pgx.go", "SELECT clock_timestamp()", "SELECT now()"},
+	}},
+	{name: "callers get the database's time", test: "TestClock_CallersGetTheirOwnTime", edits: []edit{
+		{"clock.go", "return t.Add(-s.clock.ahead())", "return t.Add(0 * s.clock.ahead())"},
+	}},
+
 	// Who is delivered, and when.
 	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
@@ -165,7 +197,23 @@ var mutants = []mutant{
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
-		{"pending.go", "		inTime := !row.overdue(now) ||", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) ||"},
+		{"pending.go", "		inTime := !row.overdue(now) &&", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) &&"},
+	}},
+	{name: "an account younger than the invitation proves", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
+		{"pending.go", " && !u.createdAfterExpiry(row) ||", " ||"},
+	}},
+	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
+		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
+	}},
+	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
+		{"deliver_find.go", "!failure.ofInstance() && l.clerkWorks(ctx)", "!failure.ofInstance()"},
+	}},
+	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
+		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
+	}},
+	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", edits: []edit{
+		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
+			"		splitInto(results[:n], batch[:n], write)\n		splitInto(results[n:], batch[n:], write)\n"},
 	}},
 	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
 		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},

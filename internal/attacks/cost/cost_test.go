@@ -713,6 +713,47 @@ func TestCostsAreDocumented(t *testing.T) {
 }
 
 // 200 people cost Clerk 22 requests, and each chunk of 100 the same number of statements.
+// The clock of PostgreSQL costs one statement in ten minutes, in the host's transaction if the verb is in one.
+func TestClockCost(t *testing.T) {
+	t.Parallel()
+	count := &testkit.StatementCounter{}
+	store, pool := testkit.NewPgxStore(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer, c.MaxConns = count, 1 })
+	var ahead atomic.Int64
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: clerkinvitetest.NewClerk(), Store: store, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+	})
+	require.NoError(t, err)
+	cost := func(n int64, verb func() error) {
+		t.Helper()
+		count.N.Store(0)
+		require.NoError(t, verb())
+		require.Equal(t, n, count.N.Load())
+	}
+	i := 0
+	reserve := func() error {
+		i++
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		_, err = svc.InTx(store.WithTx(tx)).Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		return errors.Join(err, tx.Commit(t.Context()))
+	}
+	invite := func() error {
+		i++
+		_, err := svc.Invite(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+		return err
+	}
+	cost(4, reserve)
+	cost(3, reserve)
+	cost(2, invite)
+	ahead.Store(int64(time.Hour)) // its clock is set
+	cost(3, invite)
+	cost(2, invite)
+	cost(3, reserve)
+}
+
 func TestInviteManyCost(t *testing.T) {
 	t.Parallel()
 	count := &testkit.StatementCounter{}
