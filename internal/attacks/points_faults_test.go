@@ -350,6 +350,7 @@ func (w *world) recover() {
 	w.after.Wait()
 	w.clerk.OnCall(nil)
 	w.clerk.ClearFaults()
+	w.clerk.Settle() // by then its lists have caught up
 	if w.sc.fresh {
 		pg, ok := w.store.(*clerkinvite.PgxStore)
 		require.True(w.t, ok)

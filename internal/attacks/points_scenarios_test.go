@@ -358,6 +358,12 @@ func invitations() []scenario {
 			return a.acked(ann, err)
 		},
 	}, {
+		name: "invite two into a rate limit", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}},
+		arrange: func(w *world) {
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+		},
+		act: func(a *actor) error { return errors.Join(a.invite(ann), a.invite(bob)) },
+	}, {
 		name: "invite into a rate limit", people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
 			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
@@ -401,6 +407,26 @@ func batches() []scenario {
 			return err
 		}}},
 	}, {
+		name: "deliver when another process has the turn", people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) {
+			w.reserved(ann)
+			_, err := w.store.SwapTime(w.ctx, "turn deliver", time.Time{}, w.clock.Now().Add(10*time.Second))
+			w.must(err)
+		},
+		meddle: []meddle{{"changeTime>swapTime/SwapTime", true, func(a *actor) error { a.clock.Advance(20 * time.Second); return nil }}},
+		act:    func(a *actor) error { return a.deliver() },
+	}, {
+		name: "reserve many with metadata and deliver", people: []person{{ann, "pending", "gone"}},
+		act: func(a *actor) error {
+			p := toAcme(ann)
+			p.PublicMetadata = map[string]any{"plan": "pro"}
+			if _, err := a.svc.ReserveMany(a.ctx, []clerkinvite.InviteParams{p}); err != nil {
+				return err
+			}
+			a.ack(ann)
+			return a.deliver()
+		},
+	}, {
 		name: "reserve many and deliver", act: reserveAndDeliver,
 		people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 	}, {
@@ -439,22 +465,41 @@ func batches() []scenario {
 				return err
 			}
 			a.ack(ann)
-			ctx, cancel := context.WithTimeout(a.ctx, testkit.Patience)
-			defer cancel()
-			var running sync.WaitGroup
-			running.Go(func() { _ = a.svc.Run(ctx, &clerkinvite.RunOptions{Interval: 10 * time.Millisecond}) })
-			for ctx.Err() == nil {
-				m, err := a.other.Get(ctx, acme(ann))
-				if err == nil && m.Status == clerkinvite.StatusPending {
-					break
-				}
-				time.Sleep(2 * time.Millisecond)
-			}
-			cancel()
-			running.Wait()
+			a.runUntil(ann, clerkinvite.StatusPending)
+			return nil
+		},
+	}, {
+		name: "run a reconciliation that takes long", sure: "runReconcile>", people: []person{{ann, "removed active", ""}, {bob, "active", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(ann, bob)
+			w.clock.Advance(48 * time.Hour)
+			w.clerk.DeleteUser(u.ID)
+		},
+		meddle: []meddle{{"listWithRows>listInvitationPage/ListInvitations", true, func(a *actor) error { a.clock.Advance(10 * time.Minute); return nil }}},
+		act: func(a *actor) error {
+			a.runUntil(ann, clerkinvite.StatusRemoved)
 			return nil
 		},
 	}}
+}
+
+// runUntil calls Run until a member has the status.
+func (a *actor) runUntil(email string, status clerkinvite.Status) {
+	ctx, cancel := context.WithTimeout(a.ctx, testkit.Patience)
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.svc.Run(ctx, &clerkinvite.RunOptions{Interval: 10 * time.Millisecond}) })
+	for ctx.Err() == nil {
+		m, err := a.other.Get(ctx, acme(email))
+		if err == nil && m.Status == status {
+			break
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	cancel()
+	running.Wait()
 }
 
 // withdrawals are scenarios of Revoke, Remove and Purge.
