@@ -87,8 +87,8 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 	return nil
 }
 
-// deliverBatch delivers the next members that are due. It returns how many there are, and how many of
-// them it could claim.
+// deliverBatch delivers the next members that are due. found is 0 if there are none, or if another
+// process delivers them; claimed is how many of them it could claim.
 func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport) (found, claimed int, err error) {
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
@@ -183,17 +183,17 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 	return normalized, nil
 }
 
-// backgroundPass starts a pass in the background. One process at a time has one, so that only one
-// meets a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
+// backgroundPass takes the turn to deliver and starts a pass under it, so that only one process meets
+// a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
 // processes have stored. Rows that it gives back are due at dueAt. waited says that another process
-// had the turn; the error is errTurnTaken if it keeps it. The caller must call p.end.
+// had the turn; the error is errTurnTaken if it keeps it. Without an error the caller must call p.end.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass, waited bool, err error) {
 	t, waited, err := s.awaitTurn(ctx, turnDeliver, s.cfg.Lease)
 	if err != nil {
 		return nil, waited, err
 	}
 	p = &pass{dueAt: dueAt, background: true}
-	// The clock of another process may be behind: a turn that is over ended long ago.
+	// The end is set a day back, so that a process whose clock is behind also sees that the turn is over.
 	p.end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
 	err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
 	if err == nil {
@@ -321,7 +321,7 @@ type attempt struct {
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
 func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
-// decide sets the verdict.
+// decide sets the verdict, and whether settle has to look for left-over invitations.
 func (a *attempt) decide(v verdict) {
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v))
 	a.verdict = v

@@ -21,12 +21,28 @@ type queue struct {
 	single []*attempt // need a request each
 	more   bool       // more members are due than these
 
-	bulkLimit, singleLimit error // the limit of each endpoint, once a request has met it
+	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has met it
+	shareLimit             *metLimit // of single requests for members of imports
 }
 
-// newQueue returns the attempts that are not settled. First attempts share a request, for different
-// addresses and without the host's metadata, of which Clerk may lose some on the way to the user
-// (clerk/javascript#7956).
+// metLimit is a limit that a request of the pass met.
+type metLimit struct {
+	err  error
+	ends time.Time
+}
+
+// met returns a limit that was met just now, or nil.
+func met(err error, now time.Time) *metLimit {
+	wait, limited := isRateLimit(err)
+	if !limited {
+		return nil
+	}
+	return &metLimit{err, now.Add(wait)}
+}
+
+// newQueue returns the attempts that are not settled. First attempts share a request if their
+// addresses differ and they have no metadata of the host: Clerk may lose some of the metadata of a
+// shared request on the way to the user (clerk/javascript#7956).
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)
@@ -48,29 +64,46 @@ func newQueue(attempts []*attempt, more bool) *queue {
 // next takes the attempts for the next request out of the queue, and reports whether they share
 // it. It returns none if the others have to wait: for a limit, or for more members to share with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	var (
-		wait   = q.waitsForMore()
-		alone  = len(q.shared) == 1 && q.singleLimit == nil // a request of its own does as well
-		toBulk = q.bulkLimit == nil && !wait && !alone
-		// Nobody waits for others who cannot share a request either.
-		toSingle = q.singleLimit == nil && (q.bulkLimit != nil || !wait)
-	)
+	bulkOpen := q.bulkLimit == nil
+	wait := bulkOpen && q.waitsForMore() // while the bulk endpoint is limited, waiting gains nothing
+	canGoAlone := slices.IndexFunc(q.shared, func(a *attempt) bool { return q.ownLimit(a) == nil })
+	alone := len(q.shared) == 1 && canGoAlone == 0
 	switch {
-	case toBulk && len(q.shared) > 0:
-		return take(&q.shared, bulkSize), true
-	case len(q.single) > 0: // also if there is a limit: an earlier attempt's invitation may be found
-		return take(&q.single, 1), false
-	case toSingle && len(q.shared) > 0:
-		return take(&q.shared, 1), false
+	case len(q.shared) > 0 && bulkOpen && !wait && !alone:
+		return take(&q.shared, 0, bulkSize), true
+	case len(q.single) > 0: // even if limited: an earlier attempt's invitation may be found
+		return take(&q.single, 0, 1), false
+	case canGoAlone >= 0 && !wait: // nobody else shares, or the bulk endpoint is limited
+		return take(&q.shared, canGoAlone, 1), false
 	}
 	return nil, false
 }
 
-// take removes up to n attempts from the front of a list.
-func take(list *[]*attempt, n int) []*attempt {
-	n = min(n, len(*list))
-	taken := (*list)[:n:n]
-	*list = (*list)[n:]
+// ownLimit returns the limit of a request of its own for the attempt.
+func (q *queue) ownLimit(a *attempt) *metLimit {
+	if a.row.Bulk && q.singleLimit == nil {
+		return q.shareLimit
+	}
+	return q.singleLimit
+}
+
+// limit returns the limit that a remaining attempt that can share a request waits for, or nil.
+func (q *queue) limit(a *attempt) *metLimit {
+	own := q.ownLimit(a)
+	if q.bulkLimit == nil || own == nil {
+		return nil
+	}
+	if q.bulkLimit.ends.Before(own.ends) {
+		return q.bulkLimit
+	}
+	return own
+}
+
+// take removes up to n attempts from a list, beginning at i.
+func take(list *[]*attempt, i, n int) []*attempt {
+	n = min(n, len(*list)-i)
+	taken := slices.Clone((*list)[i : i+n])
+	*list = slices.Delete(slices.Clone(*list), i, i+n)
 	return taken
 }
 
@@ -96,20 +129,6 @@ func (q *queue) putBack(attempts []*attempt) {
 	q.shared = append(shared, q.shared...)
 }
 
-// limit returns the limit that the remaining attempts wait for, or nil. Attempts that can share a
-// request wait for the first of the two endpoints.
-func (q *queue) limit() error {
-	if q.bulkLimit == nil || q.singleLimit == nil {
-		return nil
-	}
-	bulk, _ := isRateLimit(q.bulkLimit)
-	single, _ := isRateLimit(q.singleLimit)
-	if bulk < single {
-		return q.bulkLimit
-	}
-	return q.singleLimit
-}
-
 // createAll creates the invitations of those that are not settled yet: ten per request where
 // possible, otherwise one by one. It settles the rows of each request before the next.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
@@ -119,9 +138,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		group, bulk := q.next()
 		switch {
 		case bulk:
-			q.bulkLimit = s.met(s.createBulk(ctx, p, group))
+			q.bulkLimit = met(s.createBulk(ctx, p, group), s.now())
 		case len(group) == 1:
-			q.singleLimit = cmp.Or(s.met(s.createOne(ctx, p, group[0])), q.singleLimit)
+			q.noteSingle(met(s.createOne(ctx, p, group[0]), s.now()))
 		default:
 			stop = true
 		}
@@ -133,11 +152,23 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
 	for _, a := range slices.Concat(q.shared, q.single) {
-		if limit := s.remaining(q.limit()); limit != nil && a.shareable && !canceled(ctx) {
+		// All who wait for a limit are due at the same time, and take fair turns then.
+		if limit := q.limit(a); limit != nil && a.shareable && !canceled(ctx) {
 			a.decide(s.limited(a, "create invitations", limit))
 		} else {
 			a.decide(s.released(ctx, p.dueAt, a))
 		}
+	}
+}
+
+// noteSingle notes a limit that a single request met, if any.
+func (q *queue) noteSingle(limit *metLimit) {
+	switch {
+	case limit == nil:
+	case errors.Is(limit.err, errShareUsedUp):
+		q.shareLimit = limit
+	default:
+		q.singleLimit = limit
 	}
 }
 
@@ -180,7 +211,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 	case limit == nil:
 		a.decide(v)
 	case !a.shareable:
-		a.decide(s.limited(a, "create invitation", limit))
+		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
 	}
 	return limit
 }
@@ -258,8 +289,8 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case found.others:
 		return true
 	case codeOf(taken) == codeDuplicate:
-		// The first attempt of a resend can only have met another invitation than its own. If the list
-		// does not show yet the one that the resend replaces, that is it.
+		// This send has created nothing yet, so the blocking invitation is another one. If the previous
+		// invitation is not in the list, which may lag, it is the blocking one.
 		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
 	case codeOf(taken) == codeIdentifierExists:
 		// A user has the address, but none holds it verified. An unverified holder must not block the
@@ -463,34 +494,4 @@ func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 		}
 	}
 	return nil
-}
-
-// metLimit is a limit with the time when it ends. Its wait is that of the time when it was met.
-type metLimit struct {
-	error
-	ends time.Time
-}
-
-func (m *metLimit) Unwrap() error { return m.error }
-
-// met notes when a limit ends that was met just now.
-func (s *Service) met(limit error) error {
-	if limit == nil {
-		return nil
-	}
-	wait, _ := isRateLimit(limit)
-	return &metLimit{limit, s.now().Add(wait)}
-}
-
-// remaining returns a limit with the wait that remains. So all members that wait for a limit are due
-// at the same time, whenever they met it, and take fair turns when it ends.
-func (s *Service) remaining(limit error) error {
-	var met *metLimit
-	var api *APIError
-	if !errors.As(limit, &met) || !errors.As(limit, &api) {
-		return limit
-	}
-	known := *api
-	known.RetryAfter = max(met.ends.Sub(s.now()), time.Millisecond)
-	return &known
 }

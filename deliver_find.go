@@ -16,7 +16,7 @@ const listPage = 500
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
-			a.decide(s.limited(a, "find users", err))
+			a.decide(s.limited(a, "find users", met(err, s.now())))
 		}
 		return
 	}
@@ -55,12 +55,9 @@ type lookup struct {
 	users    []User
 	failures map[string]lookupFailure // why Clerk could not be asked about an address
 	answered bool                     // Clerk has answered a request
-	trust    int                      // how many more failures are blamed on addresses before Clerk must answer again
+	trust    int                      // how many more failures are blamed on addresses
 	down     bool                     // Clerk has not answered the control request
 }
-
-// maxTrust is the initial value of lookup.trust: enough to find one address among eight.
-const maxTrust = 3
 
 // findByEmail asks who holds the addresses, in each form in which Clerk may store them.
 func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
@@ -148,24 +145,31 @@ func severalAddresses(forms []string) bool {
 // worthBisecting reports whether one of several addresses may be to blame for a failed request.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 	failure := failureOf(err, "")
-	return failure == invalidRequest || !failure.ofInstance() && l.clerkWorks(ctx)
+	return failure == invalidRequest || !failure.ofInstance() && l.mayBlameAddress(ctx)
 }
 
 // controlAddress is an address that no firewall objects to.
 const controlAddress = "clerkinvite@example.com"
 
-// clerkWorks reports whether Clerk answers. If it has not done so for several requests, it is asked
-// about a harmless address: if that fails too, the failure concerns everybody, and bisecting would
-// only multiply it.
-func (l *lookup) clerkWorks(ctx context.Context) bool {
-	if l.trust == 0 && !l.down {
-		_, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}})
-		if l.down = err != nil; !l.down {
-			l.answered, l.trust = true, maxTrust
-		}
+// maxTrust is how many failures in a row are blamed on addresses before Clerk is asked about a
+// harmless one: enough to find one address among eight.
+const maxTrust = 3
+
+// mayBlameAddress reports whether Clerk answers other requests. If it does not, the failure concerns
+// everybody, and bisecting would only multiply it.
+func (l *lookup) mayBlameAddress(ctx context.Context) bool {
+	if l.down {
+		return false
 	}
-	l.trust = max(0, l.trust-1)
-	return !l.down
+	if l.trust == 0 { // no answer yet, or too many failures since the last one
+		if _, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
+			l.down = true
+			return false
+		}
+		l.answered, l.trust = true, maxTrust
+	}
+	l.trust--
+	return true
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.
@@ -184,31 +188,32 @@ func holder(users []User, email string) *User {
 	return &users[i]
 }
 
-// look lists the invitations of the address. One that carries this member's ID and send number
-// was created by an earlier attempt and decides. Otherwise, if another invitation is pending, Clerk
-// rejects a create without ignore_existing. created is true if Clerk may have created an invitation
-// for this send.
-func (s *Service) look(ctx context.Context, a *attempt, created bool) (v verdict, f foundInvitations) {
-	list, err := s.listForSend(ctx, a.row.Email, created)
+// look lists the invitations of the address. One with this member's ID and send number was created by
+// an earlier attempt, and decides. If only others are pending, the verdict is undecided, and a create
+// needs ignore_existing. mayExist is true if Clerk may have created an invitation for this send.
+func (s *Service) look(ctx context.Context, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
+	list, err := s.listForSend(ctx, a.row.Email, mayExist)
 	if err != nil {
 		return s.failed(ctx, a, call{op: "list invitations"}, err), f
 	}
-	f = sortInvitations(a, list, created)
+	f = sortInvitations(a, list, mayExist)
 	switch {
 	case f.own != nil:
 		v = s.decideFound(ctx, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
 	case len(f.unmarked) > 0:
-		v, f.others = s.decideUnmarked(ctx, a, f.unmarked)
+		if v = s.decideUnmarked(ctx, a, f.unmarked); v.kind == undecided {
+			f.others = true
+		}
 	}
 	return v, f
 }
 
 // listForSend lists the pending invitations of an address and, if this send may have created one, the
 // others too.
-func (s *Service) listForSend(ctx context.Context, email string, created bool) ([]Invitation, error) {
-	if created {
+func (s *Service) listForSend(ctx context.Context, email string, mayExist bool) ([]Invitation, error) {
+	if mayExist {
 		return s.listAll(ctx, email)
 	}
 	return s.listInvitations(ctx, email, InvitationPending)
@@ -244,7 +249,7 @@ type foundInvitations struct {
 }
 
 // sortInvitations sorts the invitations of the attempt's address.
-func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvitations) {
+func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvitations) {
 	for i := range list {
 		inv := &list[i]
 		f.previous = f.previous || inv.ID == a.row.InvitationID
@@ -255,7 +260,7 @@ func sortInvitations(a *attempt, list []Invitation, created bool) (f foundInvita
 				f.own = inv
 			}
 		case inv.Status != InvitationPending:
-		case created && a.mayHaveCreated(inv):
+		case mayExist && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
 			f.others = true
@@ -276,8 +281,8 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 		earliest = *a.row.InvitedAt // the previous send was created then, and this one after it
 	}
 	if a.row.Attempts == 1 {
-		// A create of this send has just been rejected, so only one that is clearly younger than the
-		// request may be its own after all.
+		// Clerk has just rejected this send's create, so an invitation counts as its own only if it is
+		// certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(earliest)
 	}
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(earliest.Add(-clockSkew))
@@ -287,22 +292,22 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 // not show the metadata. If no other member refers to one, it is this send's or another
 // application's: a second email would be worse than to rely on that one. On its first attempt a send
 // does not adopt one, because another member's create may just be waiting to be written.
-func (s *Service) decideUnmarked(ctx context.Context, a *attempt, unmarked []*Invitation) (v verdict, others bool) {
+func (s *Service) decideUnmarked(ctx context.Context, a *attempt, unmarked []*Invitation) verdict {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
 	if err != nil {
-		return s.failed(ctx, a, call{op: "list invitations"}, err), false
+		return s.failed(ctx, a, call{op: "list invitations"}, err)
 	}
 	free := slices.DeleteFunc(unmarked, func(inv *Invitation) bool {
 		return slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
 	})
 	switch {
 	case len(free) == 0:
-		return verdict{}, true
+		return verdict{}
 	case a.row.Attempts == 1:
-		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked), false
+		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked)
 	}
 	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", free[0].ID)
-	return verdict{kind: isInvited, invitation: free[0], adopted: true}, false
+	return verdict{kind: isInvited, invitation: free[0], adopted: true}
 }
 
 // rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.

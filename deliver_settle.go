@@ -100,7 +100,8 @@ func (s *Service) written(ctx context.Context, a *attempt, userID string, r Resu
 // member. It returns nil if they leave this row as it was.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
-	if u == nil || a.verdict.invitation != nil || len(u.verifiedEmails()) < 2 {
+	byAcceptance := a.verdict.invitation != nil // the person accepted the invitation of this very row
+	if u == nil || byAcceptance || len(u.verifiedEmails()) < 2 {
 		return nil, nil
 	}
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {

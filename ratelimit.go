@@ -47,7 +47,7 @@ func longestLimit(endpoint string) time.Duration {
 }
 
 // limitWait returns how long the endpoint is left alone after a 429 with this Retry-After. Clerk
-// documents one with every 429; without it, a minute does not use up the next window's requests.
+// documents one with every 429; without it, one request a minute finds out.
 func limitWait(endpoint string, retryAfter time.Duration) time.Duration {
 	if retryAfter <= 0 {
 		return time.Minute
@@ -73,7 +73,7 @@ func believable(endpoint string, until, now time.Time) bool {
 type limits struct {
 	mu         sync.Mutex
 	byEndpoint map[string]*limit
-	stored     map[string]time.Time // turns and shares, as the store last returned them, by name
+	stored     map[string]time.Time // turns and limits, as the store last returned them, by name
 
 	created time.Time // when Clerk last created an invitation
 }
@@ -132,11 +132,11 @@ func (l *limits) loaded(endpoint string, stored, now time.Time) {
 	}
 	l.change(endpoint, func(m *limit) {
 		switch {
-		case stored.Before(m.stored): // an operator has deleted it
+		case stored.Before(m.stored): // an operator has deleted or shortened it
 			m.until, m.padded = earlier(m.until, stored), stored
 		case stored.After(now) && stored.After(m.padded):
 			m.padded = stored
-			if !creates(endpoint) { // it has no margin
+			if !creates(endpoint) { // no margin, so this is what Clerk has said; for creates it is unknown here
 				m.until = stored
 			}
 		}
@@ -248,12 +248,7 @@ func (s *Service) checkLimitFor(p *pass, endpoint string) error {
 }
 
 func limitedFor(wait time.Duration) error {
-	return notYet(wait, "rate limited by an earlier response")
-}
-
-// notYet is the error of a request that is not made before wait has passed.
-func notYet(wait time.Duration, why string) error {
-	return &APIError{StatusCode: http.StatusTooManyRequests, Message: why, RetryAfter: wait, NotSent: true}
+	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", RetryAfter: wait, NotSent: true}
 }
 
 // isRateLimit reports whether err is a 429, and how long to wait.
@@ -316,7 +311,7 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
-	stored, err := s.store.SwapTime(ctx, endpoint, time.Time{}, time.Time{})
+	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
 		s.limits.loaded(endpoint, stored, s.now())
 	}

@@ -439,7 +439,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // error if the failure concerns others too.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.shared || failureOf(failure.err, "").ofInstance() || !l.clerkWorks(ctx) {
+		if failure.shared || failureOf(failure.err, "").ofInstance() || !l.mayBlameAddress(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -463,7 +463,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 			switch {
 			case err == nil:
 				l.trust = maxTrust
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.clerkWorks(ctx):
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.mayBlameAddress(ctx):
 				return err
 			default:
 				r.note(ctx, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"time"
 )
 
@@ -46,14 +47,6 @@ func (s *Service) awaitTurn(ctx context.Context, name string, length time.Durati
 		}
 		waited = true
 	}
-}
-
-// checkShare returns an *APIError if the pass knows that the share is used up.
-func (p *pass) checkShare(bulk bool, now time.Time) error {
-	if wait := p.shareSpent.Sub(now); wait > 0 && bulk {
-		return notYet(wait, "the share of imports in Clerk's rate limit is used up")
-	}
-	return nil
 }
 
 // tryTurn tries to take a turn, and reports whether it is ours. If not, the turn is that of another
@@ -121,17 +114,32 @@ const (
 	shareWindow = time.Hour + 10*time.Second
 )
 
+// checkShare returns an *APIError if the pass knows that the share is used up.
+func (p *pass) checkShare(bulk bool, now time.Time) error {
+	if wait := p.shareSpent.Sub(now); wait > 0 && bulk {
+		return shareUsedUp(wait)
+	}
+	return nil
+}
+
+var errShareUsedUp = errors.New("the share of imports in Clerk's rate limit is used up")
+
+func shareUsedUp(wait time.Duration) error {
+	return &APIError{StatusCode: http.StatusTooManyRequests, RetryAfter: wait, NotSent: true, Err: errShareUsedUp}
+}
+
 // spendShare spends one create of the share. The pass has the turn, so no other process changes the
 // share in the meantime. The error is a 429 if the share is used up.
 func (s *Service) spendShare(ctx context.Context, p *pass) error {
-	stored, err := s.store.SwapTime(ctx, shareName, time.Time{}, time.Time{})
+	stored, err := s.readTime(ctx, shareName)
 	if err != nil {
 		return err
 	}
-	next, wait := spend(stored, s.now())
+	now := s.now()
+	next, wait := spend(stored, now)
 	if wait > 0 {
-		p.shareSpent = s.now().Add(wait)
-		return p.checkShare(true, s.now())
+		p.shareSpent = now.Add(wait)
+		return shareUsedUp(wait)
 	}
 	_, err = s.store.SwapTime(ctx, shareName, stored, next)
 	return err
@@ -151,21 +159,26 @@ func spend(share, now time.Time) (next time.Time, wait time.Duration) {
 	return share.Add(time.Microsecond), 0
 }
 
-// changeTime replaces the stored time of a name by next(stored), and returns it. If another process may
-// want the same time, it must not matter which of them has written it.
+// changeTime replaces the stored time of a name by next(stored), and returns it. A caller that gets the
+// time that it wanted cannot tell who wrote it; if that matters, the time must be unique, as turnEnd's.
 func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
-	known := s.limits.lastStored(name) // may be out of date, but then the swap fails
+	known := s.limits.lastStored(name)
 	for {
 		want := next(known)
-		stored, err := s.swapTime(ctx, name, known, want)
+		stored, err := s.swapTime(ctx, name, known, want) // only reads if want is known
 		if err != nil || stored.Equal(want) {
 			return stored, err
 		}
-		if want = next(stored); want.Equal(stored) {
-			return stored, nil
+		known = stored // it was out of date, or another process was faster
+		if next(known).Equal(known) {
+			return known, nil // nothing to write: saves a statement
 		}
-		known = stored
 	}
+}
+
+// readTime returns the stored time of a name.
+func (s *Service) readTime(ctx context.Context, name string) (time.Time, error) {
+	return s.store.SwapTime(ctx, name, time.Time{}, time.Time{})
 }
 
 // swapTime is Store.SwapTime, and remembers the result.

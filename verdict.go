@@ -146,11 +146,15 @@ func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) ver
 }
 
 // limited decides for a row that has to wait for the end of a rate limit.
-func (s *Service) limited(a *attempt, op string, limit error) verdict {
-	now := s.now()
-	wait, _ := isRateLimit(limit)
-	due := now.Add(wait)
-	return verdict{kind: isLimited, op: op, err: limit, dueAt: due, uncounted: !a.triedInBulk}
+func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
+	err := limit.err
+	var api *APIError
+	if errors.As(err, &api) { // the caller waits from now on
+		known := *api
+		known.RetryAfter = max(limit.ends.Sub(s.now()), time.Millisecond)
+		err = &known
+	}
+	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: !a.triedInBulk}
 }
 
 // released decides for a row that the pass did not reach: it is given back, due at dueAt. If Clerk

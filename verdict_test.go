@@ -259,7 +259,7 @@ func TestNewQueue(t *testing.T) {
 // Which attempts are next, and whether they share a request.
 func TestQueueNext(t *testing.T) {
 	t.Parallel()
-	limit := limitedFor(time.Minute)
+	limit := met(limitedFor(time.Minute), testNow)
 	for name, c := range map[string]struct {
 		queue  queue
 		shared int // attempts that can share a request, and whether they have tried
@@ -279,6 +279,7 @@ func TestQueueNext(t *testing.T) {
 		"bulk limited: one by one":                             {queue: queue{more: true, bulkLimit: limit}, shared: 12, want: 1},
 		"bulk limited: single ones first":                      {queue: queue{bulkLimit: limit}, shared: 12, single: 1, want: 1},
 		"both limited: nobody who can share":                   {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
+		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, want: 1},
 		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -298,18 +299,42 @@ func TestQueueNext(t *testing.T) {
 	}
 }
 
-// Attempts that can share a request wait for the first of the two endpoints.
+// The share of imports is used up and the bulk endpoint limited: who is not imported goes alone.
+func TestQueueNext_ShareUsedUp(t *testing.T) {
+	t.Parallel()
+	limit := met(limitedFor(time.Minute), testNow)
+	q := &queue{shared: attempts(3, func(a *attempt) { a.shareable, a.row.Bulk = true, true }), bulkLimit: limit, shareLimit: limit}
+	q.shared[1].row.Bulk = false
+	one := q.shared[1]
+	group, bulk := q.next()
+	require.Equal(t, []*attempt{one}, group)
+	require.False(t, bulk)
+	group, _ = q.next()
+	require.Empty(t, group)
+	require.Len(t, q.shared, 2)
+}
+
+// Attempts that can share a request wait for the first of the two endpoints. The share limits only
+// members of imports.
 func TestQueueLimit(t *testing.T) {
 	t.Parallel()
-	short, long := limitedFor(time.Minute), limitedFor(time.Hour)
-	for _, c := range []struct{ bulk, single, want error }{
-		{nil, nil, nil},
-		{short, nil, nil},
-		{nil, short, nil},
-		{short, long, short},
-		{long, short, short},
+	short, long := met(limitedFor(time.Minute), testNow), met(limitedFor(time.Hour), testNow)
+	later := met(limitedFor(30*time.Second), testNow.Add(time.Minute)) // a shorter wait that ends later
+	for i, c := range []struct {
+		bulk, single, share *metLimit
+		imported, other     *metLimit
+	}{
+		{},
+		{bulk: short},
+		{single: short},
+		{bulk: short, single: long, imported: short, other: short},
+		{bulk: long, single: short, imported: short, other: short},
+		{bulk: short, single: later, imported: short, other: short},
+		{bulk: long, share: short, imported: short},
 	} {
-		require.Equal(t, c.want, (&queue{bulkLimit: c.bulk, singleLimit: c.single}).limit())
+		q := &queue{bulkLimit: c.bulk, singleLimit: c.single, shareLimit: c.share}
+		require.Equal(t, c.imported, q.limit(&attempt{row: &Member{Bulk: true}}), i)
+		require.Equal(t, c.other, q.limit(&attempt{row: &Member{}}), i)
 	}
 }
 
