@@ -167,7 +167,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 // applyEach makes changes, and returns the members that were changed. retry reports that
 // another process changed one of the rows first.
 func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*Member, retry bool, err error) {
-	results, err := s.apply(ctx, s.store, changes)
+	results, err := s.applyBounded(ctx, changes)
 	if err != nil {
 		return nil, false, err
 	}

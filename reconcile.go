@@ -122,9 +122,6 @@ const (
 	// shows its own writes immediately is unknown.
 	freshUser = 5 * time.Minute
 
-	// writeTime is how long one write may take.
-	writeTime = 30 * time.Second
-
 	// clockSkew is how far this machine's clock and Clerk's may differ.
 	clockSkew = 10 * time.Minute
 )
@@ -569,9 +566,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 		}
 		return nil, nil
 	}
-	write, cancel := context.WithTimeout(ctx, writeTime) // a hook may block for one of the members
-	defer cancel()
-	results, err := r.s.apply(write, r.s.store, changes)
+	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
 		return nil, err
 	}

@@ -1033,7 +1033,7 @@ func TestReconcile_EndlessList(t *testing.T) {
 	require.LessOrEqual(t, api.requests, 8)
 }
 
-// The store never responds. The reconciliation ends, so that the next one can begin.
+// The store never responds. Calls that write for several tenants end, so that the next one can begin.
 func TestReconcile_EndsAlthoughTheStoreHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -1045,6 +1045,10 @@ func TestReconcile_EndsAlthoughTheStoreHangs(t *testing.T) {
 		require.NoError(t, err)
 		store.hangs = true
 		_, err = b.Reconcile(t.Context(), nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		users, err := clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{"ada@example.com"}})
+		require.NoError(t, err)
+		_, err = b.ResolveUser(t.Context(), users[0].ID)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 }

@@ -73,6 +73,17 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 	return results, nil
 }
 
+// writeTime is how long applyBounded may take.
+const writeTime = 15 * time.Second
+
+// applyBounded is apply for changes of several tenants. A hook that blocks for one of them must not block
+// the others for ever: a PgxStore divides the time.
+func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	return s.apply(ctx, s.store, changes)
+}
+
 // change reads a member and makes next of it, and repeats both while other processes are
 // faster. next may return the row itself to leave it unchanged, or fail.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (old, now *Member, err error) {

@@ -211,6 +211,9 @@ var mutants = []mutant{
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
 	}},
+	{name: "a write for several tenants never ends", test: "TestReconcile_EndsAlthoughTheStoreHangs", edits: []edit{
+		{"state.go", "ctx, cancel := context.WithTimeout(ctx, writeTime)", "ctx, cancel := context.WithCancel(ctx)"},
+	}},
 	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", edits: []edit{
 		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
 			"		splitInto(results[:n], batch[:n], write)\n		splitInto(results[n:], batch[n:], write)\n"},
