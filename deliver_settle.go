@@ -192,6 +192,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
 	defer cancel()
 	list, err := s.listInvitations(ctx, row.Email, "")
 	if err != nil {
+		// The previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
 	list = openOrUnlisted(list, row.InvitationID)

@@ -23,7 +23,7 @@ type ManyOptions struct {
 
 // ManyProgress says how far InviteMany has got.
 type ManyProgress struct {
-	Total    int // inputs; the sum of the next four and of the inputs that are not processed yet
+	Total    int // all inputs; those that are not processed yet are in none of the next four
 	Reserved int // written, and waiting for delivery
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
@@ -237,7 +237,9 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 	}
 	_, limited := isRateLimit(d.Err)
 	var clerkErr *ClerkInvitationError
-	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // wrapped, it is a request's
+	// A release that could not be written, or one in inviteAgain, has no kind. Deeper in the chain,
+	// errLeaseEnds is the timeout of a request.
+	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 	switch {
 	case d.kind == isReleased:
 		rest.released = append(rest.released, d.Member)

@@ -469,7 +469,7 @@ func batches() []scenario {
 			return nil
 		},
 	}, {
-		name: "run a reconciliation that takes long", sure: "runReconcile>", people: []person{{ann, "removed active", ""}, {bob, "active", ""}},
+		name: "run a reconciliation that takes long", sure: "turn.renew>", people: []person{{ann, "removed active", ""}, {bob, "active", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.clerk.AddVerifiedUser(bob)
@@ -477,7 +477,7 @@ func batches() []scenario {
 			w.clock.Advance(48 * time.Hour)
 			w.clerk.DeleteUser(u.ID)
 		},
-		meddle: []meddle{{"listWithRows>listInvitationPage/ListInvitations", true, func(a *actor) error { a.clock.Advance(10 * time.Minute); return nil }}},
+		meddle: []meddle{{"reconciliation.run>reconciliation.members/Page", true, func(a *actor) error { a.clock.Advance(10 * time.Minute); return nil }}},
 		act: func(a *actor) error {
 			a.runUntil(ann, clerkinvite.StatusRemoved)
 			return nil
