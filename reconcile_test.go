@@ -341,22 +341,24 @@ func TestReconcile_ListsThatLeaveUsersOut(t *testing.T) {
 		for _, known := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, known %v", name, known), func(t *testing.T) {
 				t.Parallel()
-				clerk := clerkinvitetest.NewClerk()
-				gone := clerk.AddVerifiedUser("gone@example.com")
-				b := testkit.New(t, testkit.Options{}, clerk, omittingAPI{clerk, leaveOut}, clerkinvitetest.NewMemoryStore())
-				for i := range n {
-					clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
-					b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
-				}
-				b.MustInvite(t, "gone@example.com")
-				if known {
-					b.MustInvite(t, "pending@example.com")
-				}
-				clerk.DeleteUser(gone.ID)
-				b.Clock.Advance(time.Hour)
-				report := mustReconcile(t, b)
-				require.Equal(t, 1, report.Removed)
-				require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "gone@example.com").Status)
+				synctest.Test(t, func(t *testing.T) { // Reconcile pauses between requests
+					clerk := clerkinvitetest.NewClerk()
+					gone := clerk.AddVerifiedUser("gone@example.com")
+					b := testkit.New(t, testkit.Options{}, clerk, omittingAPI{clerk, leaveOut}, clerkinvitetest.NewMemoryStore())
+					for i := range n {
+						clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
+						b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
+					}
+					b.MustInvite(t, "gone@example.com")
+					if known {
+						b.MustInvite(t, "pending@example.com")
+					}
+					clerk.DeleteUser(gone.ID)
+					b.Clock.Advance(time.Hour)
+					report := mustReconcile(t, b)
+					require.Equal(t, 1, report.Removed)
+					require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "gone@example.com").Status)
+				})
 			})
 		}
 	}
@@ -833,21 +835,23 @@ func TestReconcile_DoesNotExpireAMemberThatCannotBeActivated(t *testing.T) {
 // that it is right, before the next hundred are looked up.
 func TestReconcile_SuspicionDuringTheLookUpIsCleared(t *testing.T) {
 	t.Parallel()
-	b := testkit.NewMemory(t, testkit.Options{})
-	gone := b.Clerk.AddVerifiedUser("gone@example.com")
-	b.MustInvite(t, "gone@example.com")
-	b.Clerk.DeleteUser(gone.ID)
-	ps := testkit.People(150, "p")
-	_, err := b.InviteMany(t.Context(), ps, nil)
-	require.NoError(t, err)
-	for _, p := range ps[110:] {
-		b.Clerk.SignUp(p.Email, true) // without the link: only the look-up finds them
-	}
-	b.Clock.Advance(time.Hour)
-	report, err := b.Reconcile(t.Context(), nil)
-	require.NoError(t, err)
-	require.Equal(t, 40, report.Activated)
-	require.Equal(t, 1, report.Removed)
+	synctest.Test(t, func(t *testing.T) { // Reconcile pauses between requests
+		b := testkit.NewMemory(t, testkit.Options{})
+		gone := b.Clerk.AddVerifiedUser("gone@example.com")
+		b.MustInvite(t, "gone@example.com")
+		b.Clerk.DeleteUser(gone.ID)
+		ps := testkit.People(150, "p")
+		_, err := b.InviteMany(t.Context(), ps, nil)
+		require.NoError(t, err)
+		for _, p := range ps[110:] {
+			b.Clerk.SignUp(p.Email, true) // without the link: only the look-up finds them
+		}
+		b.Clock.Advance(time.Hour)
+		report, err := b.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 40, report.Activated)
+		require.Equal(t, 1, report.Removed)
+	})
 }
 
 // overlapping is a Clerk whose lists get another invitation between two pages.

@@ -125,7 +125,7 @@ var mutants = []mutant{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
-		{"deliver_create.go", "if limit := s.remaining(q.limit());", "if limit := q.limit();"},
+		{"deliver_create.go", `s.limited(a, "create invitations", limit)`, `s.limited(a, "create invitations", met(limit.err, s.now()))`},
 	}},
 
 	// What is left over, and only that, is revoked.
@@ -206,7 +206,7 @@ var mutants = []mutant{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
 	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
-		{"deliver_find.go", "!failure.ofInstance() && l.clerkWorks(ctx)", "!failure.ofInstance()"},
+		{"deliver_find.go", "!failure.ofInstance() && l.mayBlameAddress(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
