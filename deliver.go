@@ -61,22 +61,26 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	case opts.Limit < 0:
 		err = &InvalidParamsError{"Limit", "is negative"}
 	case opts.Refs == nil:
-		err = s.deliverDue(ctx, opts.Limit, report)
+		err = s.deliverDue(ctx, opts.Limit, report, nil)
 	default:
 		err = s.deliverRefs(ctx, opts.Refs, opts.Limit, report)
 	}
 	return report, err
 }
 
-// deliverDue delivers members that are due, at most limit if that is not 0.
-func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport) error {
+// delivered is called with the members of a pass, as they were claimed, and their deliveries.
+type delivered func(claimed []*Member, deliveries []delivery)
+
+// deliverDue delivers members that are due, at most limit if that is not 0. It calls done, if that is
+// not nil, after each pass.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done delivered) error {
 	if err := s.setClock(ctx, s.store); err != nil {
 		return err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
 	// If other processes are faster, or a clock was set back, do not try forever.
 	for empty := 0; empty < maxEmpty && report.batch(limit) > 0; empty++ {
-		found, claimed, err := s.deliverBatch(ctx, due, report.batch(limit), report)
+		found, claimed, err := s.deliverBatch(ctx, due, report.batch(limit), report, done)
 		if err != nil || found == 0 {
 			return err
 		}
@@ -89,7 +93,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 
 // deliverBatch delivers the next members that are due. found is 0 if there are none, or if another
 // process delivers them; claimed is how many of them it could claim.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport) (found, claimed int, err error) {
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport, done delivered) (found, claimed int, err error) {
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
 		return 0, 0, err
@@ -115,6 +119,9 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, rep
 	p.more = len(members) == findBatch
 	deliveries := s.deliver(ctx, p, members)
 	report.count(deliveries)
+	if done != nil {
+		done(members, deliveries)
+	}
 	return len(rows), len(members), stopError(ctx, deliveries)
 }
 

@@ -13,8 +13,9 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 330 people. Otherwise the remaining people are returned
-	// as reserved, and Run or Deliver invites them later.
+	// context ends: about an hour for every 330 people. Meanwhile it delivers as Deliver does: other
+	// members too, and in turn. Otherwise the remaining people are returned as reserved, and Run or
+	// Deliver invites them later.
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
@@ -170,31 +171,63 @@ func (m *many) deliver(ctx context.Context) error {
 			todo = append(todo, r.Member)
 		}
 	}
-	for {
-		var held []*Member
-		for len(todo) > 0 {
-			n := min(len(todo), findBatch)
-			rest, err := m.pass(ctx, todo[:n], len(todo) > n)
-			m.progress(time.Time{})
-			if err != nil {
-				return err
-			}
-			todo, held = append(rest.released, todo[n:]...), append(held, rest.held...)
+	var held []*Member
+	for len(todo) > 0 {
+		n := min(len(todo), findBatch)
+		rest, err := m.pass(ctx, todo[:n], len(todo) > n)
+		m.progress(time.Time{})
+		if err != nil {
+			return err
 		}
-		if !m.opts.Wait || len(held) == 0 {
-			return nil
-		}
+		todo, held = append(rest.released, todo[n:]...), append(held, rest.held...)
+	}
+	for m.opts.Wait && len(held) > 0 {
 		first := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
 		until := *first.NextAttemptAt
 		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt has it, or it cannot be claimed
 			until = soon
 		}
 		m.progress(m.s.machineTime(until))
-		if err := m.s.sleep(ctx, until); err != nil {
+		err := m.s.sleep(ctx, until)
+		if err == nil {
+			held, err = m.deliverInTurn(ctx, held)
+		}
+		if err != nil {
 			return err
 		}
-		todo = held
 	}
+	return nil
+}
+
+// deliverInTurn delivers all due members, those of others too: a call that waits takes its turns as an
+// import that Run delivers. It returns those of rows that still wait.
+func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Member, err error) {
+	var rest remainder // read below
+	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
+		for i, d := range deliveries {
+			if _, ours := m.input[claimed[i].ID]; ours {
+				m.setResult(ctx, claimed[i].ID, d, &rest)
+			}
+		}
+		m.progress(time.Time{})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(rows, reserveChunk) {
+		var unsettled []*Member
+		for _, row := range chunk {
+			if r := m.results[m.input[row.ID]]; r.Err == nil && r.Member.Due() {
+				unsettled = append(unsettled, r.Member)
+			}
+		}
+		held, err := m.readUnclaimed(ctx, unsettled, nil)
+		if err != nil {
+			return nil, err
+		}
+		waiting = append(waiting, held...)
+	}
+	return waiting, nil
 }
 
 // remainder is the rows that a pass did not settle.

@@ -228,7 +228,7 @@ func (l *limits) endProbe(endpoint string, now time.Time, completed bool) {
 	l.change(endpoint, func(m *limit) {
 		close(m.probe)
 		m.probe = nil
-		if completed && !m.until.After(now) {
+		if completed && (!m.until.After(now) || !believable(endpoint, m.until, now)) { // see wait
 			m.until = time.Time{}
 		}
 	})

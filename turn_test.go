@@ -79,6 +79,21 @@ func TestLimitsWait_ClockSetBack(t *testing.T) {
 	}
 }
 
+// A limit that cannot be true, because the clock was set back, ends with the next response. Otherwise all requests would
+// wait for each other until the clock gets there.
+func TestLimitsProbe_ClockSetBack(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var l limits
+	l.change(endpointGetUser, func(m *limit) { m.until = now.Add(30 * time.Second) })
+	now = now.Add(-24 * time.Hour)
+	_, first := l.startProbe(endpointGetUser)
+	require.True(t, first)
+	l.endProbe(endpointGetUser, now, true)
+	probe, _ := l.startProbe(endpointGetUser)
+	require.Nil(t, probe)
+}
+
 // The share lets 86 single creates through per hour. A window begins with the first one, wherever in Clerk's hour.
 func TestSpend(t *testing.T) {
 	t.Parallel()

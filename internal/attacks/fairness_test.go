@@ -421,6 +421,33 @@ func TestPromise8_ImportsShareTheLimits(t *testing.T) {
 	})
 }
 
+// A call of InviteMany that waits for the limits takes turns with another tenant's import.
+func TestPromise8_WaitingCallSharesTheLimits(t *testing.T) {
+	t.Parallel()
+	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, _ bool, seed uint64) {
+		f := newFleet(t, limits, seed)
+		stop := f.run(t.Context())
+		ps, second := peopleOf("tenant0", 1_500), peopleOf("tenant5", 100)
+		ended := make(chan error, 1)
+		go func() {
+			results, err := f.services[0].InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true})
+			for _, r := range results {
+				err = errors.Join(err, r.Err)
+			}
+			ended <- err
+		}()
+		time.Sleep(90 * time.Minute)
+		began := time.Now()
+		f.reserve(t, second)
+		require.LessOrEqual(t, f.await(t, second).Sub(began), time.Hour+2*time.Minute+passInterval)
+		require.NoError(t, <-ended)
+		stop()
+		for _, p := range slices.Concat(ps, second) {
+			require.Equal(t, 1, f.EmailsTo(p.Email))
+		}
+	})
+}
+
 // forgetRest erases the reserved members of a tenant.
 func (f *fleet) forgetRest(t *testing.T, tenant string) {
 	t.Helper()
