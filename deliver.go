@@ -43,7 +43,8 @@ const maxEmpty = 5
 // It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
-//     a wrong key, an exhausted quota, no connection, three lost responses in a row,
+//     a wrong key, an exhausted quota, no connection, three lost responses or unexplained rejections
+//     in a row,
 //   - the store's error, unchanged.
 //
 // A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref

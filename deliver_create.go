@@ -318,7 +318,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	switch {
 	case err != nil:
 		return nil, err
-	case inv == nil || inv.ID == "":
+	case inv == nil || !inv.hasID():
 		return nil, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())
@@ -489,7 +489,7 @@ func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 	for i := range created {
 		inv := &created[i]
-		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
+		if inv.hasID() && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
 			return inv
 		}
 	}
