@@ -96,8 +96,8 @@ func (l *lookup) joinForms(email string) {
 	}
 }
 
-// onlyRejectsForm reports whether Clerk answers, but not for this form of an address: then it has no
-// user with it.
+// onlyRejectsForm reports whether Clerk answers other requests and rejects only this form of an address:
+// then no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
 	return l.answered && !f.shared && rejectsForm(f.err)
 }
