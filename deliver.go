@@ -43,7 +43,8 @@ const maxEmpty = 5
 // It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
-//     a wrong key, an exhausted quota, no connection, three lost responses in a row,
+//     a wrong key, an exhausted quota, no connection, three lost responses or unexplained rejections
+//     in a row,
 //   - the store's error, unchanged.
 //
 // A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref
@@ -79,13 +80,13 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
 	// If other processes are faster, or a clock was set back, do not try forever.
-	for empty := 0; empty < maxEmpty && report.batch(limit) > 0; empty++ {
+	for empty := 0; empty < maxEmpty && report.batch(limit) > 0; {
 		found, claimed, err := s.deliverBatch(ctx, due, report.batch(limit), report, done)
 		if err != nil || found == 0 {
 			return err
 		}
-		if claimed > 0 {
-			empty = -1
+		if empty++; claimed > 0 {
+			empty = 0
 		}
 	}
 	return nil
@@ -106,7 +107,7 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, rep
 		return 0, 0, err
 	}
 	defer p.end()
-	if waited { // for a process that has delivered them
+	if waited { // the other process may have delivered these: read again
 		if rows, err = s.due(ctx, due, size); err != nil {
 			return 0, 0, err
 		}
@@ -193,7 +194,7 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 // backgroundPass takes the turn to deliver and starts a pass under it, so that only one process meets
 // a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
 // processes have stored. Rows that it gives back are due at dueAt. waited says that another process
-// had the turn; the error is errTurnTaken if it keeps it. Without an error the caller must call p.end.
+// had the turn first; the error is errTurnTaken if that does not give it up in time. Without an error the caller must call p.end.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass, waited bool, err error) {
 	t, waited, err := s.awaitTurn(ctx, turnDeliver, s.cfg.Lease)
 	if err != nil {
@@ -337,7 +338,7 @@ func (a *attempt) decide(v verdict) {
 // mayLeaveOver reports whether the verdict may leave an invitation over: that of an earlier send, or
 // one that an earlier attempt has created in vain.
 func (a *attempt) mayLeaveOver(v verdict) bool {
-	return a.row.Send > 1 || a.row.Attempts > 1 && (v.kind == isLinked || v.kind == isRefused)
+	return a.row.Send > 1 || a.mayHaveSent() && (v.kind == isLinked || v.kind == isRefused)
 }
 
 // delivery is what one attempt did for one member.

@@ -64,17 +64,24 @@ func newQueue(attempts []*attempt, more bool) *queue {
 // next takes the attempts for the next request out of the queue, and reports whether they share
 // it. It returns none if the others have to wait: for a limit, or for more members to share with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	bulkOpen := q.bulkLimit == nil
-	wait := bulkOpen && q.waitsForMore() // while the bulk endpoint is limited, waiting gains nothing
-	canGoAlone := slices.IndexFunc(q.shared, func(a *attempt) bool { return q.ownLimit(a) == nil })
-	alone := len(q.shared) == 1 && canGoAlone == 0
+	first := slices.IndexFunc(q.shared, func(a *attempt) bool { return q.ownLimit(a) == nil })
+	var together, alone bool // how the next of shared go; if neither, they stay
 	switch {
-	case len(q.shared) > 0 && bulkOpen && !wait && !alone:
+	case q.bulkLimit != nil:
+		alone = first >= 0
+	case q.waitsForMore():
+	case len(q.shared) == 1 && first == 0: // a bulk request is not spent on one
+		alone = true
+	default:
+		together = len(q.shared) > 0
+	}
+	switch {
+	case together:
 		return take(&q.shared, 0, bulkSize), true
 	case len(q.single) > 0: // even if limited: an earlier attempt's invitation may be found
 		return take(&q.single, 0, 1), false
-	case canGoAlone >= 0 && !wait: // nobody else shares, or the bulk endpoint is limited
-		return take(&q.shared, canGoAlone, 1), false
+	case alone:
+		return take(&q.shared, first, 1), false
 	}
 	return nil, false
 }
@@ -87,7 +94,8 @@ func (q *queue) ownLimit(a *attempt) *metLimit {
 	return q.singleLimit
 }
 
-// limit returns the limit that a remaining attempt that can share a request waits for, or nil.
+// limit returns when an attempt that may use either endpoint can go on: the limit that ends first, or
+// nil if one endpoint is open.
 func (q *queue) limit(a *attempt) *metLimit {
 	own := q.ownLimit(a)
 	if q.bulkLimit == nil || own == nil {
@@ -218,7 +226,8 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 
 // deliverOne decides for one member, or returns the limit that prevents a create.
 func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
-	if a.row.Attempts == 1 && a.rejection == nil { // nothing can be found out without a create
+	firstTry := a.row.Attempts == 1 && a.rejection == nil // only a create can decide: there is nothing of this send to find
+	if firstTry {
 		if limit = cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
 			return verdict{}, limit
 		}
@@ -289,8 +298,8 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case found.others:
 		return true
 	case codeOf(taken) == codeDuplicate:
-		// This send has created nothing yet, so the blocking invitation is another one. If the previous
-		// invitation is not in the list, which may lag, it is the blocking one.
+		// If this send cannot have created anything, the blocking invitation is another one: the previous
+		// one, if that is not in the list, which may lag.
 		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
 	case codeOf(taken) == codeIdentifierExists:
 		// A user has the address, but none holds it verified. An unverified holder must not block the
@@ -318,7 +327,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	switch {
 	case err != nil:
 		return nil, err
-	case inv == nil || inv.ID == "":
+	case inv == nil || !inv.hasID():
 		return nil, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())
@@ -489,7 +498,7 @@ func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 	for i := range created {
 		inv := &created[i]
-		if inv.ID != "" && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
+		if inv.hasID() && (marks[i] == mark{a.row.ID, a.row.Send} || marks[i] == mark{} && sameEmail(inv.Email, a.row.Email)) {
 			return inv
 		}
 	}

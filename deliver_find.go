@@ -96,8 +96,8 @@ func (l *lookup) joinForms(email string) {
 	}
 }
 
-// onlyRejectsForm reports whether Clerk answers, but not for this form of an address: then it has no
-// user with it.
+// onlyRejectsForm reports whether Clerk answers other requests and rejects only this form of an address:
+// then no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
 	return l.answered && !f.shared && rejectsForm(f.err)
 }
@@ -181,7 +181,7 @@ func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
 
 // holder returns the user who holds the address verified, or nil.
 func holder(users []User, email string) *User {
-	i := slices.IndexFunc(users, func(u User) bool { return u.holdsVerified(email) })
+	i := slices.IndexFunc(users, func(u User) bool { return u.holdsVerified(email) && clerkID.MatchString(u.ID) })
 	if i < 0 {
 		return nil
 	}
@@ -370,7 +370,7 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 		}
 		for _, inv := range page {
 			switch {
-			case inv.ID == "" && (inv.Email == "" || sameEmail(inv.Email, email)):
+			case !inv.hasID() && (inv.Email == "" || sameEmail(inv.Email, email)):
 				return nil, errNoInvitationID
 			case sameEmail(inv.Email, email) && (q.Status == "" || inv.Status == q.Status): // Clerk does not say how it filters
 				all = append(all, inv)

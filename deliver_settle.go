@@ -16,8 +16,15 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 	s.write(ctx, l, open)
 	for _, a := range open {
-		if a.verdict.leftOver && a.delivery.Member != nil {
-			s.revokeLeftOvers(ctx, l, a.row)
+		if !a.verdict.leftOver || a.delivery.Member == nil {
+			continue
+		}
+		ctx, cancel := l.settling(ctx)
+		s.revokeLeftOvers(ctx, a.row)
+		hangs := ctx.Err() != nil
+		cancel()
+		if hangs {
+			return // Clerk does not respond; Reconcile revokes the others
 		}
 	}
 }
@@ -187,9 +194,7 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 // created and no row refers to. That includes the row's invitation before it was settled, even if
 // Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
 // created in between is not in the list. Failures are only logged; Reconcile does the same.
-func (s *Service) revokeLeftOvers(ctx context.Context, l lease, row *Member) {
-	ctx, cancel := l.settling(ctx)
-	defer cancel()
+func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
 	list, err := s.listInvitations(ctx, row.Email, "")
 	if err != nil {
 		// The previous invitation is known without the list.

@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -1591,4 +1592,38 @@ func TestDeliver_RejectedWithIgnoreExistingEndsTheRow(t *testing.T) {
 	m := b.Member(t, "odd@example.com")
 	require.Equal(t, []any{clerkinvite.StatusFailed, "form_identifier_exists"}, []any{m.Status, m.Reason})
 	require.LessOrEqual(t, m.Attempts, 6)
+}
+
+// oddIDs is a Clerk whose invitations have IDs that no row can store.
+type oddIDs struct {
+	clerkinvite.ClerkAPI
+	email string
+}
+
+func (c oddIDs) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	list, err := c.ClerkAPI.CreateInvitations(ctx, rs)
+	for i := range list {
+		if list[i].Email == c.email {
+			list[i].ID = "inv_" + string(bytes.Repeat([]byte("x"), 250))
+		}
+	}
+	return list, err
+}
+
+// An invitation that cannot be stored keeps nobody else from being written.
+func TestDeliver_IDThatCannotBeStored(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		people := testkit.People(3, "p")
+		_, err := b.ReserveMany(t.Context(), people)
+		require.NoError(t, err)
+		odd := testkit.New(t, testkit.Options{}, b.Clerk, oddIDs{b.API, people[1].Email}, b.Store)
+		report, err := odd.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 2, report.Invited)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.RequireEachInvitedOnce(t, people)
+	})
 }

@@ -71,7 +71,7 @@ type Service struct {
 	limits limits
 	clock  storeClock
 
-	lastTenant atomic.Pointer[string] // of the last due member that Deliver has read
+	lastTenant atomic.Pointer[string] // of the last batch that Deliver has claimed
 }
 
 // New returns a service. If the configuration is invalid, the error joins everything that is wrong

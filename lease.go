@@ -76,8 +76,8 @@ func (l lease) settling(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
 }
 
-// claimed gives the row to one attempt until the lease ends. If that attempt dies, the next
-// is due then; each further one waits longer.
+// claimed gives the row to one attempt until the lease ends. If the first attempt dies, the second is
+// due then. Later ones are due one backoff after the claim.
 func (s *Service) claimed(m Member, now time.Time) *Member {
 	// Random microseconds make each claim unique: a store that lost a response recognises
 	// its own claim by what it wrote.

@@ -80,10 +80,11 @@ type limits struct {
 
 // limit is the limit of one endpoint. All times may be past.
 type limit struct {
-	until  time.Time     // as Clerk said; zero once a request was made after it
-	padded time.Time     // with the margin, for background passes
-	stored time.Time     // padded as the store has it, if known
-	probe  chan struct{} // not nil while the first request after the limit waits for its response
+	until   time.Time     // as Clerk said; zero once a request was made after it
+	padded  time.Time     // with the margin, for background passes
+	stored  time.Time     // padded as the store has it, if known
+	changes int           // how often this process has met it
+	probe   chan struct{} // not nil while the first request after the limit waits for its response
 }
 
 func (l *limits) noteCreated(at time.Time) {
@@ -125,15 +126,24 @@ func (l *limits) wait(endpoint string, background bool, now time.Time) (wait tim
 	return wait
 }
 
-// loaded takes over what the store says of an endpoint.
-func (l *limits) loaded(endpoint string, stored, now time.Time) {
+// version returns how often this process has met the limit of an endpoint.
+func (l *limits) version(endpoint string) (changes int) {
+	l.change(endpoint, func(m *limit) { changes = m.changes })
+	return changes
+}
+
+// loaded takes over what the store said of an endpoint when its version was seen.
+func (l *limits) loaded(endpoint string, stored, now time.Time, seen int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
+		// Processes only raise it, so an operator has deleted or shortened it.
+		lowered := stored.Before(m.stored) && seen == m.changes
 		switch {
-		case stored.Before(m.stored): // an operator has deleted or shortened it
-			m.until, m.padded = earlier(m.until, stored), stored
+		case lowered:
+			m.padded = stored
+			m.until = earlier(m.until, stored) // Clerk's own time may be shorter still
 		case stored.After(now) && stored.After(m.padded):
 			m.padded = stored
 			if !creates(endpoint) { // no margin, so this is what Clerk has said; for creates it is unknown here
@@ -270,7 +280,7 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	wait := limitWait(endpoint, api.RetryAfter)
 	until := s.now().Add(wait)
 	padded := until.Add(limitMarginOf(endpoint, wait))
-	s.limits.change(endpoint, func(m *limit) { m.until, m.padded = until, padded })
+	s.limits.change(endpoint, func(m *limit) { m.until, m.padded, m.changes = until, padded, m.changes+1 })
 	s.shareLimit(ctx, endpoint, padded)
 	if api.RetryAfter == wait {
 		return err
@@ -297,7 +307,7 @@ func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Ti
 		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(err)))
 		return
 	}
-	s.limits.loaded(endpoint, stored, s.now())
+	s.limits.loaded(endpoint, stored, s.now(), s.limits.version(endpoint))
 }
 
 // loadLimits reads limits that other processes have stored.
@@ -311,9 +321,10 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
+	seen := s.limits.version(endpoint) // a limit that is met from now on is newer than what is read
 	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
-		s.limits.loaded(endpoint, stored, s.now())
+		s.limits.loaded(endpoint, stored, s.now(), seen)
 	}
 	return err
 }

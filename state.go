@@ -131,6 +131,18 @@ func asSettled(m Member, to Status, now time.Time) *Member {
 	return &m
 }
 
+// maxInvitationID and maxLink are what a row can store, in bytes.
+const (
+	maxInvitationID = 247
+	maxLink         = 16 << 10
+)
+
+// hasID reports whether Clerk's response has an ID that a row can store. Without it, the invitation
+// cannot be revoked.
+func (inv *Invitation) hasID() bool {
+	return clerkID.MatchString(inv.ID) && len(inv.ID) <= maxInvitationID
+}
+
 // asInvited settles the row as pending on inv. The link is stored only if the host emails it.
 func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
 	n := asSettled(m, StatusPending, now)
@@ -150,7 +162,7 @@ func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member 
 		at := created.AddDate(0, 0, p.ExpiresInDays)
 		n.ExpiresAt = &at
 	}
-	if p.SkipEmail {
+	if link := inv.URL.Reveal(); p.SkipEmail && len(link) <= maxLink && !strings.Contains(link, "\x00") {
 		n.URL = inv.URL
 	}
 	return n

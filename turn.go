@@ -131,17 +131,18 @@ func shareUsedUp(wait time.Duration) error {
 // spendShare spends one create of the share. The pass has the turn, so no other process changes the
 // share in the meantime. The error is a 429 if the share is used up.
 func (s *Service) spendShare(ctx context.Context, p *pass) error {
-	stored, err := s.readTime(ctx, shareName)
-	if err != nil {
-		return err
+	known, err := s.readTime(ctx, shareName)
+	for err == nil {
+		now := s.now()
+		next, wait := spend(known, now)
+		if wait > 0 {
+			p.shareSpent = now.Add(wait)
+			return shareUsedUp(wait)
+		}
+		if known, err = s.store.SwapTime(ctx, shareName, known, next); known.Equal(next) {
+			break
+		}
 	}
-	now := s.now()
-	next, wait := spend(stored, now)
-	if wait > 0 {
-		p.shareSpent = now.Add(wait)
-		return shareUsedUp(wait)
-	}
-	_, err = s.store.SwapTime(ctx, shareName, stored, next)
 	return err
 }
 
@@ -163,15 +164,14 @@ func spend(share, now time.Time) (next time.Time, wait time.Duration) {
 // time that it wanted cannot tell who wrote it; if that matters, the time must be unique, as turnEnd's.
 func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
 	known := s.limits.lastStored(name)
-	for {
-		want := next(known)
-		stored, err := s.swapTime(ctx, name, known, want) // only reads if want is known
+	for want := next(known); ; {
+		stored, err := s.swapTime(ctx, name, known, want) // reads if both are equal
 		if err != nil || stored.Equal(want) {
 			return stored, err
 		}
-		known = stored // it was out of date, or another process was faster
-		if next(known).Equal(known) {
-			return known, nil // nothing to write: saves a statement
+		known = stored // the memory was out of date, or another process was faster
+		if want = next(known); want.Equal(known) {
+			return known, nil // just read
 		}
 	}
 }

@@ -363,7 +363,7 @@ func (r Ref) normalized() (Ref, error) {
 	return Ref{r.TenantID, email}, nil
 }
 
-// checkText returns what is wrong with an ID or a name, or "". Texts that look alike must be equal.
+// checkText returns what is wrong with an ID or a name, or "".
 func checkText(s string, limit int) string {
 	switch {
 	case len(s) > limit:

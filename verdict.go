@@ -212,9 +212,11 @@ func classify(row *Member, c call, err error) Outcome {
 		if !c.shared { // if several are concerned, which one Clerk refuses is unknown
 			return Refused
 		}
-	case parameterRejected, rejected, addressTaken: // the last only if the create had ignore_existing
-		// Retried forever it would use up everybody's requests.
-		if !c.shared && row.Attempts >= maxRejections && (failure == parameterRejected || c.othersCreated) {
+	case parameterRejected, rejected, addressTaken:
+		// Retried forever it would use up everybody's requests. addressTaken ends here only after a create
+		// with ignore_existing: that of lookAgain does not count as sent, so othersCreated is false.
+		lastTry := !c.shared && row.Attempts >= maxRejections
+		if lastTry && (failure == parameterRejected || c.othersCreated) {
 			return Refused
 		}
 	default:

@@ -339,7 +339,8 @@ func headerValues(h http.Header, name string) (values []string, err error) {
 //     minutes, for more than a day. If Clerk has set a rate limit, Retry-After says when to retry.
 //
 // The body must arrive within the server's ReadTimeout or, if it has none, within 15 seconds. That
-// default needs a ResponseWriter that supports [http.ResponseController].
+// default needs a ResponseWriter that supports [http.ResponseController]; that of
+// [http.TimeoutHandler] does not, so set ReadTimeout with it.
 // Failures are logged to Config.Logger.
 func (s *Service) WebhookHandler(v *WebhookVerifier) http.Handler {
 	if v == nil {

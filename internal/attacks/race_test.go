@@ -182,11 +182,11 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
 		c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}}, func(t *testing.T, b *testkit.Rig) {
-		const email = "ada@example.com"
+		const email = "zoe@example.com"
 		b.Clerk.CreateForeign(email, map[string]any{"app": "another"})
 		for i, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate, clerkinvitetest.CallList} {
 			b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Kind: clerkinvitetest.Response, Status: 400 + i, Code: "bad",
-				Message: "ada@example.com and https://clerk.example/ticket?__clerk_ticket=abc with sk_test_abcdef",
+				Message: "zoe@example.com and https://clerk.example/ticket?__clerk_ticket=abc with sk_test_abcdef",
 				Meta:    map[string]any{"other": email}})
 			_, err := b.TryInvite(t, email)
 			require.Error(t, err)
@@ -207,7 +207,7 @@ func TestPromise6_LogsArePrivate(t *testing.T) {
 		text := log.String()
 		require.Contains(t, text, "(trace ")
 		require.Contains(t, text, `"tenant":"acme"`)
-		for _, private := range []string{"ada", "@", "%40", "__clerk_ticket", "sk_test", "://"} {
+		for _, private := range []string{"zoe", "@", "%40", "__clerk_ticket", "sk_test", "://"} {
 			require.NotContains(t, text, private)
 		}
 	})

@@ -136,7 +136,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
-		{"deliver.go", "return a.row.Send > 1 || a.row.Attempts > 1", "return a.row.Send < 1 || a.row.Attempts > 1"},
+		{"deliver.go", "return a.row.Send > 1 || a.mayHaveSent()", "return a.row.Send < 1 || a.mayHaveSent()"},
 	}},
 	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
@@ -292,7 +292,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "	s.shareLimit(ctx, endpoint, padded)\n", ""},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "m.until, m.padded = until, padded", "_ = until"},
+		{"ratelimit.go", "m.until, m.padded, m.changes = until, padded, m.changes+1 })", "_ = m })"},
 	}},
 	{name: "an interactive call waits for the margin", test: "TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays", edits: []edit{
 		{"ratelimit.go", "if background && m.padded", "if m.padded"},
@@ -304,7 +304,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "case stored.Before(m.stored):", "case false:"},
+		{"ratelimit.go", "lowered := stored.Before(m.stored) && seen == m.changes", "lowered := false"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
