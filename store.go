@@ -192,7 +192,9 @@ type PageQuery struct {
 //     by byte, beginning after AfterTenantID; after the last tenant the first one follows.
 //   - The members of a tenant come in the order of NextAttemptAt and ID.
 //
-// So neither a tenant with many members nor many tenants delay the others for long.
+// So within a group neither a tenant with many members nor many tenants delay the others for long.
+// But imports wait for all members without Bulk: a host that calls Reserve for each line of a list
+// delays every tenant's imports. Use ReserveMany for lists.
 type DueQuery struct {
 	At            time.Time // members whose NextAttemptAt is not after this
 	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
