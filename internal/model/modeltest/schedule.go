@@ -315,11 +315,12 @@ func (t *task) finish() {
 // pause lets others run. It returns the fate of the call, and false if the
 // process is dead.
 func (t *task) pause(call string, request func()) (fate, bool) {
+	if t.process.dead { // its calls fail, until a wait for a limit has ended
+		return fine, false
+	}
 	if t.calls++; t.calls > 2000 {
 		t.failf("endless: %s makes call after call", t.name)
 		t.process.dead = true
-	}
-	if t.process.dead {
 		return fine, false
 	}
 	if time.Since(t.beginning)%grain != 0 { // the task has slept, for a random time: now it is a whole grain

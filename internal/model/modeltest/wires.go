@@ -245,7 +245,7 @@ func statement[T any](ctx context.Context, what string, do func() (T, error)) (T
 	if ctx.Err() != nil {
 		return none, t.over(ctx)
 	}
-	if what != "gate" { // which may store the limit that the request has met
+	if what != "gate" && what != "clock" { // these may belong to the request: its limit is stored, its time measured
 		t.probes(false)
 	}
 	f, alive := t.pause(what, func() { _, _ = do() })
