@@ -358,6 +358,26 @@ func invitations() []scenario {
 			return a.acked(ann, err)
 		},
 	}, {
+		name: "invite many and wait for a rate limit, while another process delivers", people: []person{{ann, "pending", "gone"}},
+		arrange: func(w *world) {
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+		},
+		act: func(a *actor) error {
+			results, err := a.svc.InviteMany(a.ctx, []clerkinvite.InviteParams{toAcme(ann)}, &clerkinvite.ManyOptions{
+				Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+					if !p.WaitUntil.IsZero() {
+						a.clock.Advance(max(p.WaitUntil.Sub(a.clock.Now()), 2*time.Minute)) // the other process waits longer
+						_, _ = a.other.Deliver(a.ctx, nil)
+					}
+				},
+			})
+			if err == nil {
+				err = results[0].Err
+			}
+			return a.acked(ann, err)
+		},
+	}, {
 		name: "invite two into a rate limit", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}},
 		arrange: func(w *world) {
 			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
