@@ -228,7 +228,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
 	firstTry := a.row.Attempts == 1 && a.rejection == nil // only a create can decide: there is nothing of this send to find
 	if firstTry {
-		if limit = cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
+		if limit := cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
 			return verdict{}, limit
 		}
 	}
@@ -385,7 +385,7 @@ func (s *Service) limitFor(p *pass, endpoint string, met error) error {
 // createBulk creates the invitations of several members with one request. It decides for those
 // whom the response settles. It returns a limit that it met.
 func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
-	if limit = s.checkLimitFor(p, endpointCreateBulk); limit != nil {
+	if limit := s.checkLimitFor(p, endpointCreateBulk); limit != nil {
 		return limit
 	}
 	if group = s.lookFirst(ctx, group); len(group) == 0 {

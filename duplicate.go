@@ -10,7 +10,7 @@ import (
 const doubtAge = 24 * time.Hour
 
 // doubtful reports whether Clerk may know by now that a duplicate is not what its row says.
-func (m *Member) doubtful(now time.Time) bool {
+func (m Member) doubtful(now time.Time) bool {
 	return (m.Status == StatusPending || m.Status == StatusActive) && !m.Due() && !m.held(now) && now.Sub(m.UpdatedAt) >= doubtAge
 }
 

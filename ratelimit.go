@@ -164,7 +164,7 @@ func earlier(a, b time.Time) time.Time {
 // request makes one request to Clerk, unless the endpoint is limited, and notes a limit that the
 // response reports.
 func request[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (response T, err error) {
-	if err = waitForPace(ctx); err != nil {
+	if err := waitForPace(ctx); err != nil {
 		return response, err
 	}
 	done, err := s.admit(ctx, endpoint)

@@ -30,10 +30,10 @@ type turn struct {
 // errTurnTaken is returned if another process keeps a turn for too long.
 var errTurnTaken = errors.New("clerkinvite: another process has the turn")
 
-// awaitTurn waits for a turn of the given length, for at most half of that. waited is false if it
-// was free. The error is errTurnTaken if it is not free in time.
+// awaitTurn waits for a turn of the given length, for longer than that of a process that has died.
+// waited is false if it was free. The error is errTurnTaken if other processes keep it.
 func (s *Service) awaitTurn(ctx context.Context, name string, length time.Duration) (t *turn, waited bool, err error) {
-	deadline := time.Now().Add(length / 2) //nolint:forbidigo // the monotonic clock, for how long things take
+	deadline := time.Now().Add(length + length/8) //nolint:forbidigo // the monotonic clock, for how long things take
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second, length/8) {
 		t, ours, err := s.tryTurn(ctx, name, length)
 		switch {

@@ -83,7 +83,7 @@ func TestPromise4_PurgeWhileClerksListLags(t *testing.T) {
 				}
 				u := clerkinvite.User{ID: "user_1", Emails: []clerkinvite.UserEmail{{ID: "idn_1", Address: email, Verified: true}}, CreatedAt: b.Clock.Now()}
 				if name != "another tenant's" { // it would become active, too
-					_, err := b.Service.Resolve(t.Context(), u)
+					_, err := b.Resolve(t.Context(), u)
 					require.NoError(t, err)
 				} else {
 					_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: m, New: active(*m)}})

@@ -117,7 +117,7 @@ func (s *seen) follow(p *process) (samples []measured) {
 }
 
 func TestSoak(t *testing.T) {
-	length, people := 12*time.Second, 100
+	length, people := 20*time.Second, 100
 	if tally.Long() {
 		length, people = time.Hour, 1000
 	}
