@@ -50,7 +50,7 @@ func child(mode string) {
 	must(err)
 	must(pool.Ping(ctx))
 	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{
-		BaseURL: os.Getenv("CHILD_CLERK"), HTTPClient: &http.Client{}, Timeout: time.Minute, CreateTimeout: time.Minute,
+		BaseURL: os.Getenv("CHILD_CLERK"), HTTPClient: &http.Client{Transport: http.DefaultTransport}, Timeout: time.Minute, CreateTimeout: time.Minute,
 	})
 	must(err)
 	lease, err := time.ParseDuration(os.Getenv("CHILD_LEASE"))

@@ -35,6 +35,7 @@ type runReport struct {
 	Before     int    `json:"before"` // goroutines
 	After      int    `json:"after"`
 	Reconciled int    `json:"reconciled"`
+	Stacks     string // of goroutines that are left
 }
 
 // work is the life of a worker process. It ends with its parent, whose end it reads.
@@ -107,7 +108,15 @@ func runUntilSignal(config clerkinvite.Config) (said runReport) {
 			break
 		}
 	}
+	if said.After > said.Before {
+		said.Stacks = stacks()
+	}
 	return said
+}
+
+func stacks() string {
+	b := make([]byte, 1<<20)
+	return string(b[:runtime.Stack(b, true)])
 }
 
 // simulatedClock goes as time does, and so many nanoseconds ahead of it: a pass takes
@@ -499,7 +508,7 @@ func TestPromise8_RunInManyProcesses(t *testing.T) {
 		var said runReport
 		require.NoError(t, json.Unmarshal(w.lines.Bytes(), &said))
 		require.Equal(t, context.Canceled.Error(), said.Err)
-		require.LessOrEqual(t, said.After, said.Before, "goroutines")
+		require.LessOrEqual(t, said.After, said.Before, "goroutines: %s", said.Stacks)
 		reconciled += said.Reconciled
 	}
 	// One has to stop in the middle of the work. What it has asked for and not heard is
