@@ -78,6 +78,7 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 		beh = behs[r.IntN(len(behs))]
 	}
 	clerk.SetBehavior(beh.Behavior)
+	delivering := false
 	say := func(f string, a ...any) { log = append(log, fmt.Sprintf(f, a...)) }
 	say("behavior %s", beh.Name)
 	fail := func(f string, a ...any) {
@@ -117,7 +118,14 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 			say("%sreserve %s %s %T", ind, tenant, email, err)
 		case k < 10:
 			say("%sdeliver", ind)
-			rep, err := b.Deliver(ctx, nil)
+			var opts *clerkinvite.DeliverOptions
+			if delivering { // the outer one has the turn, and waits for this
+				opts = &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: tenant, Email: email}}}
+			}
+			outer := delivering
+			delivering = true
+			rep, err := b.Deliver(ctx, opts)
+			delivering = outer
 			say("%s  = %+v %v", ind, *rep, err)
 		case k < 13:
 			if api.inflight > 0 {
