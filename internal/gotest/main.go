@@ -61,6 +61,7 @@ type run struct {
 }
 
 type pkg struct {
+	race     bool // a report of the race detector is being printed
 	name     string
 	running  bool
 	done     bool
@@ -196,6 +197,11 @@ func (r *run) line(line []byte) {
 		return
 	}
 	top := !strings.Contains(e.Test, "/")
+	// The detector's report stands in the output of any test that ran then, perhaps of one that passes.
+	if p.race = p.race || strings.Contains(e.Output, "WARNING: DATA RACE"); p.race {
+		fmt.Fprint(r.out, e.Output)
+		p.race = !strings.HasPrefix(e.Output, "=====")
+	}
 	switch e.Action {
 	case "run", "cont":
 		if top {
