@@ -398,8 +398,9 @@ func TestReconcile_OnlyA404Removes(t *testing.T) {
 				b.MustInvite(t, "pending@example.com")
 				w := b.Clerk.DeleteUser(gone.ID)
 				b.Clock.Advance(time.Hour)
-				fault.Call, fault.Times = clerkinvitetest.CallGetUser, -1
-				b.Clerk.Fail(fault)
+				failing := fault // the two rigs run in parallel
+				failing.Call, failing.Times = clerkinvitetest.CallGetUser, -1
+				b.Clerk.Fail(failing)
 				report, err := b.Reconcile(t.Context(), nil)
 				require.Error(t, err)
 				require.Zero(t, report.Removed)
