@@ -141,7 +141,7 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
 			return made, err
 		})
-		return results, w.store.sql.explain(ctx, w.db(), changes, err)
+		return results, w.store.sql.explain(ctx, w.db(), input, err)
 	})
 }
 

@@ -184,6 +184,7 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 // insert writes rows and finds those that exist already. made are the rows that it wrote.
 func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
 	existing := make(map[Ref]*Member, len(rows))
+	holders := make(map[userInTenant]*Member) // members with the Clerk user of a row
 	missing := rows
 	// One round, unless a duplicate is purged before it is read.
 	for round := 0; len(missing) > 0 && round < 3; round++ {
@@ -212,13 +213,19 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 			return nil, nil, err
 		}
 		missing = missingFrom(existing, missing, found)
+
+		if missing, err = s.findHolders(ctx, db, holders, missing); err != nil {
+			return nil, nil, err
+		}
 	}
 
 	results = make([]Result, len(rows))
 	for i, m := range rows {
 		ref := Ref{m.TenantID, m.Email}
-		now := existing[ref]
+		now, holder := existing[ref], holders[userInTenant{m.TenantID, m.ClerkUserID}]
 		switch {
+		case now == nil && holder != nil:
+			results[i] = Result{holder, ErrUserTaken}
 		case now == nil:
 			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found; another member may have its ID: %w", ErrConflict)
 		case strings.EqualFold(now.ID, m.ID):
@@ -249,6 +256,23 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 		}
 	}
 	return missing
+}
+
+// userInTenant is a ClerkUserID in a tenant.
+type userInTenant struct{ tenantID, userID string }
+
+// findHolders adds to holders the members that have the Clerk users of rows, and returns the rows
+// that are still missing.
+func (s *pgxSQL) findHolders(ctx context.Context, db pgxQuerier, holders map[userInTenant]*Member, rows []pgxRow) (missing []pgxRow, err error) {
+	withUser := filter(rows, func(m pgxRow) bool { return m.ClerkUserID != "" })
+	if len(withUser) == 0 {
+		return rows, nil
+	}
+	found, err := queryMembers(ctx, db, s.TakenSQL, withUser)
+	for _, m := range found {
+		holders[userInTenant{m.TenantID, m.ClerkUserID}] = m
+	}
+	return filter(rows, func(m pgxRow) bool { return holders[userInTenant{m.TenantID, m.ClerkUserID}] == nil }), err
 }
 
 // update makes the changes whose version matches, in one statement. made are the recorded
@@ -305,17 +329,16 @@ func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change
 }
 
 // explain returns the error of an update. It is a rowError if a Clerk user is taken.
-func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
+func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, input []pgxChange, err error) error {
 	if !IsUniqueViolation(err) {
 		return err
 	}
-	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
+	if len(input) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
 		return rowError{ErrUserTaken}
 	}
 	// The key of a partition has another name, so ask.
-	c := changes[0]
-	taken, lookErr := queryOne[bool](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
-	if lookErr != nil || !taken {
+	holders, lookErr := queryMembers(ctx, db, s.TakenSQL, input)
+	if lookErr != nil || len(holders) == 0 {
 		return err
 	}
 	return rowError{ErrUserTaken}

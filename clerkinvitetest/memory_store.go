@@ -68,8 +68,10 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 		case ok:
 			results[i].Member = old.Clone()
 			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: old.Clone()}
-		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
-			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)
+		case s.holder(m) != nil:
+			results[i] = clerkinvite.Result{Member: s.holder(m).Clone(), Err: clerkinvite.ErrUserTaken}
+		case s.ids[inTenant{m.TenantID, m.ID}] != nil:
+			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID: %w", clerkinvite.ErrConflict)
 		default:
 			s.put(nil, m)
 			results[i].Member = m.Clone()
@@ -104,7 +106,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 		case c.New == nil:
 			s.erase(now)
 			results[i].Member = now.Clone()
-		case s.taken(successor(now, c.New)):
+		case s.holder(successor(now, c.New)) != nil:
 			results[i].Err = clerkinvite.ErrUserTaken
 		default:
 			row := successor(now, c.New)
@@ -156,10 +158,12 @@ func (s *MemoryStore) erase(m *clerkinvite.Member) {
 	delete(s.history, id)
 }
 
-// taken reports whether another member of the tenant has the Clerk user of m.
-func (s *MemoryStore) taken(m *clerkinvite.Member) bool {
-	holder := s.users[inTenant{m.TenantID, m.ClerkUserID}]
-	return m.ClerkUserID != "" && holder != nil && holder.ID != m.ID
+// holder returns another member of the tenant with the Clerk user of m, or nil.
+func (s *MemoryStore) holder(m *clerkinvite.Member) *clerkinvite.Member {
+	if holder := s.users[inTenant{m.TenantID, m.ClerkUserID}]; m.ClerkUserID != "" && holder != nil && holder.ID != m.ID {
+		return holder
+	}
+	return nil
 }
 
 // Find implements [clerkinvite.Store].
