@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -191,7 +192,7 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 		return true, nil
 	case overdue:
 		return false, nil
-	case saysNotFound(failure) && row.InvitedAt != nil && row.InvitedAt.Before(now.Add(-clockSkew)):
+	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
 		// The invitation is not just shown late, but the key may be another instance's.
 		if known, err := s.showsOurs(ctx); err != nil || known {
 			return false, err
