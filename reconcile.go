@@ -418,7 +418,7 @@ func (r *reconciliation) isMissing(row *Member) bool {
 func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.userExists[id]
-		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
+		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // a row that the host wrote may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
 		return nil

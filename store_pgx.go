@@ -141,7 +141,7 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
 			return made, err
 		})
-		return results, w.store.sql.explain(ctx, w.db(), input, err)
+		return results, w.store.sql.explain(ctx, w.db(), changes, err)
 	})
 }
 
@@ -226,6 +226,15 @@ func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err 
 		return err
 	})
 	return found, err
+}
+
+// Counts implements [Store].
+func (s *PgxStore) Counts(ctx context.Context, tenantID string) (counts map[Status]int, err error) {
+	err = s.repeat(ctx, func(bool) error {
+		counts, err = s.sql.counts(ctx, s.db, tenantID)
+		return err
+	})
+	return counts, err
 }
 
 // History implements [Store].

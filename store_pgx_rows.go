@@ -183,8 +183,7 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 
 // insert writes rows and finds those that exist already. made are the rows that it wrote.
 func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
-	existing := make(map[Ref]*Member, len(rows))
-	holders := make(map[userInTenant]*Member) // members with the Clerk user of a row
+	existing := make(map[Ref]*Member, len(rows)) // by address and by Clerk user
 	missing := rows
 	// One round, unless a duplicate is purged before it is read.
 	for round := 0; len(missing) > 0 && round < 3; round++ {
@@ -203,28 +202,27 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 		}
 		missing = missingFrom(existing, missing, found)
 
-		// The remaining duplicates were committed after the statement began.
-		refs := make([]Ref, len(missing))
-		for i, m := range missing {
-			refs[i] = Ref{m.TenantID, m.Email}
+		// The remaining duplicates were committed after the statement began, or have another address.
+		var refs []Ref
+		for _, m := range missing {
+			refs = append(refs, Ref{TenantID: m.TenantID, Email: m.Email}, m.user())
 		}
 		found, err = s.find(ctx, db, Query{Refs: refs})
 		if err != nil {
 			return nil, nil, err
 		}
-		missing = missingFrom(existing, missing, found)
-
-		if missing, err = s.findHolders(ctx, db, holders, missing); err != nil {
-			return nil, nil, err
+		for _, m := range found {
+			existing[Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}] = m
 		}
+		missing = filter(missingFrom(existing, missing, found), func(m pgxRow) bool { return m.ClerkUserID == "" || existing[m.user()] == nil })
 	}
 
 	results = make([]Result, len(rows))
 	for i, m := range rows {
-		ref := Ref{m.TenantID, m.Email}
-		now, holder := existing[ref], holders[userInTenant{m.TenantID, m.ClerkUserID}]
+		ref := Ref{TenantID: m.TenantID, Email: m.Email}
+		now, holder := existing[ref], existing[m.user()]
 		switch {
-		case now == nil && holder != nil:
+		case now == nil && m.ClerkUserID != "" && holder != nil:
 			results[i] = Result{holder, ErrUserTaken}
 		case now == nil:
 			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found; another member may have its ID: %w", ErrConflict)
@@ -236,6 +234,9 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 	}
 	return results, made, nil
 }
+
+// user names the member that has the row's Clerk user.
+func (m *pgxRow) user() Ref { return Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID} }
 
 // missingFrom adds found to existing and returns the rows that are still missing. If an
 // address was found twice, the row that was just written replaces the other, which was
@@ -251,28 +252,11 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 		}
 	}
 	for _, m := range rows {
-		if existing[Ref{m.TenantID, m.Email}] == nil {
+		if existing[Ref{TenantID: m.TenantID, Email: m.Email}] == nil {
 			missing = append(missing, m)
 		}
 	}
 	return missing
-}
-
-// userInTenant is a ClerkUserID in a tenant.
-type userInTenant struct{ tenantID, userID string }
-
-// findHolders adds to holders the members that have the Clerk users of rows, and returns the rows
-// that are still missing.
-func (s *pgxSQL) findHolders(ctx context.Context, db pgxQuerier, holders map[userInTenant]*Member, rows []pgxRow) (missing []pgxRow, err error) {
-	withUser := filter(rows, func(m pgxRow) bool { return m.ClerkUserID != "" })
-	if len(withUser) == 0 {
-		return rows, nil
-	}
-	found, err := queryMembers(ctx, db, s.TakenSQL, withUser)
-	for _, m := range found {
-		holders[userInTenant{m.TenantID, m.ClerkUserID}] = m
-	}
-	return filter(rows, func(m pgxRow) bool { return holders[userInTenant{m.TenantID, m.ClerkUserID}] == nil }), err
 }
 
 // update makes the changes whose version matches, in one statement. made are the recorded
@@ -329,16 +313,17 @@ func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change
 }
 
 // explain returns the error of an update. It is a rowError if a Clerk user is taken.
-func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, input []pgxChange, err error) error {
+func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
 	if !IsUniqueViolation(err) {
 		return err
 	}
-	if len(input) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
+	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
 		return rowError{ErrUserTaken}
 	}
 	// The key of a partition has another name, so ask.
-	holders, lookErr := queryMembers(ctx, db, s.TakenSQL, input)
-	if lookErr != nil || len(holders) == 0 {
+	c := changes[0]
+	taken, lookErr := queryOne[bool](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
+	if lookErr != nil || !taken {
 		return err
 	}
 	return rowError{ErrUserTaken}
@@ -348,22 +333,36 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, input []pgxChange, 
 func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
 	type ref struct {
 		TenantID string `json:"tenant_id"`
-		Email    string `json:"email"`
+		Value    string `json:"value"`
 	}
 	var arg struct {
-		Refs   []ref    `json:"refs,omitempty"`
-		IDs    []string `json:"ids,omitempty"`
-		Emails []string `json:"emails,omitempty"`
-		Users  []string `json:"users,omitempty"`
+		Refs     []ref    `json:"refs,omitempty"`
+		RefIDs   []ref    `json:"ref_ids,omitempty"`
+		RefUsers []ref    `json:"ref_users,omitempty"`
+		IDs      []string `json:"ids,omitempty"`
+		Emails   []string `json:"emails,omitempty"`
+		Users    []string `json:"users,omitempty"`
 	}
-	var selects []string
 	for _, r := range q.Refs {
-		if storeutil.IsText(r.TenantID) && storeutil.IsText(r.Email) {
-			arg.Refs = append(arg.Refs, ref(r))
+		switch {
+		case !storeutil.IsText(r.TenantID):
+		case r.Email != "" && storeutil.IsText(r.Email):
+			arg.Refs = append(arg.Refs, ref{r.TenantID, r.Email})
+		case storeutil.IsUUID(r.ID):
+			arg.RefIDs = append(arg.RefIDs, ref{r.TenantID, r.ID})
+		case r.ClerkUserID != "" && storeutil.IsText(r.ClerkUserID):
+			arg.RefUsers = append(arg.RefUsers, ref{r.TenantID, r.ClerkUserID})
 		}
 	}
+	var selects []string
 	if len(arg.Refs) > 0 {
 		selects = append(selects, s.FindRefsSQL)
+	}
+	if len(arg.RefIDs) > 0 {
+		selects = append(selects, s.FindRefIDsSQL)
+	}
+	if len(arg.RefUsers) > 0 {
+		selects = append(selects, s.FindRefUsersSQL)
 	}
 	if arg.IDs = filter(q.IDs, storeutil.IsUUID); len(arg.IDs) > 0 {
 		selects = append(selects, s.FindIDsSQL)
@@ -398,6 +397,7 @@ type pgxPage struct {
 	Prefix        string   `json:"prefix,omitempty"`
 	PrefixEnd     string   `json:"prefix_end,omitempty"`
 	InvitedBy     string   `json:"invited_by,omitempty"`
+	ExpiresBefore string   `json:"expires_before,omitempty"`
 	AfterTenantID string   `json:"after_tenant_id"`
 	AfterID       string   `json:"after_id"`
 	N             int      `json:"n"`
@@ -408,33 +408,79 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
 		return nil, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
+	}
 	statuses := slices.Compact(slices.Sorted(slices.Values(storeutil.Texts(q.Statuses))))
 	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) ||
-		len(q.Statuses) > 0 && len(statuses) == 0 || q.TenantID != "" && q.AfterTenantID > q.TenantID {
+		len(q.Statuses) > 0 && len(statuses) == 0 {
 		return nil, nil
-	}
-	if q.AfterID == "" || q.TenantID != "" && q.AfterTenantID < q.TenantID {
-		q.AfterID = uuid.Nil.String() // before the tenant's first member
 	}
 	arg := pgxPage{
 		TenantID: q.TenantID, Statuses: statuses, Prefix: q.EmailPrefix, InvitedBy: q.InvitedBy,
 		AfterTenantID: q.AfterTenantID, AfterID: q.AfterID, N: storeutil.Limit(q.Limit),
 	}
-	sql := s.PageTenantSQL
+	if !q.ExpiresBefore.IsZero() {
+		if len(statuses) > 0 && !slices.Contains(statuses, StatusPending) {
+			return nil, nil
+		}
+		arg.Statuses, arg.ExpiresBefore = []Status{StatusPending}, pgxTime(&q.ExpiresBefore)
+	}
+	if q.TenantID != "" {
+		var ok bool
+		if arg.AfterID, ok = storeutil.PageStart(q.TenantID, q.AfterTenantID, q.AfterID, q.NewestFirst); !ok {
+			return nil, nil
+		}
+	}
+	switch {
+	case arg.AfterID != "":
+	case q.NewestFirst:
+		arg.AfterID = uuid.Max.String() // after the tenant's newest member
+	default:
+		arg.AfterID = uuid.Nil.String() // before the tenant's oldest member
+	}
+	page, sql := &s.OldestFirst, ""
+	if q.NewestFirst {
+		page = &s.NewestFirst
+	}
 	switch {
 	case q.TenantID == "":
 		sql = s.PageAllSQL
 	case q.EmailPrefix != "":
-		sql, arg.PrefixEnd = s.PagePrefixSQL, storeutil.PrefixEnd(q.EmailPrefix)
-	case len(statuses) > 0:
-		sql = s.PageStatusSQL
+		sql, arg.PrefixEnd = page.PrefixSQL, storeutil.PrefixEnd(q.EmailPrefix)
+	case len(arg.Statuses) > 0:
+		sql = page.StatusSQL
+	default:
+		sql = page.TenantSQL
 	}
 	found, err := queryMembers(ctx, db, pgsql.WithLimit(sql, arg.N), arg)
 	// SQL does not promise an order for rows that come from a join.
 	slices.SortFunc(found, func(a, b *Member) int {
 		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
 	})
+	if q.NewestFirst {
+		slices.Reverse(found)
+	}
 	return found, err
+}
+
+// counts returns how many members of a tenant are in each state.
+func (s *pgxSQL) counts(ctx context.Context, db pgxQuerier, tenantID string) (map[Status]int, error) {
+	if !storeutil.IsText(tenantID) {
+		return nil, nil
+	}
+	rows, err := db.Query(ctx, s.CountsSQL, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[Status]int)
+	var status Status
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+		counts[status] = n
+		return nil
+	})
+	return counts, err
 }
 
 func filter[T any](list []T, keep func(T) bool) []T {

@@ -107,7 +107,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 		inv := &invitations[i]
 		unlisted = unlisted && inv.ID != row.InvitationID
 		m, ours := inv.mark()
-		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
+		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // adopted rows refer to invitations without a mark
 		if !belongs || named && inv.ID == row.InvitationID {
 			continue
 		}
@@ -217,7 +217,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
 			return err
 		}
-		if row, err = s.get(ctx, row.Ref()); err != nil {
+		if row, err = s.get(ctx, row.refByID()); err != nil {
 			return err
 		}
 	}
@@ -249,6 +249,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 		if err != nil {
 			return err
 		}
+		ref = row.refByID()
 		if row.ClaimedUntil == nil || !row.ClaimedUntil.Equal(ourClaim) {
 			due = row.NextAttemptAt
 		}

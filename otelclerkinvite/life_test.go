@@ -69,6 +69,8 @@ func everyStateChange(t *testing.T, r *rig) {
 	is(invite("ada@example.com"), clerkinvite.StatusPending)
 	r.clock.Advance(2 * time.Minute)
 	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
+	link := must[clerkinvite.Secret](t)
+	require.False(t, link(r.Link(ctx, ref("ada@example.com"))).IsZero())
 	webhook, err := r.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
 	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: r.clock.Now})
@@ -121,6 +123,8 @@ func everyStateChange(t *testing.T, r *rig) {
 
 	// The remaining verbs.
 	_, err = r.ReserveMany(ctx, []clerkinvite.InviteParams{person("judy@example.com"), person("mallory@example.com")})
+	require.NoError(t, err)
+	_, err = r.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: person("peggy@example.com"), ClerkUserID: "user_1"}})
 	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)

@@ -1,11 +1,6 @@
--- Finds the members that have the Clerk user, or the invitation, of another row of their tenant.
+-- Reports whether another member of a tenant has a Clerk user ID.
 --
--- $1:     a JSON array of rows.
--- Output: members.
--- Plan:   one look-up per row in clerkinvite_member_user_key; OFFSET 0 forbids any other plan.
-{{input}}
-SELECT {{member}}
-FROM input i
-CROSS JOIN LATERAL (
-	SELECT * FROM clerkinvite_member WHERE tenant_id = i.tenant_id AND clerk_user_id = i.clerk_user_id AND id <> i.id OFFSET 0
-) m
+-- $1, $2, $3: tenant, Clerk user ID, ID of the member that wants it.
+-- Output:     one boolean.
+-- Plan:       a look-up in clerkinvite_member_user_key.
+SELECT EXISTS (SELECT FROM clerkinvite_member WHERE tenant_id = $1::text AND clerk_user_id = $2::text AND id <> $3::text::uuid)

@@ -99,7 +99,7 @@ func costs() []cost {
 
 		{"Adopt", "2,500 people", "2500 active", 0, "", 3, nil, do.adopt(2500)},
 		{"Adopt", "25 a second time", "25 active", 0, "", 1, is.adopted(25), do.adopt(25)},
-		{"Adopt", "25: 5 with users of other members", "5 409, 20 active", 0, "", 3, is.holding(5), do.adopt(25)},
+		{"Adopt", "25: 5 with users of other members", "5 409, 20 active", 0, "", 2, is.holding(5), do.adopt(25)},
 		{"InTx.Adopt", "2,500 people", "2500 active", 0, "", 3, is.inTx(nil), do.adoptInTx(2500)},
 
 		{"Deliver", "nothing due", "0 claimed, 0 invited, 0 linked", 0, "", 1, is.pending, do.deliver},
@@ -114,6 +114,9 @@ func costs() []cost {
 		{"Resend", "within the cooldown", "429", 0, "", 1, is.justInvited, do.resend},
 		{"Resend", "accepted, webhook lost", "active", 2, "GET /invitations, GET /users", 3, is.accepted, do.resend},
 		{"Resend", "not pending", "409", 0, "", 1, is.reserved, do.resend},
+
+		{"Link", "pending", "done", 1, "GET /invitations", 1, is.pending, do.link},
+		{"Link", "not pending", "409", 0, "", 1, is.reserved, do.link},
 
 		{"Revoke", "pending", "revoked", 1, "POST /invitations/revoke", 2, is.pending, do.revoke},
 		{"Revoke", "pending, resent before", "revoked", 2, "GET /invitations, POST /invitations/revoke", 2, is.resent, do.revoke},
@@ -362,6 +365,11 @@ func (verbs) deliverRefs(ctx context.Context, b *costBundle) (any, error) {
 
 func (verbs) resend(ctx context.Context, b *costBundle) (any, error) {
 	return b.Resend(ctx, testkit.Ada)
+}
+
+func (verbs) link(ctx context.Context, b *costBundle) (any, error) {
+	_, err := b.Link(ctx, testkit.Ada)
+	return nil, err
 }
 
 func (verbs) revoke(ctx context.Context, b *costBundle) (any, error) {
