@@ -120,9 +120,9 @@ func (s *Service) setClock(ctx context.Context, st TxStore) error {
 	return nil
 }
 
-// resetClock is setClock in the middle of a verb, which must go on. Config.Now may have been set
+// refreshClock is setClock in the middle of a verb, which must go on. Config.Now may have been set
 // since the verb began. If it fails, the next verb tries again.
-func (s *Service) resetClock(ctx context.Context) {
+func (s *Service) refreshClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_ = s.setClock(ctx, s.store)
