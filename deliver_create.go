@@ -290,7 +290,7 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
 	if u := holder(users, a.row.Email); u != nil {
-		return linked(u, nil)
+		return linked(u, nil, s.now())
 	}
 	v, found := s.look(ctx, p, a, true)
 	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {

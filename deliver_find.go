@@ -32,7 +32,7 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		u := holder(l.users, a.row.Email)
 		switch {
 		case u != nil:
-			a.decide(linked(u, nil))
+			a.decide(linked(u, nil, s.now()))
 		case failed:
 			a.decide(s.failed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
 		}
@@ -227,7 +227,7 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 	case InvitationAccepted:
 		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
 			if u := holder(users, a.row.Email); u != nil {
-				return linked(u, own)
+				return linked(u, own, s.now())
 			}
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
