@@ -123,7 +123,9 @@ var writes = map[string]func(ctx context.Context, s *clerkinvite.Service, user c
 		_, err := s.Remove(ctx, testkit.Ada)
 		return err
 	},
-	"Purge": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error { return s.Purge(ctx, testkit.Ada) },
+	"Purge": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		return s.Purge(ctx, testkit.Ada)
+	},
 	"Update": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
 		role := "editor"
 		_, err := s.Update(ctx, testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
