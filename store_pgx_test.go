@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
