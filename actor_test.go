@@ -150,7 +150,7 @@ var writes = map[string]func(ctx context.Context, s *clerkinvite.Service, user c
 }
 
 // reads are the methods that do not write themselves.
-var reads = []string{"All", "Format", "Get", "History", "InTx", "List", "WebhookHandler"}
+var reads = []string{"All", "ByUser", "Counts", "Format", "Get", "History", "InTx", "Link", "List", "WebhookHandler"}
 
 func TestInvalidActor(t *testing.T) {
 	t.Parallel()
