@@ -146,6 +146,7 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 	batch := make([]*Member, len(chunk))
 	for k, i := range chunk {
 		batch[k] = rows[i]
+		batch[k].ChangedBy = actor(ctx)
 	}
 	inserted, err := st.Insert(ctx, batch)
 	if err != nil {

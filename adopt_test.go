@@ -61,7 +61,9 @@ func TestAdopt(t *testing.T) {
 			adopted("globex", "joan@example.com", "user_1"),
 			{InviteParams: testkit.Params("acme", "mary@example.com"), ClerkUserID: "user_5", InvitedAt: now.Add(time.Hour)},
 		}
-		results, err := b.Adopt(t.Context(), list)
+		_, err := b.Adopt(clerkinvite.WithActor(t.Context(), "\n"), list)
+		require.IsType(t, &clerkinvite.InvalidParamsError{}, err)
+		results, err := b.Adopt(clerkinvite.WithActor(t.Context(), "migration"), list)
 		require.NoError(t, err)
 		require.Len(t, results, len(list))
 		ada := results[0].Member
@@ -97,13 +99,13 @@ func TestAdopt(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, history, 1)
 		require.Equal(t, clerkinvite.HistoryEntry{Version: 1, To: clerkinvite.StatusPending, Send: 1, Sent: 1, ClerkUserID: "pending_inv_1", InvitationID: "inv_1",
-			Reason: clerkinvite.ReasonAdopted, At: history[0].At}, history[0])
+			Role: "admin", Reason: clerkinvite.ReasonAdopted, Actor: "migration", At: history[0].At}, history[0])
 		page, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme"})
 		require.NoError(t, err)
 		require.Len(t, page.Members, 3)
 		require.Equal(t, "grace@example.com", page.Members[0].Email, "invited first")
 
-		again, err := b.Adopt(t.Context(), list)
+		again, err := b.Adopt(t.Context(), list) // without the actor
 		require.NoError(t, err)
 		for i, r := range results {
 			require.Equal(t, r.Member, again[i].Member, i)
