@@ -21,7 +21,9 @@ func (s checkedTx) Insert(ctx context.Context, rows []*Member) ([]Result, error)
 	if err != nil {
 		return nil, err
 	}
-	return results, checkResults("Insert", results, len(rows), func(i int, m *Member) bool { return m.Ref() == rows[i].Ref() })
+	return results, checkResults("Insert", results, len(rows), func(i int, m *Member) bool {
+		return m.Ref() == rows[i].Ref() && (m.Version != 1 || m.ID != rows[i].ID || isWritten(m, rows[i]))
+	})
 }
 
 // Update implements [TxStore].
@@ -31,31 +33,50 @@ func (s checkedTx) Update(ctx context.Context, changes []Change) ([]Result, erro
 		return nil, err
 	}
 	return results, checkResults("Update", results, len(changes), func(i int, m *Member) bool {
-		return m.TenantID == changes[i].Old.TenantID && m.ID == changes[i].Old.ID
+		c := changes[i]
+		return m.TenantID == c.Old.TenantID && m.ID == c.Old.ID && (c.New == nil || m.Version == c.Old.Version+1 && isWritten(m, c.New))
 	})
 }
 
-// checkResults checks n results, and with same that each has the member that it is about.
-func checkResults(method string, results []Result, n int, same func(i int, m *Member) bool) error {
+// isWritten reports whether m has the state that was to be written.
+func isWritten(m, written *Member) bool {
+	return m.Status == written.Status && m.Send == written.Send && m.Sent == written.Sent &&
+		(m.ClaimedUntil == nil) == (written.ClaimedUntil == nil)
+}
+
+// checkResults checks that there are n results, each with an error or the right member.
+func checkResults(method string, results []Result, n int, right func(i int, m *Member) bool) error {
 	if len(results) != n {
 		return fmt.Errorf("clerkinvite: Store.%s returned %d results instead of %d", method, len(results), n)
 	}
 	for i, r := range results {
 		m, kind := r.Member, ""
 		var dup *DuplicateEmailError
-		if errors.As(r.Err, &dup) {
+		switch {
+		case errors.As(r.Err, &dup):
 			if m, kind = nil, ", a duplicate,"; dup != nil {
 				m = dup.Member
 			}
-		} else if r.Err != nil {
+		case r.Err != nil:
 			continue
 		}
-		switch {
-		case m == nil:
-			return fmt.Errorf("clerkinvite: Store.%s: result %d%s has no member", method, i, kind)
-		case !same(i, m):
+		if err := checkMember(m); err != nil {
+			return fmt.Errorf("clerkinvite: Store.%s: result %d%s %w", method, i, kind, err)
+		}
+		if !right(i, m) {
 			return fmt.Errorf("clerkinvite: Store.%s: result %d%s has another member than the input", method, i, kind)
 		}
+	}
+	return nil
+}
+
+// checkMember returns what is wrong with a member, if it is not one that a store can have.
+func checkMember(m *Member) error {
+	switch {
+	case m == nil:
+		return errors.New("has no member")
+	case m.Due() && m.NextAttemptAt == nil:
+		return errors.New("has a due member without NextAttemptAt")
 	}
 	return nil
 }
@@ -96,8 +117,8 @@ func checkMembers(method string, found []*Member, err error) ([]*Member, error) 
 		return nil, err
 	}
 	for i, m := range found {
-		if m == nil {
-			return nil, fmt.Errorf("clerkinvite: Store.%s: member %d is nil", method, i)
+		if err := checkMember(m); err != nil {
+			return nil, fmt.Errorf("clerkinvite: Store.%s: result %d %w", method, i, err)
 		}
 	}
 	return found, nil

@@ -2,6 +2,12 @@ package clerkinvite_test
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,12 +112,12 @@ func TestContract_Store(t *testing.T) {
 		"no results of Update":       {&spoiltStore{update: none}, update, "clerkinvite: Store.Update returned 0 results instead of 1"},
 		"no updated member":          {&spoiltStore{update: only(clerkinvite.Result{})}, update, "clerkinvite: Store.Update: result 0 has no member"},
 		"a stranger updated":         {&spoiltStore{update: only(clerkinvite.Result{Member: stranger})}, update, "clerkinvite: Store.Update: result 0 has another member than the input"},
-		"a nil member found":         {&spoiltStore{members: withNil}, update, "clerkinvite: Store.Find: member 0 is nil"},
-		"a nil member due":           {&spoiltStore{members: withNil}, deliver, "clerkinvite: Store.Due: member 0 is nil"},
+		"a nil member found":         {&spoiltStore{members: withNil}, update, "clerkinvite: Store.Find: result 0 has no member"},
+		"a nil member due":           {&spoiltStore{members: withNil}, deliver, "clerkinvite: Store.Due: result 0 has no member"},
 		"a nil member of a page": {&spoiltStore{members: withNil}, func(svc *clerkinvite.Service) error {
 			_, err := svc.List(t.Context(), clerkinvite.ListParams{TenantID: "acme"})
 			return err
-		}, "clerkinvite: Store.Page: member 0 is nil"},
+		}, "clerkinvite: Store.Page: result 0 has no member"},
 		"no time is ever stored":   {&spoiltStore{swap: func(time.Time) time.Time { return time.Time{} }}, deliver, "clerkinvite: Store.SwapTime returned the old time without replacing it"},
 		"always the same time":     {&spoiltStore{swap: func(time.Time) time.Time { return time.Unix(1, 0) }}, deliver, "clerkinvite: Store.SwapTime returned the old time without replacing it"},
 		"the old time, every time": {&spoiltStore{swap: func(old time.Time) time.Time { return old }}, deliver, "clerkinvite: Store.SwapTime returned the old time without replacing it"},
@@ -192,5 +198,53 @@ func TestContract_ClerkAPI(t *testing.T) {
 			assert.Equal(t, tc.outcome, failed.Outcome)
 			require.EqualError(t, failed.Err, tc.want)
 		})
+	}
+}
+
+// A host's mock can return every error: its fields are exported, or it is a variable.
+func TestContract_ErrorsCanBeBuilt(t *testing.T) {
+	t.Parallel()
+	member := &clerkinvite.Member{ID: "1", TenantID: "acme", Email: "ada@example.com", Status: clerkinvite.StatusPending}
+	built := map[string]struct {
+		err    error
+		status int
+	}{
+		"DuplicateEmailError":  {&clerkinvite.DuplicateEmailError{Ref: member.Ref(), Member: member}, 409},
+		"ClerkInvitationError": {&clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.Refused, Member: member, Err: io.ErrUnexpectedEOF}, 422},
+		"APIError":             {&clerkinvite.APIError{StatusCode: 429, Code: "too_many_requests", RetryAfter: time.Minute}, 502},
+		"InvalidParamsError":   {&clerkinvite.InvalidParamsError{Field: "Email", Reason: "is empty"}, 422},
+		"TransitionError":      {&clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, 409},
+		"CooldownError":        {&clerkinvite.CooldownError{Until: time.Unix(1, 0)}, 429},
+		"ErrNotFound":          {clerkinvite.ErrNotFound, 404},
+		"ErrBadSignature":      {clerkinvite.ErrBadSignature, 400},
+		"ErrConflict":          {clerkinvite.ErrConflict, 409},
+		"ErrUserTaken":         {clerkinvite.ErrUserTaken, 500},
+		"ErrSchemaNewer":       {clerkinvite.ErrSchemaNewer, 500},
+		"ErrBadEvent":          {clerkinvite.ErrBadEvent, 400},
+		"ErrUnconfirmed":       {clerkinvite.ErrUnconfirmed, 503},
+	}
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	declared := regexp.MustCompile(`(?m)^func \(e \*([A-Z]\w+)\) Error\(\) string|^(?:\t|var )(Err[A-Z]\w+)(?: error)? += `)
+	found := 0
+	for _, file := range files {
+		source, err := os.ReadFile(file) // #nosec G304 -- a file of this package
+		require.NoError(t, err)
+		for _, name := range declared.FindAllStringSubmatch(string(source), -1) {
+			if !strings.HasSuffix(file, "_test.go") {
+				found++
+				require.Contains(t, built, name[1]+name[2])
+			}
+		}
+	}
+	require.Len(t, built, found)
+
+	for name, b := range built {
+		wrapped := fmt.Errorf("mock: %w", b.err)
+		status, message := clerkinvite.HTTPError(wrapped)
+		assert.Equal(t, b.status, status, name)
+		assert.NotEmpty(t, message, name)
+		require.ErrorIs(t, wrapped, b.err, name)
+		require.NotEmpty(t, b.err.Error(), name)
 	}
 }
