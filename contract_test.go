@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,7 @@ type spoiltStore struct {
 	update  func([]clerkinvite.Result) []clerkinvite.Result
 	members func([]*clerkinvite.Member) []*clerkinvite.Member
 	swap    func(old time.Time) time.Time
+	swaps   int
 }
 
 func (s *spoiltStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -56,6 +58,9 @@ func (s *spoiltStore) SwapTime(ctx context.Context, name string, old, next time.
 	stored, err := s.Store.SwapTime(ctx, name, old, next)
 	if s.swap != nil {
 		stored = s.swap(old)
+	}
+	if s.swaps++; s.swaps > 100 {
+		return stored, errors.New("an endless loop")
 	}
 	return stored, err
 }
@@ -201,7 +206,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 	}
 }
 
-// A host's mock can return every error: its fields are exported, or it is a variable.
+// A host's mock can return every type of error: all fields are exported.
 func TestContract_ErrorsCanBeBuilt(t *testing.T) {
 	t.Parallel()
 	member := &clerkinvite.Member{ID: "1", TenantID: "acme", Email: "ada@example.com", Status: clerkinvite.StatusPending}
@@ -215,17 +220,10 @@ func TestContract_ErrorsCanBeBuilt(t *testing.T) {
 		"InvalidParamsError":   {&clerkinvite.InvalidParamsError{Field: "Email", Reason: "is empty"}, 422},
 		"TransitionError":      {&clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, 409},
 		"CooldownError":        {&clerkinvite.CooldownError{Until: time.Unix(1, 0)}, 429},
-		"ErrNotFound":          {clerkinvite.ErrNotFound, 404},
-		"ErrBadSignature":      {clerkinvite.ErrBadSignature, 400},
-		"ErrConflict":          {clerkinvite.ErrConflict, 409},
-		"ErrUserTaken":         {clerkinvite.ErrUserTaken, 500},
-		"ErrSchemaNewer":       {clerkinvite.ErrSchemaNewer, 500},
-		"ErrBadEvent":          {clerkinvite.ErrBadEvent, 400},
-		"ErrUnconfirmed":       {clerkinvite.ErrUnconfirmed, 503},
 	}
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	declared := regexp.MustCompile(`(?m)^func \(e \*([A-Z]\w+)\) Error\(\) string|^(?:\t|var )(Err[A-Z]\w+)(?: error)? += `)
+	declared := regexp.MustCompile(`(?m)^func \(\w+ \*?([A-Z]\w+)\) Error\(\) string`)
 	found := 0
 	for _, file := range files {
 		source, err := os.ReadFile(file) // #nosec G304 -- a file of this package
@@ -233,7 +231,7 @@ func TestContract_ErrorsCanBeBuilt(t *testing.T) {
 		for _, name := range declared.FindAllStringSubmatch(string(source), -1) {
 			if !strings.HasSuffix(file, "_test.go") {
 				found++
-				require.Contains(t, built, name[1]+name[2])
+				require.Contains(t, built, name[1])
 			}
 		}
 	}
