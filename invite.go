@@ -111,7 +111,7 @@ func New(cfg Config) (*Service, error) {
 	if len(invalid) > 0 {
 		return nil, errors.Join(invalid...)
 	}
-	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
+	return &Service{cfg: cfg, api: cfg.API, store: checkedStore{cfg.Store}, log: cfg.Logger}, nil
 }
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
@@ -266,13 +266,13 @@ func newID() (string, error) {
 // Errors: those of Invite, without Clerk's. A member that is already reserved is a
 // *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
 func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) {
-	return s.InTx(s.store).Reserve(ctx, p)
+	return (&Reserver{s, s.store}).Reserve(ctx, p)
 }
 
 // InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
 // commits or rolls back with the host's rows, and nothing is sent before the commit. After it,
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
-func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, st} }
+func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
 // Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
 type Reserver struct {

@@ -366,4 +366,13 @@ var mutants = []mutant{
 	{name: "one odd user spoils the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
 	}},
+	{name: "a store's results are not counted", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "if len(results) != n {", "if false {"},
+	}},
+	{name: "a duplicate without a member is accepted", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "case m == nil:", "case false:"},
+	}},
+	{name: "a store that never swaps a time is asked for ever", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "stored.Equal(old) && !next.Equal(old)", "false"},
+	}},
 }
