@@ -33,6 +33,10 @@ func reasonWords(reason string) string {
 	switch reason {
 	case clerkinvite.ReasonUserBanned:
 		return "this person is banned at Clerk"
+	case clerkinvite.ReasonUserDeprovisioned:
+		return "this person is deprovisioned at Clerk"
+	case clerkinvite.ReasonUserLocked:
+		return "this person is locked at Clerk"
 	case clerkinvite.ReasonUserDeleted:
 		return "the Clerk account was deleted"
 	case clerkinvite.ReasonSecondAddress:

@@ -40,7 +40,7 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	}
 	require.Len(t, names, 7)
 	for _, reason := range []string{
-		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
+		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
 		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")
