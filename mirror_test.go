@@ -175,7 +175,7 @@ func TestMirror_FollowsInAnyColumnType(t *testing.T) {
 // The addresses of a citext column match in any case.
 func TestMirror_TakesExistingRows(t *testing.T) {
 	t.Parallel()
-	h := newMirrored(t, adminMirror, "CREATE EXTENSION citext;"+strings.Replace(adminUser, "email         text", "email         citext", 1))
+	h := newMirrored(t, adminMirror, "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;"+strings.Replace(adminUser, "email         text", "email         extensions.citext", 1))
 	h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, role, locale) VALUES
 		('acme', 'Ada@Example.com', 'pending_inv_1', 'owner', 'fr'), ('acme', 'grace@example.com', 'user_2', 'owner', 'de')`)
 	without := testkit.ReservedRow("acme", "ada@example.com")
