@@ -111,7 +111,7 @@ const (
 DO {{$}}
 DECLARE
 	mirrored text := (SELECT obj_description(oid, 'pg_trigger')::json ->> 'table' FROM pg_trigger
-		WHERE tgrelid = {{'member'}}::regclass AND tgname = 'clerkinvite_mirror');
+		WHERE tgrelid = {{'member'}}::regclass AND tgname = 'clerkinvite_mirror' AND obj_description(oid, 'pg_trigger') LIKE '{%');
 BEGIN
 	PERFORM {{columns}} FROM {{table}} AS a WHERE false; -- a clear error if one does not exist
 	IF mirrored <> {{'name'}} THEN
@@ -214,11 +214,13 @@ func (m Mirror) columns() []mirrorColumn {
 // check returns an *InvalidParamsError if a field is not valid.
 func (m Mirror) check() error {
 	columns := m.columns()
-	names := append([]mirrorColumn{{field: "TenantID", name: m.TenantID}, {field: "Email", name: m.Email}, {field: "Schema", name: cmp.Or(m.Schema, "public")}}, columns...)
+	var names []mirrorColumn
 	for name := range strings.SplitSeq(m.Table, ".") {
 		names = append(names, mirrorColumn{field: "Table", name: name})
 	}
-	for _, c := range names {
+	names = append(names, mirrorColumn{field: "Schema", name: cmp.Or(m.Schema, "public")},
+		mirrorColumn{field: "TenantID", name: m.TenantID}, mirrorColumn{field: "Email", name: m.Email})
+	for _, c := range append(names, columns...) {
 		if c.name == "" || len(c.name) > 63 || !storeutil.IsText(c.name) {
 			return &InvalidParamsError{c.field, "must be a name in PostgreSQL, of 1 to 63 bytes"}
 		}
