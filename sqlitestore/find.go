@@ -94,7 +94,8 @@ FROM clerkinvite_member m INDEXED BY clerkinvite_member_status_idx
 WHERE m.tenant_id = ? GROUP BY m.status`
 
 	historySQL = `
-SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
+SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''),
+	coalesce(role, ''), coalesce(reason, ''), coalesce(actor, ''), at
 FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?
 ORDER BY version`
 
@@ -338,7 +339,7 @@ func history(ctx context.Context, db querier, tenantID, id string) (entries []cl
 	for rows.Next() {
 		var m clerkinvite.HistoryEntry
 		var changed int64
-		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &changed); err != nil {
+		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Role, &m.Reason, &m.Actor, &changed); err != nil {
 			return nil, err
 		}
 		m.At = at(changed)
