@@ -335,7 +335,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	switch {
 	case err != nil:
 		return nil, err
-	case inv == nil || !inv.hasID():
+	case !inv.hasID():
 		return nil, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())

@@ -280,7 +280,7 @@ func (s *Service) revoke(ctx context.Context, invitationID string) error {
 	switch {
 	case codeOf(err) == codeAlreadyRevoked:
 		return nil
-	case err == nil && inv != nil && inv.Status != "" && inv.Status != InvitationRevoked:
+	case err == nil && inv.Status != "" && inv.Status != InvitationRevoked:
 		return errNotRevoked
 	}
 	return err

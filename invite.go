@@ -111,7 +111,7 @@ func New(cfg Config) (*Service, error) {
 	if len(invalid) > 0 {
 		return nil, errors.Join(invalid...)
 	}
-	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
+	return &Service{cfg: cfg, api: cfg.API, store: checkedStore{cfg.Store}, log: cfg.Logger}, nil
 }
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
@@ -266,13 +266,13 @@ func newID() (string, error) {
 // Errors: those of Invite, without Clerk's. A member that is already reserved is a
 // *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
 func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) {
-	return s.InTx(s.store).Reserve(ctx, p)
+	return (&Reserver{s, s.store}).Reserve(ctx, p)
 }
 
 // InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
 // commits or rolls back with the host's rows, and nothing is sent before the commit. After it,
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
-func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, st} }
+func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
 // Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
@@ -424,8 +424,8 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters, so they cannot change any more.
-		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
+		// Once Clerk may have an invitation with the old parameters, they cannot change any more.
+		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
@@ -439,6 +439,12 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	default:
 		return nil
 	}
+}
+
+// mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
+// first attempt that certainly had no effect, the row has a reason and no claim.
+func (m Member) mayBeSent() bool {
+	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
 }
 
 // clerkParams is what Member.Params contains: the parameters that are sent to Clerk. Equal

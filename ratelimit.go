@@ -188,7 +188,8 @@ func exchange[T any](ctx context.Context, s *Service, endpoint, name string, sen
 func observed[T any](ctx context.Context, s *Service, name string, send func(context.Context) (T, error)) (response T, err error) {
 	ctx, op := s.observe(ctx, name)
 	defer op.end(&err)
-	return send(ctx)
+	response, err = send(ctx)
+	return response, checkResponse(name, response, err)
 }
 
 // admit lets a request to an endpoint start. When a limit has ended, it lets one request of this
