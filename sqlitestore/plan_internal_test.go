@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		{"prefix", page(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10"}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 
-		{"update", statement{updateSQL, append(values(&clerkinvite.Member{}), "tenant0", someID, 1)}, "(tenant_id=? AND id=?)", false},
+		{"update", statement{updateSQL, slices.Concat([]any{""}, values(&clerkinvite.Member{}), []any{"tenant0", someID, 1})}, "(tenant_id=? AND id=?)", false},
 		{"ref", statement{byRefSQL, []any{"tenant0", "x@example.com"}}, search + "email_key (tenant_id=? AND email=?)", false},
 		{"id", statement{byIDSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
 		{"erase", statement{eraseSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
