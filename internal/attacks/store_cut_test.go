@@ -291,7 +291,7 @@ func TestPgxStoreLostResponses(t *testing.T) {
 				func(m *clerkinvite.Member) *clerkinvite.Member { return testkit.ActiveRow(m, "user_1") },
 				func(m *clerkinvite.Member) *clerkinvite.Member {
 					n := *m
-					n.Email, n.Role, n.ChangedBy = "moved@example.com", "owner", "admin"
+					n.Email, n.Role, n.ChangedBy = "xmoved@example.com", "owner", "admin"
 					return &n
 				},
 			} {
