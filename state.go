@@ -29,6 +29,7 @@ const (
 	ReasonUserDeleted   = "user_deleted"   // removed: the Clerk user was deleted
 	ReasonSecondAddress = "second_address" // removed: the same user is in the tenant under another address
 	ReasonAtClerk       = "revoked_at_clerk"
+	ReasonWithdrawn     = "withdrawn" // failed: the invitation was not sent, and Config.WithdrawOnFailure is set
 	ReasonRejected      = "rejected" // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
 )
 

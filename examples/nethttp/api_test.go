@@ -69,7 +69,7 @@ func TestAPI(t *testing.T) {
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} { // the library uses both
 		a.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second})
 	}
-	wait = requireProblem(t, a.json(t, "POST", "", `{"email":"joan@example.com"}`), 502, "invitation service unavailable")
+	wait = requireProblem(t, a.json(t, "POST", "", `{"email":"joan@example.com"}`), 502, "invitation service unavailable; the invitation is saved and will be retried")
 	require.GreaterOrEqual(t, wait, 89.0)
 	require.Equal(t, clerkinvite.StatusReserved, a.member(t, "joan@example.com").Status, "Run will deliver it")
 
