@@ -61,6 +61,9 @@ type User struct {
 	PrimaryEmailID string // ID of the primary address; may be empty
 	Emails         []UserEmail
 	Banned         bool
+	Deprovisioned  bool
+	Locked         bool
+	LockEndsIn     time.Duration // of a locked user; 0 if the lock does not end by itself, or its end is unknown
 	CreatedAt      time.Time
 }
 
@@ -131,6 +134,26 @@ func (u *User) primaryEmail() string {
 		}
 	}
 	return ""
+}
+
+// barred returns why u must not become a member, as a Reason, or "". It is the only place that decides
+// this, for invitations and for resolving.
+func (u *User) barred() (reason string, cause error) {
+	switch {
+	case u.Banned:
+		return ReasonUserBanned, errBanned
+	case u.Deprovisioned:
+		return ReasonUserDeprovisioned, errDeprovisioned
+	case u.Locked:
+		return ReasonUserLocked, errLocked
+	}
+	return "", nil
+}
+
+// isBarred reports whether u must not become a member.
+func (u *User) isBarred() bool {
+	reason, _ := u.barred()
+	return reason != ""
 }
 
 // verifiedEmails returns the normalised addresses that u has verified.

@@ -292,6 +292,8 @@ func (r *DeliverReport) countOne(d delivery) {
 
 var (
 	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
+	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")
+	errLocked         error = &APIError{StatusCode: 200, Err: errors.New("the Clerk user with this address is locked")}
 	errEndlessList    error = &APIError{StatusCode: 200, Err: errors.New("the list of invitations does not end: a page was returned twice")}
 	errNoInvitation   error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
 	errNoInvitationID error = &APIError{StatusCode: 200, Err: errors.New("the response contains an invitation whose ID cannot be read")}

@@ -282,7 +282,7 @@ func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdic
 		return s.failed(ctx, a, call{op: "find users"}, err)
 	}
 	if u := holder(users, a.row.Email); u != nil {
-		return linked(u, nil)
+		return linked(u, nil, s.now())
 	}
 	v, found := s.look(ctx, a, true)
 	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {

@@ -32,7 +32,7 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		u := holder(l.users, a.row.Email)
 		switch {
 		case u != nil:
-			a.decide(linked(u, nil))
+			a.decide(linked(u, nil, s.now()))
 		case failed && canceled(ctx):
 			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
@@ -227,7 +227,7 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 	case InvitationAccepted:
 		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
 			if u := holder(users, a.row.Email); u != nil {
-				return linked(u, own)
+				return linked(u, own, s.now())
 			}
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it

@@ -206,6 +206,8 @@ func (e *CooldownError) HTTPStatus() int { return http.StatusTooManyRequests }
 var (
 	// ErrNotFound means that the member, or the user at Clerk, does not exist. HTTP 404.
 	ErrNotFound error = &statusError{http.StatusNotFound, "no such member"}
+	// ErrNoLink means that Link found no link that works. HTTP 409.
+	ErrNoLink error = &statusError{http.StatusConflict, "the member has no invitation link"}
 	// ErrBadSignature means that a webhook is not signed with one of the secrets, is too
 	// old or too new, or is from another Clerk instance. HTTP 400.
 	ErrBadSignature error = &statusError{http.StatusBadRequest, "the webhook's signature is not valid"}

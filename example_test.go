@@ -370,6 +370,26 @@ func ExampleService_Resend() {
 	// pending <nil> emails: 2 open: 1
 }
 
+func ExampleService_Link() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	link, err := svc.Link(ctx, member.Ref()) // show link.Reveal() to the admin who asked for it
+	fmt.Println(link, err, link.Reveal() == member.URL.Reveal())
+
+	clerk.RevokeInDashboard(member.InvitationID)
+	_, err = svc.Link(ctx, member.Ref())
+	fmt.Println(err)
+	// Output:
+	// [secret] <nil> true
+	// the member has no invitation link: Clerk does not list the invitation
+}
+
 func ExampleService_Revoke() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

@@ -132,20 +132,84 @@ func TestSecondAddressOfAMember(t *testing.T) {
 	})
 }
 
-func TestPromise2_BannedUserIsRefused(t *testing.T) {
+func TestPromise2_BarredUserIsRefused(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: "eve@example.com", Verified: true}}})
-		_, err := b.TryInvite(t, "eve@example.com")
-		var refused *clerkinvite.ClerkInvitationError
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, clerkinvite.Refused, refused.Outcome)
-		status, _ := clerkinvite.HTTPError(err)
-		require.Equal(t, 422, status)
-		m := b.Member(t, "eve@example.com")
-		require.Equal(t, clerkinvite.StatusFailed, m.Status)
-		require.Equal(t, clerkinvite.ReasonUserBanned, m.Reason)
+		for reason, bar := range map[string]func(userID string){
+			clerkinvite.ReasonUserBanned:        func(id string) { b.Clerk.BanUser(id) },
+			clerkinvite.ReasonUserDeprovisioned: func(id string) { b.Clerk.DeprovisionUser(id) },
+			clerkinvite.ReasonUserLocked:        func(id string) { b.Clerk.LockUser(id, 0) },
+		} {
+			email := reason + "@example.com"
+			bar(b.Clerk.AddVerifiedUser(email).ID)
+			_, err := b.TryInvite(t, email)
+			var refused *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, clerkinvite.Refused, refused.Outcome)
+			status, _ := clerkinvite.HTTPError(err)
+			require.Equal(t, 422, status)
+			m := b.Member(t, email)
+			require.Equal(t, clerkinvite.StatusFailed, m.Status)
+			require.Equal(t, reason, m.Reason)
+		}
 		require.Zero(t, b.Clerk.Emails())
+	})
+}
+
+// Anybody can lock a user for a while, by typing wrong passwords. The member waits until then, and
+// longer if the user is locked again.
+func TestPromise2_LockedUserIsLinkedWhenTheLockEnds(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		user := b.Clerk.AddVerifiedUser(email)
+		b.Clerk.LockUser(user.ID, 10*time.Minute)
+		_, err := b.TryInvite(t, email)
+		var failed *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, clerkinvite.Fault, failed.Outcome)
+		require.Equal(t, clerkinvite.StatusReserved, failed.Member.Status)
+		require.Equal(t, clerkinvite.ReasonUserLocked, failed.Member.Reason)
+		require.Equal(t, 10*time.Minute, failed.Member.NextAttemptAt.Sub(b.Clock.Now()).Round(time.Minute))
+
+		deliver := func(want clerkinvite.DeliverReport) {
+			t.Helper()
+			report, err := b.Service.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, want, *report)
+		}
+		deliver(clerkinvite.DeliverReport{})
+		b.Clock.Advance(9 * time.Minute)
+		b.Clerk.LockUser(user.ID, time.Hour)
+		b.Clock.Advance(time.Minute)
+		deliver(clerkinvite.DeliverReport{Claimed: 1, Postponed: 1})
+		b.Clock.Advance(time.Hour)
+		deliver(clerkinvite.DeliverReport{Claimed: 1, Linked: 1})
+		require.Equal(t, user.ID, b.Member(t, email).ClerkUserID)
+		require.Zero(t, b.Clerk.Emails())
+	})
+}
+
+// A locked user who has accepted joins when the lock has ended, at sign-in or by Reconcile.
+func TestPromise2_LockedUserResolvesWhenTheLockEnds(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		b.MustInvite(t, email)
+		user := b.Clerk.AddVerifiedUser(email)
+		b.Clerk.LockUser(user.ID, time.Hour)
+		check := func(want clerkinvite.Status) {
+			t.Helper()
+			_, err := b.Service.ResolveUser(t.Context(), user.ID)
+			require.NoError(t, err)
+			require.Equal(t, want, b.Member(t, email).Status)
+		}
+		check(clerkinvite.StatusPending)
+		report, err := b.Service.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+		require.Zero(t, report.Activated)
+		b.Clock.Advance(time.Hour)
+		check(clerkinvite.StatusActive)
 	})
 }
 

@@ -192,9 +192,10 @@ func (q Query) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q Query) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: the ID, the number of addresses, and whether the user is banned.
+// LogValue implements slog.LogValuer: the ID, the number of addresses, and why the user cannot become a member.
 func (u User) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.Bool("banned", u.Banned))
+	reason, _ := u.barred()
+	return slog.GroupValue(slog.String("user", u.ID), slog.Int("addresses", len(u.Emails)), slog.String("barred", reason))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.

@@ -30,8 +30,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 //
 // A member whose invitation has expired becomes active only if u was created while the
 // invitation was valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the
-// invitation as accepted.) A banned user makes no member active. A user has one active member per
-// tenant; the others become removed. The active member is, in this order,
+// invitation as accepted.) A user who is banned, deprovisioned or locked makes no member active; after the lock ends, resolve
+// the user again, or leave it to Reconcile. A user has one active member per tenant; the others become removed. The active member is, in this order,
 //   - the member that is active already,
 //   - the member with the user's primary address,
 //   - the member that was invited first.
@@ -221,7 +221,7 @@ func (s *Service) listAccepted(ctx context.Context, email string, p proof) error
 // needsProof reports whether only Clerk's list can show that u accepted row's invitation in time.
 func needsProof(u *User, row *Member, now time.Time) bool {
 	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
-		u.holdsVerified(row.Email) && !u.Banned && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
+		u.holdsVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. The row that is or becomes u's active member comes
@@ -243,7 +243,7 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 // tenant becomes active. Decide them again after that row is written: if writing it fails, one of
 // them becomes active instead.
 func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
-	if u.Banned {
+	if u.isBarred() {
 		return nil, nil
 	}
 	verified := u.verifiedEmails()

@@ -329,7 +329,7 @@ func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
 					process.Clock.Advance(b.Clock.Now().Add(bound).Sub(process.Clock.Now()))
 				}
 				require.NoError(t, do(b, m, user.ID))
-				_, err := other.Deliver(t.Context(), nil)
+				_, err = other.Deliver(t.Context(), nil)
 				require.NoError(t, err)
 			})
 		}

@@ -3,6 +3,8 @@ package clerkinvite
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 )
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
@@ -75,4 +77,46 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		return nil, &TransitionError{done.Member.Status, StatusPending}
 	}
 	return done.Member, nil
+}
+
+// Link reads the link of a pending member's current invitation from Clerk, for a person whose email did
+// not arrive. Anyone who has the link can accept the invitation. The library does not print, log or store
+// it. While a Resend is under way, the current invitation is the older one. Link makes one request, and
+// changes nothing.
+//
+// Errors:
+//   - *[InvalidParamsError];
+//   - [ErrNotFound];
+//   - [ErrNoLink] if the member is not pending, or Clerk does not list its invitation as pending or
+//     does not show the link; its text says which;
+//   - *[ClerkInvitationError] if Clerk fails;
+//   - the context's and the store's error, unchanged.
+//
+// Link is safe for concurrent use and safe to retry.
+func (s *Service) Link(ctx context.Context, ref Ref) (_ Secret, err error) {
+	ctx, op := s.observe(ctx, "Link")
+	defer op.end(&err)
+	row, err := s.get(ctx, ref)
+	if err != nil {
+		return Secret{}, err
+	}
+	if row.Status != StatusPending {
+		return Secret{}, fmt.Errorf("%w: the member is %s", ErrNoLink, row.Status)
+	}
+	list, err := s.listInvitationPage(ctx, InvitationQuery{Query: row.InvitationID, Limit: listPage})
+	if err != nil {
+		return Secret{}, s.clerkError(ctx, "list invitations", err)
+	}
+	i := slices.IndexFunc(list, func(inv Invitation) bool { return inv.ID == row.InvitationID })
+	switch {
+	case i < 0: // revoked, or not shown yet
+		return Secret{}, fmt.Errorf("%w: Clerk does not list the invitation", ErrNoLink)
+	case list[i].Status != InvitationPending:
+		return Secret{}, fmt.Errorf("%w: Clerk lists the invitation as %s", ErrNoLink, clip(list[i].Status))
+	case list[i].URL.Reveal() != "":
+		return list[i].URL, nil
+	case row.URL.Reveal() != "": // stored, because the host sends it
+		return row.URL, nil
+	}
+	return Secret{}, fmt.Errorf("%w: Clerk's list does not show it", ErrNoLink)
 }

@@ -25,12 +25,14 @@ var transitions = map[Status][]Status{
 
 // Reasons that this library sets. Other values of Member.Reason are Clerk's error codes.
 const (
-	ReasonUserBanned    = "user_banned"    // failed: the Clerk user with this address is banned
-	ReasonUserDeleted   = "user_deleted"   // removed: the Clerk user was deleted
-	ReasonSecondAddress = "second_address" // removed: the same user is in the tenant under another address
-	ReasonAtClerk       = "revoked_at_clerk"
-	ReasonWithdrawn     = "withdrawn" // failed: the invitation was not sent, and Config.WithdrawOnFailure is set
-	ReasonRejected      = "rejected" // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
+	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
+	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
+	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; still due: until the lock ends
+	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
+	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
+	ReasonAtClerk           = "revoked_at_clerk"
+	ReasonWithdrawn         = "withdrawn" // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
 )
 
 // allowed reports whether a member may change from one state to another.

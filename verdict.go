@@ -157,11 +157,22 @@ func (v *verdict) report(m *Member) *delivery {
 	return d
 }
 
+// maxLock is after how long a locked user is looked up again at the latest. An operator may have
+// unlocked the user.
+const maxLock = time.Hour
+
 // linked decides for a row whose address u holds verified. accepted is the invitation that
-// brought the user, or nil if it is unknown.
-func linked(u *User, accepted *Invitation) verdict {
-	if u.Banned {
-		return refused("find users", ReasonUserBanned, errBanned)
+// brought the user, or nil if it is unknown. Too many wrong passwords, typed by anybody, lock a user for
+// a while, so such a lock refuses nobody: the row waits until it ends.
+func linked(u *User, accepted *Invitation, now time.Time) verdict {
+	switch reason, cause := u.barred(); {
+	case reason == ReasonUserLocked && u.LockEndsIn > 0:
+		return verdict{
+			kind: isPostponed, op: "find users", reason: reason, err: cause,
+			dueAt: now.Add(min(u.LockEndsIn, maxLock)), uncounted: true,
+		}
+	case reason != "":
+		return refused("find users", reason, cause)
 	}
 	return verdict{kind: isLinked, user: u, invitation: accepted}
 }

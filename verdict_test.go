@@ -54,10 +54,14 @@ func TestVerdictApply(t *testing.T) {
 		"uncertain keeps the claim": {verdict{kind: isUncertain, err: cause}, reservedRow(), row{StatusReserved, "", "", 0, 1, "", true, reservedRow().NextAttemptAt}},
 		"invited":                   {verdict{kind: isInvited, invitation: testInv}, reservedRow(), row{StatusPending, "pending_inv_2", "inv_2", 1, 1, "", false, nil}},
 		"invited again":             {verdict{kind: isInvited, invitation: testInv}, resentRow(), row{StatusPending, "pending_inv_2", "inv_2", 2, 1, "", false, nil}},
-		"linked":                    {linked(user, nil), reservedRow(), row{StatusActive, "user_1", "", 1, 1, "", false, nil}},
-		"linked after a resend":     {linked(user, nil), resentRow(), row{StatusActive, "user_1", "inv_1", 2, 1, "", false, nil}},
-		"linked by an invitation":   {linked(user, testInv), reservedRow(), row{StatusActive, "user_1", "inv_2", 1, 1, "", false, nil}},
-		"banned":                    {linked(&User{ID: "user_1", Banned: true}, nil), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserBanned, false, nil}},
+		"linked":                    {linked(user, nil, testNow), reservedRow(), row{StatusActive, "user_1", "", 1, 1, "", false, nil}},
+		"linked after a resend":     {linked(user, nil, testNow), resentRow(), row{StatusActive, "user_1", "inv_1", 2, 1, "", false, nil}},
+		"linked by an invitation":   {linked(user, testInv, testNow), reservedRow(), row{StatusActive, "user_1", "inv_2", 1, 1, "", false, nil}},
+		"locked for long":           {linked(&User{ID: "user_1", Locked: true, LockEndsIn: 24 * time.Hour}, nil, testNow), reservedRow(), row{StatusReserved, "", "", 0, 0, ReasonUserLocked, false, &due}},
+		"locked for ever":           {linked(&User{ID: "user_1", Locked: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserLocked, false, nil}},
+		"locked, while sent again":  {linked(&User{ID: "user_1", Locked: true, LockEndsIn: time.Hour}, nil, testNow), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 0, ReasonUserLocked, false, &due}},
+		"deprovisioned":             {linked(&User{ID: "user_1", Deprovisioned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserDeprovisioned, false, nil}},
+		"banned":                    {linked(&User{ID: "user_1", Banned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserBanned, false, nil}},
 		"refused":                   {refused("create invitation", "not_allowed_access", cause), reservedRow(), row{StatusFailed, "", "", 1, 1, "not_allowed_access", false, nil}},
 		"refused resend":            {refused("create invitation", "not_allowed_access", cause), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 2, 1, "not_allowed_access", false, nil}},
 		"expired":                   {verdict{kind: isExpired, invitation: testInv}, reservedRow(), row{StatusExpired, "", "inv_2", 1, 1, "", false, nil}},
@@ -92,8 +96,8 @@ func TestVerdictReport(t *testing.T) {
 		err     error   // the error or its cause
 	}{
 		"invited":                     {verdict{kind: isInvited, invitation: testInv}, "", nil},
-		"linked":                      {linked(&User{ID: "user_1"}, nil), "", nil},
-		"banned":                      {linked(&User{ID: "user_1", Banned: true}, nil), Refused, errBanned},
+		"linked":                      {linked(&User{ID: "user_1"}, nil, testNow), "", nil},
+		"banned":                      {linked(&User{ID: "user_1", Banned: true}, nil, testNow), Refused, errBanned},
 		"refused":                     {refused("x", "y", clerk), Refused, clerk},
 		"uncertain":                   {verdict{kind: isUncertain, err: clerk}, Uncertain, clerk},
 		"uncertain, the host's error": {verdict{kind: isUncertain, err: host}, "", host},
@@ -479,8 +483,9 @@ func TestResolutions(t *testing.T) {
 	}}
 	late := *u
 	late.CreatedAt = sent.Add(time.Hour)
-	banned := *u
-	banned.Banned = true
+	banned, deprovisioned, locked := *u, *u, *u
+	banned.Banned, deprovisioned.Deprovisioned, locked.Locked = true, true, true
+	locked.LockEndsIn = time.Minute
 	active := row("a", "9", "x@example.com", StatusActive, valid)
 	active.ClerkUserID = "user_1"
 	for name, c := range map[string]struct {
@@ -494,6 +499,8 @@ func TestResolutions(t *testing.T) {
 		"in two tenants":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), row("b", "2", "ada@example.org", StatusReserved, valid)}, nil, map[string]Status{"1": StatusActive, "2": StatusActive}, nil},
 		"unverified":                    {u, []*Member{row("a", "1", "ada@example.net", StatusPending, valid)}, nil, nil, nil},
 		"revoked":                       {u, []*Member{row("a", "1", "ada@example.com", StatusRevoked, valid)}, nil, nil, nil},
+		"deprovisioned":                 {&deprovisioned, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, nil, nil},
+		"locked":                        {&locked, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, nil, nil},
 		"banned":                        {&banned, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, nil, nil},
 		"primary first, the other ends": {u, []*Member{row("a", "1", "ada@example.org", StatusPending, valid), row("a", "2", "ada@example.com", StatusPending, valid)}, nil, map[string]Status{"2": StatusActive}, map[string]Status{"1": StatusRemoved}},
 		"already active":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), active}, nil, map[string]Status{"1": StatusRemoved}, nil},

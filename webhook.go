@@ -479,7 +479,10 @@ func parseEvent(payload []byte) (*Event, error) {
 			return nil, errors.New("data.id is not a user id")
 		}
 		ev.UserID = u.ID
-		ev.User = &User{ID: u.ID, PrimaryEmailID: u.PrimaryEmailID, Banned: u.Banned, CreatedAt: u.CreatedAt}
+		ev.User = &User{
+			ID: u.ID, PrimaryEmailID: u.PrimaryEmailID, CreatedAt: u.CreatedAt,
+			Banned: u.Banned, Deprovisioned: u.Deprovisioned, Locked: u.Locked, LockEndsIn: u.LockEndsIn,
+		}
 		for _, e := range u.Emails {
 			ev.User.Emails = append(ev.User.Emails, UserEmail(e))
 		}
@@ -556,8 +559,8 @@ func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 
 // confirms reports whether u agrees with event about the rows that wait.
 func (u *User) confirms(event *User, rows []*Member) bool {
-	return event.Banned || !slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status.Waits() && event.holdsVerified(row.Email) && (u.Banned || !u.holdsVerified(row.Email))
+	return event.isBarred() || !slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
 	})
 }
 

@@ -158,7 +158,10 @@ func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
 }
 
 func toUser(w wire.User) clerkinvite.User {
-	u := clerkinvite.User{ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Banned: w.Banned, CreatedAt: w.CreatedAt}
+	u := clerkinvite.User{
+		ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, CreatedAt: w.CreatedAt,
+		Banned: w.Banned, Deprovisioned: w.Deprovisioned, Locked: w.Locked, LockEndsIn: w.LockEndsIn,
+	}
 	for _, e := range w.Emails {
 		u.Emails = append(u.Emails, clerkinvite.UserEmail(e))
 	}

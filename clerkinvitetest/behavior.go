@@ -34,6 +34,7 @@ type Behavior struct {
 	BulkLosesMetadata bool // metadata of a bulk invitation is not copied to the user (clerk/javascript#7956)
 
 	ListHidesMetadata bool // GET /invitations does not show the metadata of bulk invitations
+	ListHidesURL      bool // GET /invitations does not show the url of an invitation
 	ListOmitsUser     bool // GET /users by ID leaves out the oldest of the users
 
 	// Lag means that GET /users and GET /invitations do not show changes after the last
@@ -76,6 +77,7 @@ func Behaviors() []NamedBehavior {
 		{"bulk shuffles", Behavior{BulkShuffles: true}},
 		{"bulk loses metadata", Behavior{BulkLosesMetadata: true}},
 		{"list hides metadata", Behavior{ListHidesMetadata: true}},
+		{"list hides the url", Behavior{ListHidesURL: true}},
 		{"list omits a user", Behavior{ListOmitsUser: true}},
 		{"lag", Behavior{Lag: true}},
 		{"get user lags", Behavior{GetUserLags: true}},

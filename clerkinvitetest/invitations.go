@@ -239,6 +239,9 @@ func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total 
 		if i.bulk && c.behavior.ListHidesMetadata {
 			w.PublicMetadata = json.RawMessage("{}")
 		}
+		if c.behavior.ListHidesURL {
+			w.URL = ""
+		}
 		page = append(page, w)
 	}
 	return page, len(found)

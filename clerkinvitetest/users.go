@@ -36,7 +36,7 @@ type user struct {
 	id        string
 	emails    []userEmail
 	primary   string // id of the address
-	banned    bool
+	account   account
 	deleted   bool
 	metadata  json.RawMessage // public, a JSON object
 	createdAt time.Time
@@ -48,6 +48,30 @@ type userEmail struct {
 	id        string
 	ticket    bool // verified by the link of an invitation
 	createdAt time.Time
+}
+
+// account is what keeps a user from signing in.
+type account struct {
+	banned, deprovisioned, locked bool
+	unlockedAt                    time.Time // when a lock ends; zero if it does not end
+}
+
+// lockedAt reports whether the user is locked at the given time.
+func (a account) lockedAt(now time.Time) bool {
+	return a.locked && (a.unlockedAt.IsZero() || a.unlockedAt.After(now))
+}
+
+// barred returns why the user cannot sign in, or "".
+func (a account) barred(now time.Time) string {
+	switch {
+	case a.banned:
+		return "banned"
+	case a.deprovisioned:
+		return "deprovisioned"
+	case a.lockedAt(now):
+		return "locked"
+	}
+	return ""
 }
 
 // userRecord is a user, and the settled version for Behavior.Lag and GetUserLags.
@@ -80,7 +104,7 @@ func (c *Clerk) AddUser(spec UserSpec) clerkinvite.User {
 	r := c.addUser(spec, c.time())
 	shown := r.clone()
 	r.settled = &shown
-	return r.wire().user()
+	return r.wire(c.time()).user()
 }
 
 // AddVerifiedUser adds a user with one verified address.
@@ -102,7 +126,7 @@ func (c *Clerk) addUser(spec UserSpec, now time.Time) *userRecord {
 		spec.CreatedAt = now
 	}
 	created := spec.CreatedAt.UTC().Truncate(time.Millisecond)
-	r := &userRecord{user: user{id: spec.ID, banned: spec.Banned, metadata: json.RawMessage("{}"), createdAt: created, updatedAt: created}}
+	r := &userRecord{user: user{id: spec.ID, account: account{banned: spec.Banned}, metadata: json.RawMessage("{}"), createdAt: created, updatedAt: created}}
 	c.users = append(c.users, r)
 	c.userByID[r.id] = r
 	for i, e := range spec.Emails {
@@ -190,7 +214,7 @@ func (c *Clerk) findUsers(p userParams) (page []wireUser, total int) {
 	}
 	page = []wireUser{}
 	for _, u := range cut(found, p.limit, p.offset) {
-		page = append(page, u.wire())
+		page = append(page, u.wire(c.time()))
 	}
 	return page, len(found)
 }
@@ -218,7 +242,7 @@ func (c *Clerk) getUser(id string) response {
 	if u == nil || u.deleted {
 		return notFound("user", id)
 	}
-	return success(u.wire())
+	return success(u.wire(c.time()))
 }
 
 // Accept follows the link of the newest pending invitation for the address, and returns the
@@ -226,7 +250,8 @@ func (c *Clerk) getUser(id string) response {
 // becomes verified, and the event is user.updated. Otherwise a user with the verified
 // address and the invitation's metadata signs up, and the event is user.created.
 //
-// It returns an error if the address has no pending invitation, or its user is banned.
+// It returns an error if the address has no pending invitation, or its user is banned,
+// deprovisioned or locked.
 func (c *Clerk) Accept(email string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,7 +286,7 @@ func (c *Clerk) newestPending(email string, now time.Time) (*invitationRecord, e
 }
 
 // AcceptInvitation is Accept for the invitation with the ID. It returns an error if the
-// invitation does not exist or is not pending, or its user is banned.
+// invitation does not exist or is not pending, or its user is banned, deprovisioned or locked.
 func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,8 +305,10 @@ func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 // invitation's.
 func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webhook, error) {
 	holder := c.holder(email)
-	if holder != nil && holder.banned {
-		return Webhook{}, fmt.Errorf("clerkinvitetest: user %s is banned and cannot sign in", holder.id)
+	if holder != nil {
+		if reason := holder.account.barred(now); reason != "" {
+			return Webhook{}, fmt.Errorf("clerkinvitetest: user %s is %s and cannot sign in", holder.id, reason)
+		}
 	}
 	event := "user.updated"
 	if holder == nil {
@@ -293,7 +320,7 @@ func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webh
 	}
 	inv.set(clerkinvite.InvitationAccepted, now)
 	c.verify(holder, email, true, now)
-	return c.event(event, holder.wire(), now), nil
+	return c.event(event, holder.wire(now), now), nil
 }
 
 // holder returns the user that a person with this address signs in as, or nil: a user who
@@ -343,13 +370,13 @@ func (c *Clerk) SignUp(email string, verified bool) Webhook {
 	now := c.time()
 	if r := c.holder(c.stored(email)); r != nil && r.email(c.stored(email)).verified() {
 		r.updatedAt = now
-		return c.event("user.updated", r.wire(), now)
+		return c.event("user.updated", r.wire(now), now)
 	}
 	r := c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
 	if verified {
 		c.verify(r, c.stored(email), false, now)
 	}
-	return c.event("user.created", r.wire(), now)
+	return c.event("user.created", r.wire(now), now)
 }
 
 // AddEmail adds an address to a user and returns user.updated. It panics if there is no such
@@ -371,7 +398,29 @@ func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 
 // BanUser bans a user and returns user.updated. It panics if there is no such user.
 func (c *Clerk) BanUser(userID string) Webhook {
-	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.banned = true })
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.account.banned = true })
+}
+
+// DeprovisionUser deprovisions a user, as a directory does when a person leaves, and returns
+// user.updated. It panics if there is no such user.
+func (c *Clerk) DeprovisionUser(userID string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.account.deprovisioned = true })
+}
+
+// LockUser locks a user for d, or until UnlockUser if d is 0, and returns user.updated. It panics
+// if there is no such user.
+func (c *Clerk) LockUser(userID string, d time.Duration) Webhook {
+	return c.updateUser(userID, func(r *userRecord, now time.Time) {
+		r.account.locked, r.account.unlockedAt = true, time.Time{}
+		if d > 0 {
+			r.account.unlockedAt = now.Add(d)
+		}
+	})
+}
+
+// UnlockUser ends the lock of a user, and returns user.updated. It panics if there is no such user.
+func (c *Clerk) UnlockUser(userID string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.account.locked = false })
 }
 
 // UserUpdated returns the event user.updated for a user. It panics if there is no such user.
@@ -386,14 +435,15 @@ func (c *Clerk) updateUser(userID string, change func(r *userRecord, now time.Ti
 	r := c.knownUser(userID)
 	change(r, now)
 	r.updatedAt = now
-	return c.event("user.updated", r.wire(), now)
+	return c.event("user.updated", r.wire(now), now)
 }
 
 // UserCreated returns the event user.created for a user. It panics if there is no such user.
 func (c *Clerk) UserCreated(userID string) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.event("user.created", c.knownUser(userID).wire(), c.time())
+	now := c.time()
+	return c.event("user.created", c.knownUser(userID).wire(now), now)
 }
 
 // DeleteUser deletes a user and returns user.deleted. It panics if there is no such user.

@@ -109,15 +109,45 @@ func TestAcceptSignsIn(t *testing.T) {
 	}
 }
 
-func TestAcceptByBannedUser(t *testing.T) {
+func TestAcceptByBarredUser(t *testing.T) {
 	t.Parallel()
-	c, _ := newClerk()
+	c, k := newClerk()
 	u := c.AddUser(clerkinvitetest.UserSpec{Emails: []clerkinvitetest.EmailSpec{{Address: ada}}})
 	mustCreate(t, c, ada)
+	refused := func(why string) {
+		t.Helper()
+		_, err := c.Accept(ada)
+		require.ErrorContains(t, err, why)
+		require.Len(t, c.OpenInvitations(ada), 1)
+	}
+	shown := func() clerkinvite.User {
+		t.Helper()
+		u, err := c.GetUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		return *u
+	}
+
+	locked := verified(t, c.LockUser(u.ID, time.Minute)).User
+	require.True(t, locked.Locked)
+	require.Equal(t, time.Minute, locked.LockEndsIn)
+	refused("locked")
+	k.Advance(time.Minute - time.Millisecond)
+	require.Equal(t, time.Second, shown().LockEndsIn)
+	refused("locked")
+	k.Advance(time.Millisecond)
+	require.False(t, shown().Locked)
+	require.Zero(t, shown().LockEndsIn)
+
+	require.True(t, verified(t, c.LockUser(u.ID, 0)).User.Locked)
+	k.Advance(24 * time.Hour)
+	require.Zero(t, shown().LockEndsIn)
+	require.True(t, shown().Locked)
+	require.False(t, verified(t, c.UnlockUser(u.ID)).User.Locked)
+
+	require.True(t, verified(t, c.DeprovisionUser(u.ID)).User.Deprovisioned)
+	refused("deprovisioned")
 	require.True(t, verified(t, c.BanUser(u.ID)).User.Banned)
-	_, err := c.Accept(ada)
-	require.ErrorContains(t, err, "banned")
-	require.Len(t, c.OpenInvitations(ada), 1)
+	refused("banned")
 }
 
 func TestUsersWithoutInvitations(t *testing.T) {

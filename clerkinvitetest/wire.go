@@ -2,6 +2,7 @@ package clerkinvitetest
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"time"
 
@@ -89,6 +90,7 @@ type wireUser struct {
 	MFADisabledAt         *int64          `json:"mfa_disabled_at"`
 	LastSignInAt          *int64          `json:"last_sign_in_at"`
 	Banned                bool            `json:"banned"`
+	Deprovisioned         bool            `json:"deprovisioned"`
 	Locked                bool            `json:"locked"`
 	LockoutExpiresIn      *int64          `json:"lockout_expires_in_seconds"`
 	VerificationAttempts  *int64          `json:"verification_attempts_remaining"`
@@ -119,13 +121,18 @@ type wireVerification struct {
 	ExpireAt *int64 `json:"expire_at"`
 }
 
-func (u *user) wire() wireUser {
+func (u *user) wire(now time.Time) wireUser {
 	none := []struct{}{}
 	w := wireUser{
 		Object: "user", ID: u.id, PublicMetadata: u.metadata, PrivateMetadata: json.RawMessage("{}"), UnsafeMetadata: json.RawMessage("{}"),
 		EmailAddresses: []wireEmail{}, PhoneNumbers: none, Web3Wallets: none, Passkeys: none,
 		ExternalAccounts: none, SAMLAccounts: none, EnterpriseAccounts: none,
-		Banned: u.banned, DeleteSelfEnabled: true, CreatedAt: u.createdAt.UnixMilli(), UpdatedAt: u.updatedAt.UnixMilli(),
+		Banned: u.account.banned, Deprovisioned: u.account.deprovisioned, Locked: u.account.lockedAt(now),
+		DeleteSelfEnabled: true, CreatedAt: u.createdAt.UnixMilli(), UpdatedAt: u.updatedAt.UnixMilli(),
+	}
+	if w.Locked && !u.account.unlockedAt.IsZero() {
+		seconds := int64(math.Ceil(u.account.unlockedAt.Sub(now).Seconds()))
+		w.LockoutExpiresIn = &seconds
 	}
 	if u.primary != "" {
 		w.PrimaryEmailAddressID = &u.primary
@@ -152,7 +159,12 @@ func (u *user) wire() wireUser {
 
 // user returns w as the real adapter does.
 func (w wireUser) user() clerkinvite.User {
-	u := clerkinvite.User{ID: w.ID, Banned: w.Banned, CreatedAt: time.UnixMilli(w.CreatedAt).UTC()}
+	u := clerkinvite.User{
+		ID: w.ID, Banned: w.Banned, Deprovisioned: w.Deprovisioned, Locked: w.Locked, CreatedAt: time.UnixMilli(w.CreatedAt).UTC(),
+	}
+	if w.LockoutExpiresIn != nil {
+		u.LockEndsIn = time.Duration(*w.LockoutExpiresIn) * time.Second
+	}
 	if w.PrimaryEmailAddressID != nil {
 		u.PrimaryEmailID = *w.PrimaryEmailAddressID
 	}

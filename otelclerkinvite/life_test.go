@@ -69,6 +69,8 @@ func everyStateChange(t *testing.T, r *rig) {
 	is(invite("ada@example.com"), clerkinvite.StatusPending)
 	r.clock.Advance(2 * time.Minute)
 	is(member(r.Resend(ctx, ref("ada@example.com"))), clerkinvite.StatusPending)
+	link := must[clerkinvite.Secret](t)
+	require.False(t, link(r.Link(ctx, ref("ada@example.com"))).IsZero())
 	webhook, err := r.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
 	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}, Now: r.clock.Now})

@@ -40,7 +40,7 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	}
 	require.Len(t, names, 7)
 	for _, reason := range []string{
-		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
+		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
 		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")
@@ -50,6 +50,6 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 func TestSummary(t *testing.T) {
 	t.Parallel()
 	counts := map[clerkinvite.Status]int{clerkinvite.StatusPending: 790, clerkinvite.StatusReserved: 210}
-	require.Equal(t, "790 invited, 210 will be invited in the background.", summary(counts, 0))
+	require.Equal(t, "790 invited, 210 waiting.", summary(counts, 0))
 	require.Equal(t, summary(counts, 0), summary(readNumbers(numbers(counts)), 0))
 }

@@ -218,8 +218,11 @@ var mutants = []mutant{
 		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
 			"		splitInto(results[:n], batch[:n], write)\n		splitInto(results[n:], batch[n:], write)\n"},
 	}},
-	{name: "a banned user is linked", test: "TestPromise2_BannedUserIsRefused", edits: []edit{
-		{"verdict.go", "	if u.Banned {\n", "	if u.Banned && u.ID == \"\" {\n"},
+	{name: "a banned user is linked", test: "TestPromise2_BarredUserIsRefused", edits: []edit{
+		{"clerk.go", "	case u.Banned:\n", "	case u.Banned && u.ID == \"\":\n"},
+	}},
+	{name: "a user who is locked for a while is refused for ever", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
+		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
 	}},
 	{name: "whom Clerk did not show hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},

@@ -5,6 +5,7 @@ package wire
 
 import (
 	"encoding/json"
+	"math"
 	"regexp"
 	"time"
 )
@@ -72,6 +73,15 @@ func (o Object) Time(key string) time.Time {
 	return time.UnixMilli(int64(t)).UTC()
 }
 
+// Seconds returns a positive number of whole seconds, or 0.
+func (o Object) Seconds(key string) time.Duration {
+	n := o.Int(key)
+	if n < 0 || int64(n) > math.MaxInt64/int64(time.Second) {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
 var id = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,254}$`)
 
 // ID returns the field if it has the form of Clerk's IDs, or "". Such an ID is safe in a path
@@ -93,6 +103,9 @@ type User struct {
 	PrimaryEmailID string
 	Emails         []Email
 	Banned         bool
+	Deprovisioned  bool
+	Locked         bool
+	LockEndsIn     time.Duration
 	CreatedAt      time.Time
 }
 
@@ -105,7 +118,11 @@ type Email struct {
 
 // User reads a user, and reports whether it has a valid ID. Nothing else is required.
 func (o Object) User() (User, bool) {
-	u := User{ID: o.ID("id"), PrimaryEmailID: o.Text("primary_email_address_id"), Banned: o.Bool("banned"), CreatedAt: o.Time("created_at")}
+	u := User{
+		ID: o.ID("id"), PrimaryEmailID: o.Text("primary_email_address_id"), CreatedAt: o.Time("created_at"),
+		Banned: o.Bool("banned"), Deprovisioned: o.Bool("deprovisioned"), Locked: o.Bool("locked"),
+		LockEndsIn: o.Seconds("lockout_expires_in_seconds"),
+	}
 	for _, raw := range o.List("email_addresses") {
 		e := Parse(raw)
 		if address := e.Text("email_address"); address != "" {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
@@ -69,6 +70,9 @@ func TestWebhooks(t *testing.T) {
 			check(b.clerk.AddEmail(id, clerkinvitetest.EmailSpec{Address: id + "@example.com"}))
 			check(b.clerk.VerifyEmail(id, id+"@example.com"))
 			check(b.clerk.BanUser(id))
+			check(b.clerk.DeprovisionUser(id))
+			check(b.clerk.LockUser(id, time.Minute))
+			check(b.clerk.LockUser(id, 0))
 			check(b.clerk.DeleteUser(id))
 		}
 		check(b.clerk.SignUp("new@example.com", true))

@@ -110,6 +110,9 @@ func costs() []cost {
 		{"Resend", "accepted, webhook lost", "active", 2, "GET /invitations, GET /users", 3, is.accepted, do.resend},
 		{"Resend", "not pending", "409", 0, "", 1, is.reserved, do.resend},
 
+		{"Link", "pending", "done", 1, "GET /invitations", 1, is.pending, do.link},
+		{"Link", "not pending", "409", 0, "", 1, is.reserved, do.link},
+
 		{"Revoke", "pending", "revoked", 1, "POST /invitations/revoke", 2, is.pending, do.revoke},
 		{"Revoke", "pending, resent before", "revoked", 2, "GET /invitations, POST /invitations/revoke", 2, is.resent, do.revoke},
 		{"Revoke", "reserved", "revoked", 0, "", 2, is.reserved, do.revoke},
@@ -337,6 +340,11 @@ func (verbs) deliverRefs(ctx context.Context, b *costBundle) (any, error) {
 
 func (verbs) resend(ctx context.Context, b *costBundle) (any, error) {
 	return b.Resend(ctx, testkit.Ada)
+}
+
+func (verbs) link(ctx context.Context, b *costBundle) (any, error) {
+	_, err := b.Link(ctx, testkit.Ada)
+	return nil, err
 }
 
 func (verbs) revoke(ctx context.Context, b *costBundle) (any, error) {

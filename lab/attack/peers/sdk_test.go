@@ -528,7 +528,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 type userJS struct {
 	ID                    string
 	PrimaryEmailAddressID *string
-	Banned                bool
+	Banned, Locked        bool
 	CreatedAt             int64
 	PublicMetadata        json.RawMessage
 	EmailAddresses        []struct {
@@ -543,6 +543,7 @@ func requireSameUser(t *testing.T, want clerkinvite.User, got userJS) {
 	t.Helper()
 	require.Equal(t, want.ID, got.ID)
 	require.Equal(t, want.Banned, got.Banned)
+	require.Equal(t, want.Locked, got.Locked)
 	require.Equal(t, want.CreatedAt, time.UnixMilli(got.CreatedAt).UTC())
 	primary := ""
 	if got.PrimaryEmailAddressID != nil {
