@@ -33,9 +33,10 @@ func requireWithdrawn(t *testing.T, b *testkit.Rig, email string, err error) {
 // requireStaysWithdrawn requires that a withdrawn member stays withdrawn.
 func requireStaysWithdrawn(t *testing.T, b *testkit.Rig, email string) {
 	t.Helper()
-	if open := b.Clerk.OpenInvitations(email); len(open) > 0 { // Clerk failed when the library revoked it
+	if open := b.Clerk.OpenInvitations(email); len(open) > 0 { // Clerk failed when it was to be revoked, or it is an earlier send's
 		w, err := b.Clerk.AcceptInvitation(open[0].ID)
 		require.NoError(t, err)
+		w.At = b.Clock.Now()
 		require.Empty(t, b.Receive(t, w), "the person has accepted what was withdrawn")
 	}
 	emails := b.Clerk.EmailsTo(email)
@@ -135,6 +136,7 @@ func TestPromise4_WithdrawOnFailureAfterACrash(t *testing.T) {
 		_, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusFailed, b.Member(t, email).Status)
+		b.Clerk.ClearFaults()
 		requireStaysWithdrawn(t, b, email)
 	})
 	t.Run("accepted first", func(t *testing.T) {
@@ -345,7 +347,7 @@ func TestWithdrawOnFailure_IsStoredWithTheInvitation(t *testing.T) {
 		with.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Reset})
 		service := map[string]*testkit.Rig{"with@example.com": without, "without@example.com": with}[email]
 		_, err = service.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme(email)}})
-		require.Error(t, err)
+		require.NoError(t, err)
 	}
 	require.Equal(t, clerkinvite.StatusFailed, with.Member(t, "with@example.com").Status)
 	require.Equal(t, clerkinvite.StatusReserved, with.Member(t, "without@example.com").Status)
