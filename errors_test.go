@@ -39,6 +39,7 @@ func TestHTTPError(t *testing.T) {
 		"other address":   {dup(&Member{Email: "lovelace@example.com", Status: StatusActive}), 409, "ada@example.com belongs to a member of this tenant who has another email"},
 		"failed before":   {dup(ada(StatusFailed)), 409, "a member with email ada@example.com already exists in this tenant"},
 		"refused":         {failure(Refused, ada(StatusFailed)), 422, "invitation refused for this address"},
+		"refused, due":    {failure(Refused, ada(StatusReserved)), 422, "invitation refused for this address"},
 		"fault":           {failure(Fault, nil), 502, "invitation service unavailable"},
 		"queued":          {failure(Fault, ada(StatusReserved)), 502, saved},
 		"maybe sent":      {failure(Uncertain, ada(StatusReserved)), 502, saved},
@@ -61,6 +62,17 @@ func TestHTTPError(t *testing.T) {
 		require.Equal(t, c.status, status, name)
 		require.Equal(t, c.message, message, name)
 	}
+}
+
+func TestClerkInvitationError_Queued(t *testing.T) {
+	t.Parallel()
+	due, ended := &Member{Status: StatusReserved, Send: 1}, &Member{Status: StatusFailed, Send: 1, Sent: 1}
+	for _, outcome := range []Outcome{Fault, Uncertain} {
+		require.True(t, (&ClerkInvitationError{Outcome: outcome, Member: due}).Queued())
+		require.False(t, (&ClerkInvitationError{Outcome: outcome, Member: ended}).Queued())
+		require.False(t, (&ClerkInvitationError{Outcome: outcome}).Queued())
+	}
+	require.False(t, (&ClerkInvitationError{Outcome: Refused, Member: due}).Queued())
 }
 
 func TestDuplicateEmailError_Status(t *testing.T) {

@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -217,6 +218,33 @@ func TestWithdrawOnFailure_ResendKeepsTheOlderInvitation(t *testing.T) {
 	})
 }
 
+// A Resend is tried once if its service says so, however the member was invited.
+func TestWithdrawOnFailure_ResendTakesTheServicesChoice(t *testing.T) {
+	t.Parallel()
+	with := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	without := testkit.New(t, testkit.Options{Clock: with.Clock, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, with.Clerk, with.API, with.Store)
+	for _, resend := range []struct {
+		first, second *testkit.Rig
+		queued        bool
+	}{{without, with, false}, {with, without, true}} {
+		email := fmt.Sprintf("queued-%v@example.com", resend.queued)
+		p := testkit.Params("acme", email)
+		p.PublicMetadata = map[string]any{"plan": "pro"}
+		m, err := resend.first.Invite(t.Context(), p)
+		require.NoError(t, err)
+		with.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Reset})
+		_, err = resend.second.Resend(t.Context(), m.Ref())
+		var failure *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &failure)
+		require.Equal(t, resend.queued, failure.Queued())
+		_, err = resend.second.Resend(t.Context(), m.Ref())
+		require.NoError(t, err)
+		open := with.Clerk.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Contains(t, string(open[0].PublicMetadata), `"plan"`, "the other parameters stay")
+	}
+}
+
 // The process dies during a Resend: the next Deliver gives it up, or the next Resend sends another one.
 func TestWithdrawOnFailure_ResendAfterACrash(t *testing.T) {
 	t.Parallel()
@@ -314,6 +342,37 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 			requireStaysWithdrawn(t, b, people[0].Email)
 		})
 	}
+}
+
+// The response to a create is lost, and Clerk works: the invitation is revoked before the caller hears of it.
+func TestPromise4_WithdrawOnFailureRevokes(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{Configure: withdrawing}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
+		_, err := b.TryInvite(t, email)
+		require.Equal(t, 1, b.Clerk.EmailsTo(email))
+		require.Empty(t, b.Clerk.OpenInvitations(email))
+		requireWithdrawn(t, b, email, err)
+	})
+}
+
+// The caller goes away before anything is sent: nothing is sent later either.
+func TestWithdrawOnFailure_CallerGoesAway(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After {
+			cancel()
+		}
+	})
+	_, err := b.Invite(ctx, testkit.Params("acme", email))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, clerkinvite.StatusFailed, b.Member(t, email).Status)
+	requireWithdrawn(t, b, email, err)
+	require.Zero(t, b.Clerk.Emails())
 }
 
 // Clerk carries out a create long after its caller has given it up and another Invite has succeeded. Reconcile revokes it.
