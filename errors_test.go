@@ -20,7 +20,7 @@ func (t *teapot) HTTPStatus() int { return 418 }
 
 func TestHTTPError(t *testing.T) {
 	t.Parallel()
-	ref := Ref{"acme", "ada@example.com"}
+	ref := Ref{TenantID: "acme", Email: "ada@example.com"}
 	dup := func(m *Member) error { return &DuplicateEmailError{ref, m} }
 	failure := func(o Outcome, m *Member) error { return &ClerkInvitationError{Outcome: o, Member: m} }
 	ada := func(s Status) *Member { return &Member{Email: ref.Email, Status: s, Send: 1} }

@@ -67,10 +67,9 @@ type Config struct {
 	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
 	// are checked again. Its error is returned unchanged.
 	//
-	// It is called concurrently, and for all entries of a list before the first is written. So it
-	// cannot enforce a number, such as free seats: twenty calls can all see the same three seats.
-	// To enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in
-	// your transaction before Service.InTx and Reserve.
+	// It cannot enforce a number, such as free seats: it is called concurrently, and for all
+	// entries of a list before the first is written, so twenty calls can all see the same three
+	// seats. examples/seats enforces a number, in your transaction or in PgxOptions.OnChange.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
@@ -403,6 +402,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	rows := make([]*Member, len(slots))
 	for i, sl := range slots {
 		rows[i] = sl.want
+		rows[i].ChangedBy = actor(ctx)
 	}
 	inserted, err := st.Insert(ctx, rows)
 	if err != nil {
@@ -433,9 +433,14 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters, so they cannot change any more.
-		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
+		// Clerk may have an invitation with the old parameters, so they cannot change any more. One that
+		// may be tried only once is withdrawn, and then the row is renewed.
+		tried := old.Attempts > 0
+		if !takeOver || tried && !bytes.Equal(old.Params, want.Params) && old.clerkParams().Withdraw == "" {
 			return nil
+		}
+		if tried {
+			n.Params = old.Params
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
 		return &n
@@ -541,4 +546,4 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	}, nil
 }
 
-func (p *InviteParams) ref() (Ref, error) { return Ref{p.TenantID, p.Email}.normalized() }
+func (p *InviteParams) ref() (Ref, error) { return addressRef(p.TenantID, p.Email) }

@@ -168,9 +168,12 @@ func TestUpdateAndHistory(t *testing.T) {
 		require.NoError(t, err)
 		var got []string
 		for _, m := range moves {
-			got = append(got, fmt.Sprintf("%s>%s %d/%d", m.From, m.To, m.Sent, m.Send))
+			got = append(got, fmt.Sprintf("%s>%s %d/%d %s", m.From, m.To, m.Sent, m.Send, m.Role))
 		}
-		require.Equal(t, []string{">reserved 0/1", "reserved>pending 1/1", "pending>pending 1/2", "pending>pending 2/2", "pending>revoked 2/2"}, got)
+		require.Equal(t, []string{
+			">reserved 0/1 viewer", "reserved>pending 1/1 viewer", "pending>pending 1/1 editor",
+			"pending>pending 1/2 editor", "pending>pending 2/2 editor", "pending>revoked 2/2 editor",
+		}, got)
 		_, err = b.History(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "nobody@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 	})

@@ -39,12 +39,15 @@ const (
 //
 // Run returns the context's error soon after the context ends; a create that has begun gets up to five
 // seconds for its response. By then the current attempt is saved or given back, and no goroutine is
-// left.
+// left. Under a context with an invalid actor it returns an *[InvalidParamsError] immediately.
 //
 // If the host's code panics (a hook, the Logger, the Observer, the ClerkAPI or the Store), the panic
 // continues in the caller's goroutine after the other goroutine has ended. Members that were being
 // delivered are due again when the lease ends.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
+	if err := checkActor(ctx); err != nil {
+		return err
+	}
 	o := RunOptions{}
 	if opts != nil {
 		o = *opts

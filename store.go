@@ -38,10 +38,17 @@ func (s Status) Waits() bool {
 	return s == StatusReserved || s == StatusPending || s == StatusExpired
 }
 
-// Ref names one member: one address in one tenant.
+// Ref names one member of a tenant, by exactly one of Email, ID and ClerkUserID. A member of another
+// tenant is not found.
 type Ref struct {
 	TenantID string // the host's ID of its customer, 1 to 255 bytes
 	Email    string // need not be normalised
+	ID       string // Member.ID, a UUID
+
+	// ClerkUserID is the current Member.ClerkUserID: the Clerk user's ID of an active member, or
+	// "pending_" and the invitation's ID of a pending member. When the person accepts, and after a
+	// resend, the pending ID no longer names the member.
+	ClerkUserID string
 }
 
 // Member is one person in one tenant. It is a copy of the stored row: changing it does not
@@ -65,7 +72,8 @@ type Member struct {
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`
-	Data      json.RawMessage `json:"data,omitempty"` // for the host; nil or a JSON value
+	ChangedBy string          `json:"changed_by,omitempty"` // who made the last change that the history records, see [WithActor]; "" is the library
+	Data      json.RawMessage `json:"data,omitempty"`       // for the host; nil or a JSON value
 
 	// Params has the parameters of the invitation in the library's encoding. Stores
 	// keep it byte for byte.
@@ -112,7 +120,10 @@ func (m *Member) Clone() *Member {
 func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // Ref returns the tenant and address of m.
-func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }
+func (m Member) Ref() Ref { return Ref{TenantID: m.TenantID, Email: m.Email} }
+
+// refByID names m by its ID, which never changes.
+func (m Member) refByID() Ref { return Ref{TenantID: m.TenantID, ID: m.ID} }
 
 // Due reports whether an invitation of m is still to be delivered: the member is reserved
 // or pending, and Sent < Send. It is delivered at NextAttemptAt.
@@ -131,23 +142,23 @@ type Result struct {
 	Err    error
 }
 
-// Change is a change of one member, from Old to New. Both have the same ID, TenantID and
-// Email. If New is nil, the member is erased together with its history. If Old is nil, the
+// Change is a change of one member, from Old to New. Both have the same ID and TenantID. If New is nil, the member is erased together with its history. If Old is nil, the
 // member is new. Only [PgxOptions].OnChange gets such a change, because Insert writes new
 // members.
 type Change struct {
 	Old, New *Member
 }
 
-// Recorded reports whether the history records the change: a change of the state, the
-// send, the invitation or the user. It does not record claims, releases, postponed attempts
-// and corrected roles.
+// Recorded reports whether the history records the change: a change of the state, the send, the
+// invitation, the user, the role or the address. It does not record claims, releases, postponed
+// attempts and changes of Data.
 func (c Change) Recorded() bool {
 	if c.Old == nil || c.New == nil {
 		return true
 	}
 	return c.Old.Status != c.New.Status || c.Old.Send != c.New.Send || c.Old.Sent != c.New.Sent ||
-		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID
+		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID ||
+		c.Old.Role != c.New.Role || c.Old.Email != c.New.Email
 }
 
 var (
@@ -158,12 +169,16 @@ var (
 	// ErrUserTaken is returned by a Store if another member of the tenant already has
 	// the new ClerkUserID. The service handles it; its callers never see it.
 	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
+
+	// ErrEmailTaken is returned by a Store if another member of the tenant already has
+	// the new Email. The service handles it; its callers never see it.
+	ErrEmailTaken = errors.New("clerkinvite: another member of this tenant has this address")
 )
 
 // Query selects members. A member matches if any of the selectors matches it. An empty
 // Query matches nothing.
 type Query struct {
-	Refs    []Ref    // members with these normalised addresses in these tenants, in any state
+	Refs    []Ref    // the members that these name, in any state; normalised; a Ref without Email, ID and ClerkUserID matches nothing
 	IDs     []string // members with these IDs, in any tenant and any state; a string that is not a UUID matches nothing
 	Emails  []string // waiting members ([Status.Waits]) with these normalised addresses, in any tenant
 	UserIDs []string // active members with these Clerk user IDs, in any tenant
@@ -172,10 +187,14 @@ type Query struct {
 // PageQuery selects a page of members in the order of (TenantID, ID), compared byte by
 // byte. A member matches if all of the filters match it.
 type PageQuery struct {
-	TenantID    string   // members of this tenant; "" means all tenants
-	Statuses    []Status // members in one of these states; empty means any state
-	EmailPrefix string   // members whose normalised address begins with this, compared byte by byte
-	InvitedBy   string   // members with this InvitedBy; "" means any
+	TenantID      string    // members of this tenant; "" means all tenants
+	Statuses      []Status  // members in one of these states; empty means any state
+	EmailPrefix   string    // members whose normalised address begins with this, compared byte by byte
+	InvitedBy     string    // members with this InvitedBy; "" means any
+	ExpiresBefore time.Time // pending members whose ExpiresAt is before this; zero means all members
+
+	// NewestFirst reverses the order. It needs a TenantID; without one it is an error.
+	NewestFirst bool
 
 	// AfterTenantID and AfterID name the last member of the previous page, which need
 	// not exist any more. Both are empty for the first page. An AfterID that is not a
@@ -201,7 +220,8 @@ type DueQuery struct {
 	Limit         int       // maximum number of members; 0 means 1000
 }
 
-// HistoryEntry is one recorded state change of a member.
+// HistoryEntry is one recorded change of a member, see [Change.Recorded]. It contains no address. slog
+// and %v print it without the role and the actor.
 type HistoryEntry struct {
 	Version      int64     `json:"version"`        // of the member, after the change
 	From         Status    `json:"from,omitempty"` // "" for a new member
@@ -210,7 +230,9 @@ type HistoryEntry struct {
 	Sent         int       `json:"sent"`
 	ClerkUserID  string    `json:"clerk_user_id,omitempty"`
 	InvitationID string    `json:"invitation_id,omitempty"`
+	Role         string    `json:"role,omitempty"` // after the change
 	Reason       string    `json:"reason,omitempty"`
+	Actor        string    `json:"actor,omitempty"` // who made the change, see [WithActor]; "" is the library
 	At           time.Time `json:"at"`
 }
 
@@ -244,11 +266,17 @@ type TxStore interface {
 
 	// Update makes the changes whose Old.Version is the version of the row, adds a history
 	// entry for those that are Recorded, and returns one Result per change, in the order of
-	// changes. ID, TenantID and Email never change. A Result has one of:
+	// changes. ID and TenantID never change. A Result has one of:
 	//   - the changed member, with Version Old.Version + 1;
 	//   - ErrConflict: the row has another version or does not exist;
-	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID.
-	// The failure of one change does not affect the others.
+	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID;
+	//   - ErrEmailTaken: another member of the tenant has the new Email. Unique keys in the
+	//     database decide this and the former, against concurrent calls of Insert too.
+	// The failure of one change does not affect the others, whether they are for different members of the
+	// tenant or not. An address or a user that another change of the same call gives up may still count
+	// as taken.
+	//
+	// The history entry has the Role and the ChangedBy of the changed member.
 	//
 	// A change without New erases the row and its history. Its Result has the member as
 	// it was. If the row does not exist, it counts as erased.
@@ -280,8 +308,12 @@ type Store interface {
 	// all due later, it may skip tenants that are due.
 	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
-	// Page returns the first members that q selects, in the order of (TenantID, ID).
+	// Page returns the first members that q selects, in its order.
 	Page(ctx context.Context, q PageQuery) ([]*Member, error)
+
+	// Counts returns how many members of a tenant are in each state. A state without
+	// members may be missing.
+	Counts(ctx context.Context, tenantID string) (map[Status]int, error)
 
 	// History returns the recorded state changes of a member, the oldest first. A
 	// member that does not exist has none.

@@ -158,6 +158,17 @@ func TestPromise4_WithdrawOnFailureAfterACrash(t *testing.T) {
 		b.MustInvite(t, email)
 		require.Equal(t, 2, b.RequireInvited(t, email, 2).Send)
 	})
+	t.Run("Invite with other parameters", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		b.Clock.Advance(2 * time.Minute)
+		p := testkit.Params("acme", email)
+		p.ExpiresInDays = 7
+		_, err := b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		m := b.RequireInvited(t, email, 2)
+		require.Equal(t, 7*24*time.Hour, m.ExpiresAt.Sub(*m.InvitedAt))
+	})
 	t.Run("InviteMany", func(t *testing.T) {
 		t.Parallel()
 		b := crashed(t)

@@ -106,6 +106,8 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Member = now.Clone()
 		case s.taken(successor(now, c.New)):
 			results[i].Err = clerkinvite.ErrUserTaken
+		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
+			results[i].Err = clerkinvite.ErrEmailTaken
 		default:
 			row := successor(now, c.New)
 			s.put(now, row)
@@ -123,7 +125,7 @@ func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
 // successor returns the row that replaces now.
 func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 	row := next.Clone()
-	row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
+	row.ID, row.TenantID, row.Version = now.ID, now.TenantID, now.Version+1
 	return row
 }
 
@@ -131,11 +133,12 @@ func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 func (s *MemoryStore) put(old, m *clerkinvite.Member) {
 	entry := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent,
-		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Role: m.Role, Reason: m.Reason, Actor: m.ChangedBy, At: m.UpdatedAt,
 	}
 	if old != nil {
 		entry.From = old.Status
 		delete(s.users, inTenant{old.TenantID, old.ClerkUserID})
+		delete(s.members, old.Ref())
 	}
 	if m.ClerkUserID != "" {
 		s.users[inTenant{m.TenantID, m.ClerkUserID}] = m
@@ -173,8 +176,10 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	for _, id := range q.IDs {
 		ids[strings.ToLower(id)] = true
 	}
-	return s.first(0, byID, func(m *clerkinvite.Member) bool {
-		return refs[m.Ref()] || ids[m.ID] || emails[m.Email] && m.Status.Waits() || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive
+	return s.first(0, sorted(byID), func(m *clerkinvite.Member) bool {
+		return refs[m.Ref()] || refs[clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID}] ||
+			m.ClerkUserID != "" && refs[clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}] ||
+			ids[m.ID] || emails[m.Email] && m.Status.Waits() || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive
 	}), nil
 }
 
@@ -208,20 +213,48 @@ func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*cle
 	if after != "" && !storeutil.IsUUID(after) || !storeutil.IsText(q.AfterTenantID) {
 		return nil, errors.New("clerkinvitetest: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
-	return s.first(storeutil.Limit(q.Limit), byID, func(m *clerkinvite.Member) bool {
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("clerkinvitetest: invalid PageQuery: NewestFirst needs a TenantID")
+	}
+	order, first := byID, q.AfterTenantID == "" && after == ""
+	if q.NewestFirst {
+		order = func(a, b *clerkinvite.Member) int { return byID(b, a) }
+	}
+	last := &clerkinvite.Member{TenantID: q.AfterTenantID, ID: after}
+	return s.first(storeutil.Limit(q.Limit), sorted(order), func(m *clerkinvite.Member) bool {
 		return (q.TenantID == "" || m.TenantID == q.TenantID) &&
 			(len(statuses) == 0 || statuses[m.Status]) &&
 			strings.HasPrefix(m.Email, q.EmailPrefix) && storeutil.IsText(q.EmailPrefix) &&
 			(q.InvitedBy == "" || m.InvitedBy == q.InvitedBy) &&
-			cmp.Or(cmp.Compare(m.TenantID, q.AfterTenantID), cmp.Compare(m.ID, after)) > 0
+			(q.ExpiresBefore.IsZero() || m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && m.ExpiresAt.Before(q.ExpiresBefore)) &&
+			(first || order(m, last) > 0)
 	}), nil
 }
 
-// byID sorts members as a page has them.
-func byID(found []*clerkinvite.Member) {
-	slices.SortFunc(found, func(a, b *clerkinvite.Member) int {
-		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
-	})
+// Counts implements [clerkinvite.Store].
+func (s *MemoryStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	counts := make(map[clerkinvite.Status]int)
+	for _, m := range s.members {
+		if m.TenantID == tenantID {
+			counts[m.Status]++
+		}
+	}
+	return counts, nil
+}
+
+// byID is the order of a page.
+func byID(a, b *clerkinvite.Member) int {
+	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+}
+
+// sorted returns a function that sorts members.
+func sorted(order func(a, b *clerkinvite.Member) int) func([]*clerkinvite.Member) {
+	return func(found []*clerkinvite.Member) { slices.SortFunc(found, order) }
 }
 
 // first returns copies of the first members that match, at most limit of them; 0 means all.
@@ -326,7 +359,7 @@ func check(m *clerkinvite.Member) error {
 		return errors.New("clerkinvitetest: invalid member: Status")
 	}
 	text := true
-	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
+	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.ChangedBy, m.Reason, string(m.Data), string(m.Params)} {
 		text = text && storeutil.IsText(s)
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
@@ -348,6 +381,7 @@ func check(m *clerkinvite.Member) error {
 		{"URL, which only a pending member has", m.URL.IsZero() || m.Status == clerkinvite.StatusPending && len(m.URL.Reveal()) <= 16384},
 		{"Role", len(m.Role) <= 1024},
 		{"InvitedBy", len(m.InvitedBy) <= 1024},
+		{"ChangedBy", len(m.ChangedBy) <= 1024},
 		{"Reason", len(m.Reason) <= 1024},
 		{"Data", m.Data == nil || json.Valid(m.Data)},
 		{"Params", m.Params == nil || json.Valid(m.Params)},

@@ -214,7 +214,8 @@ func updateEveryField(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for _, status := range statuses {
 		n := in(status, m)
-		n.Role, n.InvitedBy, n.Data, n.Params = "role-"+string(status), "by-"+string(status), json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
+		n.Email, n.Role, n.InvitedBy, n.ChangedBy = string(status)+"@example.com", "role-"+string(status), "by-"+string(status), "then-"+string(status)
+		n.Data, n.Params = json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
 		n.Send, n.Sent, n.Bulk, n.Attempts = m.Send+1, n.Sent+1, true, m.Attempts+2
 		n.ReservedAt, n.ClaimedUntil = *after(time.Duration(n.Send) * time.Minute), after(time.Duration(n.Send)*time.Hour)
 		if n.NextAttemptAt == nil {
@@ -225,7 +226,7 @@ func updateEveryField(s *suite) {
 
 		// All fields that may be empty become empty.
 		n = in(status, m)
-		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", clerkinvite.Secret{}
+		n.Role, n.InvitedBy, n.ChangedBy, n.Data, n.Params, n.Reason, n.URL = "", "", "", nil, nil, "", clerkinvite.Secret{}
 		n.Bulk = false
 		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
 		if status != clerkinvite.StatusPending {
@@ -245,13 +246,13 @@ func (s *suite) change(m, n *clerkinvite.Member) {
 	s.wantStored(n)
 }
 
-// ID, TenantID and Email do not change, even if New has other values.
+// ID and TenantID do not change, even if New has other values.
 func updateIdentity(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	n := in(clerkinvite.StatusActive, m)
-	n.ID, n.TenantID, n.Email, n.Version = uuid(), "other", "y@example.com", 77
+	n.ID, n.TenantID, n.Version = uuid(), "other", 77
 	got := s.update(clerkinvite.Change{Old: m, New: n})[0]
-	n.ID, n.TenantID, n.Email, n.Version = m.ID, m.TenantID, m.Email, 2
+	n.ID, n.TenantID, n.Version = m.ID, m.TenantID, 2
 	s.wantSame(got, n)
 	s.wantStored(n)
 }
@@ -558,6 +559,45 @@ func findRefs(s *suite) {
 	}}, all[0], all[8])
 }
 
+func findRefsByID(s *suite) {
+	all := s.population()
+	for _, m := range all {
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: m.TenantID, ID: m.ID}}}, m)
+	}
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
+		{TenantID: "a", ID: all[3].ID}, {TenantID: "a", ID: all[3].ID}, {TenantID: "b", ID: all[9].ID}, {TenantID: "a", ID: all[9].ID},
+		{TenantID: "A", ID: all[3].ID}, {TenantID: "c", ID: all[3].ID}, {TenantID: "a\xff", ID: all[3].ID}, {TenantID: "", ID: all[3].ID},
+		{TenantID: "a", ID: uuid()}, {TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a"},
+	}}, all[3], all[9])
+}
+
+// A ClerkUserID names the member that has it now, pending or active.
+func findRefsByUser(s *suite) {
+	all := s.population()
+	var refs []clerkinvite.Ref
+	var want []*clerkinvite.Member
+	for _, m := range all {
+		other := "a"
+		if m.TenantID == "a" {
+			other = "b"
+		}
+		refs = append(refs, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}, clerkinvite.Ref{TenantID: other, ClerkUserID: m.ClerkUserID},
+			clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.InvitationID}, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ID})
+		if m.ClerkUserID != "" {
+			want = append(want, m)
+			s.wantFound(clerkinvite.Query{Refs: refs[len(refs)-4 : len(refs)-3]}, m)
+		}
+	}
+	s.wantFound(clerkinvite.Query{Refs: append(refs, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\xff"}, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\x00"})}, want...)
+
+	pending := all[1]
+	joined := s.update(clerkinvite.Change{Old: pending, New: in(clerkinvite.StatusActive, pending)})[0]
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "a", ClerkUserID: pending.ClerkUserID}}})
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
+		{TenantID: "a", ClerkUserID: joined.ClerkUserID}, {TenantID: "a", ID: joined.ID}, {TenantID: "a", Email: joined.Email},
+	}}, joined)
+}
+
 func findIDs(s *suite) {
 	all := s.population()
 	for _, m := range all {
@@ -745,10 +785,12 @@ func findDuplicates(s *suite) {
 func findMany(s *suite) {
 	rows := s.insert(reservedMany(size(5_000), "many")...)
 	refs := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Ref { return m.Ref() })
+	byID := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Ref { return clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID} })
 	for name, q := range map[string]clerkinvite.Query{
-		"Refs":   {Refs: refs},
-		"IDs":    {IDs: mapped(rows, func(m *clerkinvite.Member) string { return m.ID })},
-		"Emails": {Emails: mapped(rows, func(m *clerkinvite.Member) string { return m.Email })},
+		"Refs":       {Refs: refs},
+		"Refs by ID": {Refs: byID},
+		"IDs":        {IDs: mapped(rows, func(m *clerkinvite.Member) string { return m.ID })},
+		"Emails":     {Emails: mapped(rows, func(m *clerkinvite.Member) string { return m.Email })},
 	} {
 		if found := s.find(q); len(found) != len(rows) {
 			s.Errorf("%d of %d found by %s", len(found), len(rows), name)
@@ -774,6 +816,8 @@ func contextEnded(s *suite) {
 		s.wantEnded("Update that erases", err, want, len(results))
 		found, err = s.store.Page(ctx, clerkinvite.PageQuery{})
 		s.wantEnded("Page", err, want, len(found))
+		counts, err := s.store.Counts(ctx, m.TenantID)
+		s.wantEnded("Counts", err, want, len(counts))
 		found, err = s.store.Due(ctx, clerkinvite.DueQuery{At: now})
 		s.wantEnded("Due", err, want, len(found))
 		entries, err := s.store.History(ctx, m.TenantID, m.ID)
@@ -886,7 +930,7 @@ func textFidelity(s *suite) {
 	var want []*clerkinvite.Member
 	for _, text := range texts {
 		row := in(clerkinvite.StatusFailed, reserved(text, "x@example.com"))
-		row.Role, row.InvitedBy, row.Reason, row.Version = text, text, text, 1
+		row.Role, row.InvitedBy, row.ChangedBy, row.Reason, row.Version = text, text, text, text, 1
 		s.wantSame(s.insert(row)[0], row)
 		want = append(want, row)
 	}

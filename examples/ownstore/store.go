@@ -44,15 +44,15 @@ type Store struct {
 var _ clerkinvite.Store = (*Store)(nil)
 
 // columns have the names of the fields of a member, so pgx can read rows by name.
-const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent, bulk,
+const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, changed_by, data, params, send, sent, bulk,
 	attempts, reason, version, reserved_at, invited_at, expires_at, settled_at, claimed_until, next_attempt_at, updated_at`
 
-const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24`
+const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25`
 
 // args returns the values of columns.
 func args(m *clerkinvite.Member) []any {
 	return []any{
-		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Data, m.Params, m.Send, m.Sent, m.Bulk,
+		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.ChangedBy, m.Data, m.Params, m.Send, m.Sent, m.Bulk,
 		m.Attempts, m.Reason, m.Version, m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, m.UpdatedAt,
 	}
 }
@@ -63,18 +63,18 @@ const (
 	insertSQL = `
 WITH written AS (INSERT INTO admin_user (` + columns + `) VALUES (` + values + `) RETURNING *),
 history AS (
-	INSERT INTO admin_user_history SELECT tenant_id, id, version, '', status, send, sent, clerk_user_id, invitation_id, reason, updated_at
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, '', status, send, sent, clerk_user_id, invitation_id, role, reason, changed_by, updated_at
 	FROM written)
 SELECT ` + columns + ` FROM written`
 
 	updateSQL = `
 WITH written AS (
 	UPDATE admin_user SET (` + columns + `) = ROW (` + values + `)
-	WHERE tenant_id = $1 AND id = $2 AND version = $17 - 1
+	WHERE tenant_id = $1 AND id = $2 AND version = $18 - 1
 	RETURNING *),
 history AS (
-	INSERT INTO admin_user_history SELECT tenant_id, id, version, $25, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
-	FROM written WHERE $26)
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, $26, status, send, sent, clerk_user_id, invitation_id, role, reason, changed_by, updated_at
+	FROM written WHERE $27)
 SELECT ` + columns + ` FROM written`
 )
 
@@ -126,6 +126,8 @@ func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]cle
 			results[i].Err = err
 		case clerkinvite.IsUniqueViolation(err, "admin_user_clerk_user_id_key"):
 			results[i].Err = clerkinvite.ErrUserTaken
+		case clerkinvite.IsUniqueViolation(err, "admin_user_email_key"):
+			results[i].Err = clerkinvite.ErrEmailTaken
 		case err != nil:
 			return nil, err
 		}
@@ -138,7 +140,7 @@ func (s *Store) update(ctx context.Context, c clerkinvite.Change) (*clerkinvite.
 		return s.erase(ctx, c.Old)
 	}
 	row := *c.New
-	row.TenantID, row.ID, row.Email, row.Version = c.Old.TenantID, c.Old.ID, c.Old.Email, c.Old.Version+1
+	row.TenantID, row.ID, row.Version = c.Old.TenantID, c.Old.ID, c.Old.Version+1
 	written, err := s.query(ctx, updateSQL, append(args(&row), c.Old.Status, c.Recorded())...)
 	if err != nil {
 		return nil, err
@@ -168,10 +170,16 @@ func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.
 // Find implements clerkinvite.Store: one statement per selector, so that each can use
 // its index.
 func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	var tenants, emails []string
+	var emails, ids, users refs
 	for _, r := range q.Refs {
-		if storable(r.TenantID, r.Email) {
-			tenants, emails = append(tenants, r.TenantID), append(emails, r.Email)
+		switch {
+		case !storable(r.TenantID, r.Email, r.ID, r.ClerkUserID):
+		case r.Email != "":
+			emails.add(r.TenantID, r.Email)
+		case r.ID != "":
+			ids.add(r.TenantID, strings.ToLower(r.ID))
+		case r.ClerkUserID != "":
+			users.add(r.TenantID, r.ClerkUserID)
 		}
 	}
 	var found []*clerkinvite.Member
@@ -180,7 +188,9 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 		where string
 		args  []any
 	}{
-		{len(tenants) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{tenants, emails}},
+		{len(emails.values) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{emails.tenants, emails.values}},
+		{len(ids.values) > 0, `(tenant_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{ids.tenants, ids.values}},
+		{len(users.values) > 0, `(tenant_id, clerk_user_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{users.tenants, users.values}},
 		{len(q.IDs) > 0, `id = ANY ($1)`, []any{lower(keep(q.IDs))}},
 		{len(q.Emails) > 0, `email = ANY ($1) AND status IN ('reserved', 'pending', 'expired')`, []any{keep(q.Emails)}},
 		{len(q.UserIDs) > 0, `clerk_user_id = ANY ($1) AND status = 'active'`, []any{keep(q.UserIDs)}},
@@ -203,6 +213,13 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	}), nil
 }
 
+// refs are values, each in a tenant.
+type refs struct{ tenants, values []string }
+
+func (r *refs) add(tenant, value string) {
+	r.tenants, r.values = append(r.tenants, tenant), append(r.values, value)
+}
+
 // Due implements clerkinvite.Store. It reads all due members, while clerkinvite.PgxStore
 // reads only as many as it needs.
 func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
@@ -218,6 +235,9 @@ func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	if q.AfterID != "" && uuid.Validate(q.AfterID) != nil {
 		return nil, errors.New("AfterID is not a member's ID") // an empty page would skip members silently
 	}
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("NewestFirst needs a TenantID")
+	}
 	statuses := make([]string, len(q.Statuses))
 	for i, status := range q.Statuses {
 		statuses[i] = string(status)
@@ -225,12 +245,37 @@ func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	if !storable(q.TenantID, q.EmailPrefix, q.InvitedBy) {
 		return nil, nil
 	}
+	after, order := `>`, `tenant_id, id`
+	if q.NewestFirst {
+		after, order = `<`, `tenant_id DESC, id DESC`
+	}
 	return s.query(ctx, `
 SELECT `+columns+` FROM admin_user
 WHERE ($1 = '' OR tenant_id = $1) AND ($2 OR status = ANY ($3)) AND starts_with(email, $4) AND ($5 = '' OR invited_by = $5)
-	AND (tenant_id, id) > ($6, $7)
-ORDER BY tenant_id, id LIMIT $8`,
-		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, strings.ToLower(q.AfterID), cmp.Or(q.Limit, 1000))
+	AND ($6 OR status = 'pending' AND expires_at < $7)
+	AND ($8 OR (tenant_id, id) `+after+` ($9, $10))
+ORDER BY `+order+` LIMIT $11`,
+		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.ExpiresBefore.IsZero(), q.ExpiresBefore,
+		q.AfterTenantID == "" && q.AfterID == "", q.AfterTenantID, strings.ToLower(q.AfterID), cmp.Or(q.Limit, 1000))
+}
+
+// Counts implements clerkinvite.Store.
+func (s *Store) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	if !storable(tenantID) {
+		return nil, nil
+	}
+	rows, err := s.pool.Query(ctx, `SELECT status, count(*) FROM admin_user WHERE tenant_id = $1 GROUP BY status`, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[clerkinvite.Status]int)
+	var status clerkinvite.Status
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+		counts[status] = n
+		return nil
+	})
+	return counts, err
 }
 
 // History implements clerkinvite.Store.
@@ -239,7 +284,7 @@ func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite
 		return nil, nil
 	}
 	rows, err := s.pool.Query(ctx, `
-SELECT version, from_status AS "from", to_status AS "to", send, sent, clerk_user_id, invitation_id, reason, at
+SELECT version, from_status AS "from", to_status AS "to", send, sent, clerk_user_id, invitation_id, role, reason, actor, at
 FROM admin_user_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version`, tenantID, strings.ToLower(id))
 	if err != nil {
 		return nil, err
