@@ -471,8 +471,8 @@ func TestPgxStore(t *testing.T) {
 			t.Cleanup(func() {
 				// The store repeats after a deadlock, so the suite would not see one.
 				if !strings.HasSuffix(t.Name(), "/Email/OppositeOrders") { // exchanged addresses have no order
-				assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
-			}
+					assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+				}
 			})
 			return store
 		})

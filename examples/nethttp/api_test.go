@@ -53,7 +53,7 @@ func TestAPI(t *testing.T) {
 	requireProblem(t, a.json(t, "POST", "/nobody@example.com/resend", ""), 404, "no such member")
 	requireProblem(t, a.json(t, "DELETE", "/"+strings.Repeat("x", 40), ""), 404, "no such member")
 
-	requireProblem(t, a.json(t, "POST", "", `{"email":"ada@example.com"}`), 409, "a member with email ada@example.com already exists")
+	requireProblem(t, a.json(t, "POST", "", `{"email":"ada@example.com"}`), 409, "ada@example.com is already invited")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"nobody"}`), 422, "invalid Email")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","role":"`+strings.Repeat("r", 300)+`"}`), 422, "invalid Role")
 
