@@ -136,7 +136,7 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 
 // reconcileInTurn reconciles if that is due and no other process does. It returns when to try again.
 func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
-	s.resetClock(ctx)
+	s.refreshClock(ctx)
 	began := s.now()
 	t, ours, err := s.tryTurn(ctx, turnReconcile, reconcileTurn)
 	if err != nil || !ours {
@@ -188,7 +188,7 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	defer op.end(&err)
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
-		s.resetClock(ctx)
+		s.refreshClock(ctx)
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {
 			return ctx.Err()
