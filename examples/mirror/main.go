@@ -122,7 +122,9 @@ func (h *host) differences(ctx context.Context) (n int, err error) {
 }
 
 func main() {
-	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout, hostTables, "acme") })
+	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error {
+		return run(ctx, pool, os.Stdout, hostTables, "acme")
+	})
 }
 
 // run shows all steps, in a tenant and with tables of the host.

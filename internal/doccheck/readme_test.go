@@ -25,7 +25,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
-	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func main() { fmt.Println() }
