@@ -46,8 +46,8 @@ type Config struct {
 	// 1 minute; a negative value means none.
 	ResendCooldown time.Duration
 
-	// Authorize, if set, is called before anything is written, for example to check a list of
-	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
+	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write anything,
+	// for example to check a list of allowed domains. The parameters are valid and normalised. Authorize may change them; they
 	// are checked again. Its error is returned unchanged.
 	//
 	// It is called concurrently, and for all entries of a list before the first is written. So it
@@ -274,7 +274,7 @@ func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) 
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
-// Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
+// Reserver writes members inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
 	s  *Service
 	st TxStore
