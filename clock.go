@@ -90,7 +90,12 @@ func (s *Service) instant() instant {
 // setClock measures the store's clock if that is necessary. It is called before times are compared
 // with those of other processes. st is the store or, in a host's transaction, its part there: a
 // second connection might have to wait for this one.
+//
+// Every method that writes calls it first, so it also rejects an invalid actor.
 func (s *Service) setClock(ctx context.Context, st TxStore) error {
+	if err := checkActor(ctx); err != nil {
+		return err
+	}
 	// An attempt's requests end a quarter of the lease before the lease, less the random part of a
 	// claim. In each of two processes the measurement may be inexact and the clock drift since.
 	tolerance := min(maxClockDrift, s.cfg.Lease/32)

@@ -385,6 +385,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	rows := make([]*Member, len(slots))
 	for i, sl := range slots {
 		rows[i] = sl.want
+		rows[i].ChangedBy = actor(ctx)
 	}
 	inserted, err := st.Insert(ctx, rows)
 	if err != nil {

@@ -167,6 +167,16 @@ func (q PageQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q PageQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
+// LogValue implements slog.LogValuer: the states, the counters and the IDs at Clerk.
+func (e HistoryEntry) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int64("version", e.Version), slog.String("from", string(e.From)), slog.String("to", string(e.To)),
+		slog.Int("send", e.Send), slog.Int("sent", e.Sent), slog.String("clerk_user_id", e.ClerkUserID),
+		slog.String("invitation", e.InvitationID), slog.String("reason", e.Reason), slog.Time("at", e.At))
+}
+
+// Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
+func (e HistoryEntry) Format(f fmt.State, verb rune) { scrub.Format(f, verb, e) }
+
 // LogValue implements slog.LogValuer: the time and the limit.
 func (q DueQuery) LogValue() slog.Value {
 	return slog.GroupValue(slog.Time("at", q.At), slog.Int("limit", q.Limit))

@@ -166,8 +166,8 @@ func afterCursor(cursor string) (id string, ok bool) {
 	return u.String(), err == nil
 }
 
-// History returns a member's state changes, oldest first. Claims, postponed attempts, and changes
-// of Role and Data are not recorded.
+// History returns a member's changes of state, invitation, user, role and address, oldest first. Claims,
+// postponed attempts and changes of Data are not recorded.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
 // History is safe for concurrent use and safe to retry.
@@ -188,7 +188,7 @@ type MemberUpdate struct {
 }
 
 // Update changes the host's fields of a member, in any state. It sends no invitation and does not
-// call Clerk. If two updates run concurrently, both succeed and the later one wins.
+// call Clerk. A change of Role is recorded in the history. If two updates run concurrently, both succeed and the later one wins.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; [ErrConflict] if the member keeps changing; the
 // context's and the store's error, unchanged. Update is safe for concurrent use and safe to retry.

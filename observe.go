@@ -25,7 +25,8 @@ type Observer interface {
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
 	// StateChanged is called when a state change is written. from is "" for a new member, and to is
-	// "" for an erased one. They are equal if only the send, the invitation or the user has changed.
+	// "" for an erased one. They are equal if only the send, the invitation, the user, the role or the address has
+	// changed.
 	// A change in the host's transaction (InTx) is reported before the commit; the transaction may
 	// still be rolled back.
 	StateChanged(ctx context.Context, from, to Status)

@@ -11,8 +11,8 @@ import (
 )
 
 // transitions is the table of allowed state changes. Everything that changes a status goes
-// through apply, which checks it. A claim, a release, a postponed attempt, a resend and a
-// corrected role do not change the state.
+// through apply, which checks it. A claim, a release, a postponed attempt, a resend, another
+// role and another address do not change the state.
 var transitions = map[Status][]Status{
 	StatusReserved: {StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved},
 	StatusPending:  {StatusActive, StatusExpired, StatusRevoked, StatusRemoved, StatusReserved},
@@ -37,19 +37,29 @@ const (
 // allowed reports whether a member may change from one state to another.
 func allowed(from, to Status) bool { return from == to || slices.Contains(transitions[from], to) }
 
+// keepsActive reports whether the member is active before and after the change. The address of another
+// member cannot change, because Clerk has an invitation for it, or may have one.
+func (c Change) keepsActive() bool {
+	return c.Old.Status == StatusActive && c.New.Status == StatusActive
+}
+
 // apply makes changes, with one Result each, in order. A change that the table does not allow
-// becomes a *TransitionError. A change without New erases the row.
+// becomes a *TransitionError. A change without New erases the row. The recorded changes are those of
+// the actor of ctx.
 func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Result, error) {
 	results := make([]Result, len(changes))
 	var legal []Change
 	var at []int // their places in changes
 	for i, c := range changes {
 		if c.New != nil {
-			if !allowed(c.Old.Status, c.New.Status) {
+			if !allowed(c.Old.Status, c.New.Status) || c.Old.Email != c.New.Email && !c.keepsActive() {
 				results[i].Err = &TransitionError{c.Old.Status, c.New.Status}
 				continue
 			}
 			c.New.UpdatedAt = s.now()
+			if c.Recorded() {
+				c.New.ChangedBy = actor(ctx)
+			}
 		}
 		legal, at = append(legal, c), append(at, i)
 	}

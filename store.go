@@ -65,7 +65,8 @@ type Member struct {
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`
-	Data      json.RawMessage `json:"data,omitempty"` // for the host; nil or a JSON value
+	ChangedBy string          `json:"changed_by,omitempty"` // who made the last change that the history records, see [WithActor]; "" is the library
+	Data      json.RawMessage `json:"data,omitempty"`       // for the host; nil or a JSON value
 
 	// Params has the parameters of the invitation in the library's encoding. Stores
 	// keep it byte for byte.
@@ -131,23 +132,23 @@ type Result struct {
 	Err    error
 }
 
-// Change is a change of one member, from Old to New. Both have the same ID, TenantID and
-// Email. If New is nil, the member is erased together with its history. If Old is nil, the
+// Change is a change of one member, from Old to New. Both have the same ID and TenantID. If New is nil, the member is erased together with its history. If Old is nil, the
 // member is new. Only [PgxOptions].OnChange gets such a change, because Insert writes new
 // members.
 type Change struct {
 	Old, New *Member
 }
 
-// Recorded reports whether the history records the change: a change of the state, the
-// send, the invitation or the user. It does not record claims, releases, postponed attempts
-// and corrected roles.
+// Recorded reports whether the history records the change: a change of the state, the send, the
+// invitation, the user, the role or the address. It does not record claims, releases, postponed
+// attempts and changes of Data.
 func (c Change) Recorded() bool {
 	if c.Old == nil || c.New == nil {
 		return true
 	}
 	return c.Old.Status != c.New.Status || c.Old.Send != c.New.Send || c.Old.Sent != c.New.Sent ||
-		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID
+		c.Old.ClerkUserID != c.New.ClerkUserID || c.Old.InvitationID != c.New.InvitationID ||
+		c.Old.Role != c.New.Role || c.Old.Email != c.New.Email
 }
 
 var (
@@ -158,6 +159,10 @@ var (
 	// ErrUserTaken is returned by a Store if another member of the tenant already has
 	// the new ClerkUserID. The service handles it; its callers never see it.
 	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
+
+	// ErrEmailTaken is returned by a Store if another member of the tenant already has
+	// the new Email. The service handles it; its callers never see it.
+	ErrEmailTaken = errors.New("clerkinvite: another member of this tenant has this address")
 )
 
 // Query selects members. A member matches if any of the selectors matches it. An empty
@@ -201,7 +206,8 @@ type DueQuery struct {
 	Limit         int       // maximum number of members; 0 means 1000
 }
 
-// HistoryEntry is one recorded state change of a member.
+// HistoryEntry is one recorded change of a member, see [Change.Recorded]. It contains no address. slog
+// and %v print it without the role and the actor.
 type HistoryEntry struct {
 	Version      int64     `json:"version"`        // of the member, after the change
 	From         Status    `json:"from,omitempty"` // "" for a new member
@@ -210,7 +216,9 @@ type HistoryEntry struct {
 	Sent         int       `json:"sent"`
 	ClerkUserID  string    `json:"clerk_user_id,omitempty"`
 	InvitationID string    `json:"invitation_id,omitempty"`
+	Role         string    `json:"role,omitempty"` // after the change
 	Reason       string    `json:"reason,omitempty"`
+	Actor        string    `json:"actor,omitempty"` // who made the change, see [WithActor]; "" is the library
 	At           time.Time `json:"at"`
 }
 
@@ -244,11 +252,17 @@ type TxStore interface {
 
 	// Update makes the changes whose Old.Version is the version of the row, adds a history
 	// entry for those that are Recorded, and returns one Result per change, in the order of
-	// changes. ID, TenantID and Email never change. A Result has one of:
+	// changes. ID and TenantID never change. A Result has one of:
 	//   - the changed member, with Version Old.Version + 1;
 	//   - ErrConflict: the row has another version or does not exist;
-	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID.
-	// The failure of one change does not affect the others.
+	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID;
+	//   - ErrEmailTaken: another member of the tenant has the new Email. Unique keys in the
+	//     database decide this and the former, against concurrent calls of Insert too.
+	// The failure of one change does not affect the others, whether they are for different members of the
+	// tenant or not. An address or a user that another change of the same call gives up may still count
+	// as taken.
+	//
+	// The history entry has the Role and the ChangedBy of the changed member.
 	//
 	// A change without New erases the row and its history. Its Result has the member as
 	// it was. If the row does not exist, it counts as erased.

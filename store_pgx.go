@@ -37,7 +37,7 @@ type PgxOptions struct {
 	//
 	// It gets copies of all changes that the history records. A new member has no Old, and
 	// an erased member has no New. It is not called for claims, postponed attempts,
-	// corrected roles, or repeats of a change that is already stored.
+	// changes of Data, or repeats of a change that is already stored.
 	//
 	// If it returns an error, the changes are rolled back. The batch is then split to
 	// isolate the failing members; they get the error, and a later delivery retries them.
@@ -135,8 +135,8 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 		if err != nil {
 			return nil, err
 		}
-		// If another member has the user, the statement fails, and without a savepoint the host's transaction with it.
-		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsUser)
+		// If another member has the user or the address, the statement fails, and without a savepoint the host's transaction with it.
+		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsKey)
 		err = w.write(ctx, begin, func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
 			return made, err
@@ -312,9 +312,9 @@ func sqlFailure(err error) (again, maybeMade bool) {
 	return false, false
 }
 
-// setsUser reports whether c gives the row a new ClerkUserID, which another row may have.
-func (c Change) setsUser() bool {
-	return c.New != nil && c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID
+// setsKey reports whether c gives the row a new ClerkUserID or Email, which another row may have.
+func (c Change) setsKey() bool {
+	return c.New != nil && (c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)
 }
 
 // rowError is a failure of a batch that at least one of its rows causes. A batch of one row

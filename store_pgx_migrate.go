@@ -230,6 +230,7 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			url text
 			role text
 			invited_by text
+			changed_by text
 			data jsonb
 			params json
 			version bigint
@@ -276,7 +277,9 @@ var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 			sent integer
 			clerk_user_id text
 			invitation_id text
+			role text
 			reason text
+			actor text
 			at timestamp with time zone`,
 		constraints: `clerkinvite_history_member_fkey foreign key`,
 		indexes:     `clerkinvite_history_pkey unique (tenant_id, member_id, version)`,

@@ -48,6 +48,7 @@ type pgxRow struct {
 	URL           string `json:"url,omitempty"`
 	Role          string `json:"role,omitempty"`
 	InvitedBy     string `json:"invited_by,omitempty"`
+	ChangedBy     string `json:"changed_by,omitempty"`
 	Data          string `json:"data,omitempty"`
 	Params        string `json:"params,omitempty"`
 	Attempts      int    `json:"attempts"`
@@ -74,13 +75,13 @@ type pgxChange struct {
 func newPgxRow(m *Member) (pgxRow, error) {
 	row := pgxRow{
 		TenantID: m.TenantID, ID: m.ID, Email: m.Email, Status: m.Status, ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID,
-		Send: m.Send, Sent: m.Sent, Bulk: m.Bulk, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, Data: string(m.Data), Params: string(m.Params),
+		Send: m.Send, Sent: m.Sent, Bulk: m.Bulk, URL: m.URL.Reveal(), Role: m.Role, InvitedBy: m.InvitedBy, ChangedBy: m.ChangedBy, Data: string(m.Data), Params: string(m.Params),
 		Attempts: m.Attempts, ClaimedUntil: pgxTime(m.ClaimedUntil), NextAttemptAt: pgxTime(m.NextAttemptAt), Reason: m.Reason,
 		ReservedAt: pgxTime(&m.ReservedAt), InvitedAt: pgxTime(m.InvitedAt), ExpiresAt: pgxTime(m.ExpiresAt),
 		SettledAt: pgxTime(m.SettledAt), UpdatedAt: pgxTime(&m.UpdatedAt),
 	}
 	for _, s := range []string{row.TenantID, row.ID, row.Email, string(row.Status), row.ClerkUserID, row.InvitationID, row.URL,
-		row.Role, row.InvitedBy, row.Data, row.Params, row.Reason} {
+		row.Role, row.InvitedBy, row.ChangedBy, row.Data, row.Params, row.Reason} {
 		if !utf8.ValidString(s) {
 			// json.Marshal would replace the invalid bytes, and two tenants could become one.
 			return row, errors.New("clerkinvite: a member has text that is not valid UTF-8")
@@ -100,7 +101,7 @@ func pgxTime(t *time.Time) string {
 func scanMember(row pgx.CollectableRow, more ...any) (*Member, error) {
 	m := new(Member)
 	err := row.Scan(append(more, &m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID, &m.Send, &m.Sent, &m.Bulk,
-		&m.URL, &m.Role, &m.InvitedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params), &m.Version, &m.Attempts, &m.ClaimedUntil,
+		&m.URL, &m.Role, &m.InvitedBy, &m.ChangedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params), &m.Version, &m.Attempts, &m.ClaimedUntil,
 		&m.NextAttemptAt, &m.Reason, &m.ReservedAt, &m.InvitedAt, &m.ExpiresAt, &m.SettledAt, &m.UpdatedAt)...)
 	for _, t := range []*time.Time{&m.ReservedAt, &m.UpdatedAt, m.ClaimedUntil, m.NextAttemptAt, m.InvitedAt, m.ExpiresAt, m.SettledAt} {
 		if t != nil {
@@ -175,7 +176,7 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 		if err != nil {
 			return nil, err
 		}
-		row.TenantID, row.ID, row.Email = c.Old.TenantID, c.Old.ID, c.Old.Email
+		row.TenantID, row.ID = c.Old.TenantID, c.Old.ID
 		input[i] = pgxChange{row, i, c.Old.Version, c.Old.Status, c.Recorded(), c.New == nil}
 	}
 	return input, nil
@@ -304,21 +305,26 @@ func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change
 	})
 }
 
-// explain returns the error of an update. It is a rowError if a Clerk user is taken.
+// explain returns the error of an update. It is a rowError if a Clerk user or an address is taken.
 func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
-	if !IsUniqueViolation(err) {
+	switch {
+	case !IsUniqueViolation(err):
 		return err
-	}
-	if len(changes) > 1 || IsUniqueViolation(err, "clerkinvite_member_user_key") {
+	case len(changes) > 1, IsUniqueViolation(err, "clerkinvite_member_user_key"):
 		return rowError{ErrUserTaken}
+	case IsUniqueViolation(err, "clerkinvite_member_email_key"):
+		return rowError{ErrEmailTaken}
 	}
 	// The key of a partition has another name, so ask.
 	c := changes[0]
-	taken, lookErr := queryOne[bool](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.Old.ID)
-	if lookErr != nil || !taken {
-		return err
+	taken, lookErr := queryOne[string](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.New.Email, c.Old.ID)
+	switch {
+	case lookErr == nil && taken == "user":
+		return rowError{ErrUserTaken}
+	case lookErr == nil && taken == "email":
+		return rowError{ErrEmailTaken}
 	}
-	return rowError{ErrUserTaken}
+	return err
 }
 
 // find runs one statement, in which each selector uses its own index.
@@ -428,7 +434,7 @@ func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m HistoryEntry, err error) {
-		err = row.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &m.At)
+		err = row.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Role, &m.Reason, &m.Actor, &m.At)
 		m.At = m.At.UTC()
 		return m, err
 	})

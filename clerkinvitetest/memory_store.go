@@ -106,6 +106,8 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Member = now.Clone()
 		case s.taken(successor(now, c.New)):
 			results[i].Err = clerkinvite.ErrUserTaken
+		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
+			results[i].Err = clerkinvite.ErrEmailTaken
 		default:
 			row := successor(now, c.New)
 			s.put(now, row)
@@ -123,7 +125,7 @@ func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
 // successor returns the row that replaces now.
 func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 	row := next.Clone()
-	row.ID, row.TenantID, row.Email, row.Version = now.ID, now.TenantID, now.Email, now.Version+1
+	row.ID, row.TenantID, row.Version = now.ID, now.TenantID, now.Version+1
 	return row
 }
 
@@ -131,11 +133,12 @@ func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 func (s *MemoryStore) put(old, m *clerkinvite.Member) {
 	entry := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent,
-		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Role: m.Role, Reason: m.Reason, Actor: m.ChangedBy, At: m.UpdatedAt,
 	}
 	if old != nil {
 		entry.From = old.Status
 		delete(s.users, inTenant{old.TenantID, old.ClerkUserID})
+		delete(s.members, old.Ref())
 	}
 	if m.ClerkUserID != "" {
 		s.users[inTenant{m.TenantID, m.ClerkUserID}] = m
@@ -326,7 +329,7 @@ func check(m *clerkinvite.Member) error {
 		return errors.New("clerkinvitetest: invalid member: Status")
 	}
 	text := true
-	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.Reason, string(m.Data), string(m.Params)} {
+	for _, s := range []string{m.TenantID, m.Email, m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.ChangedBy, m.Reason, string(m.Data), string(m.Params)} {
 		text = text && storeutil.IsText(s)
 	}
 	local, domain, _ := strings.Cut(m.Email, "@")
@@ -348,6 +351,7 @@ func check(m *clerkinvite.Member) error {
 		{"URL, which only a pending member has", m.URL.IsZero() || m.Status == clerkinvite.StatusPending && len(m.URL.Reveal()) <= 16384},
 		{"Role", len(m.Role) <= 1024},
 		{"InvitedBy", len(m.InvitedBy) <= 1024},
+		{"ChangedBy", len(m.ChangedBy) <= 1024},
 		{"Reason", len(m.Reason) <= 1024},
 		{"Data", m.Data == nil || json.Valid(m.Data)},
 		{"Params", m.Params == nil || json.Valid(m.Params)},

@@ -22,6 +22,7 @@ CREATE TABLE clerkinvite_member (
     url             text,                      -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            text,
     invited_by      text,
+    changed_by      text,                      -- who made the last change in the history; NULL: the library
     data            jsonb,                     -- for the host
     params          json,                      -- parameters of the invitation; json, because it is stored byte for byte
     version         bigint           NOT NULL, -- increases by one with every change
@@ -58,7 +59,8 @@ CREATE TABLE clerkinvite_member (
         END),
     CONSTRAINT clerkinvite_member_url_check CHECK (url IS NULL OR (status = 'pending' AND octet_length(url) BETWEEN 1 AND 16384)),
     CONSTRAINT clerkinvite_member_text_check CHECK (
-        octet_length(role) BETWEEN 1 AND 1024 AND octet_length(invited_by) BETWEEN 1 AND 1024 AND octet_length(reason) BETWEEN 1 AND 1024),
+        octet_length(role) BETWEEN 1 AND 1024 AND octet_length(invited_by) BETWEEN 1 AND 1024
+        AND octet_length(changed_by) BETWEEN 1 AND 1024 AND octet_length(reason) BETWEEN 1 AND 1024),
     CONSTRAINT clerkinvite_member_version_check CHECK (version >= 1)
 );
 
@@ -86,8 +88,8 @@ CREATE INDEX clerkinvite_member_turns_idx ON clerkinvite_member (bulk, tenant_id
 -- Backlog: members whose invitation has expired.
 CREATE INDEX clerkinvite_member_expiring_idx ON clerkinvite_member (expires_at) WHERE status = 'pending';
 
--- One row per state change of a member, written by the statement that makes the change. It
--- contains no address. It is deleted with its member.
+-- One row per change of a member's state, invitation, user, role or address, written by the statement
+-- that makes the change. It contains no address. It is deleted with its member.
 CREATE TABLE clerkinvite_history (
     tenant_id     text COLLATE "C" NOT NULL,
     member_id     uuid             NOT NULL,
@@ -98,7 +100,9 @@ CREATE TABLE clerkinvite_history (
     sent          integer          NOT NULL,
     clerk_user_id text COLLATE "C",
     invitation_id text COLLATE "C",
+    role          text,                      -- after the change
     reason        text,
+    actor         text,                      -- who made the change; NULL: the library
     at            timestamptz      NOT NULL,
 
     CONSTRAINT clerkinvite_history_pkey PRIMARY KEY (tenant_id, member_id, version),

@@ -81,7 +81,8 @@ FROM chosen c CROSS JOIN clerkinvite_member m ON m.rowid = c.number
 ORDER BY c.bulk, c.turn, c.wrapped, c.tenant_id`
 
 	historySQL = `
-SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''), coalesce(reason, ''), at
+SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''),
+	coalesce(role, ''), coalesce(reason, ''), coalesce(actor, ''), at
 FROM clerkinvite_history WHERE tenant_id = ? AND member_id = ?
 ORDER BY version`
 
@@ -275,7 +276,7 @@ func history(ctx context.Context, db querier, tenantID, id string) (entries []cl
 	for rows.Next() {
 		var m clerkinvite.HistoryEntry
 		var changed int64
-		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Reason, &changed); err != nil {
+		if err := rows.Scan(&m.Version, &m.From, &m.To, &m.Send, &m.Sent, &m.ClerkUserID, &m.InvitationID, &m.Role, &m.Reason, &m.Actor, &changed); err != nil {
 			return nil, err
 		}
 		m.At = at(changed)

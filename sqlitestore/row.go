@@ -10,7 +10,7 @@ import (
 
 // memberColumns are the columns of the row m, in the order in which scanMember reads them.
 const memberColumns = `m.tenant_id, m.id, m.email, m.status, coalesce(m.clerk_user_id, ''), coalesce(m.invitation_id, ''),
-	m.send, m.sent, m.bulk, coalesce(m.url, ''), coalesce(m.role, ''), coalesce(m.invited_by, ''), m.data, m.params,
+	m.send, m.sent, m.bulk, coalesce(m.url, ''), coalesce(m.role, ''), coalesce(m.invited_by, ''), coalesce(m.changed_by, ''), m.data, m.params,
 	m.version, m.attempts, m.claimed_until, m.next_attempt_at, coalesce(m.reason, ''),
 	m.reserved_at, m.invited_at, m.expires_at, m.settled_at, m.updated_at`
 
@@ -22,7 +22,7 @@ func scanMember(r row) (*clerkinvite.Member, error) {
 	var reserved, updated int64
 	var claimed, next, invited, expires, settled *int64
 	if err := r.Scan(&m.TenantID, &m.ID, &m.Email, &m.Status, &m.ClerkUserID, &m.InvitationID,
-		&m.Send, &m.Sent, &m.Bulk, &m.URL, &m.Role, &m.InvitedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params),
+		&m.Send, &m.Sent, &m.Bulk, &m.URL, &m.Role, &m.InvitedBy, &m.ChangedBy, (*[]byte)(&m.Data), (*[]byte)(&m.Params),
 		&m.Version, &m.Attempts, &claimed, &next, &m.Reason,
 		&reserved, &invited, &expires, &settled, &updated); err != nil {
 		return nil, err
@@ -37,14 +37,14 @@ func scanMember(r row) (*clerkinvite.Member, error) {
 func values(m *clerkinvite.Member) []any {
 	return []any{
 		string(m.Status), optional(m.ClerkUserID), optional(m.InvitationID), m.Send, m.Sent, m.Bulk, optional(m.URL.Reveal()), optional(m.Role), optional(m.InvitedBy),
-		optional(string(m.Data)), optional(string(m.Params)), m.Attempts, optionalMicros(m.ClaimedUntil), optionalMicros(m.NextAttemptAt),
+		optional(m.ChangedBy), optional(string(m.Data)), optional(string(m.Params)), m.Attempts, optionalMicros(m.ClaimedUntil), optionalMicros(m.NextAttemptAt),
 		optional(m.Reason), micros(m.ReservedAt), optionalMicros(m.InvitedAt), optionalMicros(m.ExpiresAt), optionalMicros(m.SettledAt), micros(m.UpdatedAt),
 	}
 }
 
 // checkText rejects text that SQLite would store, but compare and print differently.
 func checkText(m *clerkinvite.Member) error {
-	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy,
+	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.ChangedBy,
 		string(m.Data), string(m.Params), m.Reason} {
 		if !storeutil.IsText(s) {
 			return errors.New("sqlitestore: a member has text that is not valid UTF-8 or contains a zero byte")

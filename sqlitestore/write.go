@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,22 +20,22 @@ const (
 	// ON CONFLICT handles keys only: a row that violates a CHECK is an error.
 	insertSQL = `
 INSERT INTO clerkinvite_member
-	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, data, params,
+	(tenant_id, id, email, version, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, changed_by, data, params,
 	 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
-VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING`
 
 	updateSQL = `
 UPDATE clerkinvite_member
-SET status = ?, clerk_user_id = ?, invitation_id = ?, send = ?, sent = ?, bulk = ?, url = ?, role = ?, invited_by = ?, data = ?, params = ?,
+SET email = ?, status = ?, clerk_user_id = ?, invitation_id = ?, send = ?, sent = ?, bulk = ?, url = ?, role = ?, invited_by = ?, changed_by = ?, data = ?, params = ?,
 	attempts = ?, claimed_until = ?, next_attempt_at = ?, reason = ?, reserved_at = ?, invited_at = ?, expires_at = ?, settled_at = ?, updated_at = ?,
 	version = version + 1
 WHERE tenant_id = ? AND id = ? AND version = ?`
 
 	historyInsertSQL = `
 INSERT INTO clerkinvite_history
-	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, role, reason, actor, at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	byRefSQL = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.email = ?`
 	byIDSQL  = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.id = ?`
@@ -105,7 +106,7 @@ func (w *writing) one(query string, args ...any) (*clerkinvite.Member, error) {
 // record adds a history entry.
 func (w *writing) record(from clerkinvite.Status, m *clerkinvite.Member) error {
 	_, err := w.exec(historyInsertSQL, m.TenantID, m.ID, m.Version, optional(string(from)), string(m.Status), m.Send, m.Sent,
-		optional(m.ClerkUserID), optional(m.InvitationID), optional(m.Reason), micros(m.UpdatedAt))
+		optional(m.ClerkUserID), optional(m.InvitationID), optional(m.Role), optional(m.Reason), optional(m.ChangedBy), micros(m.UpdatedAt))
 	return err
 }
 
@@ -151,7 +152,7 @@ func (w *writing) insert(m *clerkinvite.Member) (clerkinvite.Result, error) {
 	return clerkinvite.Result{Member: existing, Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: existing}}, nil
 }
 
-// update makes the changes whose version matches and whose user is free.
+// update makes the changes whose version matches, and whose user and address are free.
 func update(ctx context.Context, tx *sql.Tx, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 	w := newWriting(ctx, tx)
 	defer w.close()
@@ -178,12 +179,17 @@ func (w *writing) update(c clerkinvite.Change) (clerkinvite.Result, error) {
 		return clerkinvite.Result{}, err
 	}
 	m := c.New.Clone()
-	m.ID, m.TenantID, m.Email, m.Version = strings.ToLower(c.Old.ID), c.Old.TenantID, c.Old.Email, c.Old.Version+1
-	made, err := w.exec(updateSQL, append(values(m), m.TenantID, m.ID, c.Old.Version)...)
-	switch {
-	case code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE && strings.Contains(err.Error(), "clerkinvite_member.clerk_user_id"):
+	m.ID, m.TenantID, m.Version = strings.ToLower(c.Old.ID), c.Old.TenantID, c.Old.Version+1
+	made, err := w.exec(updateSQL, slices.Concat([]any{m.Email}, values(m), []any{m.TenantID, m.ID, c.Old.Version})...)
+	if code(err) == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
 		// Another key belongs to a table that a trigger of the host writes; the transaction may be rolled back already.
-		return clerkinvite.Result{Err: clerkinvite.ErrUserTaken}, nil
+		for column, taken := range map[string]error{"clerk_user_id": clerkinvite.ErrUserTaken, "email": clerkinvite.ErrEmailTaken} {
+			if strings.Contains(err.Error(), "clerkinvite_member."+column) {
+				return clerkinvite.Result{Err: taken}, nil
+			}
+		}
+	}
+	switch {
 	case err != nil:
 		return clerkinvite.Result{}, err
 	case made == 0:

@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +33,7 @@ func (s *suite) wantHistory(m *clerkinvite.Member, want ...clerkinvite.HistoryEn
 func entry(old, m *clerkinvite.Member) clerkinvite.HistoryEntry {
 	v := clerkinvite.HistoryEntry{
 		Version: m.Version, To: m.Status, Send: m.Send, Sent: m.Sent, ClerkUserID: m.ClerkUserID,
-		InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+		InvitationID: m.InvitationID, Role: m.Role, Reason: m.Reason, Actor: m.ChangedBy, At: m.UpdatedAt,
 	}
 	if old != nil {
 		v.From = old.Status
@@ -47,12 +49,13 @@ func historyStateChanges(s *suite) {
 	// More than ten, to detect an order by text.
 	for i, status := range slices.Concat(statuses, statuses) {
 		claimed := *m
-		claimed.Attempts, claimed.ClaimedUntil, claimed.Role = m.Attempts+1, after(time.Minute), "role-"+string(status)
+		claimed.Attempts, claimed.ClaimedUntil, claimed.Data = m.Attempts+1, after(time.Minute), json.RawMessage(`["`+status+`"]`)
 		claimed.UpdatedAt = *after(time.Duration(2*i) * time.Second)
 		s.change(m, &claimed)
 		s.wantHistory(m, want...)
 
 		n := in(status, &claimed)
+		n.ChangedBy = fmt.Sprint("by-", i)
 		if i == 0 {
 			n.Send++ // otherwise nothing changes that is recorded
 		}
@@ -75,6 +78,9 @@ func historyStateChanges(s *suite) {
 		func(m *clerkinvite.Member) { m.Send, m.NextAttemptAt = m.Send+1, after(0) },
 		func(m *clerkinvite.Member) { m.Sent++ },
 		func(m *clerkinvite.Member) { m.InvitationID = "inv_other" },
+		func(m *clerkinvite.Member) { m.Role, m.ChangedBy = "owner", "" },
+		func(m *clerkinvite.Member) { m.Role = "" },
+		func(m *clerkinvite.Member) { m.Email, m.ChangedBy = "moved@example.com", "script" },
 	} {
 		n := *m
 		spoil(&n)

@@ -214,7 +214,8 @@ func updateEveryField(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for _, status := range statuses {
 		n := in(status, m)
-		n.Role, n.InvitedBy, n.Data, n.Params = "role-"+string(status), "by-"+string(status), json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
+		n.Email, n.Role, n.InvitedBy, n.ChangedBy = string(status)+"@example.com", "role-"+string(status), "by-"+string(status), "then-"+string(status)
+		n.Data, n.Params = json.RawMessage(`["`+status+`"]`), json.RawMessage(`{"p":"`+status+`"}`)
 		n.Send, n.Sent, n.Bulk, n.Attempts = m.Send+1, n.Sent+1, true, m.Attempts+2
 		n.ReservedAt, n.ClaimedUntil = *after(time.Duration(n.Send) * time.Minute), after(time.Duration(n.Send)*time.Hour)
 		if n.NextAttemptAt == nil {
@@ -225,7 +226,7 @@ func updateEveryField(s *suite) {
 
 		// All fields that may be empty become empty.
 		n = in(status, m)
-		n.Role, n.InvitedBy, n.Data, n.Params, n.Reason, n.URL = "", "", nil, nil, "", clerkinvite.Secret{}
+		n.Role, n.InvitedBy, n.ChangedBy, n.Data, n.Params, n.Reason, n.URL = "", "", "", nil, nil, "", clerkinvite.Secret{}
 		n.Bulk = false
 		n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
 		if status != clerkinvite.StatusPending {
@@ -245,13 +246,13 @@ func (s *suite) change(m, n *clerkinvite.Member) {
 	s.wantStored(n)
 }
 
-// ID, TenantID and Email do not change, even if New has other values.
+// ID and TenantID do not change, even if New has other values.
 func updateIdentity(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	n := in(clerkinvite.StatusActive, m)
-	n.ID, n.TenantID, n.Email, n.Version = uuid(), "other", "y@example.com", 77
+	n.ID, n.TenantID, n.Version = uuid(), "other", 77
 	got := s.update(clerkinvite.Change{Old: m, New: n})[0]
-	n.ID, n.TenantID, n.Email, n.Version = m.ID, m.TenantID, m.Email, 2
+	n.ID, n.TenantID, n.Version = m.ID, m.TenantID, 2
 	s.wantSame(got, n)
 	s.wantStored(n)
 }
@@ -886,7 +887,7 @@ func textFidelity(s *suite) {
 	var want []*clerkinvite.Member
 	for _, text := range texts {
 		row := in(clerkinvite.StatusFailed, reserved(text, "x@example.com"))
-		row.Role, row.InvitedBy, row.Reason, row.Version = text, text, text, 1
+		row.Role, row.InvitedBy, row.ChangedBy, row.Reason, row.Version = text, text, text, text, 1
 		s.wantSame(s.insert(row)[0], row)
 		want = append(want, row)
 	}

@@ -57,6 +57,12 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"UserTaken/OtherTenant", userTakenOtherTenant},
 		{"UserTaken/Freed", userTakenFreed},
 		{"UserTaken/Race", userTakenRace},
+		{"Email/Changed", emailChanged},
+		{"Email/Taken", emailTaken},
+		{"Email/TakenInCall", emailTakenInCall},
+		{"Email/Conflict", emailConflict},
+		{"Email/Race", emailRace},
+		{"Email/OppositeOrders", emailOppositeOrders},
 		{"Erase/EveryState", eraseEveryState},
 		{"Erase/Reuse", eraseReuse},
 		{"Erase/Conflict", eraseConflict},
@@ -187,7 +193,7 @@ func uuid() string {
 func reserved(tenant, email string) *clerkinvite.Member {
 	return &clerkinvite.Member{
 		ID: uuid(), TenantID: tenant, Email: email, Status: clerkinvite.StatusReserved,
-		Role: "editor", InvitedBy: "admin_1", Data: json.RawMessage(`{"team": 7}`), Params: json.RawMessage(`{"redirect_url":"https://example.com"}`),
+		Role: "editor", InvitedBy: "admin_1", ChangedBy: "admin_2", Data: json.RawMessage(`{"team": 7}`), Params: json.RawMessage(`{"redirect_url":"https://example.com"}`),
 		Send: 1, ReservedAt: now, NextAttemptAt: after(0), UpdatedAt: now,
 	}
 }

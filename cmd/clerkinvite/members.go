@@ -193,7 +193,7 @@ func (t *tool) show(ctx context.Context, args []string) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		for _, row := range [][2]string{
 			{"email", m.Email}, {"tenant", m.TenantID}, {"status", string(m.Status)}, {"reason", m.Reason}, {"clerk user", m.ClerkUserID},
-			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"data", string(m.Data)},
+			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"changed by", m.ChangedBy}, {"data", string(m.Data)},
 			{"sends", fmt.Sprintf("%d requested, %d completed, %d attempts for the last", m.Send, m.Sent, m.Attempts)},
 			{"invited", stamp(m.InvitedAt)}, {"expires", stamp(m.ExpiresAt)}, {"next attempt", stamp(m.NextAttemptAt)}, {"id", m.ID},
 		} {
@@ -203,9 +203,10 @@ func (t *tool) show(ctx context.Context, args []string) error {
 		}
 		fmt.Fprintln(w)
 		_ = w.Flush()
-		fmt.Fprintln(w, "AT\tFROM\tTO\tSEND\tINVITATION OR USER\tREASON")
+		fmt.Fprintln(w, "AT\tFROM\tTO\tSEND\tINVITATION OR USER\tROLE\tBY\tREASON")
 		for _, h := range history {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", stamp(&h.At), dash(string(h.From)), h.To, h.Send, dash(cmp.Or(h.ClerkUserID, h.InvitationID)), plain(h.Reason))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", stamp(&h.At), dash(string(h.From)), h.To, h.Send,
+				dash(cmp.Or(h.ClerkUserID, h.InvitationID)), dash(plain(h.Role)), dash(plain(h.Actor)), plain(h.Reason))
 		}
 		_ = w.Flush()
 	})

@@ -13,6 +13,7 @@ CREATE TABLE admin_user (
     url             text             NOT NULL, -- secret
     role            text             NOT NULL,
     invited_by      text             NOT NULL,
+    changed_by      text             NOT NULL,
     data            json,
     params          text,                      -- JSON, stored byte for byte
     send            integer          NOT NULL,
@@ -51,7 +52,9 @@ CREATE TABLE admin_user_history (
     sent          integer          NOT NULL,
     clerk_user_id text             NOT NULL,
     invitation_id text             NOT NULL,
+    role          text             NOT NULL,
     reason        text             NOT NULL,
+    actor         text             NOT NULL,
     at            timestamptz      NOT NULL,
 
     PRIMARY KEY (tenant_id, member_id, version),

@@ -44,15 +44,15 @@ type Store struct {
 var _ clerkinvite.Store = (*Store)(nil)
 
 // columns have the names of the fields of a member, so pgx can read rows by name.
-const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, data, params, send, sent, bulk,
+const columns = `tenant_id, id, email, status, clerk_user_id, invitation_id, url, role, invited_by, changed_by, data, params, send, sent, bulk,
 	attempts, reason, version, reserved_at, invited_at, expires_at, settled_at, claimed_until, next_attempt_at, updated_at`
 
-const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24`
+const values = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25`
 
 // args returns the values of columns.
 func args(m *clerkinvite.Member) []any {
 	return []any{
-		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Data, m.Params, m.Send, m.Sent, m.Bulk,
+		m.TenantID, m.ID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.ChangedBy, m.Data, m.Params, m.Send, m.Sent, m.Bulk,
 		m.Attempts, m.Reason, m.Version, m.ReservedAt, m.InvitedAt, m.ExpiresAt, m.SettledAt, m.ClaimedUntil, m.NextAttemptAt, m.UpdatedAt,
 	}
 }
@@ -63,18 +63,18 @@ const (
 	insertSQL = `
 WITH written AS (INSERT INTO admin_user (` + columns + `) VALUES (` + values + `) RETURNING *),
 history AS (
-	INSERT INTO admin_user_history SELECT tenant_id, id, version, '', status, send, sent, clerk_user_id, invitation_id, reason, updated_at
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, '', status, send, sent, clerk_user_id, invitation_id, role, reason, changed_by, updated_at
 	FROM written)
 SELECT ` + columns + ` FROM written`
 
 	updateSQL = `
 WITH written AS (
 	UPDATE admin_user SET (` + columns + `) = ROW (` + values + `)
-	WHERE tenant_id = $1 AND id = $2 AND version = $17 - 1
+	WHERE tenant_id = $1 AND id = $2 AND version = $18 - 1
 	RETURNING *),
 history AS (
-	INSERT INTO admin_user_history SELECT tenant_id, id, version, $25, status, send, sent, clerk_user_id, invitation_id, reason, updated_at
-	FROM written WHERE $26)
+	INSERT INTO admin_user_history SELECT tenant_id, id, version, $26, status, send, sent, clerk_user_id, invitation_id, role, reason, changed_by, updated_at
+	FROM written WHERE $27)
 SELECT ` + columns + ` FROM written`
 )
 
@@ -126,6 +126,8 @@ func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]cle
 			results[i].Err = err
 		case clerkinvite.IsUniqueViolation(err, "admin_user_clerk_user_id_key"):
 			results[i].Err = clerkinvite.ErrUserTaken
+		case clerkinvite.IsUniqueViolation(err, "admin_user_email_key"):
+			results[i].Err = clerkinvite.ErrEmailTaken
 		case err != nil:
 			return nil, err
 		}
@@ -138,7 +140,7 @@ func (s *Store) update(ctx context.Context, c clerkinvite.Change) (*clerkinvite.
 		return s.erase(ctx, c.Old)
 	}
 	row := *c.New
-	row.TenantID, row.ID, row.Email, row.Version = c.Old.TenantID, c.Old.ID, c.Old.Email, c.Old.Version+1
+	row.TenantID, row.ID, row.Version = c.Old.TenantID, c.Old.ID, c.Old.Version+1
 	written, err := s.query(ctx, updateSQL, append(args(&row), c.Old.Status, c.Recorded())...)
 	if err != nil {
 		return nil, err
@@ -239,7 +241,7 @@ func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite
 		return nil, nil
 	}
 	rows, err := s.pool.Query(ctx, `
-SELECT version, from_status AS "from", to_status AS "to", send, sent, clerk_user_id, invitation_id, reason, at
+SELECT version, from_status AS "from", to_status AS "to", send, sent, clerk_user_id, invitation_id, role, reason, actor, at
 FROM admin_user_history WHERE tenant_id = $1 AND member_id = $2 ORDER BY version`, tenantID, strings.ToLower(id))
 	if err != nil {
 		return nil, err

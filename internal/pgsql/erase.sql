@@ -9,7 +9,7 @@
 	SELECT i.*
 	FROM input i
 	JOIN clerkinvite_member m ON m.tenant_id = i.tenant_id AND m.id = i.id AND m.version = i.old_version
-	ORDER BY m.tenant_id, m.email
+	ORDER BY m.tenant_id, m.id
 	FOR UPDATE OF m
 ), {{changed}}, erased AS (
 	DELETE FROM clerkinvite_member m

@@ -10,9 +10,9 @@
 -- order of (tenant_id, email), so two batches cannot deadlock.
 {{input}}, written AS (
 	INSERT INTO clerkinvite_member
-		(tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, data, params, version,
+		(tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, changed_by, data, params, version,
 		 attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at)
-	SELECT tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, data::jsonb, params::json, 1,
+	SELECT tenant_id, id, email, status, clerk_user_id, invitation_id, send, sent, bulk, url, role, invited_by, changed_by, data::jsonb, params::json, 1,
 		attempts, claimed_until, next_attempt_at, reason, reserved_at, invited_at, expires_at, settled_at, updated_at
 	FROM input
 	ORDER BY tenant_id COLLATE "C", email COLLATE "C"
@@ -20,8 +20,8 @@
 	RETURNING *
 ), history AS (
 	INSERT INTO clerkinvite_history
-		(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, reason, at)
-	SELECT tenant_id, id, version, NULL, status, send, sent, clerk_user_id, invitation_id, reason, updated_at FROM written
+		(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, role, reason, actor, at)
+	SELECT tenant_id, id, version, NULL, status, send, sent, clerk_user_id, invitation_id, role, reason, changed_by, updated_at FROM written
 )
 SELECT true, {{member}} FROM written m
 UNION ALL

@@ -18,6 +18,7 @@ CREATE TABLE clerkinvite_member (
     url             TEXT,             -- SECRET: anyone who has it can accept the invitation. Only while pending, only if the host mails it itself
     role            TEXT,
     invited_by      TEXT,
+    changed_by      TEXT,             -- who made the last change in the history; NULL: the library
     data            TEXT,             -- for the host; JSON
     params          TEXT,             -- parameters of the invitation; JSON
     version         INTEGER NOT NULL, -- increases by one with every change
@@ -57,7 +58,8 @@ CREATE TABLE clerkinvite_member (
         END),
     CONSTRAINT clerkinvite_member_url_check CHECK (url IS NULL OR (status = 'pending' AND octet_length(url) BETWEEN 1 AND 16384)),
     CONSTRAINT clerkinvite_member_text_check CHECK (
-        octet_length(role) BETWEEN 1 AND 1024 AND octet_length(invited_by) BETWEEN 1 AND 1024 AND octet_length(reason) BETWEEN 1 AND 1024),
+        octet_length(role) BETWEEN 1 AND 1024 AND octet_length(invited_by) BETWEEN 1 AND 1024
+        AND octet_length(changed_by) BETWEEN 1 AND 1024 AND octet_length(reason) BETWEEN 1 AND 1024),
     CONSTRAINT clerkinvite_member_json_check CHECK ((data IS NULL OR json_valid(data)) AND (params IS NULL OR json_valid(params))),
     CONSTRAINT clerkinvite_member_version_check CHECK (version >= 1)
 ) STRICT;
@@ -81,8 +83,8 @@ CREATE INDEX clerkinvite_member_turns_idx ON clerkinvite_member (bulk, tenant_id
 -- Backlog: members whose invitation has expired.
 CREATE INDEX clerkinvite_member_expiring_idx ON clerkinvite_member (expires_at) WHERE status = 'pending';
 
--- One row per state change of a member, written in the transaction that makes the change. It
--- contains no address. It is deleted with its member.
+-- One row per change of a member's state, invitation, user, role or address, written in the transaction
+-- that makes the change. It contains no address. It is deleted with its member.
 CREATE TABLE clerkinvite_history (
     tenant_id     TEXT    NOT NULL,
     member_id     TEXT    NOT NULL,
@@ -93,7 +95,9 @@ CREATE TABLE clerkinvite_history (
     sent          INTEGER NOT NULL,
     clerk_user_id TEXT,
     invitation_id TEXT,
+    role          TEXT,             -- after the change
     reason        TEXT,
+    actor         TEXT,             -- who made the change; NULL: the library
     at            INTEGER NOT NULL,
 
     CONSTRAINT clerkinvite_history_pkey PRIMARY KEY (tenant_id, member_id, version),

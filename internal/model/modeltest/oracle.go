@@ -301,12 +301,13 @@ func (s *sequence) record(old, m *clerkinvite.Member) {
 	if old == nil {
 		old = &clerkinvite.Member{}
 	}
-	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID {
+	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID &&
+		old.Role == m.Role && old.Email == m.Email {
 		return
 	}
 	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.HistoryEntry{
 		Version: m.Version, From: old.Status, To: m.Status, Send: m.Send, Sent: m.Sent,
-		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Reason: m.Reason, At: m.UpdatedAt,
+		ClerkUserID: m.ClerkUserID, InvitationID: m.InvitationID, Role: m.Role, Reason: m.Reason, Actor: m.ChangedBy, At: m.UpdatedAt,
 	})
 	s.remembered(m)
 }
@@ -649,8 +650,8 @@ func same(a, b *clerkinvite.Member) bool {
 	}) || !sameJSON(a.Data, b.Data) || !bytes.Equal(a.Params, b.Params) {
 		return false
 	}
-	plain := func(m *clerkinvite.Member) [15]any {
-		return [15]any{m.ID, m.TenantID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.Send, m.Sent, m.Bulk, m.Attempts, m.Reason, m.Version}
+	plain := func(m *clerkinvite.Member) [16]any {
+		return [16]any{m.ID, m.TenantID, m.Email, m.Status, m.ClerkUserID, m.InvitationID, m.URL, m.Role, m.InvitedBy, m.ChangedBy, m.Send, m.Sent, m.Bulk, m.Attempts, m.Reason, m.Version}
 	}
 	return plain(a) == plain(b)
 }
