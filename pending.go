@@ -141,7 +141,7 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 	return s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
 }
 
-// resolve makes the rows that wait for u active.
+// resolve makes the rows that wait for u active. Then rows that are active as u follow its address.
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
@@ -155,7 +155,8 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 			return changed, err
 		}
 		if !retry && len(postponed) == 0 {
-			return changed, proveErr
+			moved, err := s.followAll(ctx, u, rows, p.ask)
+			return append(changed, moved...), cmp.Or(proveErr, err)
 		}
 		if rows, err = s.rowsOf(ctx, u); err != nil {
 			return changed, err

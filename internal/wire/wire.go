@@ -102,6 +102,7 @@ type User struct {
 	ID             string
 	PrimaryEmailID string
 	Emails         []Email
+	Incomplete     bool // an address, or whether it is verified, could not be read
 	Banned         bool
 	Deprovisioned  bool
 	Locked         bool
@@ -123,11 +124,16 @@ func (o Object) User() (User, bool) {
 		Banned: o.Bool("banned"), Deprovisioned: o.Bool("deprovisioned"), Locked: o.Bool("locked"),
 		LockEndsIn: o.Seconds("lockout_expires_in_seconds"),
 	}
-	for _, raw := range o.List("email_addresses") {
+	list := o.List("email_addresses")
+	u.Incomplete = list == nil
+	for _, raw := range list {
 		e := Parse(raw)
-		if address := e.Text("email_address"); address != "" {
-			verified := e.Object("verification").Text("status") == "verified" // published examples have verified addresses that are reserved too
-			u.Emails = append(u.Emails, Email{e.Text("id"), address, verified})
+		address, status := e.Text("email_address"), e.Object("verification").Text("status")
+		_, shown := e["verification"] // it can be null
+		u.Incomplete = u.Incomplete || address == "" || !shown || status == "" && e.Has("verification")
+		if address != "" {
+			// Published examples have verified addresses that are reserved too.
+			u.Emails = append(u.Emails, Email{e.Text("id"), address, status == "verified"})
 		}
 	}
 	return u, u.ID != ""
