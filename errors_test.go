@@ -20,7 +20,7 @@ func (t *teapot) HTTPStatus() int { return 418 }
 
 func TestHTTPError(t *testing.T) {
 	t.Parallel()
-	dup := &DuplicateEmailError{Ref: Ref{"acme", "ada@example.com"}}
+	dup := &DuplicateEmailError{Ref: Ref{TenantID: "acme", Email: "ada@example.com"}}
 	for name, c := range map[string]struct {
 		err     error
 		status  int

@@ -478,6 +478,108 @@ func ExampleService_List() {
 	// mary@example.com
 }
 
+func ExampleService_List_newestFirst() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	for _, email := range []string{"ada@example.com", "joan@example.com", "mary@example.com"} {
+		if _, err := svc.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	page, err := svc.List(ctx, clerkinvite.ListParams{TenantID: "acme", NewestFirst: true, Limit: 2})
+	if err != nil {
+		panic(err)
+	}
+	for _, member := range page.Members {
+		fmt.Println(member.Email)
+	}
+	// Output:
+	// mary@example.com
+	// joan@example.com
+}
+
+// A job that reminds people a week before their invitation expires.
+func ExampleService_All_reminders() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+	for email, days := range map[string]int{"ada@example.com": 3, "joan@example.com": 30} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email, ExpiresInDays: days}); err != nil {
+			panic(err)
+		}
+	}
+	now := time.Now()
+	for member, err := range svc.All(ctx, clerkinvite.ListParams{TenantID: "acme", ExpiresBefore: now.AddDate(0, 0, 7)}) {
+		if err != nil {
+			panic(err)
+		}
+		if member.ExpiresAt.After(now) { // the others have expired already
+			fmt.Println("remind", member.Email)
+		}
+	}
+	// Output: remind ada@example.com
+}
+
+func ExampleService_Counts() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	counts, err := svc.Counts(ctx, "acme")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(counts[clerkinvite.StatusPending], "pending,", counts[clerkinvite.StatusActive], "active,", counts[clerkinvite.StatusExpired], "expired")
+	// Output: 2 pending, 1 active, 0 expired
+}
+
+func ExampleService_ByUser() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	grace := clerk.AddVerifiedUser("grace@example.com")
+	for _, tenant := range []string{"initech", "acme"} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: tenant, Email: "grace@example.com", Role: "admin"}); err != nil {
+			panic(err)
+		}
+	}
+	members, err := svc.ByUser(ctx, grace.ID)
+	if err != nil {
+		panic(err)
+	}
+	for _, member := range members {
+		fmt.Println(member.TenantID, member.Role)
+	}
+	// Output:
+	// acme admin
+	// initech admin
+}
+
+// Is this user a member of this tenant?
+func ExampleService_Get_byUser() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	grace := clerk.AddVerifiedUser("grace@example.com")
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "grace@example.com", Role: "admin"}); err != nil {
+		panic(err)
+	}
+	for _, tenant := range []string{"acme", "initech"} {
+		switch member, err := svc.Get(ctx, clerkinvite.Ref{TenantID: tenant, ClerkUserID: grace.ID}); {
+		case errors.Is(err, clerkinvite.ErrNotFound):
+			fmt.Println(tenant, "no")
+		case err != nil:
+			panic(err)
+		default:
+			fmt.Println(tenant, member.Status, member.Role)
+		}
+	}
+	// Output:
+	// acme active admin
+	// initech no
+}
+
 func ExampleService_All() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

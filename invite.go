@@ -508,4 +508,4 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	}, nil
 }
 
-func (p *InviteParams) ref() (Ref, error) { return Ref{p.TenantID, p.Email}.normalized() }
+func (p *InviteParams) ref() (Ref, error) { return addressRef(p.TenantID, p.Email) }

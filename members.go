@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -37,14 +38,65 @@ func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 	return found[0], nil
 }
 
+// ByUser returns the active members of a Clerk user in all tenants, in the order of TenantID, for
+// example for a tenant switcher. To check one tenant, call Get with a [Ref] that has the ClerkUserID.
+// A user who is not an active member of any tenant has none, which is not an error. ByUser executes
+// one statement and does not call Clerk.
+//
+// Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. ByUser is safe for
+// concurrent use and safe to retry.
+func (s *Service) ByUser(ctx context.Context, userID string) (_ []*Member, err error) {
+	ctx, op := s.observe(ctx, "ByUser")
+	defer op.end(&err)
+	if !clerkID.MatchString(userID) {
+		return nil, &InvalidParamsError{"userID", "must be a Clerk ID (user_…)"}
+	}
+	found, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(found, func(a, b *Member) int { return strings.Compare(a.TenantID, b.TenantID) })
+	return found, nil
+}
+
+// Counts returns how many members of a tenant are in each state. The map has every state of
+// [Statuses], with 0 for a state without members. Counts executes one statement, which reads one
+// index entry per member of the tenant.
+//
+// Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Counts is safe for
+// concurrent use and safe to retry.
+func (s *Service) Counts(ctx context.Context, tenantID string) (_ map[Status]int, err error) {
+	ctx, op := s.observe(ctx, "Counts")
+	defer op.end(&err)
+	if err := checkTenant(tenantID); err != nil {
+		return nil, err
+	}
+	found, err := s.store.Counts(ctx, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[Status]int)
+	for _, status := range Statuses() {
+		counts[status] = found[status]
+	}
+	return counts, nil
+}
+
 // ListParams selects members of one tenant. A member must match all filters.
 type ListParams struct {
-	TenantID    string   // 1 to 255 bytes
-	Statuses    []Status // in one of these states; none means any
-	EmailPrefix string   // address begins with this; trimmed and lower-cased, at most 254 bytes
-	InvitedBy   string   // with this InvitedBy; "" means any
-	Limit       int      // 1 to 1000 members per page; 0 means 100
-	Cursor      string   // Page.Next of the previous page; "" means the first page
+	TenantID string   // 1 to 255 bytes
+	Statuses []Status // in one of these states; none means any
+
+	// EmailPrefix selects addresses that begin with it. It is normalised like an address: trimmed, in
+	// lower case, and with the domain in ASCII. A part of the domain that has letters outside ASCII
+	// must be complete up to its dot or to the end of the address. At most 254 bytes when normalised.
+	EmailPrefix string
+
+	InvitedBy     string    // with this InvitedBy; "" means any
+	ExpiresBefore time.Time // pending, with an invitation that expires before this or has expired; zero means any
+	NewestFirst   bool      // in the reverse order
+	Limit         int       // 1 to 1000 members per page; 0 means 100
+	Cursor        string    // Page.Next of the previous page; "" means the first page
 }
 
 // Page is a page of members.
@@ -53,9 +105,9 @@ type Page struct {
 	Next    string // the cursor of the next page; "" if this is the last
 }
 
-// List returns a page of a tenant's members, oldest invitation first. Pagination is
-// keyset-based: members added or removed between pages do not shift the others. A cursor contains
-// no address, does not expire, and works only with the same tenant.
+// List returns a page of a tenant's members, in the order in which they were first invited. Pagination
+// is keyset-based: members added or removed between pages do not shift the others. A cursor contains
+// no address, does not expire, and works only with the same tenant and the same NewestFirst.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. List is safe for
 // concurrent use and safe to retry.
@@ -75,7 +127,7 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	page := &Page{Members: rows}
 	if len(rows) > limit {
 		page.Members = rows[:limit:limit]
-		page.Next = cursor(rows[limit-1].ID)
+		page.Next = cursor(rows[limit-1].ID, p.NewestFirst)
 	}
 	return page, nil
 }
@@ -106,13 +158,12 @@ func (s *Service) All(ctx context.Context, p ListParams) iter.Seq2[*Member, erro
 
 // query checks p and returns the query for the store.
 func (p ListParams) query() (PageQuery, error) {
-	if p.TenantID == "" {
-		return PageQuery{}, &InvalidParamsError{"TenantID", "is empty"}
+	if err := checkTenant(p.TenantID); err != nil {
+		return PageQuery{}, err
 	}
-	prefix := strings.ToLower(strings.TrimSpace(p.EmailPrefix))
+	prefix, reason := normalizePrefix(p.EmailPrefix)
 	for _, check := range []struct{ field, reason string }{
-		{"TenantID", checkText(p.TenantID, 255)},
-		{"EmailPrefix", checkText(prefix, 254)},
+		{"EmailPrefix", reason},
 		{"InvitedBy", checkText(p.InvitedBy, 255)},
 	} {
 		if check.reason != "" {
@@ -132,28 +183,40 @@ func (p ListParams) query() (PageQuery, error) {
 	}
 	q := PageQuery{
 		TenantID: p.TenantID, Statuses: slices.Compact(slices.Sorted(slices.Values(p.Statuses))),
-		EmailPrefix: prefix, InvitedBy: p.InvitedBy, Limit: p.Limit,
+		EmailPrefix: prefix, InvitedBy: p.InvitedBy, ExpiresBefore: p.ExpiresBefore,
+		NewestFirst: p.NewestFirst, Limit: p.Limit,
 	}
 	if p.Cursor != "" {
-		id, ok := afterCursor(p.Cursor)
+		id, ok := afterCursor(p.Cursor, p.NewestFirst)
 		if !ok {
-			return PageQuery{}, &InvalidParamsError{"Cursor", "is not a cursor returned by List"}
+			return PageQuery{}, &InvalidParamsError{"Cursor", "is not a cursor returned by List for this order"}
 		}
 		q.AfterTenantID, q.AfterID = p.TenantID, id
 	}
 	return q, nil
 }
 
+// newestMark begins a cursor of pages that have the newest members first.
+const newestMark = "."
+
 // cursor returns the cursor of the page after the member with the ID.
-func cursor(id string) string {
+func cursor(id string, newestFirst bool) string {
 	u, err := uuid.Parse(id)
 	if err != nil {
 		return "" // no store has such a row
 	}
-	return base64.RawURLEncoding.EncodeToString(u[:])
+	cursor := base64.RawURLEncoding.EncodeToString(u[:])
+	if newestFirst {
+		return newestMark + cursor
+	}
+	return cursor
 }
 
-func afterCursor(cursor string) (id string, ok bool) {
+func afterCursor(cursor string, newestFirst bool) (id string, ok bool) {
+	cursor, marked := strings.CutPrefix(cursor, newestMark)
+	if marked != newestFirst {
+		return "", false
+	}
 	// The length comes first, because DecodeString skips any number of line breaks.
 	if len(cursor) != base64.RawURLEncoding.EncodedLen(len(uuid.UUID{})) {
 		return "", false

@@ -104,6 +104,7 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 		if err != nil {
 			return nil, nil, err
 		}
+		ref = row.refByID() // the next round is about the same member, even if ref no longer names it
 		wanted, err := next(row)
 		if err != nil || wanted == row {
 			return row, wanted, err

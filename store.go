@@ -38,10 +38,17 @@ func (s Status) Waits() bool {
 	return s == StatusReserved || s == StatusPending || s == StatusExpired
 }
 
-// Ref names one member: one address in one tenant.
+// Ref names one member of a tenant, by exactly one of Email, ID and ClerkUserID. A member of another
+// tenant is not found.
 type Ref struct {
 	TenantID string // the host's ID of its customer, 1 to 255 bytes
 	Email    string // need not be normalised
+	ID       string // Member.ID, a UUID
+
+	// ClerkUserID is the current Member.ClerkUserID: the Clerk user's ID of an active member, or
+	// "pending_" and the invitation's ID of a pending member. When the person accepts, and after a
+	// resend, the pending ID no longer names the member.
+	ClerkUserID string
 }
 
 // Member is one person in one tenant. It is a copy of the stored row: changing it does not
@@ -113,7 +120,10 @@ func (m *Member) Clone() *Member {
 func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // Ref returns the tenant and address of m.
-func (m Member) Ref() Ref { return Ref{m.TenantID, m.Email} }
+func (m Member) Ref() Ref { return Ref{TenantID: m.TenantID, Email: m.Email} }
+
+// refByID names m by its ID, which never changes.
+func (m Member) refByID() Ref { return Ref{TenantID: m.TenantID, ID: m.ID} }
 
 // Due reports whether an invitation of m is still to be delivered: the member is reserved
 // or pending, and Sent < Send. It is delivered at NextAttemptAt.
@@ -168,7 +178,7 @@ var (
 // Query selects members. A member matches if any of the selectors matches it. An empty
 // Query matches nothing.
 type Query struct {
-	Refs    []Ref    // members with these normalised addresses in these tenants, in any state
+	Refs    []Ref    // the members that these name, in any state; normalised; a Ref without Email, ID and ClerkUserID matches nothing
 	IDs     []string // members with these IDs, in any tenant and any state; a string that is not a UUID matches nothing
 	Emails  []string // waiting members ([Status.Waits]) with these normalised addresses, in any tenant
 	UserIDs []string // active members with these Clerk user IDs, in any tenant
@@ -177,10 +187,14 @@ type Query struct {
 // PageQuery selects a page of members in the order of (TenantID, ID), compared byte by
 // byte. A member matches if all of the filters match it.
 type PageQuery struct {
-	TenantID    string   // members of this tenant; "" means all tenants
-	Statuses    []Status // members in one of these states; empty means any state
-	EmailPrefix string   // members whose normalised address begins with this, compared byte by byte
-	InvitedBy   string   // members with this InvitedBy; "" means any
+	TenantID      string    // members of this tenant; "" means all tenants
+	Statuses      []Status  // members in one of these states; empty means any state
+	EmailPrefix   string    // members whose normalised address begins with this, compared byte by byte
+	InvitedBy     string    // members with this InvitedBy; "" means any
+	ExpiresBefore time.Time // pending members whose ExpiresAt is before this; zero means all members
+
+	// NewestFirst reverses the order. It needs a TenantID; without one it is an error.
+	NewestFirst bool
 
 	// AfterTenantID and AfterID name the last member of the previous page, which need
 	// not exist any more. Both are empty for the first page. An AfterID that is not a
@@ -294,8 +308,12 @@ type Store interface {
 	// all due later, it may skip tenants that are due.
 	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
-	// Page returns the first members that q selects, in the order of (TenantID, ID).
+	// Page returns the first members that q selects, in its order.
 	Page(ctx context.Context, q PageQuery) ([]*Member, error)
+
+	// Counts returns how many members of a tenant are in each state. A state without
+	// members may be missing.
+	Counts(ctx context.Context, tenantID string) (map[Status]int, error)
 
 	// History returns the recorded state changes of a member, the oldest first. A
 	// member that does not exist has none.

@@ -228,6 +228,15 @@ func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err 
 	return found, err
 }
 
+// Counts implements [Store].
+func (s *PgxStore) Counts(ctx context.Context, tenantID string) (counts map[Status]int, err error) {
+	err = s.repeat(ctx, func(bool) error {
+		counts, err = s.sql.counts(ctx, s.db, tenantID)
+		return err
+	})
+	return counts, err
+}
+
 // History implements [Store].
 func (s *PgxStore) History(ctx context.Context, tenantID, id string) (entries []HistoryEntry, err error) {
 	err = s.repeat(ctx, func(bool) error {

@@ -206,7 +206,7 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 		// The remaining duplicates were committed after the statement began.
 		refs := make([]Ref, len(missing))
 		for i, m := range missing {
-			refs[i] = Ref{m.TenantID, m.Email}
+			refs[i] = Ref{TenantID: m.TenantID, Email: m.Email}
 		}
 		found, err = s.find(ctx, db, Query{Refs: refs})
 		if err != nil {
@@ -217,7 +217,7 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 
 	results = make([]Result, len(rows))
 	for i, m := range rows {
-		ref := Ref{m.TenantID, m.Email}
+		ref := Ref{TenantID: m.TenantID, Email: m.Email}
 		now := existing[ref]
 		switch {
 		case now == nil:
@@ -245,7 +245,7 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 		}
 	}
 	for _, m := range rows {
-		if existing[Ref{m.TenantID, m.Email}] == nil {
+		if existing[Ref{TenantID: m.TenantID, Email: m.Email}] == nil {
 			missing = append(missing, m)
 		}
 	}
@@ -331,22 +331,36 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, e
 func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, error) {
 	type ref struct {
 		TenantID string `json:"tenant_id"`
-		Email    string `json:"email"`
+		Value    string `json:"value"`
 	}
 	var arg struct {
-		Refs   []ref    `json:"refs,omitempty"`
-		IDs    []string `json:"ids,omitempty"`
-		Emails []string `json:"emails,omitempty"`
-		Users  []string `json:"users,omitempty"`
+		Refs     []ref    `json:"refs,omitempty"`
+		RefIDs   []ref    `json:"ref_ids,omitempty"`
+		RefUsers []ref    `json:"ref_users,omitempty"`
+		IDs      []string `json:"ids,omitempty"`
+		Emails   []string `json:"emails,omitempty"`
+		Users    []string `json:"users,omitempty"`
 	}
-	var selects []string
 	for _, r := range q.Refs {
-		if storeutil.IsText(r.TenantID) && storeutil.IsText(r.Email) {
-			arg.Refs = append(arg.Refs, ref(r))
+		switch {
+		case !storeutil.IsText(r.TenantID):
+		case r.Email != "" && storeutil.IsText(r.Email):
+			arg.Refs = append(arg.Refs, ref{r.TenantID, r.Email})
+		case storeutil.IsUUID(r.ID):
+			arg.RefIDs = append(arg.RefIDs, ref{r.TenantID, r.ID})
+		case r.ClerkUserID != "" && storeutil.IsText(r.ClerkUserID):
+			arg.RefUsers = append(arg.RefUsers, ref{r.TenantID, r.ClerkUserID})
 		}
 	}
+	var selects []string
 	if len(arg.Refs) > 0 {
 		selects = append(selects, s.FindRefsSQL)
+	}
+	if len(arg.RefIDs) > 0 {
+		selects = append(selects, s.FindRefIDsSQL)
+	}
+	if len(arg.RefUsers) > 0 {
+		selects = append(selects, s.FindRefUsersSQL)
 	}
 	if arg.IDs = filter(q.IDs, storeutil.IsUUID); len(arg.IDs) > 0 {
 		selects = append(selects, s.FindIDsSQL)
@@ -381,6 +395,7 @@ type pgxPage struct {
 	Prefix        string   `json:"prefix,omitempty"`
 	PrefixEnd     string   `json:"prefix_end,omitempty"`
 	InvitedBy     string   `json:"invited_by,omitempty"`
+	ExpiresBefore string   `json:"expires_before,omitempty"`
 	AfterTenantID string   `json:"after_tenant_id"`
 	AfterID       string   `json:"after_id"`
 	N             int      `json:"n"`
@@ -391,33 +406,79 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
 		return nil, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
+	}
 	statuses := slices.Compact(slices.Sorted(slices.Values(storeutil.Texts(q.Statuses))))
 	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) ||
-		len(q.Statuses) > 0 && len(statuses) == 0 || q.TenantID != "" && q.AfterTenantID > q.TenantID {
+		len(q.Statuses) > 0 && len(statuses) == 0 {
 		return nil, nil
-	}
-	if q.AfterID == "" || q.TenantID != "" && q.AfterTenantID < q.TenantID {
-		q.AfterID = uuid.Nil.String() // before the tenant's first member
 	}
 	arg := pgxPage{
 		TenantID: q.TenantID, Statuses: statuses, Prefix: q.EmailPrefix, InvitedBy: q.InvitedBy,
 		AfterTenantID: q.AfterTenantID, AfterID: q.AfterID, N: storeutil.Limit(q.Limit),
 	}
-	sql := s.PageTenantSQL
+	if !q.ExpiresBefore.IsZero() {
+		if len(statuses) > 0 && !slices.Contains(statuses, StatusPending) {
+			return nil, nil
+		}
+		arg.Statuses, arg.ExpiresBefore = []Status{StatusPending}, pgxTime(&q.ExpiresBefore)
+	}
+	if q.TenantID != "" {
+		var ok bool
+		if arg.AfterID, ok = storeutil.PageStart(q.TenantID, q.AfterTenantID, q.AfterID, q.NewestFirst); !ok {
+			return nil, nil
+		}
+	}
+	switch {
+	case arg.AfterID != "":
+	case q.NewestFirst:
+		arg.AfterID = uuid.Max.String() // after the tenant's newest member
+	default:
+		arg.AfterID = uuid.Nil.String() // before the tenant's oldest member
+	}
+	page, sql := &s.OldestFirst, ""
+	if q.NewestFirst {
+		page = &s.NewestFirst
+	}
 	switch {
 	case q.TenantID == "":
 		sql = s.PageAllSQL
 	case q.EmailPrefix != "":
-		sql, arg.PrefixEnd = s.PagePrefixSQL, storeutil.PrefixEnd(q.EmailPrefix)
-	case len(statuses) > 0:
-		sql = s.PageStatusSQL
+		sql, arg.PrefixEnd = page.PrefixSQL, storeutil.PrefixEnd(q.EmailPrefix)
+	case len(arg.Statuses) > 0:
+		sql = page.StatusSQL
+	default:
+		sql = page.TenantSQL
 	}
 	found, err := queryMembers(ctx, db, pgsql.WithLimit(sql, arg.N), arg)
 	// SQL does not promise an order for rows that come from a join.
 	slices.SortFunc(found, func(a, b *Member) int {
 		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
 	})
+	if q.NewestFirst {
+		slices.Reverse(found)
+	}
 	return found, err
+}
+
+// counts returns how many members of a tenant are in each state.
+func (s *pgxSQL) counts(ctx context.Context, db pgxQuerier, tenantID string) (map[Status]int, error) {
+	if !storeutil.IsText(tenantID) {
+		return nil, nil
+	}
+	rows, err := db.Query(ctx, s.CountsSQL, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[Status]int)
+	var status Status
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+		counts[status] = n
+		return nil
+	})
+	return counts, err
 }
 
 func filter[T any](list []T, keep func(T) bool) []T {

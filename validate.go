@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // domains is idna.Lookup that also rejects empty labels and labels over 63 bytes.
@@ -62,6 +63,29 @@ func normalizeEmail(s string) (email, reason string) {
 		return "", "must be at most 254 bytes"
 	}
 	return local + "@" + domain, ""
+}
+
+// normalizePrefix returns the beginning of the normalised addresses that begin with s, or the reason
+// why there are none.
+func normalizePrefix(s string) (prefix, reason string) {
+	if s = strings.TrimSpace(s); len(s) > 1024 {
+		return "", "must be at most 254 bytes"
+	}
+	local, domain, ok := strings.Cut(s, "@")
+	prefix = strings.ToLower(local)
+	if ok {
+		// The last label may be incomplete, so each is converted separately. A label that is not valid
+		// matches nothing.
+		labels := strings.Split(domain, ".")
+		for i, label := range labels {
+			labels[i] = strings.ToLower(label)
+			if ascii, err := domains.ToASCII(label); err == nil {
+				labels[i] = ascii
+			}
+		}
+		prefix += "@" + strings.Join(labels, ".")
+	}
+	return prefix, checkText(prefix, 254)
 }
 
 // encodedWord finds RFC 2047 encoded words, which some mail systems decode into another address.
@@ -350,17 +374,45 @@ func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 
 // normalized returns r as it is stored, or an *InvalidParamsError.
 func (r Ref) normalized() (Ref, error) {
-	if r.TenantID == "" {
-		return Ref{}, &InvalidParamsError{"TenantID", "must not be empty"}
+	switch {
+	case r.Email != "" && r.ID == "" && r.ClerkUserID == "":
+		return addressRef(r.TenantID, r.Email)
+	case r.ID != "" && r.Email == "" && r.ClerkUserID == "":
+		if !storeutil.IsUUID(r.ID) {
+			return Ref{}, &InvalidParamsError{"ID", "must be a UUID"}
+		}
+		r.ID = strings.ToLower(r.ID)
+	case r.ClerkUserID != "" && r.Email == "" && r.ID == "":
+		if !clerkID.MatchString(r.ClerkUserID) {
+			return Ref{}, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…), or pending_ and an invitation's ID"}
+		}
+	default:
+		return Ref{}, &InvalidParamsError{"Ref", "must have exactly one of Email, ID and ClerkUserID"}
 	}
-	if reason := checkText(r.TenantID, 255); reason != "" {
-		return Ref{}, &InvalidParamsError{"TenantID", reason}
+	return r, checkTenant(r.TenantID)
+}
+
+// addressRef returns the normalised Ref of an address, or an *InvalidParamsError.
+func addressRef(tenantID, email string) (Ref, error) {
+	if err := checkTenant(tenantID); err != nil {
+		return Ref{}, err
 	}
-	email, reason := normalizeEmail(r.Email)
+	email, reason := normalizeEmail(email)
 	if reason != "" {
 		return Ref{}, &InvalidParamsError{"Email", reason}
 	}
-	return Ref{r.TenantID, email}, nil
+	return Ref{TenantID: tenantID, Email: email}, nil
+}
+
+// checkTenant returns an *InvalidParamsError, or nil.
+func checkTenant(tenantID string) error {
+	if tenantID == "" {
+		return &InvalidParamsError{"TenantID", "must not be empty"}
+	}
+	if reason := checkText(tenantID, 255); reason != "" {
+		return &InvalidParamsError{"TenantID", reason}
+	}
+	return nil
 }
 
 // checkText returns what is wrong with an ID or a name, or "".

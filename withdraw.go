@@ -216,7 +216,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
 			return err
 		}
-		if row, err = s.get(ctx, row.Ref()); err != nil {
+		if row, err = s.get(ctx, row.refByID()); err != nil {
 			return err
 		}
 	}
@@ -253,6 +253,7 @@ func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) err
 		if err != nil {
 			return err
 		}
+		ref = row.refByID()
 		if row.ClaimedUntil == nil || !row.ClaimedUntil.Equal(ourClaim) {
 			due = row.NextAttemptAt
 		}

@@ -176,8 +176,10 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 	for _, id := range q.IDs {
 		ids[strings.ToLower(id)] = true
 	}
-	return s.first(0, byID, func(m *clerkinvite.Member) bool {
-		return refs[m.Ref()] || ids[m.ID] || emails[m.Email] && m.Status.Waits() || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive
+	return s.first(0, sorted(byID), func(m *clerkinvite.Member) bool {
+		return refs[m.Ref()] || refs[clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID}] ||
+			m.ClerkUserID != "" && refs[clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}] ||
+			ids[m.ID] || emails[m.Email] && m.Status.Waits() || users[m.ClerkUserID] && m.Status == clerkinvite.StatusActive
 	}), nil
 }
 
@@ -211,20 +213,48 @@ func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*cle
 	if after != "" && !storeutil.IsUUID(after) || !storeutil.IsText(q.AfterTenantID) {
 		return nil, errors.New("clerkinvitetest: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
-	return s.first(storeutil.Limit(q.Limit), byID, func(m *clerkinvite.Member) bool {
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("clerkinvitetest: invalid PageQuery: NewestFirst needs a TenantID")
+	}
+	order, first := byID, q.AfterTenantID == "" && after == ""
+	if q.NewestFirst {
+		order = func(a, b *clerkinvite.Member) int { return byID(b, a) }
+	}
+	last := &clerkinvite.Member{TenantID: q.AfterTenantID, ID: after}
+	return s.first(storeutil.Limit(q.Limit), sorted(order), func(m *clerkinvite.Member) bool {
 		return (q.TenantID == "" || m.TenantID == q.TenantID) &&
 			(len(statuses) == 0 || statuses[m.Status]) &&
 			strings.HasPrefix(m.Email, q.EmailPrefix) && storeutil.IsText(q.EmailPrefix) &&
 			(q.InvitedBy == "" || m.InvitedBy == q.InvitedBy) &&
-			cmp.Or(cmp.Compare(m.TenantID, q.AfterTenantID), cmp.Compare(m.ID, after)) > 0
+			(q.ExpiresBefore.IsZero() || m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && m.ExpiresAt.Before(q.ExpiresBefore)) &&
+			(first || order(m, last) > 0)
 	}), nil
 }
 
-// byID sorts members as a page has them.
-func byID(found []*clerkinvite.Member) {
-	slices.SortFunc(found, func(a, b *clerkinvite.Member) int {
-		return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
-	})
+// Counts implements [clerkinvite.Store].
+func (s *MemoryStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	counts := make(map[clerkinvite.Status]int)
+	for _, m := range s.members {
+		if m.TenantID == tenantID {
+			counts[m.Status]++
+		}
+	}
+	return counts, nil
+}
+
+// byID is the order of a page.
+func byID(a, b *clerkinvite.Member) int {
+	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+}
+
+// sorted returns a function that sorts members.
+func sorted(order func(a, b *clerkinvite.Member) int) func([]*clerkinvite.Member) {
+	return func(found []*clerkinvite.Member) { slices.SortFunc(found, order) }
 }
 
 // first returns copies of the first members that match, at most limit of them; 0 means all.

@@ -32,6 +32,14 @@ const (
 SELECT ` + memberColumns + `
 FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_email_key
 WHERE m.tenant_id = json_extract(x.value, '$[0]') AND m.email = json_extract(x.value, '$[1]')`
+	findRefIDsSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m
+WHERE m.tenant_id = json_extract(x.value, '$[0]') AND m.id = json_extract(x.value, '$[1]')`
+	findRefUsersSQL = `
+SELECT ` + memberColumns + `
+FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_user_key
+WHERE m.tenant_id = json_extract(x.value, '$[0]') AND m.clerk_user_id = json_extract(x.value, '$[1]')`
 	findIDsSQL = `
 SELECT ` + memberColumns + `
 FROM json_each(?) x CROSS JOIN clerkinvite_member m INDEXED BY clerkinvite_member_id_idx
@@ -80,6 +88,11 @@ SELECT ` + memberColumns + `
 FROM chosen c CROSS JOIN clerkinvite_member m ON m.rowid = c.number
 ORDER BY c.bulk, c.turn, c.wrapped, c.tenant_id`
 
+	countsSQL = `
+SELECT m.status, count(*)
+FROM clerkinvite_member m INDEXED BY clerkinvite_member_status_idx
+WHERE m.tenant_id = ? GROUP BY m.status`
+
 	historySQL = `
 SELECT version, coalesce(from_status, ''), to_status, send, sent, coalesce(clerk_user_id, ''), coalesce(invitation_id, ''),
 	coalesce(role, ''), coalesce(reason, ''), coalesce(actor, ''), at
@@ -124,10 +137,16 @@ func page(ctx context.Context, db querier, q clerkinvite.PageQuery) ([]*clerkinv
 
 // findStatement returns the statement for q, with a SELECT per selector. It is empty if q selects nothing.
 func findStatement(q clerkinvite.Query) (statement, error) {
-	var refs [][2]string
+	var refs, refIDs, refUsers [][2]string
 	for _, r := range q.Refs {
-		if storeutil.IsText(r.TenantID) && storeutil.IsText(r.Email) {
+		switch {
+		case !storeutil.IsText(r.TenantID):
+		case r.Email != "" && storeutil.IsText(r.Email):
 			refs = append(refs, [2]string{r.TenantID, r.Email})
+		case storeutil.IsUUID(r.ID):
+			refIDs = append(refIDs, [2]string{r.TenantID, strings.ToLower(r.ID)})
+		case r.ClerkUserID != "" && storeutil.IsText(r.ClerkUserID):
+			refUsers = append(refUsers, [2]string{r.TenantID, r.ClerkUserID})
 		}
 	}
 	var ids []string
@@ -143,7 +162,10 @@ func findStatement(q clerkinvite.Query) (statement, error) {
 		sql    string
 		n      int
 		values any
-	}{{findRefsSQL, len(refs), refs}, {findIDsSQL, len(ids), ids}, {findEmailsSQL, len(emails), emails}, {findUsersSQL, len(users), users}} {
+	}{
+		{findRefsSQL, len(refs), refs}, {findRefIDsSQL, len(refIDs), refIDs}, {findRefUsersSQL, len(refUsers), refUsers},
+		{findIDsSQL, len(ids), ids}, {findEmailsSQL, len(emails), emails}, {findUsersSQL, len(users), users},
+	} {
 		if s.n == 0 {
 			continue
 		}
@@ -164,27 +186,37 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
 		return statement{}, errors.New("sqlitestore: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	}
+	if q.NewestFirst && q.TenantID == "" {
+		return statement{}, errors.New("sqlitestore: invalid PageQuery: NewestFirst needs a TenantID")
+	}
+	if !q.ExpiresBefore.IsZero() && len(q.Statuses) == 0 {
+		q.Statuses = []clerkinvite.Status{clerkinvite.StatusPending}
+	}
 	var statuses []any
 	for _, status := range clerkinvite.Statuses() {
-		if slices.Contains(q.Statuses, status) {
+		if slices.Contains(q.Statuses, status) && (q.ExpiresBefore.IsZero() || status == clerkinvite.StatusPending) {
 			statuses = append(statuses, string(status))
 		}
 	}
-	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 ||
-		q.TenantID != "" && q.AfterTenantID > q.TenantID {
+	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) || len(q.Statuses) > 0 && len(statuses) == 0 {
 		return statement{}, nil
-	}
-	if q.TenantID != "" && q.AfterTenantID < q.TenantID {
-		q.AfterTenantID, q.AfterID = "", ""
 	}
 	q.AfterID = strings.ToLower(q.AfterID)
 
-	var c conditions
+	c := conditions{newestFirst: q.NewestFirst}
 	switch {
 	case q.TenantID != "":
+		start, ok := storeutil.PageStart(q.TenantID, q.AfterTenantID, q.AfterID, q.NewestFirst)
+		if !ok {
+			return statement{}, nil
+		}
 		c.add("m.tenant_id = ?", q.TenantID)
-		if q.AfterID != "" {
-			c.add("m.id > ?", q.AfterID)
+		switch {
+		case start == "":
+		case q.NewestFirst:
+			c.add("m.id < ?", start)
+		default:
+			c.add("m.id > ?", start)
 		}
 	case q.AfterID != "":
 		c.add("(m.tenant_id, m.id) > (?, ?)", q.AfterTenantID, q.AfterID)
@@ -196,6 +228,9 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 	}
 	if q.InvitedBy != "" {
 		c.add("m.invited_by = ?", q.InvitedBy)
+	}
+	if !q.ExpiresBefore.IsZero() {
+		c.add("m.expires_at < ?", micros(q.ExpiresBefore))
 	}
 	if q.TenantID != "" && q.EmailPrefix == "" && len(statuses) > 0 {
 		return statusesStatement(c, statuses, limit), nil
@@ -216,12 +251,12 @@ func statusesStatement(c conditions, statuses []any, limit int) statement {
 	var branches []string
 	var args []any
 	for _, status := range statuses {
-		branch := conditions{slices.Clone(c.where), slices.Clone(c.args)}
+		branch := conditions{slices.Clone(c.where), slices.Clone(c.args), c.newestFirst}
 		branch.add("m.status = ?", status)
 		st := indexStatement("clerkinvite_member_status_idx", branch, limit)
 		branches, args = append(branches, "\nSELECT * FROM ("+st.sql+")"), append(args, st.args...)
 	}
-	return statement{strings.Join(branches, "\nUNION ALL") + "\nORDER BY 1, 2\nLIMIT ?", append(args, limit)} // by tenant_id and id
+	return statement{strings.Join(branches, "\nUNION ALL") + "\nORDER BY 1, 2" + c.direction() + "\nLIMIT ?", append(args, limit)} // by tenant_id and id
 }
 
 // indexStatement returns the statement for the first members that match, read from an index.
@@ -231,15 +266,24 @@ func indexStatement(index string, c conditions, limit int) statement {
 		where = "\nWHERE " + strings.Join(c.where, " AND ")
 	}
 	return statement{
-		"\nSELECT " + memberColumns + "\nFROM clerkinvite_member m INDEXED BY " + index + where + "\nORDER BY m.tenant_id, m.id\nLIMIT ?",
+		"\nSELECT " + memberColumns + "\nFROM clerkinvite_member m INDEXED BY " + index + where + "\nORDER BY m.tenant_id, m.id" + c.direction() + "\nLIMIT ?",
 		append(c.args, limit),
 	}
 }
 
-// conditions are joined by AND.
+// conditions are joined by AND. The members come in the order of their IDs.
 type conditions struct {
-	where []string
-	args  []any
+	where       []string
+	args        []any
+	newestFirst bool
+}
+
+// direction returns what follows the last column of ORDER BY.
+func (c conditions) direction() string {
+	if c.newestFirst {
+		return " DESC"
+	}
+	return ""
 }
 
 func (c *conditions) add(sql string, args ...any) {
@@ -261,6 +305,25 @@ func members(ctx context.Context, db querier, st statement) (found []*clerkinvit
 		found = append(found, m)
 	}
 	return found, rows.Err()
+}
+
+// counts returns how many members of a tenant are in each state.
+func counts(ctx context.Context, db querier, tenantID string) (map[clerkinvite.Status]int, error) {
+	rows, err := db.QueryContext(ctx, countsSQL, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	counts := make(map[clerkinvite.Status]int)
+	for rows.Next() {
+		var status clerkinvite.Status
+		var n int
+		if err := rows.Scan(&status, &n); err != nil {
+			return nil, err
+		}
+		counts[status] = n
+	}
+	return counts, rows.Err()
 }
 
 // history returns the history of a member.

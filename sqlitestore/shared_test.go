@@ -42,6 +42,10 @@ func (s *several) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkin
 	return s.next().Page(ctx, q)
 }
 
+func (s *several) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	return s.next().Counts(ctx, tenantID)
+}
+
 func (s *several) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	return s.next().History(ctx, tenantID, id)
 }

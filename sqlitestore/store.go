@@ -145,6 +145,15 @@ func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	return found, nil
 }
 
+// Counts implements [clerkinvite.Store].
+func (s *Store) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	found, err := counts(ctx, s.db, tenantID)
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return found, nil
+}
+
 // History implements [clerkinvite.Store].
 func (s *Store) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	entries, err := history(ctx, s.db, tenantID, id)

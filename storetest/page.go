@@ -5,12 +5,21 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/clerkinvite/clerkinvite"
 )
 
 func byPlace(a, b *clerkinvite.Member) int {
 	return cmp.Or(cmp.Compare(a.TenantID, b.TenantID), cmp.Compare(a.ID, b.ID))
+}
+
+// orderOf returns the order of the members that q selects.
+func orderOf(q clerkinvite.PageQuery) func(a, b *clerkinvite.Member) int {
+	if q.NewestFirst {
+		return func(a, b *clerkinvite.Member) int { return byPlace(b, a) }
+	}
+	return byPlace
 }
 
 // page returns the page for q, and checks its order.
@@ -24,7 +33,7 @@ func (s *suite) page(q clerkinvite.PageQuery, limit int) []*clerkinvite.Member {
 	if limit > 0 && len(found) > limit {
 		s.Errorf("a page of %d members, want at most %d", len(found), limit)
 	}
-	if !slices.IsSortedFunc(found, byPlace) {
+	if !slices.IsSortedFunc(found, orderOf(q)) {
 		s.Errorf("a page is not in order")
 	}
 	return found
@@ -61,7 +70,7 @@ func (s *suite) wantMembers(q clerkinvite.PageQuery, want ...*clerkinvite.Member
 func (s *suite) wantPages(q clerkinvite.PageQuery, limit int, want ...*clerkinvite.Member) {
 	s.Helper()
 	place := func(m *clerkinvite.Member) string { return m.TenantID + " " + m.ID }
-	wanted := mapped(slices.SortedFunc(slices.Values(want), byPlace), place)
+	wanted := mapped(slices.SortedFunc(slices.Values(want), orderOf(q)), place)
 	if got := mapped(s.pages(q, limit), place); !slices.Equal(got, wanted) {
 		s.Errorf("pages of %d of %q: %d members %q, want %d %q", limit, fields(q), len(got), got, len(wanted), wanted)
 	}
@@ -69,7 +78,7 @@ func (s *suite) wantPages(q clerkinvite.PageQuery, limit int, want ...*clerkinvi
 
 // fields returns the fields that a PageQuery does not print.
 func fields(q clerkinvite.PageQuery) []string {
-	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, q.AfterID}
+	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.ExpiresBefore.String(), fmt.Sprint(q.NewestFirst), q.AfterTenantID, q.AfterID}
 }
 
 // The order is byte by byte, not by a locale, without case, or by UTF-16.
@@ -161,6 +170,110 @@ func pageEmailPrefix(s *suite) {
 	}
 }
 
+// NewestFirst is the reverse order, with every filter and from any place.
+func pageNewestFirst(s *suite) {
+	var all []*clerkinvite.Member
+	for _, tenant := range []string{"a", "b", "c"} {
+		for i, status := range statuses {
+			for n := range 2 {
+				all = append(all, in(status, reserved(tenant, fmt.Sprintf("%c%d@example.com", 'x'+n, i))))
+			}
+		}
+	}
+	all = s.insert(all...)
+	ofB := only(all, func(m *clerkinvite.Member) bool { return m.TenantID == "b" })
+	for _, q := range []clerkinvite.PageQuery{
+		{}, {Statuses: []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusRemoved}}, {EmailPrefix: "x"},
+		{InvitedBy: "admin_1"}, {InvitedBy: "admin_2"}, {EmailPrefix: "y", Statuses: []clerkinvite.Status{clerkinvite.StatusPending}},
+		{ExpiresBefore: *after(2 * time.Hour)},
+	} {
+		q.TenantID, q.NewestFirst = "b", true
+		match := func(m *clerkinvite.Member) bool {
+			return (len(q.Statuses) == 0 || slices.Contains(q.Statuses, m.Status)) && strings.HasPrefix(m.Email, q.EmailPrefix) &&
+				(q.InvitedBy == "" || m.InvitedBy == q.InvitedBy) && (q.ExpiresBefore.IsZero() || m.Status == clerkinvite.StatusPending)
+		}
+		s.wantPages(q, 3, only(ofB, match)...)
+		for i := 0; i < len(all); i += 4 {
+			place := all[i]
+			s.wantPages(next(q, place), 5, only(ofB, func(m *clerkinvite.Member) bool { return match(m) && byPlace(m, place) < 0 })...)
+		}
+	}
+	if found, err := s.store.Page(s.Context(), clerkinvite.PageQuery{NewestFirst: true}); err == nil {
+		s.Errorf("%d members with NewestFirst and no TenantID; want an error", len(found))
+	}
+}
+
+// ExpiresBefore selects pending members only, to the microsecond.
+func pageExpiresBefore(s *suite) {
+	var all []*clerkinvite.Member
+	for _, tenant := range []string{"a", "b"} {
+		for i, status := range statuses {
+			for n := range 4 {
+				m := in(status, reserved(tenant, fmt.Sprintf("%d%d@example.com", n, i)))
+				if status != clerkinvite.StatusReserved {
+					m.ExpiresAt = after(time.Duration(n) * time.Microsecond)
+				}
+				if status == clerkinvite.StatusPending && n == 3 {
+					m.ExpiresAt = nil
+				}
+				all = append(all, m)
+			}
+		}
+	}
+	all = s.insert(all...)
+	for _, tenant := range []string{"", "a"} {
+		for _, statuses := range [][]clerkinvite.Status{nil, {clerkinvite.StatusPending}, {clerkinvite.StatusActive, clerkinvite.StatusPending}, {clerkinvite.StatusExpired}} {
+			for _, prefix := range []string{"", "1"} {
+				for n := range 4 {
+					q := clerkinvite.PageQuery{TenantID: tenant, Statuses: statuses, EmailPrefix: prefix, ExpiresBefore: after(time.Duration(n) * time.Microsecond).In(time.FixedZone("", 3600))}
+					s.wantMembers(q, only(all, func(m *clerkinvite.Member) bool {
+						return (tenant == "" || m.TenantID == tenant) && (len(statuses) == 0 || slices.Contains(statuses, m.Status)) && strings.HasPrefix(m.Email, prefix) &&
+							m.Status == clerkinvite.StatusPending && m.ExpiresAt != nil && m.ExpiresAt.Before(q.ExpiresBefore)
+					})...)
+				}
+			}
+		}
+	}
+}
+
+// Counts are exact, and of one tenant.
+func countsOfTenant(s *suite) {
+	want := make(map[clerkinvite.Status]int)
+	var all []*clerkinvite.Member
+	for i, status := range statuses {
+		if status == clerkinvite.StatusFailed {
+			continue
+		}
+		for n := range i + 1 {
+			want[status]++
+			all = append(all, in(status, reserved("tenant", fmt.Sprintf("%d%s@example.com", n, status))), in(status, reserved("Tenant", fmt.Sprintf("%d%s@example.com", n, status))))
+		}
+	}
+	all = s.insert(all...)
+	s.insert(reservedMany(1_010, "x")...)
+	want[clerkinvite.StatusReserved] += 1_010
+	s.wantCounts("tenant", want)
+	for _, odd := range []string{"", "other", "tenant ", "\x00", "\xff"} {
+		s.wantCounts(odd, nil)
+	}
+	s.update(clerkinvite.Change{Old: all[len(all)-2]})
+	want[all[len(all)-2].Status]--
+	s.wantCounts("tenant", want)
+}
+
+func (s *suite) wantCounts(tenantID string, want map[clerkinvite.Status]int) {
+	s.Helper()
+	got, err := s.store.Counts(s.Context(), tenantID)
+	if err != nil {
+		s.Fatalf("Counts: %v", err)
+	}
+	for _, status := range statuses {
+		if got[status] != want[status] {
+			s.Errorf("tenant %q: %d %s members, want %d", tenantID, got[status], status, want[status])
+		}
+	}
+}
+
 // A value that no member can have matches nothing and is not an error.
 func pageNothing(s *suite) {
 	s.wantMembers(clerkinvite.PageQuery{})
@@ -236,7 +349,7 @@ func pageLimit(s *suite) {
 // A member that exists and matches from the first page to the last is returned exactly once, even if others come and go.
 func pageChanges(s *suite) {
 	for _, q := range []clerkinvite.PageQuery{
-		{}, {TenantID: "tenant"}, {TenantID: "tenant", EmailPrefix: "stay"}, {Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}},
+		{}, {TenantID: "tenant"}, {TenantID: "tenant", NewestFirst: true}, {TenantID: "tenant", EmailPrefix: "stay"}, {Statuses: []clerkinvite.Status{clerkinvite.StatusReserved}},
 		{TenantID: "tenant", Statuses: []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending}},
 	} {
 		stay := s.insert(reservedMany(30, "stay")...)

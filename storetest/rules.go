@@ -559,6 +559,45 @@ func findRefs(s *suite) {
 	}}, all[0], all[8])
 }
 
+func findRefsByID(s *suite) {
+	all := s.population()
+	for _, m := range all {
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: m.TenantID, ID: m.ID}}}, m)
+	}
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
+		{TenantID: "a", ID: all[3].ID}, {TenantID: "a", ID: all[3].ID}, {TenantID: "b", ID: all[9].ID}, {TenantID: "a", ID: all[9].ID},
+		{TenantID: "A", ID: all[3].ID}, {TenantID: "c", ID: all[3].ID}, {TenantID: "a\xff", ID: all[3].ID}, {TenantID: "", ID: all[3].ID},
+		{TenantID: "a", ID: uuid()}, {TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a"},
+	}}, all[3], all[9])
+}
+
+// A ClerkUserID names the member that has it now, pending or active.
+func findRefsByUser(s *suite) {
+	all := s.population()
+	var refs []clerkinvite.Ref
+	var want []*clerkinvite.Member
+	for _, m := range all {
+		other := "a"
+		if m.TenantID == "a" {
+			other = "b"
+		}
+		refs = append(refs, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}, clerkinvite.Ref{TenantID: other, ClerkUserID: m.ClerkUserID},
+			clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.InvitationID}, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ID})
+		if m.ClerkUserID != "" {
+			want = append(want, m)
+			s.wantFound(clerkinvite.Query{Refs: refs[len(refs)-4 : len(refs)-3]}, m)
+		}
+	}
+	s.wantFound(clerkinvite.Query{Refs: append(refs, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\xff"}, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\x00"})}, want...)
+
+	pending := all[1]
+	joined := s.update(clerkinvite.Change{Old: pending, New: in(clerkinvite.StatusActive, pending)})[0]
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "a", ClerkUserID: pending.ClerkUserID}}})
+	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
+		{TenantID: "a", ClerkUserID: joined.ClerkUserID}, {TenantID: "a", ID: joined.ID}, {TenantID: "a", Email: joined.Email},
+	}}, joined)
+}
+
 func findIDs(s *suite) {
 	all := s.population()
 	for _, m := range all {
@@ -746,10 +785,12 @@ func findDuplicates(s *suite) {
 func findMany(s *suite) {
 	rows := s.insert(reservedMany(size(5_000), "many")...)
 	refs := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Ref { return m.Ref() })
+	byID := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Ref { return clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID} })
 	for name, q := range map[string]clerkinvite.Query{
-		"Refs":   {Refs: refs},
-		"IDs":    {IDs: mapped(rows, func(m *clerkinvite.Member) string { return m.ID })},
-		"Emails": {Emails: mapped(rows, func(m *clerkinvite.Member) string { return m.Email })},
+		"Refs":       {Refs: refs},
+		"Refs by ID": {Refs: byID},
+		"IDs":        {IDs: mapped(rows, func(m *clerkinvite.Member) string { return m.ID })},
+		"Emails":     {Emails: mapped(rows, func(m *clerkinvite.Member) string { return m.Email })},
 	} {
 		if found := s.find(q); len(found) != len(rows) {
 			s.Errorf("%d of %d found by %s", len(found), len(rows), name)
@@ -775,6 +816,8 @@ func contextEnded(s *suite) {
 		s.wantEnded("Update that erases", err, want, len(results))
 		found, err = s.store.Page(ctx, clerkinvite.PageQuery{})
 		s.wantEnded("Page", err, want, len(found))
+		counts, err := s.store.Counts(ctx, m.TenantID)
+		s.wantEnded("Counts", err, want, len(counts))
 		found, err = s.store.Due(ctx, clerkinvite.DueQuery{At: now})
 		s.wantEnded("Due", err, want, len(found))
 		entries, err := s.store.History(ctx, m.TenantID, m.ID)

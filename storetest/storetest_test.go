@@ -37,6 +37,7 @@ type faulty struct {
 	page   func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error)
 
 	history func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error)
+	counts  func(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error)
 	swap    func(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 	clock   func(ctx context.Context) (time.Time, error)
 }
@@ -74,6 +75,13 @@ func (s *faulty) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinv
 		return s.page(ctx, q)
 	}
 	return s.MemoryStore.Page(ctx, q)
+}
+
+func (s *faulty) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	if s.counts != nil {
+		return s.counts(ctx, tenantID)
+	}
+	return s.MemoryStore.Counts(ctx, tenantID)
 }
 
 func (s *faulty) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
@@ -308,6 +316,103 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 				return len(q.Emails) > 0 && m.Status == clerkinvite.StatusExpired
 			}), err
 		}
+	},
+	"refs by the ID of any tenant": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			for _, r := range q.Refs {
+				if r.ID != "" {
+					q.IDs = append(q.IDs, r.ID)
+				}
+			}
+			return memory.Find(ctx, q)
+		}
+	},
+	"refs by the user of any tenant": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			for _, r := range q.Refs {
+				q.UserIDs = append(q.UserIDs, r.ClerkUserID)
+			}
+			return memory.Find(ctx, q)
+		}
+	},
+	"refs by the user of active members only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			q.Refs = slices.DeleteFunc(slices.Clone(q.Refs), func(r clerkinvite.Ref) bool { return clerkinvite.IsPending(r.ClerkUserID) })
+			return memory.Find(ctx, q)
+		}
+	},
+	"refs without a value name members without a user": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+			found, err := memory.Find(ctx, q)
+			for _, r := range q.Refs {
+				if r == (clerkinvite.Ref{TenantID: r.TenantID}) {
+					all, _ := memory.Page(ctx, clerkinvite.PageQuery{TenantID: r.TenantID})
+					found = append(found, slices.DeleteFunc(all, func(m *clerkinvite.Member) bool { return m.ClerkUserID != "" })...)
+				}
+			}
+			return found, err
+		}
+	},
+	"counts of all tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.counts = func(ctx context.Context, _ string) (map[clerkinvite.Status]int, error) {
+			counts := make(map[clerkinvite.Status]int)
+			all, err := memory.Page(ctx, clerkinvite.PageQuery{})
+			for _, m := range all {
+				counts[m.Status]++
+			}
+			return counts, err
+		}
+	},
+	"counts up to a limit": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.counts = func(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+			counts, err := memory.Counts(ctx, tenantID)
+			for status, n := range counts {
+				counts[status] = min(n, 1000)
+			}
+			return counts, err
+		}
+	},
+	"oldest first": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.NewestFirst = q.NewestFirst && q.TenantID == "" }, nil)
+	},
+	"each page newest first": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.NewestFirst = q.NewestFirst && q.TenantID == "" }, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.NewestFirst {
+				slices.Reverse(list)
+			}
+			return list
+		})
+	},
+	"newest first of all tenants": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.NewestFirst = q.NewestFirst && q.TenantID != "" }, nil)
+	},
+	"newest first ignores the place's tenant": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) {
+			if q.NewestFirst && q.AfterID != "" {
+				q.AfterTenantID = q.TenantID
+			}
+		}, nil)
+	},
+	"page ignores ExpiresBefore": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) { q.ExpiresBefore = time.Time{} }, nil)
+	},
+	"page with a member that expires at the time": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+		s.paged(func(q *clerkinvite.PageQuery) {
+			if !q.ExpiresBefore.IsZero() {
+				q.ExpiresBefore = q.ExpiresBefore.Add(time.Microsecond)
+			}
+		}, nil)
+	},
+	"members of any state expire": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
+			if q.ExpiresBefore.IsZero() {
+				return list
+			}
+			before := q.ExpiresBefore
+			q.ExpiresBefore, q.Limit = time.Time{}, 1e6
+			list, _ = memory.Page(context.Background(), q)
+			return slices.DeleteFunc(list, func(m *clerkinvite.Member) bool { return m.ExpiresAt == nil || !m.ExpiresAt.Before(before) })
+		})
 	},
 	"doubles": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {

@@ -170,10 +170,16 @@ func (s *Store) erase(ctx context.Context, m *clerkinvite.Member) (*clerkinvite.
 // Find implements clerkinvite.Store: one statement per selector, so that each can use
 // its index.
 func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	var tenants, emails []string
+	var emails, ids, users refs
 	for _, r := range q.Refs {
-		if storable(r.TenantID, r.Email) {
-			tenants, emails = append(tenants, r.TenantID), append(emails, r.Email)
+		switch {
+		case !storable(r.TenantID, r.Email, r.ID, r.ClerkUserID):
+		case r.Email != "":
+			emails.add(r.TenantID, r.Email)
+		case r.ID != "":
+			ids.add(r.TenantID, strings.ToLower(r.ID))
+		case r.ClerkUserID != "":
+			users.add(r.TenantID, r.ClerkUserID)
 		}
 	}
 	var found []*clerkinvite.Member
@@ -182,7 +188,9 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 		where string
 		args  []any
 	}{
-		{len(tenants) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{tenants, emails}},
+		{len(emails.values) > 0, `(tenant_id, email) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{emails.tenants, emails.values}},
+		{len(ids.values) > 0, `(tenant_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{ids.tenants, ids.values}},
+		{len(users.values) > 0, `(tenant_id, clerk_user_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, []any{users.tenants, users.values}},
 		{len(q.IDs) > 0, `id = ANY ($1)`, []any{lower(keep(q.IDs))}},
 		{len(q.Emails) > 0, `email = ANY ($1) AND status IN ('reserved', 'pending', 'expired')`, []any{keep(q.Emails)}},
 		{len(q.UserIDs) > 0, `clerk_user_id = ANY ($1) AND status = 'active'`, []any{keep(q.UserIDs)}},
@@ -205,6 +213,13 @@ func (s *Store) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.M
 	}), nil
 }
 
+// refs are values, each in a tenant.
+type refs struct{ tenants, values []string }
+
+func (r *refs) add(tenant, value string) {
+	r.tenants, r.values = append(r.tenants, tenant), append(r.values, value)
+}
+
 // Due implements clerkinvite.Store. It reads all due members, while clerkinvite.PgxStore
 // reads only as many as it needs.
 func (s *Store) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
@@ -220,6 +235,9 @@ func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	if q.AfterID != "" && uuid.Validate(q.AfterID) != nil {
 		return nil, errors.New("AfterID is not a member's ID") // an empty page would skip members silently
 	}
+	if q.NewestFirst && q.TenantID == "" {
+		return nil, errors.New("NewestFirst needs a TenantID")
+	}
 	statuses := make([]string, len(q.Statuses))
 	for i, status := range q.Statuses {
 		statuses[i] = string(status)
@@ -227,12 +245,37 @@ func (s *Store) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvi
 	if !storable(q.TenantID, q.EmailPrefix, q.InvitedBy) {
 		return nil, nil
 	}
+	after, order := `>`, `tenant_id, id`
+	if q.NewestFirst {
+		after, order = `<`, `tenant_id DESC, id DESC`
+	}
 	return s.query(ctx, `
 SELECT `+columns+` FROM admin_user
 WHERE ($1 = '' OR tenant_id = $1) AND ($2 OR status = ANY ($3)) AND starts_with(email, $4) AND ($5 = '' OR invited_by = $5)
-	AND (tenant_id, id) > ($6, $7)
-ORDER BY tenant_id, id LIMIT $8`,
-		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.AfterTenantID, strings.ToLower(q.AfterID), cmp.Or(q.Limit, 1000))
+	AND ($6 OR status = 'pending' AND expires_at < $7)
+	AND ($8 OR (tenant_id, id) `+after+` ($9, $10))
+ORDER BY `+order+` LIMIT $11`,
+		q.TenantID, len(statuses) == 0, keep(statuses), q.EmailPrefix, q.InvitedBy, q.ExpiresBefore.IsZero(), q.ExpiresBefore,
+		q.AfterTenantID == "" && q.AfterID == "", q.AfterTenantID, strings.ToLower(q.AfterID), cmp.Or(q.Limit, 1000))
+}
+
+// Counts implements clerkinvite.Store.
+func (s *Store) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	if !storable(tenantID) {
+		return nil, nil
+	}
+	rows, err := s.pool.Query(ctx, `SELECT status, count(*) FROM admin_user WHERE tenant_id = $1 GROUP BY status`, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[clerkinvite.Status]int)
+	var status clerkinvite.Status
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+		counts[status] = n
+		return nil
+	})
+	return counts, err
 }
 
 // History implements clerkinvite.Store.

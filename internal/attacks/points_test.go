@@ -709,6 +709,10 @@ func (s pointStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerk
 	return between(ctx, s.k, layerStore, "Page", nil, func(ctx context.Context) ([]*clerkinvite.Member, error) { return s.Store.Page(ctx, q) })
 }
 
+func (s pointStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	return between(ctx, s.k, layerStore, "Counts", nil, func(ctx context.Context) (map[clerkinvite.Status]int, error) { return s.Store.Counts(ctx, tenantID) })
+}
+
 func (s pointStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	return between(ctx, s.k, layerStore, "History", nil, func(ctx context.Context) ([]clerkinvite.HistoryEntry, error) {
 		return s.Store.History(ctx, tenantID, id)

@@ -14,6 +14,7 @@ CROSS JOIN LATERAL (
 		SELECT * FROM clerkinvite_member m
 		WHERE (m.tenant_id, m.id) > (x.after_tenant_id, x.after_id)
 			AND coalesce((x.statuses IS NULL OR m.status = ANY (x.statuses)) AND (x.prefix IS NULL OR starts_with(m.email, x.prefix))
-				AND (x.invited_by IS NULL OR m.invited_by = x.invited_by), false)
+				AND (x.invited_by IS NULL OR m.invited_by = x.invited_by)
+				AND (x.expires_before IS NULL OR m.expires_at < x.expires_before), false)
 		ORDER BY m.tenant_id, m.id LIMIT 1001) m
 	LIMIT x.n) m

@@ -21,12 +21,17 @@ var files embed.FS
 // Statements are the statements for one schema, each without its comments.
 type Statements struct {
 	InsertSQL, UpdateSQL, EraseSQL, MadeSQL, GoneSQL, TakenSQL string
-	FindRefsSQL, FindIDsSQL, FindEmailsSQL, FindUsersSQL       string
+	FindRefsSQL, FindRefIDsSQL, FindRefUsersSQL                string
+	FindIDsSQL, FindEmailsSQL, FindUsersSQL                    string
 	DueSQL                                                     string
-	PageAllSQL, PageTenantSQL, PageStatusSQL, PagePrefixSQL    string
-	HistorySQL, BacklogSQL                                     string
+	PageAllSQL                                                 string
+	OldestFirst, NewestFirst                                   TenantPages
+	CountsSQL, HistorySQL, BacklogSQL                          string
 	TimeReadSQL, TimeNewSQL, TimeSwapSQL                       string
 }
+
+// TenantPages are the statements for pages of a tenant, in one order.
+type TenantPages struct{ TenantSQL, StatusSQL, PrefixSQL string }
 
 // Load returns the statements for a schema. table returns the name of a table in that schema as
 // SQL; nil leaves the tables to the search_path.
@@ -41,27 +46,33 @@ func Load(table func(name string) string) *Statements {
 	}
 	schema := strings.NewReplacer(tables...)
 	sql := func(name string) string { return schema.Replace(parts.Replace(read(name))) }
+	pages := func(order ...string) TenantPages {
+		ordered := strings.NewReplacer(order...)
+		return TenantPages{ordered.Replace(sql("page_tenant")), ordered.Replace(sql("page_status")), ordered.Replace(sql("page_prefix"))}
+	}
 	return &Statements{
-		InsertSQL:     sql("insert"),
-		UpdateSQL:     sql("update"),
-		EraseSQL:      sql("erase"),
-		MadeSQL:       sql("made"),
-		GoneSQL:       sql("gone"),
-		TakenSQL:      sql("taken"),
-		FindRefsSQL:   sql("find_refs"),
-		FindIDsSQL:    sql("find_ids"),
-		FindEmailsSQL: sql("find_emails"),
-		FindUsersSQL:  sql("find_users"),
-		DueSQL:        sql("due"),
-		PageAllSQL:    sql("page_all"),
-		PageTenantSQL: sql("page_tenant"),
-		PageStatusSQL: sql("page_status"),
-		PagePrefixSQL: sql("page_prefix"),
-		HistorySQL:    sql("history"),
-		BacklogSQL:    sql("backlog"),
-		TimeReadSQL:   sql("time_read"),
-		TimeNewSQL:    sql("time_new"),
-		TimeSwapSQL:   sql("time_swap"),
+		InsertSQL:       sql("insert"),
+		UpdateSQL:       sql("update"),
+		EraseSQL:        sql("erase"),
+		MadeSQL:         sql("made"),
+		GoneSQL:         sql("gone"),
+		TakenSQL:        sql("taken"),
+		FindRefsSQL:     sql("find_refs"),
+		FindRefIDsSQL:   sql("find_ref_ids"),
+		FindRefUsersSQL: sql("find_ref_users"),
+		FindIDsSQL:      sql("find_ids"),
+		FindEmailsSQL:   sql("find_emails"),
+		FindUsersSQL:    sql("find_users"),
+		DueSQL:          sql("due"),
+		PageAllSQL:      sql("page_all"),
+		OldestFirst:     pages("{{after}}", ">", "{{up to}}", "<=", "{{direction}}", "ASC"),
+		NewestFirst:     pages("{{after}}", "<", "{{up to}}", ">=", "{{direction}}", "DESC"),
+		CountsSQL:       sql("counts"),
+		HistorySQL:      sql("history"),
+		BacklogSQL:      sql("backlog"),
+		TimeReadSQL:     sql("time_read"),
+		TimeNewSQL:      sql("time_new"),
+		TimeSwapSQL:     sql("time_swap"),
 	}
 }
 

@@ -68,6 +68,22 @@ func InTurns[M any](members []M, after string, of func(M) (bulk bool, tenantID s
 	}
 }
 
+// PageStart returns the ID after which a page of a tenant begins, or "" if it begins with the tenant's
+// first member. ok is false if the page comes after all members of the tenant.
+func PageStart(tenantID, afterTenantID, afterID string, newestFirst bool) (id string, ok bool) {
+	order := cmp.Compare(afterTenantID, tenantID)
+	if newestFirst {
+		order = -order
+	}
+	switch {
+	case afterTenantID == "" && afterID == "" || order < 0:
+		return "", true
+	case order > 0:
+		return "", false
+	}
+	return afterID, true
+}
+
 // PrefixEnd returns the least text that is greater, byte by byte, than every text that begins
 // with prefix. If no text is, it returns one that is greater than every email address.
 func PrefixEnd(prefix string) string {

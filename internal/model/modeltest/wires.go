@@ -328,6 +328,10 @@ func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerk
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.page(q) })
 }
 
+func (w wiredStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	return statement(ctx, "find", func() (map[clerkinvite.Status]int, error) { return w.store.counts(tenantID) })
+}
+
 func due(m *clerkinvite.Member) time.Time {
 	if m.NextAttemptAt == nil {
 		return time.Time{}
@@ -421,6 +425,11 @@ func (e *elsewhere) due(q clerkinvite.DueQuery) (found []*clerkinvite.Member, er
 func (e *elsewhere) page(q clerkinvite.PageQuery) (found []*clerkinvite.Member, err error) {
 	e.do(func() { found, err = e.store.Page(e.ctx, q) })
 	return found, err
+}
+
+func (e *elsewhere) counts(tenantID string) (counts map[clerkinvite.Status]int, err error) {
+	e.do(func() { counts, err = e.store.Counts(e.ctx, tenantID) })
+	return counts, err
 }
 
 func (e *elsewhere) history(tenantID, id string) (entries []clerkinvite.HistoryEntry, err error) {

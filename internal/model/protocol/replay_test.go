@@ -227,6 +227,10 @@ func (w wiredStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerk
 	return pass(ctx, "scan", func() ([]*clerkinvite.Member, error) { return w.store.Page(context.Background(), q) })
 }
 
+func (w wiredStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
+	return pass(ctx, "counts", func() (map[clerkinvite.Status]int, error) { return w.store.Counts(context.Background(), tenantID) })
+}
+
 func (w wiredStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 	return pass(ctx, "history", func() ([]clerkinvite.HistoryEntry, error) { return w.store.History(context.Background(), tenantID, id) })
 }
