@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -117,6 +118,9 @@ type Email struct {
 	Verified bool
 }
 
+// verificationStatuses are the documented ones.
+var verificationStatuses = []string{"verified", "unverified", "failed", "expired", "transferable"}
+
 // User reads a user, and reports whether it has a valid ID. Nothing else is required.
 func (o Object) User() (User, bool) {
 	u := User{
@@ -124,17 +128,15 @@ func (o Object) User() (User, bool) {
 		Banned: o.Bool("banned"), Deprovisioned: o.Bool("deprovisioned"), Locked: o.Bool("locked"),
 		LockEndsIn: o.Seconds("lockout_expires_in_seconds"),
 	}
-	list := o.List("email_addresses")
-	u.Incomplete = list == nil
-	for _, raw := range list {
+	for _, raw := range o.List("email_addresses") {
 		e := Parse(raw)
 		address, status := e.Text("email_address"), e.Object("verification").Text("status")
-		_, shown := e["verification"] // it can be null
-		u.Incomplete = u.Incomplete || address == "" || !shown || status == "" && e.Has("verification")
 		if address != "" {
 			// Published examples have verified addresses that are reserved too.
 			u.Emails = append(u.Emails, Email{e.Text("id"), address, status == "verified"})
 		}
+		readable := slices.Contains(verificationStatuses, status) || string(e["verification"]) == "null"
+		u.Incomplete = u.Incomplete || address == "" || !readable
 	}
 	return u, u.ID != ""
 }
