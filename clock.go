@@ -14,10 +14,11 @@ const (
 	maxClockAge   = 10 * time.Minute // of a measurement
 	maxClockDrift = time.Second      // of Config.Now since a measurement
 
-	// noteworthySkew is logged. Clerk's webhooks are rejected by a clock that is further off.
+	// A skew of noteworthySkew or more is logged. A machine whose clock is further off rejects Clerk's
+	// webhooks.
 	noteworthySkew = 5 * time.Minute
 
-	// clockReadings is how often the clock is read until the round trip is short enough.
+	// clockReadings is how often the clock is read at most, until a round trip is short enough.
 	clockReadings = 10
 )
 
@@ -40,7 +41,8 @@ type skew struct {
 	measured instant       // when; zero if never
 }
 
-// newSkew returns the skew if Store.Clock was called at one instant and returned stored at another.
+// newSkew computes the skew from one call of Store.Clock: when it was called, when it returned, and
+// what it returned.
 func newSkew(called, returned instant, stored time.Time) skew {
 	if stored.IsZero() {
 		return skew{measured: returned} // this store has no clock
@@ -88,16 +90,16 @@ func (s *Service) instant() instant {
 }
 
 // setClock measures the store's clock if that is necessary. It is called before times are compared
-// with those of other processes. st is the store or, in a host's transaction, its part there: a
-// second connection might have to wait for this one.
+// with those of other processes. Inside a host's transaction, st is the transaction's: a second connection
+// could wait for it for ever.
 //
 // Every method that writes calls it first, so it also rejects an invalid actor.
 func (s *Service) setClock(ctx context.Context, st TxStore) error {
 	if err := checkActor(ctx); err != nil {
 		return err
 	}
-	// An attempt's requests end a quarter of the lease before the lease, less the random part of a
-	// claim. In each of two processes the measurement may be inexact and the clock drift since.
+	// An attempt's requests end a quarter of the lease before the claim does, less the claim's random part,
+	// a sixteenth. The error and the drift of two processes' measurements must fit into the rest.
 	tolerance := min(maxClockDrift, s.cfg.Lease/32)
 	called := s.instant()
 	if !s.clock.stale(called, tolerance) {
@@ -125,9 +127,9 @@ func (s *Service) setClock(ctx context.Context, st TxStore) error {
 	return nil
 }
 
-// resetClock is setClock in the middle of a verb, which must go on. Config.Now may have been set
-// since the verb began. If it fails, the next verb tries again.
-func (s *Service) resetClock(ctx context.Context) {
+// refreshClock is setClock in the middle of a verb, because Config.Now may have been set since the verb
+// began. A failure does not stop the verb; the next one tries again.
+func (s *Service) refreshClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_ = s.setClock(ctx, s.store)

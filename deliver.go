@@ -30,8 +30,8 @@ type DeliverReport struct {
 	Postponed int // still due, later
 }
 
-// maxEmpty is how many times in a row a pass may find nothing that it can claim.
-const maxEmpty = 5
+// maxLost is how many times in a row a batch may lose all its members to other processes.
+const maxLost = 5
 
 // Deliver sends the invitations of all due members: those that were reserved in a transaction,
 // and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
@@ -80,41 +80,49 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
 	// If other processes are faster, or a clock was set back, do not try forever.
-	for empty := 0; empty < maxEmpty && report.batch(limit) > 0; {
-		found, claimed, err := s.deliverBatch(ctx, due, report.batch(limit), report, done)
-		if err != nil || found == 0 {
+	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
+		claims, err := s.deliverBatch(ctx, due, report.batch(limit), report, done)
+		if err != nil || claims == nothingDue {
 			return err
 		}
-		if empty++; claimed > 0 {
-			empty = 0
+		if lost++; claims == someClaimed {
+			lost = 0
 		}
 	}
 	return nil
 }
 
-// deliverBatch delivers the next members that are due. found is 0 if there are none, or if another
-// process delivers them; claimed is how many of them it could claim.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport, done delivered) (found, claimed int, err error) {
+// claims is what became of the members that a batch found.
+type claims int
+
+const (
+	nothingDue  claims = iota // there were none, or another process has the turn to deliver them
+	allLost                   // other processes were faster
+	someClaimed               // and they were attempted
+)
+
+// deliverBatch delivers the next members that are due.
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport, done delivered) (claims, error) {
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
-		return 0, 0, err
+		return nothingDue, err
 	}
 	p, waited, err := s.backgroundPass(ctx, due)
 	if errors.Is(err, errTurnTaken) {
-		return 0, 0, nil // the other process delivers them
+		return nothingDue, nil
 	}
 	if err != nil {
-		return 0, 0, err
+		return nothingDue, err
 	}
 	defer p.end()
 	if waited { // the other process may have delivered these: read again
-		if rows, err = s.due(ctx, due, size); err != nil {
-			return 0, 0, err
+		if rows, err = s.due(ctx, due, size); err != nil || len(rows) == 0 {
+			return nothingDue, err
 		}
 	}
 	members, err := s.claim(ctx, p, rows)
 	if err != nil || len(members) == 0 {
-		return len(rows), 0, err
+		return allLost, err
 	}
 	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
 	p.more = len(members) == findBatch
@@ -123,7 +131,7 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, rep
 	if done != nil {
 		done(members, deliveries)
 	}
-	return len(rows), len(members), stopError(ctx, deliveries)
+	return someClaimed, stopError(ctx, deliveries)
 }
 
 // due returns the next members that are due, beginning after the last tenant whose members were
@@ -193,8 +201,9 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 
 // backgroundPass takes the turn to deliver and starts a pass under it, so that only one process meets
 // a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
-// processes have stored. Rows that it gives back are due at dueAt. waited says that another process
-// had the turn first; the error is errTurnTaken if that does not give it up in time. Without an error the caller must call p.end.
+// processes have stored. Rows that it gives back are due at dueAt. waited says that another caller had the
+// turn first; the error is errTurnTaken if it did not give it up in time. Without an error, the caller
+// must call p.end.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass, waited bool, err error) {
 	t, waited, err := s.awaitTurn(ctx, turnDeliver, s.cfg.Lease)
 	if err != nil {
@@ -309,7 +318,7 @@ var (
 type pass struct {
 	lease
 	dueAt      time.Time // when rows that are given back are due
-	more       bool      // more rows are due than these
+	more       bool      // there may be more due rows than these
 	background bool      // waits longer for limits than interactive calls
 	end        func()    // ends the turn of a background pass
 	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
@@ -323,7 +332,7 @@ type attempt struct {
 	verdict  verdict
 	delivery *delivery // once the verdict is written
 
-	shareable   bool  // may share a request with other attempts
+	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
 }
@@ -347,11 +356,11 @@ func (a *attempt) mayLeaveOver(v verdict) bool {
 type delivery struct {
 	Result
 	kind verdictKind // undecided if the verdict was not applied
-	stop bool        // the error concerns the whole instance
+	stop bool        // the error ends the pass: it concerns the whole instance, or the store
 }
 
-// withdrawn reports whether the invitation was deliberately revoked or removed while it was
-// being created.
+// withdrawn reports whether somebody revoked or removed the member while it was being delivered. That is
+// not so if the attempt itself has found an invitation that was revoked, or a second address.
 func (d delivery) withdrawn() bool {
 	m := d.Member
 	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)

@@ -17,9 +17,9 @@ const maxFailures = 3
 
 // queue contains the attempts whose invitations are still to be created.
 type queue struct {
-	shared []*attempt // may share a request
-	single []*attempt // need a request each
-	more   bool       // more members are due than these
+	batchable []*attempt // may share a request
+	single    []*attempt // need a request each
+	more      bool       // there may be more due members than these
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has met it
 	shareLimit             *metLimit // of single requests for members of imports
@@ -50,10 +50,10 @@ func newQueue(attempts []*attempt, more bool) *queue {
 		if a.delivery != nil {
 			continue
 		}
-		a.shareable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email]
-		if a.shareable {
+		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email]
+		if a.batchable {
 			emails[a.row.Email] = true
-			q.shared = append(q.shared, a)
+			q.batchable = append(q.batchable, a)
 		} else {
 			q.single = append(q.single, a)
 		}
@@ -61,50 +61,49 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	return q
 }
 
-// next takes the attempts for the next request out of the queue, and reports whether they share
-// it. It returns none if the others have to wait: for a limit, or for more members to share with.
+// next takes the attempts for the next request out of the queue, and reports whether it is a bulk
+// request. Bulk requests come first, if allowed and not wasted on one member; then those that need a
+// request each; then batchable ones, one by one. It returns none if the others have to wait: for a
+// limit, or for more members to share with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	first := slices.IndexFunc(q.shared, func(a *attempt) bool { return q.ownLimit(a) == nil })
-	var together, alone bool // how the next of shared go; if neither, they stay
-	switch {
-	case q.bulkLimit != nil:
-		alone = first >= 0
-	case q.waitsForMore():
-	case len(q.shared) == 1 && first == 0: // a bulk request is not spent on one
-		alone = true
-	default:
-		together = len(q.shared) > 0
+	alone := slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
+	wasted := len(q.batchable) == 1 && alone == 0
+	if len(q.batchable) > 0 && q.bulkLimit == nil && !q.waitsForMore() && !wasted {
+		return take(&q.batchable, 0, bulkSize), true
 	}
+	// Those that only a create can decide wait for the limit; for the others Clerk is asked for an
+	// invitation of an earlier attempt.
+	open := slices.IndexFunc(q.single, func(a *attempt) bool { return !a.needsOnlyCreate() || q.singleLimitFor(a) == nil })
 	switch {
-	case together:
-		return take(&q.shared, 0, bulkSize), true
-	case len(q.single) > 0: // even if limited: an earlier attempt's invitation may be found
-		return take(&q.single, 0, 1), false
-	case alone:
-		return take(&q.shared, first, 1), false
+	case open >= 0:
+		return take(&q.single, open, 1), false
+	case alone >= 0 && (wasted || q.bulkLimit != nil):
+		return take(&q.batchable, alone, 1), false
 	}
 	return nil, false
 }
 
-// ownLimit returns the limit of a request of its own for the attempt.
-func (q *queue) ownLimit(a *attempt) *metLimit {
+// singleLimitFor returns the limit that a single request for the attempt would meet, or nil.
+func (q *queue) singleLimitFor(a *attempt) *metLimit {
 	if a.row.Bulk && q.singleLimit == nil {
 		return q.shareLimit
 	}
 	return q.singleLimit
 }
 
-// limit returns when an attempt that may use either endpoint can go on: the limit that ends first, or
-// nil if one endpoint is open.
-func (q *queue) limit(a *attempt) *metLimit {
-	own := q.ownLimit(a)
-	if q.bulkLimit == nil || own == nil {
+// blockedBy returns the limit that an attempt waits for: of the endpoints that it may use the one that
+// opens first. It returns nil if one is open.
+func (q *queue) blockedBy(a *attempt) *metLimit {
+	single := q.singleLimitFor(a)
+	switch {
+	case single == nil, !a.batchable:
+		return single
+	case q.bulkLimit == nil:
 		return nil
-	}
-	if q.bulkLimit.ends.Before(own.ends) {
+	case q.bulkLimit.ends.Before(single.ends):
 		return q.bulkLimit
 	}
-	return own
+	return single
 }
 
 // take removes up to n attempts from a list, beginning at i.
@@ -118,23 +117,23 @@ func take(list *[]*attempt, i, n int) []*attempt {
 // waitsForMore reports whether a request for ten would be spent on fewer although more members are
 // due. Those that were in one already do not wait: what it did for them is unknown.
 func (q *queue) waitsForMore() bool {
-	return q.more && len(q.shared) < bulkSize && !slices.ContainsFunc(q.shared, func(a *attempt) bool { return a.triedInBulk })
+	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.triedInBulk })
 }
 
 // putBack returns undecided attempts to the queue, in front of the others that can share a
 // request or behind the others that need their own.
 func (q *queue) putBack(attempts []*attempt) {
-	var shared []*attempt
+	var batchable []*attempt
 	for _, a := range attempts {
 		switch {
 		case a.verdict.kind != undecided:
-		case a.shareable:
-			shared = append(shared, a)
+		case a.batchable:
+			batchable = append(batchable, a)
 		default:
 			q.single = append(q.single, a)
 		}
 	}
-	q.shared = append(shared, q.shared...)
+	q.batchable = append(batchable, q.batchable...)
 }
 
 // createAll creates the invitations of those that are not settled yet: ten per request where
@@ -159,12 +158,12 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
-	for _, a := range slices.Concat(q.shared, q.single) {
+	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All who wait for a limit are due at the same time, and take fair turns then.
-		if limit := q.limit(a); limit != nil && a.shareable && !canceled(ctx) {
-			a.decide(s.limited(a, "create invitations", limit))
+		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
+			a.decide(s.limited(a, "create invitation", limit))
 		} else {
-			a.decide(s.released(ctx, p.dueAt, a))
+			a.decide(s.released(ctx, p, a))
 		}
 	}
 }
@@ -186,10 +185,15 @@ func (a *attempt) stopsPass() bool { return a.delivery != nil && a.delivery.stop
 // stopPass makes the last of too many failures end the pass.
 func stopPass(group []*attempt) {
 	for _, a := range group {
-		if a.delivery != nil {
+		if a.delivery != nil && a.unexplained() {
 			a.delivery.stop = true
 		}
 	}
+}
+
+// unexplained reports whether the attempt failed although Clerk named no reason that concerns it.
+func (a *attempt) unexplained() bool {
+	return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
 }
 
 // countFailures counts requests that failed for members who were never tried before. A member whose
@@ -197,10 +201,9 @@ func stopPass(group []*attempt) {
 func countFailures(failures int, group []*attempt) int {
 	decided, failed, failedFirst := false, false, false
 	for _, a := range group {
-		unexplained := a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
 		decided = decided || a.verdict.kind != undecided
-		failed = failed || unexplained
-		failedFirst = failedFirst || unexplained && a.row.Attempts == 1
+		failed = failed || a.unexplained()
+		failedFirst = failedFirst || a.unexplained() && a.row.Attempts == 1
 	}
 	switch {
 	case failedFirst:
@@ -211,38 +214,43 @@ func countFailures(failures int, group []*attempt) int {
 	return 0
 }
 
-// createOne creates one member's invitation with a request of its own, if no earlier attempt did. It
-// returns a limit that it met. An attempt that may share a request then stays undecided.
+// createOne creates one member's invitation with a request of its own, unless an earlier attempt did.
+// It returns the limit that it met, if any. Then an attempt that has a limit to wait for and nothing
+// to find stays undecided.
 func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
-	v, limit := s.deliverOne(ctx, p, a)
+	v, limit := s.findOrCreate(ctx, p, a)
 	switch {
 	case limit == nil:
 		a.decide(v)
-	case !a.shareable:
+	case !a.batchable && !a.needsOnlyCreate():
 		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
 	}
 	return limit
 }
 
-// deliverOne decides for one member, or returns the limit that prevents a create.
-func (s *Service) deliverOne(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
-	firstTry := a.row.Attempts == 1 && a.rejection == nil // only a create can decide: there is nothing of this send to find
-	if firstTry {
+// needsOnlyCreate reports whether there is no invitation of an earlier attempt to find, so that a limit
+// of the create leaves nothing to do.
+func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejection == nil }
+
+// findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
+// or the limit that prevents the create.
+func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+	if a.needsOnlyCreate() {
 		if limit := cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
 			return verdict{}, limit
 		}
 	}
-	othersPending := false
+	ignoreExisting := false
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		v, found := s.look(ctx, a, a.mayHaveSent())
+		v, found := s.look(ctx, p, a, a.mayHaveSent())
 		if v.kind != undecided {
 			return v, nil
 		}
-		othersPending = found.others
+		ignoreExisting = found.needsIgnoreExisting
 	}
-	inv, err := s.createFirst(ctx, p, a, othersPending)
-	if failureOf(err, a.row.Email) == addressTaken && !othersPending {
-		if v = s.lookAgain(ctx, a, err); v.kind != undecided {
+	inv, err := s.createFirst(ctx, p, a, ignoreExisting)
+	if failureOf(err, a.row.Email) == addressTaken && !ignoreExisting {
+		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
 		}
 		inv, err = s.create(ctx, p, a, true)
@@ -270,32 +278,32 @@ func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *In
 	case errors.As(err, &unsent):
 		return s.notSent(ctx, p, a, unsent.error), nil
 	}
-	return s.failed(ctx, a, call{op: "create invitation", sends: true}, err), nil
+	return s.failed(ctx, p, a, call{op: "create invitation", sends: true}, err), nil
 }
 
 // lookAgain decides after Clerk has rejected a create because the address is taken: somebody may
 // have signed up since the look-up, an earlier attempt may have arrived late, or another member has
 // an invitation for it. It is undecided if the invitation must be created with ignore_existing.
-func (s *Service) lookAgain(ctx context.Context, a *attempt, taken error) verdict {
+func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken error) verdict {
 	users, err := s.findHolders(ctx, a.row.Email)
 	if err != nil {
-		return s.failed(ctx, a, call{op: "find users"}, err)
+		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
 	if u := holder(users, a.row.Email); u != nil {
 		return linked(u, nil, s.now())
 	}
-	v, found := s.look(ctx, a, true)
+	v, found := s.look(ctx, p, a, true)
 	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {
 		return v
 	}
-	return s.failed(ctx, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
+	return s.failed(ctx, p, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
 }
 
-// mayIgnoreExisting reports whether Clerk has rejected a create because of something else than an
-// invitation of the same send.
+// mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made
+// Clerk reject the create.
 func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
 	switch {
-	case found.others:
+	case found.needsIgnoreExisting:
 		return true
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created anything, the blocking invitation is another one: the previous
@@ -304,8 +312,8 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeIdentifierExists:
 		// A user has the address, but none holds it verified. An unverified holder must not block the
 		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows
-		// unverified holders at all is unknown, so the second attempt counts as proof.
-		return a.row.Attempts > 1 || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+		// unverified holders at all is unknown, so the same response to the previous attempt counts as proof.
+		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
 	}
 	return false
 }
@@ -327,7 +335,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	switch {
 	case err != nil:
 		return nil, err
-	case inv == nil || !inv.hasID():
+	case !inv.hasID():
 		return nil, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())
@@ -368,18 +376,18 @@ func (e *unsentError) Unwrap() error { return e.error }
 // notSent decides for an attempt whose create was prevented by err, which is not a limit.
 func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
 	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
-		return s.released(ctx, p.dueAt, a)
+		return s.released(ctx, p, a)
 	}
-	return s.failed(ctx, a, call{op: "create invitation"}, err) // the store's
+	return s.failed(ctx, p, a, call{op: "create invitation"}, err) // the store's
 }
 
 // limitFor returns the limit that a request of the pass met. A background pass waits longer than Clerk
 // says.
-func (s *Service) limitFor(p *pass, endpoint string, met error) error {
+func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
 		return known
 	}
-	return met
+	return err
 }
 
 // createBulk creates the invitations of several members with one request. It decides for those
@@ -388,7 +396,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	if limit := s.checkLimitFor(p, endpointCreateBulk); limit != nil {
 		return limit
 	}
-	if group = s.lookFirst(ctx, group); len(group) == 0 {
+	if group = s.lookFirst(ctx, p, group); len(group) == 0 {
 		return nil
 	}
 	done, err := s.startCreate(ctx, p, endpointCreateBulk, false)
@@ -414,22 +422,22 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	if failureOf(err, "") == rateLimited {
 		return s.limitFor(p, endpointCreateBulk, err)
 	}
-	s.decideBulk(ctx, group, created, err)
+	s.decideBulk(ctx, p, group, created, err)
 	return nil
 }
 
 // lookFirst looks for pending invitations of those who were invited before, and returns the attempts
 // that can share a request. The others are decided, or need a request with ignore_existing.
-func (s *Service) lookFirst(ctx context.Context, group []*attempt) (free []*attempt) {
+func (s *Service) lookFirst(ctx context.Context, p *pass, group []*attempt) (free []*attempt) {
 	for _, a := range group {
 		if a.row.Send > 1 {
-			v, found := s.look(ctx, a, a.mayHaveSent())
-			a.shareable = !found.others
+			v, found := s.look(ctx, p, a, a.mayHaveSent())
+			a.batchable = !found.needsIgnoreExisting
 			if v.kind != undecided {
 				a.decide(v)
 			}
 		}
-		if a.shareable && a.verdict.kind == undecided {
+		if a.batchable && a.verdict.kind == undecided {
 			free = append(free, a)
 		}
 	}
@@ -437,7 +445,7 @@ func (s *Service) lookFirst(ctx context.Context, group []*attempt) (free []*atte
 }
 
 // decideBulk decides what the response to a request for several means for each of them.
-func (s *Service) decideBulk(ctx context.Context, group []*attempt, created []Invitation, err error) {
+func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, created []Invitation, err error) {
 	bulk := call{op: "create invitations", sends: true}
 	switch failureOf(err, "") {
 	case noFailure:
@@ -450,19 +458,19 @@ func (s *Service) decideBulk(ctx context.Context, group []*attempt, created []In
 			if inv := a.invitationIn(created, marks); inv != nil {
 				a.decide(verdict{kind: isInvited, invitation: inv})
 			} else {
-				a.decide(s.failed(ctx, a, bulk, errNoInvitation))
+				a.decide(s.failed(ctx, p, a, bulk, errNoInvitation))
 			}
 		}
 	case invalidRequest: // the adapter does not say whose parameters
 		for _, a := range group {
-			a.shareable = false
+			a.batchable = false
 		}
 	case addressTaken, personRejected, parameterRejected, rejected:
 		splitRejected(group, err)
 	default:
-		bulk.shared = len(group) > 1
+		bulk.several = len(group) > 1
 		for _, a := range group {
-			a.decide(s.failed(ctx, a, bulk, err))
+			a.decide(s.failed(ctx, p, a, bulk, err))
 		}
 	}
 }
@@ -479,7 +487,7 @@ func splitRejected(group []*attempt, err error) {
 		if listsAddress(api.Meta, a.row.Email) {
 			a.rejection = err
 		}
-		a.shareable = named && a.rejection == nil
+		a.batchable = named && a.rejection == nil
 	}
 }
 

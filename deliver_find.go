@@ -33,30 +33,30 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		switch {
 		case u != nil:
 			a.decide(linked(u, nil, s.now()))
-		case failed && canceled(ctx):
-			a.decide(s.released(ctx, p.dueAt, a))
 		case failed:
-			a.decide(s.failed(ctx, a, call{op: "find users", shared: failure.shared}, failure.err))
+			a.decide(s.failed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
 		}
 	}
 }
 
 // lookupFailure is why Clerk could not be asked about an address.
 type lookupFailure struct {
-	err    error
-	shared bool // it concerns other addresses too
+	err     error
+	several bool // it concerns other addresses too
 }
 
 // lookup asks who holds addresses. One address must not block the others, whatever Clerk or a
-// firewall makes of it, so a failed request is bisected until the address is found.
+// firewall makes of it, so a failed request is bisected until the address is found. During an outage
+// that would only multiply the requests. So after maxBlames failures in a row Clerk is asked about a
+// harmless address, and if that fails too, the failure concerns everybody.
 type lookup struct {
-	s        *Service
-	byID     bool // it is about user IDs instead of addresses
-	users    []User
-	failures map[string]lookupFailure // why Clerk could not be asked about an address
-	answered bool                     // Clerk has answered a request
-	trust    int                      // how many more failures are blamed on addresses
-	down     bool                     // Clerk has not answered the control request
+	s           *Service
+	byID        bool // it is about user IDs instead of addresses
+	users       []User
+	failures    map[string]lookupFailure // why Clerk could not be asked about an address
+	answered    bool                     // Clerk has answered a request
+	blameBudget int                      // how many more failures are blamed on addresses
+	outage      bool                     // Clerk has not answered about the harmless address
 }
 
 // findByEmail asks who holds the addresses, in each form in which Clerk may store them.
@@ -99,7 +99,7 @@ func (l *lookup) joinForms(email string) {
 // onlyRejectsForm reports whether Clerk answers other requests and rejects only this form of an address:
 // then no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
-	return l.answered && !f.shared && rejectsForm(f.err)
+	return l.answered && !f.several && rejectsForm(f.err)
 }
 
 // rejectsForm reports whether an error may be about the form of an address.
@@ -125,13 +125,14 @@ func (l *lookup) find(ctx context.Context, forms []string) {
 	users, err := l.s.findUsers(ctx, q)
 	switch {
 	case err == nil:
-		l.users, l.answered, l.trust = append(l.users, users...), true, maxTrust
+		l.users, l.answered, l.blameBudget = append(l.users, users...), true, maxBlames
 	case len(forms) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
 		l.find(ctx, forms[:len(forms)/2])
 		l.find(ctx, forms[len(forms)/2:])
 	default:
+		several := len(forms) > 1 && (l.byID || severalAddresses(forms))
 		for _, form := range forms {
-			l.failures[form] = lookupFailure{err, len(forms) > 1 && (l.byID || severalAddresses(forms))}
+			l.failures[form] = lookupFailure{err, several}
 		}
 	}
 }
@@ -151,24 +152,24 @@ func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 // controlAddress is an address that no firewall objects to.
 const controlAddress = "clerkinvite@example.com"
 
-// maxTrust is how many failures in a row are blamed on addresses before Clerk is asked about a
+// maxBlames is how many failures in a row are blamed on addresses before Clerk is asked about a
 // harmless one: enough to find one address among eight.
-const maxTrust = 3
+const maxBlames = 3
 
 // mayBlameAddress reports whether Clerk answers other requests. If it does not, the failure concerns
 // everybody, and bisecting would only multiply it.
 func (l *lookup) mayBlameAddress(ctx context.Context) bool {
-	if l.down {
+	if l.outage {
 		return false
 	}
-	if l.trust == 0 { // no answer yet, or too many failures since the last one
+	if l.blameBudget == 0 { // no answer yet, or too many failures since the last one
 		if _, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
-			l.down = true
+			l.outage = true
 			return false
 		}
-		l.answered, l.trust = true, maxTrust
+		l.answered, l.blameBudget = true, maxBlames
 	}
-	l.trust--
+	l.blameBudget--
 	return true
 }
 
@@ -189,23 +190,22 @@ func holder(users []User, email string) *User {
 }
 
 // look lists the invitations of the address. One with this member's ID and send number was created by
-// an earlier attempt, and decides. If only others are pending, the verdict is undecided, and a create
-// needs ignore_existing. mayExist is true if Clerk may have created an invitation for this send.
-func (s *Service) look(ctx context.Context, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
+// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. mayExist is
+// true if Clerk may have created an invitation for this send.
+func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
 	list, err := s.listForSend(ctx, a.row.Email, mayExist)
 	if err != nil {
-		return s.failed(ctx, a, call{op: "list invitations"}, err), f
+		return s.failed(ctx, p, a, call{op: "list invitations"}, err), f
 	}
 	f = sortInvitations(a, list, mayExist)
 	switch {
 	case f.own != nil:
-		v = s.decideFound(ctx, a, f.own)
+		v = s.decideFound(ctx, p, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
 	case len(f.unmarked) > 0:
-		if v = s.decideUnmarked(ctx, a, f.unmarked); v.kind == undecided {
-			f.others = true
-		}
+		v = s.decideUnmarked(ctx, p, a, f.unmarked)
+		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
 	}
 	return v, f
 }
@@ -220,7 +220,7 @@ func (s *Service) listForSend(ctx context.Context, email string, mayExist bool) 
 }
 
 // decideFound decides for a row whose invitation an earlier attempt created.
-func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) verdict {
+func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Invitation) verdict {
 	switch own.Status {
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
@@ -236,7 +236,7 @@ func (s *Service) decideFound(ctx context.Context, a *attempt, own *Invitation) 
 	case InvitationRevoked:
 		return verdict{kind: isRevoked, invitation: own}
 	}
-	return s.failed(ctx, a, call{op: "list invitations"}, errUnknownStatus)
+	return s.failed(ctx, p, a, call{op: "list invitations"}, errUnknownStatus)
 }
 
 // foundInvitations are the invitations of an address, as they concern one send.
@@ -245,7 +245,8 @@ type foundInvitations struct {
 	duplicate bool          // there are more of these
 	previous  bool          // the one that the row refers to is listed, in any status
 	unmarked  []*Invitation // pending, and may be the send's although Clerk shows no metadata
-	others    bool          // another one is pending
+
+	needsIgnoreExisting bool // one that is not this send's is pending
 }
 
 // sortInvitations sorts the invitations of the attempt's address.
@@ -263,7 +264,7 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 		case mayExist && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
-			f.others = true
+			f.needsIgnoreExisting = true
 		}
 	}
 	return f
@@ -281,7 +282,7 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 		earliest = *a.row.InvitedAt // the previous send was created then, and this one after it
 	}
 	if a.row.Attempts == 1 {
-		// Clerk has just rejected this send's create, so an invitation counts as its own only if it is
+		// Clerk has just rejected this send's only create, so an invitation counts as its own only if it is
 		// certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(earliest)
 	}
@@ -292,10 +293,10 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 // not show the metadata. If no other member refers to one, it is this send's or another
 // application's: a second email would be worse than to rely on that one. On its first attempt a send
 // does not adopt one, because another member's create may just be waiting to be written.
-func (s *Service) decideUnmarked(ctx context.Context, a *attempt, unmarked []*Invitation) verdict {
+func (s *Service) decideUnmarked(ctx context.Context, p *pass, a *attempt, unmarked []*Invitation) verdict {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
 	if err != nil {
-		return s.failed(ctx, a, call{op: "list invitations"}, err)
+		return s.failed(ctx, p, a, call{op: "list invitations"}, err)
 	}
 	free := slices.DeleteFunc(unmarked, func(inv *Invitation) bool {
 		return slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
@@ -304,7 +305,7 @@ func (s *Service) decideUnmarked(ctx context.Context, a *attempt, unmarked []*In
 	case len(free) == 0:
 		return verdict{}
 	case a.row.Attempts == 1:
-		return s.failed(ctx, a, call{op: "list invitations"}, errUnmarked)
+		return s.failed(ctx, p, a, call{op: "list invitations"}, errUnmarked)
 	}
 	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", free[0].ID)
 	return verdict{kind: isInvited, invitation: free[0], adopted: true}

@@ -58,7 +58,7 @@ const maxWrites = 10
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
-	s.resetClock(ctx)
+	s.refreshClock(ctx)
 	for _, a := range attempts {
 		if a.verdict.kind == isUncertain {
 			// The claim stays until the lease ends: by then a late request has arrived.
@@ -109,8 +109,8 @@ func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
 	}
 }
 
-// written returns the delivery of an attempt after its verdict was written, or nil if it has to be
-// written again.
+// written returns the delivery of an attempt after its verdict was written. It returns nil if the
+// verdict, or another that it has set, must be written again.
 func (s *Service) written(ctx context.Context, a *attempt, userID string, r Result) (*delivery, error) {
 	switch {
 	case r.Err == nil:
@@ -125,7 +125,8 @@ func (s *Service) written(ctx context.Context, a *attempt, userID string, r Resu
 
 // resolveFirst resolves a linked user with several verified addresses before the verdict is written,
 // because rows of the other addresses may wait too: the rules of Resolve say which one becomes the
-// member. It returns nil if they leave this row as it was.
+// member. It returns nil if this row still waits, and the verdict must be written to a.row, which it may
+// have replaced.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	byAcceptance := a.verdict.invitation != nil // the person accepted the invitation of this very row
@@ -174,9 +175,9 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
-// overtaken decides how to continue after another process has changed the row. It returns nil if
-// the row still waits for the same send, so that the verdict applies to it. Otherwise the row stays
-// unchanged, and an invitation that no row refers to is revoked.
+// overtaken decides how to continue after another process has changed the row. If the row still waits
+// for the same send, it replaces a.row and returns nil: the verdict must be written again. Otherwise
+// the row stays as it is, and an invitation that no row refers to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
 	if err != nil {
@@ -300,7 +301,7 @@ func (s *Service) revoke(ctx context.Context, invitationID string) error {
 	switch {
 	case codeOf(err) == codeAlreadyRevoked:
 		return nil
-	case err == nil && inv != nil && inv.Status != "" && inv.Status != InvitationRevoked:
+	case err == nil && inv.Status != "" && inv.Status != InvitationRevoked:
 		return errNotRevoked
 	}
 	return err

@@ -1627,3 +1627,118 @@ func TestDeliver_IDThatCannotBeStored(t *testing.T) {
 		b.RequireEachInvitedOnce(t, people)
 	})
 }
+
+// An outage of Clerk's is no rejection: a row is refused only if Clerk rejects it again.
+func TestDeliver_RejectedOnceAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	template := clerkinvitetest.Fault{Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "template_slug"}}
+	for _, f := range []clerkinvitetest.Fault{{Kind: clerkinvitetest.JSON500}, {Kind: clerkinvitetest.JSON500}, template} {
+		b.Clerk.ClearFaults()
+		b.FailCreates(f)
+		_, _ = b.Deliver(t.Context(), nil)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
+		b.Clock.Advance(2 * time.Hour)
+	}
+	b.Clerk.ClearFaults()
+	b.FailCreates(template)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "ada@example.com").Status)
+}
+
+// Only the same response to two attempts proves that a user who is not shown has the address. That an
+// attempt before failed for another reason proves nothing.
+func TestDeliver_HiddenHolderNeedsTwoRejections(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	taken := clerkinvitetest.Fault{Status: 422, Code: "form_identifier_exists"}
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500, Times: -1})
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	for _, emails := range []int{0, 1} {
+		b.Clerk.ClearFaults()
+		b.FailCreates(taken)
+		b.Clock.Advance(2 * time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, emails, b.Clerk.EmailsTo("ada@example.com"))
+	}
+}
+
+// A database whose clock was hours ahead leaves claims in the future. They own nothing, also when that
+// time comes.
+func TestInvite_ClaimFromAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clock.Advance(3 * time.Hour)
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.JSON500}) // uncertain: the claim stays
+		_, err := b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		require.NotNil(t, b.Member(t, "ada@example.com").ClaimedUntil)
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(-90 * time.Minute)
+		b.MustInvite(t, "ada@example.com")
+	})
+}
+
+// Rows that only a create can decide wait for its limit without a statement each.
+func TestDeliver_OneStatementForAllWhoWaitForTheSingleLimit(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	store := &countingStore{Store: b.Store}
+	b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, store)
+	people := testkit.People(60, "p")
+	for i := range people {
+		people[i].PublicMetadata = map[string]any{"team": 7} // a request each
+	}
+	_, err := b.ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, Code: "too_many_requests", RetryAfter: time.Hour, Times: -1})
+	store.updates.Store(0)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 60, report.Postponed)
+	require.LessOrEqual(t, store.updates.Load(), int64(4))
+	require.Equal(t, 1, b.CreateRequests())
+}
+
+// countingStore counts the statements that change members.
+type countingStore struct {
+	clerkinvite.Store
+	updates atomic.Int64
+}
+
+func (s *countingStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	s.updates.Add(1)
+	return s.Store.Update(ctx, changes)
+}
+
+// A caller who goes while Clerk is asked costs the member no attempt.
+func TestInvite_CanceledWhileLooking(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.JSON500})
+		_, err := b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		b.Clock.Advance(2 * time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallList && w == clerkinvitetest.Before {
+				cancel()
+			}
+		})
+		_, err = b.Invite(ctx, testkit.Params("acme", "ada@example.com"))
+		require.ErrorIs(t, err, context.Canceled)
+		b.Clerk.OnCall(nil)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, 1, m.Attempts)
+		require.Nil(t, m.ClaimedUntil)
+		require.False(t, m.NextAttemptAt.After(b.Clock.Now()))
+	})
+}

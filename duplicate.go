@@ -15,9 +15,10 @@ func (m Member) doubtful(now time.Time) bool {
 	return (m.Status == StatusPending || m.Status == StatusActive) && !m.Due() && !m.held(now) && now.Sub(m.UpdatedAt) >= doubtAge
 }
 
-// disproved looks at Clerk for a member that makes an invitation a duplicate, and changes its row as
-// Reconcile would. It reports whether the address can be invited now. If Clerk fails, it cannot.
-func (s *Service) disproved(ctx context.Context, row *Member) bool {
+// clearStaleDuplicate asks Clerk about a member that makes an invitation a duplicate, if its row may be out
+// of date, and changes the row as Reconcile would. It reports whether the address can be invited now. If
+// Clerk fails, it cannot.
+func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if !row.doubtful(s.now()) {
 		return false
 	}

@@ -111,7 +111,7 @@ func New(cfg Config) (*Service, error) {
 	if len(invalid) > 0 {
 		return nil, errors.Join(invalid...)
 	}
-	return &Service{cfg: cfg, api: cfg.API, store: cfg.Store, log: cfg.Logger}, nil
+	return &Service{cfg: cfg, api: cfg.API, store: checkedStore{cfg.Store}, log: cfg.Logger}, nil
 }
 
 // InviteParams describes one invitation. Only TenantID and Email are required.
@@ -171,35 +171,42 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
+	// A round ends without a result if the row changed in between, if an earlier attempt's invitation was
+	// found and has ended, or if the row of the address was out of date.
 	for range 3 {
-		l, row, err := s.reserveNow(ctx, want)
-		var dup *DuplicateEmailError
-		switch {
-		case errors.As(err, &dup) && s.disproved(ctx, dup.Member):
-			row = nil // the address can be invited now
-		case err != nil:
-			return nil, err
-		}
-		if row != nil {
-			done := s.deliverNow(ctx, l, row)
-			switch {
-			case done.Err != nil:
-				return nil, done.Err
-			case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
-				return done.Member, nil
-			case done.Member.Status == StatusReserved: // for another caller
-				return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
-			case done.withdrawn():
-				return nil, ErrConflict
-			}
-			// An earlier attempt's invitation was found and has ended, or another attempt failed.
-			// The caller wants an invitation that works, or to know why not.
+		m, err := s.inviteOnce(ctx, want)
+		if m != nil || err != nil {
+			return m, err
 		}
 		if want, err = withNewID(want); err != nil {
 			return nil, err
 		}
 	}
 	return nil, ErrConflict
+}
+
+// inviteOnce is one round of invite. It returns nil for another round.
+func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error) {
+	l, row, err := s.reserveNow(ctx, want)
+	var dup *DuplicateEmailError
+	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
+		return nil, nil // the address can be invited now
+	}
+	if err != nil || row == nil {
+		return nil, err
+	}
+	done := s.deliverNow(ctx, l, row)
+	switch {
+	case done.Err != nil:
+		return nil, done.Err
+	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
+		return done.Member, nil
+	case done.Member.Status == StatusReserved: // for another caller
+		return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
+	case done.withdrawn():
+		return nil, ErrConflict
+	}
+	return nil, nil // the caller wants an invitation that works, or to know why not
 }
 
 // reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
@@ -236,8 +243,8 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 	return l, results[0].Member, results[0].Err
 }
 
-// withNewID returns want with another ID. The existing row may be the one that was inserted
-// under the old ID, and a new row must not be taken for it.
+// withNewID returns want with another ID. Store.Insert takes a row with the same ID for its own, whose
+// response was lost.
 func withNewID(want *Member) (*Member, error) {
 	id, err := newID()
 	next := *want
@@ -259,13 +266,13 @@ func newID() (string, error) {
 // Errors: those of Invite, without Clerk's. A member that is already reserved is a
 // *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
 func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) {
-	return s.InTx(s.store).Reserve(ctx, p)
+	return (&Reserver{s, s.store}).Reserve(ctx, p)
 }
 
 // InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
 // commits or rolls back with the host's rows, and nothing is sent before the commit. After it,
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
-func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, st} }
+func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
 // Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
@@ -408,7 +415,8 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	return nil
 }
 
-// renew returns old prepared for the wanted invitation, unclaimed, or nil if old blocks it.
+// renew returns old prepared for the wanted invitation, or nil if old is a duplicate. If old is reserved
+// and nobody is delivering it, the caller takes it over; if old has ended, a new send begins.
 func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
@@ -416,8 +424,8 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters, so they cannot change any more.
-		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
+		// Once Clerk may have an invitation with the old parameters, they cannot change any more.
+		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
@@ -431,6 +439,12 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	default:
 		return nil
 	}
+}
+
+// mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
+// first attempt that certainly had no effect, the row has a reason and no claim.
+func (m Member) mayBeSent() bool {
+	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
 }
 
 // clerkParams is what Member.Params contains: the parameters that are sent to Clerk. Equal

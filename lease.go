@@ -76,8 +76,8 @@ func (l lease) settling(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
 }
 
-// claimed gives the row to one attempt until the lease ends. If the first attempt dies, the second is
-// due then. Later ones are due one backoff after the claim.
+// claimed gives the row to one attempt until the lease ends. If the attempt dies, the next one is due
+// one backoff after the claim; after the first attempt, that is when the lease ends.
 func (s *Service) claimed(m Member, now time.Time) *Member {
 	// Random microseconds make each claim unique: a store that lost a response recognises
 	// its own claim by what it wrote.
@@ -88,10 +88,11 @@ func (s *Service) claimed(m Member, now time.Time) *Member {
 	return &m
 }
 
-// held reports whether an attempt owns m at the given time. A claim that lasts longer than
-// any lease was written by a process whose clock is wrong.
+// held reports whether an attempt owns m at the given time. A claim that lasts longer than any lease,
+// or was written in the future, is from a clock that was wrong.
 func (m Member) held(now time.Time) bool {
-	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))
+	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease)) &&
+		!m.UpdatedAt.After(now.Add(clockTolerance))
 }
 
 // backoff is the time from one attempt to the next: the lease, doubled with each attempt, up

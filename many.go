@@ -75,7 +75,7 @@ func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyO
 // Errors: the context's and the store's, unchanged. Rows that were written before stay reserved.
 // ReserveMany is safe for concurrent use and safe to retry.
 func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result, error) {
-	return s.InTx(s.store).ReserveMany(ctx, ps)
+	return (&Reserver{s, s.store}).ReserveMany(ctx, ps)
 }
 
 // ReserveMany writes the rows for many invitations. Duplicates do not abort the transaction.

@@ -81,7 +81,7 @@ func (s *Service) readUser(ctx context.Context, id string) (*User, error) {
 	switch {
 	case saysNotFound(err):
 		return nil, ErrNotFound
-	case err == nil && (u == nil || u.ID != id):
+	case err == nil && u.ID != id:
 		err = errNoUser
 	}
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A limit is the time before which Clerk does not want an endpoint to be called. Interactive calls
-// wait exactly that long. Background passes wait longer for the create endpoints. All processes
+// A limit is the time before which Clerk does not want an endpoint to be called. Until then interactive
+// calls are rejected. Background passes leave the create endpoints alone for longer. All processes
 // share the limits through the store, which has the time of the background passes.
 
 // Clerk's endpoints, as names of limits.
@@ -73,18 +73,20 @@ func believable(endpoint string, until, now time.Time) bool {
 type limits struct {
 	mu         sync.Mutex
 	byEndpoint map[string]*limit
-	stored     map[string]time.Time // turns and limits, as the store last returned them, by name
+	stored     map[string]time.Time // turns and limits, as swapTime last returned them, by name
 
 	created time.Time // when Clerk last created an invitation
 }
 
-// limit is the limit of one endpoint. All times may be past.
+// limit is the limit of one endpoint. Until the time until, requests are rejected. After it, the first
+// request is a probe, and others wait for its response: a success makes until zero, and the endpoint is
+// open; another 429 begins a new limit.
 type limit struct {
-	until   time.Time     // as Clerk said; zero once a request was made after it
-	padded  time.Time     // with the margin, for background passes
-	stored  time.Time     // padded as the store has it, if known
-	changes int           // how often this process has met it
-	probe   chan struct{} // not nil while the first request after the limit waits for its response
+	until  time.Time     // as Clerk said
+	padded time.Time     // with the margin, for background passes
+	stored time.Time     // padded as the store has it, if known
+	hits   int           // how often this process has met the limit
+	probe  chan struct{} // not nil while a probe waits for its response
 }
 
 func (l *limits) noteCreated(at time.Time) {
@@ -126,20 +128,21 @@ func (l *limits) wait(endpoint string, background bool, now time.Time) (wait tim
 	return wait
 }
 
-// version returns how often this process has met the limit of an endpoint.
-func (l *limits) version(endpoint string) (changes int) {
-	l.change(endpoint, func(m *limit) { changes = m.changes })
-	return changes
+// hits returns how often this process has met the limit of an endpoint.
+func (l *limits) hits(endpoint string) (hits int) {
+	l.change(endpoint, func(m *limit) { hits = m.hits })
+	return hits
 }
 
-// loaded takes over what the store said of an endpoint when its version was seen.
-func (l *limits) loaded(endpoint string, stored, now time.Time, seen int) {
+// loaded takes over what the store said of an endpoint. hits is how often this process had met the limit
+// before the store was asked: a limit that it has met since is newer.
+func (l *limits) loaded(endpoint string, stored, now time.Time, hits int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
 		// Processes only raise it, so an operator has deleted or shortened it.
-		lowered := stored.Before(m.stored) && seen == m.changes
+		lowered := stored.Before(m.stored) && hits == m.hits
 		switch {
 		case lowered:
 			m.padded = stored
@@ -178,14 +181,15 @@ func request[T any](ctx context.Context, s *Service, endpoint, name string, send
 // exchange is request after the endpoint was checked.
 func exchange[T any](ctx context.Context, s *Service, endpoint, name string, send func(context.Context) (T, error)) (T, error) {
 	response, err := observed(ctx, s, name, send)
-	s.resetClock(ctx)
+	s.refreshClock(ctx)
 	return response, s.noteLimit(ctx, endpoint, err)
 }
 
 func observed[T any](ctx context.Context, s *Service, name string, send func(context.Context) (T, error)) (response T, err error) {
 	ctx, op := s.observe(ctx, name)
 	defer op.end(&err)
-	return send(ctx)
+	response, err = send(ctx)
+	return response, checkResponse(name, response, err)
 }
 
 // admit lets a request to an endpoint start. When a limit has ended, it lets one request of this
@@ -271,7 +275,7 @@ func isRateLimit(err error) (wait time.Duration, ok bool) {
 }
 
 // noteLimit remembers a limit that Clerk has just reported, here and for all processes. It returns
-// err, with the time that interactive calls will wait.
+// err, with the time for which interactive calls will be rejected.
 func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) error {
 	var api *APIError
 	if !errors.As(err, &api) || api.StatusCode != http.StatusTooManyRequests || api.NotSent {
@@ -280,8 +284,8 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	wait := limitWait(endpoint, api.RetryAfter)
 	until := s.now().Add(wait)
 	padded := until.Add(limitMarginOf(endpoint, wait))
-	s.limits.change(endpoint, func(m *limit) { m.until, m.padded, m.changes = until, padded, m.changes+1 })
-	s.shareLimit(ctx, endpoint, padded)
+	s.limits.change(endpoint, func(m *limit) { m.until, m.padded, m.hits = until, padded, m.hits+1 })
+	s.publishLimit(ctx, endpoint, padded)
 	if api.RetryAfter == wait {
 		return err
 	}
@@ -293,8 +297,8 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	return &known
 }
 
-// shareLimit stores a limit, unless a later one is stored.
-func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Time) {
+// publishLimit stores a limit, unless a later one is stored.
+func (s *Service) publishLimit(ctx context.Context, endpoint string, until time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	stored, err := s.changeTime(ctx, endpoint, func(stored time.Time) time.Time {
@@ -307,7 +311,7 @@ func (s *Service) shareLimit(ctx context.Context, endpoint string, until time.Ti
 		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(err)))
 		return
 	}
-	s.limits.loaded(endpoint, stored, s.now(), s.limits.version(endpoint))
+	s.limits.loaded(endpoint, stored, s.now(), s.limits.hits(endpoint))
 }
 
 // loadLimits reads limits that other processes have stored.
@@ -321,10 +325,10 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
-	seen := s.limits.version(endpoint) // a limit that is met from now on is newer than what is read
+	hits := s.limits.hits(endpoint)
 	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
-		s.limits.loaded(endpoint, stored, s.now(), seen)
+		s.limits.loaded(endpoint, stored, s.now(), hits)
 	}
 	return err
 }

@@ -512,7 +512,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // error if the failure concerns others too.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.shared || failureOf(failure.err, "").ofInstance() || !l.mayBlameAddress(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.mayBlameAddress(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -528,14 +528,14 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)         // by user ID; a user can be in many tenants
-	l := &lookup{s: r.s, trust: maxTrust} // a failure for one user must not keep the others
+	gone := make(map[string]bool)                // by user ID; a user can be in many tenants
+	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not keep the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			yes, err := r.s.userGone(ctx, row.ClerkUserID)
 			switch {
 			case err == nil:
-				l.trust = maxTrust
+				l.blameBudget = maxBlames
 			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.mayBlameAddress(ctx):
 				return err
 			default:

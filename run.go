@@ -39,12 +39,15 @@ const (
 //
 // Run returns the context's error soon after the context ends; a create that has begun gets up to five
 // seconds for its response. By then the current attempt is saved or given back, and no goroutine is
-// left.
+// left. Under a context with an invalid actor it returns an *[InvalidParamsError] immediately.
 //
 // If the host's code panics (a hook, the Logger, the Observer, the ClerkAPI or the Store), the panic
 // continues in the caller's goroutine after the other goroutine has ended. Members that were being
 // delivered are due again when the lease ends.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
+	if err := checkActor(ctx); err != nil {
+		return err
+	}
 	o := RunOptions{}
 	if opts != nil {
 		o = *opts
@@ -133,7 +136,7 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 
 // reconcileInTurn reconciles if that is due and no other process does. It returns when to try again.
 func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
-	s.resetClock(ctx)
+	s.refreshClock(ctx)
 	began := s.now()
 	t, ours, err := s.tryTurn(ctx, turnReconcile, reconcileTurn)
 	if err != nil || !ours {
@@ -185,7 +188,7 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	defer op.end(&err)
 	for {
 		// In short steps, because the clock may be set and the machine may sleep.
-		s.resetClock(ctx)
+		s.refreshClock(ctx)
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {
 			return ctx.Err()

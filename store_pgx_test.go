@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,16 +58,30 @@ func TestOnChange(t *testing.T) {
 		require.Len(t, asked.Take(), 1)
 
 		// Of a mixed batch, the recorded changes that were made, in the order of the batch.
-		role := *other
-		role.Role = "admin"
+		data := *other
+		data.Data = json.RawMessage(`{}`)
 		changes := []clerkinvite.Change{
 			{Old: b, New: testkit.PendingRow(b)}, {Old: rows[0], New: testkit.PendingRow(rows[0])}, {Old: rows[1]},
-			{Old: other, New: &role}, {Old: testkit.ReservedRow("tenant", "nobody@example.com")},
+			{Old: other, New: &data}, {Old: testkit.ReservedRow("tenant", "nobody@example.com")},
 		}
 		results, err = store.Update(ctx, changes)
 		require.NoError(t, err)
 		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
 		require.Equal(t, [][]clerkinvite.Change{{{Old: b, New: results[0].Member}, {Old: rows[1]}}}, h.Take())
+		testkit.RequireMirrored(t, pool)
+
+		// Another role and another address are recorded.
+		other = results[3].Member
+		for _, change := range []func(m *clerkinvite.Member){
+			func(m *clerkinvite.Member) { m.Role = "admin" },
+			func(m *clerkinvite.Member) { m.Email = "moved@example.com" },
+		} {
+			next := *other
+			change(&next)
+			now := testkit.UpdateRows(t, store, clerkinvite.Change{Old: other, New: &next})[0]
+			require.Equal(t, [][]clerkinvite.Change{{{Old: other, New: now}}}, h.Take())
+			other = now
+		}
 		testkit.RequireMirrored(t, pool)
 
 		// The hook gets copies.
@@ -99,22 +114,24 @@ func TestOnChangeContract(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() {
 			testkit.RequireMirrored(t, pool)
-			assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+			if !strings.HasSuffix(t.Name(), "/Email/OppositeOrders") { // exchanged addresses have no order
+				assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+			}
 		})
 		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
 			// As follow does, but in sets, because some batches have thousands of rows.
-			var tenants, emails, erasedTenants, erasedEmails []string
+			var tenants, ids, erasedTenants, erasedIDs []string
 			var versions []int64
 			for _, c := range changes {
 				if c.New == nil {
-					erasedTenants, erasedEmails = append(erasedTenants, c.Old.TenantID), append(erasedEmails, c.Old.Email)
+					erasedTenants, erasedIDs = append(erasedTenants, c.Old.TenantID), append(erasedIDs, c.Old.ID)
 					continue
 				}
-				tenants, emails, versions = append(tenants, c.New.TenantID), append(emails, c.New.Email), append(versions, c.New.Version)
+				tenants, ids, versions = append(tenants, c.New.TenantID), append(ids, c.New.ID), append(versions, c.New.Version)
 			}
-			_, err := tx.Exec(ctx, `DELETE FROM host USING unnest($1::text[], $2::text[]) AS x (t, e) WHERE tenant = t AND email = e`, erasedTenants, erasedEmails)
+			_, err := tx.Exec(ctx, `DELETE FROM host USING unnest($1::text[], $2::text[]) AS x (t, m) WHERE tenant = t AND member = m`, erasedTenants, erasedIDs)
 			if err == nil {
-				_, err = tx.Exec(ctx, `INSERT INTO host SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])`, tenants, emails, versions)
+				_, err = tx.Exec(ctx, `INSERT INTO host SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])`, tenants, ids, versions)
 			}
 			return err
 		}})
@@ -285,7 +302,7 @@ func TestOnChangeWithTx(t *testing.T) {
 		var seen []string
 		h.SetHook(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error {
 			var email string
-			err := tx.QueryRow(ctx, `SELECT email FROM host WHERE tenant = 'hosts own'`).Scan(&email)
+			err := tx.QueryRow(ctx, `SELECT member FROM host WHERE tenant = 'hosts own'`).Scan(&email)
 			seen = append(seen, email)
 			return err
 		})
@@ -453,7 +470,9 @@ func TestPgxStore(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				// The store repeats after a deadlock, so the suite would not see one.
-				assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+				if !strings.HasSuffix(t.Name(), "/Email/OppositeOrders") { // exchanged addresses have no order
+					assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+				}
 			})
 			return store
 		})

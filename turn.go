@@ -13,7 +13,8 @@ import (
 // the single creates that Clerk allows go to members of imports. The store keeps each as a time under
 // a name, so that all processes know them.
 
-// Names in the store.
+// Names in the store. The time of a turn is its end. The full second of the share's time is when its
+// hour began, and the microseconds are the number of creates since.
 const (
 	turnDeliver   = "turn deliver"
 	turnReconcile = "reconcile"
@@ -27,7 +28,7 @@ type turn struct {
 	ends time.Time
 }
 
-// errTurnTaken is returned if another process keeps a turn for too long.
+// errTurnTaken is returned if another caller, usually in another process, keeps a turn for too long.
 var errTurnTaken = errors.New("clerkinvite: another process has the turn")
 
 // awaitTurn waits for a turn of the given length, for longer than that of a process that has died.
@@ -49,8 +50,7 @@ func (s *Service) awaitTurn(ctx context.Context, name string, length time.Durati
 	}
 }
 
-// tryTurn tries to take a turn, and reports whether it is ours. If not, the turn is that of another
-// process.
+// tryTurn tries to take a turn, and reports whether it is ours. Otherwise another caller has it.
 func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration) (t *turn, ours bool, err error) {
 	now := s.now()
 	ends := turnEnd(now, length)
@@ -146,8 +146,7 @@ func (s *Service) spendShare(ctx context.Context, p *pass) error {
 	return err
 }
 
-// spend returns the share after one more create, or unchanged and how long to wait. The store has one
-// time per name: its full second is when the window began, its microseconds are the number of creates.
+// spend returns the share after one more create, or unchanged and how long to wait.
 func spend(share, now time.Time) (next time.Time, wait time.Duration) {
 	began := share.Truncate(time.Second)
 	if age := now.Sub(began); age < -clockTolerance || age >= shareWindow {

@@ -62,7 +62,7 @@ func TestLimitsLoaded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := &limits{byEndpoint: map[string]*limit{c.endpoint: &c.known}}
-			l.loaded(c.endpoint, c.stored, testNow, c.known.changes)
+			l.loaded(c.endpoint, c.stored, testNow, c.known.hits)
 			require.Equal(t, c.wait, max(0, l.wait(c.endpoint, false, testNow)))
 			require.Equal(t, c.background, max(0, l.wait(c.endpoint, true, testNow)))
 		})
@@ -73,9 +73,9 @@ func TestLimitsLoaded(t *testing.T) {
 func TestLimitsLoaded_Late(t *testing.T) {
 	t.Parallel()
 	l := &limits{}
-	seen := l.version(endpointCreate)
+	seen := l.hits(endpointCreate)
 	until := testNow.Add(time.Hour)
-	l.change(endpointCreate, func(m *limit) { *m = limit{until: until, padded: until, stored: until, changes: m.changes + 1} })
+	l.change(endpointCreate, func(m *limit) { *m = limit{until: until, padded: until, stored: until, hits: m.hits + 1} })
 	l.loaded(endpointCreate, time.Time{}, testNow, seen)
 	require.Equal(t, time.Hour, l.wait(endpointCreate, false, testNow))
 }

@@ -95,7 +95,7 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		return asPostponed(m, v.dueAt, v.reason)
 	case isLimited, isReleased:
 		return asReleased(m, v.dueAt)
-	default: // undecided, isUncertain: nothing is written
+	default: // undecided, isUncertain: write does not write these
 		return &m
 	}
 }
@@ -112,8 +112,7 @@ func (v *verdict) report(m *Member) *delivery {
 		d.Err = &DuplicateEmailError{m.Ref(), v.other}
 	case isRefused, isUncertain, isPostponed, isLimited, isReleased:
 		d.Err = &ClerkInvitationError{Op: v.op, Outcome: v.outcome(), Member: m, Err: v.err}
-		var api *APIError
-		if (v.kind == isUncertain || v.kind == isPostponed) && !errors.As(v.err, &api) {
+		if (v.kind == isUncertain || v.kind == isPostponed) && failureOf(v.err, "") == foreignError {
 			d.Err = v.err // the host's own error passes unchanged
 		}
 	default:
@@ -147,12 +146,20 @@ func refused(op, reason string, cause error) verdict {
 }
 
 // failed logs a failed call and decides for the row.
-func (s *Service) failed(ctx context.Context, a *attempt, c call, err error) verdict {
+func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
+	if !c.sends && canceled(ctx) {
+		return s.released(ctx, p, a) // the caller has gone, and Clerk did nothing
+	}
 	now := s.now()
-	previousAttempt := now.Add(-s.backoff(max(1, a.row.Attempts-1)))
-	c.othersCreated = c.sends && s.limits.createdSince(previousAttempt)
+	sincePreviousAttempt := now.Add(-s.backoff(max(1, a.row.Attempts-1))) // or less
+	c.othersCreated = c.sends && s.limits.createdSince(sincePreviousAttempt)
 	v := failureVerdict(a.row, c, err, now, s.backoff(a.row.Attempts))
-	s.log.WarnContext(ctx, "call to Clerk failed", "op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
+	log := s.log.With("op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
+	if failureOf(err, "") == foreignError {
+		log.WarnContext(ctx, "delivery failed before Clerk")
+	} else {
+		log.WarnContext(ctx, "call to Clerk failed")
+	}
 	return v
 }
 
@@ -168,21 +175,27 @@ func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
 	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: !a.triedInBulk}
 }
 
-// released decides for a row that the pass did not reach: it is given back, due at dueAt. If Clerk
-// may have acted on a request for several, the attempt counts, so that the next one looks first.
-func (s *Service) released(ctx context.Context, dueAt time.Time, a *attempt) verdict {
+// released decides for a row that the pass did not reach: it is given back. If Clerk may have acted on
+// a request for several, the attempt counts, so that the next one looks first.
+func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
 	cause := context.Cause(ctx)
-	if cause == nil {
+	switch {
+	case cause != nil:
+	case p.fresh(s.now()):
+		cause = errPassEnded
+	default:
 		cause = errLeaseEnds
 	}
-	return verdict{kind: isReleased, op: "deliver", err: cause, dueAt: dueAt, uncounted: !a.triedInBulk}
+	return verdict{kind: isReleased, op: "deliver", err: cause, dueAt: p.dueAt, uncounted: !a.triedInBulk}
 }
+
+var errPassEnded = errors.New("clerkinvite: not attempted: the call ended before this member's turn")
 
 // call describes a request to Clerk that failed.
 type call struct {
-	op     string
-	sends  bool // it could have sent an email
-	shared bool // it was about other members too
+	op      string
+	sends   bool // it could have sent an email
+	several bool // it was about other members too
 
 	othersCreated bool // creates for other members have succeeded since the previous attempt
 }
@@ -192,7 +205,7 @@ type call struct {
 func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
 	switch classify(row, c, err) {
 	case Refused:
-		return refused(c.op, cmp.Or(codeOf(err), ReasonRejected), err)
+		return refused(c.op, reasonOf(err), err)
 	case Uncertain:
 		return verdict{kind: isUncertain, op: c.op, err: err}
 	default:
@@ -200,14 +213,23 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 			wait = told
 		}
 		return verdict{
-			kind: isPostponed, op: c.op, err: err, reason: cmp.Or(codeOf(err), "unavailable"), dueAt: now.Add(wait),
-			uncounted: c.shared && !c.sends, stop: stops(c, err),
+			kind: isPostponed, op: c.op, err: err, reason: reasonOf(err), dueAt: now.Add(wait),
+			uncounted: c.several && !c.sends, stop: stops(c, err),
 		}
 	}
 }
 
-// maxRejections is the attempt at which a rejection that concerns only this row ends it. It is more
-// than the first, because the row's parameters may come from a configuration that is being fixed.
+// reasonOf returns what Member.Reason says after a failed call.
+func reasonOf(err error) string {
+	if failureOf(err, "").rejects() {
+		return cmp.Or(codeOf(err), ReasonRejected)
+	}
+	return cmp.Or(codeOf(err), "unavailable")
+}
+
+// maxRejections is the first attempt at which a rejection that concerns only this row can end it, if
+// the attempt before was rejected for the same reason. The first rejections may be a mistake of
+// something between, such as a firewall whose rules are being changed.
 const maxRejections = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
@@ -220,14 +242,15 @@ func classify(row *Member, c call, err error) Outcome {
 			return Uncertain
 		}
 	case personRejected:
-		if !c.shared { // if several are concerned, which one Clerk refuses is unknown
+		if !c.several { // if several are concerned, which one Clerk refuses is unknown
 			return Refused
 		}
-	case parameterRejected, rejected, addressTaken:
+	case invalidRequest, parameterRejected, rejected, addressTaken:
 		// Retried forever it would use up everybody's requests. addressTaken ends here only after a create
 		// with ignore_existing: that of lookAgain does not count as sent, so othersCreated is false.
-		lastTry := !c.shared && row.Attempts >= maxRejections
-		if lastTry && (failure == parameterRejected || c.othersCreated) {
+		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
+		ofThisRow := !c.several && (failure == parameterRejected || failure == invalidRequest || c.othersCreated)
+		if again && ofThisRow {
 			return Refused
 		}
 	default:
@@ -244,7 +267,7 @@ func stops(c call, err error) bool {
 	case rateLimited, invalidRequest, parameterRejected, busy:
 		return false
 	default:
-		return c.shared
+		return c.several
 	}
 }
 
@@ -297,6 +320,11 @@ func failureOf(err error, email string) failure {
 	default:
 		return rejected
 	}
+}
+
+// rejects reports whether Clerk, or something before it, has rejected the request itself.
+func (f failure) rejects() bool {
+	return f == invalidRequest || f == addressTaken || f == personRejected || f == parameterRejected || f == rejected
 }
 
 // ofInstance reports whether a failure certainly concerns the whole Clerk instance.

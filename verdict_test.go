@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,8 +142,8 @@ func TestFailureVerdict(t *testing.T) {
 	answer := func(status int, code string, meta map[string]any) *APIError {
 		return &APIError{StatusCode: status, Code: code, Meta: meta}
 	}
-	create, createBulk := call{op: "create invitation", sends: true}, call{op: "create invitations", sends: true, shared: true}
-	find, findMany := call{op: "find users"}, call{op: "find users", shared: true}
+	create, createBulk := call{op: "create invitation", sends: true}, call{op: "create invitations", sends: true, several: true}
+	find, findMany := call{op: "find users"}, call{op: "find users", several: true}
 	template := answer(422, "form_param_value_invalid", map[string]any{"param_name": "template_slug"})
 	for name, c := range map[string]struct {
 		call     call
@@ -179,6 +180,9 @@ func TestFailureVerdict(t *testing.T) {
 			t.Parallel()
 			row := reservedRow()
 			row.Attempts = c.attempts
+			if row.Attempts > 1 {
+				row.Reason = reasonOf(c.err) // the attempt before failed in the same way
+			}
 			v := failureVerdict(&row, c.call, fmt.Errorf("x: %w", c.err), testNow, time.Minute)
 			require.Equal(t, c.kind, v.kind)
 			require.ErrorIs(t, v.err, c.err)
@@ -188,6 +192,36 @@ func TestFailureVerdict(t *testing.T) {
 			if c.kind == isPostponed {
 				require.Equal(t, testNow.Add(c.wait), v.dueAt)
 			}
+		})
+	}
+}
+
+// A rejection ends a row only if the attempt before was rejected for the same reason. An outage of two
+// attempts says nothing about the row.
+func TestClassify_RejectedAgain(t *testing.T) {
+	t.Parallel()
+	meta := map[string]any{"param_name": "template_slug"}
+	create := call{op: "create invitation", sends: true, othersCreated: true}
+	for name, c := range map[string]struct {
+		err      error
+		attempts int
+		before   string // Member.Reason of the attempt before
+		want     Outcome
+	}{
+		"a parameter, again":             {&APIError{StatusCode: 422, Code: "form_param_value_invalid", Meta: meta}, 3, "form_param_value_invalid", Refused},
+		"a parameter, after an outage":   {&APIError{StatusCode: 422, Code: "form_param_value_invalid", Meta: meta}, 3, "unavailable", Fault},
+		"a parameter, after lost ones":   {&APIError{StatusCode: 422, Code: "form_param_value_invalid", Meta: meta}, 3, "", Fault},
+		"a firewall, again":              {&APIError{StatusCode: 403}, 3, ReasonRejected, Refused},
+		"a firewall, after an outage":    {&APIError{StatusCode: 403}, 3, "unavailable", Fault},
+		"a firewall, the second attempt": {&APIError{StatusCode: 403}, 2, ReasonRejected, Fault},
+		"not sent by the adapter, again": {&InvalidParamsError{"Email", "x"}, 3, ReasonRejected, Refused},
+		"a long code, again":             {&APIError{StatusCode: 400, Code: strings.Repeat("x", 2000)}, 3, clip(strings.Repeat("x", 2000)), Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			row := reservedRow()
+			row.Attempts, row.Reason = c.attempts, c.before
+			require.Equal(t, c.want, classify(&row, create, c.err))
 		})
 	}
 }
@@ -255,7 +289,7 @@ func TestNewQueue(t *testing.T) {
 	list[4].row.Email = list[0].row.Email
 	list[5].delivery = &delivery{}
 	q := newQueue(list, true)
-	require.Equal(t, []*attempt{list[0], list[2], list[6]}, q.shared)
+	require.Equal(t, []*attempt{list[0], list[2], list[6]}, q.batchable)
 	require.Equal(t, []*attempt{list[1], list[3], list[4]}, q.single)
 	require.True(t, q.more)
 }
@@ -269,6 +303,7 @@ func TestQueueNext(t *testing.T) {
 		shared int // attempts that can share a request, and whether they have tried
 		tried  bool
 		single int
+		again  bool // the single ones are not first attempts
 		want   int
 		bulk   bool
 	}{
@@ -284,21 +319,26 @@ func TestQueueNext(t *testing.T) {
 		"bulk limited: single ones first":                      {queue: queue{bulkLimit: limit}, shared: 12, single: 1, want: 1},
 		"both limited: nobody who can share":                   {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
 		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, want: 1},
-		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 1},
+		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, again: true, want: 1},
+		"both limited: the others wait":                        {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q := c.queue
-			q.shared, q.single = attempts(c.shared, func(a *attempt) { a.shareable, a.triedInBulk = true, c.tried }), attempts(c.single)
-			first := append(append([]*attempt{}, q.single...), q.shared...)
+			q.batchable, q.single = attempts(c.shared, func(a *attempt) { a.batchable, a.triedInBulk = true, c.tried }), attempts(c.single, func(a *attempt) {
+				if c.again {
+					a.row.Attempts = 2
+				}
+			})
+			first := append(append([]*attempt{}, q.single...), q.batchable...)
 			if c.bulk {
-				first = append([]*attempt{}, q.shared...)
+				first = append([]*attempt{}, q.batchable...)
 			}
 			group, bulk := q.next()
 			require.Len(t, group, c.want)
 			require.Equal(t, c.bulk, bulk)
 			require.Equal(t, first[:c.want], append([]*attempt{}, group...))
-			require.Equal(t, c.shared+c.single-c.want, len(q.shared)+len(q.single), "no attempt is lost")
+			require.Equal(t, c.shared+c.single-c.want, len(q.batchable)+len(q.single), "no attempt is lost")
 		})
 	}
 }
@@ -307,20 +347,20 @@ func TestQueueNext(t *testing.T) {
 func TestQueueNext_ShareUsedUp(t *testing.T) {
 	t.Parallel()
 	limit := met(limitedFor(time.Minute), testNow)
-	q := &queue{shared: attempts(3, func(a *attempt) { a.shareable, a.row.Bulk = true, true }), bulkLimit: limit, shareLimit: limit}
-	q.shared[1].row.Bulk = false
-	one := q.shared[1]
+	q := &queue{batchable: attempts(3, func(a *attempt) { a.batchable, a.row.Bulk = true, true }), bulkLimit: limit, shareLimit: limit}
+	q.batchable[1].row.Bulk = false
+	one := q.batchable[1]
 	group, bulk := q.next()
 	require.Equal(t, []*attempt{one}, group)
 	require.False(t, bulk)
 	group, _ = q.next()
 	require.Empty(t, group)
-	require.Len(t, q.shared, 2)
+	require.Len(t, q.batchable, 2)
 }
 
 // Attempts that can share a request wait for the first of the two endpoints. The share limits only
 // members of imports.
-func TestQueueLimit(t *testing.T) {
+func TestQueueBlockedBy(t *testing.T) {
 	t.Parallel()
 	short, long := met(limitedFor(time.Minute), testNow), met(limitedFor(time.Hour), testNow)
 	later := met(limitedFor(30*time.Second), testNow.Add(time.Minute)) // a shorter wait that ends later
@@ -337,8 +377,8 @@ func TestQueueLimit(t *testing.T) {
 		{bulk: long, share: short, imported: short},
 	} {
 		q := &queue{bulkLimit: c.bulk, singleLimit: c.single, shareLimit: c.share}
-		require.Equal(t, c.imported, q.limit(&attempt{row: &Member{Bulk: true}}), i)
-		require.Equal(t, c.other, q.limit(&attempt{row: &Member{}}), i)
+		require.Equal(t, c.imported, q.blockedBy(&attempt{batchable: true, row: &Member{Bulk: true}}), i)
+		require.Equal(t, c.other, q.blockedBy(&attempt{batchable: true, row: &Member{}}), i)
 	}
 }
 
@@ -374,12 +414,12 @@ func TestCountFailures(t *testing.T) {
 func TestQueuePutBack(t *testing.T) {
 	t.Parallel()
 	list := attempts(4)
-	list[0].shareable, list[2].shareable = true, true
+	list[0].batchable, list[2].batchable = true, true
 	list[3].verdict = verdict{kind: isInvited}
 	waiting := attempts(2)
-	q := &queue{shared: waiting[:1:1], single: waiting[1:2:2]}
+	q := &queue{batchable: waiting[:1:1], single: waiting[1:2:2]}
 	q.putBack(list)
-	require.Equal(t, []*attempt{list[0], list[2], waiting[0]}, q.shared)
+	require.Equal(t, []*attempt{list[0], list[2], waiting[0]}, q.batchable)
 	require.Equal(t, []*attempt{waiting[1], list[1]}, q.single)
 }
 

@@ -550,7 +550,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 // unconfirmed returns the error for an event that Clerk contradicts, or nil if waiting is pointless.
 // Svix puts a new time on each delivery, so only the event's own time shows its age.
 func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
-	s.resetClock(ctx)
+	s.refreshClock(ctx)
 	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
 		return nil
 	}

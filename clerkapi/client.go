@@ -32,8 +32,8 @@ type Options struct {
 	// Defaults to https://api.clerk.com/v1.
 	BaseURL string
 
-	// HTTPClient provides the Transport. Its Timeout is an upper limit of the two time
-	// limits below. Its Jar and CheckRedirect are not used. The Transport must not send a
+	// HTTPClient provides the Transport. Its Timeout caps the two limits below. Its
+	// Jar and CheckRedirect are not used. The Transport must not send a
 	// POST twice. Defaults to a copy of http.DefaultTransport that also pings connections over
 	// HTTP/2, so that a dead connection is replaced within 15 seconds. Your own Transport
 	// does the same if its HTTP2.SendPingTimeout is set.
@@ -44,9 +44,9 @@ type Options struct {
 	// Defaults to 5 s.
 	Timeout time.Duration
 
-	// CreateTimeout limits each create and revoke. A short limit is not safer: after it,
-	// it is unknown whether Clerk has sent the email, and the invitation waits until the
-	// library has looked it up. Defaults to 20 s.
+	// CreateTimeout limits each create and revoke. A shorter limit is not safer:
+	// after a timeout nobody knows whether the email went out, and the member waits until
+	// the library has checked. Defaults to 20 s.
 	CreateTimeout time.Duration
 }
 

@@ -124,7 +124,7 @@ func list(v any) []any {
 type transportError struct {
 	text    string
 	timeout bool
-	err     error // nil if it looks like the end of the caller's context, or its text is not safe
+	err     error // nil if it would look like the end of the caller's context, or its text may be private
 }
 
 func newTransportError(err error) *transportError {

@@ -125,7 +125,7 @@ func (x *exchange) RoundTrip(in *http.Request) (*http.Response, error) {
 		readErrorBody(x.response, resp.Header, body)
 	}
 	if x.failed {
-		return nil, x.response // the SDK takes it for a broken connection and follows no redirect
+		return nil, x.response // the SDK sees a broken connection, and so follows no redirect
 	}
 	out := *resp
 	out.Body = io.NopCloser(bytes.NewReader(body))

@@ -22,8 +22,8 @@ const maxBulk = 10 // invitations per request, documented
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
-// CreateInvitation is safe for concurrent use. With IgnoreExisting it is safe to retry
-// only if NotSent is true; otherwise Clerk rejects a duplicate.
+// CreateInvitation is safe for concurrent use. Without IgnoreExisting it is safe to retry, because
+// Clerk rejects a duplicate; with it, only if NotSent is true.
 func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 	params, err := createParams(r)
 	if err != nil {
@@ -39,8 +39,8 @@ func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationR
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
-// CreateInvitations is safe for concurrent use. With IgnoreExisting it is safe to retry
-// only if NotSent is true; otherwise Clerk rejects duplicates.
+// CreateInvitations is safe for concurrent use. Without IgnoreExisting it is safe to retry, because
+// Clerk rejects duplicates; with it, only if NotSent is true.
 func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
 	if len(rs) < 1 || len(rs) > maxBulk {
 		return nil, &clerkinvite.InvalidParamsError{Field: "Invitations", Reason: "must be 1 to 10"}

@@ -176,8 +176,8 @@ func emailRace(s *suite) {
 	}
 }
 
-// Batches in which members exchange addresses, while others insert them in the opposite order, neither
-// fail nor deadlock.
+// Batches in which members exchange addresses, while others insert them in the opposite order, do not
+// fail.
 func emailOppositeOrders(s *suite) {
 	const callers, members = 6, 8
 	address := func(i int) string { return fmt.Sprintf("free%d@example.com", i%members) }
@@ -186,7 +186,7 @@ func emailOppositeOrders(s *suite) {
 		emails = append(emails, fmt.Sprintf("x%d@example.com", i))
 	}
 	rows := s.active(emails...)
-	for range 5 {
+	for range 3 {
 		together(callers+2, func(c int) {
 			if c >= callers {
 				inserted := make([]*clerkinvite.Member, members)

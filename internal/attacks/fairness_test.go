@@ -380,7 +380,11 @@ func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 		if !limits.Sliding { // otherwise Clerk tells all who wait when it has room for one of them
 			require.LessOrEqual(t, r.pastStated, passInterval)
 		}
-		require.GreaterOrEqual(t, f.throughput(), 0.94)
+		least := 0.94
+		if !full {
+			least = 0.9 // of few windows, one in which admins need less than is left to them counts more
+		}
+		require.GreaterOrEqual(t, f.throughput(), least)
 	})
 }
 

@@ -211,7 +211,7 @@ func (w *world) onCall(call clerkinvitetest.Call, when clerkinvitetest.When, do 
 	})
 }
 
-// touch changes the row, as a corrected role does.
+// touch changes the row.
 func (w *world) touch(email string) {
 	role := "editor"
 	if _, err := w.calm.Update(w.ctx, acme(email), clerkinvite.MemberUpdate{Role: &role}); err != nil {

@@ -108,7 +108,7 @@ var mutants = []mutant{
 		{"lease.go", "	err := s.setClock(ctx, s.store)\n", "	err := ctx.Err()\n"},
 	}},
 	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", edits: []edit{
-		{"ratelimit.go", "	s.resetClock(ctx)\n", ""},
+		{"ratelimit.go", "	s.refreshClock(ctx)\n", ""},
 	}},
 	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", edits: []edit{
 		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
@@ -124,8 +124,17 @@ var mutants = []mutant{
 	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
+	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
+		{"invite.go", "old.mayBeSent() && !bytes.Equal", "false && !bytes.Equal"},
+	}},
+	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
+		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
+	}},
+	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
+		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
+	}},
 	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
-		{"deliver_create.go", `s.limited(a, "create invitations", limit)`, `s.limited(a, "create invitations", met(limit.err, s.now()))`},
+		{"deliver_create.go", `s.limited(a, "create invitation", limit)`, `s.limited(a, "create invitation", met(limit.err, s.now()))`},
 	}},
 
 	// What is left over, and only that, is revoked.
@@ -292,10 +301,10 @@ var mutants = []mutant{
 		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
 	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.shareLimit(ctx, endpoint, padded)\n", ""},
+		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded)\n", ""},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "m.until, m.padded, m.changes = until, padded, m.changes+1 })", "_ = m })"},
+		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1 })", "_ = m })"},
 	}},
 	{name: "an interactive call waits for the margin", test: "TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays", edits: []edit{
 		{"ratelimit.go", "if background && m.padded", "if m.padded"},
@@ -307,7 +316,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "lowered := stored.Before(m.stored) && seen == m.changes", "lowered := false"},
+		{"ratelimit.go", "lowered := stored.Before(m.stored) && hits == m.hits", "lowered := false"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
@@ -336,6 +345,33 @@ var mutants = []mutant{
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
 	}},
+	{name: "an ID names members of any tenant", test: "TestPgxStore/cache_statement/Find/RefsByID", edits: []edit{
+		{"internal/pgsql/find_ref_ids.sql", "WHERE tenant_id = x.tenant_id AND id = x.value", "WHERE id = x.value"},
+	}},
+	{name: "a user is a member of any tenant", test: "TestPgxStore/cache_statement/Find/RefsByUser", edits: []edit{
+		{"internal/pgsql/find_ref_users.sql", "WHERE tenant_id = x.tenant_id AND clerk_user_id = x.value", "WHERE clerk_user_id = x.value"},
+	}},
+	{name: "a verb loses a member whose pending ID ends", test: "TestRef_PendingIDWhileThePersonJoins", edits: []edit{
+		{"state.go", "		ref = row.refByID() //", "		_ = row.refByID() //"},
+	}},
+	{name: "a Ref with two names is accepted", test: "TestRef_Invalid", edits: []edit{
+		{"validate.go", "case r.Email != \"\" && r.ID == \"\" && r.ClerkUserID == \"\":", "case r.Email != \"\":"},
+	}},
+	{name: "a state without members is not counted", test: "TestCounts", edits: []edit{
+		{"members.go", "	for _, status := range Statuses() {\n		counts", "	for status := range found {\n		counts"},
+	}},
+	{name: "a cursor works in either order", test: "TestList_NewestFirst", edits: []edit{
+		{"members.go", "	if marked != newestFirst {", "	if false && marked != newestFirst {"},
+	}},
+	{name: "the newest members come first on each page only", test: "TestPgxStore/cache_statement/Page/NewestFirst", edits: []edit{
+		{"internal/pgsql/pgsql.go", "\"{{after}}\", \"<\", \"{{up to}}\", \">=\", \"{{direction}}\", \"DESC\"", "\"{{after}}\", \">\", \"{{up to}}\", \"<=\", \"{{direction}}\", \"ASC\""},
+	}},
+	{name: "a reminder goes to members that have joined", test: "TestList_ExpiresBefore", edits: []edit{
+		{"store_pgx_rows.go", "arg.Statuses, arg.ExpiresBefore = []Status{StatusPending}, pgxTime", "arg.Statuses, arg.ExpiresBefore = statuses, pgxTime"},
+	}},
+	{name: "a prefix keeps its domain in Unicode", test: "TestNormalizePrefix", edits: []edit{
+		{"validate.go", "				labels[i] = ascii", "				_ = ascii"},
+	}},
 	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
 		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
@@ -356,5 +392,14 @@ var mutants = []mutant{
 	}},
 	{name: "one odd user spoils the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
+	}},
+	{name: "a store's results are not counted", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "if len(results) != n {", "if false {"},
+	}},
+	{name: "a duplicate without a member is accepted", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "case m == nil:", "case false:"},
+	}},
+	{name: "a store that never swaps a time is asked for ever", test: "TestContract_Store", edits: []edit{
+		{"contract.go", "stored.Equal(old) && !next.Equal(old)", "false"},
 	}},
 }

@@ -134,6 +134,10 @@ func costs() []cost {
 		{"Update", "role and data", "pending", 0, "", 2, is.pending, do.update},
 		{"Get", "known", "pending", 0, "", 1, is.pending, do.get},
 		{"Get", "unknown", "404", 0, "", 1, nil, do.get},
+		{"Get", "by Clerk user", "active", 0, "", 1, is.active, do.getByUser},
+		{"Get", "by Clerk user, of another tenant", "404", 0, "", 1, is.active, do.getElsewhere},
+		{"ByUser", "a member", "1 active", 0, "", 1, is.active, do.byUser},
+		{"Counts", "250 members", "250 reserved", 0, "", 1, is.manyReserved(250), do.counts},
 		{"List", "100 of 250", "100 reserved", 0, "", 1, is.manyReserved(250), do.list},
 		{"All", "250, by 100", "250 reserved", 0, "", 3, is.manyReserved(250), do.all},
 		{"History", "known", "2 entries", 0, "", 2, is.pending, do.history},
@@ -375,6 +379,23 @@ func (verbs) update(ctx context.Context, b *costBundle) (any, error) {
 }
 
 func (verbs) get(ctx context.Context, b *costBundle) (any, error) { return b.Get(ctx, testkit.Ada) }
+
+func (verbs) getByUser(ctx context.Context, b *costBundle) (any, error) {
+	return b.Get(ctx, clerkinvite.Ref{TenantID: "acme", ClerkUserID: b.user.ID})
+}
+
+func (verbs) getElsewhere(ctx context.Context, b *costBundle) (any, error) {
+	return b.Get(ctx, clerkinvite.Ref{TenantID: "globex", ClerkUserID: b.user.ID})
+}
+
+func (verbs) byUser(ctx context.Context, b *costBundle) (any, error) {
+	return b.ByUser(ctx, b.user.ID)
+}
+
+func (verbs) counts(ctx context.Context, b *costBundle) (any, error) {
+	counts, err := b.Counts(ctx, "acme")
+	return fmt.Sprint(counts[clerkinvite.StatusReserved], " reserved"), err
+}
 
 func (verbs) list(ctx context.Context, b *costBundle) (any, error) {
 	page, err := b.List(ctx, clerkinvite.ListParams{TenantID: "acme"})

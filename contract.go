@@ -1,0 +1,152 @@
+package clerkinvite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// A host's Store or ClerkAPI, such as a mock, may break its contract. This file checks what the
+// Service would otherwise fail on with a panic or an endless loop. The error names the method.
+
+// checkedTx checks what a TxStore returns.
+type checkedTx struct{ TxStore }
+
+// Insert implements [TxStore].
+func (s checkedTx) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
+	results, err := s.TxStore.Insert(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	return results, checkResults("Insert", results, len(rows), func(i int, m *Member) bool {
+		return m.Ref() == rows[i].Ref() && (m.Version != 1 || m.ID != rows[i].ID || isWritten(m, rows[i]))
+	})
+}
+
+// Update implements [TxStore].
+func (s checkedTx) Update(ctx context.Context, changes []Change) ([]Result, error) {
+	results, err := s.TxStore.Update(ctx, changes)
+	if err != nil {
+		return nil, err
+	}
+	return results, checkResults("Update", results, len(changes), func(i int, m *Member) bool {
+		c := changes[i]
+		return m.TenantID == c.Old.TenantID && m.ID == c.Old.ID && (c.New == nil || m.Version == c.Old.Version+1 && isWritten(m, c.New))
+	})
+}
+
+// isWritten reports whether m has the state that was to be written.
+func isWritten(m, written *Member) bool {
+	return m.Status == written.Status && m.Send == written.Send && m.Sent == written.Sent &&
+		(m.ClaimedUntil == nil) == (written.ClaimedUntil == nil)
+}
+
+// checkResults checks that there are n results, each with an error or the right member.
+func checkResults(method string, results []Result, n int, right func(i int, m *Member) bool) error {
+	if len(results) != n {
+		return fmt.Errorf("clerkinvite: Store.%s returned %d results instead of %d", method, len(results), n)
+	}
+	for i, r := range results {
+		m, kind := r.Member, ""
+		var dup *DuplicateEmailError
+		switch {
+		case errors.As(r.Err, &dup):
+			if m, kind = nil, ", a duplicate,"; dup != nil {
+				m = dup.Member
+			}
+		case r.Err != nil:
+			continue
+		}
+		if err := checkMember(m); err != nil {
+			return fmt.Errorf("clerkinvite: Store.%s: result %d%s %w", method, i, kind, err)
+		}
+		if !right(i, m) {
+			return fmt.Errorf("clerkinvite: Store.%s: result %d%s has another member than the input", method, i, kind)
+		}
+	}
+	return nil
+}
+
+// checkMember returns what is wrong with a member, if it is not one that a store can have.
+func checkMember(m *Member) error {
+	switch {
+	case m == nil:
+		return errors.New("has no member")
+	case m.Due() && m.NextAttemptAt == nil:
+		return errors.New("has a due member without NextAttemptAt")
+	}
+	return nil
+}
+
+// checkedStore checks what a Store returns.
+type checkedStore struct{ Store }
+
+// Insert implements [TxStore].
+func (s checkedStore) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
+	return checkedTx{s.Store}.Insert(ctx, rows)
+}
+
+// Update implements [TxStore].
+func (s checkedStore) Update(ctx context.Context, changes []Change) ([]Result, error) {
+	return checkedTx{s.Store}.Update(ctx, changes)
+}
+
+// Find implements [Store].
+func (s checkedStore) Find(ctx context.Context, q Query) ([]*Member, error) {
+	found, err := s.Store.Find(ctx, q)
+	return checkMembers("Find", found, err)
+}
+
+// Due implements [Store].
+func (s checkedStore) Due(ctx context.Context, q DueQuery) ([]*Member, error) {
+	found, err := s.Store.Due(ctx, q)
+	return checkMembers("Due", found, err)
+}
+
+// Page implements [Store].
+func (s checkedStore) Page(ctx context.Context, q PageQuery) ([]*Member, error) {
+	found, err := s.Store.Page(ctx, q)
+	return checkMembers("Page", found, err)
+}
+
+func checkMembers(method string, found []*Member, err error) ([]*Member, error) {
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range found {
+		if err := checkMember(m); err != nil {
+			return nil, fmt.Errorf("clerkinvite: Store.%s: result %d %w", method, i, err)
+		}
+	}
+	return found, nil
+}
+
+// SwapTime implements [Store].
+func (s checkedStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	stored, err := s.Store.SwapTime(ctx, name, old, next)
+	if err == nil && stored.Equal(old) && !next.Equal(old) { // the caller would try again for ever
+		err = errors.New("clerkinvite: Store.SwapTime returned the old time without replacing it")
+	}
+	return stored, err
+}
+
+// checkResponse returns the error of a method of ClerkAPI, or an error if the method returned a nil pointer
+// as its response or as its error. The request may have had an effect.
+func checkResponse(operation string, response any, err error) error {
+	method := "ClerkAPI." + strings.TrimPrefix(operation, "clerk.")
+	switch {
+	case err == nil && isNilPointer(response):
+		return &APIError{Err: errors.New(method + " returned nil without an error")}
+	case isNilPointer(err):
+		return &APIError{Err: errors.New(method + " returned a nil pointer as its error")}
+	}
+	return err
+}
+
+func isNilPointer(v any) bool {
+	p := reflect.ValueOf(v)
+	return p.Kind() == reflect.Pointer && p.IsNil()
+}

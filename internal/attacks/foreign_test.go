@@ -1,0 +1,336 @@
+package attacks_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// nonsense changes what a Store and a ClerkAPI return. Each byte of its script decides about one
+// result; after the script all results are right.
+type nonsense struct {
+	clerkinvite.Store
+	clerkinvite.ClerkAPI
+	script  []byte
+	members []*clerkinvite.Member // that were returned before
+	calls   int
+}
+
+// maxNonsenseCalls is more than any verb needs. A verb that needs more never ends.
+const maxNonsenseCalls = 5000
+
+var errNonsense = errors.New("nonsense")
+
+// next returns the decision about the next result, or 0 for a right one.
+func (n *nonsense) next() (decision byte) {
+	if n.calls++; n.calls > maxNonsenseCalls {
+		panic("a verb does not end")
+	}
+	if len(n.script) > 0 {
+		decision, n.script = n.script[0], n.script[1:]
+	}
+	return decision
+}
+
+func (n *nonsense) member() *clerkinvite.Member {
+	if d := int(n.next()); d < len(n.members) {
+		return n.members[d].Clone()
+	}
+	return &clerkinvite.Member{Status: "unknown", ClerkUserID: "pending_"}
+}
+
+func (n *nonsense) results(results []clerkinvite.Result, err error) ([]clerkinvite.Result, error) {
+	for _, r := range results {
+		if r.Member != nil {
+			n.members = append(n.members, r.Member)
+		}
+	}
+	if len(results) == 0 || err != nil {
+		return results, err
+	}
+	r := &results[int(n.next())%len(results)]
+	switch n.next() {
+	case 1:
+		return nil, nil
+	case 2:
+		return results[1:], nil
+	case 3:
+		return append(results, results[0]), nil
+	case 4:
+		return results, errNonsense
+	case 5:
+		*r = clerkinvite.Result{}
+	case 6:
+		*r = clerkinvite.Result{Err: errNonsense}
+	case 7:
+		*r = clerkinvite.Result{Err: clerkinvite.ErrConflict}
+	case 8:
+		*r = clerkinvite.Result{Err: clerkinvite.ErrUserTaken}
+	case 9:
+		*r = clerkinvite.Result{Err: &clerkinvite.DuplicateEmailError{}}
+	case 10:
+		*r = clerkinvite.Result{Err: (*clerkinvite.DuplicateEmailError)(nil)}
+	case 11:
+		*r = clerkinvite.Result{Err: &clerkinvite.DuplicateEmailError{Member: n.member()}}
+	case 12:
+		r.Member = n.member()
+	case 13:
+		r.Err = errNonsense
+	case 14: // the right member in a state that it cannot be in
+		if r.Member != nil {
+			*r.Member = clerkinvite.Member{ID: r.Member.ID, TenantID: r.Member.TenantID, Email: r.Member.Email, Status: clerkinvite.Statuses()[int(n.next())%7], Version: int64(n.next())}
+		}
+	}
+	return results, nil
+}
+
+func (n *nonsense) list(found []*clerkinvite.Member, err error) ([]*clerkinvite.Member, error) {
+	n.members = append(n.members, found...)
+	switch n.next() {
+	case 1:
+		return nil, nil
+	case 2:
+		return append(found, nil), nil
+	case 3:
+		return append(found, n.member()), nil
+	case 4:
+		return found, errNonsense
+	case 5:
+		return append(found, found...), nil
+	case 6:
+		return []*clerkinvite.Member{n.member()}, nil
+	}
+	return found, err
+}
+
+func (n *nonsense) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return n.results(n.Store.Insert(ctx, rows))
+}
+
+func (n *nonsense) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return n.results(n.Store.Update(ctx, changes))
+}
+
+func (n *nonsense) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	return n.list(n.Store.Find(ctx, q))
+}
+
+func (n *nonsense) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return n.list(n.Store.Due(ctx, q))
+}
+
+func (n *nonsense) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return n.list(n.Store.Page(ctx, q))
+}
+
+func (n *nonsense) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+	if n.next() == 1 {
+		return nil, errNonsense
+	}
+	return n.Store.History(ctx, tenantID, id)
+}
+
+func (n *nonsense) Clock(ctx context.Context) (time.Time, error) {
+	return n.time(n.Store.Clock(ctx))
+}
+
+func (n *nonsense) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	switch stored, err := n.Store.SwapTime(ctx, name, old, next); n.next() {
+	case 9:
+		return old, nil
+	default:
+		return n.time(stored, err)
+	}
+}
+
+func (n *nonsense) time(t time.Time, err error) (time.Time, error) {
+	switch n.next() {
+	case 1:
+		return time.Time{}, nil
+	case 2:
+		return time.Unix(int64(n.next())<<int(n.next()%56), 0), nil
+	case 3:
+		return t, errNonsense
+	case 4:
+		return t.Add(time.Duration(n.next()) * time.Hour), nil
+	}
+	return t, err
+}
+
+// response changes a response of Clerk.
+func response[T any](n *nonsense, right T, err error, wrong ...T) (T, error) {
+	var zero T
+	switch d := int(n.next()); d {
+	case 1:
+		return zero, nil
+	case 2:
+		return zero, errNonsense
+	case 3:
+		return right, (*clerkinvite.APIError)(nil)
+	case 4:
+		return zero, &clerkinvite.APIError{}
+	case 5:
+		return right, &clerkinvite.APIError{StatusCode: 100 + 3*int(n.next()), Code: "duplicate_record", RetryAfter: time.Duration(n.next()) * time.Second}
+	case 6:
+		return zero, &clerkinvite.ClerkInvitationError{}
+	case 7:
+		return zero, &clerkinvite.DuplicateEmailError{}
+	default:
+		if d -= 10; d >= 0 && d < len(wrong) {
+			return wrong[d], nil
+		}
+	}
+	return right, err
+}
+
+var (
+	wrongUser       = clerkinvite.User{Emails: []clerkinvite.UserEmail{{}, {Address: "a0@example.com", Verified: true}}}
+	wrongInvitation = clerkinvite.Invitation{ID: "inv_x", Email: "a0@example.com", Status: "unknown", PublicMetadata: json.RawMessage(`{"clerkinvite":{"id":7}}`)}
+)
+
+func (n *nonsense) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	users, err := n.ClerkAPI.FindUsers(ctx, q)
+	return response(n, users, err, []clerkinvite.User{{}}, []clerkinvite.User{wrongUser}, append(users, users...))
+}
+
+func (n *nonsense) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	u, err := n.ClerkAPI.GetUser(ctx, id)
+	return response(n, u, err, &clerkinvite.User{}, &wrongUser, &clerkinvite.User{ID: id})
+}
+
+func (n *nonsense) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	inv, err := n.ClerkAPI.CreateInvitation(ctx, r)
+	return response(n, inv, err, &clerkinvite.Invitation{}, &wrongInvitation)
+}
+
+func (n *nonsense) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	list, err := n.ClerkAPI.CreateInvitations(ctx, rs)
+	return response(n, list, err, []clerkinvite.Invitation{{}}, []clerkinvite.Invitation{wrongInvitation}, append(list, list...), list[:len(list)/2])
+}
+
+func (n *nonsense) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := n.ClerkAPI.ListInvitations(ctx, q)
+	return response(n, list, err, []clerkinvite.Invitation{{}}, []clerkinvite.Invitation{wrongInvitation}, append(list, list...), make([]clerkinvite.Invitation, 500))
+}
+
+func (n *nonsense) RevokeInvitation(ctx context.Context, id string) (*clerkinvite.Invitation, error) {
+	inv, err := n.ClerkAPI.RevokeInvitation(ctx, id)
+	return response(n, inv, err, &clerkinvite.Invitation{}, &wrongInvitation)
+}
+
+// FuzzForeignResults calls every verb with a store and a Clerk that may return anything. No verb panics,
+// and each ends.
+func FuzzForeignResults(f *testing.F) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	for range 60 {
+		script := make([]byte, 5+random.IntN(200))
+		for i := range script {
+			if random.IntN(3) == 0 {
+				script[i] = byte(random.IntN(15))
+			}
+		}
+		f.Add(script)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			clerk := clerkinvitetest.NewClerk()
+			n := &nonsense{Store: clerkinvitetest.NewMemoryStore(), ClerkAPI: clerk, script: script}
+			svc, err := clerkinvite.New(clerkinvite.Config{API: n, Store: n})
+			if err != nil {
+				t.Fatal(err)
+			}
+			callEveryVerb(t, svc, clerk, n)
+		})
+	})
+}
+
+// callEveryVerb calls the verbs and reads what they return, as a host would.
+func callEveryVerb(t *testing.T, svc *clerkinvite.Service, clerk *clerkinvitetest.Clerk, n *nonsense) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+	defer cancel()
+	verb := func(name string, call func() (*clerkinvite.Member, error)) {
+		n.calls = 0
+		m, err := call()
+		if err != nil {
+			_ = err.Error()
+			clerkinvite.HTTPError(err)
+			clerkinvite.RetryAfter(err)
+		} else if m == nil {
+			t.Errorf("%s returned neither a member nor an error", name)
+		}
+	}
+	some := &clerkinvite.Member{}
+	for range 2 {
+		clerk.SignUp("a1@example.com", true)
+		var people []clerkinvite.InviteParams
+		for _, name := range []string{"a0", "a1", "a2", "a3"} {
+			p := clerkinvite.InviteParams{TenantID: "acme", Email: name + "@example.com"}
+			people = append(people, p)
+		}
+		ref := clerkinvite.Ref{TenantID: "acme", Email: people[0].Email}
+		verb("Reserve", func() (*clerkinvite.Member, error) { return svc.Reserve(ctx, people[3]) })
+		verb("Invite", func() (*clerkinvite.Member, error) { return svc.Invite(ctx, people[0]) })
+		verb("InviteMany", func() (*clerkinvite.Member, error) {
+			results, err := svc.InviteMany(ctx, people, nil)
+			if len(results) != len(people) {
+				t.Errorf("InviteMany returned %d results", len(results))
+			}
+			for _, r := range results {
+				if err == nil && r.Err == nil && r.Member == nil {
+					t.Error("InviteMany has a result with neither a member nor an error")
+				}
+			}
+			return some, err
+		})
+		verb("ReserveMany", func() (*clerkinvite.Member, error) {
+			_, err := svc.ReserveMany(ctx, people)
+			return some, err
+		})
+		for _, opts := range []*clerkinvite.DeliverOptions{{Limit: 20}, {Limit: 20, Refs: []clerkinvite.Ref{ref}}} {
+			verb("Deliver", func() (*clerkinvite.Member, error) {
+				_, err := svc.Deliver(ctx, opts)
+				return some, err
+			})
+		}
+		verb("Get", func() (*clerkinvite.Member, error) { return svc.Get(ctx, ref) })
+		verb("List", func() (*clerkinvite.Member, error) {
+			page, err := svc.List(ctx, clerkinvite.ListParams{TenantID: "acme", Limit: 1})
+			if err == nil && len(page.Members) > 1 {
+				t.Error("a page is longer than its limit")
+			}
+			return some, err
+		})
+		verb("History", func() (*clerkinvite.Member, error) {
+			_, err := svc.History(ctx, ref)
+			return some, err
+		})
+		verb("Update", func() (*clerkinvite.Member, error) {
+			return svc.Update(ctx, ref, clerkinvite.MemberUpdate{Role: new(string)})
+		})
+		time.Sleep(2 * time.Minute) // in the bubble
+		verb("Resend", func() (*clerkinvite.Member, error) { return svc.Resend(ctx, ref) })
+		verb("ResolveUser", func() (*clerkinvite.Member, error) {
+			_, err := svc.ResolveUser(ctx, "user_000001")
+			return some, err
+		})
+		verb("HandleEvent", func() (*clerkinvite.Member, error) {
+			_, err := svc.HandleEvent(ctx, &clerkinvite.Event{Type: clerkinvite.EventUserDeleted, UserID: "user_000001"})
+			return some, err
+		})
+		verb("Reconcile", func() (*clerkinvite.Member, error) {
+			_, err := svc.Reconcile(ctx, &clerkinvite.ReconcileOptions{Limit: 20})
+			return some, err
+		})
+		verb("Revoke", func() (*clerkinvite.Member, error) { return svc.Revoke(ctx, ref) })
+		verb("Remove", func() (*clerkinvite.Member, error) { return svc.Remove(ctx, ref) })
+		verb("Purge", func() (*clerkinvite.Member, error) { return some, svc.Purge(ctx, ref) })
+	}
+}
