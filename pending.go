@@ -36,6 +36,9 @@ func InvitationID(clerkUserID string) (string, bool) {
 //   - the member with the user's primary address,
 //   - the member that was invited first.
 //
+// If u no longer has verified the address of an active member, the member gets the verified primary
+// address of u, unless another member of the tenant has it.
+//
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
 // for concurrent use and safe to retry.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {

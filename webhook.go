@@ -497,7 +497,7 @@ func parseEvent(payload []byte) (*Event, error) {
 
 // HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
 // An event is only a hint: if a member waits for one of its verified addresses, or is active under
-// a deleted user's ID, HandleEvent reads the user from Clerk, and that response decides. So
+// the ID of a user who is deleted or no longer has the member's address, HandleEvent reads the user from Clerk, and that response decides. So
 // replayed, old and unordered events do no harm. HandleEvent ignores events of other types, and of
 // users for whom no member waits.
 //
