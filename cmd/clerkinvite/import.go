@@ -48,6 +48,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 [{"line", "tenant", "email", "outcome", "reason"}, …], "error"}. The counts add up to lines.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o importOptions
+			t.changesMembers(flags)
 			flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
 			flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
 			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")

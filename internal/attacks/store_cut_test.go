@@ -289,6 +289,11 @@ func TestPgxStoreLostResponses(t *testing.T) {
 					return n
 				},
 				func(m *clerkinvite.Member) *clerkinvite.Member { return testkit.ActiveRow(m, "user_1") },
+				func(m *clerkinvite.Member) *clerkinvite.Member {
+					n := *m
+					n.Email, n.Role, n.ChangedBy = "xmoved@example.com", "owner", "admin"
+					return &n
+				},
 			} {
 				old := stored(row)
 				moves := history(row)
@@ -593,9 +598,10 @@ func TestPgxStoreServerTrouble(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		illegal := testkit.ReservedRow("tenant", "z@example.com")
 		illegal.Attempts = -1
-		_, err := store.Insert(t.Context(), []*clerkinvite.Member{illegal})
+		results, err := store.Insert(t.Context(), []*clerkinvite.Member{illegal})
+		require.NoError(t, err)
 		var pg *pgconn.PgError
-		require.ErrorAs(t, err, &pg, "the error is passed through")
+		require.ErrorAs(t, results[0].Err, &pg, "the error is passed through")
 		require.Equal(t, "clerkinvite_member_send_check", pg.ConstraintName)
 	})
 }

@@ -45,6 +45,21 @@ var mutants = []mutant{
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
+	{name: "a claim is its caller's change", test: "TestActorOfEachChange", edits: []edit{
+		{"state.go", "			if c.Recorded() {\n				c.New.ChangedBy", "			if c.New != nil {\n				c.New.ChangedBy"},
+	}},
+	{name: "an invalid actor is stored", test: "TestInvalidActor", edits: []edit{
+		{"clock.go", "if err := checkActor(ctx); err != nil {", "if err := checkActor(ctx); err != nil && st == nil {"},
+	}},
+	{name: "a change of the role leaves no history", test: "TestUpdateAndHistory", edits: []edit{
+		{"store.go", "c.Old.Role != c.New.Role || c.Old.Email", "c.Old.Email"},
+	}},
+	{name: "the address of an invited member changes", test: "TestApplyAsksTheTable", edits: []edit{
+		{"state.go", "c.Old.Email != c.New.Email && !c.keepsActive()", "c.Old.Email != c.New.Email && c.New == nil"},
+	}},
+	{name: "a taken address aborts the host's transaction", test: "TestPgxStoreWithTx", edits: []edit{
+		{"store_pgx.go", "c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)", "c.New.ClerkUserID != c.Old.ClerkUserID)"},
+	}},
 
 	// One email a send.
 	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
@@ -219,6 +234,24 @@ var mutants = []mutant{
 	}},
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
+	}},
+	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
+		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
+	}},
+	{name: "a mirror compares a citext as text", test: "TestMirror_TakesExistingRows", edits: []edit{
+		{"mirror.go", "pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+	}},
+	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
+		{"mirror.go", " || ', pg_temp'\n", "\n"},
+	}},
+	{name: "Sync does not block writes", test: "TestMirror_SyncWhileMembersChange", edits: []edit{
+		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},
+	}},
+	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
+		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
+	}},
+	{name: "a left row keeps its user", test: "TestMirror_LeftColumn", edits: []edit{
+		{"mirror.go", "			leftSets = append(leftSets, name+\" = 'left_' || {{row}}.id\")\n", ""},
 	}},
 	{name: "a write for several tenants never ends", test: "TestReconcile_EndsAlthoughTheStoreHangs", edits: []edit{
 		{"state.go", "ctx, cancel := context.WithTimeout(ctx, writeTime)", "ctx, cancel := context.WithCancel(ctx)"},

@@ -51,6 +51,7 @@ type costBundle struct {
 	tx      pgx.Tx
 	webhook clerkinvitetest.Webhook
 	user    clerkinvite.User
+	hooked  *clerkinvite.Service
 }
 
 // costs is the table. Each row begins with an empty database, a Clerk who knows nobody, and a Service that has just been made.
@@ -80,7 +81,8 @@ func costs() []cost {
 		{"Invite", "the limit for single invitations", "pending", 3, "GET /users, POST /invitations, POST /invitations/bulk", 3, is.limited("POST /invitations"), do.invite},
 		{"Invite", "the limits for single and for ten", "502", 3, "GET /users, POST /invitations, POST /invitations/bulk", 4, is.limited("POST /invitations", "POST /invitations/bulk"), do.invite},
 		{"Invite", "Clerk fails at the create", "502", 2, "GET /users, POST /invitations", 1, is.failing, do.invite},
-		{"Invite", "a new person, with OnChange", "pending", 2, "GET /users, POST /invitations", 6, nil, do.inviteHooked},
+		{"Invite", "a new person, with OnChange", "pending", 2, "GET /users, POST /invitations", 6, is.hooked, do.inviteHooked},
+		{"Invite", "a new person, with Mirror", "pending", 2, "GET /users, POST /invitations", 2, is.mirrored, do.invite},
 
 		{"InviteMany", "1 person", "1 pending", 2, "GET /users, POST /invitations", 13, nil, do.inviteMany(1)},
 		{"InviteMany", "25 people", "25 pending", 4, "GET /users, 3 POST /invitations/bulk", 15, nil, do.inviteMany(25)},
@@ -306,14 +308,7 @@ func (verbs) inviteWronged(ctx context.Context, b *costBundle) (any, error) {
 }
 
 func (verbs) inviteHooked(ctx context.Context, b *costBundle) (any, error) {
-	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
-	svc, err := clerkinvite.New(clerkinvite.Config{
-		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook, Now: b.Clock.Now}), Now: b.Clock.Now, Lease: time.Hour,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return svc.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
+	return b.hooked.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
 }
 
 func (verbs) inviteMany(n int) func(context.Context, *costBundle) (any, error) {
@@ -535,6 +530,25 @@ func (is situations) moved(t *testing.T, b *costBundle) {
 func (is situations) updated(t *testing.T, b *costBundle) {
 	is.active(t, b)
 	b.webhook = b.Clerk.UserUpdated(b.user.ID)
+}
+
+// hooked is a host with OnChange whose process has written before.
+func (situations) hooked(t *testing.T, b *costBundle) {
+	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
+	var err error
+	b.hooked, err = clerkinvite.New(clerkinvite.Config{
+		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook, Now: b.Clock.Now}), Now: b.Clock.Now, Lease: time.Hour,
+	})
+	require.NoError(t, err)
+	_, err = b.hooked.Reserve(t.Context(), testkit.Params("acme", "first@example.com"))
+	require.NoError(t, err)
+}
+
+func (situations) mirrored(t *testing.T, b *costBundle) {
+	up, err := clerkinvite.Mirror{Table: "host", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}.Up()
+	require.NoError(t, err)
+	_, err = b.pool.Exec(t.Context(), "CREATE TABLE host (tenant_id text, email text, clerk_user_id text);"+up)
+	require.NoError(t, err)
 }
 
 func (situations) reserved(t *testing.T, b *costBundle) {
