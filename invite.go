@@ -424,8 +424,8 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Clerk may have an invitation with the old parameters, so they cannot change any more.
-		if !takeOver || old.Attempts > 0 && !bytes.Equal(old.Params, want.Params) {
+		// Once Clerk may have an invitation with the old parameters, they cannot change any more.
+		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) {
 			return nil
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
@@ -439,6 +439,12 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	default:
 		return nil
 	}
+}
+
+// mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
+// first attempt that certainly had no effect, the row has a reason and no claim.
+func (m Member) mayBeSent() bool {
+	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
 }
 
 // clerkParams is what Member.Params contains: the parameters that are sent to Clerk. Equal

@@ -1040,3 +1040,40 @@ func TestInvite_ActiveDuplicateWithAnotherInstancesKey(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
 }
+
+// Clerk rejects the redirect URL of the configuration. Once that is fixed, Invite works at once. But if
+// the response was lost, Clerk may have the invitation, and its parameters stay.
+func TestInvite_FixedConfiguration(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault clerkinvitetest.Fault
+		fixed bool
+	}{
+		"rejected": {clerkinvitetest.Fault{Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"}}, true},
+		"lost":     {clerkinvitetest.Fault{Kind: clerkinvitetest.Reset, When: clerkinvitetest.After}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				b.FailCreates(c.fault)
+				p := testkit.Params("acme", "ada@example.com")
+				p.RedirectURL = "https://exmaple.com/welcome"
+				_, err := b.Invite(t.Context(), p)
+				require.Error(t, err)
+				b.Clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Hour)
+				p.RedirectURL = "https://example.com/welcome"
+				m, err := b.Invite(t.Context(), p)
+				if !c.fixed {
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.Contains(t, string(m.Params), p.RedirectURL)
+				b.RequireInvited(t, "ada@example.com", 1)
+			})
+		})
+	}
+}

@@ -12,7 +12,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Get returns one member, in any state.
+// Get returns one member, in any state. With a ClerkUserID in ref it tells whether a user is a member
+// of the tenant. It executes one statement.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
 // Get is safe for concurrent use and safe to retry.

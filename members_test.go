@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +30,391 @@ func TestGet(t *testing.T) {
 		require.ErrorAs(t, err, &invalid)
 		want := b.MustInvite(t, "ada@example.com")
 		require.Equal(t, want.ID, b.Member(t, " ADA@example.com").ID)
+	})
+}
+
+// refVerbs are all verbs that take a Ref. Each returns the member that the verb returned, if it returns one.
+var refVerbs = map[string]func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error){
+	"Get": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Get(ctx, ref)
+	},
+	"Resend": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Resend(ctx, ref)
+	},
+	"Revoke": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Revoke(ctx, ref)
+	},
+	"Remove": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return b.Remove(ctx, ref)
+	},
+	"Purge": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		return nil, b.Purge(ctx, ref)
+	},
+	"Update": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		role := "editor"
+		return b.Update(ctx, ref, clerkinvite.MemberUpdate{Role: &role})
+	},
+	"History": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		entries, err := b.History(ctx, ref)
+		if err == nil && len(entries) != 2 {
+			err = fmt.Errorf("%d entries", len(entries))
+		}
+		return nil, err
+	},
+	"Link": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
+		_, err := b.Link(ctx, ref)
+		return nil, err
+	},
+}
+
+// Every verb finds its member by address, by ID and by Clerk user ID, and never another tenant's.
+func TestRef_EveryFormInEveryVerb(t *testing.T) {
+	t.Parallel()
+	service := reflect.TypeFor[*clerkinvite.Service]()
+	for i := range service.NumMethod() {
+		m := service.Method(i)
+		for n := range m.Type.NumIn() {
+			if m.Type.In(n) == reflect.TypeFor[clerkinvite.Ref]() {
+				require.Contains(t, refVerbs, m.Name)
+			}
+		}
+	}
+	for name, verb := range refVerbs {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				for i, form := range []func(m *clerkinvite.Member) clerkinvite.Ref{
+					func(m *clerkinvite.Member) clerkinvite.Ref { return clerkinvite.Ref{Email: strings.ToUpper(m.Email)} },
+					func(m *clerkinvite.Member) clerkinvite.Ref { return clerkinvite.Ref{ID: strings.ToUpper(m.ID)} },
+					func(m *clerkinvite.Member) clerkinvite.Ref { return clerkinvite.Ref{ClerkUserID: m.ClerkUserID} },
+				} {
+					m := b.MustInvite(t, fmt.Sprintf("p%d@example.com", i))
+					another := b.MustInvite(t, fmt.Sprintf("another%d@example.com", i))
+					_, err := b.Invite(t.Context(), testkit.Params("globex", "globex@example.com"))
+					if i == 0 {
+						require.NoError(t, err)
+					}
+					b.Clock.Advance(time.Hour)
+					ref := form(m)
+					before := allRows(t, b)
+					for _, tenant := range []string{"globex", "initech"} {
+						ref.TenantID = tenant
+						_, err := verb(t.Context(), b, ref)
+						require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+					}
+					require.Equal(t, before, allRows(t, b))
+					require.Len(t, b.Clerk.OpenInvitations(m.Email), 1)
+
+					ref.TenantID = "acme"
+					got, err := verb(t.Context(), b, ref)
+					require.NoError(t, err)
+					if got != nil {
+						require.Equal(t, m.ID, got.ID)
+					}
+					now, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", ID: m.ID})
+					switch name {
+					case "Get", "History", "Link":
+						require.Equal(t, m.Version, now.Version)
+					case "Purge":
+						require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+					default:
+						require.Greater(t, now.Version, m.Version)
+					}
+					require.Equal(t, another.Version, b.Member(t, another.Email).Version)
+				}
+			})
+		})
+	}
+}
+
+func allRows(t *testing.T, b *testkit.Rig) []*clerkinvite.Member {
+	t.Helper()
+	rows, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
+	require.NoError(t, err)
+	return rows
+}
+
+func TestRef_Deliver(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		var rows []*clerkinvite.Member
+		for i := range 4 {
+			m, err := b.Reserve(t.Context(), testkit.Params("acme", fmt.Sprintf("p%d@example.com", i)))
+			require.NoError(t, err)
+			rows = append(rows, m)
+		}
+		report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{
+			{TenantID: "acme", ID: rows[0].ID}, rows[1].Ref(), {TenantID: "acme", ID: rows[1].ID}, {TenantID: "globex", ID: rows[2].ID},
+			{TenantID: "acme", ClerkUserID: "user_nobody"},
+		}})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.DeliverReport{Claimed: 2, Invited: 2}, *report)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, rows[2].Email).Status)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, rows[3].Email).Status)
+		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: "acme", ID: rows[3].ID}, {TenantID: "acme"}}})
+		requireInvalid(t, err, "Ref")
+	})
+}
+
+func requireInvalid(t *testing.T, err error, field string) {
+	t.Helper()
+	var invalid *clerkinvite.InvalidParamsError
+	require.ErrorAs(t, err, &invalid)
+	require.Equal(t, field, invalid.Field)
+}
+
+func TestRef_Invalid(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	m := b.MustInvite(t, "ada@example.com")
+	for _, tc := range []struct {
+		field string
+		ref   clerkinvite.Ref
+	}{
+		{"Ref", clerkinvite.Ref{}},
+		{"Ref", clerkinvite.Ref{TenantID: "acme"}},
+		{"Ref", clerkinvite.Ref{TenantID: "acme", Email: m.Email, ID: m.ID}},
+		{"Ref", clerkinvite.Ref{TenantID: "acme", Email: m.Email, ClerkUserID: m.ClerkUserID}},
+		{"Ref", clerkinvite.Ref{TenantID: "acme", ID: m.ID, ClerkUserID: m.ClerkUserID}},
+		{"Ref", clerkinvite.Ref{TenantID: "acme", Email: m.Email, ID: m.ID, ClerkUserID: m.ClerkUserID}},
+		{"TenantID", clerkinvite.Ref{Email: m.Email}},
+		{"TenantID", clerkinvite.Ref{ID: m.ID}},
+		{"TenantID", clerkinvite.Ref{ClerkUserID: m.ClerkUserID}},
+		{"TenantID", clerkinvite.Ref{TenantID: "\xff", ID: m.ID}},
+		{"Email", clerkinvite.Ref{TenantID: "acme", Email: "ada"}},
+		{"ID", clerkinvite.Ref{TenantID: "acme", ID: "7"}},
+		{"ID", clerkinvite.Ref{TenantID: "acme", ID: " " + m.ID}},
+		{"ID", clerkinvite.Ref{TenantID: "acme", ID: "{" + m.ID + "}"}},
+		{"ID", clerkinvite.Ref{TenantID: "acme", ID: strings.ReplaceAll(m.ID, "-", "")}},
+		{"ClerkUserID", clerkinvite.Ref{TenantID: "acme", ClerkUserID: "user 1"}},
+		{"ClerkUserID", clerkinvite.Ref{TenantID: "acme", ClerkUserID: m.Email}},
+		{"ClerkUserID", clerkinvite.Ref{TenantID: "acme", ClerkUserID: strings.Repeat("x", 256)}},
+	} {
+		for name, verb := range refVerbs {
+			_, err := verb(t.Context(), b, tc.ref)
+			requireInvalid(t, err, tc.field)
+			require.NotContains(t, err.Error(), "ada", name)
+		}
+	}
+	require.Equal(t, m.Version, b.Member(t, m.Email).Version)
+}
+
+// The person joins while a verb is under way that was called with the pending ID. The verb continues with the same member.
+func TestRef_PendingIDWhileThePersonJoins(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		for _, tc := range []struct {
+			verb, email string
+			want        clerkinvite.Status
+		}{{"Remove", "ada@example.com", clerkinvite.StatusRemoved}, {"Purge", "joan@example.com", ""}} {
+			m := b.MustInvite(t, tc.email)
+			joined := false
+			b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if joined || call != clerkinvitetest.CallRevoke || when != clerkinvitetest.Before {
+					return
+				}
+				joined = true
+				webhook, err := b.Clerk.Accept(m.Email)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				event, err := clerkinvite.ParseEvent(webhook.Payload)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if changed, err := b.HandleEvent(ctx, event); err != nil || len(changed) != 1 {
+					t.Errorf("%d changed, error %v", len(changed), err)
+				}
+			})
+			_, err := refVerbs[tc.verb](t.Context(), b, clerkinvite.Ref{TenantID: "acme", ClerkUserID: m.ClerkUserID})
+			require.NoError(t, err)
+			require.True(t, joined)
+			now, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", ID: m.ID})
+			if tc.want == "" {
+				require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, tc.want, now.Status)
+			}
+		}
+	})
+}
+
+// Is this user a member? Of this tenant, and of which?
+func TestByUser(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		user := b.Clerk.AddVerifiedUser("ada@example.com")
+		is := func(tenant string) bool {
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: tenant, ClerkUserID: user.ID})
+			if err != nil {
+				require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+				return false
+			}
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+			return true
+		}
+		tenants := func() (ids []string) {
+			members, err := b.ByUser(t.Context(), user.ID)
+			require.NoError(t, err)
+			for _, m := range members {
+				require.Equal(t, user.ID, m.ClerkUserID)
+				ids = append(ids, m.TenantID)
+			}
+			return ids
+		}
+		require.Empty(t, tenants())
+		for _, tenant := range []string{"globex", "acme", "Acme", "initech"} {
+			_, err := b.Invite(t.Context(), testkit.Params(tenant, "ada@example.com"))
+			require.NoError(t, err)
+		}
+		_, err := b.Invite(t.Context(), testkit.Params("hooli", "joan@example.com"))
+		require.NoError(t, err)
+		require.Equal(t, []string{"Acme", "acme", "globex", "initech"}, tenants())
+		require.True(t, is("acme"))
+		require.False(t, is("hooli"))
+		_, err = b.Remove(t.Context(), clerkinvite.Ref{TenantID: "acme", ClerkUserID: user.ID})
+		require.NoError(t, err)
+		require.False(t, is("acme"))
+		require.Equal(t, []string{"Acme", "globex", "initech"}, tenants())
+		_, err = b.Remove(t.Context(), clerkinvite.Ref{TenantID: "acme", ClerkUserID: user.ID})
+		require.ErrorIs(t, err, clerkinvite.ErrNotFound, "a removed member has no user")
+
+		for _, id := range []string{"", "user 1", "ada@example.com", strings.Repeat("x", 256)} {
+			_, err := b.ByUser(t.Context(), id)
+			requireInvalid(t, err, "userID")
+		}
+		joan, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "hooli", Email: "joan@example.com"})
+		require.NoError(t, err)
+		none, err := b.ByUser(t.Context(), joan.ClerkUserID)
+		require.NoError(t, err)
+		require.Empty(t, none, "a pending ID is not a user")
+	})
+}
+
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		counts, err := b.Counts(t.Context(), "acme")
+		require.NoError(t, err)
+		require.Len(t, counts, len(clerkinvite.Statuses()))
+		for _, status := range clerkinvite.Statuses() {
+			require.Contains(t, counts, status)
+			require.Zero(t, counts[status])
+		}
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		for _, tenant := range []string{"acme", "globex"} {
+			for i := range 3 {
+				_, err := b.Reserve(t.Context(), testkit.Params(tenant, fmt.Sprintf("p%d@example.com", i)))
+				require.NoError(t, err)
+			}
+		}
+		b.MustInvite(t, "ada@example.com")
+		b.MustInvite(t, "joan@example.com")
+		counts, err = b.Counts(t.Context(), "acme")
+		require.NoError(t, err)
+		require.Equal(t, map[clerkinvite.Status]int{"reserved": 3, "pending": 1, "active": 1, "failed": 0, "revoked": 0, "expired": 0, "removed": 0}, counts)
+		for _, tenant := range []string{"", "\xff", strings.Repeat("x", 256)} {
+			_, err := b.Counts(t.Context(), tenant)
+			requireInvalid(t, err, "TenantID")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = b.Counts(ctx, "acme")
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+func TestList_NewestFirst(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		var want []string
+		for i := range 10 {
+			p := testkit.Params("acme", fmt.Sprintf("p%02d@example.com", i))
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+			want = append([]string{p.Email}, want...)
+		}
+		p := clerkinvite.ListParams{TenantID: "acme", NewestFirst: true, Limit: 4}
+		page, err := b.List(t.Context(), p)
+		require.NoError(t, err)
+		// The last member of the page is erased, and a new one is added: the next page is the same.
+		require.NoError(t, b.Purge(t.Context(), page.Members[3].Ref()))
+		_, err = b.Reserve(t.Context(), testkit.Params("acme", "new@example.com"))
+		require.NoError(t, err)
+		var got []string
+		for _, m := range page.Members {
+			got = append(got, m.Email)
+		}
+		next := p
+		next.Cursor = page.Next
+		for m, err := range b.All(t.Context(), next) {
+			require.NoError(t, err)
+			got = append(got, m.Email)
+		}
+		require.Equal(t, want, got)
+
+		next.NewestFirst = false
+		_, err = b.List(t.Context(), next)
+		requireInvalid(t, err, "Cursor")
+		p.NewestFirst = false
+		page, err = b.List(t.Context(), p)
+		require.NoError(t, err)
+		p.NewestFirst, p.Cursor = true, page.Next
+		_, err = b.List(t.Context(), p)
+		requireInvalid(t, err, "Cursor")
+	})
+}
+
+func TestList_ExpiresBefore(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddVerifiedUser("user@example.com")
+		for email, days := range map[string]int{"two@example.com": 2, "five@example.com": 5, "user@example.com": 2} {
+			_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, ExpiresInDays: days})
+			require.NoError(t, err)
+		}
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", "reserved@example.com"))
+		require.NoError(t, err)
+		list := func(before time.Time, statuses ...clerkinvite.Status) (emails []string) {
+			for m, err := range b.All(t.Context(), clerkinvite.ListParams{TenantID: "acme", ExpiresBefore: before, Statuses: statuses, Limit: 1}) {
+				require.NoError(t, err)
+				emails = append(emails, m.Email)
+			}
+			slices.Sort(emails)
+			return emails
+		}
+		now := b.Clock.Now()
+		two := b.Member(t, "two@example.com").ExpiresAt
+		require.Empty(t, list(*two))
+		require.Equal(t, []string{"two@example.com"}, list(two.Add(time.Microsecond)))
+		require.Equal(t, []string{"two@example.com"}, list(now.AddDate(0, 0, 4), clerkinvite.StatusPending, clerkinvite.StatusActive))
+		require.Empty(t, list(now.AddDate(0, 0, 4), clerkinvite.StatusActive))
+		require.Equal(t, []string{"five@example.com", "two@example.com"}, list(now.AddDate(0, 0, 6)))
+		b.Clock.Advance(3 * 24 * time.Hour)
+		require.Equal(t, []string{"two@example.com"}, list(b.Clock.Now()), "expired, and Reconcile has not run yet")
+	})
+}
+
+func TestList_EmailPrefix(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		for _, email := range []string{"ada@Bücher.example", "ada@example.com", "adam@example.com"} {
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", email))
+			require.NoError(t, err)
+		}
+		for prefix, want := range map[string]int{
+			"A": 3, " Ada@ ": 2, "ada@BÜCHER.example": 1, "ada@bücher": 1, "ada@bücher.": 1, "ada@bücher.ex": 1, "ada@xn--b": 1,
+			"ada@büch": 0, "ada@e": 1, "adam@bücher": 0, "bücher": 0,
+		} {
+			page, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", EmailPrefix: prefix})
+			require.NoError(t, err)
+			require.Len(t, page.Members, want, prefix)
+		}
+		_, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", EmailPrefix: strings.Repeat("ü", 600)})
+		requireInvalid(t, err, "EmailPrefix")
 	})
 }
 

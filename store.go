@@ -45,9 +45,10 @@ type Ref struct {
 	Email    string // need not be normalised
 	ID       string // Member.ID, a UUID
 
-	// ClerkUserID is the current Member.ClerkUserID: the Clerk user's ID of an active member, or
-	// "pending_" and the invitation's ID of a pending member. When the person accepts, and after a
-	// resend, the pending ID no longer names the member.
+	// ClerkUserID is the present Member.ClerkUserID: the Clerk user's ID of an active member, or
+	// "pending_" and the invitation's ID of a pending member. A pending ID no longer names the
+	// member after a resend or after the person has joined. A member in any other state has no
+	// ClerkUserID, so a second Remove by it returns ErrNotFound.
 	ClerkUserID string
 }
 

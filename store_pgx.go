@@ -7,10 +7,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
 // PgxDB is the database of a [PgxStore]: a *pgxpool.Pool, or a *pgx.Conn in a program that
@@ -69,6 +72,8 @@ type PgxStore struct {
 	onChange onChange
 	now      func() time.Time
 	sql      pgxSQL
+
+	hookRecorded *atomic.Bool // a pointer, because a PgxStore can be printed by value
 }
 
 var _ Store = (*PgxStore)(nil)
@@ -76,7 +81,7 @@ var _ Store = (*PgxStore)(nil)
 // NewPgxStore returns a store on db. It does no I/O; opts may be nil. [PgxStore.Migrate], or
 // the SQL of [Migrations], creates the tables.
 func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
-	s := &PgxStore{db: db}
+	s := &PgxStore{db: db, hookRecorded: new(atomic.Bool)}
 	if opts != nil {
 		s.schema, s.onChange, s.now = opts.Schema, opts.OnChange, opts.Now
 	}
@@ -120,11 +125,12 @@ func (w *pgxWriter) Insert(ctx context.Context, rows []*Member) ([]Result, error
 		if err != nil {
 			return nil, err
 		}
-		err = w.write(ctx, w.store.onChange != nil, func(db pgxQuerier, _ bool) (made []Change, err error) {
+		begin := w.store.onChange != nil
+		err = w.write(ctx, begin, func(db pgxQuerier, _ bool) (made []Change, err error) {
 			results, made, err = w.store.sql.insert(ctx, db, input)
 			return made, err
 		})
-		return results, err
+		return results, w.fault(err, begin)
 	})
 }
 
@@ -141,8 +147,26 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
 			return made, err
 		})
-		return results, w.store.sql.explain(ctx, w.db(), changes, err)
+		return results, w.fault(w.store.sql.explain(ctx, w.db(), changes, err), begin)
 	})
+}
+
+// fault returns the error of a statement, as a rowError if one of its rows caused it. In the host's
+// transaction without a savepoint, nothing can be written after an error.
+func (w *pgxWriter) fault(err error, begin bool) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || w.tx != nil && !begin {
+		return err
+	}
+	if again, _ := sqlFailure(err); again {
+		return err
+	}
+	switch class := pg.Code[:min(2, len(pg.Code))]; {
+	case class == "22", class == "23", class == "44", class == "P0", // invalid data, a constraint, a view's check, RAISE in a trigger
+		strings.Contains(pg.Where, "clerkinvite_mirror()"):
+		return rowError{err}
+	}
+	return err
 }
 
 // write calls f, in a transaction or savepoint if begin. It calls f again if the response was
@@ -151,6 +175,9 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 	once := func(maybeMade bool) error {
 		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
 		if begin {
+			if err := w.recordHook(ctx); err != nil {
+				return err
+			}
 			return w.store.onChange.inTx(ctx, w.tx == nil, w.begin, write)
 		}
 		_, err := write(w.db())
@@ -160,6 +187,18 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 		return once(false)
 	}
 	return w.store.repeat(ctx, once)
+}
+
+// recordHook records in the database that the host uses OnChange, once per store: the command
+// clerkinvite, which cannot call it, then refuses to change members. In a host's transaction, which
+// may be rolled back or take long, nothing is recorded: a delivery follows it.
+func (w *pgxWriter) recordHook(ctx context.Context) error {
+	if w.store.onChange == nil || w.tx != nil || w.store.hookRecorded.Load() {
+		return nil
+	}
+	_, err := w.store.sql.swapTime(ctx, w.db(), storeutil.HookTime, time.Time{}, time.Now())
+	w.store.hookRecorded.Store(err == nil)
+	return err
 }
 
 // begin begins a savepoint in the host's transaction, or a transaction. The transaction is READ

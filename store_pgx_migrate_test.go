@@ -521,6 +521,16 @@ func TestPgxStorePartitioned(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: make test-all has what takes long")
 	}
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		store := clerkinvite.NewPgxStore(partitionedPool(t), nil)
+		require.NoError(t, store.Validate(t.Context()))
+		return store
+	})
+}
+
+// partitionedPool returns a pool of a database with partitioned tables.
+func partitionedPool(t *testing.T) *pgxpool.Pool {
+	t.Helper()
 	up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 	require.NoError(t, err)
 	sql := regexp.MustCompile(`(?s)(CREATE TABLE (clerkinvite_member|clerkinvite_history) .*?\n\))(;)`).
@@ -528,12 +538,8 @@ func TestPgxStorePartitioned(t *testing.T) {
 			"CREATE TABLE ${2}_p0 PARTITION OF $2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);\n"+
 			"CREATE TABLE ${2}_p1 PARTITION OF $2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);\n")
 	require.Equal(t, 2, strings.Count(sql, ") PARTITION BY"))
-	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
-		pool := pgtest.New(t).Pool(t)
-		_, err := pool.Exec(t.Context(), sql)
-		require.NoError(t, err)
-		store := clerkinvite.NewPgxStore(pool, nil)
-		require.NoError(t, store.Validate(t.Context()))
-		return store
-	})
+	pool := pgtest.New(t).Pool(t)
+	_, err = pool.Exec(t.Context(), sql)
+	require.NoError(t, err)
+	return pool
 }

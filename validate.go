@@ -79,7 +79,7 @@ func normalizePrefix(s string) (prefix, reason string) {
 		labels := strings.Split(domain, ".")
 		for i, label := range labels {
 			labels[i] = strings.ToLower(label)
-			if ascii, err := domains.ToASCII(label); err == nil {
+			if ascii, err := domains.ToASCII(label); err == nil && strings.ContainsFunc(label, func(r rune) bool { return r >= utf8.RuneSelf }) {
 				labels[i] = ascii
 			}
 		}

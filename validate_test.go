@@ -100,6 +100,26 @@ func TestNormalizeEmail(t *testing.T) {
 	}
 }
 
+// The prefix of all addresses that begin with an address is its normalised form, and the prefix of its beginning is a beginning.
+func TestNormalizePrefix(t *testing.T) {
+	t.Parallel()
+	for want, forms := range emailForms {
+		for _, form := range forms {
+			got, reason := normalizePrefix(form)
+			assert.Equal(t, want, got, "%q", form)
+			assert.Empty(t, reason, "%q", form)
+		}
+		for i := range want {
+			got, _ := normalizePrefix(strings.ToUpper(want[:i]))
+			assert.Equal(t, want[:i], got)
+		}
+	}
+	for name, s := range badEmails {
+		got, _ := normalizePrefix(s)
+		assert.LessOrEqual(t, len(got), 1<<11, name)
+	}
+}
+
 func TestNormalizeEmailLongest(t *testing.T) {
 	t.Parallel()
 	local := strings.Repeat("a", 64)
@@ -137,6 +157,9 @@ func FuzzNormalizeEmail(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		n, reason := normalizeEmail(s)
+		if prefix, _ := normalizePrefix(s); reason == "" && prefix != n {
+			t.Fatalf("%q: %q has the prefix %q", s, n, prefix)
+		}
 		if (n == "") == (reason == "") {
 			t.Fatalf("%q: %q and %q", s, n, reason)
 		}

@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,8 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		sorts bool
 	}{
 		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "x@example.com"}}}), search + "email_key (tenant_id=? AND email=?)", false},
+		{"ref by ID", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", ID: someID}}}), byID + "(tenant_id=? AND id=?)", false},
+		{"ref by user", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", ClerkUserID: "user_1"}}}), search + "user_key (tenant_id=? AND clerk_user_id=?)", false},
 		{"ids", find(clerkinvite.Query{IDs: []string{someID}}), search + "id_idx (id=?)", false},
 		{"emails", find(clerkinvite.Query{Emails: []string{"x@example.com"}}), search + "waiting_idx (email=?)", false},
 		{"users", find(clerkinvite.Query{UserIDs: []string{"user_1"}}), search + "active_idx (clerk_user_id=?)", false},
@@ -85,10 +88,14 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		{"status", page(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=?)", false},
 		{"status on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=? AND id>?)", false},
 		{"statuses on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), search + "status_idx (tenant_id=? AND status=? AND id>?)", true},
+		{"tenant, newest first, on", after(clerkinvite.PageQuery{TenantID: "tenant0", NewestFirst: true}), byID + "(tenant_id=? AND id<?)", false},
+		{"status, newest first, on", after(clerkinvite.PageQuery{TenantID: "tenant0", NewestFirst: true, Statuses: statuses[:1]}), search + "status_idx (tenant_id=? AND status=? AND id<?)", false},
+		{"expiring", page(clerkinvite.PageQuery{TenantID: "tenant0", ExpiresBefore: time.UnixMicro(1)}), search + "status_idx (tenant_id=? AND status=?)", false},
+		{"counts", statement{countsSQL, []any{"tenant0"}}, "SEARCH m USING COVERING INDEX clerkinvite_member_status_idx (tenant_id=?)", false},
 		{"prefix", page(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10"}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 
-		{"update", statement{updateSQL, append(values(&clerkinvite.Member{}), "tenant0", someID, 1)}, "(tenant_id=? AND id=?)", false},
+		{"update", statement{updateSQL, slices.Concat([]any{""}, values(&clerkinvite.Member{}), []any{"tenant0", someID, 1})}, "(tenant_id=? AND id=?)", false},
 		{"ref", statement{byRefSQL, []any{"tenant0", "x@example.com"}}, search + "email_key (tenant_id=? AND email=?)", false},
 		{"id", statement{byIDSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
 		{"erase", statement{eraseSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},

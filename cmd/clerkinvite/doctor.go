@@ -25,17 +25,18 @@ import (
 func doctorCommand() command {
 	return command{
 		name: "doctor", summary: "check database, key, clocks and webhook secret, and that Run is running",
-		details: `Changes nothing. Run it on the application's machine, whose clock it checks, with the application's environment. A check is ok,
+		details: `Changes nothing without --repair-mirror. Run it on the application's machine, whose clock it checks, with the application's environment. A check is ok,
 warn, fail, or skip if a check that it needs failed; all except ok say what to do. The exit code is 1 if a check failed.
 
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
 
 As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, access, key, clock_database,
-clock_clerk, webhook_secret, backlog and agreement.`,
+clock_clerk, webhook_secret, backlog, mirror and agreement.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			limit := flags.Int("limit", 10_000, "maximum number of `members` to compare with Clerk, 100 per request; 0 means all")
-			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit) }
+			repair := flags.Bool("repair-mirror", false, "make the mirrored table equal to the members")
+			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit, *repair) }
 		},
 	}
 }
@@ -73,6 +74,7 @@ func good(format string, args ...any) check {
 type diagnosis struct {
 	t      *tool
 	limit  int
+	repair bool
 	checks []check
 
 	store *clerkinvite.PgxStore
@@ -81,11 +83,11 @@ type diagnosis struct {
 	wire  *clockTransport
 }
 
-func (t *tool) doctor(ctx context.Context, limit int) error {
+func (t *tool) doctor(ctx context.Context, limit int, repair bool) error {
 	if limit < 0 {
 		return usagef("--limit must not be negative")
 	}
-	d := &diagnosis{t: t, limit: limit, wire: &clockTransport{now: t.env.now}}
+	d := &diagnosis{t: t, limit: limit, repair: repair, wire: &clockTransport{now: t.env.now}}
 	defer func() {
 		if d.pool != nil {
 			d.pool.Close()
@@ -104,6 +106,7 @@ func (t *tool) doctor(ctx context.Context, limit int) error {
 		{"clock_clerk", []string{"key"}, d.clockClerk},
 		{"webhook_secret", nil, d.webhookSecret},
 		{"backlog", []string{"schema"}, d.backlog},
+		{"mirror", []string{"schema"}, d.mirrorCheck},
 		{"agreement", []string{"schema", "key"}, d.agreement},
 	} {
 		result := check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(c.needs, " and ") + " first"}

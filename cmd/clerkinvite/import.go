@@ -49,6 +49,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 [{"line", "tenant", "email", "outcome", "reason"}, …], "error"}. The counts add up to lines.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			o := importOptions{sheetOptions: sheetOptions{columns: paramColumns}}
+			t.changesMembers(flags)
 			o.define(flags)
 			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")
 			flags.BoolFunc("no-wait", "leave people that a rate limit holds up to the application's Run", func(s string) error {

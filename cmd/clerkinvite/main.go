@@ -62,8 +62,9 @@ type tool struct {
 	stderr io.Writer
 	env    environment
 
-	schema string
-	asJSON bool
+	schema      string
+	asJSON      bool
+	withoutHook *bool // nil if the command does not change members
 }
 
 // output is standard output. It keeps its first error, so that truncated output is reported, and removes characters that control a
@@ -102,7 +103,7 @@ type command struct {
 
 // commands returns all commands in the order of the help.
 func commands() []command {
-	return slices.Concat(schemaCommands(), []command{importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand()})
+	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand()})
 }
 
 // run runs the program and returns its exit code.
@@ -201,7 +202,7 @@ Exit codes:
   1  the database, Clerk or the output failed, or it was interrupted; doctor: a check failed
   2  wrong arguments, a missing variable, an unreadable file
   3  import: complete, but some lines are invalid, failed or wait
-  4  no such member, or not allowed by its state, the cooldown or Clerk
+  4  no such member, or not allowed by its state, the cooldown, Clerk or the application's hook
 `)
 }
 
@@ -299,7 +300,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errSomeFailed):
 		return exitSome
-	case errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.As(err, &transition), errors.As(err, &cooldown):
+	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.As(err, &transition), errors.As(err, &cooldown):
 		return exitRefused
 	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused:
 		return exitRefused

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -32,7 +31,8 @@ As JSON: {"member": {…}, "history": [{…}, …]}, oldest entry first.`,
   clerkinvite resend acme ada@example.com
 
 As JSON: {"member": {…}}`,
-			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
+			prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+				t.changesMembers(flags)
 				return t.change((*clerkinvite.Service).Resend)
 			},
 		},
@@ -43,7 +43,8 @@ As JSON: {"member": {…}}`,
   clerkinvite revoke acme ada@example.com
 
 As JSON: {"member": {…}}`,
-			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error {
+			prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+				t.changesMembers(flags)
 				return t.change((*clerkinvite.Service).Revoke)
 			},
 		},
@@ -69,11 +70,7 @@ As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and emp
 			all := flags.Bool("all", false, "all pages; not with --limit")
 			return func(ctx context.Context, args []string) error {
 				p.TenantID = args[0]
-				for s := range strings.SplitSeq(*statuses, ",") {
-					if s = strings.TrimSpace(s); s != "" {
-						p.Statuses = append(p.Statuses, clerkinvite.Status(s))
-					}
-				}
+				p.Statuses = parseStatuses(*statuses)
 				if *all && p.Limit != 0 {
 					return usagef("--all cannot be combined with --limit")
 				}

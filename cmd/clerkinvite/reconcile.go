@@ -26,7 +26,13 @@ As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired"
 			flags.BoolVar(&o.DryRun, "dry-run", false, "report only; change nothing, neither here nor at Clerk")
 			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all")
 			flags.StringVar(&o.Cursor, "cursor", "", "continue `after` an earlier call")
-			return func(ctx context.Context, _ []string) error { return t.reconcile(ctx, o) }
+			t.changesMembers(flags)
+			return func(ctx context.Context, _ []string) error {
+				if o.DryRun {
+					t.withoutHook = nil
+				}
+				return t.reconcile(ctx, o)
+			}
 		},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"net/http"
 	"net/url"
 	"strings"
@@ -98,12 +99,23 @@ func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.C
 		return nil, nil, nil, err
 	}
 	config.Store = store
+	if t.withoutHook != nil && !*t.withoutHook && withClerk {
+		if err := t.mayChange(ctx, store, pool); err != nil {
+			pool.Close()
+			return nil, nil, nil, err
+		}
+	}
 	svc, err := clerkinvite.New(config)
 	if err != nil {
 		pool.Close()
 		return nil, nil, nil, err
 	}
 	return svc, store, pool.Close, nil
+}
+
+// changesMembers defines the flag of commands that change members.
+func (t *tool) changesMembers(flags *flag.FlagSet) {
+	t.withoutHook = flags.Bool("without-hook", false, "change members although the application's OnChange is not called")
 }
 
 // noClerk is the ClerkAPI of commands that do not call Clerk.

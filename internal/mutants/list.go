@@ -124,6 +124,15 @@ var mutants = []mutant{
 	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
+	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
+		{"invite.go", "old.mayBeSent() && !bytes.Equal", "false && !bytes.Equal"},
+	}},
+	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
+		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
+	}},
+	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
+		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
+	}},
 	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
 		{"deliver_create.go", `s.limited(a, "create invitation", limit)`, `s.limited(a, "create invitation", met(limit.err, s.now()))`},
 	}},
@@ -210,6 +219,24 @@ var mutants = []mutant{
 	}},
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
+	}},
+	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
+		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
+	}},
+	{name: "a mirror compares a citext as text", test: "TestMirror_TakesExistingRows", edits: []edit{
+		{"mirror.go", "pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+	}},
+	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
+		{"mirror.go", " || ', pg_temp'\n", "\n"},
+	}},
+	{name: "Sync does not block writes", test: "TestMirror_SyncWhileMembersChange", edits: []edit{
+		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},
+	}},
+	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
+		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
+	}},
+	{name: "a left row keeps its user", test: "TestMirror_LeftColumn", edits: []edit{
+		{"mirror.go", "			leftSets = append(leftSets, name+\" = 'left_' || {{row}}.id\")\n", ""},
 	}},
 	{name: "a write for several tenants never ends", test: "TestReconcile_EndsAlthoughTheStoreHangs", edits: []edit{
 		{"state.go", "ctx, cancel := context.WithTimeout(ctx, writeTime)", "ctx, cancel := context.WithCancel(ctx)"},
@@ -335,6 +362,33 @@ var mutants = []mutant{
 	}},
 	{name: "addresses keep their case", test: "TestNormalizeEmail", edits: []edit{
 		{"validate.go", "	local = strings.ToLower(local) //", "	local = strings.Clone(local) //"},
+	}},
+	{name: "an ID names members of any tenant", test: "TestPgxStore/cache_statement/Find/RefsByID", edits: []edit{
+		{"internal/pgsql/find_ref_ids.sql", "WHERE tenant_id = x.tenant_id AND id = x.value", "WHERE id = x.value"},
+	}},
+	{name: "a user is a member of any tenant", test: "TestPgxStore/cache_statement/Find/RefsByUser", edits: []edit{
+		{"internal/pgsql/find_ref_users.sql", "WHERE tenant_id = x.tenant_id AND clerk_user_id = x.value", "WHERE clerk_user_id = x.value"},
+	}},
+	{name: "a verb loses a member whose pending ID ends", test: "TestRef_PendingIDWhileThePersonJoins", edits: []edit{
+		{"state.go", "		ref = row.refByID() //", "		_ = row.refByID() //"},
+	}},
+	{name: "a Ref with two names is accepted", test: "TestRef_Invalid", edits: []edit{
+		{"validate.go", "case r.Email != \"\" && r.ID == \"\" && r.ClerkUserID == \"\":", "case r.Email != \"\":"},
+	}},
+	{name: "a state without members is not counted", test: "TestCounts", edits: []edit{
+		{"members.go", "	for _, status := range Statuses() {\n		counts", "	for status := range found {\n		counts"},
+	}},
+	{name: "a cursor works in either order", test: "TestList_NewestFirst", edits: []edit{
+		{"members.go", "	if marked != newestFirst {", "	if false && marked != newestFirst {"},
+	}},
+	{name: "the newest members come first on each page only", test: "TestPgxStore/cache_statement/Page/NewestFirst", edits: []edit{
+		{"internal/pgsql/pgsql.go", "\"{{after}}\", \"<\", \"{{up to}}\", \">=\", \"{{direction}}\", \"DESC\"", "\"{{after}}\", \">\", \"{{up to}}\", \"<=\", \"{{direction}}\", \"ASC\""},
+	}},
+	{name: "a reminder goes to members that have joined", test: "TestList_ExpiresBefore", edits: []edit{
+		{"store_pgx_rows.go", "arg.Statuses, arg.ExpiresBefore = []Status{StatusPending}, pgxTime", "arg.Statuses, arg.ExpiresBefore = statuses, pgxTime"},
+	}},
+	{name: "a prefix keeps its domain in Unicode", test: "TestNormalizePrefix", edits: []edit{
+		{"validate.go", "				labels[i] = ascii", "				_ = ascii"},
 	}},
 	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
 		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},

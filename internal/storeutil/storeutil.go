@@ -10,6 +10,10 @@ import (
 	"github.com/google/uuid"
 )
 
+// HookTime is the name of the time ([clerkinvite.Store].SwapTime) at which a store with OnChange first
+// wrote to the database.
+const HookTime = "hook"
+
 // Limit returns the limit of a query for which 0 means 1000.
 func Limit(limit int) int { return cmp.Or(max(limit, 0), 1000) }
 

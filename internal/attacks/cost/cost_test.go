@@ -51,6 +51,7 @@ type costBundle struct {
 	tx      pgx.Tx
 	webhook clerkinvitetest.Webhook
 	user    clerkinvite.User
+	hooked  *clerkinvite.Service
 }
 
 // costs is the table. Each row begins with an empty database, a Clerk who knows nobody, and a Service that has just been made.
@@ -78,7 +79,8 @@ func costs() []cost {
 		{"Invite", "the limit for single invitations", "pending", 3, "GET /users, POST /invitations, POST /invitations/bulk", 3, is.limited("POST /invitations"), do.invite},
 		{"Invite", "the limits for single and for ten", "502", 3, "GET /users, POST /invitations, POST /invitations/bulk", 4, is.limited("POST /invitations", "POST /invitations/bulk"), do.invite},
 		{"Invite", "Clerk fails at the create", "502", 2, "GET /users, POST /invitations", 1, is.failing, do.invite},
-		{"Invite", "a new person, with OnChange", "pending", 2, "GET /users, POST /invitations", 6, nil, do.inviteHooked},
+		{"Invite", "a new person, with OnChange", "pending", 2, "GET /users, POST /invitations", 6, is.hooked, do.inviteHooked},
+		{"Invite", "a new person, with Mirror", "pending", 2, "GET /users, POST /invitations", 2, is.mirrored, do.invite},
 
 		{"InviteMany", "1 person", "1 pending", 2, "GET /users, POST /invitations", 13, nil, do.inviteMany(1)},
 		{"InviteMany", "25 people", "25 pending", 4, "GET /users, 3 POST /invitations/bulk", 15, nil, do.inviteMany(25)},
@@ -132,6 +134,10 @@ func costs() []cost {
 		{"Update", "role and data", "pending", 0, "", 2, is.pending, do.update},
 		{"Get", "known", "pending", 0, "", 1, is.pending, do.get},
 		{"Get", "unknown", "404", 0, "", 1, nil, do.get},
+		{"Get", "by Clerk user", "active", 0, "", 1, is.active, do.getByUser},
+		{"Get", "by Clerk user, of another tenant", "404", 0, "", 1, is.active, do.getElsewhere},
+		{"ByUser", "a member", "1 active", 0, "", 1, is.active, do.byUser},
+		{"Counts", "250 members", "250 reserved", 0, "", 1, is.manyReserved(250), do.counts},
 		{"List", "100 of 250", "100 reserved", 0, "", 1, is.manyReserved(250), do.list},
 		{"All", "250, by 100", "250 reserved", 0, "", 3, is.manyReserved(250), do.all},
 		{"History", "known", "2 entries", 0, "", 2, is.pending, do.history},
@@ -292,14 +298,7 @@ func (verbs) inviteWronged(ctx context.Context, b *costBundle) (any, error) {
 }
 
 func (verbs) inviteHooked(ctx context.Context, b *costBundle) (any, error) {
-	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
-	svc, err := clerkinvite.New(clerkinvite.Config{
-		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook, Now: b.Clock.Now}), Now: b.Clock.Now, Lease: time.Hour,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return svc.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
+	return b.hooked.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
 }
 
 func (verbs) inviteMany(n int) func(context.Context, *costBundle) (any, error) {
@@ -365,6 +364,23 @@ func (verbs) update(ctx context.Context, b *costBundle) (any, error) {
 }
 
 func (verbs) get(ctx context.Context, b *costBundle) (any, error) { return b.Get(ctx, testkit.Ada) }
+
+func (verbs) getByUser(ctx context.Context, b *costBundle) (any, error) {
+	return b.Get(ctx, clerkinvite.Ref{TenantID: "acme", ClerkUserID: b.user.ID})
+}
+
+func (verbs) getElsewhere(ctx context.Context, b *costBundle) (any, error) {
+	return b.Get(ctx, clerkinvite.Ref{TenantID: "globex", ClerkUserID: b.user.ID})
+}
+
+func (verbs) byUser(ctx context.Context, b *costBundle) (any, error) {
+	return b.ByUser(ctx, b.user.ID)
+}
+
+func (verbs) counts(ctx context.Context, b *costBundle) (any, error) {
+	counts, err := b.Counts(ctx, "acme")
+	return fmt.Sprint(counts[clerkinvite.StatusReserved], " reserved"), err
+}
 
 func (verbs) list(ctx context.Context, b *costBundle) (any, error) {
 	page, err := b.List(ctx, clerkinvite.ListParams{TenantID: "acme"})
@@ -493,6 +509,25 @@ func (is situations) replaced(t *testing.T, b *costBundle) {
 	is.activeForADay(t, b)
 	b.Clerk.DeleteUser(b.user.ID)
 	b.Clerk.AddVerifiedUser(testkit.Ada.Email)
+}
+
+// hooked is a host with OnChange whose process has written before.
+func (situations) hooked(t *testing.T, b *costBundle) {
+	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
+	var err error
+	b.hooked, err = clerkinvite.New(clerkinvite.Config{
+		API: b.API, Store: clerkinvite.NewPgxStore(b.pool, &clerkinvite.PgxOptions{OnChange: hook, Now: b.Clock.Now}), Now: b.Clock.Now, Lease: time.Hour,
+	})
+	require.NoError(t, err)
+	_, err = b.hooked.Reserve(t.Context(), testkit.Params("acme", "first@example.com"))
+	require.NoError(t, err)
+}
+
+func (situations) mirrored(t *testing.T, b *costBundle) {
+	up, err := clerkinvite.Mirror{Table: "host", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}.Up()
+	require.NoError(t, err)
+	_, err = b.pool.Exec(t.Context(), "CREATE TABLE host (tenant_id text, email text, clerk_user_id text);"+up)
+	require.NoError(t, err)
 }
 
 func (situations) reserved(t *testing.T, b *costBundle) {

@@ -162,6 +162,12 @@ func testPlans(t *testing.T, l planLayout) {
 	walk := func(index string) string {
 		return `Limit .*\n(?: *Buffers: .*\n)? *->  Index Scan using clerkinvite_` + index + " on clerkinvite_member "
 	}
+	back := func(index string) string { return strings.Replace(walk(index), "Index Scan", "Index Scan Backward", 1) }
+	newest := func(page func(clerkinvite.PageQuery) func() error, q clerkinvite.PageQuery) func() error {
+		q.TenantID, q.NewestFirst = "tenant0", true
+		return page(q)
+	}
+	soon := testkit.RowTime.Add(time.Hour)
 	const look = 8  // of a look-up: the levels of an index, and the row
 	const page = 60 // blocks, of which each table has a thousand or so
 
@@ -180,6 +186,8 @@ func testPlans(t *testing.T, l planLayout) {
 		{"erase", update(clerkinvite.Change{Old: row, New: testkit.ActiveRow(row, "user_2")}, clerkinvite.Change{Old: row}), []string{by("member_(?:id_idx|pkey)")}, 2 * look},
 		{"gone", update(clerkinvite.Change{Old: testkit.ReservedRow("tenant0", "gone@example.com")}), []string{by("member_(?:id_idx|pkey)")}, 2 * look},
 		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{row.Ref()}}), byEmail, look},
+		{"ref by ID", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", ID: row.ID}}}), []string{by("member_(?:id_idx|pkey)")}, look},
+		{"ref by user", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", ClerkUserID: user}}}), []string{by("member_user_key")}, look},
 		{"ids", find(clerkinvite.Query{IDs: []string{row.ID}}), []string{by("member_id_idx")}, look},
 		{"emails", find(clerkinvite.Query{Emails: []string{row.Email}}), []string{by("member_waiting_idx")}, look},
 		{"users", find(clerkinvite.Query{UserIDs: []string{user}}), []string{by("member_active_idx")}, look},
@@ -200,10 +208,23 @@ func testPlans(t *testing.T, l planLayout) {
 		{"status", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
 		{"status on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
 		{"status with filter on", after(clerkinvite.PageQuery{TenantID: "tenant0", Statuses: statuses, InvitedBy: "admin_1"}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"tenant, newest first", newest(pageOf, clerkinvite.PageQuery{}), []string{back("member_pkey"), by("member_pkey")}, page},
+		{"tenant, newest first, on", newest(after, clerkinvite.PageQuery{InvitedBy: "admin_1"}), []string{back("member_pkey"), by("member_pkey")}, page},
+		{"status, newest first", newest(pageOf, clerkinvite.PageQuery{Statuses: statuses}), []string{back("member_status_idx"), by("member_status_idx")}, page},
+		{"status, newest first, on", newest(after, clerkinvite.PageQuery{Statuses: statuses, InvitedBy: "admin_1"}), []string{back("member_status_idx"), by("member_status_idx")}, page},
+		{"prefix, newest first, on", newest(after, clerkinvite.PageQuery{EmailPrefix: prefix}), []string{by("member_email_key")}, 10 * page},
+		{"page of expiring", after(clerkinvite.PageQuery{ExpiresBefore: soon}), []string{walk("member_pkey"), by("member_pkey")}, 2 * page},
+		{"status of expiring", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", ExpiresBefore: soon}), []string{walk("member_status_idx"), by("member_status_idx")}, page},
+		{"status of expiring, newest first, on", newest(after, clerkinvite.PageQuery{ExpiresBefore: soon}), []string{back("member_status_idx"), by("member_status_idx")}, page},
+		{"prefix of expiring", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: prefix, ExpiresBefore: soon}), []string{by("member_email_key")}, 10 * page},
 		{"prefix", pageOf(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: prefix}), []string{by("member_email_key")}, 10 * page},
 		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: prefix, Statuses: statuses}), []string{by("member_email_key")}, 10 * page},
 		{"prefix without end", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "\U0010ffff"}), []string{by("member_email_key")}, page},
 
+		{"counts", func() error {
+			_, err := store.Counts(t.Context(), "tenant0")
+			return err
+		}, []string{`Index Only Scan using clerkinvite_member_status_idx on clerkinvite_member.*\n *Index Cond: \(\(tenant_id >= `}, l.rows},
 		{"history", func() error {
 			_, err := store.History(t.Context(), "tenant0", place)
 			return err
@@ -233,7 +254,7 @@ func testPlans(t *testing.T, l planLayout) {
 			if tc.want != nil { // the table of limits always has only a few rows
 				assert.NotContains(t, text, "Seq Scan on", what)
 				assert.NotContains(t, text, "Bitmap", what)
-				sorts := slices.ContainsFunc([]string{"insert", "update", "erase", "due", "status", "prefix"}, func(s string) bool { return strings.HasPrefix(tc.name, s) })
+				sorts := slices.ContainsFunc([]string{"insert", "update", "erase", "due", "status", "prefix", "counts"}, func(s string) bool { return strings.HasPrefix(tc.name, s) })
 				assert.True(t, sorts || !strings.Contains(text, "Sort"), "%s:\n%s", what, text)
 			}
 			if l.rows > 0 && tc.blocks > 0 {

@@ -234,7 +234,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := (&Options{Seed: 1, Sequences: 1, api: w.api}).complete()
-			for seed := range uint64(500) {
+			for seed := range uint64(3000) {
 				memory := clerkinvitetest.NewMemoryStore()
 				store := clerkinvite.Store(memory)
 				if w.store != nil {

@@ -84,6 +84,18 @@ func (s *sequence) someone() clerkinvite.Ref {
 	return ref
 }
 
+// form returns one of the forms of t.ref: by address, by ID or by Clerk user.
+func (t *task) form() clerkinvite.Ref {
+	m := byRef(t.rows, t.ref)
+	switch {
+	case m == nil || t.chance(2):
+		return t.ref
+	case m.ClerkUserID != "" && t.chance(2):
+		return clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}
+	}
+	return clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID}
+}
+
 // params returns an invitation, mostly for a few people, so that calls collide.
 func (s *sequence) params() clerkinvite.InviteParams {
 	p := clerkinvite.InviteParams{TenantID: pick(s, tenants...), Email: pick(s, emails...), Role: pick(s, "", "viewer", "editor")}
@@ -306,7 +318,7 @@ func (t *task) doDeliver(ctx context.Context) {
 	said := strconv.Itoa(opts.Limit)
 	if t.chance(3) {
 		t.ref = t.someone()
-		opts.Refs = []clerkinvite.Ref{t.ref}
+		opts.Refs = []clerkinvite.Ref{t.form()}
 		said += " " + t.ref.TenantID + "/" + t.ref.Email
 	}
 	t.called(said)
@@ -328,7 +340,7 @@ func (t *task) doResend(ctx context.Context) {
 	}
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	there := byRef(t.rows, t.ref)
-	m, err := t.process.service.Resend(ctx, t.ref)
+	m, err := t.process.service.Resend(ctx, t.form())
 	if !t.returned(m, err, isNotFound, isTransition, isCooldown, isClerks, isConflict, isDuplicate) || err != nil {
 		return
 	}
@@ -351,7 +363,7 @@ func (t *task) doRemove(ctx context.Context) {
 func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error), to clerkinvite.Status) {
 	t.ref = t.someone()
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
-	m, err := do(ctx, t.ref)
+	m, err := do(ctx, t.form())
 	if !t.returned(m, err, isNotFound, isTransition, isClerks, isConflict) || err != nil {
 		return
 	}
@@ -367,7 +379,7 @@ func (t *task) doPurge(ctx context.Context) {
 	t.ref = t.someone()
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	there := byRef(t.rows, t.ref)
-	err := t.process.service.Purge(ctx, t.ref)
+	err := t.process.service.Purge(ctx, t.form())
 	if !t.returned(nil, err, isNotFound, isClerks, isConflict) || err != nil || there == nil {
 		return
 	}
@@ -396,7 +408,7 @@ func (t *task) doUpdate(ctx context.Context) {
 	if t.chance(2) {
 		u.Data = &data
 	}
-	m, err := t.process.service.Update(ctx, t.ref, u)
+	m, err := t.process.service.Update(ctx, t.form(), u)
 	if t.returned(m, err, isNotFound, isConflict) && err == nil && (m.Role != role || u.Data != nil && !sameJSON(m.Data, data)) {
 		t.failf("returned: %s returns %v", t.name, state{m})
 	}
@@ -410,6 +422,7 @@ func (t *task) doList(ctx context.Context) {
 	if t.chance(4) {
 		p.EmailPrefix = "A"
 	}
+	p.NewestFirst = t.chance(3)
 	t.called(p.TenantID)
 	var members []*clerkinvite.Member
 	var err error
@@ -433,6 +446,15 @@ func (t *task) doList(ctx context.Context) {
 	}
 	if !t.returned(nil, err) {
 		return
+	}
+	ordered := slices.IsSortedFunc(members, func(a, b *clerkinvite.Member) int {
+		if p.NewestFirst {
+			a, b = b, a
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	if !ordered {
+		t.failf("list: %s lists in another order", t.name)
 	}
 	listed := map[string]bool{}
 	for _, m := range members {
@@ -461,7 +483,7 @@ func fits(m *clerkinvite.Member, p clerkinvite.ListParams) bool {
 func (t *task) doGet(ctx context.Context) {
 	t.ref = t.someone()
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
-	m, err := t.process.service.Get(ctx, t.ref)
+	m, err := t.process.service.Get(ctx, t.form())
 	if t.returned(m, err, isNotFound) && (err == nil && m.Ref() != t.ref || t.requests > 0) {
 		t.failf("returned: %s returns %v", t.name, state{m})
 	}
@@ -471,7 +493,7 @@ func (t *task) doHistory(ctx context.Context) {
 	t.ref = t.someone()
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	there := byRef(t.rows, t.ref)
-	moves, err := t.process.service.History(ctx, t.ref)
+	moves, err := t.process.service.History(ctx, t.form())
 	if !t.returned(nil, err, isNotFound) || err != nil || there == nil || t.row(there.ID) == nil {
 		return
 	}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+const adminUser = `CREATE TABLE admin_user (tenant_id text NOT NULL, email text NOT NULL, clerk_user_id text NOT NULL, role text, UNIQUE (tenant_id, email))`
+
+var adminFlags = []string{"mirror", "--table", "admin_user", "--tenant-id", "tenant_id", "--email", "email", "--clerk-user-id", "clerk_user_id"}
+
+// mirror runs the SQL that the command prints.
+func (w *world) mirror(flags ...string) {
+	w.t.Helper()
+	r := w.run(append(adminFlags, flags...)...)
+	require.Zero(w.t, r.code, r.stderr)
+	w.exec(r.stdout)
+}
+
+// doctorMirror returns doctor's check of the mirror.
+func (w *world) doctorMirror(flags ...string) check {
+	w.t.Helper()
+	for _, c := range decode[doctorDocument](w.t, w.run(append([]string{"doctor", "--json"}, flags...)...)).Checks {
+		if c.Name == "mirror" {
+			return c
+		}
+	}
+	return check{}
+}
+
+func TestMirrorPrintsSQL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	delete(w.vars, "DATABASE_URL")
+	m := clerkinvite.Mirror{
+		Schema: "lib", Table: "app.admins", TenantID: "a", Email: "b", ClerkUserID: "c", Role: "d", Status: "e", MemberID: "f", LeftColumn: "g", LeftValue: "h",
+		PresentValue: "i", Statuses: []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusExpired},
+	}
+	all := []string{
+		"mirror", "--schema", "lib", "--table", "app.admins", "--tenant-id", "a", "--email", "b", "--clerk-user-id", "c", "--role", "d", "--status", "e", "--member-id", "f",
+		"--left-column", "g", "--left-value", "h", "--present-value", "i", "--statuses", "pending, expired",
+	}
+	up, err := m.Up()
+	require.NoError(t, err)
+	sync, err := m.Sync()
+	require.NoError(t, err)
+	down, err := m.Down()
+	require.NoError(t, err)
+	for want, flag := range map[string]string{up: "--json=false", up + "\n" + sync: "--sync", down: "--down"} {
+		r := w.run(append(all, flag)...)
+		require.Zero(t, r.code, r.stderr)
+		require.Equal(t, want, r.stdout)
+	}
+	require.Equal(t, up, decode[map[string]string](t, w.run(append(all, "--json")...))["sql"])
+
+	for wrong, flags := range map[string][]string{
+		"--table must be": {"mirror"}, "--email must be": {"mirror", "--table", "admin_user", "--tenant-id", "x"}, "--left-value must be": append(adminFlags, "--left-value", "x"),
+		"--down cannot": append(adminFlags, "--down", "--sync"), "--statuses must": append(adminFlags, "--statuses", "lost"),
+	} {
+		r := w.run(flags...)
+		require.Equal(t, exitUsage, r.code)
+		require.Contains(t, r.stderr, wrong)
+		require.Empty(t, r.stdout)
+	}
+}
+
+// Without a mirror, the command does not change members whose changes a hook should see.
+func TestHookedMembersAreNotChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(adminUser)
+	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: w.clerk, Store: clerkinvite.NewPgxStore(w.db.Pool(t), &clerkinvite.PgxOptions{OnChange: hook, Now: w.now}), Now: w.now,
+	})
+	require.NoError(t, err)
+	require.NotContains(t, w.doctorMirror().Message, "OnChange")
+	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
+		_, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		require.NoError(t, err)
+	}
+	require.Equal(t, checkOK, w.doctorMirror().Status)
+	require.Contains(t, w.doctorMirror().Message, "OnChange")
+
+	file := w.file("tenant,email\nacme,new@example.com\n")
+	for _, args := range [][]string{{"revoke", "acme", "ada@example.com"}, {"resend", "acme", "ada@example.com"}, {"reconcile"}, {"import", file}} {
+		r := w.run(args...)
+		require.Equal(t, exitRefused, r.code, r.stderr)
+		require.Contains(t, r.stderr, "--without-hook")
+		require.Equal(t, exitUsage, w.run("list", "acme", "--without-hook").code, "only commands that change members have the flag")
+	}
+	for _, args := range [][]string{{"show", "acme", "ada@example.com"}, {"list", "acme"}, {"reconcile", "--dry-run"}, {"import", file, "--dry-run"}} {
+		require.Zero(t, w.run(args...).code, args)
+	}
+	require.Equal(t, clerkinvite.StatusPending, w.member("ada@example.com").Status)
+	require.Zero(t, w.run("revoke", "acme", "ada@example.com", "--without-hook").code)
+
+	w.mirror("--sync")
+	require.Zero(t, w.run("revoke", "acme", "grace@example.com").code)
+	require.Equal(t, checkOK, w.doctorMirror().Status)
+	w.mirror("--down")
+	require.Equal(t, exitRefused, w.run("revoke", "acme", "joan@example.com").code)
+}
+
+func TestDoctorComparesTheMirror(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(adminUser)
+	w.invite("ada@example.com")
+	w.mirror()
+	w.invite("grace@example.com")
+	c := w.doctorMirror()
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "1 rows: ada@example.com in acme is missing")
+	c = w.doctorMirror("--repair-mirror")
+	require.Equal(t, checkOK, c.Status, c.Message)
+	require.Contains(t, c.Message, "repaired")
+	require.Equal(t, check{"mirror", checkOK, "admin_user is equal to the members", ""}, w.doctorMirror())
+
+	w.exec(`UPDATE admin_user SET clerk_user_id = 'user_1' WHERE email = 'ada@example.com'`)
+	w.exec(`CREATE UNIQUE INDEX ON admin_user (clerk_user_id); INSERT INTO admin_user SELECT 'acme', 'other@example.com', clerk_user_id FROM clerkinvite_member WHERE email = 'ada@example.com'`)
+	c = w.doctorMirror("--repair-mirror")
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "admin_user_clerk_user_id_idx")
+	w.exec(`DELETE FROM admin_user WHERE email = 'other@example.com'`)
+	require.Equal(t, checkOK, w.doctorMirror("--repair-mirror").Status)
+
+	r := w.run("revoke", "acme", "ada@example.com")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, checkOK, w.doctorMirror().Status)
+	w.exec(`INSERT INTO admin_user VALUES ('acme', 'ada@example.com', 'user_1')`)
+	require.Contains(t, w.doctorMirror().Message, "ada@example.com in acme is left over")
+	w.doctorMirror("--repair-mirror")
+
+	for _, broken := range []string{
+		"ALTER TABLE clerkinvite_member DISABLE TRIGGER clerkinvite_mirror_update", "DROP TRIGGER clerkinvite_mirror ON clerkinvite_member",
+		"COMMENT ON TRIGGER clerkinvite_mirror ON clerkinvite_member IS 'x'",
+	} {
+		w.exec(broken)
+		c = w.doctorMirror()
+		require.Equal(t, checkFail, c.Status)
+		require.True(t, strings.HasPrefix(c.Message, "a trigger"), c.Message)
+		w.mirror("--sync")
+		w.exec("ALTER TABLE clerkinvite_member ENABLE TRIGGER USER")
+		require.Equal(t, checkOK, w.doctorMirror().Status)
+	}
+	w.exec("DROP TABLE admin_user")
+	c = w.doctorMirror()
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Remedy, "admin_user")
+}

@@ -1,0 +1,406 @@
+package clerkinvite
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/clerkinvite/clerkinvite/internal/storeutil"
+)
+
+// Mirror describes a table of the host that PostgreSQL keeps equal to the members. Its methods
+// return SQL for the host's migrations. Up creates triggers on clerkinvite_member. They write the
+// host's table in the transaction of each change, no matter who makes it: the service, the
+// command clerkinvite, a migration or psql.
+//
+// The table has a row for each member in one of the Statuses. The row is found by tenant and
+// address, so the table needs an index on these two columns. A row that exists already is
+// updated, and a changed address moves the row: its primary key and its other columns are kept.
+// Other columns of a new row get their defaults. A row whose address is not a member, or a member
+// that is reserved or failed, is the host's: it is never changed or deleted.
+//
+// The columns can have any type that PostgreSQL converts from text, such as text, varchar, citext
+// or uuid. A tenant must be written as PostgreSQL prints the type of the column: a uuid in lower
+// case. The addresses of members are in lower case; in a column that distinguishes cases, the
+// host's rows must be, too.
+//
+// If a row of the host's table cannot be written, for example because of a constraint, that member
+// alone fails with PostgreSQL's error, and is retried later, as after an error of
+// [PgxOptions].OnChange. In the host's transaction ([PgxStore.WithTx]) such an error aborts the
+// transaction, as an error of the host's own statements does.
+//
+// The triggers run with the privileges of the role that changes the member. It needs SELECT,
+// INSERT, UPDATE and DELETE on the host's table. If row-level security applies to the role, each
+// change fails instead of missing hidden rows. TRUNCATE of clerkinvite_member is refused.
+type Mirror struct {
+	// Table is the host's table: a name, or a schema, a dot and a name. Names are identifiers as
+	// PostgreSQL stores them: without quotes, and case-sensitive. Without a schema, the
+	// search_path at the time of Up decides.
+	Table string `json:"table"`
+	// Schema is [PgxOptions].Schema.
+	Schema string `json:"schema,omitempty"`
+
+	// The columns of Table that are equal to these fields of a member. TenantID and Email are
+	// required.
+	TenantID    string `json:"tenant_id"`
+	Email       string `json:"email"`
+	ClerkUserID string `json:"clerk_user_id,omitempty"`
+	Status      string `json:"status,omitempty"`
+	// Role is the column of the role. For a member without a role, a new row gets the column's
+	// default, and an existing row keeps its value.
+	Role string `json:"role,omitempty"`
+	// MemberID is the column of [Member].ID.
+	MemberID string `json:"member_id,omitempty"`
+
+	// Statuses are the states in which a member has a row. Defaults to pending and active. In
+	// other states ClerkUserID is NULL.
+	Statuses []Status `json:"statuses,omitempty"`
+
+	// LeftColumn keeps the rows of members that leave the Statuses. It is a column such as
+	// "deleted_at", which then gets LeftValue, or the time if LeftValue is empty. The row of a
+	// member in one of the Statuses has PresentValue, or NULL if PresentValue is empty.
+	//
+	// A row that stays gets "left_" and the member's ID as its ClerkUserID, so that no query for a
+	// user finds it. Purge deletes it.
+	//
+	// Without LeftColumn, the row is deleted when the member leaves.
+	LeftColumn   string `json:"left_column,omitempty"`
+	LeftValue    string `json:"left_value,omitempty"`
+	PresentValue string `json:"present_value,omitempty"`
+}
+
+// Up returns the SQL that creates the triggers and their function, clerkinvite_mirror. It does not
+// write the host's table; Sync does. Run both in one transaction, with the role that owns the
+// tables. Up is safe to repeat: it replaces an earlier mirror of the same table. It fails if the
+// members are mirrored into another table.
+//
+// Errors: *[InvalidParamsError].
+func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
+
+// Down returns the SQL that removes what Up has created. It leaves the host's table unchanged, and
+// is safe to repeat.
+//
+// Errors: *[InvalidParamsError].
+func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
+
+// Sync returns the SQL that makes the host's table equal to the members: for members from before
+// Up, or to repair what Differences finds. It is one statement, which fails as a whole if a row
+// cannot be written. Until its transaction ends, it blocks writes to the members, but not reads.
+// It is safe to repeat.
+//
+// Errors: *[InvalidParamsError].
+func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
+
+// Differences returns a query for the differences between the host's table and the members. It
+// returns no rows if there are none, and otherwise tenant_id, email and difference: "missing" if
+// no row is equal to the member, and "left over" if a member that is revoked, expired or removed
+// still has a row. It reads both tables completely.
+//
+// Errors: *[InvalidParamsError].
+func (m Mirror) Differences() (string, error) { return m.sql(mirrorDifferences) }
+
+// The SQL of a mirror. See Mirror.sql for the placeholders.
+const (
+	// The search_path of the function has the schemas of the host's table and of its columns'
+	// types, because the operators of a type such as citext are found through it.
+	mirrorUp = `-- Keeps the host's table equal to the members. Generated by clerkinvite.Mirror.
+DO {{$}}
+DECLARE
+	mirrored text := (SELECT obj_description(oid, 'pg_trigger')::json ->> 'table' FROM pg_trigger
+		WHERE tgrelid = {{'member'}}::regclass AND tgname = 'clerkinvite_mirror' AND obj_description(oid, 'pg_trigger') LIKE '{%');
+BEGIN
+	PERFORM {{columns}} FROM {{table}} AS a WHERE false; -- a clear error if one does not exist
+	IF mirrored <> {{'name'}} THEN
+		RAISE EXCEPTION 'clerkinvite: the members are mirrored into %; remove that mirror first', mirrored;
+	END IF;
+END {{$}};
+
+CREATE OR REPLACE FUNCTION {{function}}() RETURNS trigger LANGUAGE plpgsql SET row_security = off AS {{$}}
+<<clerkinvite_mirror>>
+DECLARE
+	{{variables}}
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		RAISE EXCEPTION 'clerkinvite: the members are mirrored; use DELETE instead of TRUNCATE';
+	END IF;
+	IF TG_OP = 'DELETE' OR {{is shown OLD}} THEN
+		old_tenant_id := OLD.tenant_id;
+		old_email := OLD.email;
+	ELSE
+		old_tenant_id := NEW.tenant_id;
+		old_email := NEW.email;
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		DELETE FROM {{table}} AS a {{at key}} AND ({{erased}});
+	ELSIF {{is shown NEW}} THEN
+		{{clear role}}{{put NEW}}
+	ELSIF {{is shown OLD}} THEN
+		{{leave NEW}}
+	END IF;
+	RETURN NULL;
+END {{$}};
+
+DO {{$}}
+BEGIN
+	EXECUTE (
+		SELECT {{'alter function'}} || string_agg(quote_ident(nspname), ', ' ORDER BY of_table DESC) || ', pg_temp'
+		FROM (
+			SELECT nspname, bool_or(pg_namespace.oid = relnamespace) AS of_table
+			FROM pg_class
+			JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+			JOIN pg_type t ON t.oid = atttypid
+			LEFT JOIN pg_type base ON base.oid = t.typbasetype
+			JOIN pg_namespace ON pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)
+			WHERE pg_class.oid = {{'table'}}::regclass AND nspname <> 'pg_catalog'
+			GROUP BY nspname) AS schemas);
+END {{$}};
+
+CREATE OR REPLACE TRIGGER clerkinvite_mirror AFTER INSERT OR DELETE ON {{member}}
+	FOR EACH ROW EXECUTE FUNCTION {{function}}();
+CREATE OR REPLACE TRIGGER clerkinvite_mirror_update AFTER UPDATE ON {{member}}
+	FOR EACH ROW WHEN ((OLD.tenant_id, OLD.email, OLD.status, OLD.clerk_user_id, OLD.role) IS DISTINCT FROM
+		(NEW.tenant_id, NEW.email, NEW.status, NEW.clerk_user_id, NEW.role)) EXECUTE FUNCTION {{function}}();
+CREATE OR REPLACE TRIGGER clerkinvite_mirror_truncate BEFORE TRUNCATE ON {{member}}
+	FOR EACH STATEMENT EXECUTE FUNCTION {{function}}();
+COMMENT ON TRIGGER clerkinvite_mirror ON {{member}} IS {{'config'}};
+`
+	mirrorDown = `DROP TRIGGER IF EXISTS clerkinvite_mirror ON {{member}};
+DROP TRIGGER IF EXISTS clerkinvite_mirror_update ON {{member}};
+DROP TRIGGER IF EXISTS clerkinvite_mirror_truncate ON {{member}};
+DROP FUNCTION IF EXISTS {{function}}();
+`
+	mirrorSync = `-- Makes the host's table equal to the members. Generated by clerkinvite.Mirror.
+DO {{$}}
+<<clerkinvite_mirror>>
+DECLARE
+	member record;
+	{{variables}}
+BEGIN
+	LOCK TABLE {{member}} IN SHARE MODE;
+	FOR member IN SELECT * FROM {{member}} m WHERE {{left over}} LOOP
+		old_tenant_id := member.tenant_id;
+		old_email := member.email;
+		{{leave member}}
+	END LOOP;
+	FOR member IN SELECT * FROM {{member}} m WHERE {{missing}} LOOP
+		old_tenant_id := member.tenant_id;
+		old_email := member.email;
+		{{put member}}
+	END LOOP;
+END {{$}};
+`
+	mirrorDifferences = `SELECT tenant_id, email, 'missing' AS difference FROM {{member}} m WHERE {{missing}}
+UNION ALL
+SELECT tenant_id, email, 'left over' FROM {{member}} m WHERE {{left over}}
+`
+)
+
+// mirrorColumn is a column of the host's table: the field that names it, and the column of
+// clerkinvite_member with the same values.
+type mirrorColumn struct{ field, name, member string }
+
+// columns returns the columns that have a name.
+func (m Mirror) columns() []mirrorColumn {
+	return filter([]mirrorColumn{
+		{"TenantID", m.TenantID, "tenant_id"}, {"Email", m.Email, "email"}, {"ClerkUserID", m.ClerkUserID, "clerk_user_id"},
+		{"Status", m.Status, "status"}, {"Role", m.Role, "role"}, {"MemberID", m.MemberID, "id"}, {"LeftColumn", m.LeftColumn, "left"},
+	}, func(c mirrorColumn) bool { return c.name != "" })
+}
+
+// check returns an *InvalidParamsError if a field is not valid.
+func (m Mirror) check() error {
+	columns := m.columns()
+	var names []mirrorColumn
+	for name := range strings.SplitSeq(m.Table, ".") {
+		names = append(names, mirrorColumn{field: "Table", name: name})
+	}
+	names = append(names, mirrorColumn{field: "Schema", name: cmp.Or(m.Schema, "public")},
+		mirrorColumn{field: "TenantID", name: m.TenantID}, mirrorColumn{field: "Email", name: m.Email})
+	for _, c := range append(names, columns...) {
+		if c.name == "" || len(c.name) > 63 || !storeutil.IsText(c.name) {
+			return &InvalidParamsError{c.field, "must be a name in PostgreSQL, of 1 to 63 bytes"}
+		}
+	}
+	if strings.Count(m.Table, ".") > 1 {
+		return &InvalidParamsError{"Table", "must be a name, or a schema, a dot and a name"}
+	}
+	for i, c := range columns {
+		if slices.ContainsFunc(columns[:i], func(other mirrorColumn) bool { return other.name == c.name }) {
+			return &InvalidParamsError{c.field, "must be a column that no other field names"}
+		}
+	}
+	for _, value := range []struct{ field, text string }{{"LeftValue", m.LeftValue}, {"PresentValue", m.PresentValue}} {
+		if value.text != "" && (m.LeftColumn == "" || !storeutil.IsText(value.text)) {
+			return &InvalidParamsError{value.field, "must be a text, and only with LeftColumn"}
+		}
+	}
+	if m.LeftValue != "" && m.LeftValue == m.PresentValue {
+		return &InvalidParamsError{"PresentValue", "must differ from LeftValue"}
+	}
+	for _, s := range m.Statuses {
+		if !slices.Contains(Statuses(), s) {
+			return &InvalidParamsError{"Statuses", "must have only states that Statuses returns"}
+		}
+	}
+	return nil
+}
+
+// sql returns a text with its placeholders replaced. Names and values of the host come last, all in
+// one pass and quoted, so they cannot change a statement.
+func (m Mirror) sql(text string) (string, error) {
+	if err := m.check(); err != nil {
+		return "", err
+	}
+	config, err := json.Marshal(m)
+	if err != nil {
+		return "", err
+	}
+	text = m.structure().Replace(text)
+	inSchema := func(name string) string {
+		if m.Schema == "" {
+			return name
+		}
+		return sqlName(m.Schema, name)
+	}
+	member, function, table := inSchema("clerkinvite_member"), inSchema("clerkinvite_mirror"), sqlName(strings.Split(m.Table, ".")...)
+	left, present := "now()", "NULL"
+	if m.LeftValue != "" {
+		left = sqlText(m.LeftValue)
+	}
+	if m.PresentValue != "" {
+		present = sqlText(m.PresentValue)
+	}
+	quote := "$mirror$"
+	for strings.Contains(table+member+string(config)+left+present, quote) {
+		quote = "$m" + quote[1:]
+	}
+	host := []string{
+		"{{$}}", quote, "{{member}}", member, "{{function}}", function, "{{table}}", table, "{{left value}}", left, "{{present value}}", present,
+		"{{'member'}}", sqlText(member), "{{'table'}}", sqlText(table), "{{'name'}}", sqlText(m.Table), "{{'config'}}", sqlText(string(config)),
+		"{{'alter function'}}", sqlText("ALTER FUNCTION " + function + "() SET search_path = "),
+	}
+	for _, c := range m.columns() {
+		host = append(host, "{{"+c.member+"}}", sqlName(c.name))
+	}
+	return strings.NewReplacer(host...).Replace(text), nil
+}
+
+// structure replaces the placeholders whose SQL depends on which fields are set.
+//
+// The variables have the types of the host's columns, because an assignment in PL/pgSQL converts
+// text to any type. Statements name them with their block, so that they cannot be taken for
+// columns. Where tables are joined, the host's columns are compared as text instead: there, one
+// member whose text cannot be converted would make the statement fail.
+func (m Mirror) structure() *strings.Replacer {
+	shown := m.Statuses
+	if len(shown) == 0 {
+		shown = []Status{StatusPending, StatusActive}
+	}
+	left := filter([]Status{StatusRevoked, StatusExpired, StatusRemoved}, func(s Status) bool { return !slices.Contains(shown, s) })
+
+	const (
+		sameKey = `a.{{tenant_id}}::text COLLATE "C" = m.tenant_id AND lower(a.{{email}}::text COLLATE "C") = m.email`
+		atKey   = "WHERE a.{{tenant_id}} = clerkinvite_mirror.old_tenant_id AND a.{{email}} = clerkinvite_mirror.old_email"
+	)
+	isEqual, isPresent := []string{sameKey}, []string{sameKey}
+	variables := []string{"old_tenant_id {{table}}.{{tenant_id}}%TYPE;", "old_email {{table}}.{{email}}%TYPE;"}
+	var all, assign, names, values, sets, leftSets []string
+	for _, c := range m.columns() {
+		name, value, text := "{{"+c.member+"}}", "clerkinvite_mirror.new_"+c.member, "a.{{"+c.member+`}}::text COLLATE "C"`
+		if c.field == "LeftColumn" {
+			value = "{{present value}}"
+		} else {
+			variables = append(variables, "new_"+c.member+" {{table}}."+name+"%TYPE;")
+			assign = append(assign, "new_"+c.member+" := {{row}}."+c.member+";")
+		}
+		all = append(all, "a."+name)
+		set := name + " = " + value
+		switch c.field {
+		case "ClerkUserID":
+			isEqual = append(isEqual, text+" IS NOT DISTINCT FROM m.clerk_user_id")
+			leftSets = append(leftSets, name+" = 'left_' || {{row}}.id")
+		case "Status":
+			isEqual = append(isEqual, text+" = m.status")
+			leftSets = append(leftSets, set)
+		case "Role":
+			isEqual = append(isEqual, "(m.role IS NULL OR "+text+" = m.role)")
+			set = name + " = coalesce(" + value + ", a." + name + ")"
+		case "MemberID":
+			isEqual = append(isEqual, text+" = m.id::text")
+		case "LeftColumn":
+			present := "a." + name + " IS NOT DISTINCT FROM {{present value}}"
+			isEqual, isPresent = append(isEqual, present), append(isPresent, present)
+			leftSets = append(leftSets, name+" = {{left value}}")
+		}
+		sets = append(sets, set)
+		if c.field != "Role" { // an insert with it follows
+			names, values = append(names, name), append(values, value)
+		}
+	}
+
+	is := func(row string, in []Status) string {
+		return fmt.Sprintf("%s.status = ANY ('{%s}')", row, joined(in, ","))
+	}
+	insert := func(names, values []string) string {
+		return fmt.Sprintf("\tINSERT INTO {{table}} (%s) VALUES (%s);", joined(names, ", "), joined(values, ", "))
+	}
+	put := append(slices.Clone(assign),
+		`IF new_tenant_id::text COLLATE "C" <> {{row}}.tenant_id THEN`,
+		"	RAISE data_exception USING MESSAGE = 'clerkinvite: the tenant is not written as PostgreSQL prints it in the mirrored table';",
+		"END IF;",
+		"UPDATE {{table}} AS a SET "+joined(sets, ", "),
+		atKey+";")
+	leave := []string{"DELETE FROM {{table}} AS a " + atKey + ";"}
+	clearRole, erased := "", is("OLD", shown)
+	if m.Role == "" {
+		put = append(put, "IF NOT FOUND THEN", insert(names, values), "END IF;")
+	} else {
+		put = append(put, "IF NOT FOUND AND {{row}}.role IS NULL THEN", insert(names, values),
+			"ELSIF NOT FOUND THEN", insert(append(names, "{{role}}"), append(values, "clerkinvite_mirror.new_role")), "END IF;")
+		clearRole = "IF " + is("OLD", shown) + " AND OLD.role IS NOT NULL AND NEW.role IS NULL THEN\n\t\t\t" +
+			"UPDATE {{table}} AS a SET {{role}} = DEFAULT " + atKey + ";\n\t\tEND IF;\n\t\t"
+	}
+	if m.LeftColumn != "" {
+		leave = append(assign, "UPDATE {{table}} AS a SET "+joined(leftSets, ", "), atKey+";")
+		erased += " OR a.{{left}} IS DISTINCT FROM {{present value}}"
+	}
+	block := func(lines []string, row string) string {
+		return strings.ReplaceAll(joined(lines, "\n\t\t"), "{{row}}", row)
+	}
+	return strings.NewReplacer(
+		"{{columns}}", joined(all, ", "), "{{variables}}", joined(variables, "\n\t"), "{{at key}}", atKey, "{{erased}}", erased, "{{clear role}}", clearRole,
+		"{{is shown NEW}}", is("NEW", shown), "{{is shown OLD}}", is("OLD", shown),
+		"{{put NEW}}", block(put, "NEW"), "{{put member}}", block(put, "member"),
+		"{{leave NEW}}", block(leave, "NEW"), "{{leave member}}", block(leave, "member"),
+		"{{missing}}", is("m", shown)+" AND NOT EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE "+joined(isEqual, "\n\t\t\tAND ")+")",
+		"{{left over}}", is("m", left)+" AND EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE "+joined(isPresent, "\n\t\t\tAND ")+")",
+	)
+}
+
+// joined is strings.Join for any kind of text.
+func joined[T ~string](list []T, separator string) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i > 0 {
+			b.WriteString(separator)
+		}
+		b.WriteString(string(s))
+	}
+	return b.String()
+}
+
+// sqlName returns a name as SQL, from its parts.
+func sqlName(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+// sqlText returns a string constant as SQL, whatever standard_conforming_strings is.
+func sqlText(s string) string {
+	s = strings.ReplaceAll(s, "'", "''")
+	if strings.Contains(s, `\`) {
+		return " E'" + strings.ReplaceAll(s, `\`, `\\`) + "'"
+	}
+	return "'" + s + "'"
+}

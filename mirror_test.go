@@ -1,0 +1,580 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// adminUser is a host's table, and its mirror.
+const adminUser = `
+CREATE TABLE admin_user (
+	id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	tenant_id     text NOT NULL,
+	email         text NOT NULL,
+	clerk_user_id text NOT NULL,
+	role          text NOT NULL DEFAULT 'viewer',
+	locale        text NOT NULL DEFAULT 'en',
+	CONSTRAINT admin_user_email_key UNIQUE (tenant_id, email),
+	CONSTRAINT admin_user_user_key UNIQUE (tenant_id, clerk_user_id)
+)`
+
+var adminMirror = clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id", Role: "role"}
+
+// mirrored is a store whose members are mirrored.
+type mirrored struct {
+	*testing.T
+	mirror clerkinvite.Mirror
+	store  *clerkinvite.PgxStore
+	pool   *pgxpool.Pool
+}
+
+func newMirrored(t *testing.T, m clerkinvite.Mirror, tables string) *mirrored {
+	t.Helper()
+	store, pool := testkit.NewPgxStore(t)
+	h := &mirrored{t, m, store, pool}
+	h.exec(tables)
+	h.exec(h.sql(clerkinvite.Mirror.Up))
+	return h
+}
+
+func (h *mirrored) sql(of func(clerkinvite.Mirror) (string, error)) string {
+	h.Helper()
+	sql, err := of(h.mirror)
+	require.NoError(h, err)
+	return sql
+}
+
+// exec runs one or more statements.
+func (h *mirrored) exec(sql string) {
+	h.Helper()
+	_, err := h.pool.Exec(h.Context(), sql)
+	require.NoError(h, err, sql)
+}
+
+func (h *mirrored) refuses(code, sql string) {
+	h.Helper()
+	_, err := h.pool.Exec(h.Context(), sql)
+	require.Equal(h, code, sqlState(err), "%v", err)
+}
+
+// differences returns what Differences finds.
+func (h *mirrored) differences() (list []string) {
+	h.Helper()
+	rows, err := h.pool.Query(h.Context(), "SELECT tenant_id || ' ' || email || ' ' || difference FROM ("+h.sql(clerkinvite.Mirror.Differences)+") x ORDER BY 1")
+	require.NoError(h, err)
+	list, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(h, err)
+	return list
+}
+
+// want requires that the table has these rows, and no differences.
+func (h *mirrored) want(query string, rows ...string) {
+	h.Helper()
+	require.Empty(h, h.differences())
+	require.Equal(h, append([]string{}, rows...), testkit.QueryOne[[]string](h.T, h.pool, "SELECT array(SELECT r::text FROM ("+query+") r ORDER BY 1)"))
+}
+
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func roleChanged(m *clerkinvite.Member, role string) *clerkinvite.Member {
+	c := m.Clone()
+	c.Role = role
+	return c
+}
+
+func statusChanged(m *clerkinvite.Member, status clerkinvite.Status) *clerkinvite.Member {
+	c := m.Clone()
+	c.Status, c.ClerkUserID, c.NextAttemptAt = status, "", nil
+	return c
+}
+
+// A member's way through its states, in tables with every kind of column.
+func TestMirror_FollowsInAnyColumnType(t *testing.T) {
+	t.Parallel()
+	const lower, upper = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001", "0B0E8A3C-6F5D-4C1E-9D3A-000000000001"
+	for name, test := range map[string]struct{ tenant, tables string }{
+		"text":    {"acme", `CREATE TABLE host.admins (tenant text, email text, clerk text, role text)`},
+		"varchar": {"acme", `CREATE TABLE host.admins (tenant varchar(40), email varchar(254), clerk varchar(255), role varchar(10))`},
+		"char":    {"acme", `CREATE TABLE host.admins (tenant char(40), email varchar(254), clerk char(60), role char(10))`},
+		"citext": {"acme", `CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;
+			CREATE TABLE host.admins (tenant extensions.citext, email extensions.citext, clerk extensions.citext, role extensions.citext, UNIQUE (tenant, email))`},
+		"uuid":    {lower, `CREATE TABLE host.admins (tenant uuid, email text, clerk text, role text)`},
+		"integer": {"42", `CREATE TABLE host.admins (tenant integer, email text, clerk text, role text)`},
+		"enum":    {"acme", `CREATE TYPE host.role AS ENUM ('viewer', 'editor'); CREATE TABLE host.admins (tenant text, email text, clerk text, role host.role)`},
+		"domain": {"acme", `CREATE EXTENSION citext; CREATE DOMAIN host.email AS citext CHECK (VALUE LIKE '%@%'); CREATE DOMAIN host.tenant AS varchar(40);
+			CREATE TABLE host.admins (tenant host.tenant, email host.email, clerk text, role text)`},
+		"collation": {"acme", `CREATE COLLATION host.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+			CREATE TABLE host.admins (tenant text COLLATE "POSIX", email text COLLATE host.nocase, clerk text COLLATE "POSIX", role text COLLATE "POSIX")`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newMirrored(t, clerkinvite.Mirror{Table: "host.admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk", Role: "role"}, "CREATE SCHEMA host; "+test.tables)
+			const rows = "SELECT rtrim(tenant::text), lower(email::text), rtrim(clerk::text), rtrim(role::text) FROM host.admins"
+			row := func(email, clerk, role string) string {
+				return fmt.Sprintf("(%s,%s,%s,%s)", test.tenant, email, clerk, role)
+			}
+			h.exec(`INSERT INTO host.admins VALUES ('` + test.tenant + `', 'host@example.com', 'user_of_the_host', 'viewer')`)
+			own := row("host@example.com", "user_of_the_host", "viewer")
+
+			m := testkit.InsertRows(t, h.store, testkit.ReservedRow(test.tenant, "ada@example.com"))[0]
+			h.want(rows, own)
+			m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})[0]
+			h.want(rows, row("ada@example.com", m.ClerkUserID, "editor"), own)
+			m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, "user_1")})[0]
+			h.want(rows, row("ada@example.com", "user_1", "editor"), own)
+			m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: roleChanged(m, "viewer")})[0]
+			h.want(rows, row("ada@example.com", "user_1", "viewer"), own)
+			h.exec(`UPDATE clerkinvite_member SET email = 'lovelace@example.com'`)
+			h.want(rows, own, row("lovelace@example.com", "user_1", "viewer"))
+			m.Email = "lovelace@example.com"
+			m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: statusChanged(m, clerkinvite.StatusRemoved)})[0]
+			h.want(rows, own)
+			m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, "user_1")})[0]
+			h.want(rows, own, row("lovelace@example.com", "user_1", "viewer"))
+			h.exec(`DELETE FROM host.admins`)
+			require.Equal(t, []string{test.tenant + " lovelace@example.com missing"}, h.differences())
+			h.exec(h.sql(clerkinvite.Mirror.Sync))
+			h.want(rows, row("lovelace@example.com", "user_1", "viewer"))
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m})
+			h.want(rows)
+		})
+	}
+
+	// Two tenants of the library are never one of the host.
+	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant uuid, email text)`)
+	for tenant, code := range map[string]string{upper: "22000", "acme": "22P02"} {
+		results, err := h.store.Insert(t.Context(), []*clerkinvite.Member{
+			testkit.ActiveRow(testkit.ReservedRow(tenant, "ada@example.com"), "user_1"), testkit.ActiveRow(testkit.ReservedRow(lower, strings.ToLower(code)+"@example.com"), "user_"+code),
+		})
+		require.NoError(t, err)
+		require.Equal(t, code, sqlState(results[0].Err))
+		require.NoError(t, results[1].Err)
+	}
+	h.want("SELECT email FROM admins", "(22000@example.com)", "(22p02@example.com)")
+}
+
+// The addresses of a citext column match in any case.
+func TestMirror_TakesExistingRows(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;"+strings.Replace(adminUser, "email         text", "email         extensions.citext", 1))
+	h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, role, locale) VALUES
+		('acme', 'Ada@Example.com', 'pending_inv_1', 'owner', 'fr'), ('acme', 'grace@example.com', 'user_2', 'owner', 'de')`)
+	without := testkit.ReservedRow("acme", "ada@example.com")
+	without.Role = ""
+	m := testkit.InsertRows(t, h.store, testkit.ActiveRow(without, "user_1"))[0]
+	const rows = "SELECT id, email, clerk_user_id, role, locale FROM admin_user"
+	grace := "(2,grace@example.com,user_2,owner,de)"
+	h.want(rows, "(1,ada@example.com,user_1,owner,fr)", grace)
+	m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: roleChanged(m, "editor")})[0]
+	h.want(rows, "(1,ada@example.com,user_1,editor,fr)", grace)
+	testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: roleChanged(m, "")})
+	h.want(rows, "(1,ada@example.com,user_1,viewer,fr)", grace)
+
+	// A new row without a role gets the default. A reserved or failed member has no row, and does not touch the host's.
+	none := testkit.ReservedRow("acme", "joan@example.com")
+	none.Role = ""
+	testkit.InsertRows(t, h.store, testkit.PendingRow(none))
+	r := testkit.InsertRows(t, h.store, testkit.ReservedRow("acme", "grace@example.com"))[0]
+	r = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: r, New: statusChanged(r, clerkinvite.StatusFailed)})[0]
+	testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: r})
+	h.want(rows, "(1,ada@example.com,user_1,viewer,fr)", grace, "(3,joan@example.com,pending_inv_"+none.ID+",viewer,en)")
+}
+
+// With LeftColumn the row stays, without its user.
+func TestMirror_LeftColumn(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		column, left, present string
+		isLeft                string
+	}{
+		"time":    {"deleted_at timestamptz", "", "", "deleted_at IS NOT NULL"},
+		"boolean": {"active boolean NOT NULL", "false", "true", "NOT active"},
+		"text":    {`"it's" text NOT NULL`, `it's \ left`, "here", `"it's" = 'it''s \ left'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := adminMirror
+			m.Status, m.MemberID, m.LeftValue, m.PresentValue = "state", "member_id", test.left, test.present
+			m.LeftColumn = strings.Trim(strings.Fields(test.column)[0], `"`)
+			h := newMirrored(t, m, strings.Replace(adminUser, "locale ", test.column+", state text NOT NULL, member_id uuid, locale ", 1))
+			rows := "SELECT id, email, clerk_user_id, state, " + test.isLeft + " AS is_left FROM admin_user"
+			a := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_1"))[0]
+			h.want(rows, "(1,ada@example.com,user_1,active,f)")
+			require.Equal(t, a.ID, testkit.QueryOne[string](t, h.pool, "SELECT member_id::text FROM admin_user"))
+			a = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a, New: statusChanged(a, clerkinvite.StatusRemoved)})[0]
+			left := "(1,ada@example.com,left_" + a.ID + ",removed,t)"
+			h.want(rows, left)
+
+			// The user is free for another row.
+			b := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "lovelace@example.com"), "user_1"))[0]
+			h.want(rows, left, "(2,lovelace@example.com,user_1,active,f)")
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: b})
+			h.want(rows, left)
+			a = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a, New: testkit.ActiveRow(a, "user_1")})[0]
+			h.want(rows, "(1,ada@example.com,user_1,active,f)")
+
+			// Left over, and repaired.
+			h.exec("ALTER TABLE clerkinvite_member DISABLE TRIGGER USER")
+			a = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a, New: statusChanged(a, clerkinvite.StatusRemoved)})[0]
+			require.Equal(t, []string{"acme ada@example.com left over"}, h.differences())
+			h.exec("ALTER TABLE clerkinvite_member ENABLE TRIGGER USER")
+			h.exec(h.sql(clerkinvite.Mirror.Sync))
+			h.want(rows, left)
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a})
+			h.want(rows)
+		})
+	}
+}
+
+// Names cannot change the SQL.
+func TestMirror_HostileNames(t *testing.T) {
+	t.Parallel()
+	for _, evil := range []string{
+		`x"; DROP TABLE clerkinvite_member; --`, `x'; DROP TABLE clerkinvite_member; --`, "$mirror$; DROP TABLE clerkinvite_member; --", "$mm_mirror$ $mmirror$ $mirror$",
+		"new\nline -- ", `\'; DROP TABLE clerkinvite_member; --`, "{{put NEW}}{{$}}{{table}}", "%s %I %", "a", "m", "new", "old", "member", "clerkinvite_mirror", "new_email", "Ünïcode",
+	} {
+		store, pool := testkit.NewPgxStore(t)
+		require.NoError(t, store.Validate(t.Context()))
+		m := clerkinvite.Mirror{
+			Schema: evil, Table: evil + "2." + evil, TenantID: evil, Email: "e" + evil, ClerkUserID: "c" + evil, Status: "s" + evil, Role: "r" + evil,
+			MemberID: "m" + evil, LeftColumn: "l" + evil, LeftValue: evil, PresentValue: "p" + evil,
+		}
+		h := &mirrored{t, m, clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: evil}), pool}
+		require.NoError(t, h.store.Migrate(t.Context()))
+		q := func(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+		h.exec("CREATE SCHEMA " + q(evil+"2"))
+		h.exec(fmt.Sprintf("CREATE TABLE %s (%s text, %s text, %s text, %s text, %s text, %s uuid, %s text)", q(evil+"2", evil),
+			q(evil), q("e"+evil), q("c"+evil), q("s"+evil), q("r"+evil), q("m"+evil), q("l"+evil)))
+		for range 2 {
+			h.exec(h.sql(clerkinvite.Mirror.Up))
+		}
+		rows := fmt.Sprintf("SELECT %s, %s FROM %s", q("e"+evil), q("s"+evil), q(evil+"2", evil))
+		a := testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))[0]
+		h.want(rows, "(ada@example.com,pending)")
+		a = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a, New: statusChanged(a, clerkinvite.StatusRevoked)})[0]
+		h.want(rows, "(ada@example.com,revoked)")
+		a = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a, New: testkit.PendingRow(a)})[0]
+		h.exec("DELETE FROM " + q(evil+"2", evil))
+		h.exec(h.sql(clerkinvite.Mirror.Sync))
+		h.want(rows, "(ada@example.com,pending)")
+		testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: a})
+		h.want(rows)
+		for range 2 {
+			h.exec(h.sql(clerkinvite.Mirror.Down))
+		}
+		testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))
+		require.Len(t, h.differences(), 1, "there is no mirror")
+		require.NoError(t, store.Validate(t.Context()), "the other tables are unchanged")
+		require.Zero(t, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM pg_proc WHERE proname = 'clerkinvite_mirror'"))
+	}
+}
+
+func TestMirror_InvalidFields(t *testing.T) {
+	t.Parallel()
+	for field, set := range map[string][]func(m *clerkinvite.Mirror){
+		"Table": {
+			func(m *clerkinvite.Mirror) { m.Table = "" }, func(m *clerkinvite.Mirror) { m.Table = "app." }, func(m *clerkinvite.Mirror) { m.Table = ".admin_user" },
+			func(m *clerkinvite.Mirror) { m.Table = "db.app.admin_user" }, func(m *clerkinvite.Mirror) { m.Table = strings.Repeat("x", 64) },
+		},
+		"Schema":      {func(m *clerkinvite.Mirror) { m.Schema = "a\x00" }},
+		"TenantID":    {func(m *clerkinvite.Mirror) { m.TenantID = "" }, func(m *clerkinvite.Mirror) { m.TenantID = "\xff" }},
+		"Email":       {func(m *clerkinvite.Mirror) { m.Email = "" }, func(m *clerkinvite.Mirror) { m.Email = m.TenantID }},
+		"ClerkUserID": {func(m *clerkinvite.Mirror) { m.ClerkUserID = strings.Repeat("ü", 32) }},
+		"Role":        {func(m *clerkinvite.Mirror) { m.Role = m.ClerkUserID }},
+		"LeftColumn":  {func(m *clerkinvite.Mirror) { m.LeftColumn = m.Role }},
+		"LeftValue":   {func(m *clerkinvite.Mirror) { m.LeftValue = "x" }, func(m *clerkinvite.Mirror) { m.LeftColumn, m.LeftValue = "x", "\x00" }},
+		"PresentValue": {
+			func(m *clerkinvite.Mirror) { m.PresentValue = "x" }, func(m *clerkinvite.Mirror) { m.LeftColumn, m.LeftValue, m.PresentValue = "x", "y", "y" },
+		},
+		"Statuses": {func(m *clerkinvite.Mirror) { m.Statuses = []clerkinvite.Status{"lost"} }, func(m *clerkinvite.Mirror) { m.Statuses = []clerkinvite.Status{""} }},
+	} {
+		for _, set := range set {
+			m := adminMirror
+			set(&m)
+			for _, of := range []func(clerkinvite.Mirror) (string, error){clerkinvite.Mirror.Up, clerkinvite.Mirror.Down, clerkinvite.Mirror.Sync, clerkinvite.Mirror.Differences} {
+				sql, err := of(m)
+				var invalid *clerkinvite.InvalidParamsError
+				require.ErrorAs(t, err, &invalid, "%s: %+v", field, m)
+				require.Equal(t, field, invalid.Field)
+				require.Empty(t, sql)
+			}
+		}
+	}
+}
+
+// Whatever the host's table refuses of a batch, only that member fails.
+func TestMirror_ErrorFailsOneMember(t *testing.T) {
+	t.Parallel()
+	raise := func(code string) string {
+		return `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '` + code + `'; END $$;
+			CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON admin_user FOR EACH ROW WHEN (NEW.email = 'p3@example.com') EXECUTE FUNCTION refuse();`
+	}
+	for name, test := range map[string]struct{ code, sql string }{
+		"check":           {"23514", `ALTER TABLE admin_user ADD CHECK (email <> 'p3@example.com')`},
+		"user":            {"23505", `INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('acme', 'other@example.com', 'user_3')`},
+		"foreign key":     {"23503", `CREATE TABLE person (email text PRIMARY KEY); INSERT INTO person SELECT 'p' || n || '@example.com' FROM generate_series(0, 9) n WHERE n <> 3; ALTER TABLE admin_user ADD FOREIGN KEY (email) REFERENCES person`},
+		"deferred":        {"23503", `CREATE TABLE person (email text PRIMARY KEY); INSERT INTO person SELECT 'p' || n || '@example.com' FROM generate_series(0, 9) n WHERE n <> 3; ALTER TABLE admin_user ADD FOREIGN KEY (email) REFERENCES person DEFERRABLE INITIALLY DEFERRED`},
+		"length":          {"22001", `ALTER TABLE admin_user ALTER role TYPE varchar(6)`},
+		"raise":           {"P0001", raise("P0001")},
+		"own code":        {"ACME1", raise("ACME1")},
+		"lock":            {"55P03", raise("55P03")},
+		"missing default": {"23502", `ALTER TABLE admin_user ADD team text; UPDATE admin_user SET team = ''; ALTER TABLE admin_user ADD CONSTRAINT c CHECK (true); CREATE FUNCTION team() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.email <> 'p3@example.com' THEN NEW.team := 'x'; END IF; RETURN NEW; END $$; CREATE TRIGGER team BEFORE INSERT ON admin_user FOR EACH ROW EXECUTE FUNCTION team(); ALTER TABLE admin_user ALTER team SET NOT NULL`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newMirrored(t, adminMirror, adminUser)
+			h.exec(test.sql)
+			var rows []*clerkinvite.Member
+			for i := range 9 {
+				m := testkit.ReservedRow("acme", fmt.Sprintf("p%d@example.com", i))
+				if m.Role = "editor"; i == 3 {
+					m.Role = "editor in chief"
+				}
+				rows = append(rows, m)
+			}
+			// One statement for all of them.
+			results, err := h.store.Insert(t.Context(), rows)
+			members := testkit.Members(t, results, err)
+			var changes []clerkinvite.Change
+			for i, m := range members {
+				changes = append(changes, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, fmt.Sprint("user_", i))})
+			}
+			for range 2 { // the second time the others have been changed already
+				results, err = h.store.Update(t.Context(), changes)
+				require.NoError(t, err)
+				require.Equal(t, test.code, sqlState(results[3].Err))
+			}
+			require.Empty(t, h.differences())
+			require.Equal(t, 8, testkit.QueryOne[int](t, h.pool, "SELECT count(*) FROM admin_user WHERE email <> 'other@example.com'"))
+			one, err := h.store.Update(t.Context(), changes[3:4])
+			require.NoError(t, err, "as after an error of OnChange, the member has the error")
+			require.Equal(t, test.code, sqlState(one[0].Err))
+
+			// New rows that are mirrored immediately.
+			other := testkit.ActiveRow(testkit.ReservedRow("acme", "fine@example.com"), "user_fine")
+			if strings.Contains(test.sql, "person") {
+				h.exec(`INSERT INTO person VALUES ('fine@example.com')`)
+			}
+			h.exec(`DELETE FROM clerkinvite_member WHERE email = 'p3@example.com'`)
+			refused := *changes[3].New
+			results, err = h.store.Insert(t.Context(), []*clerkinvite.Member{&refused, other})
+			require.NoError(t, err)
+			require.Equal(t, test.code, sqlState(results[0].Err))
+			require.NoError(t, results[1].Err)
+			require.Empty(t, h.differences())
+		})
+	}
+}
+
+// An error that is not about a row fails the call once, and does not split it.
+func TestMirror_ServerTroubleIsNotARow(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	h.exec(`CREATE TABLE calls (n int); CREATE SEQUENCE tries;
+		CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') = 1 THEN RAISE SQLSTATE '40P01'; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER trouble BEFORE INSERT ON admin_user FOR EACH ROW EXECUTE FUNCTION trouble()`)
+	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")), testkit.PendingRow(testkit.ReservedRow("acme", "joan@example.com")))
+	require.Equal(t, 3, testkit.QueryOne[int](t, h.pool, "SELECT last_value FROM tries"), "repeated as a whole")
+	require.Empty(t, h.differences())
+}
+
+// In the host's transaction both tables are committed or rolled back together.
+func TestMirror_InTransaction(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	h.exec(`ALTER TABLE admin_user ADD CHECK (email <> 'no@example.com')`)
+	for _, commit := range []bool{false, true} {
+		tx, err := h.pool.Begin(t.Context())
+		require.NoError(t, err)
+		testkit.InsertRows(t, h.store.WithTx(tx), testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))
+		require.Equal(t, 1, testkit.QueryOne[int](t, tx, "SELECT count(*) FROM admin_user"))
+		if !commit {
+			// The error is PostgreSQL's for the row, not that the transaction is aborted.
+			_, err = h.store.WithTx(tx).Insert(t.Context(), []*clerkinvite.Member{
+				testkit.PendingRow(testkit.ReservedRow("acme", "no@example.com")), testkit.PendingRow(testkit.ReservedRow("acme", "joan@example.com")),
+			})
+			require.Equal(t, "23514", sqlState(err))
+			require.NoError(t, tx.Rollback(t.Context()))
+			h.want("SELECT email FROM admin_user")
+			continue
+		}
+		require.NoError(t, tx.Commit(t.Context()))
+		h.want("SELECT email FROM admin_user", "(ada@example.com)")
+	}
+}
+
+// The table is equal no matter who writes the members: another search_path, a temporary table of the same name, one statement for many rows.
+func TestMirror_WhoeverWrites(t *testing.T) {
+	t.Parallel()
+	for _, partitioned := range []bool{false, true} {
+		t.Run(fmt.Sprint("partitioned ", partitioned), func(t *testing.T) {
+			t.Parallel()
+			_, pool := testkit.NewPgxStore(t)
+			if partitioned {
+				pool = partitionedPool(t)
+			}
+			h := &mirrored{t, adminMirror, clerkinvite.NewPgxStore(pool, nil), pool}
+			h.exec(adminUser)
+			h.exec(h.sql(clerkinvite.Mirror.Up) + h.sql(clerkinvite.Mirror.Sync))
+			h.exec(h.sql(clerkinvite.Mirror.Up)) // replaces the triggers
+			var rows []*clerkinvite.Member
+			for i := range 20 {
+				rows = append(rows, testkit.ActiveRow(testkit.ReservedRow(fmt.Sprint("tenant", i%5), fmt.Sprintf("p%02d@example.com", i)), fmt.Sprint("user_", i)))
+			}
+			testkit.InsertRows(t, h.store, rows...)
+			count := func(n int) {
+				t.Helper()
+				require.Empty(t, h.differences())
+				require.Equal(t, n, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM admin_user"))
+			}
+			count(20)
+			h.exec(`UPDATE clerkinvite_member SET role = 'admin', email = 'x' || email`)
+			count(20)
+			h.exec(`DELETE FROM clerkinvite_history; UPDATE clerkinvite_member SET tenant_id = 'moved' WHERE tenant_id = 'tenant1'`)
+			count(20)
+			h.exec(`UPDATE clerkinvite_member SET status = 'removed', clerk_user_id = NULL WHERE tenant_id = 'tenant2'`)
+			count(16)
+			h.exec(`DELETE FROM clerkinvite_member WHERE tenant_id = 'tenant3'`)
+			count(12)
+			require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+				_, err := tx.Exec(t.Context(), `SET LOCAL search_path = pg_catalog; CREATE TEMPORARY TABLE admin_user (LIKE public.admin_user) ON COMMIT DROP;
+					UPDATE public.clerkinvite_member SET status = 'removed', clerk_user_id = NULL WHERE tenant_id = 'tenant4'`)
+				return err
+			}))
+			count(8)
+			h.refuses("P0001", "TRUNCATE clerkinvite_member CASCADE")
+			count(8)
+			if partitioned {
+				h.exec(`UPDATE clerkinvite_member_p0 SET role = 'direct'; UPDATE clerkinvite_member_p1 SET role = 'direct'`)
+				count(8)
+				require.Equal(t, 8, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM admin_user WHERE role = 'direct'"))
+			}
+		})
+	}
+}
+
+// A claim does not run the trigger.
+func TestMirror_ClaimsCostNothing(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	h.exec(`CREATE SEQUENCE runs; CREATE FUNCTION count_runs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('runs'); RETURN NULL; END $$;
+		CREATE TRIGGER count_runs AFTER INSERT OR UPDATE OR DELETE ON admin_user FOR EACH ROW EXECUTE FUNCTION count_runs()`)
+	m := testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))[0]
+	claimed := m.Clone()
+	claimed.Attempts++
+	claimed.ClaimedUntil = &m.UpdatedAt
+	testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: claimed})
+	h.exec(h.sql(clerkinvite.Mirror.Sync)) // neither does a repeated Sync
+	require.Equal(t, 1, testkit.QueryOne[int](t, h.pool, "SELECT last_value FROM runs"))
+}
+
+// Sync while members change: afterwards there are no differences.
+func TestMirror_SyncWhileMembersChange(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	h.exec(h.sql(clerkinvite.Mirror.Down))
+	var rows []*clerkinvite.Member
+	for i := range 60 {
+		rows = append(rows, testkit.ActiveRow(testkit.ReservedRow("acme", fmt.Sprintf("p%d@example.com", i)), fmt.Sprint("user_", i)))
+	}
+	rows = testkit.InsertRows(t, h.store, rows...)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i := range 3 {
+		wg.Go(func() {
+			for n := i; n < len(rows); n += 3 {
+				now, next := rows[n], statusChanged(rows[n], clerkinvite.StatusRemoved)
+				for range 2 {
+					results, err := h.store.Update(h.Context(), []clerkinvite.Change{{Old: now, New: next}})
+					if !assert.NoError(t, err) || !assert.NoError(t, results[0].Err) {
+						return
+					}
+					now, next = results[0].Member, testkit.ActiveRow(results[0].Member, fmt.Sprint("user_", n))
+				}
+			}
+		})
+	}
+	for range 5 {
+		h.exec("BEGIN;" + h.sql(clerkinvite.Mirror.Up) + h.sql(clerkinvite.Mirror.Sync) + "COMMIT")
+		require.Empty(t, h.differences())
+	}
+	wg.Wait()
+	require.Empty(t, h.differences())
+}
+
+func TestMirror_UpAndDown(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser+`; CREATE TABLE other (LIKE admin_user INCLUDING ALL)`)
+	other := adminMirror
+	other.Table = "other"
+	up, err := other.Up()
+	require.NoError(t, err)
+	h.refuses("P0001", up)
+	h.mirror.Role = "" // another mirror of the same table replaces it
+	h.exec(h.sql(clerkinvite.Mirror.Up))
+	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))
+	h.want("SELECT role FROM admin_user", "(viewer)")
+	h.exec(h.sql(clerkinvite.Mirror.Down))
+	h.exec(up)
+	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "joan@example.com")))
+	require.Equal(t, 1, testkit.QueryOne[int](t, h.pool, "SELECT count(*) FROM admin_user"))
+	require.NoError(t, h.store.Validate(t.Context()))
+	for code, m := range map[string]clerkinvite.Mirror{
+		"42P01": {Table: "missing", TenantID: "tenant_id", Email: "email"}, "42703": {Table: "other", TenantID: "tenant_id", Email: "mail"},
+	} {
+		up, err = m.Up()
+		require.NoError(t, err)
+		h.refuses(code, up)
+	}
+}
+
+// Without privileges, or with policies that could hide rows, the members cannot be changed either.
+func TestMirror_Privileges(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	role := "clerkinvite_test_" + strings.ToLower(strings.NewReplacer("/", "", "_", "").Replace(t.Name()))
+	h.exec("CREATE ROLE " + role + "; GRANT ALL ON clerkinvite_member, clerkinvite_history, clerkinvite_limit TO " + role)
+	t.Cleanup(func() {
+		_, err := h.pool.Exec(context.WithoutCancel(t.Context()), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+		assert.NoError(t, err)
+	})
+	config := h.pool.Config()
+	config.ConnConfig.RuntimeParams["role"] = role
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	as := clerkinvite.NewPgxStore(pool, nil)
+	insert := func() error {
+		results, err := as.Insert(t.Context(), []*clerkinvite.Member{testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com"))})
+		if err == nil {
+			err = results[0].Err
+		}
+		return err
+	}
+	require.Equal(t, "42501", sqlState(insert()))
+	h.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON admin_user TO " + role)
+	h.exec("ALTER TABLE admin_user ENABLE ROW LEVEL SECURITY; CREATE POLICY nothing ON admin_user USING (false) WITH CHECK (true)")
+	require.Equal(t, "42501", sqlState(insert()))
+	h.exec("ALTER TABLE admin_user DISABLE ROW LEVEL SECURITY")
+	require.NoError(t, insert())
+	h.want("SELECT email FROM admin_user", "(ada@example.com)")
+}
