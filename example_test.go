@@ -624,6 +624,30 @@ func ExampleService_History() {
 	// "pending" to "revoked"
 }
 
+func ExampleWithActor() {
+	svc, _ := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	ctx := clerkinvite.WithActor(context.Background(), "user_boss") // for example in the middleware that signs admins in
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email, Role: "viewer"}); err != nil {
+		panic(err)
+	}
+	role := "editor"
+	if _, err := svc.Update(clerkinvite.WithActor(ctx, "user_owner"), ref, clerkinvite.MemberUpdate{Role: &role}); err != nil {
+		panic(err)
+	}
+	entries, err := svc.History(ctx, ref)
+	if err != nil {
+		panic(err)
+	}
+	for _, e := range entries {
+		fmt.Printf("%s, %s, by %s\n", e.To, e.Role, e.Actor)
+	}
+	// Output:
+	// reserved, viewer, by user_boss
+	// pending, viewer, by user_boss
+	// pending, editor, by user_owner
+}
+
 func ExampleService_Update() {
 	ctx := context.Background()
 	svc, clerk := exampleService()

@@ -98,6 +98,9 @@ const (
 	CallRevoke     Call = "POST /invitations/revoke"
 )
 
+// CallAnyCreate is CallCreate and CallCreateBulk, for [Fault].Call.
+const CallAnyCreate Call = "any create"
+
 // Requests returns the number of requests of each kind since the last ResetCounts,
 // including rejected and failed ones.
 func (c *Clerk) Requests() map[Call]int {
@@ -178,11 +181,11 @@ func (c *Clerk) perform(r request) (a response, done bool) {
 	windows, refused := c.admit(r.call, now)
 	if refused != nil {
 		a = *refused
-	} else if f := c.takeFault(r, Before); f != nil {
+	} else if f := c.takeFault(r, Before, now); f != nil {
 		a = f.response(response{})
 	} else {
 		a, done = r.run(now), true
-		if f := c.takeFault(r, After); f != nil {
+		if f := c.takeFault(r, After, now); f != nil {
 			a = f.response(a)
 		}
 	}

@@ -98,6 +98,26 @@ func ExampleClerk_Fail() {
 	// Output: true uncertain reserved 1
 }
 
+// Clerk limits every create for 30 seconds. After that, the same call succeeds.
+func ExampleRateLimited() {
+	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
+	clerk := clerkinvitetest.NewClerk()
+	clerk.SetNow(clock.Now)
+	clerk.Fail(clerkinvitetest.RateLimited(30 * time.Second))
+	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: clock.Now})
+	ada := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}
+	_, err := svc.Invite(context.Background(), ada)
+	wait, _ := clerkinvite.RetryAfter(err)
+	fmt.Println(wait, clerk.Emails())
+
+	clock.Advance(wait)
+	m, err := svc.Invite(context.Background(), ada)
+	fmt.Println(m.Status, clerk.Emails(), err)
+	// Output:
+	// 30s 0
+	// pending 1 <nil>
+}
+
 // The person signs up between the look-up and the create.
 func ExampleClerk_OnCall() {
 	clerk := clerkinvitetest.NewClerk()

@@ -71,18 +71,32 @@ var shapes = map[Kind]response{
 
 // Fault makes requests fail.
 type Fault struct {
-	Call  Call   // "" means any
+	Call  Call   // "" means any; CallAnyCreate means both ways to create
 	Email string // only requests about this address; "" means any
 	When  When
 	Kind  Kind
 	Times int // number of requests; 0 means one, -1 all
+
+	For time.Duration // ends the fault this long after Fail, by the clock of SetNow; 0 means that only Times ends it
 
 	Status  int // for Kind Response, as are the next three fields
 	Code    string
 	Message string
 	Meta    map[string]any
 
-	RetryAfter time.Duration // for any Kind with headers; rounded up to whole seconds
+	RetryAfter time.Duration // for any Kind with headers; rounded up to whole seconds; not longer than the rest of For
+
+	ends time.Time // the end of For
+}
+
+// RateLimited returns a Fault that rejects every create, single and bulk, with a 429 until wait has
+// passed. Retry-After says how much of wait is left. With a wait of 0 there is no Retry-After, and the
+// limit stays until [Clerk.ClearFaults].
+func RateLimited(wait time.Duration) Fault {
+	return Fault{
+		Call: CallAnyCreate, Kind: Response, Times: -1, For: wait, RetryAfter: wait,
+		Status: http.StatusTooManyRequests, Code: "too_many_requests", Message: "Too many requests, retry later",
+	}
 }
 
 // Fail adds a fault. If several match a request, the first one added is used. Fail panics if
@@ -97,6 +111,9 @@ func (c *Clerk) Fail(f Fault) {
 	if f.Kind == Response && (f.Status < 200 || f.Status > 599) {
 		panic("clerkinvitetest: Fault.Status must be 200 to 599 for the Kind Response")
 	}
+	if f.For < 0 {
+		panic("clerkinvitetest: Fault.For must not be negative")
+	}
 	if _, err := json.Marshal(f.Meta); err != nil {
 		panic("clerkinvitetest: Fault.Meta must be JSON")
 	}
@@ -108,6 +125,9 @@ func (c *Clerk) Fail(f Fault) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.For > 0 {
+		f.ends = c.time().Add(f.For)
+	}
 	c.faults = append(c.faults, &f)
 }
 
@@ -119,13 +139,14 @@ func (c *Clerk) ClearFaults() {
 }
 
 // takeFault returns the fault for the request, if any, and counts its use.
-func (c *Clerk) takeFault(r request, when When) *Fault {
+func (c *Clerk) takeFault(r request, when When, now time.Time) *Fault {
+	c.faults = slices.DeleteFunc(c.faults, func(f *Fault) bool { return f.For > 0 && !now.Before(f.ends) })
 	emails := r.emails
 	if rec := c.byID[r.invitationID]; rec != nil {
 		emails = append(slices.Clone(emails), rec.email)
 	}
 	for i, f := range c.faults {
-		if f.When != when || f.Call != "" && f.Call != r.call {
+		if f.When != when || !f.Call.includes(r.call) {
 			continue
 		}
 		if f.Email != "" && !slices.ContainsFunc(emails, func(e string) bool { return fold(e) == fold(f.Email) }) {
@@ -136,9 +157,18 @@ func (c *Clerk) takeFault(r request, when When) *Fault {
 				c.faults = slices.Delete(c.faults, i, i+1)
 			}
 		}
-		return f
+		taken := *f
+		if f.For > 0 {
+			taken.RetryAfter = min(f.RetryAfter, f.ends.Sub(now))
+		}
+		return &taken
 	}
 	return nil
+}
+
+// includes reports whether a fault of c concerns the call.
+func (c Call) includes(call Call) bool {
+	return c == "" || c == call || c == CallAnyCreate && (call == CallCreate || call == CallCreateBulk)
 }
 
 // response returns the fault's response instead of the real one.

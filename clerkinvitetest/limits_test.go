@@ -137,3 +137,56 @@ func TestLimitBodies(t *testing.T) {
 		}
 	})
 }
+
+// RateLimited rejects every create until the time has passed, and nothing else.
+func TestRateLimited(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
+		c.Fail(clerkinvitetest.RateLimited(30 * time.Second))
+		single := func() error {
+			_, err := api.CreateInvitation(t.Context(), request(ada))
+			return err
+		}
+		bulk := func() error {
+			_, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{request("b@example.com")})
+			return err
+		}
+		for _, create := range []func() error{single, bulk, single, bulk} {
+			require.Equal(t, 30*time.Second, requireRefused(t, create(), 429, "too_many_requests").RetryAfter)
+		}
+		_, err := api.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
+		require.NoError(t, err)
+
+		k.Advance(29500 * time.Millisecond)
+		require.Equal(t, time.Second, requireRefused(t, single(), 429, "too_many_requests").RetryAfter, "rounded up")
+		require.Equal(t, time.Second, requireRefused(t, bulk(), 429, "too_many_requests").RetryAfter)
+		require.Zero(t, c.Emails())
+		k.Advance(500 * time.Millisecond)
+		require.NoError(t, single())
+		require.NoError(t, bulk())
+		require.Equal(t, 2, c.Emails())
+	})
+}
+
+// A Fault with For ends after that time, and also after its number of requests.
+func TestFaultForATime(t *testing.T) {
+	t.Parallel()
+	c, k := newClerk()
+	down := clerkinvitetest.Fault{Kind: clerkinvitetest.Empty503, Times: -1, For: time.Minute}
+	find := func() error {
+		_, err := c.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ada}})
+		return err
+	}
+	c.Fail(down)
+	require.Error(t, find())
+	k.Advance(time.Minute - time.Millisecond)
+	require.Error(t, find())
+	k.Advance(time.Millisecond)
+	require.NoError(t, find())
+
+	down.Times = 1
+	c.Fail(down)
+	require.Error(t, find())
+	require.NoError(t, find())
+	require.Panics(t, func() { c.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset, For: -1}) })
+}

@@ -20,6 +20,16 @@ import (
 //
 // It rejects the same rows as the tables of the PostgreSQL store.
 type MemoryStore struct {
+	// OnChange, if set, is called before each change that the history records, as
+	// clerkinvite.PgxOptions.OnChange is, and refuses that change by an error. Set it before the
+	// store is used.
+	//
+	// There is no transaction that could undo its effects, so it gets one change per call, and all
+	// other changes of a batch are made. If it has an effect before it returns an error, the effect
+	// stays. The store makes no other change in the meantime: OnChange must not call the store, Clerk
+	// or the Service.
+	OnChange func(ctx context.Context, changes []clerkinvite.Change) error
+
 	mu      sync.Mutex
 	members map[clerkinvite.Ref]*clerkinvite.Member
 	ids     map[inTenant]*clerkinvite.Member
@@ -71,8 +81,7 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
 			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)
 		default:
-			s.put(nil, m)
-			results[i].Member = m.Clone()
+			results[i] = s.change(ctx, nil, m)
 		}
 	}
 	return results, nil
@@ -102,16 +111,13 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 		case now == nil || now.Version != c.Old.Version:
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
-			s.erase(now)
-			results[i].Member = now.Clone()
+			results[i] = s.change(ctx, now, nil)
 		case s.taken(successor(now, c.New)):
 			results[i].Err = clerkinvite.ErrUserTaken
 		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
 			results[i].Err = clerkinvite.ErrEmailTaken
 		default:
-			row := successor(now, c.New)
-			s.put(now, row)
-			results[i].Member = row.Clone()
+			results[i] = s.change(ctx, now, successor(now, c.New))
 		}
 	}
 	return results, nil
@@ -127,6 +133,23 @@ func successor(now, next *clerkinvite.Member) *clerkinvite.Member {
 	row := next.Clone()
 	row.ID, row.TenantID, row.Version = now.ID, now.TenantID, now.Version+1
 	return row
+}
+
+// change makes a change of a member unless OnChange refuses it. old is nil for a new member, and next for
+// an erased one.
+func (s *MemoryStore) change(ctx context.Context, old, next *clerkinvite.Member) clerkinvite.Result {
+	c := clerkinvite.Change{Old: old.Clone(), New: next.Clone()}
+	if s.OnChange != nil && c.Recorded() {
+		if err := s.OnChange(ctx, []clerkinvite.Change{c}); err != nil {
+			return clerkinvite.Result{Err: err}
+		}
+	}
+	if next == nil {
+		s.erase(old)
+		return clerkinvite.Result{Member: old.Clone()}
+	}
+	s.put(old, next)
+	return clerkinvite.Result{Member: next.Clone()}
 }
 
 // put stores m and replaces old, which is nil for a new row.

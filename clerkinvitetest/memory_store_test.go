@@ -1,6 +1,8 @@
 package clerkinvitetest_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -68,4 +70,94 @@ func TestMemoryStoreRejectsInvalidRows(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// A mirror that OnChange keeps equals the store after every verb.
+func TestMemoryStoreOnChangeMirrors(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	store, mirror := clerkinvitetest.NewMemoryStore(), make(map[string]clerkinvite.Member)
+	store.OnChange = func(_ context.Context, changes []clerkinvite.Change) error {
+		for _, c := range changes {
+			assert.True(t, c.Recorded())
+			if c.Old != nil {
+				assert.Equal(t, mirror[c.Old.ID].Status, c.Old.Status)
+				delete(mirror, c.Old.ID)
+			}
+			if c.New != nil {
+				mirror[c.New.ID] = *c.New
+				c.New.Email = "changed" // a copy
+			}
+		}
+		return nil
+	}
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, ResendCooldown: -1})
+	require.NoError(t, err)
+	people := []clerkinvite.InviteParams{{TenantID: "acme", Email: ada}, {TenantID: "acme", Email: "grace@example.com"}}
+	first := clerkinvite.Ref{TenantID: "acme", Email: ada}
+	role := "owner"
+	for _, verb := range []func() error{
+		func() error { _, err := svc.Reserve(ctx, people[0]); return err },
+		func() error { _, err := svc.InviteMany(ctx, people, nil); return err },
+		func() error { _, err := svc.Resend(ctx, first); return err },
+		func() error { _, err := svc.Update(ctx, first, clerkinvite.MemberUpdate{Role: &role}); return err },
+		func() error { _, err := clerk.Accept(ada); return err },
+		func() error { _, err := svc.Reconcile(ctx, nil); return err },
+		func() error { _, err := svc.Remove(ctx, first); return err },
+		func() error { return svc.Purge(ctx, clerkinvite.Ref{TenantID: "acme", Email: people[1].Email}) },
+	} {
+		require.NoError(t, verb())
+		stored, err := store.Page(ctx, clerkinvite.PageQuery{})
+		require.NoError(t, err)
+		require.Len(t, mirror, len(stored))
+		for _, m := range stored {
+			require.Equal(t, m.Status, mirror[m.ID].Status)
+			require.Equal(t, m.ClerkUserID, mirror[m.ID].ClerkUserID)
+			require.Equal(t, m.Role, mirror[m.ID].Role)
+		}
+	}
+}
+
+// An error of OnChange refuses that change, and no other one of the batch.
+func TestMemoryStoreOnChangeRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	errHook := errors.New("no seat left")
+	store, refused := clerkinvitetest.NewMemoryStore(), "grace@example.com"
+	store.OnChange = func(_ context.Context, changes []clerkinvite.Change) error {
+		for _, c := range changes {
+			if c.New != nil && c.New.Email == refused || c.New == nil && c.Old.Email == refused {
+				return errHook
+			}
+		}
+		return nil
+	}
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store})
+	require.NoError(t, err)
+	results, err := svc.InviteMany(ctx, []clerkinvite.InviteParams{
+		{TenantID: "acme", Email: ada}, {TenantID: "acme", Email: "grace@example.com"}, {TenantID: "acme", Email: "joan@example.com"},
+	}, nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusPending, results[0].Member.Status)
+	require.ErrorIs(t, results[1].Err, errHook)
+	require.Equal(t, clerkinvite.StatusPending, results[2].Member.Status)
+	_, err = svc.Get(ctx, clerkinvite.Ref{TenantID: "acme", Email: "grace@example.com"})
+	require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+	require.Equal(t, 2, clerk.Emails())
+
+	refused = ada
+	first := clerkinvite.Ref{TenantID: "acme", Email: ada}
+	before, err := svc.Get(ctx, first)
+	require.NoError(t, err)
+	_, err = svc.Remove(ctx, first)
+	require.ErrorIs(t, err, errHook)
+	require.ErrorIs(t, svc.Purge(ctx, first), errHook)
+	after, err := svc.Get(ctx, first)
+	require.NoError(t, err)
+	require.Equal(t, before.Status, after.Status)
+	history, err := svc.History(ctx, first)
+	require.NoError(t, err)
+	require.Len(t, history, 2)
 }

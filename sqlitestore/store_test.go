@@ -114,6 +114,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com/accept") },
 		"long role":                    func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
 		"long inviter":                 func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
+		"long actor":                   func(m *clerkinvite.Member) { m.ChangedBy = strings.Repeat("x", 1025) },
 		"long reason":                  func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
 		"data that is no JSON":         func(m *clerkinvite.Member) { m.Data = []byte(`{"a":`) },
 		"params that are no JSON":      func(m *clerkinvite.Member) { m.Params = []byte(`{'a':1}`) },

@@ -41,6 +41,7 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, "/api/tenants/acme/invitations/"+m.ID, created.header.Get("Location"))
 	require.Equal(t, 1, a.clerk.EmailsTo("ada@example.com"))
 	require.Equal(t, "demo_admin", m.InvitedBy)
+	require.Equal(t, "demo_admin", m.ChangedBy)
 
 	// By ID and by address, only in this tenant.
 	for _, who := range []string{m.ID, "ada@example.com", "ADA%40example.com"} {

@@ -19,16 +19,11 @@ type guard func(r *http.Request, tenant string) (admin string, err error)
 //	if !ok {
 //		return "", denied(http.StatusUnauthorized)
 //	}
-//	members, err := store.Find(r.Context(), clerkinvite.Query{UserIDs: []string{claims.Subject}})
-//	if err != nil {
-//		return "", err
+//	m, err := invites.Get(r.Context(), clerkinvite.Ref{TenantID: tenant, ClerkUserID: claims.Subject})
+//	if errors.Is(err, clerkinvite.ErrNotFound) || err == nil && (m.Status != clerkinvite.StatusActive || m.Role != "admin") {
+//		return "", denied(http.StatusForbidden)
 //	}
-//	for _, m := range members {
-//		if m.TenantID == tenant && m.Role == "admin" {
-//			return claims.Subject, nil
-//		}
-//	}
-//	return "", denied(http.StatusForbidden)
+//	return claims.Subject, err
 //
 // While it is nil, the program needs the demo sign-in.
 var ownGuard guard

@@ -63,7 +63,7 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 			return
 		}
 		q := r.URL.Query()
-		f(w, r, &view{
+		f(w, r.WithContext(clerkinvite.WithActor(r.Context(), admin)), &view{
 			Tenant: r.PathValue("tenant"), Admin: admin, State: clerkinvite.Status(q.Get("state")), Cursor: q.Get("cursor"),
 			Stub: p.stub, Now: time.Now(), Role: "member",
 		})

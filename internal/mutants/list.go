@@ -45,6 +45,21 @@ var mutants = []mutant{
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
+	{name: "a claim is its caller's change", test: "TestActorOfEachChange", edits: []edit{
+		{"state.go", "			if c.Recorded() {\n				c.New.ChangedBy", "			if c.New != nil {\n				c.New.ChangedBy"},
+	}},
+	{name: "an invalid actor is stored", test: "TestInvalidActor", edits: []edit{
+		{"clock.go", "if err := checkActor(ctx); err != nil {", "if err := checkActor(ctx); err != nil && st == nil {"},
+	}},
+	{name: "a change of the role leaves no history", test: "TestUpdateAndHistory", edits: []edit{
+		{"store.go", "c.Old.Role != c.New.Role || c.Old.Email", "c.Old.Email"},
+	}},
+	{name: "the address of an invited member changes", test: "TestApplyAsksTheTable", edits: []edit{
+		{"state.go", "c.Old.Email != c.New.Email && !c.keepsActive()", "c.Old.Email != c.New.Email && c.New == nil"},
+	}},
+	{name: "a taken address aborts the host's transaction", test: "TestPgxStoreWithTx", edits: []edit{
+		{"store_pgx.go", "c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)", "c.New.ClerkUserID != c.Old.ClerkUserID)"},
+	}},
 
 	// One email a send.
 	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{

@@ -203,7 +203,7 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	}
 	s.sayf("%s: + %s", t.name, state{m})
 	s.claimed(t, nil, m)
-	s.record(nil, m)
+	s.record(t, nil, m)
 }
 
 // erased checks that a row was erased for a valid reason.
@@ -275,7 +275,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	case m.Status != old.Status:
 		s.ended(t, old, m)
 	}
-	s.record(old, m)
+	s.record(t, old, m)
 }
 
 // claimed checks and notes that a change is a claim.
@@ -296,14 +296,20 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 }
 
 // record checks the history entry of a change.
-func (s *sequence) record(old, m *clerkinvite.Member) {
+func (s *sequence) record(t *task, old, m *clerkinvite.Member) {
 	s.committed[version{m.ID, m.Version}] = m
 	if old == nil {
 		old = &clerkinvite.Member{}
 	}
 	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID &&
 		old.Role == m.Role && old.Email == m.Email {
+		if m.ChangedBy != old.ChangedBy {
+			s.failf("actor: %s, whose change is not recorded, became the actor of %s", t.name, s.named(m))
+		}
 		return
+	}
+	if m.ChangedBy != t.actor {
+		s.failf("actor: %s changed %s as %q", t.name, s.named(m), m.ChangedBy)
 	}
 	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.HistoryEntry{
 		Version: m.Version, From: old.Status, To: m.Status, Send: m.Send, Sent: m.Sent,

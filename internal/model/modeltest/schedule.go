@@ -55,6 +55,7 @@ type task struct {
 	process *process
 	verb    verb
 	name    string
+	actor   string
 	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
 	began   int             // step
 	beganAt time.Time
@@ -245,7 +246,10 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 	}
 	s.started++
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), taskKey{}, t))
+	if s.started%2 == 0 {
+		t.actor = t.name
+	}
+	ctx, cancel := context.WithCancel(clerkinvite.WithActor(context.WithValue(context.Background(), taskKey{}, t), t.actor))
 	t.cancel = cancel
 	if len(s.free) == 0 {
 		s.free = append(s.free, newCoroutine())
