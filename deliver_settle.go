@@ -241,7 +241,7 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {
-		// Imported rows refer to invitations without a mark. Another tenant's row may refer to the
+		// Adopted rows refer to invitations without a mark. Another tenant's row may refer to the
 		// same invitation.
 		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
 	}

@@ -63,8 +63,9 @@ type Config struct {
 	// false: what could not be sent is sent later.
 	WithdrawOnFailure bool
 
-	// Authorize, if set, is called before anything is written, for example to check a list of
-	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
+	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write
+	// anything, for example to check a list of allowed domains. The parameters are valid and
+	// normalised. Authorize may change them; they
 	// are checked again. Its error is returned unchanged.
 	//
 	// It cannot enforce a number, such as free seats: it is called concurrently, and for all
@@ -291,7 +292,7 @@ func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) 
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
-// Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
+// Reserver writes members inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
 	s  *Service
 	st TxStore
