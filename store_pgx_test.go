@@ -699,7 +699,8 @@ func TestPgxStore_ViolatedKeyFailsOnlyItsRow(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
-		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+		require.ErrorIs(t, results[1].Err, clerkinvite.ErrUserTaken)
+		require.Equal(t, "active@example.com", results[1].Member.Email)
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, results[2].Err, &dup)
 	}

@@ -142,7 +142,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 	require.ElementsMatch(t, good, found)
 }
 
-// If another member has the ID or the user, only that row is a conflict.
+// If another member has the ID or the user, only that row is not written.
 func TestInsertWithAnotherMembersID(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -155,7 +155,7 @@ func TestInsertWithAnotherMembersID(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
 	require.NoError(t, results[1].Err)
-	require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+	require.ErrorIs(t, results[2].Err, clerkinvite.ErrUserTaken)
 }
 
 // Who waits for the lock of another waits no longer than its context lasts.

@@ -264,6 +264,28 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return results, err
 		}
 	},
+	"taken user of a new row is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			results, err := memory.Insert(ctx, rows)
+			for i, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrUserTaken) {
+					results[i] = clerkinvite.Result{Err: clerkinvite.ErrConflict}
+				}
+			}
+			return results, err
+		}
+	},
+	"taken user of a new row without its member": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			results, err := memory.Insert(ctx, rows)
+			for i, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrUserTaken) {
+					results[i].Member = rows[i]
+				}
+			}
+			return results, err
+		}
+	},
 	"taken user stops the neighbours": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			for _, c := range changes {
