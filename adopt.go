@@ -85,7 +85,7 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 
 // adopted checks a and returns the row for it.
 func (s *Service) adopted(a Adopted) (*Member, error) {
-	m, err := s.newMember(&a.InviteParams)
+	m, err := s.newMember(&a.InviteParams, "")
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	s.refreshClock(ctx)
 	for _, a := range attempts {
-		if a.verdict.kind == isUncertain {
+		if a.verdict.kind == isUncertain && !a.verdict.withdraw {
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
 			continue

@@ -52,7 +52,7 @@ func ExampleService_Invite() {
 	// Output:
 	// grace@example.com active waiting: false
 	// ada@example.com pending waiting: true
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 	// emails: 1
 }
 
@@ -151,7 +151,7 @@ func ExampleService_Deliver_lostAnswer() {
 	report, err := svc.Deliver(ctx, nil)
 	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
 	// Output:
-	// 502 invitation service unavailable
+	// 502 invitation service unavailable; the invitation is saved and will be retried
 	// invited: 1 error: <nil> emails: 1
 }
 
@@ -263,7 +263,7 @@ func ExampleService_InviteMany() {
 	// ada@example.com pending
 	// grace@example.com active
 	// 422 invalid Email: must be a single address such as name@example.com
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 	// error: <nil> emails: 1
 }
 

@@ -32,8 +32,9 @@ const (
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonAtClerk           = "revoked_at_clerk"
-	ReasonAdopted           = "adopted"  // pending, active: not changed since Adopt
-	ReasonRejected          = "rejected" // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
+	ReasonWithdrawn         = "withdrawn" // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonAdopted           = "adopted"   // pending, active: not changed since Adopt
+	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
 )
 
 // allowed reports whether a member may change from one state to another.

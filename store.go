@@ -21,7 +21,7 @@ const (
 	StatusReserved Status = "reserved" // the row is written; Clerk was not called yet, or its response was lost
 	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
 	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
-	StatusFailed   Status = "failed"   // Clerk refused this person; Reason says why
+	StatusFailed   Status = "failed"   // Clerk refused this person, or Config.WithdrawOnFailure withdrew the invitation; Reason says why
 	StatusRevoked  Status = "revoked"  // the invitation was revoked
 	StatusExpired  Status = "expired"  // the invitation expired
 	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why

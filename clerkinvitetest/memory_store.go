@@ -61,18 +61,14 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stored := make([]*clerkinvite.Member, len(rows))
-	for i, row := range rows {
-		stored[i] = row.Clone()
-		stored[i].Version = 1
-		if err := check(stored[i]); err != nil {
-			return nil, err
-		}
-	}
 	results := make([]clerkinvite.Result, len(rows))
-	for i, m := range stored {
+	for i, row := range rows {
+		m := row.Clone()
+		m.Version = 1
 		old, ok := s.members[m.Ref()]
-		switch {
+		switch err := check(m); {
+		case err != nil:
+			results[i].Err = err
 		case ok && old.ID == m.ID:
 			results[i].Member = old.Clone()
 		case ok:
@@ -96,14 +92,6 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// As in PostgreSQL, an invalid row fails the whole statement if its version matches.
-	for _, c := range changes {
-		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
-			if err := check(successor(now, c.New)); err != nil {
-				return nil, err
-			}
-		}
-	}
 	results := make([]clerkinvite.Result, len(changes))
 	for i, c := range changes {
 		now := s.current(c.Old)
@@ -114,6 +102,8 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
 			results[i] = s.change(ctx, now, nil)
+		case check(successor(now, c.New)) != nil:
+			results[i].Err = check(successor(now, c.New))
 		case s.holder(successor(now, c.New)) != nil:
 			results[i].Err = clerkinvite.ErrUserTaken
 		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:

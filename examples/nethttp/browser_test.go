@@ -380,6 +380,7 @@ func TestBrowserTroubleWithClerk(t *testing.T) {
 	b.waitText("#outcome", "Clerk is down.")
 	b.fill("joan@example.com")
 	b.click("#invite-button")
+	b.waitText("#outcome", "1 waiting.")
 	b.waitText("#outcome .bad", "joan@example.com: Clerk does not respond. The invitation is saved")
 	b.waitText(b.row("joan@example.com"), "Waiting")
 	require.Zero(t, a.clerk.EmailsTo("joan@example.com"))

@@ -265,8 +265,11 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 			counts[result.Member.Status]++
 			continue
 		}
-		failed = append(failed, people[i].Email+": "+trouble("invite", result.Err))
-		if result.Member == nil || result.Member.Status != clerkinvite.StatusReserved {
+		failed = append(failed, people[i].Email+": "+trouble(result.Err))
+		var clerk *clerkinvite.ClerkInvitationError
+		if errors.As(result.Err, &clerk) && clerk.Queued() {
+			counts[clerkinvite.StatusReserved]++
+		} else {
 			retry = append(retry, people[i].Email)
 		}
 		if worst == nil || statusOf(result.Err) > statusOf(worst) {
@@ -278,7 +281,7 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 		return
 	}
 	v.Emails = strings.Join(retry, "\n")
-	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(failed)), Lines: failed}
+	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(retry)), Lines: failed}
 	status, _ := p.explain(w, r, worst)
 	p.render(w, r, v, "page", status)
 }
@@ -305,7 +308,7 @@ func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
 		return
 	}
 	status, _ := p.explain(w, r, err)
-	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(name, err))}
+	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(err))}
 	p.render(w, r, v, "page", status)
 }
 

@@ -56,8 +56,8 @@ func reasonWords(reason string) string {
 	}
 }
 
-// trouble returns the text for an error with one member. verb is the button that was pressed, or "invite".
-func trouble(verb string, err error) string {
+// trouble returns the text for an error with one member.
+func trouble(err error) string {
 	var duplicate *clerkinvite.DuplicateEmailError
 	var clerk *clerkinvite.ClerkInvitationError
 	var cooldown *clerkinvite.CooldownError
@@ -72,10 +72,10 @@ func trouble(verb string, err error) string {
 		if api := new(clerkinvite.APIError); errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
 			why = "Clerk’s rate limit was reached"
 		}
-		if verb == "revoke" || verb == "remove" || clerk.Member == nil {
-			return why + ". Nothing was changed; try again later"
+		if clerk.Queued() {
+			return why + ". The invitation is saved and will be sent in the background"
 		}
-		return why + ". The invitation is saved and will be sent in the background"
+		return why + ". Nothing was changed; try again later"
 	case errors.As(err, &cooldown):
 		return fmt.Sprintf("an email was sent a moment ago. Try again in %d seconds", retryAfter(err))
 	case errors.As(err, &invalid) && invalid.Field == "Email":
@@ -109,7 +109,7 @@ func summary(counts map[clerkinvite.Status]int, wrong int) string {
 	}{
 		{counts[clerkinvite.StatusPending], "invited"},
 		{counts[clerkinvite.StatusActive], "joined without an email"},
-		{counts[clerkinvite.StatusReserved], "will be invited in the background"},
+		{counts[clerkinvite.StatusReserved], "waiting"},
 		{wrong, "not invited"},
 	} {
 		if part.n > 0 {

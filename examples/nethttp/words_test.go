@@ -50,6 +50,6 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 func TestSummary(t *testing.T) {
 	t.Parallel()
 	counts := map[clerkinvite.Status]int{clerkinvite.StatusPending: 790, clerkinvite.StatusReserved: 210}
-	require.Equal(t, "790 invited, 210 will be invited in the background.", summary(counts, 0))
+	require.Equal(t, "790 invited, 210 waiting.", summary(counts, 0))
 	require.Equal(t, summary(counts, 0), summary(readNumbers(numbers(counts)), 0))
 }

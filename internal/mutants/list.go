@@ -103,6 +103,38 @@ var mutants = []mutant{
 		req.Header.Set("Idempotency-Key", "same")`},
 	}},
 
+	// Honest outcomes.
+	{name: "a failed invitation waits although the host withdraws it", test: "TestWithdrawOnFailure_EveryFault/memory", edits: []edit{
+		{"verdict.go", "	case isUncertain, isPostponed:\n		return w != \"\"\n", "	case isUncertain, isPostponed:\n		return w == \"never\"\n"},
+	}},
+	{name: "a rate limit withdraws those who wait for it", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", edits: []edit{
+		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
+	}},
+	{name: "an invitation whose caller has gone away is sent later", test: "TestWithdrawOnFailure_CallerGoesAway", edits: []edit{
+		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
+	}},
+	{name: "an invitation that may be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", edits: []edit{
+		{"deliver.go", "return a.params.Withdraw != \"\" && a.row.Attempts > 1", "return a.params.Withdraw != \"\" && a.row.Attempts > 100"},
+	}},
+	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", edits: []edit{
+		{"deliver.go", "	case isUncertain:\n		return true\n", "	case isUncertain:\n		return a.mayHaveSent()\n"},
+	}},
+	{name: "a resend continues one that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", edits: []edit{
+		{"resend.go", "case row.Due() && params.Withdraw == \"\":", "case row.Due():"},
+	}},
+	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", edits: []edit{
+		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
+	}},
+	{name: "what is withdrawn counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", edits: []edit{
+		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
+	}},
+	{name: "a refused invitation is called queued", test: "TestClerkInvitationError_Queued", edits: []edit{
+		{"errors.go", "return e.Outcome != Refused && e.Member != nil", "return e.Member != nil"},
+	}},
+	{name: "RetryAfter believes a proxy", test: "TestRetryAfter_Bounds", edits: []edit{
+		{"errors.go", "			return limitWait(endpointCreate, api.RetryAfter), true", "			return api.RetryAfter, true"},
+	}},
+
 	// Clocks.
 	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", edits: []edit{
 		{"clock.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},

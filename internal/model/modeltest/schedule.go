@@ -137,7 +137,11 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 func (s *sequence) newProcess(number int) *process {
 	p := &process{number: number}
 	s.setClock(p)
-	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }})
+	once := s.chance(4)
+	s.sayf("p%d withdraws on failure: %v", number, once)
+	service, err := clerkinvite.New(clerkinvite.Config{
+		API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }, WithdrawOnFailure: once,
+	})
 	if err != nil {
 		panic(err)
 	}
