@@ -61,14 +61,18 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	results := make([]clerkinvite.Result, len(rows))
+	stored := make([]*clerkinvite.Member, len(rows))
 	for i, row := range rows {
-		m := row.Clone()
-		m.Version = 1
+		stored[i] = row.Clone()
+		stored[i].Version = 1
+		if err := check(stored[i]); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]clerkinvite.Result, len(rows))
+	for i, m := range stored {
 		old, ok := s.members[m.Ref()]
-		switch err := check(m); {
-		case err != nil:
-			results[i].Err = err
+		switch {
 		case ok && old.ID == m.ID:
 			results[i].Member = old.Clone()
 		case ok:
@@ -92,6 +96,14 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	// An invalid row fails the whole call if its version matches. In PostgreSQL it fails alone.
+	for _, c := range changes {
+		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
+			if err := check(successor(now, c.New)); err != nil {
+				return nil, err
+			}
+		}
+	}
 	results := make([]clerkinvite.Result, len(changes))
 	for i, c := range changes {
 		now := s.current(c.Old)
@@ -102,8 +114,6 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
 			results[i] = s.change(ctx, now, nil)
-		case check(successor(now, c.New)) != nil:
-			results[i].Err = check(successor(now, c.New))
 		case s.holder(successor(now, c.New)) != nil:
 			results[i].Err = clerkinvite.ErrUserTaken
 		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
