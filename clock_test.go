@@ -431,7 +431,11 @@ func TestClock_Fails(t *testing.T) {
 				return err
 			},
 			"ReserveMany": func(ctx context.Context) error { _, err := m.ReserveMany(ctx, testkit.People(3, "p")); return err },
-			"Deliver":     func(ctx context.Context) error { _, err := m.Deliver(ctx, nil); return err },
+			"Adopt": func(ctx context.Context) error {
+				_, err := m.Adopt(ctx, []clerkinvite.Adopted{adopted("acme", "bob@example.com", "user_1")})
+				return err
+			},
+			"Deliver": func(ctx context.Context) error { _, err := m.Deliver(ctx, nil); return err },
 			"Deliver of some": func(ctx context.Context) error {
 				_, err := m.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
 				return err

@@ -2,7 +2,6 @@ package clerkinvite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -26,7 +25,7 @@ type DeliverReport struct {
 	Linked    int // now active: Clerk has a user with the address
 	Invited   int // now pending: invited now, or found to have been invited before
 	Refused   int // now failed, or a resend that kept the older invitation
-	Ended     int // ended in another state (such as revoked), at Clerk or by a concurrent call
+	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
 
@@ -287,7 +286,7 @@ func (r *DeliverReport) countOne(d delivery) {
 	switch {
 	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == Refused:
 		r.Refused++
-	case errors.As(d.Err, &dup), errors.Is(d.Err, errPurged):
+	case errors.As(d.Err, &dup), errors.Is(d.Err, errPurged), d.kind == isAbandoned, d.Err != nil && !d.Member.Due():
 		r.Ended++
 	case d.Err != nil:
 		r.Postponed++
@@ -321,6 +320,7 @@ type pass struct {
 	more       bool      // there may be more due rows than these
 	background bool      // waits longer for limits than interactive calls
 	end        func()    // ends the turn of a background pass
+	last       bool      // the call makes no other attempt
 	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
 }
 
@@ -331,6 +331,7 @@ type attempt struct {
 	params   clerkParams
 	verdict  verdict
 	delivery *delivery // once the verdict is written
+	last     bool      // its caller makes no other attempt
 
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
@@ -340,8 +341,13 @@ type attempt struct {
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
 func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
-// decide sets the verdict, and whether settle has to look for left-over invitations.
+// abandoned reports whether the row's invitation may be tried only once, and was.
+func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
+
+// decide sets the verdict, whether it withdraws the row, and whether settle has to look for left-over
+// invitations.
 func (a *attempt) decide(v verdict) {
+	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v))
 	a.verdict = v
 }
@@ -349,7 +355,16 @@ func (a *attempt) decide(v verdict) {
 // mayLeaveOver reports whether the verdict may leave an invitation over: that of an earlier send, or
 // one that an earlier attempt has created in vain.
 func (a *attempt) mayLeaveOver(v verdict) bool {
-	return a.row.Send > 1 || a.mayHaveSent() && (v.kind == isLinked || v.kind == isRefused)
+	switch v.kind {
+	case isUncertain:
+		return true
+	case isPostponed, isLimited, isReleased: // withdrawn: only a shared request can have created one
+		return a.mayHaveSent()
+	case isLinked, isRefused, isAbandoned:
+		return a.row.Send > 1 || a.mayHaveSent()
+	default:
+		return a.row.Send > 1
+	}
 }
 
 // delivery is what one attempt did for one member.
@@ -368,7 +383,7 @@ func (d delivery) withdrawn() bool {
 
 // deliverNow delivers one row under a lease that the caller has claimed it with.
 func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery {
-	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt}, []*Member{row})[0]
+	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt, last: true}, []*Member{row})[0]
 }
 
 // deliver tells Clerk about rows that the caller has claimed, and settles them. It is the only
@@ -380,12 +395,16 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 		s.refreshLimits(ctx)
 	}
 	attempts := make([]*attempt, len(rows))
+	var open []*attempt
 	for i, row := range rows {
-		attempts[i] = &attempt{row: row}
-		// Rows of this library decode; for others the zero value will do.
-		_ = json.Unmarshal(row.Params, &attempts[i].params)
+		a := &attempt{row: row, params: row.clerkParams(), last: p.last}
+		if attempts[i] = a; a.abandoned() {
+			a.decide(verdict{kind: isAbandoned})
+		} else {
+			open = append(open, a)
+		}
 	}
-	for chunk := range slices.Chunk(attempts, findBatch) {
+	for chunk := range slices.Chunk(open, findBatch) {
 		s.findAll(ctx, p, chunk)
 	}
 	s.settle(ctx, p.lease, attempts...)

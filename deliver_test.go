@@ -123,7 +123,8 @@ func TestPromise3_LostResponses(t *testing.T) {
 								var clerkErr *clerkinvite.ClerkInvitationError
 								require.ErrorAs(t, err, &clerkErr)
 								_, message := clerkinvite.HTTPError(err)
-								require.Equal(t, "invitation service unavailable", message)
+								require.Equal(t, "invitation service unavailable; the invitation is saved and will be retried", message)
+								require.True(t, clerkErr.Queued())
 								require.NotEqual(t, clerkinvite.Refused, clerkErr.Outcome)
 								require.NotNil(t, clerkErr.Member)
 								require.Equal(t, clerkinvite.StatusReserved, m.Status)

@@ -21,11 +21,11 @@ const (
 	// Refused means that Clerk does not accept this person. Nothing was sent.
 	Refused Outcome = "refused"
 	// Fault means that the call failed for another reason and had no effect. The member
-	// stays due.
+	// stays due, unless [Config].WithdrawOnFailure is set.
 	Fault Outcome = "fault"
 	// Uncertain means that the request was sent and no usable response came, so the email
 	// may have been sent. The member stays due, and the next attempt checks Clerk before it
-	// sends.
+	// sends; with [Config].WithdrawOnFailure, the invitation is revoked.
 	Uncertain Outcome = "uncertain"
 )
 
@@ -51,13 +51,42 @@ func (e *DuplicateEmailError) Error() string {
 // HTTPStatus returns 409.
 func (e *DuplicateEmailError) HTTPStatus() int { return http.StatusConflict }
 
+// Status returns the state of the existing member, or "" if Member is nil.
+func (e *DuplicateEmailError) Status() Status {
+	if e.Member == nil {
+		return ""
+	}
+	return e.Member.Status
+}
+
+// text is the message for the admin who typed the address.
+func (e *DuplicateEmailError) text() string {
+	switch {
+	case e.Status() == StatusActive && e.Member.Email != e.Ref.Email:
+		return e.Ref.Email + " belongs to a member of this tenant who has another email"
+	case e.Status() == StatusActive:
+		return e.Ref.Email + " is already a member of this tenant"
+	case e.Status() == StatusPending, e.Status() == StatusReserved:
+		return e.Ref.Email + " is already invited to this tenant"
+	}
+	return "a member with email " + e.Ref.Email + " already exists in this tenant"
+}
+
 // ClerkInvitationError is returned if a call to Clerk failed. HTTP 422 if Clerk refused
 // the person, otherwise 502.
 type ClerkInvitationError struct {
 	Op      string  // the operation: "find users", "create invitation", …
 	Outcome Outcome // what the call did
-	Member  *Member // nil, or the stored row: reserved and due for delivery, or failed
+	Member  *Member // nil, or the stored row; see Queued
 	Err     error   // the cause, usually an *APIError
+}
+
+// Queued reports whether the invitation is saved and will be sent later, by Run, by Deliver
+// or by another Invite or Resend of the member. It is false if Clerk refuses the person, if
+// [Config].WithdrawOnFailure has withdrawn the invitation, and if the error is about
+// something other than an invitation.
+func (e *ClerkInvitationError) Queued() bool {
+	return e.Outcome != Refused && e.Member != nil && e.Member.Due()
 }
 
 // Error returns the operation, the member's ID and tenant, the outcome and the cause
@@ -92,7 +121,7 @@ type APIError struct {
 	Message     string         // Clerk's short text; may contain addresses
 	LongMessage string         // Clerk's long text; may contain addresses
 	TraceID     string         // Clerk-Trace-Id, for Clerk's support
-	RetryAfter  time.Duration  // from Retry-After, 0 without one
+	RetryAfter  time.Duration  // what the header Retry-After said, 0 without one; the function RetryAfter returns when to repeat the call
 	Meta        map[string]any // meta of the first error; may contain addresses
 
 	// NotSent is true if no byte of the request can have reached Clerk, so the request
@@ -100,6 +129,8 @@ type APIError struct {
 	NotSent bool
 	// Err is the failure below HTTP, nil if a readable response came.
 	Err error
+
+	wait time.Duration // how long the library leaves the endpoint alone, 0 if it knows of no limit
 }
 
 // Error returns the status, Clerk's code and text without addresses, and the trace ID.
@@ -213,27 +244,43 @@ func HTTPError(err error) (status int, message string) {
 	status, message = withStatus.HTTPStatus(), withStatus.Error()
 	switch e := withStatus.(type) {
 	case *DuplicateEmailError:
-		message = "a member with email " + e.Ref.Email + " already exists in this tenant"
-	case *ClerkInvitationError, *APIError:
-		message = "invitation service unavailable"
-		if status == http.StatusUnprocessableEntity {
+		message = e.text()
+	case *ClerkInvitationError:
+		switch {
+		case e.Outcome == Refused:
 			message = "invitation refused for this address"
+		case e.Queued():
+			message = unavailable + "; the invitation is saved and will be retried"
+		default:
+			message = unavailable
 		}
+	case *APIError:
+		message = unavailable
 	}
 	return status, message
 }
 
-// RetryAfter returns how long to wait before calling again, if Clerk or a cooldown says so
-// in err. That is at most an hour for a rate limit, and five minutes for other failures: a proxy
-// or a firewall may have asked for more.
+const unavailable = "invitation service unavailable"
+
+// RetryAfter returns how long to wait until it is worth repeating the call that returned err,
+// if a rate limit, Clerk's header Retry-After or a cooldown says so. For a rate limit that is
+// what is left of it, or a minute if Clerk did not say how long it lasts.
+//
+// It may differ from [APIError].RetryAfter, which is what the response said: a proxy or a
+// firewall may have asked for more than Clerk's limits can last. RetryAfter returns at most an
+// hour for a rate limit, and five minutes for other failures. A call whose error is
+// [ClerkInvitationError.Queued] need not be repeated.
 func RetryAfter(err error) (time.Duration, bool) {
 	var api *APIError
-	if errors.As(err, &api) && api.RetryAfter > 0 {
-		longest := 5 * time.Minute
-		if api.StatusCode == http.StatusTooManyRequests {
-			longest = time.Hour
+	if errors.As(err, &api) {
+		switch limited := api.StatusCode == http.StatusTooManyRequests; {
+		case api.wait > 0:
+			return api.wait, true
+		case limited:
+			return limitWait(endpointCreate, api.RetryAfter), true
+		case api.RetryAfter > 0:
+			return min(api.RetryAfter, 5*time.Minute), true
 		}
-		return min(api.RetryAfter, longest), true
 	}
 	var cooldown *CooldownError
 	if errors.As(err, &cooldown) {

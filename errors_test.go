@@ -20,17 +20,32 @@ func (t *teapot) HTTPStatus() int { return 418 }
 
 func TestHTTPError(t *testing.T) {
 	t.Parallel()
-	dup := &DuplicateEmailError{Ref: Ref{TenantID: "acme", Email: "ada@example.com"}}
+	ref := Ref{TenantID: "acme", Email: "ada@example.com"}
+	dup := func(m *Member) error { return &DuplicateEmailError{ref, m} }
+	failure := func(o Outcome, m *Member) error { return &ClerkInvitationError{Outcome: o, Member: m} }
+	ada := func(s Status) *Member { return &Member{Email: ref.Email, Status: s, Send: 1} }
+	const saved = "invitation service unavailable; the invitation is saved and will be retried"
 	for name, c := range map[string]struct {
 		err     error
 		status  int
 		message string
 	}{
 		"nil":             {nil, 200, ""},
-		"duplicate":       {dup, 409, "a member with email ada@example.com already exists in this tenant"},
-		"wrapped":         {fmt.Errorf("password=hunter2: %w", dup), 409, "a member with email ada@example.com already exists in this tenant"},
-		"refused":         {&ClerkInvitationError{Outcome: Refused}, 422, "invitation refused for this address"},
-		"fault":           {&ClerkInvitationError{Outcome: Fault}, 502, "invitation service unavailable"},
+		"duplicate":       {dup(nil), 409, "a member with email ada@example.com already exists in this tenant"},
+		"wrapped":         {fmt.Errorf("password=hunter2: %w", dup(nil)), 409, "a member with email ada@example.com already exists in this tenant"},
+		"invited":         {dup(ada(StatusPending)), 409, "ada@example.com is already invited to this tenant"},
+		"being invited":   {dup(ada(StatusReserved)), 409, "ada@example.com is already invited to this tenant"},
+		"joined":          {dup(ada(StatusActive)), 409, "ada@example.com is already a member of this tenant"},
+		"other address":   {dup(&Member{Email: "lovelace@example.com", Status: StatusActive}), 409, "ada@example.com belongs to a member of this tenant who has another email"},
+		"failed before":   {dup(ada(StatusFailed)), 409, "a member with email ada@example.com already exists in this tenant"},
+		"refused":         {failure(Refused, ada(StatusFailed)), 422, "invitation refused for this address"},
+		"refused, due":    {failure(Refused, ada(StatusReserved)), 422, "invitation refused for this address"},
+		"fault":           {failure(Fault, nil), 502, "invitation service unavailable"},
+		"queued":          {failure(Fault, ada(StatusReserved)), 502, saved},
+		"maybe sent":      {failure(Uncertain, ada(StatusReserved)), 502, saved},
+		"resend queued":   {failure(Fault, &Member{Status: StatusPending, Send: 2, Sent: 1}), 502, saved},
+		"resend given up": {failure(Fault, &Member{Status: StatusPending, Send: 2, Sent: 2}), 502, "invitation service unavailable"},
+		"withdrawn":       {failure(Fault, ada(StatusFailed)), 502, "invitation service unavailable"},
 		"uncertain":       {&ClerkInvitationError{Outcome: Uncertain, Err: &APIError{LongMessage: "internal"}}, 502, "invitation service unavailable"},
 		"API error alone": {&APIError{StatusCode: 401, LongMessage: "The provided Clerk Secret Key is invalid"}, 502, "invitation service unavailable"},
 		"invalid":         {&InvalidParamsError{"Email", "must not be empty"}, 422, "invalid Email: must not be empty"},
@@ -46,6 +61,42 @@ func TestHTTPError(t *testing.T) {
 		status, message := HTTPError(c.err)
 		require.Equal(t, c.status, status, name)
 		require.Equal(t, c.message, message, name)
+	}
+}
+
+func TestClerkInvitationError_Queued(t *testing.T) {
+	t.Parallel()
+	due, ended := &Member{Status: StatusReserved, Send: 1}, &Member{Status: StatusFailed, Send: 1, Sent: 1}
+	for _, outcome := range []Outcome{Fault, Uncertain} {
+		require.True(t, (&ClerkInvitationError{Outcome: outcome, Member: due}).Queued())
+		require.False(t, (&ClerkInvitationError{Outcome: outcome, Member: ended}).Queued())
+		require.False(t, (&ClerkInvitationError{Outcome: outcome}).Queued())
+	}
+	require.False(t, (&ClerkInvitationError{Outcome: Refused, Member: due}).Queued())
+}
+
+func TestDuplicateEmailError_Status(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, StatusPending, (&DuplicateEmailError{Member: &Member{Status: StatusPending}}).Status())
+	require.Empty(t, (&DuplicateEmailError{}).Status())
+}
+
+// RetryAfter is when a call is worth repeating, whatever the response said.
+func TestRetryAfter_Bounds(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  APIError
+		want time.Duration
+	}{
+		{APIError{StatusCode: 429, RetryAfter: 30 * time.Second}, 30 * time.Second},
+		{APIError{StatusCode: 429, RetryAfter: 24 * time.Hour}, time.Hour},
+		{APIError{StatusCode: 429}, time.Minute},
+		{APIError{StatusCode: 429, RetryAfter: 24 * time.Hour, wait: time.Minute}, time.Minute},
+		{APIError{StatusCode: 503, RetryAfter: 24 * time.Hour}, 5 * time.Minute},
+	} {
+		wait, ok := RetryAfter(&ClerkInvitationError{Err: &c.err})
+		require.True(t, ok)
+		require.Equal(t, c.want, wait)
 	}
 }
 

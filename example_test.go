@@ -52,7 +52,7 @@ func ExampleService_Invite() {
 	// Output:
 	// grace@example.com active waiting: false
 	// ada@example.com pending waiting: true
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 	// emails: 1
 }
 
@@ -151,7 +151,7 @@ func ExampleService_Deliver_lostAnswer() {
 	report, err := svc.Deliver(ctx, nil)
 	fmt.Println("invited:", report.Invited, "error:", err, "emails:", clerk.Emails())
 	// Output:
-	// 502 invitation service unavailable
+	// 502 invitation service unavailable; the invitation is saved and will be retried
 	// invited: 1 error: <nil> emails: 1
 }
 
@@ -263,7 +263,7 @@ func ExampleService_InviteMany() {
 	// ada@example.com pending
 	// grace@example.com active
 	// 422 invalid Email: must be a single address such as name@example.com
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 	// error: <nil> emails: 1
 }
 
@@ -286,6 +286,50 @@ func ExampleService_ReserveMany() {
 	// joan@example.com reserved <nil>
 	// error: <nil> emails: 0
 	// invited: 2 error: <nil> emails: 2
+}
+
+// A table from before the library: a person who has joined, and one who is invited and accepts.
+func ExampleService_Adopt() {
+	ctx := context.Background()
+	svc, clerk := exampleService()
+	grace, open := clerk.AddVerifiedUser("grace@example.com"), clerk.CreateForeign("ada@example.com", nil)
+
+	people := []clerkinvite.Adopted{
+		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "Grace@example.com", Role: "admin"}, ClerkUserID: grace.ID},
+		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}, ClerkUserID: clerkinvite.PendingID(open.ID)},
+		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "joan@example.com"}, ClerkUserID: grace.ID},
+	}
+	results, err := svc.Adopt(ctx, people)
+	for i, r := range results {
+		fmt.Println(people[i].Email, r.Member.Status, r.Err)
+	}
+	fmt.Println("error:", err, "requests:", clerk.RequestCount())
+
+	if _, err := clerk.Accept("ada@example.com"); err != nil { // the webhook is lost
+		panic(err)
+	}
+	report, err := svc.Reconcile(ctx, nil)
+	fmt.Println("activated:", report.Activated, "error:", err)
+	// Output:
+	// Grace@example.com active <nil>
+	// ada@example.com pending <nil>
+	// joan@example.com active another member of this tenant has this Clerk user or invitation
+	// error: <nil> requests: 0
+	// activated: 1 error: <nil>
+}
+
+// In the migration of the host's table.
+func ExampleReserver_Adopt() {
+	ctx := context.Background()
+	svc, _ := exampleService()
+
+	// With PostgreSQL this is store.WithTx(tx), and the rows commit or roll back with tx.
+	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
+	results, err := svc.InTx(tx).Adopt(ctx, []clerkinvite.Adopted{
+		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}, ClerkUserID: "user_2abc"},
+	})
+	fmt.Println(results[0].Member.Status, results[0].Err, err)
+	// Output: active <nil> <nil>
 }
 
 // The invitations commit or roll back with the host's rows.
@@ -622,6 +666,30 @@ func ExampleService_History() {
 	// "" to "reserved"
 	// "reserved" to "pending"
 	// "pending" to "revoked"
+}
+
+func ExampleWithActor() {
+	svc, _ := exampleService()
+	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	ctx := clerkinvite.WithActor(context.Background(), "user_boss") // for example in the middleware that signs admins in
+	if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ref.TenantID, Email: ref.Email, Role: "viewer"}); err != nil {
+		panic(err)
+	}
+	role := "editor"
+	if _, err := svc.Update(clerkinvite.WithActor(ctx, "user_owner"), ref, clerkinvite.MemberUpdate{Role: &role}); err != nil {
+		panic(err)
+	}
+	entries, err := svc.History(ctx, ref)
+	if err != nil {
+		panic(err)
+	}
+	for _, e := range entries {
+		fmt.Printf("%s, %s, by %s\n", e.To, e.Role, e.Actor)
+	}
+	// Output:
+	// reserved, viewer, by user_boss
+	// pending, viewer, by user_boss
+	// pending, editor, by user_owner
 }
 
 func ExampleService_Update() {

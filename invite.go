@@ -46,14 +46,31 @@ type Config struct {
 	// 1 minute; a negative value means none.
 	ResendCooldown time.Duration
 
-	// Authorize, if set, is called before anything is written, for example to check a list of
-	// allowed domains. The parameters are valid and normalised. Authorize may change them; they
+	// WithdrawOnFailure is for hosts that want an invitation now or not at all: every invitation
+	// is tried once. If Clerk fails, if its response is lost, or if a rate limit would delay the
+	// invitation, it is withdrawn. A reserved member becomes failed, with [ReasonWithdrawn]; after
+	// a Resend, the member keeps the older invitation. The error is the same as without this
+	// option, with the withdrawn member.
+	//
+	// If Clerk may have created the invitation, it is revoked, immediately or by the next
+	// Reconcile, and a failed member never becomes active by it. If the process dies, the next
+	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
+	// the person can accept it.
+	//
+	// Members that were only reserved are still tried, once, by Deliver or Run. Reserve,
+	// ReserveMany and InviteMany with Wait still wait for rate limits. The choice is stored with
+	// each invitation when it is requested, and a later change does not affect it. Defaults to
+	// false: what could not be sent is sent later.
+	WithdrawOnFailure bool
+
+	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write
+	// anything, for example to check a list of allowed domains. The parameters are valid and
+	// normalised. Authorize may change them; they
 	// are checked again. Its error is returned unchanged.
 	//
-	// It is called concurrently, and for all entries of a list before the first is written. So it
-	// cannot enforce a number, such as free seats: twenty calls can all see the same three seats.
-	// To enforce a number, take each seat in PgxOptions.OnChange, or lock the tenant's seats in
-	// your transaction before Service.InTx and Reserve.
+	// It cannot enforce a number, such as free seats: it is called concurrently, and for all
+	// entries of a list before the first is written, so twenty calls can all see the same three
+	// seats. examples/seats enforces a number, in your transaction or in PgxOptions.OnChange.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
@@ -143,8 +160,9 @@ type InviteParams struct {
 // user was deleted and another user has verified the address, the row is changed as Reconcile would
 // change it, and the person is invited again. Otherwise, or if Clerk fails, the member is a duplicate.
 //
-// If Invite fails with a *[ClerkInvitationError] whose Member is reserved, the row stays:
-// Deliver, or another Invite, continues without a second email.
+// If Clerk fails, Invite returns a *[ClerkInvitationError], and the row stays: see
+// [ClerkInvitationError.Queued] and [Config].WithdrawOnFailure. Deliver, or another Invite,
+// continues without a second email.
 //
 // Errors:
 //   - *[InvalidParamsError], before anything is written;
@@ -162,7 +180,7 @@ type InviteParams struct {
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)
-	want, err := s.prepare(ctx, p)
+	want, err := s.prepare(ctx, p, s.withdrawal(onDelay))
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +292,7 @@ func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) 
 // call Deliver with [DeliverOptions].Refs, or leave the row to Run.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
-// Reserver reserves invitations inside the host's transaction. It cannot call Clerk.
+// Reserver writes members inside the host's transaction. It cannot call Clerk.
 type Reserver struct {
 	s  *Service
 	st TxStore
@@ -286,7 +304,7 @@ type Reserver struct {
 func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := r.s.observe(ctx, "Reserve")
 	defer op.end(&err)
-	want, err := r.s.prepare(ctx, p)
+	want, err := r.s.prepare(ctx, p, r.s.withdrawal(onFailure))
 	if err != nil {
 		return nil, err
 	}
@@ -424,9 +442,13 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Once Clerk may have an invitation with the old parameters, they cannot change any more.
-		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) {
+		// Once Clerk may have an invitation with the old parameters, they cannot change any more. One that
+		// may be tried only once is withdrawn, and then the row is renewed.
+		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) && old.clerkParams().Withdraw == "" {
 			return nil
+		}
+		if old.mayBeSent() {
+			n.Params = old.Params
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
 		return &n
@@ -447,14 +469,30 @@ func (m Member) mayBeSent() bool {
 	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
 }
 
-// clerkParams is what Member.Params contains: the parameters that are sent to Clerk. Equal
-// parameters have equal encodings.
+// clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
+// equal encodings.
 type clerkParams struct {
 	RedirectURL    string          `json:"redirect_url,omitempty"`
 	ExpiresInDays  int             `json:"expires_in_days,omitempty"`
 	Template       string          `json:"template,omitempty"`
 	SkipEmail      bool            `json:"skip_email,omitempty"`
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
+
+	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
+}
+
+// clerkParams decodes Params. Rows of this library decode; for others the zero value will do.
+func (m *Member) clerkParams() (p clerkParams) {
+	_ = json.Unmarshal(m.Params, &p)
+	return p
+}
+
+// withdrawal returns w for new invitations if the host has chosen to withdraw them.
+func (s *Service) withdrawal(w withdrawal) withdrawal {
+	if !s.cfg.WithdrawOnFailure {
+		return ""
+	}
+	return w
 }
 
 // maxSend is the largest send number for which the size of the metadata is checked.
@@ -464,22 +502,22 @@ const maxSend = 1_000_000
 const metadataKey = "clerkinvite"
 
 // prepare checks p, calls Authorize, and returns the row to reserve.
-func (s *Service) prepare(ctx context.Context, p InviteParams) (*Member, error) {
+func (s *Service) prepare(ctx context.Context, p InviteParams, w withdrawal) (*Member, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m, err := s.newMember(&p)
+	m, err := s.newMember(&p, w)
 	if err != nil || s.cfg.Authorize == nil {
 		return m, err
 	}
 	if err := s.cfg.Authorize(ctx, &p); err != nil {
 		return nil, err
 	}
-	return s.newMember(&p)
+	return s.newMember(&p, w)
 }
 
 // newMember validates and normalises p and returns the row for it, without its times.
-func (s *Service) newMember(p *InviteParams) (*Member, error) {
+func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	ref, err := p.ref()
 	if err != nil {
 		return nil, err
@@ -511,7 +549,7 @@ func (s *Service) newMember(p *InviteParams) (*Member, error) {
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}
-	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata})
+	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, w})
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}

@@ -61,7 +61,10 @@ func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyO
 	if opts == nil {
 		opts = &ManyOptions{}
 	}
-	m := &many{s: s, opts: *opts}
+	m := &many{s: s, opts: *opts, withdraw: s.withdrawal(onDelay)}
+	if opts.Wait {
+		m.withdraw = s.withdrawal(onFailure)
+	}
 	err = m.reserve(ctx, s.store, ps, true)
 	if err == nil {
 		err = m.deliver(ctx)
@@ -84,18 +87,19 @@ func (s *Service) ReserveMany(ctx context.Context, ps []InviteParams) ([]Result,
 func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Result, err error) {
 	ctx, op := r.s.observe(ctx, "ReserveMany")
 	defer op.end(&err)
-	m := &many{s: r.s}
+	m := &many{s: r.s, withdraw: r.s.withdrawal(onFailure)}
 	return m.finish(m.reserve(ctx, r.st, ps, false))
 }
 
 // many is one call for many people.
 type many struct {
-	s       *Service
-	opts    ManyOptions
-	wanted  []*Member // the row for each input, nil for invalid input
-	results []Result
-	first   map[Ref]int    // the first input with an address
-	input   map[string]int // the input of a member, by ID
+	s        *Service
+	opts     ManyOptions
+	withdraw withdrawal
+	wanted   []*Member // the row for each input, nil for invalid input
+	results  []Result
+	first    map[Ref]int    // the first input with an address
+	input    map[string]int // the input of a member, by ID
 }
 
 // errNotReached is the Err of an input that was not processed.
@@ -107,7 +111,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 	m.first, m.input = make(map[Ref]int, len(ps)), make(map[string]int, len(ps))
 	var todo []int
 	for i, p := range ps {
-		want, err := m.s.prepare(ctx, p)
+		want, err := m.s.prepare(ctx, p, m.withdraw)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -310,7 +314,11 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held
 			held = append(held, row)
 		case StatusPending, StatusActive:
 		case StatusFailed:
-			result.Err = &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: refused in another process: " + row.Reason)}
+			failure := &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: failed in another process: " + row.Reason)}
+			if row.Reason == ReasonWithdrawn {
+				failure.Outcome = Fault
+			}
+			result.Err = failure
 		default: // another caller decided otherwise
 			result.Err = ErrConflict
 		}

@@ -215,7 +215,7 @@ func (s *Service) admit(ctx context.Context, endpoint string) (done func(), err 
 		case <-ctx.Done():
 			return nil, &APIError{
 				StatusCode: http.StatusTooManyRequests, Message: "waiting for the first response after a rate limit",
-				RetryAfter: time.Second, NotSent: true, Err: context.Cause(ctx),
+				NotSent: true, Err: context.Cause(ctx), wait: time.Second,
 			}
 		}
 	}
@@ -262,14 +262,14 @@ func (s *Service) checkLimitFor(p *pass, endpoint string) error {
 }
 
 func limitedFor(wait time.Duration) error {
-	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", RetryAfter: wait, NotSent: true}
+	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", NotSent: true, wait: wait}
 }
 
 // isRateLimit reports whether err is a 429, and how long to wait.
 func isRateLimit(err error) (wait time.Duration, ok bool) {
 	var api *APIError
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		return api.RetryAfter, true
+		return RetryAfter(api)
 	}
 	return 0, false
 }
@@ -286,11 +286,8 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	padded := until.Add(limitMarginOf(endpoint, wait))
 	s.limits.change(endpoint, func(m *limit) { m.until, m.padded, m.hits = until, padded, m.hits+1 })
 	s.publishLimit(ctx, endpoint, padded)
-	if api.RetryAfter == wait {
-		return err
-	}
 	known := *api
-	known.RetryAfter = wait
+	known.wait = wait
 	if err != error(api) { //nolint:errorlint // this very value; otherwise the host has wrapped it
 		known.Err = err
 	}

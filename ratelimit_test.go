@@ -30,7 +30,7 @@ func TestPromise8_RateLimitIsRemembered(t *testing.T) {
 			_, err := b.TryInvite(t, fmt.Sprintf("late%d@example.com", i))
 			status, message := clerkinvite.HTTPError(err)
 			require.Equal(t, 502, status)
-			require.Equal(t, "invitation service unavailable", message)
+			require.Equal(t, "invitation service unavailable; the invitation is saved and will be retried", message)
 			wait, ok := clerkinvite.RetryAfter(err)
 			require.True(t, ok)
 			require.Positive(t, wait)
@@ -311,7 +311,11 @@ func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
 				m := b.MustInvite(t, "pending@example.com")
 				user := b.Clerk.AddVerifiedUser("user@example.com")
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: status, Code: "odd", RetryAfter: 24 * time.Hour})
-				requireTold(t, bound, do(b, m, user.ID))
+				err := do(b, m, user.ID)
+				requireTold(t, bound, err)
+				var api *clerkinvite.APIError
+				require.ErrorAs(t, err, &api)
+				require.Equal(t, 24*time.Hour, api.RetryAfter, "what the response said")
 				if status == 429 {
 					before := b.Clerk.RequestCount()
 					requireTold(t, bound, do(b, m, user.ID))
@@ -325,7 +329,7 @@ func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
 					process.Clock.Advance(b.Clock.Now().Add(bound).Sub(process.Clock.Now()))
 				}
 				require.NoError(t, do(b, m, user.ID))
-				_, err := other.Deliver(t.Context(), nil)
+				_, err = other.Deliver(t.Context(), nil)
 				require.NoError(t, err)
 			})
 		}

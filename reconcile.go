@@ -107,7 +107,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
-		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool),
+		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
 }
@@ -141,12 +141,13 @@ type reconciliation struct {
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	firstError      error     // about a member or an invitation that could not be changed
 
-	userExists         map[string]bool // by ID, of the users that were looked up
-	unreadable         map[string]bool // addresses and user IDs that Clerk fails to look up
-	changed            map[string]bool // members that were changed, or would be without DryRun
-	unresolved         map[string]bool // members that could not be made active, because the store or a hook failed
-	hasNewer           map[string]bool // members with a newer invitation at Clerk than in their row
-	checkedAfterExpiry map[string]bool // members that were looked up after their invitation had expired
+	userExists         map[string]bool    // by ID, of the users that were looked up
+	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
+	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
+	changed            map[string]bool    // members that were changed, or would be without DryRun
+	unresolved         map[string]bool    // members that could not be made active, because the store or a hook failed
+	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
+	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
 
 // position is how far a reconciliation has got, and what it needs to know to continue. A cursor
@@ -318,6 +319,11 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 		}
 		return nil
 	}
+	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
+		// It was adopted, and its invitation may have ended long ago: first the lists must show its times.
+		r.at.Oldest = &time.Time{}
+		return nil
+	}
 	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
 		return r.lookUpPending(ctx)
 	}
@@ -412,7 +418,7 @@ func (r *reconciliation) isMissing(row *Member) bool {
 func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.userExists[id]
-		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // an imported row may have an ID that Clerk cannot have
+		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // a row that the host wrote may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
 		return nil
@@ -510,6 +516,9 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	rows, err := r.s.store.Find(ctx, q)
 	if err != nil {
 		return err
+	}
+	for i, row := range rows {
+		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
 	var changes []Change
 	var owners []*User // of changes
@@ -617,38 +626,24 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	return nil
 }
 
-// openInvitations finds left-over invitations and revokes them. Members whose row has no expiry, or
-// a different one, get Clerk's. It lists Clerk's invitations first and reads the rows second.
+// openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations first and
+// reads the rows second.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
 	var leftOver []string
-	err := r.list(ctx, InvitationPending, time.Time{}, func(list []Invitation, rows map[string]*Member) error {
-		var changes []Change
-		for i := range list {
-			inv := &list[i]
-			m, ours := inv.mark()
-			row := rows[m.ID]
+	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) error {
+		for _, l := range list {
 			switch {
-			case !ours:
-			case row == nil:
+			case !l.marked:
+			case l.row == nil:
 				r.report.Unknown++ // may belong to another application
-			case m.Send > row.Send:
+			case l.send > l.row.Send:
 				r.report.Newer++
-				r.hasNewer[row.ID] = true
-			case !keeps(row, inv, m.Send) || r.opts.DryRun && r.changed[row.ID]:
-				leftOver = append(leftOver, inv.ID)
-			case row.Status == StatusPending && row.InvitationID == inv.ID && inv.ExpiresAt != nil:
-				if at := inv.ExpiresAt.UTC().Truncate(time.Microsecond); row.ExpiresAt == nil || !row.ExpiresAt.Equal(at) {
-					next := *row
-					next.ExpiresAt = &at
-					changes = append(changes, Change{row, &next})
-				}
+				r.hasNewer[l.row.ID] = true
+			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
+				leftOver = append(leftOver, l.ID)
 			}
 		}
-		if r.dryRun() {
-			return nil // an expiry is not in the report
-		}
-		_, err := r.apply(ctx, changes)
-		return err
+		return nil
 	})
 	if err != nil || r.wrongKey() {
 		return err
@@ -746,14 +741,12 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 // waitingFor returns the pending members whose invitation Clerk lists in this status, in which it has
 // ended.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	err = r.list(ctx, status, *r.at.Oldest, func(list []Invitation, rows map[string]*Member) error {
-		for i := range list {
-			m, _ := list[i].mark()
-			row := rows[m.ID]
-			r.at.Known = r.at.Known || row != nil && row.InvitationID == list[i].ID
+	err = r.list(ctx, status, *r.at.Oldest, func(list []listed) error {
+		for _, l := range list {
+			r.at.Known = r.at.Known || l.isCurrent()
 			// A member that is due for a resend belongs to Deliver.
-			if row != nil && row.Status == StatusPending && row.InvitationID == list[i].ID && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] {
-				members = append(members, row)
+			if l.isCurrent() && l.row.Status == StatusPending && !l.row.Due() && !r.changed[l.row.ID] && !r.hasNewer[l.row.ID] {
+				members = append(members, l.row)
 			}
 		}
 		return nil
@@ -761,75 +754,168 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 	return members, err
 }
 
-// list calls page for each page of Clerk's invitations in a status, with the members that their
-// markers name, by ID. If oldest is not zero, it reads the newest first and stops at older ones.
-func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []Invitation, rows map[string]*Member) error) error {
+// list calls page for each page of Clerk's invitations in a status. If oldest is not zero, it reads the
+// newest first and stops at older ones. It first corrects the times of the members' rows.
+func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
 	for {
-		list, rows, err := r.s.listWithRows(ctx, q)
+		list, err := r.s.listInvitationPage(ctx, q)
 		if err != nil {
-			return err
+			return r.s.clerkError(ctx, "list invitations", err)
 		}
 		done := len(list) < q.Limit
 		if q.NewestFirst && !done {
 			at := list[len(list)-1].CreatedAt
 			done = !at.IsZero() && at.Before(oldest)
 		}
-		listed := make(map[string]bool, len(list))
+		ids := make(map[string]bool, len(list))
 		list = slices.DeleteFunc(list, func(inv Invitation) bool {
-			again := listed[inv.ID] || previous[inv.ID]
-			listed[inv.ID] = inv.ID != ""
+			again := ids[inv.ID] || previous[inv.ID]
+			ids[inv.ID] = inv.ID != ""
 			return again
 		})
-		previous = listed
+		previous = ids
 		if !done && !slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID != "" }) {
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
 		r.report.Invitations += len(list)
 		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
-		if err := page(list, rows); err != nil || done {
+		withRows, err := r.s.withRows(ctx, list)
+		if err == nil {
+			err = r.correctTimes(ctx, withRows)
+		}
+		if err == nil {
+			err = page(withRows)
+		}
+		if err != nil || done {
 			return err
 		}
 		q.Offset += q.Limit
 	}
 }
 
-// listWithRows reads a page of Clerk's invitations, and then the members that their markers name, by
-// ID.
-func (s *Service) listWithRows(ctx context.Context, q InvitationQuery) ([]Invitation, map[string]*Member, error) {
-	list, err := s.listInvitationPage(ctx, q)
-	if err != nil {
-		return nil, nil, s.clerkError(ctx, "list invitations", err)
+// correctTimes writes Clerk's times of open invitations to the rows that have others. Rows of adopted
+// members have none, so they also get the times of ended invitations.
+func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error {
+	var changes []Change
+	var at []int // places in list
+	for i, l := range list {
+		if !l.isCurrent() || l.row.Status != StatusPending || l.row.InvitedAt != nil && l.Status != InvitationPending {
+			continue
+		}
+		next := l.row.Clone()
+		if l.ExpiresAt != nil {
+			next.ExpiresAt = l.ExpiresAt
+		}
+		if next.InvitedAt == nil && !l.CreatedAt.IsZero() {
+			next.InvitedAt = &l.CreatedAt
+		}
+		if next = next.Clone(); !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
+			changes, at = append(changes, Change{l.row, next}), append(at, i)
+		}
 	}
+	if r.dryRun() {
+		for k, c := range changes {
+			r.corrected[c.Old.ID], list[at[k]].row = c.New, c.New
+		}
+		return nil
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	results, err := r.s.applyBounded(ctx, changes)
+	for k, result := range results {
+		if result.Err == nil {
+			list[at[k]].row = result.Member
+		} else if !errors.Is(result.Err, ErrConflict) {
+			r.note(ctx, result.Err)
+		}
+	}
+	return err
+}
+
+func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }
+
+// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+type listed struct {
+	*Invitation
+	row    *Member
+	marked bool // a marker names a member, which may not exist here
+	send   int  // of the marker
+}
+
+// isCurrent reports whether the row refers to the invitation.
+func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
+
+// withRows reads the members that the markers of invitations name. An invitation without a marker, or
+// with one that names no member here, belongs to the waiting members whose rows refer to it: they
+// were adopted.
+func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
 	var ids []string
-	for i := range list {
-		if m, ours := list[i].mark(); ours {
+	for i := range invitations {
+		if m, ours := invitations[i].mark(); ours {
 			ids = append(ids, m.ID)
 		}
 	}
-	rows := make(map[string]*Member, len(ids))
-	if len(ids) == 0 {
-		return list, rows, nil
+	named := make(map[string]*Member, len(ids)) // by ID
+	if len(ids) > 0 {
+		found, err := s.store.Find(ctx, Query{IDs: ids})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range found {
+			named[row.ID] = row
+		}
 	}
-	found, err := s.store.Find(ctx, Query{IDs: ids})
-	for _, row := range found {
-		rows[row.ID] = row
+	var emails []string
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		list = append(list, listed{inv, named[m.ID], ours, m.Send})
+		if email, reason := normalizeEmail(inv.Email); named[m.ID] == nil && reason == "" {
+			emails = append(emails, email)
+		}
 	}
-	return list, rows, err
+	if len(emails) == 0 {
+		return list, nil
+	}
+	waiting, err := s.store.Find(ctx, Query{Emails: emails})
+	referring := make(map[string][]*Member) // by invitation; several tenants may share one
+	for _, row := range waiting {
+		if row.InvitationID != "" {
+			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+		}
+	}
+	for i := range invitations {
+		if list[i].row != nil {
+			continue
+		}
+		for k, row := range referring[list[i].ID] {
+			if l := (listed{list[i].Invitation, row, false, 0}); k == 0 {
+				list[i] = l
+			} else {
+				list = append(list, l)
+			}
+		}
+	}
+	return list, err
 }
 
 // showsOurs reports whether a member refers to one of Clerk's newest invitations. Then the secret key
 // belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
 	for _, status := range []string{"", InvitationRevoked} { // "" is all but revoked
-		list, rows, err := s.listWithRows(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		list, err := s.withRows(ctx, page)
 		if err != nil {
 			return false, err
 		}
 		for i := range list {
-			m, _ := list[i].mark()
-			if rows[m.ID] != nil && rows[m.ID].InvitationID == list[i].ID {
+			if list[i].isCurrent() {
 				return true, nil
 			}
 		}

@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 )
@@ -39,7 +40,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		if l, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		next := *row
+		next, params := *row, row.clerkParams()
 		switch {
 		case row.Status != StatusPending:
 			return nil, &TransitionError{row.Status, StatusPending}
@@ -47,7 +48,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			return nil, &TransitionError{StatusExpired, StatusPending}
 		case row.held(l.claimedAt):
 			return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
-		case row.Due(): // an earlier resend was not completed
+		case row.Due() && params.Withdraw == "": // an earlier resend was not completed
 		default:
 			if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 				if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(l.claimedAt) {
@@ -55,6 +56,12 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 				}
 			}
 			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
+			if w := s.withdrawal(onDelay); w != params.Withdraw {
+				params.Withdraw = w
+				if next.Params, err = json.Marshal(params); err != nil {
+					return nil, err
+				}
+			}
 		}
 		next.Bulk = false
 		return s.claimed(next, l.claimedAt), nil

@@ -10,9 +10,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// transitions is the table of allowed state changes. Everything that changes a status goes
-// through apply, which checks it. A claim, a release, a postponed attempt, a resend, another
-// role and another address do not change the state.
+// transitions is the table of allowed state changes. A new member is reserved or, from Adopt,
+// pending or active. Everything that changes a status goes through apply, which checks it. A claim,
+// a release, a postponed attempt, a resend, another role and another address do not change the
+// state.
 var transitions = map[Status][]Status{
 	StatusReserved: {StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved},
 	StatusPending:  {StatusActive, StatusExpired, StatusRevoked, StatusRemoved, StatusReserved},
@@ -31,7 +32,9 @@ const (
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonAtClerk           = "revoked_at_clerk"
-	ReasonRejected          = "rejected" // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
+	ReasonWithdrawn         = "withdrawn" // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonAdopted           = "adopted"   // pending, active: not changed since Adopt
+	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
 )
 
 // allowed reports whether a member may change from one state to another.

@@ -21,7 +21,7 @@ const (
 	StatusReserved Status = "reserved" // the row is written; Clerk was not called yet, or its response was lost
 	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
 	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
-	StatusFailed   Status = "failed"   // Clerk refused this person; Reason says why
+	StatusFailed   Status = "failed"   // Clerk refused this person, or Config.WithdrawOnFailure withdrew the invitation; Reason says why
 	StatusRevoked  Status = "revoked"  // the invitation was revoked
 	StatusExpired  Status = "expired"  // the invitation expired
 	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why
@@ -167,9 +167,9 @@ var (
 	// attempt owns it. HTTP 409.
 	ErrConflict error = &statusError{409, "the member was modified concurrently; reload it and try again"}
 
-	// ErrUserTaken is returned by a Store if another member of the tenant already has
-	// the new ClerkUserID. The service handles it; its callers never see it.
-	ErrUserTaken = errors.New("clerkinvite: another member of this tenant has this Clerk user")
+	// ErrUserTaken means that another member of the tenant has the ClerkUserID. Of the
+	// service's verbs, only Adopt returns it. HTTP 409.
+	ErrUserTaken error = &statusError{409, "another member of this tenant has this Clerk user or invitation"}
 
 	// ErrEmailTaken is returned by a Store if another member of the tenant already has
 	// the new Email. The service handles it; its callers never see it.
@@ -261,6 +261,9 @@ type TxStore interface {
 	//
 	// If that member has the ID of the row, the row counts as written, because the call
 	// repeats one whose response was lost.
+	//
+	// If the address is free, but another member of the tenant has the ClerkUserID of the row,
+	// the row is not written. Its Result has that member and ErrUserTaken.
 	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)

@@ -471,6 +471,8 @@ func TestChecks(t *testing.T) {
 		{pending + `clerk_user_id = 'pending_inv_1', invitation_id = 'inv_1', url = 'https://example.com'`, ""},
 		{`role = ''`, "text_check"},
 		{`invited_by = repeat('x', 1025)`, "text_check"},
+		{`changed_by = ''`, "text_check"},
+		{`changed_by = repeat('x', 1025)`, "text_check"},
 		{`reason = ''`, "text_check"},
 		{`version = 0`, "version_check"},
 	} {

@@ -184,7 +184,7 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 
 // insert writes rows and finds those that exist already. made are the rows that it wrote.
 func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
-	existing := make(map[Ref]*Member, len(rows))
+	existing := make(map[Ref]*Member, len(rows)) // by address and by Clerk user
 	missing := rows
 	// One round, unless a duplicate is purged before it is read.
 	for round := 0; len(missing) > 0 && round < 3; round++ {
@@ -203,23 +203,28 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 		}
 		missing = missingFrom(existing, missing, found)
 
-		// The remaining duplicates were committed after the statement began.
-		refs := make([]Ref, len(missing))
-		for i, m := range missing {
-			refs[i] = Ref{TenantID: m.TenantID, Email: m.Email}
+		// The remaining duplicates were committed after the statement began, or have another address.
+		var refs []Ref
+		for _, m := range missing {
+			refs = append(refs, Ref{TenantID: m.TenantID, Email: m.Email}, m.user())
 		}
 		found, err = s.find(ctx, db, Query{Refs: refs})
 		if err != nil {
 			return nil, nil, err
 		}
-		missing = missingFrom(existing, missing, found)
+		for _, m := range found {
+			existing[Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}] = m
+		}
+		missing = filter(missingFrom(existing, missing, found), func(m pgxRow) bool { return m.ClerkUserID == "" || existing[m.user()] == nil })
 	}
 
 	results = make([]Result, len(rows))
 	for i, m := range rows {
 		ref := Ref{TenantID: m.TenantID, Email: m.Email}
-		now := existing[ref]
+		now, holder := existing[ref], existing[m.user()]
 		switch {
+		case now == nil && m.ClerkUserID != "" && holder != nil:
+			results[i] = Result{holder, ErrUserTaken}
 		case now == nil:
 			results[i].Err = fmt.Errorf("clerkinvite: the row was neither written nor found; another member may have its ID: %w", ErrConflict)
 		case strings.EqualFold(now.ID, m.ID):
@@ -230,6 +235,9 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 	}
 	return results, made, nil
 }
+
+// user names the member that has the row's Clerk user.
+func (m *pgxRow) user() Ref { return Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID} }
 
 // missingFrom adds found to existing and returns the rows that are still missing. If an
 // address was found twice, the row that was just written replaces the other, which was

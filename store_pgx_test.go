@@ -542,7 +542,7 @@ func TestPgxStoreWithTx(t *testing.T) {
 		require.Equal(t, 1, count("clerkinvite_member"))
 		require.Equal(t, 1, count("clerkinvite_history"))
 
-		// Committed: both are written. A duplicate, even of a row of this transaction, or a taken user does not abort it.
+		// Committed: both are written. A duplicate, even of a row of this transaction, or a taken user or address does not abort it.
 		tx = begin()
 		exec(tx, 1)
 		inTx := store.WithTx(tx)
@@ -567,6 +567,11 @@ func TestPgxStoreWithTx(t *testing.T) {
 		require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
 		require.NoError(t, results[1].Err)
 		require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+		taken := *results[1].Member
+		taken.Email = "x@example.com"
+		results, err = inTx.Update(ctx, []clerkinvite.Change{{Old: results[1].Member, New: &taken}})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, clerkinvite.ErrEmailTaken)
 		exec(tx, 3)
 		require.NoError(t, tx.Commit(ctx))
 		require.Equal(t, 3, count("host"))
@@ -694,7 +699,8 @@ func TestPgxStore_ViolatedKeyFailsOnlyItsRow(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
-		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+		require.ErrorIs(t, results[1].Err, clerkinvite.ErrUserTaken)
+		require.Equal(t, "active@example.com", results[1].Member.Email)
 		var dup *clerkinvite.DuplicateEmailError
 		require.ErrorAs(t, results[2].Err, &dup)
 	}

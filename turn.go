@@ -125,7 +125,7 @@ func (p *pass) checkShare(bulk bool, now time.Time) error {
 var errShareUsedUp = errors.New("the share of imports in Clerk's rate limit is used up")
 
 func shareUsedUp(wait time.Duration) error {
-	return &APIError{StatusCode: http.StatusTooManyRequests, RetryAfter: wait, NotSent: true, Err: errShareUsedUp}
+	return &APIError{StatusCode: http.StatusTooManyRequests, NotSent: true, Err: errShareUsedUp, wait: wait}
 }
 
 // spendShare spends one create of the share. The pass has the turn, so no other process changes the

@@ -25,6 +25,7 @@ type verdict struct {
 	leftOver   bool        // the member may have other open invitations
 	adopted    bool        // the invitation has no mark and may be another application's: never a left-over
 	stop       bool        // err concerns the whole instance: the pass ends
+	withdraw   bool        // the row does not keep waiting: it is withdrawn
 }
 
 type verdictKind int
@@ -39,8 +40,9 @@ const (
 	isExpired       // an earlier attempt's invitation has expired
 	isRevoked       // an earlier attempt's invitation was revoked at Clerk
 	isSecondAddress // removed: the user is in the tenant under another address
+	isAbandoned     // withdrawn: the only attempt has not completed, because its process died
 
-	// The row keeps waiting, and only the claim changes.
+	// The row keeps waiting, and only the claim changes. Or it is withdrawn; see withdrawal.
 	isUncertain // Clerk may have acted: the claim stays until the lease ends
 	isPostponed // Clerk certainly did not act: due again later
 	isLimited   // not attempted because of a rate limit: due when it ends
@@ -48,7 +50,40 @@ const (
 )
 
 // claimOnly reports whether v changes nothing but the claim.
-func (v *verdict) claimOnly() bool { return v.kind >= isUncertain }
+func (v *verdict) claimOnly() bool { return v.kind >= isUncertain && !v.withdraw }
+
+// withdrawal says when an invitation is withdrawn instead of being tried again. It is stored in the
+// row when the invitation is requested, so that every attempt decides the same.
+type withdrawal string
+
+const (
+	onFailure withdrawal = "failure" // if the attempt fails, but it may wait for a rate limit
+	onDelay   withdrawal = "delay"   // also if a rate limit would delay it
+)
+
+// withdraws reports whether a row is withdrawn instead of waiting after a verdict of kind k. last means
+// that its caller makes no other attempt.
+func (w withdrawal) withdraws(k verdictKind, last bool) bool {
+	switch k {
+	case isUncertain, isPostponed:
+		return w != ""
+	case isLimited:
+		return w == onDelay
+	case isReleased:
+		return w != "" && last
+	default:
+		return false
+	}
+}
+
+// asWithdrawn completes the send without an invitation. A resend keeps the older one.
+func asWithdrawn(m Member, reason string, now time.Time) *Member {
+	if m.Status == StatusPending {
+		m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
+		return &m
+	}
+	return asEnded(m, StatusFailed, reason, now)
+}
 
 // foundEnded reports whether an invitation of an earlier attempt was found that has ended.
 func (k verdictKind) foundEnded() bool { return k == isExpired || k == isRevoked }
@@ -70,6 +105,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	if v.uncounted {
 		m.Attempts--
 	}
+	if v.withdraw {
+		return asWithdrawn(m, ReasonWithdrawn, now)
+	}
 	switch v.kind {
 	case isInvited:
 		return asInvited(m, v.invitation, p, now)
@@ -79,11 +117,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		}
 		return asJoined(m, v.user.ID, now)
 	case isRefused:
-		if m.Status == StatusPending { // the older invitation stays
-			m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(v.reason), nil, nil
-			return &m
-		}
-		return asEnded(m, StatusFailed, v.reason, now)
+		return asWithdrawn(m, v.reason, now)
+	case isAbandoned:
+		return asWithdrawn(m, ReasonWithdrawn, now)
 	case isExpired:
 		return asEnded(*asInvited(m, v.invitation, p, now), StatusExpired, "", now)
 	case isRevoked:
@@ -169,7 +205,7 @@ func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
 	var api *APIError
 	if errors.As(err, &api) { // the caller waits from now on
 		known := *api
-		known.RetryAfter = max(limit.ends.Sub(s.now()), time.Millisecond)
+		known.wait = max(limit.ends.Sub(s.now()), time.Millisecond)
 		err = &known
 	}
 	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: !a.triedInBulk}

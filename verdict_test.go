@@ -465,6 +465,13 @@ func TestApplyAsksTheTable(t *testing.T) {
 		require.Equal(t, &TransitionError{c.Old.Status, c.New.Status}, refused)
 		require.NotContains(t, store.changes, c)
 	}
+	for _, from := range statuses { // another address
+		for _, to := range append(transitions[from], from) {
+			results, err := s.apply(t.Context(), store, []Change{{&Member{Status: from, Email: "a"}, &Member{Status: to, Email: "b"}}})
+			require.NoError(t, err)
+			require.Equal(t, from == StatusActive && to == StatusActive, results[0].Err == nil, "%s to %s", from, to)
+		}
+	}
 	require.Equal(t, []Status{StatusRemoved}, transitions[StatusActive])
 	for _, over := range []Status{StatusFailed, StatusRevoked, StatusRemoved} {
 		require.Equal(t, []Status{StatusReserved}, transitions[over], "%s only comes back by a new invitation", over)

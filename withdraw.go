@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -106,7 +107,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 		inv := &invitations[i]
 		unlisted = unlisted && inv.ID != row.InvitationID
 		m, ours := inv.mark()
-		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // imported rows refer to invitations without a mark
+		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // adopted rows refer to invitations without a mark
 		if !belongs || named && inv.ID == row.InvitationID {
 			continue
 		}
@@ -191,7 +192,7 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 		return true, nil
 	case overdue:
 		return false, nil
-	case saysNotFound(failure) && row.InvitedAt != nil && row.InvitedAt.Before(now.Add(-clockSkew)):
+	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
 		// The invitation is not just shown late, but the key may be another instance's.
 		if known, err := s.showsOurs(ctx); err != nil || known {
 			return false, err

@@ -38,7 +38,7 @@ func ExampleClerkFuncs_error() {
 	fmt.Println(clerkinvite.HTTPError(err))
 	fmt.Println(errors.Unwrap(err))
 	// Output:
-	// 502 invitation service unavailable
+	// 502 invitation service unavailable; the invitation is saved and will be retried
 	// clerk: HTTP 401 clerk_key_invalid: The key is wrong.
 }
 

@@ -78,8 +78,10 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 		case ok:
 			results[i].Member = old.Clone()
 			results[i].Err = &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: old.Clone()}
-		case s.ids[inTenant{m.TenantID, m.ID}] != nil || s.taken(m):
-			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)
+		case s.holder(m) != nil:
+			results[i] = clerkinvite.Result{Member: s.holder(m).Clone(), Err: clerkinvite.ErrUserTaken}
+		case s.ids[inTenant{m.TenantID, m.ID}] != nil:
+			results[i].Err = fmt.Errorf("clerkinvitetest: another member has the row's ID: %w", clerkinvite.ErrConflict)
 		default:
 			results[i] = s.change(ctx, nil, m)
 		}
@@ -112,7 +114,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
 			results[i] = s.change(ctx, now, nil)
-		case s.taken(successor(now, c.New)):
+		case s.holder(successor(now, c.New)) != nil:
 			results[i].Err = clerkinvite.ErrUserTaken
 		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
 			results[i].Err = clerkinvite.ErrEmailTaken
@@ -182,10 +184,12 @@ func (s *MemoryStore) erase(m *clerkinvite.Member) {
 	delete(s.history, id)
 }
 
-// taken reports whether another member of the tenant has the Clerk user of m.
-func (s *MemoryStore) taken(m *clerkinvite.Member) bool {
-	holder := s.users[inTenant{m.TenantID, m.ClerkUserID}]
-	return m.ClerkUserID != "" && holder != nil && holder.ID != m.ID
+// holder returns another member of the tenant with the Clerk user of m, or nil.
+func (s *MemoryStore) holder(m *clerkinvite.Member) *clerkinvite.Member {
+	if holder := s.users[inTenant{m.TenantID, m.ClerkUserID}]; m.ClerkUserID != "" && holder != nil && holder.ID != m.ID {
+		return holder
+	}
+	return nil
 }
 
 // Find implements [clerkinvite.Store].

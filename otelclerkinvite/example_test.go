@@ -83,7 +83,7 @@ func Example() {
 		fmt.Println(err)
 	}
 	// Output:
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 	// clerkinvite_members_reserved 1
 	// clerkinvite_state_changes_total{clerkinvite_from="new",clerkinvite_to="reserved"} 2
 	// clerkinvite_state_changes_total{clerkinvite_from="reserved",clerkinvite_to="pending"} 1

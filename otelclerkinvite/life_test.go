@@ -124,6 +124,8 @@ func everyStateChange(t *testing.T, r *rig) {
 	// The remaining verbs.
 	_, err = r.ReserveMany(ctx, []clerkinvite.InviteParams{person("judy@example.com"), person("mallory@example.com")})
 	require.NoError(t, err)
+	_, err = r.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: person("peggy@example.com"), ClerkUserID: "user_1"}})
+	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
 	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("olivia@example.com")}, nil)

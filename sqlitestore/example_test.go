@@ -42,7 +42,7 @@ func Example() {
 	fmt.Println(clerkinvite.HTTPError(err))
 	// Output:
 	// ada@example.com pending
-	// 409 a member with email ada@example.com already exists in this tenant
+	// 409 ada@example.com is already invited to this tenant
 }
 
 // The host's own row and the member are written together or not at all.

@@ -96,6 +96,7 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		{"prefix on", after(clerkinvite.PageQuery{TenantID: "tenant0", EmailPrefix: "10", Statuses: statuses}), search + "email_key (tenant_id=? AND email>? AND email<?)", true},
 
 		{"update", statement{updateSQL, slices.Concat([]any{""}, values(&clerkinvite.Member{}), []any{"tenant0", someID, 1})}, "(tenant_id=? AND id=?)", false},
+		{"user in a tenant", statement{byUserSQL, []any{"tenant0", "user_1"}}, search + "user_key (tenant_id=? AND clerk_user_id=?)", false},
 		{"ref", statement{byRefSQL, []any{"tenant0", "x@example.com"}}, search + "email_key (tenant_id=? AND email=?)", false},
 		{"id", statement{byIDSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},
 		{"erase", statement{eraseSQL, []any{"tenant0", someID}}, "(tenant_id=? AND id=?)", false},

@@ -114,6 +114,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com/accept") },
 		"long role":                    func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
 		"long inviter":                 func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
+		"long actor":                   func(m *clerkinvite.Member) { m.ChangedBy = strings.Repeat("x", 1025) },
 		"long reason":                  func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
 		"data that is no JSON":         func(m *clerkinvite.Member) { m.Data = []byte(`{"a":`) },
 		"params that are no JSON":      func(m *clerkinvite.Member) { m.Params = []byte(`{'a':1}`) },
@@ -141,7 +142,7 @@ func TestIllegalRowsAreRefused(t *testing.T) {
 	require.ElementsMatch(t, good, found)
 }
 
-// If another member has the ID or the user, only that row is a conflict.
+// If another member has the ID or the user, only that row is not written.
 func TestInsertWithAnotherMembersID(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -154,7 +155,7 @@ func TestInsertWithAnotherMembersID(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
 	require.NoError(t, results[1].Err)
-	require.ErrorIs(t, results[2].Err, clerkinvite.ErrConflict)
+	require.ErrorIs(t, results[2].Err, clerkinvite.ErrUserTaken)
 }
 
 // Who waits for the lock of another waits no longer than its context lasts.

@@ -37,8 +37,9 @@ INSERT INTO clerkinvite_history
 	(tenant_id, member_id, version, from_status, to_status, send, sent, clerk_user_id, invitation_id, role, reason, actor, at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	byRefSQL = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.email = ?`
-	byIDSQL  = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.id = ?`
+	byRefSQL  = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.email = ?`
+	byIDSQL   = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.id = ?`
+	byUserSQL = `SELECT ` + memberColumns + ` FROM clerkinvite_member m WHERE m.tenant_id = ? AND m.clerk_user_id = ?`
 
 	eraseSQL = `DELETE FROM clerkinvite_member WHERE tenant_id = ? AND id = ?`
 	// The foreign key does the same, unless the host's connection has disabled it.
@@ -141,15 +142,28 @@ func (w *writing) insert(m *clerkinvite.Member) (clerkinvite.Result, error) {
 		return clerkinvite.Result{Member: m}, w.record("", m)
 	}
 	existing, err := w.one(byRefSQL, m.TenantID, m.Email)
+	if errors.Is(err, sql.ErrNoRows) {
+		return w.holder(m)
+	}
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return clerkinvite.Result{Err: fmt.Errorf("sqlitestore: another member has the row's ID or Clerk user: %w", clerkinvite.ErrConflict)}, nil
 	case err != nil:
 		return clerkinvite.Result{}, err
 	case existing.ID == m.ID: // a repeated call: the first response was lost
 		return clerkinvite.Result{Member: existing}, nil
 	}
 	return clerkinvite.Result{Member: existing, Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: existing}}, nil
+}
+
+// holder returns the result of a row that was not written although its address is free.
+func (w *writing) holder(m *clerkinvite.Member) (clerkinvite.Result, error) {
+	holder, err := w.one(byUserSQL, m.TenantID, m.ClerkUserID)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return clerkinvite.Result{Err: fmt.Errorf("sqlitestore: another member has the row's ID: %w", clerkinvite.ErrConflict)}, nil
+	case err != nil:
+		return clerkinvite.Result{}, err
+	}
+	return clerkinvite.Result{Member: holder, Err: clerkinvite.ErrUserTaken}, nil
 }
 
 // update makes the changes whose version matches, and whose user and address are free.

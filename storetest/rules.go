@@ -429,6 +429,40 @@ func updateMany(s *suite) {
 	}
 }
 
+// A new row is not written if another row of the tenant has its user or invitation. Its result has that row. A row with
+// the same address is the more important result.
+func userTakenInsert(s *suite) {
+	pending := s.insert(in(clerkinvite.StatusPending, reserved("tenant", "pending@example.com")))[0]
+	active := s.insert(in(clerkinvite.StatusActive, reserved("tenant", "active@example.com")))[0]
+	withUser := func(tenant, email string, holder *clerkinvite.Member) *clerkinvite.Member {
+		m := in(holder.Status, reserved(tenant, email))
+		m.InvitationID, m.ClerkUserID = holder.InvitationID, holder.ClerkUserID
+		return m
+	}
+	good := reserved("tenant", "good@example.com")
+	rows := []*clerkinvite.Member{
+		withUser("tenant", "a@example.com", pending), good, withUser("tenant", "b@example.com", active),
+		withUser("other", "a@example.com", pending), withUser("tenant", pending.Email, active),
+	}
+	results, err := s.store.Insert(s.Context(), rows)
+	if err != nil || len(results) != len(rows) {
+		s.Fatalf("%d results, error %v", len(results), err)
+	}
+	for i, holder := range map[int]*clerkinvite.Member{0: pending, 2: active} {
+		if r := results[i]; !errors.Is(r.Err, clerkinvite.ErrUserTaken) || r.Member == nil || r.Member.ID != holder.ID {
+			s.Errorf("row %d: %v, error %v; want the member with its user and ErrUserTaken", i, r.Member, r.Err)
+		}
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{rows[i].Ref()}})
+		s.wantHistory(rows[i])
+	}
+	for _, i := range []int{1, 3} {
+		if results[i].Err != nil {
+			s.Errorf("row %d, whose user is free: error %v", i, results[i].Err)
+		}
+	}
+	s.wantDuplicate(results[4], pending.Ref(), pending)
+}
+
 // A change fails if another row of the tenant has the user. The others are made.
 func userTakenOtherChanges(s *suite) {
 	rows := s.insert(reservedMany(40, "x")...)

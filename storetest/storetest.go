@@ -53,6 +53,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Update/Race", updateRace},
 		{"Update/OppositeOrders", updateOppositeOrders},
 		{"Update/Many", updateMany},
+		{"UserTaken/Insert", userTakenInsert},
 		{"UserTaken/OtherChanges", userTakenOtherChanges},
 		{"UserTaken/OtherTenant", userTakenOtherTenant},
 		{"UserTaken/Freed", userTakenFreed},

@@ -264,6 +264,28 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return results, err
 		}
 	},
+	"taken user of a new row is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			results, err := memory.Insert(ctx, rows)
+			for i, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrUserTaken) {
+					results[i] = clerkinvite.Result{Err: clerkinvite.ErrConflict}
+				}
+			}
+			return results, err
+		}
+	},
+	"taken user of a new row without its member": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			results, err := memory.Insert(ctx, rows)
+			for i, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrUserTaken) {
+					results[i].Member = rows[i]
+				}
+			}
+			return results, err
+		}
+	},
 	"taken user stops the neighbours": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			for _, c := range changes {
@@ -292,6 +314,72 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 				}
 			}
 			return memory.Update(ctx, changes)
+		}
+	},
+	"taken address stops the neighbours": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for _, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrEmailTaken) {
+					return nil, r.Err
+				}
+			}
+			return results, err
+		}
+	},
+	"taken address is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for i, r := range results {
+				if errors.Is(r.Err, clerkinvite.ErrEmailTaken) {
+					results[i].Err = clerkinvite.ErrConflict
+				}
+			}
+			return results, err
+		}
+	},
+	"address never changes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			changes = slices.Clone(changes)
+			for i, c := range changes {
+				if c.New != nil {
+					n := *c.New
+					n.Email, changes[i].New = c.Old.Email, &n
+				}
+			}
+			return memory.Update(ctx, changes)
+		}
+	},
+	"address taken across tenants": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for i, c := range changes {
+				if c.New == nil || c.New.Email == c.Old.Email || err != nil || results[i].Err != nil {
+					continue
+				}
+				if slices.ContainsFunc(all(memory), func(m *clerkinvite.Member) bool { return m.Email == c.New.Email && m.TenantID != c.Old.TenantID }) {
+					results[i] = clerkinvite.Result{Err: clerkinvite.ErrEmailTaken}
+				}
+			}
+			return results, err
+		}
+	},
+	"history without actors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			for i := range moves {
+				moves[i].Actor = ""
+			}
+			return moves, err
+		}
+	},
+	"history has the present role": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
+			moves, err := memory.History(ctx, tenantID, id)
+			for i := range moves {
+				moves[i].Role = moves[len(moves)-1].Role
+			}
+			return moves, err
 		}
 	},
 	"release keeps the version": func(s *faulty, _ *clerkinvitetest.MemoryStore) {

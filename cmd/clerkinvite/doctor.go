@@ -305,7 +305,8 @@ func (d *diagnosis) key(ctx context.Context) check {
 	case err == nil:
 		return good("accepted by Clerk: a key of a %s instance%s", kind, where)
 	case errors.As(err, &failure) && failure.StatusCode == http.StatusTooManyRequests:
-		return check{"", checkWarn, "Clerk's rate limit was reached", fmt.Sprintf("try again in %s", failure.RetryAfter)}
+		wait, _ := clerkinvite.RetryAfter(err)
+		return check{"", checkWarn, "Clerk's rate limit was reached", fmt.Sprintf("try again in %s", wait)}
 	case errors.As(err, &failure) && (failure.StatusCode == http.StatusUnauthorized || failure.StatusCode == http.StatusForbidden):
 		return check{"", checkFail, "Clerk rejects the key of a " + kind + " instance" + where + ": " + err.Error(), "it may have been rotated or deleted; copy the current key from Clerk's dashboard, under API keys"}
 	default:

@@ -321,6 +321,9 @@ func explain(err error) string {
 		if wait, ok := clerkinvite.RetryAfter(err); ok {
 			text += fmt.Sprintf("; Clerk's rate limit, try again in %s", wait.Round(time.Second))
 		}
+		if clerk.Queued() {
+			text += "; the invitation is saved and will be retried"
+		}
 	case errors.Is(err, context.Canceled):
 		text = "interrupted"
 	case errors.As(err, &pg) && pg.Code == "42P01": // undefined_table

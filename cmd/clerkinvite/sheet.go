@@ -271,7 +271,7 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retry
 		l.end(invalid, invalidReason(wrong))
 	case isClerk && clerk.Outcome == clerkinvite.Refused:
 		l.end(refused, explain(clerk))
-	case isClerk && r.Member != nil && r.Member.Status == clerkinvite.StatusReserved && (stopped != nil || clerk.Outcome == clerkinvite.Uncertain):
+	case isClerk && clerk.Queued():
 		l.end(waiting, explain(clerk))
 		return leaseEnd(r.Member)
 	case stopped != nil && r.Member == nil:

@@ -1,6 +1,6 @@
-// Databasesql is a host on database/sql. In one *sql.Tx it takes seats, writes an audit
-// row and reserves several invitations: either everything is committed or nothing. Clerk is
-// called after the commit.
+// Databasesql is a host on database/sql. In one *sql.Tx it reserves several invitations and
+// writes an audit row: either everything is committed or nothing. Clerk is called after the
+// commit.
 //
 //	go run ./examples/databasesql
 //
@@ -26,21 +26,19 @@ import (
 
 // hostTables are the host's existing tables.
 const hostTables = `
-CREATE TABLE seats (
-	tenant_id text PRIMARY KEY,
-	taken     integer NOT NULL DEFAULT 0,
-	paid      integer NOT NULL,
-	CONSTRAINT seats_taken_check CHECK (taken <= paid)
+CREATE TABLE tenant (
+	id   text PRIMARY KEY,
+	open boolean NOT NULL DEFAULT true
 );
 CREATE TABLE audit (
 	id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	tenant_id text NOT NULL REFERENCES seats,
+	tenant_id text NOT NULL REFERENCES tenant,
 	entry     text NOT NULL
 );
-INSERT INTO seats (tenant_id, paid) VALUES ('acme', 3);`
+INSERT INTO tenant (id) VALUES ('acme');`
 
-// errNoSeats is the host's own error. It rolls everything back.
-var errNoSeats = errors.New("there are not that many seats left")
+// errClosed is the host's own error. It rolls everything back.
+var errClosed = errors.New("this tenant is closed")
 
 // host is an application on database/sql.
 type host struct {
@@ -65,8 +63,8 @@ func newHost(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI) 
 	return h, err
 }
 
-// inviteAll reserves an invitation for each address, one seat each, and then sends
-// them. A duplicate takes no seat; its Result says so.
+// inviteAll reserves an invitation for each address, and then sends them. The Result of a
+// duplicate has its error.
 func (h *host) inviteAll(ctx context.Context, tenant string, emails []string) ([]clerkinvite.Result, error) {
 	results, err := h.reserveAll(ctx, tenant, emails)
 	if err != nil {
@@ -114,16 +112,13 @@ func (h *host) reserveAll(ctx context.Context, tenant string, emails []string) (
 		}
 	}
 
-	took, err := tx.ExecContext(ctx, `UPDATE seats SET taken = taken + $2 WHERE tenant_id = $1 AND taken + $2 <= paid`, tenant, reserved)
+	audited, err := tx.ExecContext(ctx, `INSERT INTO audit (tenant_id, entry) SELECT id, $2 FROM tenant WHERE id = $1 AND open`,
+		tenant, fmt.Sprintf("%d invited", reserved))
 	if err != nil {
 		return nil, err
 	}
-	if n, err := took.RowsAffected(); err != nil || n == 0 {
-		return nil, errors.Join(errNoSeats, err)
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO audit (tenant_id, entry) VALUES ($1, $2)`,
-		tenant, fmt.Sprintf("%d invited", reserved)); err != nil {
-		return nil, err
+	if n, err := audited.RowsAffected(); err != nil || n == 0 {
+		return nil, errors.Join(errClosed, err)
 	}
 	return results, tx.Commit()
 }
@@ -168,19 +163,23 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 
 	for i, step := range []struct {
 		what   string
+		before string // a statement of the host
 		emails []string
 	}{
-		{"ada and grace are invited: two seats, one commit, then Clerk (grace has an account already)", []string{"ada@example.com", "grace@example.com"}},
-		{"ada again, and joan: the duplicate takes no seat and does not abort the transaction", []string{"ada@example.com", "joan@example.com"}},
-		{"two more, but all three seats are taken: everything is rolled back", []string{"edith@example.com", "mary@example.com"}},
+		{"ada and grace are invited: one commit, then Clerk (grace has an account already)", ``, []string{"ada@example.com", "grace@example.com"}},
+		{"ada again, and joan: the duplicate does not abort the transaction", ``, []string{"ada@example.com", "joan@example.com"}},
+		{"two more, but the tenant has been closed: everything is rolled back", `UPDATE tenant SET open = false`, []string{"edith@example.com", "mary@example.com"}},
 	} {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
 		}
 		_, _ = fmt.Fprintln(out, step.what)
+		if _, err := h.db.ExecContext(ctx, step.before); err != nil {
+			return err
+		}
 		results, err := h.inviteAll(ctx, "acme", step.emails)
 		switch {
-		case errors.Is(err, errNoSeats):
+		case errors.Is(err, errClosed):
 			_, _ = fmt.Fprintln(out, "   rolled back:", err)
 		case err != nil:
 			return err
@@ -200,8 +199,8 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 
 // show prints the database's contents and the emails that Clerk has sent.
 func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.Clerk) error {
-	var taken, paid, entries int
-	if err := h.db.QueryRowContext(ctx, `SELECT taken, paid, (SELECT count(*) FROM audit) FROM seats`).Scan(&taken, &paid, &entries); err != nil {
+	var entries int
+	if err := h.db.QueryRowContext(ctx, `SELECT count(*) FROM audit`).Scan(&entries); err != nil {
 		return err
 	}
 	rows, err := h.db.QueryContext(ctx, `SELECT email, status FROM clerkinvite_member ORDER BY email`)
@@ -216,6 +215,6 @@ func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.C
 		}
 		_, _ = fmt.Fprintf(out, "   %-18s %-9s emails: %d\n", email, status, clerk.EmailsTo(email))
 	}
-	_, _ = fmt.Fprintf(out, "   seats: %d of %d, audit rows: %d\n", taken, paid, entries)
+	_, _ = fmt.Fprintf(out, "   audit rows: %d\n", entries)
 	return rows.Err()
 }

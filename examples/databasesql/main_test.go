@@ -38,13 +38,13 @@ func setup(t *testing.T) (*host, *clerkinvitetest.Clerk) {
 	return h, clerk
 }
 
-type counts struct{ members, history, seats, audits int }
+type counts struct{ members, history, audits int }
 
 func (h *host) count(t *testing.T) (c counts) {
 	t.Helper()
 	require.NoError(t, h.db.QueryRowContext(t.Context(), `
-SELECT (SELECT count(*) FROM clerkinvite_member), (SELECT count(*) FROM clerkinvite_history), (SELECT taken FROM seats), (SELECT count(*) FROM audit)`).
-		Scan(&c.members, &c.history, &c.seats, &c.audits))
+SELECT (SELECT count(*) FROM clerkinvite_member), (SELECT count(*) FROM clerkinvite_history), (SELECT count(*) FROM audit)`).
+		Scan(&c.members, &c.history, &c.audits))
 	return c
 }
 
@@ -57,7 +57,7 @@ func TestCommit(t *testing.T) {
 		require.NoError(t, r.Err)
 		require.Equal(t, clerkinvite.StatusReserved, r.Member.Status)
 	}
-	require.Equal(t, counts{members: 2, history: 2, seats: 2, audits: 1}, h.count(t))
+	require.Equal(t, counts{members: 2, history: 2, audits: 1}, h.count(t))
 	require.Zero(t, clerk.RequestCount(), "nothing is sent before the commit")
 
 	report, err := h.invites.Deliver(t.Context(), nil)
@@ -70,17 +70,14 @@ func TestCommit(t *testing.T) {
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)
-	four := []string{"a@example.com", "b@example.com", "c@example.com", "d@example.com"}
-	_, err := h.inviteAll(t.Context(), "acme", four)
-	require.ErrorIs(t, err, errNoSeats)
-	require.Zero(t, h.count(t))
-	_, err = h.inviteAll(t.Context(), "globex", four[:1])
-	require.ErrorIs(t, err, errNoSeats, "a tenant without seats")
+	two := []string{"a@example.com", "b@example.com"}
+	_, err := h.inviteAll(t.Context(), "globex", two)
+	require.ErrorIs(t, err, errClosed, "no such tenant")
 	require.Zero(t, h.count(t))
 
 	_, err = h.db.ExecContext(t.Context(), `ALTER TABLE audit ADD CHECK (entry <> '2 invited')`)
 	require.NoError(t, err)
-	_, err = h.inviteAll(t.Context(), "acme", four[:2])
+	_, err = h.inviteAll(t.Context(), "acme", two)
 	var pg *pgconn.PgError
 	require.ErrorAs(t, err, &pg)
 	require.Equal(t, "23514", pg.Code)
@@ -108,7 +105,7 @@ func TestDuplicate(t *testing.T) {
 	var invalid *clerkinvite.InvalidParamsError
 	require.ErrorAs(t, results[3].Err, &invalid)
 	now := h.count(t)
-	require.Equal(t, counts{members: 2, history: now.history, seats: 2, audits: 2}, now)
+	require.Equal(t, counts{members: 2, history: now.history, audits: 2}, now)
 	require.Equal(t, 2, clerk.Emails())
 }
 

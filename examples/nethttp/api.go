@@ -56,7 +56,7 @@ func (p *program) api(f endpoint) http.Handler {
 			p.problem(w, r, err)
 			return
 		}
-		status, body, err := f(w, r, admin)
+		status, body, err := f(w, r.WithContext(clerkinvite.WithActor(r.Context(), admin)), admin)
 		if err != nil {
 			p.problem(w, r, err)
 			return

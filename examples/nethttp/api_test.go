@@ -41,6 +41,7 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, "/api/tenants/acme/invitations/"+m.ID, created.header.Get("Location"))
 	require.Equal(t, 1, a.clerk.EmailsTo("ada@example.com"))
 	require.Equal(t, "demo_admin", m.InvitedBy)
+	require.Equal(t, "demo_admin", m.ChangedBy)
 
 	// By ID and by address, only in this tenant.
 	for _, who := range []string{m.ID, "ada@example.com", "ADA%40example.com"} {
@@ -53,7 +54,7 @@ func TestAPI(t *testing.T) {
 	requireProblem(t, a.json(t, "POST", "/nobody@example.com/resend", ""), 404, "no such member")
 	requireProblem(t, a.json(t, "DELETE", "/"+strings.Repeat("x", 40), ""), 422, "invalid ID")
 
-	requireProblem(t, a.json(t, "POST", "", `{"email":"ada@example.com"}`), 409, "a member with email ada@example.com already exists")
+	requireProblem(t, a.json(t, "POST", "", `{"email":"ada@example.com"}`), 409, "ada@example.com is already invited")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"nobody"}`), 422, "invalid Email")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","role":"`+strings.Repeat("r", 300)+`"}`), 422, "invalid Role")
 
@@ -69,7 +70,7 @@ func TestAPI(t *testing.T) {
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} { // the library uses both
 		a.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: 90 * time.Second})
 	}
-	wait = requireProblem(t, a.json(t, "POST", "", `{"email":"joan@example.com"}`), 502, "invitation service unavailable")
+	wait = requireProblem(t, a.json(t, "POST", "", `{"email":"joan@example.com"}`), 502, "invitation service unavailable; the invitation is saved and will be retried")
 	require.GreaterOrEqual(t, wait, 89.0)
 	require.Equal(t, clerkinvite.StatusReserved, a.member(t, "joan@example.com").Status, "Run will deliver it")
 

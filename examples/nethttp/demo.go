@@ -161,7 +161,7 @@ func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 	}
 	if err != nil {
 		status, _ := p.explain(w, r, err)
-		v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(name, err))}
+		v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(err))}
 		p.render(w, r, v, "page", status)
 		return
 	}

@@ -61,7 +61,7 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 			return
 		}
 		q := r.URL.Query()
-		f(w, r, &view{
+		f(w, r.WithContext(clerkinvite.WithActor(r.Context(), admin)), &view{
 			Tenant: r.PathValue("tenant"), Admin: admin, State: clerkinvite.Status(q.Get("state")), Search: q.Get("q"), Cursors: q["cursor"],
 			Stub: p.stub, Now: time.Now(), Role: "member",
 		})
@@ -294,8 +294,11 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 			counts[result.Member.Status]++
 			continue
 		}
-		failed = append(failed, people[i].Email+": "+trouble("invite", result.Err))
-		if result.Member == nil || result.Member.Status != clerkinvite.StatusReserved {
+		failed = append(failed, people[i].Email+": "+trouble(result.Err))
+		var clerk *clerkinvite.ClerkInvitationError
+		if errors.As(result.Err, &clerk) && clerk.Queued() {
+			counts[clerkinvite.StatusReserved]++
+		} else {
 			retry = append(retry, people[i].Email)
 		}
 		if worst == nil || statusOf(result.Err) > statusOf(worst) {
@@ -310,7 +313,7 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 	if more := len(failed) - maxLines; more > 1 {
 		failed = append(failed[:maxLines], fmt.Sprintf("and %d more", more))
 	}
-	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(failed)), Lines: failed}
+	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(retry)), Lines: failed}
 	status, _ := p.explain(w, r, worst)
 	p.render(w, r, v, "page", status)
 }
@@ -339,7 +342,7 @@ func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
 		return
 	}
 	status, _ := p.explain(w, r, err)
-	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(name, err))}
+	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(err))}
 	p.render(w, r, v, "page", status)
 }
 

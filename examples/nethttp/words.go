@@ -72,8 +72,8 @@ func reasonWords(reason string) string {
 	}
 }
 
-// trouble returns the text for an error with one member. verb is the button that was pressed, or "invite".
-func trouble(verb string, err error) string {
+// trouble returns the text for an error with one member.
+func trouble(err error) string {
 	var duplicate *clerkinvite.DuplicateEmailError
 	var clerk *clerkinvite.ClerkInvitationError
 	var cooldown *clerkinvite.CooldownError
@@ -88,10 +88,10 @@ func trouble(verb string, err error) string {
 		if api := new(clerkinvite.APIError); errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
 			why = "Clerk’s rate limit was reached"
 		}
-		if verb == "revoke" || verb == "remove" || clerk.Member == nil {
-			return why + ". Nothing was changed; try again later"
+		if clerk.Queued() {
+			return why + ". The invitation is saved and will be sent in the background"
 		}
-		return why + ". The invitation is saved and will be sent in the background"
+		return why + ". Nothing was changed; try again later"
 	case errors.As(err, &cooldown):
 		return fmt.Sprintf("an email was sent a moment ago. Try again in %d seconds", retryAfter(err))
 	case errors.As(err, &invalid) && invalid.Field == "Email":

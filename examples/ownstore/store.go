@@ -105,14 +105,21 @@ func (s *Store) insert(ctx context.Context, m *clerkinvite.Member) (clerkinvite.
 		switch {
 		case err != nil:
 			return clerkinvite.Result{}, err
-		case len(existing) == 0:
+		case len(existing) == 0: // then perhaps a member with its user exists
+			holders, err := s.query(ctx, `SELECT `+columns+` FROM admin_user WHERE tenant_id = $1 AND clerk_user_id = $2 AND clerk_user_id <> ''`, m.TenantID, m.ClerkUserID)
+			if err != nil {
+				return clerkinvite.Result{}, err
+			}
+			if len(holders) > 0 {
+				return clerkinvite.Result{Member: holders[0], Err: clerkinvite.ErrUserTaken}, nil
+			}
 		case existing[0].ID == m.ID: // a repeated call: the first response was lost
 			return clerkinvite.Result{Member: existing[0]}, nil
 		default:
 			return clerkinvite.Result{Member: existing[0], Err: &clerkinvite.DuplicateEmailError{Ref: m.Ref(), Member: existing[0]}}, nil
 		}
 	}
-	return clerkinvite.Result{Err: fmt.Errorf("another row has the ID or the Clerk user: %w", clerkinvite.ErrConflict)}, nil
+	return clerkinvite.Result{Err: fmt.Errorf("another row has the ID: %w", clerkinvite.ErrConflict)}, nil
 }
 
 // Update implements clerkinvite.TxStore.

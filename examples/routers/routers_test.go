@@ -116,7 +116,7 @@ var requests = []struct {
 		return h.invite(t, "grace@example.com")
 	}, response{status: 201}},
 	{"a duplicate", func(t *testing.T, h *host) response { return h.invite(t, "ada@example.com") },
-		failed(409, "a member with email ada@example.com already exists in this tenant")},
+		failed(409, "ada@example.com is already invited to this tenant")},
 	{"an invalid address", func(t *testing.T, h *host) response { return h.invite(t, "ada") }, response{status: 422}},
 	{"invalid JSON", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodPost, acme, "acme", `{"email":`))
@@ -160,7 +160,7 @@ var requests = []struct {
 		a := h.invite(t, "joan@example.com")
 		h.clerk.ClearFaults()
 		return a
-	}, response{502, "application/json", "90", `{"error":"invitation service unavailable"}`}},
+	}, response{502, "application/json", "90", `{"error":"invitation service unavailable; the invitation is saved and will be retried"}`}},
 	{"a tenant with a space in its name", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodPost, "/tenants/wile%20e/invitations", "wile e", `{"email":"grace@example.com"}`))
 	}, response{status: 201}},

@@ -135,7 +135,7 @@ func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 
 // service returns the service of a process without faults.
 func (w *world) service() *clerkinvite.Service {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: testkit.ClockedStore{Store: w.store, Now: w.clock.Now}, Now: w.clock.Now, Lease: pointLease})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.api, Store: testkit.ClockedStore{Store: w.store, Now: w.clock.Now}, Now: w.clock.Now, Lease: pointLease, WithdrawOnFailure: w.sc.once})
 	require.NoError(w.t, err)
 	return svc
 }
@@ -170,7 +170,7 @@ func newActor(ctx context.Context, c actorConfig) (*actor, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := clerkinvite.Config{API: pointAPI{api, c.k}, Store: a.store, Now: c.clock.Now, Lease: pointLease}
+	config := clerkinvite.Config{API: pointAPI{api, c.k}, Store: a.store, Now: c.clock.Now, Lease: pointLease, WithdrawOnFailure: c.sc.once}
 	if a.svc, err = clerkinvite.New(config); err != nil {
 		return nil, err
 	}

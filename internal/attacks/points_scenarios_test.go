@@ -29,6 +29,7 @@ type scenario struct {
 	postgres bool // about PgxStore itself
 	hook     bool // with PgxOptions.OnChange
 	fresh    bool // without the tables
+	once     bool // with Config.WithdrawOnFailure
 
 	withdraws bool // another caller revokes, so that Clerk does not reject a create carried out after its lease
 
@@ -192,6 +193,18 @@ func (w *world) lost(email string) {
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 	_, err := w.calm.Invite(w.ctx, toAcme(email))
 	require.Error(w.t, err)
+	w.clock.Advance(time.Hour)
+}
+
+// crashed invites a person; the process dies after Clerk has created the invitation, and the lease has ended.
+func (w *world) crashed(email string) {
+	w.reserved(email)
+	m, err := w.calm.Get(w.ctx, acme(email))
+	w.must(err)
+	claimed, until := *m, w.clock.Now().Add(pointLease)
+	claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+	w.must(update(w.ctx, w.store, clerkinvite.Change{Old: m, New: &claimed}))
+	w.clerk.CreateForeign(email, map[string]any{"clerkinvite": map[string]any{"id": m.ID, "send": 1}})
 	w.clock.Advance(time.Hour)
 }
 
@@ -398,6 +411,34 @@ func invitations() []scenario {
 			return err
 		},
 	}, {
+		name: "invite once", once: true, act: inviteAnn, people: []person{{ann, "pending", "failed gone"}},
+	}, {
+		name: "invite once into a lost answer", once: true, people: []person{{ann, "failed", "gone pending"}},
+		arrange: func(w *world) {
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			return expected[*clerkinvite.ClerkInvitationError](a, ann, err)
+		},
+	}, {
+		name: "invite once after a crash", once: true, act: inviteAnn, people: []person{{ann, "pending", "failed"}},
+		arrange: func(w *world) { w.crashed(ann) },
+	}, {
+		name: "deliver once after a crash", once: true, people: []person{{ann, "failed", ""}},
+		arrange: func(w *world) { w.crashed(ann) },
+		act:     func(a *actor) error { return a.acked(ann, a.deliver()) },
+	}, {
+		name: "resend once", once: true, people: []person{{ann, "pending", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clock.Advance(2 * time.Minute)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Resend(a.ctx, acme(ann))
+			return a.acked(ann, err)
+		},
+	}, {
 		name: "resend", people: []person{{ann, "pending", ""}},
 		arrange: func(w *world) {
 			w.invited(ann)
@@ -417,6 +458,18 @@ func batches() []scenario {
 		return errors.Join(a.results(a.svc.ReserveMany(a.ctx, many)), a.deliver())
 	}
 	return []scenario{{
+		name: "invite many once", once: true, people: []person{{ann, "pending", "failed gone"}, {bob, "pending", "failed gone"}, {cyd, "pending", "failed gone"}},
+		act: func(a *actor) error {
+			results, err := a.svc.InviteMany(a.ctx, many, nil)
+			for _, r := range results {
+				if r.Err == nil && r.Member.Status == clerkinvite.StatusPending { // a reserved member may still fail
+					a.ack(r.Member.Email)
+				}
+				err = errors.Join(err, r.Err)
+			}
+			return err
+		},
+	}, {
 		name: "invite many", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
 	}, {

@@ -289,6 +289,11 @@ func TestPgxStoreLostResponses(t *testing.T) {
 					return n
 				},
 				func(m *clerkinvite.Member) *clerkinvite.Member { return testkit.ActiveRow(m, "user_1") },
+				func(m *clerkinvite.Member) *clerkinvite.Member {
+					n := *m
+					n.Email, n.Role, n.ChangedBy = "xmoved@example.com", "owner", "admin"
+					return &n
+				},
 			} {
 				old := stored(row)
 				moves := history(row)

@@ -45,6 +45,21 @@ var mutants = []mutant{
 	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
+	{name: "a claim is its caller's change", test: "TestActorOfEachChange", edits: []edit{
+		{"state.go", "			if c.Recorded() {\n				c.New.ChangedBy", "			if c.New != nil {\n				c.New.ChangedBy"},
+	}},
+	{name: "an invalid actor is stored", test: "TestInvalidActor", edits: []edit{
+		{"clock.go", "if err := checkActor(ctx); err != nil {", "if err := checkActor(ctx); err != nil && st == nil {"},
+	}},
+	{name: "a change of the role leaves no history", test: "TestUpdateAndHistory", edits: []edit{
+		{"store.go", "c.Old.Role != c.New.Role || c.Old.Email", "c.Old.Email"},
+	}},
+	{name: "the address of an invited member changes", test: "TestApplyAsksTheTable", edits: []edit{
+		{"state.go", "c.Old.Email != c.New.Email && !c.keepsActive()", "c.Old.Email != c.New.Email && c.New == nil"},
+	}},
+	{name: "a taken address aborts the host's transaction", test: "TestPgxStoreWithTx", edits: []edit{
+		{"store_pgx.go", "c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)", "c.New.ClerkUserID != c.Old.ClerkUserID)"},
+	}},
 
 	// One email a send.
 	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
@@ -86,6 +101,38 @@ var mutants = []mutant{
 			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Header.Set("Idempotency-Key", "same")`},
+	}},
+
+	// Honest outcomes.
+	{name: "a failed invitation waits although the host withdraws it", test: "TestWithdrawOnFailure_EveryFault/memory", edits: []edit{
+		{"verdict.go", "	case isUncertain, isPostponed:\n		return w != \"\"\n", "	case isUncertain, isPostponed:\n		return w == \"never\"\n"},
+	}},
+	{name: "a rate limit withdraws those who wait for it", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", edits: []edit{
+		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
+	}},
+	{name: "an invitation whose caller has gone away is sent later", test: "TestWithdrawOnFailure_CallerGoesAway", edits: []edit{
+		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
+	}},
+	{name: "an invitation that may be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", edits: []edit{
+		{"deliver.go", "return a.params.Withdraw != \"\" && a.row.Attempts > 1", "return a.params.Withdraw != \"\" && a.row.Attempts > 100"},
+	}},
+	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", edits: []edit{
+		{"deliver.go", "	case isUncertain:\n		return true\n", "	case isUncertain:\n		return a.mayHaveSent()\n"},
+	}},
+	{name: "a resend continues one that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", edits: []edit{
+		{"resend.go", "case row.Due() && params.Withdraw == \"\":", "case row.Due():"},
+	}},
+	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", edits: []edit{
+		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
+	}},
+	{name: "what is withdrawn counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", edits: []edit{
+		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
+	}},
+	{name: "a refused invitation is called queued", test: "TestClerkInvitationError_Queued", edits: []edit{
+		{"errors.go", "return e.Outcome != Refused && e.Member != nil", "return e.Member != nil"},
+	}},
+	{name: "RetryAfter believes a proxy", test: "TestRetryAfter_Bounds", edits: []edit{
+		{"errors.go", "			return limitWait(endpointCreate, api.RetryAfter), true", "			return api.RetryAfter, true"},
 	}},
 
 	// Clocks.

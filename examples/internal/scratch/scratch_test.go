@@ -90,7 +90,7 @@ func TestInSchema(t *testing.T) {
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	for _, name := range []string{"databasesql", "mirror", "ownstore"} {
+	for _, name := range []string{"databasesql", "mirror", "ownstore", "seats"} {
 		run := func(url string) ([]byte, error) {
 			cmd := exec.Command("go", "run", "../../"+name)
 			cmd.Env = append(os.Environ(), "DATABASE_URL="+url)

@@ -99,6 +99,11 @@ func costs() []cost {
 		{"InTx.Reserve", "a revoked member", "reserved", 0, "", 2, is.inTx(is.revoked), do.reserveInTx},
 		{"InTx.ReserveMany", "2,500 people", "2500 reserved", 0, "", 3, is.inTx(nil), do.reserveManyInTx(2500)},
 
+		{"Adopt", "2,500 people", "2500 active", 0, "", 3, nil, do.adopt(2500)},
+		{"Adopt", "25 a second time", "25 active", 0, "", 1, is.adopted(25), do.adopt(25)},
+		{"Adopt", "25: 5 with users of other members", "5 409, 20 active", 0, "", 2, is.holding(5), do.adopt(25)},
+		{"InTx.Adopt", "2,500 people", "2500 active", 0, "", 3, is.inTx(nil), do.adoptInTx(2500)},
+
 		{"Deliver", "nothing due", "0 claimed, 0 invited, 0 linked", 0, "", 1, is.pending, do.deliver},
 		{"Deliver", "1 due", "1 claimed, 1 invited, 0 linked", 2, "GET /users, POST /invitations", 12, is.reserved, do.deliver},
 		{"Deliver", "Refs: 1 of 25 due", "1 claimed, 1 invited, 0 linked", 2, "GET /users, POST /invitations", 3, is.manyReserved(25), do.deliverRefs},
@@ -162,6 +167,7 @@ func costs() []cost {
 		{"Reconcile", "1,200 members, half pending, half active", "1200 members, 0 changed", 17, "5 GET /invitations, 12 GET /users", 8, is.members(600, 600), do.reconcile(nil)},
 		{"Reconcile", "10 pending, of them 3 accepted, 2 expired, 1 revoked", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 13, is.astray, do.reconcile(nil)},
 		{"Reconcile", "the same 10, dry run", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 10, is.astray, do.reconcile(&clerkinvite.ReconcileOptions{DryRun: true})},
+		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 7, is.adoptedPending(25), do.reconcile(nil)},
 		{"Run", "one pass, no members", "done", 1, "GET /invitations", 8, nil, do.run(nil, 2)},
 		{"Run", "one pass, 25 due, no Reconcile", "done", 4, "GET /users, 3 POST /invitations/bulk", 16, is.manyReserved(25), do.run(&clerkinvite.RunOptions{ReconcileInterval: -1}, 1)},
 
@@ -327,6 +333,25 @@ func (verbs) reserveManyInTx(n int) func(context.Context, *costBundle) (any, err
 	}
 }
 
+func (verbs) adopt(n int) func(context.Context, *costBundle) (any, error) {
+	return func(ctx context.Context, b *costBundle) (any, error) { return b.Adopt(ctx, adopted(n)) }
+}
+
+func (verbs) adoptInTx(n int) func(context.Context, *costBundle) (any, error) {
+	return func(ctx context.Context, b *costBundle) (any, error) {
+		return b.InTx(b.pgx.WithTx(b.tx)).Adopt(ctx, adopted(n))
+	}
+}
+
+// adopted are users.
+func adopted(n int) []clerkinvite.Adopted {
+	people := make([]clerkinvite.Adopted, n)
+	for i, p := range testkit.People(n, "p") {
+		people[i] = clerkinvite.Adopted{InviteParams: p, ClerkUserID: fmt.Sprintf("user_%d", i)}
+	}
+	return people
+}
+
 func (verbs) deliver(ctx context.Context, b *costBundle) (any, error) {
 	r, err := b.Deliver(ctx, nil)
 	return fmt.Sprintf("%d claimed, %d invited, %d linked", r.Claimed, r.Invited, r.Linked), err
@@ -481,6 +506,36 @@ func (verbs) migrate(ctx context.Context, b *costBundle) (any, error) { return n
 type situations struct{}
 
 func (situations) justInvited(t *testing.T, b *costBundle) { b.MustInvite(t, testkit.Ada.Email) }
+
+func (situations) adopted(n int) func(t *testing.T, b *costBundle) {
+	return func(t *testing.T, b *costBundle) {
+		_, err := b.Adopt(t.Context(), adopted(n))
+		require.NoError(t, err)
+	}
+}
+
+// Other members have the users.
+func (situations) holding(n int) func(t *testing.T, b *costBundle) {
+	return func(t *testing.T, b *costBundle) {
+		people := adopted(n)
+		for i := range people {
+			people[i].Email = "other-" + people[i].Email
+		}
+		_, err := b.Adopt(t.Context(), people)
+		require.NoError(t, err)
+	}
+}
+
+func (situations) adoptedPending(n int) func(t *testing.T, b *costBundle) {
+	return func(t *testing.T, b *costBundle) {
+		people := adopted(n)
+		for i := range people {
+			people[i].ClerkUserID = clerkinvite.PendingID(b.Clerk.CreateForeign(people[i].Email, nil).ID)
+		}
+		_, err := b.Adopt(t.Context(), people)
+		require.NoError(t, err)
+	}
+}
 
 // Later than the cooldown.
 func (is situations) pending(t *testing.T, b *costBundle) {

@@ -203,7 +203,7 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	}
 	s.sayf("%s: + %s", t.name, state{m})
 	s.claimed(t, nil, m)
-	s.record(nil, m)
+	s.record(t, nil, m)
 }
 
 // erased checks that a row was erased for a valid reason.
@@ -270,12 +270,12 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
-	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(m.Email):
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(m.Email) && !triedOnce(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)
 	}
-	s.record(old, m)
+	s.record(t, old, m)
 }
 
 // claimed checks and notes that a change is a claim.
@@ -296,14 +296,20 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 }
 
 // record checks the history entry of a change.
-func (s *sequence) record(old, m *clerkinvite.Member) {
+func (s *sequence) record(t *task, old, m *clerkinvite.Member) {
 	s.committed[version{m.ID, m.Version}] = m
 	if old == nil {
 		old = &clerkinvite.Member{}
 	}
 	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID &&
 		old.Role == m.Role && old.Email == m.Email {
+		if m.ChangedBy != old.ChangedBy {
+			s.failf("actor: %s, whose change is not recorded, became the actor of %s", t.name, s.named(m))
+		}
 		return
+	}
+	if m.ChangedBy != t.actor {
+		s.failf("actor: %s changed %s as %q", t.name, s.named(m), m.ChangedBy)
 	}
 	s.chains[m.ID] = append(s.chains[m.ID], clerkinvite.HistoryEntry{
 		Version: m.Version, From: old.Status, To: m.Status, Send: m.Send, Sent: m.Sent,
@@ -393,7 +399,11 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	inv := s.invitation(m.InvitationID)
 	switch m.Status {
 	case clerkinvite.StatusFailed:
-		if m.Reason == "" || !t.refused[m.Email] && !s.banned(m.Email) {
+		withdrawn := m.Reason == clerkinvite.ReasonWithdrawn
+		if withdrawn && !triedOnce(m) {
+			s.failf("failed: %s withdrew %s, which is to be tried again", t.name, s.named(m))
+		}
+		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.banned(m.Email) {
 			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
@@ -418,6 +428,15 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	default:
 	}
+}
+
+// triedOnce reports whether the member's invitation is withdrawn if the first attempt fails.
+func triedOnce(m *clerkinvite.Member) bool {
+	var p struct {
+		Withdraw string `json:"withdraw"`
+	}
+	_ = json.Unmarshal(m.Params, &p)
+	return p.Withdraw != ""
 }
 
 // removed checks that a member without a call of Remove was removed for a valid reason.
@@ -518,6 +537,9 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 			t.failf("claim: %s creates for %s without a claim", t.name, r.Email)
 		}
 		all[i].until = at.Add(lease)
+		if row := t.row(id); row != nil && row.Send == send && row.Attempts > 1 && triedOnce(row) {
+			t.failf("tried again: %s creates for %s, whose only attempt has failed", t.name, r.Email)
+		}
 		if t.now().Sub(at) >= lease/2 {
 			t.failf("lease: %s creates for %s when less than half of the lease is left", t.name, r.Email)
 		}

@@ -55,6 +55,7 @@ type task struct {
 	process *process
 	verb    verb
 	name    string
+	actor   string
 	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
 	began   int             // step
 	beganAt time.Time
@@ -136,7 +137,11 @@ func play(store *elsewhere, seed uint64, o Options) *sequence {
 func (s *sequence) newProcess(number int) *process {
 	p := &process{number: number}
 	s.setClock(p)
-	service, err := clerkinvite.New(clerkinvite.Config{API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }})
+	once := s.chance(4)
+	s.sayf("p%d withdraws on failure: %v", number, once)
+	service, err := clerkinvite.New(clerkinvite.Config{
+		API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }, WithdrawOnFailure: once,
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -245,7 +250,10 @@ func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Conte
 	}
 	s.started++
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), taskKey{}, t))
+	if s.started%2 == 0 {
+		t.actor = t.name
+	}
+	ctx, cancel := context.WithCancel(clerkinvite.WithActor(context.WithValue(context.Background(), taskKey{}, t), t.actor))
 	t.cancel = cancel
 	if len(s.free) == 0 {
 		s.free = append(s.free, newCoroutine())

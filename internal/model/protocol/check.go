@@ -91,6 +91,8 @@ func (c *Config) settledWell(s *State) string {
 		return "never decided"
 	case r.status == revoked && !s.withdrawn:
 		return "revoked, and nobody wanted it"
+	case r.status == failed && !c.Once:
+		return "failed, and nobody refused"
 	case r.status == pending && r.inv == 0:
 		return "pending on nothing"
 	}

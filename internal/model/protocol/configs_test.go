@@ -25,6 +25,11 @@ func configs() []*Config {
 		{Name: "accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Resolve: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 1, Reserved: true},
 		{Name: "reconcile", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Revoke: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Reserved: true},
 		{Name: "store", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Revoke: 1}, Cuts: 1, Ends: 1, Reserved: true},
+		{Name: "once", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Invite: 2}, Crashes: 1, Losses: 1, Ends: 1, Once: true},
+		{Name: "once late", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 2}, Losses: 1, Ends: 1, Once: true, Late: true},
+		{Name: "once resend", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 2, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true, Once: true},
+		{Name: "once revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1, Accepts: 1, Once: true},
+		{Name: "once store", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 2}, Cuts: 1, Ends: 1, Once: true},
 		{Name: "store accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Reconcile: 1, Resolve: 1}, Cuts: 2, Ends: 1, Accepts: 1},
 	}
 	if tally.Long() {
@@ -102,6 +107,7 @@ type class struct {
 	others, left      bool
 	again, moved      bool
 	waiting, finished bool
+	gives             bool
 }
 
 func classOf(s *State, e Event, after *State) class {
@@ -118,7 +124,7 @@ func classOf(s *State, e Event, after *State) class {
 	if k.verb = a.verb; e.Kind == Begin {
 		k.verb = b.verb
 	}
-	k.pc, k.then, k.next = a.pc, b.pc, b.next
+	k.pc, k.then, k.next, k.gives = a.pc, b.pc, b.next, b.gives
 	k.fresh, k.others, k.left, k.again, k.moved, k.waiting = a.row.version == s.row.version, b.others, b.left, b.again, b.moved, b.waits
 	k.named = s.row.inv > 0 && s.row.inv == a.made
 	for i := range s.actors {

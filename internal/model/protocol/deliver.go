@@ -97,11 +97,14 @@ func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 // attempt begins with a row that the actor has claimed.
 func (m *step) attempt(a *actor) {
 	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
-	a.others, a.again, a.stale = false, false, false
+	a.others, a.again, a.stale, a.gives = false, false, false, false
 	a.left, a.previous = a.row.send > 1, a.row.inv
 	a.knows = m.user
 	a.pc = pcUsers
-	if !m.has(FindFirst) {
+	switch {
+	case m.Once && a.row.attempts > 1 && m.has(TryOnce):
+		m.decide(a, isAbandoned)
+	case !m.has(FindFirst):
 		m.createOrLook(a)
 	}
 }
@@ -109,6 +112,9 @@ func (m *step) attempt(a *actor) {
 // createOrLook is the step after looking for users: look if something may have been
 // sent before, otherwise create.
 func (m *step) createOrLook(a *actor) {
+	if m.Once && a.row.attempts > 1 {
+		m.fail("an invitation is tried twice")
+	}
 	switch {
 	case m.late(a):
 		m.decide(a, isReleased)
@@ -139,6 +145,9 @@ func (m *step) decide(a *actor, d decision) {
 	a.seen, a.others, a.again, a.stale, a.knows = [maxInvitations]status{}, false, false, false, false
 	if d == isLinked || d == isLinkedBy {
 		a.left = a.left || a.row.attempts > 1
+	}
+	if a.gives = m.Once && (d == isPostponed || d == isUncertain || d == isReleased && a.verb != Deliver); a.gives || d == isAbandoned {
+		a.left = d == isUncertain || d == isAbandoned // otherwise nothing was sent
 	}
 	if d != isInvited && d != isLinkedBy && d != isRevoked {
 		a.made = 0
@@ -188,11 +197,14 @@ func rank(s status) int { return slices.Index([]status{accepted, pending, revoke
 
 // uncertain ends an attempt whose create got no response: the row stays unchanged.
 func (m *step) uncertain(a *actor) {
-	if !m.has(KeepLease) {
+	switch {
+	case m.Once:
+		m.decide(a, isUncertain)
+	case !m.has(KeepLease):
 		m.decide(a, isLetGo)
-		return
+	default:
+		m.delivered(a)
 	}
-	m.delivered(a)
 }
 
 // decided returns the row that the actor's decision makes of r.
@@ -209,6 +221,8 @@ func (m *step) decided(a *actor, r row) row {
 	case isRevoked:
 		r = r.settled(revoked)
 		r.inv = a.made
+	case isAbandoned:
+		r = r.withdrawn()
 	case isReleased:
 		r.attempts--
 		r.held, r.next = 0, a.began
@@ -216,6 +230,9 @@ func (m *step) decided(a *actor, r row) row {
 		r.held, r.next = 0, a.at+1
 	default:
 		r.held, r.next = 0, a.at
+	}
+	if a.gives {
+		r = r.withdrawn()
 	}
 	return r
 }
@@ -266,11 +283,11 @@ func (m *step) goOn(a *actor) {
 		}
 	case pcSettle:
 		was := a.row
-		if !m.has(WriteByVersion) || !m.has(GiveUpOwn) && a.next.claimOnly() {
+		if !m.has(WriteByVersion) || !m.has(GiveUpOwn) && a.claimOnly() {
 			was.version = m.row.version
 		}
 		if m.update(was, m.decided(a, a.row)) {
-			a.moved = a.next == isRevoked
+			a.moved, a.retries = a.next == isRevoked, a.next == isAbandoned
 			m.written(a)
 		} else {
 			a.pc = pcOvertaken
@@ -340,10 +357,11 @@ func (m *step) revokedOne(a *actor) {
 // overtaken decides again for a row that another actor has changed.
 func (m *step) overtaken(a *actor) {
 	r := m.row
+	a.retries = r.status == failed
 	switch {
-	case a.next.claimOnly() && (r.status == reserved || r.due()):
+	case a.claimOnly() && (r.status == reserved || r.due()):
 		m.written(a)
-	case a.next.claimOnly(): // decided by another actor
+	case a.claimOnly(): // decided by another actor
 		a.next, a.left = undecided, false
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):
@@ -357,7 +375,7 @@ func (m *step) overtaken(a *actor) {
 
 // written is the step after a decision is written, or is no longer needed.
 func (m *step) written(a *actor) {
-	if a.left && !a.next.claimOnly() && m.has(SweepLater) {
+	if a.left && !a.claimOnly() && m.has(SweepLater) {
 		if a.made, a.pc = 0, pcSweepList; !m.has(ClerkThenRows) {
 			a.pc = pcSweepFind
 		}
@@ -377,7 +395,7 @@ func (m *step) unanswered(a *actor) {
 		a.failed = true
 		m.written(a)
 	case pcOvertaken: // the caller gets no error
-		if a.next.claimOnly() {
+		if a.claimOnly() {
 			a.next, a.left = undecided, false
 		}
 		m.written(a)

@@ -49,6 +49,7 @@ var needed = []struct {
 	{FindFirst, "foreign accepted", "recovering: an email to somebody who had signed up"},
 	{FindAgain, "foreign accepted", "an email to somebody who had signed up"},
 	{WithdrawLook, "revoke", "withdrawn, but its link works"},
+	{TryOnce, "once", "recovering: an invitation is tried twice"},
 }
 
 // Without any one rule, a trace ends badly. With -v the

@@ -21,12 +21,13 @@ const (
 	reserved
 	pending
 	active
+	failed
 	revoked
 	accepted
 )
 
 func (s status) String() string {
-	return [...]string{"none", "reserved", "pending", "active", "revoked", "accepted"}[s]
+	return [...]string{"none", "reserved", "pending", "active", "failed", "revoked", "accepted"}[s]
 }
 
 // row has the fields of a member's row that the protocol uses. Times are epochs: how often
@@ -53,6 +54,14 @@ func (r row) claimed(epoch int8) row {
 func (r row) settled(to status) row {
 	r.status, r.sent, r.held, r.next = to, r.send, 0, 0
 	return r
+}
+
+// withdrawn is the row without the invitation of this send. A resend keeps the older one.
+func (r row) withdrawn() row {
+	if r.status == pending {
+		return r.settled(pending)
+	}
+	return r.settled(failed)
 }
 
 // invitation is an invitation at Clerk. Each one has sent an email.
@@ -89,6 +98,8 @@ type actor struct {
 	todo     uint8 // invitations to revoke, a bit each
 	others   bool  // Clerk has a pending invitation that is not this send's
 	again    bool  // Clerk has rejected a create of this attempt as a duplicate
+	gives    bool  // its decision gives the invitation up, instead of letting the row wait
+	retries  bool  // an Invite whose member has failed in the meantime begins again
 	left     bool  // this member may have other open invitations; a withdrawal must still list them
 	stale    bool  // began a create after its lease
 	moved    bool  // it has made the row revoked or active
@@ -109,12 +120,14 @@ const (
 	isLinked
 	isLinkedBy // by the invitation that was accepted
 	isRevoked
+	isAbandoned // with Config.Once: the only attempt has died
 	isReleased
 	isPostponed
-	isLetGo // only without a rule: due again immediately
+	isUncertain // only with Config.Once; otherwise nothing is written
+	isLetGo     // only without a rule: due again immediately
 )
 
-func (d decision) claimOnly() bool { return d >= isReleased }
+func (a *actor) claimOnly() bool { return a.next >= isReleased && !a.gives }
 
 // Verb is a method of the service.
 type Verb uint8
@@ -220,6 +233,7 @@ type Config struct {
 
 	Reserved bool // the row exists from the beginning; otherwise only Invite writes it
 	Foreign  bool // another application has a pending invitation for the address
+	Once     bool // Config.WithdrawOnFailure: each invitation is tried once
 	Late     bool // leases can end while a create is under way, such as after a machine slept or a clock was set
 	Without  Rule // the removed rule
 }
@@ -404,6 +418,9 @@ func (m *step) fail(what string) {
 func (m *step) update(was, next row) bool {
 	if m.row.version != was.version {
 		return false
+	}
+	if m.row.status == failed && next.status != reserved {
+		m.fail("a withdrawn invitation comes back")
 	}
 	next.version = m.row.version + 1
 	if !next.due() {

@@ -100,6 +100,7 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 func (r *replay) service(store clerkinvite.Store, api clerkinvite.ClerkAPI) (*clerkinvite.Service, error) {
 	return clerkinvite.New(clerkinvite.Config{
 		API: api, Store: store, Lease: replayLease, ResendCooldown: -1, Now: func() time.Time { return r.now },
+		WithdrawOnFailure: r.config.Once,
 	})
 }
 

@@ -29,6 +29,7 @@ const (
 	FindAgain      Rule = "users are looked for again before a create with ignore_existing"
 	WithdrawLook   Rule = "a withdrawal looks for invitations that the row does not name yet"
 	GiveUpOwn      Rule = "an attempt gives up only its own claim"
+	TryOnce        Rule = "with Config.WithdrawOnFailure, an attempt after another gives the invitation up"
 )
 
 // has reports whether a rule is followed.

@@ -28,7 +28,7 @@ func (m *step) delivered(a *actor) {
 	switch {
 	case a.verb == Deliver && a.next != isReleased && !a.failed:
 		*a = actor{verb: Deliver, pc: pcFindDue, began: a.began}
-	case a.verb == Invite && a.next == isRevoked && a.round < 2 && a.moved:
+	case a.verb == Invite && a.round < 2 && (a.next == isRevoked && a.moved || a.retries):
 		// An earlier attempt's invitation has ended; the caller wants a working one.
 		*a = actor{verb: Invite, pc: pcInsert, began: m.epoch, lease: m.epoch, round: a.round + 1}
 	default:
@@ -91,7 +91,7 @@ func (m *step) goOnVerb(a *actor) {
 		a.row, a.pc = r, pcResendClaim
 	case pcResendClaim:
 		next := a.row
-		if !next.due() {
+		if !next.due() || m.Once {
 			next.send++
 			next.attempts = 0
 		}
@@ -127,7 +127,7 @@ func (m *step) insert(a *actor) {
 // renewed returns the row prepared for a new invitation, and claimed.
 func (m *step) renewed(a *actor) row {
 	r := a.row
-	if r.status == revoked {
+	if r.status == revoked || r.status == failed {
 		r.status, r.inv, r.attempts = reserved, 0, 0
 		r.send++
 	}

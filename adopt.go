@@ -1,0 +1,172 @@
+package clerkinvite
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Adopted is a member that exists already, for Adopt.
+type Adopted struct {
+	// InviteParams has the member's tenant and address, and the host's fields. Nothing is sent to
+	// Clerk now: RedirectURL, Template, SkipEmail and PublicMetadata are for a later Resend.
+	// ExpiresInDays is also how long the library assumes that an invitation is still valid, until
+	// Reconcile has read Clerk's time.
+	InviteParams
+
+	// ClerkUserID is a Clerk user's ID (user_…), or the PendingID of an invitation (pending_inv_…).
+	ClerkUserID string
+
+	// InvitedAt is when the person was invited or joined, for the order of lists and
+	// Member.ReservedAt. Not before 1970; zero, or a time in the future, means now.
+	InvitedAt time.Time
+}
+
+// Adopt writes rows for members that exist already: the rows of an application's table from before
+// it used this library, or people who were added by other code, such as a seed or single sign-on. A
+// member with the ID of a user is active, one with the ID of an invitation pending.
+//
+// Adopt calls neither Clerk nor Config.Authorize, and takes the host's word. Call Reconcile
+// afterwards: it reads the times of the invitations, makes people active who have accepted, ends
+// members whose invitation has ended, and removes members whose user was deleted. Until then an
+// invitation counts as valid, so a user who has verified the address becomes active.
+//
+// It always returns one Result for each of people, in the same order. Member is the row, or nil
+// without a row. Existing members are never changed. Err is
+//   - nil for a new member, and for a member that has this ClerkUserID or invitation already;
+//   - *[InvalidParamsError];
+//   - *[DuplicateEmailError] if the tenant has a member with this address and another ID. Such a member may
+//     wait for this user ([Service.ResolveUser] makes it active) or have ended ([Service.Invite]
+//     links the user again);
+//   - [ErrUserTaken] if another member of the tenant, which is Member, has this ClerkUserID.
+//
+// The error is not nil if the call could not continue: the context's or the store's, unchanged.
+// People who were not reached have it as their Err.
+//
+// Adopt writes 1,000 rows per statement. It is safe for concurrent use and safe to retry with the
+// same list.
+func (s *Service) Adopt(ctx context.Context, people []Adopted) ([]Result, error) {
+	return s.InTx(s.store).Adopt(ctx, people)
+}
+
+// Adopt writes rows for members that exist already, as [Service.Adopt] does. Members that exist in
+// the library's table do not abort the transaction.
+//
+// Errors: those of [Service.Adopt]. If the error is not nil, roll the transaction back.
+func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err error) {
+	ctx, op := r.s.observe(ctx, "Adopt")
+	defer op.end(&err)
+	results := slices.Repeat([]Result{{Err: errNotReached}}, len(people))
+	rows := make([]*Member, len(people))
+	var todo []int // places in people
+	if err = r.s.setClock(ctx, r.st); err == nil {
+		for i, a := range people {
+			if rows[i], results[i].Err = r.s.adopted(a); results[i].Err == nil {
+				results[i].Err, todo = errNotReached, append(todo, i)
+			}
+		}
+	}
+	for len(todo) > 0 && err == nil {
+		var chunk []int
+		chunk, todo = distinctRows(rows, todo)
+		err = r.s.adopt(ctx, r.st, rows, chunk, results)
+	}
+	for i := range results {
+		if errors.Is(results[i].Err, errNotReached) {
+			results[i].Err = err
+		}
+	}
+	return results, err
+}
+
+// adopted checks a and returns the row for it.
+func (s *Service) adopted(a Adopted) (*Member, error) {
+	m, err := s.newMember(&a.InviteParams, "")
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	invitation, pending := InvitationID(a.ClerkUserID)
+	m.ClerkUserID, m.InvitationID, m.Sent, m.Reason, m.UpdatedAt = a.ClerkUserID, invitation, m.Send, ReasonAdopted, now
+	switch {
+	case pending && strings.HasPrefix(invitation, "inv_") && (&Invitation{ID: invitation}).hasID():
+		expires := now.AddDate(0, 0, a.ExpiresInDays)
+		m.Status, m.ExpiresAt = StatusPending, &expires
+	case strings.HasPrefix(a.ClerkUserID, "user_") && clerkID.MatchString(a.ClerkUserID):
+		m.Status, m.InvitationID = StatusActive, ""
+	default:
+		return nil, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_inv_…)"}
+	}
+	at := now
+	if a.InvitedAt.Before(now) && !a.InvitedAt.IsZero() {
+		if at = a.InvitedAt; at.Unix() < 0 {
+			return nil, &InvalidParamsError{"InvitedAt", "must not be before 1970"}
+		}
+		m.ID = withTime(m.ID, at)
+	}
+	m.ReservedAt, m.SettledAt = at, &at
+	return m, nil
+}
+
+// withTime returns the UUID of version 7 with another time, because lists are in the order of IDs.
+func withTime(id string, at time.Time) string {
+	u := uuid.MustParse(id)
+	for i, ms := 5, at.UnixMilli(); i >= 0; i-- {
+		u[i], ms = byte(ms), ms>>8
+	}
+	return u.String()
+}
+
+// distinctRows returns the places of the next rows to write. Rows with an address or a Clerk user that
+// occurs before come later: the store then reports them as it reports those of an earlier call.
+func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
+	type key struct{ tenantID, emailOrUser string } // no address is a user's ID
+	seen := make(map[key]bool)
+	for k, i := range todo {
+		if len(chunk) == reserveChunk {
+			return chunk, append(later, todo[k:]...)
+		}
+		email, user := key{rows[i].TenantID, rows[i].Email}, key{rows[i].TenantID, rows[i].ClerkUserID}
+		if seen[email] || seen[user] {
+			later = append(later, i)
+		} else {
+			chunk = append(chunk, i)
+		}
+		seen[email], seen[user] = true, true
+	}
+	return chunk, later
+}
+
+// adopt writes the rows at the places in chunk, and sets their results.
+func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk []int, results []Result) error {
+	batch := make([]*Member, len(chunk))
+	for k, i := range chunk {
+		batch[k] = rows[i]
+		batch[k].ChangedBy = actor(ctx)
+	}
+	inserted, err := st.Insert(ctx, batch)
+	if err != nil {
+		return err
+	}
+	for k, i := range chunk {
+		results[i] = inserted[k]
+		var dup *DuplicateEmailError
+		switch {
+		case inserted[k].Err == nil:
+			s.stateChanged(ctx, "", rows[i].Status)
+		case errors.As(inserted[k].Err, &dup) && dup.Member.goesBy(rows[i].ClerkUserID):
+			results[i].Err = nil
+		}
+	}
+	return nil
+}
+
+// goesBy reports whether m has the Clerk user ID, or had it while it was pending on its last invitation.
+func (m *Member) goesBy(clerkUserID string) bool {
+	invitation, pending := InvitationID(clerkUserID)
+	return m.ClerkUserID == clerkUserID || pending && m.InvitationID == invitation
+}

@@ -1,0 +1,424 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+func withdrawing(c *clerkinvite.Config) { c.WithdrawOnFailure, c.ResendCooldown = true, -1 }
+
+// requireWithdrawn requires that the error and the row say that the invitation is withdrawn, and that nothing that
+// happens later sends it or makes the person a member.
+func requireWithdrawn(t *testing.T, b *testkit.Rig, email string, err error) {
+	t.Helper()
+	var failure *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &failure)
+	require.False(t, failure.Queued())
+	require.NotEqual(t, clerkinvite.Refused, failure.Outcome)
+	status, message := clerkinvite.HTTPError(err)
+	require.Equal(t, 502, status)
+	require.Equal(t, "invitation service unavailable", message)
+	require.Equal(t, clerkinvite.StatusFailed, failure.Member.Status)
+	requireStaysWithdrawn(t, b, email)
+}
+
+// requireStaysWithdrawn requires that a withdrawn member stays withdrawn.
+func requireStaysWithdrawn(t *testing.T, b *testkit.Rig, email string) {
+	t.Helper()
+	if open := b.Clerk.OpenInvitations(email); len(open) > 0 { // Clerk failed when it was to be revoked, or it is an earlier send's
+		w, err := b.Clerk.AcceptInvitation(open[0].ID)
+		require.NoError(t, err)
+		w.At = b.Clock.Now()
+		require.Empty(t, b.Receive(t, w), "the person has accepted what was withdrawn")
+	}
+	emails := b.Clerk.EmailsTo(email)
+	for range 2 {
+		b.Clock.Advance(2 * time.Hour)
+		b.Clerk.Settle()
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = b.Reconcile(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	m := b.Member(t, email)
+	require.Equal(t, clerkinvite.StatusFailed, m.Status)
+	require.Equal(t, clerkinvite.ReasonWithdrawn, m.Reason)
+	require.Empty(t, m.ClerkUserID)
+	require.Empty(t, b.Clerk.OpenInvitations(email))
+	require.Equal(t, emails, b.Clerk.EmailsTo(email))
+}
+
+// Whatever fails at Clerk, before or after it took effect: the caller's error and the row say that nothing comes later, and the
+// person can be invited again.
+func TestWithdrawOnFailure_EveryFault(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	scenes := []struct {
+		name   string
+		call   clerkinvitetest.Call
+		before func(t *testing.T, b *testkit.Rig)
+	}{
+		{"look-up", clerkinvitetest.CallFindUsers, func(*testing.T, *testkit.Rig) {}},
+		{"create", clerkinvitetest.CallCreate, func(*testing.T, *testkit.Rig) {}},
+		{"look-up of a second send", clerkinvitetest.CallFindUsers, secondSend},
+		{"list of a second send", clerkinvitetest.CallList, secondSend},
+		{"create of a second send", clerkinvitetest.CallCreate, secondSend},
+	}
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, scene := range scenes {
+			for _, fault := range testkit.Sample(t, faults(scene.call)) {
+				t.Run(scene.name+"/"+faultName(fault), func(t *testing.T) {
+					t.Parallel()
+					testkit.InBubble(t, func(t *testing.T) {
+						b := fresh(t, testkit.Options{Configure: withdrawing, Hangs: fault.Kind == clerkinvitetest.Timeout})
+						scene.before(t, b)
+						b.Clerk.Fail(fault)
+						_, err := b.TryInvite(t, email)
+						if err == nil { // a bulk request succeeded in its place, or the fault had no effect on the outcome
+							require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+							return
+						}
+						b.Clerk.ClearFaults()
+						requireWithdrawn(t, b, email, err)
+						m := b.MustInvite(t, email)
+						require.Contains(t, []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}, m.Status)
+					})
+				})
+			}
+		}
+	})
+}
+
+// The process dies, or its database fails, after Clerk has created the invitation: whoever comes next withdraws it. A new Invite
+// or Resend sends a new one.
+func TestPromise4_WithdrawOnFailureAfterACrash(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	errDown := errors.New("the database is down")
+	crashed := func(t *testing.T) *testkit.Rig {
+		t.Helper()
+		clerk := clerkinvitetest.NewClerk()
+		store := &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+		b := testkit.New(t, testkit.Options{Configure: withdrawing}, clerk, clerk, store)
+		store.Fail(errDown, false)
+		_, err := b.TryInvite(t, email)
+		require.ErrorIs(t, err, errDown)
+		store.Fail(nil, false)
+		require.Len(t, b.Clerk.OpenInvitations(email), 1)
+		return b
+	}
+	t.Run("Deliver", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Zero(t, report.Claimed, "the lease has not ended")
+		b.Clock.Advance(2 * time.Minute)
+		report, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Ended: 1}, report)
+		require.Empty(t, b.Clerk.OpenInvitations(email), "revoked immediately")
+		requireStaysWithdrawn(t, b, email)
+	})
+	t.Run("Deliver while Clerk is down", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		b.Clock.Advance(2 * time.Minute)
+		b.Clerk.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Empty503, Times: 3})
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusFailed, b.Member(t, email).Status)
+		b.Clerk.ClearFaults()
+		requireStaysWithdrawn(t, b, email)
+	})
+	t.Run("accepted first", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		w, err := b.Clerk.Accept(email)
+		require.NoError(t, err)
+		require.Len(t, b.Receive(t, w), 1)
+		b.Clock.Advance(2 * time.Minute)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+	})
+	t.Run("Invite", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		b.Clock.Advance(2 * time.Minute)
+		b.MustInvite(t, email)
+		require.Equal(t, 2, b.RequireInvited(t, email, 2).Send)
+	})
+	t.Run("Invite with other parameters", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		b.Clock.Advance(2 * time.Minute)
+		p := testkit.Params("acme", email)
+		p.ExpiresInDays = 7
+		_, err := b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		m := b.RequireInvited(t, email, 2)
+		require.Equal(t, 7*24*time.Hour, m.ExpiresAt.Sub(*m.InvitedAt))
+	})
+	t.Run("InviteMany", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		b.Clock.Advance(2 * time.Minute)
+		results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", email)}, nil)
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		require.Equal(t, 2, b.RequireInvited(t, email, 2).Send)
+	})
+	t.Run("Revoke", func(t *testing.T) {
+		t.Parallel()
+		b := crashed(t)
+		_, err := b.Revoke(t.Context(), testkit.Acme(email))
+		require.NoError(t, err)
+		require.Empty(t, b.Clerk.OpenInvitations(email))
+	})
+}
+
+// A failed Resend leaves the member as it was, with the link that works.
+func TestWithdrawOnFailure_ResendKeepsTheOlderInvitation(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallCreate} {
+			for _, fault := range testkit.Sample(t, faults(call)) {
+				t.Run(fmt.Sprint(call, "/", faultName(fault)), func(t *testing.T) {
+					t.Parallel()
+					testkit.InBubble(t, func(t *testing.T) {
+						b := fresh(t, testkit.Options{Configure: withdrawing, Hangs: fault.Kind == clerkinvitetest.Timeout})
+						first := b.MustInvite(t, email)
+						b.Clerk.Fail(fault)
+						_, err := b.Resend(t.Context(), first.Ref())
+						if err == nil {
+							b.RequireInvited(t, email, 2)
+							return
+						}
+						var failure *clerkinvite.ClerkInvitationError
+						require.ErrorAs(t, err, &failure)
+						require.False(t, failure.Queued())
+						emails := b.Clerk.EmailsTo(email)
+						b.Clerk.ClearFaults()
+						b.Clock.Advance(2 * time.Hour)
+						_, err = b.Deliver(t.Context(), nil)
+						require.NoError(t, err)
+						_, err = b.Reconcile(t.Context(), nil)
+						require.NoError(t, err)
+						m := b.RequireInvited(t, email, emails)
+						require.Equal(t, first.InvitationID, m.InvitationID)
+						require.Equal(t, clerkinvite.ReasonWithdrawn, m.Reason)
+
+						_, err = b.Resend(t.Context(), first.Ref())
+						require.NoError(t, err)
+						require.Equal(t, 3, b.RequireInvited(t, email, emails+1).Send)
+					})
+				})
+			}
+		}
+	})
+}
+
+// A Resend is tried once if its service says so, however the member was invited.
+func TestWithdrawOnFailure_ResendTakesTheServicesChoice(t *testing.T) {
+	t.Parallel()
+	with := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	without := testkit.New(t, testkit.Options{Clock: with.Clock, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, with.Clerk, with.API, with.Store)
+	for _, resend := range []struct {
+		first, second *testkit.Rig
+		queued        bool
+	}{{without, with, false}, {with, without, true}} {
+		email := fmt.Sprintf("queued-%v@example.com", resend.queued)
+		p := testkit.Params("acme", email)
+		p.PublicMetadata = map[string]any{"plan": "pro"}
+		m, err := resend.first.Invite(t.Context(), p)
+		require.NoError(t, err)
+		with.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Reset})
+		_, err = resend.second.Resend(t.Context(), m.Ref())
+		var failure *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &failure)
+		require.Equal(t, resend.queued, failure.Queued())
+		_, err = resend.second.Resend(t.Context(), m.Ref())
+		require.NoError(t, err)
+		open := with.Clerk.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Contains(t, string(open[0].PublicMetadata), `"plan"`, "the other parameters stay")
+	}
+}
+
+// The process dies during a Resend: the next Deliver gives it up, or the next Resend sends another one.
+func TestWithdrawOnFailure_ResendAfterACrash(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for _, next := range []string{"Deliver", "Resend"} {
+		t.Run(next, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			store := &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{Configure: withdrawing}, clerk, clerk, store)
+			first := b.MustInvite(t, email)
+			store.Fail(errors.New("the database is down"), false)
+			_, err := b.Resend(t.Context(), first.Ref())
+			require.Error(t, err)
+			store.Fail(nil, false)
+			b.Clock.Advance(2 * time.Minute)
+			if next == "Deliver" {
+				report, err := b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Ended: 1}, report)
+				require.Equal(t, first.InvitationID, b.RequireInvited(t, email, 2).InvitationID)
+				return
+			}
+			_, err = b.Resend(t.Context(), first.Ref())
+			require.NoError(t, err)
+			require.Equal(t, 3, b.RequireInvited(t, email, 3).Send)
+		})
+	}
+}
+
+// A rate limit withdraws only those whose caller does not agree to wait.
+func TestWithdrawOnFailure_RateLimits(t *testing.T) {
+	t.Parallel()
+	people := testkit.People(3, "p")
+	limited := func(t *testing.T) *testkit.Rig {
+		t.Helper()
+		b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+		limitCreates(b, 10*time.Minute)
+		return b
+	}
+	t.Run("Invite", func(t *testing.T) {
+		t.Parallel()
+		b := limited(t)
+		for range 2 { // met now, and known from before
+			_, err := b.TryInvite(t, "ada@example.com")
+			requireTold(t, 10*time.Minute, err)
+			var failure *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, err, &failure)
+			require.Equal(t, clerkinvite.StatusFailed, failure.Member.Status)
+		}
+		requireStaysWithdrawn(t, b, "ada@example.com")
+		b.MustInvite(t, "ada@example.com")
+	})
+	t.Run("InviteMany", func(t *testing.T) {
+		t.Parallel()
+		b := limited(t)
+		results, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			requireWithdrawn(t, b, r.Member.Email, r.Err)
+		}
+		require.Zero(t, b.Clerk.Emails())
+	})
+	t.Run("InviteMany with Wait", func(t *testing.T) {
+		t.Parallel()
+		b := limited(t)
+		results, err := b.InviteMany(t.Context(), people, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+			if !p.WaitUntil.IsZero() {
+				b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
+			}
+		}})
+		require.NoError(t, err)
+		for _, r := range results {
+			require.NoError(t, r.Err)
+		}
+		b.RequireEachInvitedOnce(t, people)
+	})
+	for name, reserve := range map[string]func(b *testkit.Rig) error{
+		"Reserve":     func(b *testkit.Rig) error { _, err := b.Reserve(t.Context(), people[0]); return err },
+		"ReserveMany": func(b *testkit.Rig) error { _, err := b.ReserveMany(t.Context(), people[:1]); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := limited(t)
+			require.NoError(t, reserve(b))
+			report, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Postponed: 1}, report)
+			b.Clock.Advance(time.Hour)
+			b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
+			report, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Ended: 1}, report)
+			require.Equal(t, 1, b.Clerk.Emails())
+			requireStaysWithdrawn(t, b, people[0].Email)
+		})
+	}
+}
+
+// The response to a create is lost, and Clerk works: the invitation is revoked before the caller hears of it.
+func TestPromise4_WithdrawOnFailureRevokes(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	testkit.Each(t, testkit.Options{Configure: withdrawing}, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
+		_, err := b.TryInvite(t, email)
+		require.Equal(t, 1, b.Clerk.EmailsTo(email))
+		require.Empty(t, b.Clerk.OpenInvitations(email))
+		requireWithdrawn(t, b, email, err)
+	})
+}
+
+// The caller goes away before anything is sent: nothing is sent later either.
+func TestWithdrawOnFailure_CallerGoesAway(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After {
+			cancel()
+		}
+	})
+	_, err := b.Invite(ctx, testkit.Params("acme", email))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, clerkinvite.StatusFailed, b.Member(t, email).Status)
+	requireWithdrawn(t, b, email, err)
+	require.Zero(t, b.Clerk.Emails())
+}
+
+// Clerk carries out a create long after its caller has given it up and another Invite has succeeded. Reconcile revokes it.
+func TestPromise4_WithdrawOnFailureLateCreate(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset, When: clerkinvitetest.Before})
+	_, err := b.TryInvite(t, email)
+	var failure *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, clerkinvite.Uncertain, failure.Outcome)
+	late := clerkinvite.InvitationRequest{Email: email, PublicMetadata: []byte(`{"clerkinvite":{"id":"` + failure.Member.ID + `","send":1}}`)}
+	_, err = b.Clerk.CreateInvitation(t.Context(), late)
+	require.NoError(t, err)
+	require.Len(t, b.Clerk.OpenInvitations(email), 1)
+	b.MustInvite(t, email)
+	b.RequireInvited(t, email, 2)
+}
+
+// The choice is in the row: a service without the option keeps it, and one with the option does not touch older members.
+func TestWithdrawOnFailure_IsStoredWithTheInvitation(t *testing.T) {
+	t.Parallel()
+	with := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+	without := testkit.New(t, testkit.Options{Clock: with.Clock}, with.Clerk, with.API, with.Store)
+	_, err := with.Reserve(t.Context(), testkit.Params("acme", "with@example.com"))
+	require.NoError(t, err)
+	_, err = without.Reserve(t.Context(), testkit.Params("acme", "without@example.com"))
+	require.NoError(t, err)
+	for _, email := range []string{"with@example.com", "without@example.com"} {
+		with.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Reset})
+		service := map[string]*testkit.Rig{"with@example.com": without, "without@example.com": with}[email]
+		_, err = service.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme(email)}})
+		require.NoError(t, err)
+	}
+	require.Equal(t, clerkinvite.StatusFailed, with.Member(t, "with@example.com").Status)
+	require.Equal(t, clerkinvite.StatusReserved, with.Member(t, "without@example.com").Status)
+}
