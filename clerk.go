@@ -60,6 +60,7 @@ type User struct {
 	ID             string
 	PrimaryEmailID string // ID of the primary address; may be empty
 	Emails         []UserEmail
+	Incomplete     bool // some of the addresses could not be read, so Emails does not show which ones are missing
 	Banned         bool
 	Deprovisioned  bool
 	Locked         bool

@@ -15,6 +15,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 		return
 	}
 	s.write(ctx, l, open)
+	s.followDuplicates(ctx, l, open)
 	for _, a := range open {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
 			continue
@@ -25,6 +26,26 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 		cancel()
 		if hangs {
 			return // Clerk does not respond; Reconcile revokes the others
+		}
+	}
+}
+
+// followDuplicates gives members that turned out to be the same person their user's address, if they have
+// one that the user has given up. The caller's error then has the member with its new address.
+func (s *Service) followDuplicates(ctx context.Context, l lease, attempts []*attempt) {
+	ctx, cancel := l.settling(ctx)
+	defer cancel()
+	for _, a := range attempts {
+		var dup *DuplicateEmailError
+		u := a.verdict.user
+		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.left(dup.Member) {
+			continue
+		}
+		now, err := s.follow(ctx, u, dup.Member, true)
+		if err != nil {
+			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *dup.Member, "cause", logError(err))
+		} else if now != nil {
+			dup.Member = now
 		}
 	}
 }
@@ -144,7 +165,7 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 	}
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
-			a.decide(verdict{kind: isSecondAddress, other: other, leftOver: a.verdict.leftOver})
+			a.decide(verdict{kind: isSecondAddress, user: a.verdict.user, other: other, leftOver: a.verdict.leftOver})
 			return nil
 		}
 	}

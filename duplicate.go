@@ -2,6 +2,7 @@ package clerkinvite
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 		return false
 	}
 	if row.Status == StatusActive {
-		return s.userReplaced(ctx, row)
+		return s.addressGivenUp(ctx, row)
 	}
 	list, err := s.listAll(ctx, row.Email)
 	if err != nil {
@@ -66,23 +67,39 @@ func listedAsEnded(row *Member, list []Invitation, now time.Time) (next *Member)
 	return next
 }
 
-// userReplaced removes an active member whose user was deleted, if another user holds the address
-// verified now. Only Reconcile's checks tell that the secret key is not another instance's.
-func (s *Service) userReplaced(ctx context.Context, row *Member) bool {
-	users, err := s.findHolders(ctx, row.Email)
-	u := holder(users, row.Email)
-	if err == nil && (u == nil || u.ID == row.ClerkUserID || !clerkID.MatchString(row.ClerkUserID)) {
-		return false
+// addressGivenUp reads the user of an active member. If the user no longer has the address, the member
+// follows the user; if the user was deleted, userReplaced decides. It reports whether the address is free.
+func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
+	if !clerkID.MatchString(row.ClerkUserID) {
+		return false // an imported row
 	}
-	r := s.newReconciliation()
-	if r.missing = []*Member{row}; err == nil {
-		err = r.checkKey(ctx)
-	}
-	if err == nil {
-		err = r.removeMissing(ctx)
+	u, err := s.readUser(ctx, row.ClerkUserID)
+	free := false
+	switch {
+	case errors.Is(err, ErrNotFound):
+		free, err = s.userReplaced(ctx, row)
+	case err == nil:
+		var now *Member
+		now, err = s.follow(ctx, u, row, true)
+		free = err == nil && (now == nil || now.Email != row.Email)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
 	}
-	return r.report.Removed > 0
+	return free
+}
+
+// userReplaced removes an active member whose user was deleted, if another user holds the address
+// verified now. Only Reconcile's check tells that the secret key is not another instance's.
+func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
+	users, err := s.findHolders(ctx, row.Email)
+	if u := holder(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
+		return false, err
+	}
+	r := s.newReconciliation()
+	if err := r.checkKey(ctx); err != nil || !r.at.Known {
+		return false, err
+	}
+	_, err = s.changeOne(ctx, row, *asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
+	return err == nil, err
 }

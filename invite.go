@@ -156,9 +156,9 @@ type InviteParams struct {
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, or the
-// user was deleted and another user has verified the address, the row is changed as Reconcile would
-// change it, and the person is invited again. Otherwise, or if Clerk fails, the member is a duplicate.
+// for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, the user
+// has another address now, or the user was deleted and another user has verified the address, the row is
+// changed as Reconcile would change it, and the person is invited. Otherwise, or if Clerk fails, the member is a duplicate.
 //
 // If Clerk fails, Invite returns a *[ClerkInvitationError], and the row stays: see
 // [ClerkInvitationError.Queued] and [Config].WithdrawOnFailure. Deliver, or another Invite,

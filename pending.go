@@ -36,6 +36,9 @@ func InvitationID(clerkUserID string) (string, bool) {
 //   - the member with the user's primary address,
 //   - the member that was invited first.
 //
+// If u no longer has verified the address of an active member, the member gets the verified primary
+// address of u, unless another member of the tenant has it.
+//
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
 // for concurrent use and safe to retry.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
@@ -141,7 +144,7 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 	return s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
 }
 
-// resolve makes the rows that wait for u active.
+// resolve makes the rows that wait for u active. Then rows that are active as u follow its address.
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
@@ -155,7 +158,8 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 			return changed, err
 		}
 		if !retry && len(postponed) == 0 {
-			return changed, proveErr
+			moved, err := s.followAll(ctx, u, rows, p.ask)
+			return append(changed, moved...), cmp.Or(proveErr, err)
 		}
 		if rows, err = s.rowsOf(ctx, u); err != nil {
 			return changed, err

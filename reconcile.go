@@ -31,6 +31,7 @@ type ReconcileReport struct {
 	Removed   int // now removed: the user was deleted, or is in the tenant under another address
 	Expired   int // now expired
 	Revoked   int // now revoked: in Clerk's dashboard
+	Moved     int // active members who now have their user's new address
 
 	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
@@ -41,12 +42,16 @@ type ReconcileReport struct {
 	// does not say who accepted an invitation.
 	AcceptedElsewhere []*Member
 
+	// OutOfDate are active members whose user no longer has their address, but no verified primary
+	// address either, or one that another member of the tenant has. They are unchanged.
+	OutOfDate []*Member
+
 	Cursor string // "" if everything was checked; otherwise where to continue
 }
 
 // Reconcile compares the rows with Clerk, and repairs what webhooks did not report: people who have
-// joined, users who were deleted, invitations that expired or were revoked in the dashboard. It
-// also revokes open invitations that this library created and no member refers to.
+// joined, users who were deleted or have another address, invitations that expired or were revoked in the
+// dashboard. It also revokes open invitations that this library created and no member refers to.
 //
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
 // Then it checks the invitations, with one request per 500: all open ones, and those that have
@@ -63,6 +68,10 @@ type ReconcileReport struct {
 // It removes a member only if Clerk says that the member's user does not exist. It makes one request
 // for each user that Clerk's list leaves out. It never removes a member that became active in the
 // last five minutes, because Clerk may not show the user yet.
+//
+// If the user of an active member no longer has verified the member's address, the member gets the
+// user's verified primary address. It keeps its address if another member of the tenant has that one. A
+// member that was removed because it was a second address of the same user makes way: it is erased.
 //
 // If Clerk leaves out an active member's user and shows neither another member's user nor an
 // invitation that a member refers to, the secret key is probably another instance's. Reconcile then
@@ -107,7 +116,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
 		s: s, report: &ReconcileReport{}, began: s.now(),
-		userExists: make(map[string]bool), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
+		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
 }
@@ -141,7 +150,7 @@ type reconciliation struct {
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	firstError      error     // about a member or an invitation that could not be changed
 
-	userExists         map[string]bool    // by ID, of the users that were looked up
+	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
 	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun
@@ -396,18 +405,84 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	if err := r.removeMissing(ctx); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
+	if err := r.followUsers(ctx); err != nil {
+		return err
+	}
 	for id := range r.active.keys {
-		delete(r.userExists, id) // there may be millions
+		delete(r.users, id) // there may be millions
 	}
 	r.active = batch{}
 	return nil
 }
 
+// followUsers gives the active members of the batch their users' new addresses.
+func (r *reconciliation) followUsers(ctx context.Context) error {
+	var changes []Change
+	for _, row := range r.active.rows {
+		u := r.users[row.ClerkUserID]
+		switch {
+		case u == nil || r.changed[row.ID] || !u.left(row):
+		case u.verifiedPrimary() == "":
+			r.s.outdated(ctx, row, whyUnverified)
+			r.report.OutOfDate = append(r.report.OutOfDate, row)
+		default:
+			changes = append(changes, Change{row, asMoved(*row, u.verifiedPrimary())})
+		}
+	}
+	if r.opts.DryRun {
+		return r.wouldMove(ctx, changes)
+	}
+	results, err := r.s.applyBounded(ctx, changes)
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		row, now, err := changes[i].Old, result.Member, result.Err
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) {
+			now, err = r.s.follow(ctx, r.users[row.ClerkUserID], row, true)
+		}
+		switch {
+		case err != nil:
+			r.note(ctx, err)
+		case now == nil || now.Status != StatusActive: // left in the meantime
+		case now.Email == row.Email:
+			r.report.OutOfDate = append(r.report.OutOfDate, now)
+		default:
+			r.count(StatusActive, now)
+		}
+	}
+	return ctx.Err()
+}
+
+// wouldMove counts what followUsers would do.
+func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	var q Query
+	for _, c := range changes {
+		q.Refs = append(q.Refs, c.New.Ref())
+	}
+	found, err := r.s.store.Find(ctx, q)
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if slices.ContainsFunc(found, func(m *Member) bool { return m.Ref() == c.New.Ref() && !m.isSecondAddress() }) {
+			r.s.outdated(ctx, c.Old, whyTaken)
+			r.report.OutOfDate = append(r.report.OutOfDate, c.Old)
+		} else {
+			r.count(StatusActive, c.New)
+		}
+	}
+	return nil
+}
+
 // isMissing reports whether Clerk's list leaves out the user of an active member, and notes it.
 func (r *reconciliation) isMissing(row *Member) bool {
-	exists, lookedUp := r.userExists[row.ClerkUserID]
+	u, lookedUp := r.users[row.ClerkUserID]
 	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
-	if exists || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
+	if u != nil || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
 		return false
 	}
 	r.at.Absent = cmp.Or(r.at.Absent, row.ClerkUserID)
@@ -417,7 +492,7 @@ func (r *reconciliation) isMissing(row *Member) bool {
 // lookUpIDs asks Clerk for a list of users, by the IDs that were not looked up before.
 func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
-		_, lookedUp := r.userExists[id]
+		_, lookedUp := r.users[id]
 		return lookedUp || r.unreadable[id] || !clerkID.MatchString(id) // a row that the host wrote may have an ID that Clerk cannot have
 	})
 	if len(ids) == 0 {
@@ -431,9 +506,10 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 		if r.unreadable[id] {
 			continue
 		}
-		exists := slices.ContainsFunc(l.users, func(u User) bool { return u.ID == id })
-		r.userExists[id] = exists
-		r.at.Known = r.at.Known || exists
+		r.users[id] = nil
+		if i := slices.IndexFunc(l.users, func(u User) bool { return u.ID == id }); i >= 0 {
+			r.users[id], r.at.Known = &l.users[i], true
+		}
 	}
 	return nil
 }
@@ -543,7 +619,11 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	for _, u := range unfinished {
 		changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
 		for _, m := range changed {
-			r.count(m)
+			from := StatusReserved
+			if slices.ContainsFunc(rows, func(row *Member) bool { return row.ID == m.ID && row.Status == StatusActive }) {
+				from = StatusActive
+			}
+			r.count(from, m)
 		}
 		for _, row := range rows {
 			r.unresolved[row.ID] = r.unresolved[row.ID] || err != nil && u.holdsVerified(row.Email)
@@ -570,7 +650,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 	if r.dryRun() {
 		for _, c := range changes {
 			if r.opts.DryRun {
-				r.count(c.New)
+				r.count(c.Old.Status, c.New)
 			}
 		}
 		return nil, nil
@@ -582,7 +662,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 	for i, result := range results {
 		switch {
 		case result.Err == nil:
-			r.count(result.Member)
+			r.count(changes[i].Old.Status, result.Member)
 		case errors.Is(result.Err, ErrConflict), errors.Is(result.Err, ErrUserTaken):
 			overtaken = append(overtaken, i)
 		default:
@@ -594,14 +674,18 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 }
 
 // count counts a member that was changed, once.
-func (r *reconciliation) count(m *Member) {
+func (r *reconciliation) count(from Status, m *Member) {
 	if r.changed[m.ID] {
 		return
 	}
 	r.changed[m.ID] = true
 	switch m.Status {
 	case StatusActive:
-		r.report.Activated++
+		if from == StatusActive {
+			r.report.Moved++
+		} else {
+			r.report.Activated++
+		}
 	case StatusRemoved:
 		r.report.Removed++
 	case StatusExpired:

@@ -16,7 +16,7 @@ type verdict struct {
 	kind       verdictKind
 	op         string      // the operation that decided, for the caller's error
 	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
-	user       *User       // the linked user
+	user       *User       // the linked user, or the one of the active member
 	other      *Member     // secondAddress: the active member
 	reason     string      // Member.Reason
 	err        error       // why the row is neither pending nor active

@@ -480,7 +480,7 @@ func parseEvent(payload []byte) (*Event, error) {
 		}
 		ev.UserID = u.ID
 		ev.User = &User{
-			ID: u.ID, PrimaryEmailID: u.PrimaryEmailID, CreatedAt: u.CreatedAt,
+			ID: u.ID, PrimaryEmailID: u.PrimaryEmailID, Incomplete: u.Incomplete, CreatedAt: u.CreatedAt,
 			Banned: u.Banned, Deprovisioned: u.Deprovisioned, Locked: u.Locked, LockEndsIn: u.LockEndsIn,
 		}
 		for _, e := range u.Emails {
@@ -497,7 +497,7 @@ func parseEvent(payload []byte) (*Event, error) {
 
 // HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
 // An event is only a hint: if a member waits for one of its verified addresses, or is active under
-// a deleted user's ID, HandleEvent reads the user from Clerk, and that response decides. So
+// the ID of a user who is deleted or no longer has the member's address, HandleEvent reads the user from Clerk, and that response decides. So
 // replayed, old and unordered events do no harm. HandleEvent ignores events of other types, and of
 // users for whom no member waits.
 //
@@ -525,7 +525,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 		return s.userDeleted(ctx, e)
 	}
 	rows, err := s.rowsOf(ctx, e.User)
-	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() }) {
+	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() || e.User.left(m) }) {
 		return nil, err
 	}
 	u, err := s.readUser(ctx, e.UserID)
@@ -557,10 +557,14 @@ func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 	return ErrUnconfirmed
 }
 
-// confirms reports whether u agrees with event about the rows that wait.
+// confirms reports whether u agrees with event about the rows that wait, and about the addresses of those
+// that are active as u.
 func (u *User) confirms(event *User, rows []*Member) bool {
-	return event.isBarred() || !slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
+	return !slices.ContainsFunc(rows, func(row *Member) bool {
+		if event.left(row) {
+			return !u.left(row)
+		}
+		return !event.isBarred() && row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
 	})
 }
 

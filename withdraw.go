@@ -242,10 +242,15 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	ctx, op := s.observe(ctx, "Purge")
 	defer op.end(&err)
+	return s.purge(ctx, ref, func(Member) bool { return true })
+}
+
+// purge is Purge for a member that may be erased; another one is an ErrConflict.
+func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
 	var ourClaim time.Time // of the previous round
 	var due *time.Time     // when the member is due without our claim
 	for range 10 {
-		l, row, claimed, err := s.claimForPurge(ctx, ref, ourClaim)
+		l, row, claimed, err := s.claimForPurge(ctx, ref, may, ourClaim)
 		if err != nil {
 			return err
 		}
@@ -266,12 +271,12 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 }
 
 // claimForPurge claims a member, so that no delivery of it starts before it is erased.
-func (s *Service) claimForPurge(ctx context.Context, ref Ref, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
+func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
 	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if l, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		if row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
+		if !may(*row) || row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
 			return nil, ErrConflict
 		}
 		next := s.claimed(*row, l.claimedAt)

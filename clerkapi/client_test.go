@@ -257,7 +257,7 @@ func TestFindUsersVerifiedAddresses(t *testing.T) {
 		return clerkinvite.UserEmail{ID: fmt.Sprint("idn_", n), Address: address, Verified: verified}
 	}
 	want := []clerkinvite.User{
-		{ID: "user_1", PrimaryEmailID: "idn_2", Banned: true, CreatedAt: time.UnixMilli(1780000000123).UTC(), Emails: []clerkinvite.UserEmail{
+		{ID: "user_1", PrimaryEmailID: "idn_2", Banned: true, Incomplete: true, CreatedAt: time.UnixMilli(1780000000123).UTC(), Emails: []clerkinvite.UserEmail{
 			e(1, "Verified@b.co", true), e(2, "reserved@b.co", true), e(3, "null@b.co", false), e(4, "none@b.co", false),
 			e(5, "unverified@b.co", false), e(6, "transferable@b.co", false), e(7, "failed@b.co", false), e(8, "case@b.co", false),
 		}},

@@ -41,16 +41,20 @@ var oneRule = map[string]struct {
 	"primary a number":        {`{"id":"user_1","primary_email_address_id":7}`, clerkinvite.User{}},
 	"addresses a text":        {`{"id":"user_1","email_addresses":"a@b.co"}`, clerkinvite.User{}},
 	"addresses an object":     {`{"id":"user_1","email_addresses":{"0":{"email_address":"a@b.co"}}}`, clerkinvite.User{}},
-	"odd addresses":           {user1(`null,7,"a@b.co",[],{"email_address":7},{"email_address":""},{"id":7,"email_address":"a@b.co","verification":{"status":"verified"}}`), holder(true)},
-	"verification a text":     {user1(`{"email_address":"a@b.co","verification":"verified"}`), holder(false)},
-	"status a list":           {user1(`{"email_address":"a@b.co","verification":{"status":["verified"]}}`), holder(false)},
-	"status in another case":  {user1(`{"email_address":"a@b.co","verification":{"Status":"verified"}}`), holder(false)},
-	"key in another case":     {user1(`{"email_address":"a@b.co","Email_Address":"x@b.co","Verification":{"status":"verified"}}`), holder(false)},
+	"odd addresses":           {user1(`null,7,"a@b.co",[],{"email_address":7},{"email_address":""},{"id":7,"email_address":"a@b.co","verification":{"status":"verified"}}`), incomplete(true)},
+	"verification a text":     {user1(`{"email_address":"a@b.co","verification":"verified"}`), incomplete(false)},
+	"status a list":           {user1(`{"email_address":"a@b.co","verification":{"status":["verified"]}}`), incomplete(false)},
+	"status in another case":  {user1(`{"email_address":"a@b.co","verification":{"Status":"verified"}}`), incomplete(false)},
+	"key in another case":     {user1(`{"email_address":"a@b.co","Email_Address":"x@b.co","Verification":{"status":"verified"}}`), incomplete(false)},
 	"key twice":               {user1(`{"email_address":"x@b.co","email_address":"a@b.co","verification":{"status":"unverified"},"verification":{"status":"verified"}}`), holder(true)},
-	"key twice, not merged":   {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"verification":{}}`), holder(false)},
-	"the last is odd":         {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"verification":7}`), holder(false)},
+	"key twice, not merged":   {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"verification":{}}`), incomplete(false)},
+	"the last is odd":         {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"verification":7}`), incomplete(false)},
+	"verification null":       {user1(`{"email_address":"a@b.co","verification":null}`), holder(false)},
+	"verification missing":    {user1(`{"email_address":"a@b.co"}`), incomplete(false)},
+	"status unknown":          {user1(`{"email_address":"a@b.co","verification":{"status":"confirmed"}}`), incomplete(false)},
+	"status expired":          {user1(`{"email_address":"a@b.co","verification":{"status":"expired"}}`), holder(false)},
 	"escaped key":             {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"\u0076erification":null}`), holder(false)},
-	"addresses twice":         {`{"id":"user_1","email_addresses":[{"email_address":"x@b.co"},{"email_address":"y@b.co"}],"email_addresses":[{"email_address":"a@b.co"}]}`, holder(false)},
+	"addresses twice":         {`{"id":"user_1","email_addresses":[{"email_address":"x@b.co"},{"email_address":"y@b.co"}],"email_addresses":[{"email_address":"a@b.co"}]}`, incomplete(false)},
 	"user id in another case": {`{"ID":"user_2","id":"user_1"}`, clerkinvite.User{}},
 	"user id twice":           {`{"id":"user_2","id":"user_1"}`, clerkinvite.User{}},
 }
@@ -61,6 +65,13 @@ func user1(addresses string) string {
 
 func holder(verified bool) clerkinvite.User {
 	return clerkinvite.User{Emails: []clerkinvite.UserEmail{{Address: "a@b.co", Verified: verified}}}
+}
+
+// incomplete is holder for a user with an address that cannot be read, or whose verification cannot.
+func incomplete(verified bool) clerkinvite.User {
+	u := holder(verified)
+	u.Incomplete = true
+	return u
 }
 
 func TestOneRuleForResponsesAndWebhooks(t *testing.T) {

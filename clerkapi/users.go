@@ -159,7 +159,7 @@ func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
 
 func toUser(w wire.User) clerkinvite.User {
 	u := clerkinvite.User{
-		ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, CreatedAt: w.CreatedAt,
+		ID: w.ID, PrimaryEmailID: w.PrimaryEmailID, Incomplete: w.Incomplete, CreatedAt: w.CreatedAt,
 		Banned: w.Banned, Deprovisioned: w.Deprovisioned, Locked: w.Locked, LockEndsIn: w.LockEndsIn,
 	}
 	for _, e := range w.Emails {

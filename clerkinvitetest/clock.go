@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Clock is a clock that a test advances. Use its Now method for [Clerk.SetNow] and
-// clerkinvite.Config.Now. Clock is safe for concurrent use.
+// Clock is a clock that a test advances. Use its Now method for [Clerk.SetNow], clerkinvite.Config.Now,
+// clerkinvite.WebhookConfig.Now and, with PostgreSQL, clerkinvite.PgxOptions.Now. Clock is safe for
+// concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time

@@ -14,5 +14,18 @@
 //	server := httptest.NewServer(clerk.Handler())
 //	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: server.URL + "/v1"})
 //
-// Use [ClerkFuncs] for tests that only need a few fixed responses.
+// Use [ClerkFuncs] for tests that only need a few fixed responses. A test that needs no service at all
+// mocks the host's own interface; host_test.go in this directory shows all three ways with one handler.
+//
+// # Time
+//
+// A test that waits for a limit, a cooldown or an expiry shares one [Clock] between the fake, the
+// service and the verifier of webhooks, and advances it instead of sleeping:
+//
+//	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
+//	clerk.SetNow(clock.Now)
+//	clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore(), Now: clock.Now}
+//	clerkinvite.WebhookConfig{Secrets: secrets, Now: clock.Now}
+//
+// [MemoryStore] has no clock. A PgxStore has the database's, so it needs PgxOptions.Now as well.
 package clerkinvitetest

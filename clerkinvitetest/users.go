@@ -396,6 +396,53 @@ func (c *Clerk) VerifyEmail(userID, email string) Webhook {
 	})
 }
 
+// SetPrimaryEmail makes an address of a user the primary one and returns user.updated. It panics if
+// there is no such user or address.
+func (c *Clerk) SetPrimaryEmail(userID, email string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) {
+		e := r.email(c.stored(email))
+		if e == nil {
+			panic("clerkinvitetest: SetPrimaryEmail: the user does not have the address")
+		}
+		r.primary = e.id
+	})
+}
+
+// RemoveEmail removes an address from a user and returns user.updated. A user whose primary address
+// is removed has none. It panics if there is no such user or address.
+func (c *Clerk) RemoveEmail(userID, email string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, _ time.Time) {
+		if r.email(c.stored(email)) == nil {
+			panic("clerkinvitetest: RemoveEmail: the user does not have the address")
+		}
+		r.removeEmail(r.email(c.stored(email)).id)
+	})
+}
+
+// ChangeEmail gives a user a new verified primary address instead of the old one, and returns
+// user.updated. It panics if there is no such user.
+func (c *Clerk) ChangeEmail(userID, email string) Webhook {
+	return c.updateUser(userID, func(r *userRecord, now time.Time) {
+		old := r.primary
+		if r.email(c.stored(email)) == nil {
+			c.addEmail(r, EmailSpec{Address: email}, now)
+		}
+		c.verify(r, c.stored(email), false, now)
+		r.primary = r.email(c.stored(email)).id
+		if old != r.primary {
+			r.removeEmail(old)
+		}
+	})
+}
+
+// removeEmail removes the address with the ID.
+func (u *user) removeEmail(id string) {
+	u.emails = slices.DeleteFunc(u.emails, func(e userEmail) bool { return e.id == id })
+	if u.primary == id {
+		u.primary = ""
+	}
+}
+
 // BanUser bans a user and returns user.updated. It panics if there is no such user.
 func (c *Clerk) BanUser(userID string) Webhook {
 	return c.updateUser(userID, func(r *userRecord, _ time.Time) { r.account.banned = true })

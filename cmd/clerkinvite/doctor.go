@@ -488,8 +488,9 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		n    int
 		what string
 	}{
-		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"},
+		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
+		{len(r.OutOfDate), "are active under an address that their user no longer has"},
 	} {
 		if diff.n > 0 {
 			differences = append(differences, fmt.Sprintf("%d %s", diff.n, diff.what))

@@ -2,16 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +27,12 @@ func importCommand() command {
                                for Clerk; empty means the default
   reason                       written by --errors; ignored
 
-White space around values is removed. Other column names are errors. Only JSON can contain line breaks.
+Other names are errors, unless --map is used: then columns with unknown names are ignored. Of exports of Google Workspace,
+Entra ID, Okta, Slack, HubSpot and GitHub, only the address is read, and the columns in --map. Delete the lines of people who
+have left: they are not recognised.
+
+Commas, semicolons or tabs separate the values. The file is UTF-8, or UTF-16 with a byte order mark. White space around values
+is removed. Only JSON, and ignored columns, can contain line breaks.
 
 If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
 members are skipped, unless --reinvite is set. Clerk allows 350 invitations per hour, but only 100 with public_metadata. The
@@ -42,15 +42,15 @@ import waits for that, or with --no-wait leaves the remaining people reserved fo
   clerkinvite import people.csv --errors failed.csv           # fix failed.csv, then
   clerkinvite import failed.csv --errors failed-again.csv
   clerkinvite import - --tenant acme --no-wait < people.csv
+  clerkinvite import people.csv --tenant acme --map email="Work email" --map role=Job
 
 As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state: n} and "tenants":
-[{"tenant", "lines", "known"}] in a dry run, "due", "problems":
+[{"tenant", "lines", "known"}] in a dry run, "ignored_columns", "due", "problems":
 [{"line", "tenant", "email", "outcome", "reason"}, …], "error"}. The counts add up to lines.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
-			var o importOptions
+			o := importOptions{sheetOptions: sheetOptions{columns: paramColumns}}
 			t.changesMembers(flags)
-			flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
-			flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
+			o.define(flags)
 			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")
 			flags.BoolFunc("no-wait", "leave people that a rate limit holds up to the application's Run", func(s string) error {
 				no, err := strconv.ParseBool(s)
@@ -58,18 +58,15 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 				return err
 			})
 			flags.BoolVar(&o.reinvite, "reinvite", false, "also invite people who were revoked or removed")
-			flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
 			return func(ctx context.Context, args []string) error { return t.runImport(ctx, o, args[0]) }
 		},
 	}
 }
 
 type importOptions struct {
-	tenant   string
-	dryRun   bool
+	sheetOptions
 	wait     bool
 	reinvite bool
-	errors   string
 }
 
 // findBatch is the number of members read per statement.
@@ -99,22 +96,13 @@ type tenantCount struct {
 }
 
 func (t *tool) runImport(ctx context.Context, o importOptions, name string) error {
-	if err := t.checkErrorsFile(o, name); err != nil {
-		return usagef("--errors: %w; nothing was sent", err)
-	}
-	raw, err := t.readFile(ctx, name)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	var file *sheet
-	if err == nil {
-		o.tenant = strings.TrimSpace(o.tenant)
-		file, err = readSheet(raw, o.tenant)
-	}
+	o.tenant = strings.TrimSpace(o.tenant)
+	file, err := t.openSheet(ctx, o.sheetOptions, name)
 	if err != nil {
-		return usagef("%s: %w; nothing was sent", name, err)
+		return err
 	}
-	im := &importer{t: t, o: o, lines: file.lines, bar: newProgress(t, file.lines)}
+	lines := file.lines(o.tenant)
+	im := &importer{t: t, o: o, lines: lines, bar: newProgress(t, lines)}
 	svc, store, closeDB, err := t.service(ctx, !o.dryRun, clerkinvite.Config{Observer: im.bar})
 	if err != nil {
 		return err
@@ -134,7 +122,7 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 		im.bar.clear()
 	}
 	if o.errors != "" && !o.dryRun {
-		if fault := file.writeErrors(o.errors); fault != nil {
+		if fault := file.writeErrors(o.errors, im.unfinished()); fault != nil {
 			text := "--errors: " + fault.Error()
 			if err != nil {
 				text = explain(err) + "; " + text
@@ -143,6 +131,7 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 		}
 	}
 	r := im.report(name, err)
+	r.Ignored = file.ignored
 	if err == nil && r.incomplete() {
 		err = errSomeFailed
 	}
@@ -153,59 +142,6 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 		return printErr
 	}
 	return err
-}
-
-// readFile reads the file. Reading from a pipe cannot be interrupted, so if ctx ends, the read continues until the process ends.
-func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
-	type content struct {
-		raw []byte
-		err error
-	}
-	done := make(chan content, 1)
-	go func() {
-		var c content
-		if name == "-" {
-			c.raw, c.err = io.ReadAll(t.stdin)
-		} else {
-			c.raw, c.err = os.ReadFile(name)
-		}
-		done <- c
-	}()
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case c := <-done:
-		return c.raw, c.err
-	}
-}
-
-// checkErrorsFile returns an error if the file for --errors cannot be written, is not a regular file, or is the imported file, which
-// would lose its other lines.
-func (t *tool) checkErrorsFile(o importOptions, input string) error {
-	if o.errors == "" {
-		return nil
-	}
-	if target, err := os.Stat(o.errors); err == nil {
-		source, err := os.Stat(input)
-		if f, ok := t.stdin.(*os.File); ok && input == "-" {
-			source, err = f.Stat()
-		}
-		if err == nil && os.SameFile(target, source) {
-			return fmt.Errorf("%s is the imported file, which would lose its other lines; choose another one", o.errors)
-		}
-	}
-	target, err := os.Lstat(o.errors)
-	if err == nil && !target.Mode().IsRegular() {
-		return fmt.Errorf("%s must be a regular file or not exist", o.errors)
-	}
-	if o.dryRun || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(o.errors), ".clerkinvite-*") // as writeErrors does
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // errValid is returned by Authorize, which is called before anything is written, and only for valid parameters.
@@ -385,6 +321,7 @@ type importReport struct {
 	Counts   map[outcome]int            `json:"counts"`
 	Members  map[clerkinvite.Status]int `json:"members,omitzero"`
 	Tenants  []tenantCount              `json:"tenants,omitzero"`
+	Ignored  []string                   `json:"ignored_columns,omitempty"`
 	Due      *time.Time                 `json:"due,omitempty"`
 	Problems []problem                  `json:"problems"`
 	Error    string                     `json:"error,omitempty"`
@@ -488,6 +425,9 @@ func (r *importReport) text(out io.Writer) {
 		fmt.Fprintln(out)
 	}
 	r.textTenants(out)
+	if len(r.Ignored) > 0 {
+		fmt.Fprintf(out, "Ignored columns: %s\n", shortList(r.Ignored))
+	}
 	shown := min(len(r.Problems), maxShown)
 	for _, p := range r.Problems[:shown] {
 		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, p.Reason)
@@ -534,53 +474,17 @@ func (r *importReport) textTenants(out io.Writer) {
 	}
 }
 
-// writtenReason finds a reason that writeErrors wrote.
-var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
-
-// writeErrors writes the lines that failed or were not reached, unchanged, with the reason as an additional column. It writes a
-// temporary file and renames it, so that the file is complete or unchanged.
-func (s *sheet) writeErrors(name string) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // readable only by its owner, because it contains addresses
-	if err != nil {
-		return err
-	}
-	var markErr error
-	if s.mark {
-		_, markErr = f.WriteString(byteOrderMark)
-	}
-	w := csv.NewWriter(f)
-	w.UseCRLF = s.crlf
-	at := slices.Index(s.header, reasonColumn)
-	// Removes an earlier reason. In a line with too few or too many fields it is the last field, not that of the column: a value must
-	// not get lost, and with one reason more the line could fit the header.
-	without := func(fields []string) []string {
-		last := len(fields) - 1
-		switch {
-		case at < 0:
-			return slices.Clone(fields)
-		case len(fields) == len(s.header):
-			return slices.Delete(slices.Clone(fields), at, at+1)
-		case writtenReason.MatchString(fields[last]):
-			return slices.Clone(fields[:last])
-		}
-		return slices.Clone(fields)
-	}
-	_ = w.Write(append(without(s.header), reasonColumn)) // w.Error returns its error
-	for _, l := range s.lines {
+// unfinished returns the lines for --errors with their reasons.
+func (im *importer) unfinished() map[*record]string {
+	reasons := make(map[*record]string)
+	for _, l := range im.lines {
 		switch l.outcome {
 		case invalid, refused, failed:
-			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: %s", l.number, plain(l.reason))))
+			reasons[l.record] = l.reason
 		case notReached:
-			_ = w.Write(append(without(l.fields), fmt.Sprintf("line %d: was not reached", l.number)))
+			reasons[l.record] = "was not reached"
 		default: // a member, waiting, or a duplicate of another line
 		}
 	}
-	w.Flush()
-	if err := errors.Join(markErr, w.Error(), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("%w; the lines are in %s", err, f.Name())
-	}
-	return nil
+	return reasons
 }

@@ -60,7 +60,7 @@ func TestImportReportsEachLine(t *testing.T) {
 	_, err := w.service().Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "revoked@example.com"})
 	require.NoError(t, err)
 
-	name := w.file("\ufeffEmail, TENANT,role,data,expires_in_days,public_metadata\r\n" +
+	name := w.file("\ufeffEmail,\" TENANT\",role,data,expires_in_days,public_metadata\r\n" +
 		"new@example.com,acme,admin,\"{\"\"seat\"\":\n1}\",7,\r\n" + // lines 2 and 3
 		" Other@EXAMPLE.com ,other,,,,\"{\"\"plan\"\":12345678901234567890}\"\r\n" + // 4
 		"user@example.com,acme,,,,\n" + // 5
@@ -110,7 +110,7 @@ func TestImportReportsEachLine(t *testing.T) {
 	text, err := os.ReadFile(failedLines)
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
-	require.True(t, strings.HasPrefix(string(text), "\ufeffemail,tenant,role,data,expires_in_days,public_metadata,reason\r\n"), "as the imported file")
+	require.True(t, strings.HasPrefix(string(text), "\ufeffEmail,\" TENANT\",role,data,expires_in_days,public_metadata,reason\r\n"), "as the imported file")
 	require.Contains(t, string(text), "nobody,acme,,,,,line 12: email ")
 	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{invalid: 6, refused: 2}, counts(t, rest))
@@ -186,11 +186,10 @@ func TestInvalidFileSendsNothing(t *testing.T) {
 	w := newWorld(t)
 	for _, test := range []struct{ text, message string }{
 		{"", "the file is empty"},
-		{"tenant,email,colour,\"Shoe size\"\n", `"colour", "shoe size"`},
-		{"tenant;email\nacme;ada@example.com\n", "semicolons"},
-		{"tenant,role\n", "the column email is missing"},
+		{"tenant,email,colour,\"Shoe size\"\n", `unknown columns: "colour", "Shoe size"; must be tenant, `},
+		{"tenant,role\n", "no column is named email; add it"},
 		{"email\nada@example.com\n", "--tenant"},
-		{"tenant,email,Email\n", "the column email occurs twice"},
+		{"tenant,email,Email\n", `the column "email" occurs twice`},
 		{"tenant,email\nacme,ada@example.com\nacme,\"grace@example.com\nacme,joan@example.com\n", "line 3"},
 		{"tenant,email\nacme,ada\"@example.com\n", "line 2"},
 	} {
@@ -252,13 +251,12 @@ func TestErrorsFileLosesNoLines(t *testing.T) {
 	require.Zero(t, w.clerk.RequestCount())
 
 	// It also gets lines that were not reached.
-	vars := w.vars
-	w.vars = map[string]string{"CLERK_SECRET_KEY": testKey, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"}
+	w.exec("ALTER TABLE clerkinvite_member RENAME TO hidden")
 	require.Equal(t, exitFailed, w.run("import", name, "--errors", other).code)
-	w.vars = vars
+	w.exec("ALTER TABLE hidden RENAME TO clerkinvite_member")
 	got, err := os.ReadFile(other)
 	require.NoError(t, err)
-	require.Regexp(t, "^tenant,email,reason\nacme,ada@example.com,line 2: was not reached\nacme,nobody,line 3: ", string(got))
+	require.Regexp(t, "^\ufefftenant,email,reason\nacme,ada@example.com,line 2: was not reached\nacme,nobody,line 3: ", string(got))
 	report := decode[*importReport](t, w.run("import", other, "--errors", name, "--json"))
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
 	require.Equal(t, before, entries())
@@ -333,9 +331,9 @@ func TestImportLosesNothingInAFile(t *testing.T) {
 		"null":                           {"tenant,email,public_metadata\nacme,ada@example.com,null\n", "public_metadata must be a JSON object"},
 		"half a surrogate in metadata":   {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":[\"\"\\ud800\"\"]}\"\n", "public_metadata must be a JSON object of valid Unicode"},
 		"half a surrogate in data":       {"tenant,email,data\nacme,ada@example.com,\"{\"\"a\"\":\"\"\\ud800\"\"}\"\n", "data must not contain"},
-		"Latin-1 in metadata":            {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":\"\"\xfc\"\"}\"\n", "public_metadata is not valid UTF-8"},
-		"Latin-1 in a tenant":            {"tenant,email\nm\xfcller,ada@example.com\n", "tenant is not valid UTF-8"},
-		"Latin-1 in a role":              {"tenant,email,role\nacme,ada@example.com,\xfc\n", "role is not valid UTF-8"},
+		"Latin-1 in metadata":            {"tenant,email,public_metadata\nacme,ada@example.com,\"{\"\"a\"\":\"\"\xfc\"\"}\"\n", "public_metadata is not valid Unicode"},
+		"Latin-1 in a tenant":            {"tenant,email\nm\xfcller,ada@example.com\n", "tenant is not valid Unicode"},
+		"Latin-1 in a role":              {"tenant,email,role\nacme,ada@example.com,\xfc\n", "role is not valid Unicode"},
 		"tenant with a zero-width space": {"tenant,email\nacme\u200b,ada@example.com\n", "tenant must not contain invisible"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -352,15 +350,13 @@ func TestImportLosesNothingInAFile(t *testing.T) {
 		"stray quotes in data":     {"tenant,email,data\nacme,ada@example.com,\"{}\nacme,bob@example.com,{}\"\n", "line 2: data contains line breaks"},
 		"stray quotes at the end":  {"tenant,email\nacme,ada@example.com,\"\nacme,bob@example.com,\n\"\n", "line 2: a field contains line breaks"},
 		"one stray quote":          {"tenant,email,role\nacme,ada@example.com,\"admin\nacme,bob@example.com,admin\n", "parse error"},
-		"UTF-16":                   {"\xff\xfet\x00e\x00", "UTF-16"},
 		"a header of everything":   {"\"tenant,email\n" + strings.Repeat("acme,ada@example.com\n", 100_000) + "\"\n", "the first row does not name the columns"},
 		"no header":                {"acme,ada@example.com\nacme,bob@example.com\n", "the first row does not name the columns"},
 		"no header, no address":    {"Acme,Ada Lovelace,+44 20 7946 0000\nAcme,Bob,1\n", "the first row does not name the columns"},
-		"tabs":                     {"tenant\temail\nacme\tada@example.com\n", "the first row does not name the columns"},
-		"UTF-16 without a mark":    {"t\x00e\x00n\x00a\x00n\x00t\x00,\x00e\x00m\x00a\x00i\x00l\x00\n\x00", "the first row does not name the columns"},
+		"UTF-16 without a mark":    {"t\x00e\x00n\x00a\x00n\x00t\x00,\x00e\x00m\x00a\x00i\x00l\x00\n\x00", "perhaps UTF-16 without a byte order mark"},
 		"old line ends":            {"tenant,email\racme,ada@example.com\r", "the first row does not name the columns"},
-		"many columns":             {strings.Repeat(strings.Repeat("x", 1000)+",", 100_000) + "email\n", "and 99997 more"},
-		"an invisible column name": {"tenant,\u200bemail\n", "unknown columns: \"\\u200bemail\""},
+		"many columns":             {strings.Repeat(strings.Repeat("x", 1000)+",", 10_000) + "email\n", "10001 columns; must be at most 1000"},
+		"an invisible column name": {"tenant,email,colo\u202eur\n", "unknown columns: \"colo\\u202eur\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := w.run("import", w.file(tc.file))
@@ -373,22 +369,6 @@ func TestImportLosesNothingInAFile(t *testing.T) {
 	}
 	require.Zero(t, w.clerk.RequestCount())
 	require.Zero(t, w.run("import", w.file("tenant,email,data\nacme,ada@example.com,\"\n{\"\"a\"\":\n1}\"\n")).code, "JSON can have line breaks")
-}
-
-func TestErrorsFileKeepsTheEncoding(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	for _, mark := range []string{"", "\ufeff"} {
-		for _, end := range []string{"\n", "\r\n"} {
-			failed := filepath.Join(t.TempDir(), "failed.csv")
-			r := w.run("import", w.file(mark+"tenant,email"+end+"m\u00fcller,nobody"+end), "--errors", failed)
-			require.Equal(t, exitSome, r.code)
-			text, err := os.ReadFile(failed)
-			require.NoError(t, err)
-			require.Regexp(t, "^"+mark+"tenant,email,reason"+end+"m\u00fcller,nobody,line 2: [^\r\n]*"+end+"$", string(text))
-			require.Equal(t, exitSome, w.run("import", failed).code, "it can be read again")
-		}
-	}
 }
 
 // A line with a wrong number of fields never fits the header because of the reasons that were added, and loses no field.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -46,10 +47,12 @@ type reconcileDocument struct {
 	Removed           int                   `json:"removed"`
 	Expired           int                   `json:"expired"`
 	Revoked           int                   `json:"revoked"`
+	Moved             int                   `json:"moved"`
 	LeftOver          int                   `json:"left_over"`
 	Unknown           int                   `json:"unknown"`
 	Newer             int                   `json:"newer"`
 	AcceptedElsewhere []*clerkinvite.Member `json:"accepted_elsewhere"`
+	OutOfDate         []*clerkinvite.Member `json:"out_of_date"`
 	Cursor            string                `json:"cursor"`
 	Error             string                `json:"error,omitempty"`
 }
@@ -65,8 +68,8 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 		return failure // an invalid flag: nothing was checked
 	}
 	document := reconcileDocument{
-		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, r.Newer,
-		append([]*clerkinvite.Member{}, r.AcceptedElsewhere...), r.Cursor, "",
+		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.Moved, r.LeftOver, r.Unknown, r.Newer,
+		append([]*clerkinvite.Member{}, r.AcceptedElsewhere...), append([]*clerkinvite.Member{}, r.OutOfDate...), r.Cursor, "",
 	}
 	if failure != nil {
 		document.Error, failure = explain(failure), reportedError{failure}
@@ -92,16 +95,18 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
 		{d.Expired, "expired"},
 		{d.Revoked, "revoked: in Clerk's dashboard"},
+		{d.Moved, "active members who now have their user's new address"},
 		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
 		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
 		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},
 		{len(d.AcceptedElsewhere), "accepted, but no user has verified the address: probably joined under another address"},
+		{len(d.OutOfDate), "active under an address that the user no longer has: the user's primary address is not verified, or another member has it"},
 	} {
 		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
 	}
 	_ = w.Flush()
-	for _, m := range d.AcceptedElsewhere {
-		fmt.Fprintf(out, "   %s in %s\n", plain(m.Email), plain(m.TenantID))
+	for _, m := range slices.Concat(d.AcceptedElsewhere, d.OutOfDate) {
+		fmt.Fprintf(out, "   %s in %s, %s\n", plain(m.Email), plain(m.TenantID), m.Status)
 	}
 	if d.Cursor != "" {
 		fmt.Fprintf(out, "Not everything was checked; continue with --cursor %s\n", d.Cursor)

@@ -2,98 +2,200 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/clerkinvite/clerkinvite"
 )
 
-// columns maps the columns of a file to fields of InviteParams.
-var columns = map[string]string{
-	"tenant": "TenantID", "email": "Email", "role": "Role", "invited_by": "InvitedBy", "redirect_url": "RedirectURL",
-	"expires_in_days": "ExpiresInDays", "template": "Template", "public_metadata": "PublicMetadata", "data": "Data",
-	reasonColumn: "",
+// sheet is a file of comma-separated values with a header row. Semicolons and tabs may separate the values, too.
+type sheet struct {
+	header  []string
+	columns map[string]int // the places of our columns in the header
+	reason  int            // the place of the reasons of an earlier import, or -1
+	ignored []string       // the names of the other columns
+	records []*record
+
+	separator rune
+	crlf      bool
 }
 
-// reasonColumn is added by --errors and ignored by an import.
-const reasonColumn = "reason"
-
-// outcome is the result of a line.
-type outcome string
-
-// Each line has one outcome.
-const (
-	sent           outcome = "sent"            // now pending: Clerk sent an email
-	linked         outcome = "linked"          // now active as a Clerk user, without an email
-	alreadyInvited outcome = "already_invited" // pending before this import
-	alreadyActive  outcome = "already_active"  // active before this import
-	withdrawn      outcome = "withdrawn"       // revoked or removed before, and unchanged
-	duplicate      outcome = "duplicate"       // same address as an earlier line
-	invalid        outcome = "invalid"         // not valid
-	refused        outcome = "refused"         // Clerk does not accept this person
-	failed         outcome = "failed"          // another error
-	waiting        outcome = "waiting"         // reserved: delivered later, by Run or the next import
-	notReached     outcome = "not_reached"     // the import ended before
-	newMember      outcome = "new"             // dry run: would be invited
-	reinvited      outcome = "reinvited"       // dry run: would be invited again
-)
-
-// outcomes are all outcomes, in the order of the report.
-var outcomes = []outcome{newMember, reinvited, sent, linked, alreadyInvited, alreadyActive, withdrawn, duplicate, invalid, refused, failed, waiting, notReached}
-
-// line is a record of the file.
-type line struct {
+// record is a line of a file; with line breaks in its values, it is several lines.
+type record struct {
 	number int // of its first line in the file
 	fields []string
-	params clerkinvite.InviteParams
-	ref    clerkinvite.Ref // normalised; zero for invalid lines
-
-	outcome   outcome
-	reason    string // "" if the outcome needs no explanation
-	member    *clerkinvite.Member
-	delivered bool // this import has started to deliver the member
+	whole  bool   // it has as many fields as the header
+	fault  string // why it cannot be read, or ""
 }
 
-func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
+// sheetOptions are the flags of commands that read a file, and the columns that they know.
+type sheetOptions struct {
+	columns   []string
+	tenant    string
+	mapping   map[string]string // our columns, and the names in the file
+	separator rune              // 0 if it must be detected
+	dryRun    bool
+	errors    string // the name of the file for lines that failed
+}
 
-// sheet is a file.
-type sheet struct {
-	header []string
-	lines  []*line
+// separators are the values of --separator.
+var separators = []struct {
+	name string
+	char rune
+}{{"comma", ','}, {"semicolon", ';'}, {"tab", '\t'}}
 
-	// How the file is written, for --errors: a spreadsheet that finds no byte order mark reads another encoding.
-	mark, crlf bool
+// define defines the flags.
+func (o *sheetOptions) define(flags *flag.FlagSet) {
+	flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
+	flags.Func("map", "read a column that has another name in the file, such as `email=\"Work email\"`; ignore columns with unknown names", o.setMapping)
+	flags.Func("separator", "what separates the values: `comma`, semicolon or tab; by default, the header shows it", func(s string) error {
+		for _, known := range separators {
+			if s == known.name || s == string(known.char) {
+				o.separator = known.char
+				return nil
+			}
+		}
+		return errors.New("must be comma, semicolon or tab")
+	})
+	flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
+	flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
+}
+
+// openSheet reads a file, or standard input if its name is "-".
+func (t *tool) openSheet(ctx context.Context, o sheetOptions, name string) (*sheet, error) {
+	if err := t.checkErrorsFile(o, name); err != nil {
+		return nil, usagef("--errors: %w; nothing was sent", err)
+	}
+	raw, err := t.readFile(ctx, name)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var s *sheet
+	if err == nil {
+		s, err = readSheet(raw, o)
+	}
+	if err != nil {
+		return nil, usagef("%s: %w; nothing was sent", name, err)
+	}
+	return s, nil
+}
+
+// readFile reads the file. Reading from a pipe cannot be interrupted, so if ctx ends, the read continues until the process ends.
+func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
+	type content struct {
+		raw []byte
+		err error
+	}
+	done := make(chan content, 1)
+	go func() {
+		var c content
+		if name == "-" {
+			c.raw, c.err = io.ReadAll(t.stdin)
+		} else {
+			c.raw, c.err = os.ReadFile(name)
+		}
+		done <- c
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case c := <-done:
+		return c.raw, c.err
+	}
 }
 
 const byteOrderMark = "\ufeff"
 
-// readSheet reads a CSV file with a header row. Unmatched quotes are an error for the whole file, because line boundaries would be
-// guesses.
-func readSheet(raw []byte, tenant string) (*sheet, error) {
-	if bytes.HasPrefix(raw, []byte("\xff\xfe")) || bytes.HasPrefix(raw, []byte("\xfe\xff")) {
-		return nil, errors.New("the file is in UTF-16; export it as CSV UTF-8")
+// toUTF8 returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. What is not valid stays so, for the check of each
+// value.
+func toUTF8(raw []byte) []byte {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(raw, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(raw, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	default:
+		return bytes.TrimPrefix(raw, []byte(byteOrderMark))
 	}
-	text, mark := bytes.CutPrefix(raw, []byte(byteOrderMark))
+	const notUTF8 = 0xff
+	text := make([]byte, 0, len(raw))
+	for raw = raw[2:]; len(raw) >= 2; raw = raw[2:] {
+		r := rune(order.Uint16(raw))
+		if utf16.IsSurrogate(r) {
+			if len(raw) >= 4 {
+				r = utf16.DecodeRune(r, rune(order.Uint16(raw[2:])))
+			}
+			if r == utf8.RuneError || utf16.IsSurrogate(r) {
+				text = append(text, notUTF8)
+				continue
+			}
+			raw = raw[2:]
+		}
+		text = utf8.AppendRune(text, r)
+	}
+	if len(raw) > 0 {
+		text = append(text, notUTF8)
+	}
+	return text
+}
+
+// detectSeparator returns the most frequent separator of the header.
+func detectSeparator(text []byte) rune {
+	counts := make(map[rune]int, len(separators))
+	inQuotes := false
+	for _, c := range text {
+		if c == '"' {
+			inQuotes = !inQuotes
+		}
+		if inQuotes {
+			continue
+		}
+		if c == '\n' {
+			break
+		}
+		counts[rune(c)]++
+	}
+	best := separators[0].char
+	for _, known := range separators {
+		if counts[known.char] > counts[best] {
+			best = known.char
+		}
+	}
+	return best
+}
+
+// readSheet reads the text of a file. Unmatched quotes are an error for the whole file, because line boundaries would be guesses.
+func readSheet(raw []byte, o sheetOptions) (*sheet, error) {
+	text := toUTF8(raw)
 	first, _, _ := bytes.Cut(text, []byte("\n"))
-	s := &sheet{mark: mark, crlf: bytes.HasSuffix(first, []byte("\r"))}
+	s := &sheet{separator: o.separator, crlf: bytes.HasSuffix(first, []byte("\r"))}
+	if s.separator == 0 {
+		s.separator = detectSeparator(text)
+	}
 	r := csv.NewReader(bytes.NewReader(text))
-	var err error
-	s.header, err = r.Read()
+	r.Comma = s.separator
+	r.FieldsPerRecord = -1
+	header, err := r.Read()
 	if errors.Is(err, io.EOF) {
 		return nil, errors.New("the file is empty; its first row must name the columns, such as tenant,email,role")
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHeader(s.header, tenant); err != nil {
+	if err := s.assign(withoutEmptyEnd(header, 0), o); err != nil {
 		return nil, err
 	}
 	for {
@@ -101,228 +203,185 @@ func readSheet(raw []byte, tenant string) (*sheet, error) {
 		if errors.Is(err, io.EOF) {
 			return s, nil
 		}
-		if err != nil && !errors.Is(err, csv.ErrFieldCount) {
+		if err != nil {
 			return nil, err
 		}
 		number, _ := r.FieldPos(0)
-		if name := swallowing(s.header, fields); name != "" {
+		if name := s.swallowing(fields); name != "" {
 			return nil, fmt.Errorf("line %d: %s contains line breaks, perhaps other lines between two stray quotes", number, name)
 		}
-		l := &line{number: number, fields: fields, outcome: notReached}
-		if err != nil {
-			l.end(invalid, fmt.Sprintf("has %d fields, the header has %d", len(fields), len(s.header)))
-		} else if reason := l.read(s.header, tenant); reason != "" {
-			l.end(invalid, reason)
+		if len(withoutEmptyEnd(fields, 0)) > 0 { // not an empty row of a spreadsheet
+			s.records = append(s.records, s.newRecord(number, fields))
 		}
-		s.lines = append(s.lines, l)
 	}
 }
 
-// swallowing returns the name of a field that may contain other lines of the file: only JSON has line breaks.
-func swallowing(header, fields []string) string {
+// withoutEmptyEnd removes empty fields after the first keep ones. Spreadsheets add them, because in a table all rows are equally long.
+func withoutEmptyEnd(fields []string, keep int) []string {
+	for len(fields) > keep && strings.TrimSpace(fields[len(fields)-1]) == "" {
+		fields = fields[:len(fields)-1]
+	}
+	return fields
+}
+
+// swallowing returns the name of a field that may contain other lines of the file. Of the columns that are read, only JSON has line
+// breaks. An ignored column may have them, unless there is an address: no line can be imported without one.
+func (s *sheet) swallowing(fields []string) string {
 	for i, value := range fields {
 		if !strings.ContainsAny(value, "\r\n") {
 			continue
 		}
-		name := "a field"
-		if i < len(header) {
-			name = header[i]
+		if i >= len(s.header) {
+			return "a field"
 		}
-		if name != "data" && name != "public_metadata" || !json.Valid([]byte(value)) {
+		switch name := s.nameAt(i); {
+		case (name == "data" || name == "public_metadata") && json.Valid([]byte(value)):
+		case name == "" && !strings.Contains(value, "@"):
+		case name == "":
+			return short(s.header[i])
+		default:
 			return name
 		}
 	}
 	return ""
 }
 
-// checkHeader normalises the header in place.
-func checkHeader(header []string, tenant string) error {
-	var unknown []string
-	for i, name := range header {
-		name = strings.ToLower(strings.TrimSpace(name))
-		if _, ok := columns[name]; !ok {
-			unknown = append(unknown, short(name))
-		} else if slices.Contains(header[:i], name) {
-			return fmt.Errorf("the column %s occurs twice", name)
-		}
-		header[i] = name
+// nameAt returns our name of a column, or "" for an ignored one.
+func (s *sheet) nameAt(place int) string {
+	if place == s.reason {
+		return reasonColumn
 	}
-	switch {
-	case len(header) == 1 && strings.Contains(header[0], ";"):
-		return errors.New("the columns are separated by semicolons; export the file with commas")
-	case len(unknown) == len(header) || strings.ContainsAny(strings.Join(header, ""), "\r\n@"): // the text of the file, or people
-		return errors.New("the first row does not name the columns; it must be such as tenant,email,role")
-	case len(unknown) > 0:
-		if more := len(unknown) - 3; more > 0 {
-			unknown = append(unknown[:3], fmt.Sprintf("and %d more", more))
-		}
-		return fmt.Errorf("unknown columns: %s; must be tenant, email, role, invited_by, redirect_url, "+
-			"expires_in_days, template, public_metadata or data", strings.Join(unknown, ", "))
-	case !slices.Contains(header, "email"):
-		return errors.New("the column email is missing")
-	case tenant == "" && !slices.Contains(header, "tenant"):
-		return errors.New("the column tenant is missing; add it, or use --tenant")
-	}
-	return nil
-}
-
-// short returns the beginning of a name, in quotes.
-func short(name string) string {
-	if runes := []rune(name); len(runes) > 30 {
-		name = string(runes[:30]) + "…"
-	}
-	return strconv.QuoteToGraphic(name)
-}
-
-// read sets the parameters, and returns faults that the library cannot find.
-func (l *line) read(header []string, tenant string) (fault string) {
-	p := &l.params
-	p.TenantID = tenant
-	for i, name := range header {
-		if !utf8.ValidString(l.fields[i]) {
-			return name + " is not valid UTF-8; export the file as CSV UTF-8"
-		}
-	}
-	for i, name := range header {
-		value := strings.TrimSpace(l.fields[i])
-		if value == "" {
-			continue
-		}
-		switch name {
-		case "tenant":
-			p.TenantID = value
-		case "email":
-			p.Email = value
-		case "role":
-			p.Role = value
-		case "invited_by":
-			p.InvitedBy = value
-		case "redirect_url":
-			p.RedirectURL = value
-		case "template":
-			p.Template = value
-		case "data":
-			p.Data = json.RawMessage(value)
-		case "expires_in_days":
-			n, err := strconv.Atoi(value)
-			if err != nil || n == 0 { // for the library, 0 means the default
-				return "expires_in_days must be 1 to 365"
-			}
-			p.ExpiresInDays = n
-		case "public_metadata":
-			if p.PublicMetadata = readObject(value); p.PublicMetadata == nil {
-				return "public_metadata must be a JSON object of valid Unicode"
-			}
+	for name, at := range s.columns {
+		if at == place {
+			return name
 		}
 	}
 	return ""
 }
 
-// readObject returns a JSON object, or nil. Numbers are unchanged. Escapes of half a surrogate pair are refused: the decoder replaces
-// them by U+FFFD.
-func readObject(value string) (object map[string]any) {
-	d := json.NewDecoder(strings.NewReader(value))
-	d.UseNumber()
-	if !json.Valid([]byte(value)) || d.Decode(&object) != nil {
-		return nil
+// get returns a value without white space around it, or "" without the column.
+func (s *sheet) get(r *record, column string) string {
+	if at, ok := s.columns[column]; ok {
+		return strings.TrimSpace(r.fields[at])
 	}
-	if strings.ContainsRune(fmt.Sprint(object), utf8.RuneError) {
-		return nil
-	}
-	return object
+	return ""
 }
 
-// invalidReason returns the text of an *clerkinvite.InvalidParamsError with the name of the column.
-func invalidReason(err *clerkinvite.InvalidParamsError) string {
-	for name, field := range columns {
-		if field == err.Field {
-			return name + " " + err.Reason
+// writtenReason finds a reason that writeErrors wrote.
+var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
+
+// newRecord returns a line. A line with a wrong number of fields stays wrong, although writeErrors has added a reason to it, which is then
+// not in its column, and a spreadsheet has made it as long as the others.
+func (s *sheet) newRecord(number int, fields []string) *record {
+	r := &record{number: number, fields: withoutEmptyEnd(fields, len(s.header))}
+	written := slices.IndexFunc(r.fields, writtenReason.MatchString)
+	if s.reason >= 0 || written >= 0 {
+		for i, value := range r.fields {
+			r.fields[i] = withoutQuote(value)
 		}
 	}
-	return err.Error()
-}
-
-// settle sets the outcome from a result of InviteMany. If another process has claimed the row, or Clerk's response was lost, it returns
-// the time at which to try again.
-func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retryAt time.Time) {
-	if r.Member != nil {
-		l.member = r.Member
-	}
-	var exists *clerkinvite.DuplicateEmailError
-	var wrong *clerkinvite.InvalidParamsError
-	var clerk *clerkinvite.ClerkInvitationError
-	isClerk := errors.As(r.Err, &clerk)
-	if r.Err == nil || isClerk && r.Member != nil {
-		l.delivered = true
-	}
+	width, last := len(s.header), len(s.header)-1
+	r.whole = true
 	switch {
-	case errors.As(r.Err, &exists):
-		return l.settleDuplicate(r.Member, now)
-	case r.Err == nil:
-		switch r.Member.Status {
-		case clerkinvite.StatusPending:
-			l.end(sent, "")
-		case clerkinvite.StatusActive:
-			l.end(linked, "")
-		default: // other states have an error
-			l.end(waiting, "")
+	case written >= 0 && written != s.reason:
+		r.fields, r.whole = r.fields[:written], s.reason < 0
+	case s.reason == last && len(r.fields) == last: // Excel omits empty fields at the end of some lines
+		r.fields = append(r.fields, "")
+	}
+	if r.whole = r.whole && len(r.fields) == width; !r.whole {
+		if s.reason >= 0 {
+			width--
 		}
-	case errors.As(r.Err, &wrong):
-		l.end(invalid, invalidReason(wrong))
-	case isClerk && clerk.Outcome == clerkinvite.Refused:
-		l.end(refused, explain(clerk))
-	case isClerk && clerk.Queued():
-		l.end(waiting, explain(clerk))
-		return leaseEnd(r.Member)
-	case stopped != nil && r.Member == nil:
-		l.end(notReached, "")
-	case errors.Is(r.Err, clerkinvite.ErrConflict):
-		l.end(failed, "was revoked or removed during the import")
-	default:
-		l.end(failed, explain(r.Err))
+		r.fault = fmt.Sprintf("has %d fields, the header has %d", len(r.fields), width)
+		return r
 	}
-	return time.Time{}
+	for name, at := range s.columns {
+		if !utf8.ValidString(r.fields[at]) {
+			r.fault = name + " is not valid Unicode; export the file as CSV UTF-8"
+		}
+	}
+	return r
 }
 
-// settleDuplicate sets the outcome of a member that existed before, or that this import reserved and another process delivered.
-func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt time.Time) {
-	switch {
-	case m.Status == clerkinvite.StatusPending && l.delivered:
-		l.end(sent, "")
-	case m.Status == clerkinvite.StatusPending:
-		l.end(alreadyInvited, l.otherRole(m))
-	case m.Status == clerkinvite.StatusActive && l.delivered:
-		l.end(linked, "")
-	case m.Status == clerkinvite.StatusActive:
-		l.end(alreadyActive, l.otherRole(m))
-	case leaseEnd(m).After(now):
-		l.end(waiting, "claimed by another process until "+stamp(m.ClaimedUntil))
-		return leaseEnd(m)
-	case m.Status == clerkinvite.StatusReserved:
-		l.end(waiting, "was reserved before, and is sent with those parameters")
-		return leaseEnd(m) // it may have been claimed a moment ago
-	default:
-		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")
+// quoted finds text that a spreadsheet takes for a formula, and such text with quotes before it.
+var formula, quoted = regexp.MustCompile(`^'*[=+@\t\r-]`), regexp.MustCompile(`^'+[=+@\t\r-]`)
+
+// withQuote returns a value that no spreadsheet takes for a formula, and withoutQuote the original.
+func withQuote(s string) string {
+	if formula.MatchString(s) {
+		return "'" + s
 	}
-	return time.Time{}
+	return s
 }
 
-// otherRole returns a reason if the line has another role than its member.
-func (l *line) otherRole(m *clerkinvite.Member) string {
-	if l.params.Role == "" || l.params.Role == m.Role {
-		return ""
+func withoutQuote(s string) string {
+	if quoted.MatchString(s) {
+		return s[1:]
 	}
-	role := "the role " + m.Role
-	if m.Role == "" {
-		role = "no role"
-	}
-	return "keeps " + role + ": an import does not change members"
+	return s
 }
 
-// leaseEnd returns when the last claim of m ends or ended, or zero if it was released.
-func leaseEnd(m *clerkinvite.Member) time.Time {
-	if m.ClaimedUntil == nil {
-		return time.Time{}
+// checkErrorsFile returns an error if the file for --errors cannot be written, is not a regular file, or is the imported file, which
+// would lose its other lines.
+func (t *tool) checkErrorsFile(o sheetOptions, input string) error {
+	name := o.errors
+	if name == "" {
+		return nil
 	}
-	return *m.ClaimedUntil
+	if target, err := os.Stat(name); err == nil {
+		source, err := os.Stat(input)
+		if f, ok := t.stdin.(*os.File); ok && input == "-" {
+			source, err = f.Stat()
+		}
+		if err == nil && os.SameFile(target, source) {
+			return fmt.Errorf("%s is the imported file, which would lose its other lines; choose another one", name)
+		}
+	}
+	target, err := os.Lstat(name)
+	if err == nil && !target.Mode().IsRegular() {
+		return fmt.Errorf("%s must be a regular file or not exist", name)
+	}
+	if o.dryRun || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // as writeErrors does
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// writeErrors writes the lines that have a reason, with the reason as an additional column. It writes a temporary file and renames it,
+// so that the file is complete or unchanged. The byte order mark is for spreadsheets, which otherwise assume another encoding.
+func (s *sheet) writeErrors(name string, reasons map[*record]string) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // readable only by its owner, because it contains addresses
+	if err != nil {
+		return err
+	}
+	_, markErr := f.WriteString(byteOrderMark)
+	w := csv.NewWriter(f)
+	w.Comma, w.UseCRLF = s.separator, s.crlf
+	write := func(fields []string, whole bool, reason string) {
+		out := make([]string, 0, len(fields)+1)
+		for i, value := range fields {
+			if !whole || i != s.reason {
+				out = append(out, withQuote(value))
+			}
+		}
+		_ = w.Write(append(out, reason)) // w.Error returns its error
+	}
+	write(s.header, true, reasonColumn)
+	for _, r := range s.records {
+		if reason := reasons[r]; reason != "" {
+			write(r.fields, r.whole, fmt.Sprintf("line %d: %s", r.number, plain(reason)))
+		}
+	}
+	w.Flush()
+	if err := errors.Join(markErr, w.Error(), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return fmt.Errorf("%w; the lines are in %s", err, f.Name())
+	}
+	return nil
 }

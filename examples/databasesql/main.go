@@ -1,6 +1,7 @@
 // Databasesql is a host on database/sql. In one *sql.Tx it reserves several invitations and
 // writes an audit row: either everything is committed or nothing. Clerk is called after the
-// commit.
+// commit. Its queries, as sqlc would generate them, read its own table admin_user, which a
+// clerkinvite.Mirror keeps equal to the members.
 //
 //	go run ./examples/databasesql
 //
@@ -35,6 +36,12 @@ CREATE TABLE audit (
 	tenant_id text NOT NULL REFERENCES tenant,
 	entry     text NOT NULL
 );
+CREATE TABLE admin_user (
+	tenant_id     text NOT NULL REFERENCES tenant,
+	email         text NOT NULL,
+	clerk_user_id text NOT NULL,
+	PRIMARY KEY (tenant_id, email)
+);
 INSERT INTO tenant (id) VALUES ('acme');`
 
 // errClosed is the host's own error. It rolls everything back.
@@ -55,10 +62,14 @@ func newHost(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI) 
 	if err := h.store.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := h.db.ExecContext(ctx, hostTables); err != nil {
+	// The last part keeps admin_user equal to the members.
+	mirror, err := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}.Up()
+	if err != nil {
 		return nil, err
 	}
-	var err error
+	if _, err := h.db.ExecContext(ctx, hostTables+mirror); err != nil {
+		return nil, err
+	}
 	h.invites, err = clerkinvite.New(clerkinvite.Config{API: api, Store: h.store})
 	return h, err
 }
@@ -147,6 +158,27 @@ func inPgx(ctx context.Context, conn *sql.Conn, f func(tx pgx.Tx) error) error {
 	})
 }
 
+// AdminUser is a row of admin_user, as sqlc would generate it.
+type AdminUser struct{ TenantID, Email, ClerkUserID string }
+
+const listAdmins = `SELECT tenant_id, email, clerk_user_id FROM admin_user WHERE tenant_id = $1 ORDER BY email`
+
+func (h *host) listAdmins(ctx context.Context, tenantID string) (items []AdminUser, err error) {
+	rows, err := h.db.QueryContext(ctx, listAdmins, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var i AdminUser
+		if err := rows.Scan(&i.TenantID, &i.Email, &i.ClerkUserID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	return items, rows.Err()
+}
+
 func main() {
 	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
 }
@@ -203,18 +235,13 @@ func (h *host) show(ctx context.Context, out io.Writer, clerk *clerkinvitetest.C
 	if err := h.db.QueryRowContext(ctx, `SELECT count(*) FROM audit`).Scan(&entries); err != nil {
 		return err
 	}
-	rows, err := h.db.QueryContext(ctx, `SELECT email, status FROM clerkinvite_member ORDER BY email`)
+	admins, err := h.listAdmins(ctx, "acme")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var email, status string
-		if err := rows.Scan(&email, &status); err != nil {
-			return err
-		}
-		_, _ = fmt.Fprintf(out, "   %-18s %-9s emails: %d\n", email, status, clerk.EmailsTo(email))
+	for _, a := range admins {
+		_, _ = fmt.Fprintf(out, "   %-18s %-19s emails: %d\n", a.Email, a.ClerkUserID, clerk.EmailsTo(a.Email))
 	}
 	_, _ = fmt.Fprintf(out, "   audit rows: %d\n", entries)
-	return rows.Err()
+	return nil
 }

@@ -1,5 +1,5 @@
-// Mirror is a host that already has a table admin_user, with queries and foreign keys on
-// it. PgxOptions.OnChange keeps admin_user in sync with the members at every commit, so
+// Mirror is a host that already has a table admin_user, with rows, queries and foreign keys.
+// clerkinvite.Mirror keeps admin_user equal to the members at every commit, whoever writes them, so
 // nothing else in the application has to change.
 //
 //	go run ./examples/mirror
@@ -13,10 +13,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -28,9 +28,10 @@ import (
 const hostTables = `
 CREATE TABLE admin_user (
 	id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+	tenant_id     text NOT NULL,
 	email         text NOT NULL,
 	clerk_user_id text NOT NULL, -- 'pending_…' until the person has accepted
-	tenant_id     text NOT NULL,
+	deleted_at    timestamptz,
 	created_at    timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT admin_user_email_key UNIQUE (tenant_id, email),
 	CONSTRAINT admin_user_clerk_user_id_key UNIQUE (tenant_id, clerk_user_id)
@@ -40,180 +41,227 @@ CREATE TABLE document (
 	owner uuid NOT NULL REFERENCES admin_user
 );`
 
-// The changes of admin_user, one statement for any number of members.
-const (
-	// A person who was invited or linked has a row. The key is the address, so a person who
-	// was in the table before, or comes back, keeps the ID and everything that refers to it.
-	joinSQL = `
-INSERT INTO admin_user (tenant_id, email, clerk_user_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
-ON CONFLICT (tenant_id, email) DO UPDATE SET clerk_user_id = excluded.clerk_user_id`
-
-	// A person who left keeps the row, because documents refer to it, but not the Clerk
-	// user: from this commit on, a query for the signed-in user does not find them.
-	leaveSQL = `
-UPDATE admin_user a SET clerk_user_id = 'left_' || a.id
-FROM unnest($1::text[], $2::text[]) AS m (tenant_id, email)
-WHERE a.tenant_id = m.tenant_id AND a.email = m.email`
-
-	// A purged person has no row. If a document still refers to it, the foreign key makes the
-	// purge fail: the host must first decide what happens to the document.
-	eraseSQL = `
-DELETE FROM admin_user a
-USING unnest($1::text[], $2::text[]) AS m (tenant_id, email)
-WHERE a.tenant_id = m.tenant_id AND a.email = m.email`
-)
-
-// mirror is the OnChange of the store. It runs in the transaction that changes the members:
-// if it fails, they are unchanged.
-//
-// A reserved member has no Clerk user ID, not even a pending one, so it has no row yet.
-func mirror(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
-	var join, leave, erase people
-	for _, c := range changes {
-		was, is := "", ""
-		if c.Old != nil {
-			was = c.Old.ClerkUserID
-		}
-		if c.New != nil {
-			is = c.New.ClerkUserID
-		}
-		switch {
-		case c.New == nil:
-			erase.add(c.Old)
-		case is == was: // not visible in admin_user, such as a reservation
-		case is == "":
-			leave.add(c.New)
-		default:
-			join.add(c.New)
-		}
-	}
-	// In this order, because the same user may leave and join under another address.
-	if err := erase.exec(ctx, tx, eraseSQL, erase.tenants, erase.emails); err != nil {
-		return err
-	}
-	if err := leave.exec(ctx, tx, leaveSQL, leave.tenants, leave.emails); err != nil {
-		return err
-	}
-	return join.exec(ctx, tx, joinSQL, join.tenants, join.emails, join.users)
+// mirror describes admin_user. Documents refer to its rows, so the row of a person who leaves stays.
+var mirror = clerkinvite.Mirror{
+	Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id", LeftColumn: "deleted_at",
 }
 
-// people are the columns of rows to change.
-type people struct{ tenants, emails, users []string }
-
-func (p *people) add(m *clerkinvite.Member) {
-	p.tenants, p.emails, p.users = append(p.tenants, m.TenantID), append(p.emails, m.Email), append(p.users, m.ClerkUserID)
+// host is an application with members in one tenant.
+type host struct {
+	pool    *pgxpool.Pool
+	clerk   *clerkinvitetest.Clerk
+	invites *clerkinvite.Service
+	tenant  string
 }
 
-func (p *people) exec(ctx context.Context, tx pgx.Tx, sql string, args ...any) error {
-	if len(p.tenants) == 0 {
-		return nil
-	}
-	_, err := tx.Exec(ctx, sql, args...)
-	return err
-}
-
-// newService returns a service whose members are mirrored. now is nil except in tests.
-func newService(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI, now func() time.Time) (*clerkinvite.Service, error) {
-	if _, err := pool.Exec(ctx, hostTables); err != nil {
-		return nil, err
-	}
-	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: mirror, Now: now})
+// newHost adds the library to a database with the host's tables. In an application, Up is the next
+// file of the host's migrations. now is nil except in tests.
+func newHost(ctx context.Context, pool *pgxpool.Pool, clerk *clerkinvitetest.Clerk, tenant string, now func() time.Time) (*host, error) {
+	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: now})
 	if err := store.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	return clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: now})
+	up, err := mirror.Up()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := pool.Exec(ctx, up); err != nil {
+		return nil, err
+	}
+	invites, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Now: now})
+	return &host{pool, clerk, invites, tenant}, err
 }
 
-func main() {
-	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error { return run(ctx, pool, os.Stdout) })
-}
-
-// run shows all steps.
-func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
-	clerk := clerkinvitetest.NewClerk()
-	clerk.AddVerifiedUser("grace@example.com")
-	invites, err := newService(ctx, pool, clerk, nil)
+// adopt makes members of the rows that exist.
+func (h *host) adopt(ctx context.Context) error {
+	rows, err := h.pool.Query(ctx, `SELECT tenant_id::text, email::text, clerk_user_id, created_at FROM admin_user WHERE deleted_at IS NULL`)
 	if err != nil {
 		return err
 	}
-	ref := func(name string) clerkinvite.Ref {
-		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
-	}
-	invite := func(name string) error {
-		_, err := invites.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: ref(name).Email})
+	people, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.Adopted, err error) {
+		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.InvitedAt)
+		return a, err
+	})
+	if err != nil {
 		return err
 	}
+	results, err := h.invites.Adopt(ctx, people)
+	for _, r := range results {
+		err = errors.Join(err, r.Err)
+	}
+	return err
+}
 
-	for i, step := range []struct {
+func (h *host) ref(name string) clerkinvite.Ref {
+	return clerkinvite.Ref{TenantID: h.tenant, Email: name + "@example.com"}
+}
+
+func (h *host) invite(ctx context.Context, name string) error {
+	_, err := h.invites.Invite(ctx, clerkinvite.InviteParams{TenantID: h.tenant, Email: h.ref(name).Email})
+	return err
+}
+
+// webhook handles a webhook. WebhookHandler verifies it first.
+func (h *host) webhook(ctx context.Context, w clerkinvitetest.Webhook) error {
+	event, err := clerkinvite.ParseEvent(w.Payload)
+	if err != nil {
+		return err
+	}
+	_, err = h.invites.HandleEvent(ctx, event)
+	return err
+}
+
+// differences returns how many rows of admin_user differ from the members.
+func (h *host) differences(ctx context.Context) (n int, err error) {
+	sql, err := mirror.Differences()
+	if err != nil {
+		return 0, err
+	}
+	err = h.pool.QueryRow(ctx, "SELECT count(*) FROM ("+sql+") x").Scan(&n)
+	return n, err
+}
+
+func main() {
+	scratch.Main(func(ctx context.Context, pool *pgxpool.Pool) error {
+		return run(ctx, pool, os.Stdout, hostTables, "acme")
+	})
+}
+
+// run shows all steps, in a tenant and with tables of the host.
+func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer, tables, tenant string) error {
+	clerk := clerkinvitetest.NewClerk()
+	if err := oldRows(ctx, pool, clerk, tables, tenant); err != nil {
+		return err
+	}
+	h, err := newHost(ctx, pool, clerk, tenant, nil)
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct {
 		what string
-		do   func() error
+		do   func(ctx context.Context) error
+		show string
 	}{
-		{"ada is invited: her row has a pending ID", func() error { return invite("ada") }},
-		{"grace already has a Clerk account: she is linked immediately", func() error { return invite("grace") }},
-		{"ada accepts, and Clerk's webhook arrives", func() error {
-			webhook, err := clerk.Accept(ref("ada").Email)
+		{"The 40 existing rows are adopted", h.adopt, "old1"},
+		{"Eight admins invite ada at the same time", h.eightInvites, "ada"},
+		{"ada accepts, and Clerk's webhook arrives", func(ctx context.Context) error {
+			w, err := clerk.Accept(h.ref("ada").Email)
 			if err != nil {
 				return err
 			}
-			event, err := clerkinvite.ParseEvent(webhook.Payload) // WebhookHandler verifies it first
+			return h.webhook(ctx, w)
+		}, "ada"},
+		{"old1 wrote a document and is removed: the row stays for the document, without the user", func(ctx context.Context) error {
+			if _, err := pool.Exec(ctx, `INSERT INTO document SELECT 'compilers', id FROM admin_user WHERE email = 'old1@example.com'`); err != nil {
+				return err
+			}
+			_, err := h.invites.Remove(ctx, h.ref("old1"))
+			return err
+		}, "old1"},
+		{"An operator revokes old2 with the command, which does not know the host", func(ctx context.Context) error {
+			command, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvite.NewPgxStore(pool, nil)})
 			if err != nil {
 				return err
 			}
-			_, err = invites.HandleEvent(ctx, event)
+			_, err = command.Revoke(ctx, h.ref("old2"))
 			return err
-		}},
-		{"grace writes a document and is removed: her row stays for the document, without her user", func() error {
-			if _, err := pool.Exec(ctx, `INSERT INTO document SELECT 'compilers', id FROM admin_user WHERE email = $1`, ref("grace").Email); err != nil {
+		}, "old2"},
+		{"old3's user is deleted at Clerk", func(ctx context.Context) error {
+			m, err := h.invites.Get(ctx, h.ref("old3"))
+			if err != nil {
 				return err
 			}
-			_, err := invites.Remove(ctx, ref("grace"))
-			return err
-		}},
-		{"grace cannot be purged yet: the document refers to her row, and the foreign key protects it", func() error {
-			var refused *pgconn.PgError
-			if err := invites.Purge(ctx, ref("grace")); !errors.As(err, &refused) {
-				return fmt.Errorf("the purge was not refused: %w", err)
+			return h.webhook(ctx, clerk.DeleteUser(m.ClerkUserID))
+		}, "old3"},
+		{"Clerk is down: grace is reserved and has no row yet", func(ctx context.Context) error {
+			clerk.Fail(clerkinvitetest.Fault{Status: 503, Times: -1})
+			err := h.invite(ctx, "grace")
+			if failed := new(clerkinvite.ClerkInvitationError); !errors.As(err, &failed) {
+				return fmt.Errorf("grace was invited: %w", err)
 			}
-			_, _ = fmt.Fprintf(out, "   refused by %s\n", refused.ConstraintName)
 			return nil
-		}},
-		{"the document is deleted, and grace purged", func() error {
-			if _, err := pool.Exec(ctx, `DELETE FROM document`); err != nil {
-				return err
-			}
-			return invites.Purge(ctx, ref("grace"))
-		}},
+		}, "grace"},
+		{"Clerk is back, and grace is invited", func(ctx context.Context) error {
+			clerk.ClearFaults()
+			return h.invite(ctx, "grace")
+		}, "grace"},
+		{"old4 asks to be forgotten", func(ctx context.Context) error { return h.invites.Purge(ctx, h.ref("old4")) }, "old4"},
 	} {
-		if i > 0 {
-			_, _ = fmt.Fprintln(out)
-		}
-		_, _ = fmt.Fprintln(out, step.what)
-		if err := step.do(); err != nil {
+		if err := step.do(ctx); err != nil {
 			return err
 		}
-		if err := show(ctx, pool, out); err != nil {
+		if err := h.show(ctx, out, step.what, step.show); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// show prints the host's table beside the members.
-func show(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
-	rows, err := pool.Query(ctx, `
-SELECT email, status, coalesce(m.clerk_user_id, '-'), coalesce(replace(a.clerk_user_id, a.id::text, '…'), '-')
-FROM clerkinvite_member m LEFT JOIN admin_user a USING (tenant_id, email) ORDER BY email`)
-	if err != nil {
+// oldRows creates the host's tables with 40 rows: every second person has accepted.
+func oldRows(ctx context.Context, pool *pgxpool.Pool, clerk *clerkinvitetest.Clerk, tables, tenant string) error {
+	if _, err := pool.Exec(ctx, tables); err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var email, status, member, admin string
-		if err := rows.Scan(&email, &status, &member, &admin); err != nil {
+	for i := range 40 {
+		email := fmt.Sprintf("old%d@example.com", i)
+		id := ""
+		if i%2 == 1 {
+			id = clerk.AddVerifiedUser(email).ID
+		} else {
+			id = clerkinvite.PendingID(clerk.CreateForeign(email, nil).ID)
+		}
+		if _, err := pool.Exec(ctx, `INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ($1, $2, $3)`, tenant, email, id); err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(out, "   %-18s member: %-8s %-19s admin_user: %s\n", email, status, member, admin)
 	}
-	return rows.Err()
+	return nil
+}
+
+// eightInvites fails unless exactly one of eight concurrent invites succeeds.
+func (h *host) eightInvites(ctx context.Context) error {
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = h.invite(ctx, "ada") })
+	}
+	wg.Wait()
+	duplicates := 0
+	for _, err := range errs {
+		if dup := new(clerkinvite.DuplicateEmailError); errors.As(err, &dup) {
+			duplicates++
+		} else if err != nil {
+			return err
+		}
+	}
+	if sent := h.clerk.EmailsTo(h.ref("ada").Email); duplicates != 7 || sent != 1 {
+		return fmt.Errorf("%d duplicates and %d emails", duplicates, sent)
+	}
+	return nil
+}
+
+// show prints a member beside its row, and fails if the tables differ.
+func (h *host) show(ctx context.Context, out io.Writer, what, name string) error {
+	status, member := "none", "-"
+	switch m, err := h.invites.Get(ctx, h.ref(name)); {
+	case errors.Is(err, clerkinvite.ErrNotFound):
+	case err != nil:
+		return err
+	case m.ClerkUserID == "":
+		status = string(m.Status)
+	default:
+		status, member = string(m.Status), m.ClerkUserID
+	}
+	var rows int
+	var row string
+	if err := h.pool.QueryRow(ctx, `
+SELECT count(*) FILTER (WHERE deleted_at IS NULL), coalesce(max(left(clerk_user_id, 19)) FILTER (WHERE email = $1), '-')
+FROM admin_user`, h.ref(name).Email).Scan(&rows, &row); err != nil {
+		return err
+	}
+	n, err := h.differences(ctx)
+	if err != nil || n > 0 {
+		return errors.Join(fmt.Errorf("after %q %d rows differ", what, n), err)
+	}
+	_, err = fmt.Fprintf(out, "%s\n   %s: member %s %s, admin_user %s; %d rows, both tables agree\n", what, name, status, member, row, rows)
+	return err
 }

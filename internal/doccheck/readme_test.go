@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // snippetPrelude turns a snippet into a program, with the variables that the README has introduced.
@@ -39,7 +40,7 @@ func TestReadmeCompiles(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	blocks := regexp.MustCompile("(?s) *```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
 	require.GreaterOrEqual(t, len(blocks), 2)
 	require.True(t, strings.HasPrefix(blocks[0][1], "package main"), "the first block is a whole program")
 	signin := readPage(t, "examples/signin/main.go")
@@ -76,4 +77,24 @@ func TestReadmeStates(t *testing.T) {
 	for status, next := range code {
 		require.ElementsMatch(t, next, page[status], status)
 	}
+}
+
+// The view in the README has the pending and active members, and the columns that it calls stable exist.
+func TestReadmeView(t *testing.T) {
+	t.Parallel()
+	readme := readPage(t, "README.md")
+	view := regexp.MustCompile("(?s)```sql\n(.*?)```").FindStringSubmatch(readme)
+	require.NotNil(t, view)
+	store, pool := testkit.NewPgxStore(t)
+	_, err := pool.Exec(t.Context(), view[1])
+	require.NoError(t, err)
+	testkit.InsertRows(t, store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")), testkit.ReservedRow("acme", "joan@example.com"))
+	require.Equal(t, "ada@example.com", testkit.QueryOne[string](t, pool, "SELECT email FROM admin_user"))
+
+	stable := regexp.MustCompile("Your SQL can rely on `(\\w+)` and its columns (.*?)\\.").FindStringSubmatch(readme)
+	require.NotNil(t, stable)
+	columns := regexp.MustCompile("\\w+").FindAllString(strings.ReplaceAll(stable[2], " and ", " "), -1)
+	require.Greater(t, len(columns), 5)
+	_, err = pool.Exec(t.Context(), "SELECT "+strings.Join(columns, ", ")+" FROM "+stable[1])
+	require.NoError(t, err)
 }

@@ -210,7 +210,7 @@ var mutants = []mutant{
 		{"duplicate.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"duplicate.go", "		err = r.checkKey(ctx)\n", "		r.at.Known, err = true, ctx.Err()\n"},
+		{"duplicate.go", "err != nil || !r.at.Known {", "err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -294,6 +294,24 @@ var mutants = []mutant{
 	}},
 	{name: "a banned user is linked", test: "TestPromise2_BarredUserIsRefused", edits: []edit{
 		{"clerk.go", "	case u.Banned:\n", "	case u.Banned && u.ID == \"\":\n"},
+	}},
+	{name: "a user without any verified address moves a member", test: "TestPromise5_AddressStays", edits: []edit{
+		{"address.go", "len(u.verifiedEmails()) > 0 && ", ""},
+	}},
+	{name: "a user that was read in part moves a member", test: "TestPromise5_IncompleteUserChangesNothing", edits: []edit{
+		{"address.go", "!u.Incomplete &&", "true &&"},
+	}},
+	{name: "a member follows to an unverified address", test: "TestPromise5_AddressStays", edits: []edit{
+		{"address.go", "primary != \"\" && u.holdsVerified(primary)", "primary != \"\""},
+	}},
+	{name: "any ended row makes way for an address", test: "TestPromise1_TakenAddressIsReported", edits: []edit{
+		{"address.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
+	}},
+	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", edits: []edit{
+		{"webhook.go", "			return !u.left(row)\n", "			return false\n"},
+	}},
+	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", edits: []edit{
+		{"duplicate.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
 	}},
 	{name: "a user who is locked for a while is refused for ever", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},

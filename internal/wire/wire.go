@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -102,6 +103,7 @@ type User struct {
 	ID             string
 	PrimaryEmailID string
 	Emails         []Email
+	Incomplete     bool // an address, or whether it is verified, could not be read
 	Banned         bool
 	Deprovisioned  bool
 	Locked         bool
@@ -116,6 +118,9 @@ type Email struct {
 	Verified bool
 }
 
+// verificationStatuses are the documented ones.
+var verificationStatuses = []string{"verified", "unverified", "failed", "expired", "transferable"}
+
 // User reads a user, and reports whether it has a valid ID. Nothing else is required.
 func (o Object) User() (User, bool) {
 	u := User{
@@ -125,10 +130,13 @@ func (o Object) User() (User, bool) {
 	}
 	for _, raw := range o.List("email_addresses") {
 		e := Parse(raw)
-		if address := e.Text("email_address"); address != "" {
-			verified := e.Object("verification").Text("status") == "verified" // published examples have verified addresses that are reserved too
-			u.Emails = append(u.Emails, Email{e.Text("id"), address, verified})
+		address, status := e.Text("email_address"), e.Object("verification").Text("status")
+		if address != "" {
+			// Published examples have verified addresses that are reserved too.
+			u.Emails = append(u.Emails, Email{e.Text("id"), address, status == "verified"})
 		}
+		readable := slices.Contains(verificationStatuses, status) || string(e["verification"]) == "null"
+		u.Incomplete = u.Incomplete || address == "" || !readable
 	}
 	return u, u.ID != ""
 }

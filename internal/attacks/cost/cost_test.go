@@ -62,9 +62,11 @@ func costs() []cost {
 		{"Invite", "a new person", "pending", 2, "GET /users, POST /invitations", 2, nil, do.invite},
 		{"Invite", "a duplicate", "409", 0, "", 1, is.pending, do.invite},
 		{"Invite", "a duplicate, pending and unchanged for a day", "409", 2, "2 GET /invitations", 2, is.pendingForADay, do.invite},
-		{"Invite", "a duplicate, active and unchanged for a day", "409", 1, "GET /users", 2, is.activeForADay, do.invite},
+		{"Invite", "a duplicate, active and unchanged for a day", "409", 1, "GET /users/{id}", 2, is.activeForADay, do.invite},
 		{"Invite", "a duplicate that was revoked in the dashboard", "pending", 6, "4 GET /invitations, GET /users, POST /invitations", 7, is.revokedInDashboard, do.invite},
 		{"Invite", "a duplicate whose user was replaced", "active", 5, "GET /invitations, 3 GET /users, GET /users/{id}", 7, is.replaced, do.invite},
+		{"Invite", "a duplicate whose user has another address", "pending", 3, "GET /users, GET /users/{id}, POST /invitations", 5, is.moved, do.invite},
+		{"Invite", "a member's new address", "409", 2, "GET /invitations, GET /users", 10, is.moved, do.inviteNewAddress},
 		{"Invite", "bad input", "422", 0, "", 0, nil, do.inviteWronged},
 		{"Invite", "an existing user", "active", 1, "GET /users", 2, is.user, do.invite},
 		{"Invite", "an existing user with two addresses", "active", 1, "GET /users", 4, is.userOfTwo, do.invite},
@@ -151,12 +153,15 @@ func costs() []cost {
 		{"Resolve", "no member waits", "none", 0, "", 1, is.stranger, do.resolve},
 		{"ResolveUser", "a member waits", "1 active", 1, "GET /users/{id}", 2, is.accepted, do.resolveUser},
 		{"ResolveUser", "no member waits", "none", 1, "GET /users/{id}", 1, is.stranger, do.resolveUser},
+		{"ResolveUser", "a member's new address", "1 active", 1, "GET /users/{id}", 2, is.moved, do.resolveUser},
 		{"ResolveUser", "no such user", "404", 1, "GET /users/{id}", 0, is.deleted, do.resolveUser},
 
 		{"HandleEvent", "a member waits", "1 active", 1, "GET /users/{id}", 2, is.accepted, do.handleEvent},
 		{"HandleEvent", "members in 3 tenants wait", "3 active", 1, "GET /users/{id}", 2, is.acceptedInThree, do.handleEvent},
 		{"HandleEvent", "a replay", "none", 0, "", 1, is.replayed, do.handleEvent},
 		{"HandleEvent", "no member waits", "none", 0, "", 1, is.stranger, do.handleEvent},
+		{"HandleEvent", "a member's new address", "1 active", 1, "GET /users/{id}", 2, is.moved, do.handleEvent},
+		{"HandleEvent", "a member, same address", "none", 0, "", 1, is.updated, do.handleEvent},
 		{"HandleEvent", "a deleted member", "1 removed", 1, "GET /users/{id}", 2, is.deleted, do.handleEvent},
 		{"HandleEvent", "a deleted user without members", "none", 0, "", 1, is.deletedStranger, do.handleEvent},
 		{"WebhookHandler", "a member waits", "204", 1, "GET /users/{id}", 2, is.accepted, do.post(clerkinvitetest.WebhookSecret)},
@@ -165,6 +170,7 @@ func costs() []cost {
 
 		{"Reconcile", "no members", "0 members, 0 changed", 1, "GET /invitations", 5, nil, do.reconcile(nil)},
 		{"Reconcile", "1,200 members, half pending, half active", "1200 members, 0 changed", 17, "5 GET /invitations, 12 GET /users", 8, is.members(600, 600), do.reconcile(nil)},
+		{"Reconcile", "an active member's new address", "1 members, 1 changed", 2, "GET /invitations, GET /users", 6, is.moved, do.reconcile(nil)},
 		{"Reconcile", "10 pending, of them 3 accepted, 2 expired, 1 revoked", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 13, is.astray, do.reconcile(nil)},
 		{"Reconcile", "the same 10, dry run", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 10, is.astray, do.reconcile(&clerkinvite.ReconcileOptions{DryRun: true})},
 		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 7, is.adoptedPending(25), do.reconcile(nil)},
@@ -297,6 +303,10 @@ type verbs struct{}
 
 func (verbs) invite(ctx context.Context, b *costBundle) (any, error) {
 	return b.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
+}
+
+func (verbs) inviteNewAddress(ctx context.Context, b *costBundle) (any, error) {
+	return b.Invite(ctx, testkit.Params("acme", "ada@example.org"))
 }
 
 func (verbs) inviteWronged(ctx context.Context, b *costBundle) (any, error) {
@@ -453,7 +463,7 @@ func (verbs) post(secret string) func(context.Context, *costBundle) (any, error)
 func (verbs) reconcile(opts *clerkinvite.ReconcileOptions) func(context.Context, *costBundle) (any, error) {
 	return func(ctx context.Context, b *costBundle) (any, error) {
 		r, err := b.Reconcile(ctx, opts)
-		return fmt.Sprintf("%d members, %d changed", r.Members, r.Activated+r.Removed+r.Expired+r.Revoked), err
+		return fmt.Sprintf("%d members, %d changed", r.Members, r.Activated+r.Removed+r.Expired+r.Revoked+r.Moved), err
 	}
 }
 
@@ -564,6 +574,17 @@ func (is situations) replaced(t *testing.T, b *costBundle) {
 	is.activeForADay(t, b)
 	b.Clerk.DeleteUser(b.user.ID)
 	b.Clerk.AddVerifiedUser(testkit.Ada.Email)
+}
+
+// An active member whose user has another address now.
+func (is situations) moved(t *testing.T, b *costBundle) {
+	is.activeForADay(t, b)
+	b.webhook = b.Clerk.ChangeEmail(b.user.ID, "ada@example.org")
+}
+
+func (is situations) updated(t *testing.T, b *costBundle) {
+	is.active(t, b)
+	b.webhook = b.Clerk.UserUpdated(b.user.ID)
 }
 
 // hooked is a host with OnChange whose process has written before.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,7 +27,30 @@ func TestModel(t *testing.T) {
 		&modeltest.Options{Sequences: sequences(5000, 1250)})
 }
 
-// The same on PostgreSQL.
+// mirrorSQL creates a host's table and its mirror in a schema. PostgreSQL rejects every commit after
+// which the table differs from the members, and so fails the sequence.
+func mirrorSQL(t *testing.T, schema string) string {
+	t.Helper()
+	m := clerkinvite.Mirror{
+		Schema: schema, Table: schema + ".admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id", Role: "role", Status: "status",
+	}
+	up, err := m.Up()
+	require.NoError(t, err)
+	differences, err := m.Differences()
+	require.NoError(t, err)
+	return strings.ReplaceAll(`
+CREATE TABLE {{schema}}.admin_user (tenant_id text, email text, clerk_user_id text NOT NULL, role text, status text NOT NULL,
+	PRIMARY KEY (tenant_id, email), UNIQUE (tenant_id, clerk_user_id));
+CREATE FUNCTION {{schema}}.compare() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (`+differences+`) THEN RAISE 'the host''s table differs from the members'; END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER compare AFTER INSERT OR UPDATE OR DELETE ON {{schema}}.clerkinvite_member
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {{schema}}.compare();`, "{{schema}}", schema) + up
+}
+
+// The same on PostgreSQL, with a mirror.
 func TestModelPostgres(t *testing.T) {
 	t.Parallel()
 	tallyModel(t, "the same, on PostgreSQL", sequences(300, 200))
@@ -34,6 +58,8 @@ func TestModelPostgres(t *testing.T) {
 	schemas := modeltest.Schemas(func(t *testing.T, schema string) {
 		t.Helper()
 		require.NoError(t, clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schema}).Migrate(t.Context()))
+		_, err := pool.Exec(t.Context(), mirrorSQL(t, schema))
+		require.NoError(t, err)
 	}, func(t *testing.T, sql string) {
 		t.Helper()
 		_, err := pool.Exec(t.Context(), sql)

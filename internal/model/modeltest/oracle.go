@@ -209,7 +209,7 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 // erased checks that a row was erased for a valid reason.
 func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	s.sayf("%s: - %s", t.name, state{old})
-	if t.verb != purge || t.ref != old.Ref() {
+	if (t.verb != purge || t.ref != old.Ref()) && !s.makesWay(t, old) {
 		s.failf("erased: %s erased %s", t.name, s.named(old))
 	}
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
@@ -226,6 +226,18 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	}
 }
 
+// makesWay reports whether a task may erase a member for an active one: it is a second address of that one's
+// user, whose present address this is.
+func (s *sequence) makesWay(t *task, m *clerkinvite.Member) bool {
+	if !slices.Contains(resolving, t.verb) || t.verb == resolve || m.Status != clerkinvite.StatusRemoved || m.Reason != clerkinvite.ReasonSecondAddress {
+		return false
+	}
+	return slices.ContainsFunc(s.rows, func(active *clerkinvite.Member) bool {
+		p := s.users[active.ClerkUserID]
+		return active.TenantID == m.TenantID && p != nil && p.ever(s.since(t), func(at moment) bool { return primary(at.User) == m.Email })
+	})
+}
+
 func held(m *clerkinvite.Member, now time.Time) bool {
 	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now)
 }
@@ -240,8 +252,11 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	if m.Version != old.Version+1 {
 		s.failf("version: %s went from %d to %d", s.named(m), old.Version, m.Version)
 	}
-	if m.TenantID != old.TenantID || m.Email != old.Email {
+	if m.TenantID != old.TenantID {
 		s.failf("identity: %s became %s", s.named(old), s.named(m))
+	}
+	if m.Email != old.Email {
+		s.followed(t, old, m)
 	}
 	if m.Sent < old.Sent {
 		s.failf("send: %s went from sent %d to %d", s.named(m), old.Sent, m.Sent)
@@ -270,7 +285,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
-	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(m.Email) && !triedOnce(m):
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(t, m.Email) && !triedOnce(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)
@@ -278,12 +293,24 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	s.record(t, old, m)
 }
 
+// followed checks that a member has another address because its user has.
+func (s *sequence) followed(t *task, old, m *clerkinvite.Member) {
+	if old.Status != clerkinvite.StatusActive || m.Status != clerkinvite.StatusActive || m.ClerkUserID != old.ClerkUserID || !slices.Contains(resolving, t.verb) {
+		s.failf("identity: %s made %s %s", t.name, s.named(old), s.named(m))
+		return
+	}
+	p := s.users[m.ClerkUserID]
+	if p == nil || !p.ever(s.since(t), func(at moment) bool { return left(at.User, old.Email) && primary(at.User) == m.Email }) {
+		s.failf("address: %s made %s %s, and the user did not", t.name, s.named(old), s.named(m))
+	}
+}
+
 // claimed checks and notes that a change is a claim.
 func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	if m.ClaimedUntil == nil || old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil) {
 		return
 	}
-	if !slices.Contains(delivering, t.verb) && t.verb != purge || t.verb == deliver && t.ref != (clerkinvite.Ref{}) && t.ref != m.Ref() {
+	if !slices.Contains(delivering, t.verb) && t.verb != purge && !s.makesWay(t, m) || t.verb == deliver && t.ref != (clerkinvite.Ref{}) && t.ref != m.Ref() {
 		s.failf("claim: %s claimed %s", t.name, s.named(m))
 	}
 	if old != nil && held(old, s.now()) {
@@ -359,17 +386,22 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 // proven reports whether the user had verified the address and was not banned at some moment
 // since the task began or, if Clerk's responses lag, at any moment.
 func (s *sequence) proven(t *task, p *person, email string) bool {
-	since := t.began
-	if s.behavior.Behavior.Lag || s.behavior.Behavior.GetUserLags {
-		since = 0
-	}
-	_, verified := p.verified[email]
-	return verified && (p.until == 0 || p.until >= since)
+	return p.ever(s.since(t), func(at moment) bool { return !at.deleted && !at.Banned && holds(at.User, email) })
 }
 
-// banned reports whether a banned user has verified the address.
-func (s *sequence) banned(email string) bool {
-	return slices.ContainsFunc(s.order, func(id string) bool { return s.users[id].Banned && holds(s.users[id].User, email) })
+// since returns the first step whose state Clerk may have shown to the task.
+func (s *sequence) since(t *task) int {
+	if s.behavior.Behavior.Lag || s.behavior.Behavior.GetUserLags {
+		return 0
+	}
+	return t.began
+}
+
+// banned reports whether Clerk may have shown the task a banned user who has verified the address.
+func (s *sequence) banned(t *task, email string) bool {
+	return slices.ContainsFunc(s.order, func(id string) bool {
+		return s.users[id].ever(s.since(t), func(at moment) bool { return at.Banned && holds(at.User, email) })
+	})
 }
 
 // invited checks that a row has become pending on its own invitation.
@@ -403,7 +435,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if withdrawn && !triedOnce(m) {
 			s.failf("failed: %s withdrew %s, which is to be tried again", t.name, s.named(m))
 		}
-		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.banned(m.Email) {
+		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.banned(t, m.Email) {
 			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
@@ -414,7 +446,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
 		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // of an active member, Reconcile revokes open invitations
-		if asked && t.ref != m.Ref() {
+		if asked && t.ref != m.Ref() && t.there != m.ID {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {

@@ -74,6 +74,7 @@ type task struct {
 	revokeFailed bool
 	withdrew     bool                 // it has changed its member
 	claims       map[mark]time.Time   // what it has claimed, and when
+	there        string               // the ID of the member of ref, when a withdrawal began
 	looked       map[string]bool      // looked-up addresses, and whether a verified user was shown
 	made         map[string]bool      // invitations it created
 	refused      map[string]bool      // addresses that Clerk refused

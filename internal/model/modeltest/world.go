@@ -53,9 +53,43 @@ type world struct {
 // person is a user at Clerk.
 type person struct {
 	clerkinvite.User
-	deleted  bool
-	verified map[string]int // step of the first time
-	until    int            // step at which the user was banned or deleted, or 0
+	deleted bool
+	past    []moment // oldest first; the last is the present
+}
+
+// moment is what a user was from a step on.
+type moment struct {
+	step int
+	clerkinvite.User
+	deleted bool
+}
+
+// ever reports whether the user was so at some moment since the step.
+func (p *person) ever(since int, is func(at moment) bool) bool {
+	for _, at := range slices.Backward(p.past) {
+		if is(at) {
+			return true
+		}
+		if at.step < since {
+			return false
+		}
+	}
+	return false
+}
+
+// left reports whether the user shows other verified addresses instead of this one.
+func left(u clerkinvite.User, email string) bool {
+	return slices.ContainsFunc(u.Emails, func(e clerkinvite.UserEmail) bool { return e.Verified }) && !holds(u, email)
+}
+
+// primary returns the user's primary address if it is verified, or "".
+func primary(u clerkinvite.User) string {
+	for _, e := range u.Emails {
+		if e.ID == u.PrimaryEmailID && e.Verified {
+			return e.Address
+		}
+	}
+	return ""
 }
 
 // invitation is an invitation at Clerk.
@@ -181,19 +215,12 @@ func holds(u clerkinvite.User, email string) bool {
 func (s *sequence) learn(u clerkinvite.User) {
 	p := s.users[u.ID]
 	if p == nil {
-		p = &person{verified: map[string]int{}}
+		p = &person{}
 		s.users[u.ID] = p
 		s.order = append(s.order, u.ID)
 	}
 	p.User = u
-	for _, e := range u.Emails {
-		if _, known := p.verified[e.Address]; e.Verified && !known {
-			p.verified[e.Address] = s.step
-		}
-	}
-	if u.Banned && p.until == 0 {
-		p.until = s.step
-	}
+	p.past = append(p.past, moment{s.step, u, false})
 	s.clerkChanged()
 }
 
@@ -207,9 +234,7 @@ func (s *sequence) happened(hook clerkinvitetest.Webhook) {
 		s.learn(*e.User)
 	} else if p := s.users[e.UserID]; p != nil {
 		p.deleted = true
-		if p.until == 0 {
-			p.until = s.step
-		}
+		p.past = append(p.past, moment{s.step, p.User, true})
 	}
 	s.clerkChanged()
 	e.ID = hook.ID
@@ -241,7 +266,7 @@ func (s *sequence) people() []*person {
 func (s *sequence) outside() {
 	email := pick(s, emails...)
 	people := s.people()
-	switch k := s.rand.IntN(40); {
+	switch k := s.rand.IntN(44); {
 	case k < 10:
 		open := s.clerk.OpenInvitations(email)
 		if len(open) == 0 {
@@ -267,6 +292,9 @@ func (s *sequence) outside() {
 		s.happened(s.clerk.AddEmail(p.ID, clerkinvitetest.EmailSpec{Address: email, Verified: verified}))
 	case k < 23 && len(people) > 0:
 		p := pick(s, people...)
+		if len(p.Emails) == 0 {
+			return
+		}
 		e := pick(s, p.Emails...)
 		if s.holder(e.Address) != nil {
 			return
@@ -311,7 +339,27 @@ func (s *sequence) outside() {
 		p := pick(s, people...)
 		s.sayf("%s changes his name", p.ID)
 		s.happened(s.clerk.UserUpdated(p.ID))
-	case k < 39:
+	case k < 39 && len(people) > 0:
+		p := pick(s, people...)
+		if h := s.holder(email); h != nil && h != p {
+			return
+		}
+		s.sayf("%s changes the address to %s", p.ID, email)
+		s.happened(s.clerk.ChangeEmail(p.ID, email))
+	case k < 40 && len(people) > 0:
+		p := pick(s, people...)
+		if len(p.Emails) == 0 {
+			return
+		}
+		e := pick(s, p.Emails...)
+		if s.chance(2) {
+			s.sayf("%s gives up %s", p.ID, e.Address)
+			s.happened(s.clerk.RemoveEmail(p.ID, e.Address))
+		} else {
+			s.sayf("%s has the primary address %s", p.ID, e.Address)
+			s.happened(s.clerk.SetPrimaryEmail(p.ID, e.Address))
+		}
+	case k < 43:
 		s.sayf("Clerk shows all that was written")
 		s.clerk.Settle()
 	}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+// outcome is the result of a line.
+type outcome string
+
+// Each line has one outcome.
+const (
+	sent           outcome = "sent"            // now pending: Clerk sent an email
+	linked         outcome = "linked"          // now active as a Clerk user, without an email
+	alreadyInvited outcome = "already_invited" // pending before this import
+	alreadyActive  outcome = "already_active"  // active before this import
+	withdrawn      outcome = "withdrawn"       // revoked or removed before, and unchanged
+	duplicate      outcome = "duplicate"       // same address as an earlier line
+	invalid        outcome = "invalid"         // not valid
+	refused        outcome = "refused"         // Clerk does not accept this person
+	failed         outcome = "failed"          // another error
+	waiting        outcome = "waiting"         // reserved: delivered later, by Run or the next import
+	notReached     outcome = "not_reached"     // the import ended before
+	newMember      outcome = "new"             // dry run: would be invited
+	reinvited      outcome = "reinvited"       // dry run: would be invited again
+)
+
+// outcomes are all outcomes, in the order of the report.
+var outcomes = []outcome{newMember, reinvited, sent, linked, alreadyInvited, alreadyActive, withdrawn, duplicate, invalid, refused, failed, waiting, notReached}
+
+// line is a record of the file, in an import.
+type line struct {
+	*record
+	params clerkinvite.InviteParams
+	ref    clerkinvite.Ref // normalised; zero for invalid lines
+
+	outcome   outcome
+	reason    string // "" if the outcome needs no explanation
+	member    *clerkinvite.Member
+	delivered bool // this import has started to deliver the member
+}
+
+func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
+
+// lines returns the lines of a file. Those with a fault are invalid.
+func (s *sheet) lines(tenant string) []*line {
+	lines := make([]*line, len(s.records))
+	for i, r := range s.records {
+		l := &line{record: r, outcome: notReached}
+		fault := r.fault
+		if r.fault == "" {
+			l.params, fault = s.params(r, tenant)
+		}
+		if fault != "" {
+			l.end(invalid, fault)
+		}
+		lines[i] = l
+	}
+	return lines
+}
+
+// settle sets the outcome from a result of InviteMany. If another process has claimed the row, or Clerk's response was lost, it returns
+// the time at which to try again.
+func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retryAt time.Time) {
+	if r.Member != nil {
+		l.member = r.Member
+	}
+	var exists *clerkinvite.DuplicateEmailError
+	var wrong *clerkinvite.InvalidParamsError
+	var clerk *clerkinvite.ClerkInvitationError
+	isClerk := errors.As(r.Err, &clerk)
+	if r.Err == nil || isClerk && r.Member != nil {
+		l.delivered = true
+	}
+	switch {
+	case errors.As(r.Err, &exists):
+		return l.settleDuplicate(r.Member, now)
+	case r.Err == nil:
+		switch r.Member.Status {
+		case clerkinvite.StatusPending:
+			l.end(sent, "")
+		case clerkinvite.StatusActive:
+			l.end(linked, "")
+		default: // other states have an error
+			l.end(waiting, "")
+		}
+	case errors.As(r.Err, &wrong):
+		l.end(invalid, invalidReason(wrong))
+	case isClerk && clerk.Outcome == clerkinvite.Refused:
+		l.end(refused, explain(clerk))
+	case isClerk && clerk.Queued():
+		l.end(waiting, explain(clerk))
+		return leaseEnd(r.Member)
+	case stopped != nil && r.Member == nil:
+		l.end(notReached, "")
+	case errors.Is(r.Err, clerkinvite.ErrConflict):
+		l.end(failed, "was revoked or removed during the import")
+	default:
+		l.end(failed, explain(r.Err))
+	}
+	return time.Time{}
+}
+
+// settleDuplicate sets the outcome of a member that existed before, or that this import reserved and another process delivered.
+func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt time.Time) {
+	switch {
+	case m.Status == clerkinvite.StatusPending && l.delivered:
+		l.end(sent, "")
+	case m.Status == clerkinvite.StatusPending:
+		l.end(alreadyInvited, l.otherRole(m))
+	case m.Status == clerkinvite.StatusActive && l.delivered:
+		l.end(linked, "")
+	case m.Status == clerkinvite.StatusActive:
+		l.end(alreadyActive, l.otherRole(m))
+	case leaseEnd(m).After(now):
+		l.end(waiting, "claimed by another process until "+stamp(m.ClaimedUntil))
+		return leaseEnd(m)
+	case m.Status == clerkinvite.StatusReserved:
+		l.end(waiting, "was reserved before, and is sent with those parameters")
+		return leaseEnd(m) // it may have been claimed a moment ago
+	default:
+		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")
+	}
+	return time.Time{}
+}
+
+// otherRole returns a reason if the line has another role than its member.
+func (l *line) otherRole(m *clerkinvite.Member) string {
+	if l.params.Role == "" || l.params.Role == m.Role {
+		return ""
+	}
+	role := "the role " + m.Role
+	if m.Role == "" {
+		role = "no role"
+	}
+	return "keeps " + role + ": an import does not change members"
+}
+
+// leaseEnd returns when the last claim of m ends or ended, or zero if it was released.
+func leaseEnd(m *clerkinvite.Member) time.Time {
+	if m.ClaimedUntil == nil {
+		return time.Time{}
+	}
+	return *m.ClaimedUntil
+}
