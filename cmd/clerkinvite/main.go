@@ -1,5 +1,5 @@
 // Command clerkinvite manages the members that the library clerkinvite stores in PostgreSQL. It creates and checks the tables,
-// imports CSV files, lists, shows, resends and revokes, reconciles with Clerk, and diagnoses an installation.
+// imports CSV files, lists, shows, resends and revokes, reconciles with Clerk, diagnoses an installation, and serves a fake Clerk.
 //
 //	go install github.com/clerkinvite/clerkinvite/cmd/clerkinvite@latest
 //	clerkinvite help
@@ -103,7 +103,7 @@ type command struct {
 
 // commands returns all commands in the order of the help.
 func commands() []command {
-	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand()})
+	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand(), fakeCommand()})
 }
 
 // run runs the program and returns its exit code.
