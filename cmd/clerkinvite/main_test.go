@@ -270,7 +270,7 @@ func TestJSONKeys(t *testing.T) {
 		{[]string{"show", "acme", "ada@example.com"}, "history member"},
 		{[]string{"revoke", "acme", "ada@example.com"}, "member"},
 		{[]string{"resend", "acme", "ada@example.com"}, "error"},
-		{[]string{"reconcile"}, "accepted_elsewhere activated cursor dry_run expired invitations left_over members newer removed revoked unknown"},
+		{[]string{"reconcile"}, "accepted_elsewhere activated cursor dry_run expired invitations left_over members moved newer out_of_date removed revoked unknown"},
 		{[]string{"doctor"}, "checks ok"},
 		{[]string{"doctor", "--colour"}, "error"},
 	} {
