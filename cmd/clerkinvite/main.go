@@ -1,5 +1,6 @@
 // Command clerkinvite manages the members that the library clerkinvite stores in PostgreSQL. It creates and checks the tables,
-// imports and adopts CSV files, lists, shows, resends, revokes, removes and purges, delivers, reconciles with Clerk, and diagnoses an installation.
+// imports and adopts CSV files, lists, shows and changes members, reconciles with Clerk, diagnoses an installation, and serves a fake
+// Clerk.
 //
 //	go install github.com/clerkinvite/clerkinvite/cmd/clerkinvite@latest
 //	clerkinvite help
@@ -103,7 +104,8 @@ type command struct {
 
 // commands returns all commands in the order of the help.
 func commands() []command {
-	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand(), adoptCommand()}, memberCommands(), []command{deliverCommand(), reconcileCommand(), doctorCommand()})
+	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand(), adoptCommand()}, memberCommands(),
+		[]command{deliverCommand(), reconcileCommand(), doctorCommand(), fakeCommand()})
 }
 
 // run runs the program and returns its exit code.
