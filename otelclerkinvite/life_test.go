@@ -137,6 +137,10 @@ func everyStateChange(t *testing.T, r *rig) {
 	require.NoError(t, err)
 	_, err = r.History(ctx, ref("judy@example.com"))
 	require.NoError(t, err)
+	_, err = r.ByUser(ctx, "user_1")
+	require.NoError(t, err)
+	_, err = r.Counts(ctx, "acme")
+	require.NoError(t, err)
 
 	// A faulty store reports unknown states.
 	r.StateChanged(ctx, "ada@example.com", "ada@example.com")

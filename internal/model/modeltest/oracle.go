@@ -26,6 +26,7 @@ type move struct{ from, to clerkinvite.Status }
 // moves are the allowed state changes, with the verbs that may make them.
 var moves = map[move][]verb{
 	{"", clerkinvite.StatusReserved}: inviting,
+	{"", clerkinvite.StatusActive}:   {adopt},
 
 	{clerkinvite.StatusReserved, clerkinvite.StatusPending}: delivering,
 	{clerkinvite.StatusReserved, clerkinvite.StatusActive}:  resolving,
@@ -198,7 +199,7 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	if _, gone := s.purged[m.ID]; gone {
 		s.failf("identity: %s made %s under the id of one who was erased", t.name, s.named(m))
 	}
-	if m.Version != 1 || m.Send != 1 || m.Sent != 0 {
+	if m.Version != 1 || m.Send != 1 || m.Sent != 0 && t.verb != adopt {
 		s.failf("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
 	}
 	s.sayf("%s: + %s", t.name, state{m})

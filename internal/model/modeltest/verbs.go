@@ -21,6 +21,7 @@ const (
 	inviteMany  verb = "InviteMany"
 	reserve     verb = "Reserve"
 	reserveMany verb = "ReserveMany"
+	adopt       verb = "Adopt"
 	deliver     verb = "Deliver"
 	resend      verb = "Resend"
 	revoke      verb = "Revoke"
@@ -52,6 +53,7 @@ var actions = []action{
 	{inviteMany, 8, (*task).doInviteMany},
 	{reserve, 4, (*task).doReserve},
 	{reserveMany, 2, (*task).doReserveMany},
+	{adopt, 3, (*task).doAdopt},
 	{deliver, 18, (*task).doDeliver},
 	{resend, 12, (*task).doResend},
 	{revoke, 7, (*task).doRevoke},
@@ -307,6 +309,42 @@ func (t *task) doReserveMany(ctx context.Context) {
 	results, err := t.process.service.ReserveMany(ctx, ps)
 	if t.returned(nil, err, isConflict) {
 		t.results(ps, results, err)
+	}
+}
+
+// doAdopt adopts users under addresses that they have verified.
+func (t *task) doAdopt(ctx context.Context) {
+	var people []clerkinvite.Adopted
+	for range 1 + t.rand.IntN(3) {
+		p := t.params()
+		if user := t.holder(refOf(p).Email); user != nil {
+			people = append(people, clerkinvite.Adopted{InviteParams: p, ClerkUserID: user.ID})
+		}
+	}
+	t.called(strconv.Itoa(len(people)))
+	results, err := t.process.service.Adopt(ctx, people)
+	if !t.returned(nil, err, isConflict) {
+		return
+	}
+	if len(results) != len(people) {
+		t.failf("returned: %s returns %d results for %d people", t.name, len(results), len(people))
+		return
+	}
+	for i, r := range results {
+		t.sayf("    %s/%s: %s, %v", people[i].TenantID, people[i].ClerkUserID, state{r.Member}, outcome{r.Err})
+		t.committedOnce(r.Member)
+		switch {
+		case err != nil && errors.Is(r.Err, err):
+		case r.Err == nil && (r.Member.Ref() != refOf(people[i].InviteParams) || r.Member.ClerkUserID != people[i].ClerkUserID || r.Member.Status != clerkinvite.StatusActive):
+			t.failf("returned: %s returns %v for %s", t.name, state{r.Member}, people[i].ClerkUserID)
+		case errors.Is(r.Err, clerkinvite.ErrUserTaken) && r.Member.ClerkUserID != people[i].ClerkUserID:
+			t.failf("returned: %s says that %s has the user %s", t.name, t.named(r.Member), people[i].ClerkUserID)
+		default:
+			t.documented(r.Err, isDuplicate, is(clerkinvite.ErrUserTaken), isConflict)
+		}
+	}
+	if t.requests > 0 {
+		t.failf("adopt: %s asks Clerk", t.name)
 	}
 }
 
