@@ -26,6 +26,7 @@ type Clerk struct {
 	behavior    Behavior
 	secretKey   string
 	timeout     time.Duration
+	link        func(invitationID string) string
 	onCall      func(ctx context.Context, call Call, when When)
 	serial      map[string]int
 	counts      map[Call]int
@@ -48,6 +49,7 @@ var _ clerkinvite.ClerkAPI = (*Clerk)(nil)
 func NewClerk() *Clerk {
 	return &Clerk{
 		now:         time.Now,
+		link:        func(id string) string { return "https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_" + id },
 		serial:      make(map[string]int),
 		counts:      make(map[Call]int),
 		windows:     make(map[Call]*window),
@@ -65,6 +67,14 @@ func (c *Clerk) SetNow(now func() time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = now
+}
+
+// SetLink replaces the function that returns the link of a new invitation, by default one at
+// a reserved name. link must not call c.
+func (c *Clerk) SetLink(link func(invitationID string) string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link = link
 }
 
 // SetSecretKey makes the Handler reject requests without this key. By default it accepts

@@ -171,7 +171,7 @@ func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord 
 	id := c.newID("inv")
 	r := &invitationRecord{invitation: invitation{
 		id: id, email: c.stored(p.email), status: clerkinvite.InvitationPending, metadata: p.metadata, bulk: bulk,
-		url:       "https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_" + id,
+		url:       c.link(id),
 		createdAt: now, updatedAt: now, expiresAt: now.AddDate(0, 0, p.days),
 	}}
 	c.invitations = append(c.invitations, r)

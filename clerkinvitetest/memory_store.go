@@ -96,7 +96,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// As in PostgreSQL, an invalid row fails the whole statement if its version matches.
+	// An invalid row fails the whole call if its version matches. In PostgreSQL it fails alone.
 	for _, c := range changes {
 		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
 			if err := check(successor(now, c.New)); err != nil {

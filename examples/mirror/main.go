@@ -254,7 +254,7 @@ func (h *host) show(ctx context.Context, out io.Writer, what, name string) error
 	var rows int
 	var row string
 	if err := h.pool.QueryRow(ctx, `
-SELECT count(*) FILTER (WHERE deleted_at IS NULL), coalesce(max(left(clerk_user_id, 19)) FILTER (WHERE email = $1), '-')
+SELECT count(*) FILTER (WHERE deleted_at IS NULL), coalesce(max(regexp_replace(clerk_user_id, '^left_.*', 'left_…')) FILTER (WHERE email = $1), '-')
 FROM admin_user`, h.ref(name).Email).Scan(&rows, &row); err != nil {
 		return err
 	}

@@ -112,22 +112,18 @@ func (p *program) apiList(_ http.ResponseWriter, r *http.Request, _ string) (int
 // apiOne returns the endpoint of a verb for one member.
 func (p *program) apiOne(verb verb) endpoint {
 	return func(_ http.ResponseWriter, r *http.Request, _ string) (int, any, error) {
-		ref, err := p.who(r)
-		if err != nil {
-			return 0, nil, err
-		}
-		m, err := verb(r.Context(), ref)
+		m, err := verb(r.Context(), who(r))
 		return http.StatusOK, m, err
 	}
 }
 
 // who returns the member in a path, by address or by ID.
-func (p *program) who(r *http.Request) (clerkinvite.Ref, error) {
+func who(r *http.Request) clerkinvite.Ref {
 	tenant, who := r.PathValue("tenant"), r.PathValue("who")
 	if strings.Contains(who, "@") {
-		return clerkinvite.Ref{TenantID: tenant, Email: who}, nil
+		return clerkinvite.Ref{TenantID: tenant, Email: who}
 	}
-	return p.byID(r.Context(), tenant, who)
+	return clerkinvite.Ref{TenantID: tenant, ID: who}
 }
 
 // readJSON reads a JSON object with known fields.

@@ -212,10 +212,15 @@ func (b *tab) row(email string) string {
 	return "#m-" + b.member(b.t, email).ID
 }
 
-// press clicks a button of a member.
+// press clicks a button of a member, and then the one in the question, if the button asks.
 func (b *tab) press(verb, email string) {
 	b.t.Helper()
 	b.click("#b-" + verb + "-" + b.member(b.t, email).ID)
+	if verb == "revoke" || verb == "remove" {
+		b.waitText("#question", email)
+		b.click("#sure")
+		b.wait(`!document.getElementById("question")`)
+	}
 }
 
 // accept clicks Accept for the newest email to an address.
@@ -276,7 +281,7 @@ func TestBrowserManyResendRevoke(t *testing.T) {
 	a := start(t, func(cfg *config) { cfg.timing.cooldown = -1 })
 	a.clerk.AddVerifiedUser("linked@example.com")
 	b := a.openTab(t, "/tenants/acme", 1200)
-	b.fill("ada@example.com\n\n  joan@example.com\nnobody\nADA@example.com\nlinked@example.com\n")
+	b.fill("ada@example.com,\n\n  Clarke, Joan <joan@example.com>; nobody\nADA@example.com, linked@example.com\n")
 	b.click("#invite-button")
 	b.waitText("#outcome", "2 invited, 1 joined without an email, 2 not invited.")
 	b.waitText("#outcome", "nobody: this address")
@@ -341,6 +346,16 @@ func TestBrowserKeyboardOnly(t *testing.T) {
 	require.Equal(t, "b-resend-"+ada.ID, eval[string](b, "document.activeElement.id"))
 	tab("b-revoke-" + ada.ID)
 	b.keys(" ")
+	b.waitText("#question", "Revoke the invitation of ada@example.com?")
+	require.Equal(t, "Cancel", eval[string](b, "document.activeElement.textContent"))
+	b.keys(kb.Escape)
+	b.wait("!question.open")
+	require.Equal(t, "b-revoke-"+ada.ID, eval[string](b, "document.activeElement.id"), "as before the question")
+	require.Equal(t, clerkinvite.StatusPending, b.member(t, ada.Email).Status)
+	b.keys(" ")
+	b.wait("question.open")
+	tab("sure")
+	b.keys(kb.Enter)
 	b.waitText("#m-"+ada.ID, "Revoked")
 	require.Equal(t, clerkinvite.StatusRevoked, b.member(t, ada.Email).Status)
 	require.Equal(t, "b-invite-"+ada.ID, eval[string](b, "document.activeElement.id"), "the button is gone; its row has the focus")
@@ -351,7 +366,7 @@ func TestBrowserKeyboardOnly(t *testing.T) {
 	b.waitText("#outcome", "Webhooks get lost.")
 	require.Equal(t, "true switch-webhooks", eval[string](b, `document.activeElement.getAttribute("aria-checked") + " " + document.activeElement.id`))
 	require.Equal(t, "status polite", eval[string](b, "outcome.getAttribute('role') + ' ' + outcome.ariaLive"))
-	require.Zero(t, eval[int](b, `[...document.querySelectorAll("input:not([type=hidden]), select, textarea")].filter((el) => !el.labels.length).length`))
+	require.Zero(t, eval[int](b, `[...document.querySelectorAll("input:not([type=hidden]), select, textarea")].filter((el) => !el.labels.length && !el.ariaLabel).length`))
 	require.Zero(t, eval[int](b, `[...document.querySelectorAll("[onclick], [role=button], div[tabindex]")].length`))
 }
 
@@ -375,20 +390,24 @@ func TestBrowserTroubleWithClerk(t *testing.T) {
 	b.waitText(b.row("ada@example.com"), "Active")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 
-	// Clerk is down. When it is up again, the invitation is sent once, and the page shows it without a reload.
-	b.click("#switch-clerk")
-	b.waitText("#outcome", "Clerk is down.")
-	b.fill("joan@example.com")
-	b.click("#invite-button")
-	b.waitText("#outcome", "1 waiting.")
-	b.waitText("#outcome .bad", "joan@example.com: Clerk does not respond. The invitation is saved")
-	b.waitText(b.row("joan@example.com"), "Waiting")
-	require.Zero(t, a.clerk.EmailsTo("joan@example.com"))
-	b.click("#switch-clerk")
-	b.waitText("#outcome", "Clerk is up.")
-	b.waitText(b.row("joan@example.com"), "Invited")
-	require.Equal(t, clerkinvite.StatusPending, a.member(t, "joan@example.com").Status)
-	require.Equal(t, 1, a.clerk.EmailsTo("joan@example.com"))
+	// Clerk is down, or limits the rate of invitations. After that, the invitation is sent once, and the page shows it without a reload.
+	for _, c := range []struct{ email, breaks, broken, repaired string }{
+		{"joan@example.com", "#switch-clerk", "Clerk is down.", "Clerk is up."},
+		{"kay@example.com", "#switch-limit", "Clerk’s rate limit is reached.", "Clerk’s rate limit has ended."},
+	} {
+		b.click(c.breaks)
+		b.waitText("#outcome", c.broken)
+		b.fill(c.email)
+		b.click("#invite-button")
+		b.waitText("#outcome", "1 waiting.")
+		b.waitText(b.row(c.email), "Waiting")
+		require.Zero(t, a.clerk.EmailsTo(c.email))
+		b.click(c.breaks)
+		b.waitText("#outcome", c.repaired)
+		b.waitText(b.row(c.email), "Invited")
+		require.Equal(t, clerkinvite.StatusPending, a.member(t, c.email).Status)
+		require.Equal(t, 1, a.clerk.EmailsTo(c.email))
+	}
 }
 
 // hostile are texts that would be visible if they were not escaped.
@@ -419,16 +438,22 @@ func TestBrowserHostileTextOnAPhone(t *testing.T) {
 	for _, text := range hostile {
 		b.waitText("#outcome li", text)
 	}
+	b.click("#outcome button")
+	b.wait(`!document.querySelector("#outcome dialog").open`)
 	require.Equal(t, strings.Join(hostile, "\n"), eval[string](b, "emails.value"))
 	roles := eval[[]string](b, `[...document.querySelectorAll(".role")].map((el) => el.textContent)`)
 	emails := eval[[]string](b, `[...document.querySelectorAll("#list .email")].map((el) => el.textContent)`)
+	slices.Reverse(members) // the newest are first
 	for i, m := range members {
 		require.Equal(t, m.Role, roles[i])
 		require.Equal(t, m.Email, emails[i])
 	}
 	require.Equal(t, "Members of "+tenant, eval[string](b, "document.title"))
 	b.click("#b-revoke-" + members[3].ID)
+	b.waitText("#question", members[3].Email)
+	b.click("#sure")
 	b.waitText("#m-"+members[3].ID, "Revoked")
+	b.click("#outcome button")
 	require.Empty(t, a.clerk.OpenInvitations(members[3].Email))
 	b.accept(members[5].Email)
 	b.waitText("#m-"+members[5].ID, "Active")
@@ -441,12 +466,12 @@ func TestBrowserHostileTextOnAPhone(t *testing.T) {
 
 func pathEscape(s string) string { return strings.TrimPrefix((&view{Tenant: s}).Base(), "/tenants/") }
 
-// Pages of 20, by cursor. Buttons lead back to the same page.
+// Pages of 20, newest first, in both directions, with counts. Buttons and searches keep the filter.
 func TestBrowserPages(t *testing.T) {
 	t.Parallel()
 	a := start(t)
 	var people []clerkinvite.InviteParams
-	for i := range pageSize + 3 {
+	for i := range 2*pageSize + 3 {
 		people = append(people, clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%02d@example.com", i)})
 	}
 	_, err := a.invites.ReserveMany(t.Context(), people)
@@ -454,15 +479,100 @@ func TestBrowserPages(t *testing.T) {
 	_, err = a.invites.Deliver(t.Context(), nil)
 	require.NoError(t, err)
 	b := a.openTab(t, "/tenants/acme?state=pending", 1200)
-	b.wait(fmt.Sprintf(`document.querySelectorAll("#list .row").length === %d`, pageSize))
-	b.click("#pager a")
-	b.wait(`document.querySelectorAll("#list .row").length === 3`)
+	shows := func(first, last string) {
+		t.Helper()
+		b.wait(fmt.Sprintf(`((rows) => rows[0]?.textContent === %q && rows[rows.length-1].textContent === %q)([...document.querySelectorAll("#list .email")])`,
+			first+"@example.com", last+"@example.com"))
+	}
+	shows("p42", "p23")
+	b.click("#pager [rel=next]")
+	shows("p22", "p03")
+	b.click("#pager [rel=next]")
+	shows("p02", "p00")
+	b.click("#pager [rel=prev]")
+	shows("p22", "p03")
 	b.press("revoke", "p21@example.com")
 	b.waitText("#outcome", "p21@example.com: revoked.")
-	b.wait(`document.querySelectorAll("#list .row").length === 2`)
+	shows("p22", "p02") // the members of this page are still those after the first page
 	require.Contains(t, eval[string](b, "location.search"), "cursor=")
+	b.click("#pager [rel=prev]")
+	shows("p42", "p23")
+	require.NotContains(t, eval[string](b, "location.search"), "cursor=")
+	b.click("#pager [rel=next]")
+	shows("p22", "p02")
+	b.click("#pager [rel=next]")
+	shows("p01", "p00")
 	b.click("#pager a")
-	b.wait(fmt.Sprintf(`document.querySelectorAll("#list .row").length === %d && !location.search.includes("cursor")`, pageSize))
+	shows("p42", "p23")
+	require.Equal(t, "All 43 Waiting 0 Invited 42 Active 0 Refused 0 Revoked 1 Expired 0 Removed 0",
+		eval[string](b, `[...document.querySelectorAll("#filters a")].map((a) => a.innerText).join(" ")`))
+
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	require.NoError(t, chromedp.Do(ctx, chromedp.SetValue(chromedp.CSS("#search [name=q]"), " P1")))
+	b.click("#search button")
+	shows("p19", "p10")
+	require.Equal(t, "pending", eval[string](b, `new URLSearchParams(location.search).get("state")`))
+	b.click(`#filters a[href*="state=revoked"]`)
+	b.waitText("#pager", "No addresses begin like this.")
+}
+
+// Results and questions move nothing, and a second click at the same place is never for another person.
+func TestBrowserListDoesNotMove(t *testing.T) {
+	t.Parallel()
+	a := start(t)
+	var ended []*clerkinvite.Member
+	for i := range 4 {
+		m := a.invite(t, fmt.Sprintf("p%d@example.com", i))
+		_, err := a.invites.Revoke(t.Context(), m.Ref())
+		require.NoError(t, err)
+		ended = append(ended, m)
+	}
+	a.clerk.AddVerifiedUser("ada@example.com")
+	a.invite(t, "ada@example.com")
+	b := a.openTab(t, "/tenants/acme", 1200)
+	tops := func() string {
+		return eval[string](b, `[...document.querySelectorAll("#invite, .row")].map((el) => el.getBoundingClientRect().top).join(" ")`)
+	}
+	before, emails := tops(), a.clerk.Emails()
+
+	// Cancelled: nothing happens. The pointer is where the button was, and a click there meets the question.
+	b.click("#b-remove-" + a.member(t, "ada@example.com").ID)
+	b.waitText("#question", "Remove ada@example.com from acme?")
+	require.True(t, eval[bool](b, `question.contains(document.elementFromPoint(...((r) => [r.x + r.width/2, r.y + r.height/2])(document.querySelector("#b-remove-`+a.member(t, "ada@example.com").ID+`").getBoundingClientRect())))`), "everything else is inert")
+	b.click("#question [formmethod=dialog]")
+	b.wait("!question.open")
+	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
+	require.Equal(t, before, tops())
+
+	// Confirmed. The result is at the place of the question.
+	b.click("#b-remove-" + a.member(t, "ada@example.com").ID)
+	b.wait("question.open")
+	place := eval[[]float64](b, `((r) => [r.x + r.width/2, r.y + r.height/2])(sure.getBoundingClientRect())`)
+	b.click("#sure")
+	b.waitText("#outcome", "ada@example.com: removed.")
+	require.Equal(t, before, tops())
+	require.True(t, eval[bool](b, fmt.Sprintf(`outcome.contains(document.elementFromPoint(%f, %f))`, place[0], place[1])), "a second click is on the result")
+	b.click("#outcome button")
+
+	// In a filtered list, the row leaves when the pointer does.
+	b.click(`#filters a[href$="=revoked"]`)
+	b.wait(`document.querySelectorAll("#list .row").length === 4 && location.search === "?state=revoked"`)
+	before = tops()
+	second := ended[2]
+	b.press("invite", second.Email)
+	b.waitText("#outcome", second.Email+" was sent a new invitation.")
+	require.Equal(t, before, tops())
+	require.True(t, eval[bool](b, fmt.Sprintf(`document.getElementById("b-invite-%s").disabled`, second.ID)))
+	a.invite(t, "new@example.com")
+	_, err := a.invites.Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "new@example.com"})
+	require.NoError(t, err)
+	b.waitText("#filters", "Revoked 4")
+	require.Equal(t, before, tops(), "newer members move nothing either")
+	require.Equal(t, emails+2, a.clerk.Emails())
+	b.click("#emails")
+	b.waitText("#list", "new@example.com")
+	require.NotContains(t, eval[string](b, "list.innerText"), second.Email)
 }
 
 // Without JavaScript: forms, redirects, and errors on the page.
@@ -491,11 +601,18 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 	require.Equal(t, 429, early.status)
 	require.NotEmpty(t, early.header.Get("Retry-After"))
 	require.Contains(t, early.body, "An email was sent a moment ago")
-	revoked := a.form(t, "/members/"+ada.ID+"/revoke?state=pending&cursor=")
+	question := a.form(t, "/members/"+ada.ID+"/revoke?state=pending")
+	require.Equal(t, 200, question.status)
+	require.Contains(t, question.body, "Revoke the invitation of ada@example.com?")
+	require.Contains(t, question.body, `formaction="/tenants/acme/members/`+ada.ID+`/revoke?state=pending" name="sure" value="yes"`)
+	require.Equal(t, clerkinvite.StatusPending, a.member(t, ada.Email).Status, "not before the answer")
+	revoked := a.form(t, "/members/"+ada.ID+"/revoke?state=pending&q=a", "sure", "yes")
+	require.Contains(t, revoked.header.Get("Location"), "q=a")
 	require.Contains(t, revoked.header.Get("Location"), "state=pending")
 	require.Contains(t, follow(revoked), "ada@example.com: revoked.")
 	require.Equal(t, 404, a.form(t, "/members/"+ada.ID+"/promote").status)
-	require.Equal(t, 404, a.form(t, "/members/nobody/revoke").status)
+	require.Equal(t, 422, a.form(t, "/members/nobody/revoke").status)
+	require.Equal(t, 404, a.form(t, "/members/00000000-0000-7000-8000-000000000000/revoke").status)
 	require.Equal(t, 404, a.form(t, "/demo/nothing").status)
 	require.Equal(t, 409, a.form(t, "/demo/accept", "invitation", ada.InvitationID).status, "the link no longer works")
 	a.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
@@ -508,12 +625,38 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 	require.Equal(t, 502, down.status)
 	require.Contains(t, down.body, "kay@example.com: Clerk does not respond. The invitation is saved")
 
+	// The list of errors is short. The form keeps all addresses to correct.
+	wrong := strings.Repeat("nobody\n", 42)
+	many := a.form(t, "/invitations", "emails", wrong)
+	require.Equal(t, 422, many.status)
+	require.Contains(t, many.body, "42 not invited.")
+	require.Equal(t, maxLines, strings.Count(many.body, "<li>nobody: "))
+	require.Contains(t, many.body, "<li>and 37 more</li>")
+	require.Contains(t, many.body, strings.TrimSpace(wrong)+"</textarea>")
+
 	// A link cannot make the page show a text.
 	page := a.send(t, "GET", "/tenants/acme?done=<b>&who=<i>&n=<u>&state=pending", "").body
 	require.NotContains(t, page, `class="outcome"`)
 	require.NotContains(t, page, "<u>")
-	require.Equal(t, 422, a.send(t, "GET", "/tenants/acme?state=<b>", "").status)
-	require.Equal(t, 422, a.send(t, "GET", "/tenants/acme?cursor=<b>", "").status)
+
+	// A wrong URL has a page that leads back.
+	for path, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"/nowhere":                                    {404, "There is no such page."},
+		"/tenants/acme/members/x":                     {404, "There is no such page."},
+		"/tenants/acme?state=<b>":                     {422, "Invalid Statuses"},
+		"/tenants/acme?cursor=<b>":                    {422, "Invalid Cursor"},
+		"/tenants/acme?q=" + strings.Repeat("q", 255): {422, "Invalid EmailPrefix"},
+		"/tenants/" + strings.Repeat("t", 256):        {422, "Invalid TenantID"},
+	} {
+		r := a.send(t, "GET", path, "")
+		require.Equal(t, want.status, r.status, path)
+		require.Contains(t, r.body, "<p>"+want.text, path)
+		require.Contains(t, r.body, `href="/"`, path)
+		require.NotContains(t, r.body, "<b>", path)
+	}
 
 	// The fragment for app.js is sent only if it has changed.
 	live := a.send(t, "GET", "/tenants/acme/live", "")

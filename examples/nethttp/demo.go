@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"net"
 	"net/http"
@@ -27,11 +28,15 @@ type demo struct {
 
 	losesWebhooks atomic.Bool
 	down          atomic.Bool
+	limited       atomic.Bool
 }
 
 // openDemo starts the fake, and opens the files for its state and the members.
 func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.Options) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
+		return err
+	}
+	if err := p.lock(ctx, cfg.dir); err != nil {
 		return err
 	}
 	if err := p.openStore(ctx, filepath.Join(cfg.dir, "members.db")); err != nil {
@@ -65,6 +70,21 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	return nil
 }
 
+// lock refuses a directory that another process uses: each would have its own users at the fake Clerk. The lock is that of an empty
+// SQLite file, which every operating system has, and which ends with the process.
+func (p *program) lock(ctx context.Context, dir string) error {
+	db, err := sql.Open("sqlite", filepath.Join(dir, "lock"))
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, db.Close)
+	db.SetMaxOpenConns(1) // it keeps the lock
+	if _, err := db.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
+		return fmt.Errorf("the directory %q is in use: stop the other process, or choose another directory with -data (%w)", dir, err)
+	}
+	return nil
+}
+
 // openStore opens the members' database.
 func (p *program) openStore(ctx context.Context, path string) error {
 	store, err := sqlitestore.Open(path)
@@ -80,6 +100,7 @@ func (p *program) openStore(ctx context.Context, path string) error {
 type demoView struct {
 	LosesWebhooks bool
 	Down          bool
+	Limited       bool
 	Inbox         []letter
 }
 
@@ -98,7 +119,7 @@ func (l letter) Time() *time.Time { return &l.At }
 
 // view returns the state of the fake, with its latest emails, newest first.
 func (d *demo) view() *demoView {
-	v := &demoView{LosesWebhooks: d.losesWebhooks.Load(), Down: d.down.Load()}
+	v := &demoView{LosesWebhooks: d.losesWebhooks.Load(), Down: d.down.Load(), Limited: d.limited.Load()}
 	sent := d.clerk.SentMail()
 	slices.Reverse(sent)
 	for _, mail := range sent[:min(len(sent), 8)] {
@@ -116,15 +137,19 @@ func (d *demo) view() *demoView {
 // postDemo handles the demo's buttons: accept as the invited person, and break things.
 func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 	d, ctx := p.demo, r.Context()
-	name, result := r.PathValue("verb"), url.Values{}
+	name, result, on := r.PathValue("verb"), url.Values{}, r.PostForm.Get("to") == "on"
 	var err error
 	switch name {
 	case "accept":
 		result, err = d.accept(ctx, r.PostForm.Get("invitation"))
 	case "webhooks":
-		d.losesWebhooks.Store(r.PostForm.Get("to") == "on")
+		d.losesWebhooks.Store(on)
 	case "clerk":
-		d.setDown(r.PostForm.Get("to") == "on")
+		d.down.Store(on)
+		d.setFaults()
+	case "limit":
+		d.limited.Store(on)
+		d.setFaults()
 	case "reconcile":
 		var report *clerkinvite.ReconcileReport
 		if report, err = p.invites.Reconcile(ctx, nil); err == nil {
@@ -141,7 +166,7 @@ func (p *program) postDemo(w http.ResponseWriter, r *http.Request, v *view) {
 		return
 	}
 	result.Set("done", "demo-"+name)
-	http.Redirect(w, r, v.link("", v.State, v.Cursor, result), http.StatusSeeOther)
+	http.Redirect(w, r, v.link("", v.State, v.Cursors, result), http.StatusSeeOther)
 }
 
 // done returns the text to show after a button of the demo, or "" for other redirects.
@@ -162,8 +187,12 @@ func (d *demo) done(q url.Values) string {
 			return "Reconciled: nothing to repair."
 		}
 		return fmt.Sprintf("Reconciled: %d had joined, %d had ended, %d left-over invitations were revoked.", activated, ended, leftOver)
-	case "demo-webhooks", "demo-clerk":
-		return fmt.Sprintf("Webhooks %s. Clerk %s.", either(d.losesWebhooks.Load(), "get lost", "arrive"), either(d.down.Load(), "is down", "is up"))
+	case "demo-webhooks":
+		return either(d.losesWebhooks.Load(), "Webhooks get lost.", "Webhooks arrive.")
+	case "demo-clerk":
+		return either(d.down.Load(), "Clerk is down.", "Clerk is up.")
+	case "demo-limit":
+		return either(d.limited.Load(), "Clerk’s rate limit is reached.", "Clerk’s rate limit has ended.")
 	}
 	return ""
 }
@@ -175,12 +204,16 @@ func either(yes bool, one, other string) string {
 	return other
 }
 
-// setDown makes the fake respond 503 to every request, or ends that.
-func (d *demo) setDown(down bool) {
-	d.down.Store(down)
+// setFaults breaks the fake as the switches say: it responds 503 to every request, or 429 to every create.
+func (d *demo) setFaults() {
 	d.clerk.ClearFaults()
-	if down {
+	if d.down.Load() {
 		d.clerk.Fail(clerkinvitetest.Fault{Kind: clerkinvitetest.Empty503, Times: -1, RetryAfter: 2 * time.Second})
+	}
+	if d.limited.Load() {
+		limit := clerkinvitetest.RateLimited(5 * time.Second)
+		limit.For = 0 // until the switch ends it
+		d.clerk.Fail(limit)
 	}
 }
 

@@ -84,7 +84,7 @@ func configure(args []string, getenv func(string) string) (config, error) {
 	}
 	flags := flag.NewFlagSet("nethttp", flag.ContinueOnError)
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen on this address")
-	flags.StringVar(&cfg.dir, "data", "data", "directory for the demo's files; used by one process only")
+	flags.StringVar(&cfg.dir, "data", "data", "directory for the demo's files; a second process with the same one does not start")
 	flags.BoolVar(&cfg.demoSignIn, "demo-sign-in", false, "make everyone who reaches the address an admin of every tenant (the demo's default)")
 	if err := flags.Parse(args); err != nil {
 		return config{}, err

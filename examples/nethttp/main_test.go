@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -328,7 +329,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	for i := range files {
 		files[i] = filepath.Base(files[i])
 	}
-	require.Equal(t, []string{"clerk.jsonl", "members.db"}, files)
+	require.Equal(t, []string{"clerk.jsonl", "lock", "members.db"}, files)
 }
 
 // child is the program as a process.
@@ -405,6 +406,20 @@ func TestRestart(t *testing.T) {
 			require.NoError(t, second.Wait())
 		})
 	}
+}
+
+// A second process does not start with the files of a running one. It starts when that one has ended, even by a kill.
+func TestOneProcessPerDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := startChild(t, dir)
+	cfg, err := config{addr: "127.0.0.1:0", dir: dir, log: slog.New(slog.DiscardHandler)}.check()
+	require.NoError(t, err)
+	err = run(t.Context(), cfg, nil)
+	require.ErrorContains(t, err, fmt.Sprintf("the directory %q is in use: stop the other process, or choose another directory with -data", dir))
+	require.NoError(t, first.Process.Kill())
+	require.Error(t, first.Wait())
+	start(t, func(cfg *config) { cfg.dir = dir })
 }
 
 // Changes of the fake are on disk before they can be read. Otherwise, after a kill, members could have users that Clerk does not know.

@@ -22,13 +22,8 @@ import (
 const (
 	pageSize = 20
 	maxMany  = 1000 // addresses per form
+	maxLines = 5    // errors on the page; the others are only counted
 )
-
-// states are the filters of the list, in their order on the page.
-var states = []clerkinvite.Status{
-	clerkinvite.StatusReserved, clerkinvite.StatusPending, clerkinvite.StatusActive, clerkinvite.StatusExpired,
-	clerkinvite.StatusRevoked, clerkinvite.StatusFailed, clerkinvite.StatusRemoved,
-}
 
 // verb is a method for one member.
 type verb func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)
@@ -44,6 +39,9 @@ func (p *program) routePages(mux *http.ServeMux) {
 	if p.demo != nil {
 		mux.Handle("POST /tenants/{tenant}/demo/{verb}", p.page(p.postDemo))
 	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, refusal{http.StatusNotFound, "there is no such page"})
+	})
 }
 
 // page calls the guard, and reads the form.
@@ -64,7 +62,7 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 		}
 		q := r.URL.Query()
 		f(w, r.WithContext(clerkinvite.WithActor(r.Context(), admin)), &view{
-			Tenant: r.PathValue("tenant"), Admin: admin, State: clerkinvite.Status(q.Get("state")), Cursor: q.Get("cursor"),
+			Tenant: r.PathValue("tenant"), Admin: admin, State: clerkinvite.Status(q.Get("state")), Search: q.Get("q"), Cursors: q["cursor"],
 			Stub: p.stub, Now: time.Now(), Role: "member",
 		})
 	})
@@ -74,7 +72,8 @@ func (p *program) page(f func(w http.ResponseWriter, r *http.Request, v *view)) 
 type view struct {
 	Tenant, Admin string
 	State         clerkinvite.Status // the filter; "" means all
-	Cursor        string
+	Search        string             // the beginning of an address; "" means all
+	Cursors       []string           // of the pages up to this one; none on the first page
 	Stub          bool
 	Now           time.Time
 
@@ -83,37 +82,66 @@ type view struct {
 	Role    string
 
 	Members []*clerkinvite.Member
-	Next    string
-	Demo    *demoView // nil with the real Clerk
+	Next    string                     // cursor of the next page, or ""
+	Counts  map[clerkinvite.Status]int // of the tenant's members
+	Demo    *demoView                  // nil with the real Clerk
 }
 
-// outcome is the result of an action.
+// outcome is the result of an action, or a question before it.
 type outcome struct {
-	Bad   bool
-	Text  string
-	Lines []string // one per person with an error
+	Bad     bool
+	Text    string
+	Lines   []string // one per person with an error
+	Confirm *button  // nil if this is a result
 }
 
 // Base returns the path of the tenant's page.
 func (v *view) Base() string { return "/tenants/" + url.PathEscape(v.Tenant) }
 
 // At returns a path below Base with the current filter and page.
-func (v *view) At(below string) string { return v.link(below, v.State, v.Cursor, nil) }
+func (v *view) At(below string) string { return v.link(below, v.State, v.Cursors, nil) }
 
 // Filter returns the first page of the members in a state.
-func (v *view) Filter(state clerkinvite.Status) string { return v.link("", state, "", nil) }
+func (v *view) Filter(state clerkinvite.Status) string { return v.link("", state, nil, nil) }
 
-// Page returns the page after a cursor.
-func (v *view) Page(cursor string) string { return v.link("", v.State, cursor, nil) }
+// Filters returns the filters of the list: all members, and each state.
+func (*view) Filters() []clerkinvite.Status {
+	return append([]clerkinvite.Status{""}, clerkinvite.Statuses()...)
+}
 
-func (v *view) link(below string, state clerkinvite.Status, cursor string, more url.Values) string {
+// PreviousPage returns the page before this one.
+func (v *view) PreviousPage() string {
+	return v.link("", v.State, v.Cursors[:len(v.Cursors)-1], nil)
+}
+
+// NextPage returns the page after this one.
+func (v *view) NextPage() string {
+	return v.link("", v.State, append(slices.Clone(v.Cursors), v.Next), nil)
+}
+
+// Count returns how many members are in a state, or in all states together.
+func (v *view) Count(state clerkinvite.Status) int {
+	if state != "" {
+		return v.Counts[state]
+	}
+	all := 0
+	for _, n := range v.Counts {
+		all += n
+	}
+	return all
+}
+
+func (v *view) link(below string, state clerkinvite.Status, cursors []string, more url.Values) string {
 	q := url.Values{}
 	maps.Copy(q, more)
 	if state != "" {
 		q.Set("state", string(state))
 	}
-	if cursor != "" {
-		q.Set("cursor", cursor)
+	if v.Search != "" {
+		q.Set("q", v.Search)
+	}
+	if len(cursors) > 0 {
+		q["cursor"] = cursors
 	}
 	path := v.Base() + below
 	if len(q) > 0 {
@@ -121,9 +149,6 @@ func (v *view) link(below string, state clerkinvite.Status, cursor string, more 
 	}
 	return path
 }
-
-// States returns the filters.
-func (v *view) States() []clerkinvite.Status { return states }
 
 func parsePages() (*template.Template, error) {
 	return template.New("").Funcs(template.FuncMap{
@@ -173,17 +198,23 @@ func (r row) Verbs() []button {
 	return out
 }
 
-// load reads the members, and the demo's state.
+// load reads the members, their counts, and the demo's state.
 func (p *program) load(ctx context.Context, v *view) error {
-	params := clerkinvite.ListParams{TenantID: v.Tenant, Limit: pageSize, Cursor: v.Cursor}
+	params := clerkinvite.ListParams{TenantID: v.Tenant, EmailPrefix: v.Search, NewestFirst: true, Limit: pageSize}
 	if v.State != "" {
 		params.Statuses = []clerkinvite.Status{v.State}
+	}
+	if len(v.Cursors) > 0 {
+		params.Cursor = v.Cursors[len(v.Cursors)-1]
 	}
 	list, err := p.invites.List(ctx, params)
 	if err != nil {
 		return err
 	}
 	v.Members, v.Next = list.Members, list.Next
+	if v.Counts, err = p.invites.Counts(ctx, v.Tenant); err != nil {
+		return err
+	}
 	if p.demo != nil {
 		v.Demo = p.demo.view()
 	}
@@ -240,13 +271,11 @@ func (p *program) showLive(w http.ResponseWriter, r *http.Request, v *view) {
 func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *view) {
 	v.Emails, v.Role = r.PostForm.Get("emails"), r.PostForm.Get("role")
 	var people []clerkinvite.InviteParams
-	for line := range strings.Lines(v.Emails) {
-		if email := strings.TrimSpace(line); email != "" {
-			people = append(people, clerkinvite.InviteParams{TenantID: v.Tenant, Email: email, Role: v.Role, InvitedBy: v.Admin})
-		}
+	for _, email := range addresses(v.Emails) {
+		people = append(people, clerkinvite.InviteParams{TenantID: v.Tenant, Email: email, Role: v.Role, InvitedBy: v.Admin})
 	}
 	if len(people) == 0 || len(people) > maxMany {
-		v.Outcome = &outcome{Bad: true, Text: fmt.Sprintf("Enter 1 to %d addresses, one per line.", maxMany)}
+		v.Outcome = &outcome{Bad: true, Text: fmt.Sprintf("Enter 1 to %d addresses.", maxMany)}
 		p.render(w, r, v, "page", http.StatusUnprocessableEntity)
 		return
 	}
@@ -277,10 +306,13 @@ func (p *program) postInvitations(w http.ResponseWriter, r *http.Request, v *vie
 		}
 	}
 	if worst == nil {
-		http.Redirect(w, r, v.link("", v.State, v.Cursor, url.Values{"done": {"invite"}, "n": {numbers(counts)}}), http.StatusSeeOther)
+		http.Redirect(w, r, v.link("", v.State, v.Cursors, url.Values{"done": {"invite"}, "n": {numbers(counts)}}), http.StatusSeeOther)
 		return
 	}
 	v.Emails = strings.Join(retry, "\n")
+	if more := len(failed) - maxLines; more > 1 {
+		failed = append(failed[:maxLines], fmt.Sprintf("and %d more", more))
+	}
 	v.Outcome = &outcome{Bad: true, Text: summary(counts, len(retry)), Lines: failed}
 	status, _ := p.explain(w, r, worst)
 	p.render(w, r, v, "page", status)
@@ -299,17 +331,34 @@ func (p *program) postVerb(w http.ResponseWriter, r *http.Request, v *view) {
 		p.fail(w, r, refusal{http.StatusNotFound, "unknown action"})
 		return
 	}
-	ref, err := p.byID(r.Context(), v.Tenant, r.PathValue("id"))
-	if err == nil {
-		_, err = do(r.Context(), ref)
+	ref := clerkinvite.Ref{TenantID: v.Tenant, ID: r.PathValue("id")}
+	if (name == "revoke" || name == "remove") && r.PostForm.Get("sure") == "" {
+		p.ask(w, r, v, name, ref)
+		return
 	}
+	_, err := do(r.Context(), ref)
 	if err == nil {
-		http.Redirect(w, r, v.link("", v.State, v.Cursor, url.Values{"done": {name}, "who": {r.PathValue("id")}}), http.StatusSeeOther)
+		http.Redirect(w, r, v.link("", v.State, v.Cursors, url.Values{"done": {name}, "who": {r.PathValue("id")}}), http.StatusSeeOther)
 		return
 	}
 	status, _ := p.explain(w, r, err)
 	v.Outcome = &outcome{Bad: true, Text: "That did not work. " + sentence(trouble(err))}
 	p.render(w, r, v, "page", status)
+}
+
+// ask shows a question before a member is changed. Its form has the same address as the button, and the value that answers it.
+func (p *program) ask(w http.ResponseWriter, r *http.Request, v *view, name string, ref clerkinvite.Ref) {
+	m, err := p.invites.Get(r.Context(), ref)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	confirm := &button{name, "Remove", m.ID, v.At("/members/" + m.ID + "/" + name)}
+	v.Outcome = &outcome{Text: "Remove " + m.Email + " from " + v.Tenant + "?", Confirm: confirm}
+	if name == "revoke" {
+		confirm.Label, v.Outcome.Text = "Revoke", "Revoke the invitation of "+m.Email+"?"
+	}
+	p.render(w, r, v, "page", http.StatusOK)
 }
 
 // reinvite invites a member whose invitation has ended, with the same role.
@@ -321,18 +370,6 @@ func (p *program) reinvite(v *view) verb {
 		}
 		return p.invites.Invite(ctx, clerkinvite.InviteParams{TenantID: m.TenantID, Email: m.Email, Role: m.Role, Data: m.Data, InvitedBy: v.Admin})
 	}
-}
-
-// byID finds a member of the tenant by ID.
-func (p *program) byID(ctx context.Context, tenant, id string) (clerkinvite.Ref, error) {
-	found, err := p.store.Find(ctx, clerkinvite.Query{IDs: []string{id}})
-	if err != nil {
-		return clerkinvite.Ref{}, err
-	}
-	if len(found) == 0 || found[0].TenantID != tenant {
-		return clerkinvite.Ref{}, clerkinvite.ErrNotFound
-	}
-	return found[0].Ref(), nil
 }
 
 // done returns the outcome to show after a form's redirect. The URL contains only numbers and IDs, so that a link cannot make the page
@@ -350,11 +387,7 @@ func (p *program) done(ctx context.Context, v *view, q url.Values) *outcome {
 	if text := p.demo.done(q); text != "" {
 		return &outcome{Text: text}
 	}
-	ref, err := p.byID(ctx, v.Tenant, q.Get("who"))
-	if err != nil {
-		return nil
-	}
-	m, err := p.invites.Get(ctx, ref)
+	m, err := p.invites.Get(ctx, clerkinvite.Ref{TenantID: v.Tenant, ID: q.Get("who")})
 	if err != nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -148,15 +149,24 @@ func static(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, web, "web/"+name)
 }
 
-// fail writes err, as a problem document for the API and as text for pages.
+// fail writes err, as a problem document for the API and as a page otherwise.
 func (p *program) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if strings.HasPrefix(r.URL.Path, "/api/") {
 		p.problem(w, r, err)
 		return
 	}
 	status, message := p.explain(w, r, err)
-	http.Error(w, string(visible([]byte(message))), status)
+	var page bytes.Buffer
+	if err := p.pages.ExecuteTemplate(&page, "failure", failure{http.StatusText(status), sentence(message)}); err != nil {
+		p.log.ErrorContext(r.Context(), "the page of an error", "err", err)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(visible(page.Bytes()))
 }
+
+// failure is the data of the page of an error.
+type failure struct{ Title, Text string }
 
 // explain returns the status and the text of an error, sets Retry-After, and logs server errors. The text may contain the address
 // that the admin typed; the log does not.

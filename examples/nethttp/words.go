@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -11,6 +13,20 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 )
+
+// person matches one entry of a list of people: an address after a name, after a name with commas, or anything else up to a separator.
+var person = regexp.MustCompile(`(?:"[^"\n]*"|[^",;<>\n])*<([^<>\s]+@[^<>\s]+)>|(?:"[^"\n]*"|[^"@;<>\n])*<([^<>\s]+@[^<>\s]+)>|[^,;\n]+`)
+
+// addresses returns the addresses of a pasted list. Commas, semicolons and line breaks separate them; of "Name <address>", only the
+// address remains.
+func addresses(list string) (found []string) {
+	for _, match := range person.FindAllStringSubmatch(list, -1) {
+		if email := strings.TrimSpace(cmp.Or(match[1], match[2], match[0])); email != "" {
+			found = append(found, email)
+		}
+	}
+	return found
+}
 
 // label returns the name of a state on the page.
 func label(s clerkinvite.Status) string {

@@ -35,15 +35,40 @@ func TestTimesInWords(t *testing.T) {
 func TestStatesAndReasonsInWords(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, state := range states {
+	for _, state := range clerkinvite.Statuses() {
 		names[label(state)] = true
 	}
-	require.Len(t, names, 7)
+	require.Len(t, names, len(clerkinvite.Statuses()))
 	for _, reason := range []string{
 		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
 		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")
+	}
+}
+
+// Addresses are found however mail programs, spreadsheets and people separate them. What is not an address stays as it was typed.
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string][]string{
+		"":                nil,
+		" \n ,; \r\n":     nil,
+		"ada@example.com": {"ada@example.com"},
+		" ada@example.com\r\n\njoan@example.com\n":              {"ada@example.com", "joan@example.com"},
+		"ada@example.com, joan@example.com;kay@example.com,":    {"ada@example.com", "joan@example.com", "kay@example.com"},
+		"Ada <ada@example.com>, Joan Clarke <joan@example.com>": {"ada@example.com", "joan@example.com"},
+		"<ada@example.com>": {"ada@example.com"},
+		`"Lovelace, Ada; Countess" <ada@example.com>, kay@example.com`:             {"ada@example.com", "kay@example.com"},
+		"Lovelace, Ada <ada@example.com>; Clarke, Joan <joan@example.com>":         {"ada@example.com", "joan@example.com"},
+		"kay@example.com, Lovelace, Ada <ada@example.com>":                         {"kay@example.com", "ada@example.com"},
+		`"ada@example.com" <ada@example.com>; joan@example.com <joan@example.com>`: {"ada@example.com", "joan@example.com"},
+		"nobody, ada@example.com":                                                  {"nobody", "ada@example.com"},
+		"nobody\nAda <ada@example.com>":                                            {"nobody", "ada@example.com"},
+		"Ada <ada>":                                                                {"Ada <ada>"},
+		"ada@example.com joan@example.com":                                         {"ada@example.com joan@example.com"},
+		`"ada@example.com`:                                                         {`"ada@example.com`},
+	} {
+		require.Equal(t, want, addresses(list), list)
 	}
 }
 

@@ -3,9 +3,18 @@
 "use strict";
 
 // patch turns current into next and keeps equal elements, so that focus and selection stay. Children of an element with data-keyed are
-// matched by their IDs.
+// matched by their IDs. While the pointer is in the list, no row moves or goes, because the next click would be for another person.
 function patch(current, next) {
 	if (current.isEqualNode(next)) return;
+	if (current.matches("#list:hover")) {
+		for (const row of [...current.children]) {
+			const update = next.children.namedItem(row.id);
+			if (update) patch(row, update);
+			else for (const button of row.querySelectorAll("button")) button.disabled = true;
+		}
+		tag = ""; // a later poll changes the rest
+		return;
+	}
 	if (!("keyed" in current.dataset && "keyed" in next.dataset)) {
 		current.replaceWith(next);
 		return;
@@ -42,8 +51,9 @@ let tag = "", busy = 0, changes = 0, queue = Promise.resolve();
 
 // Forms are sent one after the other, and a form is not sent twice.
 addEventListener("submit", (event) => {
-	event.preventDefault();
 	const form = event.target, button = event.submitter;
+	if ((button?.formMethod || form.method) !== "post") return; // the search, or a dialog that closes
+	event.preventDefault();
 	if (form.hasAttribute("aria-busy")) return;
 	const path = button?.getAttribute("formaction") ?? form.action;
 	const body = new URLSearchParams(new FormData(form, button));
@@ -58,34 +68,28 @@ addEventListener("submit", (event) => {
 	});
 });
 
+const silence = `<div id="outcome"><dialog open class="outcome bad"><p>The server does not respond. Try again.</p>
+<form method="dialog"><button>Close</button></form></dialog></div>`;
+
 async function send(form, path, body) {
-	const outcome = document.getElementById("outcome");
 	changes++;
-	try {
-		const response = await fetch(path, { method: "POST", body });
-		const html = await response.text();
-		if (!response.headers.get("Content-Type")?.startsWith("text/html")) {
-			report(outcome, html);
-			return;
-		}
-		const page = show(html);
-		outcome.replaceChildren(...page.getElementById("outcome").childNodes);
-		if (form.id === "invite") {
-			for (const id of ["emails", "role"]) document.getElementById(id).value = page.getElementById(id).value;
-		}
-	} catch {
-		report(outcome, "The server does not respond. Try again.");
+	let html = await fetch(path, { method: "POST", body }).then((response) => response.text()).catch(() => "");
+	if (!html.includes('id="outcome"')) html = silence;
+	const outcome = document.getElementById("outcome");
+	outcome.querySelector("dialog")?.close(); // a question returns the focus
+	const page = show(html);
+	outcome.replaceChildren(...page.getElementById("outcome").childNodes);
+	if (form.id === "invite" && page.getElementById("invite")) {
+		for (const id of ["emails", "role"]) document.getElementById(id).value = page.getElementById(id).value;
+	}
+	const question = document.getElementById("question");
+	if (question) {
+		question.open = false;
+		question.showModal();
 	}
 }
 
-function report(outcome, text) {
-	const box = document.createElement("div");
-	box.className = "outcome bad";
-	box.textContent = text;
-	outcome.replaceChildren(box);
-}
-
-// Polling works with any number of server processes, and costs one page of the list.
+// Polling works with any number of server processes, and costs one page of the list and its counts.
 async function poll() {
 	if (document.visibilityState !== "visible" || busy) return;
 	const before = changes;

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// fakeKey is the only key that the fake accepts. Clerk does not accept it.
+const fakeKey = "sk_test_fake_of_clerkinvite"
+
+func fakeCommand() command {
+	return command{
+		name: "fake", summary: "serve a fake Clerk, to try everything without an account",
+		details: `It prints the environment variables for the other commands and for an application, whose clerkapi.Options.BaseURL must be
+CLERK_API_URL. On standard error it prints a line for each email that Clerk would send. Open the link in a browser, or with
+curl, to accept the invitation as the invited person. With --webhooks, the application gets a signed webhook then.
+
+Nobody gets an email, and everything at the fake is forgotten when it ends. It is not for production: it listens on this
+machine only, and accepts only its own key, which Clerk does not accept. So no command can reach Clerk with the fake's
+variables, or the fake with those of Clerk. Its signing secret is public: never use it outside of tests.
+
+  clerkinvite fake > fake.env      # in one terminal
+  . ./fake.env                     # in another one, before the other commands
+  clerkinvite fake --webhooks http://localhost:8080/webhooks/clerk
+
+As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`,
+		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, port 0 is a free one")
+			webhooks := flags.String("webhooks", "", "deliver signed webhooks to this `URL`")
+			return func(ctx context.Context, _ []string) error { return t.runFake(ctx, *listen, *webhooks) }
+		},
+	}
+}
+
+// fake is one run of the command.
+type fake struct {
+	t        *tool
+	clerk    *clerkinvitetest.Clerk
+	webhooks string // "" for none
+
+	mu       sync.Mutex // for the fields below, and for standard error
+	printed  int        // number of emails
+	sends    sync.WaitGroup
+	sendings context.Context
+}
+
+// fakeEnvironment is the printed document.
+type fakeEnvironment struct {
+	APIURL        string `json:"CLERK_API_URL"`
+	SecretKey     string `json:"CLERK_SECRET_KEY"`
+	WebhookSecret string `json:"CLERK_WEBHOOK_SIGNING_SECRET"`
+}
+
+func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		return usagef("--listen must be a loopback address such as localhost:4010: the fake must not be reachable from other machines")
+	}
+	if u, err := url.Parse(webhooks); webhooks != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil) {
+		return usagef("--webhooks must be like http://localhost:8080/webhooks/clerk")
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	base := "http://" + net.JoinHostPort(host, port)
+
+	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), webhooks: webhooks, sendings: ctx}
+	f.clerk.SetNow(t.env.now)
+	f.clerk.SetSecretKey(fakeKey)
+	f.clerk.SetLink(func(id string) string { return base + "/accept/" + id })
+	f.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { f.printEmails() })
+	mux := http.NewServeMux()
+	mux.Handle("/", f.clerk.Handler())
+	mux.HandleFunc("GET /accept/{id}", f.accept)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+
+	env := fakeEnvironment{base + "/v1", fakeKey, clerkinvitetest.WebhookSecret}
+	err = t.print(env, func(w io.Writer) {
+		fmt.Fprintf(w, "export CLERK_API_URL=%s\nexport CLERK_SECRET_KEY=%s\nexport CLERK_WEBHOOK_SIGNING_SECRET=%s\n",
+			env.APIURL, env.SecretKey, env.WebhookSecret)
+	})
+	f.say("This is a fake Clerk at %s, for tests only. It sends no emails.", base)
+	if err == nil {
+		select {
+		case <-ctx.Done(): // the usual end
+		case err = <-served:
+		}
+	}
+	err = errors.Join(err, server.Close())
+	f.sends.Wait()
+	return err
+}
+
+// say prints a line.
+func (f *fake) say(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, _ = f.t.stderr.Write(safe(fmt.Appendf(nil, format+"\n", args...)))
+}
+
+// printEmails prints the emails since the last call.
+func (f *fake) printEmails() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, mail := range f.clerk.SentMail()[f.printed:] {
+		_, _ = f.t.stderr.Write(safe(fmt.Appendf(nil, "email to %s: %s\n", mail.To, mail.URL)))
+		f.printed++
+	}
+}
+
+// accept accepts an invitation as the invited person.
+func (f *fake) accept(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	id := r.PathValue("id")
+	webhook, err := f.clerk.AcceptInvitation(id)
+	if err != nil {
+		w.WriteHeader(http.StatusConflict)
+		_, _ = fmt.Fprintln(w, "Not accepted: no such invitation, it is not pending any more, or its user cannot sign in.")
+		return
+	}
+	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
+	if f.webhooks != "" {
+		next = "A webhook is sent to the application."
+		f.sends.Add(1)
+		go f.deliver(webhook)
+	}
+	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
+}
+
+// deliver sends a webhook, and repeats it if it fails, as Clerk does at first.
+func (f *fake) deliver(webhook clerkinvitetest.Webhook) {
+	defer f.sends.Done()
+	client := &http.Client{Timeout: 15 * time.Second}
+	for _, wait := range []time.Duration{5 * time.Second, 5 * time.Minute, 0} {
+		webhook.At = f.t.env.now()
+		result := "no response"
+		response, err := client.Do(webhook.Request(clerkinvitetest.WebhookSecret, f.webhooks).WithContext(f.sendings)) //nolint:bodyclose // closed below
+		if err == nil {
+			result = response.Status
+			_ = response.Body.Close()
+		}
+		f.say("webhook %s: %s", webhook.ID, result)
+		if err == nil && response.StatusCode/100 == 2 {
+			return
+		}
+		if wait == 0 {
+			return
+		}
+		select {
+		case <-f.sendings.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// locked is a buffer for several goroutines.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// get returns the status and the text of a page.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := http.Get(url) //nolint:noctx // a test
+	require.NoError(t, err)
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return r.StatusCode, string(text)
+}
+
+func TestFakeDeliversWebhooks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	verifier, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
+	require.NoError(t, err)
+	var app http.Handler
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { app.ServeHTTP(rw, r) }))
+	defer server.Close()
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs locked
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"fake", "--listen", "127.0.0.1:0", "--webhooks", server.URL, "--json"}, strings.NewReader(""), &out, &errs, environment{os.Getenv, w.now, w.now})
+	}()
+	testkit.Await(t, "the fake is ready", func() bool { return strings.Contains(errs.String(), "for tests only") })
+	env := decode[map[string]string](t, result{stdout: out.String()})
+	for _, name := range []string{"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"} {
+		require.NotEmpty(t, env[name])
+		w.vars[name] = env[name]
+	}
+	api, err := (&tool{env: environment{getenv: func(name string) string { return w.vars[name] }}}).api(nil)
+	require.NoError(t, err)
+	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: w.store, Now: w.now})
+	require.NoError(t, err)
+	app = svc.WebhookHandler(verifier)
+
+	require.Zero(t, w.run("import", w.file("tenant,email\nacme,ada@example.com\nacme,bob@example.com\n")).code)
+	link := regexp.MustCompile(`email to ada@example.com: (http\S+)\n`).FindStringSubmatch(errs.String())
+	require.NotNil(t, link, errs.String())
+	secret, err := svc.Link(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+	require.NoError(t, err)
+	require.Equal(t, link[1], secret.Reveal())
+	status, text := get(t, link[1])
+	require.Equal(t, 200, status)
+	require.Contains(t, text, "is accepted")
+	testkit.Await(t, "the webhook", func() bool { return w.member("ada@example.com").Status == clerkinvite.StatusActive })
+	status, _ = get(t, link[1])
+	require.Equal(t, 409, status, "a second time")
+
+	// Real keys are refused.
+	w.vars["CLERK_SECRET_KEY"] = testKey
+	r := w.run("resend", "acme", "bob@example.com")
+	require.NotZero(t, r.code)
+	require.NotContains(t, errs.String(), testKey)
+
+	stop()
+	require.Zero(t, <-ended)
+	require.Contains(t, errs.String(), "webhook msg_000001: 204 No Content\n")
+}
+
+func TestFakeRefusesOtherMachines(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t}
+	for _, address := range []string{":4010", "0.0.0.0:4010", "[::]:0", "192.0.2.1:4010", "example.com:80", "localhost"} {
+		r := w.run("fake", "--listen", address)
+		require.Equal(t, exitUsage, r.code)
+		require.Contains(t, r.stderr, "loopback")
+	}
+	r := w.run("fake", "--listen", "localhost:0", "--webhooks", "localhost:8080")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, w.run("fake", "--help").stdout, "not for production")
+}
+
+var times, lineEnds = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), regexp.MustCompile(` +\n`)
+
+// steady returns output without what differs between runs.
+func steady(output string) string {
+	return strings.Trim(lineEnds.ReplaceAllString(times.ReplaceAllString(output, "TIME"), "\n"), "\n ")
+}
+
+// Runs the session of the README as it is written.
+func TestReadmeSession(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, section, ok := strings.Cut(string(readme), "## Try it without an account")
+	require.True(t, ok)
+	blocks := regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(section, 2)
+	require.Len(t, blocks, 2)
+	for _, program := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("SKIPPED: install " + program)
+		}
+	}
+	listener, err := net.Listen("tcp", "localhost:4010") //nolint:noctx // a test
+	if err != nil {
+		t.Skip("SKIPPED: port 4010, which the session uses, is in use")
+	}
+	require.NoError(t, listener.Close())
+
+	w := newWorld(t)
+	dir, bin := t.TempDir(), t.TempDir()
+	program, err := filepath.Abs(os.Args[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "clerkinvite"), fmt.Appendf(nil, "#!/bin/sh\nexec %s \"$@\"\n", program), 0o700)) //nolint:gosec // a program
+	shell := func(ctx context.Context, script string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "bash", "-c", script)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CLERKINVITE_TEST_MAIN=1", "DATABASE_URL="+w.vars["DATABASE_URL"], "GORACE=atexit_sleep_ms=0")
+		return cmd
+	}
+	commands := func(block string) (lines []string, outputs []string) {
+		for _, part := range strings.Split("\n"+block, "\n$ ")[1:] {
+			line, output, _ := strings.Cut(part+"\n", "\n")
+			lines, outputs = append(lines, line), append(outputs, strings.TrimSpace(output))
+		}
+		return lines, outputs
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	lines, outputs := commands(blocks[0][1])
+	require.Len(t, lines, 1)
+	fake := shell(ctx, "exec "+lines[0])
+	var errs locked
+	fake.Stderr = &errs
+	require.NoError(t, fake.Start())
+	defer func() {
+		stop()
+		_ = fake.Wait()
+	}()
+	testkit.Await(t, "the fake is ready", func() bool { return strings.Contains(errs.String(), "for tests only") })
+
+	second, want := commands(blocks[1][1])
+	const end = "--- end of a command"
+	got, err := shell(t.Context(), "exec 2>&1\n"+strings.Join(second, "\necho '"+end+"'\n")).Output()
+	var failed *exec.ExitError
+	require.False(t, err != nil && !errors.As(err, &failed), "%v", err)
+	for i, output := range strings.Split(string(got), end+"\n") {
+		require.Equal(t, steady(want[i]), steady(output), second[i])
+	}
+	require.Equal(t, outputs[0], strings.TrimSpace(errs.String()), "the first terminal")
+}
