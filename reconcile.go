@@ -538,9 +538,13 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not keep the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
-			yes, err := r.s.userGone(ctx, row.ClerkUserID)
+			u, err := r.s.readUser(ctx, row.ClerkUserID)
+			yes := errors.Is(err, ErrNotFound)
 			switch {
+			case yes:
+				l.blameBudget = maxBlames
 			case err == nil:
+				r.users[u.ID] = u // its address may have changed
 				l.blameBudget = maxBlames
 			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.mayBlameAddress(ctx):
 				return err
