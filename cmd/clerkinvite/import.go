@@ -428,13 +428,7 @@ func (r *importReport) text(out io.Writer) {
 	if len(r.Ignored) > 0 {
 		fmt.Fprintf(out, "Ignored columns: %s\n", shortList(r.Ignored))
 	}
-	shown := min(len(r.Problems), maxShown)
-	for _, p := range r.Problems[:shown] {
-		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, p.Reason)
-	}
-	if more := len(r.Problems) - shown; more > 0 {
-		fmt.Fprintf(out, "… and %d more: see --json, or --errors FILE\n", more)
-	}
+	printProblems(out, r.Problems)
 	switch n := r.Counts[waiting] + r.Counts[notReached]; {
 	case r.DryRun || n == 0:
 	case r.Due != nil:
@@ -442,6 +436,17 @@ func (r *importReport) text(out io.Writer) {
 			n, stamp(r.Due))
 	default:
 		fmt.Fprintf(out, "%d remain. Import the file again to continue.\n", n)
+	}
+}
+
+// printProblems lists the first problems.
+func printProblems(out io.Writer, problems []problem) {
+	shown := min(len(problems), maxShown)
+	for _, p := range problems[:shown] {
+		fmt.Fprintf(out, "line %d: %s %s: %s\n", p.Line, dash(plain(p.Email)), p.Outcome, p.Reason)
+	}
+	if more := len(problems) - shown; more > 0 {
+		fmt.Fprintf(out, "… and %d more: see --json, or --errors FILE\n", more)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Command clerkinvite manages the members that the library clerkinvite stores in PostgreSQL. It creates and checks the tables,
-// imports CSV files, lists, shows, resends and revokes, reconciles with Clerk, diagnoses an installation, and serves a fake Clerk.
+// imports and adopts CSV files, lists, shows and changes members, reconciles with Clerk, diagnoses an installation, and serves a fake
+// Clerk.
 //
 //	go install github.com/clerkinvite/clerkinvite/cmd/clerkinvite@latest
 //	clerkinvite help
@@ -36,7 +37,7 @@ const (
 	exitDone    = 0
 	exitFailed  = 1 // the database, Clerk or the output failed, the call was interrupted, or a check of doctor failed
 	exitUsage   = 2 // wrong arguments, a missing variable, a file that cannot be read
-	exitSome    = 3 // an import is complete, but some lines are invalid, failed or wait
+	exitSome    = 3 // import or adopt is complete, but some lines are invalid, failed or wait
 	exitRefused = 4 // no such member, or not allowed by its state, the cooldown or Clerk
 )
 
@@ -103,7 +104,8 @@ type command struct {
 
 // commands returns all commands in the order of the help.
 func commands() []command {
-	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand()}, memberCommands(), []command{reconcileCommand(), doctorCommand(), fakeCommand()})
+	return slices.Concat(schemaCommands(), []command{mirrorCommand(), importCommand(), adoptCommand()}, memberCommands(),
+		[]command{deliverCommand(), reconcileCommand(), doctorCommand(), fakeCommand()})
 }
 
 // run runs the program and returns its exit code.
@@ -201,7 +203,7 @@ Exit codes:
   0  done
   1  the database, Clerk or the output failed, or it was interrupted; doctor: a check failed
   2  wrong arguments, a missing variable, an unreadable file
-  3  import: complete, but some lines are invalid, failed or wait
+  3  import, adopt: complete, but some lines are invalid, failed or wait
   4  no such member, or not allowed by its state, the cooldown, Clerk or the application's hook
 `)
 }
@@ -282,7 +284,7 @@ type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
-// errSomeFailed is the error of a complete import.
+// errSomeFailed is the error of a complete import or adopt.
 var errSomeFailed = errors.New("some lines are invalid, failed or wait; see the report")
 
 func exitCode(err error) int {

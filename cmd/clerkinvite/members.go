@@ -48,7 +48,95 @@ As JSON: {"member": {…}}`,
 				return t.change((*clerkinvite.Service).Revoke)
 			},
 		},
+		{
+			name: "remove", args: "TENANT EMAIL", min: 2, max: 2, summary: "take a member out of a tenant",
+			details: `An open invitation is revoked. The Clerk user is not changed. The row stays, as removed, and the person can be invited again.
+
+  clerkinvite remove acme ada@example.com
+
+As JSON: {"member": {…}}`,
+			prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+				t.changesMembers(flags)
+				return t.change((*clerkinvite.Service).Remove)
+			},
+		},
+		{
+			name: "purge", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke a member's invitations, and erase the member and its history",
+			details: `For requests to erase a person's data. It cannot be undone. Data at Clerk, the user and the record of invitations, must be
+erased there.
+
+  clerkinvite purge acme ada@example.com
+
+As JSON: {"ok": true}`,
+			prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+				t.changesMembers(flags)
+				return t.purge
+			},
+		},
 	}
+}
+
+func (t *tool) purge(ctx context.Context, args []string) error {
+	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	if err := svc.Purge(ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]}); err != nil {
+		return err
+	}
+	return t.done("The member is erased.")
+}
+
+func deliverCommand() command {
+	return command{
+		name: "deliver", summary: "invite reserved members now",
+		details: `Sends the invitations of all due members, as the application's Run does every 15 seconds.
+
+  clerkinvite deliver --limit 10
+
+As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed"}, and "error" if it stopped early.`,
+		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
+			var o clerkinvite.DeliverOptions
+			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all that are due")
+			t.changesMembers(flags)
+			return func(ctx context.Context, _ []string) error { return t.deliver(ctx, o) }
+		},
+	}
+}
+
+// deliverDocument is clerkinvite.DeliverReport as JSON.
+type deliverDocument struct {
+	Claimed   int    `json:"claimed"`
+	Linked    int    `json:"linked"`
+	Invited   int    `json:"invited"`
+	Refused   int    `json:"refused"`
+	Ended     int    `json:"ended"`
+	Postponed int    `json:"postponed"`
+	Error     string `json:"error,omitempty"`
+}
+
+func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error {
+	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	r, failure := svc.Deliver(ctx, &o)
+	if wrong := new(*clerkinvite.InvalidParamsError); errors.As(failure, wrong) {
+		return failure
+	}
+	d := deliverDocument{r.Claimed, r.Linked, r.Invited, r.Refused, r.Ended, r.Postponed, ""}
+	if failure != nil {
+		d.Error, failure = explain(failure), reportedError{failure}
+	}
+	if err := t.print(d, func(w io.Writer) {
+		fmt.Fprintf(w, "%d members: %d invited, %d linked to a Clerk user, %d refused, %d ended, %d postponed\n",
+			d.Claimed, d.Invited, d.Linked, d.Refused, d.Ended, d.Postponed)
+	}); err != nil {
+		return err
+	}
+	return failure
 }
 
 func listCommand() command {

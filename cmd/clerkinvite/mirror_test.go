@@ -89,7 +89,8 @@ func TestHookedMembersAreNotChanged(t *testing.T) {
 	require.Contains(t, w.doctorMirror().Message, "OnChange")
 
 	file := w.file("tenant,email\nacme,new@example.com\n")
-	for _, args := range [][]string{{"revoke", "acme", "ada@example.com"}, {"resend", "acme", "ada@example.com"}, {"reconcile"}, {"import", file}} {
+	for _, args := range [][]string{{"revoke", "acme", "ada@example.com"}, {"resend", "acme", "ada@example.com"}, {"reconcile"}, {"import", file},
+		{"adopt", w.file("tenant,email,clerk_user_id\nacme,new@example.com,user_1\n")}, {"remove", "acme", "ada@example.com"}, {"purge", "acme", "ada@example.com"}, {"deliver"}} {
 		r := w.run(args...)
 		require.Equal(t, exitRefused, r.code, r.stderr)
 		require.Contains(t, r.stderr, "--without-hook")

@@ -10,12 +10,14 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
+// done prints the document of a command that has nothing else to say.
+func (t *tool) done(text string) error {
+	return t.print(struct {
+		OK bool `json:"ok"`
+	}{true}, func(w io.Writer) { fmt.Fprintln(w, text) })
+}
+
 func schemaCommands() []command {
-	document := func(t *tool, done string) error {
-		return t.print(struct {
-			OK bool `json:"ok"`
-		}{true}, func(w io.Writer) { fmt.Fprintln(w, done) })
-	}
 	return []command{
 		{
 			name: "migrate", summary: "create or update the tables",
@@ -31,7 +33,7 @@ As JSON: {"ok": true}`,
 					if err := t.withStore(ctx, migrate); err != nil {
 						return err
 					}
-					return document(t, "The tables are up to date.")
+					return t.done("The tables are up to date.")
 				}
 			},
 		},
@@ -47,7 +49,7 @@ As JSON: {"ok": true}, or {"error": "…"}`,
 					if err := t.withStore(ctx, (*clerkinvite.PgxStore).Validate); err != nil {
 						return err
 					}
-					return document(t, "The tables match this version.")
+					return t.done("The tables match this version.")
 				}
 			},
 		},

@@ -341,8 +341,11 @@ func (t *tool) checkErrorsFile(o sheetOptions, input string) error {
 	if err == nil && !target.Mode().IsRegular() {
 		return fmt.Errorf("%s must be a regular file or not exist", name)
 	}
-	if o.dryRun || err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if o.dryRun {
+		return nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".clerkinvite-*") // as writeErrors does
 	if err != nil {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+)
+
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	grace, open := w.clerk.AddVerifiedUser("grace@example.com"), w.clerk.CreateForeign("ada@example.com", nil)
+	name := w.file("id;email;clerk_user_id;role;created_at\n" +
+		"1; Grace@Example.com;" + grace.ID + ";admin;2026-01-02 03:04:05.678+00\n" +
+		"2;ada@example.com;" + clerkinvite.PendingID(open.ID) + ";member;2026-01-03\n" +
+		"3;uma@example.com;" + grace.ID + ";;\n" +
+		"4;ada@example.com;user_other;;\n" +
+		"5;joan@example.com;;;\n" +
+		"6;mary@example.com;user_3;;yesterday\n" +
+		"7;nobody;user_4;;\n")
+	left := t.TempDir() + "/left.csv"
+	args := []string{"adopt", name, "--tenant", "acme", "--map", "invited_at=created_at", "--errors", left, "--json"}
+
+	w.vars["CLERK_SECRET_KEY"] = "" // not needed
+	r := w.run(append(args, "--dry-run")...)
+	require.Equal(t, exitSome, r.code, r.stderr)
+	dry := decode[adoptReport](t, r)
+	require.NoFileExists(t, left)
+	require.Empty(t, decode[membersDocument](t, w.run("list", "acme", "--json")).Members)
+	for range 2 { // again: the same
+		r = w.run(args...)
+		require.Equal(t, exitSome, r.code, r.stderr)
+		report := decode[adoptReport](t, r)
+		require.Equal(t, []any{7, 2, []string{"id"}}, []any{report.Lines, report.Adopted, report.Ignored})
+		require.Len(t, report.Problems, 5)
+		for i, want := range []struct {
+			line   int
+			what   outcome
+			reason string
+		}{
+			{4, duplicate, "another member of this tenant has this Clerk user or invitation"}, {5, duplicate, "already has a member with this email"},
+			{6, invalid, "clerk_user_id must be"}, {7, invalid, "invited_at must be"}, {8, invalid, "email must be"},
+		} {
+			require.Equal(t, want.line, report.Problems[i].Line)
+			require.Equal(t, want.what, report.Problems[i].Outcome)
+			require.Contains(t, report.Problems[i].Reason, want.reason)
+		}
+		dry.DryRun = false
+		require.Len(t, dry.Problems, len(report.Problems))
+		require.Equal(t, dry.Adopted, report.Adopted)
+	}
+	require.Zero(t, w.clerk.RequestCount())
+	member := w.member("grace@example.com")
+	require.Equal(t, []any{clerkinvite.StatusActive, grace.ID, "admin"}, []any{member.Status, member.ClerkUserID, member.Role})
+	require.True(t, member.ReservedAt.Equal(time.Date(2026, 1, 2, 3, 4, 5, 678000000, time.UTC)), member.ReservedAt)
+	require.Equal(t, open.ID, w.member("ada@example.com").InvitationID)
+
+	// The lines that are left, repaired.
+	text, err := os.ReadFile(left)
+	require.NoError(t, err)
+	require.Contains(t, string(text), "clerk_user_id must be")
+	r = w.run("adopt", w.file("tenant,email,clerk_user_id\nacme,joan@example.com,user_2\n"))
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, "1 lines, 1 members")
+
+	r = w.run("adopt", w.file("tenant,email\nacme,joan@example.com\n"))
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "--map clerk_user_id=")
+}
+
+func TestRemovePurgeAndDeliver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.invite("ada@example.com")
+	r := w.run("remove", "acme", "ada@example.com", "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, clerkinvite.StatusRemoved, decode[memberDocument](t, r).Member.Status)
+	require.Empty(t, w.clerk.OpenInvitations("ada@example.com"))
+	require.Equal(t, exitRefused, w.run("remove", "acme", "nobody@example.com").code)
+
+	w.invite("ada@example.com")
+	r = w.run("purge", "acme", "Ada@example.com")
+	require.Zero(t, r.code, r.stderr)
+	require.Empty(t, w.clerk.OpenInvitations("ada@example.com"))
+	require.Equal(t, exitRefused, w.run("show", "acme", "ada@example.com").code)
+	require.Equal(t, exitRefused, w.run("purge", "acme", "ada@example.com").code)
+
+	_, err := w.service().ReserveMany(t.Context(), []clerkinvite.InviteParams{
+		{TenantID: "acme", Email: "joan@example.com"}, {TenantID: "acme", Email: "mary@example.com"}, {TenantID: "globex", Email: "joan@example.com"},
+	})
+	require.NoError(t, err)
+	require.Equal(t, deliverDocument{Claimed: 1, Invited: 1}, decode[deliverDocument](t, w.run("deliver", "--limit", "1", "--json")))
+	require.Contains(t, w.run("deliver").stdout, "2 members: 2 invited")
+	require.Equal(t, exitUsage, w.run("deliver", "--limit", "-1").code)
+	w.clerk.SetSecretKey("sk_test_other")
+	_, err = w.service().Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "late@example.com"})
+	require.NoError(t, err)
+	r = w.run("deliver", "--json")
+	require.Equal(t, exitFailed, r.code)
+	require.NotEmpty(t, decode[deliverDocument](t, r).Error)
+}
