@@ -304,8 +304,7 @@ func (m *step) reconcile(a *actor) {
 	case pcScanIDs:
 		a.pc = pcOpenList
 	case pcOpenList:
-		var ours bool
-		if a.seen, ours = m.list(pending); !ours {
+		if a.seen, _ = m.list(pending); a.seen == [maxInvitations]status{} {
 			m.opened(a)
 			return
 		}
@@ -319,8 +318,7 @@ func (m *step) reconcile(a *actor) {
 		m.revokeAtClerk(a, a.revoking())
 		m.openRevoked(a)
 	case pcRevokedList:
-		var ours bool
-		if a.seen, ours = m.list(revoked); !ours {
+		if a.seen, _ = m.list(revoked); a.seen == [maxInvitations]status{} {
 			a.seen, a.pc = [maxInvitations]status{}, pcAcceptedList
 			return
 		}
@@ -335,8 +333,7 @@ func (m *step) reconcile(a *actor) {
 		a.moved = m.update(a.row, a.row.settled(revoked)) || a.moved
 		a.pc = pcAcceptedList
 	case pcAcceptedList:
-		var ours bool
-		if a.seen, ours = m.list(accepted); !ours {
+		if a.seen, _ = m.list(accepted); a.seen == [maxInvitations]status{} {
 			a.seen, a.pc = [maxInvitations]status{}, pcExpiredList
 			return
 		}
