@@ -48,9 +48,9 @@ type fake struct {
 	clerk    *clerkinvitetest.Clerk
 	webhooks string // "" for none
 
-	mu      sync.Mutex // for the fields below, and for standard error
-	printed int        // number of emails
-	sends   sync.WaitGroup
+	deliveries sync.WaitGroup
+	mu         sync.Mutex // for standard error and printed
+	printed    int        // number of emails
 }
 
 // fakeEnvironment is the printed document.
@@ -103,7 +103,7 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 		}
 	}
 	err = errors.Join(err, server.Close())
-	f.sends.Wait()
+	f.deliveries.Wait()
 	return err
 }
 
@@ -124,7 +124,7 @@ func (f *fake) printEmails() {
 	}
 }
 
-// accept accepts an invitation as the invited person. Webhooks are sent until ctx is done.
+// accept accepts an invitation as the invited person. The delivery of its webhook ends with ctx.
 func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	webhook, err := f.clerk.AcceptInvitation(id)
@@ -136,15 +136,13 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
 	if f.webhooks != "" {
 		next = "A webhook is sent to the application."
-		f.sends.Add(1)
-		go f.deliver(ctx, webhook)
+		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
 }
 
 // deliver sends a webhook, and repeats it if it fails, as Clerk does at first.
 func (f *fake) deliver(ctx context.Context, webhook clerkinvitetest.Webhook) {
-	defer f.sends.Done()
 	client := &http.Client{Timeout: 15 * time.Second}
 	for _, wait := range []time.Duration{5 * time.Second, 5 * time.Minute, 0} {
 		webhook.At = f.t.env.now()
