@@ -82,6 +82,13 @@ func TestActorOfMany(t *testing.T) {
 
 // writes calls each method that writes.
 var writes = map[string]func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error{
+	"Adopt": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		results, err := s.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "new@example.com"), ClerkUserID: "user_new"}})
+		if len(results) != 1 || results[0].Member != nil || fmt.Sprint(results[0].Err) != fmt.Sprint(err) {
+			return fmt.Errorf("of all %w, of one %+v", err, results)
+		}
+		return err
+	},
 	"Invite": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
 		_, err := s.Invite(ctx, testkit.Params("acme", "new@example.com"))
 		return err

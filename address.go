@@ -99,9 +99,11 @@ func (s *Service) freeOwnAddress(ctx context.Context, row *Member, email string,
 	case !ask: // the next Reconcile does it
 		return false, nil
 	}
-	err = s.purge(ctx, ref, Member.isSecondAddress)
-	if err == nil || errors.Is(err, ErrNotFound) {
+	switch err = s.purge(ctx, ref, Member.isSecondAddress); {
+	case err == nil, errors.Is(err, ErrNotFound):
 		return true, nil
+	case errors.Is(err, ErrConflict): // another process erases it, or invites the address again
+		return false, nil
 	}
 	return false, err
 }

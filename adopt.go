@@ -166,7 +166,7 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 }
 
 // goesBy reports whether m has the Clerk user ID, or had it while it was pending on its last invitation.
-func (m *Member) goesBy(clerkUserID string) bool {
+func (m Member) goesBy(clerkUserID string) bool {
 	invitation, pending := InvitationID(clerkUserID)
 	return m.ClerkUserID == clerkUserID || pending && m.InvitationID == invitation
 }

@@ -62,7 +62,7 @@ func TestAdopt(t *testing.T) {
 			{InviteParams: testkit.Params("acme", "mary@example.com"), ClerkUserID: "user_5", InvitedAt: now.Add(time.Hour)},
 		}
 		_, err := b.Adopt(clerkinvite.WithActor(t.Context(), "\n"), list)
-		require.IsType(t, &clerkinvite.InvalidParamsError{}, err)
+		require.ErrorAs(t, err, new(*clerkinvite.InvalidParamsError))
 		results, err := b.Adopt(clerkinvite.WithActor(t.Context(), "migration"), list)
 		require.NoError(t, err)
 		require.Len(t, results, len(list))
@@ -342,7 +342,7 @@ func TestAdopt_ManyAfterAFailure(t *testing.T) {
 	require.ErrorIs(t, err, errInsert)
 	require.Len(t, results, len(people))
 	require.NoError(t, results[0].Err)
-	require.IsType(t, &clerkinvite.InvalidParamsError{}, results[700].Err)
+	require.ErrorAs(t, results[700].Err, new(*clerkinvite.InvalidParamsError))
 	require.ErrorIs(t, results[1700].Err, errInsert)
 	require.ErrorIs(t, results[2000].Err, errInsert)
 	again, err := svc.Adopt(t.Context(), people)
@@ -351,9 +351,9 @@ func TestAdopt_ManyAfterAFailure(t *testing.T) {
 	for i, r := range again {
 		switch i {
 		case 700:
-			require.IsType(t, &clerkinvite.InvalidParamsError{}, r.Err)
+			require.ErrorAs(t, r.Err, new(*clerkinvite.InvalidParamsError))
 		case 2000:
-			require.IsType(t, &clerkinvite.DuplicateEmailError{}, r.Err)
+			require.ErrorAs(t, r.Err, new(*clerkinvite.DuplicateEmailError))
 		default:
 			require.NoError(t, r.Err)
 			require.Equal(t, people[i].ClerkUserID, r.Member.ClerkUserID)
@@ -466,7 +466,7 @@ func TestPromise1_AdoptRaces(t *testing.T) {
 			for c := range callers {
 				require.Equal(t, m.ID, all[c][i].Member.ID)
 				if byInvite {
-					require.IsType(t, &clerkinvite.DuplicateEmailError{}, all[c][i].Err)
+					require.ErrorAs(t, all[c][i].Err, new(*clerkinvite.DuplicateEmailError))
 				} else {
 					require.NoError(t, all[c][i].Err)
 				}

@@ -320,11 +320,12 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 
 		// No attempt yet: the new parameters count.
 		params.ExpiresInDays, params.Role = 7, "editor"
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Response, Status: 401})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
 		_, err = b.Invite(t.Context(), params)
 		require.Error(t, err)
 
-		// After an attempt they do not.
+		// After an attempt that may have created the invitation they do not.
+		b.Clock.Advance(2 * time.Hour)
 		params.ExpiresInDays = 8
 		_, err = b.Invite(t.Context(), params)
 		require.ErrorAs(t, err, &dup)

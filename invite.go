@@ -482,7 +482,7 @@ type clerkParams struct {
 }
 
 // clerkParams decodes Params. Rows of this library decode; for others the zero value will do.
-func (m *Member) clerkParams() (p clerkParams) {
+func (m Member) clerkParams() (p clerkParams) {
 	_ = json.Unmarshal(m.Params, &p)
 	return p
 }

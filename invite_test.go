@@ -174,7 +174,7 @@ func TestPromise2_LockedUserIsLinkedWhenTheLockEnds(t *testing.T) {
 
 		deliver := func(want clerkinvite.DeliverReport) {
 			t.Helper()
-			report, err := b.Service.Deliver(t.Context(), nil)
+			report, err := b.Deliver(t.Context(), nil)
 			require.NoError(t, err)
 			require.Equal(t, want, *report)
 		}
@@ -200,12 +200,12 @@ func TestPromise2_LockedUserResolvesWhenTheLockEnds(t *testing.T) {
 		b.Clerk.LockUser(user.ID, time.Hour)
 		check := func(want clerkinvite.Status) {
 			t.Helper()
-			_, err := b.Service.ResolveUser(t.Context(), user.ID)
+			_, err := b.ResolveUser(t.Context(), user.ID)
 			require.NoError(t, err)
 			require.Equal(t, want, b.Member(t, email).Status)
 		}
 		check(clerkinvite.StatusPending)
-		report, err := b.Service.Reconcile(t.Context(), nil)
+		report, err := b.Reconcile(t.Context(), nil)
 		require.NoError(t, err)
 		require.Zero(t, report.Activated)
 		b.Clock.Advance(time.Hour)

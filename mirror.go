@@ -365,7 +365,7 @@ func (m Mirror) structure() *strings.Replacer {
 			"UPDATE {{table}} AS a SET {{role}} = DEFAULT " + atKey + ";\n\t\tEND IF;\n\t\t"
 	}
 	if m.LeftColumn != "" {
-		leave = append(assign, "UPDATE {{table}} AS a SET "+joined(leftSets, ", "), atKey+";")
+		leave = slices.Concat(assign, []string{"UPDATE {{table}} AS a SET " + joined(leftSets, ", "), atKey + ";"})
 		erased += " OR a.{{left}} IS DISTINCT FROM {{present value}}"
 	}
 	block := func(lines []string, row string) string {

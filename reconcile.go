@@ -538,9 +538,13 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not keep the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
-			yes, err := r.s.userGone(ctx, row.ClerkUserID)
+			u, err := r.s.readUser(ctx, row.ClerkUserID)
+			yes := errors.Is(err, ErrNotFound)
 			switch {
+			case yes:
+				l.blameBudget = maxBlames
 			case err == nil:
+				r.users[u.ID] = u // its address may have changed
 				l.blameBudget = maxBlames
 			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.mayBlameAddress(ctx):
 				return err
@@ -932,54 +936,39 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withRows reads the members that the markers of invitations name. An invitation without a marker, or
-// with one that names no member here, belongs to the waiting members whose rows refer to it: they
-// were adopted.
+// withRows reads the members that invitations belong to: the one that the marker names or, if it names
+// none here, the waiting members whose rows refer to the invitation, because they were adopted. Several
+// tenants may share one.
 func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
-	var ids []string
+	var q Query
 	for i := range invitations {
 		if m, ours := invitations[i].mark(); ours {
-			ids = append(ids, m.ID)
+			q.IDs = append(q.IDs, m.ID)
+		}
+		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
+			q.Emails = append(q.Emails, email)
 		}
 	}
-	named := make(map[string]*Member, len(ids)) // by ID
-	if len(ids) > 0 {
-		found, err := s.store.Find(ctx, Query{IDs: ids})
-		if err != nil {
-			return nil, err
-		}
-		for _, row := range found {
-			named[row.ID] = row
-		}
+	var rows []*Member
+	if len(q.IDs)+len(q.Emails) > 0 {
+		rows, err = s.store.Find(ctx, q)
 	}
-	var emails []string
-	for i := range invitations {
-		inv := &invitations[i]
-		m, ours := inv.mark()
-		list = append(list, listed{inv, named[m.ID], ours, m.Send})
-		if email, reason := normalizeEmail(inv.Email); named[m.ID] == nil && reason == "" {
-			emails = append(emails, email)
-		}
-	}
-	if len(emails) == 0 {
-		return list, nil
-	}
-	waiting, err := s.store.Find(ctx, Query{Emails: emails})
-	referring := make(map[string][]*Member) // by invitation; several tenants may share one
-	for _, row := range waiting {
-		if row.InvitationID != "" {
+	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	for _, row := range rows {
+		named[row.ID] = row
+		if row.Status.Waits() && row.InvitationID != "" {
 			referring[row.InvitationID] = append(referring[row.InvitationID], row)
 		}
 	}
 	for i := range invitations {
-		if list[i].row != nil {
-			continue
-		}
-		for k, row := range referring[list[i].ID] {
-			if l := (listed{list[i].Invitation, row, false, 0}); k == 0 {
-				list[i] = l
-			} else {
-				list = append(list, l)
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		switch adopted := referring[inv.ID]; {
+		case ours && named[m.ID] != nil, len(adopted) == 0:
+			list = append(list, listed{inv, named[m.ID], ours, m.Send})
+		default:
+			for _, row := range adopted {
+				list = append(list, listed{inv, row, false, 0})
 			}
 		}
 	}

@@ -464,7 +464,11 @@ func TestObserver(t *testing.T) {
 		role := "owner"
 		_, err = b.Update(ctx, ref, clerkinvite.MemberUpdate{Role: &role})
 		require.NoError(t, err)
-		wants("Get", "List", "List", "List", "History", "Update")
+		wants("Get", "List", "List", "List", "History", `Update: "active" to "active"`, "Update")
+
+		_, err = b.Update(ctx, ref, clerkinvite.MemberUpdate{Role: &role})
+		require.NoError(t, err)
+		wants("Update") // changes nothing
 
 		_, err = b.Remove(ctx, ref)
 		require.NoError(t, err)

@@ -275,7 +275,9 @@ type TxStore interface {
 	//   - ErrConflict: the row has another version or does not exist;
 	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID;
 	//   - ErrEmailTaken: another member of the tenant has the new Email. Unique keys in the
-	//     database decide this and the former, against concurrent calls of Insert too.
+	//     database decide this and the former, against concurrent calls of Insert too;
+	//   - another error: the database refuses the change, such as an erasure that a foreign key of
+	//     the host forbids.
 	// The failure of one change does not affect the others, whether they are for different members of the
 	// tenant or not. An address or a user that another change of the same call gives up may still count
 	// as taken.

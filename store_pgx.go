@@ -196,7 +196,10 @@ func (w *pgxWriter) recordHook(ctx context.Context) error {
 	if w.store.onChange == nil || w.tx != nil || w.store.hookRecorded.Load() {
 		return nil
 	}
-	_, err := w.store.sql.swapTime(ctx, w.db(), storeutil.HookTime, time.Time{}, time.Now())
+	now, err := w.Clock(ctx)
+	if err == nil {
+		_, err = w.store.sql.swapTime(ctx, w.db(), storeutil.HookTime, time.Time{}, now)
+	}
 	w.store.hookRecorded.Store(err == nil)
 	return err
 }

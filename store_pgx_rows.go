@@ -445,10 +445,11 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	default:
 		arg.AfterID = uuid.Nil.String() // before the tenant's oldest member
 	}
-	page, sql := &s.OldestFirst, ""
+	page := &s.OldestFirst
 	if q.NewestFirst {
 		page = &s.NewestFirst
 	}
+	var sql string
 	switch {
 	case q.TenantID == "":
 		sql = s.PageAllSQL

@@ -412,16 +412,34 @@ func TestEraseLocks(t *testing.T) {
 	testkit.UpdateRows(t, store, clerkinvite.Change{Old: now})
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host`))
 
-	// If a host's row forbids the erasure, the call returns that error.
-	m = testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
+	// If a host's row forbids the erasure of a member, its result has that error, and the others are erased.
+	rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"), testkit.ReservedRow("tenant", "y@example.com"), testkit.ReservedRow("tenant", "z@example.com"))
+	m = rows[1]
 	_, err = pool.Exec(t.Context(), `CREATE TABLE strict (tenant text, member uuid, FOREIGN KEY (tenant, member) REFERENCES clerkinvite_member)`)
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), `INSERT INTO strict VALUES ($1, $2)`, m.TenantID, m.ID)
 	require.NoError(t, err)
-	_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: m}})
+	results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: rows[0]}, {Old: m}, {Old: rows[2]}})
+	require.NoError(t, err)
+	require.Equal(t, []clerkinvite.Result{{Member: rows[0]}, {Err: results[1].Err}, {Member: rows[2]}}, results)
 	var pg *pgconn.PgError
+	require.ErrorAs(t, results[1].Err, &pg)
+	require.Equal(t, "23503", pg.Code)
+	left, err := store.Page(t.Context(), clerkinvite.PageQuery{})
+	require.NoError(t, err)
+	require.Equal(t, []*clerkinvite.Member{m}, left)
+
+	// Alone it is the same, and in the host's transaction the call fails with it, because nothing can be written there any more.
+	results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: m}})
+	require.NoError(t, err)
+	require.ErrorAs(t, results[0].Err, &pg)
+	require.Equal(t, "23503", pg.Code)
+	tx, err = pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = store.WithTx(tx).Update(t.Context(), []clerkinvite.Change{{Old: m}})
 	require.ErrorAs(t, err, &pg)
 	require.Equal(t, "23503", pg.Code)
+	require.NoError(t, tx.Rollback(t.Context()))
 }
 
 // A page can be longer than usual pages.
@@ -770,8 +788,9 @@ func TestPgxStoreHostCodecs(t *testing.T) {
 		require.Len(t, moves, 2)
 		require.Equal(t, clerkinvite.HistoryEntry{
 			Version: 2, From: clerkinvite.StatusReserved, To: clerkinvite.StatusActive, Send: 1, Sent: 1, ClerkUserID: "user_1",
-			InvitationID: m.InvitationID, At: m.UpdatedAt,
+			InvitationID: m.InvitationID, Role: m.Role, At: m.UpdatedAt,
 		}, moves[1])
+		require.Equal(t, "editor", moves[1].Role)
 		require.Equal(t, m, testkit.UpdateRows(t, store, clerkinvite.Change{Old: m})[0])
 		var known time.Time
 		for _, next := range []time.Time{testkit.RowTime, testkit.RowTime.Add(time.Hour)} {

@@ -726,6 +726,9 @@ func TestParseEvent(t *testing.T) {
 	emails := func(es ...clerkinvite.UserEmail) *clerkinvite.User {
 		return &clerkinvite.User{ID: "user_1", Emails: es}
 	}
+	incomplete := func(es ...clerkinvite.UserEmail) *clerkinvite.User {
+		return &clerkinvite.User{ID: "user_1", Emails: es, Incomplete: true}
+	}
 	verified := clerkinvite.UserEmail{ID: "idn_1", Address: "a@b.co", Verified: true}
 	unverified := clerkinvite.UserEmail{ID: "idn_1", Address: "a@b.co"}
 
@@ -739,20 +742,20 @@ func TestParseEvent(t *testing.T) {
 		"expired":                 {one(`"verification":{"status":"expired"}`), emails(unverified)},
 		"failed":                  {one(`"verification":{"status":"failed"}`), emails(unverified)},
 		"transferable":            {one(`"verification":{"status":"transferable"}`), emails(unverified)},
-		"status in capitals":      {one(`"verification":{"status":"Verified"}`), emails(unverified)},
-		"status with a space":     {one(`"verification":{"status":"verified "}`), emails(unverified)},
-		"status null":             {one(`"verification":{"status":null}`), emails(unverified)},
+		"status in capitals":      {one(`"verification":{"status":"Verified"}`), incomplete(unverified)},
+		"status with a space":     {one(`"verification":{"status":"verified "}`), incomplete(unverified)},
+		"status null":             {one(`"verification":{"status":null}`), incomplete(unverified)},
 		"verification null":       {one(`"verification":null`), emails(unverified)},
-		"verification empty":      {one(`"verification":{}`), emails(unverified)},
-		"verification missing":    {one(`"reserved":false`), emails(unverified)},
+		"verification empty":      {one(`"verification":{}`), incomplete(unverified)},
+		"verification missing":    {one(`"reserved":false`), incomplete(unverified)},
 		"reserved":                {one(`"reserved":true,"verification":{"status":"verified"}`), emails(verified)},
 		"reserved null":           {one(`"reserved":null,"verification":{"status":"verified"}`), emails(verified)},
 		"status in metadata":      {user(`"unsafe_metadata":{"email_addresses":[{"email_address":"a@b.co","verification":{"status":"verified"}}]}`), emails()},
 		"no addresses":            {user(`"email_addresses":[]`), emails()},
 		"addresses null":          {user(`"email_addresses":null`), emails()},
 		"addresses missing":       {user(`"object":"user"`), emails()},
-		"an address null":         {user(`"email_addresses":[null]`), emails()},
-		"an address empty":        {user(`"email_addresses":[{}]`), emails()},
+		"an address null":         {user(`"email_addresses":[null]`), incomplete()},
+		"an address empty":        {user(`"email_addresses":[{}]`), incomplete()},
 		"primary without address": {user(`"primary_email_address_id":"idn_9","email_addresses":[]`), &clerkinvite.User{ID: "user_1", PrimaryEmailID: "idn_9"}},
 		"primary null":            {user(`"primary_email_address_id":null`), emails()},
 		"banned":                  {user(`"banned":true`), &clerkinvite.User{ID: "user_1", Banned: true}},
@@ -804,11 +807,17 @@ func TestParseEventTypes(t *testing.T) {
 	}
 }
 
-// A field that is not needed never discards an event. It counts as missing.
+// A field that is not needed never discards an event. It counts as missing. If the addresses of a user cannot
+// be read completely, the user says so.
 func TestParseEventIgnoresOddFields(t *testing.T) {
 	t.Parallel()
 	user := func(emails ...clerkinvite.UserEmail) clerkinvite.Event {
 		return clerkinvite.Event{Type: "user.created", UserID: "user_1", User: &clerkinvite.User{ID: "user_1", Emails: emails}}
+	}
+	incomplete := func(emails ...clerkinvite.UserEmail) clerkinvite.Event {
+		ev := user(emails...)
+		ev.User.Incomplete = true
+		return ev
 	}
 	for name, tc := range map[string]struct {
 		payload string
@@ -823,19 +832,19 @@ func TestParseEventIgnoresOddFields(t *testing.T) {
 		"timestamp an array":           {`{"type":"x","timestamp":[]}`, clerkinvite.Event{Type: "x"}},
 		"addresses an object":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":{}}}`, user()},
 		"addresses a string":           {`{"type":"user.created","data":{"id":"user_1","email_addresses":"secret@example.org"}}`, user()},
-		"addresses strings":            {`{"type":"user.created","data":{"id":"user_1","email_addresses":["secret@example.org"]}}`, user()},
-		"address a number":             {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":5550199}]}}`, user()},
-		"address, other case":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"secreT":1,"Email_Address":5550199}]}}`, user()},
+		"addresses strings":            {`{"type":"user.created","data":{"id":"user_1","email_addresses":["secret@example.org"]}}`, incomplete()},
+		"address a number":             {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":5550199}]}}`, incomplete()},
+		"address, other case":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"secreT":1,"Email_Address":5550199}]}}`, incomplete()},
 		"beside a secret key":          {`{"type":"user.created","data":{"id":"user_1","unsafe_metadata":{"secret":5550199},"banned":5550199}}`, user()},
-		"verification a bool":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":true}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
-		"verification a text":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":"verified"}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
-		"status a bool":                {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":{"status":true}}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"verification a bool":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":true}]}}`, incomplete(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"verification a text":          {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":"verified"}]}}`, incomplete(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"status a bool":                {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","verification":{"status":true}}]}}`, incomplete(clerkinvite.UserEmail{Address: "a@b.co"})},
 		"reserved a string":            {`{"type":"user.created","data":{"id":"user_1","email_addresses":[{"email_address":"a@b.co","reserved":"false","verification":{"status":"verified"}}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co", Verified: true})},
 		"primary a number":             {`{"type":"user.created","data":{"id":"user_1","primary_email_address_id":1}}`, user()},
 		"banned a string":              {`{"type":"user.created","data":{"id":"user_1","banned":"secret@example.org"}}`, user()},
 		"created_at a string":          {`{"type":"user.created","data":{"id":"user_1","created_at":"secret@example.org"}}`, user()},
 		"created_at negative":          {`{"type":"user.created","data":{"id":"user_1","created_at":-1716883200}}`, user()},
-		"an address beside an odd one": {`{"type":"user.created","data":{"id":"user_1","email_addresses":[7,{"email_address":"a@b.co"}]}}`, user(clerkinvite.UserEmail{Address: "a@b.co"})},
+		"an address beside an odd one": {`{"type":"user.created","data":{"id":"user_1","email_addresses":[7,{"email_address":"a@b.co"}]}}`, incomplete(clerkinvite.UserEmail{Address: "a@b.co"})},
 		"a key twice":                  {`{"type":"x","data":{"id":"user_2"},"type":"user.created","data":{"id":"user_1"}}`, user()},
 		"a key in another case":        {`{"type":"user.created","Type":"x","data":{"id":"user_1","ID":"user_2","Banned":true}}`, user()},
 	} {

@@ -279,7 +279,7 @@ type conditions struct {
 }
 
 // direction returns what follows the last column of ORDER BY.
-func (c conditions) direction() string {
+func (c *conditions) direction() string {
 	if c.newestFirst {
 		return " DESC"
 	}

@@ -597,6 +597,7 @@ func findRefsByID(s *suite) {
 	all := s.population()
 	for _, m := range all {
 		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: m.TenantID, ID: m.ID}}}, m)
+		s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: otherTenant(m), ID: m.ID}}})
 	}
 	s.wantFound(clerkinvite.Query{Refs: []clerkinvite.Ref{
 		{TenantID: "a", ID: all[3].ID}, {TenantID: "a", ID: all[3].ID}, {TenantID: "b", ID: all[9].ID}, {TenantID: "a", ID: all[9].ID},
@@ -605,21 +606,26 @@ func findRefsByID(s *suite) {
 	}}, all[3], all[9])
 }
 
+// otherTenant returns a tenant of the population that does not have m.
+func otherTenant(m *clerkinvite.Member) string {
+	if m.TenantID == "a" {
+		return "b"
+	}
+	return "a"
+}
+
 // A ClerkUserID names the member that has it now, pending or active.
 func findRefsByUser(s *suite) {
 	all := s.population()
 	var refs []clerkinvite.Ref
 	var want []*clerkinvite.Member
 	for _, m := range all {
-		other := "a"
-		if m.TenantID == "a" {
-			other = "b"
-		}
-		refs = append(refs, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}, clerkinvite.Ref{TenantID: other, ClerkUserID: m.ClerkUserID},
+		refs = append(refs, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}, clerkinvite.Ref{TenantID: otherTenant(m), ClerkUserID: m.ClerkUserID},
 			clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.InvitationID}, clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ID})
 		if m.ClerkUserID != "" {
 			want = append(want, m)
 			s.wantFound(clerkinvite.Query{Refs: refs[len(refs)-4 : len(refs)-3]}, m)
+			s.wantFound(clerkinvite.Query{Refs: refs[len(refs)-3 : len(refs)-2]})
 		}
 	}
 	s.wantFound(clerkinvite.Query{Refs: append(refs, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\xff"}, clerkinvite.Ref{TenantID: "a", ClerkUserID: "\x00"})}, want...)

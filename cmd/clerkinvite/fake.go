@@ -48,10 +48,9 @@ type fake struct {
 	clerk    *clerkinvitetest.Clerk
 	webhooks string // "" for none
 
-	mu       sync.Mutex // for the fields below, and for standard error
-	printed  int        // number of emails
-	sends    sync.WaitGroup
-	sendings context.Context
+	deliveries sync.WaitGroup
+	mu         sync.Mutex // for standard error and printed
+	printed    int        // number of emails
 }
 
 // fakeEnvironment is the printed document.
@@ -79,14 +78,14 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	}
 	base := "http://" + net.JoinHostPort(host, port)
 
-	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), webhooks: webhooks, sendings: ctx}
+	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), webhooks: webhooks}
 	f.clerk.SetNow(t.env.now)
 	f.clerk.SetSecretKey(fakeKey)
 	f.clerk.SetLink(func(id string) string { return base + "/accept/" + id })
 	f.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { f.printEmails() })
 	mux := http.NewServeMux()
 	mux.Handle("/", f.clerk.Handler())
-	mux.HandleFunc("GET /accept/{id}", f.accept)
+	mux.HandleFunc("GET /accept/{id}", func(w http.ResponseWriter, r *http.Request) { f.accept(ctx, w, r.PathValue("id")) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -96,7 +95,7 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 		fmt.Fprintf(w, "export CLERK_API_URL=%s\nexport CLERK_SECRET_KEY=%s\nexport CLERK_WEBHOOK_SIGNING_SECRET=%s\n",
 			env.APIURL, env.SecretKey, env.WebhookSecret)
 	})
-	f.say("This is a fake Clerk at %s, for tests only. It sends no emails.", base)
+	f.sayf("This is a fake Clerk at %s, for tests only. It sends no emails.", base)
 	if err == nil {
 		select {
 		case <-ctx.Done(): // the usual end
@@ -104,12 +103,12 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 		}
 	}
 	err = errors.Join(err, server.Close())
-	f.sends.Wait()
+	f.deliveries.Wait()
 	return err
 }
 
-// say prints a line.
-func (f *fake) say(format string, args ...any) {
+// sayf prints a line.
+func (f *fake) sayf(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, _ = f.t.stderr.Write(safe(fmt.Appendf(nil, format+"\n", args...)))
@@ -125,10 +124,9 @@ func (f *fake) printEmails() {
 	}
 }
 
-// accept accepts an invitation as the invited person.
-func (f *fake) accept(w http.ResponseWriter, r *http.Request) {
+// accept accepts an invitation as the invited person. The delivery of its webhook ends with ctx.
+func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	id := r.PathValue("id")
 	webhook, err := f.clerk.AcceptInvitation(id)
 	if err != nil {
 		w.WriteHeader(http.StatusConflict)
@@ -138,25 +136,23 @@ func (f *fake) accept(w http.ResponseWriter, r *http.Request) {
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
 	if f.webhooks != "" {
 		next = "A webhook is sent to the application."
-		f.sends.Add(1)
-		go f.deliver(webhook)
+		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
 }
 
 // deliver sends a webhook, and repeats it if it fails, as Clerk does at first.
-func (f *fake) deliver(webhook clerkinvitetest.Webhook) {
-	defer f.sends.Done()
+func (f *fake) deliver(ctx context.Context, webhook clerkinvitetest.Webhook) {
 	client := &http.Client{Timeout: 15 * time.Second}
 	for _, wait := range []time.Duration{5 * time.Second, 5 * time.Minute, 0} {
 		webhook.At = f.t.env.now()
 		result := "no response"
-		response, err := client.Do(webhook.Request(clerkinvitetest.WebhookSecret, f.webhooks).WithContext(f.sendings)) //nolint:bodyclose // closed below
+		response, err := client.Do(webhook.Request(clerkinvitetest.WebhookSecret, f.webhooks).WithContext(ctx))
 		if err == nil {
 			result = response.Status
 			_ = response.Body.Close()
 		}
-		f.say("webhook %s: %s", webhook.ID, result)
+		f.sayf("webhook %s: %s", webhook.ID, result)
 		if err == nil && response.StatusCode/100 == 2 {
 			return
 		}
@@ -164,7 +160,7 @@ func (f *fake) deliver(webhook clerkinvitetest.Webhook) {
 			return
 		}
 		select {
-		case <-f.sendings.Done():
+		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}

@@ -204,7 +204,7 @@ func oldRows(ctx context.Context, pool *pgxpool.Pool, clerk *clerkinvitetest.Cle
 	}
 	for i := range 40 {
 		email := fmt.Sprintf("old%d@example.com", i)
-		id := ""
+		var id string
 		if i%2 == 1 {
 			id = clerk.AddVerifiedUser(email).ID
 		} else {

@@ -160,11 +160,9 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 			_, _ = fmt.Fprintln(out, "   nobody is invited:", message)
 		}
 		for i, r := range results {
-			said := ""
+			said := "invited"
 			if r.Err != nil {
 				_, said = clerkinvite.HTTPError(r.Err)
-			} else {
-				said = "invited"
 			}
 			_, _ = fmt.Fprintf(out, "   %s: %s\n", five[i], said)
 		}

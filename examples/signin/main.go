@@ -50,7 +50,10 @@ func main() {
 func newHandler(invites *clerkinvite.Service, keys *jwks.Client, origin string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /tenants/{tenant}/invitations", requireAdmin(invites, func(w http.ResponseWriter, r *http.Request) {
-		var body struct{ Email, Role string }
+		var body struct {
+			Email string `json:"email"`
+			Role  string `json:"role"`
+		}
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&body); err != nil {
 			http.Error(w, "bad request", http.StatusBadRequest)
 			return
@@ -98,5 +101,7 @@ func respond(w http.ResponseWriter, r *http.Request, result any, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(result)
+	if err := json.NewEncoder(w).Encode(result); err != nil {
+		slog.WarnContext(r.Context(), "client disconnected", "err", err)
+	}
 }

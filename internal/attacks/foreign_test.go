@@ -228,7 +228,7 @@ func (n *nonsense) RevokeInvitation(ctx context.Context, id string) (*clerkinvit
 // FuzzForeignResults calls every verb with a store and a Clerk that may return anything. No verb panics,
 // and each ends.
 func FuzzForeignResults(f *testing.F) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	random := rand.New(rand.NewPCG(1, 2))
 	for range 60 {
 		script := make([]byte, 5+random.IntN(200))
 		for i := range script {

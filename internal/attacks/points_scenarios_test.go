@@ -660,6 +660,12 @@ func resolutions() []scenario {
 		w.accepted(ann)
 		w.clock.Advance(48 * time.Hour)
 	}
+	const moved = "ann@example.org"
+	editAnn := func(a *actor) error {
+		role := "editor"
+		_, err := a.other.Update(a.ctx, acme(ann), clerkinvite.MemberUpdate{Role: &role})
+		return err
+	}
 	signIn := func(a *actor) error {
 		_, err := a.svc.ResolveUser(a.ctx, "user_000001")
 		return a.acked(ann, err)
@@ -736,6 +742,84 @@ func resolutions() []scenario {
 			return a.acked("in@example.com", err)
 		},
 	}, {
+		name: "webhook of another address, while somebody changes the row", act: event, people: []person{{ann, "gone", ""}, {moved, "active", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.input = w.clerk.ChangeEmail(u.ID, moved).Payload
+		},
+		meddle: []meddle{{"changeOne>apply/Update", false, editAnn}},
+	}, {
+		name: "reconcile after a change of address, while somebody changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.ChangeEmail(u.ID, moved)
+		},
+		meddle: []meddle{{"applyBounded>apply/Update", false, editAnn}},
+		act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked(moved, err)
+		},
+	}, {
+		name: "sign-in after a second address has become the only one", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: moved, Verified: true})
+			_, err := w.calm.Invite(w.ctx, toAcme(moved)) // a second address
+			require.Error(w.t, err)
+			w.clerk.SetPrimaryEmail(u.ID, moved)
+			w.clerk.RemoveEmail(u.ID, ann)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.ResolveUser(a.ctx, "user_000001")
+			return a.acked(moved, err)
+		},
+	}, {
+		name: "dry run after a change of address", people: []person{{ann, "gone", ""}, {moved, "active", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.ChangeEmail(u.ID, moved)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, &clerkinvite.ReconcileOptions{DryRun: true})
+			return err
+		},
+	}, {
+		name: "invite a member's new address, while somebody changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.ChangeEmail(u.ID, moved)
+		},
+		meddle: []meddle{{"written>decideSecondAddress/Find", true, editAnn}},
+		act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(moved))
+			return expected[*clerkinvite.DuplicateEmailError](a, moved, err)
+		},
+	}, {
+		name: "invite the former address of a member, while somebody changes the row", people: []person{{ann, "pending", "gone"}, {moved, "active", ""}},
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.clerk.ChangeEmail(u.ID, moved)
+			w.clock.Advance(48 * time.Hour)
+		},
+		meddle: []meddle{{"addressGivenUp>readUser/GetUser", true, editAnn}},
+		act:    func(a *actor) error { return a.invite(ann) },
+	}, {
+		name: "adopt", people: []person{{ann, "active", "gone"}},
+		arrange: func(w *world) { w.clerk.AddVerifiedUser(ann) },
+		act: func(a *actor) error {
+			results, err := a.svc.Adopt(a.ctx, []clerkinvite.Adopted{{InviteParams: toAcme(ann), ClerkUserID: "user_000001"}})
+			if err == nil {
+				err = results[0].Err
+			}
+			return a.acked(ann, err)
+		},
+	}, {
 		name: "reconcile in doubt of the key", people: []person{{ann, "pending", ""}, {"user0@example.com", "removed", ""}, {"user9@example.com", "removed", ""}},
 		arrange: func(w *world) {
 			for i := range 10 {
@@ -771,7 +855,10 @@ func readings() []scenario {
 			}
 			_, getErr := a.svc.Get(a.ctx, acme(ann))
 			_, historyErr := a.svc.History(a.ctx, acme(ann))
-			return errors.Join(err, getErr, historyErr)
+			_, userErr := a.svc.ByUser(a.ctx, "user_000001")
+			_, countsErr := a.svc.Counts(a.ctx, "acme")
+			_, linkErr := a.svc.Link(a.ctx, acme(ann))
+			return errors.Join(err, getErr, historyErr, userErr, countsErr, linkErr)
 		},
 	}}
 }

@@ -68,7 +68,7 @@ func TestMigrating(t *testing.T) {
 	require.Equal(t, 5, members())
 	page := readPage(t, "docs/migrating.md")
 	why, reasons := strings.Join(left, "\n"), 0
-	for _, row := range strings.Split(page, "\n") {
+	for row := range strings.SplitSeq(page, "\n") {
 		reason, _, _ := strings.Cut(strings.TrimPrefix(row, "| `"), "`")
 		if begin, end, _ := strings.Cut(reason, " … "); strings.HasPrefix(row, "| `") {
 			require.Contains(t, why, begin)

@@ -93,7 +93,7 @@ func TestReadmeView(t *testing.T) {
 
 	stable := regexp.MustCompile("Your SQL can rely on `(\\w+)` and its columns (.*?)\\.").FindStringSubmatch(readme)
 	require.NotNil(t, stable)
-	columns := regexp.MustCompile("\\w+").FindAllString(strings.ReplaceAll(stable[2], " and ", " "), -1)
+	columns := regexp.MustCompile(`\w+`).FindAllString(strings.ReplaceAll(stable[2], " and ", " "), -1)
 	require.Greater(t, len(columns), 5)
 	_, err = pool.Exec(t.Context(), "SELECT "+strings.Join(columns, ", ")+" FROM "+stable[1])
 	require.NoError(t, err)

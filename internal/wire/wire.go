@@ -17,7 +17,7 @@ type Object map[string]json.RawMessage
 // Parse returns the fields of a JSON object, or nil if b is not a JSON object.
 func Parse(b []byte) Object {
 	var o Object
-	if json.Unmarshal(b, &o) != nil {
+	if len(b) == 0 || json.Unmarshal(b, &o) != nil {
 		return nil
 	}
 	return o
@@ -50,8 +50,12 @@ func (o Object) List(key string) []json.RawMessage { return List(o[key]) }
 // List returns the elements of a JSON array, or nil if b is not a JSON array.
 func List(b []byte) []json.RawMessage { return read[[]json.RawMessage](b) }
 
-// read returns b as a T, or the zero value.
+// read returns b as a T, or the zero value. A missing field costs no memory: json.Unmarshal
+// would allocate a decoder and an error for it, which is much for a body with many empty objects.
 func read[T any](b []byte) (v T) {
+	if len(b) == 0 {
+		return v
+	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		var zero T
 		return zero

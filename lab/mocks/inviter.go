@@ -8,7 +8,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-//go:generate go run go.uber.org/mock/mockgen@v0.6.0 -source=inviter.go -destination=gomock_test.go -package=mocks
+//go:generate go run go.uber.org/mock/mockgen@v0.6.0 -source=inviter.go -destination=gomock_test.go -package=mocks -write_package_comment=false
 //go:generate go run github.com/matryer/moq@v0.5.3 -out moq_test.go . Inviter:MoqInviter
 
 // Inviter is what Onboard needs of a *clerkinvite.Service.

@@ -140,7 +140,7 @@ func (s *sequence) reconciled() {
 			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
-	for range len(emails) { // an address can get free when another member follows
+	for range emails { // an address can get free when another member follows
 		if did.Moved == 0 || s.problem != "" {
 			break
 		}

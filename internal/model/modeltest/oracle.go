@@ -233,9 +233,9 @@ func (s *sequence) makesWay(t *task, m *clerkinvite.Member) bool {
 	if !slices.Contains(resolving, t.verb) || t.verb == resolve || m.Status != clerkinvite.StatusRemoved || m.Reason != clerkinvite.ReasonSecondAddress {
 		return false
 	}
-	return slices.ContainsFunc(s.rows, func(active *clerkinvite.Member) bool {
-		p := s.users[active.ClerkUserID]
-		return active.TenantID == m.TenantID && p != nil && p.ever(s.since(t), func(at moment) bool { return primary(at.User) == m.Email })
+	return slices.ContainsFunc(s.order, func(id string) bool {
+		since, active := s.actives[m.TenantID+"/"+id]
+		return active && since >= t.began && s.users[id].ever(s.since(t), func(at moment) bool { return primary(at.User) == m.Email })
 	})
 }
 

@@ -247,10 +247,10 @@ func (m *step) goOn(a *actor) {
 			m.createOrLook(a)
 		}
 	case pcListPending:
-		a.seen, _ = m.list(pending)
+		a.seen = m.list(pending)
 		m.look(a)
 	case pcList:
-		a.seen, _ = m.list(none)
+		a.seen = m.list(none)
 		if a.pc = pcListRevoked; !m.has(LookRevoked) {
 			m.look(a)
 		}
@@ -298,7 +298,7 @@ func (m *step) goOn(a *actor) {
 		m.revokeAtClerk(a, a.made)
 		m.written(a)
 	case pcSweepList:
-		seen, _ := m.list(none)
+		seen := m.list(none)
 		m.candidates(a, seen)
 	case pcSweepFind:
 		if a.row = m.row; !m.has(ClerkThenRows) {

@@ -522,15 +522,14 @@ func (m *step) revokeAtClerk(a *actor, inv int8) bool {
 }
 
 // list returns the invitations that Clerk lists: of one status, or all except revoked ones.
-func (m *step) list(only status) (seen [maxInvitations]status, ours bool) {
+func (m *step) list(only status) (seen [maxInvitations]status) {
 	for i, inv := range m.invitations {
 		if inv.status == none || only == none && inv.status == revoked || only != none && inv.status != only {
 			continue
 		}
 		seen[i] = inv.status
-		ours = ours || inv.send > 0
 	}
-	return seen, ours
+	return seen
 }
 
 // keeps reports whether an invitation is not a left-over.

@@ -175,7 +175,7 @@ func (m *step) revoke(a *actor) {
 		}
 		m.revokeNext(a)
 	case pcRevokeList:
-		seen, _ := m.list(none)
+		seen := m.list(none)
 		for i, s := range seen {
 			switch {
 			case m.invitations[i].send == 0, a.row.status == pending && i+1 == int(a.row.inv):
@@ -304,8 +304,7 @@ func (m *step) reconcile(a *actor) {
 	case pcScanIDs:
 		a.pc = pcOpenList
 	case pcOpenList:
-		var ours bool
-		if a.seen, ours = m.list(pending); !ours {
+		if a.seen = m.list(pending); a.seen == [maxInvitations]status{} {
 			m.opened(a)
 			return
 		}
@@ -319,8 +318,7 @@ func (m *step) reconcile(a *actor) {
 		m.revokeAtClerk(a, a.revoking())
 		m.openRevoked(a)
 	case pcRevokedList:
-		var ours bool
-		if a.seen, ours = m.list(revoked); !ours {
+		if a.seen = m.list(revoked); a.seen == [maxInvitations]status{} {
 			a.seen, a.pc = [maxInvitations]status{}, pcAcceptedList
 			return
 		}
@@ -335,8 +333,7 @@ func (m *step) reconcile(a *actor) {
 		a.moved = m.update(a.row, a.row.settled(revoked)) || a.moved
 		a.pc = pcAcceptedList
 	case pcAcceptedList:
-		var ours bool
-		if a.seen, ours = m.list(accepted); !ours {
+		if a.seen = m.list(accepted); a.seen == [maxInvitations]status{} {
 			a.seen, a.pc = [maxInvitations]status{}, pcExpiredList
 			return
 		}
