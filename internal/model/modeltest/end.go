@@ -140,8 +140,8 @@ func (s *sequence) reconciled() {
 			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
-	for range emails { // an address can get free when another member follows
-		if did.Moved == 0 || s.problem != "" {
+	for range emails { // an address can get free when another member follows or leaves
+		if did.Moved+len(did.OutOfDate) == 0 || s.problem != "" {
 			break
 		}
 		did = once(clerkinvite.ReconcileOptions{})
