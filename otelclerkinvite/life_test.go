@@ -172,7 +172,7 @@ func everyVerbOutcome(t *testing.T, r *rig) {
 	} {
 		fault.Call = clerkinvitetest.CallCreate
 		r.clerk.Fail(fault)
-		fails(r.Invite(ctx, person("peggy@example.com")))
+		fails(r.Invite(ctx, person("quentin@example.com")))
 		r.clock.Advance(2 * time.Hour)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -248,8 +249,13 @@ func TestDoctorAccess(t *testing.T) {
 	}
 }
 
-// anon creates the role of Supabase's API. Tests share it, because a role has its name in all databases.
+// oneAnon lets one test at a time have the role anon, because a role has its name in all databases.
+var oneAnon sync.Mutex
+
+// anon creates the role of Supabase's API.
 func (w *world) anon() {
+	oneAnon.Lock()
+	w.t.Cleanup(oneAnon.Unlock)
 	w.exec(`DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$`)
 	w.t.Cleanup(func() {
 		pool, ctx := w.db.Pool(w.t), context.WithoutCancel(w.t.Context())

@@ -173,7 +173,7 @@ var requests = []struct {
 	}, response{status: 200}},
 	{"an invalid cursor", func(t *testing.T, h *host) response {
 		return h.send(t, h.request(t, http.MethodGet, acme+"?cursor=x", "acme", ""))
-	}, failed(422, "invalid Cursor: is not a cursor returned by List")},
+	}, failed(422, "invalid Cursor: is not a cursor returned by List for this order")},
 	{"a webhook with a wrong signature", func(t *testing.T, h *host) response {
 		event := h.clerk.UserUpdated(h.clerk.AddVerifiedUser("mary@example.com").ID)
 		return h.webhook(t, event, "whsec_"+strings.Repeat("QUFB", 8))

@@ -129,8 +129,8 @@ func (s *sequence) reconciled() {
 	numbers := func(r clerkinvite.ReconcileReport) [7]int {
 		return [7]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere), r.Moved + len(r.OutOfDate)}
 	}
-	if did.Moved > 0 { // a member that made way has no invitation left to revoke
-		would.LeftOver = did.LeftOver
+	if did.Moved > 0 { // a member that made way is gone, and has no invitation left to revoke
+		would.LeftOver, would.Unknown = did.LeftOver, did.Unknown
 	}
 	if numbers(would) != numbers(did) {
 		s.failf("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
