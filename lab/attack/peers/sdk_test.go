@@ -738,7 +738,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 		b := newBoth(t, node)
 		behaviors := clerkinvitetest.Behaviors()
 		behavior := behaviors[r.IntN(len(behaviors))]
-		for behavior.Behavior.NoExpiresAt || behavior.Behavior.NoURL || behavior.Behavior.Lag || behavior.Behavior.RejectsUnicode {
+		for x := behavior.Behavior; x.NoExpiresAt || x.NoURL || x.ListHidesURL || x.Lag || x.RejectsUnicode; x = behavior.Behavior {
 			behavior = behaviors[r.IntN(len(behaviors))]
 		}
 		b.clerk.SetBehavior(behavior.Behavior)
