@@ -21,6 +21,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
@@ -136,12 +137,12 @@ func TestReadmeSession(t *testing.T) {
 	require.Len(t, blocks, 2)
 	for _, program := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skip("SKIPPED: install " + program)
+			pgtest.Missing(t, "session", "install "+program)
 		}
 	}
 	listener, err := net.Listen("tcp", "localhost:4010")
 	if err != nil {
-		t.Skip("SKIPPED: port 4010, which the session uses, is in use")
+		pgtest.Missing(t, "session", "port 4010, which the session uses, is in use")
 	}
 	require.NoError(t, listener.Close())
 
