@@ -9,8 +9,8 @@ import (
 // it, the member gets the user's verified primary address, and somebody else can be invited under the
 // older one. The history records the change, without the addresses.
 
-// left reports whether u shows that the address of row, which is active as u, is no longer theirs. A user
-// without any verified address, or one that could not be read completely, shows nothing.
+// left reports whether u, the user of row, no longer has its address. A user without a verified address,
+// or read only in part, proves nothing.
 func (u *User) left(row *Member) bool {
 	return row.Status == StatusActive && row.ClerkUserID == u.ID && !u.Incomplete &&
 		len(u.verifiedEmails()) > 0 && !u.holdsVerified(row.Email)

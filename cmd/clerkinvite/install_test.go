@@ -21,7 +21,7 @@ import (
 func TestGoInstallFromProxy(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("-short")
+		t.Skip("-short: make test-all has what takes long")
 	}
 	const library = "github.com/clerkinvite/clerkinvite"
 	root, err := filepath.Abs("../..")
