@@ -5,12 +5,13 @@ import (
 	"errors"
 )
 
-// An active member's address follows the user's: when Clerk shows that the user no longer has verified
-// it, the member gets the user's verified primary address, and somebody else can be invited under the
-// older one. The history records the change, without the addresses.
+// An active member's address follows the user's address. When Clerk shows that the user has given up the
+// member's address, the member gets the user's verified primary address, and the old address can be
+// invited again. The history records the change, but not the addresses.
 
-// left reports whether u, the user of row, no longer has its address. A user without a verified address,
-// or read only in part, proves nothing.
+// left reports whether u is the user of row and has given up row's address. It returns false for a user
+// without a verified address and for a user whose addresses are not all known, because neither proves that
+// the address was given up.
 func (u *User) left(row *Member) bool {
 	return row.Status == StatusActive && row.ClerkUserID == u.ID && !u.Incomplete &&
 		len(u.verifiedEmails()) > 0 && !u.holdsVerified(row.Email)
@@ -24,14 +25,14 @@ func (u *User) verifiedPrimary() string {
 	return ""
 }
 
-// asMoved gives the member another address.
+// asMoved returns m with another address.
 func asMoved(m Member, email string) *Member {
 	m.Email = email
 	return &m
 }
 
-// followAll is follow for all rows that u has left. It returns those that were changed, and the first
-// error.
+// followAll calls follow for each row whose address u has given up. It returns the members that changed,
+// and the first error.
 func (s *Service) followAll(ctx context.Context, u *User, rows []*Member, ask bool) (changed []*Member, err error) {
 	for _, row := range rows {
 		if !u.left(row) {
@@ -48,12 +49,12 @@ func (s *Service) followAll(ctx context.Context, u *User, rows []*Member, ask bo
 	return changed, err
 }
 
-// follow gives a row that u has left the verified primary address of u. It returns the row with its old
-// address if the primary address is not verified or another member of the tenant has it, and nil if
-// the row does not exist any more. Only with ask may it call Clerk.
+// follow gives row the verified primary address of u. If that address is not verified, or another member
+// of the tenant has it, follow returns the row with its old address. It returns nil if the row no longer
+// exists. It calls Clerk only if ask is true.
 func (s *Service) follow(ctx context.Context, u *User, row *Member, ask bool) (*Member, error) {
 	for range 10 {
-		if !u.left(row) { // by now
+		if !u.left(row) { // another process may have changed the row
 			return row, nil
 		}
 		email := u.verifiedPrimary()
@@ -83,8 +84,8 @@ func (s *Service) follow(ctx context.Context, u *User, row *Member, ask bool) (*
 	return row, ErrConflict
 }
 
-// freeOwnAddress erases the row that has the address, if that only says that the address is a second one
-// of a member of the tenant. It reports whether the address is free now.
+// freeOwnAddress erases the row that has the address if the row only records a second address of a
+// member. It reports whether the address is free now.
 func (s *Service) freeOwnAddress(ctx context.Context, row *Member, email string, ask bool) (bool, error) {
 	ref := Ref{TenantID: row.TenantID, Email: email}
 	other, err := s.get(ctx, ref)
@@ -96,13 +97,13 @@ func (s *Service) freeOwnAddress(ctx context.Context, row *Member, email string,
 	case !other.isSecondAddress():
 		s.outdated(ctx, row, whyTaken)
 		return false, nil
-	case !ask: // the next Reconcile does it
+	case !ask: // the next Reconcile erases it
 		return false, nil
 	}
 	switch err = s.purge(ctx, ref, Member.isSecondAddress); {
 	case err == nil, errors.Is(err, ErrNotFound):
 		return true, nil
-	case errors.Is(err, ErrConflict): // another process erases it, or invites the address again
+	case errors.Is(err, ErrConflict): // another process is erasing the row or inviting the address again
 		return false, nil
 	}
 	return false, err
@@ -118,7 +119,7 @@ const (
 	whyTaken      = "another member of the tenant has the user's primary address"
 )
 
-// outdated logs that a member keeps an address which its user no longer has.
+// outdated logs that a member keeps an address that its user no longer has.
 func (s *Service) outdated(ctx context.Context, row *Member, why string) {
 	s.log.WarnContext(ctx, "address of a member is out of date", "member", *row, "why", why)
 }

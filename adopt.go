@@ -10,42 +10,41 @@ import (
 	"github.com/google/uuid"
 )
 
-// Adopted is a member that exists already, for Adopt.
+// Adopted describes an existing member for [Service.Adopt].
 type Adopted struct {
-	// InviteParams has the member's tenant and address, and the host's fields. Nothing is sent to
-	// Clerk now: RedirectURL, Template, SkipEmail and PublicMetadata are for a later Resend.
-	// ExpiresInDays is also how long the library assumes that an invitation is still valid, until
-	// Reconcile has read Clerk's time.
+	// InviteParams contains the member's tenant and address, and the host's fields. Adopt sends nothing
+	// to Clerk. A later Resend uses RedirectURL, Template, SkipEmail and PublicMetadata. Until Reconcile
+	// reads the real expiry from Clerk, a pending invitation is assumed to expire in ExpiresInDays.
 	InviteParams
 
-	// ClerkUserID is a Clerk user's ID (user_…), or the PendingID of an invitation (pending_inv_…).
+	// ClerkUserID is a Clerk user ID (user_…) or the PendingID of an invitation (pending_inv_…).
 	ClerkUserID string
 
-	// InvitedAt is when the person was invited or joined, for the order of lists and
-	// Member.ReservedAt. Not before 1970; zero, or a time in the future, means now.
+	// InvitedAt is when the person was invited or joined. It becomes Member.ReservedAt and determines the
+	// order in lists. It must not be before 1970. The zero time, or a time in the future, means now.
 	InvitedAt time.Time
 }
 
-// Adopt writes rows for members that exist already: the rows of an application's table from before
-// it used this library, or people who were added by other code, such as a seed or single sign-on. A
-// member with the ID of a user is active, one with the ID of an invitation pending.
+// Adopt writes rows for people who are already members or already invited: the rows of an application's
+// existing table, or people added by other code, such as a seed script or single sign-on. A member with a
+// user ID becomes active, and a member with an invitation ID becomes pending.
 //
-// Adopt calls neither Clerk nor Config.Authorize, and takes the host's word. Call Reconcile
-// afterwards: it reads the times of the invitations, makes people active who have accepted, ends
-// members whose invitation has ended, and removes members whose user was deleted. Until then an
-// invitation counts as valid, so a user who has verified the address becomes active.
+// Adopt trusts its input. It calls neither Clerk nor Config.Authorize. Call Reconcile afterwards. It
+// reads the invitations' times, makes people who have accepted active, ends members whose invitation has
+// ended, and removes members whose user was deleted. Until then an invitation counts as valid, so a user
+// who has verified the address becomes active.
 //
-// It always returns one Result for each of people, in the same order. Member is the row, or nil
-// without a row. Existing members are never changed. Err is
-//   - nil for a new member, and for a member that has this ClerkUserID or invitation already;
+// It always returns one Result per person, in the order of people. Member is the row, or nil if no row
+// was written or found. Existing members are never changed. Err is
+//   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
-//   - *[DuplicateEmailError] if the tenant has a member with this address and another ID. Such a member may
-//     wait for this user ([Service.ResolveUser] makes it active) or have ended ([Service.Invite]
-//     links the user again);
-//   - [ErrUserTaken] if another member of the tenant, which is Member, has this ClerkUserID.
+//   - *[DuplicateEmailError] if the tenant has a member with this address and another ID. That member may
+//     be waiting for this user ([Service.ResolveUser] makes it active), or may have ended
+//     ([Service.Invite] links the user again);
+//   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //
-// The error is not nil if the call could not continue: the context's or the store's, unchanged.
-// People who were not reached have it as their Err.
+// If the call could not continue, it returns the context's or the store's error, unchanged. People who
+// were not reached have the same error as their Err.
 //
 // Adopt writes 1,000 rows per statement. It is safe for concurrent use and safe to retry with the
 // same list.
@@ -53,16 +52,16 @@ func (s *Service) Adopt(ctx context.Context, people []Adopted) ([]Result, error)
 	return s.InTx(s.store).Adopt(ctx, people)
 }
 
-// Adopt writes rows for members that exist already, as [Service.Adopt] does. Members that exist in
-// the library's table do not abort the transaction.
+// Adopt does the same as [Service.Adopt], in the host's transaction. A duplicate does not abort the
+// transaction.
 //
-// Errors: those of [Service.Adopt]. If the error is not nil, roll the transaction back.
+// Errors: see [Service.Adopt]. If the error is not nil, roll the transaction back.
 func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err error) {
 	ctx, op := r.s.observe(ctx, "Adopt")
 	defer op.end(&err)
 	results := slices.Repeat([]Result{{Err: errNotReached}}, len(people))
 	rows := make([]*Member, len(people))
-	var todo []int // places in people
+	var todo []int // indexes into people
 	if err = r.s.setClock(ctx, r.st); err == nil {
 		for i, a := range people {
 			if rows[i], results[i].Err = r.s.adopted(a); results[i].Err == nil {
@@ -83,7 +82,7 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 	return results, err
 }
 
-// adopted checks a and returns the row for it.
+// adopted validates a and returns its row.
 func (s *Service) adopted(a Adopted) (*Member, error) {
 	m, err := s.newMember(&a.InviteParams, "")
 	if err != nil {
@@ -112,7 +111,7 @@ func (s *Service) adopted(a Adopted) (*Member, error) {
 	return m, nil
 }
 
-// withTime returns the UUID of version 7 with another time, because lists are in the order of IDs.
+// withTime returns a version 7 UUID with its time replaced. Lists are ordered by ID.
 func withTime(id string, at time.Time) string {
 	u := uuid.MustParse(id)
 	for i, ms := 5, at.UnixMilli(); i >= 0; i-- {
@@ -121,10 +120,10 @@ func withTime(id string, at time.Time) string {
 	return u.String()
 }
 
-// distinctRows returns the places of the next rows to write. Rows with an address or a Clerk user that
-// occurs before come later: the store then reports them as it reports those of an earlier call.
+// distinctRows splits todo, which contains indexes into rows. No two rows of chunk have the same address or
+// Clerk user. Repetitions go to later, so that the store reports them as duplicates of rows that exist.
 func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
-	type key struct{ tenantID, emailOrUser string } // no address is a user's ID
+	type key struct{ tenantID, emailOrUser string } // an address never equals a user ID
 	seen := make(map[key]bool)
 	for k, i := range todo {
 		if len(chunk) == reserveChunk {
@@ -141,7 +140,7 @@ func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
 	return chunk, later
 }
 
-// adopt writes the rows at the places in chunk, and sets their results.
+// adopt writes the rows at the indexes in chunk, and sets their results.
 func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk []int, results []Result) error {
 	batch := make([]*Member, len(chunk))
 	for k, i := range chunk {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A host's Store or ClerkAPI, such as a mock, may break its contract. This file checks what the
-// Service would otherwise fail on with a panic or an endless loop. The error names the method.
+// A host's Store or ClerkAPI, such as a mock, may violate its contract. This file checks for violations
+// that would otherwise make the Service panic or loop forever. The error names the method.
 
 // checkedTx checks what a TxStore returns.
 type checkedTx struct{ TxStore }
@@ -38,13 +38,14 @@ func (s checkedTx) Update(ctx context.Context, changes []Change) ([]Result, erro
 	})
 }
 
-// isWritten reports whether m has the state that was to be written.
+// isWritten reports whether m has the state of the written member.
 func isWritten(m, written *Member) bool {
 	return m.Status == written.Status && m.Send == written.Send && m.Sent == written.Sent &&
 		(m.ClaimedUntil == nil) == (written.ClaimedUntil == nil)
 }
 
-// checkResults checks that there are n results, each with an error or the right member.
+// checkResults checks that there are n results, and that each has an error or a member for which right
+// returns true.
 func checkResults(method string, results []Result, n int, right func(i int, m *Member) bool) error {
 	if len(results) != n {
 		return fmt.Errorf("clerkinvite: Store.%s returned %d results instead of %d", method, len(results), n)
@@ -64,13 +65,13 @@ func checkResults(method string, results []Result, n int, right func(i int, m *M
 			return fmt.Errorf("clerkinvite: Store.%s: result %d%s %w", method, i, kind, err)
 		}
 		if !right(i, m) {
-			return fmt.Errorf("clerkinvite: Store.%s: result %d%s has another member than the input", method, i, kind)
+			return fmt.Errorf("clerkinvite: Store.%s: result %d%s has a different member than the input", method, i, kind)
 		}
 	}
 	return nil
 }
 
-// checkMember returns what is wrong with a member, if it is not one that a store can have.
+// checkMember returns an error if m cannot come from a correct store.
 func checkMember(m *Member) error {
 	switch {
 	case m == nil:
@@ -127,14 +128,14 @@ func checkMembers(method string, found []*Member, err error) ([]*Member, error) 
 // SwapTime implements [Store].
 func (s checkedStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	stored, err := s.Store.SwapTime(ctx, name, old, next)
-	if err == nil && stored.Equal(old) && !next.Equal(old) { // the caller would try again for ever
+	if err == nil && stored.Equal(old) && !next.Equal(old) { // the caller would retry forever
 		err = errors.New("clerkinvite: Store.SwapTime returned the old time without replacing it")
 	}
 	return stored, err
 }
 
-// checkResponse returns the error of a method of ClerkAPI, or an error if the method returned a nil pointer
-// as its response or as its error. The request may have had an effect.
+// checkResponse returns err, or an *APIError if a method of ClerkAPI returned a nil pointer as its response
+// or as its error. The *APIError counts as uncertain, because the request may have had an effect.
 func checkResponse(operation string, response any, err error) error {
 	method := "ClerkAPI." + strings.TrimPrefix(operation, "clerk.")
 	switch {

@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// doubtAge is how long a member's row must be unchanged before Invite doubts it. Run reconciles every
-// hour, so younger rows are seldom out of date.
+// doubtAge is how old a row must be before Invite checks a duplicate at Clerk. Run reconciles every hour,
+// so younger rows are rarely out of date.
 const doubtAge = 24 * time.Hour
 
-// doubtful reports whether Clerk may know by now that a duplicate is not what its row says.
+// doubtful reports whether the row is so old that it may differ from Clerk.
 func (m Member) doubtful(now time.Time) bool {
 	return (m.Status == StatusPending || m.Status == StatusActive) && !m.Due() && !m.held(now) && now.Sub(m.UpdatedAt) >= doubtAge
 }
 
-// clearStaleDuplicate asks Clerk about a member that makes an invitation a duplicate, if its row may be out
-// of date, and changes the row as Reconcile would. It reports whether the address can be invited now. If
-// Clerk fails, it cannot.
+// clearStaleDuplicate handles a member that blocks an invitation as a duplicate. If the row may be out of
+// date, it asks Clerk and changes the row as Reconcile would. It reports whether the address can be
+// invited now, which is false if Clerk fails.
 func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if !row.doubtful(s.now()) {
 		return false
 	}
-	// UpdatedAt is written before Clerk is asked, so that there is one look a day per member, however
-	// many callers there are and whatever Clerk responds.
+	// Writing UpdatedAt before asking Clerk limits this to one check a day per member, regardless of the
+	// number of callers and of Clerk's response.
 	row, err := s.changeOne(ctx, row, *row)
 	if err != nil {
 		return false
@@ -44,7 +44,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	return err == nil
 }
 
-// changeOne makes one change.
+// changeOne applies one change.
 func (s *Service) changeOne(ctx context.Context, row *Member, next Member) (*Member, error) {
 	results, err := s.apply(ctx, s.store, []Change{{row, &next}})
 	if err != nil {
@@ -53,8 +53,8 @@ func (s *Service) changeOne(ctx context.Context, row *Member, next Member) (*Mem
 	return results[0].Member, results[0].Err
 }
 
-// listedAsEnded returns the pending row after its invitation has ended according to Clerk's list, or
-// nil. An invitation that is not in the list may exist.
+// listedAsEnded returns the pending row in its new state if Clerk lists its invitation as ended, and nil
+// otherwise. An invitation that is missing from the list may still exist.
 func listedAsEnded(row *Member, list []Invitation, now time.Time) (next *Member) {
 	for i := range list {
 		if m, ours := list[i].mark(); ours && m.ID == row.ID && m.Send > row.Send {
@@ -67,11 +67,12 @@ func listedAsEnded(row *Member, list []Invitation, now time.Time) (next *Member)
 	return next
 }
 
-// addressGivenUp reads the user of an active member. If the user no longer has the address, the member
-// follows the user; if the user was deleted, userReplaced decides. It reports whether the address is free.
+// addressGivenUp reads an active member's user from Clerk. If the user has given up the member's address,
+// the member gets the user's new address. If the user was deleted, userReplaced decides. It reports whether
+// the address is free.
 func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 	if !clerkID.MatchString(row.ClerkUserID) {
-		return false // an imported row
+		return false // imported with an ID that Clerk cannot have
 	}
 	u, err := s.readUser(ctx, row.ClerkUserID)
 	free := false
@@ -89,8 +90,8 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 	return free
 }
 
-// userReplaced removes an active member whose user was deleted, if another user holds the address
-// verified now. Only Reconcile's check tells that the secret key is not another instance's.
+// userReplaced removes an active member whose user was deleted if another user has verified the address. It
+// first runs Reconcile's check of the secret key, because another Clerk instance does not know the user.
 func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	users, err := s.findHolders(ctx, row.Email)
 	if u := holder(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {

@@ -14,26 +14,25 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// Outcome says what a failed call to Clerk did.
+// Outcome says what a failed call to Clerk may have done.
 type Outcome string
 
 const (
-	// Refused means that Clerk does not accept this person. Nothing was sent.
+	// Refused means that Clerk refuses to invite this person. Nothing was sent.
 	Refused Outcome = "refused"
 	// Fault means that the call failed for another reason and had no effect. The member
 	// stays due, unless [Config].WithdrawOnFailure is set.
 	Fault Outcome = "fault"
-	// Uncertain means that the request was sent and no usable response came, so the email
-	// may have been sent. The member stays due, and the next attempt checks Clerk before it
-	// sends; with [Config].WithdrawOnFailure, the invitation is revoked.
+	// Uncertain means that the request was sent but no usable response came back, so Clerk
+	// may have sent the email. The member stays due, and the next attempt checks Clerk before
+	// it sends. With [Config].WithdrawOnFailure, the invitation is revoked instead.
 	Uncertain Outcome = "uncertain"
 )
 
 // DuplicateEmailError is returned if the tenant already has a member with this address.
 // HTTP 409.
 //
-// [HTTPError] returns a text with the address, for the admin who typed it. Error contains
-// no address.
+// [HTTPError]'s text contains the address, for the admin who typed it. Error's text does not.
 type DuplicateEmailError struct {
 	Ref    Ref
 	Member *Member // the existing member
@@ -76,15 +75,15 @@ func (e *DuplicateEmailError) text() string {
 // the person, otherwise 502.
 type ClerkInvitationError struct {
 	Op      string  // the operation: "find users", "create invitation", …
-	Outcome Outcome // what the call did
+	Outcome Outcome // what the call may have done
 	Member  *Member // nil, or the stored row; see Queued
 	Err     error   // the cause, usually an *APIError
 }
 
 // Queued reports whether the invitation is saved and will be sent later, by Run, by Deliver
 // or by another Invite or Resend of the member. It is false if Clerk refuses the person, if
-// [Config].WithdrawOnFailure has withdrawn the invitation, and if the error is about
-// something other than an invitation.
+// [Config].WithdrawOnFailure has withdrawn the invitation, and if the call was not to send an
+// invitation.
 func (e *ClerkInvitationError) Queued() bool {
 	return e.Outcome != Refused && e.Member != nil && e.Member.Due()
 }
@@ -121,16 +120,16 @@ type APIError struct {
 	Message     string         // Clerk's short text; may contain addresses
 	LongMessage string         // Clerk's long text; may contain addresses
 	TraceID     string         // Clerk-Trace-Id, for Clerk's support
-	RetryAfter  time.Duration  // what the header Retry-After said, 0 without one; the function RetryAfter returns when to repeat the call
+	RetryAfter  time.Duration  // value of the header Retry-After, 0 without one; use the function RetryAfter to decide when to retry
 	Meta        map[string]any // meta of the first error; may contain addresses
 
 	// NotSent is true if no byte of the request can have reached Clerk, so the request
 	// had no effect.
 	NotSent bool
-	// Err is the failure below HTTP, nil if a readable response came.
+	// Err is the failure below HTTP, nil if Clerk's response was readable.
 	Err error
 
-	wait time.Duration // how long the library leaves the endpoint alone, 0 if it knows of no limit
+	wait time.Duration // time until the library calls the endpoint again, 0 if it is not limited
 }
 
 // Error returns the status, Clerk's code and text without addresses, and the trace ID.
@@ -163,8 +162,8 @@ func (e *APIError) Unwrap() error { return e.Err }
 // HTTPStatus returns 502.
 func (e *APIError) HTTPStatus() int { return http.StatusBadGateway }
 
-// InvalidParamsError is returned before anything is written or sent if an input is not
-// valid. HTTP 422.
+// InvalidParamsError is returned for invalid input, before anything is written or sent.
+// HTTP 422.
 type InvalidParamsError struct {
 	Field  string // name of the struct field
 	Reason string // what the input must be, or what is wrong with it; never repeats the input
@@ -189,31 +188,30 @@ func (e *TransitionError) Error() string {
 // HTTPStatus returns 409.
 func (e *TransitionError) HTTPStatus() int { return http.StatusConflict }
 
-// CooldownError is returned if the last email to this person is too recent to send
-// another one. HTTP 429.
+// CooldownError is returned by Resend if the last invitation was sent too recently. HTTP 429.
 type CooldownError struct {
 	Until time.Time
 }
 
 // Error returns the time from which the call can succeed.
 func (e *CooldownError) Error() string {
-	return "this invitation was sent a moment ago; try again after " + e.Until.UTC().Format(time.RFC3339)
+	return "the last invitation was sent too recently; try again after " + e.Until.UTC().Format(time.RFC3339)
 }
 
 // HTTPStatus returns 429.
 func (e *CooldownError) HTTPStatus() int { return http.StatusTooManyRequests }
 
 var (
-	// ErrNotFound means that the member, or the user at Clerk, does not exist. HTTP 404.
+	// ErrNotFound means that the member or the Clerk user does not exist. HTTP 404.
 	ErrNotFound error = &statusError{http.StatusNotFound, "no such member"}
-	// ErrNoLink means that Link found no link that works. HTTP 409.
+	// ErrNoLink means that the member has no working invitation link. HTTP 409.
 	ErrNoLink error = &statusError{http.StatusConflict, "the member has no invitation link"}
-	// ErrBadSignature means that a webhook is not signed with one of the secrets, is too
-	// old or too new, or is from another Clerk instance. HTTP 400.
+	// ErrBadSignature means that a webhook is not signed with any of the secrets, that its time
+	// is too far in the past or future, or that it is from another Clerk instance. HTTP 400.
 	ErrBadSignature error = &statusError{http.StatusBadRequest, "the webhook's signature is not valid"}
 )
 
-// statusError is a sentinel with a text that is safe to show, and an HTTP status.
+// statusError is a sentinel error with an HTTP status. Its text is safe to show.
 type statusError struct {
 	status int
 	text   string
@@ -222,14 +220,14 @@ type statusError struct {
 func (e *statusError) Error() string   { return e.text }
 func (e *statusError) HTTPStatus() int { return e.status }
 
-// HTTPError returns the HTTP status and a message that is safe to show for err. For nil it
-// returns 200 and "". Otherwise the first error in the chain with a method HTTPStatus() int
-// decides: its status, and its Error() as the message. Without one it returns 500 and
-// "internal server error", so that the text of an unknown error never reaches a client.
+// HTTPError returns the HTTP status for err and a message that is safe to show. For nil it
+// returns 200 and "". Otherwise it uses HTTPStatus() and Error() of the first error in the
+// chain that has a method HTTPStatus() int. If there is none, it returns 500 and "internal
+// server error", so that the text of an unknown error never reaches a client.
 //
-// *[DuplicateEmailError], *[ClerkInvitationError] and *[APIError] have a text for people
-// instead of their Error(). The text of a *[DuplicateEmailError] contains the address: show
-// it to authenticated admins only, because it reveals who is a member.
+// For *[DuplicateEmailError], *[ClerkInvitationError] and *[APIError] the message is a text
+// for people instead of Error(). The message for a *[DuplicateEmailError] contains the
+// address. Show it only to authenticated admins, because it reveals who is a member.
 func HTTPError(err error) (status int, message string) {
 	if err == nil {
 		return http.StatusOK, ""
@@ -262,14 +260,15 @@ func HTTPError(err error) (status int, message string) {
 
 const unavailable = "invitation service unavailable"
 
-// RetryAfter returns how long to wait until it is worth repeating the call that returned err,
-// if a rate limit, Clerk's header Retry-After or a cooldown says so. For a rate limit that is
-// what is left of it, or a minute if Clerk did not say how long it lasts.
+// RetryAfter returns how long to wait before retrying the call that returned err. It returns
+// false if neither a rate limit, nor Clerk's header Retry-After, nor a cooldown determines
+// the time. For a rate limit it returns the remaining time, or a minute if Clerk did not
+// say how long the limit lasts.
 //
-// It may differ from [APIError].RetryAfter, which is what the response said: a proxy or a
-// firewall may have asked for more than Clerk's limits can last. RetryAfter returns at most an
-// hour for a rate limit, and five minutes for other failures. A call whose error is
-// [ClerkInvitationError.Queued] need not be repeated.
+// RetryAfter returns at most an hour for a rate limit, and at most five minutes for other
+// failures. [APIError].RetryAfter is the unmodified header, which can be longer if it comes
+// from a proxy or a firewall. A call whose error is [ClerkInvitationError.Queued] does not
+// have to be retried.
 func RetryAfter(err error) (time.Duration, bool) {
 	var api *APIError
 	if errors.As(err, &api) {
@@ -289,9 +288,9 @@ func RetryAfter(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-// IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE 23505)
-// of one of the named constraints or unique indexes, or of any if none is named. It is for
-// hosts that write their own Store.
+// IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE 23505) for
+// one of the named constraints or unique indexes, or for any if none is named. It is for
+// hosts that implement their own Store.
 func IsUniqueViolation(err error, constraints ...string) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "23505" {

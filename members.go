@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Get returns one member, in any state. With a ClerkUserID in ref it tells whether a user is a member
-// of the tenant. It executes one statement.
+// Get returns one member, in any state. Set ref.ClerkUserID to check whether a user is a member of the
+// tenant. Get executes one statement.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
 // Get is safe for concurrent use and safe to retry.
@@ -23,7 +23,7 @@ func (s *Service) Get(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.get(ctx, ref)
 }
 
-// get is Get as part of another verb.
+// get is Get without an observed operation, for use in other methods.
 func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 	ref, err := ref.normalized()
 	if err != nil {
@@ -39,10 +39,9 @@ func (s *Service) get(ctx context.Context, ref Ref) (*Member, error) {
 	return found[0], nil
 }
 
-// ByUser returns the active members of a Clerk user in all tenants, in the order of TenantID, for
-// example for a tenant switcher. To check one tenant, call Get with a [Ref] that has the ClerkUserID.
-// A user who is not an active member of any tenant has none, which is not an error. ByUser executes
-// one statement and does not call Clerk.
+// ByUser returns a Clerk user's active members in all tenants, ordered by TenantID, for example for a
+// tenant switcher. The result is empty if the user is not active in any tenant. To check one tenant,
+// call Get with a [Ref] that has the ClerkUserID. ByUser executes one statement and does not call Clerk.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. ByUser is safe for
 // concurrent use and safe to retry.
@@ -60,9 +59,9 @@ func (s *Service) ByUser(ctx context.Context, userID string) (_ []*Member, err e
 	return found, nil
 }
 
-// Counts returns how many members of a tenant are in each state. The map has every state of
-// [Statuses], with 0 for a state without members. Counts executes one statement, which reads one
-// index entry per member of the tenant.
+// Counts returns the number of a tenant's members in each state. The map contains every state in
+// [Statuses], including those without members. Counts executes one statement, which reads one index
+// entry per member of the tenant.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Counts is safe for
 // concurrent use and safe to retry.
@@ -86,16 +85,16 @@ func (s *Service) Counts(ctx context.Context, tenantID string) (_ map[Status]int
 // ListParams selects members of one tenant. A member must match all filters.
 type ListParams struct {
 	TenantID string   // 1 to 255 bytes
-	Statuses []Status // in one of these states; none means any
+	Statuses []Status // in one of these states; empty means any state
 
-	// EmailPrefix selects addresses that begin with it. It is normalised like an address: trimmed, in
-	// lower case, and with the domain in ASCII. A part of the domain that has letters outside ASCII
-	// must be complete up to its dot or to the end of the address. At most 254 bytes when normalised.
+	// EmailPrefix selects addresses that begin with it. It is normalised like an address: trimmed,
+	// lower-cased, and its domain converted to ASCII. A domain label with non-ASCII letters must be
+	// complete. The normalised prefix has at most 254 bytes.
 	EmailPrefix string
 
 	InvitedBy     string    // with this InvitedBy; "" means any
 	ExpiresBefore time.Time // pending, with an invitation that expires before this or has expired; zero means any
-	NewestFirst   bool      // in the reverse order
+	NewestFirst   bool      // reverse the order
 	Limit         int       // 1 to 1000 members per page; 0 means 100
 	Cursor        string    // Page.Next of the previous page; "" means the first page
 }
@@ -106,9 +105,9 @@ type Page struct {
 	Next    string // the cursor of the next page; "" if this is the last
 }
 
-// List returns a page of a tenant's members, in the order in which they were first invited. Pagination
-// is keyset-based: members added or removed between pages do not shift the others. A cursor contains
-// no address, does not expire, and works only with the same tenant and the same NewestFirst.
+// List returns a page of a tenant's members, ordered by when they were first invited. Pagination is
+// keyset-based: members added or removed between pages do not shift the others. A cursor contains no
+// address, does not expire, and works only with the same tenant and the same NewestFirst.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. List is safe for
 // concurrent use and safe to retry.
@@ -120,7 +119,7 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 		return nil, err
 	}
 	limit := q.Limit
-	q.Limit++ // one more shows whether there is a next page
+	q.Limit++ // an extra row shows whether there is a next page
 	rows, err := s.store.Page(ctx, q)
 	if err != nil {
 		return nil, err
@@ -133,10 +132,10 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	return page, nil
 }
 
-// All iterates over all members that p selects. It reads a page of p.Limit members at a time.
-// Ranging over the result again reads again. After an error the iteration ends.
+// All iterates over all members that p selects. It reads p.Limit members at a time. Each range over the
+// result reads them again. The iteration ends after an error.
 //
-// Errors: those of List.
+// Errors: see List.
 func (s *Service) All(ctx context.Context, p ListParams) iter.Seq2[*Member, error] {
 	return func(yield func(*Member, error) bool) {
 		for p := p; ; {
@@ -197,14 +196,14 @@ func (p ListParams) query() (PageQuery, error) {
 	return q, nil
 }
 
-// newestMark begins a cursor of pages that have the newest members first.
+// newestMark is the prefix of cursors for NewestFirst.
 const newestMark = "."
 
-// cursor returns the cursor of the page after the member with the ID.
+// cursor returns the cursor of the page that follows the member with this ID.
 func cursor(id string, newestFirst bool) string {
 	u, err := uuid.Parse(id)
 	if err != nil {
-		return "" // no store has such a row
+		return "" // stores contain only UUIDs
 	}
 	cursor := base64.RawURLEncoding.EncodeToString(u[:])
 	if newestFirst {
@@ -218,7 +217,7 @@ func afterCursor(cursor string, newestFirst bool) (id string, ok bool) {
 	if marked != newestFirst {
 		return "", false
 	}
-	// The length comes first, because DecodeString skips any number of line breaks.
+	// Check the length first, because DecodeString skips any number of line breaks.
 	if len(cursor) != base64.RawURLEncoding.EncodedLen(len(uuid.UUID{})) {
 		return "", false
 	}
@@ -230,8 +229,8 @@ func afterCursor(cursor string, newestFirst bool) (id string, ok bool) {
 	return u.String(), err == nil
 }
 
-// History returns a member's changes of state, invitation, user, role and address, oldest first. Claims,
-// postponed attempts and changes of Data are not recorded.
+// History returns the changes of a member's state, invitation, user, role and address, oldest first.
+// Claims, postponed attempts and changes of Data are not recorded.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; the context's and the store's error, unchanged.
 // History is safe for concurrent use and safe to retry.
@@ -245,14 +244,14 @@ func (s *Service) History(ctx context.Context, ref Ref) (_ []HistoryEntry, err e
 	return s.store.History(ctx, m.TenantID, m.ID)
 }
 
-// MemberUpdate is what Update changes. Nil fields are left unchanged.
+// MemberUpdate contains the new values for Update. Nil fields are left unchanged.
 type MemberUpdate struct {
 	Role *string          // at most 255 bytes
 	Data *json.RawMessage // JSON, at most 64 KiB as stored and 128 levels deep; a pointer to nil clears the data
 }
 
-// Update changes the host's fields of a member, in any state. It sends no invitation and does not
-// call Clerk. A change of Role is recorded in the history. If two updates run concurrently, both succeed and the later one wins.
+// Update changes the role and the data of a member, in any state. It does not call Clerk. The history
+// records a change of the role. If two updates run concurrently, both succeed and the later one wins.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound]; [ErrConflict] if the member keeps changing; the
 // context's and the store's error, unchanged. Update is safe for concurrent use and safe to retry.

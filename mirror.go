@@ -12,101 +12,98 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
-// Mirror describes a table of the host that PostgreSQL keeps equal to the members. Its methods
-// return SQL for the host's migrations. Up creates triggers on clerkinvite_member. They write the
-// host's table in the transaction of each change, no matter who makes it: the service, the
-// command clerkinvite, a migration or psql.
+// Mirror describes one of the host's tables that PostgreSQL keeps in sync with the members. Its
+// methods return SQL for the host's migrations. Up creates triggers on clerkinvite_member. The
+// triggers write to the host's table in the same transaction as each change, whether the change comes
+// from the service, the command clerkinvite, a migration or psql.
 //
-// The table has a row for each member in one of the Statuses. The row is found by tenant and
-// address, so the table needs an index on these two columns. A row that exists already is
-// updated, and a changed address moves the row: its primary key and its other columns are kept.
-// Other columns of a new row get their defaults. A row whose address is not a member, or a member
-// that is reserved or failed, is the host's: it is never changed or deleted.
+// The table has a row for each member whose status is in Statuses. The triggers look the row up by tenant
+// and address, so the table needs an index on these two columns. They update an existing row, also when
+// the member's address changes, and keep its primary key and its other columns. In a new row, the other
+// columns get their defaults. A row whose address belongs to no member, or to a reserved or failed
+// member, is never changed or deleted.
 //
 // The columns can have any type that PostgreSQL converts from text, such as text, varchar, citext
-// or uuid. A tenant must be written as PostgreSQL prints the type of the column: a uuid in lower
-// case. The addresses of members are in lower case; in a column that distinguishes cases, the
-// host's rows must be, too.
+// or uuid. A TenantID must be spelled as PostgreSQL prints the column's type (a uuid in lower case).
+// Members' addresses are in lower case. If the address column is case-sensitive, the host's addresses
+// must be in lower case, too.
 //
-// If a row of the host's table cannot be written, for example because of a constraint, that member
-// alone fails with PostgreSQL's error, and is retried later, as after an error of
-// [PgxOptions].OnChange. In the host's transaction ([PgxStore.WithTx]) such an error aborts the
-// transaction, as an error of the host's own statements does.
+// If the host's row cannot be written, for example because of a constraint, only that member fails. It
+// gets PostgreSQL's error and is retried later, as after an error of [PgxOptions].OnChange. In the
+// host's transaction ([PgxStore.WithTx]) the error aborts the transaction.
 //
-// The triggers run with the privileges of the role that changes the member. It needs SELECT,
-// INSERT, UPDATE and DELETE on the host's table. If row-level security applies to the role, each
-// change fails instead of missing hidden rows. TRUNCATE of clerkinvite_member is refused.
+// The triggers run with the privileges of the role that changes the member. The role needs SELECT,
+// INSERT, UPDATE and DELETE on the host's table. If row-level security applies to the role, every
+// change fails, because the triggers could not see all rows. TRUNCATE of clerkinvite_member fails.
 type Mirror struct {
-	// Table is the host's table: a name, or a schema, a dot and a name. Names are identifiers as
-	// PostgreSQL stores them: without quotes, and case-sensitive. Without a schema, the
-	// search_path at the time of Up decides.
+	// Table is the host's table: name or schema.name. Names are identifiers as PostgreSQL stores
+	// them: without quotes, and case-sensitive. Without a schema, the search_path of the session
+	// that runs Up decides.
 	Table string `json:"table"`
 	// Schema is [PgxOptions].Schema.
 	Schema string `json:"schema,omitempty"`
 
-	// The columns of Table that are equal to these fields of a member. TenantID and Email are
-	// required.
+	// The columns of Table for these fields of a member. TenantID and Email are required.
 	TenantID    string `json:"tenant_id"`
 	Email       string `json:"email"`
 	ClerkUserID string `json:"clerk_user_id,omitempty"`
 	Status      string `json:"status,omitempty"`
-	// Role is the column of the role. For a member without a role, a new row gets the column's
+	// Role is the column for the role. For a member without a role, a new row gets the column's
 	// default, and an existing row keeps its value.
 	Role string `json:"role,omitempty"`
-	// MemberID is the column of [Member].ID.
+	// MemberID is the column for [Member].ID.
 	MemberID string `json:"member_id,omitempty"`
 
-	// Statuses are the states in which a member has a row. Defaults to pending and active. In
-	// other states ClerkUserID is NULL.
+	// Statuses are the states in which a member has a row. Defaults to pending and active.
+	// ClerkUserID is NULL for members in other states.
 	Statuses []Status `json:"statuses,omitempty"`
 
-	// LeftColumn keeps the rows of members that leave the Statuses. It is a column such as
-	// "deleted_at", which then gets LeftValue, or the time if LeftValue is empty. The row of a
-	// member in one of the Statuses has PresentValue, or NULL if PresentValue is empty.
+	// LeftColumn is a column such as "deleted_at" that marks members that have left the Statuses. By
+	// default, the row is deleted when the member leaves.
 	//
-	// A row that stays gets "left_" and the member's ID as its ClerkUserID, so that no query for a
-	// user finds it. Purge deletes it.
-	//
-	// Without LeftColumn, the row is deleted when the member leaves.
+	// When the member leaves, the column gets LeftValue, or the current time if LeftValue is empty.
+	// While the member is in one of the Statuses, the column has PresentValue, or NULL if PresentValue
+	// is empty. When the member leaves, ClerkUserID also becomes "left_" and the member's ID, so that
+	// no query by user finds the row. Purge deletes the row.
 	LeftColumn   string `json:"left_column,omitempty"`
 	LeftValue    string `json:"left_value,omitempty"`
 	PresentValue string `json:"present_value,omitempty"`
 }
 
-// Up returns the SQL that creates the triggers and their function, clerkinvite_mirror. It does not
-// write the host's table; Sync does. Run both in one transaction, with the role that owns the
-// tables. Up is safe to repeat: it replaces an earlier mirror of the same table. It fails if the
-// members are mirrored into another table.
+// Up returns the SQL that creates the triggers and their function, clerkinvite_mirror. The SQL does
+// not write existing members to the host's table; use Sync for that. Run both in one transaction, as
+// the role that owns the tables. The SQL is safe to repeat: it replaces an earlier mirror of the same
+// table. It fails if the members are mirrored into another table.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
 
-// Down returns the SQL that removes what Up has created. It leaves the host's table unchanged, and
-// is safe to repeat.
+// Down returns the SQL that drops the triggers and their function. It leaves the host's table
+// unchanged, and is safe to repeat.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 
-// Sync returns the SQL that makes the host's table equal to the members: for members from before
-// Up, or to repair what Differences finds. It is one statement, which fails as a whole if a row
-// cannot be written. Until its transaction ends, it blocks writes to the members, but not reads.
-// It is safe to repeat.
+// Sync returns the SQL that brings the host's table in sync with the members. Use it for members that
+// existed before Up, and to repair what Differences finds. It is one statement, which fails as a whole
+// if a row cannot be written. It blocks writes to the members, but not reads, until its transaction
+// ends. It is safe to repeat.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
 
-// Differences returns a query for the differences between the host's table and the members. It
-// returns no rows if there are none, and otherwise tenant_id, email and difference: "missing" if
-// no row is equal to the member, and "left over" if a member that is revoked, expired or removed
-// still has a row. It reads both tables completely.
+// Differences returns a query for the differences between the host's table and the members. Each row
+// of its result has tenant_id, email and difference. The difference is "missing" if no row of the host
+// matches the member, and "left over" if a revoked, expired or removed member still has a row. The
+// query reads both tables completely.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Differences() (string, error) { return m.sql(mirrorDifferences) }
 
-// The SQL of a mirror. See Mirror.sql for the placeholders.
+// See Mirror.sql for the placeholders.
 const (
-	// The search_path of the function has the schemas of the host's table and of its columns'
-	// types, because the operators of a type such as citext are found through it.
+	// The function's search_path contains the schemas of the host's table and of its columns'
+	// types, because PostgreSQL finds the operators of a type such as citext through it.
 	mirrorUp = `-- Keeps the host's table equal to the members. Generated by clerkinvite.Mirror.
 DO {{$}}
 DECLARE
@@ -199,11 +196,11 @@ SELECT tenant_id, email, 'left over' FROM {{member}} m WHERE {{left over}}
 `
 )
 
-// mirrorColumn is a column of the host's table: the field that names it, and the column of
-// clerkinvite_member with the same values.
+// mirrorColumn is a column of the host's table. field is the field of Mirror that names it, and member is
+// the corresponding column of clerkinvite_member.
 type mirrorColumn struct{ field, name, member string }
 
-// columns returns the columns that have a name.
+// columns returns the columns that the host has named.
 func (m Mirror) columns() []mirrorColumn {
 	return filter([]mirrorColumn{
 		{"TenantID", m.TenantID, "tenant_id"}, {"Email", m.Email, "email"}, {"ClerkUserID", m.ClerkUserID, "clerk_user_id"},
@@ -211,7 +208,7 @@ func (m Mirror) columns() []mirrorColumn {
 	}, func(c mirrorColumn) bool { return c.name != "" })
 }
 
-// check returns an *InvalidParamsError if a field is not valid.
+// check returns an *InvalidParamsError if a field is invalid.
 func (m Mirror) check() error {
 	columns := m.columns()
 	var names []mirrorColumn
@@ -222,20 +219,20 @@ func (m Mirror) check() error {
 		mirrorColumn{field: "TenantID", name: m.TenantID}, mirrorColumn{field: "Email", name: m.Email})
 	for _, c := range append(names, columns...) {
 		if c.name == "" || len(c.name) > 63 || !storeutil.IsText(c.name) {
-			return &InvalidParamsError{c.field, "must be a name in PostgreSQL, of 1 to 63 bytes"}
+			return &InvalidParamsError{c.field, "must be a PostgreSQL name of 1 to 63 bytes"}
 		}
 	}
 	if strings.Count(m.Table, ".") > 1 {
-		return &InvalidParamsError{"Table", "must be a name, or a schema, a dot and a name"}
+		return &InvalidParamsError{"Table", "must be name or schema.name"}
 	}
 	for i, c := range columns {
 		if slices.ContainsFunc(columns[:i], func(other mirrorColumn) bool { return other.name == c.name }) {
-			return &InvalidParamsError{c.field, "must be a column that no other field names"}
+			return &InvalidParamsError{c.field, "must not be the same column as another field"}
 		}
 	}
 	for _, value := range []struct{ field, text string }{{"LeftValue", m.LeftValue}, {"PresentValue", m.PresentValue}} {
 		if value.text != "" && (m.LeftColumn == "" || !storeutil.IsText(value.text)) {
-			return &InvalidParamsError{value.field, "must be a text, and only with LeftColumn"}
+			return &InvalidParamsError{value.field, "must be valid text, and needs LeftColumn"}
 		}
 	}
 	if m.LeftValue != "" && m.LeftValue == m.PresentValue {
@@ -243,14 +240,14 @@ func (m Mirror) check() error {
 	}
 	for _, s := range m.Statuses {
 		if !slices.Contains(Statuses(), s) {
-			return &InvalidParamsError{"Statuses", "must have only states that Statuses returns"}
+			return &InvalidParamsError{"Statuses", "must contain only states returned by Statuses"}
 		}
 	}
 	return nil
 }
 
-// sql returns a text with its placeholders replaced. Names and values of the host come last, all in
-// one pass and quoted, so they cannot change a statement.
+// sql returns text with its placeholders replaced. The host's names and values are quoted and are
+// replaced last, in one pass, so they cannot alter the statement.
 func (m Mirror) sql(text string) (string, error) {
 	if err := m.check(); err != nil {
 		return "", err
@@ -292,9 +289,9 @@ func (m Mirror) sql(text string) (string, error) {
 // structure replaces the placeholders whose SQL depends on which fields are set.
 //
 // The variables have the types of the host's columns, because an assignment in PL/pgSQL converts
-// text to any type. Statements name them with their block, so that they cannot be taken for
-// columns. Where tables are joined, the host's columns are compared as text instead: there, one
-// member whose text cannot be converted would make the statement fail.
+// text to any type. Statements qualify them with their block's label, so that they cannot be mistaken
+// for columns. Joins compare the host's columns as text, because otherwise one member whose text
+// cannot be converted would make the whole statement fail.
 func (m Mirror) structure() *strings.Replacer {
 	shown := m.Statuses
 	if len(shown) == 0 {
@@ -337,7 +334,7 @@ func (m Mirror) structure() *strings.Replacer {
 			leftSets = append(leftSets, name+" = {{left value}}")
 		}
 		sets = append(sets, set)
-		if c.field != "Role" { // an insert with it follows
+		if c.field != "Role" { // a second INSERT follows, with the role
 			names, values = append(names, name), append(values, value)
 		}
 	}
@@ -381,7 +378,7 @@ func (m Mirror) structure() *strings.Replacer {
 	)
 }
 
-// joined is strings.Join for any kind of text.
+// joined is strings.Join for any string type.
 func joined[T ~string](list []T, separator string) string {
 	var b strings.Builder
 	for i, s := range list {
@@ -393,10 +390,10 @@ func joined[T ~string](list []T, separator string) string {
 	return b.String()
 }
 
-// sqlName returns a name as SQL, from its parts.
+// sqlName quotes a name, given by its parts, for SQL.
 func sqlName(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// sqlText returns a string constant as SQL, whatever standard_conforming_strings is.
+// sqlText quotes a string constant for SQL, for either setting of standard_conforming_strings.
 func sqlText(s string) string {
 	s = strings.ReplaceAll(s, "'", "''")
 	if strings.Contains(s, `\`) {

@@ -10,34 +10,37 @@ import (
 	"time"
 )
 
-// PendingPrefix starts the ClerkUserID of a member who has not accepted yet.
+// PendingPrefix is the prefix of a pending member's ClerkUserID.
 const PendingPrefix = "pending_"
 
-// PendingID returns the ClerkUserID of a member with this pending invitation.
+// PendingID returns the ClerkUserID of a member who is pending on this invitation.
 func PendingID(invitationID string) string { return PendingPrefix + invitationID }
 
-// IsPending reports whether a ClerkUserID stands for an invitation and not for a user.
+// IsPending reports whether a ClerkUserID refers to an invitation and not to a user.
 func IsPending(clerkUserID string) bool { return strings.HasPrefix(clerkUserID, PendingPrefix) }
 
-// InvitationID returns the invitation that a pending ClerkUserID stands for.
+// InvitationID returns the invitation's ID in a pending ClerkUserID.
 func InvitationID(clerkUserID string) (string, bool) {
 	return strings.CutPrefix(clerkUserID, PendingPrefix)
 }
 
-// Resolve makes the members that wait for u active, in all tenants, and returns the members that
-// it changed. u must have just been read from Clerk's Backend API, because its verified addresses
-// are taken as proof. Resolve makes no request to Clerk.
+// Resolve makes the members that wait for u active, in all tenants, and returns the members that it
+// changed. u must have just been read from Clerk's Backend API, because its verified addresses are
+// taken as proof. Resolve makes no request to Clerk.
 //
-// A member whose invitation has expired becomes active only if u was created while the
-// invitation was valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the
-// invitation as accepted.) A user who is banned, deprovisioned or locked makes no member active; after the lock ends, resolve
-// the user again, or leave it to Reconcile. A user has one active member per tenant; the others become removed. The active member is, in this order,
-//   - the member that is active already,
+// A member whose invitation has expired becomes active only if u was created while the invitation was
+// valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the invitation as
+// accepted.) A banned, deprovisioned or locked user makes no member active. When a lock ends, resolve
+// the user again or leave it to Reconcile.
+//
+// A user has one active member per tenant; the others become removed. Resolve chooses the first that
+// exists of
+//   - the member that is already active,
 //   - the member with the user's primary address,
 //   - the member that was invited first.
 //
-// If u no longer has verified the address of an active member, the member gets the verified primary
-// address of u, unless another member of the tenant has it.
+// If u has given up the address of an active member, the member gets u's verified primary address,
+// unless another member of the tenant has it.
 //
 // Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
 // for concurrent use and safe to retry.
@@ -53,9 +56,9 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 	return s.resolveUser(ctx, &u, proof{})
 }
 
-// ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in to be
-// up to date without waiting for a webhook. It makes one request, and one more for each address
-// of a member whose invitation has expired.
+// ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in, so that
+// members become active without waiting for a webhook. It makes one request, and one more per address
+// for members whose invitation has expired.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
 // *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
@@ -112,15 +115,15 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// proof contains what is known about expired invitations: an accepted one still proves that the
-// user joined in time.
+// proof says which expired invitations were accepted. An accepted invitation proves that the user joined
+// in time.
 type proof struct {
-	accepted map[string]bool  // invitations that Clerk lists as accepted, by ID
-	ask      bool             // list invitations at Clerk when needed
-	asked    map[string]error // why Clerk could not list an address, or nil, for each that was asked for
+	accepted map[string]bool  // IDs of invitations that Clerk lists as accepted
+	ask      bool             // ask Clerk for invitations that are not in accepted
+	asked    map[string]error // result of asking Clerk, by address
 }
 
-// askClerk returns an empty proof, which is filled from Clerk when needed.
+// askClerk returns an empty proof that asks Clerk when needed.
 func askClerk() proof {
 	return proof{accepted: make(map[string]bool), ask: true, asked: make(map[string]error)}
 }
@@ -134,8 +137,7 @@ func (s *Service) resolveUser(ctx context.Context, u *User, p proof) ([]*Member,
 	return s.resolve(ctx, u, rows, p)
 }
 
-// rowsOf returns the rows that wait for one of u's verified addresses, and those that are
-// active as u.
+// rowsOf returns the rows that wait for one of u's verified addresses, and u's active rows.
 func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 	emails := u.verifiedEmails()
 	if len(emails) == 0 {
@@ -144,7 +146,7 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 	return s.store.Find(ctx, Query{Emails: emails, UserIDs: []string{u.ID}})
 }
 
-// resolve makes the rows that wait for u active. Then rows that are active as u follow its address.
+// resolve makes the rows that wait for u active, and then updates the addresses of u's active rows.
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
@@ -168,8 +170,8 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
-// applyEach makes changes, and returns the members that were changed. retry reports that
-// another process changed one of the rows first.
+// applyEach applies changes, and returns the members that changed. retry is true if another process
+// changed one of the rows first.
 func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*Member, retry bool, err error) {
 	results, err := s.applyBounded(ctx, changes)
 	if err != nil {
@@ -188,9 +190,9 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove adds to p the accepted invitations that resolutions needs. If Clerk fails, it is not known
-// which row of the tenant becomes active, so prove leaves out that row and the tenant's later ones,
-// and returns the error. Other tenants are not held up.
+// prove adds the accepted invitations that resolutions needs to p, and returns the rows that can be
+// resolved. If Clerk fails for a row, prove cannot know which of the tenant's rows should become active. So
+// it omits that row and the tenant's later rows, and returns the error. Other tenants are not affected.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
 	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
@@ -222,14 +224,14 @@ func (s *Service) listAccepted(ctx context.Context, email string, p proof) error
 	return err
 }
 
-// needsProof reports whether only Clerk's list can show that u accepted row's invitation in time.
+// needsProof reports whether it takes Clerk's list to show that u accepted row's invitation in time.
 func needsProof(u *User, row *Member, now time.Time) bool {
 	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
 		u.holdsVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
-// inResolutionOrder sorts rows by tenant. The row that is or becomes u's active member comes
-// first in each tenant.
+// inResolutionOrder sorts rows by tenant. In each tenant, the row that is or should become u's active
+// member comes first.
 func inResolutionOrder(u *User, rows []*Member) []*Member {
 	primary := u.primaryEmail()
 	return slices.SortedFunc(slices.Values(rows), func(a, b *Member) int {
@@ -243,9 +245,9 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 	})
 }
 
-// resolutions decides which rows become u's. postponed are rows that end because another row of the
-// tenant becomes active. Decide them again after that row is written: if writing it fails, one of
-// them becomes active instead.
+// resolutions returns the changes that make u's rows active. postponed contains the rows that become
+// removed because another row of the tenant becomes active. Call resolutions again for them after that row
+// was written. If the write failed, one of them becomes active instead.
 func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
 	if u.isBarred() {
 		return nil, nil
@@ -256,7 +258,7 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 		joining
 		active
 	)
-	tenant, membership := "", none // u's in the tenant
+	tenant, membership := "", none // u's membership in tenant
 	for _, row := range inResolutionOrder(u, rows) {
 		if row.TenantID != tenant {
 			tenant, membership = row.TenantID, none
@@ -284,20 +286,20 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 	return changes, postponed
 }
 
-// createdBeforeExpiry reports whether u existed before row's invitation expired, by Clerk's clock. A
-// younger account cannot have accepted it; the address may have a new owner.
+// createdBeforeExpiry reports whether u was created before row's invitation expired, by Clerk's clock. A
+// younger account cannot have accepted the invitation. The address may have a new owner.
 func (u *User) createdBeforeExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
 }
 
-// createdAfterExpiry reports whether u is certainly younger than row's invitation, even if this machine's
-// clock is behind Clerk's.
+// createdAfterExpiry reports whether u was certainly created after row's invitation expired, even if this
+// machine's clock is behind Clerk's.
 func (u *User) createdAfterExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && u.CreatedAt.After(*row.ExpiresAt)
 }
 
-// createdWhileValid reports whether u was created while row's invitation was valid. Then u joined
-// in time, although the invitation has expired since.
+// createdWhileValid reports whether u was created while row's invitation was valid. If so, u joined in
+// time, although the invitation has expired since.
 func (u *User) createdWhileValid(row *Member) bool {
 	return u.createdBeforeExpiry(row) && row.InvitedAt != nil && !u.CreatedAt.Before(*row.InvitedAt)
 }

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Revoke revokes an invitation, first at Clerk, so that its link stops working, then in the store.
-// A reserved member will not be invited. An expired member can no longer become active. The person
-// may still sign up at Clerk, but that never makes a revoked member active. Revoking a revoked
-// member returns it unchanged.
+// Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
+// reserved member will not be invited, and an expired member can no longer become active. The person can
+// still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
+// Revoke returns it unchanged.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
-//   - *[TransitionError] if the member is in another state, or the invitation was accepted. In
-//     that case the member becomes active if a user has verified the address. Otherwise the person
+//   - *[TransitionError] if the member is in another state, or the invitation was accepted. After an
+//     acceptance, the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
-//   - *[ClerkInvitationError] if Clerk fails: the member is unchanged;
+//   - *[ClerkInvitationError] if Clerk fails (the member is unchanged);
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
 //
@@ -30,13 +30,13 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.withdraw(ctx, ref, StatusRevoked)
 }
 
-// Remove takes a reserved, pending, active or expired member out of the tenant. The row stays, as
-// removed, and the address can be invited again. An open invitation is revoked at Clerk first.
-// Clerk is not called for active members; if an invitation is still open, the next Reconcile
-// revokes it. The Clerk user is not changed: the host must check that they may no longer use the
-// tenant. Removing a removed member returns it unchanged.
+// Remove removes a reserved, pending, active or expired member from the tenant. An open invitation is
+// revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
+// Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
+// it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
+// already removed, Remove returns it unchanged.
 //
-// Errors: those of Revoke, but a member who has accepted is removed, too. Remove is safe for
+// Errors: those of Revoke, except that Remove also removes a member who has accepted. Remove is safe for
 // concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
@@ -55,8 +55,8 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row refers to one invitation. An attempt that was not completed, or an earlier send,
-		// may have left another.
+		// The row refers to one invitation. An incomplete attempt or an earlier send may have created
+		// another one.
 		list := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
 		accepted, err := s.revokeOpen(ctx, row, list)
 		if err == nil && accepted != notAccepted && to == StatusRevoked {
@@ -73,7 +73,7 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 	return now, nil
 }
 
-// acceptance says which of a member's invitations was accepted.
+// acceptance says whether one of a member's invitations was accepted, and which.
 type acceptance int
 
 const (
@@ -82,11 +82,11 @@ const (
 	currentAccepted
 )
 
-// revokeOpen revokes the invitation of a pending or expired member and, with list, all others that Clerk
-// lists as pending for the member. It returns the latest send that was accepted.
+// revokeOpen revokes the invitation of a pending or expired member. If list is true, it also revokes all
+// other invitations that Clerk lists as pending for the member. It returns the latest acceptance.
 func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accepted acceptance, err error) {
-	// First, so that the link stops working even if Clerk fails to list. An expired one may still be
-	// open by Clerk's clock.
+	// Revoke the known invitation first, so that its link stops working even if Clerk cannot list the
+	// others. An expired invitation may still be open by Clerk's clock.
 	named := row.Status == StatusPending || row.Status == StatusExpired && row.InvitationID != ""
 	if named {
 		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {
@@ -107,7 +107,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 		inv := &invitations[i]
 		unlisted = unlisted && inv.ID != row.InvitationID
 		m, ours := inv.mark()
-		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // adopted rows refer to invitations without a mark
+		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // an adopted member's invitation has no marker
 		if !belongs || named && inv.ID == row.InvitationID {
 			continue
 		}
@@ -130,8 +130,8 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	return accepted, nil
 }
 
-// revokeUnlisted revokes the invitation of a member who does not wait for it any more, unless another
-// tenant's row refers to it. Clerk's list may lag, so Clerk decides whether it is still open.
+// revokeUnlisted revokes the invitation of a member who no longer waits for it, unless another tenant's
+// row refers to it. Clerk's list may lag, so a missing invitation may still be open.
 func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
 	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
@@ -150,7 +150,7 @@ func endedAtClerk(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 
-// revokeOne revokes one invitation, and reports whether it was already accepted.
+// revokeOne revokes one invitation. It reports whether the invitation was already accepted.
 func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
 	failure := s.revoke(ctx, id)
 	var api *APIError
@@ -162,8 +162,8 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
-	// How Clerk rejects the revocation of an expired or an accepted invitation is unknown. Even a 404
-	// does not prove that the invitation does not exist, so look at the list.
+	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even
+	// a 404 does not prove that the invitation does not exist. So look in the list.
 	list, err := s.listAll(ctx, row.Email)
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
@@ -178,8 +178,8 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	return false, s.clerkError(ctx, "revoke invitation", failure)
 }
 
-// withdrawUnlisted decides for an invitation that Clerk neither revokes nor lists. It reports whether
-// the invitation was accepted, and returns the failure unless it is certain that the link is dead.
+// withdrawUnlisted handles an invitation that Clerk neither revokes nor lists. It reports whether the
+// invitation was accepted. It returns failure as an error unless the link certainly no longer works.
 func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
 	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 	case overdue:
 		return false, nil
 	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
-		// The invitation is not just shown late, but the key may be another instance's.
+		// The invitation is too old for the list to lag, but the key may belong to another instance.
 		if known, err := s.showsOurs(ctx); err != nil || known {
 			return false, err
 		}
@@ -202,8 +202,8 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 }
 
 // resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
-// returns nil if only an earlier send was accepted, possibly long ago, and no user has verified the
-// address: then the current invitation can be revoked.
+// returns nil if the current invitation can be revoked, because only an earlier send was accepted,
+// possibly long ago, and no user has verified the address.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
 	users, err := s.findHolders(ctx, row.Email)
 	if err != nil {
@@ -224,18 +224,19 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 	return &TransitionError{row.Status, StatusRevoked}
 }
 
-// Purge erases a member and its history from the store, in any state, after revoking its open
-// invitations at Clerk. It is for requests to erase a person's data; use Remove to take somebody
-// out of a tenant. Data at Clerk, the user and the record of invitations, must be erased there.
+// Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
+// the store, in any state. Use it for erasure requests, and Remove to take somebody out of a tenant.
+// Purge does not erase data at Clerk, such as the user and past invitations.
 //
-// While Purge runs, inviting the address is a duplicate. If a request from an interrupted attempt
-// reaches Clerk after the purge, its invitation stays; Reconcile reports it as Unknown.
+// While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
+// interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as
+// Unknown.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound], also if the member is already erased;
-//   - [ErrConflict] while a delivery attempt owns the member: try again after Config.Lease;
-//   - *[ClerkInvitationError] if Clerk fails: nothing is erased;
+//   - [ErrConflict] while a delivery attempt owns the member (try again after Config.Lease);
+//   - *[ClerkInvitationError] if Clerk fails (nothing is erased);
 //   - the context's and the store's error, unchanged.
 //
 // Purge is safe for concurrent use and safe to retry.
@@ -245,10 +246,10 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	return s.purge(ctx, ref, func(Member) bool { return true })
 }
 
-// purge is Purge for a member that may be erased; another one is an ErrConflict.
+// purge is Purge for members that satisfy may. For other members it returns ErrConflict.
 func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
-	var ourClaim time.Time // of the previous round
-	var due *time.Time     // when the member is due without our claim
+	var ourClaim time.Time // end of the previous round's claim
+	var due *time.Time     // NextAttemptAt from before our claim
 	for range 10 {
 		l, row, claimed, err := s.claimForPurge(ctx, ref, may, ourClaim)
 		if err != nil {
@@ -270,7 +271,7 @@ func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) err
 	return ErrConflict
 }
 
-// claimForPurge claims a member, so that no delivery of it starts before it is erased.
+// claimForPurge claims a member, so that no delivery starts before the member is erased.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
 	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if l, err = s.newLease(ctx); err != nil {
@@ -288,8 +289,7 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 	return l, row, claimed, err
 }
 
-// erase revokes all invitations that carry a member's ID, while the row still knows them, and erases
-// the member.
+// erase revokes all invitations with the member's ID, and then erases the member.
 func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	inside, cancel := l.context(ctx)
 	defer cancel()
@@ -303,7 +303,7 @@ func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 	return results[0].Err
 }
 
-// unclaim gives up the claim of a failed erase. If that fails, the claim ends by itself.
+// unclaim releases the claim after a failed erase. If that fails too, the claim expires.
 func (s *Service) unclaim(ctx context.Context, l lease, claimed *Member, due *time.Time) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
