@@ -1,5 +1,5 @@
-// The program signin lets the admins of a tenant, and nobody else, invite people and list them. It verifies
-// Clerk's session tokens with Clerk's SDK.
+// Signin lets only a tenant's admins invite and list people. It verifies Clerk's session tokens with
+// Clerk's SDK.
 package main
 
 import (
