@@ -2,14 +2,12 @@ package clerkinvite
 
 import "context"
 
-// actorKey is the key of the actor in a context.
 type actorKey struct{}
 
-// WithActor returns a context for calls on behalf of id: the host's ID of an admin, a job or a
-// script, at most 255 bytes, without control or invisible characters. Every change that the history
-// records under this context has it as [HistoryEntry].Actor and [Member].ChangedBy. Without an actor,
-// and with "", both are empty. So are those of Run, Reconcile and webhooks, unless the host passes
-// them a context with an actor.
+// WithActor returns a context for calls on behalf of id, the host's ID of an admin, a job or a script.
+// id has at most 255 bytes, and no control or invisible characters. Every recorded change under this
+// context has id as [HistoryEntry].Actor and [Member].ChangedBy. Without an actor, both are empty. This
+// includes changes by Run, Reconcile and webhooks, unless the host passes them a context with an actor.
 //
 // Under a context with an invalid actor, every method that writes returns an *[InvalidParamsError]
 // before it writes anything or calls Clerk.

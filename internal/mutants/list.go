@@ -346,7 +346,7 @@ var mutants = []mutant{
 		{"run.go", "			panic(panicked)\n", ""},
 	}},
 	{name: "a panic while delivering leaves a goroutine", test: "TestRun_PanicsReachTheCaller", edits: []edit{
-		{"run.go", "	defer stop() // before wait, however runDeliver ends\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
+		{"run.go", "	defer stop() // before wait, even if runDeliver panics\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
 	}},
 
 	// Webhooks.
