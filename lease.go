@@ -3,7 +3,9 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -103,3 +105,138 @@ func (s *Service) backoff(attempts int) time.Duration {
 	}
 	return d
 }
+
+// All processes compare leases, turns and due times, so they use one clock, Store.Clock. Each process
+// measures the difference between that clock and its own (Config.Now), and adds it to its own time.
+
+const (
+	maxClockAge   = 10 * time.Minute // of a measurement
+	maxClockDrift = time.Second      // of Config.Now since a measurement
+
+	// noteworthySkew is the skew from which on a warning is logged. With a larger error in its clock, a
+	// machine rejects Clerk's webhooks.
+	noteworthySkew = 5 * time.Minute
+
+	// clockReadings is the maximum number of attempts to read the clock in a short enough round trip.
+	clockReadings = 10
+)
+
+// storeClock is the last measurement of Store.Clock.
+type storeClock struct {
+	mu   sync.Mutex
+	last skew
+}
+
+// instant is one moment, measured by this machine's two clocks.
+type instant struct {
+	wall time.Time // Config.Now: can be set, and continues while the machine is suspended
+	mono time.Time // the monotonic clock: cannot be set, and may stop in the meantime
+}
+
+// skew is how far Store.Clock is ahead of Config.Now.
+type skew struct {
+	ahead    time.Duration
+	inexact  time.Duration // maximum error of ahead
+	measured instant       // when; zero if never
+}
+
+// newSkew computes the skew from one call of Store.Clock, which returned stored.
+func newSkew(called, returned instant, stored time.Time) skew {
+	if stored.IsZero() {
+		return skew{measured: returned} // this store has no clock
+	}
+	half := returned.wall.Sub(called.wall) / 2 // assume that the store read its clock halfway through the call
+	return skew{
+		ahead:    stored.Add(half).Sub(returned.wall).Round(time.Microsecond),
+		inexact:  max(half.Abs(), returned.mono.Sub(called.mono)/2),
+		measured: returned,
+	}
+}
+
+// stale reports whether the skew must be measured again. If one clock has advanced more than the other,
+// Config.Now was set or the machine was suspended.
+func (k skew) stale(now instant, tolerance time.Duration) bool {
+	age := now.mono.Sub(k.measured.mono)
+	drift := now.wall.Sub(k.measured.wall) - age
+	return k.measured.mono.IsZero() || age >= maxClockAge || drift.Abs() > tolerance
+}
+
+// stale reports whether the clock must be measured.
+func (c *storeClock) stale(now instant, tolerance time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last.stale(now, tolerance)
+}
+
+// note stores a measurement, unless the stored one is more exact.
+func (c *storeClock) note(k skew, tolerance time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last.stale(k.measured, tolerance) || k.inexact < c.last.inexact {
+		c.last = k
+	}
+}
+
+func (c *storeClock) ahead() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last.ahead
+}
+
+func (s *Service) instant() instant {
+	return instant{s.cfg.Now().Round(0), time.Now()} //nolint:forbidigo // Round removes the monotonic clock, which is the other one
+}
+
+// setClock measures the store's clock if necessary. It must be called before times are compared with
+// other processes' times. Inside a host's transaction, st must be the transaction's store, because a
+// second connection could wait forever for the transaction.
+//
+// Every method that writes calls it first, so it also rejects an invalid actor.
+func (s *Service) setClock(ctx context.Context, st TxStore) error {
+	if err := checkActor(ctx); err != nil {
+		return err
+	}
+	// An attempt's requests end at least 1/4 - 1/16 of the lease before its claim does (the sixteenth is
+	// the claim's random part). The errors and the drift of two processes' clocks must fit into that time.
+	tolerance := min(maxClockDrift, s.cfg.Lease/32)
+	called := s.instant()
+	if !s.clock.stale(called, tolerance) {
+		return nil
+	}
+	var best skew
+	for i := range clockReadings {
+		stored, err := st.Clock(ctx)
+		if err != nil {
+			return err
+		}
+		returned := s.instant()
+		if k := newSkew(called, returned, stored); i == 0 || k.inexact < best.inexact {
+			best = k
+		}
+		if best.inexact <= tolerance {
+			break
+		}
+		called = returned
+	}
+	s.clock.note(best, tolerance)
+	if ahead := s.clock.ahead(); ahead.Abs() >= noteworthySkew {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "this machine's clock is wrong, or the database's", slog.Duration("database_ahead", ahead))
+	}
+	return nil
+}
+
+// refreshClock is setClock for use in the middle of a method, because Config.Now may have been set since the
+// method began. It ignores failures.
+func (s *Service) refreshClock(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_ = s.setClock(ctx, s.store)
+}
+
+// now returns the store's time, rounded as it is stored.
+func (s *Service) now() time.Time {
+	return s.cfg.Now().Add(s.clock.ahead()).UTC().Truncate(time.Microsecond)
+}
+
+// machineTime converts a time of the store's clock to this machine's clock, which callers use.
+func (s *Service) machineTime(t time.Time) time.Time { return t.Add(-s.clock.ahead()) }
