@@ -405,9 +405,8 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withRows reads the members that invitations belong to: the one that the marker names or, if it names
-// none here, the waiting members whose rows refer to the invitation, because they were adopted. Several
-// tenants may share one.
+// withRows reads the members that invitations belong to: the member that the marker identifies or, if there
+// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
 func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
 	var q Query
 	for i := range invitations {
@@ -444,10 +443,10 @@ func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list 
 	return list, err
 }
 
-// showsOurs reports whether a member refers to one of Clerk's newest invitations. Then the secret key
-// belongs to this database's instance.
+// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
+// secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	for _, status := range []string{"", InvitationRevoked} { // "" is all but revoked
+	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
 		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)

@@ -101,8 +101,8 @@ type ListParams struct {
 
 // Page is a page of members.
 type Page struct {
-	Members []*Member
-	Next    string // the cursor of the next page; "" if this is the last
+	Members []*Member `json:"members"` // never nil
+	Next    string    `json:"next"`    // the cursor of the next page; "" if this is the last
 }
 
 // List returns a page of a tenant's members, ordered by when they were first invited. Pagination is
@@ -124,9 +124,8 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &Page{Members: rows}
+	page := &Page{Members: append([]*Member{}, rows[:min(limit, len(rows))]...)} // [] in JSON, not null
 	if len(rows) > limit {
-		page.Members = rows[:limit:limit]
 		page.Next = cursor(rows[limit-1].ID, p.NewestFirst)
 	}
 	return page, nil

@@ -423,6 +423,25 @@ func TestList_EmailPrefix(t *testing.T) {
 	})
 }
 
+func TestList_JSON(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		encode := func() string {
+			page, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", Limit: 1})
+			require.NoError(t, err)
+			text, err := json.Marshal(page)
+			require.NoError(t, err)
+			return string(text)
+		}
+		require.Equal(t, `{"members":[],"next":""}`, encode())
+		for _, email := range []string{"ada@example.com", "joan@example.com"} {
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", email))
+			require.NoError(t, err)
+		}
+		require.Regexp(t, `^\{"members":\[\{"id":"[^}]*"ada@example.com"[^}]*\}\],"next":"[^"]+"\}$`, encode())
+	})
+}
+
 func TestList(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

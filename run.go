@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// RunOptions are the options of Run; nil means all defaults.
+// RunOptions are the options of Run; nil means all defaults. A positive value outside a range below
+// counts as its nearest end.
 type RunOptions struct {
 	// Interval is the pause between two calls of Deliver, 10 ms to 1 h, with a jitter of 20%.
-	// Defaults to 15 s.
+	// Defaults to 15 s, also if it is negative.
 	Interval time.Duration
 
 	// ReconcileInterval is the time between two reconciliations across all processes that use the

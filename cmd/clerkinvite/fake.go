@@ -20,14 +20,15 @@ const fakeKey = "sk_test_fake_of_clerkinvite"
 
 func fakeCommand() command {
 	return command{
-		name: "fake", summary: "serve a fake Clerk, to try everything without an account",
-		details: `It prints the environment variables for the other commands and for an application, whose clerkapi.Options.BaseURL must be
-CLERK_API_URL. On standard error it prints a line for each email that Clerk would send. Open the link in a browser, or with
-curl, to accept the invitation as the invited person. With --webhooks, the application gets a signed webhook then.
+		name: "fake", summary: "serve a fake Clerk, to try the command without an account",
+		details: `Prints the environment variables for the other commands and for an application. The application must pass CLERK_API_URL as
+clerkapi.Options.BaseURL. For each email that Clerk would send, it prints a line to standard error. Open the link in a browser or
+with curl to accept the invitation as the invited person. With --webhooks, the application then gets a signed webhook.
+GET /token/USER returns a session token, valid for an hour, which Clerk's SDK verifies with CLERK_API_URL.
 
-Nobody gets an email, and everything at the fake is forgotten when it ends. It is not for production: it listens on this
-machine only, and accepts only its own key, which Clerk does not accept. So no command can reach Clerk with the fake's
-variables, or the fake with those of Clerk. Its signing secret is public: never use it outside of tests.
+It sends no emails and forgets everything when it ends. It is not for production: it listens on this machine only, and accepts
+only its own key, which Clerk does not accept. So a command with the fake's variables cannot reach Clerk, and a command with
+Clerk's variables cannot use the fake. Its signing secret is public: never use it outside tests.
 
   clerkinvite fake > fake.env      # in one terminal
   . ./fake.env                     # in another one, before the other commands
@@ -35,7 +36,7 @@ variables, or the fake with those of Clerk. Its signing secret is public: never 
 
 As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
-			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, port 0 is a free one")
+			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, and port 0 chooses a free port")
 			webhooks := flags.String("webhooks", "", "deliver signed webhooks to this `URL`")
 			return func(ctx context.Context, _ []string) error { return t.runFake(ctx, *listen, *webhooks) }
 		},
@@ -46,6 +47,7 @@ As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`
 type fake struct {
 	t        *tool
 	clerk    *clerkinvitetest.Clerk
+	sessions *sessions
 	webhooks string // "" for none
 
 	deliveries sync.WaitGroup
@@ -68,6 +70,10 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	if u, err := url.Parse(webhooks); webhooks != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil) {
 		return usagef("--webhooks must be like http://localhost:8080/webhooks/clerk")
 	}
+	sessions, err := newSessions()
+	if err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return err
@@ -78,7 +84,7 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	}
 	base := "http://" + net.JoinHostPort(host, port)
 
-	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), webhooks: webhooks}
+	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), sessions: sessions, webhooks: webhooks}
 	f.clerk.SetNow(t.env.now)
 	f.clerk.SetSecretKey(fakeKey)
 	f.clerk.SetLink(func(id string) string { return base + "/accept/" + id })
@@ -86,6 +92,8 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", f.clerk.Handler())
 	mux.HandleFunc("GET /accept/{id}", func(w http.ResponseWriter, r *http.Request) { f.accept(ctx, w, r.PathValue("id")) })
+	mux.HandleFunc("GET /v1/jwks", sessions.serveKeys)
+	mux.HandleFunc("GET /token/{user}", f.serveToken)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -130,15 +138,30 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	webhook, err := f.clerk.AcceptInvitation(id)
 	if err != nil {
 		w.WriteHeader(http.StatusConflict)
-		_, _ = fmt.Fprintln(w, "Not accepted: no such invitation, it is not pending any more, or its user cannot sign in.")
+		_, _ = fmt.Fprintln(w, "Not accepted: the invitation does not exist or is no longer pending, or its user cannot sign in.")
 		return
 	}
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
 	if f.webhooks != "" {
-		next = "A webhook is sent to the application."
+		next = "The application gets a webhook."
 		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
+}
+
+// serveToken returns a session token of a user, without a sign-in.
+func (f *fake) serveToken(w http.ResponseWriter, r *http.Request) {
+	user, err := f.clerk.GetUser(r.Context(), r.PathValue("user"))
+	if err != nil {
+		http.Error(w, "no such user", http.StatusNotFound)
+		return
+	}
+	token, err := f.sessions.token(user.ID, f.t.env.now())
+	if err != nil {
+		http.Error(w, "the token could not be signed", http.StatusInternalServerError)
+		return
+	}
+	_, _ = io.WriteString(w, token)
 }
 
 // deliver sends a webhook, and repeats it if it fails, as Clerk does at first.

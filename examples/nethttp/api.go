@@ -36,7 +36,7 @@ func (p *program) routeAPI(mux *http.ServeMux) {
 		slices.Sort(allowed)
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if len(allowed) == 0 {
-				p.problem(w, r, refusal{http.StatusNotFound, "there is no such endpoint"})
+				p.problem(w, r, refusal{http.StatusNotFound, "this endpoint does not exist"})
 				return
 			}
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -102,11 +102,7 @@ func (p *program) apiList(_ http.ResponseWriter, r *http.Request, _ string) (int
 	if err != nil {
 		return 0, nil, err
 	}
-	members := page.Members
-	if members == nil {
-		members = []*clerkinvite.Member{} // [] instead of null
-	}
-	return http.StatusOK, map[string]any{"members": members, "next": page.Next}, nil
+	return http.StatusOK, page, nil
 }
 
 // apiOne returns the endpoint of a verb for one member.

@@ -1,8 +1,8 @@
-// Package routers has the same three endpoints on chi, gin and echo: invite a person into
+// Package routers has the same three endpoints on chi, gin and echo: invite a person to
 // a tenant, list the tenant's members, and receive Clerk's webhooks. One test sends the same
 // requests to all three and compares the responses.
 //
-// Copy this file and the one of your router: chi.go, gin.go or echo.go.
+// Copy this file and your router's file: chi.go, gin.go or echo.go.
 package routers
 
 import (
@@ -52,17 +52,6 @@ func readInvitation(r *http.Request) (invitation, error) {
 		return body, &requestError{http.StatusBadRequest, "the body is not an invitation in JSON"}
 	}
 	return body, nil
-}
-
-// page is the response to a request for a list.
-type page struct {
-	Members []*clerkinvite.Member `json:"members"`
-	Next    string                `json:"next,omitempty"` // the cursor of the next page
-}
-
-// newPage returns the response. A tenant without members has [], not null.
-func newPage(list *clerkinvite.Page) page {
-	return page{append([]*clerkinvite.Member{}, list.Members...), list.Next}
 }
 
 // unescaped returns the unescaped path segment: "team:1" for team%3A1. If Go would escape the path
