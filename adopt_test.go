@@ -207,7 +207,7 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		dry, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
 		require.NoError(t, err)
-		report := mustReconcile(t, b)
+		report := b.MustReconcile(t)
 		require.Len(t, dry.AcceptedElsewhere, 1)
 		require.Len(t, report.AcceptedElsewhere, 1)
 		require.Equal(t, dry.AcceptedElsewhere[0].ID, report.AcceptedElsewhere[0].ID)
@@ -236,12 +236,12 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 		require.Nil(t, b.Member(t, "unknown@example.com").InvitedAt)
 
 		// Now the invitation's times are known, and a user with the address has joined as usual.
-		require.Equal(t, 1, mustReconcile(t, b).Activated)
+		require.Equal(t, 1, b.MustReconcile(t).Activated)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "signedup@example.com").Status)
 
 		// What Clerk does not know expires.
 		b.Clock.Advance(31 * day)
-		mustReconcile(t, b)
+		b.MustReconcile(t)
 		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "unknown@example.com").Status)
 		require.Zero(t, clerk.Emails())
 	})

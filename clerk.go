@@ -16,20 +16,21 @@ import (
 // Methods are safe for concurrent use and stop when their context ends. A method that
 // creates or revokes makes exactly one request; a look-up may be retried.
 //
-// Errors: *[APIError] for an error response of Clerk and for every failure of the request;
-// *[InvalidParamsError] for input that cannot be sent. The service returns any other error
+// Errors: *[APIError] for an error response from Clerk and for any failed request;
+// *[InvalidParamsError] for input that cannot be sent. The Service returns any other error
 // to its caller unchanged.
 //
-// Methods may be added to ClerkAPI in a minor version until v1.
+// Until v1, a minor version may add methods to ClerkAPI.
 type ClerkAPI interface {
 	// FindUsers returns every user who has one of the addresses, verified or not, or one of
-	// the IDs, for at most 100 values in all. No match is not an error. It makes one request
-	// for the addresses and one for the IDs, and more only if more than 500 users match.
+	// the IDs. q has at most 100 values in total. No match is not an error. FindUsers makes
+	// one request for the addresses and one for the IDs, and further requests only if more
+	// than 500 users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
-	// GetUser returns the user with the ID. If Clerk says that the user does not exist, the
-	// error is an *[APIError] with status 404 and the code resource_not_found. The library
-	// removes members because of this error, so no other failure may look like it.
+	// GetUser returns the user with the ID. If Clerk reports that the user does not exist,
+	// the error is an *[APIError] with status 404 and the code resource_not_found. The
+	// library removes members because of this error, so no other failure may look like it.
 	GetUser(ctx context.Context, id string) (*User, error)
 
 	// CreateInvitation creates one invitation. Implementations never retry it, because a
@@ -41,8 +42,8 @@ type ClerkAPI interface {
 	CreateInvitations(ctx context.Context, rs []InvitationRequest) ([]Invitation, error)
 
 	// ListInvitations returns one page, ordered by created_at, oldest first unless
-	// NewestFirst. A page with fewer than Limit invitations is the last. An invitation with
-	// an unreadable ID keeps its place, with an empty ID.
+	// NewestFirst is set. A page with fewer than Limit invitations is the last. An invitation
+	// with an unreadable ID is included with an empty ID, so that offsets stay correct.
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation disables the link of a pending invitation.
@@ -60,11 +61,11 @@ type User struct {
 	ID             string
 	PrimaryEmailID string // ID of the primary address; may be empty
 	Emails         []UserEmail
-	Incomplete     bool // some of the addresses could not be read, so Emails does not show which ones are missing
+	Incomplete     bool // some addresses could not be read and are missing from Emails
 	Banned         bool
 	Deprovisioned  bool
 	Locked         bool
-	LockEndsIn     time.Duration // of a locked user; 0 if the lock does not end by itself, or its end is unknown
+	LockEndsIn     time.Duration // for a locked user; 0 if the lock does not end automatically, or its end is unknown
 	CreatedAt      time.Time
 }
 
@@ -95,7 +96,7 @@ const (
 	InvitationExpired  = "expired"
 )
 
-// Invitation is Clerk's invitation object. Clerk does not say who accepted one.
+// Invitation is Clerk's invitation object. It does not say who accepted the invitation.
 type Invitation struct {
 	ID             string
 	Email          string
@@ -108,7 +109,7 @@ type Invitation struct {
 
 // InvitationQuery selects a page of invitations.
 type InvitationQuery struct {
-	Query  string // an address or an invitation ID; Clerk may match parts of it, so check the result
+	Query  string // an address or an invitation ID; Clerk may also return partial matches, so check the result
 	Status string // one status, or "" for all except revoked
 	Limit  int    // 1 to 500; 0 means 500
 	Offset int
@@ -137,8 +138,7 @@ func (u *User) primaryEmail() string {
 	return ""
 }
 
-// barred returns why u must not become a member, as a Reason, or "". It is the only place that decides
-// this, for invitations and for resolving.
+// barred returns the Reason why u must not become a member, or "". Both inviting and resolving use it.
 func (u *User) barred() (reason string, cause error) {
 	switch {
 	case u.Banned:
@@ -151,7 +151,6 @@ func (u *User) barred() (reason string, cause error) {
 	return "", nil
 }
 
-// isBarred reports whether u must not become a member.
 func (u *User) isBarred() bool {
 	reason, _ := u.barred()
 	return reason != ""
@@ -171,14 +170,15 @@ func (u *User) verifiedEmails() []string {
 	return out
 }
 
-// mark is the marker of our invitations, in public_metadata under "clerkinvite". Users can
-// read it. It identifies our invitations and proves nothing.
+// mark is the marker of the library's invitations, in public_metadata under "clerkinvite". It
+// identifies invitations but proves nothing, because users can read it.
 type mark struct {
 	ID   string
 	Send int
 }
 
-// showsMetadata reports whether Clerk shows any metadata of inv. Ours always has some.
+// showsMetadata reports whether Clerk returned metadata for inv. The library's invitations always
+// have metadata.
 func (inv *Invitation) showsMetadata() bool {
 	var meta map[string]json.RawMessage
 	return json.Unmarshal(inv.PublicMetadata, &meta) == nil && len(meta) > 0

@@ -393,3 +393,83 @@ func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]
 		return s.api.ListInvitations(ctx, q)
 	})
 }
+
+// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+type listed struct {
+	*Invitation
+	row    *Member
+	marked bool // a marker names a member, which may not exist here
+	send   int  // of the marker
+}
+
+// isCurrent reports whether the row refers to the invitation.
+func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
+
+// withRows reads the members that invitations belong to: the member that the marker identifies or, if there
+// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
+func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
+	var q Query
+	for i := range invitations {
+		if m, ours := invitations[i].mark(); ours {
+			q.IDs = append(q.IDs, m.ID)
+		}
+		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
+			q.Emails = append(q.Emails, email)
+		}
+	}
+	var rows []*Member
+	if len(q.IDs)+len(q.Emails) > 0 {
+		rows, err = s.store.Find(ctx, q)
+	}
+	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	for _, row := range rows {
+		named[row.ID] = row
+		if row.Status.Waits() && row.InvitationID != "" {
+			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+		}
+	}
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		switch adopted := referring[inv.ID]; {
+		case ours && named[m.ID] != nil, len(adopted) == 0:
+			list = append(list, listed{inv, named[m.ID], ours, m.Send})
+		default:
+			for _, row := range adopted {
+				list = append(list, listed{inv, row, false, 0})
+			}
+		}
+	}
+	return list, err
+}
+
+// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
+// secret key belongs to this database's instance.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
+		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		list, err := s.withRows(ctx, page)
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			if list[i].isCurrent() {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// emailsOf returns the distinct addresses of members.
+func emailsOf(members []*Member) []string {
+	var emails []string
+	for _, m := range members {
+		emails = append(emails, m.Email)
+	}
+	slices.Sort(emails)
+	return slices.Compact(emails)
+}

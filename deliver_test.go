@@ -21,39 +21,6 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-func behaviors() []clerkinvitetest.NamedBehavior { return clerkinvitetest.Behaviors() }
-
-// faults is every way in which a call can fail, before and after it took effect.
-func faults(call clerkinvitetest.Call) []clerkinvitetest.Fault {
-	times := 0
-	if call == clerkinvitetest.CallFindUsers || call == clerkinvitetest.CallList {
-		times = 3 // the adapter asks three times
-	}
-	var all []clerkinvitetest.Fault
-	for _, kind := range clerkinvitetest.Kinds() {
-		for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-			all = append(all, clerkinvitetest.Fault{Call: call, When: when, Kind: kind, Times: times})
-		}
-	}
-	for _, answer := range []clerkinvitetest.Fault{
-		{Status: 401, Code: "clerk_key_invalid"}, {Status: 402, Code: "payment_required"}, {Status: 403, Code: "user_quota_exceeded"},
-		{Status: 400, Code: "dev_monthly_email_limit_exceeded"}, {Status: 409, Code: "resource_locked"}, {Status: 408},
-		{Status: 429, Code: "too_many_requests", RetryAfter: time.Minute}, {Status: 429}, {Status: 422, Code: "form_param_unknown"},
-		{Status: 500, Code: "internal_clerk_error"},
-	} {
-		answer.Call, answer.When, answer.Kind, answer.Times = call, clerkinvitetest.Before, clerkinvitetest.Response, times
-		all = append(all, answer)
-	}
-	return all
-}
-
-func faultName(f clerkinvitetest.Fault) string {
-	if f.Status != 0 {
-		return fmt.Sprintf("%v %d %s", f.When, f.Status, f.Code)
-	}
-	return fmt.Sprintf("%v %v", f.When, f.Kind)
-}
-
 // Whatever response is lost, the member gets one email and ends with the open invitation.
 func TestPromise3_LostResponses(t *testing.T) {
 	t.Parallel()
@@ -84,19 +51,19 @@ func TestPromise3_LostResponses(t *testing.T) {
 		}},
 		// Invited again when the library's clock is past the expiry and Clerk's is not:
 		// the older invitation is still open and must be revoked.
-		{"look-up of a second send", clerkinvitetest.CallFindUsers, 2, secondSend},
-		{"list of a second send", clerkinvitetest.CallList, 2, secondSend},
-		{"create of a second send", clerkinvitetest.CallCreate, 2, secondSend},
+		{"look-up of a second send", clerkinvitetest.CallFindUsers, 2, testkit.SecondSend},
+		{"list of a second send", clerkinvitetest.CallList, 2, testkit.SecondSend},
+		{"create of a second send", clerkinvitetest.CallCreate, 2, testkit.SecondSend},
 	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, scene := range scenes {
-			all := faults(scene.call)
+			all := testkit.Faults(scene.call)
 			if testing.Short() {
 				all = testkit.Sample(t, all)
 			}
 			for _, fault := range all {
 				for _, r := range testkit.Recoveries() {
-					t.Run(scene.name+"/"+faultName(fault)+"/"+r.Name, func(t *testing.T) {
+					t.Run(scene.name+"/"+testkit.FaultName(fault)+"/"+r.Name, func(t *testing.T) {
 						t.Parallel()
 						testkit.InBubble(t, func(t *testing.T) {
 							b := fresh(t, testkit.Options{Hangs: fault.Kind == clerkinvitetest.Timeout})
@@ -147,25 +114,18 @@ func TestPromise3_LostResponses(t *testing.T) {
 	})
 }
 
-func secondSend(t *testing.T, b *testkit.Rig) {
-	t.Helper()
-	b.Clerk.SetNow(testkit.NewClock().Now) // Clerk's clock stands still
-	b.MustInvite(t, "ada@example.com")
-	b.Clock.Advance(31 * 24 * time.Hour)
-}
-
 // A revocation that fails leaves an extra invitation at Clerk, but never a second email or a wrong row. The next send
 // revokes it.
 func TestPromise4_LostRevocation(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, fault := range faults(clerkinvitetest.CallRevoke) {
-			t.Run(faultName(fault), func(t *testing.T) {
+		for _, fault := range testkit.Faults(clerkinvitetest.CallRevoke) {
+			t.Run(testkit.FaultName(fault), func(t *testing.T) {
 				t.Parallel()
 				testkit.InBubble(t, func(t *testing.T) {
 					b := fresh(t, testkit.Options{Hangs: fault.Kind == clerkinvitetest.Timeout})
-					secondSend(t, b)
+					testkit.SecondSend(t, b)
 					b.Clerk.Fail(fault)
 					m := b.MustInvite(t, email)
 					require.Equal(t, 2, m.Send)
@@ -186,7 +146,7 @@ func TestInvite_UndocumentedBehaviors(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, behavior := range behaviors() {
+		for _, behavior := range clerkinvitetest.Behaviors() {
 			for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
 				for _, r := range testkit.Recoveries() {
 					t.Run(fmt.Sprintf("%s/%v/%s", behavior.Name, when, r.Name), func(t *testing.T) {

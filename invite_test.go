@@ -216,7 +216,7 @@ func TestPromise2_LockedUserResolvesWhenTheLockEnds(t *testing.T) {
 func TestPromise2_UnverifiedHolderNeitherLinksNorBlocks(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, behavior := range behaviors() {
+		for _, behavior := range clerkinvitetest.Behaviors() {
 			t.Run(behavior.Name, func(t *testing.T) {
 				t.Parallel()
 				b := fresh(t, testkit.Options{})

@@ -101,8 +101,8 @@ type ListParams struct {
 
 // Page is a page of members.
 type Page struct {
-	Members []*Member
-	Next    string // the cursor of the next page; "" if this is the last
+	Members []*Member `json:"members"` // never nil
+	Next    string    `json:"next"`    // the cursor of the next page; "" if this is the last
 }
 
 // List returns a page of a tenant's members, ordered by when they were first invited. Pagination is
@@ -124,9 +124,8 @@ func (s *Service) List(ctx context.Context, p ListParams) (_ *Page, err error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &Page{Members: rows}
+	page := &Page{Members: append([]*Member{}, rows[:min(limit, len(rows))]...)} // [] in JSON, not null
 	if len(rows) > limit {
-		page.Members = rows[:limit:limit]
 		page.Next = cursor(rows[limit-1].ID, p.NewestFirst)
 	}
 	return page, nil
@@ -285,4 +284,31 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 		return nil, err
 	}
 	return now, nil
+}
+
+type actorKey struct{}
+
+// WithActor returns a context for calls on behalf of id, the host's ID of an admin, a job or a script.
+// id has at most 255 bytes, and no control or invisible characters. Every recorded change under this
+// context has id as [HistoryEntry].Actor and [Member].ChangedBy. Without an actor, both are empty. This
+// includes changes by Run, Reconcile and webhooks, unless the host passes them a context with an actor.
+//
+// Under a context with an invalid actor, every method that writes returns an *[InvalidParamsError]
+// before it writes anything or calls Clerk.
+func WithActor(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, actorKey{}, id)
+}
+
+// actor returns the actor of ctx, or "".
+func actor(ctx context.Context) string {
+	id, _ := ctx.Value(actorKey{}).(string)
+	return id
+}
+
+// checkActor returns an *InvalidParamsError if the actor of ctx is invalid.
+func checkActor(ctx context.Context) error {
+	if reason := checkText(actor(ctx), 255); reason != "" {
+		return &InvalidParamsError{"actor", reason}
+	}
+	return nil
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -421,6 +423,25 @@ func TestList_EmailPrefix(t *testing.T) {
 	})
 }
 
+func TestList_JSON(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		encode := func() string {
+			page, err := b.List(t.Context(), clerkinvite.ListParams{TenantID: "acme", Limit: 1})
+			require.NoError(t, err)
+			text, err := json.Marshal(page)
+			require.NoError(t, err)
+			return string(text)
+		}
+		require.Equal(t, `{"members":[],"next":""}`, encode())
+		for _, email := range []string{"ada@example.com", "joan@example.com"} {
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", email))
+			require.NoError(t, err)
+		}
+		require.Regexp(t, `^\{"members":\[\{"id":"[^}]*"ada@example.com"[^}]*\}\],"next":"[^"]+"\}$`, encode())
+	})
+}
+
 func TestList(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -588,279 +609,177 @@ func TestUpdateDuringDelivery(t *testing.T) {
 	})
 }
 
-// The invitation was made before the host used the library, so it has no marker. The row names it, so a resend revokes
-// it, but not another application's invitation.
-func TestPromise4_ResendOfAnImportedMember(t *testing.T) {
+func TestActorOfEachChange(t *testing.T) {
 	t.Parallel()
-	const email = "ada@example.com"
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		older, another := b.Clerk.CreateForeign(email, nil), b.Clerk.CreateForeign(email, map[string]any{"tenant": "theirs"})
-		at := b.Clock.Now()
-		theirs := *testkit.InsertRows(t, b.Store, &clerkinvite.Member{
-			ID: "01a21382-a370-7acd-84c9-72ad5abb3517", TenantID: "acme", Email: email, Status: clerkinvite.StatusPending,
-			InvitationID: older.ID, ClerkUserID: clerkinvite.PendingID(older.ID), Send: 1, Sent: 1, Version: 1,
-			ReservedAt: at, InvitedAt: &at, ExpiresAt: older.ExpiresAt, SettledAt: &at, UpdatedAt: at,
-		})[0]
-		theirs.ID, theirs.TenantID = "01a21382-a370-7acd-84c9-72ad5abb3518", "globex"
-		testkit.InsertRows(t, b.Store, &theirs)
-		open := func(want ...string) {
-			t.Helper()
-			var open []string
-			for _, inv := range b.Clerk.OpenInvitations(email) {
-				open = append(open, inv.ID)
-			}
-			require.ElementsMatch(t, want, open)
+		by := func(id string) context.Context { return clerkinvite.WithActor(t.Context(), id) }
+		p := testkit.Params("acme", "ada@example.com")
+		p.Role = "viewer"
+		m, err := b.Invite(by("boss"), p)
+		require.NoError(t, err)
+		require.Equal(t, "boss", m.ChangedBy)
+		require.Empty(t, m.InvitedBy, "the host sets it itself")
+
+		editor, data := "editor", json.RawMessage(`{"seat":2}`)
+		m, err = b.Update(by("admin"), testkit.Ada, clerkinvite.MemberUpdate{Role: &editor})
+		require.NoError(t, err)
+		require.Equal(t, "admin", m.ChangedBy)
+		for range 2 { // neither is recorded
+			m, err = b.Update(by("somebody"), testkit.Ada, clerkinvite.MemberUpdate{Role: &editor, Data: &data})
+			require.NoError(t, err)
+			require.Equal(t, "admin", m.ChangedBy)
 		}
 		b.Clock.Advance(time.Hour)
-		m, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
+		m, err = b.Resend(clerkinvite.WithActor(by("boss"), ""), testkit.Ada)
 		require.NoError(t, err)
-		open(older.ID, another.ID, m.InvitationID) // globex's row refers to it, too
-		n, err := b.Resend(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
+		require.Empty(t, m.ChangedBy)
+		m, err = b.Remove(by("boss"), testkit.Ada)
 		require.NoError(t, err)
-		open(another.ID, m.InvitationID, n.InvitationID)
+		require.Equal(t, "boss", m.ChangedBy)
+
+		// The claim of a delivery by the library keeps the actor; its result does not.
+		m, err = b.Reserve(by("Ünï's \"job\""), p)
+		require.NoError(t, err)
+		require.Equal(t, "Ünï's \"job\"", m.ChangedBy)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+
+		moves, err := b.History(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		var got []string
+		for _, m := range moves {
+			got = append(got, fmt.Sprintf("%s>%s %s by %s", m.From, m.To, m.Role, m.Actor))
+		}
+		require.Equal(t, []string{
+			">reserved viewer by boss", "reserved>pending viewer by boss", "pending>pending editor by admin",
+			"pending>pending editor by ", "pending>pending editor by ", "pending>removed editor by boss",
+			"removed>reserved viewer by Ünï's \"job\"", "reserved>pending viewer by ",
+		}, got)
 	})
 }
 
-func TestResend(t *testing.T) {
+// A batch of many and a batch in the host's transaction have the actor, too.
+func TestActorOfMany(t *testing.T) {
 	t.Parallel()
-	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		first, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 7, SkipEmail: true, PublicMetadata: map[string]any{"plan": "pro"}})
-		require.NoError(t, err)
-		_, err = b.Resend(t.Context(), testkit.Ada)
-		var early *clerkinvite.CooldownError
-		require.ErrorAs(t, err, &early)
-		require.Equal(t, b.Clock.Now().Add(time.Minute), early.Until)
-		require.Equal(t, 1, b.Member(t, "ada@example.com").Send)
-
-		b.Clock.Advance(time.Minute)
-		m, err := b.Resend(t.Context(), testkit.Ada)
-		require.NoError(t, err)
-		require.Equal(t, 2, m.Send)
-		require.Equal(t, 2, m.Sent)
-		require.NotEqual(t, first.URL, m.URL)
-		require.NotEmpty(t, m.URL)
-		require.Equal(t, b.Clock.Now().AddDate(0, 0, 7), m.ExpiresAt.UTC(), "with the first one's parameters")
-		all := b.Clerk.Invitations("ada@example.com")
-		require.Len(t, all, 2)
-		require.Equal(t, clerkinvite.InvitationRevoked, all[0].Status)
-		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+m.ID+`","send":2}}`, string(all[1].PublicMetadata))
-
-		b.Clock.Advance(time.Hour)
-		m, err = b.Resend(t.Context(), testkit.Ada)
-		require.NoError(t, err)
-		require.Equal(t, 3, m.Send)
-		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
-
-		_, err = b.Clerk.Accept("ada@example.com")
-		require.NoError(t, err)
-		_, err = b.Resend(t.Context(), testkit.Ada)
-		require.ErrorAs(t, err, &early)
-		b.Clock.Advance(time.Hour)
-		m, err = b.Resend(t.Context(), testkit.Ada)
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusActive, m.Status, "already accepted, so no email")
-		require.Zero(t, b.Clerk.Emails())
-	})
-	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }})
-	m := b.MustInvite(t, "ada@example.com")
-	for send := range 3 {
-		m, err := b.Resend(t.Context(), m.Ref())
-		require.NoError(t, err)
-		require.Equal(t, send+2, m.Send)
+	b := testkit.NewPostgres(t, testkit.Options{})
+	ctx := clerkinvite.WithActor(t.Context(), "boss")
+	results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("acme", "a@example.com"), testkit.Params("acme", "b@example.com")}, nil)
+	require.NoError(t, err)
+	for _, r := range results {
+		require.NoError(t, r.Err)
+		require.Equal(t, "boss", r.Member.ChangedBy)
 	}
 }
 
-// Whatever fails during a resend, the person always has a working invitation, in the end exactly one, and gets no email
-// twice.
-func TestResend_NeverLosesTheInvitation(t *testing.T) {
-	t.Parallel()
-	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallCreate, clerkinvitetest.CallRevoke} {
-			for _, kind := range testkit.Sample(t, append(clerkinvitetest.Kinds(), "refused", "limited", "quota")) {
-				for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-					if when == clerkinvitetest.After && slices.Contains([]clerkinvitetest.Kind{"refused", "limited", "quota"}, kind) {
-						continue // a rejected request has no effect
-					}
-					t.Run(fmt.Sprintf("%s %s %s", call, kind, when), func(t *testing.T) {
-						t.Parallel()
-						testkit.InBubble(t, func(t *testing.T) {
-							b := fresh(t, testkit.Options{Hangs: true})
-							was := memberIn(t, b, clerkinvite.StatusPending)
-							fault := clerkinvitetest.Fault{Call: call, Kind: kind, When: when, Times: 2}
-							switch kind {
-							case "refused":
-								fault.Kind, fault.Status, fault.Code = "", 403, "not_allowed_access"
-							case "limited":
-								fault.Kind, fault.Status, fault.Code, fault.RetryAfter = "", 429, "too_many_requests", time.Minute
-							case "quota":
-								fault.Kind, fault.Status, fault.Code = "", 403, "user_quota_exceeded"
-							}
-							b.Clerk.Fail(fault)
-							b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
-								if len(b.Clerk.OpenInvitations("ada@example.com")) == 0 {
-									t.Error("no invitation works")
-								}
-							})
-							_, err := b.Resend(t.Context(), testkit.Ada)
-							for range 4 {
-								b.Clock.Advance(2 * time.Hour)
-								if _, err := b.Deliver(t.Context(), nil); err != nil {
-									var clerkErr *clerkinvite.ClerkInvitationError
-									require.ErrorAs(t, err, &clerkErr)
-								}
-							}
-							b.Clerk.ClearFaults()
-							_, reconcileErr := b.Reconcile(t.Context(), nil)
-							require.NoError(t, reconcileErr)
-							m := b.Member(t, "ada@example.com")
-							require.Equal(t, m.Send, m.Sent, "%v after %v", m, err)
-							emails := 2
-							if m.InvitationID == was.InvitationID {
-								emails = 1
-								var refused *clerkinvite.ClerkInvitationError
-								require.ErrorAs(t, err, &refused)
-								require.Equal(t, clerkinvite.Refused, refused.Outcome)
-								require.NotEmpty(t, m.Reason)
-							}
-							b.RequireInvited(t, "ada@example.com", emails)
-						})
-					})
-				}
-			}
+// writes calls each method that writes.
+var writes = map[string]func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error{
+	"Adopt": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		results, err := s.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "new@example.com"), ClerkUserID: "user_new"}})
+		if len(results) != 1 || results[0].Member != nil || fmt.Sprint(results[0].Err) != fmt.Sprint(err) {
+			return fmt.Errorf("of all %w, of one %+v", err, results)
 		}
-	})
-}
-
-// Resend of an expired invitation says the same before and after Reconcile has seen it.
-func TestResend_Expired(t *testing.T) {
-	t.Parallel()
-	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		b.MustInvite(t, "ada@example.com")
-		b.Clock.Advance(31 * 24 * time.Hour)
-		for range 2 {
-			_, err := b.Resend(t.Context(), testkit.Ada)
-			testkit.RequireTransition(t, err, clerkinvite.StatusExpired, clerkinvite.StatusPending)
-			_, err = b.Reconcile(t.Context(), nil)
-			require.NoError(t, err)
+		return err
+	},
+	"Invite": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Invite(ctx, testkit.Params("acme", "new@example.com"))
+		return err
+	},
+	"InviteMany": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("acme", "new@example.com")}, nil)
+		return err
+	},
+	"Reserve": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Reserve(ctx, testkit.Params("acme", "new@example.com"))
+		return err
+	},
+	"ReserveMany": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.ReserveMany(ctx, []clerkinvite.InviteParams{testkit.Params("acme", "new@example.com")})
+		return err
+	},
+	"Deliver": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Deliver(ctx, nil)
+		_, refs := s.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme("due@example.com")}})
+		if fmt.Sprint(err) != fmt.Sprint(refs) {
+			return fmt.Errorf("of all %w, of one %w", err, refs)
 		}
-		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
-	})
+		return err
+	},
+	"Run": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		return s.Run(ctx, nil)
+	},
+	"Resend": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Resend(ctx, testkit.Ada)
+		return err
+	},
+	"Revoke": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Revoke(ctx, testkit.Ada)
+		return err
+	},
+	"Remove": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Remove(ctx, testkit.Ada)
+		return err
+	},
+	"Purge": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		return s.Purge(ctx, testkit.Ada)
+	},
+	"Update": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		role := "editor"
+		_, err := s.Update(ctx, testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+		return err
+	},
+	"Resolve": func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error {
+		_, err := s.Resolve(ctx, user)
+		return err
+	},
+	"ResolveUser": func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error {
+		_, err := s.ResolveUser(ctx, user.ID)
+		return err
+	},
+	"HandleEvent": func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error {
+		_, err := s.HandleEvent(ctx, &clerkinvite.Event{Type: clerkinvite.EventUserCreated, UserID: user.ID, User: &user})
+		return err
+	},
+	"Reconcile": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
+		_, err := s.Reconcile(ctx, nil)
+		return err
+	},
 }
 
-// The person has become a member under another address since.
-func TestResend_SecondAddress(t *testing.T) {
-	t.Parallel()
-	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		b.MustInvite(t, "ada@example.com")
-		u := b.Clerk.AddVerifiedUser("ada@work.example")
-		b.MustInvite(t, "ada@work.example")
-		b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "ada@example.com", Verified: true})
-		b.Clock.Advance(time.Hour)
-		_, err := b.Resend(t.Context(), testkit.Ada)
-		var dup *clerkinvite.DuplicateEmailError
-		require.ErrorAs(t, err, &dup)
-		require.Equal(t, "ada@work.example", dup.Member.Email)
-		m := b.Member(t, "ada@example.com")
-		require.Equal(t, []any{clerkinvite.StatusRemoved, clerkinvite.ReasonSecondAddress}, []any{m.Status, m.Reason})
-		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
-	})
-}
+// reads are the methods that do not write themselves.
+var reads = []string{"All", "ByUser", "Counts", "Format", "Get", "History", "InTx", "Link", "List", "WebhookHandler"}
 
-// Clerk's list lags: it shows neither the older invitation nor the new one, or fails. The row refers to the older one.
-func TestPromise4_ResendWhileClerksListLags(t *testing.T) {
+func TestInvalidActor(t *testing.T) {
 	t.Parallel()
-	const email = "ada@example.com"
-	noCooldown := testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}
-	for name, before := range map[string]func(t *testing.T, b *testkit.Rig){
-		"no other invitation":   func(*testing.T, *testkit.Rig) {},
-		"another application's": func(_ *testing.T, b *testkit.Rig) { b.Clerk.CreateForeign(email, map[string]any{"app": "another"}) },
-		"the last list fails":   func(_ *testing.T, b *testkit.Rig) { failLastList(b) },
-		"ignore_existing revokes": func(_ *testing.T, b *testkit.Rig) {
-			b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true, IgnoreExistingRevokes: true})
-		},
-		"the older one is accepted": nil,
-	} {
-		t.Run(name, func(t *testing.T) {
-			testkit.Each(t, noCooldown, func(t *testing.T, b *testkit.Rig) {
-				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
-				older := b.MustInvite(t, email)
-				if before == nil {
-					b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
-						if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After && len(b.Clerk.OpenInvitations(email)) == 2 {
-							_, err := b.Clerk.AcceptInvitation(older.InvitationID)
-							require.NoError(t, err)
-						}
-					})
-				} else {
-					before(t, b)
-				}
-				foreign := b.Clerk.OpenInvitations(email)[1:]
-				m, err := b.Resend(t.Context(), testkit.Ada)
-				require.NoError(t, err)
-				require.Equal(t, clerkinvite.StatusPending, m.Status)
-				require.Equal(t, 2, b.Clerk.EmailsTo(email))
-				var open []string
-				for _, inv := range b.Clerk.OpenInvitations(email) {
-					open = append(open, inv.ID)
-				}
-				want := []string{m.InvitationID}
-				for _, inv := range foreign {
-					want = append(want, inv.ID)
-				}
-				require.ElementsMatch(t, want, open)
-			})
-		})
+	var methods []string
+	service := reflect.TypeFor[*clerkinvite.Service]()
+	for i := range service.NumMethod() {
+		methods = append(methods, service.Method(i).Name)
 	}
-}
+	require.ElementsMatch(t, methods, slices.Concat(slices.Collect(maps.Keys(writes)), reads), "a method is missing in writes or reads")
 
-// failLastList makes the list after the create fail, which looks for left-over invitations.
-func failLastList(b *testkit.Rig) {
-	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
-		if c == clerkinvitetest.CallCreate && w == clerkinvitetest.After && len(b.Clerk.OpenInvitations("ada@example.com")) == 2 {
-			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 500, Code: "internal_clerk_error", Times: 9})
-		}
-	})
-}
-
-// Two tenants' rows refer to the same invitation, and Clerk's list shows it late.
-func TestPromise4_ResendOfASharedInvitationWhileClerksListLags(t *testing.T) {
-	t.Parallel()
-	const email = "ada@example.com"
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		shared := b.Clerk.CreateForeign(email, nil)
-		at := b.Clock.Now()
-		for i, tenant := range []string{"acme", "globex"} {
-			results, err := b.Store.Insert(t.Context(), []*clerkinvite.Member{{
-				ID: fmt.Sprint("01a21382-a370-7acd-84c9-72ad5abb351", i), TenantID: tenant, Email: email, Status: clerkinvite.StatusPending,
-				InvitationID: shared.ID, ClerkUserID: clerkinvite.PendingID(shared.ID), Send: 1, Sent: 1, Version: 1,
-				ReservedAt: at, InvitedAt: &at, ExpiresAt: shared.ExpiresAt, SettledAt: &at, UpdatedAt: at,
-			}})
-			require.NoError(t, err)
-			require.NoError(t, results[0].Err)
-		}
+		m := b.MustInvite(t, "ada@example.com")
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", "due@example.com"))
+		require.NoError(t, err)
+		user := b.Clerk.AddVerifiedUser(m.Email)
 		b.Clock.Advance(time.Hour)
-		api := hidingAPI{b.API, shared.ID}
-		svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: b.Store, Now: b.Clock.Now})
+		before, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
 		require.NoError(t, err)
-		m, err := svc.Resend(t.Context(), testkit.Ada)
+		b.Clerk.ResetCounts()
+		for _, bad := range []string{" a", "a\x00", "\xff", strings.Repeat("x", 256)} {
+			for name, call := range writes {
+				var invalid *clerkinvite.InvalidParamsError
+				require.ErrorAs(t, call(clerkinvite.WithActor(t.Context(), bad), b.Service, user), &invalid, "%s %q", name, bad)
+				require.Equal(t, "actor", invalid.Field)
+			}
+			_, err := b.Get(clerkinvite.WithActor(t.Context(), bad), m.Ref())
+			require.NoError(t, err, "reading is nobody's change")
+		}
+		after, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
 		require.NoError(t, err)
-		require.Len(t, b.Clerk.OpenInvitations(email), 2, "globex waits for it")
-		n, err := svc.Resend(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
-		require.NoError(t, err)
-		open := b.Clerk.OpenInvitations(email)
-		require.Len(t, open, 2)
-		require.Equal(t, []string{m.InvitationID, n.InvitationID}, []string{open[0].ID, open[1].ID})
+		assert.Equal(t, before, after)
+		assert.Zero(t, b.Clerk.RequestCount())
 	})
-}
-
-// hidingAPI does not list one invitation.
-type hidingAPI struct {
-	clerkinvite.ClerkAPI
-
-	hidden string
-}
-
-func (a hidingAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	list, err := a.ClerkAPI.ListInvitations(ctx, q)
-	return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.ID == a.hidden }), err
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 )
 
-// Observer receives what a [Service] does, for traces and metrics. Package otelclerkinvite has an
-// Observer for OpenTelemetry. Without an Observer, observing costs nothing.
+// Observer observes a [Service], for traces and metrics. Package otelclerkinvite has an Observer for
+// OpenTelemetry.
 //
 // Its methods are called concurrently, from the goroutine that does the work. They must be quick
-// and must not call the Service. Their arguments never contain addresses, links or keys. Errors
-// from your database or Config.Authorize may.
+// and must not call the Service. Their arguments never contain addresses, links or keys, except that
+// an error from your database or Config.Authorize may.
 type Observer interface {
 	// Start is called when an operation begins. op is
 	//   - the name of a method of Service ("Invite"); Run and All appear as the methods that they
@@ -19,20 +19,20 @@ type Observer interface {
 	//   - "wait", for waiting until a rate limit ends.
 	//
 	// The operation runs under the returned context, so that a request is a child of its method.
-	// The returned function is called once when the operation ends, with its error, which is not
-	// nil if the host's code panicked. Neither may be nil. Methods for many people return an error
-	// only if they could not continue; their results and StateChanged say what happened to each.
+	// The returned function is called once, when the operation ends, with the operation's error. The
+	// error is not nil if the host's code panicked. Start must not return a nil context or function.
+	// Methods for many people return an error only if they could not continue. Their results and
+	// StateChanged report each person's outcome.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
-	// StateChanged is called when a state change is written. from is "" for a new member, and to is
-	// "" for an erased one. They are equal if only the send, the invitation, the user, the role or the address has
-	// changed.
-	// A change in the host's transaction (InTx) is reported before the commit; the transaction may
-	// still be rolled back.
+	// StateChanged is called after a recorded change is written. from is "" for a new member, and to
+	// is "" for an erased member. They are equal if only the send, the invitation, the user, the role
+	// or the address changed. A change in the host's transaction (InTx) is reported before the commit,
+	// so it may still be rolled back.
 	StateChanged(ctx context.Context, from, to Status)
 }
 
-// operation is an operation that the observer sees. It is empty without an observer.
+// operation is an observed operation. It is empty without an observer.
 type operation struct{ ended func(error) }
 
 // observe tells the observer that an operation begins. The caller defers end.
@@ -48,7 +48,7 @@ func (o operation) end(err *error) {
 	if o.ended == nil {
 		return
 	}
-	if p := recover(); p != nil { // in the host's code; it must not look like success
+	if p := recover(); p != nil { // a panic in the host's code must not look like success
 		o.ended(errPanicked)
 		panic(p)
 	}
@@ -57,7 +57,7 @@ func (o operation) end(err *error) {
 
 var errPanicked = errors.New("clerkinvite: panic during the call")
 
-// stateChanged tells the observer of a state change that is written.
+// stateChanged tells the observer about a written state change.
 func (s *Service) stateChanged(ctx context.Context, from, to Status) {
 	if s.cfg.Observer != nil {
 		s.cfg.Observer.StateChanged(ctx, from, to)

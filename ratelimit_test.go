@@ -126,7 +126,7 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	secondSend(t, b)
+	testkit.SecondSend(t, b)
 	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
 	require.NoError(t, err)
 	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Minute))
@@ -210,22 +210,6 @@ func TestRateLimit_YearsAheadIsIgnored(t *testing.T) {
 	require.Equal(t, 1, report.Invited)
 }
 
-// limitCreates makes Clerk reject the next create of either endpoint.
-func limitCreates(b *testkit.Rig, retryAfter time.Duration) {
-	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: retryAfter})
-	}
-}
-
-// requireTold requires that the error says how long to wait.
-func requireTold(t *testing.T, want time.Duration, err error) {
-	t.Helper()
-	require.Error(t, err)
-	got, ok := clerkinvite.RetryAfter(err)
-	require.True(t, ok)
-	require.Equal(t, want, got, "%v", err)
-}
-
 // An interactive call waits exactly as long as Clerk says, and its error says so. The margin is for background passes.
 func TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays(t *testing.T) {
 	t.Parallel()
@@ -236,15 +220,15 @@ func TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays(t *testing.T) {
 			other := testkit.New(t, testkit.Options{}, b.Clerk, b.API, b.Store)
 			waiting := b.MustInvite(t, "pending@example.com").Ref()
 			b.Clock.Advance(time.Hour) // the cooldown
-			limitCreates(b, told)
+			testkit.LimitCreates(b, told)
 			_, err := b.TryInvite(t, "ada@example.com")
-			requireTold(t, told, err)
+			testkit.RequireRetryAfter(t, told, err)
 			requests := b.CreateRequests()
 			b.Clock.Advance(told - 300*time.Millisecond)
 			_, err = b.TryInvite(t, "bob@example.com")
-			requireTold(t, 300*time.Millisecond, err)
+			testkit.RequireRetryAfter(t, 300*time.Millisecond, err)
 			_, err = b.Resend(t.Context(), waiting)
-			requireTold(t, 300*time.Millisecond, err)
+			testkit.RequireRetryAfter(t, 300*time.Millisecond, err)
 			require.Equal(t, requests, b.CreateRequests())
 
 			b.Clock.Advance(300 * time.Millisecond)
@@ -312,13 +296,13 @@ func TestRateLimit_RetryAfterIsBounded(t *testing.T) {
 				user := b.Clerk.AddVerifiedUser("user@example.com")
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: status, Code: "odd", RetryAfter: 24 * time.Hour})
 				err := do(b, m, user.ID)
-				requireTold(t, bound, err)
+				testkit.RequireRetryAfter(t, bound, err)
 				var api *clerkinvite.APIError
 				require.ErrorAs(t, err, &api)
 				require.Equal(t, 24*time.Hour, api.RetryAfter, "what the response said")
 				if status == 429 {
 					before := b.Clerk.RequestCount()
-					requireTold(t, bound, do(b, m, user.ID))
+					testkit.RequireRetryAfter(t, bound, do(b, m, user.ID))
 					require.LessOrEqual(t, b.Clerk.Requests()[call], before, "not the limited endpoint")
 				}
 				// The row of Invite is due no later.
@@ -361,7 +345,7 @@ func TestRateLimit_OneRequestProbes(t *testing.T) {
 				limit := clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: 10 * time.Second}
 				b.Clerk.Fail(limit)
 				_, err := b.ResolveUser(t.Context(), user.ID)
-				requireTold(t, 10*time.Second, err)
+				testkit.RequireRetryAfter(t, 10*time.Second, err)
 				time.Sleep(10 * time.Second)
 				if limited {
 					limit.Times = -1
@@ -388,7 +372,7 @@ func TestRateLimit_OneRequestProbes(t *testing.T) {
 				began := time.Now()
 				for range callers {
 					if err := <-errs; limited {
-						requireTold(t, 10*time.Second, err)
+						testkit.RequireRetryAfter(t, 10*time.Second, err)
 					} else {
 						require.NoError(t, err)
 					}
@@ -432,7 +416,7 @@ func TestRateLimit_ProbeEndsWithoutAResponse(t *testing.T) {
 			user := b.Clerk.AddVerifiedUser("ada@example.com")
 			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: 429, RetryAfter: time.Second})
 			_, err := b.ResolveUser(t.Context(), user.ID)
-			requireTold(t, time.Second, err)
+			testkit.RequireRetryAfter(t, time.Second, err)
 			b.Clock.Advance(time.Second)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -478,7 +462,7 @@ func TestRateLimit_ATurnDoesNotHideALimit(t *testing.T) {
 	<-inside
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 429, RetryAfter: 10 * time.Minute})
 	_, err = b.Invite(t.Context(), single("ada@example.com"))
-	requireTold(t, 10*time.Minute, err)
+	testkit.RequireRetryAfter(t, 10*time.Minute, err)
 	close(answer)
 	<-delivered
 	_, err = third.Reserve(t.Context(), single("bob@example.com"))

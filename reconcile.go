@@ -21,8 +21,7 @@ type ReconcileOptions struct {
 	Cursor string // ReconcileReport.Cursor of the call to continue
 }
 
-// ReconcileReport says what Reconcile saw and did. In a dry run, it says what Reconcile would have
-// done.
+// ReconcileReport reports what Reconcile found and did, or would have done in a dry run.
 type ReconcileReport struct {
 	Members     int // pending and active members checked
 	Invitations int // Clerk invitations checked
@@ -37,41 +36,41 @@ type ReconcileReport struct {
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 
-	// AcceptedElsewhere are members whose invitation is valid and was accepted, although no Clerk user
-	// has verified their address. These people have probably signed up under another address. Clerk
-	// does not say who accepted an invitation.
+	// AcceptedElsewhere contains members whose invitation is valid and was accepted, although no Clerk
+	// user has verified their address. They have probably signed up under another address. Clerk does
+	// not say who accepted an invitation.
 	AcceptedElsewhere []*Member
 
-	// OutOfDate are active members whose user no longer has their address, but no verified primary
-	// address either, or one that another member of the tenant has. They are unchanged.
+	// OutOfDate contains active members who keep an address that their user has given up, because the
+	// user's primary address is not verified or another member of the tenant has it.
 	OutOfDate []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
 }
 
-// Reconcile compares the rows with Clerk, and repairs what webhooks did not report: people who have
-// joined, users who were deleted or have another address, invitations that expired or were revoked in the
-// dashboard. It also revokes open invitations that this library created and no member refers to.
+// Reconcile compares the rows with Clerk, and applies changes that no webhook reported: people who have
+// joined, users who were deleted or have another address, invitations that expired or were revoked in
+// the dashboard. It also revokes open invitations that this library created and no member refers to.
 //
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
-// Then it checks the invitations, with one request per 500: all open ones, and those that have
-// ended since the oldest one that a member waits for. Members whose invitation has ended are
+// Then it checks the invitations, with one request per 500. It reads all open invitations, and those
+// created after the oldest invitation that a member waits for. Members whose invitation has ended are
 // looked up again, 100 per request. Absence from a list proves nothing.
 //
-// It makes at most five requests per second after the first 25, so that at least a quarter of what
-// Clerk allows even a development instance is left to other callers.
+// It makes at most five requests per second after the first 25. This leaves at least a quarter of
+// Clerk's limit to other callers, even for a development instance.
 //
 // It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The
-// report then covers what was done, and Cursor says where to continue. A member or an invitation
-// that cannot be changed does not stop it; the first such error is returned at the end.
+// report then covers the completed part, and Cursor says where to continue. A member or an invitation
+// that cannot be changed does not stop it. The first such error is returned at the end.
 //
-// It removes a member only if Clerk says that the member's user does not exist. It makes one request
-// for each user that Clerk's list leaves out. It never removes a member that became active in the
-// last five minutes, because Clerk may not show the user yet.
+// It removes a member only if Clerk reports that the member's user does not exist. This takes one
+// request for each user that is missing from Clerk's list. It never removes a member that became active
+// in the last five minutes, because Clerk may not show the user yet.
 //
-// If the user of an active member no longer has verified the member's address, the member gets the
-// user's verified primary address. It keeps its address if another member of the tenant has that one. A
-// member that was removed because it was a second address of the same user makes way: it is erased.
+// If the user of an active member has given up the member's address, the member gets the user's verified
+// primary address, unless another member of the tenant has it. If that other member was removed as a
+// second address of the same user, it is erased first.
 //
 // If Clerk leaves out an active member's user and shows neither another member's user nor an
 // invitation that a member refers to, the secret key is probably another instance's. Reconcile then
@@ -85,7 +84,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 	return s.reconcile(ctx, opts, nil)
 }
 
-// reconcile is Reconcile. It renews t, if that is not nil, before each request.
+// reconcile does the work of Reconcile. If t is not nil, it renews t before each request.
 func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
@@ -127,11 +126,11 @@ const (
 	// reconcilePage is how many members are read per statement.
 	reconcilePage = 1000
 
-	// freshUser is how long Clerk may not yet show a user who has just become active. Whether Clerk
-	// shows its own writes immediately is unknown.
+	// freshUser is how long a new user may be missing from Clerk's lists. Clerk does not document
+	// whether its lists show writes immediately.
 	freshUser = 5 * time.Minute
 
-	// clockSkew is how far this machine's clock and Clerk's may differ.
+	// clockSkew is the largest expected difference between this machine's clock and Clerk's.
 	clockSkew = 10 * time.Minute
 )
 
@@ -159,8 +158,7 @@ type reconciliation struct {
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
 
-// position is how far a reconciliation has got, and what it needs to know to continue. A cursor
-// contains it.
+// position is the state that a reconciliation needs to continue. A cursor contains it.
 type position struct {
 	TenantID string `json:"t,omitempty"` // of the last member read
 	ID       string `json:"i,omitempty"`
@@ -260,8 +258,8 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// askForOurs asks Clerk for a user that the list left out, and for the newest invitations, if the key
-// seems wrong.
+// askForOurs asks Clerk for a user that is missing from the list, and for the newest invitations, if the
+// key seems wrong.
 func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if r.askedForOurs || !r.wrongKey() {
 		return nil
@@ -309,7 +307,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if err := r.askForOurs(ctx); err != nil {
 		return err
 	}
-	if !r.complete { // the lists come in a later call, which does not have these rows
+	if !r.complete { // a later call reads the lists, without these rows
 		if err := r.expireOverdue(ctx); err != nil {
 			return err
 		}
@@ -329,7 +327,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 		return nil
 	}
 	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
-		// It was adopted, and its invitation may have ended long ago: first the lists must show its times.
+		// The member was adopted, and its invitation may have ended long ago. The lists must show its times first.
 		r.at.Oldest = &time.Time{}
 		return nil
 	}
@@ -365,9 +363,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// expireOverdue expires the members whose invitation expired long ago and whose address no user who
-// existed by then has verified, whatever Clerk's lists show. It waits until Clerk has shown that the
-// key is right, because another instance has no such users.
+// expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
+// from before the expiry has verified the address. It first waits for evidence that the key is right,
+// because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.at.Known {
 		return nil
@@ -409,7 +407,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for id := range r.active.keys {
-		delete(r.users, id) // there may be millions
+		delete(r.users, id) // to limit memory
 	}
 	r.active = batch{}
 	return nil
@@ -454,7 +452,7 @@ func (r *reconciliation) followUsers(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// wouldMove counts what followUsers would do.
+// wouldMove counts the changes that followUsers would make.
 func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -478,7 +476,7 @@ func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error 
 	return nil
 }
 
-// isMissing reports whether Clerk's list leaves out the user of an active member, and notes it.
+// isMissing reports whether an active member's user is missing from Clerk's list, and notes it.
 func (r *reconciliation) isMissing(row *Member) bool {
 	u, lookedUp := r.users[row.ClerkUserID]
 	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
@@ -489,7 +487,7 @@ func (r *reconciliation) isMissing(row *Member) bool {
 	return true
 }
 
-// lookUpIDs asks Clerk for a list of users, by the IDs that were not looked up before.
+// lookUpIDs asks Clerk for the users with these IDs, except those that were already looked up.
 func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		_, lookedUp := r.users[id]
@@ -514,8 +512,8 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// noteUnreadable notes the addresses and IDs about which alone Clerk could not be asked. It returns an
-// error if the failure concerns others too.
+// noteUnreadable notes the addresses and IDs whose look-up failed. It returns an error if the failure also
+// concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
 		if failure.several || failureOf(failure.err, "").ofInstance() || !l.mayBlameAddress(ctx) {
@@ -528,14 +526,14 @@ func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 }
 
 // removeMissing removes the members whose users no longer exist, once it is certain that the key is
-// right. A user that a list leaves out may exist, so it reads each from Clerk.
+// right. A user that is missing from a list may still exist, so it reads each user from Clerk.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
 	if !r.at.Known {
 		return nil
 	}
 	var changes []Change
 	gone := make(map[string]bool)                // by user ID; a user can be in many tenants
-	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not keep the others
+	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
@@ -565,7 +563,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 }
 
 // resolve makes the members with these addresses active, in all tenants, if a user has verified the
-// address. accepted are the invitations that Clerk lists as accepted. It returns these users.
+// address. accepted contains the invitations that Clerk lists as accepted. It returns these users.
 func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted map[string]bool) (users []User, err error) {
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
 	for chunk := range slices.Chunk(emails, findBatch) {
@@ -582,9 +580,9 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 	return users, nil
 }
 
-// join makes the members active that wait for these users. It writes the changes of all users in one
-// statement, and then continues one by one for users whose rows were changed by another process or
-// need a second step.
+// join makes the members that wait for these users active. It writes the changes of all users in one
+// statement. Then it resolves users one by one if another process changed their rows or a row needs a
+// second step.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
@@ -605,7 +603,7 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		own, postponed := resolutions(u, rows, accepted, r.s.now()) // it ignores rows that are not u's
+		own, postponed := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
 		if r.dryRun() {
 			own = append(own, postponed...)
 		} else if len(postponed) > 0 {
@@ -640,7 +638,7 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 // dryRun reports whether nothing may be changed.
 func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
 
-// note remembers an error that does not stop the reconciliation.
+// note logs an error that does not stop the reconciliation, and keeps the first.
 func (r *reconciliation) note(ctx context.Context, err error) {
 	if err != nil {
 		r.firstError = cmp.Or(r.firstError, err)
@@ -648,8 +646,8 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 	}
 }
 
-// apply makes changes and counts them; in a dry run it only counts. It returns the places of changes
-// whose rows another process has changed first; the next reconciliation can make them.
+// apply writes changes and counts them. In a dry run it only counts them. It returns the indexes of the
+// changes whose rows another process changed first. The next reconciliation can make those changes.
 func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken []int, err error) {
 	if r.dryRun() {
 		for _, c := range changes {
@@ -700,8 +698,8 @@ func (r *reconciliation) count(from Status, m *Member) {
 	}
 }
 
-// invitations checks Clerk's invitations: the open ones, and those that have ended since the oldest
-// one that a member waits for.
+// invitations checks Clerk's invitations: the open ones, and ended ones back to the oldest that a member
+// waits for.
 func (r *reconciliation) invitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
 		return err
@@ -714,8 +712,8 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	return nil
 }
 
-// openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations first and
-// reads the rows second.
+// openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
+// the rows, so that an invitation cannot be newer than the rows.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
 	var leftOver []string
 	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) error {
@@ -736,8 +734,8 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	if err != nil || r.wrongKey() {
 		return err
 	}
-	// Revoke after the listing: a revoked invitation leaves the list, and the next page would skip
-	// another one.
+	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
+	// another invitation.
 	for _, id := range leftOver {
 		if err := r.revokeLeftOver(ctx, id); err != nil {
 			return err
@@ -782,8 +780,8 @@ func (r *reconciliation) revokedInvitations(ctx context.Context) error {
 	return err
 }
 
-// acceptedInvitations makes the members active whose invitation was accepted, if a user has verified
-// the address.
+// acceptedInvitations makes members whose invitation was accepted active, if a user has verified the
+// address.
 func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 	rows, err := r.waitingFor(ctx, InvitationAccepted)
 	if err != nil {
@@ -805,8 +803,8 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 	return nil
 }
 
-// expiredInvitations expires the members whose invitation has expired, after a last look whether a
-// user has verified the address. Members that were looked up after the expiry need no second look.
+// expiredInvitations expires the members whose invitation has expired, unless a user has verified the
+// address. It looks up only members that were not looked up since the expiry.
 func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	rows, err := r.waitingFor(ctx, InvitationExpired)
 	if err != nil {
@@ -826,8 +824,7 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	return err
 }
 
-// waitingFor returns the pending members whose invitation Clerk lists in this status, in which it has
-// ended.
+// waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
 	err = r.list(ctx, status, *r.at.Oldest, func(list []listed) error {
 		for _, l := range list {
@@ -842,8 +839,8 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 	return members, err
 }
 
-// list calls page for each page of Clerk's invitations in a status. If oldest is not zero, it reads the
-// newest first and stops at older ones. It first corrects the times of the members' rows.
+// list calls page for each page of Clerk's invitations in a status, after correcting the times in the
+// members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
@@ -883,11 +880,11 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 	}
 }
 
-// correctTimes writes Clerk's times of open invitations to the rows that have others. Rows of adopted
-// members have none, so they also get the times of ended invitations.
+// correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted
+// members have no times, so they also get the times of ended invitations.
 func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error {
 	var changes []Change
-	var at []int // places in list
+	var at []int // indexes into list
 	for i, l := range list {
 		if !l.isCurrent() || l.row.Status != StatusPending || l.row.InvitedAt != nil && l.Status != InvitationPending {
 			continue
@@ -924,84 +921,3 @@ func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error 
 }
 
 func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }
-
-// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
-type listed struct {
-	*Invitation
-	row    *Member
-	marked bool // a marker names a member, which may not exist here
-	send   int  // of the marker
-}
-
-// isCurrent reports whether the row refers to the invitation.
-func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
-
-// withRows reads the members that invitations belong to: the one that the marker names or, if it names
-// none here, the waiting members whose rows refer to the invitation, because they were adopted. Several
-// tenants may share one.
-func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
-	var q Query
-	for i := range invitations {
-		if m, ours := invitations[i].mark(); ours {
-			q.IDs = append(q.IDs, m.ID)
-		}
-		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
-			q.Emails = append(q.Emails, email)
-		}
-	}
-	var rows []*Member
-	if len(q.IDs)+len(q.Emails) > 0 {
-		rows, err = s.store.Find(ctx, q)
-	}
-	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
-	for _, row := range rows {
-		named[row.ID] = row
-		if row.Status.Waits() && row.InvitationID != "" {
-			referring[row.InvitationID] = append(referring[row.InvitationID], row)
-		}
-	}
-	for i := range invitations {
-		inv := &invitations[i]
-		m, ours := inv.mark()
-		switch adopted := referring[inv.ID]; {
-		case ours && named[m.ID] != nil, len(adopted) == 0:
-			list = append(list, listed{inv, named[m.ID], ours, m.Send})
-		default:
-			for _, row := range adopted {
-				list = append(list, listed{inv, row, false, 0})
-			}
-		}
-	}
-	return list, err
-}
-
-// showsOurs reports whether a member refers to one of Clerk's newest invitations. Then the secret key
-// belongs to this database's instance.
-func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	for _, status := range []string{"", InvitationRevoked} { // "" is all but revoked
-		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
-		if err != nil {
-			return false, s.clerkError(ctx, "list invitations", err)
-		}
-		list, err := s.withRows(ctx, page)
-		if err != nil {
-			return false, err
-		}
-		for i := range list {
-			if list[i].isCurrent() {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
-}
-
-// emailsOf returns the distinct addresses of members.
-func emailsOf(members []*Member) []string {
-	var emails []string
-	for _, m := range members {
-		emails = append(emails, m.Email)
-	}
-	slices.Sort(emails)
-	return slices.Compact(emails)
-}

@@ -18,37 +18,6 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// dump returns all members, by tenant and address.
-func membersByRef(t *testing.T, b *testkit.Rig) map[clerkinvite.Ref]clerkinvite.Member {
-	t.Helper()
-	all := make(map[clerkinvite.Ref]clerkinvite.Member)
-	rows, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
-	require.NoError(t, err)
-	for _, row := range rows {
-		all[row.Ref()] = *row
-	}
-	return all
-}
-
-// reconcile makes a dry run, which must change nothing and report what the real run does.
-func mustReconcile(t *testing.T, b *testkit.Rig) *clerkinvite.ReconcileReport {
-	t.Helper()
-	before := membersByRef(t, b)
-	revokes := b.Clerk.Requests()[clerkinvitetest.CallRevoke]
-	dry, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
-	require.NoError(t, err)
-	require.Equal(t, before, membersByRef(t, b), "a dry run changes nothing")
-	require.Equal(t, revokes, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
-	report, err := b.Reconcile(t.Context(), nil)
-	require.NoError(t, err)
-	require.Empty(t, report.Cursor)
-	a, z := *dry, *report
-	require.Len(t, z.AcceptedElsewhere, len(a.AcceptedElsewhere))
-	a.AcceptedElsewhere, z.AcceptedElsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
-	require.Equal(t, a, z, "as in the dry run")
-	return report
-}
-
 // 250 members are pending, 60 have accepted, and no webhook arrived.
 func TestReconcile_LostWebhooks(t *testing.T) {
 	t.Parallel()
@@ -73,7 +42,7 @@ func TestReconcile_LostWebhooks(t *testing.T) {
 			}
 			require.Equal(t, want, b.Member(t, p.Email).Status)
 		}
-		report = mustReconcile(t, b)
+		report = b.MustReconcile(t)
 		require.Equal(t, &clerkinvite.ReconcileReport{Members: 250, Invitations: 250}, report, "nothing is left to do")
 	})
 }
@@ -115,7 +84,7 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 		b.Clerk.CreateForeign("waits@example.com", map[string]any{"clerkinvite": map[string]any{"id": lost.ID, "send": 7}})
 		b.Clerk.Settle()
 
-		report := mustReconcile(t, b)
+		report := b.MustReconcile(t)
 		want := clerkinvite.ReconcileReport{
 			Members: 12 + 7, Activated: 2, Removed: 1, Expired: 1, Revoked: 1, LeftOver: 1, Unknown: 1, Newer: 1,
 		}
@@ -140,7 +109,7 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 		_ = short
 
 		b.Clerk.Settle()
-		again := mustReconcile(t, b)
+		again := b.MustReconcile(t)
 		require.Zero(t, again.Activated+again.Removed+again.Expired+again.Revoked+again.LeftOver)
 	})
 }
@@ -276,9 +245,9 @@ func TestReconcile_WrongKey(t *testing.T) {
 		for _, u := range users[1:] {
 			b.Clerk.DeleteUser(u.ID)
 		}
-		require.Zero(t, mustReconcile(t, b).Removed, "Clerk may not show new ones yet")
+		require.Zero(t, b.MustReconcile(t).Removed, "Clerk may not show new ones yet")
 		b.Clock.Advance(time.Hour)
-		require.Equal(t, 29, mustReconcile(t, b).Removed)
+		require.Equal(t, 29, b.MustReconcile(t).Removed)
 	})
 }
 
@@ -306,7 +275,7 @@ func TestReconcile_SmallInstance(t *testing.T) {
 					require.ErrorContains(t, err, "another instance")
 					require.Zero(t, report.Removed)
 				}
-				require.Zero(t, mustReconcile(t, b).Removed)
+				require.Zero(t, b.MustReconcile(t).Removed)
 
 				for _, u := range users {
 					b.Clerk.DeleteUser(u.ID)
@@ -355,7 +324,7 @@ func TestReconcile_ListsThatLeaveUsersOut(t *testing.T) {
 					}
 					clerk.DeleteUser(gone.ID)
 					b.Clock.Advance(time.Hour)
-					report := mustReconcile(t, b)
+					report := b.MustReconcile(t)
 					require.Equal(t, 1, report.Removed)
 					require.Equal(t, clerkinvite.StatusRemoved, b.Member(t, "gone@example.com").Status)
 				})
@@ -410,7 +379,7 @@ func TestReconcile_OnlyA404Removes(t *testing.T) {
 				require.Error(t, err)
 				require.Equal(t, clerkinvite.StatusActive, b.Member(t, "gone@example.com").Status)
 				b.Clerk.ClearFaults()
-				require.Equal(t, 1, mustReconcile(t, b).Removed)
+				require.Equal(t, 1, b.MustReconcile(t).Removed)
 			})
 		})
 	}
@@ -451,7 +420,7 @@ func TestReconcile_LeavesAResendUnderWayAlone(t *testing.T) {
 		_, err := b.Resend(t.Context(), m.Ref())
 		require.Error(t, err)
 		b.Clerk.RevokeInDashboard(m.InvitationID)
-		require.Zero(t, mustReconcile(t, b).Revoked)
+		require.Zero(t, b.MustReconcile(t).Revoked)
 		b.Clock.Advance(time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
@@ -468,12 +437,12 @@ func TestReconcile_LearnsTheExpiry(t *testing.T) {
 		without.ExpiresAt = nil
 		_, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: was, New: &without}})
 		require.NoError(t, err)
-		mustReconcile(t, b)
+		b.MustReconcile(t)
 		require.Equal(t, was.ExpiresAt, b.Member(t, "ada@example.com").ExpiresAt)
 
 		// Clerk may end it before its expiry.
 		b.Clerk.ExpireNow(was.InvitationID)
-		require.Equal(t, 1, mustReconcile(t, b).Expired)
+		require.Equal(t, 1, b.MustReconcile(t).Expired)
 	})
 }
 
@@ -587,7 +556,7 @@ func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 				b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
 			}
 			b.Clock.Advance(time.Hour)
-			before := membersByRef(t, b)
+			before := b.MembersByRef(t)
 
 			staging := clerkinvitetest.NewClerk()
 			staging.SetNow(b.Clock.Now)
@@ -595,7 +564,7 @@ func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 			wrong, err := clerkinvite.New(clerkinvite.Config{API: staging, Store: b.Store, Now: b.Clock.Now})
 			require.NoError(t, err)
 			members, last := reconcilePages(t, wrong, limit)
-			require.Equal(t, before, membersByRef(t, b))
+			require.Equal(t, before, b.MembersByRef(t))
 			require.Equal(t, 31, members)
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, last, &clerkErr)
@@ -605,7 +574,7 @@ func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 			// With the right key everything is right.
 			_, last = reconcilePages(t, b.Service, limit)
 			require.NoError(t, last)
-			require.Equal(t, before, membersByRef(t, b))
+			require.Equal(t, before, b.MembersByRef(t))
 		})
 	}
 }
@@ -650,7 +619,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 	// Without an invitation nothing shows that the key is right.
 	b = allGone()
 	b.Clock.Advance(time.Hour)
-	before := membersByRef(t, b)
+	before := b.MembersByRef(t)
 	report, err := b.Reconcile(t.Context(), nil)
 	var clerkErr *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &clerkErr)
@@ -658,7 +627,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 	require.Equal(t, 502, status)
 	require.Equal(t, "invitation service unavailable", message)
 	require.Equal(t, &clerkinvite.ReconcileReport{Members: 10}, report)
-	require.Equal(t, before, membersByRef(t, b))
+	require.Equal(t, before, b.MembersByRef(t))
 }
 
 // A restored row names the older invitation, which was revoked, and the newer invitation is open: the member must not
@@ -676,14 +645,14 @@ func TestReconcile_RestoredBackupRevokesNoMember(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, b.Member(t, "ada@example.com").Send)
 
-	report := mustReconcile(t, b)
+	report := b.MustReconcile(t)
 	require.Equal(t, 1, report.Newer)
 	require.Zero(t, report.Revoked)
 	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
 	require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
 	_, err = b.Clerk.Accept("ada@example.com")
 	require.NoError(t, err)
-	require.Equal(t, 1, mustReconcile(t, b).Activated)
+	require.Equal(t, 1, b.MustReconcile(t).Activated)
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 }
 
@@ -704,7 +673,7 @@ func TestReconcile_ForeignUserIDDoesNotBlockOthers(t *testing.T) {
 	b.Clerk.RevokeInDashboard(m.InvitationID)
 	b.Clock.Advance(time.Hour)
 
-	report := mustReconcile(t, b)
+	report := b.MustReconcile(t)
 	require.Equal(t, 3, report.Members)
 	require.Equal(t, 1, report.Revoked)
 	require.Equal(t, 1, report.Removed)
@@ -779,10 +748,10 @@ func TestReconcile_OverdueMembersExpire(t *testing.T) {
 				b = testkit.New(t, testkit.Options{}, b.Clerk, forgetfulAPI{b.API}, b.Store)
 			}
 			b.Clock.Advance(30*24*time.Hour + 5*time.Minute) // Clerk's clock may be behind
-			mustReconcile(t, b)
+			b.MustReconcile(t)
 			require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
 			b.Clock.Advance(10 * time.Minute)
-			mustReconcile(t, b)
+			b.MustReconcile(t)
 			require.Equal(t, c.want, b.Member(t, email).Status)
 		})
 	}

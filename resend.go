@@ -14,13 +14,13 @@ import (
 //
 // The member's status says what happened:
 //   - pending: Clerk has sent the new invitation;
-//   - active: the person had already accepted, and usually no email was sent.
+//   - active: the person had already joined, and usually no email was sent.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
-//   - *[TransitionError] if the member is not pending, or its invitation has expired; if the
-//     invitation has ended, call Invite;
+//   - *[TransitionError] if the member is not pending, or its invitation has expired (to invite
+//     again, call Invite);
 //   - *[DuplicateEmailError] if the person is already a member under another address; this member
 //     is then removed;
 //   - *[CooldownError] within Config.ResendCooldown of the last invitation, or while another
@@ -30,8 +30,8 @@ import (
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
 //
-// Resend is safe for concurrent use, in several processes too: one caller sends. It is safe to
-// retry.
+// Resend is safe for concurrent use, also by several processes: only one caller sends. It is safe
+// to retry.
 func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Resend")
 	defer op.end(&err)
@@ -44,7 +44,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		switch {
 		case row.Status != StatusPending:
 			return nil, &TransitionError{row.Status, StatusPending}
-		case row.overdue(l.claimedAt): // as if Reconcile had already seen it
+		case row.overdue(l.claimedAt): // Reconcile will expire it
 			return nil, &TransitionError{StatusExpired, StatusPending}
 		case row.held(l.claimedAt):
 			return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
@@ -79,16 +79,16 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return done.Member, nil
 }
 
-// Link reads the link of a pending member's current invitation from Clerk, for a person whose email did
-// not arrive. Anyone who has the link can accept the invitation. The library does not print, log or store
-// it. While a Resend is under way, the current invitation is the older one. Link makes one request, and
-// changes nothing.
+// Link reads the link of a pending member's current invitation from Clerk, for a person who did not get
+// the email. Anyone who has the link can accept the invitation, so the library does not print, log or
+// store it. During a Resend, the current invitation is the older one. Link makes one request, and changes
+// nothing.
 //
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound];
-//   - [ErrNoLink] if the member is not pending, or Clerk does not list its invitation as pending or
-//     does not show the link; its text says which;
+//   - [ErrNoLink] if the member is not pending, Clerk does not list its invitation as pending, or
+//     Clerk does not show the link (the text says which);
 //   - *[ClerkInvitationError] if Clerk fails;
 //   - the context's and the store's error, unchanged.
 //

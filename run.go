@@ -10,40 +10,41 @@ import (
 	"time"
 )
 
-// RunOptions are the options of Run; nil means all defaults.
+// RunOptions are the options of Run; nil means all defaults. A positive value outside a range below
+// counts as its nearest end.
 type RunOptions struct {
-	// Interval is the pause between two calls of Deliver, 10 ms to 1 h. It varies by a fifth.
-	// Defaults to 15 s.
+	// Interval is the pause between two calls of Deliver, 10 ms to 1 h, with a jitter of 20%.
+	// Defaults to 15 s, also if it is negative.
 	Interval time.Duration
 
-	// ReconcileInterval is the time between two reconciliations, by any process that uses the same
-	// store: 1 s to 12 h. Defaults to 1 h; a negative value means never.
+	// ReconcileInterval is the time between two reconciliations across all processes that use the
+	// same store, 1 s to 12 h. Defaults to 1 h. A negative value means never.
 	ReconcileInterval time.Duration
 }
 
 const (
-	// reconcileTurn is for how long a process takes the turn to reconcile. It renews the turn before
-	// its requests; if it dies, another process can start after this time.
+	// reconcileTurn is how long a process owns the turn to reconcile. It renews the turn before each
+	// request. If it dies, another process can start after this time.
 	reconcileTurn = 15 * time.Minute
 
-	// reconcileRetry is when a reconciliation that did not check everything is repeated.
+	// reconcileRetry is the time until an incomplete reconciliation is retried.
 	reconcileRetry = 5 * time.Minute
 )
 
-// Run is the background worker: it delivers due members and reconciles until its context ends.
-// Any number of processes may run it; they share the work, and what they know of rate limits,
-// through the store.
+// Run is the background worker. It delivers due members and reconciles until its context ends. Any
+// number of processes may run it. They share the work and the known rate limits through the store.
 //
-// Failures are logged and do not end Run; repeated failures make its pauses longer. Run uses two
-// goroutines, so a PgxStore needs a pool and not a single connection.
+// Run logs failures and continues. After repeated failures it pauses longer. It uses two goroutines, so
+// a PgxStore needs a pool and not a single connection.
 //
-// Run returns the context's error soon after the context ends; a create that has begun gets up to five
-// seconds for its response. By then the current attempt is saved or given back, and no goroutine is
-// left. Under a context with an invalid actor it returns an *[InvalidParamsError] immediately.
+// Run returns the context's error soon after the context ends. A create that has begun gets up to five
+// seconds for its response. When Run returns, the current attempt is saved or released, and its
+// goroutines have ended. Under a context with an invalid actor it returns an *[InvalidParamsError]
+// immediately.
 //
-// If the host's code panics (a hook, the Logger, the Observer, the ClerkAPI or the Store), the panic
-// continues in the caller's goroutine after the other goroutine has ended. Members that were being
-// delivered are due again when the lease ends.
+// If the host's code panics (a hook, the Logger, the Observer, the ClerkAPI or the Store), Run panics
+// with the same value after its other goroutine has ended. Members that were being delivered are due
+// again when the lease ends.
 func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 	if err := checkActor(ctx); err != nil {
 		return err
@@ -67,13 +68,13 @@ func (s *Service) Run(ctx context.Context, opts *RunOptions) error {
 		})
 		defer wait()
 	}
-	defer stop() // before wait, however runDeliver ends
+	defer stop() // before wait, even if runDeliver panics
 	s.runDeliver(work, o.Interval)
 	return ctx.Err()
 }
 
-// background runs f in a goroutine. wait returns when f has returned. If f did not return but
-// panicked, wait panics with the same value.
+// background runs f in a goroutine. wait returns when f has returned. If f panicked, wait panics with the
+// same value.
 func (s *Service) background(ctx context.Context, f func()) (wait func()) {
 	done := make(chan struct{})
 	var returned bool
@@ -134,7 +135,8 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// reconcileInTurn reconciles if that is due and no other process does. It returns when to try again.
+// reconcileInTurn reconciles if a reconciliation is due and no other process is reconciling. It returns the
+// time of the next try.
 func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
 	s.refreshClock(ctx)
 	began := s.now()
@@ -153,8 +155,8 @@ func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (
 	return next, err
 }
 
-// reconcileAll reconciles once. It waits for rate limits. It reports whether it checked everything;
-// members that could not be changed are only an error.
+// reconcileAll reconciles once, and waits for rate limits. It reports whether it checked everything, even if
+// some members could not be changed.
 func (s *Service) reconcileAll(ctx context.Context, t *turn) (complete bool, err error) {
 	for cursor := ""; ; {
 		report, err := s.reconcile(ctx, &ReconcileOptions{Cursor: cursor}, t)
@@ -175,7 +177,7 @@ func (s *Service) reconcileAll(ctx context.Context, t *turn) (complete bool, err
 func pauseFor(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(d*4/5 + rand.N(d*2/5+1)): //nolint:gosec // no secret: waiting processes must not meet again
+	case <-time.After(d*4/5 + rand.N(d*2/5+1)): //nolint:gosec // jitter, so that processes do not stay in step
 	}
 }
 
@@ -187,7 +189,7 @@ func (s *Service) sleep(ctx context.Context, until time.Time) (err error) {
 	ctx, op := s.observe(ctx, "wait")
 	defer op.end(&err)
 	for {
-		// In short steps, because the clock may be set and the machine may sleep.
+		// Sleep in short steps, because the clock may be set or the machine suspended in the meantime.
 		s.refreshClock(ctx)
 		wait := min(until.Sub(s.now()), time.Second)
 		if wait <= 0 {

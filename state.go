@@ -10,10 +10,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// transitions is the table of allowed state changes. A new member is reserved or, from Adopt,
-// pending or active. Everything that changes a status goes through apply, which checks it. A claim,
-// a release, a postponed attempt, a resend, another role and another address do not change the
-// state.
+// transitions is the table of allowed state changes. A new member is reserved or, if created by Adopt,
+// pending or active. apply checks every change against this table. Claims, releases, postponed attempts,
+// resends, and changes of role or address do not change the state.
 var transitions = map[Status][]Status{
 	StatusReserved: {StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved},
 	StatusPending:  {StatusActive, StatusExpired, StatusRevoked, StatusRemoved, StatusReserved},
@@ -28,31 +27,31 @@ var transitions = map[Status][]Status{
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
-	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; still due: until the lock ends
+	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonAtClerk           = "revoked_at_clerk"
 	ReasonWithdrawn         = "withdrawn" // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
-	ReasonAdopted           = "adopted"   // pending, active: not changed since Adopt
-	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall before it, repeatedly rejected this address alone, without a code
+	ReasonAdopted           = "adopted"   // pending, active: unchanged since Adopt
+	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )
 
 // allowed reports whether a member may change from one state to another.
 func allowed(from, to Status) bool { return from == to || slices.Contains(transitions[from], to) }
 
-// keepsActive reports whether the member is active before and after the change. The address of another
-// member cannot change, because Clerk has an invitation for it, or may have one.
+// keepsActive reports whether the member is active before and after the change. Only an active member's
+// address can change, because Clerk may have an invitation for any other member's address.
 func (c Change) keepsActive() bool {
 	return c.Old.Status == StatusActive && c.New.Status == StatusActive
 }
 
-// apply makes changes, with one Result each, in order. A change that the table does not allow
-// becomes a *TransitionError. A change without New erases the row. The recorded changes are those of
-// the actor of ctx.
+// apply writes changes, and returns one Result per change, in order. A change that the table does not
+// allow gets a *TransitionError. A change without New erases the row. Recorded changes get the actor of
+// ctx.
 func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Result, error) {
 	results := make([]Result, len(changes))
 	var legal []Change
-	var at []int // their places in changes
+	var at []int // index in changes of each legal change
 	for i, c := range changes {
 		if c.New != nil {
 			if !allowed(c.Old.Status, c.New.Status) || c.Old.Email != c.New.Email && !c.keepsActive() {
@@ -88,26 +87,26 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 	return results, nil
 }
 
-// writeTime is how long applyBounded may take.
+// writeTime limits applyBounded.
 const writeTime = 15 * time.Second
 
-// applyBounded is apply for changes of several tenants. A hook that blocks for one of them must not block
-// the others for ever: a PgxStore divides the time.
+// applyBounded is apply with a time limit, for changes of several tenants. Without the limit, a hook that
+// blocks for one tenant would block the others forever. A PgxStore divides the time among the changes.
 func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
 	return s.apply(ctx, s.store, changes)
 }
 
-// change reads a member and makes next of it, and repeats both while other processes are
-// faster. next may return the row itself to leave it unchanged, or fail.
+// change reads a member, calls next for the new version of its row, and writes it. It starts again if
+// another process changes the row first. next can return the row itself to leave it unchanged.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (old, now *Member, err error) {
 	for range 10 {
 		row, err := s.get(ctx, ref)
 		if err != nil {
 			return nil, nil, err
 		}
-		ref = row.refByID() // the next round is about the same member, even if ref no longer names it
+		ref = row.refByID() // in the next round, ref may no longer identify this member
 		wanted, err := next(row)
 		if err != nil || wanted == row {
 			return row, wanted, err
@@ -123,15 +122,15 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 	return nil, nil, ErrConflict
 }
 
-// The functions below build Change.New from the row that was read.
+// The functions below return Change.New for a row.
 
-// asReleased gives up a claim.
+// asReleased releases the claim.
 func asReleased(m Member, due time.Time) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
 	return &m
 }
 
-// asPostponed gives up the claim of an attempt that certainly had no effect.
+// asPostponed releases the claim of an attempt that certainly had no effect.
 func asPostponed(m Member, due time.Time, reason string) *Member {
 	m.ClaimedUntil, m.NextAttemptAt, m.Reason = nil, &due, clip(reason)
 	return &m
@@ -147,7 +146,7 @@ func asSettled(m Member, to Status, now time.Time) *Member {
 	return &m
 }
 
-// maxInvitationID and maxLink are what a row can store, in bytes.
+// maxInvitationID and maxLink are the largest sizes that a row can store, in bytes.
 const (
 	maxInvitationID = 247
 	maxLink         = 16 << 10
@@ -159,11 +158,11 @@ func (inv *Invitation) hasID() bool {
 	return clerkID.MatchString(inv.ID) && len(inv.ID) <= maxInvitationID
 }
 
-// asInvited settles the row as pending on inv. The link is stored only if the host emails it.
+// asInvited completes the send as pending on inv. The link is stored only if the host emails it.
 func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member {
 	n := asSettled(m, StatusPending, now)
 	n.InvitationID, n.ClerkUserID = inv.ID, PendingID(inv.ID)
-	created := now // close enough if Clerk's response has no readable time
+	created := now // fallback if Clerk's response has no readable time
 	if !inv.CreatedAt.IsZero() {
 		created = inv.CreatedAt.UTC().Truncate(time.Microsecond)
 	}
@@ -174,7 +173,7 @@ func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member 
 		at := inv.ExpiresAt.UTC().Truncate(time.Microsecond)
 		n.ExpiresAt = &at
 	case p.ExpiresInDays > 0:
-		// Clerk's API description allows expires_at to be missing.
+		// expires_at is optional in Clerk's OpenAPI description.
 		at := created.AddDate(0, 0, p.ExpiresInDays)
 		n.ExpiresAt = &at
 	}
@@ -184,22 +183,22 @@ func asInvited(m Member, inv *Invitation, p clerkParams, now time.Time) *Member 
 	return n
 }
 
-// asJoined settles the row as active under the Clerk user's ID.
+// asJoined completes the send as active under the Clerk user's ID.
 func asJoined(m Member, userID string, now time.Time) *Member {
 	n := asSettled(m, StatusActive, now)
 	n.ClerkUserID = userID
 	return n
 }
 
-// asEnded settles the row in a state in which it is only kept for the record.
+// asEnded completes the send in a final state.
 func asEnded(m Member, to Status, reason string, now time.Time) *Member {
 	n := asSettled(m, to, now)
 	n.Reason = clip(reason)
 	return n
 }
 
-// asEndedAtClerk ends the row as its invitation has ended. It returns nil if the invitation is still
-// open, was accepted, or has a status that this library does not know.
+// asEndedAtClerk ends the row in the same way as its invitation at Clerk. It returns nil if the invitation
+// is still open, was accepted, or has an unknown status.
 func asEndedAtClerk(m *Member, status string, now time.Time) *Member {
 	switch status {
 	case InvitationRevoked:
@@ -210,7 +209,7 @@ func asEndedAtClerk(m *Member, status string, now time.Time) *Member {
 	return nil
 }
 
-// clip shortens a code from Clerk and removes addresses, because reasons are stored and logged.
+// clip shortens a code from Clerk and removes addresses from it, because reasons are stored and logged.
 func clip(reason string) string {
 	reason = scrub.Line(reason)
 	return strings.ToValidUTF8(reason[:min(len(reason), 255)], "")

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Status is the state of a member. The table of allowed state changes is in state.go.
+// Status is the state of a member. state.go has the table of allowed state changes.
 //
-// A new status must be added to [Statuses], to that table, to [Status.Waits] and
-// [Member.Due], to the CHECK constraints and the conditions of the partial indexes in
-// migrations/ and in sqlitestore/migrations/ (the statements repeat these conditions), to
-// the rules of clerkinvitetest.MemoryStore, and to the model in internal/model/protocol.
-// Everything else uses Statuses.
+// To add a status, change [Statuses], that table, [Status.Waits], [Member.Due], the CHECK
+// constraints and the conditions of the partial indexes in migrations/ and
+// sqlitestore/migrations/ (the statements repeat these conditions), the rules of
+// clerkinvitetest.MemoryStore, and the model in internal/model/protocol. Everything else uses
+// Statuses.
 type Status string
 
 const (
-	StatusReserved Status = "reserved" // the row is written; Clerk was not called yet, or its response was lost
+	StatusReserved Status = "reserved" // Clerk was not called yet, the call failed, or the response was lost
 	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
 	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
 	StatusFailed   Status = "failed"   // Clerk refused this person, or Config.WithdrawOnFailure withdrew the invitation; Reason says why
@@ -32,29 +32,29 @@ func Statuses() []Status {
 	return []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
 }
 
-// Waits reports whether a member in this state becomes active when the person signs up
-// with its address: reserved, pending and expired.
+// Waits reports whether a member in this state (reserved, pending or expired) becomes active
+// when the person signs up with the member's address.
 func (s Status) Waits() bool {
 	return s == StatusReserved || s == StatusPending || s == StatusExpired
 }
 
-// Ref names one member of a tenant, by exactly one of Email, ID and ClerkUserID. A member of another
-// tenant is not found.
+// Ref identifies one member of a tenant by exactly one of Email, ID and ClerkUserID. It never finds a
+// member of another tenant.
 type Ref struct {
 	TenantID string // the host's ID of its customer, 1 to 255 bytes
 	Email    string // need not be normalised
 	ID       string // Member.ID, a UUID
 
-	// ClerkUserID is the present Member.ClerkUserID: the Clerk user's ID of an active member, or
-	// "pending_" and the invitation's ID of a pending member. A pending ID no longer names the
-	// member after a resend or after the person has joined. A member in any other state has no
-	// ClerkUserID, so a second Remove by it returns ErrNotFound.
+	// ClerkUserID is the current Member.ClerkUserID: the user ID of an active member, or "pending_"
+	// and the invitation's ID of a pending member. A pending ID stops working after a resend and when
+	// the person joins. Members in other states have no ClerkUserID, so a second Remove by
+	// ClerkUserID returns ErrNotFound.
 	ClerkUserID string
 }
 
-// Member is one person in one tenant. It is a copy of the stored row: changing it does not
-// change the store. slog and %v print it without personal data (see
-// [Member.LogValue]); %+v and encoding/json include the address, but never the URL.
+// Member is one person in one tenant. It is a copy of the stored row; changing it does not
+// change the store. slog and %v print it without personal data, see [Member.LogValue]. %+v
+// and encoding/json include the address, but never the URL.
 type Member struct {
 	ID       string `json:"id"` // UUID version 7
 	TenantID string `json:"tenant_id"`
@@ -66,18 +66,18 @@ type Member struct {
 	ClerkUserID  string `json:"clerk_user_id,omitempty"`
 	InvitationID string `json:"invitation_id,omitempty"` // the current or last invitation at Clerk
 
-	// URL is the invitation's link. Anyone who has it can accept the invitation, so it is
-	// returned to the caller of Invite, stored only for invitations that the host mails
-	// itself (SkipEmail), and cleared when the member leaves pending.
+	// URL is the invitation's link. Anyone who has it can accept the invitation. It is
+	// returned to the caller of Invite. It is stored only for invitations that the host
+	// sends itself (SkipEmail), until the member leaves the state pending.
 	URL Secret `json:"-"`
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`
-	ChangedBy string          `json:"changed_by,omitempty"` // who made the last change that the history records, see [WithActor]; "" is the library
-	Data      json.RawMessage `json:"data,omitempty"`       // for the host; nil or a JSON value
+	ChangedBy string          `json:"changed_by,omitempty"` // actor of the last recorded change, see [WithActor]; "" is the library
+	Data      json.RawMessage `json:"data,omitempty"`       // the host's data; nil or a JSON value
 
-	// Params has the parameters of the invitation in the library's encoding. Stores
-	// keep it byte for byte.
+	// Params contains the invitation's parameters in the library's encoding. A Store keeps
+	// it byte for byte.
 	Params json.RawMessage `json:"-"`
 
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
@@ -92,13 +92,12 @@ type Member struct {
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
 	SettledAt     *time.Time `json:"settled_at,omitempty"`      // time of the last state change that completed an invitation or ended it
 	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row
-	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // when the invitation is to be delivered; nil if there is none
+	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`
 }
 
-// Clone returns a copy of m that shares no memory with it, in the form in which a Store
-// returns members: the ID in lower case, times in UTC with microseconds, and nil for
-// empty JSON. The copy of nil is nil.
+// Clone returns a deep copy of m in the form in which a Store returns members: the ID in
+// lower case, times in UTC with microseconds, and nil for empty JSON. It returns nil for nil.
 func (m *Member) Clone() *Member {
 	if m == nil {
 		return nil
@@ -123,11 +122,11 @@ func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecon
 // Ref returns the tenant and address of m.
 func (m Member) Ref() Ref { return Ref{TenantID: m.TenantID, Email: m.Email} }
 
-// refByID names m by its ID, which never changes.
+// refByID returns the tenant and ID of m, which never change.
 func (m Member) refByID() Ref { return Ref{TenantID: m.TenantID, ID: m.ID} }
 
-// Due reports whether an invitation of m is still to be delivered: the member is reserved
-// or pending, and Sent < Send. It is delivered at NextAttemptAt.
+// Due reports whether m waits for delivery: it is reserved or pending, and Sent < Send. The
+// next delivery attempt is at NextAttemptAt.
 func (m Member) Due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }
@@ -137,21 +136,21 @@ func (m Member) overdue(now time.Time) bool {
 	return m.Status == StatusExpired || m.Status == StatusPending && m.ExpiresAt != nil && !m.ExpiresAt.After(now)
 }
 
-// Result is the result for one row or input: a member, an error, or both.
+// Result is the result for one row or one input. It has a member, an error, or both.
 type Result struct {
 	Member *Member
 	Err    error
 }
 
-// Change is a change of one member, from Old to New. Both have the same ID and TenantID. If New is nil, the member is erased together with its history. If Old is nil, the
-// member is new. Only [PgxOptions].OnChange gets such a change, because Insert writes new
-// members.
+// Change is a change of one member from Old to New, which have the same ID and TenantID. If
+// New is nil, the member and its history are erased. If Old is nil, the member is new; only
+// [PgxOptions].OnChange gets such a change, because Insert writes new members.
 type Change struct {
 	Old, New *Member
 }
 
-// Recorded reports whether the history records the change: a change of the state, the send, the
-// invitation, the user, the role or the address. It does not record claims, releases, postponed
+// Recorded reports whether the history records the change. It records changes of the state, the send,
+// the invitation, the user, the role and the address. It does not record claims, releases, postponed
 // attempts and changes of Data.
 func (c Change) Recorded() bool {
 	if c.Old == nil || c.New == nil {
@@ -163,30 +162,30 @@ func (c Change) Recorded() bool {
 }
 
 var (
-	// ErrConflict means that the row changed since it was read, or that a delivery
+	// ErrConflict means that the row has changed since it was read, or that a delivery
 	// attempt owns it. HTTP 409.
 	ErrConflict error = &statusError{409, "the member was modified concurrently; reload it and try again"}
 
 	// ErrUserTaken means that another member of the tenant has the ClerkUserID. Of the
-	// service's verbs, only Adopt returns it. HTTP 409.
+	// methods of Service, only Adopt returns it. HTTP 409.
 	ErrUserTaken error = &statusError{409, "another member of this tenant has this Clerk user or invitation"}
 
 	// ErrEmailTaken is returned by a Store if another member of the tenant already has
-	// the new Email. The service handles it; its callers never see it.
+	// the new Email. The Service handles it and never returns it.
 	ErrEmailTaken = errors.New("clerkinvite: another member of this tenant has this address")
 )
 
-// Query selects members. A member matches if any of the selectors matches it. An empty
-// Query matches nothing.
+// Query selects members. A member matches if any of the fields matches it. An empty Query
+// matches nothing.
 type Query struct {
-	Refs    []Ref    // the members that these name, in any state; normalised; a Ref without Email, ID and ClerkUserID matches nothing
+	Refs    []Ref    // members in any state; normalised; a Ref without Email, ID and ClerkUserID matches nothing
 	IDs     []string // members with these IDs, in any tenant and any state; a string that is not a UUID matches nothing
 	Emails  []string // waiting members ([Status.Waits]) with these normalised addresses, in any tenant
 	UserIDs []string // active members with these Clerk user IDs, in any tenant
 }
 
-// PageQuery selects a page of members in the order of (TenantID, ID), compared byte by
-// byte. A member matches if all of the filters match it.
+// PageQuery selects a page of members, ordered by (TenantID, ID), compared byte by byte. A
+// member must match all filters.
 type PageQuery struct {
 	TenantID      string    // members of this tenant; "" means all tenants
 	Statuses      []Status  // members in one of these states; empty means any state
@@ -194,11 +193,11 @@ type PageQuery struct {
 	InvitedBy     string    // members with this InvitedBy; "" means any
 	ExpiresBefore time.Time // pending members whose ExpiresAt is before this; zero means all members
 
-	// NewestFirst reverses the order. It needs a TenantID; without one it is an error.
+	// NewestFirst reverses the order. It is an error without a TenantID.
 	NewestFirst bool
 
-	// AfterTenantID and AfterID name the last member of the previous page, which need
-	// not exist any more. Both are empty for the first page. An AfterID that is not a
+	// AfterTenantID and AfterID identify the last member of the previous page. The member
+	// may have been erased. Both are empty for the first page. An AfterID that is not a
 	// UUID is an error.
 	AfterTenantID, AfterID string
 
@@ -208,21 +207,21 @@ type PageQuery struct {
 // DueQuery selects due members in a fair order:
 //   - Members without Bulk come first.
 //   - Within each of these two groups tenants take turns: one member of each tenant, then a
-//     second member of each, and so on. Tenants come in the order of their IDs, compared byte
-//     by byte, beginning after AfterTenantID; after the last tenant the first one follows.
-//   - The members of a tenant come in the order of NextAttemptAt and ID.
+//     second member of each, and so on. Tenants are ordered by ID, compared byte by byte. The
+//     order begins after AfterTenantID and wraps around.
+//   - A tenant's members are ordered by NextAttemptAt and ID.
 //
-// So within a group neither a tenant with many members nor many tenants delay the others for long.
-// But imports wait for all members without Bulk: a host that calls Reserve for each line of a list
-// delays every tenant's imports. Use ReserveMany for lists.
+// So within a group, neither a tenant with many members nor a large number of tenants delays the
+// others for long. Imports (Bulk) wait for all other members. A host that calls Reserve for each
+// line of a list therefore delays every tenant's imports. Use ReserveMany for lists.
 type DueQuery struct {
-	At            time.Time // members whose NextAttemptAt is not after this
+	At            time.Time // members whose NextAttemptAt is at or before this
 	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
 	Limit         int       // maximum number of members; 0 means 1000
 }
 
 // HistoryEntry is one recorded change of a member, see [Change.Recorded]. It contains no address. slog
-// and %v print it without the role and the actor.
+// and %v omit the role and the actor.
 type HistoryEntry struct {
 	Version      int64     `json:"version"`        // of the member, after the change
 	From         Status    `json:"from,omitempty"` // "" for a new member
@@ -233,16 +232,16 @@ type HistoryEntry struct {
 	InvitationID string    `json:"invitation_id,omitempty"`
 	Role         string    `json:"role,omitempty"` // after the change
 	Reason       string    `json:"reason,omitempty"`
-	Actor        string    `json:"actor,omitempty"` // who made the change, see [WithActor]; "" is the library
+	Actor        string    `json:"actor,omitempty"` // see [WithActor]; "" is the library
 	At           time.Time `json:"at"`
 }
 
-// Backlog counts the members that wait, in all tenants. Counts stop at 10,000. If they grow,
-// no process runs [Service.Run], or Clerk fails; see docs/runbook.md.
+// Backlog counts the waiting members of all tenants. Each count stops at 10,000. If the counts
+// grow, no process runs [Service.Run], or Clerk fails; see docs/runbook.md.
 type Backlog struct {
 	Reserved  int       // reserved members, due or not
 	Due       int       // members that are due now
-	OldestDue time.Time // the earliest NextAttemptAt of these; zero if there are none
+	OldestDue time.Time // the earliest NextAttemptAt of the due members; zero if there are none
 	Overdue   int       // pending members whose invitation has expired; the next Reconcile handles them
 }
 
@@ -255,53 +254,53 @@ type TxStore interface {
 	// addresses. Their Version is ignored; the new Version is 1.
 	//
 	// If a member with this TenantID and Email exists, the row is not written. Its
-	// Result has that member, as committed or as this transaction wrote it, and a
-	// *[DuplicateEmailError] with the same member. A unique key in the database decides
-	// this: of any number of concurrent inserts of an address, exactly one is written.
+	// Result has the existing member, as committed or as written by this transaction, and
+	// a *[DuplicateEmailError] with the same member. The database must enforce this with a
+	// unique key: of any number of concurrent inserts of an address, exactly one succeeds.
 	//
-	// If that member has the ID of the row, the row counts as written, because the call
-	// repeats one whose response was lost.
+	// If the existing member has the same ID as the row, the row counts as written,
+	// because the call is a retry after a lost response.
 	//
-	// If the address is free, but another member of the tenant has the ClerkUserID of the row,
-	// the row is not written. Its Result has that member and ErrUserTaken.
+	// If the address is free, but another member of the tenant has the row's ClerkUserID,
+	// the row is not written. Its Result has the other member and ErrUserTaken.
 	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
 
-	// Update makes the changes whose Old.Version is the version of the row, adds a history
-	// entry for those that are Recorded, and returns one Result per change, in the order of
-	// changes. ID and TenantID never change. A Result has one of:
+	// Update applies the changes whose Old.Version is the row's version, adds a history entry
+	// for those that are Recorded, and returns one Result per change, in the order of changes.
+	// ID and TenantID never change. A Result has one of:
 	//   - the changed member, with Version Old.Version + 1;
 	//   - ErrConflict: the row has another version or does not exist;
 	//   - ErrUserTaken: another member of the tenant has the new ClerkUserID;
-	//   - ErrEmailTaken: another member of the tenant has the new Email. Unique keys in the
-	//     database decide this and the former, against concurrent calls of Insert too;
-	//   - another error: the database refuses the change, such as an erasure that a foreign key of
-	//     the host forbids.
-	// The failure of one change does not affect the others, whether they are for different members of the
-	// tenant or not. An address or a user that another change of the same call gives up may still count
-	// as taken.
+	//   - ErrEmailTaken: another member of the tenant has the new Email;
+	//   - another error: the database refuses the change, for example because a foreign key of
+	//     the host forbids an erasure.
+	// The database must enforce ErrUserTaken and ErrEmailTaken with unique keys, so that they
+	// also hold against concurrent calls of Insert. If another change of the same call gives up
+	// an address or a user, the address or user may still count as taken. One change's failure
+	// does not affect the others, even in the same tenant.
 	//
 	// The history entry has the Role and the ChangedBy of the changed member.
 	//
-	// A change without New erases the row and its history. Its Result has the member as
-	// it was. If the row does not exist, it counts as erased.
+	// A change without New erases the row and its history. Its Result has the member from
+	// before the erasure. If the row does not exist, it counts as erased.
 	Update(ctx context.Context, changes []Change) ([]Result, error)
 
-	// Clock returns the present time by a clock that all processes with this store share,
-	// such as the database server's; in a transaction too, not the time of its start. The
-	// zero time means that there is none. Then the clocks of all processes (Config.Now) may
-	// differ by an eighth of Config.Lease at most.
+	// Clock returns the current time of a clock that all processes with this store share,
+	// such as the database server's clock. In a transaction it also returns the current time,
+	// not the transaction's start. The zero time means that there is no shared clock. The
+	// processes' clocks (Config.Now) may then differ by at most an eighth of Config.Lease.
 	Clock(ctx context.Context) (time.Time, error)
 }
 
 // Store stores members. [PgxStore] is for production, and clerkinvitetest has a store for
-// tests. A host can write its own and check it with package storetest.
+// tests. A host can implement its own and check it with package storetest.
 //
 // All methods are safe for concurrent use, also by several processes, and safe to retry.
 // They return when their context ends. Callers may keep and modify the members that they
-// return. Times are UTC with microseconds. A Store does not know which state changes are
-// allowed; that is the service's task.
+// return. Times are UTC with microseconds. A Store does not check which state changes are
+// allowed; the Service does.
 type Store interface {
 	TxStore
 
@@ -309,29 +308,28 @@ type Store interface {
 	// committed data. No match is not an error.
 	Find(ctx context.Context, q Query) ([]*Member, error)
 
-	// Due returns the members that are due ([Member.Due]) and that q selects, in its order. If
-	// a member is due, it returns at least one. With more than 10,000 tenants whose members are
-	// all due later, it may skip tenants that are due.
+	// Due returns the due members ([Member.Due]) that q selects, in q's order. If any member is
+	// due, it returns at least one. If more than 10,000 tenants have only members that are due
+	// later, it may skip tenants with due members.
 	Due(ctx context.Context, q DueQuery) ([]*Member, error)
 
-	// Page returns the first members that q selects, in its order.
+	// Page returns the first members that q selects, in q's order.
 	Page(ctx context.Context, q PageQuery) ([]*Member, error)
 
 	// Counts returns how many members of a tenant are in each state. A state without
 	// members may be missing.
 	Counts(ctx context.Context, tenantID string) (map[Status]int, error)
 
-	// History returns the recorded state changes of a member, the oldest first. A
-	// member that does not exist has none.
+	// History returns a member's recorded changes, oldest first. The history of a member
+	// that does not exist is empty.
 	History(ctx context.Context, tenantID, id string) ([]HistoryEntry, error)
 
 	// SwapTime is a compare-and-swap of a named time, shared by all processes. It
 	// returns the stored time after the call.
-	//   - Read: if old equals next, nothing is written. A name that was never set has
-	//     the zero time.
+	//   - Read: if old equals next, SwapTime writes nothing. The time of a name that was
+	//     never set is zero.
 	//   - Set: if the stored time is old, it becomes next. A zero old means "not set
-	//     yet". next is never zero unless old is.
-	//   - Lost race: if the stored time is neither old nor next, nothing is written, and
-	//     the stored time is returned.
+	//     yet". next is zero only if old is.
+	//   - Lost race: if the stored time is neither old nor next, SwapTime writes nothing.
 	SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error)
 }

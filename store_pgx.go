@@ -16,10 +16,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/storeutil"
 )
 
-// PgxDB is the database of a [PgxStore]: a *pgxpool.Pool, or a *pgx.Conn in a program that
-// calls the library from one goroutine at a time ([Service.Run] uses two). It must not be a
-// transaction, because the library calls Clerk between two statements. See
-// [PgxStore.WithTx] for the part that works in a transaction.
+// PgxDB is the database of a [PgxStore]: a *pgxpool.Pool, or a *pgx.Conn if the program calls
+// the library from only one goroutine at a time ([Service.Run] uses two). It must not be a
+// transaction, because the library calls Clerk between two statements. To write in a
+// transaction, see [PgxStore.WithTx].
 type PgxDB interface {
 	BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -28,14 +28,14 @@ type PgxDB interface {
 // PgxOptions are the options of [NewPgxStore].
 type PgxOptions struct {
 	// Schema is the schema of the tables. It is one identifier as PostgreSQL stores it:
-	// without quotes, and case-sensitive. Defaults to the search_path of the connections.
+	// without quotes, and case-sensitive. By default, the connections' search_path decides.
 	Schema string
 
 	// Now replaces PostgreSQL's clock ([PgxStore.Clock]) in tests: set it to Config.Now.
 	Now func() time.Time
 
-	// OnChange keeps the host's tables in sync with the members. It runs right after the
-	// statement that made the changes, in its transaction: its writes in tx are committed
+	// OnChange keeps the host's tables in sync with the members. It is called after the
+	// statement that made the changes, in the same transaction: its writes in tx are committed
 	// if and only if the changes are.
 	//
 	// It gets copies of all changes that the history records. A new member has no Old, and
@@ -43,25 +43,25 @@ type PgxOptions struct {
 	// changes of Data, or repeats of a change that is already stored.
 	//
 	// If it returns an error, the changes are rolled back. The batch is then split to
-	// isolate the failing members; they get the error, and a later delivery retries them.
+	// isolate the failing members. They get the error, and a later delivery retries them.
 	// So OnChange may be called several times for one change, each time after its earlier
 	// writes were rolled back. If it panics, the same happens, and then the panic continues.
 	//
-	// OnChange is called from several goroutines at the same time. It must be quick,
-	// because it keeps row locks and a connection. Outside WithTx its context ends after a part
-	// of the time that is left for the write, so that one member for which it blocks does not
-	// delay the others. It must not call Clerk or the Service, and must not commit or roll back tx.
+	// OnChange is called concurrently. It must be quick, because it runs while row locks and a
+	// connection are held. It must not call Clerk or the Service, and must not commit or roll
+	// back tx. Outside WithTx its context ends after a part of the time that is left for the
+	// write, so that blocking for one member does not delay the others.
 	//
-	// With OnChange, each such Insert or Update is a READ COMMITTED transaction instead of a
-	// single statement; within WithTx it is a savepoint.
+	// With OnChange, each Insert or Update with recorded changes uses a READ COMMITTED
+	// transaction instead of a single statement. Within WithTx it uses a savepoint.
 	OnChange func(ctx context.Context, tx pgx.Tx, changes []Change) error
 }
 
 // PgxStore is a [Store] in PostgreSQL 14 or newer.
 //
-// It keeps no state in the session: it prepares no statements, takes no session locks and
-// sets nothing. So it works with PgBouncer in transaction mode, and in every query execution
-// mode of pgx. The host sets the timeouts of statements and locks.
+// It keeps no session state: no prepared statements, session locks or settings. So it works
+// with PgBouncer in transaction mode, and with every query execution mode of pgx. The host sets
+// the timeouts of statements and locks.
 //
 // If the response to a statement is lost, the statement may or may not have taken effect.
 // Outside a host's transaction the store repeats it for up to a second, within the caller's
@@ -89,17 +89,16 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 	return s
 }
 
-// WithTx returns the part of the store that works inside a host's transaction: a member is
-// reserved if and only if the host's rows are written. It never commits, rolls back or
-// repeats anything.
+// WithTx returns a TxStore that writes in the host's transaction, so that a member is reserved
+// if and only if the host's rows are written. It never commits, rolls back or repeats anything.
 //
-// It waits for another open transaction that reserves the same address. In READ COMMITTED
-// the result is then the usual one. In REPEATABLE READ and SERIALIZABLE, PostgreSQL returns
+// Insert waits for other open transactions that reserve the same address. In READ COMMITTED
+// it then returns the usual result. In REPEATABLE READ and SERIALIZABLE, PostgreSQL returns
 // 40001 for an address that was committed after the snapshot; retry the whole transaction.
 //
-// If two transactions reserve the same addresses in different orders, each waits for the other,
-// and PostgreSQL ends one with 40P01; retry the whole transaction. ReserveMany orders its
-// addresses, so one call per transaction avoids this.
+// If two transactions reserve the same addresses in different orders, they deadlock, and
+// PostgreSQL aborts one with 40P01; retry the whole transaction. ReserveMany sorts its
+// addresses, so a single call per transaction avoids this.
 func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].
@@ -141,7 +140,7 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 		if err != nil {
 			return nil, err
 		}
-		// If another member has the user or the address, the statement fails, and without a savepoint the host's transaction with it.
+		// If another member has the user or the address, the statement fails. Without a savepoint, the host's transaction would fail, too.
 		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsKey)
 		err = w.write(ctx, begin, func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
@@ -152,7 +151,7 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 }
 
 // fault returns the error of a statement, as a rowError if one of its rows caused it. In the host's
-// transaction without a savepoint, nothing can be written after an error.
+// transaction without a savepoint it returns no rowError, because nothing can be written after an error.
 func (w *pgxWriter) fault(err error, begin bool) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || w.tx != nil && !begin {
@@ -189,9 +188,9 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 	return w.store.repeat(ctx, once)
 }
 
-// recordHook records in the database that the host uses OnChange, once per store: the command
-// clerkinvite, which cannot call it, then refuses to change members. In a host's transaction, which
-// may be rolled back or take long, nothing is recorded: a delivery follows it.
+// recordHook records in the database that the host uses OnChange, once per store. The command
+// clerkinvite cannot call the hook, so it then refuses to change members. recordHook does nothing in a
+// host's transaction, which may be rolled back or take long. A delivery outside it will record the hook.
 func (w *pgxWriter) recordHook(ctx context.Context) error {
 	if w.store.onChange == nil || w.tx != nil || w.store.hookRecorded.Load() {
 		return nil
@@ -204,9 +203,9 @@ func (w *pgxWriter) recordHook(ctx context.Context) error {
 	return err
 }
 
-// begin begins a savepoint in the host's transaction, or a transaction. The transaction is READ
-// COMMITTED whatever the connection's default is: only then does a second statement see why
-// the first changed nothing.
+// begin begins a savepoint in the host's transaction, or a new transaction. The new transaction is
+// READ COMMITTED regardless of the connection's default, so that a second statement can see why the
+// first changed nothing.
 func (w *pgxWriter) begin(ctx context.Context) (pgx.Tx, error) {
 	if w.tx != nil {
 		return w.tx.Begin(ctx)
@@ -321,7 +320,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		}
 		again, effect := sqlFailure(err)
 		if conn, ok := s.db.(interface{ IsClosed() bool }); ok && conn.IsClosed() {
-			again = false // a closed single connection stays closed
+			again = false // a single connection does not reconnect
 		}
 		if !again || wait > 640*time.Millisecond {
 			return err
@@ -330,7 +329,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // not a secret: it spreads out callers that failed together
+		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // jitter, for callers that failed at the same time
 		}
 	}
 }
@@ -338,7 +337,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 // sqlFailure reports whether a statement that failed with err should be repeated, and whether
 // it may have taken effect.
 //
-// pgconn.SafeToRetry does not help: since pgx 5.9 it is true for some responses that were
+// It does not use pgconn.SafeToRetry, which since pgx 5.9 is true for some responses that were
 // lost after the commit.
 func sqlFailure(err error) (again, maybeMade bool) {
 	if row := (rowError{}); errors.As(err, &row) {
@@ -363,21 +362,21 @@ func sqlFailure(err error) (again, maybeMade bool) {
 	return false, false
 }
 
-// setsKey reports whether c gives the row a new ClerkUserID or Email, which another row may have.
+// setsKey reports whether c gives the row a new ClerkUserID or Email, which can violate a unique key.
 func (c Change) setsKey() bool {
 	return c.New != nil && (c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)
 }
 
-// rowError is a failure of a batch that at least one of its rows causes. A batch of one row
-// gets the error in it. It does not unwrap, because an error of the host's statements must
-// not be mistaken for ours.
+// rowError is a failure of a batch that is caused by at least one of its rows. The Result of that
+// row gets the error in it. rowError does not unwrap, because an error of the host's statements
+// must not be mistaken for one of the library's.
 type rowError struct{ err error }
 
 func (e rowError) Error() string { return e.err.Error() }
 
-// splitting writes a batch with write. If a row makes the batch fail, it halves the batch
-// until these rows are isolated, so that the others are written. If the hook panics for a row,
-// the panic continues after that.
+// splitting writes a batch with write. If rows make the batch fail, it bisects the batch to isolate
+// them, so that the other rows are written. If the hook panics for a row, the panic continues after
+// that.
 func splitting[T any](batch []T, write func([]T) ([]Result, error)) ([]Result, error) {
 	if len(batch) == 0 {
 		return nil, nil
@@ -432,15 +431,15 @@ func (f onChange) wants(changes []Change) bool {
 	return f != nil && slices.ContainsFunc(changes, Change.Recorded)
 }
 
-// inTx calls write in a transaction of its own or in a savepoint, and then calls the hook with the
-// changes that write made.
+// inTx calls write in a new transaction or in a savepoint, and then calls the hook with the changes that
+// write made.
 func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		// Also if the hook panics or ctx has ended. After a commit it does nothing.
+		// Roll back even if the hook panics or ctx has ended. After a commit this does nothing.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		_ = tx.Rollback(ctx)
@@ -481,8 +480,8 @@ func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context
 	return blamed(ctx, err)
 }
 
-// shareOfTime returns a context for one call of the hook with n changes. It ends before ctx, so that a
-// row for which the hook blocks does not use up the time of the others.
+// shareOfTime returns a context for one call of the hook with n changes. It ends before ctx, so that
+// blocking for one row does not use up the time of the others.
 func shareOfTime(ctx context.Context, n int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -495,7 +494,7 @@ func shareOfTime(ctx context.Context, n int) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, left/4)
 }
 
-// blamed returns an error of the hook as a rowError, unless no row can have caused it.
+// blamed returns an error of the hook as a rowError if a row may have caused it, and unchanged otherwise.
 func blamed(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
 	again, _ := sqlFailure(err)

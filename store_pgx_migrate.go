@@ -17,8 +17,8 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations returns the SQL that creates the tables, for hosts that run it with their own
-// tool: pairs of NNN_name.up.sql and NNN_name.down.sql. See migrations/README.md.
+// Migrations returns the SQL files that create the tables, for hosts that run them with their
+// own tool: pairs of NNN_name.up.sql and NNN_name.down.sql. See migrations/README.md.
 func Migrations() fs.FS {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -58,28 +58,26 @@ func upMigrations() ([]migration, error) {
 // migrateLock is the key of the advisory lock that Migrate takes: "clerkinv".
 const migrateLock = 0x636c65726b696e76
 
-// ErrSchemaNewer is returned by [PgxStore.Validate] if the tables have everything that this
-// version of the library needs, but were migrated by a newer version. During a rolling
-// deployment a host can ignore it.
+// ErrSchemaNewer is returned by [PgxStore.Validate] if a newer version of the library migrated the
+// tables, but they still have everything that this version needs. A host can ignore it during a
+// rolling deployment.
 var ErrSchemaNewer = errors.New("clerkinvite: the tables were migrated by a newer version of the library")
 
-// Migrate creates the tables, or migrates them to this version of the library. If
-// [PgxOptions] names a schema that does not exist, Migrate creates it, too. It does nothing
-// if the tables are up to date or newer. The table clerkinvite_migration records which
-// migrations have run.
+// Migrate creates the tables, or migrates them to this version of the library. It also creates
+// the schema that [PgxOptions] names, if it does not exist. It does nothing if the tables are up
+// to date or newer. The table clerkinvite_migration records which migrations have run.
 //
-// New tables have no privileges for PUBLIC, or for the roles anon and authenticated, which
-// would get them by Supabase's default privileges.
+// Migrate grants PUBLIC, and Supabase's roles anon and authenticated, no privileges on new tables,
+// and revokes those that they get by default. A role that must not read clerkinvite_migration can
+// call Migrate if the tables are complete. migrations/README.md lists the privileges that the
+// library's role needs.
 //
-// A role that must not read clerkinvite_migration can call Migrate if the tables are complete.
-// migrations/README.md lists the privileges that the library's role needs.
+// A host that runs the SQL of [Migrations] with its own tool must continue to use that tool:
+// Migrate returns an error if it did not create the tables. Other errors are PostgreSQL's. After
+// an error, nothing has changed.
 //
-// If the host ran the SQL of [Migrations] with its own tool, it must continue with that tool:
-// Migrate returns an error if it did not create the tables.
-//
-// Migrate is safe for concurrent use, also by several processes, and safe to retry: it works
-// in one transaction, under an advisory lock. After an error nothing has changed. Other
-// errors are PostgreSQL's.
+// Migrate works in one transaction, under an advisory lock. It is safe for concurrent use, also
+// by several processes, and safe to retry.
 func (s *PgxStore) Migrate(ctx context.Context) error {
 	list, err := upMigrations()
 	if err != nil {
@@ -106,7 +104,7 @@ func (s *PgxStore) migrate(ctx context.Context, tx pgx.Tx, list []migration) (fo
 	}
 	if s.schema != "" {
 		// CREATE SCHEMA IF NOT EXISTS needs the privilege to create a schema even if it exists.
-		// The cast to name cuts a long name as the other statements do.
+		// The cast to name truncates a long name, as PostgreSQL does in the other statements.
 		exists, err := queryOne[bool](ctx, tx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text::name)`, s.schema)
 		if err != nil {
 			return false, err
@@ -147,7 +145,7 @@ CREATE TABLE clerkinvite_migration (
 		if m.version <= version {
 			continue
 		}
-		// Several statements in one call, which is possible without parameters.
+		// Exec runs several statements in one call, because there are no parameters.
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
 			return false, fmt.Errorf("clerkinvite: migration %d: %w", m.version, err)
 		}
@@ -182,13 +180,13 @@ func (s *PgxStore) complete(ctx context.Context, tx pgx.Tx) error {
 	return errors.Join(append(faults, errors.New("clerkinvite: Migrate: this role must not read clerkinvite_migration; call Migrate with the role that created the tables"))...)
 }
 
-// exists reports whether a table exists. It reads pg_class, because the result of to_regclass
-// alone may be cached from before the previous owner of the lock created the table.
+// exists reports whether a table exists. It reads pg_class, because to_regclass alone may return a
+// result from a cache that is older than the table.
 func (s *PgxStore) exists(ctx context.Context, db pgxQuerier, table string) (bool, error) {
 	return queryOne[bool](ctx, db, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))`, s.table(table))
 }
 
-// versionUnknown is the version for a role that must not read it.
+// versionUnknown is the version if the role must not read clerkinvite_migration.
 const versionUnknown = -1
 
 // version returns the newest migration that Migrate has run. recorded is false if none has run.
@@ -213,8 +211,8 @@ func (s *PgxStore) table(name string) string {
 	return pgx.Identifier{s.schema, name}.Sanitize()
 }
 
-// pgxTables lists what the store relies on: name and kind of each column, check, foreign key
-// and index. A test compares it with the tables that the migrations create.
+// pgxTables lists the name and kind of each column, check, foreign key and index that the store
+// relies on. A test compares it with the tables that the migrations create.
 var pgxTables = map[string]struct{ columns, constraints, indexes string }{
 	"clerkinvite_member": {
 		columns: `
@@ -310,11 +308,11 @@ SELECT relname, CASE WHEN indisunique THEN 'unique ' ELSE '' END || '(' ||
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass`
 )
 
-// Validate checks that the tables are those that this version of the library needs, no
-// matter which tool created them. It returns all faults, joined, each with its remedy. It
-// reads the system catalogue and clerkinvite_migration, if it may, and changes nothing.
+// Validate checks that the tables have everything that this version of the library needs, no
+// matter which tool created them. It reads the system catalogue and, if it has the privilege,
+// clerkinvite_migration. It changes nothing.
 //
-// Other errors: [ErrSchemaNewer]; PostgreSQL's.
+// Errors: all faults, joined, each with its remedy; [ErrSchemaNewer]; PostgreSQL's.
 func (s *PgxStore) Validate(ctx context.Context) error {
 	var result error
 	err := s.repeat(ctx, func(bool) (err error) {

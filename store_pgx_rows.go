@@ -34,7 +34,7 @@ func newPgxSQL(schema string) pgxSQL {
 }
 
 // pgxRow is a row as the statements read it, see internal/pgsql/part_input.sql. Empty fields
-// are left out, which makes them NULL.
+// are omitted, so they become NULL.
 type pgxRow struct {
 	TenantID      string `json:"tenant_id"`
 	ID            string `json:"id"`
@@ -65,7 +65,7 @@ type pgxRow struct {
 // pgxChange is a change as the statements read it.
 type pgxChange struct {
 	pgxRow
-	N          int    `json:"n"` // place in the batch
+	N          int    `json:"n"` // index in the batch
 	OldVersion int64  `json:"old_version"`
 	OldStatus  Status `json:"old_status"`
 	Recorded   bool   `json:"recorded"`
@@ -83,7 +83,7 @@ func newPgxRow(m *Member) (pgxRow, error) {
 	for _, s := range []string{row.TenantID, row.ID, row.Email, string(row.Status), row.ClerkUserID, row.InvitationID, row.URL,
 		row.Role, row.InvitedBy, row.ChangedBy, row.Data, row.Params, row.Reason} {
 		if !utf8.ValidString(s) {
-			// json.Marshal would replace the invalid bytes, and two tenants could become one.
+			// json.Marshal would replace invalid bytes, so two tenants could become one.
 			return row, errors.New("clerkinvite: a member has text that is not valid UTF-8")
 		}
 	}
@@ -182,11 +182,11 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 	return input, nil
 }
 
-// insert writes rows and finds those that exist already. made are the rows that it wrote.
+// insert writes rows and finds those that already exist. made contains the rows that it wrote.
 func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
 	existing := make(map[Ref]*Member, len(rows)) // by address and by Clerk user
 	missing := rows
-	// One round, unless a duplicate is purged before it is read.
+	// Needs one round, unless a duplicate is purged before it is read.
 	for round := 0; len(missing) > 0 && round < 3; round++ {
 		var found []*Member
 		err := query(ctx, db, s.InsertSQL, missing, func(row pgx.CollectableRow) error {
@@ -236,12 +236,11 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 	return results, made, nil
 }
 
-// user names the member that has the row's Clerk user.
+// user identifies the member that has the row's Clerk user.
 func (m *pgxRow) user() Ref { return Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID} }
 
-// missingFrom adds found to existing and returns the rows that are still missing. If an
-// address was found twice, the row that was just written replaces the other, which was
-// purged.
+// missingFrom adds found to existing and returns the rows that are still missing. If an address
+// was found twice, the older row was purged, so the row that was just written replaces it.
 func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (missing []pgxRow) {
 	ids := make(map[string]bool, len(rows))
 	for _, m := range rows {
@@ -260,8 +259,8 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 	return missing
 }
 
-// update makes the changes whose version matches, in one statement. made are the recorded
-// ones. maybeMade means that an earlier statement may have made the changes.
+// update applies the changes whose version matches, in one statement. made contains the recorded
+// changes. maybeMade is true if an earlier statement may have made the changes.
 func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, maybeMade bool) (results []Result, made []Change, err error) {
 	results = slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
 	sql := s.UpdateSQL
@@ -288,8 +287,8 @@ func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, in
 	return results, made, s.acceptGone(ctx, db, changes, input, results)
 }
 
-// acceptMade turns a conflict into a success if the row already is what the change makes of
-// it: an earlier statement, whose response was lost, made the change.
+// acceptMade turns a conflict into a success if the row is already as the change makes it, because
+// an earlier statement with a lost response made the change.
 func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
 	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		return nil
@@ -323,7 +322,7 @@ func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, e
 	case IsUniqueViolation(err, "clerkinvite_member_email_key"):
 		return rowError{ErrEmailTaken}
 	}
-	// The key of a partition has another name, so ask.
+	// A partition's key has a different name, so query for the taken user or address.
 	c := changes[0]
 	taken, lookErr := queryOne[string](ctx, db, s.TakenSQL, c.Old.TenantID, c.New.ClerkUserID, c.New.Email, c.Old.ID)
 	switch {
@@ -386,7 +385,6 @@ func (s *pgxSQL) find(ctx context.Context, db pgxQuerier, q Query) ([]*Member, e
 	return storeutil.Unique(found, func(m *Member) [2]string { return [2]string{m.TenantID, m.ID} }), err
 }
 
-// due returns due members.
 func (s *pgxSQL) due(ctx context.Context, db pgxQuerier, q DueQuery) ([]*Member, error) {
 	limit := storeutil.Limit(q.Limit)
 	return queryMembers(ctx, db, pgsql.WithLimit(s.DueSQL, limit+1), struct {
@@ -409,7 +407,6 @@ type pgxPage struct {
 	N             int      `json:"n"`
 }
 
-// page returns a page.
 func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Member, error) {
 	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
 		return nil, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
@@ -461,7 +458,7 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 		sql = page.TenantSQL
 	}
 	found, err := queryMembers(ctx, db, pgsql.WithLimit(sql, arg.N), arg)
-	// SQL does not promise an order for rows that come from a join.
+	// SQL does not guarantee the order of rows from a join.
 	slices.SortFunc(found, func(a, b *Member) int {
 		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
 	})
@@ -471,7 +468,6 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	return found, err
 }
 
-// counts returns how many members of a tenant are in each state.
 func (s *pgxSQL) counts(ctx context.Context, db pgxQuerier, tenantID string) (map[Status]int, error) {
 	if !storeutil.IsText(tenantID) {
 		return nil, nil
@@ -494,7 +490,6 @@ func filter[T any](list []T, keep func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
 }
 
-// history returns the history of a member.
 func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string) ([]HistoryEntry, error) {
 	if !storeutil.IsText(tenantID) || !storeutil.IsUUID(id) {
 		return nil, nil
@@ -545,8 +540,8 @@ func (s *pgxSQL) swapTime(ctx context.Context, db pgxQuerier, name string, old, 
 		case err != nil:
 			return time.Time{}, err
 		}
-		// The stored time still looks like old, but was not swapped: another process
-		// swapped it after this statement began. The next statement sees its time.
+		// If the stored time still looks like old, but was not swapped, another process swapped
+		// it after this statement began. The next statement sees the new time.
 		if reads || !known.Equal(old) {
 			return known.UTC(), nil
 		}

@@ -54,7 +54,7 @@ func normalizeEmail(s string) (email, reason string) {
 	if encodedWord.MatchString(local) {
 		return "", "must not be an encoded word"
 	}
-	local = strings.ToLower(local) // after the check, because two letters outside ASCII have a lower case in ASCII
+	local = strings.ToLower(local) // after the check, because ToLower maps two non-ASCII letters to ASCII
 	domain, ok = normalizeDomain(domain)
 	if !ok {
 		return "", "must have a valid domain after the @"
@@ -65,8 +65,8 @@ func normalizeEmail(s string) (email, reason string) {
 	return local + "@" + domain, ""
 }
 
-// normalizePrefix returns the beginning of the normalised addresses that begin with s, or the reason
-// why there are none.
+// normalizePrefix returns the normalised form of s, a prefix of addresses, or the reason why no address can
+// begin with s.
 func normalizePrefix(s string) (prefix, reason string) {
 	if s = strings.TrimSpace(s); len(s) > 1024 {
 		return "", "must be at most 254 bytes"
@@ -91,10 +91,10 @@ func normalizePrefix(s string) (prefix, reason string) {
 // encodedWord finds RFC 2047 encoded words, which some mail systems decode into another address.
 var encodedWord = regexp.MustCompile(`=\?[^?]*\?[^?]*\?`)
 
-// hostName is a domain of at least two labels. The tables of some Go toolchains accept more.
+// hostName matches a domain of at least two labels. The idna tables of some Go toolchains accept more.
 var hostName = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// normalizeDomain returns the ASCII form of a domain, which is the same with every Go toolchain.
+// normalizeDomain returns the ASCII form of a domain. The result does not depend on the Go toolchain.
 func normalizeDomain(domain string) (ascii string, ok bool) {
 	ascii, err := domains.ToASCII(domain)
 	if err != nil || !hostName.MatchString(ascii) {
@@ -110,7 +110,7 @@ func normalizeDomain(domain string) (ascii string, ok bool) {
 	if err != nil || strings.ContainsFunc(domain+shown, isUnstable) {
 		return "", false
 	}
-	// No top-level domain begins with a digit. Software that reads one can take the domain for an IP address.
+	// No top-level domain begins with a digit, and software could mistake such a domain for an IP address.
 	top, _ := utf8.DecodeRuneInString(shown[strings.LastIndexByte(shown, '.')+1:])
 	return ascii, unicode.IsLetter(top)
 }
@@ -194,8 +194,8 @@ func checkData(data json.RawMessage) string {
 	return ""
 }
 
-// jsonbSize returns the length of valid JSON as text of PostgreSQL's jsonb, or more if a key occurs
-// twice. This form is read from the table, and must not be too large to be written again.
+// jsonbSize returns the length of valid JSON after PostgreSQL has converted it to jsonb and back to text, or
+// more if a key occurs twice. A value that was read from the table must not be too large to be written again.
 func jsonbSize(b []byte) int {
 	size := 0
 	for i := 0; i < len(b); {
@@ -256,8 +256,8 @@ func jsonbStringSize(s string) int {
 	return size
 }
 
-// numericSize returns the length of a JSON number as text of PostgreSQL's numeric, which has no
-// exponent and keeps trailing zeros of a fraction.
+// numericSize returns the length of a JSON number after PostgreSQL has converted it to numeric and back to
+// text, which has no exponent and keeps the trailing zeros of a fraction.
 func numericSize(number string) int {
 	mantissa, negative := strings.CutPrefix(number, "-")
 	exponent := 0
@@ -312,7 +312,7 @@ func checkJSON(b []byte) string {
 				return "must be nested at most 128 levels deep"
 			}
 		case json.Number:
-			// PostgreSQL writes it without an exponent, and that form must be accepted again.
+			// PostgreSQL prints it without an exponent, and that form must be valid, too.
 			if _, err := strconv.ParseFloat(tok.String(), 64); err != nil || !smallExponent(tok.String()) || numericSize(tok.String()) > maxNumber {
 				return "must not contain a number out of range"
 			}
@@ -335,7 +335,7 @@ func smallExponent(number string) bool {
 
 // badEscape reports whether valid JSON contains \u0000 or an unpaired surrogate.
 func badEscape(b []byte) bool {
-	high := -1 // where the second half of a pair must begin
+	high := -1 // index at which the second half of a pair must begin
 	bad := hasEscapeAt(b, func(at, unit int) bool {
 		low := unit >= 0xDC00 && unit <= 0xDFFF
 		if unit == 0 || low != (high == at) || high >= 0 && high != at {
@@ -432,8 +432,8 @@ func checkText(s string, limit int) string {
 	return ""
 }
 
-// browserSchemes are the schemes that browsers, mail programs and operating systems handle
-// themselves: some run code, open another URL or install an app. A link to an app has any other scheme.
+// browserSchemes matches the schemes that browsers, mail programs and operating systems handle themselves.
+// Some of them run code, open another URL or install an app. Links to a host's app use other schemes.
 var browserSchemes = regexp.MustCompile(`^(about|android-app|blob|chrome|content|data|devtools|edge|feed|file|filesystem|ftps?|googlechromes?|gopher|intent|` +
 	`itms-[a-z]+|jar|javascript|jscript|ldaps?|livescript|mailto|mhtml|microsoft-edge|mocha|ms-[a-z-]+|news|resource|search-ms|sftp|smb|sms|smsto|ssh|tel|telnet|` +
 	`urn|vbs|vbscript|view-source|wss?|x-javascript|[a-z-]+-extension|(chrome|microsoft-edge)-[a-z-]+)$`)
@@ -482,10 +482,11 @@ func checkTemplate(s string) string {
 	return ""
 }
 
-// unstableDomain has the code points that one Go toolchain accepts in a domain and another one
-// rejects or maps to another domain, because x/net/idna has a Unicode version per toolchain. Those
-// of U+1E9E, the capital of a letter that domains distinguish from "ss", belong to different owners.
-// A test compares all forms with pinned ones, so it fails on a toolchain with a new version.
+// unstableDomain contains the code points that one Go toolchain accepts in a domain and another
+// toolchain rejects or maps to a different domain, because x/net/idna uses a different Unicode version
+// for each. The two domains can have different owners, as for U+1E9E, the capital of a letter that
+// domains distinguish from "ss". A test compares all mappings with pinned values, and fails on a
+// toolchain with a new Unicode version.
 var unstableDomain = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{0x04c0, 0x04c0, 1}, {0x088f, 0x0897, 1}, {0x0c5c, 0x0c5c, 1}, {0x0cdc, 0x0cdc, 1},

@@ -29,49 +29,49 @@ const (
 	EventUserDeleted = "user.deleted"
 )
 
-// ErrBadEvent means that a webhook has a valid signature, but its event cannot be used: it is not
+// ErrBadEvent means that a webhook has a valid signature but an unusable event: the event is not
 // a JSON object, or its type or user ID cannot be read. Other invalid fields count as missing.
 // HTTP 400.
 //
 // A retry would deliver the same event, so log it and respond with 204, as
 // [Service.WebhookHandler] does. Svix retries after any other response, and disables an
-// endpoint that only fails. Nothing is lost: Reconcile asks Clerk for what events did not report.
+// endpoint that always fails. Nothing is lost, because Reconcile finds changes that no event
+// reported.
 var ErrBadEvent error = &statusError{http.StatusBadRequest, "the webhook's event cannot be read"}
 
-// ErrUnconfirmed means that Clerk does not confirm an event yet: the event is less than two minutes
-// old, and Clerk's API does not show the user as the event does. HTTP 503. Deliver the event again
-// in a few seconds.
+// ErrUnconfirmed means that Clerk's API does not show the user as an event does, and that the event is
+// less than two minutes old, so the API may lag. HTTP 503. Deliver the event again in a few seconds.
 var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk does not confirm the event yet"}
 
-// freshEvent is the age below which Clerk's API may be behind an event.
+// freshEvent is the age up to which Clerk's API may lag behind an event.
 const freshEvent = 2 * time.Minute
 
 const (
-	// webhookTolerance is how far a webhook's time may be from ours, in the past or in
-	// the future. Svix's own libraries use the same.
+	// webhookTolerance is the largest difference between a webhook's time and ours, in either
+	// direction. Svix's libraries use the same value.
 	webhookTolerance = 5 * time.Minute
 
 	// minWebhookKey is the length of Svix's keys, and the minimum of Standard Webhooks.
 	minWebhookKey = 24
 
-	// maxSignatures limits the header svix-signature. Twelve keys in rotation, each with
-	// a v1 and a v1a signature, need less than half of it.
+	// maxSignatures limits the length of the header svix-signature. Twelve keys in rotation,
+	// each with a v1 and a v1a signature, need less than half of it.
 	maxSignatures = 4096
 
-	// maxWebhookEvent limits the events that are read. Metadata are at most 24 KiB of a user object.
+	// maxWebhookEvent limits the size of an event. A user object has at most 24 KiB of metadata.
 	maxWebhookEvent = 256 << 10
 
-	// maxWebhookBody limits the bodies whose signature is verified. A larger event that is signed
-	// is ignored, like one that cannot be read, because a retry would have the same size.
+	// maxWebhookBody limits the size of a body whose signature is verified. A signed event between
+	// the two limits is ignored like an unreadable event, because a retry would have the same size.
 	maxWebhookBody = 4 << 20
 
-	// webhookReadTimeout is how long a body may take. Svix gives up after the same time.
+	// webhookReadTimeout is the time limit for reading a body. Svix uses the same timeout.
 	webhookReadTimeout = 15 * time.Second
 )
 
 var (
-	// clerkID is the form of Clerk's IDs and of Svix's message IDs. They must not contain a
-	// dot, because Svix signs "id.time.body", which could then be split in two ways.
+	// clerkID matches Clerk's IDs and Svix's message IDs. They must not contain a dot, because
+	// Svix signs "id.time.body", and a dot in the ID would make that ambiguous.
 	clerkID = regexp.MustCompile(`^[\w-]{1,255}$`)
 
 	eventType   = regexp.MustCompile(`^[\w.-]{1,255}$`)
@@ -81,8 +81,8 @@ var (
 // WebhookConfig configures [NewWebhookVerifier].
 type WebhookConfig struct {
 	// Secrets are the endpoint's signing secrets, as Clerk's dashboard shows them:
-	// "whsec_" and base64. The prefix is optional. List the old and the new secret
-	// during a rotation; a webhook signed with either is accepted. Required.
+	// "whsec_" followed by base64. The prefix is optional. During a rotation, list the old
+	// and the new secret; a webhook signed with either is accepted. Required.
 	Secrets []Secret
 
 	// InstanceID is the Clerk instance (ins_…) that events must come from.
@@ -93,21 +93,20 @@ type WebhookConfig struct {
 	Now func() time.Time
 }
 
-// WebhookVerifier verifies that webhooks come from Clerk. It is safe for concurrent use.
-// Nothing prints its keys. The zero value rejects every webhook;
-// use [NewWebhookVerifier].
+// WebhookVerifier verifies that webhooks come from Clerk. Create it with [NewWebhookVerifier];
+// the zero value rejects every webhook. It is safe for concurrent use, and never prints its
+// keys.
 type WebhookVerifier struct {
-	// Each func returns the HMAC of one key. fmt cannot print a key that is inside a func, even
-	// where a host has a verifier in an unexported field.
+	// Each func returns an HMAC with one key. A key inside a func cannot be printed by fmt, even
+	// if the verifier is in an unexported field of a host's struct.
 	keys       []func() hash.Hash
 	instanceID string
 	now        func() time.Time
 }
 
-// NewWebhookVerifier returns a verifier, or an error that joins everything that is wrong
-// with cfg: no secret, a secret that is not "whsec_" and base64, a key of less than 24 bytes,
-// an invalid InstanceID. The error does not contain the secrets. Later changes of cfg do
-// not change the verifier.
+// NewWebhookVerifier returns a verifier. Its error joins everything that is wrong with cfg:
+// no secret, a secret that is not "whsec_" and base64, a key of less than 24 bytes, an invalid
+// InstanceID. The error does not contain the secrets. Later changes to cfg have no effect.
 func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	v := &WebhookVerifier{instanceID: cfg.InstanceID, now: cfg.Now}
 	if v.now == nil {
@@ -127,7 +126,7 @@ func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 		v.keys = append(v.keys, key)
 	}
 	if cfg.InstanceID != "" && !clerkID.MatchString(cfg.InstanceID) {
-		faults = append(faults, errors.New("clerkinvite: WebhookConfig.InstanceID must be an instance id such as ins_2abc"))
+		faults = append(faults, errors.New("clerkinvite: WebhookConfig.InstanceID must be an instance ID such as ins_2abc"))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -135,7 +134,7 @@ func NewWebhookVerifier(cfg WebhookConfig) (*WebhookVerifier, error) {
 	return v, nil
 }
 
-// newWebhookKey decodes a secret and returns the func that makes its HMAC.
+// newWebhookKey decodes a secret and returns a func that returns an HMAC with its key.
 func newWebhookKey(secret string) (func() hash.Hash, error) {
 	if secret == "" {
 		return nil, errors.New("is empty")
@@ -143,10 +142,10 @@ func newWebhookKey(secret string) (func() hash.Hash, error) {
 	if strings.ContainsFunc(secret, unicode.IsSpace) {
 		return nil, errors.New("contains white space, often the line break at the end of a file")
 	}
-	// Padding is optional, because it is easily lost when a secret is copied.
+	// Padding is optional, because it is easily lost when copying a secret.
 	key, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
 	switch {
-	case err != nil: // its text would contain a part of the secret
+	case err != nil: // err would reveal a part of the secret
 		return nil, errors.New(`must be "whsec_" followed by base64`)
 	case len(key) < minWebhookKey:
 		return nil, fmt.Errorf("has a key of %d bytes; at least %d are required", len(key), minWebhookKey)
@@ -154,22 +153,22 @@ func newWebhookKey(secret string) (func() hash.Hash, error) {
 	return func() hash.Hash { return hmac.New(sha256.New, key) }, nil
 }
 
-// Verify returns the event in payload if h has a valid signature by one of the secrets,
-// with a time within five minutes of now. payload is the unchanged body of the request. It
-// is not parsed before the signature has been verified.
+// Verify returns the event in payload if h contains a valid signature by one of the secrets
+// and a time within five minutes of now. payload must be the unchanged body of the request. It
+// is not parsed until the signature has been verified.
 //
-// The headers are svix-id, svix-timestamp and svix-signature, each exactly once, as in
+// The headers svix-id, svix-timestamp and svix-signature must each occur exactly once, as in
 // Clerk's own libraries. A svix-signature that was split at its commas, as adapters for AWS
 // Lambda do, is joined again.
 //
-// The same webhook can arrive more than once, and late. An event says that something has
-// happened, not what is true now.
+// A webhook can arrive late and more than once. Its event says what has happened, not what is
+// true now.
 //
-// Errors: [ErrBadSignature] if the signature is not valid or the event is from another
-// instance; [ErrBadEvent] if the signature is valid but the event cannot be read, or does not
-// name its instance although InstanceID is set. Their texts are for logs: they contain the
-// reason and nothing of the payload. [HTTPError] returns the text for a response. Verify is
-// safe for concurrent use and safe to retry.
+// Errors: [ErrBadSignature] if the signature is invalid or the event is from another instance;
+// [ErrBadEvent] if the signature is valid but the event cannot be read, or does not name its
+// instance although InstanceID is set. Their texts are for logs. They contain the reason, but
+// nothing from the payload. [HTTPError] returns the text for a response. Verify is safe for
+// concurrent use and safe to retry.
 func (v *WebhookVerifier) Verify(payload []byte, h http.Header) (*Event, error) {
 	sig, err := v.signature(h)
 	if err != nil {
@@ -191,13 +190,13 @@ func (v *WebhookVerifier) event(payload []byte, id string) (*Event, error) {
 	case v.instanceID == "" || ev.InstanceID == v.instanceID:
 		ev.ID = id
 		return ev, nil
-	case ev.InstanceID == "": // such as the dashboard's example event
+	case ev.InstanceID == "": // for example the dashboard's example event
 		return nil, fmt.Errorf("%w: it has no instance_id", ErrBadEvent)
 	}
 	return nil, fmt.Errorf("%w: the event is from another Clerk instance", ErrBadSignature)
 }
 
-// signature verifies a webhook whose headers are valid. The caller writes the payload to it.
+// signature verifies the signature of a payload, which the caller writes to it.
 type signature struct {
 	id     string
 	header string      // one or more signatures
@@ -214,8 +213,8 @@ func (s *signature) Write(payload []byte) (int, error) {
 
 // verify returns nil if one of the signatures is valid for what was written.
 func (s *signature) verify() error {
-	// Every key is compared with every signature, so that the time does not depend on
-	// which of them match.
+	// Compare every key with every signature, so that the time does not depend on which of
+	// them match.
 	valid := false
 	for _, mac := range s.macs {
 		want := []byte("v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)))
@@ -258,7 +257,7 @@ func (v *WebhookVerifier) readHeaders(h http.Header) (*signature, error) {
 	}
 
 	if !clerkID.MatchString(id) {
-		return nil, errors.New("svix-id is not a message id")
+		return nil, errors.New("svix-id is not a message ID")
 	}
 	if !webhookTime.MatchString(timestamp) {
 		return nil, errors.New("svix-timestamp is not a decimal number of seconds")
@@ -284,12 +283,12 @@ func (v *WebhookVerifier) readHeaders(h http.Header) (*signature, error) {
 	return s, nil
 }
 
-// singleHeader returns the value of a header that must occur exactly once, because
-// readers differ in which of two they use.
+// singleHeader returns the value of a header that must occur exactly once. Of two values,
+// some HTTP software uses the first and some the last.
 func singleHeader(h http.Header, name string) (string, error) {
 	values, err := headerValues(h, name)
 	if err == nil && len(values) != 1 {
-		err = fmt.Errorf("%d %s headers instead of one", len(values), strings.ToLower(name))
+		err = fmt.Errorf("want exactly one %s header, got %d", strings.ToLower(name), len(values))
 	}
 	if err != nil {
 		return "", err
@@ -297,8 +296,8 @@ func singleHeader(h http.Header, name string) (string, error) {
 	return values[0], nil
 }
 
-// splitHeader is singleHeader for a value that may have been split at its commas. If one of
-// several values still has a comma, they are separate headers.
+// splitHeader is singleHeader for a value that may have been split at its commas. Values that
+// still contain a comma were separate headers.
 func splitHeader(h http.Header, name string) (string, error) {
 	values, err := headerValues(h, name)
 	if err == nil && len(values) > 1 && !slices.ContainsFunc(values, func(part string) bool { return strings.Contains(part, ",") }) {
@@ -310,8 +309,8 @@ func splitHeader(h http.Header, name string) (string, error) {
 	return singleHeader(h, name)
 }
 
-// headerValues returns the values of a header. Headers that did not come through net/http can
-// have any case. Values under two spellings of the name are an error, because they have no order.
+// headerValues returns the values of a header. Headers from adapters other than net/http can have
+// any case. Two spellings of the name are an error, because the order of their values is unknown.
 func headerValues(h http.Header, name string) (values []string, err error) {
 	for key, vs := range h {
 		switch {
@@ -330,18 +329,18 @@ func headerValues(h http.Header, name string) (values []string, err error) {
 //
 // It responds with:
 //
-//   - 204: the event was handled or is not relevant. Also for a signed event that cannot be read
-//     or is larger than 256 KiB, which is logged as an error; see [ErrBadEvent].
+//   - 204: the event was handled or is not relevant. It is also the response to a signed event
+//     that cannot be read or is larger than 256 KiB, which is logged as an error; see [ErrBadEvent].
 //   - 400: [ErrBadSignature], or a body that ended early or took too long. Nothing has changed.
 //   - 405: the request is not a POST.
 //   - 413: the body is larger than 4 MiB.
 //   - 500: the store or Clerk failed, or [ErrUnconfirmed]. Svix retries after seconds, then
-//     minutes, for more than a day. If Clerk has set a rate limit, Retry-After says when to retry.
+//     minutes, for more than a day. During a rate limit, Retry-After says when to retry.
 //
-// The body must arrive within the server's ReadTimeout or, if it has none, within 15 seconds. That
-// default needs a ResponseWriter that supports [http.ResponseController]; that of
-// [http.TimeoutHandler] does not, so set ReadTimeout with it.
-// Failures are logged to Config.Logger.
+// The body must arrive within the server's ReadTimeout or, if it has none, within 15 seconds. The
+// default of 15 seconds needs a ResponseWriter that supports [http.ResponseController]. The
+// ResponseWriter of [http.TimeoutHandler] does not, so set ReadTimeout if you use it. Failures are
+// logged to Config.Logger.
 func (s *Service) WebhookHandler(v *WebhookVerifier) http.Handler {
 	if v == nil {
 		panic("clerkinvite: WebhookHandler needs a verifier; see NewWebhookVerifier")
@@ -390,7 +389,7 @@ func (s *Service) serveWebhook(v *WebhookVerifier, w http.ResponseWriter, r *htt
 		if wait, ok := RetryAfter(err); ok {
 			w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
 		}
-		// HTTPError's text is for people, and Svix retries after any 5xx.
+		// Not HTTPError: its text is for people, and its status need not be 5xx.
 		http.Error(w, "internal server error", http.StatusInternalServerError)
 		return
 	}
@@ -404,14 +403,14 @@ func limitReading(w http.ResponseWriter, r *http.Request) {
 	if server != nil && server.ReadTimeout > 0 {
 		return
 	}
-	// An error means that w does not support it.
+	// An error means that w does not support deadlines.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(webhookReadTimeout)) //nolint:forbidigo // the machine's clock
 }
 
 var errBody = errors.New("the body could not be read")
 
-// receive returns the event in a body. It does not read the body if the headers are not valid,
-// and keeps only as much of it as the largest event has.
+// receive returns the event in body. It does not read the body if the headers are invalid, and
+// keeps at most maxWebhookEvent bytes of it in memory.
 func (v *WebhookVerifier) receive(h http.Header, body io.Reader) (*Event, error) {
 	sig, err := v.signature(h)
 	if err != nil {
@@ -441,18 +440,18 @@ func (v *WebhookVerifier) receive(h http.Header, body io.Reader) (*Event, error)
 // and logs without addresses.
 type Event struct {
 	ID         string    // svix-id, the same in every retry; empty from ParseEvent
-	Type       string    // EventUserCreated, … or any other type
+	Type       string    // EventUserCreated or any other type
 	InstanceID string    // the Clerk instance, ins_…
 	Timestamp  time.Time // when it happened; zero if Clerk did not say
 
-	UserID string // the user of a user.… event; can be empty in user.deleted
-	User   *User  // the user at that time, in user.created and user.updated; otherwise nil
+	UserID string // set for user.… events, but can be empty for user.deleted
+	User   *User  // the user at the time of the event, for user.created and user.updated; otherwise nil
 }
 
-// ParseEvent reads an event without verifying a signature. Use it only if the signature
-// has been verified elsewhere. It does not read the data of unknown types.
+// ParseEvent parses an event without verifying a signature. Use it only if the signature
+// has been verified elsewhere. It does not parse the data of unknown types.
 //
-// Errors: [ErrBadEvent], with a reason that contains nothing of the payload. ParseEvent is
+// Errors: [ErrBadEvent], with a reason that contains nothing from the payload. ParseEvent is
 // safe for concurrent use and safe to retry.
 func ParseEvent(payload []byte) (*Event, error) {
 	ev, err := parseEvent(payload)
@@ -496,14 +495,15 @@ func parseEvent(payload []byte) (*Event, error) {
 }
 
 // HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
-// An event is only a hint: if a member waits for one of its verified addresses, or is active under
-// the ID of a user who is deleted or no longer has the member's address, HandleEvent reads the user from Clerk, and that response decides. So
-// replayed, old and unordered events do no harm. HandleEvent ignores events of other types, and of
-// users for whom no member waits.
 //
-// Clerk's API can be behind its events. If it contradicts an event that is less than two minutes
-// old by its Timestamp, HandleEvent returns [ErrUnconfirmed]. It ignores such an event if it is
-// older or has no Timestamp, as some examples that the dashboard sends.
+// HandleEvent does not trust the event. It reads the user from Clerk and acts on the response, so
+// replayed, old and unordered events do no harm. It does so if a member waits for one of the event's
+// verified addresses, or if the event says that an active member's user was deleted or has given up
+// the member's address. It ignores all other events.
+//
+// Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
+// than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
+// older or has no Timestamp, such as some of the dashboard's example events.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
 // error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
@@ -538,7 +538,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	var changed []*Member
 	if now := u.verifiedEmails(); slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
 		changed, err = s.resolve(ctx, u, rows, askClerk())
-	} else { // one of the two is out of date
+	} else { // the event or the response is out of date
 		changed, err = s.resolveUser(ctx, u, askClerk())
 	}
 	if err == nil && !u.confirms(e.User, rows) {
@@ -547,8 +547,8 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	return changed, err
 }
 
-// unconfirmed returns the error for an event that Clerk contradicts, or nil if waiting is pointless.
-// Svix puts a new time on each delivery, so only the event's own time shows its age.
+// unconfirmed returns ErrUnconfirmed for an event that Clerk contradicts, or nil if the event is too old
+// to wait for Clerk. The event's timestamp is its age; Svix puts a new time on each delivery.
 func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 	s.refreshClock(ctx)
 	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
@@ -557,8 +557,8 @@ func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 	return ErrUnconfirmed
 }
 
-// confirms reports whether u agrees with event about the rows that wait, and about the addresses of those
-// that are active as u.
+// confirms reports whether u, as read from Clerk, agrees with event about the waiting rows and about the
+// addresses of u's active rows.
 func (u *User) confirms(event *User, rows []*Member) bool {
 	return !slices.ContainsFunc(rows, func(row *Member) bool {
 		if event.left(row) {
@@ -568,7 +568,7 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 	})
 }
 
-// userDeleted removes the members that are active as a user who no longer exists.
+// userDeleted removes a user's active members if Clerk confirms that the user no longer exists.
 func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {

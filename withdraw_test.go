@@ -684,7 +684,7 @@ func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 			b.MustInvite(t, fmt.Sprintf("p%d@example.com", i))
 		}
 		b.Clock.Advance(time.Hour)
-		report := mustReconcile(t, b)
+		report := b.MustReconcile(t)
 		require.Zero(t, report.Revoked+report.Expired+report.Removed+report.Activated+report.LeftOver)
 		require.Empty(t, report.AcceptedElsewhere)
 		for i := range 5 {

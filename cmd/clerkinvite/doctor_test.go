@@ -121,6 +121,9 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			w := newWorld(t)
 			test.arrange(w)
 			require.Equal(t, test.want, w.diagnose(test.code))
+			if test.name == "the key of another instance" {
+				require.Contains(t, w.run("reconcile").stderr, "clerkinvite reconcile: clerkinvite: Clerk shows no user")
+			}
 		})
 	}
 }

@@ -24,6 +24,7 @@ func fakeCommand() command {
 		details: `It prints the environment variables for the other commands and for an application, whose clerkapi.Options.BaseURL must be
 CLERK_API_URL. On standard error it prints a line for each email that Clerk would send. Open the link in a browser, or with
 curl, to accept the invitation as the invited person. With --webhooks, the application gets a signed webhook then.
+GET /token/USER returns a session token, valid for an hour, which Clerk's SDK verifies with CLERK_API_URL.
 
 Nobody gets an email, and everything at the fake is forgotten when it ends. It is not for production: it listens on this
 machine only, and accepts only its own key, which Clerk does not accept. So no command can reach Clerk with the fake's
@@ -46,6 +47,7 @@ As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`
 type fake struct {
 	t        *tool
 	clerk    *clerkinvitetest.Clerk
+	sessions *sessions
 	webhooks string // "" for none
 
 	deliveries sync.WaitGroup
@@ -68,6 +70,10 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	if u, err := url.Parse(webhooks); webhooks != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil) {
 		return usagef("--webhooks must be like http://localhost:8080/webhooks/clerk")
 	}
+	sessions, err := newSessions()
+	if err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return err
@@ -78,7 +84,7 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	}
 	base := "http://" + net.JoinHostPort(host, port)
 
-	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), webhooks: webhooks}
+	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), sessions: sessions, webhooks: webhooks}
 	f.clerk.SetNow(t.env.now)
 	f.clerk.SetSecretKey(fakeKey)
 	f.clerk.SetLink(func(id string) string { return base + "/accept/" + id })
@@ -86,6 +92,8 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", f.clerk.Handler())
 	mux.HandleFunc("GET /accept/{id}", func(w http.ResponseWriter, r *http.Request) { f.accept(ctx, w, r.PathValue("id")) })
+	mux.HandleFunc("GET /v1/jwks", sessions.serveKeys)
+	mux.HandleFunc("GET /token/{user}", f.serveToken)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -139,6 +147,21 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
+}
+
+// serveToken returns a session token of a user, without a sign-in.
+func (f *fake) serveToken(w http.ResponseWriter, r *http.Request) {
+	user, err := f.clerk.GetUser(r.Context(), r.PathValue("user"))
+	if err != nil {
+		http.Error(w, "no such user", http.StatusNotFound)
+		return
+	}
+	token, err := f.sessions.token(user.ID, f.t.env.now())
+	if err != nil {
+		http.Error(w, "the token could not be signed", http.StatusInternalServerError)
+		return
+	}
+	_, _ = io.WriteString(w, token)
 }
 
 // deliver sends a webhook, and repeats it if it fails, as Clerk does at first.

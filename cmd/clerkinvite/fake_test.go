@@ -16,7 +16,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/clerk/clerk-sdk-go/v2"
+	clerkhttp "github.com/clerk/clerk-sdk-go/v2/http"
+	"github.com/clerk/clerk-sdk-go/v2/jwks"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -53,6 +57,11 @@ func get(t *testing.T, url string) (int, string) {
 	require.NoError(t, err)
 	return r.StatusCode, string(text)
 }
+
+// sdkClock is a clock for Clerk's SDK.
+type sdkClock func() time.Time
+
+func (c sdkClock) Now() time.Time { return c() }
 
 func TestFakeDeliversWebhooks(t *testing.T) {
 	t.Parallel()
@@ -94,6 +103,32 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	testkit.Await(t, "the webhook", func() bool { return w.member("ada@example.com").Status == clerkinvite.StatusActive })
 	status, _ = get(t, link[1])
 	require.Equal(t, 409, status, "a second time")
+
+	// Clerk's SDK accepts the user's session token.
+	user, base := w.member("ada@example.com").ClerkUserID, strings.TrimSuffix(env["CLERK_API_URL"], "/v1")
+	status, token := get(t, base+"/token/"+user)
+	require.Equal(t, 200, status, token)
+	backend := clerk.BackendConfig{Key: clerk.String(env["CLERK_SECRET_KEY"]), URL: clerk.String(env["CLERK_API_URL"])}
+	signedIn := clerkhttp.WithHeaderAuthorization(clerkhttp.JWKSClient(jwks.NewClient(&clerk.ClientConfig{BackendConfig: backend})), clerkhttp.Clock(sdkClock(w.now)))(
+		http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			claims, ok := clerk.SessionClaimsFromContext(r.Context())
+			require.True(t, ok)
+			_, _ = io.WriteString(rw, claims.Subject)
+		}))
+	for bearer, want := range map[string]int{token: 200, token[:len(token)-8] + "AAAAAAAA": 401} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+bearer)
+		rw := httptest.NewRecorder()
+		signedIn.ServeHTTP(rw, r)
+		require.Equal(t, want, rw.Code)
+		if want == 200 {
+			require.Equal(t, user, rw.Body.String())
+		}
+	}
+	status, _ = get(t, base+"/token/user_unknown")
+	require.Equal(t, 404, status)
+	status, _ = get(t, base+"/v1/jwks")
+	require.Equal(t, 401, status, "without the key")
 
 	// Real keys are refused.
 	w.vars["CLERK_SECRET_KEY"] = testKey

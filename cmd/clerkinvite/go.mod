@@ -3,13 +3,13 @@ module github.com/clerkinvite/clerkinvite/cmd/clerkinvite
 go 1.25.0
 
 require (
+	github.com/clerk/clerk-sdk-go/v2 v2.7.0
 	github.com/clerkinvite/clerkinvite v0.1.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/stretchr/testify v1.12.1
 )
 
 require (
-	github.com/clerk/clerk-sdk-go/v2 v2.7.0 // indirect
 	github.com/go-jose/go-jose/v3 v3.0.4 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect

@@ -232,7 +232,7 @@ func (t *tool) print(document any, text func(w io.Writer)) error {
 }
 
 func (t *tool) fail(name string, err error) {
-	text := explain(err)
+	text := strings.TrimPrefix(explain(err), name+": ") // the operation of a *clerkinvite.ClerkInvitationError
 	_, _ = t.stderr.Write(safe(fmt.Appendf(nil, "clerkinvite %s: %s\n", name, text)))
 	var reported reportedError
 	if t.asJSON && !errors.As(err, &reported) {

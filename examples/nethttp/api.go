@@ -102,11 +102,7 @@ func (p *program) apiList(_ http.ResponseWriter, r *http.Request, _ string) (int
 	if err != nil {
 		return 0, nil, err
 	}
-	members := page.Members
-	if members == nil {
-		members = []*clerkinvite.Member{} // [] instead of null
-	}
-	return http.StatusOK, map[string]any{"members": members, "next": page.Next}, nil
+	return http.StatusOK, page, nil
 }
 
 // apiOne returns the endpoint of a verb for one member.

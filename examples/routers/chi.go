@@ -51,7 +51,7 @@ func chiRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 				respond(w, r, 0, nil, err)
 				return
 			}
-			respond(w, r, http.StatusOK, newPage(list), nil)
+			respond(w, r, http.StatusOK, list, nil)
 		})
 	})
 	return http.MaxBytesHandler(router, maxBody)

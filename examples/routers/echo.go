@@ -49,7 +49,7 @@ func echoRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier)
 		if err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, newPage(list))
+		return c.JSON(http.StatusOK, list)
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }

@@ -44,7 +44,7 @@ func ginRoutes(svc *clerkinvite.Service, verifier *clerkinvite.WebhookVerifier) 
 			respond(c, 0, nil, err)
 			return
 		}
-		respond(c, http.StatusOK, newPage(list), nil)
+		respond(c, http.StatusOK, list, nil)
 	})
 	return http.MaxBytesHandler(router, maxBody)
 }

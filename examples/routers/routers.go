@@ -54,17 +54,6 @@ func readInvitation(r *http.Request) (invitation, error) {
 	return body, nil
 }
 
-// page is the response to a request for a list.
-type page struct {
-	Members []*clerkinvite.Member `json:"members"`
-	Next    string                `json:"next,omitempty"` // the cursor of the next page
-}
-
-// newPage returns the response. A tenant without members has [], not null.
-func newPage(list *clerkinvite.Page) page {
-	return page{append([]*clerkinvite.Member{}, list.Members...), list.Next}
-}
-
 // unescaped returns the unescaped path segment: "team:1" for team%3A1. If Go would escape the path
 // differently than the client did, RawPath is set and the routers match it, so that a%2Fb is one
 // segment. Otherwise they match the unescaped path, and unescaping again would be wrong: a%2541 is

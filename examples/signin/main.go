@@ -1,5 +1,8 @@
 // The program signin lets the admins of a tenant, and nobody else, invite people and list them. It verifies
 // Clerk's session tokens with Clerk's SDK.
+//
+// The first admin of a tenant comes from outside: from the code that creates the tenant, or from the command
+// "clerkinvite import". People who accept become active when Run reconciles; webhooks make it immediate.
 package main
 
 import (
@@ -31,7 +34,12 @@ func main() {
 	if err := store.Migrate(context.Background()); err != nil {
 		log.Fatal(err)
 	}
-	api, err := clerkapi.New(key, nil)
+	backend := clerk.BackendConfig{Key: &key}
+	url := os.Getenv("CLERK_API_URL") // for tests, such as that of "clerkinvite fake"
+	if url != "" {
+		backend.URL = &url
+	}
+	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: url})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,7 +47,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	keys := jwks.NewClient(&clerk.ClientConfig{BackendConfig: clerk.BackendConfig{Key: &key}})
+	go func() { _ = invites.Run(context.Background(), nil) }()
+
+	keys := jwks.NewClient(&clerk.ClientConfig{BackendConfig: backend})
 	server := &http.Server{
 		Addr: ":8080", Handler: newHandler(invites, keys, os.Getenv("APP_ORIGIN")), // such as https://app.example.com
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,

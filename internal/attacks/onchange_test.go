@@ -2,12 +2,16 @@ package attacks_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,6 +23,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
+	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
 // A panic in the hook writes nothing and leaves no transaction open.
@@ -349,4 +354,445 @@ func TestOnChangeEnforcesANumber(t *testing.T) {
 	require.EqualValues(t, seats, through.Load())
 	require.Zero(t, free())
 	require.Equal(t, 2*seats, clerk.Emails())
+}
+
+// The hook gets every recorded change once, and nothing else.
+func TestOnChange(t *testing.T) {
+	t.Parallel()
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		var asked testkit.Statements
+		store, h, pool := testkit.NewMirror(t, mode, testkit.Tracing(&asked))
+		ctx := t.Context()
+
+		rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "b@example.com"), testkit.ReservedRow("tenant", "a@example.com"))
+		calls := h.Take()
+		require.Len(t, calls, 1)
+		require.ElementsMatch(t, []clerkinvite.Change{{New: rows[0]}, {New: rows[1]}}, calls[0])
+
+		// A duplicate and a repeated row are not changes.
+		results, err := store.Insert(ctx, []*clerkinvite.Member{testkit.ReservedRow("tenant", "b@example.com"), testkit.ReservedRow("tenant", "c@example.com"), rows[1]})
+		require.NoError(t, err)
+		require.Error(t, results[0].Err)
+		require.NoError(t, results[2].Err)
+		other := results[1].Member
+		require.Equal(t, [][]clerkinvite.Change{{{New: other}}}, h.Take())
+		_, err = store.Insert(ctx, []*clerkinvite.Member{testkit.ReservedRow("tenant", "b@example.com"), rows[1]})
+		require.NoError(t, err)
+		require.Empty(t, h.Take())
+
+		// A claim is a single statement, as without a hook.
+		asked.Take()
+		until := testkit.RowTime.Add(time.Minute)
+		claimed := *rows[0]
+		claimed.Attempts, claimed.ClaimedUntil = 1, &until
+		b := testkit.UpdateRows(t, store, clerkinvite.Change{Old: rows[0], New: &claimed})[0]
+		require.Empty(t, h.Take())
+		require.Len(t, asked.Take(), 1)
+
+		// Of a mixed batch, the recorded changes that were made, in the order of the batch.
+		data := *other
+		data.Data = json.RawMessage(`{}`)
+		changes := []clerkinvite.Change{
+			{Old: b, New: testkit.PendingRow(b)}, {Old: rows[0], New: testkit.PendingRow(rows[0])}, {Old: rows[1]},
+			{Old: other, New: &data}, {Old: testkit.ReservedRow("tenant", "nobody@example.com")},
+		}
+		results, err = store.Update(ctx, changes)
+		require.NoError(t, err)
+		require.ErrorIs(t, results[1].Err, clerkinvite.ErrConflict)
+		require.Equal(t, [][]clerkinvite.Change{{{Old: b, New: results[0].Member}, {Old: rows[1]}}}, h.Take())
+		testkit.RequireMirrored(t, pool)
+
+		// Another role and another address are recorded.
+		other = results[3].Member
+		for _, change := range []func(m *clerkinvite.Member){
+			func(m *clerkinvite.Member) { m.Role = "admin" },
+			func(m *clerkinvite.Member) { m.Email = "moved@example.com" },
+		} {
+			next := *other
+			change(&next)
+			now := testkit.UpdateRows(t, store, clerkinvite.Change{Old: other, New: &next})[0]
+			require.Equal(t, [][]clerkinvite.Change{{{Old: other, New: now}}}, h.Take())
+			other = now
+		}
+		testkit.RequireMirrored(t, pool)
+
+		// The hook gets copies.
+		pending := results[0].Member
+		h.SetHook(func(_ context.Context, _ pgx.Tx, changes []clerkinvite.Change) error {
+			for _, m := range []*clerkinvite.Member{changes[0].Old, changes[0].New} {
+				m.Role, m.Data[0], m.Params[0] = "spoiled", 'x', 'x'
+				*m.InvitedAt = time.Time{}
+			}
+			return nil
+		})
+		before := *pending
+		before.Data, before.Params = slices.Clone(before.Data), slices.Clone(before.Params)
+		active := testkit.UpdateRows(t, store, clerkinvite.Change{Old: pending, New: testkit.ActiveRow(pending, "user_1")})[0]
+		require.Equal(t, before, *pending)
+		found, err := store.Find(ctx, clerkinvite.Query{IDs: []string{active.ID}})
+		require.NoError(t, err)
+		require.Equal(t, []*clerkinvite.Member{active}, found)
+		require.Equal(t, testkit.RowTime, *active.InvitedAt)
+		testkit.RequireMirrored(t, pool)
+	})
+}
+
+// With a hook the store behaves the same, and the hook gets every change.
+func TestOnChangeContract(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
+		_, pool := testkit.NewPgxStore(t, func(c *pgxpool.Config) { c.MaxConns = 8 })
+		_, err := pool.Exec(t.Context(), testkit.MirrorTable)
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			testkit.RequireMirrored(t, pool)
+			if !strings.HasSuffix(t.Name(), "/Email/OppositeOrders") { // exchanged addresses have no order
+				assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
+			}
+		})
+		return clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
+			// As follow does, but in sets, because some batches have thousands of rows.
+			var tenants, ids, erasedTenants, erasedIDs []string
+			var versions []int64
+			for _, c := range changes {
+				if c.New == nil {
+					erasedTenants, erasedIDs = append(erasedTenants, c.Old.TenantID), append(erasedIDs, c.Old.ID)
+					continue
+				}
+				tenants, ids, versions = append(tenants, c.New.TenantID), append(ids, c.New.ID), append(versions, c.New.Version)
+			}
+			_, err := tx.Exec(ctx, `DELETE FROM host USING unnest($1::text[], $2::text[]) AS x (t, m) WHERE tenant = t AND member = m`, erasedTenants, erasedIDs)
+			if err == nil {
+				_, err = tx.Exec(ctx, `INSERT INTO host SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])`, tenants, ids, versions)
+			}
+			return err
+		}})
+	})
+}
+
+// refusing returns a hook that refuses changes of addresses with "bad" in them.
+func refusing(err func(ctx context.Context, tx pgx.Tx) error) func(context.Context, pgx.Tx, []clerkinvite.Change) error {
+	return func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
+		for _, c := range changes {
+			m := c.New
+			if m == nil {
+				m = c.Old
+			}
+			if strings.Contains(m.Email, "bad") {
+				return err(ctx, tx)
+			}
+		}
+		return nil
+	}
+}
+
+// An error of the hook is its row's error, and not that of other rows of the batch.
+func TestOnChangeRefuses(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		refuse func(ctx context.Context, tx pgx.Tx) error
+		want   func(t *testing.T, err error)
+	}{
+		"own error": {
+			func(context.Context, pgx.Tx) error { return testkit.ErrHook },
+			func(t *testing.T, err error) { require.Equal(t, testkit.ErrHook, err) },
+		},
+		"error of a statement": {
+			// An error that would mean a taken user if it were the store's.
+			func(ctx context.Context, tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `INSERT INTO host VALUES ('t', 'e', 1), ('t', 'e', 1)`)
+				return err
+			},
+			func(t *testing.T, err error) { require.True(t, clerkinvite.IsUniqueViolation(err, "host_pkey"), err) },
+		},
+		"error that it does not report": {
+			func(ctx context.Context, tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `SELECT 1/0`)
+				return errors.Join(testkit.ErrSilent, err)
+			},
+			func(t *testing.T, err error) { require.ErrorIs(t, err, pgx.ErrTxCommitRollback) },
+		},
+		"error of the commit": {
+			func(ctx context.Context, tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `INSERT INTO late VALUES (1), (1)`)
+				return err
+			},
+			func(t *testing.T, err error) { require.True(t, clerkinvite.IsUniqueViolation(err, "late_pkey"), err) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, h, pool := testkit.NewMirror(t)
+			_, err := pool.Exec(t.Context(), `CREATE TABLE late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)`)
+			require.NoError(t, err)
+			run := func(t *testing.T, tenant string, store clerkinvite.TxStore) {
+				h.SetHook(refusing(tc.refuse))
+				defer h.SetHook(nil)
+				var rows []*clerkinvite.Member
+				bad := func(i int) bool { return i == 3 || i == 12 }
+				for i := range 20 {
+					local := "good"
+					if bad(i) {
+						local = "bad"
+					}
+					rows = append(rows, testkit.ReservedRow(tenant, local+string(rune('a'+i))+"@example.com"))
+				}
+				check := func(results []clerkinvite.Result, err error) {
+					t.Helper()
+					require.NoError(t, err)
+					require.Len(t, results, len(rows))
+					for i, r := range results {
+						if bad(i) {
+							require.Error(t, r.Err)
+							tc.want(t, r.Err)
+							require.Nil(t, r.Member)
+							continue
+						}
+						require.NoError(t, r.Err)
+						require.Equal(t, rows[i].ID, r.Member.ID)
+					}
+				}
+				check(store.Insert(t.Context(), rows))
+				h.Take()
+				results, err := store.Insert(t.Context(), rows[3:4])
+				require.NoError(t, err)
+				tc.want(t, results[0].Err)
+				require.Len(t, h.Take(), 1, "a host's error is not retried")
+
+				h.SetHook(nil)
+				for i, r := range testkit.InsertRows(t, store, rows...) {
+					rows[i] = r
+				}
+				h.SetHook(refusing(tc.refuse))
+				changes := make([]clerkinvite.Change, len(rows))
+				for i, m := range rows {
+					changes[i] = clerkinvite.Change{Old: m, New: testkit.PendingRow(m)}
+				}
+				results, err = store.Update(t.Context(), changes)
+				check(results, err)
+				for i, r := range results {
+					if !bad(i) {
+						rows[i] = r.Member
+					}
+				}
+
+				// Together with a taken user, which is another reason to split a batch.
+				h.SetHook(nil)
+				active := testkit.ActiveRow(rows[19], "user_"+tenant)
+				rows[19] = testkit.UpdateRows(t, store, clerkinvite.Change{Old: rows[19], New: active})[0]
+				h.SetHook(refusing(tc.refuse))
+				results, err = store.Update(t.Context(), []clerkinvite.Change{
+					{Old: rows[0], New: testkit.ActiveRow(rows[0], "user_"+tenant)}, {Old: rows[3], New: testkit.ActiveRow(rows[3], "user_"+tenant+"3")},
+					{Old: rows[1], New: testkit.ActiveRow(rows[1], "user_"+tenant+"1")},
+				})
+				require.NoError(t, err)
+				require.ErrorIs(t, results[0].Err, clerkinvite.ErrUserTaken)
+				tc.want(t, results[1].Err)
+				require.NoError(t, results[2].Err)
+				rows[1] = results[2].Member
+
+				for i, m := range rows {
+					changes[i] = clerkinvite.Change{Old: m}
+				}
+				check(store.Update(t.Context(), changes))
+				h.SetHook(nil)
+				for _, m := range rows {
+					if strings.Contains(m.Email, "bad") {
+						testkit.UpdateRows(t, store, clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})
+					}
+				}
+			}
+			run(t, "own", store)
+			testkit.RequireMirrored(t, pool)
+			assert.Equal(t, 2, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member`))
+			if name == "error of the commit" {
+				return // in the host's transaction, the host's commit fails
+			}
+
+			tx, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			run(t, "host", store.WithTx(tx))
+			require.NoError(t, tx.Commit(t.Context()))
+			testkit.RequireMirrored(t, pool)
+			assert.Equal(t, 4, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member`))
+
+			tx, err = pool.Begin(t.Context())
+			require.NoError(t, err)
+			run(t, "gone", store.WithTx(tx))
+			require.NoError(t, tx.Rollback(t.Context()))
+			testkit.RequireMirrored(t, pool)
+			assert.Equal(t, 4, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member`))
+		})
+	}
+}
+
+// In a host's transaction the hook writes in that transaction, too, and sees its writes.
+func TestOnChangeWithTx(t *testing.T) {
+	t.Parallel()
+	testkit.InEveryMode(t, func(t *testing.T, mode func(*pgxpool.Config)) {
+		store, h, pool := testkit.NewMirror(t, mode)
+		var seen []string
+		h.SetHook(func(ctx context.Context, tx pgx.Tx, _ []clerkinvite.Change) error {
+			var email string
+			err := tx.QueryRow(ctx, `SELECT member FROM host WHERE tenant = 'hosts own'`).Scan(&email)
+			seen = append(seen, email)
+			return err
+		})
+		for _, commit := range []bool{false, true} {
+			seen = nil
+			tx, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = tx.Exec(t.Context(), `INSERT INTO host VALUES ('hosts own', 'seen', 1)`)
+			require.NoError(t, err)
+			inTx := store.WithTx(tx)
+			m := testkit.InsertRows(t, inTx, testkit.ReservedRow("tenant", "x@example.com"))[0]
+			m = testkit.UpdateRows(t, inTx, clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})[0]
+			testkit.UpdateRows(t, inTx, clerkinvite.Change{Old: m, New: testkit.ActiveRow(m, "user_1")})
+			erased := testkit.InsertRows(t, inTx, testkit.ReservedRow("tenant", "y@example.com"))[0]
+			testkit.UpdateRows(t, inTx, clerkinvite.Change{Old: erased})
+			require.Equal(t, []string{"seen", "seen", "seen", "seen", "seen"}, seen)
+			_, err = tx.Exec(t.Context(), `DELETE FROM host WHERE tenant = 'hosts own'`)
+			require.NoError(t, err)
+			if commit {
+				require.NoError(t, tx.Commit(t.Context()))
+			} else {
+				require.NoError(t, tx.Rollback(t.Context()))
+			}
+			testkit.RequireMirrored(t, pool)
+		}
+		require.Equal(t, 3, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host`))
+	})
+}
+
+// With a stricter default isolation of the connections, a duplicate stays a duplicate.
+func TestOnChangeIsolation(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		var asked testkit.Statements
+		store, _, pool := testkit.NewMirror(t, testkit.Tracing(&asked), func(c *pgxpool.Config) {
+			c.MaxConns = 8
+			c.ConnConfig.RuntimeParams["default_transaction_isolation"] = level
+		})
+		testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "first@example.com")) // records the hook
+		hidden, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		winner := testkit.InsertRows(t, store.WithTx(hidden), testkit.ReservedRow("tenant", "x@example.com"))[0]
+		asked.Take()
+		var results []clerkinvite.Result
+		var insertErr error
+		var done sync.WaitGroup
+		done.Go(func() {
+			results, insertErr = store.Insert(t.Context(), []*clerkinvite.Member{testkit.ReservedRow("tenant", "x@example.com")})
+		})
+		testkit.AwaitLocks(t, pool, 1)
+		require.NoError(t, hidden.Commit(t.Context()))
+		done.Wait()
+		require.NoError(t, insertErr)
+		var dup *clerkinvite.DuplicateEmailError
+		require.ErrorAs(t, results[0].Err, &dup)
+		require.Equal(t, winner, dup.Member)
+		require.Equal(t, map[string]int{"insert": 1, "find": 1}, asked.Kinds(), "nothing is repeated")
+		testkit.RequireMirrored(t, pool)
+	}
+}
+
+// An erasure waits for a host's row that refers to the member before it locks anything, so the
+// host can still change the member.
+func TestEraseLocks(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t, func(c *pgxpool.Config) { c.MaxConns = 8 })
+	_, err := pool.Exec(t.Context(), `CREATE TABLE host (tenant text, member uuid, FOREIGN KEY (tenant, member) REFERENCES clerkinvite_member ON DELETE CASCADE)`)
+	require.NoError(t, err)
+	m := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"))[0]
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `INSERT INTO host VALUES ($1, $2)`, m.TenantID, m.ID)
+	require.NoError(t, err)
+
+	var results []clerkinvite.Result
+	var eraseErr error
+	var done sync.WaitGroup
+	done.Go(func() { results, eraseErr = store.Update(t.Context(), []clerkinvite.Change{{Old: m}}) })
+	testkit.AwaitLocks(t, pool, 1)
+	now := testkit.UpdateRows(t, store.WithTx(tx), clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})[0]
+	require.NoError(t, tx.Commit(t.Context()))
+	done.Wait()
+	require.NoError(t, eraseErr)
+	require.ErrorIs(t, results[0].Err, clerkinvite.ErrConflict)
+	assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
+
+	testkit.UpdateRows(t, store, clerkinvite.Change{Old: now})
+	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host`))
+
+	// If a host's row forbids the erasure of a member, its result has that error, and the others are erased.
+	rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "x@example.com"), testkit.ReservedRow("tenant", "y@example.com"), testkit.ReservedRow("tenant", "z@example.com"))
+	m = rows[1]
+	_, err = pool.Exec(t.Context(), `CREATE TABLE strict (tenant text, member uuid, FOREIGN KEY (tenant, member) REFERENCES clerkinvite_member)`)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), `INSERT INTO strict VALUES ($1, $2)`, m.TenantID, m.ID)
+	require.NoError(t, err)
+	results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: rows[0]}, {Old: m}, {Old: rows[2]}})
+	require.NoError(t, err)
+	require.Equal(t, []clerkinvite.Result{{Member: rows[0]}, {Err: results[1].Err}, {Member: rows[2]}}, results)
+	var pg *pgconn.PgError
+	require.ErrorAs(t, results[1].Err, &pg)
+	require.Equal(t, "23503", pg.Code)
+	left, err := store.Page(t.Context(), clerkinvite.PageQuery{})
+	require.NoError(t, err)
+	require.Equal(t, []*clerkinvite.Member{m}, left)
+
+	// Alone it is the same, and in the host's transaction the call fails with it, because nothing can be written there any more.
+	results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: m}})
+	require.NoError(t, err)
+	require.ErrorAs(t, results[0].Err, &pg)
+	require.Equal(t, "23503", pg.Code)
+	tx, err = pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = store.WithTx(tx).Update(t.Context(), []clerkinvite.Change{{Old: m}})
+	require.ErrorAs(t, err, &pg)
+	require.Equal(t, "23503", pg.Code)
+	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// The hook blocks or panics for one of 20 members that become active. The others are written, and a panic reaches the
+// caller.
+func TestOnChange_OneMemberDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(ctx context.Context, tx pgx.Tx) error{
+		"blocks":            func(ctx context.Context, _ pgx.Tx) error { <-ctx.Done(); return ctx.Err() },
+		"waits in database": func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, "SELECT pg_sleep(600)"); return err },
+		"panics":            func(context.Context, pgx.Tx) error { panic(testkit.ErrHook) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, pool := testkit.NewPgxStore(t)
+			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
+				if slices.ContainsFunc(changes, func(c clerkinvite.Change) bool {
+					return c.New.Email == "p7@example.com" && c.New.Status == clerkinvite.StatusActive
+				}) {
+					return end(ctx, tx)
+				}
+				return nil
+			}})
+			clerk := clerkinvitetest.NewClerk()
+			b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+			ps := testkit.People(20, "p")
+			for _, p := range ps {
+				clerk.AddVerifiedUser(p.Email)
+			}
+			_, err := b.ReserveMany(t.Context(), ps)
+			require.NoError(t, err)
+			deliver := func() { _, err = b.Deliver(t.Context(), nil) }
+			if name == "panics" {
+				require.PanicsWithValue(t, testkit.ErrHook, deliver)
+			} else {
+				deliver()
+				require.NoError(t, err)
+			}
+			for _, p := range ps {
+				require.Equal(t, p.Email != "p7@example.com", b.Member(t, p.Email).Status == clerkinvite.StatusActive, p.Email)
+			}
+			testkit.Await(t, "the return of all connections", func() bool { return pool.Stat().AcquiredConns() == 0 })
+		})
+	}
 }

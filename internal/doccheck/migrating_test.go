@@ -96,7 +96,16 @@ func TestMigrating(t *testing.T) {
 	require.NoError(t, err)
 	back := sqlBlocks(t, "docs/migrating.md")
 	require.Len(t, back, 1)
-	_, err = pool.Exec(t.Context(), back[0])
+	mirror := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}
+	up, err := mirror.Up()
 	require.NoError(t, err)
-	require.Equal(t, 1, members(), "the one whom the library has invited")
+	_, err = pool.Exec(t.Context(), up)
+	require.NoError(t, err)
+	hostRows := testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`)
+	for range 2 { // with a mirror, and without one
+		_, err = pool.Exec(t.Context(), back[0])
+		require.NoError(t, err)
+		require.Equal(t, 1, members(), "the one whom the library has invited")
+		require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
+	}
 }

@@ -49,7 +49,7 @@ var mutants = []mutant{
 		{"state.go", "			if c.Recorded() {\n				c.New.ChangedBy", "			if c.New != nil {\n				c.New.ChangedBy"},
 	}},
 	{name: "an invalid actor is stored", test: "TestInvalidActor", edits: []edit{
-		{"clock.go", "if err := checkActor(ctx); err != nil {", "if err := checkActor(ctx); err != nil && st == nil {"},
+		{"lease.go", "if err := checkActor(ctx); err != nil {", "if err := checkActor(ctx); err != nil && st == nil {"},
 	}},
 	{name: "a change of the role leaves no history", test: "TestUpdateAndHistory", edits: []edit{
 		{"store.go", "c.Old.Role != c.New.Role || c.Old.Email", "c.Old.Email"},
@@ -104,28 +104,28 @@ var mutants = []mutant{
 	}},
 
 	// Honest outcomes.
-	{name: "a failed invitation waits although the host withdraws it", test: "TestWithdrawOnFailure_EveryFault/memory", edits: []edit{
+	{name: "a failed invitation waits although the host withdraws it", test: "TestWithdrawOnFailure_EveryFault/memory", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "	case isUncertain, isPostponed:\n		return w != \"\"\n", "	case isUncertain, isPostponed:\n		return w == \"never\"\n"},
 	}},
-	{name: "a rate limit withdraws those who wait for it", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", edits: []edit{
+	{name: "a rate limit withdraws those who wait for it", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
 	}},
-	{name: "an invitation whose caller has gone away is sent later", test: "TestWithdrawOnFailure_CallerGoesAway", edits: []edit{
+	{name: "an invitation whose caller has gone away is sent later", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
 	}},
-	{name: "an invitation that may be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", edits: []edit{
+	{name: "an invitation that may be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "return a.params.Withdraw != \"\" && a.row.Attempts > 1", "return a.params.Withdraw != \"\" && a.row.Attempts > 100"},
 	}},
-	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", edits: []edit{
+	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "	case isUncertain:\n		return true\n", "	case isUncertain:\n		return a.mayHaveSent()\n"},
 	}},
-	{name: "a resend continues one that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", edits: []edit{
+	{name: "a resend continues one that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "case row.Due() && params.Withdraw == \"\":", "case row.Due():"},
 	}},
-	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", edits: []edit{
+	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
 	}},
-	{name: "what is withdrawn counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", edits: []edit{
+	{name: "what is withdrawn counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
 	}},
 	{name: "a refused invitation is called queued", test: "TestClerkInvitationError_Queued", edits: []edit{
@@ -136,35 +136,35 @@ var mutants = []mutant{
 	}},
 
 	// Clocks.
-	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", edits: []edit{
-		{"clock.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
+	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
 	}},
-	{name: "a clock that is set is not noticed", test: "TestClock_IsMeasuredAgain", edits: []edit{
-		{"clock.go", "|| drift.Abs() > tolerance", "|| drift.Abs() > 1000*time.Hour"},
+	{name: "a clock that is set is not noticed", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "|| drift.Abs() > tolerance", "|| drift.Abs() > 1000*time.Hour"},
 	}},
-	{name: "the clock is measured once", test: "TestClock_IsMeasuredAgain", edits: []edit{
-		{"clock.go", "|| age >= maxClockAge ||", "|| age >= 1000*maxClockAge ||"},
+	{name: "the clock is measured once", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "|| age >= maxClockAge ||", "|| age >= 1000*maxClockAge ||"},
 	}},
-	{name: "a slow measurement is believed", test: "TestClock_SlowResponses", edits: []edit{
-		{"clock.go", "if best.inexact <= tolerance {", "if best.inexact <= 1000*time.Hour {"},
+	{name: "a slow measurement is believed", test: "TestClock_SlowResponses", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "if best.inexact <= tolerance {", "if best.inexact <= 1000*time.Hour {"},
 	}},
-	{name: "a failed measurement is ignored", test: "TestClock_Fails", edits: []edit{
-		{"clock.go", "		if err != nil {\n			return err\n		}\n		returned", "		if err != nil {\n			return nil\n		}\n		returned"},
+	{name: "a failed measurement is ignored", test: "TestClock_Fails", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "		if err != nil {\n			return err\n		}\n		returned", "		if err != nil {\n			return nil\n		}\n		returned"},
 	}},
-	{name: "a claim does not measure the clock", test: "TestClock_IsMeasuredAgain", edits: []edit{
+	{name: "a claim does not measure the clock", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "	err := s.setClock(ctx, s.store)\n", "	err := ctx.Err()\n"},
 	}},
-	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", edits: []edit{
+	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", pkg: "./internal/attacks", edits: []edit{
 		{"ratelimit.go", "	s.refreshClock(ctx)\n", ""},
 	}},
-	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", edits: []edit{
+	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
 	}},
-	{name: "the clock of the transaction's start", test: "TestPgxStoreClock", edits: []edit{
+	{name: "the clock of the transaction's start", test: "TestPgxStoreClock", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "SELECT clock_timestamp()", "SELECT now()"},
 	}},
-	{name: "callers get the database's time", test: "TestClock_CallersGetTheirOwnTime", edits: []edit{
-		{"clock.go", "return t.Add(-s.clock.ahead())", "return t.Add(0 * s.clock.ahead())"},
+	{name: "callers get the database's time", test: "TestClock_CallersGetTheirOwnTime", pkg: "./internal/attacks", edits: []edit{
+		{"lease.go", "return t.Add(-s.clock.ahead())", "return t.Add(0 * s.clock.ahead())"},
 	}},
 
 	// Who is delivered, and when.
@@ -204,13 +204,13 @@ var mutants = []mutant{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a look", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"duplicate.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
+		{"invite.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
 	}},
 	{name: "a duplicate that is not listed is void", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"duplicate.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
+		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"duplicate.go", "err != nil || !r.at.Known {", "err != nil {"},
+		{"invite.go", "err != nil || !r.at.Known {", "err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -264,7 +264,7 @@ var mutants = []mutant{
 	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
 		{"deliver_find.go", "!failure.ofInstance() && l.mayBlameAddress(ctx)", "!failure.ofInstance()"},
 	}},
-	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", edits: []edit{
+	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
 	}},
 	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
@@ -288,30 +288,30 @@ var mutants = []mutant{
 	{name: "a write for several tenants never ends", test: "TestReconcile_EndsAlthoughTheStoreHangs", edits: []edit{
 		{"state.go", "ctx, cancel := context.WithTimeout(ctx, writeTime)", "ctx, cancel := context.WithCancel(ctx)"},
 	}},
-	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", edits: []edit{
+	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
 			"		splitInto(results[:n], batch[:n], write)\n		splitInto(results[n:], batch[n:], write)\n"},
 	}},
 	{name: "a banned user is linked", test: "TestPromise2_BarredUserIsRefused", edits: []edit{
 		{"clerk.go", "	case u.Banned:\n", "	case u.Banned && u.ID == \"\":\n"},
 	}},
-	{name: "a user without any verified address moves a member", test: "TestPromise5_AddressStays", edits: []edit{
-		{"address.go", "len(u.verifiedEmails()) > 0 && ", ""},
+	{name: "a user without any verified address moves a member", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
+		{"pending.go", "len(u.verifiedEmails()) > 0 && ", ""},
 	}},
-	{name: "a user that was read in part moves a member", test: "TestPromise5_IncompleteUserChangesNothing", edits: []edit{
-		{"address.go", "!u.Incomplete &&", "true &&"},
+	{name: "a user that was read in part moves a member", test: "TestPromise5_IncompleteUserChangesNothing", pkg: "./internal/attacks", edits: []edit{
+		{"pending.go", "!u.Incomplete &&", "true &&"},
 	}},
-	{name: "a member follows to an unverified address", test: "TestPromise5_AddressStays", edits: []edit{
-		{"address.go", "primary != \"\" && u.holdsVerified(primary)", "primary != \"\""},
+	{name: "a member follows to an unverified address", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
+		{"pending.go", "primary != \"\" && u.holdsVerified(primary)", "primary != \"\""},
 	}},
-	{name: "any ended row makes way for an address", test: "TestPromise1_TakenAddressIsReported", edits: []edit{
-		{"address.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
+	{name: "any ended row makes way for an address", test: "TestPromise1_TakenAddressIsReported", pkg: "./internal/attacks", edits: []edit{
+		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
 	}},
-	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", edits: []edit{
+	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", pkg: "./internal/attacks", edits: []edit{
 		{"webhook.go", "			return !u.left(row)\n", "			return false\n"},
 	}},
-	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", edits: []edit{
-		{"duplicate.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
+	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
+		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
 	}},
 	{name: "a user who is locked for a while is refused for ever", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
@@ -346,7 +346,7 @@ var mutants = []mutant{
 		{"run.go", "			panic(panicked)\n", ""},
 	}},
 	{name: "a panic while delivering leaves a goroutine", test: "TestRun_PanicsReachTheCaller", edits: []edit{
-		{"run.go", "	defer stop() // before wait, however runDeliver ends\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
+		{"run.go", "	defer stop() // before wait, even if runDeliver panics\n	s.runDeliver(work, o.Interval)\n", "	s.runDeliver(work, o.Interval)\n	stop()\n"},
 	}},
 
 	// Webhooks.
@@ -408,7 +408,7 @@ var mutants = []mutant{
 		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
-		{"turn.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
+		{"ratelimit.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
 	}},
 	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
 		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
@@ -455,13 +455,13 @@ var mutants = []mutant{
 	{name: "a prefix keeps its domain in Unicode", test: "TestNormalizePrefix", edits: []edit{
 		{"validate.go", "				labels[i] = ascii", "				_ = ascii"},
 	}},
-	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", edits: []edit{
+	{name: "the link of an invitation is in the JSON of a member", test: "TestPromise6_NoSecretInJSON", pkg: "./internal/attacks", edits: []edit{
 		{"store.go", "	URL Secret `json:\"-\"`", "	URL Secret `json:\"url\"`"},
 	}},
-	{name: "signing secrets are logged", test: "TestPromise6_NothingPrivateIsPrinted", edits: []edit{
+	{name: "signing secrets are logged", test: "TestPromise6_NothingPrivateIsPrinted", pkg: "./internal/attacks", edits: []edit{
 		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
 	}},
-	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", edits: []edit{
+	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", pkg: "./internal/attacks", edits: []edit{
 		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
 	}},
 	{name: "a letter that toolchains map differently is accepted", test: "TestUnstableDomains", edits: []edit{
@@ -476,13 +476,13 @@ var mutants = []mutant{
 	{name: "one odd user spoils the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
 	}},
-	{name: "a store's results are not counted", test: "TestContract_Store", edits: []edit{
+	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},
 	}},
-	{name: "a duplicate without a member is accepted", test: "TestContract_Store", edits: []edit{
+	{name: "a duplicate without a member is accepted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "case m == nil:", "case false:"},
 	}},
-	{name: "a store that never swaps a time is asked for ever", test: "TestContract_Store", edits: []edit{
+	{name: "a store that never swaps a time is asked for ever", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "stored.Equal(old) && !next.Equal(old)", "false"},
 	}},
 }

@@ -386,3 +386,34 @@ func (l *LockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// MembersByRef returns all members, by tenant and address.
+func (b *Rig) MembersByRef(t *testing.T) map[clerkinvite.Ref]clerkinvite.Member {
+	t.Helper()
+	all := make(map[clerkinvite.Ref]clerkinvite.Member)
+	rows, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
+	require.NoError(t, err)
+	for _, row := range rows {
+		all[row.Ref()] = *row
+	}
+	return all
+}
+
+// MustReconcile makes a dry run, which must change nothing, and then a real run, which must report the same.
+func (b *Rig) MustReconcile(t *testing.T) *clerkinvite.ReconcileReport {
+	t.Helper()
+	before := b.MembersByRef(t)
+	revokes := b.Clerk.Requests()[clerkinvitetest.CallRevoke]
+	dry, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: true})
+	require.NoError(t, err)
+	require.Equal(t, before, b.MembersByRef(t), "a dry run changes nothing")
+	require.Equal(t, revokes, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
+	report, err := b.Reconcile(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, report.Cursor)
+	a, z := *dry, *report
+	require.Len(t, z.AcceptedElsewhere, len(a.AcceptedElsewhere))
+	a.AcceptedElsewhere, z.AcceptedElsewhere, a.Invitations, z.Invitations = nil, nil, 0, 0
+	require.Equal(t, a, z, "as in the dry run")
+	return report
+}

@@ -1,4 +1,4 @@
-package clerkinvite_test
+package attacks_test
 
 import (
 	"bytes"
@@ -432,7 +432,7 @@ func TestClock_Fails(t *testing.T) {
 			},
 			"ReserveMany": func(ctx context.Context) error { _, err := m.ReserveMany(ctx, testkit.People(3, "p")); return err },
 			"Adopt": func(ctx context.Context) error {
-				_, err := m.Adopt(ctx, []clerkinvite.Adopted{adopted("acme", "bob@example.com", "user_1")})
+				_, err := m.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "bob@example.com"), ClerkUserID: "user_1"}})
 				return err
 			},
 			"Deliver": func(ctx context.Context) error { _, err := m.Deliver(ctx, nil); return err },

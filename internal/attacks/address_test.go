@@ -1,4 +1,4 @@
-package clerkinvite_test
+package attacks_test
 
 import (
 	"context"
@@ -49,7 +49,7 @@ var notices = map[string]func(t *testing.T, b *testkit.Rig, hook clerkinvitetest
 		require.NoError(t, err)
 		require.Equal(t, before, b.Clerk.Requests())
 	},
-	"Reconcile": func(t *testing.T, b *testkit.Rig, _ clerkinvitetest.Webhook, _ string) { mustReconcile(t, b) },
+	"Reconcile": func(t *testing.T, b *testkit.Rig, _ clerkinvitetest.Webhook, _ string) { b.MustReconcile(t) },
 }
 
 // The member follows its user's address, in every tenant, and the older address can be invited.
@@ -126,7 +126,7 @@ func TestPromise5_AddressStays(t *testing.T) {
 				b.Receive(t, b.Clerk.UserUpdated(u.ID))
 				_, err := b.ResolveUser(t.Context(), u.ID)
 				require.NoError(t, err)
-				report := mustReconcile(t, b)
+				report := b.MustReconcile(t)
 				require.Zero(t, report.Moved)
 				require.Equal(t, before, b.Member(t, oldEmail))
 				require.Equal(t, c.outOfDate, len(report.OutOfDate) == 1)
@@ -165,14 +165,14 @@ func TestPromise1_TakenAddressIsReported(t *testing.T) {
 		require.NoError(t, err)
 		u := join(t, b, oldEmail)
 		b.Receive(t, b.Clerk.ChangeEmail(u.ID, newEmail))
-		report := mustReconcile(t, b)
+		report := b.MustReconcile(t)
 		require.Zero(t, report.Moved)
 		require.Len(t, report.OutOfDate, 1)
 		require.Equal(t, u.ID, report.OutOfDate[0].ClerkUserID)
 		require.Equal(t, oldEmail, byUser(t, b, u.ID))
 
 		require.NoError(t, b.Purge(ctx, other.Ref()))
-		require.Equal(t, 1, mustReconcile(t, b).Moved)
+		require.Equal(t, 1, b.MustReconcile(t).Moved)
 		require.Equal(t, newEmail, byUser(t, b, u.ID))
 	})
 }

@@ -1,4 +1,4 @@
-package clerkinvite_test
+package attacks_test
 
 import (
 	"bytes"
@@ -84,9 +84,9 @@ var words = []string{"clerkinvite.Status", "clerkinvite.Outcome", "clerkinvitete
 
 // public are the packages whose types hosts use.
 var public = map[string]string{
-	"github.com/clerkinvite/clerkinvite":                 ".",
-	"github.com/clerkinvite/clerkinvite/clerkapi":        "clerkapi",
-	"github.com/clerkinvite/clerkinvite/clerkinvitetest": "clerkinvitetest",
+	"github.com/clerkinvite/clerkinvite":                 root,
+	"github.com/clerkinvite/clerkinvite/clerkapi":        root + "/clerkapi",
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest": root + "/clerkinvitetest",
 }
 
 // Types of a host, which print all of their fields.

@@ -1,4 +1,4 @@
-package clerkinvite_test
+package attacks_test
 
 import (
 	"context"
@@ -69,14 +69,14 @@ func TestWithdrawOnFailure_EveryFault(t *testing.T) {
 	}{
 		{"look-up", clerkinvitetest.CallFindUsers, func(*testing.T, *testkit.Rig) {}},
 		{"create", clerkinvitetest.CallCreate, func(*testing.T, *testkit.Rig) {}},
-		{"look-up of a second send", clerkinvitetest.CallFindUsers, secondSend},
-		{"list of a second send", clerkinvitetest.CallList, secondSend},
-		{"create of a second send", clerkinvitetest.CallCreate, secondSend},
+		{"look-up of a second send", clerkinvitetest.CallFindUsers, testkit.SecondSend},
+		{"list of a second send", clerkinvitetest.CallList, testkit.SecondSend},
+		{"create of a second send", clerkinvitetest.CallCreate, testkit.SecondSend},
 	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, scene := range scenes {
-			for _, fault := range testkit.Sample(t, faults(scene.call)) {
-				t.Run(scene.name+"/"+faultName(fault), func(t *testing.T) {
+			for _, fault := range testkit.Sample(t, testkit.Faults(scene.call)) {
+				t.Run(scene.name+"/"+testkit.FaultName(fault), func(t *testing.T) {
 					t.Parallel()
 					testkit.InBubble(t, func(t *testing.T) {
 						b := fresh(t, testkit.Options{Configure: withdrawing, Hangs: fault.Kind == clerkinvitetest.Timeout})
@@ -193,8 +193,8 @@ func TestWithdrawOnFailure_ResendKeepsTheOlderInvitation(t *testing.T) {
 	const email = "ada@example.com"
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallCreate} {
-			for _, fault := range testkit.Sample(t, faults(call)) {
-				t.Run(fmt.Sprint(call, "/", faultName(fault)), func(t *testing.T) {
+			for _, fault := range testkit.Sample(t, testkit.Faults(call)) {
+				t.Run(fmt.Sprint(call, "/", testkit.FaultName(fault)), func(t *testing.T) {
 					t.Parallel()
 					testkit.InBubble(t, func(t *testing.T) {
 						b := fresh(t, testkit.Options{Configure: withdrawing, Hangs: fault.Kind == clerkinvitetest.Timeout})
@@ -293,7 +293,7 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	limited := func(t *testing.T) *testkit.Rig {
 		t.Helper()
 		b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
-		limitCreates(b, 10*time.Minute)
+		testkit.LimitCreates(b, 10*time.Minute)
 		return b
 	}
 	t.Run("Invite", func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 		b := limited(t)
 		for range 2 { // met now, and known from before
 			_, err := b.TryInvite(t, "ada@example.com")
-			requireTold(t, 10*time.Minute, err)
+			testkit.RequireRetryAfter(t, 10*time.Minute, err)
 			var failure *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &failure)
 			require.Equal(t, clerkinvite.StatusFailed, failure.Member.Status)
