@@ -880,10 +880,7 @@ func TestDeliver_Refs(t *testing.T) {
 func TestDeliver_ManyRefs(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	var refs []clerkinvite.Ref
-	for _, p := range b.ReserveSome(t, 230) {
-		refs = append(refs, clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
-	}
+	refs := refsOf(b.ReserveSome(t, 230))
 	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs, Limit: 105})
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 105, Invited: 105}, report)
@@ -893,14 +890,18 @@ func TestDeliver_ManyRefs(t *testing.T) {
 	require.Equal(t, 230, b.Clerk.Emails())
 }
 
+func refsOf(people []clerkinvite.InviteParams) (refs []clerkinvite.Ref) {
+	for _, p := range people {
+		refs = append(refs, clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+	}
+	return refs
+}
+
 // Each request takes so long that a lease is enough for two of them.
 func TestDeliver_RefsOfMoreThanOneLease(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	var refs []clerkinvite.Ref
-	for _, p := range b.ReserveSome(t, 45) {
-		refs = append(refs, clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
-	}
+	refs := refsOf(b.ReserveSome(t, 45))
 	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if c == clerkinvitetest.CallCreateBulk && w == clerkinvitetest.Before {
 			b.Clock.Advance(20 * time.Second) // requests may start for 30 seconds

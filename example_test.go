@@ -25,6 +25,18 @@ func exampleService() (*clerkinvite.Service, *clerkinvitetest.Clerk) {
 	return svc, clerk
 }
 
+// exampleTenant is an exampleService with three members of tenant acme: Grace is active, Ada and Joan are pending.
+func exampleTenant(ctx context.Context) *clerkinvite.Service {
+	svc, clerk := exampleService()
+	clerk.AddVerifiedUser("grace@example.com")
+	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
+		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
+			panic(err)
+		}
+	}
+	return svc
+}
+
 func ExampleNew() {
 	_, err := clerkinvite.New(clerkinvite.Config{ExpiresInDays: 1000})
 	fmt.Println(err)
@@ -565,13 +577,7 @@ func ExampleService_All_reminders() {
 
 func ExampleService_Counts() {
 	ctx := context.Background()
-	svc, clerk := exampleService()
-	clerk.AddVerifiedUser("grace@example.com")
-	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
-		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
-			panic(err)
-		}
-	}
+	svc := exampleTenant(ctx)
 	counts, err := svc.Counts(ctx, "acme")
 	if err != nil {
 		panic(err)
@@ -626,13 +632,7 @@ func ExampleService_Get_byUser() {
 
 func ExampleService_All() {
 	ctx := context.Background()
-	svc, clerk := exampleService()
-	clerk.AddVerifiedUser("grace@example.com")
-	for _, email := range []string{"ada@example.com", "grace@example.com", "joan@example.com"} {
-		if _, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}); err != nil {
-			panic(err)
-		}
-	}
+	svc := exampleTenant(ctx)
 	waiting := clerkinvite.ListParams{TenantID: "acme", Statuses: []clerkinvite.Status{clerkinvite.StatusPending}}
 	for member, err := range svc.All(ctx, waiting) {
 		if err != nil {

@@ -125,7 +125,7 @@ func (w *pgxWriter) Insert(ctx context.Context, rows []*Member) ([]Result, error
 			return nil, err
 		}
 		begin := w.store.onChange != nil
-		err = w.write(ctx, begin, func(db pgxQuerier, _ bool) (made []Change, err error) {
+		err = w.write(ctx, begin, len(rows), func(db pgxQuerier, _ bool) (made []Change, err error) {
 			results, made, err = w.store.sql.insert(ctx, db, input)
 			return made, err
 		})
@@ -142,7 +142,7 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 		}
 		// If another member has the user or the address, the statement fails. Without a savepoint, the host's transaction would fail, too.
 		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsKey)
-		err = w.write(ctx, begin, func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
+		err = w.write(ctx, begin, len(changes), func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
 			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
 			return made, err
 		})
@@ -168,9 +168,11 @@ func (w *pgxWriter) fault(err error, begin bool) error {
 	return err
 }
 
-// write calls f, in a transaction or savepoint if begin. It calls f again if the response was
-// lost, but not in the host's transaction, which is then lost, too.
-func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier, maybeMade bool) (made []Change, err error)) error {
+// write calls f, which writes a batch of n rows, in a transaction or savepoint if begin. It calls f again
+// if the response was lost, but not in the host's transaction, which is then lost, too. Batches that
+// exchange addresses could deadlock again and again, so the second deadlock is a rowError: halves
+// of the batch hold fewer locks.
+func (w *pgxWriter) write(ctx context.Context, begin bool, n int, f func(db pgxQuerier, maybeMade bool) (made []Change, err error)) error {
 	once := func(maybeMade bool) error {
 		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
 		if begin {
@@ -185,7 +187,22 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, f func(db pgxQuerier,
 	if w.tx != nil {
 		return once(false)
 	}
-	return w.store.repeat(ctx, once)
+	deadlocks := 0
+	return w.store.repeat(ctx, func(maybeMade bool) error {
+		err := once(maybeMade)
+		if !isDeadlock(err) {
+			return err
+		}
+		if deadlocks++; deadlocks > 1 && n > 1 {
+			return rowError{err}
+		}
+		return err
+	})
+}
+
+func isDeadlock(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "40P01"
 }
 
 // recordHook records in the database that the host uses OnChange, once per store. The command

@@ -336,6 +336,26 @@ func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
 	require.NoError(t, results[3].Err)
 }
 
+// A batch that deadlocks again and again is split, because smaller ones hold fewer locks.
+func TestPgxStore_DeadlocksSplitABatch(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "a@example.com"), testkit.ReservedRow("tenant", "b@example.com"), testkit.ReservedRow("tenant", "c@example.com"))
+	_, err := pool.Exec(t.Context(), `CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN IF (SELECT count(*) FROM written) > 1 THEN RAISE SQLSTATE '40P01'; END IF; RETURN NULL; END $$;
+		CREATE TRIGGER inserts AFTER INSERT ON clerkinvite_member REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION trouble();
+		CREATE TRIGGER updates AFTER UPDATE ON clerkinvite_member REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION trouble()`)
+	require.NoError(t, err)
+	testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "d@example.com"), testkit.ReservedRow("tenant", "e@example.com"))
+	var changes []clerkinvite.Change
+	for _, row := range rows {
+		changes = append(changes, clerkinvite.Change{Old: row, New: testkit.PendingRow(row)})
+	}
+	for _, m := range testkit.UpdateRows(t, store, changes...) {
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+	}
+}
+
 // noCodec is a host's codec that cannot handle the library's values.
 type noCodec struct{ pgtype.TextCodec }
 

@@ -1,6 +1,6 @@
 // Package sqlitestore stores the members of clerkinvite in one SQLite file, without a server and
-// without cgo. It is for demos, for hosts that are a single program, and for small hosts on a
-// single machine.
+// without cgo. It is for demos, for applications that are a single program, and for small
+// applications on a single machine.
 //
 //	store, err := sqlitestore.Open("/var/lib/host/clerkinvite.db")
 //	…
@@ -13,8 +13,8 @@
 // It keeps the same promises as clerkinvite.PgxStore: unique keys decide which insert was first,
 // each change is a compare-and-swap of the version, the history is written in the same transaction,
 // CHECK constraints reject invalid rows, and a write is on disk before the call returns. Several
-// processes on one machine may share the file. [Store.WithTx] reserves in the host's transaction
-// ([Store.Begin]); the host's tables may be in the same file.
+// processes on one machine may share the file. [Store.WithTx] reserves in your own transaction
+// ([Store.Begin]). Your own tables may be in the same file.
 //
 // # When to use PostgreSQL
 //
@@ -24,7 +24,7 @@
 // corrupted.
 //
 // SQLite has one writer at a time. Readers and the writer do not wait for each other, but each
-// writer waits for the previous one, including the host's transactions on the file. The benchmarks
+// writer waits for the previous one, including your own transactions on the file. The benchmarks
 //
 //	go test -run '^$' -bench . -benchtime 2s
 //
@@ -37,7 +37,7 @@
 //
 // # Looking after the file
 //
-// The file contains addresses, and links of invitations that the host mails itself (SkipEmail). If
+// The file contains addresses, and links of invitations that you mail yourself (SkipEmail). If
 // Migrate creates the file, only its owner can read it; an existing file keeps its permissions.
 // SQLite gives path-wal and path-shm the permissions of the file. Erased data is overwritten in the
 // file. In the write-ahead log it stays readable until that part of the log is reused or the last
@@ -45,14 +45,14 @@
 //
 // A copy of the file is not a backup while the file is open. "VACUUM INTO '/backup/clerkinvite.db'"
 // creates one, on any connection to the file. SQLite creates the backup with umask permissions,
-// usually world-readable. Create an empty file of that name first that only its owner can read, and
-// SQLite writes into it.
+// usually world-readable. First create an empty file of that name that only its owner can read;
+// SQLite then writes into it.
 //
 // To restore a backup, end all processes that have the file open, remove path-wal and path-shm (a
 // killed process leaves them behind), and then replace the file. With the old log beside it, SQLite
 // would apply that log and corrupt the file, and only "PRAGMA integrity_check" would show it.
-// Migrate enables write-ahead logging again. A backup lacks everything that happened since, also at
-// Clerk; see "A restored backup" in docs/runbook.md.
+// Migrate enables write-ahead logging again. A backup lacks everything that has happened since,
+// including at Clerk; see "A restored backup" in docs/runbook.md.
 //
 // A process that has the file open must not open and close it by other means, such as os.ReadFile:
 // on POSIX systems that releases the locks of all its connections.

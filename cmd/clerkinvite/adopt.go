@@ -15,21 +15,21 @@ import (
 
 func adoptCommand() command {
 	return command{
-		name: "adopt", args: "FILE.csv", min: 1, max: 1, summary: "write members that exist already (- for standard input)",
-		details: `For a table from before the library. Sends no email and does not call Clerk; afterwards, "clerkinvite reconcile" finds out what
-Clerk says. The first row names the columns, as for import, and:
+		name: "adopt", args: "FILE.csv", min: 1, max: 1, summary: "write rows for existing members (- reads standard input)",
+		details: `Use it for a table that is older than the library. It sends no email and does not call Clerk. Afterwards, "clerkinvite reconcile"
+checks the members against Clerk. The first row names the columns. They are the columns of import and:
 
   clerk_user_id      a Clerk user's ID (user_…), or pending_ and an invitation's ID (pending_inv_…)
   invited_at         when the person was invited, such as 2026-11-20 or 2026-11-20T09:30:00Z; optional
 
-The first line with an address or a user counts. Members that exist are never changed, so it is safe to run again.
+If lines repeat an address or a user, the first one counts. Existing members are never changed, so it is safe to run again.
 
   clerkinvite adopt admin_user.csv --dry-run
   clerkinvite adopt admin_user.csv --tenant acme --map invited_at=created_at --errors left.csv
   clerkinvite reconcile --dry-run
 
 As JSON: {"file", "dry_run", "lines", "adopted", "ignored_columns", "problems": [{"line", "tenant", "email", "outcome",
-"reason"}, …], "error"}. adopted counts new and known members; the other lines are problems.`,
+"reason"}, …], "error"}. adopted counts new and existing members; the other lines are problems.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			o := sheetOptions{columns: slices.Concat(paramColumns, []string{"clerk_user_id", "invited_at"})}
 			t.changesMembers(flags)

@@ -24,9 +24,10 @@ import (
 
 func doctorCommand() command {
 	return command{
-		name: "doctor", summary: "check database, key, clocks and webhook secret, and that Run is running",
-		details: `Changes nothing without --repair-mirror. Run it on the application's machine, whose clock it checks, with the application's environment. A check is ok,
-warn, fail, or skip if a check that it needs failed; all except ok say what to do. The exit code is 1 if a check failed.
+		name: "doctor", summary: "check the database, key, clocks and webhook secret, and whether Run is running",
+		details: `Changes nothing without --repair-mirror. Run it with the application's environment on the application's machine, because it checks that
+machine's clock. A check's status is ok, warn, fail, or skip (if an earlier check that it needs failed). If the status is not ok, the
+remedy says what to do. The exit code is 1 if a check failed.
 
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'

@@ -20,15 +20,15 @@ const fakeKey = "sk_test_fake_of_clerkinvite"
 
 func fakeCommand() command {
 	return command{
-		name: "fake", summary: "serve a fake Clerk, to try everything without an account",
-		details: `It prints the environment variables for the other commands and for an application, whose clerkapi.Options.BaseURL must be
-CLERK_API_URL. On standard error it prints a line for each email that Clerk would send. Open the link in a browser, or with
-curl, to accept the invitation as the invited person. With --webhooks, the application gets a signed webhook then.
+		name: "fake", summary: "serve a fake Clerk, to try the command without an account",
+		details: `Prints the environment variables for the other commands and for an application. The application must pass CLERK_API_URL as
+clerkapi.Options.BaseURL. For each email that Clerk would send, it prints a line to standard error. Open the link in a browser or
+with curl to accept the invitation as the invited person. With --webhooks, the application then gets a signed webhook.
 GET /token/USER returns a session token, valid for an hour, which Clerk's SDK verifies with CLERK_API_URL.
 
-Nobody gets an email, and everything at the fake is forgotten when it ends. It is not for production: it listens on this
-machine only, and accepts only its own key, which Clerk does not accept. So no command can reach Clerk with the fake's
-variables, or the fake with those of Clerk. Its signing secret is public: never use it outside of tests.
+It sends no emails and forgets everything when it ends. It is not for production: it listens on this machine only, and accepts
+only its own key, which Clerk does not accept. So a command with the fake's variables cannot reach Clerk, and a command with
+Clerk's variables cannot use the fake. Its signing secret is public: never use it outside tests.
 
   clerkinvite fake > fake.env      # in one terminal
   . ./fake.env                     # in another one, before the other commands
@@ -36,7 +36,7 @@ variables, or the fake with those of Clerk. Its signing secret is public: never 
 
 As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
-			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, port 0 is a free one")
+			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, and port 0 chooses a free port")
 			webhooks := flags.String("webhooks", "", "deliver signed webhooks to this `URL`")
 			return func(ctx context.Context, _ []string) error { return t.runFake(ctx, *listen, *webhooks) }
 		},
@@ -138,12 +138,12 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	webhook, err := f.clerk.AcceptInvitation(id)
 	if err != nil {
 		w.WriteHeader(http.StatusConflict)
-		_, _ = fmt.Fprintln(w, "Not accepted: no such invitation, it is not pending any more, or its user cannot sign in.")
+		_, _ = fmt.Fprintln(w, "Not accepted: the invitation does not exist or is no longer pending, or its user cannot sign in.")
 		return
 	}
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
 	if f.webhooks != "" {
-		next = "A webhook is sent to the application."
+		next = "The application gets a webhook."
 		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)

@@ -18,7 +18,7 @@ import (
 
 func importCommand() command {
 	return command{
-		name: "import", args: "FILE.csv", min: 1, max: 1, summary: "invite the people in a CSV file (- for standard input)",
+		name: "import", args: "FILE.csv", min: 1, max: 1, summary: "invite the people in a CSV file (- reads standard input)",
 		details: `The first row names the columns, in any order:
 
   tenant, email                the member; --tenant sets the tenant of lines without one
@@ -27,16 +27,16 @@ func importCommand() command {
                                for Clerk; empty means the default
   reason                       written by --errors; ignored
 
-Other names are errors, unless --map is used: then columns with unknown names are ignored. Of exports of Google Workspace,
-Entra ID, Okta, Slack, HubSpot and GitHub, only the address is read, and the columns in --map. Delete the lines of people who
-have left: they are not recognised.
+Other names are errors. With --map, columns with unknown names are ignored instead. From exports of Google Workspace, Entra ID,
+Okta, Slack, HubSpot and GitHub, it reads only the address and the columns in --map. It does not recognise people who have left:
+delete their lines first.
 
 Commas, semicolons or tabs separate the values. The file is UTF-8, or UTF-16 with a byte order mark. White space around values
-is removed. Only JSON, and ignored columns, can contain line breaks.
+is removed. Only JSON and ignored columns can contain line breaks.
 
 If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
-members are skipped, unless --reinvite is set. Clerk allows 350 invitations per hour, but only 100 with public_metadata. The
-import waits for that, or with --no-wait leaves the remaining people reserved for the application's Run.
+members are skipped, unless --reinvite is set. An import can send 336 invitations per hour, but only 86 with public_metadata. It
+waits for Clerk's limits. With --no-wait, it leaves the remaining people reserved for the application's Run.
 
   clerkinvite import people.csv --dry-run                     # report only
   clerkinvite import people.csv --errors failed.csv           # fix failed.csv, then
@@ -52,7 +52,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 			t.changesMembers(flags)
 			o.define(flags)
 			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")
-			flags.BoolFunc("no-wait", "leave people that a rate limit holds up to the application's Run", func(s string) error {
+			flags.BoolFunc("no-wait", "do not wait for rate limits; leave the remaining people to the application's Run", func(s string) error {
 				no, err := strconv.ParseBool(s)
 				o.wait = !no
 				return err
@@ -252,7 +252,7 @@ func (im *importer) predict(l *line) (outcome, string) {
 		return alreadyInvited, l.otherRole(m)
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		if !im.o.reinvite {
-			return withdrawn, "is " + string(m.Status) + "; --reinvite invites it again"
+			return withdrawn, "the member is " + string(m.Status) + "; --reinvite invites them again"
 		}
 		return reinvited, ""
 	default: // failed, expired
@@ -289,7 +289,7 @@ func (im *importer) invite(ctx context.Context) error {
 		if err != nil || !im.o.wait || len(held) == 0 || round == maxRounds {
 			return err
 		}
-		im.bar.say(fmt.Sprintf("%d are claimed by another process, or wait after a lost response; continuing at %s", len(held), stamp(&until)))
+		im.bar.say(fmt.Sprintf("%d are claimed by another process or wait after a lost response; continuing at %s", len(held), stamp(&until)))
 		if err := im.sleep(ctx, until); err != nil {
 			return err
 		}
@@ -389,12 +389,12 @@ const maxShown = 50
 
 var outcomeTexts = map[outcome]string{
 	newMember:      "new: would be invited, or linked to a Clerk user",
-	reinvited:      "would be invited again: failed, expired, revoked or removed before",
+	reinvited:      "would be invited again: previously failed, expired, revoked or removed",
 	sent:           "invited",
 	linked:         "linked to a Clerk user, without an email",
 	alreadyInvited: "already invited",
 	alreadyActive:  "already members",
-	withdrawn:      "skipped: revoked or removed before",
+	withdrawn:      "skipped: previously revoked or removed",
 	duplicate:      "duplicates of an earlier line",
 	invalid:        "invalid",
 	refused:        "refused by Clerk",
@@ -432,7 +432,7 @@ func (r *importReport) text(out io.Writer) {
 	switch n := r.Counts[waiting] + r.Counts[notReached]; {
 	case r.DryRun || n == 0:
 	case r.Due != nil:
-		fmt.Fprintf(out, "%d remain, the first is due at %s. Import the file again to continue; the application's Run also invites reserved people.\n",
+		fmt.Fprintf(out, "%d remain; the first is due at %s. Import the file again to continue, or leave them to the application's Run.\n",
 			n, stamp(r.Due))
 	default:
 		fmt.Fprintf(out, "%d remain. Import the file again to continue.\n", n)

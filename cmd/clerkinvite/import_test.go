@@ -88,7 +88,7 @@ func TestImportReportsEachLine(t *testing.T) {
 		reasons[p.Line] = string(p.Outcome) + ": " + p.Reason
 	}
 	for number, reason := range map[int]string{
-		8: "withdrawn: is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "duplicate: same address as line 2", 12: "invalid: email ",
+		8: "withdrawn: the member is revoked", 9: "refused: .*banned", 10: "refused: .*not_allowed_access", 11: "duplicate: same address as line 2", 12: "invalid: email ",
 		13: "invalid: has 2 fields, the header has 6", 14: "invalid: expires_in_days must be 1 to 365", 15: "invalid: expires_in_days must be 1 to 365",
 		16: "invalid: data ", 17: "invalid: public_metadata must be a JSON object",
 	} {
@@ -126,7 +126,7 @@ func TestImportReportsEachLine(t *testing.T) {
 	// A second import sends nothing.
 	r = w.run("import", name, "--tenant", "acme")
 	require.Equal(t, exitSome, r.code)
-	require.Regexp(t, `(?m)^ *16 lines\n *4 already invited\n *2 already members\n *1 skipped: revoked or removed`, r.stdout)
+	require.Regexp(t, `(?m)^ *16 lines\n *4 already invited\n *2 already members\n *1 skipped: previously revoked or removed`, r.stdout)
 	require.Contains(t, r.stdout, "line 12: nobody invalid: email ")
 	require.Equal(t, 3+2+1, w.clerk.Emails())
 	for _, mode := range []string{"--dry-run", "--dry-run=false"} {
@@ -460,7 +460,7 @@ func TestImportWaitsForRateLimit(t *testing.T) {
 	requests := w.clerk.RequestCount()
 	r = w.run("import", name, "--wait=false")
 	require.Equal(t, exitSome, r.code, r.stderr)
-	require.Regexp(t, `3 remain, the first is due at 20\d\d-`, r.stdout)
+	require.Regexp(t, `3 remain; the first is due at 20\d\d-`, r.stdout)
 	require.LessOrEqual(t, w.clerk.RequestCount(), requests+1+1, "the limit is remembered: at most the look-up and one rejected request")
 
 	// With waiting, it continues when the limit ends. The clock advances during the wait.
@@ -518,7 +518,7 @@ func TestImportWaitsForClaimedRow(t *testing.T) {
 	require.Equal(t, map[outcome]int{sent: 1, waiting: 1}, counts(t, report))
 	require.Contains(t, report.Problems[0].Reason, "claimed by another process until 20")
 
-	waits := &onLine{text: "1 are claimed by another process, or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "1 are claimed by another process or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r = w.runWith(t.Context(), "", waits, "import", w.file(people(3)), "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Nil(t, waits.do, "it waited")
@@ -530,7 +530,7 @@ func TestImportLooksUpLostResponse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.After, Kind: clerkinvitetest.HTML502})
-	waits := &onLine{text: "10 are claimed by another process, or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
+	waits := &onLine{text: "10 are claimed by another process or wait after a lost response; continuing at ", do: func(string) { w.pass(2 * time.Minute) }}
 	r := w.runWith(t.Context(), "", waits, "import", w.file(people(25)), "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Nil(t, waits.do, "it waited")

@@ -130,7 +130,7 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 		l.end(waiting, "claimed by another process until "+stamp(m.ClaimedUntil))
 		return leaseEnd(m)
 	case m.Status == clerkinvite.StatusReserved:
-		l.end(waiting, "was reserved before, and is sent with those parameters")
+		l.end(waiting, "was reserved before and will be sent with its earlier parameters")
 		return leaseEnd(m) // it may have been claimed a moment ago
 	default:
 		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")

@@ -186,7 +186,7 @@ func parse(flags *flag.FlagSet, args []string) (positional []string, err error) 
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "clerkinvite manages the members that the Go library clerkinvite stores in PostgreSQL.\n\nUsage: clerkinvite COMMAND [arguments]\n\n")
+	fmt.Fprint(w, "clerkinvite manages members that the Go library clerkinvite stores in PostgreSQL.\n\nUsage: clerkinvite COMMAND [arguments]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
@@ -197,14 +197,14 @@ Environment:
   DATABASE_URL                  the application's PostgreSQL
   CLERK_SECRET_KEY              sk_test_… or sk_live_…, for commands that call Clerk
   CLERK_WEBHOOK_SIGNING_SECRET  whsec_…, for doctor
-  CLERK_API_URL                 another URL of Clerk's Backend API, for tests
+  CLERK_API_URL                 another URL for Clerk's Backend API, for tests
 
 Exit codes:
   0  done
-  1  the database, Clerk or the output failed, or it was interrupted; doctor: a check failed
-  2  wrong arguments, a missing variable, an unreadable file
+  1  the database, Clerk or the output failed, or the command was interrupted; doctor: a check failed
+  2  an argument is wrong, a variable is missing, or a file cannot be read
   3  import, adopt: complete, but some lines are invalid, failed or wait
-  4  no such member, or not allowed by its state, the cooldown, Clerk or the application's hook
+  4  the member does not exist, or its state, the cooldown, Clerk or the application's OnChange does not allow the command
 `)
 }
 

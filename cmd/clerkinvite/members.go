@@ -25,8 +25,8 @@ As JSON: {"member": {…}, "history": [{…}, …]}, oldest entry first.`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.show },
 		},
 		{
-			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member another invitation",
-			details: `The older invitation is revoked once the new one exists. Refused within a minute of the last email.
+			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member a new invitation",
+			details: `Revokes the older invitation once the new one exists. Fails within a minute of the last email.
 
   clerkinvite resend acme ada@example.com
 
@@ -49,8 +49,8 @@ As JSON: {"member": {…}}`,
 			},
 		},
 		{
-			name: "remove", args: "TENANT EMAIL", min: 2, max: 2, summary: "take a member out of a tenant",
-			details: `An open invitation is revoked. The Clerk user is not changed. The row stays, as removed, and the person can be invited again.
+			name: "remove", args: "TENANT EMAIL", min: 2, max: 2, summary: "remove a member from a tenant",
+			details: `Revokes an open invitation. Does not change the Clerk user. The row stays as removed, and the person can be invited again.
 
   clerkinvite remove acme ada@example.com
 
@@ -61,9 +61,9 @@ As JSON: {"member": {…}}`,
 			},
 		},
 		{
-			name: "purge", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke a member's invitations, and erase the member and its history",
-			details: `For requests to erase a person's data. It cannot be undone. Data at Clerk, the user and the record of invitations, must be
-erased there.
+			name: "purge", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke a member's open invitations, then erase the member and its history",
+			details: `Use it if a person asks you to erase their data. It cannot be undone. Clerk keeps the user and the records of invitations:
+erase them there.
 
   clerkinvite purge acme ada@example.com
 
@@ -85,7 +85,7 @@ func (t *tool) purge(ctx context.Context, args []string) error {
 	if err := svc.Purge(ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]}); err != nil {
 		return err
 	}
-	return t.done("The member is erased.")
+	return t.done("The member was erased.")
 }
 
 func deliverCommand() command {
@@ -150,12 +150,12 @@ States: reserved, pending, active, failed, revoked, expired, removed.
 As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and empty on the last page.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var p clerkinvite.ListParams
-			statuses := flags.String("status", "", "only in these `states`, separated by commas")
+			statuses := flags.String("status", "", "only members in these `states`, separated by commas")
 			flags.StringVar(&p.EmailPrefix, "email", "", "only addresses that begin with this `text`")
 			flags.StringVar(&p.InvitedBy, "invited-by", "", "only members invited by this `person`")
 			flags.IntVar(&p.Limit, "limit", 0, "members per page, 1 to 1000; 0 means 100")
-			flags.StringVar(&p.Cursor, "cursor", "", "continue `after` an earlier page")
-			all := flags.Bool("all", false, "all pages; not with --limit")
+			flags.StringVar(&p.Cursor, "cursor", "", "continue after a page, with the `cursor` that it printed")
+			all := flags.Bool("all", false, "print all pages; cannot be combined with --limit")
 			return func(ctx context.Context, args []string) error {
 				p.TenantID = args[0]
 				p.Statuses = parseStatuses(*statuses)

@@ -20,8 +20,8 @@ import (
 func mirrorCommand() command {
 	return command{
 		name: "mirror", summary: "print the SQL that keeps your own table equal to the members",
-		details: `Does not connect to the database. Run the output with your migration tool, or with psql, as the owner of the tables. Without --down
-and --sync, it creates triggers; --sync also makes existing rows equal. Names are as PostgreSQL stores them: without quotes.
+		details: `Does not connect to the database. Run the output with your migration tool or psql, as the owner of the tables. It creates triggers;
+with --sync it also makes existing rows equal. Write names as PostgreSQL stores them, without quotes.
 
   clerkinvite mirror --table admin_user --tenant-id tenant_id --email email --clerk-user-id clerk_user_id
   clerkinvite mirror --table app.admin_user --tenant-id org --email email --left-column deleted_at --sync | psql "$DATABASE_URL"
@@ -32,16 +32,16 @@ Afterwards doctor compares both tables. As JSON: {"sql": "…"}`,
 			flags.StringVar(&m.Table, "table", "", "your `table`, with its schema if that is not on the search_path")
 			flags.StringVar(&m.TenantID, "tenant-id", "", "its `column` for the tenant")
 			flags.StringVar(&m.Email, "email", "", "its `column` for the address")
-			flags.StringVar(&m.ClerkUserID, "clerk-user-id", "", "its `column` for the Clerk user, or pending_ and the invitation")
+			flags.StringVar(&m.ClerkUserID, "clerk-user-id", "", "its `column` for the Clerk user's ID, or pending_ and the invitation's ID")
 			flags.StringVar(&m.Role, "role", "", "its `column` for the role")
 			flags.StringVar(&m.Status, "status", "", "its `column` for the state")
 			flags.StringVar(&m.MemberID, "member-id", "", "its `column` for the member's ID")
-			flags.StringVar(&m.LeftColumn, "left-column", "", "keep the rows of people who left, and mark them in this `column`")
-			flags.StringVar(&m.LeftValue, "left-value", "", "the `value` of --left-column for people who left; the time if empty")
-			flags.StringVar(&m.PresentValue, "present-value", "", "the `value` of --left-column for members; NULL if empty")
-			statuses := flags.String("statuses", "", "the `states`, separated by commas, in which a member has a row; pending and active if empty")
+			flags.StringVar(&m.LeftColumn, "left-column", "", "keep the rows of people who have left, and mark them in this `column`")
+			flags.StringVar(&m.LeftValue, "left-value", "", "the `value` of --left-column for people who have left; empty means the time")
+			flags.StringVar(&m.PresentValue, "present-value", "", "the `value` of --left-column for members; empty means NULL")
+			statuses := flags.String("statuses", "", "the `states` in which a member has a row, separated by commas; empty means pending and active")
 			down := flags.Bool("down", false, "remove the triggers instead")
-			sync := flags.Bool("sync", false, "make existing rows equal, too")
+			sync := flags.Bool("sync", false, "also make existing rows equal")
 			return func(context.Context, []string) error {
 				m.Schema = t.schema
 				m.Statuses = parseStatuses(*statuses)
@@ -164,7 +164,7 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 			_, err = d.pool.Exec(ctx, sql)
 		}
 		if err != nil {
-			return check{"", checkFail, "not repaired: " + explain(err), "fix the row or the privileges that the message names, and repeat"}
+			return check{"", checkFail, "not repaired: " + explain(err), "fix the row or the privileges that the message names, and run this again"}
 		}
 		repaired = "repaired; "
 	}

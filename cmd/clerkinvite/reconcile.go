@@ -14,19 +14,20 @@ import (
 
 func reconcileCommand() command {
 	return command{
-		name: "reconcile", summary: "repair what webhooks missed",
+		name: "reconcile", summary: "repair rows whose webhooks were missed",
 		details: `Makes one request per 100 members and one per 500 invitations. The application's Run does the same about once an hour.
 
   clerkinvite reconcile --dry-run    # what it would do
   clerkinvite reconcile
 
-As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "left_over", "unknown", "newer",
-"accepted_elsewhere": [{…}, …], "cursor"}, and "error" if it stopped early; cursor is for --cursor, and empty if everything was checked.`,
+As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "moved", "left_over", "unknown",
+"newer", "accepted_elsewhere": [{…}, …], "out_of_date": [{…}, …], "cursor"}, and "error" if it stopped early. Pass cursor to --cursor;
+it is empty if everything was checked.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.ReconcileOptions
-			flags.BoolVar(&o.DryRun, "dry-run", false, "report only; change nothing, neither here nor at Clerk")
+			flags.BoolVar(&o.DryRun, "dry-run", false, "report only; change nothing in the database or at Clerk")
 			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all")
-			flags.StringVar(&o.Cursor, "cursor", "", "continue `after` an earlier call")
+			flags.StringVar(&o.Cursor, "cursor", "", "continue after a call, with the `cursor` that it printed")
 			t.changesMembers(flags)
 			return func(ctx context.Context, _ []string) error {
 				if o.DryRun {
@@ -95,7 +96,7 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
 		{d.Expired, "expired"},
 		{d.Revoked, "revoked: in Clerk's dashboard"},
-		{d.Moved, "active members who now have their user's new address"},
+		{d.Moved, "active members who got their user's new address"},
 		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
 		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
 		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},

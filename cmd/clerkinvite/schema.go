@@ -21,8 +21,9 @@ func schemaCommands() []command {
 	return []command{
 		{
 			name: "migrate", summary: "create or update the tables",
-			details: `Safe while the application runs and for concurrent use. Does nothing if the tables are up to date. Fails for tables that another
-tool created from the library's SQL: continue with that tool. Reports missing parts of the tables, but does not recreate them.
+			details: `It is safe while the application runs, and any number of processes may run it. Does nothing if the tables are up to date. Fails if
+another tool created the tables from the library's SQL: continue with that tool. Reports missing parts of the tables, but does not
+recreate them.
 
   clerkinvite migrate
   clerkinvite migrate --schema invitations    # creates the schema, too
@@ -39,7 +40,7 @@ As JSON: {"ok": true}`,
 		},
 		{
 			name: "validate", summary: "check the tables",
-			details: `Changes nothing, and works no matter which tool created the tables. It names every fault; the exit code is then 1.
+			details: `Changes nothing, and works no matter which tool created the tables. It prints every fault. The exit code is 1 if there is one.
 
   clerkinvite validate
 

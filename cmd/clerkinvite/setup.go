@@ -115,7 +115,7 @@ func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.C
 
 // changesMembers defines the flag of commands that change members.
 func (t *tool) changesMembers(flags *flag.FlagSet) {
-	t.withoutHook = flags.Bool("without-hook", false, "change members although the application's OnChange is not called")
+	t.withoutHook = flags.Bool("without-hook", false, "change members, although this command does not call the application's OnChange")
 }
 
 // noClerk is the ClerkAPI of commands that do not call Clerk.

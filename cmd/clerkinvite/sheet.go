@@ -60,7 +60,7 @@ var separators = []struct {
 func (o *sheetOptions) define(flags *flag.FlagSet) {
 	flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
 	flags.Func("map", "read a column that has another name in the file, such as `email=\"Work email\"`; ignore columns with unknown names", o.setMapping)
-	flags.Func("separator", "what separates the values: `comma`, semicolon or tab; by default, the header shows it", func(s string) error {
+	flags.Func("separator", "the separator of the values: `comma`, semicolon or tab; by default, it is detected in the header", func(s string) error {
 		for _, known := range separators {
 			if s == known.name || s == string(known.char) {
 				o.separator = known.char
@@ -70,7 +70,7 @@ func (o *sheetOptions) define(flags *flag.FlagSet) {
 		return errors.New("must be comma, semicolon or tab")
 	})
 	flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
-	flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; not in a dry run")
+	flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; ignored in a dry run")
 }
 
 // openSheet reads a file, or standard input if its name is "-".

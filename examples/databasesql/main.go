@@ -1,6 +1,6 @@
-// Databasesql is a host on database/sql. In one *sql.Tx it reserves several invitations and
-// writes an audit row: either everything is committed or nothing. Clerk is called after the
-// commit. Its queries, as sqlc would generate them, read its own table admin_user, which a
+// Databasesql is an application on database/sql. In one *sql.Tx it reserves several invitations
+// and writes an audit row, so either everything is committed or nothing. It calls Clerk after the
+// commit. Its queries, which look like sqlc's, read its own table admin_user, which a
 // clerkinvite.Mirror keeps equal to the members.
 //
 //	go run ./examples/databasesql

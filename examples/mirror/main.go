@@ -1,6 +1,6 @@
-// Mirror is a host that already has a table admin_user, with rows, queries and foreign keys.
-// clerkinvite.Mirror keeps admin_user equal to the members at every commit, whoever writes them, so
-// nothing else in the application has to change.
+// Mirror is an application that already has a table admin_user, with rows, queries and foreign keys.
+// clerkinvite.Mirror keeps admin_user equal to the members at every commit, no matter what writes
+// them, so nothing else in the application has to change.
 //
 //	go run ./examples/mirror
 //

@@ -36,7 +36,7 @@ func (p *program) routeAPI(mux *http.ServeMux) {
 		slices.Sort(allowed)
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if len(allowed) == 0 {
-				p.problem(w, r, refusal{http.StatusNotFound, "there is no such endpoint"})
+				p.problem(w, r, refusal{http.StatusNotFound, "this endpoint does not exist"})
 				return
 			}
 			w.Header().Set("Allow", strings.Join(allowed, ", "))

@@ -146,7 +146,7 @@ func TestAPIInvalidRequests(t *testing.T) {
 	require.Equal(t, "GET, POST", a.json(t, "DELETE", "", "").header.Get("Allow"))
 	requireProblem(t, a.json(t, "DELETE", "", ""), 405, "use GET or POST")
 	requireProblem(t, a.json(t, "GET", "/x@example.com/resend", ""), 405, "use POST")
-	requireProblem(t, a.send(t, "GET", "/api/people", ""), 404, "no such endpoint")
+	requireProblem(t, a.send(t, "GET", "/api/people", ""), 404, "endpoint does not exist")
 	requireProblem(t, a.send(t, "GET", "/api/tenants/"+strings.Repeat("t", 300)+"/invitations", ""), 422, "invalid TenantID")
 	for _, header := range [][2]string{{"Origin", "https://evil.example.com"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}} {
 		r := a.send(t, "POST", "/api/tenants/acme/invitations", `{"email":"x@example.com"}`, "Content-Type", "application/json", header[0], header[1])
@@ -191,7 +191,7 @@ func TestGuard(t *testing.T) {
 		require.Equal(t, 401, a.send(t, method, "/tenants/acme"+path, "").status, path)
 		require.Equal(t, 403, a.send(t, method, "/tenants/globex"+path, "", "Authorization", "x").status, path)
 	}
-	requireProblem(t, a.send(t, "GET", "/api/tenants/globex/invitations", "", "Authorization", "x"), 403, "you do not administer")
+	requireProblem(t, a.send(t, "GET", "/api/tenants/globex/invitations", "", "Authorization", "x"), 403, "you are not an admin")
 	page := a.send(t, "GET", "/tenants/acme", "", "Authorization", "x")
 	require.Equal(t, 200, page.status)
 	require.NotContains(t, page.body, "Sign-in is a stub")

@@ -518,7 +518,7 @@ func TestBrowserPages(t *testing.T) {
 	shows("p19", "p10")
 	require.Equal(t, "pending", eval[string](b, `new URLSearchParams(location.search).get("state")`))
 	b.click(`#filters a[href*="state=revoked"]`)
-	b.waitText("#pager", "No addresses begin like this.")
+	b.waitText("#pager", "No address begins with this text.")
 }
 
 // Results and questions move nothing, and a second click at the same place is never for another person.
@@ -648,8 +648,8 @@ func TestFormsWithoutJavaScript(t *testing.T) {
 		status int
 		text   string
 	}{
-		"/nowhere":                                    {404, "There is no such page."},
-		"/tenants/acme/members/x":                     {404, "There is no such page."},
+		"/nowhere":                                    {404, "This page does not exist."},
+		"/tenants/acme/members/x":                     {404, "This page does not exist."},
 		"/tenants/acme?state=<b>":                     {422, "Invalid Statuses"},
 		"/tenants/acme?cursor=<b>":                    {422, "Invalid Cursor"},
 		"/tenants/acme?q=" + strings.Repeat("q", 255): {422, "Invalid EmailPrefix"},

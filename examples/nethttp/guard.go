@@ -38,7 +38,7 @@ func (d denied) Error() string {
 	if d == http.StatusUnauthorized {
 		return "sign in first"
 	}
-	return "you do not administer this tenant"
+	return "you are not an admin of this tenant"
 }
 
 // HTTPStatus returns the status, for clerkinvite.HTTPError.

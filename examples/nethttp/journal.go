@@ -89,7 +89,7 @@ func (j *journal) repeat(line []byte, secretKey string) error {
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	if j.clerk.Handler().ServeHTTP(w, r); w.Code != http.StatusOK {
-		return fmt.Errorf("a request fails with %d", w.Code)
+		return fmt.Errorf("a replayed request failed with %d", w.Code)
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func configure(args []string, getenv func(string) string) (config, error) {
 	}
 	flags := flag.NewFlagSet("nethttp", flag.ContinueOnError)
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen on this address")
-	flags.StringVar(&cfg.dir, "data", "data", "directory for the demo's files; a second process with the same one does not start")
+	flags.StringVar(&cfg.dir, "data", "data", "directory for the demo's files; only one process can use it")
 	flags.BoolVar(&cfg.demoSignIn, "demo-sign-in", false, "make everyone who reaches the address an admin of every tenant (the demo's default)")
 	if err := flags.Parse(args); err != nil {
 		return config{}, err
@@ -122,11 +122,11 @@ func (cfg config) check() (config, error) {
 		return cfg, nil
 	}
 	if !cfg.demo() && !cfg.demoSignIn {
-		return cfg, errors.New("the pages have no guard: set ownGuard in guard.go to your own sign-in, or use -demo-sign-in to let everyone in who reaches the address")
+		return cfg, errors.New("the pages have no guard: set ownGuard in guard.go to your own sign-in, or use -demo-sign-in to make everyone who reaches the address an admin")
 	}
 	cfg.guard, cfg.demoSignIn = demoGuard, true
 	if !loopback(cfg.addr) {
-		return cfg, errors.New("the demo sign-in lets everyone in who reaches the address, so -addr must be 127.0.0.1 or localhost")
+		return cfg, errors.New("the demo sign-in makes everyone who reaches the address an admin, so -addr must be 127.0.0.1 or localhost")
 	}
 	return cfg, nil
 }

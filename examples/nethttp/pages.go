@@ -40,7 +40,7 @@ func (p *program) routePages(mux *http.ServeMux) {
 		mux.Handle("POST /tenants/{tenant}/demo/{verb}", p.page(p.postDemo))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, refusal{http.StatusNotFound, "there is no such page"})
+		p.fail(w, r, refusal{http.StatusNotFound, "this page does not exist"})
 	})
 }
 

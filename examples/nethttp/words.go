@@ -56,7 +56,7 @@ func reasonWords(reason string) string {
 	case clerkinvite.ReasonUserDeleted:
 		return "the Clerk account was deleted"
 	case clerkinvite.ReasonSecondAddress:
-		return "already here under another address"
+		return "already a member under another address"
 	case clerkinvite.ReasonAtClerk:
 		return "in Clerk’s dashboard"
 	case "unavailable":

@@ -1,5 +1,5 @@
-// Ownstore is a host that keeps members in its own table admin_user, with a
-// clerkinvite.Store of 300 lines. See store.go and schema.sql; main.go only
+// Ownstore is an application that keeps members in its own table admin_user, with
+// a clerkinvite.Store of 300 lines. See store.go and schema.sql; main.go only
 // demonstrates it.
 //
 //	go run ./examples/ownstore

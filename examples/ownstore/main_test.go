@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
@@ -35,9 +35,5 @@ func TestStore(t *testing.T) {
 
 func TestOwnStore(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), pgtest.New(t).Pool(t), &out))
-	expected, err := os.ReadFile("expected.txt")
-	require.NoError(t, err)
-	require.Equal(t, string(expected), out.String())
+	testkit.RequireOutput(t, run)
 }

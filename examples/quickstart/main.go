@@ -3,8 +3,8 @@
 //	go run ./examples/quickstart
 //
 // It needs only Go: it starts a fake Clerk on loopback, calls it through the real SDK, and
-// keeps the rows in memory. With DATABASE_URL the rows are in a temporary schema of that
-// PostgreSQL. With CLERK_SECRET_KEY it calls the real Clerk, after a warning.
+// keeps the rows in memory. With DATABASE_URL, the rows are in a temporary schema of that
+// database. With CLERK_SECRET_KEY it calls the real Clerk, after a warning.
 package main
 
 import (

@@ -1,12 +1,12 @@
 // River delivers and reconciles with jobs of River (riverqueue.com), in several processes.
 //
-// The host's transaction writes its own row, reserves the members and inserts a job: either
-// everything is committed or nothing. A worker calls Deliver. A periodic job does the same, so a
+// The application's transaction writes its own row, reserves the members and inserts a job, so
+// either everything is committed or nothing. A worker calls Deliver. A periodic job does the same, so a
 // lost job only costs time. Another periodic job reconciles, step by step.
 //
 // When is River worth it? Service.Run needs no jobs: it delivers every 15 seconds and reconciles
 // every hour, shares the work among processes, and survives the same kills. River does not improve
-// any promise of the library. Use it if you have River already and want invitations to be sent right
+// any of the library's promises. Use it if you already have River and want invitations to be sent right
 // after the commit (without River, call Deliver after the commit), visible in River's UI, paused with
 // its queues, or run by certain processes only. Running both is safe: they share the work.
 //

@@ -1,8 +1,8 @@
-// Package routers has the same three endpoints on chi, gin and echo: invite a person into
+// Package routers has the same three endpoints on chi, gin and echo: invite a person to
 // a tenant, list the tenant's members, and receive Clerk's webhooks. One test sends the same
 // requests to all three and compares the responses.
 //
-// Copy this file and the one of your router: chi.go, gin.go or echo.go.
+// Copy this file and your router's file: chi.go, gin.go or echo.go.
 package routers
 
 import (

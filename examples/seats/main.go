@@ -1,9 +1,8 @@
-// Seats is a host whose tenants pay for a number of seats. No number of concurrent callers,
-// and no long list, can invite more people than there are seats. It shows two ways: in the
-// host's transaction, where a list gets all of its seats or none, and by
-// PgxOptions.OnChange, where as many people of a list are invited as there are seats.
-// Config.Authorize cannot do it: it runs before anything is written, so all callers see the
-// same free seats.
+// Seats is an application whose tenants pay for a number of seats. Neither concurrent callers
+// nor long lists can invite more people than there are seats. It shows two ways. In the
+// application's transaction, a list gets all of its seats or none. With PgxOptions.OnChange,
+// people from a list are invited until all seats are taken. Config.Authorize cannot enforce
+// the limit: it runs before anything is written, so all callers see the same free seats.
 //
 //	go run ./examples/seats
 //

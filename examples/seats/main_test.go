@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,17 +13,14 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 func TestSeats(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), pgtest.New(t).Pool(t), &out))
-	expected, err := os.ReadFile("expected.txt")
-	require.NoError(t, err)
-	require.Equal(t, string(expected), out.String())
+	testkit.RequireOutput(t, run)
 }
 
 func setup(t *testing.T) (*host, *clerkinvitetest.Clerk) {

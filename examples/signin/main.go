@@ -1,8 +1,8 @@
-// The program signin lets the admins of a tenant, and nobody else, invite people and list them. It verifies
-// Clerk's session tokens with Clerk's SDK.
+// Signin lets only a tenant's admins invite and list people. It verifies Clerk's session tokens with
+// Clerk's SDK.
 //
-// The first admin of a tenant comes from outside: from the code that creates the tenant, or from the command
-// "clerkinvite import". People who accept become active when Run reconciles; webhooks make it immediate.
+// A tenant's first admin comes from the code that creates the tenant, or from the command "clerkinvite
+// import". People who accept become active when Run reconciles, or immediately with webhooks.
 package main
 
 import (

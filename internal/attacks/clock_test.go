@@ -138,6 +138,19 @@ func wrongClocks() map[string][2]time.Duration {
 	return pairs
 }
 
+// onWrongClocks runs a test for two processes whose clocks differ.
+func onWrongClocks(t *testing.T, test func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore, first, second *machine)) {
+	t.Helper()
+	for name, clocks := range wrongClocks() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
+				test(t, clerk, store, newMachine(t, clerk, store, clocks[0]), newMachine(t, clerk, store, clocks[1]))
+			})
+		})
+	}
+}
+
 // While one process sends, which takes six seconds, another process whose clock differs looks for work.
 func TestPromise3_OneEmailWithWrongClocks(t *testing.T) {
 	t.Parallel()
@@ -193,53 +206,41 @@ func TestPromise3_OneEmailWithWrongClocks(t *testing.T) {
 // Two processes deliver at the same time. The turns that one gives back are not in the other's future.
 func TestDeliver_TurnsWithWrongClocks(t *testing.T) {
 	t.Parallel()
-	for name, clocks := range wrongClocks() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
-				first, second := newMachine(t, clerk, store, clocks[0]), newMachine(t, clerk, store, clocks[1])
-				slowCreates(clerk, 2*time.Second)
-				began := time.Now()
-				for range 5 {
-					var all sync.WaitGroup
-					for i, m := range []*machine{first, second} {
-						p := testkit.Params("acme", fmt.Sprintf("p%d-%d@example.com", i, time.Since(began)))
-						p.PublicMetadata = map[string]any{"plan": "pro"} // not through the other endpoint
-						_, err := m.Reserve(t.Context(), p)
-						require.NoError(t, err)
-						all.Go(func() {
-							report, err := m.Deliver(t.Context(), nil)
-							require.NoError(t, err)
-							require.Zero(t, report.Postponed)
-						})
-						synctest.Wait() // it has the turn, or waits for it
-					}
-					all.Wait()
-				}
-				require.Equal(t, 10, clerk.Emails())
-				require.Less(t, time.Since(began), 35*time.Second, "ten creates of two seconds, one at a time")
-			})
-		})
-	}
+	onWrongClocks(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, _ *clockStore, first, second *machine) {
+		slowCreates(clerk, 2*time.Second)
+		began := time.Now()
+		for range 5 {
+			var all sync.WaitGroup
+			for i, m := range []*machine{first, second} {
+				p := testkit.Params("acme", fmt.Sprintf("p%d-%d@example.com", i, time.Since(began)))
+				p.PublicMetadata = map[string]any{"plan": "pro"} // not through the other endpoint
+				_, err := m.Reserve(t.Context(), p)
+				require.NoError(t, err)
+				all.Go(func() {
+					report, err := m.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+					require.Zero(t, report.Postponed)
+				})
+				synctest.Wait() // it has the turn, or waits for it
+			}
+			all.Wait()
+		}
+		require.Equal(t, 10, clerk.Emails())
+		require.Less(t, time.Since(began), 35*time.Second, "ten creates of two seconds, one at a time")
+	})
 }
 
 // A row that one process reserves in the host's transaction is due at the same time for another one.
 func TestReserve_IsDueWithWrongClocks(t *testing.T) {
 	t.Parallel()
-	for name, clocks := range wrongClocks() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
-				first, second := newMachine(t, clerk, store, clocks[0]), newMachine(t, clerk, store, clocks[1])
-				row, err := first.InTx(store).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
-				require.NoError(t, err)
-				require.WithinDuration(t, time.Now(), row.ReservedAt, time.Microsecond)
-				report, err := second.Deliver(t.Context(), nil)
-				require.NoError(t, err)
-				require.Equal(t, 1, report.Invited)
-			})
-		})
-	}
+	onWrongClocks(t, func(t *testing.T, _ *clerkinvitetest.Clerk, store *clockStore, first, second *machine) {
+		row, err := first.InTx(store).Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now(), row.ReservedAt, time.Microsecond)
+		report, err := second.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Invited)
+	})
 }
 
 // The times in errors and progress are those of the caller's clock.

@@ -64,7 +64,7 @@ func TestMigrating(t *testing.T) {
 	require.Zero(t, members())
 	left := run("-commit")
 	require.Equal(t, left[len(left)-1], rehearsal[len(rehearsal)-1])
-	require.Equal(t, "5 members, 5 rows left", left[len(left)-1])
+	require.Equal(t, "5 members, 5 rows not adopted", left[len(left)-1])
 	require.Equal(t, 5, members())
 	page := readPage(t, "docs/migrating.md")
 	why, reasons := strings.Join(left, "\n"), 0
