@@ -237,7 +237,7 @@ func (f *fleet) full() (all []period) {
 	return all
 }
 
-// longestIdle returns the longest part of a period in which Clerk would have accepted a single create.
+// longestIdle returns the longest time between from and to during which Clerk would have accepted a single create.
 func longestIdle(full []period, from, to time.Time) (longest time.Duration) {
 	idleSince := from
 	for _, p := range full {
@@ -371,7 +371,7 @@ func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 		f.reserve(t, ps)
 		took := f.await(t, ps).Sub(f.start)
 		calls := stopAdmins()
-		time.Sleep(3 * time.Hour) // when the last of them was invited
+		time.Sleep(3 * time.Hour) // until the admins' last invites are sent
 		stop()
 		r := f.report(calls)
 		t.Logf("import %v, %.3f of the ceiling; admins: %v; %v", took.Round(time.Second), f.throughput(), r, f.requests)
