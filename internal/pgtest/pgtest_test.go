@@ -63,7 +63,7 @@ func childConnect() {
 	fmt.Print(name)
 }
 
-// childHang starts a server, prints its directory, and waits to be killed.
+// childHang starts a server, prints its directory and connection string, and waits to be killed.
 func childHang() {
 	srv, err := startServer(context.Background(), false)
 	if err != nil {
