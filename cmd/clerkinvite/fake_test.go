@@ -111,9 +111,9 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	backend := clerk.BackendConfig{Key: clerk.String(env["CLERK_SECRET_KEY"]), URL: clerk.String(env["CLERK_API_URL"])}
 	signedIn := clerkhttp.WithHeaderAuthorization(clerkhttp.JWKSClient(jwks.NewClient(&clerk.ClientConfig{BackendConfig: backend})), clerkhttp.Clock(sdkClock(w.now)))(
 		http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			claims, ok := clerk.SessionClaimsFromContext(r.Context())
-			require.True(t, ok)
-			_, _ = io.WriteString(rw, claims.Subject)
+			if claims, ok := clerk.SessionClaimsFromContext(r.Context()); ok {
+				_, _ = io.WriteString(rw, claims.Subject)
+			}
 		}))
 	for bearer, want := range map[string]int{token: 200, token[:len(token)-8] + "AAAAAAAA": 401} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
@@ -156,12 +156,12 @@ func TestFakeRefusesOtherMachines(t *testing.T) {
 
 var times, lineEnds = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), regexp.MustCompile(` +\n`)
 
-// steady returns output without what differs between runs.
+// steady replaces the parts of output that differ between runs.
 func steady(output string) string {
 	return strings.Trim(lineEnds.ReplaceAllString(times.ReplaceAllString(output, "TIME"), "\n"), "\n ")
 }
 
-// Runs the session of the README as it is written.
+// The session in the README works as shown.
 func TestReadmeSession(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")

@@ -204,7 +204,7 @@ func TestInvalidFileSendsNothing(t *testing.T) {
 	require.Zero(t, w.clerk.RequestCount())
 }
 
-// The file of --errors is replaced, so it must not be the imported file or something else than a file.
+// The file of --errors is replaced, so it must not be the imported file, and must be a regular file.
 func TestErrorsFileLosesNoLines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -413,7 +413,7 @@ func TestDryRunCountsByTenant(t *testing.T) {
 	for i := range 60 {
 		fmt.Fprintf(&many, "t%d,ada@example.com\n", i)
 	}
-	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more tenants: see --json\n")
+	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more: see --json\n")
 	require.Zero(t, w.clerk.EmailsTo("bob@example.com"))
 }
 

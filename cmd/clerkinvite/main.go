@@ -160,7 +160,7 @@ func (t *tool) call(ctx context.Context, c command, args []string) error {
 		c.help(t.stdout, flags)
 		return err
 	}
-	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may follow a wrong flag
+	t.asJSON = t.asJSON || slices.Contains(args, "--json") // --json may follow an invalid flag
 	t.stdout.asJSON = t.asJSON
 	if err != nil {
 		return usageError{err}
@@ -240,6 +240,14 @@ func (t *tool) fail(name string, err error) {
 			Error string `json:"error"`
 		}{text}, nil)
 	}
+}
+
+// plural returns the noun for n things.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
 }
 
 // plain returns foreign text on one line, safe for a terminal.
