@@ -60,14 +60,15 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	s.refreshClock(ctx)
 	for _, a := range attempts {
-		if a.verdict.kind == isUncertain && !a.verdict.withdraw {
+		switch {
+		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-			continue
-		}
-		var err error
-		if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
-			a.delivery = s.unwritten(ctx, a, err, false)
+		case a.verdict.choosesAmongAddresses():
+			var err error
+			if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
+				a.delivery = s.unwritten(ctx, a, err, false)
+			}
 		}
 	}
 	open := undelivered(attempts)
@@ -123,16 +124,16 @@ func (s *Service) written(ctx context.Context, a *attempt, userID string, r Resu
 	return nil, r.Err
 }
 
-// resolveFirst resolves a linked user with several verified addresses before the verdict is written,
-// because rows of the other addresses may wait too: the rules of Resolve say which one becomes the
-// member. It returns nil if this row still waits, and the verdict must be written to a.row, which it may
-// have replaced.
+// choosesAmongAddresses reports whether v links a user with several verified addresses, not because the
+// person accepted the row's invitation. Rows of the other addresses may wait for the user too.
+func (v *verdict) choosesAmongAddresses() bool {
+	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
+}
+
+// resolveFirst applies the rules of Resolve to the linked user, which say whose row becomes the member. It
+// returns nil if the attempt's row still waits; then the verdict must be written to a.row, which is up to date.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
-	byAcceptance := a.verdict.invitation != nil // the person accepted the invitation of this very row
-	if u == nil || byAcceptance || len(u.verifiedEmails()) < 2 {
-		return nil, nil
-	}
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
 		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
@@ -145,16 +146,20 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	switch {
 	case own < 0:
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due(): // not resolved
+	case rows[own].Due():
 		a.row = rows[own]
 		return nil, nil
 	}
-	d := &delivery{Result: Result{Member: rows[own]}}
-	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
-	if d.Member.Reason == ReasonSecondAddress && active >= 0 {
-		d.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
+	return &delivery{Result: resolved(rows[own], rows)}, nil
+}
+
+// resolved returns the result of a row that Resolve has decided. rows contains the user's active rows.
+func resolved(row *Member, rows []*Member) Result {
+	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
+	if row.Reason == ReasonSecondAddress && active >= 0 {
+		return Result{row, &DuplicateEmailError{row.Ref(), rows[active]}}
 	}
-	return d, nil
+	return Result{Member: row}
 }
 
 // decideSecondAddress decides again for a row whose user is in the tenant under another address.

@@ -219,17 +219,17 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
+		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, l.ID)"},
 	}},
 	{name: "a revoke writes the row and leaves the link alive", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, id)\n", "failure := s.revoke(ctx, id+\"0\")\n"},
 	}},
 	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
-		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
-			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		} else if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {"},
+		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, row.InvitationID)\n		if err != nil {",
+			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, row.InvitationID)\n		if err != nil {"},
 	}},
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
@@ -241,7 +241,7 @@ var mutants = []mutant{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
 	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(inside, row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
