@@ -135,22 +135,23 @@ func (l *limits) hits(endpoint string) (hits int) {
 	return hits
 }
 
-// loaded takes over what the store said of an endpoint. hits is how often this process had met the limit
-// before the store was asked: a limit that it has met since is newer.
-func (l *limits) loaded(endpoint string, stored, now time.Time, hits int) {
+// loaded takes over the limit that the store has for an endpoint. If this process has met the limit again
+// since hitsBefore, the number of hits before it asked the store, its own memory is newer.
+func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
-		// Processes only raise it, so an operator has deleted or shortened it.
-		lowered := stored.Before(m.stored) && hits == m.hits
 		switch {
-		case lowered:
+		case stored.Before(m.stored) && m.hits == hitsBefore:
+			// Processes only raise a stored limit, so an operator has deleted or shortened it.
 			m.padded = stored
 			m.until = earlier(m.until, stored) // Clerk's own time may be shorter still
 		case stored.After(now) && stored.After(m.padded):
+			// Another process has met the limit. For creates, the time that Clerk said is unknown: the stored
+			// time has a margin.
 			m.padded = stored
-			if !creates(endpoint) { // no margin, so this is what Clerk has said; for creates it is unknown here
+			if !creates(endpoint) {
 				m.until = stored
 			}
 		}
@@ -323,10 +324,10 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
-	hits := s.limits.hits(endpoint)
+	hitsBefore := s.limits.hits(endpoint)
 	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
-		s.limits.loaded(endpoint, stored, s.now(), hits)
+		s.limits.loaded(endpoint, stored, s.now(), hitsBefore)
 	}
 	return err
 }
@@ -451,9 +452,9 @@ const (
 	shareWindow = time.Hour + 10*time.Second
 )
 
-// checkShare returns an *APIError if the pass knows that the share is used up.
-func (p *pass) checkShare(bulk bool, now time.Time) error {
-	if wait := p.shareSpent.Sub(now); wait > 0 && bulk {
+// checkShare returns an *APIError if the share must pay for a create and the pass knows that it is used up.
+func (p *pass) checkShare(fromShare bool, now time.Time) error {
+	if wait := p.shareSpent.Sub(now); wait > 0 && fromShare {
 		return shareUsedUp(wait)
 	}
 	return nil

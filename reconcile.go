@@ -526,7 +526,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.blameAddress(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.answersOthers(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -542,24 +542,23 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)                // by user ID; a user can be in many tenants
-	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not affect the others
+	gone := make(map[string]bool)             // by user ID; a user can be in many tenants
+	h := &health{s: r.s, excused: maxExcused} // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
-			yes := errors.Is(err, ErrNotFound)
+			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
 			switch {
-			case yes:
-				l.blameBudget = maxBlames
+			case gone[row.ClerkUserID]:
+				h.noteAnswer()
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
-				l.blameBudget = maxBlames
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.blameAddress(ctx):
+				h.noteAnswer()
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.answersOthers(ctx):
 				return err
 			default:
 				r.note(ctx, err)
 			}
-			gone[row.ClerkUserID] = yes
 		}
 		if gone[row.ClerkUserID] {
 			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})

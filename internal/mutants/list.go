@@ -262,7 +262,7 @@ var mutants = []mutant{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
 	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
-		{"deliver_find.go", "!failure.ofInstance() && l.blameAddress(ctx)", "!failure.ofInstance()"},
+		{"deliver_find.go", "!failure.ofInstance() && l.health.answersOthers(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
@@ -408,7 +408,7 @@ var mutants = []mutant{
 		{"deliver_create.go", "		done(false)\n", "		done(true)\n"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "lowered := stored.Before(m.stored) && hits == m.hits", "lowered := false"},
+		{"ratelimit.go", "case stored.Before(m.stored) && m.hits == hitsBefore:", "case false:"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
