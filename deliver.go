@@ -226,7 +226,7 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
-		if !row.held(p.claimedAt) {
+		if !row.isClaimed(p.claimedAt) {
 			changes = append(changes, Change{row, s.claimed(*row, p.claimedAt)})
 		}
 	}

@@ -168,22 +168,17 @@ func (h *health) noteAnswer() { h.answered, h.excused = true, maxExcused }
 // answersOthers reports, after a failure, whether Clerk answers other requests.
 func (h *health) answersOthers(ctx context.Context) bool {
 	if h.excused == 0 && !h.outage {
-		h.askControl(ctx)
+		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
+			h.outage = true
+		} else {
+			h.noteAnswer()
+		}
 	}
 	if h.outage {
 		return false
 	}
 	h.excused--
 	return true
-}
-
-// askControl asks Clerk about the harmless address.
-func (h *health) askControl(ctx context.Context) {
-	if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
-		h.outage = true
-		return
-	}
-	h.noteAnswer()
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.
@@ -418,9 +413,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withRows reads the members that invitations belong to: the member that the marker identifies or, if there
+// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
 // is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
-func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
 	var q Query
 	for i := range invitations {
 		if m, ours := invitations[i].mark(); ours {
@@ -464,7 +459,7 @@ func (s *Service) showsOurs(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)
 		}
-		list, err := s.withRows(ctx, page)
+		list, err := s.withMembers(ctx, page)
 		if err != nil {
 			return false, err
 		}

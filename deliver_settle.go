@@ -15,7 +15,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 		return
 	}
 	s.write(ctx, l, open)
-	s.followDuplicates(ctx, l, open)
+	s.updateDuplicates(ctx, l, open)
 	for _, a := range open {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
 			continue
@@ -30,18 +30,18 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// followDuplicates gives members that turned out to be the same person their user's address, if they have
+// updateDuplicates gives members that turned out to be the same person their user's address, if they have
 // one that the user has given up. The caller's error then has the member with its new address.
-func (s *Service) followDuplicates(ctx context.Context, l lease, attempts []*attempt) {
+func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
 		var dup *DuplicateEmailError
 		u := a.verdict.user
-		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.left(dup.Member) {
+		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.gaveUp(dup.Member) {
 			continue
 		}
-		now, err := s.follow(ctx, u, dup.Member, true)
+		now, err := s.updateAddress(ctx, u, dup.Member, true)
 		if err != nil {
 			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *dup.Member, "cause", logError(err))
 		} else if now != nil {
@@ -81,13 +81,8 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-func undelivered(attempts []*attempt) (open []*attempt) {
-	for _, a := range attempts {
-		if a.delivery == nil {
-			open = append(open, a)
-		}
-	}
-	return open
+func undelivered(attempts []*attempt) []*attempt {
+	return filter(attempts, func(a *attempt) bool { return a.delivery == nil })
 }
 
 // writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
@@ -150,16 +145,13 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 		a.row = rows[own]
 		return nil, nil
 	}
-	return &delivery{Result: resolved(rows[own], rows)}, nil
-}
-
-// resolved returns the result of a row that Resolve has decided. rows contains the user's active rows.
-func resolved(row *Member, rows []*Member) Result {
-	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
-	if row.Reason == ReasonSecondAddress && active >= 0 {
-		return Result{row, &DuplicateEmailError{row.Ref(), rows[active]}}
+	// Resolve has decided.
+	d := &delivery{Result: Result{Member: rows[own]}}
+	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
+	if d.Member.Reason == ReasonSecondAddress && active >= 0 {
+		d.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
 	}
-	return Result{Member: row}
+	return d, nil
 }
 
 // decideSecondAddress decides again for a row whose user is in the tenant under another address.

@@ -146,7 +146,9 @@ func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) 
 		case stored.Before(m.stored) && m.hits == hitsBefore:
 			// Processes only raise a stored limit, so an operator has deleted or shortened it.
 			m.padded = stored
-			m.until = earlier(m.until, stored) // Clerk's own time may be shorter still
+			if m.until.After(stored) {
+				m.until = stored
+			}
 		case stored.After(now) && stored.After(m.padded):
 			// Another process has met the limit. For creates, the time that Clerk said is unknown: the stored
 			// time has a margin.
@@ -157,13 +159,6 @@ func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) 
 		}
 		m.stored = stored
 	})
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // request makes one request to Clerk, unless the endpoint is limited, and notes a limit that the

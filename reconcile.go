@@ -298,21 +298,21 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 	}
-	if err := r.lookUpPending(ctx); err != nil {
-		return err
-	}
-	if err := r.lookUpActive(ctx); err != nil {
-		return err
-	}
-	if err := r.askForOurs(ctx); err != nil {
-		return err
-	}
+	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
 	if !r.complete { // a later call reads the lists, without these rows
-		if err := r.expireOverdue(ctx); err != nil {
+		steps = append(steps, r.expireOverdue)
+	}
+	return inOrder(ctx, append(steps, r.removeMissing)...)
+}
+
+// inOrder calls the steps until one fails.
+func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return r.removeMissing(ctx)
+	return nil
 }
 
 // member adds a row to its batch, and looks up a full batch.
@@ -407,14 +407,8 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 			r.missing = r.missing[1:] // the next reconciliation finds it again
 		}
 	}
-	if err := r.askForOurs(ctx); err != nil {
-		return err
-	}
-	if err := r.removeMissing(ctx); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.updateAddresses); err != nil {
 		return err // the batch stays, so that the cursor is before it
-	}
-	if err := r.followUsers(ctx); err != nil {
-		return err
 	}
 	for id := range r.active.keys {
 		delete(r.users, id) // to limit memory
@@ -423,22 +417,22 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return nil
 }
 
-// followUsers gives the active members of the batch their users' new addresses.
-func (r *reconciliation) followUsers(ctx context.Context) error {
+// updateAddresses gives the active members of the batch their users' new addresses.
+func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.active.rows {
 		u := r.users[row.ClerkUserID]
 		switch {
-		case u == nil || r.changed[row.ID] || !u.left(row):
+		case u == nil || r.changed[row.ID] || !u.gaveUp(row):
 		case u.verifiedPrimary() == "":
-			r.s.outdated(ctx, row, whyUnverified)
+			r.s.logStaleAddress(ctx, row, whyUnverified)
 			r.report.OutOfDate = append(r.report.OutOfDate, row)
 		default:
-			changes = append(changes, Change{row, asMoved(*row, u.verifiedPrimary())})
+			changes = append(changes, Change{row, withEmail(*row, u.verifiedPrimary())})
 		}
 	}
 	if r.opts.DryRun {
-		return r.wouldMove(ctx, changes)
+		return r.countUpdates(ctx, changes)
 	}
 	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
@@ -447,7 +441,7 @@ func (r *reconciliation) followUsers(ctx context.Context) error {
 	for i, result := range results {
 		row, now, err := changes[i].Old, result.Member, result.Err
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) {
-			now, err = r.s.follow(ctx, r.users[row.ClerkUserID], row, true)
+			now, err = r.s.updateAddress(ctx, r.users[row.ClerkUserID], row, true)
 		}
 		switch {
 		case err != nil:
@@ -462,8 +456,8 @@ func (r *reconciliation) followUsers(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// wouldMove counts the changes that followUsers would make.
-func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error {
+// countUpdates counts the changes that updateAddresses would make.
+func (r *reconciliation) countUpdates(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -477,7 +471,7 @@ func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error 
 	}
 	for _, c := range changes {
 		if slices.ContainsFunc(found, func(m *Member) bool { return m.Ref() == c.New.Ref() && !m.isSecondAddress() }) {
-			r.s.outdated(ctx, c.Old, whyTaken)
+			r.s.logStaleAddress(ctx, c.Old, whyTaken)
 			r.report.OutOfDate = append(r.report.OutOfDate, c.Old)
 		} else {
 			r.count(StatusActive, c.New)
@@ -590,35 +584,28 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 }
 
 // join makes the members that wait for these users active. It writes the changes of all users in one
-// statement. Then it resolves users one by one if another process changed their rows or a row needs a
-// second step.
+// statement, and then resolves the users one by one for whom that was not enough.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
 	}
-	var q Query
-	for i := range users {
-		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
-	}
-	rows, err := r.s.store.Find(ctx, q)
+	rows, err := r.rowsOf(ctx, users)
 	if err != nil {
 		return err
-	}
-	for i, row := range rows {
-		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
 	var changes []Change
 	var owners []*User // of changes
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		own, postponed := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
-		if r.dryRun() {
-			own = append(own, postponed...)
-		} else if len(postponed) > 0 {
-			unfinished[u.ID] = u
+		now, next := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
+		switch {
+		case r.dryRun():
+			now = append(now, next...)
+		case len(next) > 0:
+			unfinished[u.ID] = u // the next changes depend on what was written
 		}
-		changes, owners = append(changes, own...), append(owners, slices.Repeat([]*User{u}, len(own))...)
+		changes, owners = append(changes, now...), append(owners, slices.Repeat([]*User{u}, len(now))...)
 	}
 	overtaken, err := r.apply(ctx, changes)
 	if err != nil {
@@ -628,20 +615,38 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		unfinished[owners[i].ID] = owners[i]
 	}
 	for _, u := range unfinished {
-		changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
-		for _, m := range changed {
-			from := StatusReserved
-			if slices.ContainsFunc(rows, func(row *Member) bool { return row.ID == m.ID && row.Status == StatusActive }) {
-				from = StatusActive
-			}
-			r.count(from, m)
-		}
-		for _, row := range rows {
-			r.unresolved[row.ID] = r.unresolved[row.ID] || err != nil && u.holdsVerified(row.Email)
-		}
-		r.note(ctx, err)
+		r.joinOne(ctx, u, rows, accepted)
 	}
 	return ctx.Err()
+}
+
+// rowsOf returns the rows of the users and of their verified addresses, with Clerk's times.
+func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, error) {
+	var q Query
+	for i := range users {
+		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
+	}
+	rows, err := r.s.store.Find(ctx, q)
+	for i, row := range rows {
+		rows[i] = cmp.Or(r.corrected[row.ID], row)
+	}
+	return rows, err
+}
+
+// joinOne resolves one user, whose rows were as in rows, and counts what changes.
+func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, accepted map[string]bool) {
+	changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
+	before := make(map[string]Status)
+	for _, row := range rows {
+		before[row.ID] = row.Status
+		if err != nil && u.holdsVerified(row.Email) {
+			r.unresolved[row.ID] = true
+		}
+	}
+	for _, m := range changed {
+		r.count(before[m.ID], m)
+	}
+	r.note(ctx, err)
 }
 
 // dryRun reports whether nothing may be changed.
@@ -690,20 +695,17 @@ func (r *reconciliation) count(from Status, m *Member) {
 		return
 	}
 	r.changed[m.ID] = true
-	switch m.Status {
-	case StatusActive:
-		if from == StatusActive {
-			r.report.Moved++
-		} else {
-			r.report.Activated++
-		}
-	case StatusRemoved:
+	switch {
+	case m.Status == StatusActive && from == StatusActive:
+		r.report.Moved++
+	case m.Status == StatusActive:
+		r.report.Activated++
+	case m.Status == StatusRemoved:
 		r.report.Removed++
-	case StatusExpired:
+	case m.Status == StatusExpired:
 		r.report.Expired++
-	case StatusRevoked:
+	case m.Status == StatusRevoked:
 		r.report.Revoked++
-	default:
 	}
 }
 
@@ -713,12 +715,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue} {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue)
 }
 
 // openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
@@ -852,41 +849,51 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
-	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
+	var previous []Invitation
 	for {
-		list, err := r.s.listInvitationPage(ctx, q)
+		all, err := r.s.listInvitationPage(ctx, q)
 		if err != nil {
 			return r.s.clerkError(ctx, "list invitations", err)
 		}
-		done := len(list) < q.Limit
-		if q.NewestFirst && !done {
-			at := list[len(list)-1].CreatedAt
-			done = !at.IsZero() && at.Before(oldest)
-		}
-		ids := make(map[string]bool, len(list))
-		list = slices.DeleteFunc(list, func(inv Invitation) bool {
-			again := ids[inv.ID] || previous[inv.ID]
-			ids[inv.ID] = inv.ID != ""
-			return again
-		})
-		previous = ids
-		if !done && !slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID != "" }) {
+		last := len(all) < q.Limit || q.NewestFirst && all[len(all)-1].createdBefore(oldest)
+		invitations := withoutRepeated(all, previous)
+		if !last && !slices.ContainsFunc(invitations, func(inv Invitation) bool { return inv.ID != "" }) {
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
-		r.report.Invitations += len(list)
-		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
-		withRows, err := r.s.withRows(ctx, list)
+		r.report.Invitations += len(invitations)
+		list, err := r.s.withMembers(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
 		if err == nil {
-			err = r.correctTimes(ctx, withRows)
+			err = r.correctTimes(ctx, list)
 		}
 		if err == nil {
-			err = page(withRows)
+			err = page(list)
 		}
-		if err != nil || done {
+		if err != nil || last {
 			return err
 		}
+		previous = all
 		q.Offset += q.Limit
 	}
+}
+
+// withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if
+// an invitation is added in between.
+func withoutRepeated(page, before []Invitation) []Invitation {
+	known := make(map[string]bool)
+	again := func(inv Invitation) bool {
+		repeated := known[inv.ID]
+		known[inv.ID] = inv.ID != ""
+		return repeated
+	}
+	for _, inv := range before {
+		again(inv)
+	}
+	return slices.DeleteFunc(slices.Clone(page), again)
+}
+
+// createdBefore reports whether Clerk says that the invitation was created before the given time.
+func (inv *Invitation) createdBefore(t time.Time) bool {
+	return !inv.CreatedAt.IsZero() && inv.CreatedAt.Before(t)
 }
 
 // correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted

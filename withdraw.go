@@ -94,7 +94,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, others bool) (acc
 	// Revoke the known invitation first, so that its link stops working even if Clerk cannot list the
 	// others.
 	if row.waitsForInvitation() {
-		wasAccepted, err := s.revokeOne(ctx, row, row.InvitationID)
+		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})
 		if err != nil {
 			return notAccepted, err
 		}
@@ -115,44 +115,30 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
-	isCurrent := func(inv Invitation) bool { return inv.ID == row.InvitationID }
-	listed := slices.ContainsFunc(invitations, isCurrent)
-	for i := range invitations {
-		inv := &invitations[i]
+	listed := false // the invitation that the row refers to
+	for _, inv := range invitations {
+		current := inv.ID == row.InvitationID
+		listed = listed || current
 		m, marked := inv.mark()
-		belongs := m.ID == row.ID || !marked && isCurrent(*inv) // an adopted member's invitation has no marker
-		if !belongs || isCurrent(*inv) && row.waitsForInvitation() {
+		belongs := m.ID == row.ID || !marked && current // an adopted member's invitation has no marker
+		if !belongs || current && row.waitsForInvitation() {
 			continue
 		}
-		other, err := s.revokeListed(ctx, row, inv)
+		wasAccepted, err := s.revokeOne(ctx, row, inv)
 		if err != nil {
 			return notAccepted, err
 		}
-		accepted = max(accepted, other)
+		switch {
+		case wasAccepted && m.Send == row.Send:
+			accepted = currentAccepted
+		case wasAccepted:
+			accepted = max(accepted, earlierAccepted)
+		}
 	}
 	if !listed {
 		return accepted, s.revokeUnlisted(ctx, row)
 	}
 	return accepted, nil
-}
-
-// revokeListed revokes an invitation of a member, unless Clerk's list shows that it has ended.
-func (s *Service) revokeListed(ctx context.Context, row *Member, inv *Invitation) (acceptance, error) {
-	wasAccepted := inv.Status == InvitationAccepted
-	if !endedAtClerk(inv.Status) {
-		var err error
-		if wasAccepted, err = s.revokeOne(ctx, row, inv.ID); err != nil {
-			return notAccepted, err
-		}
-	}
-	m, _ := inv.mark()
-	switch {
-	case !wasAccepted:
-		return notAccepted, nil
-	case m.Send == row.Send:
-		return currentAccepted, nil
-	}
-	return earlierAccepted, nil
 }
 
 // revokeUnlisted revokes the invitation that a member refers to without waiting for it, unless another
@@ -178,9 +164,12 @@ func endedAtClerk(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 
-// revokeOne revokes one invitation. It reports whether the invitation was already accepted.
-func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
-	failure := s.revoke(ctx, id)
+// revokeOne revokes one invitation, unless its status is final. It reports whether the invitation was accepted.
+func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (accepted bool, err error) {
+	if endedAtClerk(inv.Status) {
+		return inv.Status == InvitationAccepted, nil
+	}
+	failure := s.revoke(ctx, inv.ID)
 	var api *APIError
 	switch {
 	case failure == nil || !errors.As(failure, &api):
@@ -196,7 +185,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
 	}
-	i := slices.IndexFunc(list, func(inv Invitation) bool { return inv.ID == id })
+	i := slices.IndexFunc(list, func(listed Invitation) bool { return listed.ID == inv.ID })
 	switch {
 	case i < 0:
 		return s.acceptedUnlisted(ctx, row, failure)
@@ -282,10 +271,10 @@ func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) err
 		if c, err = s.claimForPurge(ctx, ref, may, c); err != nil {
 			return err
 		}
-		switch err = s.erase(ctx, c); {
-		case err == nil:
+		if err = s.erase(ctx, c); err == nil {
 			return nil
-		case !errors.Is(err, ErrConflict):
+		}
+		if !errors.Is(err, ErrConflict) {
 			s.unclaim(ctx, c)
 			return err
 		}
@@ -301,19 +290,14 @@ type purgeClaim struct {
 	dueAt *time.Time // NextAttemptAt before the claim
 }
 
-// owns reports whether row is still claimed by c.
-func (c purgeClaim) owns(row *Member) bool {
-	return c.row != nil && row.ClaimedUntil != nil && row.ClaimedUntil.Equal(*c.row.ClaimedUntil)
-}
-
 // claimForPurge claims a member, or renews the previous claim if that still owns the member.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, previous purgeClaim) (c purgeClaim, err error) {
 	_, c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		renews := previous.owns(row)
-		if !may(*row) || row.held(c.claimedAt) && !renews {
+		renews := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
+		if !may(*row) || row.isClaimed(c.claimedAt) && !renews {
 			return nil, ErrConflict
 		}
 		if c.dueAt = row.NextAttemptAt; renews {

@@ -225,11 +225,11 @@ var mutants = []mutant{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
-		{"withdraw.go", "failure := s.revoke(ctx, id)\n", "failure := s.revoke(ctx, id+\"0\")\n"},
+		{"withdraw.go", "failure := s.revoke(ctx, inv.ID)\n", "failure := s.revoke(ctx, inv.ID+\"0\")\n"},
 	}},
 	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
-		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, row.InvitationID)\n		if err != nil {",
-			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, row.InvitationID)\n		if err != nil {"},
+		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
+			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {"},
 	}},
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
@@ -314,7 +314,7 @@ var mutants = []mutant{
 		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
 	}},
 	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", pkg: "./internal/attacks", edits: []edit{
-		{"webhook.go", "			return !u.left(row)\n", "			return false\n"},
+		{"webhook.go", "			return !u.gaveUp(row)\n", "			return false\n"},
 	}},
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
 		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
