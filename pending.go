@@ -348,13 +348,10 @@ func withEmail(m Member, email string) *Member {
 	return &m
 }
 
-// updateAddresses calls updateAddress for each row whose address u has given up. It returns the members that changed,
+// updateAddresses calls updateAddress for each row. It returns the members that changed,
 // and the first error.
 func (s *Service) updateAddresses(ctx context.Context, u *User, rows []*Member, ask bool) (changed []*Member, err error) {
 	for _, row := range rows {
-		if !u.gaveUp(row) {
-			continue
-		}
 		now, rowErr := s.updateAddress(ctx, u, row, ask)
 		if now != nil && now.Email != row.Email {
 			changed = append(changed, now)

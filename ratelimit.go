@@ -195,7 +195,7 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
 		if s.checkLimit(endpoint) != nil {
-			s.refreshLimit(ctx, endpoint)
+			_ = s.loadLimit(ctx, endpoint) // an operator may have deleted it; if the store fails, it stays
 		}
 		if err := s.checkLimit(endpoint); err != nil {
 			return nil, err
@@ -327,19 +327,13 @@ func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
 	return err
 }
 
-// refreshLimits reads the limits again that would reject an interactive call.
+// refreshLimits reads the limits again that would reject an interactive call. If the store fails, they stay.
 func (s *Service) refreshLimits(ctx context.Context) {
 	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk} {
 		if s.checkLimit(endpoint) != nil {
-			s.refreshLimit(ctx, endpoint)
+			_ = s.loadLimit(ctx, endpoint)
 		}
 	}
-}
-
-// refreshLimit reads a limit again, because an operator may have deleted it. If the store fails, the
-// limit stays.
-func (s *Service) refreshLimit(ctx context.Context, endpoint string) {
-	_ = s.loadLimit(ctx, endpoint)
 }
 
 // A turn lets one process at a time deliver in the background, or reconcile. The share is how many of
