@@ -153,8 +153,8 @@ const controlAddress = "clerkinvite@example.com"
 const maxExcused = 3
 
 // health distinguishes failures that concern one address or user from an outage, during which bisecting
-// would only multiply the requests. After an answer it excuses some failures. Before the next one it asks
-// Clerk about a harmless address.
+// would only multiply the requests. It excuses maxExcused failures after an answer. Then it asks Clerk about
+// a harmless address, and if that fails too, there is an outage.
 type health struct {
 	s        *Service
 	answered bool // Clerk has answered a request

@@ -348,8 +348,7 @@ func withEmail(m Member, email string) *Member {
 	return &m
 }
 
-// updateAddresses calls updateAddress for each row. It returns the members that changed,
-// and the first error.
+// updateAddresses calls updateAddress for each row. It returns the members that changed, and the first error.
 func (s *Service) updateAddresses(ctx context.Context, u *User, rows []*Member, ask bool) (changed []*Member, err error) {
 	for _, row := range rows {
 		now, rowErr := s.updateAddress(ctx, u, row, ask)

@@ -135,8 +135,8 @@ func (l *limits) hits(endpoint string) (hits int) {
 	return hits
 }
 
-// loaded takes over the limit that the store has for an endpoint. If this process has met the limit again
-// since hitsBefore, the number of hits before it asked the store, its own memory is newer.
+// loaded takes over the limit that the store has for an endpoint. hitsBefore is how often this process had
+// met the limit before it asked the store. If it has met the limit again since then, its memory is newer.
 func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return

@@ -40,7 +40,7 @@ var mutants = []mutant{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
 	{name: "a lost response to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
-		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
+		{"store_pgx.go", "mayBeApplied = mayBeApplied || effect", "mayBeApplied = mayBeApplied && effect"},
 	}},
 	{name: "a state change leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
