@@ -657,7 +657,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 		return false, err
 	}
 	r := s.newReconciliation()
-	if err := r.checkKey(ctx); err != nil || !r.at.Known {
+	if err := r.checkKey(ctx); err != nil || !r.progress.Known {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, *asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

@@ -96,7 +96,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 	if r.opts.Limit < 0 {
 		return r.report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
+	if r.progress, err = decodeCursor(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
 	if err = s.setClock(ctx, s.store); err == nil {
@@ -104,7 +104,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 		err = r.run(ctx)
 	}
 	if err != nil || !r.complete {
-		r.report.Cursor = r.position().encode()
+		r.report.Cursor = r.cursor()
 	}
 	if err == nil && r.wrongKey() {
 		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
@@ -140,7 +140,7 @@ type reconciliation struct {
 	opts     ReconcileOptions
 	report   *ReconcileReport
 	began    time.Time
-	at       position
+	progress progress
 	complete bool // all members are read
 
 	pending, active batch     // read, and not looked up yet
@@ -158,8 +158,8 @@ type reconciliation struct {
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
 
-// position is the state that a reconciliation needs to continue. A cursor contains it.
-type position struct {
+// progress is the state that a reconciliation needs to continue. A cursor contains it.
+type progress struct {
 	TenantID string `json:"t,omitempty"` // of the last member read
 	ID       string `json:"i,omitempty"`
 
@@ -170,7 +170,7 @@ type position struct {
 	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
 }
 
-func (p position) encode() string {
+func (p progress) encode() string {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return ""
@@ -178,7 +178,7 @@ func (p position) encode() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func decodePosition(cursor string) (p position, err error) {
+func decodeCursor(cursor string) (p progress, err error) {
 	if cursor == "" {
 		return p, nil
 	}
@@ -190,25 +190,25 @@ func decodePosition(cursor string) (p position, err error) {
 	return p, nil
 }
 
-// position returns where to continue: before the first member that was not looked up.
-func (r *reconciliation) position() position {
-	at := r.at
+// cursor says where to continue: before the first member that was not looked up.
+func (r *reconciliation) cursor() string {
+	p := r.progress
 	for _, b := range []*batch{&r.pending, &r.active} {
-		if len(b.rows) > 0 && cmp.Or(cmp.Compare(b.start.TenantID, at.TenantID), cmp.Compare(b.start.ID, at.ID)) < 0 {
-			at.TenantID, at.ID = b.start.TenantID, b.start.ID
+		if len(b.rows) > 0 && cmp.Or(cmp.Compare(b.start.TenantID, p.TenantID), cmp.Compare(b.start.ID, p.ID)) < 0 {
+			p.TenantID, p.ID = b.start.TenantID, b.start.ID
 		}
 	}
-	return at
+	return p.encode()
 }
 
 // batch collects members until there are enough for a request.
 type batch struct {
 	rows  []*Member
 	keys  map[string]bool // addresses or user IDs
-	start position        // before the first of rows
+	start progress        // before the first of rows
 }
 
-func (b *batch) add(row *Member, key string, before position) {
+func (b *batch) add(row *Member, key string, before progress) {
 	if len(b.rows) == 0 {
 		b.start, b.keys = before, make(map[string]bool)
 	}
@@ -232,12 +232,12 @@ func (r *reconciliation) run(ctx context.Context) error {
 }
 
 // wrongKey reports whether the secret key seems to belong to another instance.
-func (r *reconciliation) wrongKey() bool { return !r.at.Known && r.at.Absent != "" }
+func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
 
 // checkKey looks up some active members before anything is changed: in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
-	if r.at.Known {
+	if r.progress.Known {
 		return nil
 	}
 	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: findBatch})
@@ -265,14 +265,14 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 		return nil
 	}
 	r.askedForOurs = true
-	gone, err := r.s.userGone(ctx, r.at.Absent)
+	gone, err := r.s.userGone(ctx, r.progress.Absent)
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	if r.at.Known = err == nil && !gone; r.at.Known {
+	if r.progress.Known = err == nil && !gone; r.progress.Known {
 		return nil
 	}
-	r.at.Known, err = r.s.showsOurs(ctx)
+	r.progress.Known, err = r.s.showsOurs(ctx)
 	return err
 }
 
@@ -286,7 +286,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 		rows, err := r.s.store.Page(ctx, PageQuery{
-			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.at.TenantID, AfterID: r.at.ID, Limit: n,
+			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.progress.TenantID, AfterID: r.progress.ID, Limit: n,
 		})
 		if err != nil {
 			return err
@@ -317,8 +317,8 @@ func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
 
 // member adds a row to its batch, and looks up a full batch.
 func (r *reconciliation) member(ctx context.Context, row *Member) error {
-	before := r.at
-	r.at.TenantID, r.at.ID = row.TenantID, row.ID
+	before := r.progress
+	r.progress.TenantID, r.progress.ID = row.TenantID, row.ID
 	r.report.Members++
 	if row.Status == StatusActive {
 		if r.active.add(row, row.ClerkUserID, before); len(r.active.keys) == findBatch {
@@ -328,7 +328,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	}
 	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
 		// The member was adopted, and its invitation may have ended long ago. The lists must show its times first.
-		r.at.Oldest = &time.Time{}
+		r.progress.Oldest = &time.Time{}
 		return nil
 	}
 	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
@@ -356,7 +356,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if u := holder(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
-		if r.at.Known || len(r.overdue) < reconcilePage {
+		if r.progress.Known || len(r.overdue) < reconcilePage {
 			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
 		}
 	}
@@ -367,9 +367,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 // noteWaiting notes when a member that waits for its invitation was invited, for the lists.
 func (r *reconciliation) noteWaiting(row *Member) {
 	if row.InvitedAt == nil {
-		r.at.Oldest = &time.Time{}
-	} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
-		r.at.Oldest = row.InvitedAt
+		r.progress.Oldest = &time.Time{}
+	} else if r.progress.Oldest == nil || row.InvitedAt.Before(*r.progress.Oldest) {
+		r.progress.Oldest = row.InvitedAt
 	}
 }
 
@@ -377,7 +377,7 @@ func (r *reconciliation) noteWaiting(row *Member) {
 // from before the expiry has verified the address. It first waits for evidence that the key is right,
 // because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
-	if !r.at.Known {
+	if !r.progress.Known {
 		return nil
 	}
 	var changes []Change
@@ -403,7 +403,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		if !r.noteMissing(row) {
 			continue
 		}
-		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
+		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.progress.Known {
 			r.missing = r.missing[1:] // the next reconciliation finds it again
 		}
 	}
@@ -487,7 +487,7 @@ func (r *reconciliation) noteMissing(row *Member) bool {
 	if u != nil || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
 		return false
 	}
-	r.at.Absent = cmp.Or(r.at.Absent, row.ClerkUserID)
+	r.progress.Absent = cmp.Or(r.progress.Absent, row.ClerkUserID)
 	return true
 }
 
@@ -510,7 +510,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 		}
 		r.users[id] = nil
 		if i := slices.IndexFunc(l.users, func(u User) bool { return u.ID == id }); i >= 0 {
-			r.users[id], r.at.Known = &l.users[i], true
+			r.users[id], r.progress.Known = &l.users[i], true
 		}
 	}
 	return nil
@@ -532,7 +532,7 @@ func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 // removeMissing removes the members whose users no longer exist, once it is certain that the key is
 // right. A user that is missing from a list may still exist, so it reads each user from Clerk.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
-	if !r.at.Known {
+	if !r.progress.Known {
 		return nil
 	}
 	var changes []Change
@@ -712,7 +712,7 @@ func (r *reconciliation) count(from Status, m *Member) {
 // invitations checks Clerk's invitations: the open ones, and ended ones back to the oldest that a member
 // waits for.
 func (r *reconciliation) invitations(ctx context.Context) error {
-	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
+	if err := r.openInvitations(ctx); err != nil || r.progress.Oldest == nil {
 		return err
 	}
 	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue)
@@ -832,9 +832,9 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	err = r.list(ctx, status, *r.at.Oldest, func(list []listed) error {
+	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) error {
 		for _, l := range list {
-			r.at.Known = r.at.Known || l.isCurrent()
+			r.progress.Known = r.progress.Known || l.isCurrent()
 			// A member that is due for a resend belongs to Deliver.
 			if l.isCurrent() && l.row.Status == StatusPending && !l.row.Due() && !r.changed[l.row.ID] && !r.hasNewer[l.row.ID] {
 				members = append(members, l.row)

@@ -210,7 +210,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "err != nil || !r.at.Known {", "err != nil {"},
+		{"invite.go", "err != nil || !r.progress.Known {", "err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -326,8 +326,8 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.at.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.at.Known && r.at.Absent != \"\"", "return false"},
+		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
+		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
