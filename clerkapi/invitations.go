@@ -66,7 +66,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 		list, err := readInvitations(body)
 		created = slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.ID == "" })
 		if err == nil && len(created) == 0 {
-			err = errors.New("it has no invitation with a valid id")
+			err = errors.New("it has no invitation with a valid ID")
 		}
 		return err
 	})
@@ -77,7 +77,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 }
 
 // ListInvitations implements [clerkinvite.ClerkAPI] with GET /invitations, ordered by created_at.
-// An invitation without a valid id has an empty ID.
+// An invitation without a valid ID has an empty ID.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
@@ -129,7 +129,7 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 // RevokeInvitation is safe for concurrent use and safe to retry.
 func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	if !validID(invitationID) { // the SDK does not escape it, so "x/../y" would reach another endpoint
-		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation id"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation ID"}
 	}
 	return c.changeOne(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
 }
@@ -139,7 +139,7 @@ func (c *Client) changeOne(ctx context.Context, req *clerk.APIRequest) (*clerkin
 	var inv clerkinvite.Invitation
 	err := c.call(ctx, c.create, req, func(body []byte) error {
 		if inv = readInvitation(wire.Parse(body)); inv.ID == "" {
-			return errors.New("it has no invitation with a valid id")
+			return errors.New("it has no invitation with a valid ID")
 		}
 		return nil
 	})
@@ -197,7 +197,7 @@ func readInvitation(o wire.Object) clerkinvite.Invitation {
 	return inv
 }
 
-// readInvitations reads a list of invitations. It keeps those without a valid id, because the
+// readInvitations reads a list of invitations. It keeps those without a valid ID, because the
 // number of invitations decides whether a page is the last.
 func readInvitations(body []byte) ([]clerkinvite.Invitation, error) {
 	items, err := readList(body)

@@ -483,7 +483,7 @@ var mutants = []mutant{
 		{"validate.go", "err == nil && form != email && sameEmail(form, email)", "err == nil && form == \"\" && sameEmail(form, email)"},
 	}},
 	{name: "one invalid user fails the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
+		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid ID\")\n		}"},
 	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},
