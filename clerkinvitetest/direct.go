@@ -54,7 +54,7 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 // GetUser implements [clerkinvite.ClerkAPI].
 func (c *Clerk) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
 	if !validID(id) {
-		return nil, invalid("id", "must be a Clerk user id")
+		return nil, invalid("id", "must be a Clerk user ID")
 	}
 	a, err := c.call(ctx, c.getUserRequest(id))
 	if err != nil {
@@ -177,7 +177,7 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
 	if !validID(invitationID) {
-		return nil, invalid("InvitationID", "must be a Clerk invitation id")
+		return nil, invalid("InvitationID", "must be a Clerk invitation ID")
 	}
 	return one(c.call(ctx, c.revokeRequest(invitationID)))
 }
