@@ -267,6 +267,9 @@ var mutants = []mutant{
 	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
 	}},
+	{name: "Reconcile ignores users of adopted members whose invitation Clerk does not know", test: "TestAdopt_ThenReconcileWithoutTheInvitation", edits: []edit{
+		{"reconcile.go", ", r.unlistedInvitations", ""},
+	}},
 	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
 		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
 	}},
@@ -284,6 +287,15 @@ var mutants = []mutant{
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncWhileMembersChange", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},
+	}},
+	{name: "Sync fails as a whole", test: "TestMirror_SyncErrorFailsOneMember", edits: []edit{
+		{"mirror.go", "'40', '42', '53', '58', 'XX'", "'23', '40', '42', '53', '58', 'XX'"},
+	}},
+	{name: "Sync writes a cycle without a free address", test: "TestMirror_SyncAfterAddressesMoved", edits: []edit{
+		{"mirror.go", "			IF chain.is_cycle THEN\n", "			IF false THEN\n"},
+	}},
+	{name: "Sync writes a part of a chain", test: "TestMirror_SyncAfterAddressesMoved", edits: []edit{
+		{"mirror.go", "(lower(moved.row_email) = c.last_email OR moved.email = lower(c.row_emails[1]))", "lower(moved.row_email) = c.last_email"},
 	}},
 	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
 		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
