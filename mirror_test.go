@@ -622,6 +622,37 @@ func TestMirror_SyncWhileMembersChange(t *testing.T) {
 	require.Empty(t, h.differences())
 }
 
+// Sync reads the members and then writes the host's table. A member that leaves in between waits, because Sync would write its row afterwards.
+func TestMirror_SyncBlocksWrites(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	ada := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_ada"))[0]
+	h.exec(`TRUNCATE admin_user;
+		CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+		CREATE TRIGGER hold BEFORE INSERT ON admin_user FOR EACH ROW EXECUTE FUNCTION hold()`)
+	tx, err := h.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(1)")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := h.pool.Exec(h.Context(), h.sql(clerkinvite.Mirror.Sync))
+		assert.NoError(t, err)
+	})
+	testkit.AwaitLocks(t, h.pool, 1)
+	wg.Go(func() {
+		results, err := h.store.Update(h.Context(), []clerkinvite.Change{{Old: ada, New: statusChanged(ada, clerkinvite.StatusRemoved)}})
+		if assert.NoError(t, err) {
+			assert.NoError(t, results[0].Err)
+		}
+	})
+	testkit.AwaitLocks(t, h.pool, 2)
+	require.NoError(t, tx.Rollback(t.Context()))
+	wg.Wait()
+	h.want("SELECT email FROM admin_user")
+}
+
 func TestMirror_UpAndDown(t *testing.T) {
 	t.Parallel()
 	h := newMirrored(t, adminMirror, adminUser+`; CREATE TABLE other (LIKE admin_user INCLUDING ALL)`)

@@ -285,7 +285,7 @@ var mutants = []mutant{
 	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
 		{"mirror.go", " || ', pg_temp'\n", "\n"},
 	}},
-	{name: "Sync does not block writes", test: "TestMirror_SyncWhileMembersChange", edits: []edit{
+	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},
 	}},
 	{name: "Sync fails as a whole", test: "TestMirror_SyncErrorFailsOneMember", edits: []edit{
