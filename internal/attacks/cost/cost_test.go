@@ -173,7 +173,7 @@ func costs() []cost {
 		{"Reconcile", "an active member's new address", "1 members, 1 changed", 2, "GET /invitations, GET /users", 6, is.moved, do.reconcile(nil)},
 		{"Reconcile", "10 pending, of them 3 accepted, 2 expired, 1 revoked", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 13, is.astray, do.reconcile(nil)},
 		{"Reconcile", "the same 10, dry run", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 10, is.astray, do.reconcile(&clerkinvite.ReconcileOptions{DryRun: true})},
-		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 7, is.adoptedPending(25), do.reconcile(nil)},
+		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 8, is.adoptedPending(25), do.reconcile(nil)},
 		{"Run", "one pass, no members", "done", 1, "GET /invitations", 8, nil, do.run(nil, 2)},
 		{"Run", "one pass, 25 due, no Reconcile", "done", 4, "GET /users, 3 POST /invitations/bulk", 16, is.manyReserved(25), do.run(&clerkinvite.RunOptions{ReconcileInterval: -1}, 1)},
 
