@@ -304,7 +304,7 @@ func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 }
 
 // A list that fails for one adopted member does not stop the others.
-func TestPromise10_AdoptedMemberWhoseInvitationCannotBeRead(t *testing.T) {
+func TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	people := []clerkinvite.Adopted{

@@ -344,7 +344,7 @@ var mutants = []mutant{
 	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
 		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
 	}},
-	{name: "an invitation that cannot be read has expired", test: "TestPromise10_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
+	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
 		{"reconcile.go", "			r.unresolved[row.ID] = true\n			r.note(ctx, r.s.clerkError(", "			r.note(ctx, r.s.clerkError("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
