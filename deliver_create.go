@@ -329,8 +329,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 
 // create creates one invitation, and reports whether the request was sent. Clerk rejects a second invitation
 // for an address unless ignoreExisting is set. That protects against a late duplicate of this request, so
-// ignoreExisting is set only if lookAgain allows it, or for an invitation that was seen and does not belong to
-// this send.
+// ignoreExisting needs a proof: see mayIgnoreExisting.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ *Invitation, sent bool, err error) {
 	done, err := s.startCreate(ctx, p, endpointCreate, a.row.Bulk)
 	if err != nil {

@@ -373,7 +373,7 @@ func (s *Service) updateAddress(ctx context.Context, u *User, row *Member, ask b
 			s.logStaleAddress(ctx, row, whyUnverified)
 			return row, nil
 		}
-		now, err := s.changeOne(ctx, row, *withEmail(*row, email))
+		now, err := s.changeOne(ctx, row, withEmail(*row, email))
 		switch {
 		case err == nil:
 			return now, nil

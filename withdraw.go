@@ -319,11 +319,8 @@ func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
 		return err
 	}
-	results, err := s.apply(ctx, s.store, []Change{{c.row, nil}})
-	if err != nil {
-		return err
-	}
-	return results[0].Err
+	_, err := s.changeOne(ctx, c.row, nil)
+	return err
 }
 
 // unclaim releases the claim after a failed erase. If that fails too, the claim expires.
@@ -332,7 +329,7 @@ func (s *Service) unclaim(ctx context.Context, c purgeClaim) {
 	defer cancel()
 	next := *c.row
 	next.ClaimedUntil, next.NextAttemptAt = nil, c.dueAt
-	if _, err := s.apply(ctx, s.store, []Change{{c.row, &next}}); err != nil {
+	if _, err := s.changeOne(ctx, c.row, &next); err != nil && !errors.Is(err, ErrConflict) {
 		s.log.WarnContext(ctx, "claim not released", "member", *c.row, "cause", logError(err))
 	}
 }

@@ -68,7 +68,7 @@ var mutants = []mutant{
 	}},
 	{name: "the lease is released after an uncertain response", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"verdict.go", "		return verdict{kind: isUncertain, op: c.op, err: err}",
-			"		return verdict{kind: isPostponed, op: c.op, err: err, due: now}"},
+			"		return verdict{kind: isPostponed, op: c.op, err: err, dueAt: now}"},
 	}},
 	{name: "an uncertain response counts as a failure", test: "TestClassify", edits: []edit{
 		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
@@ -204,7 +204,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"invite.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
+		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
 	}},
 	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
