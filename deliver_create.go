@@ -289,11 +289,11 @@ func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *In
 // have signed up since the look-up, an earlier attempt may have arrived late, or another member has
 // an invitation for it. It is undecided if the invitation must be created with ignore_existing.
 func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken error) verdict {
-	users, err := s.findHolders(ctx, a.row.Email)
+	users, err := s.findUsersOf(ctx, a.row.Email)
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
-	if u := holder(users, a.row.Email); u != nil {
+	if u := verifiedBy(users, a.row.Email); u != nil {
 		return linked(u, nil, s.now())
 	}
 	v, found := s.look(ctx, p, a, true)
@@ -317,7 +317,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 		// A user has the address, but none holds it verified. An unverified holder must not block the
 		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows
 		// unverified holders at all is unknown, so the same response to the previous attempt counts as proof.
-		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
 	}
 	return false
 }

@@ -29,7 +29,7 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	l := s.findByEmail(ctx, emails)
 	for _, a := range attempts {
 		failure, failed := l.failures[a.row.Email]
-		u := holder(l.users, a.row.Email)
+		u := verifiedBy(l.users, a.row.Email)
 		switch {
 		case u != nil:
 			a.decide(linked(u, nil, s.now()))
@@ -103,10 +103,10 @@ func rejectsForm(err error) bool {
 	return statusOf(err)/100 == 4 && !failureOf(err, "").ofInstance()
 }
 
-// findHolders is findByEmail for one address.
-func (s *Service) findHolders(ctx context.Context, email string) ([]User, error) {
+// findUsersOf is findByEmail for one address.
+func (s *Service) findUsersOf(ctx context.Context, email string) ([]User, error) {
 	l := s.findByEmail(ctx, []string{email})
-	if failure, failed := l.failures[email]; failed && holder(l.users, email) == nil {
+	if failure, failed := l.failures[email]; failed && verifiedBy(l.users, email) == nil {
 		return nil, failure.err
 	}
 	return l.users, nil
@@ -188,9 +188,9 @@ func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
 	})
 }
 
-// holder returns the user who holds the address verified, or nil.
-func holder(users []User, email string) *User {
-	i := slices.IndexFunc(users, func(u User) bool { return u.holdsVerified(email) && clerkID.MatchString(u.ID) })
+// verifiedBy returns the user who has verified the address, or nil.
+func verifiedBy(users []User, email string) *User {
+	i := slices.IndexFunc(users, func(u User) bool { return u.hasVerified(email) && clerkID.MatchString(u.ID) })
 	if i < 0 {
 		return nil
 	}
@@ -233,8 +233,8 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
 	case InvitationAccepted:
-		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
-			if u := holder(users, a.row.Email); u != nil {
+		if users, err := s.findUsersOf(ctx, a.row.Email); err == nil {
+			if u := verifiedBy(users, a.row.Email); u != nil {
 				return linked(u, own, s.now())
 			}
 		}

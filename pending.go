@@ -227,7 +227,7 @@ func (s *Service) listAccepted(ctx context.Context, email string, p proof) error
 // needsProof reports whether it takes Clerk's list to show that u accepted row's invitation in time.
 func needsProof(u *User, row *Member, now time.Time) bool {
 	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
-		u.holdsVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
+		u.hasVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. In each tenant, the row that is or should become u's active
@@ -331,12 +331,12 @@ func trueFirst(a, b bool) int {
 // the address was given up.
 func (u *User) gaveUp(row *Member) bool {
 	return row.Status == StatusActive && row.ClerkUserID == u.ID && !u.Incomplete &&
-		len(u.verifiedEmails()) > 0 && !u.holdsVerified(row.Email)
+		len(u.verifiedEmails()) > 0 && !u.hasVerified(row.Email)
 }
 
 // verifiedPrimary returns the normalised primary address of u if u has verified it, or "".
 func (u *User) verifiedPrimary() string {
-	if primary := u.primaryEmail(); primary != "" && u.holdsVerified(primary) {
+	if primary := u.primaryEmail(); primary != "" && u.hasVerified(primary) {
 		return primary
 	}
 	return ""

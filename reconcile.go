@@ -353,7 +353,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 			continue
 		}
 		r.checkedAfterExpiry[row.ID] = !r.wrongKey()
-		if u := holder(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
+		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
 		if r.progress.Known || len(r.overdue) < reconcilePage {
@@ -574,7 +574,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 		if err := r.noteUnreadable(ctx, l); err != nil {
 			return nil, err
 		}
-		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
+		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.hasVerified) })
 		if err := r.join(ctx, found, accepted); err != nil {
 			return nil, err
 		}
@@ -639,7 +639,7 @@ func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, a
 	before := make(map[string]Status)
 	for _, row := range rows {
 		before[row.ID] = row.Status
-		if err != nil && u.holdsVerified(row.Email) {
+		if err != nil && u.hasVerified(row.Email) {
 			r.unresolved[row.ID] = true
 		}
 	}
@@ -802,7 +802,7 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && holder(users, row.Email) == nil {
+		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && verifiedBy(users, row.Email) == nil {
 			r.report.AcceptedElsewhere = append(r.report.AcceptedElsewhere, row)
 		}
 	}

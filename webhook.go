@@ -564,7 +564,7 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 		if event.gaveUp(row) {
 			return !u.gaveUp(row)
 		}
-		return !event.isBarred() && row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
+		return !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email) && (u.isBarred() || !u.hasVerified(row.Email))
 	})
 }
 

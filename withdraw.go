@@ -195,13 +195,13 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 // acceptedUnlisted reports whether an invitation that Clerk neither revokes nor lists was accepted. It
 // returns failure as an error unless the link certainly no longer works.
 func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
-	users, err := s.findHolders(ctx, row.Email)
+	users, err := s.findUsersOf(ctx, row.Email)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
 	now := s.now()
 	overdue := row.overdue(now.Add(-clockSkew))
-	switch u := holder(users, row.Email); {
+	switch u := verifiedBy(users, row.Email); {
 	case u != nil && (!overdue || u.createdBeforeExpiry(row)):
 		return true, nil
 	case overdue:
@@ -219,11 +219,11 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 // returns nil if the current invitation can be revoked, because only an earlier send was accepted,
 // possibly long ago, and no user has verified the address.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
-	users, err := s.findHolders(ctx, row.Email)
+	users, err := s.findUsersOf(ctx, row.Email)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
-	u := holder(users, row.Email)
+	u := verifiedBy(users, row.Email)
 	if u == nil && accepted == earlierAccepted {
 		return nil
 	}

@@ -308,7 +308,7 @@ var mutants = []mutant{
 		{"pending.go", "!u.Incomplete &&", "true &&"},
 	}},
 	{name: "a member gets an unverified address", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
-		{"pending.go", "primary != \"\" && u.holdsVerified(primary)", "primary != \"\""},
+		{"pending.go", "primary != \"\" && u.hasVerified(primary)", "primary != \"\""},
 	}},
 	{name: "any ended row is erased for an address", test: "TestPromise1_TakenAddressIsReported", pkg: "./internal/attacks", edits: []edit{
 		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
