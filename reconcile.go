@@ -276,6 +276,27 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	return err
 }
 
+// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
+// secret key belongs to this database's instance.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
+		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		list, err := s.withMembers(ctx, page)
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			if list[i].isCurrent() {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
 // members checks all members, or as many as the limit allows.
 func (r *reconciliation) members(ctx context.Context) error {
 	for !r.complete {
@@ -520,7 +541,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.answersOthers(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.excuseFailure(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -536,19 +557,19 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)             // by user ID; a user can be in many tenants
-	h := &health{s: r.s, excused: maxExcused} // a failure for one user must not affect the others
+	gone := make(map[string]bool)   // by user ID; a user can be in many tenants
+	h := newHealth(r.s, maxExcused) // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
 			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
 			switch {
 			case gone[row.ClerkUserID]:
-				h.noteAnswer()
+				h.noteResponse()
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
-				h.noteAnswer()
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.answersOthers(ctx):
+				h.noteResponse()
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
 				return err
 			default:
 				r.note(ctx, err)
@@ -743,26 +764,25 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
 	// another invitation.
 	for _, id := range leftOver {
-		if err := r.revokeLeftOver(ctx, id); err != nil {
+		if err := r.revokeAndCount(ctx, id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// revokeLeftOver revokes one invitation. The error is not nil if the reconciliation must stop.
-func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
+// revokeAndCount revokes a left-over invitation. The error is not nil if the reconciliation must stop.
+func (r *reconciliation) revokeAndCount(ctx context.Context, id string) error {
 	if r.opts.DryRun {
 		r.report.LeftOver++
 		return nil
 	}
-	err := r.s.revoke(ctx, id)
+	err := r.s.revokeLeftOver(ctx, id)
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
 		r.report.LeftOver++
-		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
 	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // probably accepted or expired in the meantime
@@ -830,6 +850,16 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	return err
 }
 
+// emailsOf returns the distinct addresses of members.
+func emailsOf(members []*Member) []string {
+	var emails []string
+	for _, m := range members {
+		emails = append(emails, m.Email)
+	}
+	slices.Sort(emails)
+	return slices.Compact(emails)
+}
+
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
 	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) error {
@@ -874,6 +904,55 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 		previous = all
 		q.Offset += q.Limit
 	}
+}
+
+// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+type listed struct {
+	*Invitation
+	row    *Member
+	marked bool // a marker names a member, which may not exist here
+	send   int  // of the marker
+}
+
+// isCurrent reports whether the row refers to the invitation.
+func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
+
+// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
+// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
+	var q Query
+	for i := range invitations {
+		if m, ours := invitations[i].mark(); ours {
+			q.IDs = append(q.IDs, m.ID)
+		}
+		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
+			q.Emails = append(q.Emails, email)
+		}
+	}
+	var rows []*Member
+	if len(q.IDs)+len(q.Emails) > 0 {
+		rows, err = s.store.Find(ctx, q)
+	}
+	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	for _, row := range rows {
+		named[row.ID] = row
+		if row.Status.Waits() && row.InvitationID != "" {
+			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+		}
+	}
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		switch adopted := referring[inv.ID]; {
+		case ours && named[m.ID] != nil, len(adopted) == 0:
+			list = append(list, listed{inv, named[m.ID], ours, m.Send})
+		default:
+			for _, row := range adopted {
+				list = append(list, listed{inv, row, false, 0})
+			}
+		}
+	}
+	return list, err
 }
 
 // withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if

@@ -289,7 +289,7 @@ type purgeClaim struct {
 
 // claimForPurge claims a member, or renews the previous claim if that still owns the member.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, previous purgeClaim) (c purgeClaim, err error) {
-	c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
+	c.row, err = s.change(ctx, ref, func(row *Member) (_ *Member, err error) {
 		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
