@@ -114,7 +114,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
+		s: s, report: &ReconcileReport{},
 		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
@@ -234,6 +234,15 @@ func (r *reconciliation) run(ctx context.Context) error {
 // wrongKey reports whether the secret key seems to belong to another instance.
 func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
 
+// isOurKey does Reconcile's check of the secret key for other methods. It reports whether Clerk shows a user
+// or an invitation of this database.
+func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+	r := s.newReconciliation()
+	r.began = s.now()
+	err := r.checkKey(ctx)
+	return r.progress.Known, err
+}
+
 // checkKey looks up some active members before anything is changed: in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
@@ -269,7 +278,8 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	if r.progress.Known = err == nil && !gone; r.progress.Known {
+	r.progress.Known = err == nil && !gone
+	if r.progress.Known {
 		return nil
 	}
 	r.progress.Known, err = r.s.showsOurs(ctx)
@@ -302,9 +312,10 @@ func (r *reconciliation) members(ctx context.Context) error {
 	for !r.complete {
 		n := reconcilePage
 		if r.opts.Limit > 0 {
-			if n = min(n, r.opts.Limit-r.report.Members); n == 0 {
-				break
-			}
+			n = min(n, r.opts.Limit-r.report.Members)
+		}
+		if n == 0 {
+			break
 		}
 		rows, err := r.s.store.Page(ctx, PageQuery{
 			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.progress.TenantID, AfterID: r.progress.ID, Limit: n,
@@ -342,7 +353,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	r.progress.TenantID, r.progress.ID = row.TenantID, row.ID
 	r.report.Members++
 	if row.Status == StatusActive {
-		if r.active.add(row, row.ClerkUserID, before); len(r.active.keys) == findBatch {
+		r.active.add(row, row.ClerkUserID, before)
+		if len(r.active.keys) == findBatch {
 			return r.lookUpActive(ctx)
 		}
 		return nil
@@ -352,7 +364,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 		r.progress.Oldest = &time.Time{}
 		return nil
 	}
-	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
+	r.pending.add(row, row.Email, before)
+	if len(r.pending.keys) == findBatch {
 		return r.lookUpPending(ctx)
 	}
 	return nil
@@ -377,8 +390,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
+		// Until the key is proven right, keep at most 1,000 in memory. The next reconciliation finds the others.
 		if r.progress.Known || len(r.overdue) < reconcilePage {
-			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
+			r.overdue = append(r.overdue, row)
 		}
 	}
 	r.pending = batch{}
@@ -395,8 +409,8 @@ func (r *reconciliation) noteWaiting(row *Member) {
 }
 
 // expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
-// from before the expiry has verified the address. It first waits for evidence that the key is right,
-// because another instance does not know the users.
+// from before the expiry has verified the address. It does nothing until Clerk has shown a known user or
+// invitation, because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
@@ -421,14 +435,12 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for _, row := range r.active.rows {
-		if !r.noteMissing(row) {
-			continue
-		}
-		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.progress.Known {
-			r.missing = r.missing[1:] // the next reconciliation finds it again
+		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
+		if r.noteMissing(row) && (r.progress.Known || len(r.missing) < reconcilePage) {
+			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.updateAddresses); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -438,8 +450,8 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return nil
 }
 
-// updateAddresses gives the active members of the batch their users' new addresses.
-func (r *reconciliation) updateAddresses(ctx context.Context) error {
+// moveMembers gives the active members of the batch their users' new addresses.
+func (r *reconciliation) moveMembers(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.active.rows {
 		u := r.users[row.ClerkUserID]
@@ -452,8 +464,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 			changes = append(changes, Change{row, withEmail(*row, u.verifiedPrimary())})
 		}
 	}
-	if r.opts.DryRun {
-		return r.countUpdates(ctx, changes)
+	if r.dryRun() {
+		return r.countMoves(ctx, changes)
 	}
 	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
@@ -477,8 +489,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// countUpdates counts the changes that updateAddresses would make.
-func (r *reconciliation) countUpdates(ctx context.Context, changes []Change) error {
+// countMoves counts the changes that moveMembers would make.
+func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -605,7 +617,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 }
 
 // join makes the members that wait for these users active. It writes the changes of all users in one
-// statement, and then resolves the users one by one for whom that was not enough.
+// statement. Users who need more than that are then resolved one by one.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
@@ -670,7 +682,7 @@ func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, a
 	r.note(ctx, err)
 }
 
-// dryRun reports whether nothing may be changed.
+// dryRun reports whether nothing may be changed. If the key seems wrong, nothing is counted either.
 func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
 
 // note logs an error that does not stop the reconciliation, and keeps the first.
@@ -684,12 +696,13 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 // apply writes changes and counts them. In a dry run it only counts them. It returns the indexes of the
 // changes whose rows another process changed first. The next reconciliation can make those changes.
 func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken []int, err error) {
-	if r.dryRun() {
+	switch {
+	case r.opts.DryRun:
 		for _, c := range changes {
-			if r.opts.DryRun {
-				r.count(c.Old.Status, c.New)
-			}
+			r.count(c.Old.Status, c.New)
 		}
+		return nil, nil
+	case r.wrongKey():
 		return nil, nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
@@ -752,7 +765,7 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
-			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
+			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // the row would no longer refer to it
 				leftOver = append(leftOver, l.ID)
 			}
 		}
@@ -919,7 +932,7 @@ func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID ==
 
 // withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
 // is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
-func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
 		if m, ours := invitations[i].mark(); ours {
@@ -931,7 +944,10 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (li
 	}
 	var rows []*Member
 	if len(q.IDs)+len(q.Emails) > 0 {
-		rows, err = s.store.Find(ctx, q)
+		var err error
+		if rows, err = s.store.Find(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
 	for _, row := range rows {
@@ -940,6 +956,7 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (li
 			referring[row.InvitationID] = append(referring[row.InvitationID], row)
 		}
 	}
+	var list []listed
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
@@ -952,22 +969,24 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (li
 			}
 		}
 	}
-	return list, err
+	return list, nil
 }
 
-// withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if
-// an invitation is added in between.
-func withoutRepeated(page, before []Invitation) []Invitation {
+// withoutRepeated removes duplicates within a page and invitations of the previous page. Pages overlap if an
+// invitation is created between the two requests. Invitations without an ID stay.
+func withoutRepeated(page, previous []Invitation) []Invitation {
 	known := make(map[string]bool)
-	again := func(inv Invitation) bool {
-		repeated := known[inv.ID]
-		known[inv.ID] = inv.ID != ""
-		return repeated
+	for _, inv := range previous {
+		known[inv.ID] = true
 	}
-	for _, inv := range before {
-		again(inv)
+	var kept []Invitation
+	for _, inv := range page {
+		if inv.ID == "" || !known[inv.ID] {
+			kept = append(kept, inv)
+		}
+		known[inv.ID] = true
 	}
-	return slices.DeleteFunc(slices.Clone(page), again)
+	return kept
 }
 
 // createdBefore reports whether Clerk says that the invitation was created before the given time.
@@ -979,40 +998,43 @@ func (inv *Invitation) createdBefore(t time.Time) bool {
 // members have no times, so they also get the times of ended invitations.
 func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error {
 	var changes []Change
-	var at []int // indexes into list
-	for i, l := range list {
+	var corrected []*listed // of changes
+	for i := range list {
+		l := &list[i]
 		if !l.isCurrent() || l.row.Status != StatusPending || l.row.InvitedAt != nil && l.Status != InvitationPending {
 			continue
 		}
-		next := l.row.Clone()
+		row := *l.row
 		if l.ExpiresAt != nil {
-			next.ExpiresAt = l.ExpiresAt
+			row.ExpiresAt = l.ExpiresAt
 		}
-		if next.InvitedAt == nil && !l.CreatedAt.IsZero() {
-			next.InvitedAt = &l.CreatedAt
+		if row.InvitedAt == nil && !l.CreatedAt.IsZero() {
+			row.InvitedAt = &l.CreatedAt
 		}
-		if next = next.Clone(); !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
-			changes, at = append(changes, Change{l.row, next}), append(at, i)
+		next := row.Clone() // rounds the times as a store does
+		if !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
+			changes, corrected = append(changes, Change{l.row, next}), append(corrected, l)
 		}
 	}
 	if r.dryRun() {
-		for k, c := range changes {
-			r.corrected[c.Old.ID], list[at[k]].row = c.New, c.New
+		for i, c := range changes {
+			r.corrected[c.Old.ID], corrected[i].row = c.New, c.New
 		}
-		return nil
-	}
-	if len(changes) == 0 {
 		return nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
-	for k, result := range results {
-		if result.Err == nil {
-			list[at[k]].row = result.Member
-		} else if !errors.Is(result.Err, ErrConflict) {
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		switch {
+		case result.Err == nil:
+			corrected[i].row = result.Member
+		case !errors.Is(result.Err, ErrConflict):
 			r.note(ctx, result.Err)
 		}
 	}
-	return err
+	return nil
 }
 
 func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }

@@ -155,15 +155,15 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	return s.clerkError(ctx, "revoke invitation", err)
 }
 
-// endedAtClerk reports whether an invitation with this status can no longer be accepted. An unknown
+// isFinal reports whether an invitation with this status can no longer be accepted. An unknown
 // status proves nothing.
-func endedAtClerk(status string) bool {
+func isFinal(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 
 // revokeOne revokes one invitation, unless its status is final. It reports whether the invitation was accepted.
 func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (accepted bool, err error) {
-	if endedAtClerk(inv.Status) {
+	if isFinal(inv.Status) {
 		return inv.Status == InvitationAccepted, nil
 	}
 	failure := s.revoke(ctx, inv.ID)
@@ -186,7 +186,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	switch {
 	case i < 0:
 		return s.acceptedUnlisted(ctx, row, failure)
-	case endedAtClerk(list[i].Status):
+	case isFinal(list[i].Status):
 		return list[i].Status == InvitationAccepted, nil
 	}
 	return false, s.clerkError(ctx, "revoke invitation", failure)
