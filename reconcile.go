@@ -55,7 +55,8 @@ type ReconcileReport struct {
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
 // Then it checks the invitations, with one request per 500. It reads all open invitations, and those
 // created after the oldest invitation that a member waits for. Members whose invitation has ended are
-// looked up again, 100 per request. Absence from a list proves nothing.
+// looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
+// from a list proves nothing.
 //
 // It makes at most five requests per second after the first 25. This leaves at least a quarter of
 // Clerk's limit to other callers, even for a development instance.
@@ -749,7 +750,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.progress.Oldest == nil {
 		return err
 	}
-	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue)
+	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue, r.unlistedInvitations)
 }
 
 // openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
@@ -861,6 +862,31 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	}
 	_, err = r.apply(ctx, changes)
 	return err
+}
+
+// unlistedInvitations makes adopted members active whose invitation none of Clerk's lists shows, if a user has
+// verified the address. Clerk's lists come first, because the invitation may have ended before the user had it.
+func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
+	q := PageQuery{Statuses: []Status{StatusPending}, Limit: reconcilePage}
+	for more := r.progress.Oldest.IsZero(); more; {
+		rows, err := r.s.store.Page(ctx, q)
+		if err != nil {
+			return err
+		}
+		more = len(rows) == q.Limit
+		if more {
+			last := rows[len(rows)-1]
+			q.AfterTenantID, q.AfterID = last.TenantID, last.ID
+		}
+		rows = slices.DeleteFunc(rows, func(row *Member) bool {
+			return row.InvitedAt != nil || r.corrected[row.ID] != nil || row.Due() || r.changed[row.ID] || r.hasNewer[row.ID] ||
+				row.overdue(r.began.Add(-clockSkew)) || row.UpdatedAt.After(r.began) // adopted after the lists were read
+		})
+		if _, err := r.resolve(ctx, emailsOf(rows), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // emailsOf returns the distinct addresses of members.
