@@ -643,14 +643,13 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 }
 
 // userReplaced removes an active member whose user was deleted if another user has verified the address. It
-// first runs Reconcile's check of the secret key, because another Clerk instance does not know the user.
+// first checks the secret key, because another Clerk instance does not know the user.
 func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	users, err := s.findUsersOf(ctx, row.Email)
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	r := s.newReconciliation()
-	if err := r.checkKey(ctx); err != nil || !r.progress.Known {
+	if known, err := s.isOurKey(ctx); err != nil || !known {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
