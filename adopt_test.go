@@ -247,6 +247,41 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 	})
 }
 
+// Clerk does not know the invitation, for example because it was made in another instance. A user who has verified the address is proof enough
+// once Clerk's lists have shown that the invitation is not among the ended ones.
+func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		user := b.Clerk.AddVerifiedUser("there@example.com")
+		b.Clerk.SignUp("unverified@example.com", false)
+		ended := b.Clerk.CreateForeign("ended@example.com", nil).ID
+		b.Clerk.RevokeInDashboard(ended)
+		b.Clerk.AddVerifiedUser("ended@example.com")
+		mustAdopt(t, b, adopted("acme", "there@example.com", "pending_inv_lost1"), adopted("globex", "there@example.com", "pending_inv_lost2"),
+			adopted("acme", "unverified@example.com", "pending_inv_lost3"), adopted("acme", "nobody@example.com", "pending_inv_lost4"), adopted("acme", "ended@example.com", clerkinvite.PendingID(ended)))
+		b.Clock.Advance(time.Hour)
+		for _, opts := range []clerkinvite.ReconcileOptions{{DryRun: true}, {Limit: 2}} {
+			activated, more := 0, true
+			for more {
+				report, err := b.Reconcile(t.Context(), &opts)
+				require.NoError(t, err)
+				activated += report.Activated
+				opts.Cursor, more = report.Cursor, report.Cursor != ""
+			}
+			require.Equal(t, 2, activated)
+		}
+		for _, tenant := range []string{"acme", "globex"} {
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: tenant, Email: "there@example.com"})
+			require.NoError(t, err)
+			require.Equal(t, []any{clerkinvite.StatusActive, user.ID}, []any{m.Status, m.ClerkUserID})
+		}
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "unverified@example.com").Status)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "nobody@example.com").Status)
+		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ended@example.com").Status, "the user could not accept it")
+		require.Equal(t, &clerkinvite.ReconcileReport{Members: 2 + 2, Invitations: 1}, b.MustReconcile(t))
+	})
+}
+
 // A Reconcile in parts reads the invitations in its last part.
 func TestAdopt_ThenReconcileInParts(t *testing.T) {
 	t.Parallel()

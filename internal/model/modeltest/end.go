@@ -202,11 +202,11 @@ func (s *sequence) final(m *clerkinvite.Member) {
 	case clerkinvite.StatusPending:
 		inv := s.invitation(m.InvitationID)
 		switch {
-		case inv == nil && s.entrusted[m.InvitationID]: // Clerk's lists never show its times
-		case inv == nil:
+		case inv == nil && !s.entrusted[m.InvitationID]:
 			s.failf("end: %v waits for nothing", state{m})
 		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
 			s.failf("end: %v has joined, but is not active", state{m})
+		case inv == nil: // nobody has joined, and Clerk's lists never show its times
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
 			if s.welcome(m.Email) != nil {
 				s.failf("end: %v has accepted, but is not active", state{m})
