@@ -7,8 +7,7 @@ import (
 	"slices"
 )
 
-// settle writes the verdicts that are not written yet, and revokes invitations that they leave
-// over.
+// settle writes the verdicts that are not written yet, and revokes the invitations that they leave over.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	open := slices.DeleteFunc(undelivered(attempts), func(a *attempt) bool { return a.verdict.kind == undecided })
 	if len(open) == 0 {
@@ -30,8 +29,9 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// updateDuplicates gives members that turned out to be the same person their user's address, if they have
-// one that the user has given up. The caller's error then has the member with its new address.
+// updateDuplicates handles verdicts whose linked user already is a member under another address. If the user
+// has given up that address, updateDuplicates changes the member's address. The caller's error then has the
+// member with its new address.
 func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
@@ -53,8 +53,8 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 // maxWrites is how often one verdict is written if other processes keep changing its row.
 const maxWrites = 10
 
-// write writes all verdicts in one statement, and writes those again whose row another process has
-// changed in the meantime.
+// write writes all verdicts in one statement. If another process has changed a row in the meantime, write
+// writes its verdict again.
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
@@ -174,7 +174,7 @@ var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict
 
 // overtaken decides how to continue after another process has changed the row. If the row still waits
 // for the same send, it replaces a.row and returns nil: the verdict must be written again. Otherwise
-// the row stays as it is, and an invitation that no row refers to is revoked.
+// the row stays unchanged, and an invitation that no row refers to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
 	if err != nil {
@@ -184,7 +184,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	switch {
 	case len(rows) == 0: // purged
 		if a.verdict.kind == isInvited && !a.verdict.adopted {
-			s.revokeLeftOver(ctx, inv.ID)
+			s.tryRevokeLeftOver(ctx, inv.ID)
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
@@ -193,7 +193,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = rows[0]
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
-		s.revokeLeftOver(ctx, inv.ID)
+		s.tryRevokeLeftOver(ctx, inv.ID)
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
@@ -209,23 +209,23 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
-// revokeLeftOvers revokes the open invitations for the address of a settled row that this library
-// created and no row refers to. That includes the row's invitation before it was settled, even if
-// Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
-// created in between is not in the list. Failures are only logged; Reconcile does the same.
-func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
-	list, err := s.listInvitations(ctx, row.Email, "")
+// revokeLeftOvers revokes the open invitations for a row's address that this library created and no row
+// refers to. before is the row as it was before it was settled. Its invitation is revoked even if Clerk does
+// not list it yet. Clerk is listed first and the rows are read second, so an invitation created in between is
+// not in the list. Failures are only logged; Reconcile does the same.
+func (s *Service) revokeLeftOvers(ctx context.Context, before *Member) {
+	list, err := s.listInvitations(ctx, before.Email, "")
 	if err != nil {
 		// The previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
-	list = openOrUnlisted(list, row.InvitationID)
+	list = openOrUnlisted(list, before.InvitationID)
 	var q Query
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
-		} else if list[i].ID == row.InvitationID {
-			q.Emails = []string{row.Email}
+		} else if list[i].ID == before.InvitationID {
+			q.Emails = []string{before.Email}
 		}
 	}
 	if len(q.IDs)+len(q.Emails) == 0 {
@@ -237,14 +237,14 @@ func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
 		return
 	}
 	for i := range list {
-		if isLeftOver(&list[i], row.InvitationID, rows) {
-			s.revokeLeftOver(ctx, list[i].ID)
+		if isLeftOver(&list[i], before.InvitationID, rows) {
+			s.tryRevokeLeftOver(ctx, list[i].ID)
 		}
 	}
 }
 
-// openOrUnlisted returns the pending invitations of a list of all but the revoked ones, and the
-// previous invitation if the list does not show it, which proves nothing: the list may lag.
+// openOrUnlisted returns the pending invitations of a list without revoked ones, and the previous
+// invitation if it is not in the list. Clerk's list may lag, so a missing invitation may be open.
 func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
 	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })
@@ -254,8 +254,8 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	return list
 }
 
-// isLeftOver reports whether no row refers to an invitation that a row used to refer to. rows are
-// those that could. previous is the settled row's invitation before it was settled.
+// isLeftOver reports whether an invitation of this library is no longer needed. rows contains every member
+// that may refer to it. previous is the row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {
@@ -280,14 +280,21 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 	return row.InvitationID == inv.ID || underWay
 }
 
-// revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because
-// Reconcile finds the invitation again.
-func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
-	if err := s.revoke(ctx, invitationID); err != nil {
+// tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure, because Reconcile finds the
+// invitation again.
+func (s *Service) tryRevokeLeftOver(ctx context.Context, invitationID string) {
+	if err := s.revokeLeftOver(ctx, invitationID); err != nil {
 		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", invitationID, "cause", logError(err))
-		return
 	}
-	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
+}
+
+// revokeLeftOver revokes an invitation that no row refers to.
+func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) error {
+	err := s.revoke(ctx, invitationID)
+	if err == nil {
+		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
+	}
+	return err
 }
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.

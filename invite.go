@@ -251,14 +251,11 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 	}
 	next := *row
 	next.Attempts-- // the same attempt
-	results, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
-	switch {
-	case err != nil:
-		return l, nil, err
-	case errors.Is(results[0].Err, ErrConflict):
+	claimed, err := s.changeOne(ctx, row, s.claimed(next, l.claimedAt))
+	if errors.Is(err, ErrConflict) {
 		return l, nil, nil
 	}
-	return l, results[0].Member, results[0].Err
+	return l, claimed, err
 }
 
 // withNewID returns want with another ID. Store.Insert takes a row with the same ID for its own, whose
@@ -581,9 +578,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if !row.doubtful(s.now()) {
 		return false
 	}
-	// Writing UpdatedAt before asking Clerk limits this to one check a day per member, regardless of the
-	// number of callers and of Clerk's response.
-	row, err := s.changeOne(ctx, row, *row)
+	row, err := s.touch(ctx, row)
 	if err != nil {
 		return false
 	}
@@ -599,17 +594,15 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if next == nil {
 		return false
 	}
-	_, err = s.changeOne(ctx, row, *next)
+	_, err = s.changeOne(ctx, row, next)
 	return err == nil
 }
 
-// changeOne applies one change.
-func (s *Service) changeOne(ctx context.Context, row *Member, next Member) (*Member, error) {
-	results, err := s.apply(ctx, s.store, []Change{{row, &next}})
-	if err != nil {
-		return nil, err
-	}
-	return results[0].Member, results[0].Err
+// touch sets only UpdatedAt. Because this happens before Clerk is called, a member is checked once a day,
+// regardless of the number of callers and of Clerk's response.
+func (s *Service) touch(ctx context.Context, row *Member) (*Member, error) {
+	next := *row
+	return s.changeOne(ctx, row, &next)
 }
 
 // listedAsEnded returns the pending row in its new state if Clerk lists its invitation as ended, and nil
@@ -650,16 +643,15 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 }
 
 // userReplaced removes an active member whose user was deleted if another user has verified the address. It
-// first runs Reconcile's check of the secret key, because another Clerk instance does not know the user.
+// first checks the secret key, because another Clerk instance does not know the user.
 func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	users, err := s.findUsersOf(ctx, row.Email)
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	r := s.newReconciliation()
-	if err := r.checkKey(ctx); err != nil || !r.progress.Known {
+	if known, err := s.isOurKey(ctx); err != nil || !known {
 		return false, err
 	}
-	_, err = s.changeOne(ctx, row, *asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
+	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
 	return err == nil, err
 }

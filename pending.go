@@ -119,8 +119,8 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 // in time.
 type proof struct {
 	accepted map[string]bool  // IDs of invitations that Clerk lists as accepted
-	ask      bool             // ask Clerk for invitations that are not in accepted
-	asked    map[string]error // result of asking Clerk, by address
+	ask      bool             // resolving may call Clerk, also for invitations that are not in accepted
+	asked    map[string]error // result of listing the accepted invitations of an address
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
@@ -150,16 +150,14 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		provable, proveErr := rows, error(nil)
-		if p.ask {
-			provable, proveErr = s.prove(ctx, u, rows, p)
-		}
+		provable, proveErr := s.prove(ctx, u, rows, p)
 		changes, postponed := resolutions(u, provable, p.accepted, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
-		if changed = append(changed, done...); err != nil {
+		changed = append(changed, done...)
+		if err != nil {
 			return changed, err
 		}
-		if !retry && len(postponed) == 0 {
+		if !retry && len(postponed) == 0 { // postponed changes depend on the rows that were just written
 			moved, err := s.updateAddresses(ctx, u, rows, p.ask)
 			return append(changed, moved...), cmp.Or(proveErr, err)
 		}
@@ -190,13 +188,16 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove adds the accepted invitations that resolutions needs to p, and returns the rows that can be
+// prove adds the accepted invitations that resolutions needs to p's maps, and returns the rows that can be
 // resolved. If Clerk fails for a row, prove cannot know which of the tenant's rows should become active. So
 // it omits that row and the tenant's later rows, and returns the error. Other tenants are not affected.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
+	if !p.ask || u.isBarred() {
+		return rows, nil
+	}
 	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
-		if needsProof(u, row, s.now()) {
+		if row.Status.Waits() && u.hasVerified(row.Email) && u.joined(row, s.now()) == needsList {
 			if listErr := s.listAccepted(ctx, row.Email, p); listErr != nil {
 				err, unproved[row.TenantID] = listErr, true
 			}
@@ -222,12 +223,6 @@ func (s *Service) listAccepted(ctx context.Context, email string, p proof) error
 	}
 	p.asked[email] = err
 	return err
-}
-
-// needsProof reports whether it takes Clerk's list to show that u accepted row's invitation in time.
-func needsProof(u *User, row *Member, now time.Time) bool {
-	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
-		u.hasVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. In each tenant, the row that is or should become u's active
@@ -267,7 +262,11 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !u.joinedInTime(row, accepted, now) {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) {
+			continue
+		}
+		joined := u.joined(row, now)
+		if joined == tooLate || joined == needsList && !accepted[row.InvitationID] {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}
@@ -285,17 +284,29 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 	return changes, postponed
 }
 
-// joinedInTime reports whether u may have accepted row's invitation while it was valid. accepted are the invitations that
-// Clerk lists as accepted.
-func (u *User) joinedInTime(row *Member, accepted map[string]bool, now time.Time) bool {
-	if !row.overdue(now) && !u.createdAfterExpiry(row) {
-		return true
+// joinedState says whether a user may have accepted an invitation while it was valid.
+type joinedState int
+
+const (
+	tooLate   joinedState = iota // or a time is unknown
+	inTime                       // or the invitation is still valid
+	needsList                    // if Clerk lists the invitation as accepted
+)
+
+// joined says whether u may have accepted row's invitation while it was valid.
+func (u *User) joined(row *Member, now time.Time) joinedState {
+	switch {
+	case !row.overdue(now) && !u.createdAfterExpiry(row), u.createdWhileValid(row):
+		return inTime
+	case u.createdBeforeExpiry(row) && row.InvitationID != "":
+		return needsList
 	}
-	return u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
+	return tooLate
 }
 
 // createdBeforeExpiry reports whether u was created before row's invitation expired, by Clerk's clock. A
-// younger account cannot have accepted the invitation. The address may have a new owner.
+// younger account cannot have accepted the invitation. The address may have a new owner. If a time is
+// unknown, createdBeforeExpiry and createdAfterExpiry both return false.
 func (u *User) createdBeforeExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
 }
@@ -373,7 +384,7 @@ func (s *Service) updateAddress(ctx context.Context, u *User, row *Member, ask b
 			s.logStaleAddress(ctx, row, whyUnverified)
 			return row, nil
 		}
-		now, err := s.changeOne(ctx, row, *withEmail(*row, email))
+		now, err := s.changeOne(ctx, row, withEmail(*row, email))
 		switch {
 		case err == nil:
 			return now, nil

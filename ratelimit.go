@@ -262,15 +262,6 @@ func limitedFor(wait time.Duration) error {
 	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", NotSent: true, wait: wait}
 }
 
-// isRateLimit reports whether err is a 429, and how long to wait.
-func isRateLimit(err error) (wait time.Duration, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		return RetryAfter(api)
-	}
-	return 0, false
-}
-
 // noteLimit remembers a limit that Clerk has just reported, here and for all processes. It returns
 // err, with the time for which interactive calls will be rejected.
 func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) error {

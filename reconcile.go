@@ -56,7 +56,8 @@ type ReconcileReport struct {
 // Then it checks the invitations, with one request per 500. It reads all open invitations, and those
 // created after the oldest invitation that a member waits for. Members whose invitation has ended are
 // looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
-// from a list proves nothing.
+// from a list proves nothing. A call that ends at its Limit reads no lists. It makes two requests for each
+// adopted member whose assumed expiry has passed, to read the real one.
 //
 // It makes at most five requests per second after the first 25. This leaves at least a quarter of
 // Clerk's limit to other callers, even for a development instance.
@@ -115,7 +116,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
+		s: s, report: &ReconcileReport{},
 		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
@@ -235,6 +236,15 @@ func (r *reconciliation) run(ctx context.Context) error {
 // wrongKey reports whether the secret key seems to belong to another instance.
 func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
 
+// isOurKey does Reconcile's check of the secret key for other methods. It reports whether Clerk shows a user
+// or an invitation of this database.
+func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+	r := s.newReconciliation()
+	r.began = s.now()
+	err := r.checkKey(ctx)
+	return r.progress.Known, err
+}
+
 // checkKey looks up some active members before anything is changed: in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
@@ -270,11 +280,33 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	if r.progress.Known = err == nil && !gone; r.progress.Known {
+	r.progress.Known = err == nil && !gone
+	if r.progress.Known {
 		return nil
 	}
 	r.progress.Known, err = r.s.showsOurs(ctx)
 	return err
+}
+
+// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
+// secret key belongs to this database's instance.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
+		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		list, err := s.withMembers(ctx, page)
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			if list[i].isCurrent() {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // members checks all members, or as many as the limit allows.
@@ -282,9 +314,10 @@ func (r *reconciliation) members(ctx context.Context) error {
 	for !r.complete {
 		n := reconcilePage
 		if r.opts.Limit > 0 {
-			if n = min(n, r.opts.Limit-r.report.Members); n == 0 {
-				break
-			}
+			n = min(n, r.opts.Limit-r.report.Members)
+		}
+		if n == 0 {
+			break
 		}
 		rows, err := r.s.store.Page(ctx, PageQuery{
 			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.progress.TenantID, AfterID: r.progress.ID, Limit: n,
@@ -322,7 +355,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	r.progress.TenantID, r.progress.ID = row.TenantID, row.ID
 	r.report.Members++
 	if row.Status == StatusActive {
-		if r.active.add(row, row.ClerkUserID, before); len(r.active.keys) == findBatch {
+		r.active.add(row, row.ClerkUserID, before)
+		if len(r.active.keys) == findBatch {
 			return r.lookUpActive(ctx)
 		}
 		return nil
@@ -332,7 +366,8 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 		r.progress.Oldest = &time.Time{}
 		return nil
 	}
-	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
+	r.pending.add(row, row.Email, before)
+	if len(r.pending.keys) == findBatch {
 		return r.lookUpPending(ctx)
 	}
 	return nil
@@ -357,8 +392,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
+		// Until the key is proven right, keep at most 1,000 in memory. The next reconciliation finds the others.
 		if r.progress.Known || len(r.overdue) < reconcilePage {
-			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
+			r.overdue = append(r.overdue, row)
 		}
 	}
 	r.pending = batch{}
@@ -375,21 +411,54 @@ func (r *reconciliation) noteWaiting(row *Member) {
 }
 
 // expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
-// from before the expiry has verified the address. It first waits for evidence that the key is right,
-// because another instance does not know the users.
+// from before the expiry has verified the address. It does nothing until Clerk has shown a known user or
+// invitation, because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
 	}
+	if err := r.readAdopted(ctx); err != nil {
+		return err
+	}
 	var changes []Change
 	for _, row := range r.overdue {
-		if !r.changed[row.ID] && !r.hasNewer[row.ID] {
+		// If Clerk has shown another expiry, the next reconciliation decides: apply does not change an old version
+		// of the row, and a dry run skips it.
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
 	}
 	r.overdue = nil
 	_, err := r.apply(ctx, changes)
 	return err
+}
+
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A complete
+// call has read them from the lists.
+func (r *reconciliation) readAdopted(ctx context.Context) error {
+	if r.complete {
+		return nil
+	}
+	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	for _, row := range r.overdue {
+		if row.InvitedAt != nil {
+			continue
+		}
+		invitations, err := r.s.listAll(ctx, row.Email)
+		switch {
+		case err == nil:
+			h.noteResponse()
+			if _, err := r.withTimes(ctx, invitations); err != nil {
+				return err
+			}
+		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
+			return r.s.clerkError(ctx, "list invitations", err)
+		default:
+			r.unresolved[row.ID] = true
+			r.note(ctx, r.s.clerkError(ctx, "list invitations", err))
+		}
+	}
+	return nil
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -401,14 +470,12 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for _, row := range r.active.rows {
-		if !r.noteMissing(row) {
-			continue
-		}
-		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.progress.Known {
-			r.missing = r.missing[1:] // the next reconciliation finds it again
+		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
+		if r.noteMissing(row) && (r.progress.Known || len(r.missing) < reconcilePage) {
+			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.updateAddresses); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -418,8 +485,8 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return nil
 }
 
-// updateAddresses gives the active members of the batch their users' new addresses.
-func (r *reconciliation) updateAddresses(ctx context.Context) error {
+// moveMembers gives the active members of the batch their users' new addresses.
+func (r *reconciliation) moveMembers(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.active.rows {
 		u := r.users[row.ClerkUserID]
@@ -432,8 +499,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 			changes = append(changes, Change{row, withEmail(*row, u.verifiedPrimary())})
 		}
 	}
-	if r.opts.DryRun {
-		return r.countUpdates(ctx, changes)
+	if r.dryRun() {
+		return r.countMoves(ctx, changes)
 	}
 	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
@@ -457,8 +524,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// countUpdates counts the changes that updateAddresses would make.
-func (r *reconciliation) countUpdates(ctx context.Context, changes []Change) error {
+// countMoves counts the changes that moveMembers would make.
+func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -521,7 +588,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.answersOthers(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.excuseFailure(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -537,19 +604,19 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)             // by user ID; a user can be in many tenants
-	h := &health{s: r.s, excused: maxExcused} // a failure for one user must not affect the others
+	gone := make(map[string]bool)   // by user ID; a user can be in many tenants
+	h := newHealth(r.s, maxExcused) // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
 			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
 			switch {
 			case gone[row.ClerkUserID]:
-				h.noteAnswer()
+				h.noteResponse()
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
-				h.noteAnswer()
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.answersOthers(ctx):
+				h.noteResponse()
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
 				return err
 			default:
 				r.note(ctx, err)
@@ -585,7 +652,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 }
 
 // join makes the members that wait for these users active. It writes the changes of all users in one
-// statement, and then resolves the users one by one for whom that was not enough.
+// statement. Users who need more than that are then resolved one by one.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
@@ -650,7 +717,7 @@ func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, a
 	r.note(ctx, err)
 }
 
-// dryRun reports whether nothing may be changed.
+// dryRun reports whether nothing may be changed. If the key seems wrong, nothing is counted either.
 func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
 
 // note logs an error that does not stop the reconciliation, and keeps the first.
@@ -664,12 +731,13 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 // apply writes changes and counts them. In a dry run it only counts them. It returns the indexes of the
 // changes whose rows another process changed first. The next reconciliation can make those changes.
 func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken []int, err error) {
-	if r.dryRun() {
+	switch {
+	case r.opts.DryRun:
 		for _, c := range changes {
-			if r.opts.DryRun {
-				r.count(c.Old.Status, c.New)
-			}
+			r.count(c.Old.Status, c.New)
 		}
+		return nil, nil
+	case r.wrongKey():
 		return nil, nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
@@ -732,7 +800,7 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
-			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
+			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // the row would no longer refer to it
 				leftOver = append(leftOver, l.ID)
 			}
 		}
@@ -744,26 +812,25 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
 	// another invitation.
 	for _, id := range leftOver {
-		if err := r.revokeLeftOver(ctx, id); err != nil {
+		if err := r.revokeAndCount(ctx, id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// revokeLeftOver revokes one invitation. The error is not nil if the reconciliation must stop.
-func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
+// revokeAndCount revokes a left-over invitation. The error is not nil if the reconciliation must stop.
+func (r *reconciliation) revokeAndCount(ctx context.Context, id string) error {
 	if r.opts.DryRun {
 		r.report.LeftOver++
 		return nil
 	}
-	err := r.s.revoke(ctx, id)
+	err := r.s.revokeLeftOver(ctx, id)
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
 		r.report.LeftOver++
-		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
 	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // probably accepted or expired in the meantime
@@ -840,7 +907,8 @@ func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if more = len(rows) == q.Limit; more {
+		more = len(rows) == q.Limit
+		if more {
 			last := rows[len(rows)-1]
 			q.AfterTenantID, q.AfterID = last.TenantID, last.ID
 		}
@@ -853,6 +921,16 @@ func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// emailsOf returns the distinct addresses of members.
+func emailsOf(members []*Member) []string {
+	var emails []string
+	for _, m := range members {
+		emails = append(emails, m.Email)
+	}
+	slices.Sort(emails)
+	return slices.Compact(emails)
 }
 
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
@@ -886,10 +964,7 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
 		r.report.Invitations += len(invitations)
-		list, err := r.s.withMembers(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
-		if err == nil {
-			err = r.correctTimes(ctx, list)
-		}
+		list, err := r.withTimes(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
 		if err == nil {
 			err = page(list)
 		}
@@ -901,19 +976,74 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 	}
 }
 
-// withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if
-// an invitation is added in between.
-func withoutRepeated(page, before []Invitation) []Invitation {
+// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+type listed struct {
+	*Invitation
+	row    *Member
+	marked bool // a marker names a member, which may not exist here
+	send   int  // of the marker
+}
+
+// isCurrent reports whether the row refers to the invitation.
+func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
+
+// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
+// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
+	var q Query
+	for i := range invitations {
+		if m, ours := invitations[i].mark(); ours {
+			q.IDs = append(q.IDs, m.ID)
+		}
+		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
+			q.Emails = append(q.Emails, email)
+		}
+	}
+	var rows []*Member
+	if len(q.IDs)+len(q.Emails) > 0 {
+		var err error
+		if rows, err = s.store.Find(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	for _, row := range rows {
+		named[row.ID] = row
+		if row.Status.Waits() && row.InvitationID != "" {
+			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+		}
+	}
+	var list []listed
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		switch adopted := referring[inv.ID]; {
+		case ours && named[m.ID] != nil, len(adopted) == 0:
+			list = append(list, listed{inv, named[m.ID], ours, m.Send})
+		default:
+			for _, row := range adopted {
+				list = append(list, listed{inv, row, false, 0})
+			}
+		}
+	}
+	return list, nil
+}
+
+// withoutRepeated removes duplicates within a page and invitations of the previous page. Pages overlap if an
+// invitation is created between the two requests. Invitations without an ID stay.
+func withoutRepeated(page, previous []Invitation) []Invitation {
 	known := make(map[string]bool)
-	again := func(inv Invitation) bool {
-		repeated := known[inv.ID]
-		known[inv.ID] = inv.ID != ""
-		return repeated
+	for _, inv := range previous {
+		known[inv.ID] = true
 	}
-	for _, inv := range before {
-		again(inv)
+	var kept []Invitation
+	for _, inv := range page {
+		if inv.ID == "" || !known[inv.ID] {
+			kept = append(kept, inv)
+		}
+		known[inv.ID] = true
 	}
-	return slices.DeleteFunc(slices.Clone(page), again)
+	return kept
 }
 
 // createdBefore reports whether Clerk says that the invitation was created before the given time.
@@ -921,44 +1051,56 @@ func (inv *Invitation) createdBefore(t time.Time) bool {
 	return !inv.CreatedAt.IsZero() && inv.CreatedAt.Before(t)
 }
 
+// withTimes returns the invitations with their members, after correcting the times in the members' rows.
+func (r *reconciliation) withTimes(ctx context.Context, invitations []Invitation) ([]listed, error) {
+	list, err := r.s.withMembers(ctx, invitations)
+	if err == nil {
+		err = r.correctTimes(ctx, list)
+	}
+	return list, err
+}
+
 // correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted
 // members have no times, so they also get the times of ended invitations.
 func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error {
 	var changes []Change
-	var at []int // indexes into list
-	for i, l := range list {
+	var corrected []*listed // of changes
+	for i := range list {
+		l := &list[i]
 		if !l.isCurrent() || l.row.Status != StatusPending || l.row.InvitedAt != nil && l.Status != InvitationPending {
 			continue
 		}
-		next := l.row.Clone()
+		row := *l.row
 		if l.ExpiresAt != nil {
-			next.ExpiresAt = l.ExpiresAt
+			row.ExpiresAt = l.ExpiresAt
 		}
-		if next.InvitedAt == nil && !l.CreatedAt.IsZero() {
-			next.InvitedAt = &l.CreatedAt
+		if row.InvitedAt == nil && !l.CreatedAt.IsZero() {
+			row.InvitedAt = &l.CreatedAt
 		}
-		if next = next.Clone(); !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
-			changes, at = append(changes, Change{l.row, next}), append(at, i)
+		next := row.Clone() // rounds the times as a store does
+		if !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
+			changes, corrected = append(changes, Change{l.row, next}), append(corrected, l)
 		}
 	}
 	if r.dryRun() {
-		for k, c := range changes {
-			r.corrected[c.Old.ID], list[at[k]].row = c.New, c.New
+		for i, c := range changes {
+			r.corrected[c.Old.ID], corrected[i].row = c.New, c.New
 		}
-		return nil
-	}
-	if len(changes) == 0 {
 		return nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
-	for k, result := range results {
-		if result.Err == nil {
-			list[at[k]].row = result.Member
-		} else if !errors.Is(result.Err, ErrConflict) {
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		switch {
+		case result.Err == nil:
+			corrected[i].row = result.Member
+		case !errors.Is(result.Err, ErrConflict):
 			r.note(ctx, result.Err)
 		}
 	}
-	return err
+	return nil
 }
 
 func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }

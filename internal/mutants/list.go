@@ -68,7 +68,7 @@ var mutants = []mutant{
 	}},
 	{name: "the lease is released after an uncertain response", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"verdict.go", "		return verdict{kind: isUncertain, op: c.op, err: err}",
-			"		return verdict{kind: isPostponed, op: c.op, err: err, due: now}"},
+			"		return verdict{kind: isPostponed, op: c.op, err: err, dueAt: now}"},
 	}},
 	{name: "an uncertain response counts as a failure", test: "TestClassify", edits: []edit{
 		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
@@ -120,7 +120,7 @@ var mutants = []mutant{
 		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.mayHaveSent()\n"},
 	}},
 	{name: "a resend continues a send that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
-		{"resend.go", "case row.Due() && params.Withdraw == \"\":", "case row.Due():"},
+		{"resend.go", "if row.Due() && params.Withdraw == \"\" {", "if row.Due() {"},
 	}},
 	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
@@ -201,16 +201,16 @@ var mutants = []mutant{
 		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "} else if list[i].ID == before.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"invite.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
+		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
 	}},
 	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "err != nil || !r.progress.Known {", "err != nil {"},
+		{"invite.go", "if known, err := s.isOurKey(ctx); err != nil || !known {", "if _, err := s.isOurKey(ctx); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -253,16 +253,16 @@ var mutants = []mutant{
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
-		{"pending.go", "	if !row.overdue(now) &&", "	if !row.overdue(now.AddDate(-100, 0, 0)) &&"},
+		{"pending.go", "	case !row.overdue(now) &&", "	case !row.overdue(now.AddDate(-100, 0, 0)) &&"},
 	}},
 	{name: "an account younger than the invitation is proof", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
-		{"pending.go", " && !u.createdAfterExpiry(row) {", " {"},
+		{"pending.go", " && !u.createdAfterExpiry(row),", ","},
 	}},
 	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
 	{name: "if all look-ups are rejected, each member is refused", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
-		{"deliver_find.go", "!failure.ofInstance() && l.health.answersOthers(ctx)", "!failure.ofInstance()"},
+		{"deliver_find.go", "!failure.ofInstance() && l.health.excuseFailure(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
@@ -349,6 +349,15 @@ var mutants = []mutant{
 	}},
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
 		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
+	}},
+	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
+		{"webhook.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
+	}},
+	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
+		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
+	}},
+	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
+		{"reconcile.go", "			r.unresolved[row.ID] = true\n			r.note(ctx, r.s.clerkError(", "			r.note(ctx, r.s.clerkError("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
