@@ -194,7 +194,7 @@ func (m *many) deliver(ctx context.Context) error {
 		m.progress(m.s.machineTime(until))
 		err := m.s.sleep(ctx, until)
 		if err == nil {
-			waiting, err = m.deliverInTurn(ctx, waiting)
+			waiting, err = m.deliverInTurn(ctx)
 		}
 		if err != nil {
 			return err
@@ -203,9 +203,9 @@ func (m *many) deliver(ctx context.Context) error {
 	return nil
 }
 
-// deliverInTurn delivers all due members, including other callers', in the same order as Run. It returns the
-// rows that still wait.
-func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Member, err error) {
+// deliverInTurn delivers all due members, including other callers', in the same order as Run. It returns this
+// call's members that still wait, including those whose earlier attempt returned an error.
+func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
 	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
 		for i, d := range deliveries {
 			if _, ours := m.input[claimed[i].ID]; ours {
@@ -217,14 +217,14 @@ func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Me
 	if err != nil {
 		return nil, err
 	}
-	for chunk := range slices.Chunk(rows, reserveChunk) {
-		var unsettled []*Member
-		for _, row := range chunk {
-			if r := m.results[m.input[row.ID]]; r.Err == nil && r.Member.Due() {
-				unsettled = append(unsettled, r.Member)
-			}
+	var unsettled []*Member
+	for _, r := range m.results {
+		if r.Err == nil && r.Member.Due() {
+			unsettled = append(unsettled, r.Member)
 		}
-		unclaimed, err := m.readUnclaimed(ctx, unsettled, nil)
+	}
+	for chunk := range slices.Chunk(unsettled, reserveChunk) {
+		unclaimed, err := m.readUnclaimed(ctx, chunk, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -56,7 +56,8 @@ type ReconcileReport struct {
 // Then it checks the invitations, with one request per 500. It reads all open invitations, and those
 // created after the oldest invitation that a member waits for. Members whose invitation has ended are
 // looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
-// from a list proves nothing.
+// from a list proves nothing. A call that ends at its Limit reads no lists. It makes two requests for each
+// adopted member whose assumed expiry has passed, to read the real one.
 //
 // It makes at most five requests per second after the first 25. This leaves at least a quarter of
 // Clerk's limit to other callers, even for a development instance.
@@ -417,15 +418,48 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
 	}
+	if err := r.readAdopted(ctx); err != nil {
+		return err
+	}
 	var changes []Change
 	for _, row := range r.overdue {
-		if !r.changed[row.ID] && !r.hasNewer[row.ID] {
+		// If Clerk has shown another expiry, the next reconciliation decides: apply does not change an old version
+		// of the row, and a dry run skips it.
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
 	}
 	r.overdue = nil
 	_, err := r.apply(ctx, changes)
 	return err
+}
+
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A complete
+// call has read them from the lists.
+func (r *reconciliation) readAdopted(ctx context.Context) error {
+	if r.complete {
+		return nil
+	}
+	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	for _, row := range r.overdue {
+		if row.InvitedAt != nil {
+			continue
+		}
+		invitations, err := r.s.listAll(ctx, row.Email)
+		switch {
+		case err == nil:
+			h.noteResponse()
+			if _, err := r.withTimes(ctx, invitations); err != nil {
+				return err
+			}
+		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
+			return r.s.clerkError(ctx, "list invitations", err)
+		default:
+			r.unresolved[row.ID] = true
+			r.note(ctx, r.s.clerkError(ctx, "list invitations", err))
+		}
+	}
+	return nil
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -932,11 +966,8 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
 		r.report.Invitations += len(invitations)
-		list, err := r.s.withMembers(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
+		list, err := r.withTimes(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
 		if err != nil {
-			return err
-		}
-		if err := r.correctTimes(ctx, list); err != nil {
 			return err
 		}
 		page(list)
@@ -1021,6 +1052,15 @@ func withoutRepeated(page, previous []Invitation) []Invitation {
 // createdBefore reports whether Clerk says that the invitation was created before the given time.
 func (inv *Invitation) createdBefore(t time.Time) bool {
 	return !inv.CreatedAt.IsZero() && inv.CreatedAt.Before(t)
+}
+
+// withTimes returns the invitations with their members, after correcting the times in the members' rows.
+func (r *reconciliation) withTimes(ctx context.Context, invitations []Invitation) ([]listed, error) {
+	list, err := r.s.withMembers(ctx, invitations)
+	if err == nil {
+		err = r.correctTimes(ctx, list)
+	}
+	return list, err
 }
 
 // correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted

@@ -350,6 +350,15 @@ var mutants = []mutant{
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
 		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
 	}},
+	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
+		{"webhook.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
+	}},
+	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
+		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
+	}},
+	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
+		{"reconcile.go", "			r.unresolved[row.ID] = true\n			r.note(ctx, r.s.clerkError(", "			r.note(ctx, r.s.clerkError("},
+	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
 	}},

@@ -159,11 +159,11 @@ func (s *sequence) reconciled() {
 }
 
 // nobodyKnown reports whether members are active, but Clerk knows none of their users, no invitation with a
-// member's marker, and no adopted invitation that a member waits for.
+// member's marker, and no invitation without a marker that a member waits for.
 func (s *sequence) nobodyKnown() bool {
 	active := false
 	for _, m := range s.rows {
-		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.entrusted[inv.ID] && m.Status.Waits()) {
+		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.adopted[inv.ID] && m.Status.Waits()) {
 			return false
 		}
 		if m.Status == clerkinvite.StatusActive {
