@@ -155,7 +155,7 @@ type reconciliation struct {
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
 	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun
-	unresolved         map[string]bool    // members that could not be made active, because the store or a hook failed
+	unresolved         map[string]bool    // members that could not be checked or made active, because Clerk, the store or a hook failed
 	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
@@ -423,8 +423,8 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range r.overdue {
-		// If Clerk has shown another expiry, the next reconciliation decides: apply does not change an old version
-		// of the row, and a dry run skips it.
+		// If Clerk has shown another expiry, the next reconciliation decides. That row was changed, so apply would
+		// not change this version of it. A dry run finds it in corrected.
 		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
@@ -434,8 +434,8 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	return err
 }
 
-// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A complete
-// call has read them from the lists.
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A
+// complete call has read them from the lists.
 func (r *reconciliation) readAdopted(ctx context.Context) error {
 	if r.complete {
 		return nil
