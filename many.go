@@ -302,8 +302,8 @@ func (d delivery) isDelayed() bool {
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 }
 
-// readUnclaimed sets the results of the rows that another process has changed, and returns those
-// that it is delivering.
+// readUnclaimed reads the rows that are not in claimed again, and sets their results. It returns the rows that
+// still wait.
 func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (waiting []*Member, err error) {
 	var ids []string
 	for _, row := range rows {
