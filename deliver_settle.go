@@ -216,7 +216,7 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 func (s *Service) revokeLeftOvers(ctx context.Context, before *Member) {
 	list, err := s.listInvitations(ctx, before.Email, "")
 	if err != nil {
-		// The previous invitation is known without the list.
+		// Continue, because the previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
 	list = openOrUnlisted(list, before.InvitationID)
@@ -259,7 +259,7 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {
-		// Adopted rows refer to invitations without a mark. Another tenant's row may refer to the
+		// Adopted rows refer to invitations without a marker. Another tenant's row may refer to the
 		// same invitation.
 		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
 	}
@@ -268,7 +268,7 @@ func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	return i >= 0 && !keeps(rows[i], inv, m.Send)
 }
 
-// keeps reports whether a pending invitation that carries the row's ID stays open.
+// keeps reports whether the row still needs a pending invitation with its ID in the marker.
 func keeps(row *Member, inv *Invitation, send int) bool {
 	if send > row.Send {
 		return true // the row is older than the invitation, as after restoring a backup
