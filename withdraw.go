@@ -174,6 +174,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
 	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
+		// The failure says nothing about this invitation.
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
 	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even
