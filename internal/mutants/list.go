@@ -230,6 +230,9 @@ var mutants = []mutant{
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, inv.ID)\n", "failure := s.revoke(ctx, inv.ID+\"0\")\n"},
 	}},
+	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
+		{"withdraw.go", "		if !marked && !isFinal(inv.Status) {", "		if false {"},
+	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
 			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {"},
