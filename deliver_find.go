@@ -95,7 +95,7 @@ func (l *lookup) joinForms(email string) {
 // onlyRejectsForm reports whether Clerk accepts other requests and rejects only this form of an address. If
 // so, no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
-	return l.health.answered && !f.several && rejectsForm(f.err)
+	return l.health.responded && !f.several && rejectsForm(f.err)
 }
 
 // rejectsForm reports whether an error may be about the form of an address.
@@ -140,7 +140,8 @@ func severalAddresses(forms []string) bool {
 	return slices.ContainsFunc(forms, func(form string) bool { return !sameEmail(form, first) })
 }
 
-// worthBisecting reports whether one of several addresses may be to blame for a failed request.
+// worthBisecting reports whether one of several addresses may be to blame for a failed request. It may make a
+// request to find out.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 	failure := failureOf(err, "")
 	return failure == invalidRequest || !failure.ofInstance() && l.health.excuseFailure(ctx)
@@ -156,21 +157,21 @@ const maxExcused = 3
 // would only multiply the requests. It excuses maxExcused failures after a successful request. Then it looks
 // up controlAddress, and if that fails too, Clerk has an outage.
 type health struct {
-	s        *Service
-	answered bool // a request has succeeded
-	excused  int  // how many more failures are not an outage
-	outage   bool // the look-up of controlAddress has failed
+	s         *Service
+	responded bool // a request has succeeded
+	excused   int  // how many more failures are excused
+	outage    bool // the look-up of controlAddress has failed
 }
 
-// newHealth excuses the first failures without a request: 0 if the caller does not know whether Clerk
-// responds, or maxExcused if earlier requests have succeeded.
+// newHealth returns the health before the first request. excused is maxExcused if the caller's earlier requests
+// have succeeded, and otherwise 0.
 func newHealth(s *Service, excused int) *health { return &health{s: s, excused: excused} }
 
 // noteResponse notes that a request has succeeded.
-func (h *health) noteResponse() { h.answered, h.excused = true, maxExcused }
+func (h *health) noteResponse() { h.responded, h.excused = true, maxExcused }
 
-// excuseFailure is called after each failure. It returns false if Clerk has an outage. After too many
-// failures, it makes a request to find out.
+// excuseFailure must be called after each failure. It returns false if Clerk has an outage. If no more failures
+// are excused, it makes a request to find out.
 func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.excused == 0 && !h.outage {
 		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {

@@ -62,7 +62,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	for _, a := range attempts {
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
-			// The claim stays until the lease ends: by then a late request has arrived.
+			// The claim stays until the lease ends, so that a late request arrives before the next attempt.
 			a.delivery = a.verdict.report(a.row)
 		case a.verdict.choosesAmongAddresses():
 			var err error
@@ -125,12 +125,12 @@ func (v *verdict) choosesAmongAddresses() bool {
 	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
 }
 
-// resolveFirst applies the rules of Resolve to the linked user, which say whose row becomes the member. It
-// returns nil if the attempt's row still waits; then the verdict must be written to a.row, which is up to date.
+// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active.
+// It returns nil if the attempt's row still waits. Then a.row is up to date, and the verdict must be written.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
-		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
+		// The error may concern another tenant's row. If this row still waits, the verdict is written.
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
@@ -166,14 +166,14 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 			return nil
 		}
 	}
-	return nil // the other member has left in the meantime: write the same verdict again
+	return nil // the other member has left in the meantime, so the same verdict must be written again
 }
 
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
 // overtaken decides how to continue after another process has changed the row. If the row still waits
-// for the same send, it replaces a.row and returns nil: the verdict must be written again. Otherwise
+// for the same send, it replaces a.row and returns nil, and the verdict must be written again. Otherwise
 // the row stays unchanged, and an invitation that no row refers to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
@@ -216,7 +216,7 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 func (s *Service) revokeLeftOvers(ctx context.Context, before *Member) {
 	list, err := s.listInvitations(ctx, before.Email, "")
 	if err != nil {
-		// The previous invitation is known without the list.
+		// Continue, because the previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
 	list = openOrUnlisted(list, before.InvitationID)
@@ -259,7 +259,7 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	if !ours {
-		// Adopted rows refer to invitations without a mark. Another tenant's row may refer to the
+		// Adopted rows refer to invitations without a marker. Another tenant's row may refer to the
 		// same invitation.
 		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
 	}
@@ -268,7 +268,7 @@ func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	return i >= 0 && !keeps(rows[i], inv, m.Send)
 }
 
-// keeps reports whether a pending invitation that carries the row's ID stays open.
+// keeps reports whether the row still needs a pending invitation with its ID in the marker.
 func keeps(row *Member, inv *Invitation, send int) bool {
 	if send > row.Send {
 		return true // the row is older than the invitation, as after restoring a backup

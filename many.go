@@ -260,7 +260,8 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		switch d = m.complete(ctx, claimed[i].ID, d); {
+		d = m.complete(ctx, claimed[i].ID, d)
+		switch {
 		case d.kind == isReleased:
 			rest.released = append(rest.released, d.Member)
 		case d.Err == nil && d.Member.Due():
@@ -302,8 +303,8 @@ func (d delivery) isDelayed() bool {
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 }
 
-// readUnclaimed sets the results of the rows that another process has changed, and returns those
-// that it is delivering.
+// readUnclaimed reads the rows that are not in claimed again, and sets their results. It returns the rows that
+// still wait.
 func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (waiting []*Member, err error) {
 	var ids []string
 	for _, row := range rows {

@@ -141,7 +141,7 @@ type reconciliation struct {
 	s        *Service
 	opts     ReconcileOptions
 	report   *ReconcileReport
-	began    time.Time
+	began    time.Time // by the store's clock
 	progress progress
 	complete bool // all members are read
 
@@ -155,7 +155,7 @@ type reconciliation struct {
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
 	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun
-	unresolved         map[string]bool    // members that could not be made active, because the store or a hook failed
+	unresolved         map[string]bool    // members that could not be checked or made active, because Clerk, the store or a hook failed
 	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
@@ -245,7 +245,7 @@ func (s *Service) isOurKey(ctx context.Context) (bool, error) {
 	return r.progress.Known, err
 }
 
-// checkKey looks up some active members before anything is changed: in another instance, strangers
+// checkKey looks up some active members before anything is changed, because in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
 	if r.progress.Known {
@@ -333,7 +333,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 		}
 	}
 	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
-	if !r.complete { // a later call reads the lists, without these rows
+	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
 		steps = append(steps, r.expireOverdue)
 	}
 	return inOrder(ctx, append(steps, r.removeMissing)...)
@@ -363,7 +363,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	}
 	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
 		// The member was adopted, and its invitation may have ended long ago. The lists must show its times first.
-		r.progress.Oldest = &time.Time{}
+		r.noteWaiting(row)
 		return nil
 	}
 	r.pending.add(row, row.Email, before)
@@ -401,7 +401,8 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// noteWaiting notes when a member that waits for its invitation was invited, for the lists.
+// noteWaiting makes the lists of ended invitations go back to the member's invitation. If it is unknown when
+// that was created, they are read completely.
 func (r *reconciliation) noteWaiting(row *Member) {
 	if row.InvitedAt == nil {
 		r.progress.Oldest = &time.Time{}
@@ -422,8 +423,8 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	}
 	var changes []Change
 	for _, row := range r.overdue {
-		// If Clerk has shown another expiry, the next reconciliation decides: apply does not change an old version
-		// of the row, and a dry run skips it.
+		// If Clerk has shown another expiry, the next reconciliation decides. That row was changed, so apply would
+		// not change this version of it. A dry run finds it in corrected.
 		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
@@ -433,8 +434,8 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	return err
 }
 
-// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A complete
-// call has read them from the lists.
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A
+// complete call has read them from the lists.
 func (r *reconciliation) readAdopted(ctx context.Context) error {
 	if r.complete {
 		return nil
@@ -508,7 +509,7 @@ func (r *reconciliation) moveMembers(ctx context.Context) error {
 	}
 	for i, result := range results {
 		row, now, err := changes[i].Old, result.Member, result.Err
-		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) {
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) { // updateAddress handles both
 			now, err = r.s.updateAddress(ctx, r.users[row.ClerkUserID], row, true)
 		}
 		switch {
@@ -666,14 +667,14 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		now, next := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
+		first, postponed := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
 		switch {
 		case r.dryRun():
-			now = append(now, next...)
-		case len(next) > 0:
-			unfinished[u.ID] = u // the next changes depend on what was written
+			first = append(first, postponed...)
+		case len(postponed) > 0:
+			unfinished[u.ID] = u // resolves the postponed rows after the first are written
 		}
-		changes, owners = append(changes, now...), append(owners, slices.Repeat([]*User{u}, len(now))...)
+		changes, owners = append(changes, first...), append(owners, slices.Repeat([]*User{u}, len(first))...)
 	}
 	overtaken, err := r.apply(ctx, changes)
 	if err != nil {
@@ -695,13 +696,16 @@ func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, e
 		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
 	}
 	rows, err := r.s.store.Find(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	for i, row := range rows {
 		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
-	return rows, err
+	return rows, nil
 }
 
-// joinOne resolves one user, whose rows were as in rows, and counts what changes.
+// joinOne resolves one user and counts the changes. rows contains the user's rows before the changes.
 func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, accepted map[string]bool) {
 	changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
 	before := make(map[string]Status)
@@ -791,7 +795,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 // the rows, so that an invitation cannot be newer than the rows.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
 	var leftOver []string
-	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) error {
+	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) {
 		for _, l := range list {
 			switch {
 			case !l.marked:
@@ -800,11 +804,10 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
-			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // the row would no longer refer to it
+			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // a dry run has not written the change to the row
 				leftOver = append(leftOver, l.ID)
 			}
 		}
-		return nil
 	})
 	if err != nil || r.wrongKey() {
 		return err
@@ -935,7 +938,7 @@ func emailsOf(members []*Member) []string {
 
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) error {
+	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) {
 		for _, l := range list {
 			r.progress.Known = r.progress.Known || l.isCurrent()
 			// A member that is due for a resend belongs to Deliver.
@@ -943,14 +946,13 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 				members = append(members, l.row)
 			}
 		}
-		return nil
 	})
 	return members, err
 }
 
 // list calls page for each page of Clerk's invitations in a status, after correcting the times in the
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
-func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
+func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed)) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
 	var previous []Invitation
 	for {
@@ -965,11 +967,12 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 		}
 		r.report.Invitations += len(invitations)
 		list, err := r.withTimes(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
-		if err == nil {
-			err = page(list)
-		}
-		if err != nil || last {
+		if err != nil {
 			return err
+		}
+		page(list)
+		if last {
+			return nil
 		}
 		previous = all
 		q.Offset += q.Limit
@@ -980,7 +983,7 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 type listed struct {
 	*Invitation
 	row    *Member
-	marked bool // a marker names a member, which may not exist here
+	marked bool // the marker identifies a member, which may not exist here
 	send   int  // of the marker
 }
 

@@ -557,8 +557,8 @@ func sameVerified(a, b *User) bool {
 }
 
 // unconfirmed returns ErrUnconfirmed for an event that Clerk contradicts, or nil if the event is too old
-// to wait for Clerk. The event's timestamp gives its age; Svix puts a new time on each delivery. If the
-// store's clock cannot be read, the age is unknown, and Svix must deliver the event again.
+// to wait for Clerk. The age comes from the event's Timestamp, because Svix puts a new time on each delivery.
+// If the store's clock cannot be read, the age is unknown, and Svix must deliver the event again.
 func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began
 		return err
@@ -576,7 +576,8 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 		if event.gaveUp(row) {
 			return !u.gaveUp(row)
 		}
-		return !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email) && (u.isBarred() || !u.hasVerified(row.Email))
+		joins := !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email)
+		return joins && (u.isBarred() || !u.hasVerified(row.Email))
 	})
 }
 

@@ -120,6 +120,15 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 		if !belongs || current && row.waitsForInvitation() {
 			continue
 		}
+		if !marked && !isFinal(inv.Status) {
+			shared, err := s.sharesInvitation(ctx, row)
+			if err != nil {
+				return notAccepted, err
+			}
+			if shared {
+				continue
+			}
+		}
 		wasAccepted, err := s.revokeOne(ctx, row, inv)
 		if err != nil {
 			return notAccepted, err
@@ -143,9 +152,8 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	if row.Status.Waits() || row.Status == StatusRevoked || row.InvitationID == "" {
 		return nil
 	}
-	// Another tenant's adopted member may wait for the same invitation.
-	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
-	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
+	shared, err := s.sharesInvitation(ctx, row)
+	if err != nil || shared {
 		return err
 	}
 	err = s.revoke(ctx, row.InvitationID)
@@ -153,6 +161,12 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 		return nil
 	}
 	return s.clerkError(ctx, "revoke invitation", err)
+}
+
+// sharesInvitation reports whether another tenant's adopted member waits for the row's invitation.
+func (s *Service) sharesInvitation(ctx context.Context, row *Member) (bool, error) {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == row.InvitationID }), err
 }
 
 // isFinal reports whether an invitation with this status can no longer be accepted. An unknown
@@ -174,6 +188,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
 	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
+		// The failure says nothing about this invitation.
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
 	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even

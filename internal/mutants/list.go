@@ -172,7 +172,7 @@ var mutants = []mutant{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
-		{"invite.go", "if !bytes.Equal(old.Params, want.Params) &&", "if false && !bytes.Equal(old.Params, want.Params) &&"},
+		{"invite.go", "	case !bytes.Equal(old.Params, want.Params):\n", "	case false && !bytes.Equal(old.Params, want.Params):\n"},
 	}},
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
@@ -191,7 +191,10 @@ var mutants = []mutant{
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
-	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
+	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
+		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
+	}},
+	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1 || a.mayHaveSent()", "return a.row.Send < 1 || a.mayHaveSent()"},
 	}},
 	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
@@ -226,6 +229,9 @@ var mutants = []mutant{
 	}},
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, inv.ID)\n", "failure := s.revoke(ctx, inv.ID+\"0\")\n"},
+	}},
+	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
+		{"withdraw.go", "		if !marked && !isFinal(inv.Status) {", "		if false {"},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
