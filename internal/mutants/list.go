@@ -338,7 +338,7 @@ var mutants = []mutant{
 		{"webhook.go", "			return !u.gaveUp(row)\n", "			return false\n"},
 	}},
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
-		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
+		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = err == nil && now == nil"},
 	}},
 	{name: "a temporarily locked user is refused permanently", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
