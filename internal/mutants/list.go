@@ -303,9 +303,6 @@ var mutants = []mutant{
 	{name: "Sync writes the first of a chain first", test: "TestMirror_SyncAfterAddressesMoved", edits: []edit{
 		{"mirror.go", "FOR i IN REVERSE cardinality(chain) .. 1 LOOP", "FOR i IN 1 .. cardinality(chain) LOOP"},
 	}},
-	{name: "Sync writes a chain again", test: "TestMirror_SyncAfterAddressesMoved", edits: []edit{
-		{"mirror.go", "			CONTINUE WHEN member.id = moved.id AND old_email::text = moved.email; -- written with another chain\n", ""},
-	}},
 	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
 		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
 	}},
