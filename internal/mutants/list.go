@@ -356,6 +356,9 @@ var mutants = []mutant{
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
 		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
 	}},
+	{name: "a second write uses the clock of the first", test: "TestInvite_ClockIsSetBetweenTwoWrites", edits: []edit{
+		{"deliver_settle.go", "attempts []*attempt) {\n	s.refreshClock(ctx)\n", "attempts []*attempt) {\n"},
+	}},
 	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
 		{"webhook.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
 	}},
