@@ -296,7 +296,7 @@ func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
 func (s *Service) revoke(ctx context.Context, invitationID string) error {
 	inv, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
-		return s.api.RevokeInvitation(ctx, invitationID)
+		return s.api.RevokeInvitation(ctx, RevokeRequest{ID: invitationID})
 	})
 	switch {
 	case codeOf(err) == codeAlreadyRevoked:

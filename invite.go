@@ -19,6 +19,10 @@ type Config struct {
 	API   ClerkAPI // required: clerkapi.New, or a fake
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
+	// Organizations is required for InviteParams.Organization: clerkapi.New, or a fake. Keep it set
+	// while members exist that were invited into an organization.
+	Organizations OrganizationAPI
+
 	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
@@ -143,6 +147,8 @@ type InviteParams struct {
 	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
 	PublicMetadata map[string]any // sent to Clerk, which copies it to the user; with the library's key "clerkinvite" at most 8 KiB as JSON
+
+	Organization *Organization // nil means that the person is invited into the application
 
 	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }
@@ -478,6 +484,8 @@ type clerkParams struct {
 	SkipEmail      bool            `json:"skip_email,omitempty"`
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 
+	Organization *Organization `json:"organization,omitempty"`
+
 	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
 }
 
@@ -541,6 +549,9 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 			return nil, &InvalidParamsError{check.field, check.reason}
 		}
 	}
+	if err := s.checkOrganization(p); err != nil {
+		return nil, err
+	}
 	id, err := newID()
 	if err != nil {
 		return nil, err
@@ -549,7 +560,7 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}
-	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, w})
+	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, p.Organization, w})
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}

@@ -64,7 +64,7 @@ func TestNewHasDefaults(t *testing.T) {
 			return ok(anInv), nil
 		})}})
 		require.NoError(t, err)
-		_, err = c.RevokeInvitation(t.Context(), "inv_1")
+		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_1"})
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 		require.InDelta(t, clerkapi.DefaultCreateTimeout, left, float64(15*time.Second))
@@ -228,7 +228,7 @@ func TestListInvitationsRequest(t *testing.T) {
 func TestRevokeInvitation(t *testing.T) {
 	t.Parallel()
 	f := answer(t, 200, strings.Replace(anInv, `"pending","revoked":false`, `"revoked","revoked":true`, 1))
-	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), "inv_1")
+	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_1"})
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.InvitationRevoked, inv.Status)
 	require.Equal(t, http.MethodPost, f.requests()[0].Method)

@@ -144,7 +144,7 @@ var methods = []method{
 		return orNil(v, v == nil), err
 	}},
 	{"RevokeInvitation", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.RevokeInvitation(ctx, "inv_1")
+		v, err := c.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "inv_1"})
 		return orNil(v, v == nil), err
 	}},
 }

@@ -127,11 +127,11 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // RevokeInvitation is safe for concurrent use and safe to retry.
-func (c *Client) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
-	if !validID(invitationID) { // the SDK does not escape it, so "x/../y" would reach another endpoint
+func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	if !validID(r.ID) { // the SDK does not escape it, so "x/../y" would reach another endpoint
 		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation id"}
 	}
-	return c.changeOne(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+invitationID+"/revoke"))
+	return c.changeOne(ctx, clerk.NewAPIRequest(http.MethodPost, "/invitations/"+r.ID+"/revoke"))
 }
 
 // changeOne makes a create or a revoke whose response is one invitation.

@@ -425,7 +425,7 @@ func TestTrap11IDsAreValidated(t *testing.T) {
 	c := newClient(t, f.URL, clerkapi.Options{})
 	for _, id := range []string{"", " ", ".", "..", "../users/x", "a/b", "a?b", "a#b", "a%2fb", "a\nb", "inv_1 ", "inv_é", "-user_1", "+user_1", strings.Repeat("x", 256)} {
 		var invalid *clerkinvite.InvalidParamsError
-		_, err := c.RevokeInvitation(t.Context(), id)
+		_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "InvitationID", invalid.Field)
 		_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{"user_1", id}})
@@ -433,7 +433,7 @@ func TestTrap11IDsAreValidated(t *testing.T) {
 		require.Equal(t, "IDs", invalid.Field)
 	}
 	require.Empty(t, f.requests())
-	_, err := c.RevokeInvitation(t.Context(), "inv_2aB-_9")
+	_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_2aB-_9"})
 	require.NoError(t, err)
 	require.Equal(t, "/v1/invitations/inv_2aB-_9/revoke", f.requests()[0].RequestURI)
 }

@@ -85,7 +85,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			revoke := func(id string) {
 				t.Helper()
 				step("revoke", func(_ *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI) (any, error) {
-					return api.RevokeInvitation(t.Context(), id)
+					return api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 				})
 			}
 			arrange := func(do func(c *clerkinvitetest.Clerk) any) {
@@ -365,7 +365,7 @@ func TestClerkFuncs(t *testing.T) {
 		"CreateInvitationFunc":  func() error { _, err = f.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{}); return err },
 		"CreateInvitationsFunc": func() error { _, err = f.CreateInvitations(t.Context(), nil); return err },
 		"ListInvitationsFunc":   func() error { _, err = f.ListInvitations(t.Context(), clerkinvite.InvitationQuery{}); return err },
-		"RevokeInvitationFunc":  func() error { _, err = f.RevokeInvitation(t.Context(), ""); return err },
+		"RevokeInvitationFunc":  func() error { _, err = f.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: ""}); return err },
 	} {
 		require.ErrorContains(t, do(), "ClerkFuncs."+name+" is nil")
 	}

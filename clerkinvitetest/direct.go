@@ -175,11 +175,11 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
-func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
-	if !validID(invitationID) {
+func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	if !validID(r.ID) {
 		return nil, invalid("InvitationID", "must be a Clerk invitation id")
 	}
-	return one(c.call(ctx, c.revokeRequest(invitationID)))
+	return one(c.call(ctx, c.revokeRequest(r.ID)))
 }
 
 func (c *Clerk) revokeRequest(id string) request {

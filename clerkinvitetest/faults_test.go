@@ -30,7 +30,7 @@ var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.C
 		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: ada})
 	},
 	clerkinvitetest.CallRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.RevokeInvitation(ctx, "inv_000001")
+		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "inv_000001"})
 	},
 }
 
@@ -167,15 +167,15 @@ func TestFaultsMatchRequests(t *testing.T) {
 			return err
 		}},
 		{false, func() error {
-			_, err := c.RevokeInvitation(t.Context(), other.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: other.ID})
 			return err
 		}},
 		{true, func() error {
-			_, err := c.RevokeInvitation(t.Context(), eve.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: eve.ID})
 			return err
 		}},
 		{false, func() error { // the sixth time
-			_, err := c.RevokeInvitation(t.Context(), eve.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: eve.ID})
 			return err
 		}},
 	} {

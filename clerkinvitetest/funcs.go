@@ -16,7 +16,7 @@ type ClerkFuncs struct {
 	CreateInvitationFunc  func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error)
 	CreateInvitationsFunc func(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error)
 	ListInvitationsFunc   func(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error)
-	RevokeInvitationFunc  func(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error)
+	RevokeInvitationFunc  func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error)
 }
 
 var _ clerkinvite.ClerkAPI = ClerkFuncs{}
@@ -62,11 +62,11 @@ func (f ClerkFuncs) ListInvitations(ctx context.Context, q clerkinvite.Invitatio
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
-func (f ClerkFuncs) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (f ClerkFuncs) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if f.RevokeInvitationFunc == nil {
 		return nil, unexpected("RevokeInvitation")
 	}
-	return f.RevokeInvitationFunc(ctx, invitationID)
+	return f.RevokeInvitationFunc(ctx, r)
 }
 
 func unexpected(method string) error {

@@ -141,6 +141,6 @@ func (noClerk) ListInvitations(context.Context, clerkinvite.InvitationQuery) ([]
 	return nil, errNoClerk
 }
 
-func (noClerk) RevokeInvitation(context.Context, string) (*clerkinvite.Invitation, error) {
+func (noClerk) RevokeInvitation(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	return nil, errNoClerk
 }

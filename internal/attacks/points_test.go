@@ -671,9 +671,9 @@ func (a pointAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	})
 }
 
-func (a pointAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (a pointAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	return between(ctx, a.k, layerClerk, "RevokeInvitation", nil, func(ctx context.Context) (*clerkinvite.Invitation, error) {
-		return a.ClerkAPI.RevokeInvitation(ctx, invitationID)
+		return a.ClerkAPI.RevokeInvitation(ctx, r)
 	})
 }
 
