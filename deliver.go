@@ -374,9 +374,9 @@ type delivery struct {
 	stop bool        // the error ends the pass: it concerns the whole instance, or the store
 }
 
-// withdrawn reports whether somebody revoked or removed the member while it was being delivered. That is
+// endedConcurrently reports whether somebody revoked or removed the member while it was being delivered. That is
 // not so if the attempt itself has found an invitation that was revoked, or a second address.
-func (d delivery) withdrawn() bool {
+func (d delivery) endedConcurrently() bool {
 	m := d.Member
 	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }

@@ -62,13 +62,17 @@ func newQueue(attempts []*attempt, more bool) *queue {
 }
 
 // next takes the attempts for the next request out of the queue, and reports whether it is a bulk
-// request. Bulk requests come first, if allowed and not wasted on one member; then those that need a
-// request each; then batchable ones, one by one. It returns none if the others have to wait: for a
-// limit, or for more members to share with.
+// request. Bulk requests come first, then those that need a request each, then batchable ones that
+// cannot or need not share one. It returns none if the others have to wait: for a limit, or for more
+// members to share with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	alone := slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
-	wasted := len(q.batchable) == 1 && alone == 0
-	if len(q.batchable) > 0 && q.bulkLimit == nil && !q.waitsForMore() && !wasted {
+	single := slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
+	switch {
+	case len(q.batchable) == 0, q.bulkLimit != nil:
+	case len(q.batchable) == 1 && single == 0: // a bulk request would be wasted on one
+	case q.waitsForMore():
+		single = -1
+	default:
 		return take(&q.batchable, 0, bulkSize), true
 	}
 	// Those that only a create can decide wait for the limit; for the others Clerk is asked for an
@@ -77,8 +81,8 @@ func (q *queue) next() (group []*attempt, bulk bool) {
 	switch {
 	case open >= 0:
 		return take(&q.single, open, 1), false
-	case alone >= 0 && (wasted || q.bulkLimit != nil):
-		return take(&q.batchable, alone, 1), false
+	case single >= 0:
+		return take(&q.batchable, single, 1), false
 	}
 	return nil, false
 }
@@ -222,7 +226,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 	switch {
 	case limit == nil:
 		a.decide(v)
-	case !a.batchable && !a.needsOnlyCreate():
+	case !a.needsOnlyCreate(): // and so not batchable
 		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
 	}
 	return limit
@@ -326,7 +330,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	if err != nil {
 		return nil, &unsentError{err}
 	}
-	defer done()
+	defer done(true)
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
 	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
@@ -345,7 +349,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
 // limit or the share of imports is used up. fromShare says that the share pays for it.
-func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fromShare bool) (done func(), err error) {
+func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
 	}
@@ -362,7 +366,7 @@ func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fro
 		return nil, err
 	}
 	if !p.fresh(s.now()) { // all of this takes time
-		done()
+		done(false)
 		return nil, errLeaseEnds
 	}
 	return done, nil
@@ -409,7 +413,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 		}
 		return nil
 	}
-	defer done()
+	defer done(true)
 	requests := make([]InvitationRequest, len(group))
 	for i, a := range group {
 		requests[i] = a.invitationRequest(false)

@@ -146,7 +146,7 @@ func severalAddresses(forms []string) bool {
 // worthBisecting reports whether one of several addresses may be to blame for a failed request.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 	failure := failureOf(err, "")
-	return failure == invalidRequest || !failure.ofInstance() && l.mayBlameAddress(ctx)
+	return failure == invalidRequest || !failure.ofInstance() && l.blameAddress(ctx)
 }
 
 // controlAddress is an address that no firewall objects to.
@@ -156,9 +156,9 @@ const controlAddress = "clerkinvite@example.com"
 // harmless one: enough to find one address among eight.
 const maxBlames = 3
 
-// mayBlameAddress reports whether Clerk answers other requests. If it does not, the failure concerns
-// everybody, and bisecting would only multiply it.
-func (l *lookup) mayBlameAddress(ctx context.Context) bool {
+// blameAddress blames one of the addresses for a failure, if Clerk answers other requests. If it does not, the failure
+// concerns everybody, and bisecting would only multiply it.
+func (l *lookup) blameAddress(ctx context.Context) bool {
 	if l.outage {
 		return false
 	}

@@ -757,6 +757,18 @@ func TestLimitsProbe_ClockSetBack(t *testing.T) {
 	require.Nil(t, probe)
 }
 
+// A create that was let through after a limit, but whose lease ended before it was sent, has shown nothing: the next
+// request is still alone.
+func TestStartCreate_LeaseEndsBeforeTheProbe(t *testing.T) {
+	t.Parallel()
+	s := &Service{cfg: Config{Now: func() time.Time { return testNow }, Lease: time.Minute}}
+	s.limits.change(endpointCreate, func(m *limit) { m.until = testNow.Add(-time.Second) })
+	_, err := s.startCreate(t.Context(), &pass{lease: lease{length: time.Minute, claimedAt: testNow.Add(-time.Hour)}}, endpointCreate, false)
+	require.ErrorIs(t, err, errLeaseEnds)
+	_, first := s.limits.startProbe(endpointCreate)
+	require.True(t, first)
+}
+
 // The share lets 86 single creates through per hour. A window begins with the first one, wherever in Clerk's hour.
 func TestSpend(t *testing.T) {
 	t.Parallel()

@@ -227,7 +227,7 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 		return done.Member, nil
 	case done.Member.Status == StatusReserved: // for another caller
 		return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
-	case done.withdrawn():
+	case done.endedConcurrently():
 		return nil, ErrConflict
 	}
 	return nil, nil // the caller wants an invitation that works, or to know why not
@@ -448,12 +448,15 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	case old.held(now):
 		return nil
 	case old.Status == StatusReserved:
-		// Once Clerk may have an invitation with the old parameters, they cannot change any more. One that
-		// may be tried only once is withdrawn, and then the row is renewed.
-		if !takeOver || old.mayBeSent() && !bytes.Equal(old.Params, want.Params) && old.clerkParams().Withdraw == "" {
+		if !takeOver {
 			return nil
 		}
 		if old.mayBeSent() {
+			// Clerk may have an invitation with the old parameters, so they cannot change any more. One that
+			// may be tried only once is withdrawn, and then the row is renewed.
+			if !bytes.Equal(old.Params, want.Params) && old.clerkParams().Withdraw == "" {
+				return nil
+			}
 			n.Params = old.Params
 		}
 		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first

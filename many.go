@@ -206,11 +206,10 @@ func (m *many) deliver(ctx context.Context) error {
 // deliverInTurn delivers all due members, those of others too: a call that waits takes its turns as an
 // import that Run delivers. It returns those of rows that still wait.
 func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Member, err error) {
-	var rest remainder // read below
 	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
 		for i, d := range deliveries {
 			if _, ours := m.input[claimed[i].ID]; ours {
-				m.setResult(ctx, claimed[i].ID, d, &rest)
+				m.setResult(ctx, claimed[i].ID, d)
 			}
 		}
 		m.progress(time.Time{})
@@ -260,13 +259,19 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		m.setResult(ctx, claimed[i].ID, d, &rest)
+		switch d = m.setResult(ctx, claimed[i].ID, d); {
+		case d.kind == isReleased:
+			rest.released = append(rest.released, d.Member)
+		case d.Err == nil && d.Member.Due():
+			rest.held = append(rest.held, d.Member)
+		}
 	}
 	return rest, stopError(ctx, deliveries)
 }
 
-// setResult sets the result of the row that had the ID when it was claimed, or adds it to rest.
-func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remainder) {
+// setResult sets the result of the row that had the ID when it was claimed. It returns the delivery, without the error of a
+// member that is delivered later.
+func (m *many) setResult(ctx context.Context, id string, d delivery) delivery {
 	input := m.input[id]
 	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
 		d = delivery{Result: m.inviteAgain(ctx, d, m.wanted[input])}
@@ -277,15 +282,11 @@ func (m *many) setResult(ctx context.Context, id string, d delivery, rest *remai
 	// A release that could not be written, or one in inviteAgain, has no kind. Deeper in the chain,
 	// errLeaseEnds is the timeout of a request.
 	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
-	switch {
-	case d.kind == isReleased:
-		rest.released = append(rest.released, d.Member)
-		d.Err = nil // it stays reserved
-	case d.Member != nil && d.Member.Due() && (limited || leaseEnded || d.Err == nil):
-		rest.held = append(rest.held, d.Member)
-		d.Err = nil
+	if d.kind == isReleased || d.Member != nil && d.Member.Due() && (limited || leaseEnded) {
+		d.Err = nil // it is delivered later
 	}
 	m.results[input] = d.Result
+	return d
 }
 
 // readUnclaimed sets the results of the rows that another process has changed, and returns those
@@ -329,7 +330,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held
 
 // inviteAgain invites a person whose earlier invitation was found and has ended.
 func (m *many) inviteAgain(ctx context.Context, d delivery, want *Member) Result {
-	if d.withdrawn() {
+	if d.endedConcurrently() {
 		return Result{d.Member, ErrConflict}
 	}
 	want, err := withNewID(want)

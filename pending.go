@@ -267,8 +267,7 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		inTime := !row.overdue(now) && !u.createdAfterExpiry(row) || u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !inTime {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !u.joinedInTime(row, accepted, now) {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}
@@ -284,6 +283,15 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 		}
 	}
 	return changes, postponed
+}
+
+// joinedInTime reports whether u may have accepted row's invitation while it was valid. accepted are the invitations that
+// Clerk lists as accepted.
+func (u *User) joinedInTime(row *Member, accepted map[string]bool, now time.Time) bool {
+	if !row.overdue(now) && !u.createdAfterExpiry(row) {
+		return true
+	}
+	return u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
 }
 
 // createdBeforeExpiry reports whether u was created before row's invitation expired, by Clerk's clock. A

@@ -175,7 +175,7 @@ func request[T any](ctx context.Context, s *Service, endpoint, name string, send
 	if err != nil {
 		return response, err
 	}
-	defer done()
+	defer done(true)
 	return exchange(ctx, s, endpoint, name, send)
 }
 
@@ -195,8 +195,8 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 
 // admit lets a request to an endpoint start. When a limit has ended, it lets one request of this
 // process through, and the others wait for its response. The caller must call done after it has
-// noted the response.
-func (s *Service) admit(ctx context.Context, endpoint string) (done func(), err error) {
+// noted the response, or with false if it has sent no request.
+func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
 		if s.checkLimit(endpoint) != nil {
 			s.refreshLimit(ctx, endpoint)
@@ -207,9 +207,9 @@ func (s *Service) admit(ctx context.Context, endpoint string) (done func(), err 
 		probe, first := s.limits.startProbe(endpoint)
 		switch {
 		case probe == nil:
-			return func() {}, nil
+			return func(bool) {}, nil
 		case first:
-			return func() { s.limits.endProbe(endpoint, s.now(), ctx.Err() == nil) }, nil
+			return func(sent bool) { s.limits.endProbe(endpoint, s.now(), sent && ctx.Err() == nil) }, nil
 		}
 		select {
 		case <-probe:
@@ -237,7 +237,7 @@ func (l *limits) startProbe(endpoint string) (probe chan struct{}, first bool) {
 	return probe, first
 }
 
-// endProbe ends the limit, unless the first request got a new one or its caller did not wait for the
+// endProbe ends the limit, unless the first request got a new one, or was not sent, or its caller did not wait for the
 // response: then the next request is the first.
 func (l *limits) endProbe(endpoint string, now time.Time, completed bool) {
 	l.change(endpoint, func(m *limit) {

@@ -170,6 +170,15 @@ type position struct {
 	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
 }
 
+// noteWaiting notes a member that waits for its invitation.
+func (p *position) noteWaiting(row *Member) {
+	if row.InvitedAt == nil {
+		p.Oldest = &time.Time{}
+	} else if p.Oldest == nil || row.InvitedAt.Before(*p.Oldest) {
+		p.Oldest = row.InvitedAt
+	}
+}
+
 func (p position) encode() string {
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -253,7 +262,7 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		r.isMissing(row)
+		r.noteMissing(row)
 	}
 	return r.askForOurs(ctx)
 }
@@ -348,14 +357,15 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if r.changed[row.ID] {
 			continue
 		}
-		if row.InvitedAt == nil {
-			r.at.Oldest = &time.Time{}
-		} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
-			r.at.Oldest = row.InvitedAt
+		r.at.noteWaiting(row)
+		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
+			continue
 		}
-		overdue := row.overdue(now.Add(-clockSkew)) && !row.Due() && !r.unreadable[row.Email] && !r.unresolved[row.ID]
-		r.checkedAfterExpiry[row.ID] = overdue && !r.wrongKey()
-		if u := holder(users, row.Email); overdue && (u == nil || !u.createdBeforeExpiry(row)) && (r.at.Known || len(r.overdue) < reconcilePage) {
+		r.checkedAfterExpiry[row.ID] = !r.wrongKey()
+		if u := holder(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
+			continue // Clerk's lists show whether this user has accepted
+		}
+		if r.at.Known || len(r.overdue) < reconcilePage {
 			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
 		}
 	}
@@ -390,7 +400,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for _, row := range r.active.rows {
-		if !r.isMissing(row) {
+		if !r.noteMissing(row) {
 			continue
 		}
 		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
@@ -476,8 +486,8 @@ func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error 
 	return nil
 }
 
-// isMissing reports whether an active member's user is missing from Clerk's list, and notes it.
-func (r *reconciliation) isMissing(row *Member) bool {
+// noteMissing notes if an active member's user is missing from Clerk's list, and reports whether it is.
+func (r *reconciliation) noteMissing(row *Member) bool {
 	u, lookedUp := r.users[row.ClerkUserID]
 	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
 	if u != nil || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
@@ -516,7 +526,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.mayBlameAddress(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.blameAddress(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -544,7 +554,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
 				l.blameBudget = maxBlames
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.mayBlameAddress(ctx):
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.blameAddress(ctx):
 				return err
 			default:
 				r.note(ctx, err)

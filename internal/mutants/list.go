@@ -172,7 +172,7 @@ var mutants = []mutant{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
-		{"invite.go", "old.mayBeSent() && !bytes.Equal", "false && !bytes.Equal"},
+		{"invite.go", "if !bytes.Equal(old.Params, want.Params) &&", "if false && !bytes.Equal(old.Params, want.Params) &&"},
 	}},
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
@@ -253,16 +253,16 @@ var mutants = []mutant{
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
-		{"pending.go", "		inTime := !row.overdue(now) &&", "		inTime := !row.overdue(now.AddDate(-100, 0, 0)) &&"},
+		{"pending.go", "	if !row.overdue(now) &&", "	if !row.overdue(now.AddDate(-100, 0, 0)) &&"},
 	}},
 	{name: "an account younger than the invitation proves", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
-		{"pending.go", " && !u.createdAfterExpiry(row) ||", " ||"},
+		{"pending.go", " && !u.createdAfterExpiry(row) {", " {"},
 	}},
 	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
 	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
-		{"deliver_find.go", "!failure.ofInstance() && l.mayBlameAddress(ctx)", "!failure.ofInstance()"},
+		{"deliver_find.go", "!failure.ofInstance() && l.blameAddress(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
@@ -397,6 +397,9 @@ var mutants = []mutant{
 	}},
 	{name: "everybody probes after a limit", test: "TestRateLimit_OneRequestProbes", edits: []edit{
 		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
+	}},
+	{name: "a create that was not sent ends a limit", test: "TestStartCreate_LeaseEndsBeforeTheProbe", edits: []edit{
+		{"deliver_create.go", "		done(false)\n", "		done(true)\n"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
 		{"ratelimit.go", "lowered := stored.Before(m.stored) && hits == m.hits", "lowered := false"},
