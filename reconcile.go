@@ -170,15 +170,6 @@ type position struct {
 	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
 }
 
-// noteWaiting notes a member that waits for its invitation.
-func (p *position) noteWaiting(row *Member) {
-	if row.InvitedAt == nil {
-		p.Oldest = &time.Time{}
-	} else if p.Oldest == nil || row.InvitedAt.Before(*p.Oldest) {
-		p.Oldest = row.InvitedAt
-	}
-}
-
 func (p position) encode() string {
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -357,7 +348,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if r.changed[row.ID] {
 			continue
 		}
-		r.at.noteWaiting(row)
+		r.noteWaiting(row)
 		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
 			continue
 		}
@@ -371,6 +362,15 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	}
 	r.pending = batch{}
 	return r.askForOurs(ctx)
+}
+
+// noteWaiting notes when a member that waits for its invitation was invited, for the lists.
+func (r *reconciliation) noteWaiting(row *Member) {
+	if row.InvitedAt == nil {
+		r.at.Oldest = &time.Time{}
+	} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
+		r.at.Oldest = row.InvitedAt
+	}
 }
 
 // expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
