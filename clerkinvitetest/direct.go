@@ -89,13 +89,36 @@ func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRe
 }
 
 func (c *Clerk) createRequest(p createParams) request {
-	return request{call: CallCreate, emails: []string{p.email}, run: func(now time.Time) response {
-		created, refused := c.create([]createParams{p}, false, now)
+	ps, emails := []createParams{p}, []string{p.email}
+	if p.organization != "" {
+		return c.organizationRequest(CallOrganizationCreate, p.organization, emails, func(o *organization, now time.Time) response {
+			created, refused := c.createInOrganization(o, ps, false, now)
+			return result(refused, func() any { return created[0] })
+		})
+	}
+	return request{call: CallCreate, emails: emails, run: func(now time.Time) response {
+		created, refused := c.create(ps, false, now)
+		return result(refused, func() any { return created[0] })
+	}}
+}
+
+// organizationRequest returns a request about one organization.
+func (c *Clerk) organizationRequest(call Call, id string, emails []string, run func(o *organization, now time.Time) response) request {
+	return request{call: call, emails: emails, run: func(now time.Time) response {
+		o, refused := c.findOrganization(id)
 		if refused != nil {
 			return *refused
 		}
-		return success(created[0])
+		return run(o, now)
 	}}
+}
+
+// result returns the rejection, or a success with the value if there is none.
+func result(refused *response, value func() any) response {
+	if refused != nil {
+		return *refused
+	}
+	return success(value())
 }
 
 // CreateInvitations implements [clerkinvite.ClerkAPI].
@@ -111,6 +134,9 @@ func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 			return nil, err
 		}
 		key := strings.ToLower(r.Email)
+		if r.Organization != rs[0].Organization {
+			return nil, invalid("Organization", "must be the same for all invitations of one request")
+		}
 		if seen[key] {
 			return nil, invalid("Email", "must not occur twice in one request")
 		}
@@ -121,8 +147,7 @@ func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 	if err != nil {
 		return nil, err
 	}
-	created, _ := a.value.([]wireInvitation)
-	return invitations(created), nil
+	return invitations(a), nil
 }
 
 func (c *Clerk) createBulkRequest(ps []createParams) request {
@@ -130,12 +155,15 @@ func (c *Clerk) createBulkRequest(ps []createParams) request {
 	for _, p := range ps {
 		emails = append(emails, p.email)
 	}
+	if len(ps) > 0 && ps[0].organization != "" {
+		return c.organizationRequest(CallOrganizationCreateBulk, ps[0].organization, emails, func(o *organization, now time.Time) response {
+			created, refused := c.createInOrganization(o, ps, true, now)
+			return result(refused, func() any { return wireList[wireOrganizationInvitation]{created, len(created)} })
+		})
+	}
 	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) response {
 		created, refused := c.create(ps, true, now)
-		if refused != nil {
-			return *refused
-		}
-		return success(created)
+		return result(refused, func() any { return created })
 	}}
 }
 
@@ -147,13 +175,24 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 	if q.Offset < 0 {
 		return nil, invalid("Offset", "must not be negative")
 	}
+	switch {
+	case q.Organization != "" && q.AllOrganizations:
+		return nil, invalid("AllOrganizations", "must not be set together with Organization")
+	case q.Organization != "" && !validID(q.Organization):
+		return nil, invalidOrganization()
+	case q.Organization != "" && q.Query != "" && !plausible(q.Query):
+		return nil, invalid("Query", "must be an email address if Organization is set")
+	}
 	if q.Limit == 0 {
 		q.Limit = maxPage
 	}
 	if q.Status != "" && !validStatus(q.Status) {
 		return nil, invalid("Status", "must be pending, accepted, revoked or expired")
 	}
-	p := listParams{status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset}
+	p := listParams{
+		status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset,
+		organization: q.Organization, allOrganizations: q.AllOrganizations,
+	}
 	if q.NewestFirst {
 		p.orderBy = "-created_at"
 	}
@@ -161,17 +200,37 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 	if err != nil {
 		return nil, err
 	}
-	page, _ := a.value.([]wireInvitation)
-	return invitations(page), nil
+	return invitations(a), nil
 }
 
+// listRequest returns the request for a list. shape is for the list of invitations into the
+// application, which has two forms.
 func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, total int) any) request {
-	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) response {
-		if rejected := c.rejectForm("query", p.query); rejected != nil {
+	emails := []string{p.query}
+	list := func(param string, now time.Time) response {
+		if rejected := c.rejectForm(param, p.query); rejected != nil {
 			return *rejected
 		}
-		return success(shape(c.list(p, now)))
-	}}
+		page, total := c.list(p, now)
+		if p.organization != "" || p.allOrganizations {
+			return success(c.wireOrganizationInvitations(page, total, p, now))
+		}
+		return success(shape(c.wireInvitations(page, now), total))
+	}
+	if p.organization != "" {
+		return c.organizationRequest(CallOrganizationList, p.organization, emails, func(_ *organization, now time.Time) response {
+			return list("email_address", now)
+		})
+	}
+	if p.allOrganizations {
+		return request{call: CallOrganizationListAll, emails: emails, run: func(now time.Time) response {
+			if c.noOrganizations {
+				return notEnabled()
+			}
+			return list("query", now)
+		}}
+	}
+	return request{call: CallList, emails: emails, invitationID: p.query, run: func(now time.Time) response { return list("query", now) }}
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
@@ -179,7 +238,21 @@ func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeReques
 	if !validID(r.ID) {
 		return nil, invalid("InvitationID", "must be a Clerk invitation id")
 	}
+	if r.Organization != "" {
+		if !validID(r.Organization) {
+			return nil, invalidOrganization()
+		}
+		return one(c.call(ctx, c.organizationRevokeRequest(r.Organization, r.ID, "")))
+	}
 	return one(c.call(ctx, c.revokeRequest(r.ID)))
+}
+
+func (c *Clerk) organizationRevokeRequest(org, id, requester string) request {
+	r := c.organizationRequest(CallOrganizationRevoke, org, nil, func(o *organization, now time.Time) response {
+		return c.revokeInOrganization(o, id, requester, now)
+	})
+	r.invitationID = id
+	return r
 }
 
 func (c *Clerk) revokeRequest(id string) request {
@@ -261,7 +334,9 @@ func one(a response, err error) (*clerkinvite.Invitation, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, _ := a.value.(wireInvitation)
+	w, _ := a.value.(interface {
+		invitation() clerkinvite.Invitation
+	})
 	i := w.invitation()
 	return &i, nil
 }
@@ -271,6 +346,7 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	p := createParams{
 		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,
 		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
+		organization: r.Organization, role: r.Role, inviter: r.Inviter, privateMetadata: json.RawMessage("{}"),
 	}
 	if !plausible(r.Email) {
 		return p, invalid("Email", "must be an email address")
@@ -284,6 +360,9 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 			return p, invalid("PublicMetadata", "must be a JSON object")
 		}
 	}
+	if err := checkOrganizationFields(r); err != nil {
+		return p, err
+	}
 	if p.days == 0 {
 		p.days = defaultDays
 	}
@@ -292,6 +371,35 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	}
 	return p, nil
 }
+
+// checkOrganizationFields returns the real adapter's error for the fields that only an invitation
+// into an organization has, and those that only one into the application has.
+func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
+	const noOrganization = "must be empty without Organization"
+	switch {
+	case r.Organization == "" && r.Role != "":
+		return invalid("Role", noOrganization)
+	case r.Organization == "" && r.Inviter != "":
+		return invalid("Inviter", noOrganization)
+	case r.Organization == "":
+		return nil
+	case !validID(r.Organization):
+		return invalidOrganization()
+	case r.Role == "":
+		return invalidRole()
+	case r.Inviter != "" && !validID(r.Inviter):
+		return invalid("Inviter", "must be a Clerk user id")
+	case r.Template != "":
+		return invalid("Template", "must be empty for an organization")
+	case r.IgnoreExisting:
+		return invalid("IgnoreExisting", "must be false for an organization")
+	}
+	return nil
+}
+
+func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization id") }
+
+func invalidRole() error { return invalid("Role", "must be the key of a role such as org:member") }
 
 func invalid(field, reason string) error {
 	return &clerkinvite.InvalidParamsError{Field: field, Reason: reason}
