@@ -271,7 +271,13 @@ var mutants = []mutant{
 		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
 	}},
 	{name: "a mirror compares a citext as text", test: "TestMirror_TakesExistingRows", edits: []edit{
-		{"mirror.go", "pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+		{"mirror.go", "pg_namespace.oid IN (relnamespace, typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+	}},
+	{name: "a mirror takes two tenants for one", test: "TestMirror_TenantsThatDifferInCase", edits: []edit{
+		{"mirror.go", ` AND a.{{tenant_id}}::text COLLATE "C" = clerkinvite_mirror.old_tenant_id::text`, ""},
+	}},
+	{name: "a mirror erases the host's row", test: "TestMirror_PurgeKeepsTheHostsLeftRow", edits: []edit{
+		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
 	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
 		{"mirror.go", " || ', pg_temp'\n", "\n"},
