@@ -43,7 +43,7 @@ func TestOrganization_SomebodyNew(t *testing.T) {
 		o, ok := m.Organization()
 		require.True(t, ok)
 		require.Equal(t, clerkinvite.Organization{ID: org, Role: "org:member"}, o)
-		require.Equal(t, 1, b.Clerk.EmailCount("ada@example.com"))
+		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 		inv := b.Clerk.OpenInvitations("ada@example.com")
 		require.Len(t, inv, 1)
 		require.Equal(t, org, inv[0].Organization)
@@ -83,7 +83,7 @@ func TestOrganization_ExistingUser(t *testing.T) {
 		require.Contains(t, b.Clerk.Members(org), clerkinvite.Membership{Organization: org, UserID: added, Role: "org:admin"})
 		requireMembers(t, b, added, member)
 		for email, n := range map[string]int{"asked@example.com": 1, "added@example.com": 0, "member@example.com": 0} {
-			require.Equal(t, n, b.Clerk.EmailCount(email), email)
+			require.Equal(t, n, b.Clerk.EmailsTo(email), email)
 		}
 		require.NoError(t, b.Clerk.AcceptOrganization(b.Clerk.OpenInvitations("asked@example.com")[0].ID, asked))
 		b.MustReconcile(t)
@@ -95,7 +95,7 @@ func TestOrganization_ExistingUser(t *testing.T) {
 func TestOrganization_BarredUser(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		b.Clerk.Ban(b.Clerk.AddVerifiedUser("ada@example.com").ID)
+		b.Clerk.BanUser(b.Clerk.AddVerifiedUser("ada@example.com").ID)
 		for _, add := range []bool{false, true} {
 			_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: add})
 			var clerkErr *clerkinvite.ClerkInvitationError
@@ -103,7 +103,7 @@ func TestOrganization_BarredUser(t *testing.T) {
 			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
 		}
 		requireMembers(t, b)
-		require.Zero(t, b.Clerk.EmailCount("ada@example.com"))
+		require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
 	})
 }
 
@@ -118,14 +118,14 @@ func TestOrganization_ForeignInvitationAdopted(t *testing.T) {
 				foreign := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:member", nil)
 				m := b.MustInvite(t, "ada@example.com")
 				require.Equal(t, foreign.ID, m.InvitationID)
-				require.Zero(t, b.Clerk.EmailCount("ada@example.com"))
+				require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
 				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
 
-				b.Clock.Add(time.Hour)
+				b.Clock.Advance(time.Hour)
 				again, err := b.Resend(t.Context(), m.Ref())
 				require.NoError(t, err)
 				require.NotEqual(t, foreign.ID, again.InvitationID)
-				require.Equal(t, 1, b.Clerk.EmailCount("ada@example.com"))
+				require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
 			})
 		})
@@ -136,7 +136,7 @@ func TestOrganization_Resend(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		m := b.MustInvite(t, "ada@example.com")
-		b.Clock.Add(time.Hour)
+		b.Clock.Advance(time.Hour)
 		again, err := b.Resend(t.Context(), m.Ref())
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusPending, again.Status)
@@ -144,7 +144,7 @@ func TestOrganization_Resend(t *testing.T) {
 		open := b.Clerk.OpenInvitations("ada@example.com")
 		require.Len(t, open, 1)
 		require.Equal(t, again.InvitationID, open[0].ID)
-		require.Equal(t, 2, b.Clerk.EmailCount("ada@example.com"))
+		require.Equal(t, 2, b.Clerk.EmailsTo("ada@example.com"))
 		link, err := b.Link(t.Context(), m.Ref())
 		require.NoError(t, err)
 		require.Equal(t, open[0].URL.Reveal(), link.Reveal())
@@ -156,9 +156,8 @@ func TestOrganization_ResendRefused(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		m := b.MustInvite(t, "ada@example.com")
-		full := &clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: "organization_membership_quota_exceeded"}
-		b.Clerk.Fail(*full)
-		b.Clock.Add(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: "organization_membership_quota_exceeded"})
+		b.Clock.Advance(time.Hour)
 		_, err := b.Resend(t.Context(), m.Ref())
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
@@ -227,7 +226,7 @@ func TestOrganization_Reconcile(t *testing.T) {
 		require.Equal(t, 1, report.Revoked)
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "revoked@example.com").Status)
 
-		b.Clock.Add(time.Hour)
+		b.Clock.Advance(time.Hour)
 		b.Clerk.LeaveOrganization(org, users[0])
 		report = b.MustReconcile(t)
 		require.Equal(t, 1, report.Removed)
@@ -252,7 +251,7 @@ func TestOrganization_ReconcileEmptyList(t *testing.T) {
 		id := b.Clerk.AddVerifiedUser("ada@example.com").ID
 		b.Clerk.JoinOrganization(org, id, "org:admin")
 		b.MustInvite(t, "ada@example.com")
-		b.Clock.Add(time.Hour)
+		b.Clock.Advance(time.Hour)
 		b.Clerk.LeaveOrganization(org, id) // as a response that leaves everybody out
 		require.Zero(t, b.MustReconcile(t).Removed)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)

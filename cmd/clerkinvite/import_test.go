@@ -413,7 +413,7 @@ func TestDryRunCountsByTenant(t *testing.T) {
 	for i := range 60 {
 		fmt.Fprintf(&many, "t%d,ada@example.com\n", i)
 	}
-	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more tenants: see --json\n")
+	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more: see --json\n")
 	require.Zero(t, w.clerk.EmailsTo("bob@example.com"))
 }
 
