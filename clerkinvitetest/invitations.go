@@ -234,7 +234,10 @@ type listParams struct {
 
 // selects reports whether i is one of the invitations to list, whatever its status and address.
 func (p listParams) selects(i *invitation) bool {
-	return i.organization == p.organization || p.allOrganizations && i.organization != ""
+	if p.allOrganizations {
+		return i.organization != ""
+	}
+	return i.organization == p.organization
 }
 
 // list returns a page of invitations as the list shows them, and the total number.

@@ -214,7 +214,7 @@ func TestMemberships(t *testing.T) {
 		require.Equal(t, []string{"organizationMembership.deleted"}, types)
 		require.Empty(t, c.Members(acme))
 		require.Zero(t, c.Emails())
-		require.Equal(t, 4, c.Requests()[clerkinvitetest.CallAddMember]+c.Requests()[clerkinvitetest.CallRemoveMember]-3)
+		require.Equal(t, [2]int{5, 3}, pair(c.Requests()[clerkinvitetest.CallAddMember], c.Requests()[clerkinvitetest.CallRemoveMember]))
 	})
 }
 
@@ -622,4 +622,59 @@ func TestOrganizationPanics(t *testing.T) {
 	require.Zero(t, c.Emails())
 	_, err := c.CreateInvitation(t.Context(), into(acme, ada))
 	requireRefused(t, err, 400, "organization_invitation_not_unique")
+}
+
+const organizationInvitationJSON = `{"object":"organization_invitation","id":"orginv_000001","email_address":"ada@example.com","role":"org:member","role_name":"Member",
+	"organization_id":"org_acme","inviter_id":"user_000001","status":"pending","public_metadata":{"a":1},"private_metadata":{"b":2},
+	"public_inviter_data":{"user_id":"user_000001","first_name":null,"last_name":null,"image_url":"https://img.clerk.example.test/user_000001","has_image":false,"identifier":"admin@example.com"},
+	"url":"https://clerk.example.test/v1/tickets/accept?ticket=ticket_of_orginv_000001",
+	"expires_at":1772960400000,"created_at":1772355600000,"updated_at":1772355600000}`
+
+const membershipJSON = `{"object":"organization_membership","id":"orgmem_000002","role":"org:member","role_name":"Member","permissions":[],
+	"public_metadata":{"a":1},"private_metadata":{},"organization":{"object":"organization","id":"org_acme","name":"org_acme","slug":"org-acme",
+	"image_url":"https://img.clerk.example.test/org_acme","has_image":false,"members_count":2,"pending_invitations_count":1,"max_allowed_memberships":5,"admin_delete_enabled":true,
+	"public_metadata":{},"private_metadata":{},"created_at":1772355600000,"updated_at":1772355600000},
+	"public_user_data":{"user_id":"user_000002","first_name":null,"last_name":null,"image_url":"https://img.clerk.example.test/user_000002","has_image":false,
+	"identifier":"user@example.com","profile_image_url":null,"banned":false,"deprovisioned":false},"created_at":1772355600000,"updated_at":1772355600000}`
+
+func TestHandlerOrganizations(t *testing.T) {
+	t.Parallel()
+	c, _ := newClerk()
+	admin := addAcme(c, clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	user := c.AddVerifiedUser("user@example.com").ID
+	root := serve(t, c) + "/v1/"
+	of := root + "organizations/" + acme
+	send(t, "POST", of+"/invitations", `{"email_address":"Ada@example.com","role":"org:member","inviter_user_id":"`+admin+`","public_metadata":{"a":1},
+		"private_metadata":{"b":2},"redirect_url":null,"expires_in_days":7,"notify":true}`).requireJSON(t, 200, organizationInvitationJSON)
+	send(t, "GET", of+"/invitations", "").requireJSON(t, 200, `{"data":[`+organizationInvitationJSON+`],"total_count":1}`)
+	send(t, "GET", root+"organization_invitations?query=ada@example.com&status=pending&order_by=-email_address", "").requireJSON(t, 200, `{"data":[`+
+		strings.Replace(organizationInvitationJSON, `"object"`, `"public_organization_data":{"id":"org_acme","name":"org_acme","slug":"org-acme","image_url":"https://img.clerk.example.test/org_acme","has_image":false},"object"`, 1)+
+		`],"total_count":1}`)
+	send(t, "POST", of+"/memberships", `{"user_id":"`+user+`","role":"org:member","public_metadata":{"a":1},"private_metadata":null}`).requireJSON(t, 200, membershipJSON)
+	send(t, "GET", of+"/memberships?user_id="+user+"&user_id=user_x", "").requireJSON(t, 200, `{"data":[`+membershipJSON+`],"total_count":1}`)
+	send(t, "GET", of+"/memberships?role=org:member&limit=1", "").requireJSON(t, 200, `{"data":[`+membershipJSON+`],"total_count":1}`)
+	require.EqualValues(t, 2, parse(t, send(t, "GET", of+"/memberships?order_by=created_at", "").body)["total_count"])
+	deleted := strings.Replace(membershipJSON, `"members_count":2`, `"members_count":1`, 1)
+	send(t, "DELETE", of+"/memberships/"+user, "").requireJSON(t, 200, deleted)
+
+	r := send(t, "POST", of+"/invitations/bulk", `[{"email_address":"b@example.com","role":"org:member","notify":false,"public_metadata":null,"inviter_user_id":null}]`)
+	require.Equal(t, 200, r.status)
+	bulk := parse(t, r.body)
+	require.EqualValues(t, 1, bulk["total_count"])
+	item := bulk["data"].([]any)[0].(map[string]any)
+	require.Equal(t, []any{nil, nil, map[string]any{}}, []any{item["inviter_id"], item["public_inviter_data"], item["public_metadata"]})
+	require.Equal(t, 1, c.Emails())
+
+	revoke := of + "/invitations/orginv_000001/revoke"
+	r = send(t, "POST", revoke, `{"requesting_user_id":"`+user+`"}`)
+	require.Equal(t, 403, r.status)
+	require.Contains(t, r.body, "not_an_admin_in_organization")
+	send(t, "POST", revoke, `{"requesting_user_id":"`+admin+`"}`).requireJSON(t, 200, strings.Replace(organizationInvitationJSON, "pending", "revoked", 1))
+	for _, body := range []string{"", "null", "{}"} {
+		require.Equal(t, 200, send(t, "POST", of+"/invitations/"+mustInvite(t, c, ada).ID+"/revoke", body).status)
+	}
+
+	c.SetBehavior(clerkinvitetest.Behavior{NoURL: true, NoExpiresAt: true})
+	r = send(t, "POST", of+"/invitations", `{"email_address":"c@example.com","role":"org:admin"}`)
+	require.Equal(t, []any{nil, nil, "Admin"}, []any{parse(t, r.body)["url"], parse(t, r.body)["expires_at"], parse(t, r.body)["role_name"]})
 }
