@@ -316,12 +316,13 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt      time.Time // when rows that are given back are due
-	more       bool      // there may be more due rows than these
-	background bool      // waits longer for limits than interactive calls
-	end        func()    // ends the turn of a background pass
-	last       bool      // the call makes no other attempt
-	shareSpent time.Time // until when the share of imports is spent, if the pass has met that
+	dueAt      time.Time                // when rows that are given back are due
+	more       bool                     // there may be more due rows than these
+	background bool                     // waits longer for limits than interactive calls
+	end        func()                   // ends the turn of a background pass
+	last       bool                     // the call makes no other attempt
+	shareSpent map[*endpoints]time.Time // until when the shares of imports are spent, if the pass has met that
+	refusing   map[string]error         // organizations that accept nobody, by ID: they are full, or do not exist
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -336,10 +337,14 @@ type attempt struct {
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
+	revoked     bool  // a resend into an organization has revoked the older invitation
 }
 
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
 func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
+
+// organization returns the ID of the organization that the row's invitation is for, or "".
+func (a *attempt) organization() string { return a.params.organization() }
 
 // abandoned reports whether the row's invitation may be tried only once, and was.
 func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
@@ -347,6 +352,7 @@ func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Att
 // decide sets the verdict, whether it withdraws the row, and whether settle has to look for left-over
 // invitations.
 func (a *attempt) decide(v verdict) {
+	v.linkDead = a.revoked
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v))
 	a.verdict = v

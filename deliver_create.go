@@ -50,7 +50,8 @@ func newQueue(attempts []*attempt, more bool) *queue {
 		if a.delivery != nil {
 			continue
 		}
-		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email]
+		revokesFirst := a.organization() != "" && a.row.Send > 1
+		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
 		if a.batchable {
 			emails[a.row.Email] = true
 			q.batchable = append(q.batchable, a)
@@ -140,11 +141,21 @@ func (q *queue) putBack(attempts []*attempt) {
 	q.batchable = append(batchable, q.batchable...)
 }
 
-// createAll creates the invitations of those that are not settled yet: ten per request where
-// possible, otherwise one by one. It settles the rows of each request before the next.
+// createAll creates the invitations of those that are not settled yet, for the application first and then
+// for one organization after the other.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
-	q := newQueue(attempts, p.more)
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
+	for _, group := range byOrganization(attempts) {
+		stop = s.createGroup(ctx, p, group, stop)
+	}
+}
+
+// createGroup creates invitations for the application or for one organization: ten per request where
+// possible, otherwise one by one. It settles the rows of each request before the next. stop says that the
+// pass ends.
+func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt, stop bool) (stopped bool) {
+	// An organization of few members does not wait for more of them.
+	q := newQueue(attempts, p.more && (attempts[0].organization() == "" || len(attempts) >= bulkSize))
 	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
 		group, bulk := q.next()
 		switch {
@@ -153,7 +164,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		case len(group) == 1:
 			q.noteSingle(met(s.createOne(ctx, p, group[0]), s.now()))
 		default:
-			stop = true
+			return s.giveBack(ctx, p, q, stop)
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
@@ -162,6 +173,11 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
+	return s.giveBack(ctx, p, q, stop)
+}
+
+// giveBack decides for those that are still in the queue. It returns stop.
+func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bool {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All who wait for a limit are due at the same time, and take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
@@ -170,6 +186,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 			a.decide(s.released(ctx, p, a))
 		}
 	}
+	return stop
 }
 
 // noteSingle notes a limit that a single request met, if any.
@@ -240,7 +257,7 @@ func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejec
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
 	if a.needsOnlyCreate() {
-		if limit := cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
+		if limit := s.singleLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
@@ -252,6 +269,14 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 		ignoreExisting = found.needsIgnoreExisting
 	}
+	if organization := a.organization(); organization != "" {
+		if err := p.refusing[organization]; err != nil {
+			return refused("create invitation", reasonOf(err), err), nil
+		}
+		if v, limit := s.revokeOlder(ctx, p, a); v.kind != undecided || limit != nil {
+			return v, limit
+		}
+	}
 	inv, err := s.createFirst(ctx, p, a, ignoreExisting)
 	if failureOf(err, a.row.Email) == addressTaken && !ignoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
@@ -260,6 +285,12 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		inv, err = s.create(ctx, p, a, true)
 	}
 	return s.decideCreate(ctx, p, a, inv, err)
+}
+
+// singleLimit returns the limit that a single create for the attempt would meet, or nil.
+func (s *Service) singleLimit(p *pass, a *attempt) error {
+	e := endpointsOf(a.organization())
+	return cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now()))
 }
 
 // createFirst creates an invitation, unless Clerk has just rejected the same in a shared request.
@@ -278,11 +309,12 @@ func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *In
 	case err == nil:
 		return verdict{kind: isInvited, invitation: inv}, nil
 	case limited:
-		return verdict{}, s.limitFor(p, endpointCreate, err)
+		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, err)
 	case errors.As(err, &unsent):
 		return s.notSent(ctx, p, a, unsent.error), nil
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation", sends: true}, err), nil
+	p.noteRefusing(a.organization(), err)
+	return s.failed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, err), nil
 }
 
 // lookAgain decides after Clerk has rejected a create because the address is taken: somebody may
@@ -293,14 +325,18 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
-	if u := holder(users, a.row.Email); u != nil {
+	if u := holder(users, a.row.Email); u != nil && a.organization() == "" {
 		return linked(u, nil, s.now())
+	} else if u != nil {
+		if s.decideMembers(ctx, p, []*attempt{a}, users); a.verdict.kind != undecided {
+			return a.verdict
+		}
 	}
 	v, found := s.look(ctx, p, a, true)
-	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {
+	if v.kind != undecided || a.organization() == "" && a.mayIgnoreExisting(taken, users, found) {
 		return v
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
+	return s.failed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
 }
 
 // mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made
@@ -326,14 +362,15 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 // ignoreExisting is set. That protects against a late copy of this request, so it is given up only
 // for an invitation that was seen and does not belong to this send.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	done, err := s.startCreate(ctx, p, endpointCreate, a.row.Bulk)
+	e := endpointsOf(a.organization())
+	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
 	if err != nil {
 		return nil, &unsentError{err}
 	}
 	defer done(true)
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
-	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := exchange(ctx, s, e.create, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	switch {
@@ -349,7 +386,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
 // limit or the share of imports is used up. fromShare says that the share pays for it.
-func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fromShare bool) (done func(sent bool), err error) {
+func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
 	}
@@ -357,7 +394,7 @@ func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fro
 		err = s.checkLimitFor(p, endpoint)
 	}
 	if err == nil && fromShare && p.background {
-		err = s.spendShare(ctx, p)
+		err = s.spendShare(ctx, p, e)
 	}
 	if err != nil {
 		return nil, err
@@ -397,13 +434,14 @@ func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 // createBulk creates the invitations of several members with one request. It decides for those
 // whom the response settles. It returns a limit that it met.
 func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
-	if limit := s.checkLimitFor(p, endpointCreateBulk); limit != nil {
+	e := endpointsOf(group[0].organization())
+	if limit := s.checkLimitFor(p, e.createBulk); limit != nil {
 		return limit
 	}
 	if group = s.lookFirst(ctx, p, group); len(group) == 0 {
 		return nil
 	}
-	done, err := s.startCreate(ctx, p, endpointCreateBulk, false)
+	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
 	if _, limited := isRateLimit(err); limited {
 		return err
 	}
@@ -420,11 +458,11 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	}
 	create, cancel := p.creating(ctx)
 	defer cancel()
-	created, err := exchange(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+	created, err := exchange(create, s, e.createBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		return s.limitFor(p, endpointCreateBulk, err)
+		return s.limitFor(p, e.createBulk, err)
 	}
 	s.decideBulk(ctx, p, group, created, err)
 	return nil
@@ -497,12 +535,16 @@ func splitRejected(group []*attempt, err error) {
 
 // invitationRequest returns what Clerk is asked for.
 func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
-	return InvitationRequest{
+	r := InvitationRequest{
 		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
 		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
 		PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
 		IgnoreExisting: ignoreExisting,
 	}
+	if o := a.params.Organization; o != nil {
+		r.Organization, r.Role, r.Inviter = o.ID, o.Role, o.Inviter
+	}
+	return r
 }
 
 // invitationIn returns the attempt's invitation in the response to a request for several: by

@@ -27,15 +27,21 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 	}
 	l := s.findByEmail(ctx, emails)
+	var holders []*attempt // in organizations
 	for _, a := range attempts {
 		failure, failed := l.failures[a.row.Email]
 		u := holder(l.users, a.row.Email)
 		switch {
+		case u != nil && a.organization() != "":
+			holders = append(holders, a)
 		case u != nil:
 			a.decide(linked(u, nil, s.now()))
 		case failed:
 			a.decide(s.failed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
 		}
+	}
+	for _, group := range byOrganization(holders) {
+		s.decideMembers(ctx, p, group, l.users)
 	}
 }
 
@@ -193,9 +199,9 @@ func holder(users []User, email string) *User {
 // an earlier attempt, and decides. If the verdict is undecided, f says how to create one. mayExist is
 // true if Clerk may have created an invitation for this send.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
-	list, err := s.listForSend(ctx, a.row.Email, mayExist)
+	list, err := s.listForSend(ctx, a.row, mayExist)
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "list invitations"}, err), f
+		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
 	f = sortInvitations(a, list, mayExist)
 	switch {
@@ -203,6 +209,9 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 		v = s.decideFound(ctx, p, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
+	case f.foreign != nil:
+		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.foreign.ID)
+		return verdict{kind: isInvited, invitation: f.foreign, adopted: true}, f
 	case len(f.unmarked) > 0:
 		v = s.decideUnmarked(ctx, p, a, f.unmarked)
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
@@ -212,11 +221,11 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 
 // listForSend lists the pending invitations of an address and, if this send may have created one, the
 // others too.
-func (s *Service) listForSend(ctx context.Context, email string, mayExist bool) ([]Invitation, error) {
+func (s *Service) listForSend(ctx context.Context, row *Member, mayExist bool) ([]Invitation, error) {
 	if mayExist {
-		return s.listAll(ctx, email)
+		return s.listAll(ctx, row)
 	}
-	return s.listInvitations(ctx, email, InvitationPending)
+	return s.listInvitations(ctx, row, InvitationPending)
 }
 
 // decideFound decides for a row whose invitation an earlier attempt created.
@@ -225,10 +234,8 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
 	case InvitationAccepted:
-		if users, err := s.findHolders(ctx, a.row.Email); err == nil {
-			if u := holder(users, a.row.Email); u != nil {
-				return linked(u, own, s.now())
-			}
+		if u, err := s.findJoined(ctx, a.row); err == nil && u != nil {
+			return linked(u, own, s.now())
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
 	case InvitationExpired:
@@ -246,6 +253,10 @@ type foundInvitations struct {
 	previous  bool          // the one that the row refers to is listed, in any status
 	unmarked  []*Invitation // pending, and may be the send's although Clerk shows no metadata
 
+	// foreign is pending in the member's organization and was not created for this member. Clerk allows
+	// one pending invitation per address and organization, so the member waits for it.
+	foreign *Invitation
+
 	needsIgnoreExisting bool // one that is not this send's is pending
 }
 
@@ -261,6 +272,10 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 				f.own = inv
 			}
 		case inv.Status != InvitationPending:
+		case a.organization() != "":
+			if m.ID != a.row.ID && inv.ID != a.row.InvitationID { // otherwise an older send's
+				f.foreign = inv
+			}
 		case mayExist && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
@@ -320,13 +335,14 @@ func rank(inv *Invitation) int {
 	return len(known)
 }
 
-// listAll returns the invitations for an address, in any status.
-func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, error) {
-	list, err := s.listInvitations(ctx, email, "")
+// listAll returns the invitations for a row's address, into the application or into its organization, in any
+// status.
+func (s *Service) listAll(ctx context.Context, row *Member) ([]Invitation, error) {
+	list, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return nil, err
 	}
-	revoked, err := s.listInvitations(ctx, email, InvitationRevoked)
+	revoked, err := s.listInvitations(ctx, row, InvitationRevoked)
 	if err != nil {
 		return nil, err
 	}
@@ -337,14 +353,14 @@ func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, erro
 	return append(list, revoked...), nil
 }
 
-// listInvitations returns the invitations for an address in one status or, for "", in all but
-// revoked. It asks for each form of the address. If Clerk rejects one, another one counts.
-func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
+// listInvitations returns the invitations for a row's address in one status or, for "", in all; those into
+// the application without the revoked ones. It asks for each form of the address. If Clerk rejects one, another one counts.
+func (s *Service) listInvitations(ctx context.Context, row *Member, status string) ([]Invitation, error) {
 	var all []Invitation
 	rejected := false
-	forms := formsOf(email)
+	forms := formsOf(row.Email)
 	for _, form := range forms {
-		list, err := s.listForm(ctx, email, InvitationQuery{Query: form, Status: status, Limit: listPage})
+		list, err := s.listForm(ctx, row.Email, InvitationQuery{Query: form, Status: status, Limit: listPage, Organization: row.organization()})
 		if err != nil && len(forms) > 1 && !rejected && rejectsForm(err) {
 			rejected = true
 			continue
@@ -389,7 +405,11 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 }
 
 func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]Invitation, error) {
-	return request(ctx, s, endpointList, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
+	endpoint := endpointList
+	if q.Organization != "" || q.AllOrganizations {
+		endpoint = organizationEndpoints.list
+	}
+	return request(ctx, s, endpoint, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.ListInvitations(ctx, q)
 	})
 }
@@ -446,8 +466,13 @@ func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list 
 // showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
 // secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
-		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+	queries := []InvitationQuery{{}, {Status: InvitationRevoked}} // the first is for all except revoked
+	if s.cfg.Organizations != nil {
+		queries = append(queries, InvitationQuery{AllOrganizations: true})
+	}
+	for _, q := range queries {
+		q.Limit, q.NewestFirst = listPage, true
+		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)
 		}

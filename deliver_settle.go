@@ -133,7 +133,11 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	if u == nil || byAcceptance || len(u.verifiedEmails()) < 2 {
 		return nil, nil
 	}
-	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
+	p := proof{}
+	if organization := a.organization(); organization != "" {
+		p.members = map[Membership]bool{{Organization: organization, UserID: u.ID}: true}
+	}
+	if _, err := s.resolveUser(ctx, u, p); err != nil {
 		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
@@ -187,7 +191,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	switch {
 	case len(rows) == 0: // purged
 		if a.verdict.kind == isInvited && !a.verdict.adopted {
-			s.revokeLeftOver(ctx, inv.ID)
+			s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
@@ -196,7 +200,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = rows[0]
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
-		s.revokeLeftOver(ctx, inv.ID)
+		s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
@@ -217,7 +221,7 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 // Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
 // created in between is not in the list. Failures are only logged; Reconcile does the same.
 func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
-	list, err := s.listInvitations(ctx, row.Email, "")
+	list, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		// The previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
@@ -241,7 +245,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
 	}
 	for i := range list {
 		if isLeftOver(&list[i], row.InvitationID, rows) {
-			s.revokeLeftOver(ctx, list[i].ID)
+			s.revokeLeftOver(ctx, RevokeRequest{list[i].ID, row.organization()})
 		}
 	}
 }
@@ -285,18 +289,18 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 
 // revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because
 // Reconcile finds the invitation again.
-func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) {
-	if err := s.revoke(ctx, invitationID); err != nil {
-		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", invitationID, "cause", logError(err))
+func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) {
+	if err := s.revoke(ctx, r); err != nil {
+		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))
 		return
 	}
-	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
+	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
 }
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
-func (s *Service) revoke(ctx context.Context, invitationID string) error {
-	inv, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
-		return s.api.RevokeInvitation(ctx, RevokeRequest{ID: invitationID})
+func (s *Service) revoke(ctx context.Context, r RevokeRequest) error {
+	inv, err := request(ctx, s, endpointsOf(r.Organization).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
+		return s.api.RevokeInvitation(ctx, r)
 	})
 	switch {
 	case codeOf(err) == codeAlreadyRevoked:

@@ -498,6 +498,14 @@ func (m Member) clerkParams() (p clerkParams) {
 	return p
 }
 
+// organization returns the ID of the organization that the invitation is for, or "".
+func (p clerkParams) organization() string {
+	if p.Organization == nil {
+		return ""
+	}
+	return p.Organization.ID
+}
+
 // withdrawal returns w for new invitations if the host has chosen to withdraw them.
 func (s *Service) withdrawal(w withdrawal) withdrawal {
 	if !s.cfg.WithdrawOnFailure {
@@ -601,7 +609,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if row.Status == StatusActive {
 		return s.addressGivenUp(ctx, row)
 	}
-	list, err := s.listAll(ctx, row.Email)
+	list, err := s.listAll(ctx, row)
 	if err != nil {
 		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
 		return false

@@ -64,7 +64,8 @@ type Mirror struct {
 	// When the member leaves, the column gets LeftValue, or the current time if LeftValue is empty.
 	// While the member is in one of the Statuses, the column has PresentValue, or NULL if PresentValue
 	// is empty. When the member leaves, ClerkUserID also becomes "left_" and the member's ID, so that
-	// no query by user finds the row. Purge deletes the row.
+	// no query by user finds the row. Purge deletes the row, and recognises it by that or by MemberID.
+	// Without both columns, Purge deletes a row with the member's address that is marked as left.
 	LeftColumn   string `json:"left_column,omitempty"`
 	LeftValue    string `json:"left_value,omitempty"`
 	PresentValue string `json:"present_value,omitempty"`
@@ -73,7 +74,8 @@ type Mirror struct {
 // Up returns the SQL that creates the triggers and their function, clerkinvite_mirror. The SQL does
 // not write existing members to the host's table; use Sync for that. Run both in one transaction, as
 // the role that owns the tables. The SQL is safe to repeat: it replaces an earlier mirror of the same
-// table. It fails if the members are mirrored into another table.
+// table. Repeat it after the type of a column has changed. It fails if the members are mirrored into
+// another table.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
@@ -124,7 +126,14 @@ BEGIN
 	IF TG_OP = 'TRUNCATE' THEN
 		RAISE EXCEPTION 'clerkinvite: the members are mirrored; use DELETE instead of TRUNCATE';
 	END IF;
-	IF TG_OP = 'DELETE' OR {{is shown OLD}} THEN
+	IF TG_OP = 'DELETE' THEN
+		BEGIN
+			old_tenant_id := OLD.tenant_id;
+			old_email := OLD.email;
+		EXCEPTION WHEN data_exception OR check_violation THEN
+			RETURN NULL; -- the columns cannot have these values, so there is no row to delete
+		END;
+	ELSIF {{is shown OLD}} THEN
 		old_tenant_id := OLD.tenant_id;
 		old_email := OLD.email;
 	ELSE
@@ -149,9 +158,13 @@ BEGIN
 			SELECT nspname, bool_or(pg_namespace.oid = relnamespace) AS of_table
 			FROM pg_class
 			JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
-			JOIN pg_type t ON t.oid = atttypid
-			LEFT JOIN pg_type base ON base.oid = t.typbasetype
-			JOIN pg_namespace ON pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)
+			CROSS JOIN LATERAL (
+				WITH RECURSIVE types AS (
+					SELECT typnamespace, typbasetype FROM pg_type WHERE oid = atttypid
+					UNION ALL
+					SELECT base.typnamespace, base.typbasetype FROM types JOIN pg_type base ON base.oid = types.typbasetype)
+				SELECT typnamespace FROM types) AS t
+			JOIN pg_namespace ON pg_namespace.oid IN (relnamespace, typnamespace)
 			WHERE pg_class.oid = {{'table'}}::regclass AND nspname <> 'pg_catalog'
 			GROUP BY nspname) AS schemas);
 END {{$}};
@@ -301,7 +314,10 @@ func (m Mirror) structure() *strings.Replacer {
 
 	const (
 		sameKey = `a.{{tenant_id}}::text COLLATE "C" = m.tenant_id AND lower(a.{{email}}::text COLLATE "C") = m.email`
-		atKey   = "WHERE a.{{tenant_id}} = clerkinvite_mirror.old_tenant_id AND a.{{email}} = clerkinvite_mirror.old_email"
+		// The first condition can use an index. The second one keeps apart tenants that the column does not distinguish,
+		// such as acme and Acme in citext.
+		atKey = `WHERE a.{{tenant_id}} = clerkinvite_mirror.old_tenant_id AND a.{{tenant_id}}::text COLLATE "C" = clerkinvite_mirror.old_tenant_id::text
+			AND a.{{email}} = clerkinvite_mirror.old_email`
 	)
 	isEqual, isPresent := []string{sameKey}, []string{sameKey}
 	variables := []string{"old_tenant_id {{table}}.{{tenant_id}}%TYPE;", "old_email {{table}}.{{email}}%TYPE;"}
@@ -363,7 +379,14 @@ func (m Mirror) structure() *strings.Replacer {
 	}
 	if m.LeftColumn != "" {
 		leave = slices.Concat(assign, []string{"UPDATE {{table}} AS a SET " + joined(leftSets, ", "), atKey + ";"})
-		erased += " OR a.{{left}} IS DISTINCT FROM {{present value}}"
+		switch { // the row that stayed when the member left, and not the host's
+		case m.ClerkUserID != "":
+			erased += ` OR a.{{clerk_user_id}}::text COLLATE "C" = 'left_' || OLD.id`
+		case m.MemberID != "":
+			erased += ` OR a.{{id}}::text COLLATE "C" = OLD.id::text`
+		default:
+			erased += " OR a.{{left}} IS DISTINCT FROM {{present value}}"
+		}
 	}
 	block := func(lines []string, row string) string {
 		return strings.ReplaceAll(joined(lines, "\n\t\t"), "{{row}}", row)

@@ -578,3 +578,84 @@ func TestMirror_Privileges(t *testing.T) {
 	require.NoError(t, insert())
 	h.want("SELECT email FROM admin_user", "(ada@example.com)")
 }
+
+// Two tenants are never one in the host's table, although its column does not distinguish them.
+func TestMirror_TenantsThatDifferInCase(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk"},
+		`CREATE EXTENSION citext; CREATE TABLE admins (tenant citext, email citext, clerk text, CONSTRAINT one UNIQUE (tenant, email))`)
+	m := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_1"))[0]
+	other := testkit.ActiveRow(testkit.ReservedRow("Acme", "ada@example.com"), "user_2")
+	results, err := h.store.Insert(t.Context(), []*clerkinvite.Member{other})
+	require.NoError(t, err)
+	require.Equal(t, "23505", sqlState(results[0].Err))
+	h.want("SELECT * FROM admins", "(acme,ada@example.com,user_1)")
+	h.exec("ALTER TABLE admins DROP CONSTRAINT one")
+	testkit.InsertRows(t, h.store, other)
+	testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m})
+	h.want("SELECT * FROM admins", "(Acme,ada@example.com,user_2)")
+}
+
+// The operators of a domain's type are found even if a domain is in between.
+func TestMirror_DomainOfADomain(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, clerkinvite.Mirror{Table: "host.admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk"},
+		`CREATE SCHEMA host; CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE DOMAIN host.text_in_any_case AS extensions.citext;
+		CREATE DOMAIN host.email AS host.text_in_any_case; CREATE TABLE host.admins (tenant text, email host.email, clerk text)`)
+	h.exec(`INSERT INTO host.admins VALUES ('acme', 'Ada@Example.com')`)
+	testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_1"))
+	h.want("SELECT * FROM host.admins", "(acme,ada@example.com,user_1)")
+}
+
+// A member from before Up that the host's columns cannot represent can still be erased.
+func TestMirror_PurgesWhatTheTableCannotHave(t *testing.T) {
+	t.Parallel()
+	for name, column := range map[string]string{"uuid": "uuid", "length": "varchar(2)", "domain": "number"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"},
+				`CREATE DOMAIN number AS text CHECK (VALUE ~ '^[0-9]+$'); CREATE TABLE admins (tenant `+column+`, email text)`)
+			h.exec(h.sql(clerkinvite.Mirror.Down))
+			m := testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))[0]
+			h.exec(h.sql(clerkinvite.Mirror.Up))
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m})
+			require.Zero(t, testkit.QueryOne[int](t, h.pool, "SELECT count(*) FROM clerkinvite_member"))
+		})
+	}
+}
+
+// A row that the host marked as left is the host's. Purge erases the row of the member only.
+func TestMirror_PurgeKeepsTheHostsLeftRow(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(m *clerkinvite.Mirror){
+		"by user":   func(m *clerkinvite.Mirror) { m.ClerkUserID = "clerk" },
+		"by member": func(m *clerkinvite.Mirror) { m.MemberID = "member" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email", LeftColumn: "state", LeftValue: "left", PresentValue: "here"}
+			set(&m)
+			h := newMirrored(t, m, `CREATE TABLE admins (tenant text, email text, clerk text, member text, state text)`)
+			h.exec(`INSERT INTO admins VALUES ('acme', 'ada@example.com', 'user_of_the_host', NULL, 'left')`)
+			reserved := testkit.InsertRows(t, h.store, testkit.ReservedRow("acme", "ada@example.com"))[0]
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: reserved})
+			h.want("SELECT clerk, state FROM admins", "(user_of_the_host,left)")
+			member := testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))[0]
+			member = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: member, New: statusChanged(member, clerkinvite.StatusRevoked)})[0]
+			require.Equal(t, "left", testkit.QueryOne[string](t, h.pool, "SELECT state FROM admins"))
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: member})
+			h.want("SELECT clerk, state FROM admins")
+		})
+	}
+}
+
+// Sessions keep the types of the columns until Up is repeated.
+func TestMirror_UpAfterATypeHasChanged(t *testing.T) {
+	t.Parallel()
+	const tenant = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001"
+	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant text, email text)`)
+	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow(tenant, "ada@example.com")))
+	h.exec("BEGIN; ALTER TABLE admins ALTER tenant TYPE uuid USING tenant::uuid;" + h.sql(clerkinvite.Mirror.Up) + "COMMIT")
+	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow(tenant, "joan@example.com")))
+	h.want("SELECT email FROM admins", "(ada@example.com)", "(joan@example.com)")
+}

@@ -1,8 +1,11 @@
 package clerkinvite
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"slices"
 )
 
 // Organization makes an invitation one into a Clerk organization. The person becomes active once they
@@ -59,6 +62,14 @@ func (m Member) Organization() (o Organization, ok bool) {
 	return *p.Organization, true
 }
 
+// organization returns the ID of the organization that the member was last invited into, or "".
+func (m *Member) organization() string {
+	if !bytes.Contains(m.Params, []byte(`"organization"`)) { // do not decode the others
+		return ""
+	}
+	return m.clerkParams().organization()
+}
+
 // defaultRole is the role in an organization if [Organization] names none.
 const defaultRole = "org:member"
 
@@ -73,7 +84,7 @@ func (s *Service) checkOrganization(p *InviteParams) error {
 	p.Organization = &o
 	switch {
 	case s.cfg.Organizations == nil:
-		return &InvalidParamsError{"Organization", "needs Config.Organizations"}
+		return errNoOrganizations
 	case !clerkID.MatchString(o.ID):
 		return &InvalidParamsError{"Organization.ID", "must be the ID of an organization (org_…)"}
 	case o.Inviter != "" && !clerkID.MatchString(o.Inviter):
@@ -85,4 +96,208 @@ func (s *Service) checkOrganization(p *InviteParams) error {
 		return &InvalidParamsError{"Organization.Role", reason}
 	}
 	return nil
+}
+
+// byOrganization groups attempts by their organization, the application's first.
+func byOrganization(attempts []*attempt) (groups [][]*attempt) {
+	sorted := slices.Clone(attempts)
+	slices.SortStableFunc(sorted, func(a, b *attempt) int { return cmp.Compare(a.organization(), b.organization()) })
+	for len(sorted) > 0 {
+		organization, n := sorted[0].organization(), 1
+		for n < len(sorted) && sorted[n].organization() == organization {
+			n++
+		}
+		groups, sorted = append(groups, sorted[:n]), sorted[n:]
+	}
+	return groups
+}
+
+// decideMembers decides for rows of one organization whose address one of the users holds verified.
+// Members of the organization are linked. The others are added, or stay undecided: they get an invitation.
+func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attempt, users []User) {
+	var ids []string
+	for _, a := range attempts {
+		ids = append(ids, holder(users, a.row.Email).ID)
+	}
+	members, err := s.findMembers(ctx, attempts[0].organization(), ids)
+	for _, a := range attempts {
+		u := holder(users, a.row.Email)
+		v := linked(u, nil, s.now())
+		switch {
+		case err != nil:
+			v = s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err)
+		case members[u.ID], v.kind != isLinked: // barred users get no invitation
+		case a.params.Organization.AddExisting:
+			v = s.addMember(ctx, p, a, u)
+		default:
+			continue
+		}
+		a.decide(v)
+	}
+}
+
+// findMembers returns which of the users are members of the organization, with one request per 100.
+func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]bool, error) {
+	if s.cfg.Organizations == nil {
+		return nil, errNoOrganizations
+	}
+	slices.Sort(userIDs)
+	members := make(map[string]bool)
+	for chunk := range slices.Chunk(slices.Compact(userIDs), findBatch) {
+		found, err := request(ctx, s, endpointMemberships, "clerk.FindMemberships", func(ctx context.Context) ([]Membership, error) {
+			return s.cfg.Organizations.FindMemberships(ctx, MembershipQuery{organization, chunk})
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range found {
+			members[m.UserID] = members[m.UserID] || m.Organization == organization
+		}
+	}
+	return members, nil
+}
+
+// addMemberships adds to p which of up to 100 users are members of the organization, if it is not "". It asks
+// Clerk for those that p does not have.
+func (s *Service) addMemberships(ctx context.Context, organization string, userIDs []string, p proof) error {
+	unknown := slices.DeleteFunc(slices.Clone(userIDs), func(id string) bool {
+		_, known := p.members[Membership{Organization: organization, UserID: id}]
+		return known
+	})
+	if organization == "" || len(unknown) == 0 {
+		return nil
+	}
+	members, err := s.findMembers(ctx, organization, unknown)
+	if err != nil {
+		return s.clerkError(ctx, "find memberships", err)
+	}
+	for _, id := range unknown {
+		p.members[Membership{Organization: organization, UserID: id}] = members[id]
+	}
+	return nil
+}
+
+var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config.Organizations"}
+
+// addMember makes the user a member of the row's organization. It sends no email, so it can be repeated.
+func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+	o := a.params.Organization
+	_, err := request(ctx, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{o.ID, u.ID, o.Role})
+	})
+	if err == nil || codeOf(err) == codeAlreadyMember {
+		return linked(u, nil, s.now())
+	}
+	p.noteRefusing(o.ID, err)
+	return s.failed(ctx, p, a, call{op: "add member", organization: true}, err)
+}
+
+// findJoined returns the user who has verified the row's address and, if the row is for an organization, is
+// a member of it. It returns nil if there is none.
+func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
+	users, err := s.findHolders(ctx, row.Email)
+	u := holder(users, row.Email)
+	organization := row.organization()
+	if err != nil || u == nil || organization == "" {
+		return u, err
+	}
+	members, err := s.findMembers(ctx, organization, []string{u.ID})
+	if err != nil || !members[u.ID] {
+		return nil, err
+	}
+	return u, nil
+}
+
+// revokeOlder revokes the older invitation of a resend into an organization, because Clerk allows only one
+// pending invitation. It is undecided if the new one can be created now. It returns a limit that prevents
+// the create, before anything is revoked.
+func (s *Service) revokeOlder(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+	if a.row.Send == 1 || a.row.InvitationID == "" || a.revoked {
+		return verdict{}, nil
+	}
+	if limit := s.singleLimit(p, a); limit != nil {
+		return verdict{}, limit
+	}
+	accepted, err := s.revokeOpen(ctx, a.row, true)
+	switch {
+	case err != nil:
+		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
+	case accepted == currentAccepted: // by nobody who has verified the address, so Reconcile reports it
+		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
+		if a.row.InvitedAt != nil {
+			older.CreatedAt = *a.row.InvitedAt
+		}
+		return verdict{kind: isInvited, invitation: older, adopted: true}, nil
+	}
+	a.revoked = true
+	return verdict{}, nil
+}
+
+// endMembership ends the membership of a member that becomes removed, or that an interrupted attempt may
+// have added to its organization.
+func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
+	o := row.clerkParams().Organization
+	mayBeAdded := o.AddExisting && row.Due() && row.Attempts > 0
+	switch {
+	case row.Status == StatusActive:
+		return s.removeMember(ctx, o.ID, row.ClerkUserID)
+	case to == StatusRemoved && accepted != notAccepted, mayBeAdded:
+		u, err := s.findJoined(ctx, row)
+		if err != nil {
+			return s.clerkError(ctx, "find memberships", err)
+		}
+		if u != nil {
+			return s.removeMember(ctx, o.ID, u.ID)
+		}
+	}
+	return nil
+}
+
+// removeMember ends the membership of the row's user in its organization.
+func (s *Service) removeMember(ctx context.Context, organization, userID string) error {
+	if s.cfg.Organizations == nil {
+		return errNoOrganizations
+	}
+	_, err := request(ctx, s, endpointRemoveMember, "clerk.RemoveMember", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{Organization: organization, UserID: userID})
+	})
+	switch {
+	case err == nil, saysNotFound(err): // the user has left, or the organization was deleted
+		return nil
+	case codeOf(err) == codeLastAdmin:
+		return ErrLastAdmin
+	}
+	return s.clerkError(ctx, "remove member", err)
+}
+
+// fullCodes are the codes with which Clerk refuses everybody for an organization.
+var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", "organization_not_enabled_in_instance"}
+
+// refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
+// organization, the role, or the person's other memberships.
+func refusedByOrganization(err error) bool {
+	code := codeOf(err)
+	return refusesEverybody(err) || saysNotFound(err) ||
+		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
+}
+
+// refusesEverybody reports whether an organization accepts nobody: it is full, or does not exist.
+func refusesEverybody(err error) bool {
+	var api *APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	return slices.Contains(fullCodes, api.Code) || saysNotFound(err) && api.Meta[metaParamName] == nil
+}
+
+// noteRefusing remembers for the rest of the pass that an organization accepts nobody, so that a request
+// for each member is not wasted on it.
+func (p *pass) noteRefusing(organization string, err error) {
+	if organization == "" || !refusesEverybody(err) {
+		return
+	}
+	if p.refusing == nil {
+		p.refusing = make(map[string]error)
+	}
+	p.refusing[organization] = err
 }

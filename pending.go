@@ -115,17 +115,24 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// proof says which expired invitations were accepted. An accepted invitation proves that the user joined
-// in time.
+// proof says what Clerk knows beside a user's addresses. An accepted invitation proves that the user joined
+// before it expired. A row for an organization becomes active only with the membership.
 type proof struct {
-	accepted map[string]bool  // IDs of invitations that Clerk lists as accepted
-	ask      bool             // ask Clerk for invitations that are not in accepted
-	asked    map[string]error // result of asking Clerk, by address
+	accepted map[string]bool     // IDs of invitations that Clerk lists as accepted
+	members  map[Membership]bool // the users of organizations, without roles
+	ask      bool                // ask Clerk for what is not in the maps
+	asked    map[Ref]error       // result of asking Clerk for accepted invitations, by organization and address
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
 func askClerk() proof {
-	return proof{accepted: make(map[string]bool), ask: true, asked: make(map[string]error)}
+	return proof{accepted: make(map[string]bool), members: make(map[Membership]bool), ask: true, asked: make(map[Ref]error)}
+}
+
+// isMember reports whether u is known to be a member of row's organization, if it has one.
+func (p *proof) isMember(u *User, row *Member) bool {
+	organization := row.organization()
+	return organization == "" || p.members[Membership{Organization: organization, UserID: u.ID}]
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -154,7 +161,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 		if p.ask {
 			provable, proveErr = s.prove(ctx, u, rows, p)
 		}
-		changes, postponed := resolutions(u, provable, p.accepted, s.now())
+		changes, postponed := resolutions(u, provable, p, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
 		if changed = append(changed, done...); err != nil {
 			return changed, err
@@ -190,16 +197,14 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove adds the accepted invitations that resolutions needs to p, and returns the rows that can be
+// prove adds the memberships and accepted invitations that resolutions needs to p, and returns the rows that can be
 // resolved. If Clerk fails for a row, prove cannot know which of the tenant's rows should become active. So
 // it omits that row and the tenant's later rows, and returns the error. Other tenants are not affected.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
 	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
-		if needsProof(u, row, s.now()) {
-			if listErr := s.listAccepted(ctx, row.Email, p); listErr != nil {
-				err, unproved[row.TenantID] = listErr, true
-			}
+		if rowErr := s.proveRow(ctx, u, row, p); rowErr != nil {
+			err, unproved[row.TenantID] = rowErr, true
 		}
 		if !unproved[row.TenantID] {
 			provable = append(provable, row)
@@ -208,26 +213,42 @@ func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (
 	return provable, err
 }
 
-// listAccepted adds the accepted invitations of an address to p. It asks Clerk once per address.
-func (s *Service) listAccepted(ctx context.Context, email string, p proof) error {
-	if err, asked := p.asked[email]; asked {
+// proveRow is prove for one row.
+func (s *Service) proveRow(ctx context.Context, u *User, row *Member, p proof) error {
+	if !row.Status.Waits() || !u.holdsVerified(row.Email) || u.isBarred() {
+		return nil
+	}
+	if err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p); err != nil {
 		return err
 	}
-	list, err := s.listInvitations(ctx, email, InvitationAccepted)
+	if needsProof(u, row, s.now()) && p.isMember(u, row) {
+		return s.listAccepted(ctx, row, p)
+	}
+	return nil
+}
+
+// listAccepted adds the accepted invitations of a row's address to p. It asks Clerk once per address and
+// organization.
+func (s *Service) listAccepted(ctx context.Context, row *Member, p proof) error {
+	key := Ref{TenantID: row.organization(), Email: row.Email}
+	if err, asked := p.asked[key]; asked {
+		return err
+	}
+	list, err := s.listInvitations(ctx, row, InvitationAccepted)
 	if err != nil {
 		err = s.clerkError(ctx, "list invitations", err)
 	}
 	for _, inv := range list {
 		p.accepted[inv.ID] = true
 	}
-	p.asked[email] = err
+	p.asked[key] = err
 	return err
 }
 
-// needsProof reports whether it takes Clerk's list to show that u accepted row's invitation in time.
+// needsProof reports whether it takes Clerk's list to show that u accepted the invitation of a waiting row in
+// time.
 func needsProof(u *User, row *Member, now time.Time) bool {
-	return row.Status.Waits() && row.overdue(now) && row.InvitationID != "" &&
-		u.holdsVerified(row.Email) && !u.isBarred() && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
+	return row.overdue(now) && row.InvitationID != "" && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. In each tenant, the row that is or should become u's active
@@ -248,7 +269,7 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 // resolutions returns the changes that make u's rows active. postponed contains the rows that become
 // removed because another row of the tenant becomes active. Call resolutions again for them after that row
 // was written. If the write failed, one of them becomes active instead.
-func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
+func resolutions(u *User, rows []*Member, p proof, now time.Time) (changes, postponed []Change) {
 	if u.isBarred() {
 		return nil, nil
 	}
@@ -267,7 +288,7 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !u.joinedInTime(row, accepted, now) {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !p.isMember(u, row) || !u.joinedInTime(row, p.accepted, now) {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}

@@ -147,6 +147,8 @@ type reconciliation struct {
 	missing         []*Member // active as users whom Clerk's list leaves out
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
+	organizations   bool      // the invitations into organizations are being checked
+	seesMembers     bool      // Clerk shows a member of an organization who is known here
 	firstError      error     // about a member or an invitation that could not be changed
 
 	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
@@ -168,15 +170,6 @@ type position struct {
 
 	Known  bool   `json:"k,omitempty"` // Clerk shows a user or an invitation of this database
 	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
-}
-
-// noteWaiting notes a member that waits for its invitation.
-func (p *position) noteWaiting(row *Member) {
-	if row.InvitedAt == nil {
-		p.Oldest = &time.Time{}
-	} else if p.Oldest == nil || row.InvitedAt.Before(*p.Oldest) {
-		p.Oldest = row.InvitedAt
-	}
 }
 
 func (p position) encode() string {
@@ -357,7 +350,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if r.changed[row.ID] {
 			continue
 		}
-		r.at.noteWaiting(row)
+		r.noteWaiting(row)
 		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
 			continue
 		}
@@ -371,6 +364,15 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	}
 	r.pending = batch{}
 	return r.askForOurs(ctx)
+}
+
+// noteWaiting notes when a member that waits for its invitation was invited, for the lists.
+func (r *reconciliation) noteWaiting(row *Member) {
+	if row.InvitedAt == nil {
+		r.at.Oldest = &time.Time{}
+	} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
+		r.at.Oldest = row.InvitedAt
+	}
 }
 
 // expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
@@ -414,6 +416,9 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err // the batch stays, so that the cursor is before it
 	}
 	if err := r.followUsers(ctx); err != nil {
+		return err
+	}
+	if err := r.removeLeavers(ctx); err != nil {
 		return err
 	}
 	for id := range r.active.keys {
@@ -608,12 +613,16 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	for i, row := range rows {
 		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
+	p, err := r.proveMemberships(ctx, users, rows, accepted)
+	if err != nil {
+		return err
+	}
 	var changes []Change
 	var owners []*User // of changes
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		own, postponed := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
+		own, postponed := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
 		if r.dryRun() {
 			own = append(own, postponed...)
 		} else if len(postponed) > 0 {
@@ -629,7 +638,7 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		unfinished[owners[i].ID] = owners[i]
 	}
 	for _, u := range unfinished {
-		changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
+		changed, err := r.s.resolveUser(ctx, u, p)
 		for _, m := range changed {
 			from := StatusReserved
 			if slices.ContainsFunc(rows, func(row *Member) bool { return row.ID == m.ID && row.Status == StatusActive }) {
@@ -643,6 +652,85 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		r.note(ctx, err)
 	}
 	return ctx.Err()
+}
+
+// proveMemberships returns a proof of which of the users are members of the organizations that they are
+// awaited in. If Clerk fails for one organization, its members stay unresolved.
+func (r *reconciliation) proveMemberships(ctx context.Context, users []User, rows []*Member, accepted map[string]bool) (proof, error) {
+	p := proof{accepted: accepted, members: make(map[Membership]bool)}
+	awaited := make(map[string][]string) // user IDs by organization
+	for _, row := range rows {
+		organization := row.organization()
+		if organization == "" || !row.Status.Waits() {
+			continue
+		}
+		if u := holder(users, row.Email); u != nil {
+			awaited[organization] = append(awaited[organization], u.ID)
+		}
+	}
+	for _, organization := range slices.Sorted(maps.Keys(awaited)) {
+		err := r.s.addMemberships(ctx, organization, awaited[organization], p)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || failureOf(err, "").ofInstance() {
+			return p, err
+		}
+		r.note(ctx, err)
+		for _, row := range rows {
+			r.unresolved[row.ID] = r.unresolved[row.ID] || row.organization() == organization
+		}
+	}
+	return p, nil
+}
+
+// removeLeavers removes the active members of the batch whose users are no longer members of their
+// organization. A list may leave somebody out, so it removes a member only if Clerk's list shows some member
+// of an organization who is known here, and leaves this user out in two responses.
+func (r *reconciliation) removeLeavers(ctx context.Context) error {
+	byOrganization := make(map[string][]*Member)
+	for _, row := range r.active.rows {
+		settled := row.SettledAt == nil || row.SettledAt.Before(r.began.Add(-freshUser))
+		if organization := row.organization(); organization != "" && settled && r.users[row.ClerkUserID] != nil && !r.changed[row.ID] {
+			byOrganization[organization] = append(byOrganization[organization], row)
+		}
+	}
+	var changes []Change
+	for _, organization := range slices.Sorted(maps.Keys(byOrganization)) {
+		leavers, err := r.leavers(ctx, organization, byOrganization[organization])
+		if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
+			return err
+		}
+		r.note(ctx, err)
+		for _, row := range leavers {
+			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+		}
+	}
+	if !r.seesMembers {
+		return nil // the next reconciliation finds them again
+	}
+	_, err := r.apply(ctx, changes)
+	return err
+}
+
+// leavers returns the rows whose users Clerk does not list as members of the organization, asked twice.
+func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) ([]*Member, error) {
+	for range 2 {
+		var ids []string
+		for _, row := range rows {
+			ids = append(ids, row.ClerkUserID)
+		}
+		if len(ids) == 0 {
+			return nil, nil
+		}
+		members, err := r.s.findMembers(ctx, organization, ids)
+		if err != nil {
+			return nil, r.s.clerkError(ctx, "find memberships", err)
+		}
+		r.seesMembers = r.seesMembers || len(members) > 0
+		rows = slices.DeleteFunc(rows, func(row *Member) bool { return members[row.ClerkUserID] })
+	}
+	return rows, nil
 }
 
 // dryRun reports whether nothing may be changed.
@@ -711,10 +799,25 @@ func (r *reconciliation) count(from Status, m *Member) {
 // invitations checks Clerk's invitations: the open ones, and ended ones back to the oldest that a member
 // waits for.
 func (r *reconciliation) invitations(ctx context.Context) error {
+	if err := r.listedInvitations(ctx); err != nil {
+		return err
+	}
+	if r.s.cfg.Organizations != nil {
+		r.organizations = true
+		if err := r.listedInvitations(ctx); err != nil {
+			return err
+		}
+	}
+	return r.expireOverdue(ctx)
+}
+
+// listedInvitations checks the invitations into the application or, with r.organizations, into all
+// organizations.
+func (r *reconciliation) listedInvitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue} {
+	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -725,7 +828,7 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 // openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
 // the rows, so that an invitation cannot be newer than the rows.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
-	var leftOver []string
+	var leftOver []RevokeRequest
 	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) error {
 		for _, l := range list {
 			switch {
@@ -736,7 +839,7 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
 			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
-				leftOver = append(leftOver, l.ID)
+				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
 			}
 		}
 		return nil
@@ -746,8 +849,8 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	}
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
 	// another invitation.
-	for _, id := range leftOver {
-		if err := r.revokeLeftOver(ctx, id); err != nil {
+	for _, inv := range leftOver {
+		if err := r.revokeLeftOver(ctx, inv); err != nil {
 			return err
 		}
 	}
@@ -755,18 +858,18 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 }
 
 // revokeLeftOver revokes one invitation. The error is not nil if the reconciliation must stop.
-func (r *reconciliation) revokeLeftOver(ctx context.Context, id string) error {
+func (r *reconciliation) revokeLeftOver(ctx context.Context, inv RevokeRequest) error {
 	if r.opts.DryRun {
 		r.report.LeftOver++
 		return nil
 	}
-	err := r.s.revoke(ctx, id)
+	err := r.s.revoke(ctx, inv)
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
 		r.report.LeftOver++
-		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", id)
+		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", inv.ID)
 	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // probably accepted or expired in the meantime
@@ -852,7 +955,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // list calls page for each page of Clerk's invitations in a status, after correcting the times in the
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
-	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
+	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
 	for {
 		list, err := r.s.listInvitationPage(ctx, q)

@@ -103,7 +103,11 @@ func (s *Service) Link(ctx context.Context, ref Ref) (_ Secret, err error) {
 	if row.Status != StatusPending {
 		return Secret{}, fmt.Errorf("%w: the member is %s", ErrNoLink, row.Status)
 	}
-	list, err := s.listInvitationPage(ctx, InvitationQuery{Query: row.InvitationID, Limit: listPage})
+	q := InvitationQuery{Query: row.InvitationID, Limit: listPage}
+	if organization := row.organization(); organization != "" { // Clerk looks for addresses only
+		q.Organization, q.Query = organization, row.Email
+	}
+	list, err := s.listInvitationPage(ctx, q)
 	if err != nil {
 		return Secret{}, s.clerkError(ctx, "list invitations", err)
 	}

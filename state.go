@@ -31,9 +31,11 @@ const (
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonAtClerk           = "revoked_at_clerk"
-	ReasonWithdrawn         = "withdrawn" // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
-	ReasonAdopted           = "adopted"   // pending, active: unchanged since Adopt
-	ReasonRejected          = "rejected"  // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
+	ReasonWithdrawn         = "withdrawn"                              // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonAdopted           = "adopted"                                // pending, active: unchanged since Adopt
+	ReasonLeft              = "left_organization"                      // removed: the user is no longer a member of the organization
+	ReasonOrganizationFull  = "organization_membership_quota_exceeded" // failed, or revoked after a resend: the organization has no free seat
+	ReasonRejected          = "rejected"                               // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )
 
 // allowed reports whether a member may change from one state to another.

@@ -62,6 +62,9 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		if err == nil && accepted != notAccepted && to == StatusRevoked {
 			err = s.resolveAccepted(ctx, row, accepted)
 		}
+		if err == nil && row.organization() != "" {
+			err = s.endMembership(ctx, row, to, accepted)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +101,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accep
 	if !list {
 		return accepted, nil
 	}
-	invitations, err := s.listInvitations(ctx, row.Email, "")
+	invitations, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
@@ -137,7 +140,7 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
 		return err
 	}
-	err = s.revoke(ctx, row.InvitationID)
+	err = s.revoke(ctx, RevokeRequest{row.InvitationID, row.organization()})
 	if err == nil || codeOf(err) == codeAlreadyAccepted || saysNotFound(err) {
 		return nil
 	}
@@ -152,7 +155,7 @@ func endedAtClerk(status string) bool {
 
 // revokeOne revokes one invitation. It reports whether the invitation was already accepted.
 func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
-	failure := s.revoke(ctx, id)
+	failure := s.revoke(ctx, RevokeRequest{id, row.organization()})
 	var api *APIError
 	switch {
 	case failure == nil || !errors.As(failure, &api):
@@ -164,7 +167,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	}
 	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even
 	// a 404 does not prove that the invitation does not exist. So look in the list.
-	list, err := s.listAll(ctx, row.Email)
+	list, err := s.listAll(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
 	}
@@ -181,13 +184,13 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 // withdrawUnlisted handles an invitation that Clerk neither revokes nor lists. It reports whether the
 // invitation was accepted. It returns failure as an error unless the link certainly no longer works.
 func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
-	users, err := s.findHolders(ctx, row.Email)
+	u, err := s.findJoined(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
 	now := s.now()
 	overdue := row.overdue(now.Add(-clockSkew))
-	switch u := holder(users, row.Email); {
+	switch {
 	case u != nil && (!overdue || u.createdBeforeExpiry(row)):
 		return true, nil
 	case overdue:
@@ -205,11 +208,10 @@ func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure err
 // returns nil if the current invitation can be revoked, because only an earlier send was accepted,
 // possibly long ago, and no user has verified the address.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
-	users, err := s.findHolders(ctx, row.Email)
+	u, err := s.findJoined(ctx, row)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
-	u := holder(users, row.Email)
 	if u == nil && accepted == earlierAccepted {
 		return nil
 	}

@@ -275,7 +275,7 @@ func TestFindUsersVerifiedAddresses(t *testing.T) {
 			e(5, "unverified@b.co", false), e(6, "transferable@b.co", false), e(7, "failed@b.co", false), e(8, "case@b.co", false),
 		}},
 		{ID: "user_2", CreatedAt: time.Unix(1780000000, 0).UTC()},
-		{ID: "user_3"},
+		{ID: "user_3", Incomplete: true},
 	}
 	for _, body := range []string{users, `{"data":` + users + `,"total_count":3}`} {
 		got, err := newClient(t, answer(t, 200, body).URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})

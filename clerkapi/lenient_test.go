@@ -23,24 +23,24 @@ var oneRule = map[string]struct {
 	user string
 	want clerkinvite.User // without its ID
 }{
-	"created_at a text":       {`{"id":"user_1","created_at":"yesterday"}`, clerkinvite.User{}},
-	"created_at an object":    {`{"id":"user_1","created_at":{"at":1}}`, clerkinvite.User{}},
-	"created_at too large":    {`{"id":"user_1","created_at":1e999}`, clerkinvite.User{}},
-	"created_at negative":     {`{"id":"user_1","created_at":-5}`, clerkinvite.User{}},
-	"banned a text":           {`{"id":"user_1","banned":"true"}`, clerkinvite.User{}},
-	"banned a number":         {`{"id":"user_1","banned":1}`, clerkinvite.User{}},
-	"locked":                  {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":90}`, clerkinvite.User{Locked: true, LockEndsIn: 90 * time.Second}},
-	"locked without an end":   {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":null}`, clerkinvite.User{Locked: true}},
-	"end of a lock a text":    {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":"90"}`, clerkinvite.User{Locked: true}},
-	"end of a lock a float":   {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":1.5}`, clerkinvite.User{Locked: true}},
-	"end of a lock negative":  {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":-5}`, clerkinvite.User{Locked: true}},
-	"end of a lock too large": {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":9223372037}`, clerkinvite.User{Locked: true}},
-	"locked a text":           {`{"id":"user_1","locked":"yes"}`, clerkinvite.User{}},
-	"deprovisioned":           {`{"id":"user_1","deprovisioned":true}`, clerkinvite.User{Deprovisioned: true}},
-	"deprovisioned a number":  {`{"id":"user_1","deprovisioned":1}`, clerkinvite.User{}},
-	"primary a number":        {`{"id":"user_1","primary_email_address_id":7}`, clerkinvite.User{}},
-	"addresses a text":        {`{"id":"user_1","email_addresses":"a@b.co"}`, clerkinvite.User{}},
-	"addresses an object":     {`{"id":"user_1","email_addresses":{"0":{"email_address":"a@b.co"}}}`, clerkinvite.User{}},
+	"created_at a text":       {`{"id":"user_1","created_at":"yesterday"}`, clerkinvite.User{Incomplete: true}},
+	"created_at an object":    {`{"id":"user_1","created_at":{"at":1}}`, clerkinvite.User{Incomplete: true}},
+	"created_at too large":    {`{"id":"user_1","created_at":1e999}`, clerkinvite.User{Incomplete: true}},
+	"created_at negative":     {`{"id":"user_1","created_at":-5}`, clerkinvite.User{Incomplete: true}},
+	"banned a text":           {`{"id":"user_1","banned":"true"}`, clerkinvite.User{Incomplete: true}},
+	"banned a number":         {`{"id":"user_1","banned":1}`, clerkinvite.User{Incomplete: true}},
+	"locked":                  {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":90}`, clerkinvite.User{Incomplete: true, Locked: true, LockEndsIn: 90 * time.Second}},
+	"locked without an end":   {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":null}`, clerkinvite.User{Incomplete: true, Locked: true}},
+	"end of a lock a text":    {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":"90"}`, clerkinvite.User{Incomplete: true, Locked: true}},
+	"end of a lock a float":   {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":1.5}`, clerkinvite.User{Incomplete: true, Locked: true}},
+	"end of a lock negative":  {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":-5}`, clerkinvite.User{Incomplete: true, Locked: true}},
+	"end of a lock too large": {`{"id":"user_1","locked":true,"lockout_expires_in_seconds":9223372037}`, clerkinvite.User{Incomplete: true, Locked: true}},
+	"locked a text":           {`{"id":"user_1","locked":"yes"}`, clerkinvite.User{Incomplete: true}},
+	"deprovisioned":           {`{"id":"user_1","deprovisioned":true}`, clerkinvite.User{Incomplete: true, Deprovisioned: true}},
+	"deprovisioned a number":  {`{"id":"user_1","deprovisioned":1}`, clerkinvite.User{Incomplete: true}},
+	"primary a number":        {`{"id":"user_1","primary_email_address_id":7}`, clerkinvite.User{Incomplete: true}},
+	"addresses a text":        {`{"id":"user_1","email_addresses":"a@b.co"}`, clerkinvite.User{Incomplete: true}},
+	"addresses an object":     {`{"id":"user_1","email_addresses":{"0":{"email_address":"a@b.co"}}}`, clerkinvite.User{Incomplete: true}},
 	"odd addresses":           {user1(`null,7,"a@b.co",[],{"email_address":7},{"email_address":""},{"id":7,"email_address":"a@b.co","verification":{"status":"verified"}}`), incomplete(true)},
 	"verification a text":     {user1(`{"email_address":"a@b.co","verification":"verified"}`), incomplete(false)},
 	"status a list":           {user1(`{"email_address":"a@b.co","verification":{"status":["verified"]}}`), incomplete(false)},
@@ -55,8 +55,8 @@ var oneRule = map[string]struct {
 	"status expired":          {user1(`{"email_address":"a@b.co","verification":{"status":"expired"}}`), holder(false)},
 	"escaped key":             {user1(`{"email_address":"a@b.co","verification":{"status":"verified"},"\u0076erification":null}`), holder(false)},
 	"addresses twice":         {`{"id":"user_1","email_addresses":[{"email_address":"x@b.co"},{"email_address":"y@b.co"}],"email_addresses":[{"email_address":"a@b.co"}]}`, incomplete(false)},
-	"user id in another case": {`{"ID":"user_2","id":"user_1"}`, clerkinvite.User{}},
-	"user id twice":           {`{"id":"user_2","id":"user_1"}`, clerkinvite.User{}},
+	"user id in another case": {`{"ID":"user_2","id":"user_1"}`, clerkinvite.User{Incomplete: true}},
+	"user id twice":           {`{"id":"user_2","id":"user_1"}`, clerkinvite.User{Incomplete: true}},
 }
 
 func user1(addresses string) string {
@@ -93,7 +93,7 @@ func TestOneRuleForResponsesAndWebhooks(t *testing.T) {
 	for _, user := range []string{`{}`, `7`, `null`, `{"id":7}`, `{"ID":"user_1"}`, `{"id":"user_1","id":7}`, `{"id":"../x"}`, `{"id":"-user_1"}`, `{"id":"secret.person"}`} {
 		found, err := newClient(t, answer(t, 200, `[`+user+`,{"id":"user_2"}]`).URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
 		require.NoError(t, err, user)
-		require.Equal(t, []clerkinvite.User{{ID: "user_2"}}, found, user)
+		require.Equal(t, []clerkinvite.User{{ID: "user_2", Incomplete: true}}, found, user)
 		_, err = clerkinvite.ParseEvent([]byte(`{"type":"user.created","data":` + user + `}`))
 		require.ErrorIs(t, err, clerkinvite.ErrBadEvent, user)
 		require.NotContains(t, err.Error(), secret)

@@ -365,6 +365,9 @@ func TestClerkFuncs(t *testing.T) {
 		"CreateInvitationFunc":  func() error { _, err = f.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{}); return err },
 		"CreateInvitationsFunc": func() error { _, err = f.CreateInvitations(t.Context(), nil); return err },
 		"ListInvitationsFunc":   func() error { _, err = f.ListInvitations(t.Context(), clerkinvite.InvitationQuery{}); return err },
+		"FindMembershipsFunc":   func() error { _, err = f.FindMemberships(t.Context(), clerkinvite.MembershipQuery{}); return err },
+		"AddMemberFunc":         func() error { return f.AddMember(t.Context(), clerkinvite.Membership{}) },
+		"RemoveMemberFunc":      func() error { return f.RemoveMember(t.Context(), clerkinvite.Membership{}) },
 		"RevokeInvitationFunc":  func() error { _, err = f.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: ""}); return err },
 	} {
 		require.ErrorContains(t, do(), "ClerkFuncs."+name+" is nil")

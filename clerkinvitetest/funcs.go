@@ -7,8 +7,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// ClerkFuncs is a [clerkinvite.ClerkAPI] made of functions, for tests that need a few fixed
-// responses. A method whose function is nil returns an error that names the missing field.
+// ClerkFuncs is a [clerkinvite.ClerkAPI] and [clerkinvite.OrganizationAPI] made of functions, for
+// tests that need a few fixed responses. A method whose function is nil returns an error that names the missing field.
 // ClerkFuncs is safe for concurrent use if its functions are.
 type ClerkFuncs struct {
 	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)
@@ -17,9 +17,16 @@ type ClerkFuncs struct {
 	CreateInvitationsFunc func(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error)
 	ListInvitationsFunc   func(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error)
 	RevokeInvitationFunc  func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error)
+
+	FindMembershipsFunc func(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error)
+	AddMemberFunc       func(ctx context.Context, m clerkinvite.Membership) error
+	RemoveMemberFunc    func(ctx context.Context, m clerkinvite.Membership) error
 }
 
-var _ clerkinvite.ClerkAPI = ClerkFuncs{}
+var (
+	_ clerkinvite.ClerkAPI        = ClerkFuncs{}
+	_ clerkinvite.OrganizationAPI = ClerkFuncs{}
+)
 
 // FindUsers implements [clerkinvite.ClerkAPI].
 func (f ClerkFuncs) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
@@ -67,6 +74,30 @@ func (f ClerkFuncs) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRe
 		return nil, unexpected("RevokeInvitation")
 	}
 	return f.RevokeInvitationFunc(ctx, r)
+}
+
+// FindMemberships implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	if f.FindMembershipsFunc == nil {
+		return nil, unexpected("FindMemberships")
+	}
+	return f.FindMembershipsFunc(ctx, q)
+}
+
+// AddMember implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	if f.AddMemberFunc == nil {
+		return unexpected("AddMember")
+	}
+	return f.AddMemberFunc(ctx, m)
+}
+
+// RemoveMember implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	if f.RemoveMemberFunc == nil {
+		return unexpected("RemoveMember")
+	}
+	return f.RemoveMemberFunc(ctx, m)
 }
 
 func unexpected(method string) error {

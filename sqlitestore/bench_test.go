@@ -11,7 +11,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// One member at a time, each on the disk before the next.
+// One member per transaction.
 func BenchmarkReserve(b *testing.B) {
 	svc := newService(b, newStore(b), clerkinvitetest.NewClerk())
 	for i := 0; b.Loop(); i++ {
@@ -35,7 +35,7 @@ func BenchmarkReserveMany(b *testing.B) {
 	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "members/s")
 }
 
-// Invite with a fake of Clerk that answers at once, from several goroutines.
+// Concurrent calls of Invite, with a fake Clerk that responds immediately.
 func BenchmarkInvite(b *testing.B) {
 	svc := newService(b, newStore(b), clerkinvitetest.NewClerk())
 	var n atomic.Int64

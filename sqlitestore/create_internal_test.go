@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A file system without hard links (here one that says so as Linux does) is an error that says what to do, and leaves nothing behind.
+// Without hard links (here with the error that Linux returns), the error says what to do, and no file is left behind.
 func TestCreateWithoutHardLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -26,7 +26,7 @@ func TestCreateWithoutHardLinks(t *testing.T) {
 	require.NoError(t, create(path, none))
 }
 
-// Who makes the file at the same time is no error, and what is in it stays.
+// If another process creates the file at the same time, that is not an error, and its contents stay.
 func TestConcurrentCreate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")

@@ -238,7 +238,7 @@ func pageStatement(q clerkinvite.PageQuery) (statement, error) {
 	if len(statuses) > 0 {
 		c.add("m.status IN (?"+strings.Repeat(", ?", len(statuses)-1)+")", statuses...)
 	}
-	index := "sqlite_autoindex_clerkinvite_member_1" // the primary key's
+	index := "sqlite_autoindex_clerkinvite_member_1" // of the primary key
 	if q.TenantID != "" && q.EmailPrefix != "" {
 		index = "clerkinvite_member_email_key"
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// children are what a process that a test starts does, instead of testing. The file is the first argument.
+// children are the programs of the processes that tests start.
 var children = map[string]func(ctx context.Context, store *sqlitestore.Store, out io.Writer) error{
 	"write": childWrites,
 	"race":  childRaces,
@@ -60,7 +60,7 @@ func startChild(t *testing.T, name, path string) (*exec.Cmd, *bufio.Scanner) {
 
 var testTime = time.Date(2026, 3, 1, 9, 30, 15, 123456000, time.UTC)
 
-// reserved returns a row as Reserve writes it.
+// reserved returns a row like those that Reserve writes.
 func reserved(tenant, email string) *clerkinvite.Member {
 	at := testTime
 	return &clerkinvite.Member{
@@ -70,7 +70,7 @@ func reserved(tenant, email string) *clerkinvite.Member {
 	}
 }
 
-// pending returns m as it is after its invitation went out.
+// pending returns m after its invitation was sent.
 func pending(m *clerkinvite.Member) *clerkinvite.Member {
 	n, at := *m, testTime.Add(time.Hour)
 	n.Status, n.Sent, n.InvitationID, n.ClerkUserID = clerkinvite.StatusPending, n.Send, "inv_"+m.ID, "pending_inv_"+m.ID
@@ -96,8 +96,8 @@ func insertNew(ctx context.Context, store clerkinvite.TxStore, rows ...*clerkinv
 
 const batchSize = 40
 
-// childWrites writes until it is killed, and says of each call that was answered whose version it made: a member and its
-// move in turn, and now and then a batch.
+// childWrites writes until it is killed, and prints the ID and version of each member after the call that wrote it. It
+// inserts members and changes them; every eighth insert is a batch.
 func childWrites(ctx context.Context, store *sqlitestore.Store, out io.Writer) error {
 	for i := 0; ; i++ {
 		batch := fmt.Sprint("batch-", rand.Text())
@@ -132,7 +132,7 @@ func childWrites(ctx context.Context, store *sqlitestore.Store, out io.Writer) e
 	}
 }
 
-// What a process was told is written stays written when the process is killed, whatever it is doing, and the file is as good as before.
+// When a process is killed at any moment, acknowledged writes are not lost, and the file is not damaged.
 func TestAcknowledgedWritesSurviveSIGKILL(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/clerkinvite.db"
@@ -160,7 +160,7 @@ func TestAcknowledgedWritesSurviveSIGKILL(t *testing.T) {
 	require.NotEmpty(t, acknowledged)
 }
 
-// checkFile checks that the file is sound, holds all that was acknowledged, and no half of anything.
+// checkFile checks that the file is intact, has all acknowledged versions, and has no incomplete batch or change.
 func checkFile(t *testing.T, path string, acknowledged map[string]int64) {
 	t.Helper()
 	store, err := sqlitestore.Open(path)
@@ -169,7 +169,7 @@ func checkFile(t *testing.T, path string, acknowledged map[string]int64) {
 	var integrity string
 	require.NoError(t, store.DB().QueryRowContext(t.Context(), "PRAGMA integrity_check").Scan(&integrity))
 	require.Equal(t, "ok", integrity)
-	require.ErrorIs(t, store.DB().QueryRowContext(t.Context(), "PRAGMA foreign_key_check").Scan(), sql.ErrNoRows, "no row is without its member")
+	require.ErrorIs(t, store.DB().QueryRowContext(t.Context(), "PRAGMA foreign_key_check").Scan(), sql.ErrNoRows, "no history without its member")
 
 	found, err := store.Page(t.Context(), clerkinvite.PageQuery{Limit: 1 << 20})
 	require.NoError(t, err)
@@ -179,22 +179,21 @@ func checkFile(t *testing.T, path string, acknowledged map[string]int64) {
 		batches[m.InvitedBy]++
 	}
 	for id, version := range acknowledged {
-		require.GreaterOrEqual(t, versions[id], version, "what was acknowledged is there")
+		require.GreaterOrEqual(t, versions[id], version, "acknowledged versions are stored")
 	}
 	for _, n := range batches {
-		require.Contains(t, []int{1, batchSize}, n, "a batch is there or is not")
+		require.Contains(t, []int{1, batchSize}, n, "a batch is complete or missing")
 	}
-	// Each version was made by one recorded move.
 	var without int
 	require.NoError(t, store.DB().QueryRowContext(t.Context(), `
 SELECT count(*) FROM clerkinvite_member m
 WHERE m.version <> (SELECT count(*) FROM clerkinvite_history h WHERE h.tenant_id = m.tenant_id AND h.member_id = m.id)`).Scan(&without))
-	require.Zero(t, without, "each move is in the history")
+	require.Zero(t, without, "each version has a history entry")
 }
 
 const raced = 60
 
-// childRaces reserves addresses that other processes reserve too, and says which it got.
+// childRaces reserves addresses that other processes also reserve, and prints the addresses that it got.
 func childRaces(ctx context.Context, store *sqlitestore.Store, out io.Writer) error {
 	for i := range raced {
 		results, err := store.Insert(ctx, []*clerkinvite.Member{
@@ -216,7 +215,7 @@ func childRaces(ctx context.Context, store *sqlitestore.Store, out io.Writer) er
 	return nil
 }
 
-// Of any number of processes that reserve an address exactly one gets it.
+// Of several processes that reserve the same address, exactly one succeeds.
 func TestProcessesShareOneFile(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/clerkinvite.db"

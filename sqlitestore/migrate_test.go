@@ -16,8 +16,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// Any number may call it at once, on a file that is not there yet, and again later.
-func TestMigrateAtOnceAndAgain(t *testing.T) {
+// Concurrent calls on a missing file all succeed, and so do later ones.
+func TestConcurrentMigrate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
 	var wg sync.WaitGroup
@@ -43,7 +43,7 @@ func TestMigrateAtOnceAndAgain(t *testing.T) {
 		require.Contains(t, []string{"clerkinvite.db", "clerkinvite.db-wal", "clerkinvite.db-shm"}, file.Name())
 		info, err := file.Info()
 		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "%s holds addresses and links", file.Name())
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "%s contains addresses and links", file.Name())
 	}
 }
 
@@ -68,8 +68,8 @@ func TestMigrateWaitsForATransactionOfTheHost(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 }
 
-// A database of the host's is used as it is: its tables and its mode stay.
-func TestMigrateBesideTablesOfTheHost(t *testing.T) {
+// In a host's database, the host's tables, settings and file mode are unchanged.
+func TestMigrateBesideHostTables(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "host.db")
 	host, err := sql.Open("sqlite", path)
@@ -90,8 +90,8 @@ func TestMigrateBesideTablesOfTheHost(t *testing.T) {
 	require.Equal(t, os.FileMode(0o640), info.Mode().Perm())
 }
 
-// A file of a newer version is left as it is, and said to be newer; who knows better can go on.
-func TestMigrateANewerFile(t *testing.T) {
+// Migrate does not change the file of a newer version and returns ErrSchemaNewer. The store still works.
+func TestMigrateNewerFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
 	store := open(t, path)
@@ -102,13 +102,13 @@ func TestMigrateANewerFile(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Migrate makes all or nothing, and does not take tables of another's for its own.
+// If Migrate fails, it has created nothing. Tables of another application with our names are an error.
 func TestMigrateFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, tc := range map[string]struct{ sql, want string }{
-		"tables of another's": {"CREATE TABLE clerkinvite_limit (x)", "clerkinvite_limit already exists"},
-		"another encoding":    {"PRAGMA encoding = 'UTF-16'; CREATE TABLE x (x)", "use a file with the encoding UTF-8"},
+		"another's tables": {"CREATE TABLE clerkinvite_limit (x)", "clerkinvite_limit already exists"},
+		"another encoding": {"PRAGMA encoding = 'UTF-16'; CREATE TABLE x (x)", "use a file with the encoding UTF-8"},
 	} {
 		path := filepath.Join(dir, name)
 		other, err := sql.Open("sqlite", path)
@@ -126,7 +126,7 @@ func TestMigrateFails(t *testing.T) {
 		require.NoError(t, other.Close())
 	}
 
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "text"), []byte("this is a text, and no database at all, whatever its name may be"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "text"), []byte("this is plain text, and not a database, whatever its name says"), 0o600))
 	for name, want := range map[string]string{"text": "not a database", "missing/file.db": "no such file"} {
 		store, err := sqlitestore.Open(filepath.Join(dir, name))
 		require.NoError(t, err)
@@ -135,8 +135,8 @@ func TestMigrateFails(t *testing.T) {
 	}
 }
 
-// What cannot be made is an error that says what to do, and nothing is left behind. Once that is done, all is well.
-func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
+// If the file cannot be created, the error says what to do, and no file is left behind. Following the advice helps.
+func TestMigrateCannotCreateFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target.db"), filepath.Join(dir, "link.db")
@@ -154,7 +154,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	require.NoError(t, err)
 	found, err := open(t, target).Due(t.Context(), clerkinvite.DueQuery{At: testTime})
 	require.NoError(t, err)
-	require.Len(t, found, 1, "the link and the file are one database")
+	require.Len(t, found, 1, "the link and the file are the same database")
 
 	directory, err := sqlitestore.Open(dir)
 	require.NoError(t, err)
@@ -162,7 +162,7 @@ func TestMigrateWhereNoFileCanBeMade(t *testing.T) {
 	require.ErrorContains(t, directory.Migrate(t.Context()), "is not a file")
 }
 
-// A file that is there keeps its permissions, an empty one too, and those beside it get the same.
+// An existing empty file keeps its permissions, and path-wal and path-shm get the same.
 func TestMigrateKeepsPermissions(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []os.FileMode{0o600, 0o644} {
@@ -178,8 +178,8 @@ func TestMigrateKeepsPermissions(t *testing.T) {
 	}
 }
 
-// A backup as the package describes it is for its owner only, and put back as it describes it is the file again, though the
-// process that had the file open was killed.
+// The steps for backup and restore in the package comment work, even after a process that had the file open was killed.
+// Only the owner can read the backup.
 func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -199,7 +199,7 @@ func TestBackupAndRestore(t *testing.T) {
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	for _, name := range []string{path + "-wal", path + "-shm"} {
-		require.NoError(t, os.Remove(name), "left by who was killed")
+		require.NoError(t, os.Remove(name), "left by the killed process")
 	}
 	require.NoError(t, os.Rename(backup, path))
 

@@ -12,8 +12,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
-// Random sequences of everything that can happen to a Service, with its rows in a file: one for each of the
-// sequences that run at the same time, emptied between two.
+// Random sequences of everything that can happen to a Service. Each of the parallel subtests has a file, and empties it
+// before each sequence.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -16,8 +16,8 @@ import (
 
 const someID = "01990000-0000-7000-8000-000000000000"
 
-// Every statement finds its rows by an index, whether SQLite knows of the rows or thinks that the tables are empty.
-func TestEveryHotPathGoesByAnIndex(t *testing.T) {
+// Every statement uses an index, whether or not SQLite has statistics.
+func TestEveryHotPathUsesAnIndex(t *testing.T) {
 	t.Parallel()
 	store, err := Open(filepath.Join(t.TempDir(), "clerkinvite.db"))
 	require.NoError(t, err)
@@ -59,13 +59,13 @@ func checkPlans(t *testing.T, store *Store, state string) {
 	statuses := []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}
 	const (
 		search = "SEARCH m USING INDEX clerkinvite_member_"
-		byID   = "SEARCH m USING INDEX sqlite_autoindex_clerkinvite_member_1 " // the primary key's
+		byID   = "SEARCH m USING INDEX sqlite_autoindex_clerkinvite_member_1 " // of the primary key
 	)
 	for _, tc := range []struct {
 		name string
 		st   statement
 		want string
-		// sorts: what is found has to be sorted before it is cut off. Everywhere else the index has the order.
+		// sorts reports whether the rows are sorted before the LIMIT. Otherwise the index has their order.
 		sorts bool
 	}{
 		{"refs", find(clerkinvite.Query{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "x@example.com"}}}), search + "email_key (tenant_id=? AND email=?)", false},
@@ -108,13 +108,13 @@ func checkPlans(t *testing.T, store *Store, state string) {
 		plan := planOf(t, store, tc.st)
 		assert.Contains(t, plan, tc.want, "%s, %s", tc.name, state)
 		for line := range strings.Lines(plan) {
-			scans := strings.Contains(line, "SCAN m") || strings.Contains(line, "SCAN clerkinvite") // and not the small result of a SELECT
+			scans := strings.Contains(line, "SCAN m") || strings.Contains(line, "SCAN clerkinvite") // unlike scans of a subquery
 			assert.False(t, scans, "%s, %s:\n%s", tc.name, state, plan)
 		}
 		assert.Equal(t, tc.sorts, strings.Contains(plan, "TEMP B-TREE"), "%s, %s:\n%s", tc.name, state, plan)
 	}
 
-	// Pages of all tenants, and the backlog, are read along an index up to a limit.
+	// Pages of all tenants, and the backlog, read an index in order, up to a limit.
 	for name, want := range map[string]statement{
 		"SCAN m USING INDEX sqlite_autoindex_clerkinvite_member_1": page(clerkinvite.PageQuery{EmailPrefix: "1"}),
 		"SCAN m USING INDEX clerkinvite_member_due_idx":            {backlogSQL, []any{1}},
@@ -126,7 +126,7 @@ func checkPlans(t *testing.T, store *Store, state string) {
 	}
 }
 
-// planOf returns what SQLite says about how it does a statement.
+// planOf returns SQLite's plan for a statement.
 func planOf(t *testing.T, store *Store, st statement) string {
 	t.Helper()
 	rows, err := store.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+st.sql, st.args...)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The settings that the promises rest on are those of every connection.
+// Every connection has the settings that the promises depend on.
 func TestPragmasOfEveryConnection(t *testing.T) {
 	t.Parallel()
 	store, err := Open(filepath.Join(t.TempDir(), "clerkinvite.db"))

@@ -12,7 +12,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// several are stores on one file, as several processes have them: each call goes to the next one.
+// several has stores on one file, like several processes. Each call uses the next store.
 type several struct {
 	stores []*sqlitestore.Store
 	calls  atomic.Uint32

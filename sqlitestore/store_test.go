@@ -39,7 +39,7 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return newStore(t) })
 }
 
-// A process that is restarted, or another one, finds what was written.
+// Rows are found after a restart.
 func TestRowsOutliveTheStore(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
@@ -71,8 +71,8 @@ func TestOpenTakesThePathOfAFile(t *testing.T) {
 	}
 }
 
-// Opening makes no file, and a file that is not there is an error that says what to do, not an empty database.
-func TestNothingIsMadeBeforeMigrate(t *testing.T) {
+// Open creates no file. Without a file, calls return an error that says what to do, instead of using an empty database.
+func TestNoFileBeforeMigrate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
 	store, err := sqlitestore.Open(path)
@@ -85,42 +85,42 @@ func TestNothingIsMadeBeforeMigrate(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-// The tables refuse every row that makes no sense, and a batch with one is not written at all.
-func TestIllegalRowsAreRefused(t *testing.T) {
+// The tables reject inconsistent rows, and a batch with such a row is not written.
+func TestInvalidRowsAreRejected(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	for what, spoil := range map[string]func(m *clerkinvite.Member){
-		"no tenant":                    func(m *clerkinvite.Member) { m.TenantID = "" },
-		"long tenant":                  func(m *clerkinvite.Member) { m.TenantID = strings.Repeat("é", 128) },
-		"no UUID":                      func(m *clerkinvite.Member) { m.ID = "member_1" },
-		"nearly a UUID":                func(m *clerkinvite.Member) { m.ID = "g" + m.ID[1:] },
-		"dash in a UUID":               func(m *clerkinvite.Member) { m.ID = "-" + m.ID[1:] },
-		"no address":                   func(m *clerkinvite.Member) { m.Email = "ada" },
-		"address not normalised":       func(m *clerkinvite.Member) { m.Email = "Ada@example.com" },
-		"long address":                 func(m *clerkinvite.Member) { m.Email = strings.Repeat("a", 250) + "@example.com" },
-		"unknown state":                func(m *clerkinvite.Member) { m.Status = "lost" },
-		"reserved with a user":         func(m *clerkinvite.Member) { m.ClerkUserID = "user_1" },
-		"reserved and not due":         func(m *clerkinvite.Member) { m.NextAttemptAt = nil },
-		"reserved and sent":            func(m *clerkinvite.Member) { m.Sent = 1 },
-		"no send":                      func(m *clerkinvite.Member) { m.Send = 0 },
-		"attempts":                     func(m *clerkinvite.Member) { m.Attempts = -1 },
-		"pending without invitation":   func(m *clerkinvite.Member) { *m = *pending(m); m.InvitationID = "" },
-		"pending as another":           func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "pending_inv_2" },
-		"pending as a user":            func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "user_1" },
-		"pending, due at no time":      func(m *clerkinvite.Member) { *m = *pending(m); m.Send = 2 },
-		"active without a user":        func(m *clerkinvite.Member) { *m = *pending(m); m.Status, m.ClerkUserID = "active", "" },
-		"active with a pending id":     func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "active" },
-		"revoked with a user":          func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "revoked" },
-		"link of who is not pending":   func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com/accept") },
-		"long role":                    func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
-		"long inviter":                 func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
-		"long actor":                   func(m *clerkinvite.Member) { m.ChangedBy = strings.Repeat("x", 1025) },
-		"long reason":                  func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
-		"data that is no JSON":         func(m *clerkinvite.Member) { m.Data = []byte(`{"a":`) },
-		"params that are no JSON":      func(m *clerkinvite.Member) { m.Params = []byte(`{'a':1}`) },
-		"text that is not UTF-8":       func(m *clerkinvite.Member) { m.Role = "\xff" },
-		"text with a zero byte":        func(m *clerkinvite.Member) { m.InvitedBy = "a\x00b" },
-		"invitation of too long an id": func(m *clerkinvite.Member) { m.InvitationID = strings.Repeat("x", 248) },
+		"no tenant":                  func(m *clerkinvite.Member) { m.TenantID = "" },
+		"long tenant":                func(m *clerkinvite.Member) { m.TenantID = strings.Repeat("é", 128) },
+		"not a UUID":                 func(m *clerkinvite.Member) { m.ID = "member_1" },
+		"nearly a UUID":              func(m *clerkinvite.Member) { m.ID = "g" + m.ID[1:] },
+		"dash in a UUID":             func(m *clerkinvite.Member) { m.ID = "-" + m.ID[1:] },
+		"not an address":             func(m *clerkinvite.Member) { m.Email = "ada" },
+		"address not normalised":     func(m *clerkinvite.Member) { m.Email = "Ada@example.com" },
+		"long address":               func(m *clerkinvite.Member) { m.Email = strings.Repeat("a", 250) + "@example.com" },
+		"unknown state":              func(m *clerkinvite.Member) { m.Status = "lost" },
+		"reserved with a user":       func(m *clerkinvite.Member) { m.ClerkUserID = "user_1" },
+		"reserved and not due":       func(m *clerkinvite.Member) { m.NextAttemptAt = nil },
+		"reserved and sent":          func(m *clerkinvite.Member) { m.Sent = 1 },
+		"no send":                    func(m *clerkinvite.Member) { m.Send = 0 },
+		"negative attempts":          func(m *clerkinvite.Member) { m.Attempts = -1 },
+		"pending without invitation": func(m *clerkinvite.Member) { *m = *pending(m); m.InvitationID = "" },
+		"pending ID of another":      func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "pending_inv_2" },
+		"pending with a user":        func(m *clerkinvite.Member) { *m = *pending(m); m.ClerkUserID = "user_1" },
+		"due without a time":         func(m *clerkinvite.Member) { *m = *pending(m); m.Send = 2 },
+		"active without a user":      func(m *clerkinvite.Member) { *m = *pending(m); m.Status, m.ClerkUserID = "active", "" },
+		"active with a pending ID":   func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "active" },
+		"revoked with a user":        func(m *clerkinvite.Member) { *m = *pending(m); m.Status = "revoked" },
+		"link without pending":       func(m *clerkinvite.Member) { m.URL = clerkinvite.NewSecret("https://example.com/accept") },
+		"long role":                  func(m *clerkinvite.Member) { m.Role = strings.Repeat("x", 1025) },
+		"long inviter":               func(m *clerkinvite.Member) { m.InvitedBy = strings.Repeat("x", 1025) },
+		"long actor":                 func(m *clerkinvite.Member) { m.ChangedBy = strings.Repeat("x", 1025) },
+		"long reason":                func(m *clerkinvite.Member) { m.Reason = strings.Repeat("x", 1025) },
+		"data that is not JSON":      func(m *clerkinvite.Member) { m.Data = []byte(`{"a":`) },
+		"params that are not JSON":   func(m *clerkinvite.Member) { m.Params = []byte(`{'a':1}`) },
+		"text that is not UTF-8":     func(m *clerkinvite.Member) { m.Role = "\xff" },
+		"text with a zero byte":      func(m *clerkinvite.Member) { m.InvitedBy = "a\x00b" },
+		"long invitation ID":         func(m *clerkinvite.Member) { m.InvitationID = strings.Repeat("x", 248) },
 	} {
 		bad := reserved("acme", "bad@example.com")
 		spoil(bad)
@@ -158,7 +158,7 @@ func TestInsertWithAnotherMembersID(t *testing.T) {
 	require.ErrorIs(t, results[2].Err, clerkinvite.ErrUserTaken)
 }
 
-// Who waits for the lock of another waits no longer than its context lasts.
+// Waiting for another process's lock ends with the context.
 func TestWaitingEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
@@ -170,7 +170,7 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 	defer tx.Rollback()
 
 	_, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{m[0].ID}})
-	require.NoError(t, err, "reading waits for nobody")
+	require.NoError(t, err, "reads do not wait")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err = store.Insert(ctx, []*clerkinvite.Member{reserved("acme", "grace@example.com")})
@@ -182,10 +182,10 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 
 	require.NoError(t, tx.Rollback())
 	_, err = insertNew(t.Context(), store, reserved("acme", "grace@example.com"))
-	require.NoError(t, err, "the connection is as good as before")
+	require.NoError(t, err, "the connection still works")
 }
 
-// What Purge erases, and a link that is forgotten, cannot be read from the file any more.
+// Erased members and cleared links can no longer be read from the file.
 func TestErasedIsOverwritten(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
@@ -218,8 +218,8 @@ func newService(t testing.TB, store clerkinvite.Store, clerk *clerkinvitetest.Cl
 	return svc
 }
 
-// A member is reserved if and only if the host's own row is written.
-func TestReserveInAHostsTransaction(t *testing.T) {
+// A member is reserved if and only if the host's row is written.
+func TestReserveInHostTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	svc := newService(t, store, clerkinvitetest.NewClerk())
@@ -237,14 +237,14 @@ func TestReserveInAHostsTransaction(t *testing.T) {
 		m, err := reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "Ada@example.com"})
 		require.NoError(t, err)
 		require.Equal(t, "ada@example.com", m.Email)
-		for _, email := range []string{"taken@example.com", "ada@example.com"} { // committed, and written here
+		for _, email := range []string{"taken@example.com", "ada@example.com"} { // committed; written in tx
 			var dup *clerkinvite.DuplicateEmailError
 			_, err = reserver.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email})
 			require.ErrorAs(t, err, &dup, email)
 		}
 		found, err := store.Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})
 		require.NoError(t, err)
-		require.Empty(t, found, "not seen before the commit")
+		require.Empty(t, found, "not visible before the commit")
 		require.NoError(t, end(tx))
 	}
 	var seats int
@@ -259,8 +259,8 @@ func TestReserveInAHostsTransaction(t *testing.T) {
 	require.Equal(t, 2, report.Invited)
 }
 
-// A call that fails leaves nothing of its own in the host's transaction, and the host's rows alone.
-func TestAFailureInAHostsTransaction(t *testing.T) {
+// A failed call writes nothing in the host's transaction, and keeps the host's rows.
+func TestFailureInHostTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	old, err := insertNew(t.Context(), store, reserved("acme", "old@example.com"), reserved("acme", "other@example.com"))
@@ -299,14 +299,14 @@ func TestAFailureInAHostsTransaction(t *testing.T) {
 	require.Equal(t, 1, seats)
 }
 
-// A connection pool of the host's own to the same file does as well, whatever its settings are, but for waiting.
-func TestATransactionOfAnotherPool(t *testing.T) {
+// WithTx accepts a transaction of the host's own pool, whatever its settings. Only waiting for the lock depends on them.
+func TestTransactionOfAnotherPool(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")
 	store := open(t, path)
 	old, err := insertNew(t.Context(), store, reserved("acme", "old@example.com"))
 	require.NoError(t, err)
-	db, err := sql.Open("sqlite", path) // no foreign keys, deferred, no waiting
+	db, err := sql.Open("sqlite", path) // without foreign keys, immediate transactions and a busy timeout
 	require.NoError(t, err)
 	defer db.Close()
 
@@ -318,9 +318,9 @@ func TestATransactionOfAnotherPool(t *testing.T) {
 	require.NoError(t, tx.Commit())
 	moves, err := store.History(t.Context(), "acme", old[0].ID)
 	require.NoError(t, err)
-	require.Empty(t, moves, "the history is erased without the help of foreign keys")
+	require.Empty(t, moves, "the history is erased even without foreign keys")
 
-	// It has read before another wrote.
+	// It has read before another transaction wrote.
 	tx, err = db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer tx.Rollback()
@@ -332,7 +332,7 @@ func TestATransactionOfAnotherPool(t *testing.T) {
 	require.ErrorContains(t, err, "begin it with BEGIN IMMEDIATE")
 }
 
-// Invite goes the whole way on a file: one row, one invitation, one email, and the move in the history.
+// Each person gets one row, one invitation, one email, and a history entry for each state change.
 func TestInvite(t *testing.T) {
 	t.Parallel()
 	store, clerk := newStore(t), clerkinvitetest.NewClerk()

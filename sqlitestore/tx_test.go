@@ -25,9 +25,9 @@ func count(t *testing.T, db interface {
 	return n
 }
 
-// SQLite ends a transaction by itself in these cases, and *sql.Tx does not know. No member is written then, neither by the
-// call before nor by those after, since the host's rows are not either.
-func TestAHostsTransactionThatSQLiteHasEnded(t *testing.T) {
+// In these cases SQLite rolls the transaction back, and *sql.Tx does not notice. Neither earlier nor later calls write a
+// member, because the host's rows are not written.
+func TestHostTransactionEndedBySQLite(t *testing.T) {
 	t.Parallel()
 	fails := func(query string) func(*testing.T, *sql.Tx) {
 		return func(t *testing.T, tx *sql.Tx) {
@@ -39,7 +39,7 @@ func TestAHostsTransactionThatSQLiteHasEnded(t *testing.T) {
 	for what, end := range map[string]func(*testing.T, *sql.Tx){
 		"interrupted": func(t *testing.T, tx *sql.Tx) {
 			t.Helper()
-			for timeout := 5 * time.Millisecond; count(t, tx, "seat") > 0; timeout *= 2 { // until the statement has begun before its time is over
+			for timeout := 5 * time.Millisecond; count(t, tx, "seat") > 0; timeout *= 2 { // until the statement has begun before the timeout
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				_, err := tx.ExecContext(ctx, "INSERT INTO seat WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
 				cancel()
@@ -50,7 +50,7 @@ func TestAHostsTransactionThatSQLiteHasEnded(t *testing.T) {
 		"a trigger":   fails("DELETE FROM seat"),
 		"the disk is full": func(t *testing.T, tx *sql.Tx) {
 			t.Helper()
-			_, err := tx.ExecContext(t.Context(), "PRAGMA max_page_count = 1") // as many as there are
+			_, err := tx.ExecContext(t.Context(), "PRAGMA max_page_count = 1") // raised to the present number of pages
 			require.NoError(t, err)
 			_, err = tx.ExecContext(t.Context(), "INSERT INTO letter VALUES (zeroblob(100000))")
 			require.ErrorContains(t, err, "full")
@@ -98,7 +98,7 @@ CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); 
 			require.NoError(t, err)
 			require.Equal(t, old, found)
 
-			// The connection is as good as before, and a transaction that is over is said to be so.
+			// The connection still works, and calls in an ended transaction return sql.ErrTxDone.
 			tx, err := store.DB().BeginTx(t.Context(), nil)
 			require.NoError(t, err)
 			defer tx.Rollback()
@@ -114,8 +114,9 @@ CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); 
 	}
 }
 
-// A trigger of the host's on our table that ends the transaction ends our call: what is left of a batch is not written alone.
-func TestATriggerThatEndsTheTransaction(t *testing.T) {
+// If a host's trigger on our table ends the transaction, the call ends: the remaining rows of the batch are not written
+// outside a transaction.
+func TestTriggerEndsTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	old, err := insertNew(t.Context(), store, reserved("acme", "ada@example.com"), reserved("acme", "grace@example.com"))
@@ -149,8 +150,8 @@ CREATE TRIGGER reserved AFTER INSERT ON clerkinvite_member WHEN new.email = 'joa
 	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_history"))
 }
 
-// A transaction that is said to be for reading waits for nobody. The driver lets it write, but not over the work of another.
-func TestAReadOnlyTransactionOfDB(t *testing.T) {
+// A read-only transaction does not wait. The driver lets it write, but not after another transaction has written.
+func TestReadOnlyTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	writer, err := store.DB().BeginTx(t.Context(), nil)
@@ -176,7 +177,7 @@ func TestAReadOnlyTransactionOfDB(t *testing.T) {
 	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_member"))
 }
 
-// Any number of the host's transactions may be begun at once: they queue, with each other and with the store's own writes.
+// Concurrent transactions of the host queue, with each other and with the store's writes.
 func TestTransactionsQueue(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -211,7 +212,7 @@ func TestTransactionsQueue(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, []int{n, 2 * n}, []int{count(t, store.DB(), "seat"), count(t, store.DB(), "clerkinvite_member")})
 
-	// Who waits does so as long as its context lasts; reading waits for nobody.
+	// Waiting ends with the context; reads do not wait.
 	tx, err := store.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback()

@@ -7,8 +7,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// backlog is a method that the stores of this repository have beyond the interface. Other
-// stores need not have it.
+// backlog is an optional method that the stores of this repository have.
 type backlog interface {
 	Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error)
 }
@@ -18,7 +17,7 @@ func backlogCounts(s *suite) {
 	wrapped, _ := s.store.(shaped)
 	store, ok := wrapped.Store.(backlog)
 	if !ok {
-		s.Skip("the store has no Backlog; it need not have one")
+		s.Skip("the store does not have the optional method Backlog")
 	}
 	want := func(now time.Time, want clerkinvite.Backlog) {
 		s.Helper()

@@ -2,7 +2,7 @@ package storetest
 
 import "time"
 
-// The clock runs, as fast as this machine's, or there is none.
+// The clock runs as fast as this machine's, or the store has no clock.
 func clockRuns(s *suite) {
 	read := func() time.Time {
 		at, err := s.store.Clock(s.Context())
@@ -27,7 +27,7 @@ func clockRuns(s *suite) {
 		}
 		last = at
 	}
-	const tolerance = 10 * time.Millisecond // the two clocks may be corrected in the meantime
+	const tolerance = 10 * time.Millisecond // either clock may be corrected in the meantime
 	least := time.Since(after) - tolerance
 	passed := read().Sub(first)
 	if most := time.Since(before) + tolerance; passed < least || passed > most {

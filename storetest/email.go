@@ -25,7 +25,7 @@ func (s *suite) active(emails ...string) []*clerkinvite.Member {
 	return s.insert(rows...)
 }
 
-// A changed address is the member's address in every respect, and the old one is free.
+// After a change, every query finds the member by the new address, and the old address is free.
 func emailChanged(s *suite) {
 	m := s.active("old@example.com")[0]
 	n := moved(m, "new@example.com")
@@ -47,7 +47,7 @@ func emailChanged(s *suite) {
 	s.wantStored(next)
 }
 
-// The first member of a tenant with an address keeps it. The other changes are made.
+// The first member of a tenant that has an address keeps it. The other changes are made.
 func emailTaken(s *suite) {
 	holder := s.insert(reserved("tenant", "taken@example.com"))[0]
 	elsewhere := s.insert(in(clerkinvite.StatusActive, reserved("other", "x@example.com")))[0]
@@ -64,7 +64,7 @@ func emailTaken(s *suite) {
 			changes[i].New.Email = holder.Email
 		}
 	}
-	// Only in this tenant is the address taken.
+	// The address is taken in this tenant only.
 	changes = append(changes, clerkinvite.Change{Old: elsewhere, New: moved(elsewhere, holder.Email)})
 	results, err := s.store.Update(s.Context(), changes)
 	if err != nil {
@@ -137,8 +137,8 @@ func emailConflict(s *suite) {
 	s.wantStored(rows[0])
 }
 
-// Of any number of members that get an address at the same time, in new rows and in changed ones,
-// exactly one has it.
+// If any number of members get an address at the same time, in new and in changed rows, exactly one
+// succeeds.
 func emailRace(s *suite) {
 	const callers = 12
 	for round := range 5 {

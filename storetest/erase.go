@@ -23,13 +23,13 @@ func (s *suite) wantErased(m *clerkinvite.Member) {
 	}
 	for _, found := range slices.Concat(due, waiting, s.page(clerkinvite.PageQuery{}, 0)) {
 		if found.ID == m.ID && found.TenantID == m.TenantID {
-			s.Errorf("the %s member was erased, and found", m.Status)
+			s.Errorf("the erased %s member was found", m.Status)
 		}
 	}
 	s.wantHistory(m)
 }
 
-// A member can be erased in any state, the others stay, and the result is the erased row.
+// A member can be erased in any state. The result is the erased row, and other members are unchanged.
 func eraseEveryState(s *suite) {
 	all := s.population()
 	for i, m := range all[:len(statuses)] {
@@ -261,7 +261,7 @@ func eraseMany(s *suite) {
 	changes := mapped(rows, func(m *clerkinvite.Member) clerkinvite.Change { return clerkinvite.Change{Old: m} })
 	for i, m := range s.update(changes...) {
 		if m.ID != rows[i].ID {
-			s.Fatalf("result %d is not that of change %d", i, i)
+			s.Fatalf("result %d is not the result of change %d", i, i)
 		}
 	}
 	s.wantMembers(clerkinvite.PageQuery{}, kept)

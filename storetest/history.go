@@ -46,7 +46,7 @@ func historyStateChanges(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	want := []clerkinvite.HistoryEntry{entry(nil, m)}
 	s.wantHistory(m, want...)
-	// More than ten, to detect an order by text.
+	// More than ten entries, to detect versions ordered as text.
 	for i, status := range slices.Concat(statuses, statuses) {
 		claimed := *m
 		claimed.Attempts, claimed.ClaimedUntil, claimed.Data = m.Attempts+1, after(time.Minute), json.RawMessage(`["`+status+`"]`)
@@ -57,7 +57,7 @@ func historyStateChanges(s *suite) {
 		n := in(status, &claimed)
 		n.ChangedBy = fmt.Sprint("by-", i)
 		if i == 0 {
-			n.Send++ // otherwise nothing changes that is recorded
+			n.Send++ // otherwise no recorded field changes
 		}
 		n.UpdatedAt = *after(time.Duration(2*i+1) * time.Second)
 		s.change(&claimed, n)
@@ -73,7 +73,7 @@ func historyStateChanges(s *suite) {
 	s.insert(m)
 	s.wantHistory(m, want...)
 
-	// Each of these alone is recorded.
+	// A change of any one of these is recorded.
 	for _, spoil := range []func(m *clerkinvite.Member){
 		func(m *clerkinvite.Member) { m.Send, m.NextAttemptAt = m.Send+1, after(0) },
 		func(m *clerkinvite.Member) { m.Sent++ },

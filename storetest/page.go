@@ -81,14 +81,14 @@ func fields(q clerkinvite.PageQuery) []string {
 	return []string{q.TenantID, fmt.Sprint(q.Statuses), q.EmailPrefix, q.InvitedBy, q.ExpiresBefore.String(), fmt.Sprint(q.NewestFirst), q.AfterTenantID, q.AfterID}
 }
 
-// The order is byte by byte, not by a locale, without case, or by UTF-16.
+// The order is byte by byte: it does not depend on a locale, case or UTF-16.
 func pageOrder(s *suite) {
 	tenants := []string{"b", "a", "A", "B", "a ", "aa", "a-a", "é", "e", "z", "Z", "😀", "\uffee", "1", "10", "2", "\x01"}
 	var all []*clerkinvite.Member
 	for i, tenant := range tenants {
 		for n := range 3 {
 			m := reserved(tenant, fmt.Sprintf("%d@example.com", n))
-			// IDs that are not in the order of the rows.
+			// The IDs are not in the order of the rows.
 			m.ID = fmt.Sprintf("%x%x", (i*5+n*11)%16, (i*7+n*3)%16) + m.ID[2:]
 			all = append(all, m)
 		}
@@ -141,7 +141,7 @@ func pageFilters(s *suite) {
 	}
 }
 
-// A prefix is a literal text, not a pattern.
+// A prefix is literal text, not a pattern.
 func pageEmailPrefix(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b"} {
@@ -170,7 +170,7 @@ func pageEmailPrefix(s *suite) {
 	}
 }
 
-// NewestFirst is the reverse order, with every filter and from any place.
+// NewestFirst reverses the order, with every filter and from any position.
 func pageNewestFirst(s *suite) {
 	var all []*clerkinvite.Member
 	for _, tenant := range []string{"a", "b", "c"} {
@@ -236,7 +236,7 @@ func pageExpiresBefore(s *suite) {
 	}
 }
 
-// Counts are exact, and of one tenant.
+// Counts are exact and concern one tenant.
 func countsOfTenant(s *suite) {
 	want := make(map[clerkinvite.Status]int)
 	var all []*clerkinvite.Member
@@ -324,7 +324,7 @@ func pageAfter(s *suite) {
 	for _, place := range []clerkinvite.Member{{TenantID: "a", ID: "no uuid"}, {TenantID: "a", ID: "\x00"}, {TenantID: "a\xff", ID: all[0].ID}, {TenantID: "\x00", ID: all[0].ID}} {
 		q := next(clerkinvite.PageQuery{}, &place)
 		if found, err := s.store.Page(s.Context(), q); err == nil {
-			s.Errorf("%d members after the invalid place %q %q; want an error", len(found), place.TenantID, place.ID)
+			s.Errorf("%d members after the invalid position %q %q; want an error", len(found), place.TenantID, place.ID)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func insertAddressOfAnotherTenant(s *suite) {
 	s.wantStored(b)
 }
 
-// Repeated rows count as written, even if they have changed since.
+// A repeated row counts as written, even if it has changed in the meantime.
 func insertRepeated(s *suite) {
 	rows := reservedMany(3, "again")
 	inserted := s.insert(rows...)
@@ -118,7 +118,7 @@ func insertMany(s *suite) {
 	}
 }
 
-// Of any number of concurrent inserts of an address exactly one is written, and the other callers get its row.
+// If any number of callers insert an address at the same time, exactly one row is written, and the other callers get that row.
 func insertRace(s *suite) {
 	const callers, addresses = 64, 17
 	winners := make([]atomic.Pointer[clerkinvite.Member], addresses)
@@ -135,7 +135,7 @@ func insertRace(s *suite) {
 				continue
 			}
 			if r.Member.ID != rows[i].ID {
-				s.Errorf("a success with the row of another caller")
+				s.Errorf("the result without an error has the row of another caller")
 			}
 			if !winners[i].CompareAndSwap(nil, r.Member) {
 				s.Errorf("address %d was written twice", i)
@@ -209,7 +209,7 @@ func updateNothing(s *suite) {
 	}
 }
 
-// All fields that can change are written and returned, even if they become empty.
+// All changeable fields are written and returned, even if they become empty.
 func updateEveryField(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for _, status := range statuses {
@@ -257,7 +257,7 @@ func updateIdentity(s *suite) {
 	s.wantStored(n)
 }
 
-// A claim or a release is not recorded, but otherwise a change like any other.
+// A claim and a release are not recorded. Otherwise they are like any other change.
 func updateUnrecorded(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	claimed := *m
@@ -326,8 +326,8 @@ func updateSameRowTwice(s *suite) {
 	s.wantStored(made)
 }
 
-// Of two changes of a version only the first is made, even if both are the same. Otherwise two attempts
-// could claim the same row.
+// If a version is changed twice, only the first change is made, even if both are equal. Otherwise two attempts could claim
+// the same row.
 func updateSameChange(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	n := *m
@@ -343,7 +343,7 @@ func updateSameChange(s *suite) {
 	s.wantStored(&n)
 }
 
-// Of any number of concurrent changes of a version exactly one is made.
+// If any number of callers change a version at the same time, exactly one change is made.
 func updateRace(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
 	for range 10 {
@@ -424,13 +424,13 @@ func updateMany(s *suite) {
 	}
 	for i, m := range s.update(changes...) {
 		if m.ID != changes[i].Old.ID || m.ClerkUserID != changes[i].New.ClerkUserID || m.Version != 2 {
-			s.Fatalf("result %d is not that of change %d", i, i)
+			s.Fatalf("result %d is not the result of change %d", i, i)
 		}
 	}
 }
 
-// A new row is not written if another row of the tenant has its user or invitation. Its result has that row. A row with
-// the same address is the more important result.
+// A new row is not written if another row of the tenant has its user or invitation. The result has that row. If a row with
+// the same address exists too, the duplicate is the result.
 func userTakenInsert(s *suite) {
 	pending := s.insert(in(clerkinvite.StatusPending, reserved("tenant", "pending@example.com")))[0]
 	active := s.insert(in(clerkinvite.StatusActive, reserved("tenant", "active@example.com")))[0]
@@ -682,8 +682,8 @@ func findUserIDs(s *suite) {
 	s.wantFound(clerkinvite.Query{UserIDs: append(ids, ids...)}, want...)
 }
 
-// A reserved or pending member with Sent < Send is due from the microsecond of its NextAttemptAt. A tenant's earliest comes
-// first.
+// A reserved or pending member with Sent < Send is due from the microsecond of its NextAttemptAt. The tenant's earliest member
+// comes first.
 func dueOrder(s *suite) {
 	resend := in(clerkinvite.StatusPending, reserved("tenant", "resend@example.com"))
 	resend.Send, resend.NextAttemptAt = 2, after(-time.Second)
@@ -717,10 +717,10 @@ func dueOrder(s *suite) {
 	due(*after(-2 * time.Minute), 0)
 }
 
-// Tenants take turns, whatever is the limit and wherever the turns begin. Members without Bulk come first. Times and tenants
-// occur again, and some tenants have no member that is due now.
+// Tenants take turns, whatever the limit and the first tenant. Members without Bulk come first. Times and tenants repeat, and
+// some tenants have no due member.
 func dueTurns(s *suite) {
-	tenants := []string{"", "A", "a", "a-1", "a1", "b", "later", "\u00e4", "\U0001f600", "\uffff"} // the first is none
+	tenants := []string{"", "A", "a", "a-1", "a1", "b", "later", "\u00e4", "\U0001f600", "\uffff"} // "" starts with the first tenant
 	var rows []*clerkinvite.Member
 	for i, tenant := range tenants[1:] {
 		for k := range i*i + 1 {
@@ -961,7 +961,7 @@ func jsonFidelity(s *suite) {
 	s.wantStored(nul)
 }
 
-// Text is compared and stored byte for byte.
+// Text is stored and compared byte for byte.
 func textFidelity(s *suite) {
 	texts := []string{
 		"plain", "Plain", "plain ", " plain", `'"\`, `\u0041`, "{}", "null", "NULL", "$1", "%", "_", "a\nb\tc\r", "\x01",
@@ -1004,7 +1004,7 @@ func timeFidelity(s *suite) {
 		s.wantSame(s.insert(row)[0], &want)
 		s.wantStored(&want)
 	}
-	// Nanoseconds are dropped; the error is less than a microsecond.
+	// Nanoseconds may be dropped or rounded: the difference is less than a microsecond.
 	at := now.Add(789)
 	row := reserved("tenant", "nano@example.com")
 	row.UpdatedAt, row.ClaimedUntil = at, &at

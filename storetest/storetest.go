@@ -183,7 +183,7 @@ func shapeFound(found []*clerkinvite.Member, err error) ([]*clerkinvite.Member, 
 	return found, err
 }
 
-// uuid returns a new UUID of version 7, as the service makes them.
+// uuid returns a new version 7 UUID, like those of the service.
 func uuid() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
@@ -195,7 +195,7 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// reserved returns a row as a first invitation writes it.
+// reserved returns the row of a first invitation.
 func reserved(tenant, email string) *clerkinvite.Member {
 	return &clerkinvite.Member{
 		ID: uuid(), TenantID: tenant, Email: email, Status: clerkinvite.StatusReserved,
@@ -298,7 +298,7 @@ func (s *suite) wantFound(q clerkinvite.Query, want ...*clerkinvite.Member) {
 		delete(found, w.ID)
 	}
 	for _, m := range found {
-		s.Errorf("Find returned the %s member %s, which the query does not select", m.Status, m.ID)
+		s.Errorf("Find returned the %s member %s, which the query does not match", m.Status, m.ID)
 	}
 }
 
@@ -308,7 +308,7 @@ func (s *suite) wantStored(want *clerkinvite.Member) {
 	s.wantFound(clerkinvite.Query{IDs: []string{want.ID}}, want)
 }
 
-// wantSame compares all fields: JSON in Data by meaning, all else exactly.
+// wantSame compares all fields: Data by its meaning as JSON, the others exactly.
 func (s *suite) wantSame(got, want *clerkinvite.Member) {
 	s.Helper()
 	if got == nil {
@@ -386,7 +386,7 @@ func (s *suite) wantDuplicate(r clerkinvite.Result, ref clerkinvite.Ref, existin
 		return
 	}
 	if dup.Ref != ref {
-		s.Errorf("DuplicateEmailError.Ref is another: %v", dup.Ref)
+		s.Errorf("DuplicateEmailError has the wrong Ref: %v", dup.Ref)
 	}
 	s.wantSame(dup.Member, existing)
 	s.wantSame(r.Member, existing)

@@ -26,7 +26,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
-// faulty is a store with one fault: a correct one with some of its methods replaced.
+// faulty is a correct store with some methods replaced.
 type faulty struct {
 	*clerkinvitetest.MemoryStore
 
@@ -121,7 +121,7 @@ func (s *faulty) paged(query func(q *clerkinvite.PageQuery), page func(q clerkin
 	}
 }
 
-// all returns everybody, in order.
+// all returns all members, in order.
 func all(memory *clerkinvitetest.MemoryStore) []*clerkinvite.Member {
 	list, _ := memory.Page(context.Background(), clerkinvite.PageQuery{Limit: 1e6})
 	return list
@@ -174,7 +174,7 @@ func (s *faulty) each(taken, returned func(m *clerkinvite.Member)) {
 	}
 }
 
-// faults are the ways in which a store can be wrong. Each must be found.
+// faults has stores that break one rule each. The suite must find each fault.
 var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"duplicate without member": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
@@ -233,7 +233,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 				if err != nil {
 					return nil, err
 				}
-				c := *m // as a table without a unique key would have it
+				c := *m // like a table without a unique key
 				c.Version = 1
 				if results[i] = written[0]; written[0].Err != nil {
 					results[i] = clerkinvite.Result{Member: &c}
@@ -564,13 +564,13 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return memory.Due(ctx, q)
 		}
 	},
-	"ids in lower case only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"IDs in lower case only": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 			q.IDs = slices.DeleteFunc(slices.Clone(q.IDs), func(id string) bool { return id != strings.ToLower(id) })
 			return memory.Find(ctx, q)
 		}
 	},
-	"odd ids are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"invalid IDs are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.find = func(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
 			for _, id := range q.IDs {
 				if len(id) != 36 {
@@ -591,7 +591,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return memory.Update(ctx, changes)
 		}
 	},
-	"gone is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"an erased row is a conflict": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			gone := make(map[int]bool)
 			for i, c := range changes {
@@ -640,7 +640,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return results, err
 		}
 	},
-	"erases only when nothing else is asked": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"erases only in a call without other changes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			erasing := slices.IndexFunc(changes, func(c clerkinvite.Change) bool { return c.New == nil })
 			changing := slices.IndexFunc(changes, func(c clerkinvite.Change) bool { return c.New != nil })
@@ -657,7 +657,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 				now, _ := memory.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{c.Old.Ref()}})
 				time.Sleep(time.Millisecond)
 				if c.New == nil && len(now) == 1 && now[0].Version == c.Old.Version {
-					// As a DELETE does that does not look at the version again.
+					// Like a DELETE that does not check the version again.
 					if now, _ = memory.Find(ctx, clerkinvite.Query{Refs: []clerkinvite.Ref{c.Old.Ref()}}); len(now) == 1 {
 						changes[i].Old = now[0]
 					}
@@ -806,7 +806,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"one status only": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.paged(func(q *clerkinvite.PageQuery) { q.Statuses = q.Statuses[:min(1, len(q.Statuses))] }, nil)
 	},
-	"page with doubles of a status": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+	"page with duplicates for repeated statuses": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.paged(nil, func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member {
 			if len(slices.Compact(slices.Sorted(slices.Values(q.Statuses)))) == len(q.Statuses) {
 				return list
@@ -845,7 +845,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return slices.DeleteFunc(all(memory), func(m *clerkinvite.Member) bool { return !strings.Contains(m.Email, q.EmailPrefix) })
 		})
 	},
-	"odd filters are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"invalid filters are errors": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.page = func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
 			if !utf8.ValidString(q.TenantID + q.EmailPrefix + q.InvitedBy) {
 				return nil, errors.New("no text")
@@ -853,7 +853,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return memory.Page(ctx, q)
 		}
 	},
-	"an odd place is the end": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"an invalid place is the end": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.page = func(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
 			found, err := memory.Page(ctx, q)
 			if ctx.Err() == nil {
@@ -918,7 +918,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return moves, err
 		}
 	},
-	"nobody's history is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"the history of an unknown member is an error": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			if len(moves) == 0 {
@@ -985,7 +985,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return memory.SwapTime(ctx, name, old, next)
 		}
 	},
-	"swap time: who loses learns nothing": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"swap time: the loser does not get the time": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 			known, err := memory.SwapTime(ctx, name, old, next)
 			if !next.IsZero() && !known.Equal(next) {
@@ -994,7 +994,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return known, err
 		}
 	},
-	"swap time: looks and then writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"swap time: reads and then writes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.swap = func(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 			known, err := memory.SwapTime(ctx, name, time.Time{}, time.Time{})
 			if err != nil || next.Equal(old) || known.Sub(old).Abs() >= time.Microsecond {
@@ -1044,7 +1044,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 			return times[name], ctx.Err()
 		}
 	},
-	"deaf to its context": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+	"ignores its context": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
 		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
 			return memory.Update(context.WithoutCancel(ctx), changes)
 		}
@@ -1092,7 +1092,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	"tenants without case": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.each(func(m *clerkinvite.Member) { m.TenantID = strings.ToLower(m.TenantID) }, nil)
 	},
-	"forgetful of the claim": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
+	"forgets the claim": func(s *faulty, _ *clerkinvitetest.MemoryStore) {
 		s.each(func(m *clerkinvite.Member) { m.ClaimedUntil = nil }, nil)
 	},
 	"shared bytes": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
@@ -1117,7 +1117,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 	},
 }
 
-// TestFaults: a store with a fault does not pass. Each runs in a process of its own, because it is meant to fail.
+// A store with a fault does not pass. Each runs in its own process, because the suite must fail.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	if name := os.Getenv("STORETEST_FAULT"); name != "" {
@@ -1133,7 +1133,7 @@ func TestFaults(t *testing.T) {
 	first := rand.IntN(10)
 	for i, name := range slices.Sorted(maps.Keys(faults)) {
 		if raceDetector && i%10 != first {
-			continue // each takes seconds with it, and finds nothing by it: a tenth, another each time
+			continue // each takes seconds, and the race detector finds nothing: run a random tenth
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -1150,7 +1150,7 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-// slots keeps the processes from starving each other, and the tests of other packages.
+// slots limits the number of processes, so that they do not starve each other or the tests of other packages.
 var slots = make(chan struct{}, runtime.NumCPU())
 
 // run runs the suite on a store with the named fault.

@@ -21,24 +21,24 @@ func swapTimeTable(s *suite) {
 		what            string
 		old, next, want time.Time
 	}{
-		{"asks", zero, zero, zero},
-		{"asks, which writes nothing", zero, zero, zero},
-		{"not the time known, there is none", now, at(1), zero},
-		{"asks by two equal times, which writes nothing", now, now, zero},
-		{"takes", zero, now, now},
-		{"takes again, because the answer was lost", zero, now, now},
+		{"read", zero, zero, zero},
+		{"read again: nothing was written", zero, zero, zero},
+		{"wrong old time: none is stored", now, at(1), zero},
+		{"read with equal times: nothing is written", now, now, zero},
+		{"set", zero, now, now},
+		{"set again, because the response was lost", zero, now, now},
 		{"too late", zero, at(time.Hour), now},
-		{"asks", zero, zero, now},
-		{"asks by two equal times", at(time.Hour), at(time.Hour), now},
-		{"asks by two equal times", now, now, now},
-		{"not the time known, but close to it", at(time.Microsecond), at(time.Hour), now},
-		{"not the time known, but close to it", at(-time.Microsecond), at(time.Hour), now},
+		{"read", zero, zero, now},
+		{"read with equal times", at(time.Hour), at(time.Hour), now},
+		{"read with equal times", now, now, now},
+		{"wrong old time, by a microsecond", at(time.Microsecond), at(time.Hour), now},
+		{"wrong old time, by a microsecond", at(-time.Microsecond), at(time.Hour), now},
 		{"forward, from other zones", now.In(time.FixedZone("", -3600)), at(time.Hour).In(time.FixedZone("", 7200)), at(time.Hour)},
-		{"forward again, because the answer was lost", now, at(time.Hour), at(time.Hour)},
+		{"forward again, because the response was lost", now, at(time.Hour), at(time.Hour)},
 		{"back", at(time.Hour), at(-time.Hour), at(-time.Hour)},
-		{"the first once more, long after", zero, now, at(-time.Hour)},
-		{"the second once more, long after", now, at(time.Hour), at(-time.Hour)},
-		{"asks", zero, zero, at(-time.Hour)},
+		{"the first swap again, later", zero, now, at(-time.Hour)},
+		{"the second swap again, later", now, at(time.Hour), at(-time.Hour)},
+		{"read", zero, zero, at(-time.Hour)},
 	} {
 		s.Log(step.what)
 		s.wantTime("create", step.old, step.next, step.want)
@@ -58,7 +58,7 @@ func swapTimeNames(s *suite) {
 	}
 }
 
-// Times are compared with microseconds.
+// Times are compared to the microsecond.
 func swapTimeMicroseconds(s *suite) {
 	for _, old := range []time.Time{now.Add(789), time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC)} {
 		name := old.String()
@@ -73,7 +73,7 @@ func swapTimeMicroseconds(s *suite) {
 	}
 }
 
-// Of any number that swap the same old time, exactly one succeeds, and the others get its time.
+// If any number of callers swap the same old time, exactly one succeeds, and the others get its time.
 func swapTimeRace(s *suite) {
 	var known time.Time
 	for round := range 20 {

@@ -28,8 +28,9 @@ If lines repeat an address or a user, the first one counts. Existing members are
   clerkinvite adopt admin_user.csv --tenant acme --map invited_at=created_at --errors left.csv
   clerkinvite reconcile --dry-run
 
-As JSON: {"file", "dry_run", "lines", "adopted", "ignored_columns", "problems": [{"line", "tenant", "email", "outcome",
-"reason"}, …], "error"}. adopted counts new and existing members; the other lines are problems.`,
+As JSON: {"file", "dry_run", "lines", "adopted", "existing", "ignored_columns", "problems": [{"line", "tenant", "email", "outcome",
+"reason"}, …], "error"}. adopted counts new members, existing counts members that an earlier run or the application has written,
+and the other lines are problems.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			o := sheetOptions{columns: slices.Concat(paramColumns, []string{"clerk_user_id", "invited_at"})}
 			t.changesMembers(flags)
@@ -45,6 +46,7 @@ type adoptReport struct {
 	DryRun   bool      `json:"dry_run"`
 	Lines    int       `json:"lines"`
 	Adopted  int       `json:"adopted"`
+	Existing int       `json:"existing"`
 	Ignored  []string  `json:"ignored_columns,omitempty"`
 	Problems []problem `json:"problems"`
 	Error    string    `json:"error,omitempty"`
@@ -74,12 +76,14 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 			people, records = append(people, a), append(records, rec)
 		}
 	}
-	results, err := t.adopt(ctx, people, o.dryRun)
+	results, existing, err := t.adopt(ctx, people, o.dryRun)
 	for i, rec := range records {
 		if err != nil { // nothing was written
 			leave(rec, people[i], notReached, "was not reached")
 		} else if what, reason := adoptOutcome(results[i].Err); reason != "" {
 			leave(rec, people[i], what, reason)
+		} else if existing[results[i].Member.Ref()] {
+			r.Existing++
 		} else {
 			r.Adopted++
 		}
@@ -103,32 +107,56 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 	return err
 }
 
-// adopt adopts people in one transaction, which a dry run rolls back.
-func (t *tool) adopt(ctx context.Context, people []clerkinvite.Adopted, dryRun bool) ([]clerkinvite.Result, error) {
+// adopt adopts people in one transaction, which a dry run rolls back. existing has the members that it did not write.
+func (t *tool) adopt(ctx context.Context, people []clerkinvite.Adopted, dryRun bool) (results []clerkinvite.Result, existing map[clerkinvite.Ref]bool, err error) {
 	store, pool, err := t.open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer pool.Close()
 	if !*t.withoutHook && !dryRun {
 		if err := t.mayChange(ctx, store, pool); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	svc, err := clerkinvite.New(clerkinvite.Config{API: noClerk{}, Store: store, Now: t.env.now})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tx, err := pool.Begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	results, err := svc.InTx(store.WithTx(tx)).Adopt(ctx, people)
-	if err == nil && !dryRun {
+	if results, err = svc.InTx(store.WithTx(tx)).Adopt(ctx, people); err != nil {
+		return nil, nil, err
+	}
+	// Outside the transaction, which sees the rows that it has written.
+	if existing, err = committed(ctx, store, results); err == nil && !dryRun {
 		err = tx.Commit(ctx)
 	}
-	return results, err
+	return results, existing, err
+}
+
+// committed returns which members of the results can be read outside the transaction.
+func committed(ctx context.Context, store *clerkinvite.PgxStore, results []clerkinvite.Result) (map[clerkinvite.Ref]bool, error) {
+	found := make(map[clerkinvite.Ref]bool)
+	for chunk := range slices.Chunk(results, findBatch) {
+		var refs []clerkinvite.Ref
+		for _, r := range chunk {
+			if r.Err == nil {
+				refs = append(refs, r.Member.Ref())
+			}
+		}
+		members, err := store.Find(ctx, clerkinvite.Query{Refs: refs})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range members {
+			found[m.Ref()] = true
+		}
+	}
+	return found, nil
 }
 
 // adopted returns the member of a line, and a fault that the library cannot find.
@@ -170,7 +198,7 @@ func (r *adoptReport) text(out io.Writer) {
 	if r.DryRun {
 		fmt.Fprintln(out, "Nothing was written.")
 	}
-	fmt.Fprintf(out, "%d lines, %d members\n", r.Lines, r.Adopted)
+	fmt.Fprintf(out, "%d %s: %d adopted, %d existing, %d not adopted\n", r.Lines, plural(r.Lines, "line"), r.Adopted, r.Existing, len(r.Problems))
 	if len(r.Ignored) > 0 {
 		fmt.Fprintf(out, "Ignored columns: %s\n", shortList(r.Ignored))
 	}

@@ -480,9 +480,9 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 	if err != nil {
 		return check{"", checkFail, explain(err), "if Clerk shows no user and no invitation of any member, CLERK_SECRET_KEY belongs to another instance"}
 	}
-	scope := fmt.Sprintf("%d members compared with Clerk", r.Members)
+	scope := fmt.Sprintf("%d %s compared with Clerk", r.Members, plural(r.Members, "member"))
 	if r.Cursor != "" {
-		scope = fmt.Sprintf("only the first %d members compared with Clerk (--limit)", r.Members)
+		scope = fmt.Sprintf("only the first %d %s compared with Clerk (--limit)", r.Members, plural(r.Members, "member"))
 	}
 	var differences []string
 	for _, diff := range []struct {
@@ -506,7 +506,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 			remedy + "run \"clerkinvite reconcile\"; if it happens again, check that webhooks arrive (Clerk's dashboard, under Webhooks) and that Run is running"}
 	}
 	if r.Unknown > 0 {
-		scope += fmt.Sprintf("; %d invitations of another application or of purged members", r.Unknown)
+		scope += fmt.Sprintf("; %d %s of another application or of purged members", r.Unknown, plural(r.Unknown, "invitation"))
 	}
 	return good("%s: no differences", scope)
 }

@@ -33,7 +33,7 @@ func (s *sessions) serveKeys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{
+	_ = json.NewEncoder(w).Encode(map[string][]map[string]string{"keys": {{
 		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": s.keyID,
 		"n": encode(s.key.N.Bytes()), "e": encode(big.NewInt(int64(s.key.E)).Bytes()),
 	}}})

@@ -111,9 +111,9 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	backend := clerk.BackendConfig{Key: clerk.String(env["CLERK_SECRET_KEY"]), URL: clerk.String(env["CLERK_API_URL"])}
 	signedIn := clerkhttp.WithHeaderAuthorization(clerkhttp.JWKSClient(jwks.NewClient(&clerk.ClientConfig{BackendConfig: backend})), clerkhttp.Clock(sdkClock(w.now)))(
 		http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			claims, ok := clerk.SessionClaimsFromContext(r.Context())
-			require.True(t, ok)
-			_, _ = io.WriteString(rw, claims.Subject)
+			if claims, ok := clerk.SessionClaimsFromContext(r.Context()); ok {
+				_, _ = io.WriteString(rw, claims.Subject)
+			}
 		}))
 	for bearer, want := range map[string]int{token: 200, token[:len(token)-8] + "AAAAAAAA": 401} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)

@@ -408,7 +408,7 @@ func (r *importReport) text(out io.Writer) {
 		fmt.Fprintln(out, "Nothing was written or sent.")
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "%d\t lines\n", r.Lines)
+	fmt.Fprintf(w, "%d\t %s\n", r.Lines, plural(r.Lines, "line"))
 	for _, o := range outcomes {
 		if n := r.Counts[o]; n > 0 {
 			fmt.Fprintf(w, "%d\t %s\n", n, outcomeTexts[o])
@@ -468,7 +468,7 @@ func (r *importReport) textTenants(out io.Writer) {
 	fmt.Fprintln(out, "Valid lines by tenant:")
 	for i, c := range tenants {
 		if i == maxShown {
-			fmt.Fprintf(out, "  … and %d more tenants: see --json\n", len(tenants)-i)
+			fmt.Fprintf(out, "  … and %d more: see --json\n", len(tenants)-i)
 			break
 		}
 		unknown := ""

@@ -413,7 +413,7 @@ func TestDryRunCountsByTenant(t *testing.T) {
 	for i := range 60 {
 		fmt.Fprintf(&many, "t%d,ada@example.com\n", i)
 	}
-	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more tenants: see --json\n")
+	require.Contains(t, w.run("import", w.file(many.String()), "--dry-run").stdout, "\n  … and 10 more: see --json\n")
 	require.Zero(t, w.clerk.EmailsTo("bob@example.com"))
 }
 
@@ -555,7 +555,7 @@ func TestClerkFaultStopsImportAndKeepsRows(t *testing.T) {
 	require.Zero(t, r.code, r.stderr)
 	require.Contains(t, r.stdout, "12 invited\n")
 
-	// A redirect URL that the instance does not allow stops only its line, which stays reserved.
+	// A redirect URL that the instance does not allow is an error of its line only.
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
 		w.clerk.Fail(clerkinvitetest.Fault{
 			Email: "far@example.com", Times: -1, Call: call, Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"},
@@ -564,7 +564,7 @@ func TestClerkFaultStopsImportAndKeepsRows(t *testing.T) {
 	r = w.run("import", w.file("tenant,email,redirect_url\nacme,far@example.com,https://far.example.com\nacme,near@example.com,\n"), "--json")
 	require.Equal(t, exitSome, r.code)
 	report = decode[*importReport](t, r)
-	require.Equal(t, map[outcome]int{sent: 1, waiting: 1}, counts(t, report), report.Problems)
+	require.Equal(t, map[outcome]int{sent: 1, failed: 1}, counts(t, report), report.Problems)
 	require.Contains(t, report.Problems[0].Reason, "form_param_value_invalid")
 }
 

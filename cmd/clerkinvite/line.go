@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -90,6 +91,8 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retry
 		l.end(invalid, invalidReason(wrong))
 	case isClerk && clerk.Outcome == clerkinvite.Refused:
 		l.end(refused, explain(clerk))
+	case rejectsParameter(r.Err):
+		l.end(failed, explain(clerk))
 	case isClerk && clerk.Queued():
 		l.end(waiting, explain(clerk))
 		return leaseEnd(r.Member)
@@ -101,6 +104,15 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retry
 		l.end(failed, explain(r.Err))
 	}
 	return time.Time{}
+}
+
+// rejectsParameter reports whether Clerk rejects a value of the line, such as a redirect URL that the instance does not allow. The
+// member waits, but a retry cannot succeed before Clerk's settings change.
+func rejectsParameter(err error) bool {
+	var clerk *clerkinvite.ClerkInvitationError
+	var api *clerkinvite.APIError
+	return errors.As(err, &clerk) && clerk.Queued() && errors.As(err, &api) && api.StatusCode/100 == 4 &&
+		api.StatusCode != http.StatusTooManyRequests && api.Meta["param_name"] != nil
 }
 
 // settleDuplicate sets the outcome of a member that existed before, or that this import reserved and another process delivered.

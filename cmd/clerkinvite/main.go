@@ -242,6 +242,14 @@ func (t *tool) fail(name string, err error) {
 	}
 }
 
+// plural returns the noun for n things.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
 // plain returns foreign text on one line, safe for a terminal.
 func plain(s string) string { return scrub.Plain(s) }
 

@@ -131,8 +131,8 @@ func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error 
 		d.Error, failure = explain(failure), reportedError{failure}
 	}
 	if err := t.print(d, func(w io.Writer) {
-		fmt.Fprintf(w, "%d members: %d invited, %d linked to a Clerk user, %d refused, %d ended, %d postponed\n",
-			d.Claimed, d.Invited, d.Linked, d.Refused, d.Ended, d.Postponed)
+		fmt.Fprintf(w, "%d %s: %d invited, %d linked to a Clerk user, %d refused, %d ended, %d postponed\n",
+			d.Claimed, plural(d.Claimed, "member"), d.Invited, d.Linked, d.Refused, d.Ended, d.Postponed)
 	}); err != nil {
 		return err
 	}
@@ -249,9 +249,9 @@ func (l *lister) end(next, failure string) error {
 	switch {
 	case failure != "": // printed by fail
 	case next == "":
-		fmt.Fprintf(l.t.stdout, "%d members\n", l.count)
+		fmt.Fprintf(l.t.stdout, "%d %s\n", l.count, plural(l.count, "member"))
 	default:
-		fmt.Fprintf(l.t.stdout, "%d members; more with --cursor %s\n", l.count, next)
+		fmt.Fprintf(l.t.stdout, "%d %s; more with --cursor %s\n", l.count, plural(l.count, "member"), next)
 	}
 	return nil
 }
@@ -279,7 +279,7 @@ func (t *tool) show(ctx context.Context, args []string) error {
 		for _, row := range [][2]string{
 			{"email", m.Email}, {"tenant", m.TenantID}, {"status", string(m.Status)}, {"reason", m.Reason}, {"clerk user", m.ClerkUserID},
 			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"changed by", m.ChangedBy}, {"data", string(m.Data)},
-			{"sends", fmt.Sprintf("%d requested, %d completed, %d attempts for the last", m.Send, m.Sent, m.Attempts)},
+			{"sends", fmt.Sprintf("%d requested, %d completed, %d %s for the last", m.Send, m.Sent, m.Attempts, plural(m.Attempts, "attempt"))},
 			{"invited", stamp(m.InvitedAt)}, {"expires", stamp(m.ExpiresAt)}, {"next attempt", stamp(m.NextAttemptAt)}, {"id", m.ID},
 		} {
 			if row[1] != "" && row[1] != "-" {

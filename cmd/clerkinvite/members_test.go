@@ -103,6 +103,7 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Len(t, shown.History, 2)
 	r = w.run("show", "acme", "ada@example.com")
 	require.Regexp(t, `status +pending`, r.stdout)
+	require.Contains(t, r.stdout, "1 requested, 1 completed, 1 attempt for the last\n")
 	require.Regexp(t, `reserved +pending +1 +pending_inv`, r.stdout)
 	r = w.run("show", "acme", "nobody@example.com", "--json")
 	require.Equal(t, exitRefused, r.code)

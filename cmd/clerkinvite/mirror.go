@@ -189,7 +189,7 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 		if n > len(found) {
 			found = append(found, "…")
 		}
-		return check{"", checkFail, fmt.Sprintf("%s%s differs from the members in %d rows: %s", repaired, m.Table, n, strings.Join(found, ", ")),
+		return check{"", checkFail, fmt.Sprintf("%s%s differs from the members in %d %s: %s", repaired, m.Table, n, plural(n, "row"), strings.Join(found, ", ")),
 			"run \"clerkinvite doctor --repair-mirror\", and find out what else writes the table"}
 	}
 	return good("%s%s is equal to the members", repaired, m.Table)

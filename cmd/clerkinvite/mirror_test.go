@@ -118,7 +118,7 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.invite("grace@example.com")
 	c := w.doctorMirror()
 	require.Equal(t, checkFail, c.Status)
-	require.Contains(t, c.Message, "1 rows: ada@example.com in acme is missing")
+	require.Contains(t, c.Message, "1 row: ada@example.com in acme is missing")
 	c = w.doctorMirror("--repair-mirror")
 	require.Equal(t, checkOK, c.Status, c.Message)
 	require.Contains(t, c.Message, "repaired")

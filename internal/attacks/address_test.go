@@ -34,7 +34,7 @@ func byUser(t *testing.T, b *testkit.Rig, id string) string {
 	return m.Email
 }
 
-// notices are the ways in which the library hears that a user has changed.
+// notices are the ways in which the library learns that a user has changed.
 var notices = map[string]func(t *testing.T, b *testkit.Rig, hook clerkinvitetest.Webhook, userID string){
 	"HandleEvent": func(t *testing.T, b *testkit.Rig, hook clerkinvitetest.Webhook, _ string) { b.Receive(t, hook) },
 	"ResolveUser": func(t *testing.T, b *testkit.Rig, _ clerkinvitetest.Webhook, id string) {
@@ -52,7 +52,7 @@ var notices = map[string]func(t *testing.T, b *testkit.Rig, hook clerkinvitetest
 	"Reconcile": func(t *testing.T, b *testkit.Rig, _ clerkinvitetest.Webhook, _ string) { b.MustReconcile(t) },
 }
 
-// The member follows its user's address, in every tenant, and the older address can be invited.
+// The member gets its user's new address, in every tenant, and the previous address can be invited.
 func TestPromise5_AddressFollowsTheUser(t *testing.T) {
 	t.Parallel()
 	for name, note := range notices {
@@ -88,7 +88,7 @@ func TestPromise5_AddressFollowsTheUser(t *testing.T) {
 	}
 }
 
-// Only a user object that shows other verified addresses moves a member, and only to the verified primary one.
+// A member's address changes only if the user object shows other verified addresses, and only to the verified primary address.
 func TestPromise5_AddressStays(t *testing.T) {
 	t.Parallel()
 	const third = "ada@example.net"
@@ -135,7 +135,7 @@ func TestPromise5_AddressStays(t *testing.T) {
 	}
 }
 
-// A user object that was not read completely may lack the very address.
+// A user object that was not read completely may lack the member's address.
 func TestPromise5_IncompleteUserChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
@@ -177,7 +177,7 @@ func TestPromise1_TakenAddressIsReported(t *testing.T) {
 	})
 }
 
-// Two users that exchange their addresses block each other; nothing is lost.
+// Two users who exchange their addresses block each other, but nothing is lost.
 func TestPromise1_ExchangedAddresses(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -193,11 +193,11 @@ func TestPromise1_ExchangedAddresses(t *testing.T) {
 	})
 }
 
-// A member that was only a second address of the same user makes way, after its link stopped working.
+// A removed member that was a second address of the same user is erased, after its invitations are revoked.
 func TestPromise4_SecondAddressMakesWay(t *testing.T) {
 	t.Parallel()
 	for name, note := range notices {
-		if name == "Resolve" { // it must not call Clerk, so it leaves this to the others
+		if name == "Resolve" { // it must not call Clerk, so it leaves the revocation to the other calls
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestPromise4_SecondAddressMakesWay(t *testing.T) {
 	}
 }
 
-// Whoever gets the older address can be invited, although nobody has told the library yet.
+// The new owner of the previous address can be invited before the library has learned of the change.
 func TestPromise1_NewOwnerOfAnAddressIsInvited(t *testing.T) {
 	t.Parallel()
 	for name, account := range map[string]bool{"with an account": true, "without": false} {
@@ -245,7 +245,7 @@ func TestPromise1_NewOwnerOfAnAddressIsInvited(t *testing.T) {
 	}
 }
 
-// Inviting the new address of a member finds that member, which follows.
+// Inviting a member's new address finds that member and updates its address.
 func TestPromise1_NewAddressOfAMemberIsADuplicate(t *testing.T) {
 	t.Parallel()
 	for name, more := range map[string][]clerkinvitetest.EmailSpec{
@@ -276,7 +276,7 @@ func TestPromise1_NewAddressOfAMemberIsADuplicate(t *testing.T) {
 	}
 }
 
-// An event costs nothing more than before: a request only if it shows that a member's address has changed.
+// An event causes a request only if it shows that a member's address has changed.
 func TestHandleEvent_RequestsForAddresses(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -296,7 +296,7 @@ func TestHandleEvent_RequestsForAddresses(t *testing.T) {
 	})
 }
 
-// Clerk's API can be behind its event, and an event can be old.
+// Clerk's API can lag behind an event, and an event can be old.
 func TestHandleEvent_UnconfirmedAddress(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -314,7 +314,7 @@ func TestHandleEvent_UnconfirmedAddress(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, newEmail, byUser(t, b, u.ID))
 
-		b.Clerk.ChangeEmail(u.ID, oldEmail) // and back; then the first event comes again
+		b.Clerk.ChangeEmail(u.ID, oldEmail) // changed back; then the first event is delivered again
 		b.Clerk.Settle()
 		_, err = b.ResolveUser(ctx, u.ID)
 		require.NoError(t, err)
@@ -325,7 +325,7 @@ func TestHandleEvent_UnconfirmedAddress(t *testing.T) {
 	})
 }
 
-// The host's hook sees the change in its transaction, and can refuse it.
+// The host's hook sees the change in its transaction and can reject it.
 func TestOnChange_Address(t *testing.T) {
 	t.Parallel()
 	store, h, _ := testkit.NewMirror(t)
@@ -354,8 +354,8 @@ func TestOnChange_Address(t *testing.T) {
 	require.Contains(t, seen, [2]string{oldEmail, newEmail})
 }
 
-// However the change of an address, invites of both addresses and a removal meet, each address has one
-// member at most, and the user one active member.
+// When a user changes the address, both addresses are invited and the member is removed at the same time, each address has
+// at most one member, and the user has at most one active member.
 func TestPromise1_AddressRaces(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -364,7 +364,7 @@ func TestPromise1_AddressRaces(t *testing.T) {
 			older, newer := fmt.Sprintf("a%d@example.com", round), fmt.Sprintf("a%d@example.org", round)
 			u := join(t, b, older)
 			member := b.Member(t, older)
-			b.Clock.Advance(24 * time.Hour) // a duplicate is checked at Clerk
+			b.Clock.Advance(24 * time.Hour) // old enough that Invite checks a duplicate at Clerk
 			hook := b.Clerk.ChangeEmail(u.ID, newer)
 			e, err := b.Verifier.Verify(hook.Payload, hook.Sign(clerkinvitetest.WebhookSecret))
 			require.NoError(t, err)

@@ -27,10 +27,10 @@ type clockStore struct {
 	delay func(read int) time.Duration // of a response
 	reads int
 
-	suspended time.Duration // the bubble's clocks have stood still for so long
+	suspended time.Duration // how long the bubble's clocks were stopped
 }
 
-// suspend lets time pass that the monotonic clock of the machine does not show.
+// suspend lets time pass that the machine's monotonic clock does not show.
 func (s *clockStore) suspend(m *machine, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func inBubble(t *testing.T, test func(t *testing.T, clerk *clerkinvitetest.Clerk
 	})
 }
 
-// slowCreates makes creates take so long.
+// slowCreates makes each create take d.
 func slowCreates(clerk *clerkinvitetest.Clerk, d time.Duration) {
 	clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 		if (c == clerkinvitetest.CallCreate || c == clerkinvitetest.CallCreateBulk) && w == clerkinvitetest.Before {
@@ -190,7 +190,7 @@ func TestPromise3_OneEmailWithWrongClocks(t *testing.T) {
 						time.Sleep(time.Second)
 						_, err := second.Deliver(t.Context(), nil)
 						require.NoError(t, err)
-						if _, err = second.Resend(t.Context(), testkit.Ada); err == nil { // an admin who does not wait
+						if _, err = second.Resend(t.Context(), testkit.Ada); err == nil { // an admin does not wait
 							emails++
 						}
 					}
@@ -203,7 +203,7 @@ func TestPromise3_OneEmailWithWrongClocks(t *testing.T) {
 	}
 }
 
-// Two processes deliver at the same time. The turns that one gives back are not in the other's future.
+// Two processes deliver at the same time. A turn that one process releases is not in the other's future.
 func TestDeliver_TurnsWithWrongClocks(t *testing.T) {
 	t.Parallel()
 	onWrongClocks(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, _ *clockStore, first, second *machine) {
@@ -213,7 +213,7 @@ func TestDeliver_TurnsWithWrongClocks(t *testing.T) {
 			var all sync.WaitGroup
 			for i, m := range []*machine{first, second} {
 				p := testkit.Params("acme", fmt.Sprintf("p%d-%d@example.com", i, time.Since(began)))
-				p.PublicMetadata = map[string]any{"plan": "pro"} // not through the other endpoint
+				p.PublicMetadata = map[string]any{"plan": "pro"} // not with the other endpoint
 				_, err := m.Reserve(t.Context(), p)
 				require.NoError(t, err)
 				all.Go(func() {
@@ -310,8 +310,8 @@ func TestLease_IsNotLonger(t *testing.T) {
 	}
 }
 
-// The clock is measured once in ten minutes, and at once when it was set or the machine was suspended: then one of this
-// machine's two clocks has moved further.
+// The clock is measured every ten minutes, and immediately after it was set or the machine was suspended: then this
+// machine's wall clock and monotonic clock disagree.
 func TestClock_IsMeasuredAgain(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
@@ -390,7 +390,7 @@ func TestClock_IsSetDuringARequest(t *testing.T) {
 	}
 }
 
-// The machine was suspended for an hour during an attempt: only its wall clock shows that. The attempt sends nothing any more.
+// If the machine was suspended for an hour during an attempt, which only its wall clock shows, the attempt sends nothing more.
 func TestClock_SuspendedMachineSendsNothing(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
@@ -410,7 +410,7 @@ func TestClock_SuspendedMachineSendsNothing(t *testing.T) {
 	})
 }
 
-// If the clock cannot be read, nothing is claimed and Clerk is not called. A verb that is under way ends well.
+// If the clock cannot be read, nothing is claimed and Clerk is not called. Verbs that have already started succeed.
 func TestClock_Fails(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, clerk *clerkinvitetest.Clerk, store *clockStore) {
@@ -550,8 +550,8 @@ func TestPgxStoreClock(t *testing.T) {
 		require.NoError(t, err)
 		var since float64
 		require.NoError(t, tx.QueryRow(t.Context(), "SELECT extract(epoch FROM $1::timestamptz - now())", reserved.ReservedAt).Scan(&since))
-		require.GreaterOrEqual(t, since, 0.3, "not the time at which the transaction began")
-		require.Less(t, since, 200.0, "nor that of the wrong clock")
+		require.GreaterOrEqual(t, since, 0.3, "the present time, not the start of the transaction")
+		require.Less(t, since, 200.0, "not the wrong clock's time")
 		require.NoError(t, tx.Commit(t.Context()))
 		var claim float64
 		clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {

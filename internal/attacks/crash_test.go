@@ -74,7 +74,7 @@ func child(mode string) {
 	must(err)
 
 	fmt.Println("READY")
-	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // the parent says go
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until the parent continues
 	switch mode {
 	case "kill":
 		var wg sync.WaitGroup
@@ -210,7 +210,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context()))
 	clerk := clerkinvitetest.NewClerk()
 	url, sites := testkit.Serve(t, clerk), sitesFile(t)
-	// Short, so that later rounds take over what a killed round left. A lease may end
+	// Short, so that later rounds take over the members of a killed round. A lease may end
 	// while its process lives, which is part of the attack.
 	const lease = time.Second
 
@@ -225,7 +225,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 		wg.Go(func() {
 			for round := range next {
 				mu.Lock()
-				// Half of the rounds invite new people, the others people whom a killed round left.
+				// Half of the rounds invite new people, the others the people of a killed round.
 				var mine []string
 				for i := range 3 {
 					mine = append(mine, fmt.Sprintf("round%d-%d@example.com", round%(rounds/2), i))
@@ -245,7 +245,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 					if n == steps {
 						_ = c.cmd.Process.Kill()
 					}
-					if !c.lines.Scan() { // to the end, before Wait closes the pipe
+					if !c.lines.Scan() { // read everything before Wait closes the pipe
 						break
 					}
 					last = c.lines.Text()
@@ -292,7 +292,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	for _, email := range emails {
 		m, err := svc.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: email})
 		if errors.Is(err, clerkinvite.ErrNotFound) {
-			require.Zero(t, clerk.EmailsTo(email), "killed before the row was written: then nothing was sent")
+			require.Zero(t, clerk.EmailsTo(email), "killed before the row was written, so nothing was sent")
 			continue
 		}
 		require.NoError(t, err)

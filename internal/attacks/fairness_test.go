@@ -22,13 +22,13 @@ import (
 // ceiling is how many people Clerk's limits allow per hour: 100 single and 25 bulk requests.
 const ceiling = 350
 
-// passInterval is how late Run may be: its pause, and the extra minute that it waits after a limit.
+// passInterval is the longest delay by Run: its interval, and the extra minute that it waits after a limit.
 const passInterval = 90 * time.Second
 
 // latency is how long Clerk takes for a request.
 const latency = 200 * time.Millisecond
 
-// fleet is three processes that call Run, and Clerk. Its time is that of a synctest bubble.
+// fleet is Clerk and three processes that call Run, in the time of a synctest bubble.
 type fleet struct {
 	*clerkinvitetest.Clerk
 	store    *clerkinvitetest.MemoryStore
@@ -68,7 +68,7 @@ func newFleet(t *testing.T, limits clerkinvitetest.Limits, seed uint64) *fleet {
 	return f
 }
 
-// limit sets Clerk's limits, and forgets what was before.
+// limit sets Clerk's limits and forgets earlier requests.
 func (f *fleet) limit(limits clerkinvitetest.Limits) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -157,7 +157,7 @@ func peopleOf(tenant string, n int) []clerkinvite.InviteParams {
 	return ps
 }
 
-// reserve imports people: Run invites them.
+// reserve imports people, whom Run then invites.
 func (f *fleet) reserve(t *testing.T, ps []clerkinvite.InviteParams) {
 	t.Helper()
 	results, err := f.services[0].ReserveMany(t.Context(), ps)
@@ -167,7 +167,7 @@ func (f *fleet) reserve(t *testing.T, ps []clerkinvite.InviteParams) {
 	}
 }
 
-// await sleeps until everybody has got an email, and returns when the last of them got it.
+// await sleeps until all people have an email, and returns the time of the last one.
 func (f *fleet) await(t *testing.T, ps []clerkinvite.InviteParams) (last time.Time) {
 	t.Helper()
 	for _, p := range ps {
@@ -192,8 +192,8 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// throughput returns which part of the ceiling was used, of each endpoint until an import began to use
-// its last window.
+// throughput returns the used fraction of the ceiling. Each endpoint counts until an import has begun to use its last
+// window.
 func (f *fleet) throughput() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -216,10 +216,10 @@ func (f *fleet) throughput() float64 {
 	return perHour / ceiling
 }
 
-// period is from a time until another one.
+// period is a span of time.
 type period struct{ from, to time.Time }
 
-// full returns when Clerk would have refused a single create, in order.
+// full returns the periods in which Clerk would have refused a single create, in order.
 func (f *fleet) full() (all []period) {
 	l := f.limits.Create
 	first := 0 // of the window
@@ -237,8 +237,7 @@ func (f *fleet) full() (all []period) {
 	return all
 }
 
-// longestIdle returns the longest time between two moments in which Clerk would have accepted a single
-// create.
+// longestIdle returns the longest time between from and to during which Clerk would have accepted a single create.
 func longestIdle(full []period, from, to time.Time) (longest time.Duration) {
 	idleSince := from
 	for _, p := range full {
@@ -254,11 +253,11 @@ type adminCall struct {
 	email  string
 	at     time.Time // when it returned
 	err    error
-	stated time.Duration // how long the error says to wait
+	stated time.Duration // RetryAfter of the error
 }
 
-// admins lets an admin of each of ten tenants, also of the importing one, invite people at random
-// moments, eight per hour in all, until stop is called.
+// admins lets an admin of each of ten tenants, including the importing one, invite people at random moments, eight per hour
+// in total, until stop is called.
 func (f *fleet) admins(ctx context.Context) (stop func() []adminCall) {
 	ctx, cancel := context.WithCancel(ctx)
 	var calls []adminCall
@@ -285,17 +284,17 @@ func (f *fleet) admins(ctx context.Context) (stop func() []adminCall) {
 	}
 }
 
-// adminReport is what the admins got.
+// adminReport has the admins' results.
 type adminReport struct {
 	calls, immediate int
 	longest          time.Duration // from a call to the email
-	idle             time.Duration // in which Clerk would have accepted the invite that waited
+	idle             time.Duration // the part of the wait in which Clerk would have accepted the invite
 	overtaken        int           // people of imports who were invited before a waiting invite
-	pastStated       time.Duration // from the time that the error stated, to the email
+	pastStated       time.Duration // from the stated time of the retry to the email
 }
 
 func (r adminReport) String() string {
-	return fmt.Sprintf("%d invites, %d at once, the longest after %v; waited while Clerk would accept %v, and for %d people of imports; %v after the stated time",
+	return fmt.Sprintf("%d invites, %d immediate, the longest after %v; waited although Clerk would accept %v, and behind %d people of imports; %v after the stated time",
 		r.calls, r.immediate, r.longest.Round(time.Second), r.idle.Round(time.Second), r.overtaken, r.pastStated.Round(time.Second))
 }
 
@@ -330,8 +329,8 @@ func (f *fleet) report(calls []adminCall) (r adminReport) {
 	return r
 }
 
-// eachWindow runs a test in simulated time with each kind of window that Clerk may have, one of them in
-// full size. With -short it runs one, in a small size.
+// eachWindow runs a test in simulated time with each kind of window that Clerk may have, one of them with the full number of
+// people. With -short it runs one kind with few people.
 func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Limits, full bool, seed uint64)) {
 	t.Helper()
 	chosen := rand.IntN(4)
@@ -352,7 +351,7 @@ func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Lim
 	}
 }
 
-// size is how many people a simulation has.
+// size is the number of people in a simulation.
 func size(full bool, large, small int) int {
 	if full {
 		return large
@@ -360,8 +359,8 @@ func size(full bool, large, small int) int {
 	return small
 }
 
-// One of ten tenants imports many people. The admins of all tenants get their invites out first, and
-// the stated wait is honest.
+// One of ten tenants imports many people. The invites of all tenants' admins are sent first, and the stated waits are
+// correct.
 func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 	t.Parallel()
 	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, full bool, seed uint64) {
@@ -372,24 +371,24 @@ func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 		f.reserve(t, ps)
 		took := f.await(t, ps).Sub(f.start)
 		calls := stopAdmins()
-		time.Sleep(3 * time.Hour) // for the last of them
+		time.Sleep(3 * time.Hour) // until the admins' last invites are sent
 		stop()
 		r := f.report(calls)
 		t.Logf("import %v, %.3f of the ceiling; admins: %v; %v", took.Round(time.Second), f.throughput(), r, f.requests)
 		require.LessOrEqual(t, r.idle, passInterval)
-		if !limits.Sliding { // otherwise Clerk tells all who wait when it has room for one of them
+		if !limits.Sliding { // otherwise Clerk tells every waiting caller the same time, and then accepts only one
 			require.LessOrEqual(t, r.pastStated, passInterval)
 		}
 		least := 0.94
 		if !full {
-			least = 0.9 // of few windows, one in which admins need less than is left to them counts more
+			least = 0.9 // with few windows, a window in which the admins do not use their share weighs more
 		}
 		require.GreaterOrEqual(t, f.throughput(), least)
 	})
 }
 
-// A second tenant imports 100 people while the first tenant's import is running. That takes at most
-// twice as long as without the rest of the first import.
+// A second tenant imports 100 people while the first tenant's import is running. That takes at most twice as long as
+// without the first import.
 func TestPromise8_ImportsShareTheLimits(t *testing.T) {
 	t.Parallel()
 	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, _ bool, seed uint64) {
@@ -418,7 +417,7 @@ func TestPromise8_ImportsShareTheLimits(t *testing.T) {
 		alone, contested := import100(true)[99], import100(false)
 		t.Logf("after %v: %v, alone %v", moment.Round(time.Second), contested[99], alone)
 		bound := 2 * alone
-		if alone < time.Minute { // Clerk had room for all at once: the imports share that, and the rest waits for the next hour
+		if alone < time.Minute { // alone, one window was enough; shared with the other import, the remaining people wait for the next hour
 			bound = time.Hour + 2*time.Minute
 		}
 		require.LessOrEqual(t, contested[99], bound+passInterval)
@@ -493,7 +492,7 @@ func TestPromise8_ExpiredMembersInvitedAgain(t *testing.T) {
 		took := f.await(t, ps).Sub(f.start)
 		stop()
 		t.Logf("%d members: %v; %v", len(ps), took.Round(time.Second), f.requests)
-		windows := (len(ps) - 1) / (ceiling - 14) // a part of the single creates is left to admins
+		windows := (len(ps) - 1) / (ceiling - 14) // some single creates are kept for admins
 		require.LessOrEqual(t, took, time.Duration(windows)*(time.Hour+2*time.Minute)+5*time.Minute)
 		for _, endpoint := range []string{"GET /invitations", "GET /users"} {
 			require.LessOrEqual(t, f.requests[endpoint], 3*len(ps)+100, endpoint)

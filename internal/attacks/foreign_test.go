@@ -22,8 +22,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// nonsense changes what a Store and a ClerkAPI return. Each byte of its script decides about one
-// result; after the script all results are right.
+// nonsense changes the results of a Store and a ClerkAPI. Each byte of its script decides one result; after the script all
+// results are correct.
 type nonsense struct {
 	clerkinvite.Store
 	clerkinvite.ClerkAPI
@@ -32,12 +32,12 @@ type nonsense struct {
 	calls   int
 }
 
-// maxNonsenseCalls is more than any verb needs. A verb that needs more never ends.
+// maxNonsenseCalls is more than any verb needs. A verb that makes more calls is in an endless loop.
 const maxNonsenseCalls = 5000
 
 var errNonsense = errors.New("nonsense")
 
-// next returns the decision about the next result, or 0 for a right one.
+// next returns the decision about the next result, or 0 for a correct result.
 func (n *nonsense) next() (decision byte) {
 	if n.calls++; n.calls > maxNonsenseCalls {
 		panic("a verb does not end")
@@ -92,7 +92,7 @@ func (n *nonsense) results(results []clerkinvite.Result, err error) ([]clerkinvi
 		r.Member = n.member()
 	case 13:
 		r.Err = errNonsense
-	case 14: // the right member in a state that it cannot be in
+	case 14: // the correct member in an impossible state
 		if r.Member != nil {
 			*r.Member = clerkinvite.Member{ID: r.Member.ID, TenantID: r.Member.TenantID, Email: r.Member.Email, Status: clerkinvite.Statuses()[int(n.next())%7], Version: int64(n.next())}
 		}
@@ -173,7 +173,7 @@ func (n *nonsense) time(t time.Time, err error) (time.Time, error) {
 	return t, err
 }
 
-// response changes a response of Clerk.
+// response changes Clerk's response.
 func response[T any](n *nonsense, right T, err error, wrong ...T) (T, error) {
 	var zero T
 	switch d := int(n.next()); d {
@@ -344,7 +344,7 @@ func callEveryVerb(t *testing.T, svc *clerkinvite.Service, clerk *clerkinvitetes
 	}
 }
 
-// spoiltStore is a store whose results are changed before the service sees them.
+// spoiltStore is a store whose results are changed before the service gets them.
 type spoiltStore struct {
 	clerkinvite.Store
 	insert  func([]clerkinvite.Result) []clerkinvite.Result

@@ -45,7 +45,7 @@ func FuzzWebhookVerdict(f *testing.F) {
 	for spoil := range uint16(1 << 7) {
 		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, spoil|uint16(29)<<8)
 	}
-	for bit := range uint16(256) { // above all bits near the end, which a short comparison would miss
+	for bit := range uint16(256) { // especially bits near the end, which a truncated comparison would miss
 		f.Add(testkit.VectorSecret, "msg_1", ts, "", body, int64(now), true, uint16(flipSignature)|bit<<8)
 	}
 	for _, late := range []int64{-1 << 62, -301, -300, 300, 301, 1 << 40} {
@@ -73,7 +73,7 @@ func FuzzWebhookVerdict(f *testing.F) {
 		}
 		if err != nil {
 			if part := strings.TrimPrefix(secret, "whsec_"); len(part) > 8 && strings.Contains(err.Error(), part[:8]) {
-				t.Fatalf("the error holds the secret: %v", err)
+				t.Fatalf("the error contains the secret: %v", err)
 			}
 			return
 		}
@@ -226,7 +226,7 @@ func FuzzCursor(f *testing.F) {
 			return
 		}
 		if !ok {
-			t.Fatalf("%q is no cursor and was taken", cursor)
+			t.Fatalf("%q is not a cursor, but was accepted", cursor)
 		}
 		var want []string
 		for _, m := range own[tenant] {

@@ -51,7 +51,7 @@ func TestPromise3_Interleavings(t *testing.T) {
 		first = s
 	}
 	t.Logf("seeds %d to %d; CLERKINVITE_SEED chooses others", first, first+uint64(n)-1)
-	row := tally.Start(t, "random operations nested inside each other's calls, every unknown behaviour of Clerk's")
+	row := tally.Start(t, "random operations nested inside each other's calls, every undocumented behavior of Clerk")
 	bad := map[string]int{}
 	for i := range n {
 		seed := first + uint64(i)
@@ -95,8 +95,8 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 	dead := map[string]bool{}
 	depth := 0
 	revokeFaults := false
-	// A process each: in one process, a nested create would wait for the outer one if that is the first
-	// after a rate limit.
+	// Each operation is a process: in one process, a nested create would wait for the outer create if that is
+	// the first after a rate limit.
 	services := append([]*clerkinvite.Service{b.Service}, b.Workers(t, 2)...)
 	op := func() {
 		depth++

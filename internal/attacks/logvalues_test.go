@@ -36,7 +36,7 @@ const personal = "alice@victim.example"
 // confidential is in every Secret: nothing may show it.
 const confidential = "https://clerk.example/v1/tickets/accept?ticket=CANARY sk_test_CANARY whsec_CANARY"
 
-// personalTraces and secretTraces are these two in text, hex, bytes and base64.
+// personalTraces and secretTraces are these two as text, hex, bytes and base64.
 var (
 	personalTraces = []string{"alice", "victim", "616c696365", "97 108 105 99 101", "0x61, 0x6c, 0x69", "YWxpY2V"}
 	secretTraces   = []string{"canary", "63616e617279", "43414e415259", "99 97 110 97 114 121", "67 65 78 65 82 89", "0x63, 0x61, 0x6e", "0x43, 0x41, 0x4e", "Y2FuYXJ5"}
@@ -58,7 +58,7 @@ var printable = []string{
 	"Mirror.LeftColumn", "Mirror.LeftValue", "Mirror.PresentValue",
 
 	"Options.BaseURL",    // clerkapi.New rejects a URL with a user, a query or a fragment
-	"NamedBehavior.Name", // and below, of the fake: ids
+	"NamedBehavior.Name", // and below, in the fake: IDs
 	"Mail.InvitationID", "Mail.Template", "UserSpec.ID", "Webhook.ID",
 }
 
@@ -68,11 +68,11 @@ var secret = regexp.MustCompile(`(?i)(^|[a-z.])(secrets?|url|params|token|ticket
 // notSecret are the fields that only look like one.
 var notSecret = []string{
 	"InviteParams.RedirectURL", "InvitationRequest.RedirectURL", "Config.RedirectURL", "Options.BaseURL",
-	"Mail.URL",      // of the fake: a test opens the link
+	"Mail.URL",      // in the fake: a test opens the link
 	"Member.Params", // contains what goes to Clerk; not in JSON
 }
 
-// settings are the types that print their settings only, with every verb.
+// settings are the types that print only their settings, with every verb.
 var settings = []string{
 	"clerkinvite.Config", "clerkinvite.Service", "clerkinvite.Reserver", "clerkinvite.PgxStore",
 	"clerkinvite.WebhookVerifier", "clerkapi.Client", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore",
@@ -89,7 +89,7 @@ var public = map[string]string{
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest": root + "/clerkinvitetest",
 }
 
-// Types of a host, which print all of their fields.
+// A host's types, which print all of their fields.
 type (
 	hostAPI struct {
 		clerkinvite.ClerkAPI
@@ -207,8 +207,8 @@ func samples(t testing.TB, text func(field string) string) map[string]any {
 	return all
 }
 
-// textless are the types of unexported fields that fill sets, because no value of them has a text. Whatever can
-// have one, such as a field that is a Secret, must be made as the package itself makes it.
+// textless are the types of unexported fields that fill sets, because their values contain no text. A field that can contain
+// text, such as a Secret, must be set as the package itself sets it.
 var textless = []reflect.Type{reflect.TypeFor[time.Duration](), reflect.TypeFor[time.Time]()}
 
 // fill sets all of v: texts to text, and secrets to confidential.
@@ -359,7 +359,7 @@ func TestPromise6_NothingPrivateIsPrinted(t *testing.T) {
 				checkTraces(t, "in a "+form+" slog", logged(x), secretTraces)
 			}
 			if name == "clerkinvitetest.Clerk" {
-				return // its key and links are a fake's
+				return // the fake's keys and links are not secret
 			}
 			for _, x := range []any{hidden{v}, hidden{direct["value"]}, &hidden{direct["value"]}} {
 				for _, verb := range allVerbs {
@@ -406,7 +406,7 @@ func TestValuesPrintAllForTests(t *testing.T) {
 			printed := fmt.Sprintf(verb, v)
 			for i := range typ.NumField() {
 				if !typ.Field(i).IsExported() {
-					continue // a host cannot set it
+					continue // hosts cannot set the field
 				}
 				require.Contains(t, printed, typ.Field(i).Name+":", "%s of %s", verb, name)
 			}

@@ -82,7 +82,7 @@ func TestOnChangeContextEnds(t *testing.T) {
 			cancel()
 			return nil
 		},
-		"with an error of its own": func(_ context.Context, _ *testing.T, _ *pgxpool.Pool, _ pgx.Tx, cancel func()) error {
+		"with its own error": func(_ context.Context, _ *testing.T, _ *pgxpool.Pool, _ pgx.Tx, cancel func()) error {
 			cancel()
 			return testkit.ErrHook
 		},
@@ -188,10 +188,10 @@ func TestOnChangeLostResponses(t *testing.T) {
 		store, h, proxy, direct := cutMirror(t, mode)
 		fresh := clerkinvite.NewPgxStore(direct, &clerkinvite.PgxOptions{OnChange: new(testkit.Mirror).Follow})
 		try := func(t *testing.T, name string, c cut) {
-			// The number of calls of the hook: once more if its first writes were lost.
+			// The hook is called twice if its first writes were lost.
 			want := 2
 			switch {
-			case c.commit && !c.before, !c.commit && c.before: // committed, or not even begun
+			case c.commit && !c.before, !c.commit && c.before: // committed, or not started
 				want = 1
 			case !c.commit:
 				want = 1 // the response to the store's statement is lost, so the hook is not reached
@@ -225,9 +225,9 @@ func TestOnChangeLostResponses(t *testing.T) {
 			}
 		}
 		everyCut(t, try)
-		try(t, "commit that never came", cut{commit: true, before: true})
-		try(t, "commit without an answer", cut{commit: true})
-		try(t, "commit with half an answer", cut{commit: true, messages: 1})
+		try(t, "a commit that is never sent", cut{commit: true, before: true})
+		try(t, "a commit without a response", cut{commit: true})
+		try(t, "a commit with half a response", cut{commit: true, messages: 1})
 	})
 }
 
@@ -498,14 +498,14 @@ func TestOnChangeRefuses(t *testing.T) {
 			func(t *testing.T, err error) { require.Equal(t, testkit.ErrHook, err) },
 		},
 		"error of a statement": {
-			// An error that would mean a taken user if it were the store's.
+			// This error would mean a taken user if the store's statement returned it.
 			func(ctx context.Context, tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, `INSERT INTO host VALUES ('t', 'e', 1), ('t', 'e', 1)`)
 				return err
 			},
 			func(t *testing.T, err error) { require.True(t, clerkinvite.IsUniqueViolation(err, "host_pkey"), err) },
 		},
-		"error that it does not report": {
+		"an error that it does not report": {
 			func(ctx context.Context, tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, `SELECT 1/0`)
 				return errors.Join(testkit.ErrSilent, err)
@@ -576,7 +576,7 @@ func TestOnChangeRefuses(t *testing.T) {
 					}
 				}
 
-				// Together with a taken user, which is another reason to split a batch.
+				// In a batch with a taken user, which is another reason to split it.
 				h.SetHook(nil)
 				active := testkit.ActiveRow(rows[19], "user_"+tenant)
 				rows[19] = testkit.UpdateRows(t, store, clerkinvite.Change{Old: rows[19], New: active})[0]
@@ -741,7 +741,8 @@ func TestEraseLocks(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []*clerkinvite.Member{m}, left)
 
-	// Alone it is the same, and in the host's transaction the call fails with it, because nothing can be written there any more.
+	// A single erasure has the same result. In the host's transaction the call returns the error, because that transaction
+	// can write nothing more.
 	results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: m}})
 	require.NoError(t, err)
 	require.ErrorAs(t, results[0].Err, &pg)

@@ -140,7 +140,7 @@ func (w *world) service() *clerkinvite.Service {
 	return svc
 }
 
-// actorConfig is what an actor is made of.
+// actorConfig has the parts of an actor.
 type actorConfig struct {
 	sc     *scenario
 	k      *track
@@ -381,7 +381,7 @@ func (w *world) check(excused int) (members, second int) {
 	require.NoError(w.t, err)
 	due, err := w.store.Due(w.ctx, clerkinvite.DueQuery{At: w.clock.Now().Add(1000 * time.Hour)})
 	require.NoError(w.t, err)
-	require.Empty(w.t, due, "rows that are stuck")
+	require.Empty(w.t, due, "stuck rows")
 	w.checkPeople(rows)
 
 	w.clerk.SetBehavior(clerkinvitetest.Behavior{}) // the checks see the metadata
@@ -420,16 +420,16 @@ func (w *world) check(excused int) (members, second int) {
 	}
 	for id, mark := range marks {
 		if mark.id != "" && !w.sc.purges {
-			require.True(w.t, ids[mark.id], "Clerk has invitation %s of a member that is not there", id)
+			require.True(w.t, ids[mark.id], "Clerk has invitation %s of a member that does not exist", id)
 		}
 		if w.sc.purges && !ids[mark.id] {
-			require.NotEqual(w.t, clerkinvite.InvitationPending, byID[id].Status, "an invitation is open for nobody")
+			require.NotEqual(w.t, clerkinvite.InvitationPending, byID[id].Status, "an invitation is open without a member")
 		}
 	}
 	return len(rows), second
 }
 
-// withdrawn checks, before anything could repair it, that people who were revoked or removed by a verb have no working link.
+// withdrawn checks, before anything can repair it, that people whom a verb has revoked or removed have no working link.
 func (w *world) withdrawn() {
 	w.t.Helper()
 	rows, err := w.store.Page(w.ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusRevoked, clerkinvite.StatusRemoved}})
@@ -458,7 +458,7 @@ func (w *world) checkPeople(rows []*clerkinvite.Member) {
 		if (w.acks[p.email] || w.ended == nil) && !w.twice {
 			among = p.acked
 		}
-		require.True(w.t, allowedState(state, among), "%s is %s, and not one of %q (the act: %v)", p.email, state, among, w.ended)
+		require.True(w.t, allowedState(state, among), "%s is %s, which is not one of %q (the act: %v)", p.email, state, among, w.ended)
 	}
 }
 
@@ -516,7 +516,7 @@ func (a *attack) once(t *testing.T, g *ground) {
 	excused := 0
 	if a.kind == faultKill {
 		require.True(t, w.runChild(&first), "the point is reached: %v", w.ended)
-		if a.second != nil { // the host tries again, in a process that is killed, too
+		if a.second != nil { // the host's second attempt is killed, too
 			w.clock.Advance(later)
 			second := *a.second
 			w.twice = true
@@ -595,7 +595,7 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 			points += 2
 			t.Logf("%-5s %4d hits in %2d scenarios: %s", layer, hits[site], len(reach[site]), site)
 			if len(reach[site]) == 0 {
-				t.Errorf("no scenario comes to %s", site)
+				t.Errorf("no scenario reaches %s", site)
 			}
 		}
 	}
@@ -627,7 +627,7 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 				})
 			}
 		})
-		if made := g.attacks.Swap(0); int(made) == len(attacks) { // not only some of them, by -run
+		if made := g.attacks.Swap(0); int(made) == len(attacks) { // unless -run has selected some of them
 			row.Done(fmt.Sprintf("%d points, %d faults", points, made), fmt.Sprintf("0 of %d members, 0 second emails of %d", g.members.Swap(0), g.emails.Swap(0)),
 				fmt.Sprintf("%d second emails of creates carried out after their lease, the exception", g.excused.Swap(0)))
 		}

@@ -22,8 +22,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// scenario is something that a host does, with which the promises must be kept, no matter which
-// fault happens. Together the scenarios reach every point.
+// scenario is something that a host does. The promises must be kept no matter which fault happens. Together the scenarios
+// reach every point.
 type scenario struct {
 	name     string
 	postgres bool // about PgxStore itself
@@ -33,16 +33,16 @@ type scenario struct {
 
 	withdraws bool // another caller revokes, so that Clerk does not reject a create carried out after its lease
 
-	arrange func(w *world)       // before, without faults
+	arrange func(w *world)       // runs before act, without faults
 	act     func(a *actor) error // the code under attack; nil means that it has finished
 	meddle  []meddle
 
 	people []person
-	purges bool   // a member may be gone
-	sure   string // prefix of the sites that it certainly reaches; two goroutines decide about the others
+	purges bool   // a member may be erased
+	sure   string // prefix of the sites that it always reaches; the others depend on the order of two goroutines
 }
 
-// meddle makes something happen at a point, without which the scenario would not reach its goal.
+// meddle makes something happen at a point that the scenario needs to reach its goal.
 type meddle struct {
 	site string
 	done bool
@@ -52,8 +52,8 @@ type meddle struct {
 // person is a member of acme and its allowed states at the end; "gone" means no row.
 type person struct {
 	email string
-	acked string // if the act has reported success
-	other string // otherwise, in addition to acked
+	acked string // if act has reported success
+	other string // in addition, if it has not
 }
 
 // actor is the host's process in which a scenario runs.
@@ -68,7 +68,7 @@ type actor struct {
 	pool *pgxpool.Pool         // without points
 
 	clock *clerkinvitetest.Clock
-	input []byte // what arrange leaves for act
+	input []byte // set by arrange for act
 	ack   func(email string)
 }
 
@@ -155,14 +155,14 @@ func (a *actor) get(email string) (*clerkinvite.Member, error) {
 	return rows[0], nil
 }
 
-// joinedRow returns the row as the user's.
+// joinedRow returns the row as an active member of the user.
 func joinedRow(m *clerkinvite.Member, userID string, now time.Time) *clerkinvite.Member {
 	n := *m
 	n.Status, n.ClerkUserID, n.Sent, n.SettledAt, n.ClaimedUntil, n.NextAttemptAt, n.UpdatedAt = clerkinvite.StatusActive, userID, n.Send, &now, nil, nil, now
 	return &n
 }
 
-// update makes one change by a store.
+// update makes one change in a store.
 func update(ctx context.Context, st clerkinvite.TxStore, c clerkinvite.Change) error {
 	results, err := st.Update(ctx, []clerkinvite.Change{c})
 	if err != nil {
@@ -214,7 +214,7 @@ func (w *world) accepted(email string) {
 	w.input = hook.Payload
 }
 
-// onCall does something once, at the first such request.
+// onCall calls f once, at the first such request.
 func (w *world) onCall(call clerkinvitetest.Call, when clerkinvitetest.When, do func()) {
 	var once atomic.Bool
 	w.clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, at clerkinvitetest.When) {
@@ -300,16 +300,16 @@ func invitations() []scenario {
 		name: "take over a reserved member", act: inviteAnn, people: []person{{ann, "pending", ""}},
 		arrange: func(w *world) { w.reserved(ann) },
 	}, {
-		name: "take over after a lost answer", act: inviteAnn, people: []person{{ann, "pending", ""}},
+		name: "take over after a lost response", act: inviteAnn, people: []person{{ann, "pending", ""}},
 		arrange: func(w *world) { w.lost(ann) },
 	}, {
-		name: "invite whom another tenant has invited", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		name: "invite a person whom another tenant has invited", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
 			_, err := w.calm.Invite(w.ctx, clerkinvite.InviteParams{TenantID: "globex", Email: ann})
 			w.must(err)
 		},
 	}, {
-		name: "take over from somebody who accepts meanwhile", act: inviteAnn, people: []person{{ann, "active", "pending"}},
+		name: "take over while the person accepts", act: inviteAnn, people: []person{{ann, "active", "pending"}},
 		arrange: func(w *world) {
 			w.lost(ann)
 			w.onCall(clerkinvitetest.CallList, clerkinvitetest.Before, func() { _, _ = w.clerk.Accept(ann) })
@@ -349,13 +349,13 @@ func invitations() []scenario {
 			return a.acked(ann, err)
 		},
 	}, {
-		name: "invite while somebody changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		name: "invite while another process changes the row", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 		arrange: func(w *world) {
 			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() { w.touch(ann) })
 		},
 	}, {
 		// Pending: the revocation hit another process's create, and this Invite came after both.
-		name: "invite while somebody revokes", people: []person{{ann, "revoked pending", "gone"}}, withdraws: true,
+		name: "invite while another process revokes", people: []person{{ann, "revoked pending", "gone"}}, withdraws: true,
 		arrange: func(w *world) {
 			w.onCall(clerkinvitetest.CallCreate, clerkinvitetest.After, func() {
 				if _, err := w.calm.Revoke(w.ctx, acme(ann)); err != nil {
@@ -413,7 +413,7 @@ func invitations() []scenario {
 	}, {
 		name: "invite once", once: true, act: inviteAnn, people: []person{{ann, "pending", "failed gone"}},
 	}, {
-		name: "invite once into a lost answer", once: true, people: []person{{ann, "failed", "gone pending"}},
+		name: "invite once into a lost response", once: true, people: []person{{ann, "failed", "gone pending"}},
 		arrange: func(w *world) {
 			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		},
@@ -473,7 +473,7 @@ func batches() []scenario {
 		name: "invite many", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
 	}, {
-		name: "invite many of whom somebody else invites one", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
+		name: "invite many while another process invites one of them", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
 		meddle: []meddle{{"claim>apply/Update", false, func(a *actor) error {
 			_, err := a.other.Invite(a.ctx, toAcme(bob))
@@ -589,14 +589,14 @@ func withdrawals() []scenario {
 	return []scenario{{
 		name: "revoke", arrange: invited, act: revoke, people: []person{{ann, "revoked", "pending"}},
 	}, {
-		name: "revoke what is accepted", people: []person{{ann, "active", ""}},
+		name: "revoke an accepted invitation", people: []person{{ann, "active", ""}},
 		arrange: func(w *world) { w.invited(ann); w.accepted(ann) },
 		act: func(a *actor) error {
 			_, err := a.svc.Revoke(a.ctx, acme(ann))
 			return expected[*clerkinvite.TransitionError](a, ann, err)
 		},
 	}, {
-		name: "revoke what is revoked at Clerk", act: revoke, people: []person{{ann, "revoked", ""}},
+		name: "revoke an invitation that is revoked at Clerk", act: revoke, people: []person{{ann, "revoked", ""}},
 		arrange: func(w *world) {
 			w.invited(ann)
 			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations(ann)[0].ID)
@@ -609,7 +609,7 @@ func withdrawals() []scenario {
 			w.must(err)
 		},
 	}, {
-		name: "revoke what has run out", act: revoke, people: []person{{ann, "revoked", "expired"}},
+		name: "revoke an expired invitation", act: revoke, people: []person{{ann, "revoked", "expired"}},
 		arrange: func(w *world) {
 			w.clerk.SetBehavior(clerkinvitetest.Behavior{RevokeExpired: clerkinvitetest.ExpiredIsRefused})
 			w.invited(ann)
@@ -681,7 +681,7 @@ func resolutions() []scenario {
 			w.clerk.AddEmail("user_000001", clerkinvitetest.EmailSpec{Address: bob, Verified: true})
 		},
 	}, {
-		name: "webhook while somebody changes the row", act: event, people: []person{{ann, "active", ""}},
+		name: "webhook while another process changes the row", act: event, people: []person{{ann, "active", ""}},
 		arrange: func(w *world) {
 			w.invited(ann)
 			w.accepted(ann)
@@ -697,9 +697,9 @@ func resolutions() []scenario {
 			w.input = w.clerk.DeleteUser(u.ID).Payload
 		},
 	}, {
-		name: "sign-in after the invitation has run out", arrange: overdue, act: signIn, people: []person{{ann, "active", ""}},
+		name: "sign-in after the invitation has expired", arrange: overdue, act: signIn, people: []person{{ann, "active", ""}},
 	}, {
-		name: "sign-in while somebody changes the row", act: signIn, people: []person{{ann, "active", ""}},
+		name: "sign-in while another process changes the row", act: signIn, people: []person{{ann, "active", ""}},
 		arrange: func(w *world) {
 			overdue(w)
 			w.onCall(clerkinvitetest.CallList, clerkinvitetest.After, func() { w.touch(ann) })
@@ -742,7 +742,7 @@ func resolutions() []scenario {
 			return a.acked("in@example.com", err)
 		},
 	}, {
-		name: "webhook of another address, while somebody changes the row", act: event, people: []person{{ann, "gone", ""}, {moved, "active", ""}},
+		name: "webhook of another address, while another process changes the row", act: event, people: []person{{ann, "gone", ""}, {moved, "active", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.invited(ann)
@@ -750,7 +750,7 @@ func resolutions() []scenario {
 		},
 		meddle: []meddle{{"changeOne>apply/Update", false, editAnn}},
 	}, {
-		name: "reconcile after a change of address, while somebody changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}},
+		name: "reconcile after a change of address, while another process changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.invited(ann)
@@ -788,7 +788,7 @@ func resolutions() []scenario {
 			return err
 		},
 	}, {
-		name: "invite a member's new address, while somebody changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
+		name: "invite a member's new address, while another process changes the row", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.invited(ann)
@@ -800,7 +800,7 @@ func resolutions() []scenario {
 			return expected[*clerkinvite.DuplicateEmailError](a, moved, err)
 		},
 	}, {
-		name: "invite the former address of a member, while somebody changes the row", people: []person{{ann, "pending", "gone"}, {moved, "active", ""}},
+		name: "invite the former address of a member, while another process changes the row", people: []person{{ann, "pending", "gone"}, {moved, "active", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.invited(ann)
@@ -820,7 +820,7 @@ func resolutions() []scenario {
 			return a.acked(ann, err)
 		},
 	}, {
-		name: "reconcile in doubt of the key", people: []person{{ann, "pending", ""}, {"user0@example.com", "removed", ""}, {"user9@example.com", "removed", ""}},
+		name: "reconcile with a doubtful key", people: []person{{ann, "pending", ""}, {"user0@example.com", "removed", ""}, {"user9@example.com", "removed", ""}},
 		arrange: func(w *world) {
 			for i := range 10 {
 				email := fmt.Sprintf("user%d@example.com", i)
@@ -892,7 +892,7 @@ func storings() []scenario {
 		w.reserved(cyd)
 	}
 	inTxPeople := []person{{ann, "pending", "gone"}, {bob, "pending", "revoked"}, {cyd, "pending", ""}}
-	// joining makes a row the user's, and also a second one, which is not possible, and changes a third by an old version.
+	// joining gives a row the user, tries the same with a second row, which must fail, and changes a third row by an old version.
 	join := func(a *actor, st clerkinvite.TxStore) error {
 		row, err := a.get(ann)
 		if err != nil {
@@ -960,11 +960,11 @@ func storings() []scenario {
 	}, {
 		name: "join in a host's transaction, with a hook", postgres: true, hook: true, arrange: arrangeUser, act: joinInTx, people: userPeople,
 	}, {
-		name: "invite with a lost answer of the database", postgres: true, people: []person{{ann, "pending", "gone"}},
+		name: "invite with a lost response of the database", postgres: true, people: []person{{ann, "pending", "gone"}},
 		act:    func(a *actor) error { return a.invite(ann) },
 		meddle: []meddle{{"pgxWriter.Update>pgxSQL.update/queryChanged", true, func(*actor) error { return errLost }}},
 	}, {
-		name: "erase what is erased", postgres: true, purges: true, people: []person{{ann, "gone", ""}},
+		name: "erase an erased member", postgres: true, purges: true, people: []person{{ann, "gone", ""}},
 		arrange: func(w *world) {
 			w.reserved(ann)
 			m, err := w.calm.Get(w.ctx, acme(ann))
@@ -981,7 +981,7 @@ func storings() []scenario {
 			return a.acked(ann, update(a.ctx, a.pgx, clerkinvite.Change{Old: &m}))
 		},
 	}, {
-		name: "insert what somebody else is inserting", postgres: true, act: insertBehind, people: []person{{ann, "pending", "gone"}},
+		name: "insert an address that another transaction is inserting", postgres: true, act: insertBehind, people: []person{{ann, "pending", "gone"}},
 	}, {
 		name: "count what waits", postgres: true, arrange: arrangeUser, people: userPeople,
 		act: func(a *actor) error {
@@ -1017,7 +1017,7 @@ func insertBehind(a *actor) error {
 	for waiting := false; !waiting; {
 		select {
 		case err := <-behind:
-			return errors.Join(errors.New("nothing was waited for"), err)
+			return errors.Join(errors.New("the insert did not wait"), err)
 		case <-time.After(time.Millisecond):
 		}
 		err := a.pool.QueryRow(a.ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid)))`,

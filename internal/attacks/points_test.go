@@ -62,7 +62,7 @@ type callSite struct {
 
 	Layer   string
 	Methods []string // the called methods of its layer's interface; none means any
-	Value   bool     // a method value: its call is elsewhere
+	Value   bool     // a method value, which is called elsewhere
 	Func    string   // the function around it
 	Call    string   // the call's name in the site's name
 	Callers []callerSite
@@ -158,8 +158,7 @@ func (noImports) Import(path string) (*types.Package, error) {
 	return pkg, nil
 }
 
-// checksFile has what stands between the library and its store and checks the store's results: it is part of
-// each call to the store.
+// checksFile has the wrapper that checks the store's results. It is part of each call to the store.
 const checksFile = "contract.go"
 
 func readSites() (*siteTable, error) {
@@ -245,10 +244,10 @@ func (r *siteReader) nothingElse(files []*ast.File) error {
 				switch {
 				case selection == nil && (sel.Sel.Name == "Query" || sel.Sel.Name == "Insert"): // a type of the package or of net/url, or slices.Insert
 				case selection == nil:
-					faults = append(faults, fmt.Errorf("%s: what is %s called on?", at, sel.Sel.Name))
+					faults = append(faults, fmt.Errorf("%s: unknown receiver of %s", at, sel.Sel.Name))
 				case interfaces[selection.Recv().String()] != "" && fn != nil:
 				case types.IsInterface(method.Signature().Recv().Type()):
-					faults = append(faults, fmt.Errorf("%s: %s of %s is called past the interfaces", at, sel.Sel.Name, selection.Recv()))
+					faults = append(faults, fmt.Errorf("%s: %s of %s is called without one of the interfaces", at, sel.Sel.Name, selection.Recv()))
 				}
 				return true
 			})
@@ -469,7 +468,7 @@ func (st *siteTable) at(f runtime.Frame, layer, method string, above bool) *call
 type fault struct {
 	site string // name of the site
 	kind string
-	hit  int  // the number of times that the site was reached before
+	hit  int  // how often the site was reached before
 	done bool // after the effect instead of before it
 
 	then func() error // for meddle
@@ -512,7 +511,7 @@ type track struct {
 	kill  func()                                      // ends this process, and does not return
 	delay func(inTx bool)                             // lets the lease end
 	cut   func(layer string, done bool) (undo func()) // cuts the connection under the next exchange
-	hurry func()                                      // makes time pass from now on, to end a lost turn
+	hurry func()                                      // lets time pass from now on, to end a lost turn
 
 	// Delayed creates that may send a second email: those with ignore_existing and, if the other invitation is
 	// revoked in the meantime, all.
@@ -525,7 +524,7 @@ func newTrack(faults ...*fault) (*track, error) {
 	return &track{sites: sites, faults: faults, hits: make(map[string]int), say: func(string) {}}, err
 }
 
-// step is one call on its way.
+// step is one call under way.
 type step struct {
 	k     *track
 	site  string

@@ -161,7 +161,7 @@ func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 			close(start)
 			wg.Wait()
 			m := b.Member(t, email)
-			// If the event came before the row, nothing waited for it; signing in does the rest.
+			// If the event arrived before the row was written, no member waited for it. Signing in makes the member active.
 			if m.Status == clerkinvite.StatusPending {
 				user, err := b.Clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
 				require.NoError(t, err)
@@ -175,7 +175,7 @@ func TestPromise1_InviteDeliverAndAcceptAtTheSameTime(t *testing.T) {
 	})
 }
 
-// Logs contain no address, link or key, whatever fails.
+// Logs contain no address, link or key, no matter what fails.
 func TestPromise6_LogsArePrivate(t *testing.T) {
 	t.Parallel()
 	var log testkit.LockedBuffer

@@ -143,7 +143,7 @@ func TestNoStringBecomesSQL(t *testing.T) {
 		_, err = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
 		require.NoError(t, err, schema)
 	}
-	row.Done(fmt.Sprintf("%d texts, each in every string parameter", len(hostile)), "0 rows, 0 strangers' rows read")
+	row.Done(fmt.Sprintf("%d texts, each in every string parameter", len(hostile)), "0 rows, 0 rows of other tenants read")
 }
 
 func requireInvalid(t *testing.T, err error, field string) {
@@ -153,7 +153,7 @@ func requireInvalid(t *testing.T, err error, field string) {
 	require.Equal(t, field, invalid.Field)
 }
 
-// Tenants whose names look, sort or match alike stay apart: by address, by page, by cursor and in every verb.
+// Tenants whose names look, sort or match alike are kept apart: by address, page and cursor, and in every verb.
 func TestTenantsAreApart(t *testing.T) {
 	t.Parallel()
 	tenants := []string{"acme", "ACME", "Acme", "acm\u00e9", "acme\u0301", "acm_", "acme%", "acme/../globex", "a", "acme.", "аcme", "ac me"}
@@ -199,7 +199,7 @@ func TestTenantsAreApart(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, tenant == tenants[0], len(moves) > 0)
 		}
-		// A change of one changes no other.
+		// Purging one member does not affect the others.
 		for i, tenant := range tenants {
 			require.NoError(t, b.Purge(ctx, clerkinvite.Ref{TenantID: tenant, Email: "m1@example.com"}))
 			for k, other := range tenants {
@@ -207,7 +207,7 @@ func TestTenantsAreApart(t *testing.T) {
 				if k <= i {
 					require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 				} else {
-					require.NoError(t, err, "%q went with %q", other, tenant)
+					require.NoError(t, err, "%q was erased with %q", other, tenant)
 				}
 			}
 		}
@@ -442,7 +442,7 @@ func TestAPanicInAuthorizeLeavesNothingBehind(t *testing.T) {
 	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) {
 		c.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
 			if p.Role == "panic" {
-				panic("a fault of the host's")
+				panic("a bug of the host")
 			}
 			return nil
 		}
@@ -504,7 +504,7 @@ func TestHostileBodiesAreBounded(t *testing.T) {
 		w := clerkinvitetest.Webhook{ID: "msg_1", Payload: payload, At: b.Clock.Now()}
 		measure(name, w.Request(clerkinvitetest.WebhookSecret, "/hook"), 204)
 	}
-	for name, length := range map[string]int64{"endless": -1, "endless, and says so": 1 << 40} {
+	for name, length := range map[string]int64{"endless": -1, "endless, with a Content-Length": 1 << 40} {
 		body := &endless{}
 		r := httptest.NewRequest(http.MethodPost, "/hook", body)
 		r.ContentLength = length
@@ -512,9 +512,9 @@ func TestHostileBodiesAreBounded(t *testing.T) {
 		require.Zero(t, body.read)
 		r.Header = clerkinvitetest.Webhook{ID: "msg_1", At: b.Clock.Now()}.Request(clerkinvitetest.WebhookSecret, "/hook").Header
 		measure(name, r, 413)
-		require.LessOrEqual(t, body.read, int64(5<<20), "it is not read on")
+		require.LessOrEqual(t, body.read, int64(5<<20), "reading has stopped")
 	}
-	row.Done(fmt.Sprintf("%d bodies of 256 KiB, 2 endless", len(signed)), "0 answers over the bound", fmt.Sprintf("%d KiB allocated at worst", worst>>10))
+	row.Done(fmt.Sprintf("%d bodies of 256 KiB, 2 endless", len(signed)), "0 responses over the bound", fmt.Sprintf("%d KiB allocated at worst", worst>>10))
 }
 
 type endless struct{ read int64 }
@@ -527,7 +527,7 @@ func (e *endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A limit that is longer than Clerk's limits is noted once, and lasts as long as Clerk's longest.
+// A limit that is longer than Clerk's limits is logged once, and shortened to Clerk's longest limit.
 func TestPromise8_LongRetryAfterIsOneLimit(t *testing.T) {
 	t.Parallel()
 	for _, wait := range []time.Duration{time.Hour, time.Hour + time.Second, 24 * time.Hour, 48 * time.Hour, math.MaxInt64} {
@@ -558,7 +558,7 @@ func TestPromise8_LongRetryAfterIsOneLimit(t *testing.T) {
 			// Another process, whose clock is four minutes behind, leaves the endpoint alone.
 			two, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Now: func() time.Time { return clock.Now().Add(-4 * time.Minute) }})
 			require.NoError(t, err)
-			for range 4 { // an hour by its clock, which the margin follows
+			for range 4 { // an hour by its clock; the margin comes after that
 				clock.Advance(16 * time.Minute)
 				_, err = two.Deliver(t.Context(), nil)
 				require.NoError(t, err)

@@ -29,16 +29,16 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// runReport is what a worker process says of its Run, which a SIGTERM has ended.
+// runReport is a worker process's report on Run, which ends with SIGTERM.
 type runReport struct {
 	Err        string `json:"err"`
 	Before     int    `json:"before"` // goroutines
 	After      int    `json:"after"`
 	Reconciled int    `json:"reconciled"`
-	Stacks     string // of goroutines that are left
+	Stacks     string // of the remaining goroutines
 }
 
-// work is the life of a worker process. It ends with its parent, whose end it reads.
+// work is the main function of a worker process. It ends when its standard input ends, because the parent has ended.
 func work(mode string, config clerkinvite.Config) {
 	lines := bufio.NewScanner(os.Stdin)
 	say := func(v any) {
@@ -62,7 +62,7 @@ func work(mode string, config clerkinvite.Config) {
 		panic(err)
 	}
 	fmt.Println("READY")
-	for lines.Scan() { // each line is one pass, which begins at the parent's time
+	for lines.Scan() { // each line starts a pass at the parent's time
 		now, err := simulatedTime(strings.TrimSuffix(os.Getenv("CHILD_CLERK"), "/v1") + "/clock")
 		if err != nil {
 			panic(err)
@@ -103,7 +103,7 @@ func runUntilSignal(config clerkinvite.Config) (said runReport) {
 	said.Err = err.Error()
 	said.Reconciled = strings.Count(log.String(), "msg=reconciled ")
 	for end := time.Now().Add(testkit.Patience / 2); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		http.DefaultTransport.(*http.Transport).CloseIdleConnections() // what the library does not own ends soon
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections() // their goroutines are not the library's
 		if said.After = runtime.NumGoroutine(); said.After <= said.Before {
 			break
 		}
@@ -119,16 +119,15 @@ func stacks() string {
 	return string(b[:runtime.Stack(b, true)])
 }
 
-// simulatedClock goes as time does, and so many nanoseconds ahead of it: a pass takes
-// time, and the requests of one window are not all of one moment.
+// simulatedClock runs, and is ahead of the real time by the given number of nanoseconds. It runs because a pass takes
+// time, and the requests of a window must not all have the same time.
 type simulatedClock struct{ ahead atomic.Int64 }
 
 func (c *simulatedClock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func (c *simulatedClock) Advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
-// simulation is what the parent of worker processes holds: Clerk, its clock, and the
-// store that the workers share.
+// simulation is the environment of the worker processes: Clerk, its clock, and the store that they share.
 type simulation struct {
 	clerk *clerkinvitetest.Clerk
 	clock *simulatedClock
@@ -142,7 +141,7 @@ type simulation struct {
 	onTick   func()
 }
 
-// exchange is a request to Clerk: when, and how it was answered.
+// exchange is a request to Clerk, with its time and the status of the response.
 type exchange struct {
 	at     time.Time
 	status int
@@ -182,7 +181,7 @@ func newSimulation(t *testing.T) *simulation {
 	return s
 }
 
-// eachTick lets f be called when Clerk gets a request and when it has answered.
+// eachTick sets a function that is called before and after each request to Clerk.
 func (s *simulation) eachTick(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,10 +209,9 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap lets the fake cut connections.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// refusedInOneWindow returns, by endpoint, how many requests a rate limit refused
-// within one window, in the worst of them. A fixed window begins with the first
-// request that counts after the one before has ended. Windows that slide have neither
-// beginning nor end; there every hour that begins with a refused request is one.
+// refusedInOneWindow returns, by endpoint, the largest number of requests that a rate limit refused in one window. A fixed
+// window begins with the first counted request after the previous window. Sliding windows have no beginning, so every hour
+// that begins with a refused request counts as one.
 func (s *simulation) refusedInOneWindow(l clerkinvitetest.Limits) map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,7 +236,7 @@ func (s *simulation) refusedInOneWindow(l clerkinvitetest.Limits) map[string]int
 	return worst
 }
 
-// mostInAnHour returns how many requests to an endpoint were made in an hour.
+// mostInAnHour returns the largest number of requests to an endpoint within an hour.
 func (s *simulation) mostInAnHour(endpoint string) (most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,17 +251,17 @@ func (s *simulation) mostInAnHour(endpoint string) (most int) {
 	return most
 }
 
-// crowd is who is reserved for a simulated run.
+// crowd has the people who are reserved for a simulated run.
 type crowd struct {
 	params  []clerkinvite.InviteParams
-	users   map[string]string // address and id of those whom Clerk knows
+	users   map[string]string // Clerk users: ID by address
 	banned  []string
 	refused string
-	foreign []string // invited by another application already
-	people  []string // who need an invitation, foreign included
+	foreign []string // already invited by another application
+	people  []string // who need an invitation, including foreign
 }
 
-// reserveCrowd reserves 1,000 people who need an invitation, and some on top who do not.
+// reserveCrowd reserves 1,000 people who need an invitation, and some more who do not.
 func (s *simulation) reserveCrowd(t *testing.T) crowd {
 	t.Helper()
 	c := crowd{users: make(map[string]string)}
@@ -279,8 +277,8 @@ func (s *simulation) reserveCrowd(t *testing.T) crowd {
 			c.users[email] = s.clerk.AddVerifiedUser(email).ID
 			add(email)
 		}
-		// Whoever cannot share a request waits for a single one. These are early in the
-		// list, so that they are not in the last window, where none may be left.
+		// People who cannot share a request need a single create. They are early in the list, because in the last window
+		// no single create may be left.
 		switch i {
 		case 23, 123, 223:
 			s.clerk.CreateForeign(email, map[string]any{"app": "another"})
@@ -307,7 +305,7 @@ func (s *simulation) reserveCrowd(t *testing.T) crowd {
 	return c
 }
 
-// requireDelivered asserts what has become of everybody.
+// requireDelivered checks the final state of all people.
 func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 	t.Helper()
 	rows := make(map[string]*clerkinvite.Member)
@@ -334,7 +332,7 @@ func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 		require.Equal(t, clerkinvite.PendingID(ours[0].ID), m.ClerkUserID)
 	}
 	for _, email := range c.foreign {
-		require.Len(t, s.clerk.OpenInvitations(email), 2, "the other application's stays")
+		require.Len(t, s.clerk.OpenInvitations(email), 2, "the other application's invitation stays open")
 	}
 	for email, id := range c.users {
 		require.Equal(t, clerkinvite.StatusActive, rows[email].Status)
@@ -346,11 +344,11 @@ func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 	}
 	require.Equal(t, clerkinvite.StatusFailed, rows[c.refused].Status)
 	require.Equal(t, "form_param_format_invalid", rows[c.refused].Reason)
-	require.Equal(t, len(c.people), s.clerk.Emails(), "and nobody else got one")
+	require.Equal(t, len(c.people), s.clerk.Emails(), "nobody else got an email")
 }
 
-// nextDue returns when the next row is due, and whether there is one.
-func (s *simulation) nextDue(t *testing.T) (time.Time, bool) {
+// nextDue returns when the next row is due. ok is false if no row is due.
+func (s *simulation) nextDue(t *testing.T) (at time.Time, ok bool) {
 	t.Helper()
 	rows, err := s.store.Due(t.Context(), clerkinvite.DueQuery{At: s.clock.Now().AddDate(1, 0, 0), Limit: 1})
 	require.NoError(t, err)
@@ -360,8 +358,8 @@ func (s *simulation) nextDue(t *testing.T) (time.Time, bool) {
 	return *rows[0].NextAttemptAt, true
 }
 
-// deliverAll lets all workers make a pass at the same time, sets the clock to when the
-// next row is due, at least a minute on, and so on until none is. It returns how long that took.
+// deliverAll calls pass, advances the clock to the next due row, but at least by a minute, and repeats that until no row is
+// due. It returns the simulated time that this took.
 func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 	t.Helper()
 	start := s.clock.Now()
@@ -373,12 +371,12 @@ func (s *simulation) deliverAll(t *testing.T, pass func()) time.Duration {
 		}
 		s.clock.Advance(max(next.Sub(s.clock.Now()), time.Minute))
 	}
-	t.Fatal("it does not end")
+	t.Fatal("delivery does not end")
 	return 0
 }
 
-// pass lets all workers make a pass at the same time. It returns how each failed, "" if
-// it did not, and nil for a worker that was killed meanwhile.
+// pass lets all workers make a pass at the same time. It returns the error text of each, "" for success, and nil for a worker
+// that was killed during the pass.
 func pass(t *testing.T, workers []*childProcess) []*string {
 	t.Helper()
 	for _, w := range workers {
@@ -393,7 +391,7 @@ func pass(t *testing.T, workers []*childProcess) []*string {
 	return failures
 }
 
-// In simulated time, a limit costs the time until it ends, for one worker and for several processes.
+// In simulated time, delivery waits only as long as the limits require, with one worker and with several.
 func TestPromise8_SimulatedDelivery(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{1, 4} {
@@ -421,8 +419,8 @@ func TestPromise8_SimulatedDelivery(t *testing.T) {
 						}
 					})
 					s.requireDelivered(t, crowd)
-					require.LessOrEqual(t, took, 3*time.Hour+5*time.Minute, "336 an hour are for imports, and who needs a single create may have to wait for the next")
-					require.LessOrEqual(t, s.mostInAnHour("POST /invitations"), 86, "the rest is for callers who invite one person")
+					require.LessOrEqual(t, took, 3*time.Hour+5*time.Minute, "imports may use 336 invitations per hour, and people who need a single create may wait for the next window")
+					require.LessOrEqual(t, s.mostInAnHour("POST /invitations"), 86, "the remaining single creates are for callers who invite one person")
 					for endpoint, n := range s.refusedInOneWindow(limits) {
 						require.LessOrEqual(t, n, 1, endpoint)
 					}
@@ -433,7 +431,7 @@ func TestPromise8_SimulatedDelivery(t *testing.T) {
 }
 
 // Workers are killed at random moments and replaced. Nothing is lost or sent twice, and delivery ends. Each killed
-// worker leaves up to a hundred people whose next attempt is a single create, of which Clerk allows a hundred an hour.
+// worker leaves up to a hundred people whose next attempt is a single create, and Clerk allows a hundred of these per hour.
 func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -443,7 +441,7 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	limits := clerkinvitetest.DocumentedLimits()
-	limits.FreeRefused = true // so that who dies before it has shared a refusal costs nobody's place
+	limits.FreeRefused = true // a worker that dies before it has stored the limit uses up no request
 	s := newSimulation(t)
 	s.clerk.SetLimits(limits)
 	crowd := s.reserveCrowd(t)
@@ -454,7 +452,7 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 
 	var mu sync.Mutex
 	kills, killed := 20, 0
-	// About every thirtieth time one of them dies within the next few milliseconds.
+	// About one in thirty ticks kills a worker within the next five milliseconds.
 	s.eachTick(func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -465,8 +463,8 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 		}
 	})
 	took := s.deliverAll(t, func() {
-		// An error ends a pass, such as that of a lease which ran out while the turn was
-		// a dead worker's. The next pass goes on.
+		// A pass may end with an error, for example if its lease ended while a dead worker had the turn. The next pass
+		// continues.
 		for i, failure := range pass(t, workers) {
 			if failure == nil {
 				w := start()
@@ -483,7 +481,7 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	require.LessOrEqual(t, took, time.Duration(2+killed)*time.Hour+15*time.Minute)
 }
 
-// Workers run until they are told to stop.
+// Several processes call Run until SIGTERM. Everybody is invited once, and one of them reconciles.
 func TestPromise8_RunInManyProcesses(t *testing.T) {
 	t.Parallel()
 	const people = 300
@@ -511,8 +509,8 @@ func TestPromise8_RunInManyProcesses(t *testing.T) {
 		require.LessOrEqual(t, said.After, said.Before, "goroutines: %s", said.Stacks)
 		reconciled += said.Reconciled
 	}
-	// One has to stop in the middle of the work. What it has asked for and not heard is
-	// looked at again when its lease is over.
+	// One stops in the middle of the work. The members whose responses it did not get are looked up again when its lease
+	// ends.
 	testkit.Await(t, "a fifth of the emails", func() bool { return s.clerk.Emails() >= people/5 })
 	stop(workers[0])
 	testkit.Await(t, "the end of the work", func() bool {
@@ -522,7 +520,7 @@ func TestPromise8_RunInManyProcesses(t *testing.T) {
 	for _, w := range workers[1:] {
 		stop(w)
 	}
-	require.Equal(t, 1, reconciled, "it was time for one of them")
+	require.Equal(t, 1, reconciled, "one reconciliation was due")
 	require.Equal(t, people, s.clerk.Emails())
 	for _, p := range all {
 		require.Equal(t, 1, s.clerk.EmailsTo(p.Email))
@@ -574,7 +572,7 @@ func TestInstanceFaultWithManyWorkers(t *testing.T) {
 			stopped := 0
 			for _, err := range errs {
 				if err == nil {
-					continue // the others had claimed everything
+					continue // other workers have claimed all members
 				}
 				stopped++
 				var clerkErr *clerkinvite.ClerkInvitationError
@@ -603,7 +601,7 @@ func TestInstanceFaultWithManyWorkers(t *testing.T) {
 	}
 }
 
-// Clerk always fails for one address: several workers deliver the others.
+// Clerk fails for one address. Several workers deliver the others.
 func TestPoisonedAddressWithManyWorkers(t *testing.T) {
 	t.Parallel()
 	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallCreate} {
@@ -620,7 +618,7 @@ func TestPoisonedAddressWithManyWorkers(t *testing.T) {
 				clerk.Fail(fault)
 			}
 			workers := b.Workers(t, 4)
-			for range 8 { // an answer is lost for those too who shared the request
+			for range 8 { // the people who shared the request have lost their response, too
 				_, errs := deliverTogether(t, workers)
 				require.Equal(t, make([]error, len(workers)), errs)
 				b.Clock.Advance(2 * time.Hour)

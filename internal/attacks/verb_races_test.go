@@ -110,7 +110,7 @@ func runRound(t *testing.T, b *testkit.Rig, c round, r *rand.Rand, took *[2]time
 	t.Helper()
 	b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
 		if rand.IntN(3) == 0 {
-			time.Sleep(rand.N(100 * time.Microsecond)) // lets the other side run between two requests
+			time.Sleep(rand.N(100 * time.Microsecond)) // give the other side a chance to run between two requests
 		}
 		if c.watch != nil {
 			assert.Empty(t, c.watch())
@@ -235,7 +235,7 @@ func markOf(t *testing.T, inv clerkinvite.Invitation) (id string, send int) {
 	return meta.Mark.ID, meta.Mark.Send
 }
 
-// requirePurged asserts that nothing is left of a member.
+// requirePurged asserts that no trace of a member is left.
 func requirePurged(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 	t.Helper()
 	moves, err := b.Store.History(t.Context(), m.TenantID, m.ID)
@@ -246,7 +246,7 @@ func requirePurged(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 	require.Empty(t, rows)
 	for _, inv := range b.Clerk.OpenInvitations(m.Email) {
 		id, _ := markOf(t, inv)
-		require.NotEqual(t, m.ID, id, "an open invitation with the id of a member that is purged")
+		require.NotEqual(t, m.ID, id, "an open invitation with the ID of a purged member")
 	}
 }
 
@@ -439,7 +439,7 @@ func TestPromise4_ResendAgainstAccept(t *testing.T) {
 // One of the two sends; the other gets an error that says how long to wait.
 func TestPromise3_ResendAgainstResend(t *testing.T) {
 	t.Parallel()
-	want := []string{"the first sends, the other is late", "the first sends, the other meanwhile", "the second sends, the other is late", "the second sends, the other meanwhile"}
+	want := []string{"the first sends, the other is late", "the first sends, the other at the same time", "the second sends, the other is late", "the second sends, the other at the same time"}
 	race(t, want, func(t *testing.T, b *testkit.Rig, email string, _ *rand.Rand) round {
 		inviteBefore(t, b, email)
 		now := b.Clock.Now()
@@ -464,7 +464,7 @@ func TestPromise3_ResendAgainstResend(t *testing.T) {
 				if early.Until.Equal(now.Add(time.Minute)) {
 					return outcome + ", the other is late" // until the end of the cooldown
 				}
-				return outcome + ", the other meanwhile" // until the end of the claim
+				return outcome + ", the other at the same time" // until the end of the claim
 			},
 			reconciled: func() { b.RequireInvited(t, email, 2) },
 		}
@@ -898,7 +898,7 @@ func TestPromise4_ReconcileAgainstReconcile(t *testing.T) {
 					sum.Expired += report.Expired
 					sum.LeftOver += report.LeftOver
 				}
-				require.Contains(t, []int{1, 2}, sum.LeftOver, "that it was open both may say")
+				require.Contains(t, []int{1, 2}, sum.LeftOver, "both may report that it was open")
 				sum.LeftOver = 0
 				require.Equal(t, clerkinvite.ReconcileReport{Activated: 1, Revoked: 1, Removed: 1, Expired: 1}, sum)
 				require.Equal(t, "reserved > pending > active", statesOf(t, b, joined))

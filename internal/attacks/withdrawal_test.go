@@ -16,8 +16,8 @@ import (
 
 func withdrawing(c *clerkinvite.Config) { c.WithdrawOnFailure, c.ResendCooldown = true, -1 }
 
-// requireWithdrawn requires that the error and the row say that the invitation is withdrawn, and that nothing that
-// happens later sends it or makes the person a member.
+// requireWithdrawn requires that the error and the row say that the invitation is withdrawn, and that nothing later sends it
+// or makes the person a member.
 func requireWithdrawn(t *testing.T, b *testkit.Rig, email string, err error) {
 	t.Helper()
 	var failure *clerkinvite.ClerkInvitationError
@@ -34,11 +34,11 @@ func requireWithdrawn(t *testing.T, b *testkit.Rig, email string, err error) {
 // requireStaysWithdrawn requires that a withdrawn member stays withdrawn.
 func requireStaysWithdrawn(t *testing.T, b *testkit.Rig, email string) {
 	t.Helper()
-	if open := b.Clerk.OpenInvitations(email); len(open) > 0 { // Clerk failed when it was to be revoked, or it is an earlier send's
+	if open := b.Clerk.OpenInvitations(email); len(open) > 0 { // revoking it failed, or it belongs to an earlier send
 		w, err := b.Clerk.AcceptInvitation(open[0].ID)
 		require.NoError(t, err)
 		w.At = b.Clock.Now()
-		require.Empty(t, b.Receive(t, w), "the person has accepted what was withdrawn")
+		require.Empty(t, b.Receive(t, w), "the person has accepted a withdrawn invitation")
 	}
 	emails := b.Clerk.EmailsTo(email)
 	for range 2 {
@@ -57,8 +57,8 @@ func requireStaysWithdrawn(t *testing.T, b *testkit.Rig, email string) {
 	require.Equal(t, emails, b.Clerk.EmailsTo(email))
 }
 
-// Whatever fails at Clerk, before or after it took effect: the caller's error and the row say that nothing comes later, and the
-// person can be invited again.
+// If any request to Clerk fails, before or after its effect, the caller's error and the row say that nothing will be sent
+// later, and the person can be invited again.
 func TestWithdrawOnFailure_EveryFault(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -98,8 +98,8 @@ func TestWithdrawOnFailure_EveryFault(t *testing.T) {
 	})
 }
 
-// The process dies, or its database fails, after Clerk has created the invitation: whoever comes next withdraws it. A new Invite
-// or Resend sends a new one.
+// If the process dies, or its database fails, after Clerk has created the invitation, the next attempt withdraws the
+// invitation. A new Invite or Resend sends a new one.
 func TestPromise4_WithdrawOnFailureAfterACrash(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -187,7 +187,7 @@ func TestPromise4_WithdrawOnFailureAfterACrash(t *testing.T) {
 	})
 }
 
-// A failed Resend leaves the member as it was, with the link that works.
+// A failed Resend leaves the member unchanged, and the earlier link still works.
 func TestWithdrawOnFailure_ResendKeepsTheOlderInvitation(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -229,7 +229,7 @@ func TestWithdrawOnFailure_ResendKeepsTheOlderInvitation(t *testing.T) {
 	})
 }
 
-// A Resend is tried once if its service says so, however the member was invited.
+// A Resend is tried once if its service is configured so, no matter how the member was invited.
 func TestWithdrawOnFailure_ResendTakesTheServicesChoice(t *testing.T) {
 	t.Parallel()
 	with := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
@@ -252,11 +252,11 @@ func TestWithdrawOnFailure_ResendTakesTheServicesChoice(t *testing.T) {
 		require.NoError(t, err)
 		open := with.Clerk.OpenInvitations(email)
 		require.Len(t, open, 1)
-		require.Contains(t, string(open[0].PublicMetadata), `"plan"`, "the other parameters stay")
+		require.Contains(t, string(open[0].PublicMetadata), `"plan"`, "the other parameters are unchanged")
 	}
 }
 
-// The process dies during a Resend: the next Deliver gives it up, or the next Resend sends another one.
+// If the process dies during a Resend, the next Deliver gives it up, or the next Resend sends another invitation.
 func TestWithdrawOnFailure_ResendAfterACrash(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -286,7 +286,7 @@ func TestWithdrawOnFailure_ResendAfterACrash(t *testing.T) {
 	}
 }
 
-// A rate limit withdraws only those whose caller does not agree to wait.
+// A rate limit withdraws only invitations whose callers do not agree to wait.
 func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	t.Parallel()
 	people := testkit.People(3, "p")
@@ -299,7 +299,7 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	t.Run("Invite", func(t *testing.T) {
 		t.Parallel()
 		b := limited(t)
-		for range 2 { // met now, and known from before
+		for range 2 { // first a new limit, then a known one
 			_, err := b.TryInvite(t, "ada@example.com")
 			testkit.RequireRetryAfter(t, 10*time.Minute, err)
 			var failure *clerkinvite.ClerkInvitationError
@@ -355,7 +355,7 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	}
 }
 
-// The response to a create is lost, and Clerk works: the invitation is revoked before the caller hears of it.
+// If the response to a create is lost and Clerk works, the invitation is revoked before the call returns.
 func TestPromise4_WithdrawOnFailureRevokes(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -368,7 +368,7 @@ func TestPromise4_WithdrawOnFailureRevokes(t *testing.T) {
 	})
 }
 
-// The caller goes away before anything is sent: nothing is sent later either.
+// If the caller's context ends before anything is sent, nothing is sent later, either.
 func TestWithdrawOnFailure_CallerGoesAway(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -386,7 +386,8 @@ func TestWithdrawOnFailure_CallerGoesAway(t *testing.T) {
 	require.Zero(t, b.Clerk.Emails())
 }
 
-// Clerk carries out a create long after its caller has given it up and another Invite has succeeded. Reconcile revokes it.
+// If Clerk carries out a create long after its caller has given up and another Invite has succeeded, Reconcile revokes the
+// invitation.
 func TestPromise4_WithdrawOnFailureLateCreate(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -404,7 +405,7 @@ func TestPromise4_WithdrawOnFailureLateCreate(t *testing.T) {
 	b.RequireInvited(t, email, 2)
 }
 
-// The choice is in the row: a service without the option keeps it, and one with the option does not touch older members.
+// The option is stored in the row: a service without it follows the row, and a service with it does not affect older members.
 func TestWithdrawOnFailure_IsStoredWithTheInvitation(t *testing.T) {
 	t.Parallel()
 	with := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})

@@ -51,7 +51,7 @@ func mustHave(t *testing.T, page, text string) {
 	}
 }
 
-// sqlBlocks returns the SQL in a page, block by block.
+// sqlBlocks returns the SQL blocks of a page.
 func sqlBlocks(t *testing.T, page string) []string {
 	t.Helper()
 	var blocks []string
@@ -320,7 +320,7 @@ func TestRunbookSQL(t *testing.T) {
 		}), sql)
 	}
 
-	// The first has the numbers of the gauges.
+	// The first query returns the values of the gauges.
 	var reserved, due, overdue int
 	var oldest time.Time
 	require.NoError(t, pool.QueryRow(t.Context(), sqlBlocks(t, "docs/runbook.md")[0]).Scan(&reserved, &due, &oldest, &overdue))
@@ -369,7 +369,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		_, err := svc.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 	}
-	// As a webhook or a sign-in does.
+	// Resolve the user, as a webhook or a sign-in does.
 	signIn := func(name string) []*clerkinvite.Member {
 		t.Helper()
 		users, err := clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{ref(name).Email}})
@@ -386,7 +386,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		return []int{r.Unknown, r.Newer, r.Activated, r.Revoked, r.Removed, r.LeftOver}
 	}
 
-	// Up to the backup.
+	// Before the backup.
 	clerk.AddVerifiedUser("removed@example.com")
 	clerk.AddVerifiedUser("deleted@example.com")
 	for _, name := range []string{"resent", "twice", "often", "cut", "joined", "revoked", "account", "left", "removed", "deleted", "again", "back"} {
@@ -397,7 +397,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	for _, name := range []string{"reserved", "accepted", "withdrawn", "late", "erased", "gone"} {
 		must(svc.Reserve(t.Context(), testkit.Params("acme", ref(name).Email)))
 	}
-	// An hour ago, so that no member counts as having just joined.
+	// Move the times an hour back, so that no member has just joined.
 	exec(`UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour' WHERE settled_at IS NOT NULL`)
 	exec(`CREATE TABLE backup AS TABLE clerkinvite_member; CREATE TABLE backup_history AS TABLE clerkinvite_history`)
 	restore := func() {
@@ -405,7 +405,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 		exec(`INSERT INTO clerkinvite_member SELECT * FROM backup; INSERT INTO clerkinvite_history SELECT * FROM backup_history`)
 	}
 
-	// Since then.
+	// After the backup.
 	invite("new")
 	for name, sends := range map[string]int{"resent": 1, "twice": 2, "cut": 1, "often": 6} {
 		for range sends {
@@ -438,17 +438,17 @@ func TestRunbookRestoredBackup(t *testing.T) {
 
 	restore()
 	emails := clerk.Emails()
-	// 3: those in the list.
+	// Step 3: the people in the list.
 	exec(backupUpdate(t))
 	require.Equal(t, []int{1, 5, 3, 1, 1, 0}, reconcile(true), "account and left would be in the tenant")
 	for _, name := range []string{"account", "left", "removed", "gone"} {
 		require.Equal(t, clerkinvite.StatusRemoved, must(svc.Remove(t.Context(), ref(name))).Status)
 	}
 	require.NoError(t, svc.Purge(t.Context(), ref("erased")))
-	// 4.
+	// Step 4.
 	require.Equal(t, []int{1, 5, 1, 1, 1, 0}, reconcile(true))
 	require.Equal(t, []int{1, 5, 1, 1, 1, 0}, reconcile(false))
-	// 5.
+	// Step 5.
 	deliver()
 	require.Equal(t, delivered.InvitationID, get("reserved").InvitationID, "taken over")
 	require.Equal(t, clerkinvite.StatusActive, state("accepted"))
@@ -524,7 +524,7 @@ func runbookStatement(t *testing.T, command string) (statement string) {
 	return statement
 }
 
-// What docs/runbook.md says of lifting a limit, in a process that only calls Invite and in one that delivers.
+// docs/runbook.md describes correctly how to lift a limit, for a process that only calls Invite and for one that delivers.
 func TestRunbookLiftALimit(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -567,7 +567,7 @@ func TestRunbookAnotherInstance(t *testing.T) {
 		return svc
 	}
 	before, after := service(old), service(next)
-	next.AddVerifiedUser("somebody@example.com") // so that the ids differ
+	next.AddVerifiedUser("somebody@example.com") // so that the IDs differ
 	old.AddVerifiedUser("grace@example.com")
 	moved := next.AddVerifiedUser("grace@example.com")
 	invite := func(svc *clerkinvite.Service, email string) *clerkinvite.Member {
@@ -719,7 +719,7 @@ func TestSecurityWhoMustNotJoin(t *testing.T) {
 	ref := func(name string) clerkinvite.Ref {
 		return clerkinvite.Ref{TenantID: "acme", Email: name + "@example.com"}
 	}
-	// Their accounts are created in time, and verified after the invitation has expired.
+	// Their accounts are created in time, but their addresses are verified after the invitation has expired.
 	names := []string{"alone", "remove", "revoke", "invite", "purge"}
 	users := make(map[string]string)
 	for _, name := range append(names, "stranger", "sent") {
@@ -794,8 +794,8 @@ func TestSecurityNamesEveryDependency(t *testing.T) {
 	}
 }
 
-// docs/architecture.md names every file of the library, every module, and the methods of a store and of Clerk; its picture is
-// small and fetches nothing.
+// docs/architecture.md names every file of the library, every module, and the methods of Store and ClerkAPI. Its picture is
+// small and loads nothing else.
 func TestArchitectureIsComplete(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "docs/architecture.md")

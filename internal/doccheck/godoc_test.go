@@ -41,14 +41,14 @@ func TestGodoc(t *testing.T) {
 			name := strings.TrimPrefix(of+"."+f.Name, ".")
 			switch f.Name {
 			case "LogValue", "Format", "Error", "Unwrap", "Is", "HTTPStatus", "PublicMessage", "GoString", "String":
-				// The interface's documentation has them.
+				// The errors are documented at the interface.
 			default:
 				if strings.Contains(f.Doc, f.Name+" implements ") {
-					break // whose contract it is
+					break // whose documentation is the contract
 				}
 				assert.Greater(t, len(strings.Fields(f.Doc)), 3, "%s: %s has no documentation", dir, name)
 				if fails(f.Decl) {
-					assert.Contains(t, strings.ToLower(f.Doc), "err", "%s: %s does not say with what it fails", dir, name)
+					assert.Contains(t, strings.ToLower(f.Doc), "err", "%s: %s does not document its errors", dir, name)
 				}
 			}
 			if (of == "Service" || of == "Reserver") && dir == "." && f.Name != "Format" {
@@ -94,7 +94,7 @@ func fails(f *ast.FuncDecl) bool {
 	return false
 }
 
-// documented checks a group of constants or variables: each has a comment, or the group has.
+// documented checks that each constant or variable of a group has a comment, or the group has one.
 func documented(t *testing.T, dir string, d *ast.GenDecl) {
 	t.Helper()
 	for _, spec := range d.Specs {

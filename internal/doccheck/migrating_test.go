@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The program and the SQL of docs/migrating.md, on a table like the page's, with every kind of row that it names.
+// The program and the SQL of docs/migrating.md work, on a table like the page's with every kind of row that it mentions.
 func TestMigrating(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -89,7 +89,7 @@ func TestMigrating(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, newer.ID, ada.InvitationID)
 	require.Equal(t, "admin", ada.Role)
-	require.Len(t, clerk.OpenInvitations("ada@example.com"), 2, "the older one is not touched")
+	require.Len(t, clerk.OpenInvitations("ada@example.com"), 2, "the older invitation is unchanged")
 	require.Zero(t, clerk.Emails())
 
 	_, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "revoked@example.com"})
@@ -105,7 +105,7 @@ func TestMigrating(t *testing.T) {
 	for range 2 { // with a mirror, and without one
 		_, err = pool.Exec(t.Context(), back[0])
 		require.NoError(t, err)
-		require.Equal(t, 1, members(), "the one whom the library has invited")
+		require.Equal(t, 1, members(), "only the person whom the library has invited")
 		require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
 	}
 }

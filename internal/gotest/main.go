@@ -1,5 +1,5 @@
-// The command gotest runs go test and shows how far it is. Failures are printed in full, and skips
-// are summed up at the end, because go test itself prints "ok" for a package that skips everything.
+// Command gotest runs go test and shows its progress. It prints failures in full, and a summary of skipped tests at the end,
+// because go test itself prints "ok" for a package that skips everything.
 //
 //	gotest [-C directory,…] [flags and packages of go test]
 package main
@@ -30,9 +30,9 @@ func main() {
 		dirs, args = strings.Split(args[1], ","), args[2:]
 	}
 	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-parallel") }) {
-		args = append([]string{fmt.Sprintf("-parallel=%d", 2*runtime.NumCPU())}, args...) // tests wait for PostgreSQL and each other
+		args = append([]string{fmt.Sprintf("-parallel=%d", 2*runtime.NumCPU())}, args...) // tests often wait for PostgreSQL and for each other
 	}
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // go test gets it too, and ends
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // go test also gets the signal, and ends
 	r := &run{out: os.Stdout, start: time.Now(), packages: make(map[string]*pkg), skips: make(map[string]int)}
 	if !r.all(dirs, args) {
 		os.Exit(1)
@@ -49,7 +49,7 @@ type event struct {
 	Elapsed    float64 `json:"Elapsed"`
 }
 
-// run is everything that is known about the run.
+// run is the state of the run.
 type run struct {
 	mu       sync.Mutex
 	out      io.Writer
@@ -65,9 +65,9 @@ type pkg struct {
 	name     string
 	running  bool
 	done     bool
-	tests    int                  // that have ended, top level
-	began    map[string]time.Time // top-level tests that run now
-	output   map[string][]string  // by test, until it ends
+	tests    int                  // top-level tests that have ended
+	began    map[string]time.Time // running top-level tests
+	output   map[string][]string  // by test, until the test ends
 	finished map[string]bool
 }
 
@@ -88,7 +88,7 @@ func here(dir string) string {
 	return "./" + rel
 }
 
-// all tests the modules in dirs, two at a time, and reports whether everything has passed.
+// all tests the modules in dirs, two at a time, and reports whether all tests have passed.
 func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
 		if err := r.list(dir, args); err != nil {
@@ -197,7 +197,7 @@ func (r *run) line(line []byte) {
 		return
 	}
 	top := !strings.Contains(e.Test, "/")
-	// The detector's report stands in the output of any test that ran then, perhaps of one that passes.
+	// The detector's report appears in the output of any running test, even of one that passes.
 	if p.race = p.race || strings.Contains(e.Output, "WARNING: DATA RACE"); p.race {
 		fmt.Fprint(r.out, e.Output)
 		p.race = !strings.HasPrefix(e.Output, "=====")
@@ -228,7 +228,7 @@ func (r *run) line(line []byte) {
 	}
 }
 
-// ofPackage notes that a package has started or ended, or said something outside of its tests.
+// ofPackage handles an event of a package: its start, its end, or output outside of its tests.
 func (r *run) ofPackage(p *pkg, e event) {
 	switch e.Action {
 	case "start":
@@ -238,7 +238,7 @@ func (r *run) ofPackage(p *pkg, e event) {
 	case "pass", "fail", "skip":
 		p.running, p.done = false, true
 		if e.Action == "fail" {
-			// Of a panic or a timeout the tests that have not ended tell.
+			// After a panic or a timeout, the unfinished tests have the output.
 			for _, test := range slices.Sorted(maps.Keys(p.output)) {
 				if test != "" {
 					r.failed = append(r.failed, p.name+" "+test+" (not finished)")
@@ -267,7 +267,7 @@ func (r *run) print(p *pkg, test string) {
 
 var position = regexp.MustCompile(`^\s*\S+\.go:\d+: `)
 
-// reason is what a test said last before it was skipped.
+// reason returns the last output of a test before it was skipped.
 func reason(output []string) string {
 	said := ""
 	for _, line := range output {
@@ -289,7 +289,7 @@ func (r *run) sayf(format string, args ...any) {
 	fmt.Fprintf(r.out, "%6s  %s\n", r.elapsed(), fmt.Sprintf(format, args...))
 }
 
-// progress says how far the run is and what runs now: of each package the test that has run longest.
+// progress returns the progress of the run, and the longest-running test of each package.
 func (r *run) progress() {
 	r.mu.Lock()
 	done, tests := r.count()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Events as go test -json prints them: a pass, a failure with a subtest, a skip, and a test that a panic ends.
+// The output of go test -json for a pass, a failure with a subtest, a skip, and a panic.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

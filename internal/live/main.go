@@ -75,14 +75,14 @@ The instance must allow email addresses with a "+", and users with only an addre
 		return 0
 	}
 	if s.holds(ctx, stem+"0"+domain); s.err != nil {
-		s.printf("Clerk does not respond to a look-up; nothing was made: %v\n", s.err)
+		s.printf("Clerk does not respond to a look-up; nothing was created: %v\n", s.err)
 		return 1
 	}
 	s.parts(ctx)
 	s.printf(`
 This program cannot find out: the response to revoking an expired invitation; whether signing up
-without the link accepts the invitation; whether the metadata of a bulk request reach the user
-(clerk/javascript#7956); which kind of window the rate limits have.
+without the link accepts the invitation; whether the metadata of a bulk request reaches the user
+(clerk/javascript#7956); which kind of window the rate limits use.
 
 --- summary, for an issue: it contains no key, link or address ---
 clerkinvite live, %s, %s %s/%s, %d requests, %d creates

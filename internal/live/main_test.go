@@ -24,8 +24,8 @@ import (
 
 const testKey = "sk_test_0123456789abcdefghijklmnop"
 
-// TestLive runs the whole program against every way in which Clerk may behave, and
-// compares what it found to be otherwise than assumed.
+// TestLive runs the whole program against every behavior that Clerk may have, and compares the differences from the
+// assumptions that the program reports.
 func TestLive(t *testing.T) {
 	otherwise := map[string][]string{
 		"list hides the url":        {"~ fields in the list: expires_at"},
@@ -115,7 +115,7 @@ func TestWrongKey(t *testing.T) {
 	f.SetSecretKey("sk_test_another")
 	code, out := f.run(t.Context(), "-yes")
 	require.Equal(t, 1, code)
-	require.Contains(t, out, "nothing was made: clerk: HTTP 401 clerk_key_invalid")
+	require.Contains(t, out, "nothing was created: clerk: HTTP 401 clerk_key_invalid")
 	require.EqualValues(t, 1, f.requests.Load())
 }
 
@@ -128,10 +128,10 @@ func TestCleansUpAfterCtrlC(t *testing.T) {
 			switch {
 			case call != clerkinvitetest.CallCreate:
 			case when == clerkinvitetest.Before && creates.Add(1) == nth+1:
-				f.SetBehavior(clerkinvitetest.Behavior{Lag: true}) // no list will show this one
+				f.SetBehavior(clerkinvitetest.Behavior{Lag: true}) // no list shows this invitation
 				f.frozen = true
 			case when == clerkinvitetest.After && creates.Load() == nth+1:
-				cancel() // the response is on its way
+				cancel() // the response is under way
 			}
 		})
 		code, out := f.run(ctx, "-yes")
@@ -204,7 +204,7 @@ func TestReportsUnsupportedBehavior(t *testing.T) {
 
 var address = regexp.MustCompile(`clerkinvite-\d+-\d+\+clerk_test@example\.com`)
 
-// fake is the fake of Clerk with what this program needs besides: making and deleting users.
+// fake is the fake Clerk with two more endpoints for this program, to create and delete users.
 type fake struct {
 	*clerkinvitetest.Clerk
 
@@ -215,8 +215,8 @@ type fake struct {
 	looks    int // since the last change
 
 	loseUsers  bool // the responses to creating users are lost
-	frozen     bool // what lags is never shown
-	unfiltered bool // lists and look-ups hold everything
+	frozen     bool // a lagging change is never shown
+	unfiltered bool // lists and look-ups do not filter
 
 	made struct {
 		addresses      map[string]bool // in the bodies of all requests

@@ -40,7 +40,7 @@ func (s *session) tell(name, got, assumed, needs, why string) {
 	}
 }
 
-// askNew makes an invitation and looks for it in every way.
+// askNew creates an invitation and looks it up in every way.
 func (s *session) askNew(ctx context.Context) {
 	email := s.address()
 	inv := s.create(ctx, email, false)
@@ -59,7 +59,7 @@ func (s *session) askNew(ctx context.Context) {
 	s.tell("list by an address in capitals", found(s.find(ctx, strings.ToUpper(email), inv.ID) != nil), "found", "", "addresses are sent in lower case")
 }
 
-// askUser makes a user with a verified address in mixed case.
+// askUser creates a user with a verified address in mixed case.
 func (s *session) askUser(ctx context.Context) {
 	email := s.address()
 	_, looks := s.newUser(ctx, strings.ToUpper(email[:1])+email[1:])
@@ -131,7 +131,7 @@ func (s *session) askBulk(ctx context.Context) {
 		}
 	}
 	s.tell("order of a bulk response (one sample)", order, "the request's", "", "the order is not used")
-	s.tell("metadata in a bulk response", metadata, "there", "there", "the library recognises invitations by them")
+	s.tell("metadata in a bulk response", metadata, "there", "there", "the library recognises invitations by it")
 }
 
 // askBulkDuplicate invites an invited address and another one in one request.
@@ -177,7 +177,7 @@ func (s *session) outcome(err error, success string) string {
 		return success
 	}
 	if !errors.As(err, &api) || api.StatusCode/100 != 4 || api.Code == "" || api.StatusCode == 401 || api.StatusCode == 429 {
-		s.fail(err) // a failure of the request, and no result of the probe
+		s.fail(err) // the request failed, so the probe has no result
 		return ""
 	}
 	meta := "no meta"

@@ -35,7 +35,7 @@ type session struct {
 	used    []string // addresses
 	summary []string
 	failed  bool
-	err     error // of the probe that runs
+	err     error // of the running probe
 }
 
 func newSession(key, baseURL, stem string, out io.Writer, pause time.Duration) (*session, error) {
@@ -72,7 +72,7 @@ func (s *session) address() string {
 	return s.used[len(s.used)-1]
 }
 
-// ours reports whether this run made up the address.
+// ours reports whether the address is one of this run's.
 func (s *session) ours(email string) bool {
 	return slices.ContainsFunc(s.used, func(u string) bool { return strings.EqualFold(u, email) })
 }
@@ -275,7 +275,7 @@ type wire struct {
 	invitations, users       []made
 }
 
-// made is an invitation or a user that was created.
+// made is a created invitation or user.
 type made struct {
 	ID    string `json:"id"`
 	Email string `json:"email_address"` // of an invitation

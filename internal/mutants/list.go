@@ -32,17 +32,17 @@ func (m mutant) pattern() string {
 
 var mutants = []mutant{
 	// Uniqueness and compare-and-swap.
-	{name: "an update asks for no version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
+	{name: "an update ignores the version", test: "TestPgxStore/cache_statement/Update/Conflict", edits: []edit{
 		{"internal/pgsql/update.sql", "m.id = i.id AND m.version = i.old_version\n	ORDER BY", "m.id = i.id\n	ORDER BY"},
 		{"internal/pgsql/part_changed.sql", "m.id = i.id AND m.version = i.old_version AND NOT i.erase", "m.id = i.id AND NOT i.erase"},
 	}},
-	{name: "any move is allowed", test: "TestApplyAsksTheTable", edits: []edit{
+	{name: "any state change is allowed", test: "TestApplyAsksTheTable", edits: []edit{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
-	{name: "a lost answer to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
+	{name: "a lost response to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
 	}},
-	{name: "a move leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
+	{name: "a state change leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
 	}},
 	{name: "a claim is its caller's change", test: "TestActorOfEachChange", edits: []edit{
@@ -61,16 +61,16 @@ var mutants = []mutant{
 		{"store_pgx.go", "c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)", "c.New.ClerkUserID != c.Old.ClerkUserID)"},
 	}},
 
-	// One email a send.
-	{name: "nobody holds a row", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
+	// One email per send.
+	{name: "no claim is respected", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
 			"return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now)"},
 	}},
-	{name: "the lease is released on an uncertain answer", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
+	{name: "the lease is released after an uncertain response", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"verdict.go", "		return verdict{kind: isUncertain, op: c.op, err: err}",
 			"		return verdict{kind: isPostponed, op: c.op, err: err, due: now}"},
 	}},
-	{name: "an uncertain answer counts as a failure", test: "TestClassify", edits: []edit{
+	{name: "an uncertain response counts as a failure", test: "TestClassify", edits: []edit{
 		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
 	}},
 	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
@@ -79,21 +79,21 @@ var mutants = []mutant{
 	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
 		{"deliver_create.go", "if a.row.Attempts > 1 || a.row.Send > 1 {", "if a.row.Send > 1 {"},
 	}},
-	{name: "every create ignores what exists", test: "TestPromise3_LateCreate", edits: []edit{
+	{name: "every create sets ignore_existing", test: "TestPromise3_LateCreate", edits: []edit{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
 	}},
-	{name: "settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
+	{name: "a row is settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_create.go", "	inv, err := exchange(ctx, s, endpointCreate,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
 	inv, err := exchange(ctx, s, endpointCreate,`},
 	}},
-	{name: "a create starts however little of the lease is left", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
+	{name: "a create starts at the end of the lease", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
-	{name: "whoever is overtaken gives up what it knows", test: "TestUpdateDuringDelivery", edits: []edit{
+	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
@@ -104,31 +104,31 @@ var mutants = []mutant{
 	}},
 
 	// Honest outcomes.
-	{name: "a failed invitation waits although the host withdraws it", test: "TestWithdrawOnFailure_EveryFault/memory", pkg: "./internal/attacks", edits: []edit{
+	{name: "a failed invitation waits although the host wants it withdrawn", test: "TestWithdrawOnFailure_EveryFault/memory", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "	case isUncertain, isPostponed:\n		return w != \"\"\n", "	case isUncertain, isPostponed:\n		return w == \"never\"\n"},
 	}},
-	{name: "a rate limit withdraws those who wait for it", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", pkg: "./internal/attacks", edits: []edit{
+	{name: "a rate limit withdraws invitations whose callers wait", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
 	}},
-	{name: "an invitation whose caller has gone away is sent later", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
+	{name: "an invitation is sent after its caller has gone away", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
 	}},
-	{name: "an invitation that may be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
+	{name: "an invitation that must be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "return a.params.Withdraw != \"\" && a.row.Attempts > 1", "return a.params.Withdraw != \"\" && a.row.Attempts > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "	case isUncertain:\n		return true\n", "	case isUncertain:\n		return a.mayHaveSent()\n"},
 	}},
-	{name: "a resend continues one that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
+	{name: "a resend continues a send that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "case row.Due() && params.Withdraw == \"\":", "case row.Due():"},
 	}},
 	{name: "a resend is not tried once", test: "TestWithdrawOnFailure_ResendTakesTheServicesChoice", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
 	}},
-	{name: "what is withdrawn counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", pkg: "./internal/attacks", edits: []edit{
+	{name: "a withdrawn invitation counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
 	}},
-	{name: "a refused invitation is called queued", test: "TestClerkInvitationError_Queued", edits: []edit{
+	{name: "a refused invitation is reported as queued", test: "TestClerkInvitationError_Queued", edits: []edit{
 		{"errors.go", "return e.Outcome != Refused && e.Member != nil", "return e.Member != nil"},
 	}},
 	{name: "RetryAfter believes a proxy", test: "TestRetryAfter_Bounds", edits: []edit{
@@ -139,7 +139,7 @@ var mutants = []mutant{
 	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
 	}},
-	{name: "a clock that is set is not noticed", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
+	{name: "a change of the clock is not noticed", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "|| drift.Abs() > tolerance", "|| drift.Abs() > 1000*time.Hour"},
 	}},
 	{name: "the clock is measured once", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
@@ -154,21 +154,21 @@ var mutants = []mutant{
 	{name: "a claim does not measure the clock", test: "TestClock_IsMeasuredAgain", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "	err := s.setClock(ctx, s.store)\n", "	err := ctx.Err()\n"},
 	}},
-	{name: "a clock that is set during a request is not noticed", test: "TestClock_IsSetDuringARequest", pkg: "./internal/attacks", edits: []edit{
+	{name: "a change of the clock during a request is not noticed", test: "TestClock_IsSetDuringARequest", pkg: "./internal/attacks", edits: []edit{
 		{"ratelimit.go", "	s.refreshClock(ctx)\n", ""},
 	}},
 	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
 	}},
-	{name: "the clock of the transaction's start", test: "TestPgxStoreClock", pkg: "./internal/attacks", edits: []edit{
+	{name: "the clock returns the start of the transaction", test: "TestPgxStoreClock", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "SELECT clock_timestamp()", "SELECT now()"},
 	}},
 	{name: "callers get the database's time", test: "TestClock_CallersGetTheirOwnTime", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "return t.Add(-s.clock.ahead())", "return t.Add(0 * s.clock.ahead())"},
 	}},
 
-	// Who is delivered, and when.
-	{name: "Deliver with Refs delivers everybody", test: "TestDeliver_Refs", edits: []edit{
+	// Which members are delivered, and when.
+	{name: "Deliver with Refs delivers all members", test: "TestDeliver_Refs", edits: []edit{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
@@ -180,11 +180,11 @@ var mutants = []mutant{
 	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
 	}},
-	{name: "a limit is counted again from when the pass ends", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
+	{name: "a limit is counted from the end of the pass", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
 		{"deliver_create.go", `s.limited(a, "create invitation", limit)`, `s.limited(a, "create invitation", met(limit.err, s.now()))`},
 	}},
 
-	// What is left over, and only that, is revoked.
+	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
 	}},
@@ -194,19 +194,19 @@ var mutants = []mutant{
 	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1 || a.mayHaveSent()", "return a.row.Send < 1 || a.mayHaveSent()"},
 	}},
-	{name: "what a pending row names is not kept", test: "TestKeeps", edits: []edit{
+	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
-	{name: "a resend leaves the older invitation open, if it has no mark", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
+	{name: "a resend leaves the older invitation open, if it has no marker", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "} else if list[i].ID == row.InvitationID {", "} else if list[i].ID == \"\" {"},
 	}},
-	{name: "every duplicate costs a look", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.changeOne(ctx, row, *row)\n", "	err := ctx.Err()\n"},
 	}},
-	{name: "a duplicate that is not listed is void", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
+	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
@@ -221,13 +221,13 @@ var mutants = []mutant{
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
 	}},
-	{name: "a revoke writes the row and leaves the link alive", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
+	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
 	}},
-	{name: "a revoke tells Clerk of another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
+	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, id)\n", "failure := s.revoke(ctx, id+\"0\")\n"},
 	}},
-	{name: "a list that cannot be had keeps a link alive", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
+	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
 			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		} else if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {"},
 	}},
@@ -240,7 +240,7 @@ var mutants = []mutant{
 	{name: "Migrate cannot check what it must not read", test: "TestMigrate_DocumentedPrivileges", edits: []edit{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
-	{name: "a purge leaves the link alive", test: "TestPurge", edits: []edit{
+	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
 		{"withdraw.go", "	if _, err := s.revokeOpen(inside, row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
@@ -255,23 +255,29 @@ var mutants = []mutant{
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
 		{"pending.go", "	if !row.overdue(now) &&", "	if !row.overdue(now.AddDate(-100, 0, 0)) &&"},
 	}},
-	{name: "an account younger than the invitation proves", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
+	{name: "an account younger than the invitation is proof", test: "TestResolve_AccountYoungerThanTheExpiryWithAClockBehind/memory", edits: []edit{
 		{"pending.go", " && !u.createdAfterExpiry(row) {", " {"},
 	}},
 	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
-	{name: "a rejection of all look-ups refuses each", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
+	{name: "if all look-ups are rejected, each member is refused", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
 		{"deliver_find.go", "!failure.ofInstance() && l.blameAddress(ctx)", "!failure.ofInstance()"},
 	}},
-	{name: "a blocked hook uses up all the time", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
+	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
 	}},
 	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
 		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
 	}},
 	{name: "a mirror compares a citext as text", test: "TestMirror_TakesExistingRows", edits: []edit{
-		{"mirror.go", "pg_namespace.oid IN (relnamespace, t.typnamespace, base.typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+		{"mirror.go", "pg_namespace.oid IN (relnamespace, typnamespace)", "pg_namespace.oid IN (relnamespace)"},
+	}},
+	{name: "a mirror takes two tenants for one", test: "TestMirror_TenantsThatDifferInCase", edits: []edit{
+		{"mirror.go", ` AND a.{{tenant_id}}::text COLLATE "C" = clerkinvite_mirror.old_tenant_id::text`, ""},
+	}},
+	{name: "a mirror erases the host's row", test: "TestMirror_PurgeKeepsTheHostsLeftRow", edits: []edit{
+		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
 	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
 		{"mirror.go", " || ', pg_temp'\n", "\n"},
@@ -295,16 +301,16 @@ var mutants = []mutant{
 	{name: "a banned user is linked", test: "TestPromise2_BarredUserIsRefused", edits: []edit{
 		{"clerk.go", "	case u.Banned:\n", "	case u.Banned && u.ID == \"\":\n"},
 	}},
-	{name: "a user without any verified address moves a member", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
+	{name: "a user without a verified address changes a member's address", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
 		{"pending.go", "len(u.verifiedEmails()) > 0 && ", ""},
 	}},
-	{name: "a user that was read in part moves a member", test: "TestPromise5_IncompleteUserChangesNothing", pkg: "./internal/attacks", edits: []edit{
+	{name: "a partly read user changes a member's address", test: "TestPromise5_IncompleteUserChangesNothing", pkg: "./internal/attacks", edits: []edit{
 		{"pending.go", "!u.Incomplete &&", "true &&"},
 	}},
-	{name: "a member follows to an unverified address", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
+	{name: "a member gets an unverified address", test: "TestPromise5_AddressStays", pkg: "./internal/attacks", edits: []edit{
 		{"pending.go", "primary != \"\" && u.holdsVerified(primary)", "primary != \"\""},
 	}},
-	{name: "any ended row makes way for an address", test: "TestPromise1_TakenAddressIsReported", pkg: "./internal/attacks", edits: []edit{
+	{name: "any ended row is erased for an address", test: "TestPromise1_TakenAddressIsReported", pkg: "./internal/attacks", edits: []edit{
 		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
 	}},
 	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", pkg: "./internal/attacks", edits: []edit{
@@ -313,13 +319,13 @@ var mutants = []mutant{
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
 		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
 	}},
-	{name: "a user who is locked for a while is refused for ever", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
+	{name: "a temporarily locked user is refused permanently", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
 	}},
-	{name: "whom Clerk did not show hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
+	{name: "a user who was missing hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
-	{name: "the key of another instance removes everybody", test: "TestReconcile_WrongKey", edits: []edit{
+	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
 		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.at.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
 		{"reconcile.go", "return !r.at.Known && r.at.Absent != \"\"", "return false"},
 	}},
@@ -335,14 +341,14 @@ var mutants = []mutant{
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
 	}},
-	{name: "an unknown status has ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
+	{name: "an unknown status counts as ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},
 	}},
-	{name: "an invitation without metadata is another's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
+	{name: "an invitation without metadata counts as another application's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
 		{"deliver_find.go", "case mayExist && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
 	}},
 
-	{name: "a panic while reconciling leaves the process alone", test: "TestRun_PanicsReachTheCaller", edits: []edit{
+	{name: "a panic while reconciling does not reach the caller", test: "TestRun_PanicsReachTheCaller", edits: []edit{
 		{"run.go", "			panic(panicked)\n", ""},
 	}},
 	{name: "a panic while delivering leaves a goroutine", test: "TestRun_PanicsReachTheCaller", edits: []edit{
@@ -362,10 +368,10 @@ var mutants = []mutant{
 	{name: "two signatures pass as one that was split", test: "TestVerifyRefusesTwoHeaders", edits: []edit{
 		{"webhook.go", "return strings.Contains(part, \",\")", "return part == \",\""},
 	}},
-	{name: "a body may take any time", test: "TestWebhookHandlerLimitsTheTimeOfABody", edits: []edit{
+	{name: "a body may arrive at any speed", test: "TestWebhookHandlerLimitsTheTimeOfABody", edits: []edit{
 		{"webhook.go", "	limitReading(w, r)\n", ""},
 	}},
-	{name: "what exceeds the largest event is not signed", test: "TestWebhookHandler", edits: []edit{
+	{name: "the end of a large body is not signed", test: "TestWebhookHandler", edits: []edit{
 		{"webhook.go", "rest, err = io.Copy(sig, body)", "rest, err = io.Copy(io.Discard, body)"},
 	}},
 	{name: "an empty secret is a secret", test: "TestNewWebhookVerifierSecrets", edits: []edit{
@@ -395,7 +401,7 @@ var mutants = []mutant{
 	{name: "a limit lasts as long as a firewall says", test: "TestRateLimit_RetryAfterIsBounded", edits: []edit{
 		{"ratelimit.go", "	return min(retryAfter, longestLimit(endpoint))", "	return retryAfter"},
 	}},
-	{name: "everybody probes after a limit", test: "TestRateLimit_OneRequestProbes", edits: []edit{
+	{name: "all callers probe after a limit", test: "TestRateLimit_OneRequestProbes", edits: []edit{
 		{"ratelimit.go", "if first = m.probe == nil; first {", "if first = true; first {"},
 	}},
 	{name: "a create that was not sent ends a limit", test: "TestStartCreate_LeaseEndsBeforeTheProbe", edits: []edit{
@@ -416,10 +422,10 @@ var mutants = []mutant{
 	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
 		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
 	}},
-	{name: "an import counts as many single invitations", test: "TestBulk", edits: []edit{
+	{name: "an import counts as single invitations", test: "TestBulk", edits: []edit{
 		{"many.go", "		want.Bulk = true\n", ""},
 	}},
-	{name: "a person of an import stays behind it when invited alone", test: "TestBulk", edits: []edit{
+	{name: "a person of an import stays behind it after a single invite", test: "TestBulk", edits: []edit{
 		{"invite.go", "n.Bulk = old.Bulk && want.Bulk", "n.Bulk = old.Bulk || want.Bulk"},
 	}},
 	{name: "each batch begins with the first tenant", test: "TestDeliver_TenantsTakeTurns", edits: []edit{
@@ -443,7 +449,7 @@ var mutants = []mutant{
 	{name: "a Ref with two names is accepted", test: "TestRef_Invalid", edits: []edit{
 		{"validate.go", "case r.Email != \"\" && r.ID == \"\" && r.ClerkUserID == \"\":", "case r.Email != \"\":"},
 	}},
-	{name: "a state without members is not counted", test: "TestCounts", edits: []edit{
+	{name: "a state without members is missing from the counts", test: "TestCounts", edits: []edit{
 		{"members.go", "	for _, status := range Statuses() {\n		counts", "	for status := range found {\n		counts"},
 	}},
 	{name: "a cursor works in either order", test: "TestList_NewestFirst", edits: []edit{
@@ -473,10 +479,10 @@ var mutants = []mutant{
 	{name: "only the stored bytes of Data are counted", test: "TestBadInput/memory/tiny_number", edits: []edit{
 		{"validate.go", "numericSize(tok.String()) > maxNumber", "len(tok) > maxNumber"},
 	}},
-	{name: "Clerk is asked for one form of a domain", test: "TestInvite_DomainInEitherForm", edits: []edit{
+	{name: "only one form of a domain is looked up", test: "TestInvite_DomainInEitherForm", edits: []edit{
 		{"validate.go", "err == nil && form != email && sameEmail(form, email)", "err == nil && form == \"\" && sameEmail(form, email)"},
 	}},
-	{name: "one odd user spoils the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
+	{name: "one invalid user fails the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
 	}},
 	{name: "a membership of another organization counts", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
@@ -497,7 +503,7 @@ var mutants = []mutant{
 	{name: "a duplicate without a member is accepted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "case m == nil:", "case false:"},
 	}},
-	{name: "a store that never swaps a time is asked for ever", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
+	{name: "a store that never swaps a time is called forever", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "stored.Equal(old) && !next.Equal(old)", "false"},
 	}},
 }

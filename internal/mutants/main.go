@@ -1,4 +1,4 @@
-// The command mutants injects bugs into the library, one at a time, and runs the test that must detect each. "make mutants"
+// Command mutants injects bugs into the library, one at a time, and runs the test that must detect each. "make mutants"
 // calls it. It runs in the repository's root and does not change the files there (go test -overlay).
 //
 //	mutants [number or part of a name ...]
@@ -172,5 +172,5 @@ func command(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return exec.CommandContext(ctx, name, args...).CombinedOutput() // #nosec G204 -- go
 }
 
-// end returns the end of an output, which has the reason.
+// end returns the last lines of an output, which have the reason.
 func end(out []byte) []byte { return out[max(0, len(out)-4000):] }

@@ -1,12 +1,12 @@
 // Package pgsql has the SQL statements of clerkinvite.PgxStore, one in each file.
 //
-// Each takes its rows as one parameter, a text of JSON: every execution mode of pgx sends a text
-// alike, and no codec of the host changes it. A value to compare with is a row of a join or a
-// (SELECT …): with a constant PostgreSQL would plan again at each call, which costs more than the
-// statement. Conditions of partial indexes are literals, or a generic plan could not use the index;
-// some of them hold for every row, see the migration.
+// Each statement gets its rows as one parameter, JSON text, because every execution mode of pgx sends
+// text in the same way, and no codec of the host changes it. Values to compare with come from a join or
+// a (SELECT …). With plain parameters PostgreSQL would plan the statement at each call, which costs more
+// than running it. Conditions of partial indexes are literals, because otherwise a generic plan could
+// not use the index. Some of these conditions are true for every row; see the migration.
 //
-// A part_*.sql is not a statement but stands for its placeholder, such as {{member}}.
+// A part_*.sql is not a statement. It replaces a placeholder such as {{member}}.
 package pgsql
 
 import (
@@ -91,9 +91,9 @@ func read(name string) string {
 
 // WithLimit returns sql for at least limit rows.
 //
-// The limit that counts is a parameter. The LIMIT 1001 beside it is for the planner, which would
-// otherwise expect a tenth of all matching rows; with millions of them PostgreSQL compiles the
-// statement at each call (jit_above_cost).
+// The real limit is a parameter. The additional literal LIMIT is for the planner, which would otherwise
+// expect a tenth of all matching rows. With millions of them, PostgreSQL would compile the statement at
+// each call (jit_above_cost).
 func WithLimit(sql string, limit int) string {
 	return strings.ReplaceAll(sql, "LIMIT 1001", "LIMIT "+strconv.Itoa(max(limit, 1001)))
 }

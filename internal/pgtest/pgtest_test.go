@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childMode in the environment makes this test binary play the part of another program.
+// childMode in the environment makes this test binary act as another program.
 const childMode = "PGTEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child runs this test binary again, with nothing in its environment but what is given.
+// child runs this test binary again, with only the given environment.
 func child(t *testing.T, mode string, env ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
@@ -47,7 +47,7 @@ func child(t *testing.T, mode string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// childConnect is a program that knows a connection string and no more.
+// childConnect is a program that gets only a connection string.
 func childConnect() {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE"))
@@ -63,7 +63,7 @@ func childConnect() {
 	fmt.Print(name)
 }
 
-// childHang starts a server, says where, and waits to be killed.
+// childHang starts a server, prints its directory and connection string, and waits to be killed.
 func childHang() {
 	srv, err := startServer(context.Background(), false)
 	if err != nil {
@@ -75,7 +75,7 @@ func childHang() {
 	select {}
 }
 
-// ownServer skips tests of starting a server where there is none to start.
+// ownServer skips tests that start a server if this machine cannot start one.
 func ownServer(t *testing.T) {
 	t.Helper()
 	if _, err := findBin(); errors.Is(err, ErrNoBinaries) {
@@ -83,7 +83,7 @@ func ownServer(t *testing.T) {
 	}
 }
 
-// fakeTB is a test that can fail without harm.
+// fakeTB is a test whose failure does not fail the real test.
 type fakeTB struct {
 	testing.TB // Name, Context, Helper
 
@@ -93,7 +93,7 @@ type fakeTB struct {
 	cleanups []func()
 }
 
-// run calls f as the test runner would: in a goroutine that FailNow and SkipNow may end, then the cleanups.
+// run calls f like the test runner: in a goroutine that FailNow and SkipNow may end. Then it calls the cleanups.
 func (f *fakeTB) run(body func()) {
 	done := make(chan struct{})
 	go func() {
@@ -160,7 +160,7 @@ func TestTheDatabaseIsDroppedUnderOpenConnections(t *testing.T) {
 	t.Run("owner", func(t *testing.T) {
 		gone = New(t)
 		var err error
-		conn, err = pgx.Connect(t.Context(), gone.DSN) // and never closed
+		conn, err = pgx.Connect(t.Context(), gone.DSN) // never closed
 		require.NoError(t, err)
 	})
 	require.Error(t, conn.Ping(t.Context()))
@@ -213,7 +213,7 @@ func TestAConnectionThatIsNeverReleasedIsReported(t *testing.T) {
 	conn.Release()
 }
 
-// The tests from here on look at what all tests of the binary share, or change the environment: not in parallel.
+// The tests below are not parallel: they use state that all tests of the binary share, or change the environment.
 
 func TestOutsideOfMainNewFails(t *testing.T) {
 	shared.Lock()
@@ -256,7 +256,7 @@ func (r runs) Run() int { return r() }
 
 func TestMainReturnsTheCodeAndStopsTheServer(t *testing.T) {
 	ownServer(t)
-	// This binary's own server has to survive the Main inside Main.
+	// This binary's server must survive the Main inside Main.
 	shared.Lock()
 	managed, tried, inst, err := shared.managed, shared.tried, shared.inst, shared.err
 	shared.tried, shared.inst, shared.err = false, instance{}, nil
@@ -293,7 +293,7 @@ func TestWithoutBinaries(t *testing.T) {
 	_, err := open(t.Context())
 	require.ErrorIs(t, err, ErrNoBinaries)
 
-	// Asked for and not there is a mistake, not a reason to skip.
+	// A required but missing PostgreSQL is an error, not a reason to skip.
 	t.Setenv("CLERKINVITE_TEST_PGBIN", t.TempDir())
 	_, err = open(t.Context())
 	require.ErrorContains(t, err, "CLERKINVITE_TEST_PGBIN")
@@ -334,7 +334,7 @@ func TestAServerThatWasBroughtAlong(t *testing.T) {
 		t.Setenv("CLERKINVITE_TEST_DATABASE", dsn)
 		inst, err := open(t.Context())
 		require.NoError(t, err)
-		require.Nil(t, inst.stop, "not ours to stop")
+		require.Nil(t, inst.stop, "not stopped, because this package has not started it")
 		require.NoError(t, inst.create(t.Context(), "brought_along"))
 		edited, err := withDatabase(inst.dsn, "brought_along")
 		require.NoError(t, err)
@@ -433,12 +433,12 @@ func TestSweepLeavesWhatItDoesNotKnow(t *testing.T) {
 	require.NoError(t, os.Chtimes(abandoned, old, old))
 	require.NoError(t, os.Chtimes(foreign, old, old))
 	sweep(base)
-	require.DirExists(t, started, "not locked yet, perhaps about to be")
+	require.DirExists(t, started, "not locked yet; its process may be about to lock it")
 	require.NoDirExists(t, abandoned)
 	require.DirExists(t, foreign)
 }
 
-// TestAServerThatATestStartsByItself makes a cluster, starts it, and looks what is left when the test is over.
+// A test creates a cluster and starts a server. After the test, both are removed.
 func TestAServerThatATestStartsByItself(t *testing.T) {
 	t.Parallel()
 	ownServer(t)

@@ -107,7 +107,7 @@ type User struct {
 	ID             string
 	PrimaryEmailID string
 	Emails         []Email
-	Incomplete     bool // an address, or whether it is verified, could not be read
+	Incomplete     bool // the addresses, or one of them, or whether it is verified, could not be read
 	Banned         bool
 	Deprovisioned  bool
 	Locked         bool
@@ -132,7 +132,9 @@ func (o Object) User() (User, bool) {
 		Banned: o.Bool("banned"), Deprovisioned: o.Bool("deprovisioned"), Locked: o.Bool("locked"),
 		LockEndsIn: o.Seconds("lockout_expires_in_seconds"),
 	}
-	for _, raw := range o.List("email_addresses") {
+	emails := o.List("email_addresses")
+	u.Incomplete = emails == nil
+	for _, raw := range emails {
 		e := Parse(raw)
 		address, status := e.Text("email_address"), e.Object("verification").Text("status")
 		if address != "" {

@@ -33,16 +33,16 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 // cost is what a verb costs in one situation, exactly.
 type cost struct {
 	verb, situation string
-	outcome         string // what came of it, see outcomeOf: it proves that the situation is the one that is named
+	outcome         string // from outcomeOf: shows that the situation is as described
 	requests        int    // to Clerk
 	kinds           string // of these requests
-	statements      int    // see statementCounter
+	statements      int    // as testkit.StatementCounter counts them
 
-	before func(t *testing.T, b *costBundle) // what has happened, or nil
+	before func(t *testing.T, b *costBundle) // creates the situation; may be nil
 	call   func(ctx context.Context, b *costBundle) (any, error)
 }
 
-// costBundle is the real adapter over HTTP and a real PostgreSQL, and what a situation leaves for its verb.
+// costBundle is a service with the real adapter over HTTP and a real PostgreSQL. The later fields are set by some situations.
 type costBundle struct {
 	*testkit.Rig
 
@@ -54,7 +54,7 @@ type costBundle struct {
 	hooked  *clerkinvite.Service
 }
 
-// costs is the table. Each row begins with an empty database, a Clerk who knows nobody, and a Service that has just been made.
+// costs is the table. Each row starts with an empty database, a Clerk without users, and a new Service.
 func costs() []cost {
 	var is situations
 	var do verbs
@@ -183,7 +183,7 @@ func costs() []cost {
 	}
 }
 
-// row is c in Markdown: verb, situation, outcome, requests, statements.
+// row returns c as a row of the Markdown table.
 func (c cost) row() string {
 	requests := fmt.Sprint(c.requests)
 	if c.requests > 0 {
@@ -192,10 +192,10 @@ func (c cost) row() string {
 	return fmt.Sprintf("| %s | %s | %s | %s | %d |", c.verb, c.situation, c.outcome, requests, c.statements)
 }
 
-// counting has a lease that cannot end on a busy machine: the next attempt would be counted too.
+// counting has a lease so long that it does not end on a busy machine: a second attempt would be counted, too.
 var counting = testkit.Options{Configure: func(c *clerkinvite.Config) { c.Lease = time.Hour }}
 
-// TestCost checks the table above. With -v it prints it in Markdown.
+// TestCost checks the table. With -v it prints the table in Markdown.
 func TestCost(t *testing.T) {
 	t.Parallel()
 	count := &testkit.StatementCounter{}
@@ -221,8 +221,8 @@ func TestCost(t *testing.T) {
 				verb: c.verb, situation: c.situation, outcome: outcomeOf(got, err),
 				requests: clerk.RequestCount(), kinds: kindsOf(clerk.Requests()), statements: int(count.N.Load()),
 			}
-			require.Equal(t, c.row(), counted.row(), "It costs something else than it did. If that is meant, write it down in the table of "+
-				"cost_test.go and in docs/performance.md. If it costs more and that is not meant, the change is wrong")
+			require.Equal(t, c.row(), counted.row(), "The cost has changed. If that is intended, update the table in cost_test.go and docs/performance.md. "+
+				"If the cost is higher and that is not intended, the change is wrong")
 		})
 	}
 }
@@ -234,7 +234,7 @@ func TestCostOfEveryVerb(t *testing.T) {
 	for _, c := range costs() {
 		listed[c.verb] = true
 	}
-	// Format is not a verb, InTx and WithTx cost nothing, and of the rest of a Store each method is a statement of the verbs.
+	// Format is not a verb, InTx and WithTx cost nothing, and the methods of a Store are the statements that the verbs are charged for.
 	for prefix, public := range map[string]reflect.Type{
 		"": reflect.TypeFor[*clerkinvite.Service](), "InTx.": reflect.TypeFor[*clerkinvite.Reserver](), "PgxStore.": reflect.TypeFor[*clerkinvite.PgxStore](),
 	} {
@@ -249,7 +249,7 @@ func TestCostOfEveryVerb(t *testing.T) {
 	}
 }
 
-// kindsOf writes requests as the table does.
+// kindsOf formats requests for the table.
 func kindsOf(requests map[clerkinvitetest.Call]int) string {
 	var kinds []string
 	for _, call := range slices.Sorted(maps.Keys(requests)) {
@@ -262,7 +262,8 @@ func kindsOf(requests map[clerkinvitetest.Call]int) string {
 	return strings.Join(kinds, ", ")
 }
 
-// outcomeOf writes what a verb returned as the table does: the state, how many are in which, or the HTTP status of the error.
+// outcomeOf formats the result of a verb for the table: the state, the number of members in each state, or the HTTP status
+// of the error.
 func outcomeOf(got any, err error) string {
 	if err != nil {
 		status, _ := clerkinvite.HTTPError(err)
@@ -298,7 +299,7 @@ func outcomeOf(got any, err error) string {
 	return cmp.Or(strings.Join(parts, ", "), "none")
 }
 
-// verbs are what is counted.
+// verbs has the calls that are counted.
 type verbs struct{}
 
 func (verbs) invite(ctx context.Context, b *costBundle) (any, error) {
@@ -353,7 +354,7 @@ func (verbs) adoptInTx(n int) func(context.Context, *costBundle) (any, error) {
 	}
 }
 
-// adopted are users.
+// adopted returns n people with a Clerk user each.
 func adopted(n int) []clerkinvite.Adopted {
 	people := make([]clerkinvite.Adopted, n)
 	for i, p := range testkit.People(n, "p") {
@@ -467,7 +468,7 @@ func (verbs) reconcile(opts *clerkinvite.ReconcileOptions) func(context.Context,
 	}
 }
 
-// run runs until so many deliveries and reconciliations have ended.
+// run calls Run until the given number of deliveries and reconciliations have ended.
 func (verbs) run(opts *clerkinvite.RunOptions, passes int32) func(context.Context, *costBundle) (any, error) {
 	return func(ctx context.Context, b *costBundle) (any, error) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -485,7 +486,7 @@ func (verbs) run(opts *clerkinvite.RunOptions, passes int32) func(context.Contex
 	}
 }
 
-// lastPass is an Observer that cancels when as many passes as were left have ended.
+// lastPass is an Observer that cancels after the last of the remaining passes.
 type lastPass struct {
 	cancel context.CancelFunc
 	left   atomic.Int32
@@ -512,7 +513,7 @@ func (verbs) validate(ctx context.Context, b *costBundle) (any, error) {
 
 func (verbs) migrate(ctx context.Context, b *costBundle) (any, error) { return nil, b.pgx.Migrate(ctx) }
 
-// situations are what has happened before. They are about ada, or about many people, as the test of InviteMany names them.
+// situations creates the situations. They concern ada, or the people of testkit.People.
 type situations struct{}
 
 func (situations) justInvited(t *testing.T, b *costBundle) { b.MustInvite(t, testkit.Ada.Email) }
@@ -576,7 +577,7 @@ func (is situations) replaced(t *testing.T, b *costBundle) {
 	b.Clerk.AddVerifiedUser(testkit.Ada.Email)
 }
 
-// An active member whose user has another address now.
+// The user of an active member has changed the address.
 func (is situations) moved(t *testing.T, b *costBundle) {
 	is.activeForADay(t, b)
 	b.webhook = b.Clerk.ChangeEmail(b.user.ID, "ada@example.org")
@@ -587,7 +588,7 @@ func (is situations) updated(t *testing.T, b *costBundle) {
 	b.webhook = b.Clerk.UserUpdated(b.user.ID)
 }
 
-// hooked is a host with OnChange whose process has written before.
+// hooked is a host with OnChange whose process has already written.
 func (situations) hooked(t *testing.T, b *costBundle) {
 	hook := func(context.Context, pgx.Tx, []clerkinvite.Change) error { return nil }
 	var err error
@@ -677,7 +678,7 @@ func (situations) failing(_ *testing.T, b *costBundle) {
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.JSON500})
 }
 
-// The create took effect, and nobody heard of it. The lease has ended since.
+// The response to a create was lost, and the lease has ended.
 func (is situations) lost(t *testing.T, b *costBundle) {
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
 	_, err := b.TryInvite(t, testkit.Ada.Email)
@@ -692,7 +693,7 @@ func (is situations) failedOnce(t *testing.T, b *costBundle) {
 	b.Clock.Advance(2 * time.Hour)
 }
 
-// The person has accepted, and the webhook is still on its way.
+// The person has accepted, and the webhook has not arrived.
 func (is situations) accepted(t *testing.T, b *costBundle) {
 	is.pending(t, b)
 	var err error
@@ -716,7 +717,7 @@ func (is situations) replayed(t *testing.T, b *costBundle) {
 	require.Len(t, b.Receive(t, b.webhook), 1)
 }
 
-// A user whom no tenant knows.
+// A user who is not a member of any tenant.
 func (is situations) stranger(t *testing.T, b *costBundle) {
 	is.user(t, b)
 	b.webhook = b.Clerk.UserCreated(b.user.ID)
@@ -781,7 +782,7 @@ func (is situations) members(pending, active int) func(*testing.T, *costBundle) 
 	}
 }
 
-// Of ten pending members three have accepted, two have run out, and one was revoked in the dashboard, and no webhook came.
+// Of ten pending members, three have accepted, two have expired, and one was revoked in the dashboard. No webhook arrived.
 func (is situations) astray(t *testing.T, b *costBundle) {
 	is.manyPending(10)(t, b)
 	b.Clock.Advance(time.Hour)
@@ -799,7 +800,7 @@ func (is situations) astray(t *testing.T, b *costBundle) {
 	}
 }
 
-// inTx is before, and a transaction of the host's, whose begin and rollback are not counted.
+// inTx creates the situation and begins a host's transaction. Its BEGIN and ROLLBACK are not counted.
 func (situations) inTx(before func(*testing.T, *costBundle)) func(*testing.T, *costBundle) {
 	return func(t *testing.T, b *costBundle) {
 		if before != nil {
@@ -812,7 +813,7 @@ func (situations) inTx(before func(*testing.T, *costBundle)) func(*testing.T, *c
 	}
 }
 
-// The cost table in docs/performance.md has rows of the table above only, and every verb.
+// docs/performance.md contains only rows of the table, and every verb.
 func TestCostsAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("../../../docs/performance.md")
@@ -831,8 +832,7 @@ func TestCostsAreDocumented(t *testing.T) {
 	require.Empty(t, verbs, "docs/performance.md does not have these verbs")
 }
 
-// 200 people cost Clerk 22 requests, and each chunk of 100 the same number of statements.
-// The clock of PostgreSQL costs one statement in ten minutes, in the host's transaction if the verb is in one.
+// Reading PostgreSQL's clock costs one statement every ten minutes, in the host's transaction if the verb runs in one.
 func TestClockCost(t *testing.T) {
 	t.Parallel()
 	count := &testkit.StatementCounter{}
@@ -867,12 +867,13 @@ func TestClockCost(t *testing.T) {
 	cost(4, reserve)
 	cost(3, reserve)
 	cost(2, invite)
-	ahead.Store(int64(time.Hour)) // its clock is set
+	ahead.Store(int64(time.Hour)) // this machine's clock was set
 	cost(3, invite)
 	cost(2, invite)
 	cost(3, reserve)
 }
 
+// Each 100 people cost 11 requests and the same number of statements.
 func TestInviteManyCost(t *testing.T) {
 	t.Parallel()
 	count := &testkit.StatementCounter{}
@@ -893,6 +894,6 @@ func TestInviteManyCost(t *testing.T) {
 	perChunk := statements[200] - statements[100]
 	require.Equal(t, perChunk, statements[300]-statements[200])
 	require.Equal(t, 7*perChunk, statements[1000]-statements[300])
-	require.Equal(t, 8+2*10, perChunk, "a turn and its end, five limits, a claim, and for each request the limit and the settling")
+	require.Equal(t, 8+2*10, perChunk, "the turn and its end, five limits, the claim, and for each request its limit and the settling")
 	require.Equal(t, 1, statements[100]-perChunk, "the reservation")
 }

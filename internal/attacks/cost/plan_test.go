@@ -20,21 +20,21 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// How many rows TestPgxStorePlansAtScale has. With ten million it takes some minutes, and 10 GB of the disk.
+// With ten million members, the test takes some minutes and 10 GB of disk space.
 var planRows = flag.Int("rows", 1_000_000, "members of TestPgxStorePlansAtScale")
 
-// TestPgxStorePlans: every statement finds its rows by an index, whether PostgreSQL plans for the values or for any, and whatever it
-// knows of the table. What a page costs does not depend on where it is.
+// Every statement uses an index, in custom and in generic plans, whatever the statistics say. The cost of a page does not
+// depend on its position.
 func TestPgxStorePlans(t *testing.T) {
 	t.Parallel()
-	// It is tenant0 that is asked about.
+	// The queries are about tenant0.
 	for name, l := range map[string]planLayout{
-		"it thinks that the table is empty":       {},
-		"it knows 100 tenants, one of them large": {rows: 20_000, tenant: "i % 100 * (i / 100 % 2)", place: 10_000},
-		"it knows of one tenant":                  {rows: 20_000, tenant: "0", place: 10_000},
-		"it knows of another tenant":              {rows: 20_000, tenant: "1", late: 2000, place: 21_000},
-		"it knows of two others":                  {rows: 20_000, tenant: "1 + i % 2", late: 2000, place: 21_000},
-		"it knows of two thousand others":         {rows: 20_000, tenant: "1 + i % 2000", late: 2000, place: 21_000},
+		"statistics of an empty table":            {},
+		"statistics of 100 tenants, one is large": {rows: 20_000, tenant: "i % 100 * (i / 100 % 2)", place: 10_000},
+		"statistics of this tenant":               {rows: 20_000, tenant: "0", place: 10_000},
+		"statistics of another tenant":            {rows: 20_000, tenant: "1", late: 2000, place: 21_000},
+		"statistics of two others":                {rows: 20_000, tenant: "1 + i % 2", late: 2000, place: 21_000},
+		"statistics of two thousand others":       {rows: 20_000, tenant: "1 + i % 2000", late: 2000, place: 21_000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -43,7 +43,7 @@ func TestPgxStorePlans(t *testing.T) {
 	}
 }
 
-// TestPgxStorePlansAtScale: in a table of millions it is the same, plans and blocks.
+// A table with millions of rows has the same plans, and a statement reads no more blocks.
 func TestPgxStorePlansAtScale(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -52,17 +52,17 @@ func TestPgxStorePlansAtScale(t *testing.T) {
 	testPlans(t, planLayout{rows: *planRows, tenant: "i % 200000 * (i / 100 % 2)", late: 2000, place: *planRows / 2})
 }
 
-// planLayout is a table of members. All have addresses and ids in the same order.
+// planLayout describes a table of members. Addresses and IDs have the same order.
 type planLayout struct {
-	rows   int    // when it is analysed
+	rows   int    // when ANALYZE runs
 	tenant string // the number of the tenant of row i, in SQL
-	late   int    // rows of tenant0 that come afterwards
+	late   int    // rows of tenant0 that are added afterwards
 	place  int    // a row of tenant0, far from the beginning of each page's order
 }
 
 func (l planLayout) id(i int) string { return fmt.Sprintf("01900000-0000-7000-8000-%012x", i) }
 
-// fill writes the table, with the history of some of the members.
+// fill writes the members, and the history of some of them.
 func (l planLayout) fill(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	members := func(tenant string) string {
@@ -85,13 +85,13 @@ ORDER BY tenant COLLATE "C", id`
 		_, err := pool.Exec(t.Context(), sql, args...)
 		require.NoError(t, err)
 	}
-	exec("ALTER TABLE clerkinvite_member SET (autovacuum_enabled = false)") // which would analyse it
+	exec("ALTER TABLE clerkinvite_member SET (autovacuum_enabled = false)") // autovacuum would run ANALYZE
 	rows, err := pool.Query(t.Context(), "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'clerkinvite_member' AND indexname LIKE '%idx'")
 	require.NoError(t, err)
 	indexes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Definition string }])
 	require.NoError(t, err)
 	require.NotEmpty(t, indexes)
-	for _, index := range indexes { // to make them afterwards is faster
+	for _, index := range indexes { // creating them afterwards is faster
 		exec("DROP INDEX " + index.Name)
 	}
 	exec(members(l.tenant), 0, l.rows-1, at)
@@ -120,8 +120,8 @@ func testPlans(t *testing.T, l planLayout) {
 	place, prefix := l.id(l.place), fmt.Sprintf("%04d", l.place)[:4]
 
 	row := testkit.ReservedRow("tenant0", "new@example.com")
-	if l.rows > 0 { // one that is there, and is reserved; the one after the next is active
-		row.ID, row.Email, row.Version = place, fmt.Sprintf("%d@example.com", l.place), 99 // of another version: nothing is written
+	if l.rows > 0 { // an existing reserved row; the row two places later is active
+		row.ID, row.Email, row.Version = place, fmt.Sprintf("%d@example.com", l.place), 99 // with another version, so nothing is written
 	}
 	user := "user_" + l.id(l.place+2)
 	update := func(changes ...clerkinvite.Change) func() error {
@@ -155,10 +155,10 @@ func testPlans(t *testing.T, l planLayout) {
 	}
 	statuses := []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusActive}
 
-	// An index that is used by its columns, and not from end to end.
+	// A search in an index, not a scan of the whole index.
 	by := func(index string) string { return "using clerkinvite_" + index + ` on .*\n *Index Cond: ` }
 	byEmail := []string{`using clerkinvite_member_email_key on .*\n *Index Cond: \(\(tenant_id = [^=]* AND \(email = `}
-	// An index that is read until the page is full.
+	// A scan of an index in order, until the page is full.
 	walk := func(index string) string {
 		return `Limit .*\n(?: *Buffers: .*\n)? *->  Index Scan using clerkinvite_` + index + " on clerkinvite_member "
 	}
@@ -168,14 +168,15 @@ func testPlans(t *testing.T, l planLayout) {
 		return page(q)
 	}
 	soon := testkit.RowTime.Add(time.Hour)
-	const look = 8  // of a look-up: the levels of an index, and the row
-	const page = 60 // blocks, of which each table has a thousand or so
+	// Blocks. Each table has about a thousand.
+	const look = 8 // for a row: the levels of an index and the row itself
+	const page = 60
 
 	for _, tc := range []struct {
 		name string
 		ask  func() error
 		want []string
-		// At most so many blocks are read from the full table, however large it is; 0: not measured.
+		// The maximum number of blocks that the statement reads, however large the table is; 0 means not measured.
 		blocks int
 	}{
 		{"insert", func() error {
@@ -247,7 +248,7 @@ func testPlans(t *testing.T, l planLayout) {
 			what := tc.name + ", " + mode
 			cost, err := strconv.ParseFloat(regexp.MustCompile(`cost=[0-9.]+\.\.([0-9]+\.[0-9]+)`).FindStringSubmatch(text)[1], 64)
 			require.NoError(t, err)
-			assert.Less(t, cost, 10_000.0, "%s: from jit_above_cost on, 100,000, it would be compiled at each call:\n%s", what, text)
+			assert.Less(t, cost, 10_000.0, "%s: above jit_above_cost (100,000), each call would compile it:\n%s", what, text)
 			for _, want := range tc.want {
 				assert.Regexp(t, want, text, what)
 			}
@@ -264,7 +265,7 @@ func testPlans(t *testing.T, l planLayout) {
 	}
 }
 
-// blocksOf returns how many blocks a statement has read.
+// blocksOf returns the number of blocks that a statement read.
 func blocksOf(t *testing.T, plan string) (blocks int) {
 	t.Helper()
 	found := regexp.MustCompile(`Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?`).FindStringSubmatch(plan)
@@ -276,7 +277,7 @@ func blocksOf(t *testing.T, plan string) (blocks int) {
 	return blocks
 }
 
-// TestPgxStoreDuePlans: what Due costs depends on its limit, and not on how many members are due or on how many tenants have them.
+// The cost of Due depends on its limit, and not on the number of due members or of their tenants.
 func TestPgxStoreDuePlans(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -329,7 +330,7 @@ FROM generate_series(0, %d) i, (SELECT '%s'::timestamptz AS at) a`, l.tenant, l.
 	}
 }
 
-// TestHostQueriesUseAnIndex: the conditions of the indexes are none that a host's own query would have to repeat.
+// A host's query can use the indexes without repeating their conditions.
 func TestHostQueriesUseAnIndex(t *testing.T) {
 	t.Parallel()
 	_, pool := testkit.NewPgxStore(t)
@@ -346,8 +347,8 @@ func TestHostQueriesUseAnIndex(t *testing.T) {
 	}
 }
 
-// TestPgxStoreFirstImport: the first thousands of a tenant cost no more a row than the first hundred, although a connection keeps the plans
-// of the small table, among them that of the history's foreign key, until statistics are made.
+// A row of a large first import costs no more than a row of a small one, although a connection keeps its plans for the small
+// table, including the plan of the history's foreign key, until there are statistics.
 func TestPgxStoreFirstImport(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)
@@ -368,7 +369,7 @@ func TestPgxStoreFirstImport(t *testing.T) {
 		m := testkit.InsertRows(t, store.WithTx(tx), rows...)[0]
 		testkit.UpdateRows(t, store.WithTx(tx), clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})
 	}
-	for range 10 { // after five a connection may keep its plans
+	for range 10 { // after five calls a connection may keep a generic plan
 		insert(1)
 	}
 	insert(100)
@@ -379,7 +380,7 @@ func TestPgxStoreFirstImport(t *testing.T) {
 	require.Less(t, read, 10*written)
 }
 
-// plan returns what PostgreSQL says of a statement of the store.
+// plan returns PostgreSQL's plan for a statement of the store.
 func plan(t *testing.T, pool *pgxpool.Pool, mode string, st testkit.Statement, run bool) string {
 	t.Helper()
 	explain, types, args := "EXPLAIN", make([]string, len(st.Args)), make([]string, len(st.Args))
@@ -395,7 +396,7 @@ func plan(t *testing.T, pool *pgxpool.Pool, mode string, st testkit.Statement, r
 			"SET plan_cache_mode = " + mode, "PREPARE p (" + strings.Join(types, ", ") + ") AS " + st.SQL,
 			explain + " EXECUTE p (" + strings.Join(args, ", ") + ")", "DEALLOCATE p",
 		} {
-			// Past pgx, which would want a value for $1.
+			// Without pgx, which would expect a value for $1.
 			results, err := conn.Conn().PgConn().Exec(t.Context(), sql).ReadAll()
 			require.NoError(t, err)
 			for _, line := range results[0].Rows {

@@ -10,8 +10,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// end finishes everything without more faults, and checks the final state
-// of everything.
+// end finishes everything without more faults, and checks the final state.
 func (s *sequence) end() {
 	s.sayf("no more trouble")
 	s.calm = true
@@ -22,7 +21,7 @@ func (s *sequence) end() {
 		switch k := s.rand.IntN(len(s.tasks) + len(s.flights)); {
 		case k < len(s.tasks):
 			s.tasks[k].orProbe().resume(fine)
-		case s.chance(2): // it is lost
+		case s.chance(2): // the call is lost
 			s.flights = slices.Delete(s.flights, k-len(s.tasks), k-len(s.tasks)+1)
 		default:
 			s.land(k - len(s.tasks))
@@ -72,7 +71,7 @@ func (s *sequence) delivered() {
 		s.alone(deliver, func(t *task, ctx context.Context) {
 			report, err := t.process.service.Deliver(ctx, nil)
 			if err != nil {
-				t.failf("end: nothing is in the way, and Deliver returns %v", outcome{err})
+				t.failf("end: Deliver returns %v without a fault", outcome{err})
 			}
 			t.sayf("%s = %+v", t.name, *report)
 		})
@@ -81,12 +80,11 @@ func (s *sequence) delivered() {
 		}
 	}
 	if i := slices.IndexFunc(s.rows, waits); i >= 0 {
-		s.failf("end: %v stays due for ever", state{s.rows[i]})
+		s.failf("end: %v stays due forever", state{s.rows[i]})
 	}
 }
 
-// reconciled reconciles: first a dry run, then really, then again, perhaps in
-// parts, which must change nothing.
+// reconciled reconciles: first a dry run, then a real run, then another one, perhaps in parts, which must change nothing.
 func (s *sequence) reconciled() {
 	once := func(opts clerkinvite.ReconcileOptions) (sum clerkinvite.ReconcileReport) {
 		v := reconcile
@@ -101,7 +99,7 @@ func (s *sequence) reconciled() {
 					return
 				}
 				if err != nil {
-					t.failf("end: nothing is in the way, and Reconcile returns %v", outcome{err})
+					t.failf("end: Reconcile returns %v without a fault", outcome{err})
 				}
 				t.sayf("%s = %v", t.name, report.LogValue())
 				sum.Members += report.Members
@@ -118,7 +116,7 @@ func (s *sequence) reconciled() {
 				opts.Cursor = report.Cursor
 			})
 			if calls > 100 {
-				s.failf("end: Reconcile does not come to its end")
+				s.failf("end: Reconcile does not end")
 			}
 			if opts.Cursor == "" || s.problem != "" {
 				return sum
@@ -134,18 +132,18 @@ func (s *sequence) reconciled() {
 	numbers := func(r clerkinvite.ReconcileReport) [7]int {
 		return [7]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere), r.Moved + len(r.OutOfDate)}
 	}
-	if did.Moved > 0 { // a member that made way is gone, and has no invitation left to revoke
+	if did.Moved > 0 { // an erased second address has no invitation left to revoke
 		would.LeftOver, would.Unknown = did.LeftOver, did.Unknown
 	}
 	if numbers(would) != numbers(did) {
-		s.failf("end: Reconcile would have done %+v and did %+v", numbers(would), numbers(did))
+		s.failf("end: the dry run reported %+v, and the real run %+v", numbers(would), numbers(did))
 	}
 	for _, m := range did.AcceptedElsewhere {
 		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.welcome(m.Email) != nil {
 			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
-	for range emails { // an address can get free when another member follows or leaves
+	for range emails { // an address can become free when another member changes its address or leaves
 		if did.Moved+len(did.OutOfDate) == 0 || s.problem != "" {
 			break
 		}
@@ -153,7 +151,7 @@ func (s *sequence) reconciled() {
 	}
 	again := once(clerkinvite.ReconcileOptions{Limit: s.rand.IntN(4)})
 	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3]+again.Moved > 0 || n[5] != len(did.AcceptedElsewhere)) {
-		s.failf("end: Reconcile has left something to do: %+v", n)
+		s.failf("end: another Reconcile would change: %+v", n)
 	}
 }
 
@@ -179,11 +177,11 @@ func (s *sequence) refused() {
 	before := s.rows
 	s.alone(reconcile, func(t *task, ctx context.Context) {
 		if _, err := t.process.service.Reconcile(ctx, nil); !isClerks(err) {
-			t.failf("end: Clerk knows nobody, and Reconcile returns %v", outcome{err})
+			t.failf("end: Clerk has no users, and Reconcile returns %v", outcome{err})
 		}
 	})
 	if !slices.EqualFunc(before, s.rows, same) {
-		s.failf("end: Clerk knows nobody, and Reconcile has changed members")
+		s.failf("end: Clerk has no users, and Reconcile has changed members")
 	}
 }
 
@@ -204,10 +202,10 @@ func (s *sequence) final(m *clerkinvite.Member) {
 		case inv == nil:
 			s.failf("end: %v waits for nothing", state{m})
 		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
-			s.failf("end: %v has joined and is not active", state{m})
+			s.failf("end: %v has joined, but is not active", state{m})
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
 			if s.welcome(m.Email) != nil {
-				s.failf("end: %v has accepted and is not active", state{m})
+				s.failf("end: %v has accepted, but is not active", state{m})
 			}
 		case inv.Status != clerkinvite.InvitationPending && !s.adopted[inv.ID]: // Reconcile finds rows by their marker
 			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
@@ -219,7 +217,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 		}
 		if email := primary(p.User); email != "" && left(p.User, m.Email) {
 			if other := byRef(s.rows, clerkinvite.Ref{TenantID: m.TenantID, Email: email}); other == nil || other.Reason == clerkinvite.ReasonSecondAddress {
-				s.failf("end: %v has not followed to %s", state{m}, email)
+				s.failf("end: %v has not got the address %s", state{m}, email)
 			}
 		}
 	case clerkinvite.StatusReserved:
@@ -248,6 +246,6 @@ func (s *sequence) stray(inv *invitation) {
 		return // its create was under way when the member was erased, and no row knows it any more
 	}
 	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
-		s.failf("end: %s is open, and nobody waits for it", inv.ID)
+		s.failf("end: %s is open, and no member waits for it", inv.ID)
 	}
 }

@@ -72,7 +72,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			store: updated(func(s *wrongStore, _ []clerkinvite.Change) bool { return s.count%20 == 0 }),
 			found: []string{"store:"},
 		},
-		"store makes somebody active": {
+		"store makes a member active": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for _, c := range changes {
 					if c.New != nil && c.New.Status == clerkinvite.StatusPending {
@@ -82,7 +82,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			}),
 			found: []string{"proof:"},
 		},
-		"store takes a send back": {
+		"store rolls a send back": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for _, c := range changes {
 					if c.New != nil && c.New.Send > 1 {
@@ -103,7 +103,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			}),
 			found: []string{"url:", "store:"},
 		},
-		"store revives the revoked": {
+		"store revives revoked members": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for _, c := range changes {
 					if c.New != nil && c.New.Status == clerkinvite.StatusReserved && c.Old.Status == clerkinvite.StatusRevoked {
@@ -113,7 +113,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			}),
 			found: []string{"move:", "store:"},
 		},
-		"store erases the removed": {
+		"store erases removed members": {
 			store: updating(func(_ *wrongStore, changes []clerkinvite.Change) {
 				for i, c := range changes {
 					if c.New != nil && c.New.Status == clerkinvite.StatusRemoved {
@@ -127,15 +127,15 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &forgetful{m} },
 			found: []string{"history:"},
 		},
-		"store hides what is due": {
+		"store hides due members": {
 			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &blind{m} },
 			found: []string{"end:"},
 		},
-		"store keeps no gates": {
+		"store forgets limits": {
 			store: func(m *clerkinvitetest.MemoryStore) clerkinvite.Store { return &open{m} },
 			found: []string{"limit:"},
 		},
-		"Clerk is asked twice": {
+		"a create is sent twice": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
 				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
@@ -150,7 +150,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			},
 			found: []string{"two invitations:"},
 		},
-		"Clerk's refusal is taken for an invitation": {
+		"a refusal counts as an invitation": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
 				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
@@ -167,7 +167,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			},
 			found: []string{"invitation:"},
 		},
-		"invitations carry no mark": {
+		"invitations have no marker": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
 				f.CreateInvitationFunc = func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
@@ -178,7 +178,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			},
 			found: []string{"invitation:"},
 		},
-		"everybody passes for verified": {
+		"every address counts as verified": {
 			api: seeing(func(u *clerkinvite.User) {
 				for i := range u.Emails {
 					u.Emails[i].Verified = true
@@ -186,11 +186,11 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			}),
 			found: []string{"proof:", "failed:"},
 		},
-		"nobody passes for banned": {
+		"no user counts as banned": {
 			api:   seeing(func(u *clerkinvite.User) { u.Banned = false }),
 			found: []string{"proof:", "removed:"},
 		},
-		"nobody passes for verified": {
+		"no address counts as verified": {
 			api: seeing(func(u *clerkinvite.User) {
 				for i := range u.Emails {
 					u.Emails[i].Verified = false
@@ -208,7 +208,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 			},
 			found: []string{"withdrawn:", "end:"},
 		},
-		"revoking takes the others along": {
+		"revoking revokes other invitations, too": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
 				f.RevokeInvitationFunc = func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {

@@ -13,7 +13,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// The verbs by what they may do to a member.
+// The verbs, grouped by what they may do to a member.
 var (
 	inviting   = []verb{invite, inviteMany, reserve, reserveMany}
 	delivering = []verb{invite, inviteMany, deliver, resend}
@@ -170,13 +170,13 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 		fine = m.ClerkUserID == ""
 	}
 	if !fine {
-		s.failf("representation: %s is %s with the Clerk user id %q", s.named(m), m.Status, m.ClerkUserID)
+		s.failf("representation: %s is %s with the Clerk user ID %q", s.named(m), m.Status, m.ClerkUserID)
 	}
 	if m.Sent > m.Send || m.Sent < 0 {
 		s.failf("send: %s has settled %d of %d", s.named(m), m.Sent, m.Send)
 	}
 	if !m.URL.IsZero() && (m.Status != clerkinvite.StatusPending || m.Email != mailedByHost) {
-		s.failf("url: the link of %s is stored, which is %s", s.named(m), m.Status)
+		s.failf("url: the link of %s is stored, although the member is %s", s.named(m), m.Status)
 	}
 	for _, other := range s.rows {
 		if other == m || other.TenantID != m.TenantID {
@@ -194,10 +194,10 @@ func (s *sequence) represented(m *clerkinvite.Member) {
 // appeared checks a new row.
 func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	if !slices.Contains(moves[move{"", m.Status}], t.verb) {
-		s.failf("move: %s made %s by appearing %s", t.name, s.named(m), m.Status)
+		s.failf("move: %s created %s as %s", t.name, s.named(m), m.Status)
 	}
 	if _, gone := s.purged[m.ID]; gone {
-		s.failf("identity: %s made %s under the id of one who was erased", t.name, s.named(m))
+		s.failf("identity: %s created %s with the ID of an erased member", t.name, s.named(m))
 	}
 	if m.Version != 1 || m.Send != 1 || m.Sent != 0 && t.verb != adopt {
 		s.failf("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
@@ -214,7 +214,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 		s.failf("erased: %s erased %s", t.name, s.named(old))
 	}
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
-		s.failf("erased: %s erased %s while an attempt holds it", t.name, s.named(old))
+		s.failf("erased: %s erased %s while an attempt has claimed it", t.name, s.named(old))
 	}
 	if s.open(old.InvitationID) && !s.adopted[old.InvitationID] {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
@@ -223,12 +223,12 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
-		s.failf("erased: %s has left %d moves, %v", s.named(old), len(moves), err)
+		s.failf("erased: %s still has %d history entries, %v", s.named(old), len(moves), err)
 	}
 }
 
-// makesWay reports whether a task may erase a member for an active one: it is a second address of that one's
-// user, whose present address this is.
+// makesWay reports whether a task may erase a member for an active member: it was a second address of that member's user,
+// and is now the user's address.
 func (s *sequence) makesWay(t *task, m *clerkinvite.Member) bool {
 	if !slices.Contains(resolving, t.verb) || t.verb == resolve || m.Status != clerkinvite.StatusRemoved || m.Reason != clerkinvite.ReasonSecondAddress {
 		return false
@@ -266,7 +266,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.failf("move: %s moved %s from %s to %s", t.name, s.named(m), old.Status, m.Status)
 	}
 	if (m.Role != old.Role || m.InvitedBy != old.InvitedBy || !sameJSON(m.Data, old.Data)) && t.verb != update && !slices.Contains(inviting, t.verb) {
-		s.failf("fields: %s changed those of the host of %s", t.name, s.named(m))
+		s.failf("fields: %s changed the host's fields of %s", t.name, s.named(m))
 	}
 	renewed := m.Status == clerkinvite.StatusReserved && old.Status != clerkinvite.StatusReserved
 	resent := m.Status == clerkinvite.StatusPending && old.Status == clerkinvite.StatusPending && t.verb == resend && m.Send == old.Send+1
@@ -274,9 +274,9 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	case renewed && m.Send != old.Send+1, !renewed && !resent && m.Send != old.Send:
 		s.failf("send: %s took %s from %d to %d", t.name, s.named(m), old.Send, m.Send)
 	case renewed && m.Sent != old.Sent, renewed && held(old, s.now()):
-		s.failf("send: %s began %s anew while send %d was under way", t.name, s.named(m), old.Send)
+		s.failf("send: %s started another send of %s while send %d was under way", t.name, s.named(m), old.Send)
 	case renewed && old.Status == clerkinvite.StatusPending && !overdue(old, s.now()):
-		s.failf("move: %s began %s anew, which was not overdue", t.name, s.named(m))
+		s.failf("move: %s started another send of %s, which was not overdue", t.name, s.named(m))
 	case resent && old.InvitedAt != nil && s.now().Before(old.InvitedAt.Add(cooldown)):
 		s.failf("cooldown: %s resent %s too early", t.name, s.named(m))
 	}
@@ -297,12 +297,12 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 // followed checks that a member has another address because its user has.
 func (s *sequence) followed(t *task, old, m *clerkinvite.Member) {
 	if old.Status != clerkinvite.StatusActive || m.Status != clerkinvite.StatusActive || m.ClerkUserID != old.ClerkUserID || !slices.Contains(resolving, t.verb) {
-		s.failf("identity: %s made %s %s", t.name, s.named(old), s.named(m))
+		s.failf("identity: %s changed %s into %s", t.name, s.named(old), s.named(m))
 		return
 	}
 	p := s.users[m.ClerkUserID]
 	if p == nil || !p.ever(s.since(t), func(at moment) bool { return left(at.User, old.Email) && primary(at.User) == m.Email }) {
-		s.failf("address: %s made %s %s, and the user did not", t.name, s.named(old), s.named(m))
+		s.failf("address: %s changed %s into %s, although the user has not", t.name, s.named(old), s.named(m))
 	}
 }
 
@@ -316,7 +316,7 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	}
 	if old != nil && held(old, s.now()) {
 		if by := s.holders[mark{old.ID, old.Send}]; by != t {
-			s.failf("claim: %s claimed %s, which %s held", t.name, s.named(m), by.name)
+			s.failf("claim: %s claimed %s, which %s had claimed", t.name, s.named(m), by.name)
 		}
 	}
 	s.holders[mark{m.ID, m.Send}] = t
@@ -332,7 +332,7 @@ func (s *sequence) record(t *task, old, m *clerkinvite.Member) {
 	if old.Status == m.Status && old.Send == m.Send && old.Sent == m.Sent && old.ClerkUserID == m.ClerkUserID && old.InvitationID == m.InvitationID &&
 		old.Role == m.Role && old.Email == m.Email {
 		if m.ChangedBy != old.ChangedBy {
-			s.failf("actor: %s, whose change is not recorded, became the actor of %s", t.name, s.named(m))
+			s.failf("actor: %s became the actor of %s, although its change is not recorded", t.name, s.named(m))
 		}
 		return
 	}
@@ -358,7 +358,7 @@ func (s *sequence) remembered(m *clerkinvite.Member) {
 		a.At, b.At = time.Time{}, time.Time{}
 		return at && a == b
 	}) {
-		s.failf("history: that of %s is %+v instead of %+v", s.named(m), moves, s.chains[m.ID])
+		s.failf("history: %s has %+v instead of %+v", s.named(m), moves, s.chains[m.ID])
 	}
 }
 
@@ -369,7 +369,7 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 	}
 	p := s.users[m.ClerkUserID]
 	if p == nil || !s.proven(t, p, m.Email) {
-		s.failf("proof: %s made %s active as %s, who did not hold the address verified then", t.name, s.named(m), m.ClerkUserID)
+		s.failf("proof: %s made %s active as %s, who had not verified the address then", t.name, s.named(m), m.ClerkUserID)
 		return
 	}
 	// For an invitation that expired before the verb began, a verified
@@ -379,7 +379,7 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 		accepted := inv != nil && inv.Status == clerkinvite.InvitationAccepted
 		inTime := old.InvitedAt != nil && old.ExpiresAt != nil && !p.CreatedAt.Before(*old.InvitedAt) && !p.CreatedAt.After(*old.ExpiresAt)
 		if !accepted && !inTime {
-			s.failf("overdue: %s made %s active, whose invitation had run out", t.name, s.named(m))
+			s.failf("overdue: %s made %s active, whose invitation had expired", t.name, s.named(m))
 		}
 	}
 }
@@ -412,18 +412,18 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	case !slices.Contains(delivering, t.verb):
 		s.failf("move: %s invited %s", t.name, s.named(m))
 	case inv == nil:
-		s.failf("invitation: %s waits for %s, which is not there", s.named(m), m.InvitationID)
+		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
 	case s.bare[inv.ID] && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
-		s.failf("invitation: %s waits in send %d for %s, which is another's or of send %d", s.named(m), m.Send, inv.ID, inv.send)
+		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)
 	case m.InvitedAt == nil || !m.InvitedAt.Equal(inv.CreatedAt):
 		s.failf("invitation: %s was invited at %v instead of %v", s.named(m), m.InvitedAt, inv.CreatedAt)
 	case m.ExpiresAt == nil || inv.ExpiresAt != nil && !s.shortened[inv.ID] && !m.ExpiresAt.Equal(*inv.ExpiresAt):
-		s.failf("invitation: %s runs out at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
+		s.failf("invitation: %s expires at %v instead of %v", s.named(m), m.ExpiresAt, inv.ExpiresAt)
 	case m.URL.IsZero() && s.behavior.Behavior.ListHidesURL: // perhaps found in the list
 	case (!m.URL.IsZero()) != (m.Email == mailedByHost && !inv.URL.IsZero()):
-		s.failf("url: that of %s is %q", s.named(m), m.URL.Reveal())
+		s.failf("url: %s has %q", s.named(m), m.URL.Reveal())
 	}
 }
 
@@ -434,10 +434,10 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	case clerkinvite.StatusFailed:
 		withdrawn := m.Reason == clerkinvite.ReasonWithdrawn
 		if withdrawn && !triedOnce(m) {
-			s.failf("failed: %s withdrew %s, which is to be tried again", t.name, s.named(m))
+			s.failf("failed: %s withdrew %s, which must be tried again", t.name, s.named(m))
 		}
 		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.banned(t, m.Email) {
-			s.failf("failed: %s failed %s with the reason %q, and Clerk has not refused", t.name, s.named(m), m.Reason)
+			s.failf("failed: %s failed %s with the reason %q, although Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
@@ -446,15 +446,15 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
-		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // of an active member, Reconcile revokes open invitations
+		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // Reconcile revokes open invitations of active members
 		if asked && t.ref != m.Ref() && t.there != m.ID {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
-			s.failf("withdrawn: %s withdrew %s before its invitation", t.name, s.named(m))
+			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID && !s.adopted[inv.ID]) {
-			s.failf("revoked: %s revoked %s, whose invitation is not", t.name, s.named(m))
+			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
 			s.removed(t, old, m)
@@ -476,7 +476,7 @@ func triedOnce(m *clerkinvite.Member) bool {
 func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || !p.deleted || m.Reason != clerkinvite.ReasonUserDeleted {
-			s.failf("removed: %s removed %s, whose user is there", t.name, s.named(m))
+			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
 		}
 		return
 	}
@@ -522,20 +522,20 @@ func (s *sequence) compared(before []*clerkinvite.Member, changes []clerkinvite.
 				return other.Old.ID == c.Old.ID && results[slices.Index(changes, other)].Err == nil
 			})
 			if old != nil && !made && (now == nil || now.Version != old.Version) {
-				s.failf("store: it changed %s and says that it did not", s.named(old))
+				s.failf("store: it changed %s and returned an error", s.named(old))
 			}
 		case old == nil && c.New == nil: // already erased
 		case old == nil || old.Version != c.Old.Version:
-			s.failf("store: it changed %s, of which another version was read", s.named(c.Old))
+			s.failf("store: it changed %s by an old version", s.named(c.Old))
 		case c.New == nil:
 			if now != nil {
-				s.failf("store: %s is still there", s.named(now))
+				s.failf("store: %s was not erased", s.named(now))
 			}
 		default:
 			want := *c.New
 			want.Version = c.Old.Version + 1
 			if now == nil || !same(&want, now) {
-				s.failf("store: %s is not what was written", s.named(c.New))
+				s.failf("store: %s differs from what was written", s.named(c.New))
 			}
 		}
 	}
@@ -555,7 +555,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		return nil // not a create
 	}
 	if !slices.Contains(delivering, t.verb) {
-		t.failf("create: %s creates invitations", t.name)
+		t.failf("create: %s must not create invitations", t.name)
 	}
 	all := make([]sent, len(rs))
 	for i, r := range rs {
@@ -563,7 +563,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		all[i] = sent{InvitationRequest: r, member: id, send: send}
 		// A verb for many people may find a user when it looks again for another tenant's row.
 		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
-			t.failf("check before invite: %s creates for %s; asked who holds it: %v, somebody does: %v", t.name, r.Email, asked, verified)
+			t.failf("check before invite: %s creates for %s; looked up: %v, verified by a user: %v", t.name, r.Email, asked, verified)
 		}
 		at, claimed := t.claims[mark{id, send}]
 		if !claimed {
@@ -649,7 +649,7 @@ func (t *task) revoked(inv *invitation) {
 		t.withdrawn[id] = true
 	case row == nil:
 		if !t.made[id] && t.began > erased.done {
-			t.failf("foreign: %s revoked %s of a member who is not there", t.name, id)
+			t.failf("foreign: %s revoked %s of an unknown member", t.name, id)
 		}
 	case kept(row, inv):
 		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))

@@ -25,7 +25,7 @@ type sequence struct {
 	tasks     []*task   // verbs under way, in the order in which they began
 	flights   []*flight // calls under way without a caller
 	calm      bool      // no faults any more
-	idle      int       // how often the clock was read since the last call
+	idle      int       // how often the clock was read after the last call
 	step      int
 	log       journal
 	problem   string
@@ -39,14 +39,14 @@ type process struct {
 	number  int
 	service *clerkinvite.Service
 	dead    bool
-	ahead   time.Duration // of its clock, up to maxAhead either way
+	ahead   time.Duration // how far its clock is ahead, at most maxAhead either way
 
 	// probe is the task whose request may be the first after a limit. Others of the process wait
 	// for its response, and so would the scheduler if it resumed them.
 	probe *task
 }
 
-// maxAhead is how wrong the clock of a process may be.
+// maxAhead is the largest error of a process's clock.
 const maxAhead = 5 * time.Minute
 
 // task is one call of a verb.
@@ -64,11 +64,11 @@ type task struct {
 	cancel  context.CancelFunc
 	fate    fate
 	call    string // the next one
-	request func() // what that call does at the other end
+	request func() // the effect of that call in the store or at Clerk
 
 	calls        int
-	requests     int  // of them, requests to Clerk
-	cancelled    bool // its caller has gone
+	requests     int  // the part of them that went to Clerk
+	cancelled    bool // its context is cancelled
 	tooLate      bool // one of its own time limits has ended a call
 	storeFailed  bool
 	revokeFailed bool
@@ -163,7 +163,7 @@ func (s *sequence) setClock(p *process) {
 // a call in between is in an endless loop.
 func (s *sequence) asked() time.Time {
 	if s.idle++; s.idle > 100_000 {
-		panic("endless: no call any more")
+		panic("endless: no more calls")
 	}
 	return s.now()
 }
@@ -229,7 +229,7 @@ func (s *sequence) someFate() fate {
 	return pick(s, lost, unheard, adrift)
 }
 
-// begin lets a process begin with a verb.
+// begin starts a verb in a process.
 func (s *sequence) begin(p *process) {
 	if p.probe != nil {
 		return
@@ -243,7 +243,7 @@ func (s *sequence) begin(p *process) {
 	}
 }
 
-// start lets a process begin with this verb, up to its first call.
+// start starts the verb in the process and runs it up to its first call.
 func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
 	t := &task{
 		sequence: s, process: p, verb: v, began: s.step, beganAt: s.now(), before: s.rows,
@@ -289,7 +289,7 @@ func (t *task) resume(f fate) {
 	}
 }
 
-// probes notes whether the request that the task is about to make may be the first after a limit.
+// probes records whether the task's next request may be the first after a limit.
 func (t *task) probes(maybe bool) {
 	if maybe {
 		t.process.probe = t
@@ -321,14 +321,14 @@ func (t *task) finish() {
 	}
 }
 
-// pause lets others run. It returns the fate of the call, and false if the
+// pause lets other tasks run. It returns the fate of the call, and false if the
 // process is dead.
 func (t *task) pause(call string, request func()) (fate, bool) {
 	if t.process.dead { // its calls fail, until a wait for a limit has ended
 		return fine, false
 	}
 	if t.calls++; t.calls > 2000 {
-		t.failf("endless: %s makes call after call", t.name)
+		t.failf("endless: %s does not stop making calls", t.name)
 		t.process.dead = true
 		return fine, false
 	}
@@ -372,7 +372,7 @@ func (s *sequence) land(i int) {
 	f.land()
 }
 
-// trouble makes some requests to Clerk fail from now on, or limits their number.
+// trouble makes some future requests to Clerk fail, or limits their number.
 func (s *sequence) trouble() {
 	if s.chance(4) {
 		s.setClock(pick(s, s.processes...))
@@ -380,7 +380,7 @@ func (s *sequence) trouble() {
 	}
 	if s.chance(4) {
 		n := 1 + s.rand.IntN(4)
-		s.sayf("limits: %d creates and %d bulk creates an hour", n, n-1)
+		s.sayf("limits: %d creates and %d bulk creates per hour", n, n-1)
 		s.clerk.SetLimits(clerkinvitetest.Limits{
 			Create:      clerkinvitetest.Limit{Requests: n, Per: time.Hour},
 			CreateBulk:  clerkinvitetest.Limit{Requests: n - 1, Per: time.Hour},

@@ -132,7 +132,7 @@ func refOf(p clerkinvite.InviteParams) clerkinvite.Ref {
 	return clerkinvite.Ref{TenantID: p.TenantID, Email: strings.ToLower(strings.TrimSpace(p.Email))}
 }
 
-// called notes that a task begins.
+// called records that a task begins.
 func (t *task) called(about string) { t.sayf("%s %s", t.name, about) }
 
 // returned records what a verb has returned, and checks that its error is a documented
@@ -177,13 +177,13 @@ func (t *task) committedOnce(m *clerkinvite.Member) {
 	}
 	seen := t.committed[version{m.ID, m.Version}]
 	if seen == nil {
-		t.failf("returned: %s returns version %d of %s, which never was", t.name, m.Version, t.named(m))
+		t.failf("returned: %s returns version %d of %s, which never existed", t.name, m.Version, t.named(m))
 		return
 	}
 	shown := *m
 	shown.URL = seen.URL // the caller gets the link, which is not stored
 	if !same(&shown, seen) {
-		t.failf("returned: %s returns %s as it never was: %v instead of %v", t.name, t.named(m), state{m}, state{seen})
+		t.failf("returned: %s returns %s in a state that never existed: %v instead of %v", t.name, t.named(m), state{m}, state{seen})
 	}
 }
 
@@ -272,7 +272,7 @@ func (t *task) results(ps []clerkinvite.InviteParams, results []clerkinvite.Resu
 		switch earlier, again := first[ref]; {
 		case ref.Email == "nobody":
 			if !isInvalid(r.Err) && (err == nil || !errors.Is(r.Err, err)) {
-				t.failf("returned: %s took what is no address: %v", t.name, outcome{r.Err})
+				t.failf("returned: %s accepted an invalid address: %v", t.name, outcome{r.Err})
 			}
 		case again:
 			if !errors.As(r.Err, &dup) && earlier.Err == nil {
@@ -344,7 +344,7 @@ func (t *task) doAdopt(ctx context.Context) {
 		}
 	}
 	if t.requests > 0 {
-		t.failf("adopt: %s asks Clerk", t.name)
+		t.failf("adopt: %s calls Clerk", t.name)
 	}
 }
 
@@ -387,7 +387,7 @@ func (t *task) doResend(ctx context.Context) {
 		return
 	}
 	if t.open(there.InvitationID) {
-		t.failf("left over: %s has left %s open, which the row named", t.name, there.InvitationID)
+		t.failf("left over: %s has left the row's invitation %s open", t.name, there.InvitationID)
 	}
 }
 
@@ -512,7 +512,7 @@ func (t *task) doList(ctx context.Context) {
 		}
 	}
 	if t.requests > 0 {
-		t.failf("list: %s asks Clerk", t.name)
+		t.failf("list: %s calls Clerk", t.name)
 	}
 }
 
@@ -530,7 +530,7 @@ func (t *task) doGet(ctx context.Context) {
 	}
 }
 
-// had reports whether m has or had the address of ref: a verb keeps to the member that it has read first.
+// had reports whether m has or had the address of ref: a verb continues with the member that it read first.
 func (s *sequence) had(m *clerkinvite.Member, ref clerkinvite.Ref) bool {
 	for n := m.Version; n > 0; n-- {
 		if seen := s.committed[version{m.ID, n}]; seen != nil && seen.Ref() == ref {
@@ -577,7 +577,7 @@ func (t *task) doResolve(ctx context.Context) {
 	members, err := t.process.service.Resolve(ctx, u)
 	t.changed(members, err)
 	if t.requests > 0 {
-		t.failf("requests: %s asks Clerk", t.name)
+		t.failf("requests: %s calls Clerk", t.name)
 	}
 }
 
@@ -612,7 +612,7 @@ func (t *task) doEvent(ctx context.Context) {
 	members, err := t.process.service.HandleEvent(ctx, &e)
 	if errors.Is(err, clerkinvite.ErrUnconfirmed) {
 		if t.now().Sub(e.Timestamp) >= 2*time.Minute {
-			t.failf("event: %s wants an old event once more", t.name)
+			t.failf("event: %s asks for a retry of an old event", t.name)
 		}
 		err = nil
 	}

@@ -22,13 +22,13 @@ type taskKey struct{}
 func taskOf(ctx context.Context) *task {
 	t, ok := ctx.Value(taskKey{}).(*task)
 	if !ok {
-		panic("modeltest: a call with another context than the caller's")
+		panic("modeltest: a call without the caller's context")
 	}
 	return t
 }
 
 // errTimeout is the error of a caller that no longer waits.
-var errTimeout = errors.New("modeltest: no answer in time")
+var errTimeout = errors.New("modeltest: no response in time")
 
 // clerkCalls are the requests that can fail.
 var clerkCalls = []clerkinvitetest.Call{
@@ -87,7 +87,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		return none, errDead
 	}
 	if ctx.Err() != nil || f == adrift {
-		t.sayf("%s: %s gets no answer in time", t.name, what)
+		t.sayf("%s: %s gets no response in time", t.name, what)
 		if late != nil {
 			t.flights = append(t.flights, &flight{t, what, late})
 		}
@@ -106,7 +106,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
 	}
 	if !t.calm && t.chance(10) {
-		if _, alive := t.pause("the answer to "+what, nil); !alive {
+		if _, alive := t.pause("the response to "+what, nil); !alive {
 			return none, errDead
 		}
 		if ctx.Err() != nil {
@@ -130,7 +130,7 @@ func (t *task) over(ctx context.Context) error {
 // background checks that background delivery does not call a limited endpoint.
 func (t *task) background(endpoint clerkinvitetest.Call) {
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.ref == (clerkinvite.Ref{}) && t.began > closed.step && t.now().Before(closed.until) {
-		t.failf("limit: %s calls %s, of which all processes know that it is closed", t.name, endpoint)
+		t.failf("limit: %s calls %s, although all processes know its limit", t.name, endpoint)
 	}
 }
 
@@ -183,7 +183,7 @@ func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	sent := t.creating(ctx, rs)
 	what := "create " + r.Email
 	if r.IgnoreExisting {
-		what += " in spite of others"
+		what += " with ignore_existing"
 	}
 	inv, err := ask(ctx, clerkinvitetest.CallCreate, what, func() (*clerkinvite.Invitation, error) {
 		inv, err := a.api.CreateInvitation(context.Background(), r)
@@ -201,7 +201,7 @@ func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 	for _, r := range rs {
 		what = append(what, r.Email)
 		if r.IgnoreExisting {
-			t.failf("bulk: %s asks for an invitation in spite of others", t.name)
+			t.failf("bulk: %s sets ignore_existing", t.name)
 		}
 	}
 	invs, err := ask(ctx, clerkinvitetest.CallCreateBulk, strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
@@ -367,7 +367,7 @@ func (w wiredStore) Clock(ctx context.Context) (time.Time, error) {
 // elsewhere calls a store outside the sequence's clock, which a database does not use.
 type elsewhere struct {
 	store clerkinvite.Store
-	ctx   context.Context //nolint:containedctx // that of the test, which is over when the test is
+	ctx   context.Context //nolint:containedctx // the test's, which ends with the test
 	calls chan func()     // nil for a store in memory, which takes no time
 	done  chan struct{}
 }

@@ -15,7 +15,7 @@ import (
 // are shorter, so that they decide nothing.
 const grain = 4 * time.Second
 
-// born is when every sequence begins.
+// born is the time at which every sequence begins.
 var born = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 
 var (
@@ -29,7 +29,7 @@ const mailedByHost = "dee@example.com"
 // world is everything outside the library, with a record of its state.
 type world struct {
 	clerk     *clerkinvitetest.Clerk
-	hidden    bool // Clerk's lists leave out the only user who exists, so Reconcile rightly removes nobody
+	hidden    bool // Clerk's lists omit its only user, so Reconcile rightly removes no member
 	behavior  clerkinvitetest.NamedBehavior
 	beginning time.Time
 	ticked    time.Time
@@ -58,14 +58,14 @@ type person struct {
 	past    []moment // oldest first; the last is the present
 }
 
-// moment is what a user was from a step on.
+// moment is a state of a user, from a step on.
 type moment struct {
 	step int
 	clerkinvite.User
 	deleted bool
 }
 
-// ever reports whether the user was so at some moment since the step.
+// ever reports whether f was true for the user at some moment since the step.
 func (p *person) ever(since int, is func(at moment) bool) bool {
 	for _, at := range slices.Backward(p.past) {
 		if is(at) {
@@ -132,7 +132,7 @@ func (s *sequence) now() time.Time { return born.Add(time.Since(s.beginning).Tru
 // timePasses moves the clock.
 func (s *sequence) timePasses() {
 	d := pick(s, grain, 5*grain, 5*grain, 2*time.Minute, 2*time.Minute, 2*time.Hour, 20*time.Hour, 31*24*time.Hour)
-	// Usually nothing takes that long, above all not a create.
+	// Usually no call takes that long, especially not a create.
 	if d > 5*grain && (len(s.tasks) > 0 && !s.chance(3) || s.createUnderWay() && !s.chance(3)) {
 		d = grain
 	}
@@ -338,7 +338,7 @@ func (s *sequence) outside() {
 		s.sayf("another application invites %s: %s", email, inv.ID)
 	case k < 36 && len(people) > 0:
 		p := pick(s, people...)
-		s.sayf("%s changes his name", p.ID)
+		s.sayf("%s changes their name", p.ID)
 		s.happened(s.clerk.UserUpdated(p.ID))
 	case k < 39 && len(people) > 0:
 		p := pick(s, people...)
@@ -361,7 +361,7 @@ func (s *sequence) outside() {
 			s.happened(s.clerk.SetPrimaryEmail(p.ID, e.Address))
 		}
 	case k < 43:
-		s.sayf("Clerk shows all that was written")
+		s.sayf("Clerk shows everything that was written")
 		s.clerk.Settle()
 	}
 	s.clerkChanged()

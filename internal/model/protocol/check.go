@@ -61,7 +61,7 @@ func (c *Config) alone(s State, v Verb) (State, string) {
 	s, bad := c.Next(&s, Event{Kind: Begin, Arg: int8(v)})
 	for n := 0; bad == "" && s.actors[0].verb != NoVerb; n++ {
 		if n > 200 {
-			return s, fmt.Sprintf("%v does not come to its end", v)
+			return s, fmt.Sprintf("%v does not end", v)
 		}
 		s, bad = c.Next(&s, Event{Kind: GoOn})
 	}
@@ -90,9 +90,9 @@ func (c *Config) settledWell(s *State) string {
 	case r.status == reserved, r.status == pending && s.user:
 		return "never decided"
 	case r.status == revoked && !s.withdrawn:
-		return "revoked, and nobody wanted it"
+		return "revoked without a caller"
 	case r.status == failed && !c.Once:
-		return "failed, and nobody refused"
+		return "failed without a refusal"
 	case r.status == pending && r.inv == 0:
 		return "pending on nothing"
 	}

@@ -179,7 +179,7 @@ func (c *Config) Tell(trace []Event) string {
 				call = fmt.Sprintf("%s %d", call, inv)
 			}
 			if ignore {
-				call += " in spite of others"
+				call += " with ignore_existing"
 			}
 			what = " (" + call + ")"
 		}

@@ -40,7 +40,7 @@ var needed = []struct {
 	{FreshCreate, "foreign", "two emails for one send"},
 	{WriteByVersion, "resend", "an invitation is left over for good"},
 	{GiveUpOwn, "foreign", "two emails for one send"},
-	{SettleAgain, "deliver", "revoked, and nobody wanted it"},
+	{SettleAgain, "deliver", "revoked without a caller"},
 	{KeepNamed, "deliver", "the invitation that the row names is revoked as if it were left over"},
 	{RevokeUnwanted, "revoke", "an older invitation is left over although nothing went wrong"},
 	{SweepLater, "resend", "an older invitation is left over although nothing went wrong"},

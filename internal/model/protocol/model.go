@@ -212,8 +212,8 @@ func (e Event) String() string {
 	case Dashboard:
 		return fmt.Sprintf("invitation %d is revoked in the dashboard", e.Arg)
 	default:
-		what := [...]string{"", "goes on", "gets no answer, nothing was done", "gets no answer, it was done", "gets no answer, it is on its way",
-			"dies", "dies, its create is on its way"}[e.Kind]
+		what := [...]string{"", "goes on", "gets no response, without an effect", "gets no response, with the effect", "gets no response, the effect may come later",
+			"dies", "dies, its create is under way"}[e.Kind]
 		return fmt.Sprintf("%c %s", 'A'+e.Actor, what)
 	}
 }
@@ -448,7 +448,7 @@ func (m *step) fly(a *actor) {
 			return
 		}
 	}
-	m.fail("more creates on their way than there is room for")
+	m.fail("too many creates are under way")
 }
 
 func (m *step) request(a *actor) flight {
@@ -473,7 +473,7 @@ func (m *step) create(f flight) int8 {
 		return 0
 	}
 	if free < 0 {
-		m.fail("more invitations than there is room for")
+		m.fail("too many invitations")
 		return 0
 	}
 	if f.knows {

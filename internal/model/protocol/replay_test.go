@@ -29,8 +29,8 @@ const (
 var (
 	replayBorn  = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	errDead     = errors.New("this process is dead")
-	errStore    = errors.New("no answer of the store")
-	errNoAnswer = &clerkinvite.APIError{Err: errors.New("no answer in time")}
+	errStore    = errors.New("no response from the store")
+	errNoAnswer = &clerkinvite.APIError{Err: errors.New("no response in time")}
 )
 
 // replay is the real library with a real store and the fake Clerk, led through a trace.
@@ -156,11 +156,11 @@ func (t *task) die() {
 	t.next()
 }
 
-// pass is the way of every call from the library to the store or to Clerk.
+// pass handles every call from the library to the store or to Clerk.
 func pass[T any](ctx context.Context, call string, do func() (T, error)) (answer T, err error) {
 	t, ok := ctx.Value(taskKey{}).(*task)
 	if !ok {
-		panic("a call with another context than the caller's")
+		panic("a call without the caller's context")
 	}
 	if t.dead {
 		return answer, errDead
@@ -395,7 +395,7 @@ func (r *replay) compare() error {
 	}
 	for i, want := range s.invitations {
 		if want.status != none && i >= len(invitations) {
-			return fmt.Errorf("invitation %d is not there at Clerk, in the model it is %v", i+1, want.status)
+			return fmt.Errorf("invitation %d does not exist at Clerk, in the model it is %v", i+1, want.status)
 		}
 		if want.send > 0 {
 			emails++
@@ -414,7 +414,7 @@ func (r *replay) compare() error {
 		}
 	}
 	if len(r.flights) != r.flying() {
-		return fmt.Errorf("%d creates are on their way, in the model %d", len(r.flights), r.flying())
+		return fmt.Errorf("%d creates are under way, in the model %d", len(r.flights), r.flying())
 	}
 	return nil
 }
@@ -433,7 +433,7 @@ func (r *replay) compareRow(m *clerkinvite.Member, number map[string]int8) error
 	want := r.state.row
 	if m == nil {
 		if want.status != none {
-			return fmt.Errorf("there is no row, in the model there is")
+			return fmt.Errorf("the row does not exist, in the model it does")
 		}
 		return nil
 	}
@@ -474,7 +474,7 @@ func (r *replay) rest() ([]Event, error) {
 		for i := range r.state.actors {
 			for n := 0; r.state.actors[i].verb != NoVerb; n++ {
 				if n == 200 {
-					return fmt.Errorf("%c does not come to its end", 'A'+i)
+					return fmt.Errorf("%c does not end", 'A'+i)
 				}
 				if err := take(Event{Kind: GoOn, Actor: int8(i)}); err != nil {
 					return err

@@ -311,6 +311,7 @@ func (h *host) done(verb string, err error) {
 		duplicate  *clerkinvite.DuplicateEmailError
 		trouble    *clerkinvite.ClerkInvitationError
 		transition *clerkinvite.TransitionError
+		cooldown   *clerkinvite.CooldownError
 		postgres   *pgconn.PgError
 		connect    *pgconn.ConnectError
 		network    net.Error
@@ -324,6 +325,8 @@ func (h *host) done(verb string, err error) {
 		outcome = string(trouble.Outcome)
 	case errors.As(err, &transition):
 		outcome = "no such move"
+	case errors.As(err, &cooldown): // another process is resending the same member
+		outcome = "resend under way"
 	case errors.Is(err, clerkinvite.ErrNotFound):
 		outcome = "not found"
 	case errors.Is(err, clerkinvite.ErrConflict):
