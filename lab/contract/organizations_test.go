@@ -15,6 +15,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
 const organization = "org_1"
@@ -189,5 +190,59 @@ func refusing(status int, code string) http.Handler {
 			"errors":         []any{map[string]any{"message": "m", "long_message": "l", "code": code}},
 			"clerk_trace_id": "trace_1",
 		})
+	})
+}
+
+// The adapter and the fake, with every behavior of the fake.
+func TestOrganizationsOfTheFake(t *testing.T) {
+	t.Parallel()
+	eachBehavior(t, func(t *testing.T, b *bundle) {
+		ctx := t.Context()
+		b.clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+		grace := b.clerk.AddVerifiedUser("grace@example.com")
+		b.clerk.Settle()
+		m := clerkinvite.Membership{Organization: organization, UserID: grace.ID, Role: "org:member"}
+		find := func() []clerkinvite.Membership {
+			b.clerk.Settle()
+			found, err := b.api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: organization, UserIDs: []string{grace.ID, "user_nobody"}})
+			require.NoError(t, err)
+			return found
+		}
+		require.Empty(t, find())
+		require.NoError(t, b.api.AddMember(ctx, m))
+		require.Equal(t, []clerkinvite.Membership{m}, find())
+		requireCode(t, b.api.AddMember(ctx, m), 400, "already_a_member_in_organization")
+		require.NoError(t, b.api.RemoveMember(ctx, m))
+		require.Empty(t, find())
+		require.Error(t, b.api.RemoveMember(ctx, m))
+
+		r := clerkinvite.InvitationRequest{
+			Email: "ada@example.com", Organization: organization, Role: "org:member",
+			ExpiresInDays: 7, RedirectURL: "https://app.example.com/", PublicMetadata: json.RawMessage(`{"a": 1}`),
+		}
+		inv, err := b.api.CreateInvitation(ctx, r)
+		require.NoError(t, err)
+		require.Equal(t, organization, inv.Organization)
+		_, err = b.api.CreateInvitation(ctx, r)
+		require.Error(t, err, "Clerk rejects a second pending invitation")
+		bulk := r
+		bulk.Email = "joan@example.com"
+		created, err := b.api.CreateInvitations(ctx, []clerkinvite.InvitationRequest{bulk})
+		require.NoError(t, err)
+		require.Len(t, created, 1)
+		b.clerk.Settle()
+		for _, q := range []clerkinvite.InvitationQuery{{Organization: organization}, {AllOrganizations: true}} {
+			q.Query, q.Status = r.Email, clerkinvite.InvitationPending
+			page, err := b.api.ListInvitations(ctx, q)
+			require.NoError(t, err)
+			require.Len(t, page, 1)
+			require.Equal(t, inv.ID, page[0].ID)
+			require.Equal(t, organization, page[0].Organization)
+		}
+		revoked, err := b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, Organization: organization})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.InvitationRevoked, revoked.Status)
+		_, err = b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, Organization: organization})
+		requireCode(t, err, 404, "organization_invitation_not_pending")
 	})
 }
