@@ -503,6 +503,18 @@ var mutants = []mutant{
 	{name: "one invalid user fails the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
 	}},
+	{name: "a membership of another organization counts", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "m.UserID != \"\" && m.Organization == organization", "m.UserID != \"\""},
+	}},
+	{name: "a user missing from an unfiltered page is not a member", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "if len(items) >= maxPage {", "if false {"},
+	}},
+	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "case !validID(m.Organization):", "case false:"},
+	}},
+	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/invitations.go", "if r.Organization != organization {", "if false {"},
+	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},
 	}},
