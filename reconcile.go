@@ -713,24 +713,31 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 	return err
 }
 
-// leavers returns the rows whose users Clerk does not list as members of the organization, asked twice.
-func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) ([]*Member, error) {
-	for range 2 {
-		var ids []string
-		for _, row := range rows {
-			ids = append(ids, row.ClerkUserID)
-		}
-		if len(ids) == 0 {
-			return nil, nil
-		}
-		members, err := r.s.findMembers(ctx, organization, ids)
-		if err != nil {
-			return nil, r.s.clerkError(ctx, "find memberships", err)
-		}
-		r.seesMembers = r.seesMembers || len(members) > 0
-		rows = slices.DeleteFunc(rows, func(row *Member) bool { return members[row.ClerkUserID] })
+// leavers returns the rows whose users Clerk does not show as members of the organization, neither in a list
+// nor when asked about each alone.
+func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) (leavers []*Member, err error) {
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, row.ClerkUserID)
 	}
-	return rows, nil
+	listed, err := r.s.findMembers(ctx, organization, ids)
+	if err != nil {
+		return nil, r.s.clerkError(ctx, "find memberships", err)
+	}
+	r.seesMembers = r.seesMembers || len(listed) > 0
+	for _, row := range rows {
+		if listed[row.ClerkUserID] {
+			continue
+		}
+		alone, err := r.s.findMembers(ctx, organization, []string{row.ClerkUserID})
+		if err != nil {
+			return leavers, r.s.clerkError(ctx, "find memberships", err)
+		}
+		if !alone[row.ClerkUserID] {
+			leavers = append(leavers, row)
+		}
+	}
+	return leavers, nil
 }
 
 // dryRun reports whether nothing may be changed.
