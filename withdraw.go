@@ -230,7 +230,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
 // the store, in any state. Use it for erasure requests, and Remove to take somebody out of a tenant.
-// Purge does not erase data at Clerk, such as the user and past invitations.
+// Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
+// of an organization: call Remove first.
 //
 // While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
 // interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as
