@@ -68,6 +68,11 @@ type ReconcileReport struct {
 // request for each user that is missing from Clerk's list. It never removes a member that became active
 // in the last five minutes, because Clerk may not show the user yet.
 //
+// For members of organizations it makes more requests: one per organization in each 100 members, and, if
+// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who
+// is missing from two responses about the organization's members, if Clerk shows some other member of an
+// organization who is active here.
+//
 // If the user of an active member has given up the member's address, the member gets the user's verified
 // primary address, unless another member of the tenant has it. If that other member was removed as a
 // second address of the same user, it is erased first.
