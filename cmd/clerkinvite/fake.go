@@ -106,7 +106,7 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	f.sayf("This is a fake Clerk at %s, for tests only. It sends no emails.", base)
 	if err == nil {
 		select {
-		case <-ctx.Done(): // the usual end
+		case <-ctx.Done(): // the usual way to end
 		case err = <-served:
 		}
 	}
