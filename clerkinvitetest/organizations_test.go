@@ -596,6 +596,103 @@ func TestInvalidOrganizationParams(t *testing.T) {
 	})
 }
 
+func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
+	t.Parallel()
+	for _, b := range clerkinvitetest.Behaviors() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			w := newTwins(t, b.Behavior)
+			admin := addAcme(w.direct, clerkinvitetest.OrganizationOptions{MaxMembers: 8})
+			require.Equal(t, admin, addAcme(w.behind, clerkinvitetest.OrganizationOptions{MaxMembers: 8}))
+			arrange := func(do func(c *clerkinvitetest.Clerk) any) {
+				t.Helper()
+				w.step(t, "arrange", func(c *clerkinvitetest.Clerk, _ fullAPI) (any, error) { return do(c), nil })
+			}
+			create := func(r clerkinvite.InvitationRequest) {
+				t.Helper()
+				w.step(t, "create", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) { return api.CreateInvitation(t.Context(), r) })
+			}
+			bulk := func(rs ...clerkinvite.InvitationRequest) {
+				t.Helper()
+				w.step(t, "bulk", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) {
+					return api.CreateInvitations(t.Context(), rs)
+				})
+			}
+			list := func(q clerkinvite.InvitationQuery) {
+				t.Helper()
+				w.step(t, "list", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) { return api.ListInvitations(t.Context(), q) })
+			}
+			revoke := func(id string) {
+				t.Helper()
+				w.step(t, "revoke", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) {
+					return api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, Organization: acme})
+				})
+			}
+			change := func(m clerkinvite.Membership) {
+				t.Helper()
+				w.step(t, "add", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) { return nil, api.AddMember(t.Context(), m) })
+				w.step(t, "remove", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) { return nil, api.RemoveMember(t.Context(), m) })
+			}
+			everything := func() {
+				t.Helper()
+				for _, status := range []string{"", "pending", "accepted", "revoked", "expired"} {
+					list(clerkinvite.InvitationQuery{Status: status})
+					list(clerkinvite.InvitationQuery{Status: status, Organization: acme, NewestFirst: true})
+					list(clerkinvite.InvitationQuery{Status: status, AllOrganizations: true})
+				}
+				w.step(t, "find", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) {
+					return api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{admin, "user_000002", "user_000003", "user_x"}})
+				})
+				arrange(func(c *clerkinvitetest.Clerk) any {
+					return []any{c.SentMail(), c.Members(acme), c.Invitations(ada), c.OrganizationEvents()}
+				})
+			}
+
+			arrange(func(c *clerkinvitetest.Clerk) any { return c.AddVerifiedUser("Grace@example.com") })
+			arrange(func(c *clerkinvitetest.Clerk) any {
+				return c.CreateInDashboard(acme, "foreign@example.com", "org:admin", nil)
+			})
+			r := into(acme, "Ada@example.com")
+			r.PublicMetadata, r.ExpiresInDays, r.Inviter = json.RawMessage(`{ "n": 12345678901234567890, "h": "<&>" }`), 7, admin
+			create(r)
+			create(r)
+			create(into(acme, "foreign@example.com"))
+			create(into(acme, "admin@example.com"))
+			create(into("org_x", ada))
+			create(clerkinvite.InvitationRequest{Email: ada, Organization: acme, Role: "org:pilot"})
+			create(clerkinvite.InvitationRequest{Email: ada})
+			bulk(into(acme, "1@example.com"), into(acme, "grace@example.com"), into(acme, "2@example.com"))
+			bulk(into(acme, "3@example.com"), into(acme, ada))
+			bulk(into(acme, "3@example.com"), into(acme, "admin@example.com"))
+			bulk(into(acme, "4@example.com"), into(acme, "5@example.com"), into(acme, "6@example.com"), into(acme, "7@example.com"))
+			everything()
+			arrange(func(c *clerkinvitetest.Clerk) any { c.Settle(); return nil })
+			everything()
+			arrange(func(c *clerkinvitetest.Clerk) any { w, err := c.Accept(ada); return []any{w, err} })
+			arrange(func(c *clerkinvitetest.Clerk) any { w, err := c.Accept("1@example.com"); return []any{w, err} })
+			arrange(func(c *clerkinvitetest.Clerk) any { return c.AcceptOrganization("orginv_000004", "user_000002") })
+			list(clerkinvite.InvitationQuery{Organization: acme, Query: "ADA@example.com"})
+			list(clerkinvite.InvitationQuery{AllOrganizations: true, Query: "ada"})
+			list(clerkinvite.InvitationQuery{Organization: "org_x"})
+			list(clerkinvite.InvitationQuery{Organization: acme, Query: "é@example.com"})
+			for _, id := range []string{"orginv_000001", "orginv_000001", "orginv_000002", "inv_000001", "orginv_x"} {
+				revoke(id)
+			}
+			change(clerkinvite.Membership{Organization: acme, UserID: "user_000002", Role: "org:admin"})
+			change(clerkinvite.Membership{Organization: acme, UserID: "user_x", Role: "org:member"})
+			change(clerkinvite.Membership{Organization: "org_x", UserID: admin, Role: "org:member"})
+			change(clerkinvite.Membership{Organization: acme, UserID: admin, Role: "org:member"})
+			everything()
+			arrange(func(c *clerkinvitetest.Clerk) any { return c.DeleteUser("user_000003") })
+			arrange(func(c *clerkinvitetest.Clerk) any { c.Settle(); return nil })
+			everything()
+			arrange(func(c *clerkinvitetest.Clerk) any { c.DeleteOrganization(acme); return nil })
+			everything()
+			require.Equal(t, w.direct.Requests(), w.behind.Requests())
+		})
+	}
+}
+
 func TestOrganizationPanics(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
