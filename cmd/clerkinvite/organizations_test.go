@@ -61,7 +61,7 @@ func TestImportIntoOrganizations(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), "email,organization,organization_role,template,reason\nmissing@example.com,org_none,,,line 6: ")
 	w.clerk.AddOrganization("org_none", clerkinvitetest.OrganizationOptions{})
-	again := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines+"2", "--json"))
+	again := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--organization", "org_a", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 2}, counts(t, again))
 	require.Equal(t, clerkinvite.Organization{ID: "org_none", Role: "org:member"}, w.organization("missing@example.com"))
 
