@@ -150,7 +150,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 		"no organizations":      {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DisableOrganizations() }, nil, checkFail, "the Clerk instance has no organizations"},
 		"a role of nobody":      {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkWarn, "nobody has these roles yet, so Clerk does not show whether they exist: org:editor in org_a"},
 		"a role of a member":    {func(w *world) { w.join("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
-		"Clerk fails for it":    {func(w *world) { w.inviteInto("org_a", ""); w.failList() }, nil, checkWarn, "rate limit"},
+		"Clerk fails for it":    {func(w *world) { w.inviteInto("org_a", ""); w.failList() }, nil, checkWarn, "too_many_requests"},
 		"another schema's rows": {func(w *world) { w.inviteInto("org_a", "") }, []string{"--schema", "public"}, checkOK, "1 organization checked"},
 	} {
 		t.Run(name, func(t *testing.T) {
