@@ -37,14 +37,16 @@ Commas, semicolons or tabs separate the values. The file is UTF-8, or UTF-16 wit
 is removed. Only JSON and ignored columns can contain line breaks.
 
 If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
-members are skipped, unless --reinvite is set. An import can send 336 invitations per hour, but only 86 with public_metadata. It
-waits for Clerk's limits. With --no-wait, it leaves the remaining people reserved for the application's Run.
+members are skipped, unless --reinvite is set. An import can send 336 invitations per hour, but only 86 with public_metadata; into
+organizations 715, but only 215 with public_metadata. It waits for Clerk's limits. With --no-wait, it leaves the remaining people
+reserved for the application's Run.
 
   clerkinvite import people.csv --dry-run                     # report only
   clerkinvite import people.csv --errors failed.csv           # fix failed.csv, then
   clerkinvite import failed.csv --errors failed-again.csv
   clerkinvite import - --tenant acme --no-wait < people.csv
   clerkinvite import people.csv --tenant acme --map email="Work email" --map role=Job
+  clerkinvite import people.csv --tenant acme --organization org_2abc --organization-role org:member
 
 As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state: n} and "tenants":
 [{"tenant", "lines", "known"}] in a dry run, "ignored_columns", "due", "problems":
