@@ -243,7 +243,7 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if !validID(r.ID) {
-		return nil, invalid("InvitationID", "must be a Clerk invitation id")
+		return nil, invalid("InvitationID", "must be a Clerk invitation ID")
 	}
 	if r.Organization != "" {
 		if !validID(r.Organization) {

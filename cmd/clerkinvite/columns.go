@@ -29,8 +29,8 @@ type export struct {
 	also    string // another column, if email alone does not identify the export
 }
 
-// exports are the exports whose column with the address is known. Of such a file, no other column is read without --map, because a
-// column such as GitHub's "role" has another meaning than ours.
+// exports are the exports whose column with the address is known. In such a file, other columns are read only with --map, because
+// a column such as GitHub's "role" does not mean what ours means.
 var exports = []export{
 	{"Google Workspace", "email address [required]", ""}, // Directory, Users, Download users
 	{"Entra ID", "mail", "userprincipalname"},            // Users, Bulk operations, Download users
@@ -52,7 +52,7 @@ func findExport(names []string) (export, bool) {
 	return exports[i], true
 }
 
-// maxColumns is the number of columns that a file can have.
+// maxColumns is the maximum number of columns of a file.
 const maxColumns = 1000
 
 // fold returns the form in which names of columns are compared.
@@ -154,7 +154,7 @@ func (s *sheet) assign(header []string, o sheetOptions) error {
 	return nil
 }
 
-// aboutMail finds names of columns that may have addresses, and no names of people.
+// aboutMail matches names of columns that may contain addresses, but does not match names of people.
 var aboutMail = regexp.MustCompile(`\be?-?mails?\b|email`)
 
 // missing returns which required columns are missing and which flags to add, or "".
@@ -190,10 +190,10 @@ func list(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// maxName is the number of characters that are printed of a name.
+// maxName is the number of characters of a name that are printed.
 const maxName = 40
 
-// short returns the beginning of a name, in quotes.
+// short returns the beginning of a name, quoted.
 func short(name string) string {
 	if runes := []rune(name); len(runes) > maxName {
 		name = string(runes[:maxName]) + "…"

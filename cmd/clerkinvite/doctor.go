@@ -151,7 +151,7 @@ func (d *diagnosis) text(out io.Writer) {
 	}
 }
 
-// passed reports whether the named checks have not failed.
+// passed reports whether none of the named checks has failed.
 func (d *diagnosis) passed(names []string) bool {
 	for _, c := range d.checks {
 		for _, name := range names {
@@ -228,8 +228,8 @@ func (d *diagnosis) privileges(ctx context.Context) check {
 }
 
 // accessSQL lists the other roles that have privileges on the tables, their partitions or columns, and whether they can change
-// rows. The owner and the current user are not listed, nor a group through which the user has its privileges, unless it is of
-// Supabase's API. A table with row-level security and without policies shows no rows to other roles.
+// rows. It omits the owner, the current user, and a group through which the user has its privileges, unless the group is one of
+// Supabase's API roles. A table with row-level security and without policies shows no rows to other roles.
 const accessSQL = `
 WITH tables AS (
 	SELECT DISTINCT c.oid, c.relowner, c.relacl
@@ -321,7 +321,7 @@ func (d *diagnosis) key(ctx context.Context) check {
 	}
 }
 
-// clock checks how far this machine's clock is ahead of another one. The measurement may be off by tolerance.
+// clock checks how far this machine's clock is ahead of another clock. The measurement may be off by tolerance.
 func clock(name string, ahead, tolerance time.Duration) check {
 	off := max(ahead, -ahead) - tolerance
 	direction := "ahead of"
@@ -495,7 +495,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		n    int
 		what string
 	}{
-		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
+		{r.Activated, "have joined"}, {r.Removed, "no longer have a user"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 		{len(r.OutOfDate), "are active under an address that their user no longer has"},
 	} {

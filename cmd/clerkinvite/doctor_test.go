@@ -172,7 +172,7 @@ func (w *world) date(off time.Duration) {
 	}
 }
 
-// reserveAgo writes a row that has been due for so long.
+// reserveAgo writes a row that became due that long ago.
 func (w *world) reserveAgo(ago time.Duration) {
 	then := func() time.Time { return w.now().Add(-ago) }
 	store := clerkinvite.NewPgxStore(w.db.Pool(w.t), &clerkinvite.PgxOptions{Now: then})

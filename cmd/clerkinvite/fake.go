@@ -135,7 +135,7 @@ func (t *tool) runFake(ctx context.Context, clerk *clerkinvitetest.Clerk, listen
 	f.sayf("This is a fake Clerk at %s, for tests only. It sends no emails.", base)
 	if err == nil {
 		select {
-		case <-ctx.Done(): // the usual end
+		case <-ctx.Done(): // the usual way to end
 		case err = <-served:
 		}
 	}

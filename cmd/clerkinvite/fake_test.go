@@ -174,12 +174,12 @@ func TestFakeRefusesOtherMachines(t *testing.T) {
 
 var times, lineEnds = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), regexp.MustCompile(` +\n`)
 
-// steady returns output without what differs between runs.
+// steady replaces the parts of output that differ between runs.
 func steady(output string) string {
 	return strings.Trim(lineEnds.ReplaceAllString(times.ReplaceAllString(output, "TIME"), "\n"), "\n ")
 }
 
-// Runs the session of the README as it is written.
+// The session in the README works as shown.
 func TestReadmeSession(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")

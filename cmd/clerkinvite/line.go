@@ -132,7 +132,7 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 		return leaseEnd(m)
 	case m.Status == clerkinvite.StatusReserved:
 		l.end(waiting, "was reserved before and will be sent with its earlier parameters")
-		return leaseEnd(m) // it may have been claimed a moment ago
+		return leaseEnd(m) // it may have been claimed in the meantime
 	default:
 		l.end(failed, "the member is "+string(m.Status)+": it was changed during the import")
 	}

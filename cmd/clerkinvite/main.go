@@ -160,7 +160,7 @@ func (t *tool) call(ctx context.Context, c command, args []string) error {
 		c.help(t.stdout, flags)
 		return err
 	}
-	t.asJSON = t.asJSON || slices.Contains(args, "--json") // it may follow a wrong flag
+	t.asJSON = t.asJSON || slices.Contains(args, "--json") // --json may follow an invalid flag
 	t.stdout.asJSON = t.asJSON
 	if err != nil {
 		return usageError{err}

@@ -133,8 +133,8 @@ func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
 
 const byteOrderMark = "\ufeff"
 
-// toUTF8 returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. What is not valid stays so, for the check of each
-// value.
+// toUTF8 decodes a file in UTF-8, or in UTF-16 with a byte order mark. Invalid text stays invalid, because each value is checked
+// later.
 func toUTF8(raw []byte) []byte {
 	var order binary.ByteOrder
 	switch {
@@ -290,8 +290,8 @@ func (s *sheet) getOrDefault(r *record, column string) string {
 // writtenReason finds a reason that writeErrors wrote.
 var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
 
-// newRecord returns a line. A line with a wrong number of fields stays wrong, although writeErrors has added a reason to it, which is then
-// not in its column, and a spreadsheet has made it as long as the others.
+// newRecord returns a line. A line with a wrong number of fields stays wrong, even after writeErrors has added a reason, which is then
+// not in its column, and a spreadsheet has made all rows equally long.
 func (s *sheet) newRecord(number int, fields []string) *record {
 	r := &record{number: number, fields: withoutEmptyEnd(fields, len(s.header))}
 	written := slices.IndexFunc(r.fields, writtenReason.MatchString)
@@ -323,10 +323,10 @@ func (s *sheet) newRecord(number int, fields []string) *record {
 	return r
 }
 
-// quoted finds text that a spreadsheet takes for a formula, and such text with quotes before it.
+// quoted matches text that a spreadsheet treats as a formula, and such text after one or more quotes.
 var formula, quoted = regexp.MustCompile(`^'*[=+@\t\r-]`), regexp.MustCompile(`^'+[=+@\t\r-]`)
 
-// withQuote returns a value that no spreadsheet takes for a formula, and withoutQuote the original.
+// withQuote returns a value that no spreadsheet treats as a formula. withoutQuote reverses it.
 func withQuote(s string) string {
 	if formula.MatchString(s) {
 		return "'" + s

@@ -54,13 +54,13 @@ func TestImportReadsOtherFormats(t *testing.T) {
 		})
 	}
 
-	// The flag decides where the header does not.
+	// The flag overrides the detection.
 	text := []byte("tenant;email,role\nacme;ada@example.com,admin\n")
 	s, err := readSheet(text, sheetOptions{columns: paramColumns, separator: ',', tenant: "other", mapping: map[string]string{"email": "tenant;email"}})
 	require.NoError(t, err)
 	require.Equal(t, "acme;ada@example.com", s.lines()[0].params.Email)
 
-	// Text that is not valid stays so, and spoils no other line.
+	// Invalid text makes only its own line invalid.
 	broken := inUTF16("email\nada@example.com\n", binary.LittleEndian) + "\x00\xd8" + strings.TrimPrefix(inUTF16("x@example.com\nbob@example.com\n", binary.LittleEndian), "\xff\xfe") + "\x00"
 	s, err = readSheet([]byte(broken), sheetOptions{columns: paramColumns, tenant: "acme"})
 	require.NoError(t, err)
@@ -71,7 +71,7 @@ func TestImportReadsOtherFormats(t *testing.T) {
 	require.Equal(t, []string{"ada@example.com", "email is not valid Unicode; export the file as CSV UTF-8", "bob@example.com", "email is not valid Unicode; export the file as CSV UTF-8"}, reasons)
 }
 
-// Each export has the columns that other programs expect of it, which is where they are documented.
+// The headers are those that programs which import these exports document.
 func TestImportRecognisesExports(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
@@ -132,7 +132,7 @@ func TestImportSaysWhichFlagToAdd(t *testing.T) {
 		{"Email\nada@example.com\n", []string{"--map", "reason=Email"}, `unknown column "reason"`},
 		{"Email\nada@example.com\n", []string{"--map", "email=a", "--map", "email=b"}, `email is mapped twice`},
 		{"Email\nada@example.com\n", []string{"--separator", "|"}, `must be comma, semicolon or tab`},
-		// Without a header, nothing of the first row is printed.
+		// Without a header, no value of the first row is printed.
 		{"Acme,Ismail Khan,+44 20 7946 0000\n", []string{"--map", "email=Mail"}, "the first row does not name the columns"},
 		{"Ada Lovelace;secret\n", nil, "the first row does not name the columns"},
 	} {
@@ -164,7 +164,7 @@ func TestImportMapsColumns(t *testing.T) {
 	require.Contains(t, r.stderr, `line 2: "Notes" contains line breaks`)
 }
 
-// spreadsheets write a table, whose rows are all equally long, as these programs do.
+// spreadsheets write a table whose rows are equally long, like these programs.
 var spreadsheets = map[string]func(rows [][]string) string{
 	"Excel, CSV UTF-8 where the list separator is a semicolon": func(rows [][]string) string { return byteOrderMark + minimal(rows, ';', "\r\n") },
 	"Excel, CSV UTF-8":                     func(rows [][]string) string { return byteOrderMark + minimal(rows, ',', "\r\n") },
@@ -239,7 +239,7 @@ func table(t *testing.T, text []byte, separator rune) [][]string {
 	return rows
 }
 
-// A file of --errors can be corrected in a spreadsheet: no value changes, and a wrong line does not become valid.
+// A file of --errors can be edited in a spreadsheet without changing other values, and an invalid line does not become valid.
 func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 	t.Parallel()
 	const columns = 4
@@ -268,7 +268,7 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 				text, err := os.ReadFile(failed)
 				require.NoError(t, err)
 				rows := table(t, text, separator)
-				if round == 1 { // the reasons are deleted of the lines that are corrected
+				if round == 1 { // the corrected lines have no reason
 					for _, row := range rows[1:] {
 						if i := slices.IndexFunc(row, writtenReason.MatchString); i == columns && !strings.Contains(row[i], "fields") {
 							row[i] = ""

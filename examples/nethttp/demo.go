@@ -83,7 +83,7 @@ func (p *program) lock(ctx context.Context, dir string) error {
 		return err
 	}
 	p.closers = append(p.closers, db.Close)
-	db.SetMaxOpenConns(1) // it keeps the lock
+	db.SetMaxOpenConns(1) // takes the lock and keeps it
 	if _, err := db.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
 		return fmt.Errorf("the directory %q is in use: stop the other process, or choose another directory with -data (%w)", dir, err)
 	}

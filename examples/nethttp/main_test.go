@@ -452,11 +452,11 @@ func TestUnsavedChangesAreNotRead(t *testing.T) {
 		_, err := a.invites.Reconcile(context.Background(), nil)
 		reconciled <- err
 	}()
-	time.Sleep(20 * time.Millisecond) // enough to read, if that were possible
+	time.Sleep(20 * time.Millisecond) // enough time to read the change, if that were possible
 	close(slow)
 	require.NoError(t, <-accepted)
 	require.NoError(t, <-reconciled)
-	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "a reader sees only saved changes")
+	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "readers get only saved changes")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 }
 
@@ -498,7 +498,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// No input can change the direction of the page's text or hide in it.
+// No input can change the direction of the page's text or be invisible in it.
 func TestPageHasNothingInvisible(t *testing.T) {
 	a := start(t)
 	const odd = "\u200b\u202e\u2066\u00ad\u2028\ufeff\U000e0041\u3164"

@@ -48,7 +48,7 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	}
 }
 
-// Addresses are found however mail programs, spreadsheets and people separate them. What is not an address stays as it was typed.
+// addresses finds addresses no matter how mail programs, spreadsheets and people separate them. Other text is returned as typed.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	for list, want := range map[string][]string{

@@ -501,7 +501,7 @@ var mutants = []mutant{
 		{"validate.go", "err == nil && form != email && sameEmail(form, email)", "err == nil && form == \"\" && sameEmail(form, email)"},
 	}},
 	{name: "one invalid user fails the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid id\")\n		}"},
+		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid ID\")\n		}"},
 	}},
 	{name: "a membership of another organization counts", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/organizations.go", "m.UserID != \"\" && m.Organization == organization", "m.UserID != \"\""},
