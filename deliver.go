@@ -226,7 +226,7 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
-		if !row.held(p.claimedAt) {
+		if !row.isClaimed(p.claimedAt) {
 			changes = append(changes, Change{row, s.claimed(*row, p.claimedAt)})
 		}
 	}
@@ -349,27 +349,27 @@ func (a *attempt) organization() string { return a.params.organization() }
 // abandoned reports whether the row's invitation may be tried only once, and was.
 func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
 
-// decide sets the verdict, whether it withdraws the row, and whether settle has to look for left-over
-// invitations.
+// decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
+// to look for left-over invitations.
 func (a *attempt) decide(v verdict) {
 	v.linkDead = a.revoked
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
-	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v))
+	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the verdict may leave an invitation over: that of an earlier send, or
-// one that an earlier attempt has created in vain.
-func (a *attempt) mayLeaveOver(v verdict) bool {
-	switch v.kind {
-	case isUncertain:
-		return true
-	case isPostponed, isLimited, isReleased: // withdrawn: only a shared request can have created one
-		return a.mayHaveSent()
+// mayLeaveOver reports whether the member may have another open invitation after a verdict that ends the
+// send: an earlier send's, or one that this send has created without effect on the row.
+func (a *attempt) mayLeaveOver(k verdictKind) bool {
+	switch k {
+	case isInvited, isExpired, isRevoked, isSecondAddress:
+		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()
-	default:
-		return a.row.Send > 1
+	case isUncertain:
+		return true
+	default: // certainly without effect now, and withdrawn; a resend then keeps the earlier send's invitation
+		return a.mayHaveSent()
 	}
 }
 

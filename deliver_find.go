@@ -52,22 +52,18 @@ type lookupFailure struct {
 }
 
 // lookup asks who holds addresses. One address must not block the others, whatever Clerk or a
-// firewall makes of it, so a failed request is bisected until the address is found. During an outage
-// that would only multiply the requests. So after maxBlames failures in a row Clerk is asked about a
-// harmless address, and if that fails too, the failure concerns everybody.
+// firewall makes of it, so a failed request is bisected until the address is found.
 type lookup struct {
-	s           *Service
-	byID        bool // it is about user IDs instead of addresses
-	users       []User
-	failures    map[string]lookupFailure // why Clerk could not be asked about an address
-	answered    bool                     // Clerk has answered a request
-	blameBudget int                      // how many more failures are blamed on addresses
-	outage      bool                     // Clerk has not answered about the harmless address
+	s        *Service
+	byID     bool // it is about user IDs instead of addresses
+	users    []User
+	failures map[string]lookupFailure // why Clerk could not be asked about an address
+	health   health
 }
 
 // findByEmail asks who holds the addresses, in each form in which Clerk may store them.
 func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
-	l := &lookup{s: s, failures: make(map[string]lookupFailure)}
+	l := &lookup{s: s, failures: make(map[string]lookupFailure), health: health{s: s}}
 	var forms []string
 	for _, email := range emails {
 		forms = append(forms, formsOf(email)...)
@@ -83,7 +79,7 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 
 // findByID asks for the users with the IDs.
 func (s *Service) findByID(ctx context.Context, ids []string) *lookup {
-	l := &lookup{s: s, byID: true, failures: make(map[string]lookupFailure)}
+	l := &lookup{s: s, byID: true, failures: make(map[string]lookupFailure), health: health{s: s}}
 	l.find(ctx, ids)
 	return l
 }
@@ -105,7 +101,7 @@ func (l *lookup) joinForms(email string) {
 // onlyRejectsForm reports whether Clerk answers other requests and rejects only this form of an address:
 // then no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
-	return l.answered && !f.several && rejectsForm(f.err)
+	return l.health.answered && !f.several && rejectsForm(f.err)
 }
 
 // rejectsForm reports whether an error may be about the form of an address.
@@ -131,7 +127,8 @@ func (l *lookup) find(ctx context.Context, forms []string) {
 	users, err := l.s.findUsers(ctx, q)
 	switch {
 	case err == nil:
-		l.users, l.answered, l.blameBudget = append(l.users, users...), true, maxBlames
+		l.users = append(l.users, users...)
+		l.health.noteAnswer()
 	case len(forms) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
 		l.find(ctx, forms[:len(forms)/2])
 		l.find(ctx, forms[len(forms)/2:])
@@ -152,30 +149,41 @@ func severalAddresses(forms []string) bool {
 // worthBisecting reports whether one of several addresses may be to blame for a failed request.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 	failure := failureOf(err, "")
-	return failure == invalidRequest || !failure.ofInstance() && l.blameAddress(ctx)
+	return failure == invalidRequest || !failure.ofInstance() && l.health.answersOthers(ctx)
 }
 
 // controlAddress is an address that no firewall objects to.
 const controlAddress = "clerkinvite@example.com"
 
-// maxBlames is how many failures in a row are blamed on addresses before Clerk is asked about a
-// harmless one: enough to find one address among eight.
-const maxBlames = 3
+// maxExcused is how many failures in a row are excused: enough to find one address among eight.
+const maxExcused = 3
 
-// blameAddress blames one of the addresses for a failure, if Clerk answers other requests. If it does not, the failure
-// concerns everybody, and bisecting would only multiply it.
-func (l *lookup) blameAddress(ctx context.Context) bool {
-	if l.outage {
+// health distinguishes failures that concern one address or user from an outage, during which bisecting
+// would only multiply the requests. It excuses maxExcused failures after an answer. Then it asks Clerk about
+// a harmless address, and if that fails too, there is an outage.
+type health struct {
+	s        *Service
+	answered bool // Clerk has answered a request
+	excused  int  // how many more failures are not an outage
+	outage   bool // Clerk has not answered about the harmless address
+}
+
+// noteAnswer notes that Clerk has answered a request.
+func (h *health) noteAnswer() { h.answered, h.excused = true, maxExcused }
+
+// answersOthers reports, after a failure, whether Clerk answers other requests.
+func (h *health) answersOthers(ctx context.Context) bool {
+	if h.excused == 0 && !h.outage {
+		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
+			h.outage = true
+		} else {
+			h.noteAnswer()
+		}
+	}
+	if h.outage {
 		return false
 	}
-	if l.blameBudget == 0 { // no answer yet, or too many failures since the last one
-		if _, err := l.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
-			l.outage = true
-			return false
-		}
-		l.answered, l.blameBudget = true, maxBlames
-	}
-	l.blameBudget--
+	h.excused--
 	return true
 }
 
@@ -429,9 +437,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withRows reads the members that invitations belong to: the member that the marker identifies or, if there
+// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
 // is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
-func (s *Service) withRows(ctx context.Context, invitations []Invitation) (list []listed, err error) {
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
 	var q Query
 	for i := range invitations {
 		if m, ours := invitations[i].mark(); ours {
@@ -480,7 +488,7 @@ func (s *Service) showsOurs(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)
 		}
-		list, err := s.withRows(ctx, page)
+		list, err := s.withMembers(ctx, page)
 		if err != nil {
 			return false, err
 		}

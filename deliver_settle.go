@@ -15,7 +15,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 		return
 	}
 	s.write(ctx, l, open)
-	s.followDuplicates(ctx, l, open)
+	s.updateDuplicates(ctx, l, open)
 	for _, a := range open {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
 			continue
@@ -30,18 +30,18 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// followDuplicates gives members that turned out to be the same person their user's address, if they have
+// updateDuplicates gives members that turned out to be the same person their user's address, if they have
 // one that the user has given up. The caller's error then has the member with its new address.
-func (s *Service) followDuplicates(ctx context.Context, l lease, attempts []*attempt) {
+func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
 		var dup *DuplicateEmailError
 		u := a.verdict.user
-		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.left(dup.Member) {
+		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.gaveUp(dup.Member) {
 			continue
 		}
-		now, err := s.follow(ctx, u, dup.Member, true)
+		now, err := s.updateAddress(ctx, u, dup.Member, true)
 		if err != nil {
 			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *dup.Member, "cause", logError(err))
 		} else if now != nil {
@@ -60,14 +60,15 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	s.refreshClock(ctx)
 	for _, a := range attempts {
-		if a.verdict.kind == isUncertain && !a.verdict.withdraw {
+		switch {
+		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
 			// The claim stays until the lease ends: by then a late request has arrived.
 			a.delivery = a.verdict.report(a.row)
-			continue
-		}
-		var err error
-		if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
-			a.delivery = s.unwritten(ctx, a, err, false)
+		case a.verdict.choosesAmongAddresses():
+			var err error
+			if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
+				a.delivery = s.unwritten(ctx, a, err, false)
+			}
 		}
 	}
 	open := undelivered(attempts)
@@ -80,13 +81,8 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-func undelivered(attempts []*attempt) (open []*attempt) {
-	for _, a := range attempts {
-		if a.delivery == nil {
-			open = append(open, a)
-		}
-	}
-	return open
+func undelivered(attempts []*attempt) []*attempt {
+	return filter(attempts, func(a *attempt) bool { return a.delivery == nil })
 }
 
 // writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
@@ -123,16 +119,16 @@ func (s *Service) written(ctx context.Context, a *attempt, userID string, r Resu
 	return nil, r.Err
 }
 
-// resolveFirst resolves a linked user with several verified addresses before the verdict is written,
-// because rows of the other addresses may wait too: the rules of Resolve say which one becomes the
-// member. It returns nil if this row still waits, and the verdict must be written to a.row, which it may
-// have replaced.
+// choosesAmongAddresses reports whether v links a user with several verified addresses, not because the
+// person accepted the row's invitation. Rows of the other addresses may wait for the user too.
+func (v *verdict) choosesAmongAddresses() bool {
+	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
+}
+
+// resolveFirst applies the rules of Resolve to the linked user, which say whose row becomes the member. It
+// returns nil if the attempt's row still waits; then the verdict must be written to a.row, which is up to date.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
-	byAcceptance := a.verdict.invitation != nil // the person accepted the invitation of this very row
-	if u == nil || byAcceptance || len(u.verifiedEmails()) < 2 {
-		return nil, nil
-	}
 	p := proof{}
 	if organization := a.organization(); organization != "" {
 		p.members = map[Membership]bool{{Organization: organization, UserID: u.ID}: true}
@@ -149,10 +145,11 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	switch {
 	case own < 0:
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due(): // not resolved
+	case rows[own].Due():
 		a.row = rows[own]
 		return nil, nil
 	}
+	// Resolve has decided.
 	d := &delivery{Result: Result{Member: rows[own]}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
 	if d.Member.Reason == ReasonSecondAddress && active >= 0 {

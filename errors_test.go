@@ -142,8 +142,8 @@ func TestSQLFailure(t *testing.T) {
 	// ConnectError hides its cause except from pgconn; TestPgxStoreServerTrouble has a real one.
 	connecting := func(err error) error { return errors.Join(&pgconn.ConnectError{}, err) }
 	for name, tc := range map[string]struct {
-		err              error
-		again, maybeMade bool
+		err                 error
+		again, mayBeApplied bool
 	}{
 		"broken connection":                 {io.ErrUnexpectedEOF, true, true},
 		"time-out that is not the caller's": {context.DeadlineExceeded, true, true},
@@ -168,9 +168,9 @@ func TestSQLFailure(t *testing.T) {
 		"unique":                            {pg("23505"), false, false},
 		"out of memory":                     {pg("53200"), false, false},
 	} {
-		again, maybeMade := sqlFailure(tc.err)
+		again, mayBeApplied := sqlFailure(tc.err)
 		assert.Equal(t, tc.again, again, name)
-		assert.Equal(t, tc.maybeMade, maybeMade, name)
+		assert.Equal(t, tc.mayBeApplied, mayBeApplied, name)
 	}
 }
 

@@ -449,7 +449,7 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
 	switch {
-	case old.held(now):
+	case old.isClaimed(now):
 		return nil
 	case old.Status == StatusReserved:
 		if !takeOver {
@@ -594,7 +594,7 @@ const doubtAge = 24 * time.Hour
 
 // doubtful reports whether the row is so old that it may differ from Clerk.
 func (m Member) doubtful(now time.Time) bool {
-	return (m.Status == StatusPending || m.Status == StatusActive) && !m.Due() && !m.held(now) && now.Sub(m.UpdatedAt) >= doubtAge
+	return (m.Status == StatusPending || m.Status == StatusActive) && !m.Due() && !m.isClaimed(now) && now.Sub(m.UpdatedAt) >= doubtAge
 }
 
 // clearStaleDuplicate handles a member that blocks an invitation as a duplicate. If the row may be out of
@@ -663,7 +663,7 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 		free, err = s.userReplaced(ctx, row)
 	case err == nil:
 		var now *Member
-		now, err = s.follow(ctx, u, row, true)
+		now, err = s.updateAddress(ctx, u, row, true)
 		free = err == nil && (now == nil || now.Email != row.Email)
 	}
 	if err != nil {
@@ -680,7 +680,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 		return false, err
 	}
 	r := s.newReconciliation()
-	if err := r.checkKey(ctx); err != nil || !r.at.Known {
+	if err := r.checkKey(ctx); err != nil || !r.progress.Known {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, *asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

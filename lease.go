@@ -88,9 +88,9 @@ func (s *Service) claimed(m Member, now time.Time) *Member {
 	return &m
 }
 
-// held reports whether an attempt owns m at the given time. It ignores claims by a wrong clock: claims that
+// isClaimed reports whether an attempt owns m at the given time. It ignores claims by a wrong clock: claims that
 // last longer than any lease, and claims that were written in the future.
-func (m Member) held(now time.Time) bool {
+func (m Member) isClaimed(now time.Time) bool {
 	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease)) &&
 		!m.UpdatedAt.After(now.Add(clockTolerance))
 }

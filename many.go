@@ -175,7 +175,7 @@ func (m *many) deliver(ctx context.Context) error {
 			todo = append(todo, r.Member)
 		}
 	}
-	var held []*Member
+	var waiting []*Member
 	for len(todo) > 0 {
 		n := min(len(todo), findBatch)
 		rest, err := m.pass(ctx, todo[:n], len(todo) > n)
@@ -183,10 +183,10 @@ func (m *many) deliver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		todo, held = append(rest.released, todo[n:]...), append(held, rest.held...)
+		todo, waiting = append(rest.released, todo[n:]...), append(waiting, rest.waiting...)
 	}
-	for m.opts.Wait && len(held) > 0 {
-		first := slices.MinFunc(held, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
+	for m.opts.Wait && len(waiting) > 0 {
+		first := slices.MinFunc(waiting, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
 		until := *first.NextAttemptAt
 		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt has it, or it cannot be claimed
 			until = soon
@@ -194,7 +194,7 @@ func (m *many) deliver(ctx context.Context) error {
 		m.progress(m.s.machineTime(until))
 		err := m.s.sleep(ctx, until)
 		if err == nil {
-			held, err = m.deliverInTurn(ctx, held)
+			waiting, err = m.deliverInTurn(ctx, waiting)
 		}
 		if err != nil {
 			return err
@@ -224,11 +224,11 @@ func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Me
 				unsettled = append(unsettled, r.Member)
 			}
 		}
-		held, err := m.readUnclaimed(ctx, unsettled, nil)
+		unclaimed, err := m.readUnclaimed(ctx, unsettled, nil)
 		if err != nil {
 			return nil, err
 		}
-		waiting = append(waiting, held...)
+		waiting = append(waiting, unclaimed...)
 	}
 	return waiting, nil
 }
@@ -236,14 +236,14 @@ func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Me
 // remainder is the rows that a pass did not settle.
 type remainder struct {
 	released []*Member // not reached in time: due again immediately
-	held     []*Member // by a rate limit or another attempt: due later
+	waiting  []*Member // by a rate limit or another attempt: due later
 }
 
 // pass delivers up to 100 rows and sets their results.
 func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
 	p, _, err := m.s.backgroundPass(ctx, m.s.now())
 	if errors.Is(err, errTurnTaken) {
-		return remainder{held: rows}, nil // the other process delivers them
+		return remainder{waiting: rows}, nil // the other process delivers them
 	}
 	if err != nil {
 		return rest, err
@@ -254,7 +254,7 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	p.more = more && len(claimed) == findBatch
-	if rest.held, err = m.readUnclaimed(ctx, rows, claimed); err != nil {
+	if rest.waiting, err = m.readUnclaimed(ctx, rows, claimed); err != nil {
 		return rest, err
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
@@ -263,7 +263,7 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		case d.kind == isReleased:
 			rest.released = append(rest.released, d.Member)
 		case d.Err == nil && d.Member.Due():
-			rest.held = append(rest.held, d.Member)
+			rest.waiting = append(rest.waiting, d.Member)
 		}
 	}
 	return rest, stopError(ctx, deliveries)
@@ -291,7 +291,7 @@ func (m *many) setResult(ctx context.Context, id string, d delivery) delivery {
 
 // readUnclaimed sets the results of the rows that another process has changed, and returns those
 // that it is delivering.
-func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held []*Member, err error) {
+func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (waiting []*Member, err error) {
 	var ids []string
 	for _, row := range rows {
 		if !slices.ContainsFunc(claimed, func(c *Member) bool { return c.ID == row.ID }) {
@@ -312,7 +312,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held
 		result := Result{Member: row}
 		switch row.Status {
 		case StatusReserved:
-			held = append(held, row)
+			waiting = append(waiting, row)
 		case StatusPending, StatusActive:
 		case StatusFailed:
 			failure := &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: failed in another process: " + row.Reason)}
@@ -325,7 +325,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (held
 		}
 		m.results[m.input[row.ID]] = result
 	}
-	return held, nil
+	return waiting, nil
 }
 
 // inviteAgain invites a person whose earlier invitation was found and has ended.

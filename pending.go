@@ -168,7 +168,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 			return changed, err
 		}
 		if !retry && len(postponed) == 0 {
-			moved, err := s.followAll(ctx, u, rows, p.ask)
+			moved, err := s.updateAddresses(ctx, u, rows, p.ask)
 			return append(changed, moved...), cmp.Or(proveErr, err)
 		}
 		if rows, err = s.rowsOf(ctx, u); err != nil {
@@ -348,10 +348,10 @@ func trueFirst(a, b bool) int {
 // member's address, the member gets the user's verified primary address, and the old address can be
 // invited again. The history records the change, but not the addresses.
 
-// left reports whether u is the user of row and has given up row's address. It returns false for a user
+// gaveUp reports whether u is the user of row and has given up row's address. It returns false for a user
 // without a verified address and for a user whose addresses are not all known, because neither proves that
 // the address was given up.
-func (u *User) left(row *Member) bool {
+func (u *User) gaveUp(row *Member) bool {
 	return row.Status == StatusActive && row.ClerkUserID == u.ID && !u.Incomplete &&
 		len(u.verifiedEmails()) > 0 && !u.holdsVerified(row.Email)
 }
@@ -364,44 +364,38 @@ func (u *User) verifiedPrimary() string {
 	return ""
 }
 
-// asMoved returns m with another address.
-func asMoved(m Member, email string) *Member {
+// withEmail returns m with another address.
+func withEmail(m Member, email string) *Member {
 	m.Email = email
 	return &m
 }
 
-// followAll calls follow for each row whose address u has given up. It returns the members that changed,
-// and the first error.
-func (s *Service) followAll(ctx context.Context, u *User, rows []*Member, ask bool) (changed []*Member, err error) {
+// updateAddresses calls updateAddress for each row. It returns the members that changed, and the first error.
+func (s *Service) updateAddresses(ctx context.Context, u *User, rows []*Member, ask bool) (changed []*Member, err error) {
 	for _, row := range rows {
-		if !u.left(row) {
-			continue
-		}
-		now, rowErr := s.follow(ctx, u, row, ask)
+		now, rowErr := s.updateAddress(ctx, u, row, ask)
 		if now != nil && now.Email != row.Email {
 			changed = append(changed, now)
 		}
-		if err == nil {
-			err = rowErr
-		}
+		err = cmp.Or(err, rowErr)
 	}
 	return changed, err
 }
 
-// follow gives row the verified primary address of u. If that address is not verified, or another member
-// of the tenant has it, follow returns the row with its old address. It returns nil if the row no longer
+// updateAddress gives row the verified primary address of u. If that address is not verified, or another member
+// of the tenant has it, updateAddress returns the row with its old address. It returns nil if the row no longer
 // exists. It calls Clerk only if ask is true.
-func (s *Service) follow(ctx context.Context, u *User, row *Member, ask bool) (*Member, error) {
+func (s *Service) updateAddress(ctx context.Context, u *User, row *Member, ask bool) (*Member, error) {
 	for range 10 {
-		if !u.left(row) { // another process may have changed the row
+		if !u.gaveUp(row) { // another process may have changed the row
 			return row, nil
 		}
 		email := u.verifiedPrimary()
 		if email == "" {
-			s.outdated(ctx, row, whyUnverified)
+			s.logStaleAddress(ctx, row, whyUnverified)
 			return row, nil
 		}
-		now, err := s.changeOne(ctx, row, *asMoved(*row, email))
+		now, err := s.changeOne(ctx, row, *withEmail(*row, email))
 		switch {
 		case err == nil:
 			return now, nil
@@ -434,7 +428,7 @@ func (s *Service) freeOwnAddress(ctx context.Context, row *Member, email string,
 	case err != nil:
 		return false, err
 	case !other.isSecondAddress():
-		s.outdated(ctx, row, whyTaken)
+		s.logStaleAddress(ctx, row, whyTaken)
 		return false, nil
 	case !ask: // the next Reconcile erases it
 		return false, nil
@@ -458,7 +452,7 @@ const (
 	whyTaken      = "another member of the tenant has the user's primary address"
 )
 
-// outdated logs that a member keeps an address that its user no longer has.
-func (s *Service) outdated(ctx context.Context, row *Member, why string) {
+// logStaleAddress logs that a member keeps an address that its user no longer has.
+func (s *Service) logStaleAddress(ctx context.Context, row *Member, why string) {
 	s.log.WarnContext(ctx, "address of a member is out of date", "member", *row, "why", why)
 }

@@ -173,34 +173,30 @@ func (l *limits) hits(endpoint string) (hits int) {
 	return hits
 }
 
-// loaded takes over what the store said of an endpoint. hits is how often this process had met the limit
-// before the store was asked: a limit that it has met since is newer.
-func (l *limits) loaded(endpoint string, stored, now time.Time, hits int) {
+// loaded takes over the limit that the store has for an endpoint. hitsBefore is how often this process had
+// met the limit before it asked the store. If it has met the limit again since then, its memory is newer.
+func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
-		// Processes only raise it, so an operator has deleted or shortened it.
-		lowered := stored.Before(m.stored) && hits == m.hits
 		switch {
-		case lowered:
+		case stored.Before(m.stored) && m.hits == hitsBefore:
+			// Processes only raise a stored limit, so an operator has deleted or shortened it.
 			m.padded = stored
-			m.until = earlier(m.until, stored) // Clerk's own time may be shorter still
+			if m.until.After(stored) {
+				m.until = stored
+			}
 		case stored.After(now) && stored.After(m.padded):
+			// Another process has met the limit. For creates, the time that Clerk said is unknown: the stored
+			// time has a margin.
 			m.padded = stored
-			if !creates(endpoint) { // no margin, so this is what Clerk has said; for creates it is unknown here
+			if !creates(endpoint) {
 				m.until = stored
 			}
 		}
 		m.stored = stored
 	})
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // request makes one request to Clerk, unless the endpoint is limited, and notes a limit that the
@@ -237,7 +233,7 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
 		if s.checkLimit(endpoint) != nil {
-			s.refreshLimit(ctx, endpoint)
+			_ = s.loadLimit(ctx, endpoint) // an operator may have deleted it; if the store fails, it stays
 		}
 		if err := s.checkLimit(endpoint); err != nil {
 			return nil, err
@@ -361,27 +357,21 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
-	hits := s.limits.hits(endpoint)
+	hitsBefore := s.limits.hits(endpoint)
 	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
-		s.limits.loaded(endpoint, stored, s.now(), hits)
+		s.limits.loaded(endpoint, stored, s.now(), hitsBefore)
 	}
 	return err
 }
 
-// refreshLimits reads the limits again that would reject an interactive call.
+// refreshLimits reads the limits again that would reject an interactive call. If the store fails, they stay.
 func (s *Service) refreshLimits(ctx context.Context) {
 	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk, organizationEndpoints.create, organizationEndpoints.createBulk} {
 		if s.checkLimit(endpoint) != nil {
-			s.refreshLimit(ctx, endpoint)
+			_ = s.loadLimit(ctx, endpoint)
 		}
 	}
-}
-
-// refreshLimit reads a limit again, because an operator may have deleted it. If the store fails, the
-// limit stays.
-func (s *Service) refreshLimit(ctx context.Context, endpoint string) {
-	_ = s.loadLimit(ctx, endpoint)
 }
 
 // A turn lets one process at a time deliver in the background, or reconcile. The share is how many of
@@ -482,9 +472,9 @@ func (t *turn) renew(ctx context.Context, length time.Duration) error {
 // shareWindow is a little longer than Clerk's hour, which begins when Clerk gets the first request.
 const shareWindow = time.Hour + 10*time.Second
 
-// checkShare returns an *APIError if the pass knows that the share is used up.
-func (p *pass) checkShare(e *endpoints, bulk bool, now time.Time) error {
-	if wait := p.shareSpent[e].Sub(now); wait > 0 && bulk {
+// checkShare returns an *APIError if the share must pay for a create and the pass knows that it is used up.
+func (p *pass) checkShare(e *endpoints, fromShare bool, now time.Time) error {
+	if wait := p.shareSpent[e].Sub(now); wait > 0 && fromShare {
 		return shareUsedUp(wait)
 	}
 	return nil

@@ -101,7 +101,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 	if r.opts.Limit < 0 {
 		return r.report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	if r.at, err = decodePosition(r.opts.Cursor); err != nil {
+	if r.progress, err = decodeCursor(r.opts.Cursor); err != nil {
 		return r.report, err
 	}
 	if err = s.setClock(ctx, s.store); err == nil {
@@ -109,7 +109,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 		err = r.run(ctx)
 	}
 	if err != nil || !r.complete {
-		r.report.Cursor = r.position().encode()
+		r.report.Cursor = r.cursor()
 	}
 	if err == nil && r.wrongKey() {
 		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
@@ -145,7 +145,7 @@ type reconciliation struct {
 	opts     ReconcileOptions
 	report   *ReconcileReport
 	began    time.Time
-	at       position
+	progress progress
 	complete bool // all members are read
 
 	pending, active batch     // read, and not looked up yet
@@ -165,8 +165,8 @@ type reconciliation struct {
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
 
-// position is the state that a reconciliation needs to continue. A cursor contains it.
-type position struct {
+// progress is the state that a reconciliation needs to continue. A cursor contains it.
+type progress struct {
 	TenantID string `json:"t,omitempty"` // of the last member read
 	ID       string `json:"i,omitempty"`
 
@@ -177,7 +177,7 @@ type position struct {
 	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
 }
 
-func (p position) encode() string {
+func (p progress) encode() string {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return ""
@@ -185,7 +185,7 @@ func (p position) encode() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func decodePosition(cursor string) (p position, err error) {
+func decodeCursor(cursor string) (p progress, err error) {
 	if cursor == "" {
 		return p, nil
 	}
@@ -197,25 +197,25 @@ func decodePosition(cursor string) (p position, err error) {
 	return p, nil
 }
 
-// position returns where to continue: before the first member that was not looked up.
-func (r *reconciliation) position() position {
-	at := r.at
+// cursor says where to continue: before the first member that was not looked up.
+func (r *reconciliation) cursor() string {
+	p := r.progress
 	for _, b := range []*batch{&r.pending, &r.active} {
-		if len(b.rows) > 0 && cmp.Or(cmp.Compare(b.start.TenantID, at.TenantID), cmp.Compare(b.start.ID, at.ID)) < 0 {
-			at.TenantID, at.ID = b.start.TenantID, b.start.ID
+		if len(b.rows) > 0 && cmp.Or(cmp.Compare(b.start.TenantID, p.TenantID), cmp.Compare(b.start.ID, p.ID)) < 0 {
+			p.TenantID, p.ID = b.start.TenantID, b.start.ID
 		}
 	}
-	return at
+	return p.encode()
 }
 
 // batch collects members until there are enough for a request.
 type batch struct {
 	rows  []*Member
 	keys  map[string]bool // addresses or user IDs
-	start position        // before the first of rows
+	start progress        // before the first of rows
 }
 
-func (b *batch) add(row *Member, key string, before position) {
+func (b *batch) add(row *Member, key string, before progress) {
 	if len(b.rows) == 0 {
 		b.start, b.keys = before, make(map[string]bool)
 	}
@@ -239,12 +239,12 @@ func (r *reconciliation) run(ctx context.Context) error {
 }
 
 // wrongKey reports whether the secret key seems to belong to another instance.
-func (r *reconciliation) wrongKey() bool { return !r.at.Known && r.at.Absent != "" }
+func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
 
 // checkKey looks up some active members before anything is changed: in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
-	if r.at.Known {
+	if r.progress.Known {
 		return nil
 	}
 	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: findBatch})
@@ -272,14 +272,14 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 		return nil
 	}
 	r.askedForOurs = true
-	gone, err := r.s.userGone(ctx, r.at.Absent)
+	gone, err := r.s.userGone(ctx, r.progress.Absent)
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	if r.at.Known = err == nil && !gone; r.at.Known {
+	if r.progress.Known = err == nil && !gone; r.progress.Known {
 		return nil
 	}
-	r.at.Known, err = r.s.showsOurs(ctx)
+	r.progress.Known, err = r.s.showsOurs(ctx)
 	return err
 }
 
@@ -293,7 +293,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 		rows, err := r.s.store.Page(ctx, PageQuery{
-			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.at.TenantID, AfterID: r.at.ID, Limit: n,
+			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.progress.TenantID, AfterID: r.progress.ID, Limit: n,
 		})
 		if err != nil {
 			return err
@@ -305,27 +305,27 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 	}
-	if err := r.lookUpPending(ctx); err != nil {
-		return err
-	}
-	if err := r.lookUpActive(ctx); err != nil {
-		return err
-	}
-	if err := r.askForOurs(ctx); err != nil {
-		return err
-	}
+	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
 	if !r.complete { // a later call reads the lists, without these rows
-		if err := r.expireOverdue(ctx); err != nil {
+		steps = append(steps, r.expireOverdue)
+	}
+	return inOrder(ctx, append(steps, r.removeMissing)...)
+}
+
+// inOrder calls the steps until one fails.
+func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return r.removeMissing(ctx)
+	return nil
 }
 
 // member adds a row to its batch, and looks up a full batch.
 func (r *reconciliation) member(ctx context.Context, row *Member) error {
-	before := r.at
-	r.at.TenantID, r.at.ID = row.TenantID, row.ID
+	before := r.progress
+	r.progress.TenantID, r.progress.ID = row.TenantID, row.ID
 	r.report.Members++
 	if row.Status == StatusActive {
 		if r.active.add(row, row.ClerkUserID, before); len(r.active.keys) == findBatch {
@@ -335,7 +335,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	}
 	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
 		// The member was adopted, and its invitation may have ended long ago. The lists must show its times first.
-		r.at.Oldest = &time.Time{}
+		r.progress.Oldest = &time.Time{}
 		return nil
 	}
 	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
@@ -363,7 +363,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if u := holder(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
-		if r.at.Known || len(r.overdue) < reconcilePage {
+		if r.progress.Known || len(r.overdue) < reconcilePage {
 			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
 		}
 	}
@@ -374,9 +374,9 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 // noteWaiting notes when a member that waits for its invitation was invited, for the lists.
 func (r *reconciliation) noteWaiting(row *Member) {
 	if row.InvitedAt == nil {
-		r.at.Oldest = &time.Time{}
-	} else if r.at.Oldest == nil || row.InvitedAt.Before(*r.at.Oldest) {
-		r.at.Oldest = row.InvitedAt
+		r.progress.Oldest = &time.Time{}
+	} else if r.progress.Oldest == nil || row.InvitedAt.Before(*r.progress.Oldest) {
+		r.progress.Oldest = row.InvitedAt
 	}
 }
 
@@ -384,7 +384,7 @@ func (r *reconciliation) noteWaiting(row *Member) {
 // from before the expiry has verified the address. It first waits for evidence that the key is right,
 // because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
-	if !r.at.Known {
+	if !r.progress.Known {
 		return nil
 	}
 	var changes []Change
@@ -410,21 +410,12 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		if !r.noteMissing(row) {
 			continue
 		}
-		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.at.Known {
+		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.progress.Known {
 			r.missing = r.missing[1:] // the next reconciliation finds it again
 		}
 	}
-	if err := r.askForOurs(ctx); err != nil {
-		return err
-	}
-	if err := r.removeMissing(ctx); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.updateAddresses, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
-	}
-	if err := r.followUsers(ctx); err != nil {
-		return err
-	}
-	if err := r.removeLeavers(ctx); err != nil {
-		return err
 	}
 	for id := range r.active.keys {
 		delete(r.users, id) // to limit memory
@@ -433,22 +424,22 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return nil
 }
 
-// followUsers gives the active members of the batch their users' new addresses.
-func (r *reconciliation) followUsers(ctx context.Context) error {
+// updateAddresses gives the active members of the batch their users' new addresses.
+func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.active.rows {
 		u := r.users[row.ClerkUserID]
 		switch {
-		case u == nil || r.changed[row.ID] || !u.left(row):
+		case u == nil || r.changed[row.ID] || !u.gaveUp(row):
 		case u.verifiedPrimary() == "":
-			r.s.outdated(ctx, row, whyUnverified)
+			r.s.logStaleAddress(ctx, row, whyUnverified)
 			r.report.OutOfDate = append(r.report.OutOfDate, row)
 		default:
-			changes = append(changes, Change{row, asMoved(*row, u.verifiedPrimary())})
+			changes = append(changes, Change{row, withEmail(*row, u.verifiedPrimary())})
 		}
 	}
 	if r.opts.DryRun {
-		return r.wouldMove(ctx, changes)
+		return r.countUpdates(ctx, changes)
 	}
 	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
@@ -457,7 +448,7 @@ func (r *reconciliation) followUsers(ctx context.Context) error {
 	for i, result := range results {
 		row, now, err := changes[i].Old, result.Member, result.Err
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) {
-			now, err = r.s.follow(ctx, r.users[row.ClerkUserID], row, true)
+			now, err = r.s.updateAddress(ctx, r.users[row.ClerkUserID], row, true)
 		}
 		switch {
 		case err != nil:
@@ -472,8 +463,8 @@ func (r *reconciliation) followUsers(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// wouldMove counts the changes that followUsers would make.
-func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error {
+// countUpdates counts the changes that updateAddresses would make.
+func (r *reconciliation) countUpdates(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -487,7 +478,7 @@ func (r *reconciliation) wouldMove(ctx context.Context, changes []Change) error 
 	}
 	for _, c := range changes {
 		if slices.ContainsFunc(found, func(m *Member) bool { return m.Ref() == c.New.Ref() && !m.isSecondAddress() }) {
-			r.s.outdated(ctx, c.Old, whyTaken)
+			r.s.logStaleAddress(ctx, c.Old, whyTaken)
 			r.report.OutOfDate = append(r.report.OutOfDate, c.Old)
 		} else {
 			r.count(StatusActive, c.New)
@@ -503,7 +494,7 @@ func (r *reconciliation) noteMissing(row *Member) bool {
 	if u != nil || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
 		return false
 	}
-	r.at.Absent = cmp.Or(r.at.Absent, row.ClerkUserID)
+	r.progress.Absent = cmp.Or(r.progress.Absent, row.ClerkUserID)
 	return true
 }
 
@@ -526,7 +517,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 		}
 		r.users[id] = nil
 		if i := slices.IndexFunc(l.users, func(u User) bool { return u.ID == id }); i >= 0 {
-			r.users[id], r.at.Known = &l.users[i], true
+			r.users[id], r.progress.Known = &l.users[i], true
 		}
 	}
 	return nil
@@ -536,7 +527,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.blameAddress(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.answersOthers(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -548,28 +539,27 @@ func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 // removeMissing removes the members whose users no longer exist, once it is certain that the key is
 // right. A user that is missing from a list may still exist, so it reads each user from Clerk.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
-	if !r.at.Known {
+	if !r.progress.Known {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)                // by user ID; a user can be in many tenants
-	l := &lookup{s: r.s, blameBudget: maxBlames} // a failure for one user must not affect the others
+	gone := make(map[string]bool)             // by user ID; a user can be in many tenants
+	h := &health{s: r.s, excused: maxExcused} // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
-			yes := errors.Is(err, ErrNotFound)
+			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
 			switch {
-			case yes:
-				l.blameBudget = maxBlames
+			case gone[row.ClerkUserID]:
+				h.noteAnswer()
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
-				l.blameBudget = maxBlames
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !l.blameAddress(ctx):
+				h.noteAnswer()
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.answersOthers(ctx):
 				return err
 			default:
 				r.note(ctx, err)
 			}
-			gone[row.ClerkUserID] = yes
 		}
 		if gone[row.ClerkUserID] {
 			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, r.s.now())})
@@ -601,22 +591,14 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 }
 
 // join makes the members that wait for these users active. It writes the changes of all users in one
-// statement. Then it resolves users one by one if another process changed their rows or a row needs a
-// second step.
+// statement, and then resolves the users one by one for whom that was not enough.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
 	}
-	var q Query
-	for i := range users {
-		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
-	}
-	rows, err := r.s.store.Find(ctx, q)
+	rows, err := r.rowsOf(ctx, users)
 	if err != nil {
 		return err
-	}
-	for i, row := range rows {
-		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
 	p, err := r.proveMemberships(ctx, users, rows, accepted)
 	if err != nil {
@@ -627,13 +609,14 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		own, postponed := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
-		if r.dryRun() {
-			own = append(own, postponed...)
-		} else if len(postponed) > 0 {
-			unfinished[u.ID] = u
+		now, next := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
+		switch {
+		case r.dryRun():
+			now = append(now, next...)
+		case len(next) > 0:
+			unfinished[u.ID] = u // the next changes depend on what was written
 		}
-		changes, owners = append(changes, own...), append(owners, slices.Repeat([]*User{u}, len(own))...)
+		changes, owners = append(changes, now...), append(owners, slices.Repeat([]*User{u}, len(now))...)
 	}
 	overtaken, err := r.apply(ctx, changes)
 	if err != nil {
@@ -643,18 +626,7 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		unfinished[owners[i].ID] = owners[i]
 	}
 	for _, u := range unfinished {
-		changed, err := r.s.resolveUser(ctx, u, p)
-		for _, m := range changed {
-			from := StatusReserved
-			if slices.ContainsFunc(rows, func(row *Member) bool { return row.ID == m.ID && row.Status == StatusActive }) {
-				from = StatusActive
-			}
-			r.count(from, m)
-		}
-		for _, row := range rows {
-			r.unresolved[row.ID] = r.unresolved[row.ID] || err != nil && u.holdsVerified(row.Email)
-		}
-		r.note(ctx, err)
+		r.joinOne(ctx, u, rows, p)
 	}
 	return ctx.Err()
 }
@@ -745,6 +717,35 @@ func (r *reconciliation) leavers(ctx context.Context, organization string, rows 
 	return leavers, nil
 }
 
+// rowsOf returns the rows of the users and of their verified addresses, with Clerk's times.
+func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, error) {
+	var q Query
+	for i := range users {
+		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
+	}
+	rows, err := r.s.store.Find(ctx, q)
+	for i, row := range rows {
+		rows[i] = cmp.Or(r.corrected[row.ID], row)
+	}
+	return rows, err
+}
+
+// joinOne resolves one user, whose rows were as in rows, and counts what changes.
+func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, p proof) {
+	changed, err := r.s.resolveUser(ctx, u, p)
+	before := make(map[string]Status)
+	for _, row := range rows {
+		before[row.ID] = row.Status
+		if err != nil && u.holdsVerified(row.Email) {
+			r.unresolved[row.ID] = true
+		}
+	}
+	for _, m := range changed {
+		r.count(before[m.ID], m)
+	}
+	r.note(ctx, err)
+}
+
 // dryRun reports whether nothing may be changed.
 func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
 
@@ -791,20 +792,17 @@ func (r *reconciliation) count(from Status, m *Member) {
 		return
 	}
 	r.changed[m.ID] = true
-	switch m.Status {
-	case StatusActive:
-		if from == StatusActive {
-			r.report.Moved++
-		} else {
-			r.report.Activated++
-		}
-	case StatusRemoved:
+	switch {
+	case m.Status == StatusActive && from == StatusActive:
+		r.report.Moved++
+	case m.Status == StatusActive:
+		r.report.Activated++
+	case m.Status == StatusRemoved:
 		r.report.Removed++
-	case StatusExpired:
+	case m.Status == StatusExpired:
 		r.report.Expired++
-	case StatusRevoked:
+	case m.Status == StatusRevoked:
 		r.report.Revoked++
-	default:
 	}
 }
 
@@ -826,15 +824,10 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 // listedInvitations checks the invitations into the application or, with r.organizations, into all
 // organizations.
 func (r *reconciliation) listedInvitations(ctx context.Context) error {
-	if err := r.openInvitations(ctx); err != nil || r.at.Oldest == nil {
+	if err := r.openInvitations(ctx); err != nil || r.progress.Oldest == nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations} {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations)
 }
 
 // openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
@@ -951,9 +944,9 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	err = r.list(ctx, status, *r.at.Oldest, func(list []listed) error {
+	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) error {
 		for _, l := range list {
-			r.at.Known = r.at.Known || l.isCurrent()
+			r.progress.Known = r.progress.Known || l.isCurrent()
 			// A member that is due for a resend belongs to Deliver.
 			if l.isCurrent() && l.row.Status == StatusPending && !l.row.Due() && !r.changed[l.row.ID] && !r.hasNewer[l.row.ID] {
 				members = append(members, l.row)
@@ -968,41 +961,51 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
-	previous := make(map[string]bool) // the page before; pages overlap if an invitation is added in between
+	var previous []Invitation
 	for {
-		list, err := r.s.listInvitationPage(ctx, q)
+		all, err := r.s.listInvitationPage(ctx, q)
 		if err != nil {
 			return r.s.clerkError(ctx, "list invitations", err)
 		}
-		done := len(list) < q.Limit
-		if q.NewestFirst && !done {
-			at := list[len(list)-1].CreatedAt
-			done = !at.IsZero() && at.Before(oldest)
-		}
-		ids := make(map[string]bool, len(list))
-		list = slices.DeleteFunc(list, func(inv Invitation) bool {
-			again := ids[inv.ID] || previous[inv.ID]
-			ids[inv.ID] = inv.ID != ""
-			return again
-		})
-		previous = ids
-		if !done && !slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID != "" }) {
+		last := len(all) < q.Limit || q.NewestFirst && all[len(all)-1].createdBefore(oldest)
+		invitations := withoutRepeated(all, previous)
+		if !last && !slices.ContainsFunc(invitations, func(inv Invitation) bool { return inv.ID != "" }) {
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
-		r.report.Invitations += len(list)
-		list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status })
-		withRows, err := r.s.withRows(ctx, list)
+		r.report.Invitations += len(invitations)
+		list, err := r.s.withMembers(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
 		if err == nil {
-			err = r.correctTimes(ctx, withRows)
+			err = r.correctTimes(ctx, list)
 		}
 		if err == nil {
-			err = page(withRows)
+			err = page(list)
 		}
-		if err != nil || done {
+		if err != nil || last {
 			return err
 		}
+		previous = all
 		q.Offset += q.Limit
 	}
+}
+
+// withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if
+// an invitation is added in between.
+func withoutRepeated(page, before []Invitation) []Invitation {
+	known := make(map[string]bool)
+	again := func(inv Invitation) bool {
+		repeated := known[inv.ID]
+		known[inv.ID] = inv.ID != ""
+		return repeated
+	}
+	for _, inv := range before {
+		again(inv)
+	}
+	return slices.DeleteFunc(slices.Clone(page), again)
+}
+
+// createdBefore reports whether Clerk says that the invitation was created before the given time.
+func (inv *Invitation) createdBefore(t time.Time) bool {
+	return !inv.CreatedAt.IsZero() && inv.CreatedAt.Before(t)
 }
 
 // correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted

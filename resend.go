@@ -49,7 +49,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 			return nil, &TransitionError{row.Status, StatusPending}
 		case row.overdue(l.claimedAt): // Reconcile will expire it
 			return nil, &TransitionError{StatusExpired, StatusPending}
-		case row.held(l.claimedAt):
+		case row.isClaimed(l.claimedAt):
 			return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
 		case row.Due() && params.Withdraw == "": // an earlier resend was not completed
 		default:

@@ -82,7 +82,7 @@ type Member struct {
 
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
 	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
-	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see Store.Due
+	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany, whatever the endpoint; see Store.Due
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
 	Version  int64  `json:"version"`          // increases by one with every change; compare-and-swap compares it

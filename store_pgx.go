@@ -125,9 +125,9 @@ func (w *pgxWriter) Insert(ctx context.Context, rows []*Member) ([]Result, error
 			return nil, err
 		}
 		begin := w.store.onChange != nil
-		err = w.write(ctx, begin, len(rows), func(db pgxQuerier, _ bool) (made []Change, err error) {
-			results, made, err = w.store.sql.insert(ctx, db, input)
-			return made, err
+		err = w.write(ctx, begin, len(rows), func(db pgxQuerier, _ bool) (applied []Change, err error) {
+			results, applied, err = w.store.sql.insert(ctx, db, input)
+			return applied, err
 		})
 		return results, w.fault(err, begin)
 	})
@@ -142,9 +142,9 @@ func (w *pgxWriter) Update(ctx context.Context, changes []Change) ([]Result, err
 		}
 		// If another member has the user or the address, the statement fails. Without a savepoint, the host's transaction would fail, too.
 		begin := w.store.onChange.wants(changes) || w.tx != nil && slices.ContainsFunc(changes, Change.setsKey)
-		err = w.write(ctx, begin, len(changes), func(db pgxQuerier, maybeMade bool) (made []Change, err error) {
-			results, made, err = w.store.sql.update(ctx, db, changes, input, maybeMade)
-			return made, err
+		err = w.write(ctx, begin, len(changes), func(db pgxQuerier, mayBeApplied bool) (applied []Change, err error) {
+			results, applied, err = w.store.sql.update(ctx, db, changes, input, mayBeApplied)
+			return applied, err
 		})
 		return results, w.fault(w.store.sql.explain(ctx, w.db(), changes, err), begin)
 	})
@@ -172,9 +172,9 @@ func (w *pgxWriter) fault(err error, begin bool) error {
 // if the response was lost, but not in the host's transaction, which is then lost, too. Batches that
 // exchange addresses could deadlock again and again, so the second deadlock is a rowError: halves
 // of the batch hold fewer locks.
-func (w *pgxWriter) write(ctx context.Context, begin bool, n int, f func(db pgxQuerier, maybeMade bool) (made []Change, err error)) error {
-	once := func(maybeMade bool) error {
-		write := func(db pgxQuerier) ([]Change, error) { return f(db, maybeMade) }
+func (w *pgxWriter) write(ctx context.Context, begin bool, n int, f func(db pgxQuerier, mayBeApplied bool) (applied []Change, err error)) error {
+	once := func(mayBeApplied bool) error {
+		write := func(db pgxQuerier) ([]Change, error) { return f(db, mayBeApplied) }
 		if begin {
 			if err := w.recordHook(ctx); err != nil {
 				return err
@@ -188,8 +188,8 @@ func (w *pgxWriter) write(ctx context.Context, begin bool, n int, f func(db pgxQ
 		return once(false)
 	}
 	deadlocks := 0
-	return w.store.repeat(ctx, func(maybeMade bool) error {
-		err := once(maybeMade)
+	return w.store.repeat(ctx, func(mayBeApplied bool) error {
+		err := once(mayBeApplied)
 		if !isDeadlock(err) {
 			return err
 		}
@@ -323,12 +323,12 @@ func (s *PgxStore) SwapTime(ctx context.Context, name string, old, next time.Tim
 	return known, err
 }
 
-// repeat calls f until it succeeds, fails permanently or ctx ends. maybeMade tells f that an
+// repeat calls f until it succeeds, fails permanently or ctx ends. mayBeApplied tells f that an
 // earlier call may have taken effect.
-func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) error {
-	maybeMade := false
+func (s *PgxStore) repeat(ctx context.Context, f func(mayBeApplied bool) error) error {
+	mayBeApplied := false
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
-		err := f(maybeMade)
+		err := f(mayBeApplied)
 		if err == nil {
 			return nil
 		}
@@ -342,7 +342,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 		if !again || wait > 640*time.Millisecond {
 			return err
 		}
-		maybeMade = maybeMade || effect
+		mayBeApplied = mayBeApplied || effect
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -356,7 +356,7 @@ func (s *PgxStore) repeat(ctx context.Context, f func(maybeMade bool) error) err
 //
 // It does not use pgconn.SafeToRetry, which since pgx 5.9 is true for some responses that were
 // lost after the commit.
-func sqlFailure(err error) (again, maybeMade bool) {
+func sqlFailure(err error) (again, mayBeApplied bool) {
 	if row := (rowError{}); errors.As(err, &row) {
 		return false, false
 	}
@@ -450,7 +450,7 @@ func (f onChange) wants(changes []Change) bool {
 
 // inTx calls write in a new transaction or in a savepoint, and then calls the hook with the changes that
 // write made.
-func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (made []Change, err error)) error {
+func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context) (pgx.Tx, error), write func(pgxQuerier) (applied []Change, err error)) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
@@ -461,15 +461,15 @@ func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context
 		defer cancel()
 		_ = tx.Rollback(ctx)
 	}()
-	made, err := write(tx)
+	applied, err := write(tx)
 	if err != nil {
 		return err
 	}
-	if f == nil || len(made) == 0 {
+	if f == nil || len(applied) == 0 {
 		return tx.Commit(ctx)
 	}
-	changes := make([]Change, len(made))
-	for i, c := range made {
+	changes := make([]Change, len(applied))
+	for i, c := range applied {
 		changes[i] = Change{c.Old.Clone(), c.New.Clone()}
 	}
 	hook, cancel := ctx, context.CancelFunc(func() {})

@@ -182,8 +182,8 @@ func pgxChanges(changes []Change) ([]pgxChange, error) {
 	return input, nil
 }
 
-// insert writes rows and finds those that already exist. made contains the rows that it wrote.
-func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, made []Change, err error) {
+// insert writes rows and finds those that already exist. applied contains the rows that it wrote.
+func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (results []Result, applied []Change, err error) {
 	existing := make(map[Ref]*Member, len(rows)) // by address and by Clerk user
 	missing := rows
 	// Needs one round, unless a duplicate is purged before it is read.
@@ -194,7 +194,7 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 			m, err := scanMember(row, &written)
 			found = append(found, m)
 			if written {
-				made = append(made, Change{New: m})
+				applied = append(applied, Change{New: m})
 			}
 			return err
 		})
@@ -233,7 +233,7 @@ func (s *pgxSQL) insert(ctx context.Context, db pgxQuerier, rows []pgxRow) (resu
 			results[i] = Result{now, &DuplicateEmailError{ref, now}}
 		}
 	}
-	return results, made, nil
+	return results, applied, nil
 }
 
 // user identifies the member that has the row's Clerk user.
@@ -259,9 +259,9 @@ func missingFrom(existing map[Ref]*Member, rows []pgxRow, found []*Member) (miss
 	return missing
 }
 
-// update applies the changes whose version matches, in one statement. made contains the recorded
-// changes. maybeMade is true if an earlier statement may have made the changes.
-func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, maybeMade bool) (results []Result, made []Change, err error) {
+// update applies the changes whose version matches, in one statement. applied contains the recorded
+// changes. mayBeApplied is true if an earlier statement may have made the changes.
+func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, input []pgxChange, mayBeApplied bool) (results []Result, applied []Change, err error) {
 	results = slices.Repeat([]Result{{Err: ErrConflict}}, len(changes))
 	sql := s.UpdateSQL
 	if slices.ContainsFunc(input, func(c pgxChange) bool { return c.Erase }) {
@@ -274,22 +274,22 @@ func (s *pgxSQL) update(ctx context.Context, db pgxQuerier, changes []Change, in
 		switch now := results[i].Member; {
 		case now == nil || !c.Recorded():
 		case c.New == nil:
-			made = append(made, Change{Old: now})
+			applied = append(applied, Change{Old: now})
 		default:
-			made = append(made, Change{Old: c.Old, New: now})
+			applied = append(applied, Change{Old: c.Old, New: now})
 		}
 	}
-	if maybeMade {
-		if err := s.acceptMade(ctx, db, input, results); err != nil {
+	if mayBeApplied {
+		if err := s.acceptApplied(ctx, db, input, results); err != nil {
 			return nil, nil, err
 		}
 	}
-	return results, made, s.acceptGone(ctx, db, changes, input, results)
+	return results, applied, s.acceptGone(ctx, db, changes, input, results)
 }
 
-// acceptMade turns a conflict into a success if the row is already as the change makes it, because
+// acceptApplied turns a conflict into a success if the row is already as the change makes it, because
 // an earlier statement with a lost response made the change.
-func (s *pgxSQL) acceptMade(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
+func (s *pgxSQL) acceptApplied(ctx context.Context, db pgxQuerier, changes []pgxChange, results []Result) error {
 	if !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		return nil
 	}

@@ -616,7 +616,7 @@ func FuzzReconcileCursor(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, cursor string) {
-		p, err := decodePosition(cursor)
+		p, err := decodeCursor(cursor)
 		if err != nil {
 			var invalid *InvalidParamsError
 			if !errors.As(err, &invalid) || invalid.Field != "Cursor" {
@@ -631,7 +631,7 @@ func FuzzReconcileCursor(f *testing.F) {
 			p.ID != "" && !storeutil.IsUUID(p.ID) {
 			t.Fatalf("%q is %+v", cursor, p)
 		}
-		again, err := decodePosition(p.encode())
+		again, err := decodeCursor(p.encode())
 		if a, b := jsonOf(t, p), jsonOf(t, again); err != nil || a != b {
 			t.Fatalf("%q is %s, and written again %s, %v", cursor, a, b, err)
 		}

@@ -387,6 +387,7 @@ const (
 	codeAlreadyAccepted  = "invitation_already_accepted"
 	codeResourceNotFound = "resource_not_found"
 	codeAlreadyMember    = "already_a_member_in_organization"
+	codeNotPending       = "organization_invitation_not_pending"
 	codeLastAdmin        = "organization_minimum_permissions_needed"
 	codeNoOrganizations  = "organization_not_enabled_in_instance"
 	paramEmail           = "email_address"

@@ -552,7 +552,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 		return s.userDeleted(ctx, e)
 	}
 	rows, err := s.rowsOf(ctx, e.User)
-	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() || e.User.left(m) }) {
+	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() || e.User.gaveUp(m) }) {
 		return nil, err
 	}
 	u, err := s.readUser(ctx, e.UserID)
@@ -588,8 +588,8 @@ func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
 // addresses of u's active rows.
 func (u *User) confirms(event *User, rows []*Member) bool {
 	return !slices.ContainsFunc(rows, func(row *Member) bool {
-		if event.left(row) {
-			return !u.left(row)
+		if event.gaveUp(row) {
+			return !u.gaveUp(row)
 		}
 		return !event.isBarred() && row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
 	})

@@ -28,7 +28,7 @@ import (
 func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Revoke")
 	defer op.end(&err)
-	return s.withdraw(ctx, ref, StatusRevoked)
+	return s.revokeOrRemove(ctx, ref, StatusRevoked)
 }
 
 // Remove removes a reserved, pending, active or expired member from the tenant. An open invitation is
@@ -43,10 +43,10 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
-	return s.withdraw(ctx, ref, StatusRemoved)
+	return s.revokeOrRemove(ctx, ref, StatusRemoved)
 }
 
-func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, error) {
+func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Member, error) {
 	if err := s.setClock(ctx, s.store); err != nil {
 		return nil, err
 	}
@@ -59,8 +59,8 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 		}
 		// The row refers to one invitation. An incomplete attempt or an earlier send may have created
 		// another one.
-		list := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
-		accepted, err := s.revokeOpen(ctx, row, list)
+		others := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
+		accepted, err := s.revokeOpen(ctx, row, others)
 		if err == nil && accepted != notAccepted && to == StatusRevoked {
 			err = s.resolveAccepted(ctx, row, accepted)
 		}
@@ -78,7 +78,7 @@ func (s *Service) withdraw(ctx context.Context, ref Ref, to Status) (*Member, er
 	return now, nil
 }
 
-// acceptance says whether one of a member's invitations was accepted, and which.
+// acceptance says which of a member's invitations was accepted. The latest one is the largest.
 type acceptance int
 
 const (
@@ -87,63 +87,77 @@ const (
 	currentAccepted
 )
 
-// revokeOpen revokes the invitation of a pending or expired member. If list is true, it also revokes all
-// other invitations that Clerk lists as pending for the member. It returns the latest acceptance.
-func (s *Service) revokeOpen(ctx context.Context, row *Member, list bool) (accepted acceptance, err error) {
+// waitsForInvitation reports whether the invitation that m refers to may still be open, as far as m says.
+// An expired invitation may still be open by Clerk's clock.
+func (m Member) waitsForInvitation() bool {
+	return m.Status == StatusPending || m.Status == StatusExpired && m.InvitationID != ""
+}
+
+// revokeOpen revokes the invitation that a member waits for and, if others is true, all other invitations
+// that Clerk lists as open for the member. It returns the latest acceptance.
+func (s *Service) revokeOpen(ctx context.Context, row *Member, others bool) (accepted acceptance, err error) {
 	// Revoke the known invitation first, so that its link stops working even if Clerk cannot list the
-	// others. An expired invitation may still be open by Clerk's clock.
-	named := row.Status == StatusPending || row.Status == StatusExpired && row.InvitationID != ""
-	if named {
-		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {
+	// others.
+	if row.waitsForInvitation() {
+		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})
+		if err != nil {
 			return notAccepted, err
-		} else if yes {
+		}
+		if wasAccepted {
 			accepted = currentAccepted
 		}
 	}
-	if !list {
+	if !others {
 		return accepted, nil
 	}
+	other, err := s.revokeOthers(ctx, row)
+	return max(accepted, other), err
+}
+
+// revokeOthers revokes a member's open invitations, except the one that it waits for.
+func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted acceptance, err error) {
 	invitations, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
-	unlisted := !named && row.InvitationID != "" && row.Status != StatusRevoked
-	for i := range invitations {
-		inv := &invitations[i]
-		unlisted = unlisted && inv.ID != row.InvitationID
-		m, ours := inv.mark()
-		belongs := ours && m.ID == row.ID || !ours && inv.ID == row.InvitationID // an adopted member's invitation has no marker
-		if !belongs || named && inv.ID == row.InvitationID {
+	listed := false // the invitation that the row refers to
+	for _, inv := range invitations {
+		current := inv.ID == row.InvitationID
+		listed = listed || current
+		m, marked := inv.mark()
+		belongs := m.ID == row.ID || !marked && current // an adopted member's invitation has no marker
+		if !belongs || current && row.waitsForInvitation() {
 			continue
 		}
-		yes := inv.Status == InvitationAccepted
-		if !yes && !endedAtClerk(inv.Status) {
-			if yes, err = s.revokeOne(ctx, row, inv.ID); err != nil {
-				return notAccepted, err
-			}
+		wasAccepted, err := s.revokeOne(ctx, row, inv)
+		if err != nil {
+			return notAccepted, err
 		}
 		switch {
-		case yes && m.Send == row.Send:
+		case wasAccepted && m.Send == row.Send:
 			accepted = currentAccepted
-		case yes:
+		case wasAccepted:
 			accepted = max(accepted, earlierAccepted)
 		}
 	}
-	if unlisted {
+	if !listed {
 		return accepted, s.revokeUnlisted(ctx, row)
 	}
 	return accepted, nil
 }
 
-// revokeUnlisted revokes the invitation of a member who no longer waits for it, unless another tenant's
-// row refers to it. Clerk's list may lag, so a missing invitation may still be open.
+// revokeUnlisted revokes the invitation that a member refers to without waiting for it, unless another
+// tenant's row refers to it. Clerk's list may lag, so a missing invitation may still be open.
 func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
+	if row.waitsForInvitation() || row.InvitationID == "" || row.Status == StatusRevoked {
+		return nil
+	}
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
 	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
 		return err
 	}
 	err = s.revoke(ctx, RevokeRequest{row.InvitationID, row.organization()})
-	if err == nil || codeOf(err) == codeAlreadyAccepted || saysNotFound(err) {
+	if err == nil || codeOf(err) == codeAlreadyAccepted || codeOf(err) == codeNotPending || saysNotFound(err) {
 		return nil
 	}
 	return s.clerkError(ctx, "revoke invitation", err)
@@ -155,9 +169,12 @@ func endedAtClerk(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 
-// revokeOne revokes one invitation. It reports whether the invitation was already accepted.
-func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accepted bool, err error) {
-	failure := s.revoke(ctx, RevokeRequest{id, row.organization()})
+// revokeOne revokes one invitation, unless its status is final. It reports whether the invitation was accepted.
+func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (accepted bool, err error) {
+	if endedAtClerk(inv.Status) {
+		return inv.Status == InvitationAccepted, nil
+	}
+	failure := s.revoke(ctx, RevokeRequest{inv.ID, row.organization()})
 	var api *APIError
 	switch {
 	case failure == nil || !errors.As(failure, &api):
@@ -173,19 +190,19 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, id string) (accept
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
 	}
-	i := slices.IndexFunc(list, func(inv Invitation) bool { return inv.ID == id })
+	i := slices.IndexFunc(list, func(listed Invitation) bool { return listed.ID == inv.ID })
 	switch {
 	case i < 0:
-		return s.withdrawUnlisted(ctx, row, failure)
+		return s.acceptedUnlisted(ctx, row, failure)
 	case endedAtClerk(list[i].Status):
 		return list[i].Status == InvitationAccepted, nil
 	}
 	return false, s.clerkError(ctx, "revoke invitation", failure)
 }
 
-// withdrawUnlisted handles an invitation that Clerk neither revokes nor lists. It reports whether the
-// invitation was accepted. It returns failure as an error unless the link certainly no longer works.
-func (s *Service) withdrawUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
+// acceptedUnlisted reports whether an invitation that Clerk neither revokes nor lists was accepted. It
+// returns failure as an error unless the link certainly no longer works.
+func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
 	u, err := s.findJoined(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
@@ -253,55 +270,61 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 
 // purge is Purge for members that satisfy may. For other members it returns ErrConflict.
 func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
-	var ourClaim time.Time // end of the previous round's claim
-	var due *time.Time     // NextAttemptAt from before our claim
-	for range 10 {
-		l, row, claimed, err := s.claimForPurge(ctx, ref, may, ourClaim)
-		if err != nil {
+	var c purgeClaim
+	for range 10 { // other calls may change the member under the claim
+		var err error
+		if c, err = s.claimForPurge(ctx, ref, may, c); err != nil {
 			return err
 		}
-		ref = row.refByID()
-		if row.ClaimedUntil == nil || !row.ClaimedUntil.Equal(ourClaim) {
-			due = row.NextAttemptAt
-		}
-		ourClaim = *claimed.ClaimedUntil
-		switch err = s.erase(ctx, l, claimed); {
-		case err == nil:
+		if err = s.erase(ctx, c); err == nil {
 			return nil
-		case !errors.Is(err, ErrConflict):
-			s.unclaim(ctx, l, claimed, due)
+		}
+		if !errors.Is(err, ErrConflict) {
+			s.unclaim(ctx, c)
 			return err
 		}
+		ref = c.row.refByID()
 	}
 	return ErrConflict
 }
 
-// claimForPurge claims a member, so that no delivery starts before the member is erased.
-func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, ourClaim time.Time) (l lease, row, claimed *Member, err error) {
-	row, claimed, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
-		if l, err = s.newLease(ctx); err != nil {
+// purgeClaim is a claim that keeps deliveries from starting before the member is erased.
+type purgeClaim struct {
+	lease
+	row   *Member    // as claimed
+	dueAt *time.Time // NextAttemptAt before the claim
+}
+
+// claimForPurge claims a member, or renews the previous claim if that still owns the member.
+func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, previous purgeClaim) (c purgeClaim, err error) {
+	_, c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
+		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		if !may(*row) || row.held(l.claimedAt) && !row.ClaimedUntil.Equal(ourClaim) {
+		renews := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
+		if !may(*row) || row.isClaimed(c.claimedAt) && !renews {
 			return nil, ErrConflict
 		}
-		next := s.claimed(*row, l.claimedAt)
+		if c.dueAt = row.NextAttemptAt; renews {
+			c.dueAt = previous.dueAt
+		}
+		next := s.claimed(*row, c.claimedAt)
 		if next.Attempts = row.Attempts; !row.Due() {
 			next.NextAttemptAt = row.NextAttemptAt
 		}
 		return next, nil
 	})
-	return l, row, claimed, err
+	return c, err
 }
 
 // erase revokes all invitations with the member's ID, and then erases the member.
-func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
-	inside, cancel := l.context(ctx)
+func (s *Service) erase(ctx context.Context, c purgeClaim) error {
+	inside, cancel := c.context(ctx)
 	defer cancel()
-	if _, err := s.revokeOpen(inside, row, true); err != nil {
+	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
 		return err
 	}
-	results, err := s.apply(ctx, s.store, []Change{{row, nil}})
+	results, err := s.apply(ctx, s.store, []Change{{c.row, nil}})
 	if err != nil {
 		return err
 	}
@@ -309,12 +332,12 @@ func (s *Service) erase(ctx context.Context, l lease, row *Member) error {
 }
 
 // unclaim releases the claim after a failed erase. If that fails too, the claim expires.
-func (s *Service) unclaim(ctx context.Context, l lease, claimed *Member, due *time.Time) {
-	ctx, cancel := l.settling(ctx)
+func (s *Service) unclaim(ctx context.Context, c purgeClaim) {
+	ctx, cancel := c.settling(ctx)
 	defer cancel()
-	next := *claimed
-	next.ClaimedUntil, next.NextAttemptAt = nil, due
-	if _, err := s.apply(ctx, s.store, []Change{{claimed, &next}}); err != nil {
-		s.log.WarnContext(ctx, "claim not released", "member", *claimed, "cause", logError(err))
+	next := *c.row
+	next.ClaimedUntil, next.NextAttemptAt = nil, c.dueAt
+	if _, err := s.apply(ctx, s.store, []Change{{c.row, &next}}); err != nil {
+		s.log.WarnContext(ctx, "claim not released", "member", *c.row, "cause", logError(err))
 	}
 }

@@ -40,7 +40,7 @@ var mutants = []mutant{
 		{"state.go", "return from == to || slices.Contains(transitions[from], to)", "return from == to || to != \"\" || slices.Contains(transitions[from], to)"},
 	}},
 	{name: "a lost response to a write counts as a failure", test: "TestPgxStoreLostResponses", pkg: "./internal/attacks", edits: []edit{
-		{"store_pgx.go", "maybeMade = maybeMade || effect", "maybeMade = maybeMade && effect"},
+		{"store_pgx.go", "mayBeApplied = mayBeApplied || effect", "mayBeApplied = mayBeApplied && effect"},
 	}},
 	{name: "a state change leaves no history", test: "TestPgxStore/cache_statement/History/.*", edits: []edit{
 		{"internal/pgsql/part_changed.sql", "FROM changed WHERE recorded", "FROM changed WHERE recorded AND false"},
@@ -210,7 +210,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "err != nil || !r.at.Known {", "err != nil {"},
+		{"invite.go", "err != nil || !r.progress.Known {", "err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -219,7 +219,7 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, inv.ID)"},
+		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, l.ID)"},
 	}},
 	{name: "who holds the address is a member of the organization", test: "TestOrganization_SomebodyNew", edits: []edit{
 		{"pending.go", "!p.isMember(u, row) || ", ""},
@@ -240,14 +240,14 @@ var mutants = []mutant{
 		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, list)", "_, accepted, err := list, notAccepted, ctx.Err()"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
-		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{id,", "failure := s.revoke(ctx, RevokeRequest{id + \"0\","},
+		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
-		{"withdraw.go", "		if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {",
-			"		if _, err := s.listInvitations(ctx, row, \"\"); err != nil {\n			return notAccepted, err\n		} else if yes, err := s.revokeOne(ctx, row, row.InvitationID); err != nil {"},
+		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
+			"		if _, err := s.listInvitations(ctx, row, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {"},
 	}},
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
@@ -259,7 +259,7 @@ var mutants = []mutant{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
 	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(inside, row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
@@ -280,7 +280,7 @@ var mutants = []mutant{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
 	{name: "if all look-ups are rejected, each member is refused", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
-		{"deliver_find.go", "!failure.ofInstance() && l.blameAddress(ctx)", "!failure.ofInstance()"},
+		{"deliver_find.go", "!failure.ofInstance() && l.health.answersOthers(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
@@ -332,7 +332,7 @@ var mutants = []mutant{
 		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
 	}},
 	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", pkg: "./internal/attacks", edits: []edit{
-		{"webhook.go", "			return !u.left(row)\n", "			return false\n"},
+		{"webhook.go", "			return !u.gaveUp(row)\n", "			return false\n"},
 	}},
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
 		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = false"},
@@ -344,8 +344,8 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.at.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.at.Known && r.at.Absent != \"\"", "return false"},
+		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
+		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
@@ -426,7 +426,7 @@ var mutants = []mutant{
 		{"deliver_create.go", "		done(false)\n", "		done(true)\n"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "lowered := stored.Before(m.stored) && hits == m.hits", "lowered := false"},
+		{"ratelimit.go", "case stored.Before(m.stored) && m.hits == hitsBefore:", "case false:"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
