@@ -19,7 +19,7 @@ type checkedTx struct{ TxStore }
 func (s checkedTx) Insert(ctx context.Context, rows []*Member) ([]Result, error) {
 	results, err := s.TxStore.Insert(ctx, rows)
 	if err != nil {
-		return nil, err
+		return nil, checkError("Insert", err)
 	}
 	return results, checkResults("Insert", results, len(rows), func(i int, m *Member) bool {
 		return m.Ref() == rows[i].Ref() && (m.Version != 1 || m.ID != rows[i].ID || isWritten(m, rows[i]))
@@ -30,7 +30,7 @@ func (s checkedTx) Insert(ctx context.Context, rows []*Member) ([]Result, error)
 func (s checkedTx) Update(ctx context.Context, changes []Change) ([]Result, error) {
 	results, err := s.TxStore.Update(ctx, changes)
 	if err != nil {
-		return nil, err
+		return nil, checkError("Update", err)
 	}
 	return results, checkResults("Update", results, len(changes), func(i int, m *Member) bool {
 		c := changes[i]
@@ -58,6 +58,8 @@ func checkResults(method string, results []Result, n int, right func(i int, m *M
 			if m, kind = nil, ", a duplicate,"; dup != nil {
 				m = dup.Member
 			}
+		case hasNilPointer(r.Err):
+			return fmt.Errorf("clerkinvite: Store.%s: result %d has a nil pointer as its error", method, i)
 		case r.Err != nil:
 			continue
 		}
@@ -115,7 +117,7 @@ func (s checkedStore) Page(ctx context.Context, q PageQuery) ([]*Member, error) 
 
 func checkMembers(method string, found []*Member, err error) ([]*Member, error) {
 	if err != nil {
-		return nil, err
+		return nil, checkError(method, err)
 	}
 	for i, m := range found {
 		if err := checkMember(m); err != nil {
@@ -125,13 +127,33 @@ func checkMembers(method string, found []*Member, err error) ([]*Member, error) 
 	return found, nil
 }
 
+// Counts implements [Store].
+func (s checkedStore) Counts(ctx context.Context, tenantID string) (map[Status]int, error) {
+	counts, err := s.Store.Counts(ctx, tenantID)
+	return counts, checkError("Counts", err)
+}
+
+// History implements [Store].
+func (s checkedStore) History(ctx context.Context, tenantID, id string) ([]HistoryEntry, error) {
+	entries, err := s.Store.History(ctx, tenantID, id)
+	return entries, checkError("History", err)
+}
+
 // SwapTime implements [Store].
 func (s checkedStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
 	stored, err := s.Store.SwapTime(ctx, name, old, next)
 	if err == nil && stored.Equal(old) && !next.Equal(old) { // the caller would retry forever
 		err = errors.New("clerkinvite: Store.SwapTime returned the old time without replacing it")
 	}
-	return stored, err
+	return stored, checkError("SwapTime", err)
+}
+
+// checkError returns err, or an error that names the method if code that reads err's fields would panic.
+func checkError(method string, err error) error {
+	if hasNilPointer(err) {
+		return fmt.Errorf("clerkinvite: Store.%s returned a nil pointer as its error", method)
+	}
+	return err
 }
 
 // checkResponse returns err, or an *APIError if a method of ClerkAPI returned a nil pointer as its response
@@ -141,10 +163,20 @@ func checkResponse(operation string, response any, err error) error {
 	switch {
 	case err == nil && isNilPointer(response):
 		return &APIError{Err: errors.New(method + " returned nil without an error")}
-	case isNilPointer(err):
+	case hasNilPointer(err):
 		return &APIError{Err: errors.New(method + " returned a nil pointer as its error")}
 	}
 	return err
+}
+
+// hasNilPointer reports whether err is or wraps a nil pointer, which errors.As would find.
+func hasNilPointer(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if isNilPointer(err) {
+			return true
+		}
+	}
+	return false
 }
 
 func isNilPointer(v any) bool {

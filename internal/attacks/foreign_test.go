@@ -440,6 +440,7 @@ func TestContract_Store(t *testing.T) {
 		"a stranger as duplicate":    {&spoiltStore{insert: only(clerkinvite.Result{Err: &clerkinvite.DuplicateEmailError{Member: stranger}})}, invite, "clerkinvite: Store.Insert: result 0, a duplicate, has a different member than the input"},
 		"a stranger inserted":        {&spoiltStore{insert: only(clerkinvite.Result{Member: stranger})}, invite, "clerkinvite: Store.Insert: result 0 has a different member than the input"},
 		"no results of Update":       {&spoiltStore{update: none}, update, "clerkinvite: Store.Update returned 0 results instead of 1"},
+		"a nil error as result":      {&spoiltStore{update: only(clerkinvite.Result{Err: nilError()})}, update, "clerkinvite: Store.Update: result 0 has a nil pointer as its error"},
 		"no updated member":          {&spoiltStore{update: only(clerkinvite.Result{})}, update, "clerkinvite: Store.Update: result 0 has no member"},
 		"a stranger updated":         {&spoiltStore{update: only(clerkinvite.Result{Member: stranger})}, update, "clerkinvite: Store.Update: result 0 has a different member than the input"},
 		"a nil member found":         {&spoiltStore{members: withNil}, update, "clerkinvite: Store.Find: result 0 has no member"},
@@ -467,6 +468,74 @@ func TestContract_Store(t *testing.T) {
 			require.EqualError(t, tc.call(svc), tc.want)
 			require.Zero(t, api.Emails())
 		})
+	}
+}
+
+// nilErrors is a store whose methods return a nil pointer as their error, except the one to set the clock.
+type nilErrors struct{ clerkinvite.Store }
+
+func nilError() error { return (*clerkinvite.InvalidParamsError)(nil) }
+
+func (nilErrors) Insert(context.Context, []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) Update(context.Context, []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) Find(context.Context, clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) Due(context.Context, clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) Page(context.Context, clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) Counts(context.Context, string) (map[clerkinvite.Status]int, error) {
+	return nil, nilError()
+}
+
+func (nilErrors) History(context.Context, string, string) ([]clerkinvite.HistoryEntry, error) {
+	return nil, nilError()
+}
+
+// A nil pointer as a store's error gets an error that names the method, so that nothing reads its fields.
+func TestContract_NilErrorsOfTheStore(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	svc, err := clerkinvite.New(clerkinvite.Config{API: clerkinvitetest.NewClerk(), Store: nilErrors{clerkinvitetest.NewMemoryStore()}})
+	require.NoError(t, err)
+	for method, call := range map[string]func() error{
+		"Insert": func() error {
+			_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+			return err
+		},
+		"Find": func() error {
+			_, err := svc.ByUser(ctx, "user_1")
+			return err
+		},
+		"Due": func() error {
+			_, err := svc.Deliver(ctx, nil)
+			return err
+		},
+		"Page": func() error {
+			_, err := svc.List(ctx, clerkinvite.ListParams{TenantID: "acme"})
+			return err
+		},
+		"Counts": func() error {
+			_, err := svc.Counts(ctx, "acme")
+			return err
+		},
+	} {
+		err := call()
+		require.EqualError(t, err, "clerkinvite: Store."+method+" returned a nil pointer as its error")
+		status, _ := clerkinvite.HTTPError(err)
+		require.Equal(t, 500, status)
 	}
 }
 
@@ -498,6 +567,11 @@ func TestContract_ClerkAPI(t *testing.T) {
 		"a nil error": {
 			clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 				return nil, nilError //nolint:nilness // an error that is not nil
+			}}, invite, clerkinvite.Fault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
+		},
+		"a wrapped nil error": {
+			clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+				return nil, fmt.Errorf("mock: %w", nilError)
 			}}, invite, clerkinvite.Fault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
 		},
 		"no user": {

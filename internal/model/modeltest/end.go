@@ -123,6 +123,9 @@ func (s *sequence) reconciled() {
 			}
 		}
 	}
+	if slices.ContainsFunc(s.rows, func(m *clerkinvite.Member) bool { return s.entrusted[m.InvitationID] && m.InvitedAt == nil }) {
+		once(clerkinvite.ReconcileOptions{}) // reads the times of adopted members' invitations
+	}
 	would := once(clerkinvite.ReconcileOptions{DryRun: true})
 	did := once(clerkinvite.ReconcileOptions{})
 	if s.problem != "" {
@@ -160,7 +163,7 @@ func (s *sequence) reconciled() {
 func (s *sequence) nobodyKnown() bool {
 	active := false
 	for _, m := range s.rows {
-		if inv := s.invitation(m.InvitationID); inv != nil && inv.member == m.ID {
+		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.entrusted[inv.ID]) {
 			return false
 		}
 		if m.Status == clerkinvite.StatusActive {
@@ -185,9 +188,9 @@ func (s *sequence) refused() {
 	}
 }
 
-// welcome returns the user who has verified the address and is not banned, or nil.
+// welcome returns the user who has verified the address and is not barred, or nil.
 func (s *sequence) welcome(email string) *person {
-	if p := s.holder(email); p != nil && !p.Banned {
+	if p := s.holder(email); p != nil && !barred(p.User) {
 		return p
 	}
 	return nil
@@ -199,6 +202,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 	case clerkinvite.StatusPending:
 		inv := s.invitation(m.InvitationID)
 		switch {
+		case inv == nil && s.entrusted[m.InvitationID]: // Clerk's lists never show its times
 		case inv == nil:
 			s.failf("end: %v waits for nothing", state{m})
 		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
@@ -207,7 +211,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 			if s.welcome(m.Email) != nil {
 				s.failf("end: %v has accepted, but is not active", state{m})
 			}
-		case inv.Status != clerkinvite.InvitationPending && !s.adopted[inv.ID]: // Reconcile finds rows by their marker
+		case inv.Status != clerkinvite.InvitationPending && (!s.adopted[inv.ID] || s.entrusted[inv.ID]): // Reconcile finds rows by their marker, and adopted rows
 			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
 		}
 	case clerkinvite.StatusActive:

@@ -27,6 +27,7 @@ type move struct{ from, to clerkinvite.Status }
 var moves = map[move][]verb{
 	{"", clerkinvite.StatusReserved}: inviting,
 	{"", clerkinvite.StatusActive}:   {adopt},
+	{"", clerkinvite.StatusPending}:  {adopt},
 
 	{clerkinvite.StatusReserved, clerkinvite.StatusPending}: delivering,
 	{clerkinvite.StatusReserved, clerkinvite.StatusActive}:  resolving,
@@ -202,6 +203,9 @@ func (s *sequence) appeared(t *task, m *clerkinvite.Member) {
 	if m.Version != 1 || m.Send != 1 || m.Sent != 0 && t.verb != adopt {
 		s.failf("new: %s has version %d, send %d, sent %d", s.named(m), m.Version, m.Send, m.Sent)
 	}
+	if m.Status == clerkinvite.StatusPending {
+		s.adopted[m.InvitationID], s.entrusted[m.InvitationID] = true, true
+	}
 	s.sayf("%s: + %s", t.name, state{m})
 	s.claimed(t, nil, m)
 	s.record(t, nil, m)
@@ -216,7 +220,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
 		s.failf("erased: %s erased %s while an attempt has claimed it", t.name, s.named(old))
 	}
-	if s.open(old.InvitationID) && !s.adopted[old.InvitationID] {
+	if id := old.InvitationID; s.open(id) && !(s.adopted[id] && (!s.entrusted[id] || s.waitedFor(s.rows, id))) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
@@ -286,7 +290,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
-	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.banned(t, m.Email) && !triedOnce(m):
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.barred(t, m.Email) && !triedOnce(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)
@@ -384,10 +388,10 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 	}
 }
 
-// proven reports whether the user had verified the address and was not banned at some moment
+// proven reports whether the user had verified the address and was not barred at some moment
 // since the task began or, if Clerk's responses lag, at any moment.
 func (s *sequence) proven(t *task, p *person, email string) bool {
-	return p.ever(s.since(t), func(at moment) bool { return !at.deleted && !at.Banned && holds(at.User, email) })
+	return p.ever(s.since(t), func(at moment) bool { return !at.deleted && !barred(at.User) && holds(at.User, email) })
 }
 
 // since returns the first step whose state Clerk may have shown to the task.
@@ -398,10 +402,10 @@ func (s *sequence) since(t *task) int {
 	return t.began
 }
 
-// banned reports whether Clerk may have shown the task a banned user who has verified the address.
-func (s *sequence) banned(t *task, email string) bool {
+// barred reports whether Clerk may have shown the task a barred user who has verified the address.
+func (s *sequence) barred(t *task, email string) bool {
 	return slices.ContainsFunc(s.order, func(id string) bool {
-		return s.users[id].ever(s.since(t), func(at moment) bool { return at.Banned && holds(at.User, email) })
+		return s.users[id].ever(s.since(t), func(at moment) bool { return barred(at.User) && holds(at.User, email) })
 	})
 }
 
@@ -436,12 +440,12 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if withdrawn && !triedOnce(m) {
 			s.failf("failed: %s withdrew %s, which must be tried again", t.name, s.named(m))
 		}
-		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.banned(t, m.Email) {
+		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.barred(t, m.Email) {
 			s.failf("failed: %s failed %s with the reason %q, although Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		if inv == nil || inv.Status == clerkinvite.InvitationPending {
+		if inv == nil && !(s.entrusted[m.InvitationID] && overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
@@ -502,7 +506,7 @@ func (s *sequence) usable() {
 			continue
 		}
 		inv := s.invitation(m.InvitationID)
-		if inv == nil || inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] {
+		if inv == nil && !s.entrusted[m.InvitationID] || inv != nil && inv.Status == clerkinvite.InvitationRevoked && !s.withdrawn[inv.ID] {
 			s.failf("dead link: %s waits for %s, which the library has revoked", s.named(m), m.InvitationID)
 		}
 	}
@@ -641,6 +645,8 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
+	case t.adopted[id] && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
+		t.failf("left over: %s revoked %s, for which a member waits", t.name, id)
 	case t.adopted[id]:
 		t.withdrawn[id] = true
 	case inv.member == "" || row == nil && !gone:
@@ -655,6 +661,13 @@ func (t *task) revoked(inv *invitation) {
 		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
 	}
 	t.usable()
+}
+
+// waitedFor reports whether one of the rows waits for the invitation.
+func (s *sequence) waitedFor(rows []*clerkinvite.Member, id string) bool {
+	return slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
+		return m.Status.Waits() && m.InvitationID == id
+	})
 }
 
 // kept reports whether a row refers to an open invitation with its ID.

@@ -41,7 +41,8 @@ type world struct {
 	shortened     map[string]bool               // invitations that expire earlier
 	withdrawn     map[string]bool               // invitations that a caller or operator revoked
 	bare          map[string]bool               // other applications' invitations without metadata
-	adopted       map[string]bool               // of these, invitations that a member waits for
+	adopted       map[string]bool               // invitations without a marker that a member waits or waited for
+	entrusted     map[string]bool               // of these, invitations that Adopt was given; Clerk may not know them
 	everLimited   map[clerkinvitetest.Call]bool // endpoints that Clerk has limited
 	revokeLimited bool                          // Clerk has limited a revocation, so a process may not send the next
 	late          map[mark]bool                 // sends with possibly more than one invitation
@@ -54,9 +55,13 @@ type world struct {
 // person is a user at Clerk.
 type person struct {
 	clerkinvite.User
-	deleted bool
-	past    []moment // oldest first; the last is the present
+	deleted  bool
+	unlocked time.Time // when a temporary lock ends
+	past     []moment  // oldest first; the last is the present
 }
+
+// barred reports whether the user may not become a member.
+func barred(u clerkinvite.User) bool { return u.Banned || u.Deprovisioned || u.Locked }
 
 // moment is a state of a user, from a step on.
 type moment struct {
@@ -105,7 +110,7 @@ func (s *sequence) makeWorld() {
 	s.beginning, s.ticked = time.Now(), born
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
 	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
-	s.bare, s.adopted = map[string]bool{}, map[string]bool{}
+	s.bare, s.adopted, s.entrusted = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	s.everLimited = map[clerkinvitetest.Call]bool{}
 	s.clerk = clerkinvitetest.NewClerk()
 	s.clerk.SetNow(s.now)
@@ -155,6 +160,13 @@ func (s *sequence) tick() {
 	if now := s.now(); now.After(s.ticked) {
 		s.ticked = now
 		s.clerk.Settle() // in less time than a lease has left after its last create
+		for _, p := range s.people() {
+			if p.Locked && !p.unlocked.IsZero() && !p.unlocked.After(now) {
+				u := p.User
+				u.Locked, u.LockEndsIn = false, 0
+				s.learn(u)
+			}
+		}
 		s.clerkChanged()
 	}
 }
@@ -267,7 +279,7 @@ func (s *sequence) people() []*person {
 func (s *sequence) outside() {
 	email := pick(s, emails...)
 	people := s.people()
-	switch k := s.rand.IntN(44); {
+	switch k := s.rand.IntN(48); {
 	case k < 10:
 		open := s.clerk.OpenInvitations(email)
 		if len(open) == 0 {
@@ -360,7 +372,24 @@ func (s *sequence) outside() {
 			s.sayf("%s has the primary address %s", p.ID, e.Address)
 			s.happened(s.clerk.SetPrimaryEmail(p.ID, e.Address))
 		}
-	case k < 43:
+	case k < 42 && len(people) > 0:
+		p := pick(s, people...)
+		d := pick(s, 0, grain, time.Minute, 5*time.Hour)
+		p.unlocked = time.Time{}
+		if d > 0 {
+			p.unlocked = s.now().Add(d)
+		}
+		s.sayf("%s is locked for %v", p.ID, d)
+		s.happened(s.clerk.LockUser(p.ID, d))
+	case k < 44 && len(people) > 0:
+		p := pick(s, people...)
+		s.sayf("%s is unlocked", p.ID)
+		s.happened(s.clerk.UnlockUser(p.ID))
+	case k < 45 && len(people) > 0:
+		p := pick(s, people...)
+		s.sayf("%s is deprovisioned", p.ID)
+		s.happened(s.clerk.DeprovisionUser(p.ID))
+	case k < 47:
 		s.sayf("Clerk shows everything that was written")
 		s.clerk.Settle()
 	}
