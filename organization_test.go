@@ -374,3 +374,13 @@ func TestOrganization_InvalidParams(t *testing.T) {
 	require.EqualError(t, err, "invalid Organization: needs Config.Organizations")
 	require.Zero(t, b.Clerk.RequestCount()+without.Clerk.RequestCount())
 }
+
+// Config.Organizations may be set for an instance without organizations.
+func TestOrganization_ReconcileInstanceWithoutOrganizations(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.DisableOrganizations()
+		b.Clerk.CreateForeign("stranger@example.com", nil)
+		require.NotZero(t, b.MustReconcile(t).Invitations, "those into the application")
+	})
+}

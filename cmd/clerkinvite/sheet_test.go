@@ -124,7 +124,7 @@ func TestImportSaysWhichFlagToAdd(t *testing.T) {
 		{"Name,Work email,Team\nAda,ada@example.com,x\n", []string{"--tenant", "acme"}, `no column is named email; add --map email="Work email"; nothing`},
 		{"Work email,Private e-mail\nada@example.com,x\n", []string{"--tenant", "acme"}, `add --map email=… with one of "Work email", "Private e-mail"; nothing`},
 		{"tenant,Kontakt\nacme,ada@example.com\n", nil, `no column is named email; add --map email=… with one of "Kontakt"; nothing`},
-		{"Name,Email\nAda,ada@example.com\n", []string{"--tenant", "acme"}, `unknown columns: "Name"; must be tenant, email, role, invited_by, redirect_url, expires_in_days, template, public_metadata or data. To ignore them, add --map email="Email"; nothing`},
+		{"Name,Email\nAda,ada@example.com\n", []string{"--tenant", "acme"}, `unknown columns: "Name"; must be tenant, email, role, invited_by, redirect_url, expires_in_days, template, public_metadata, data, organization or organization_role. To ignore them, add --map email="Email"; nothing`},
 		{"Name,Email\nAda,ada@example.com\n", []string{"--map", "email=Mail"}, `--map email: the file has no column "Mail"; it has "Name", "Email"; nothing`},
 		{"Email,Email\nada@example.com,x\n", []string{"--map", "email=email"}, `the column "email" occurs twice`},
 		{"Email\nada@example.com\n", []string{"--map", "email"}, `must be like email="Work email"`},
