@@ -409,9 +409,13 @@ func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]
 	if q.Organization != "" || q.AllOrganizations {
 		endpoint = organizationEndpoints.list
 	}
-	return request(ctx, s, endpoint, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
+	list, err := request(ctx, s, endpoint, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.ListInvitations(ctx, q)
 	})
+	if q.AllOrganizations && codeOf(err) == codeNoOrganizations {
+		return nil, nil // the instance has none, so it has no invitations into them
+	}
+	return list, err
 }
 
 // listed is an invitation in Clerk's list, and a member that it belongs to, or nil.

@@ -161,6 +161,10 @@ type InviteParams struct {
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
+// With Organization, active means that the user is a member of the organization. A Clerk user who is not
+// gets the organization's invitation, or is added immediately with AddExisting. A pending invitation of
+// the organization for the address is adopted, without another email.
+//
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
 // for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, the user
 // has another address now, or the user was deleted and another user has verified the address, the row is

@@ -305,7 +305,7 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 }
 
 // fullCodes are the codes with which Clerk refuses everybody for an organization.
-var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", "organization_not_enabled_in_instance"}
+var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", codeNoOrganizations}
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
 // organization, the role, or the person's other memberships.

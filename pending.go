@@ -26,7 +26,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 
 // Resolve makes the members that wait for u active, in all tenants, and returns the members that it
 // changed. u must have just been read from Clerk's Backend API, because its verified addresses are
-// taken as proof. Resolve makes no request to Clerk.
+// taken as proof. Resolve makes no request to Clerk, so it does not change members that wait for an
+// organization; ResolveUser does.
 //
 // A member whose invitation has expired becomes active only if u was created while the invitation was
 // valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the invitation as
@@ -57,8 +58,8 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 }
 
 // ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in, so that
-// members become active without waiting for a webhook. It makes one request, and one more per address
-// for members whose invitation has expired.
+// members become active without waiting for a webhook. It makes one request, one more per address
+// for members whose invitation has expired, and one more per organization that waits for the user.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
 // *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.

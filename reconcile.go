@@ -68,6 +68,11 @@ type ReconcileReport struct {
 // request for each user that is missing from Clerk's list. It never removes a member that became active
 // in the last five minutes, because Clerk may not show the user yet.
 //
+// For members of organizations it makes more requests: one per organization in each 100 members, and, if
+// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who
+// is missing from two responses about the organization's members, if Clerk shows some other member of an
+// organization who is active here.
+//
 // If the user of an active member has given up the member's address, the member gets the user's verified
 // primary address, unless another member of the tenant has it. If that other member was removed as a
 // second address of the same user, it is erased first.
@@ -713,24 +718,31 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 	return err
 }
 
-// leavers returns the rows whose users Clerk does not list as members of the organization, asked twice.
-func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) ([]*Member, error) {
-	for range 2 {
-		var ids []string
-		for _, row := range rows {
-			ids = append(ids, row.ClerkUserID)
-		}
-		if len(ids) == 0 {
-			return nil, nil
-		}
-		members, err := r.s.findMembers(ctx, organization, ids)
-		if err != nil {
-			return nil, r.s.clerkError(ctx, "find memberships", err)
-		}
-		r.seesMembers = r.seesMembers || len(members) > 0
-		rows = slices.DeleteFunc(rows, func(row *Member) bool { return members[row.ClerkUserID] })
+// leavers returns the rows whose users Clerk does not show as members of the organization, neither in a list
+// nor when asked about each alone.
+func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) (leavers []*Member, err error) {
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, row.ClerkUserID)
 	}
-	return rows, nil
+	listed, err := r.s.findMembers(ctx, organization, ids)
+	if err != nil {
+		return nil, r.s.clerkError(ctx, "find memberships", err)
+	}
+	r.seesMembers = r.seesMembers || len(listed) > 0
+	for _, row := range rows {
+		if listed[row.ClerkUserID] {
+			continue
+		}
+		alone, err := r.s.findMembers(ctx, organization, []string{row.ClerkUserID})
+		if err != nil {
+			return leavers, r.s.clerkError(ctx, "find memberships", err)
+		}
+		if !alone[row.ClerkUserID] {
+			leavers = append(leavers, row)
+		}
+	}
+	return leavers, nil
 }
 
 // dryRun reports whether nothing may be changed.

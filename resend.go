@@ -12,6 +12,9 @@ import (
 // invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
 // and Run or Deliver sends the new invitation without a second email.
 //
+// An organization allows one pending invitation per address, so there the older one is revoked first. If
+// Clerk refuses the new one, the member becomes revoked, with Clerk's code as Reason.
+//
 // The member's status says what happened:
 //   - pending: Clerk has sent the new invitation;
 //   - active: the person had already joined, and usually no email was sent.
@@ -81,7 +84,8 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get
 // the email. Anyone who has the link can accept the invitation, so the library does not print, log or
-// store it. During a Resend, the current invitation is the older one. Link makes one request, and changes
+// store it. During a Resend, the current invitation is the older one; in an organization it may have been
+// revoked. Link makes one request, and changes
 // nothing.
 //
 // Errors:

@@ -388,6 +388,7 @@ const (
 	codeResourceNotFound = "resource_not_found"
 	codeAlreadyMember    = "already_a_member_in_organization"
 	codeLastAdmin        = "organization_minimum_permissions_needed"
+	codeNoOrganizations  = "organization_not_enabled_in_instance"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
 	metaEmailAddresses   = "email_addresses"

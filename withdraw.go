@@ -11,7 +11,8 @@ import (
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
 // reserved member will not be invited, and an expired member can no longer become active. The person can
 // still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
-// Revoke returns it unchanged.
+// Revoke returns it unchanged. A membership of an organization that AddExisting may have created before
+// a failure is ended.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -34,10 +35,11 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
 // Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
 // it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged.
+// already removed, Remove returns it unchanged. The membership of the member's organization is ended first.
 //
-// Errors: those of Revoke, except that Remove also removes a member who has accepted. Remove is safe for
-// concurrent use and safe to retry.
+// Errors: those of Revoke, except that Remove also removes a member who has accepted; [ErrLastAdmin] if the
+// member is the last admin of the organization (nothing is changed). Remove is safe for concurrent use and
+// safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
@@ -228,7 +230,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
 // the store, in any state. Use it for erasure requests, and Remove to take somebody out of a tenant.
-// Purge does not erase data at Clerk, such as the user and past invitations.
+// Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
+// of an organization: call Remove first.
 //
 // While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
 // interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as

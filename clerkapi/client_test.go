@@ -331,7 +331,7 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 		apiError(t, err)
 		require.Len(t, f.requests(), 2)
 	})
-	t.Run("sends addresses and ids separately", func(t *testing.T) {
+	t.Run("sends addresses and IDs separately", func(t *testing.T) {
 		t.Parallel()
 		f := answer(t, 200, page(1, 3))
 		got, err := newClient(t, f.URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}, IDs: []string{"user_1", "user_2"}})

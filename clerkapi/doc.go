@@ -12,7 +12,7 @@
 // The SDK authenticates the requests and sets the API version. This package adds:
 //
 //   - Every failed request is a [*clerkinvite.APIError] that keeps Clerk's status, code,
-//     trace id and Retry-After, even if the body is not JSON. Invalid input is a
+//     trace ID and Retry-After, even if the body is not JSON. Invalid input is a
 //     [*clerkinvite.InvalidParamsError], before any request.
 //   - A response is a success only if it is a complete 2xx with the expected content. An
 //     empty response, null, a redirect or a proxy's page never means "no such user".

@@ -74,7 +74,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 		list, err := readInvitations(body, organization)
 		created = slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.ID == "" })
 		if err == nil && len(created) == 0 {
-			err = errors.New("it has no invitation with a valid id")
+			err = errors.New("it has no invitation with a valid ID")
 		}
 		return err
 	})
@@ -86,7 +86,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 
 // ListInvitations implements [clerkinvite.ClerkAPI] with GET /invitations,
 // GET /organizations/{id}/invitations or GET /organization_invitations, ordered by created_at.
-// An invitation without a valid id has an empty ID.
+// An invitation without a valid ID has an empty ID.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
@@ -169,7 +169,7 @@ func newListRequest(q clerkinvite.InvitationQuery) (*clerk.APIRequest, error) {
 func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	switch { // the SDK does not escape IDs, so "x/../y" would reach another endpoint
 	case !validID(r.ID):
-		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation id"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation ID"}
 	case r.Organization != "" && !validID(r.Organization):
 		return nil, invalidOrganization()
 	}
@@ -185,7 +185,7 @@ func (c *Client) changeOne(ctx context.Context, req *clerk.APIRequest, organizat
 	var inv clerkinvite.Invitation
 	err := c.call(ctx, c.create, req, func(body []byte) error {
 		if inv = readInvitation(wire.Parse(body), organization); inv.ID == "" {
-			return errors.New("it has no invitation with a valid id")
+			return errors.New("it has no invitation with a valid ID")
 		}
 		return nil
 	})
@@ -304,7 +304,7 @@ func readInvitation(o wire.Object, organization string) clerkinvite.Invitation {
 	return inv
 }
 
-// readInvitations reads a list of invitations. It keeps those without a valid id, because the
+// readInvitations reads a list of invitations. It keeps those without a valid ID, because the
 // number of invitations decides whether a page is the last.
 func readInvitations(body []byte, organization string) ([]clerkinvite.Invitation, error) {
 	items, err := readList(body)

@@ -89,7 +89,7 @@ func TestOneRuleForResponsesAndWebhooks(t *testing.T) {
 			require.Equal(t, want, *ev.User)
 		})
 	}
-	// Without an id there is nothing to use.
+	// Without an ID there is nothing to use.
 	for _, user := range []string{`{}`, `7`, `null`, `{"id":7}`, `{"ID":"user_1"}`, `{"id":"user_1","id":7}`, `{"id":"../x"}`, `{"id":"-user_1"}`, `{"id":"secret.person"}`} {
 		found, err := newClient(t, answer(t, 200, `[`+user+`,{"id":"user_2"}]`).URL, clerkapi.Options{}).FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{email}})
 		require.NoError(t, err, user)

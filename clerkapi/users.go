@@ -152,7 +152,7 @@ func readUsers(body []byte) (users []clerkinvite.User, full bool, err error) {
 		users = append(users, toUser(w))
 	}
 	if len(users) == 0 && len(items) > 0 {
-		return nil, false, errors.New("no user has a valid id")
+		return nil, false, errors.New("no user has a valid ID")
 	}
 	return users, len(items) >= maxPage, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,40 +86,7 @@ func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRe
 	if err != nil {
 		return nil, err
 	}
-	return one(c.call(ctx, c.createRequest(p)))
-}
-
-func (c *Clerk) createRequest(p createParams) request {
-	ps, emails := []createParams{p}, []string{p.email}
-	if p.organization != "" {
-		return c.organizationRequest(CallOrganizationCreate, p.organization, emails, func(o *organization, now time.Time) response {
-			created, refused := c.createInOrganization(o, ps, false, now)
-			return result(refused, func() any { return created[0] })
-		})
-	}
-	return request{call: CallCreate, emails: emails, run: func(now time.Time) response {
-		created, refused := c.create(ps, false, now)
-		return result(refused, func() any { return created[0] })
-	}}
-}
-
-// organizationRequest returns a request about one organization.
-func (c *Clerk) organizationRequest(call Call, id string, emails []string, run func(o *organization, now time.Time) response) request {
-	return request{call: call, emails: emails, run: func(now time.Time) response {
-		o, refused := c.findOrganization(id)
-		if refused != nil {
-			return *refused
-		}
-		return run(o, now)
-	}}
-}
-
-// result returns the rejection, or a success with the value if there is none.
-func result(refused *response, value func() any) response {
-	if refused != nil {
-		return *refused
-	}
-	return success(value())
+	return one(c.call(ctx, c.createRequest([]createParams{p}, false)))
 }
 
 // CreateInvitations implements [clerkinvite.ClerkAPI].
@@ -143,27 +111,66 @@ func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 		seen[key] = true
 		ps = append(ps, p)
 	}
-	a, err := c.call(ctx, c.createBulkRequest(ps))
+	a, err := c.call(ctx, c.createRequest(ps, true))
 	if err != nil {
 		return nil, err
 	}
 	return invitations(a), nil
 }
 
-func (c *Clerk) createBulkRequest(ps []createParams) request {
+// createRequest returns a request that creates invitations, into one organization or into the
+// application.
+func (c *Clerk) createRequest(ps []createParams, bulk bool) request {
 	emails := make([]string, 0, len(ps))
 	for _, p := range ps {
 		emails = append(emails, p.email)
 	}
-	if len(ps) > 0 && ps[0].organization != "" {
-		return c.organizationRequest(CallOrganizationCreateBulk, ps[0].organization, emails, func(o *organization, now time.Time) response {
-			created, refused := c.createInOrganization(o, ps, true, now)
-			return result(refused, func() any { return wireList[wireOrganizationInvitation]{created, len(created)} })
+	id := ps[0].organization
+	call := createCall(id, bulk)
+	if id != "" {
+		return c.organizationRequest(call, id, emails, func(o *organization, now time.Time) response {
+			created, refused := c.createInOrganization(o, ps, bulk, now)
+			switch {
+			case refused != nil:
+				return *refused
+			case bulk:
+				return success(c.wireOrganizationInvitations(created, len(created), listParams{}, now))
+			}
+			return success(c.wireOrganizationInvitation(&created[0], now))
 		})
 	}
-	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) response {
-		created, refused := c.create(ps, true, now)
-		return result(refused, func() any { return created })
+	return request{call: call, emails: emails, run: func(now time.Time) response {
+		created, refused := c.create(ps, bulk, now)
+		switch {
+		case refused != nil:
+			return *refused
+		case bulk:
+			return success(c.wireInvitations(created, now))
+		}
+		return success(c.wireInvitation(&created[0], now))
+	}}
+}
+
+func createCall(organization string, bulk bool) Call {
+	switch {
+	case organization != "" && bulk:
+		return CallOrganizationCreateBulk
+	case organization != "":
+		return CallOrganizationCreate
+	case bulk:
+		return CallCreateBulk
+	}
+	return CallCreate
+}
+
+// organizationRequest returns a request about one organization.
+func (c *Clerk) organizationRequest(call Call, id string, emails []string, run func(o *organization, now time.Time) response) request {
+	return request{call: call, emails: emails, run: func(now time.Time) response {
+		o, refused := c.findOrganization(id)
+		if refused != nil {
+			return *refused
+		}
+		return run(o, now)
 	}}
 }
 
@@ -236,7 +243,7 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if !validID(r.ID) {
-		return nil, invalid("InvitationID", "must be a Clerk invitation id")
+		return nil, invalid("InvitationID", "must be a Clerk invitation ID")
 	}
 	if r.Organization != "" {
 		if !validID(r.Organization) {
@@ -257,6 +264,75 @@ func (c *Clerk) organizationRevokeRequest(org, id, requester string) request {
 
 func (c *Clerk) revokeRequest(id string) request {
 	return request{call: CallRevoke, invitationID: id, run: func(now time.Time) response { return c.revoke(id, now) }}
+}
+
+// FindMemberships implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	switch {
+	case !validID(q.Organization):
+		return nil, invalidOrganization()
+	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxFilter:
+		return nil, invalid("UserIDs", "must be 1 to 100")
+	case slices.ContainsFunc(q.UserIDs, func(id string) bool { return !validID(id) }):
+		return nil, invalid("UserIDs", "must be Clerk user ids")
+	}
+	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
+	if err != nil {
+		return nil, err
+	}
+	var found []clerkinvite.Membership
+	list, _ := a.value.(wireList[wireMembership])
+	for _, w := range list.Data {
+		found = append(found, w.membership())
+	}
+	return found, nil
+}
+
+func (c *Clerk) membershipsRequest(id string, p memberListParams) request {
+	return c.organizationRequest(CallMemberships, id, nil, func(o *organization, now time.Time) response {
+		return success(c.listMembers(o, p, now))
+	})
+}
+
+// AddMember implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	if m.Role == "" {
+		return invalidRole()
+	}
+	if err := checkMembership(m); err != nil {
+		return err
+	}
+	_, err := c.call(ctx, c.addMemberRequest(m.Organization, memberParams{
+		userID: m.UserID, role: m.Role, metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}"),
+	}))
+	return err
+}
+
+func (c *Clerk) addMemberRequest(id string, p memberParams) request {
+	return c.organizationRequest(CallAddMember, id, nil, func(o *organization, now time.Time) response { return c.addMember(o, p, now) })
+}
+
+// RemoveMember implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	if err := checkMembership(m); err != nil {
+		return err
+	}
+	_, err := c.call(ctx, c.removeMemberRequest(m.Organization, m.UserID))
+	return err
+}
+
+func (c *Clerk) removeMemberRequest(id, userID string) request {
+	return c.organizationRequest(CallRemoveMember, id, nil, func(o *organization, now time.Time) response { return c.removeMember(o, userID, now) })
+}
+
+func checkMembership(m clerkinvite.Membership) error {
+	switch {
+	case !validID(m.Organization):
+		return invalidOrganization()
+	case !validID(m.UserID):
+		return invalid("UserID", "must be a Clerk user id")
+	}
+	return nil
 }
 
 // call performs a request of a direct call. Its errors are those of the real adapter.

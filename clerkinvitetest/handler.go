@@ -66,23 +66,21 @@ func refusal(call Call, a *response) request {
 }
 
 func (c *Clerk) postInvitation(w http.ResponseWriter, r *http.Request) {
+	organization := r.PathValue("organization")
 	body, bad := readBody(w, r)
 	var p createParams
 	if bad == nil {
-		p, bad = parseCreate(body, false, r.PathValue("organization"))
+		p, bad = parseCreate(body, false, organization)
 	}
 	if bad != nil {
-		call := CallCreate
-		if r.PathValue("organization") != "" {
-			call = CallOrganizationCreate
-		}
-		c.serve(w, r, refusal(call, bad))
+		c.serve(w, r, refusal(createCall(organization, false), bad))
 		return
 	}
-	c.serve(w, r, c.createRequest(p))
+	c.serve(w, r, c.createRequest([]createParams{p}, false))
 }
 
 func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
+	organization := r.PathValue("organization")
 	body, bad := readBody(w, r)
 	var items []json.RawMessage
 	if bad == nil && (json.Unmarshal(body, &items) != nil || len(items) == 0) {
@@ -91,18 +89,14 @@ func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
 	ps := make([]createParams, len(items))
 	for i, item := range items {
 		if bad == nil {
-			ps[i], bad = parseCreate(item, true, r.PathValue("organization"))
+			ps[i], bad = parseCreate(item, true, organization)
 		}
 	}
 	if bad != nil {
-		call := CallCreateBulk
-		if r.PathValue("organization") != "" {
-			call = CallOrganizationCreateBulk
-		}
-		c.serve(w, r, refusal(call, bad))
+		c.serve(w, r, refusal(createCall(organization, true), bad))
 		return
 	}
-	c.serve(w, r, c.createBulkRequest(ps))
+	c.serve(w, r, c.createRequest(ps, true))
 }
 
 func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
@@ -146,7 +140,7 @@ func (c *Clerk) postOrganizationRevoke(w http.ResponseWriter, r *http.Request) {
 	var requester string
 	if r.ContentLength != 0 { // the body is optional
 		body, bad := readBody(w, r)
-		if bad == nil {
+		if bad == nil && !bytes.Equal(body, []byte("null")) {
 			bad = parseFields(body, []field{{"requesting_user_id", &requester, nullable}})
 		}
 		if bad != nil {

@@ -100,7 +100,7 @@ func validRedirect(s string) bool {
 }
 
 // create performs POST /invitations and POST /invitations/bulk.
-func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvitation, *response) {
+func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]invitation, *response) {
 	if refused := c.checkBulk(len(ps)); refused != nil {
 		return nil, refused
 	}
@@ -127,8 +127,13 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 	if refused != nil && (!bulk || !c.behavior.BulkKeepsPartial) {
 		return nil, refused
 	}
-	created := make([]wireInvitation, 0, len(valid))
-	for _, p := range valid {
+	return c.addAll(valid, bulk, now), refused
+}
+
+// addAll creates valid invitations and sends their emails. It returns them in the order of the response.
+func (c *Clerk) addAll(ps []createParams, bulk bool, now time.Time) []invitation {
+	created := make([]invitation, 0, len(ps))
+	for _, p := range ps {
 		if p.ignoreExisting && c.behavior.IgnoreExistingRevokes {
 			for _, older := range c.pending("", c.stored(p.email), now) {
 				older.set(clerkinvite.InvitationRevoked, now)
@@ -138,12 +143,12 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 		if p.notify {
 			c.send(r, p)
 		}
-		created = append(created, c.wireInvitation(&r.invitation, now))
+		created = append(created, r.invitation)
 	}
 	if bulk && c.behavior.BulkShuffles {
 		slices.Reverse(created)
 	}
-	return created, refused
+	return created
 }
 
 // checkBulk returns Clerk's rejection of too many invitations in one request, or nil.
@@ -229,7 +234,10 @@ type listParams struct {
 
 // selects reports whether i is one of the invitations to list, whatever its status and address.
 func (p listParams) selects(i *invitation) bool {
-	return i.organization == p.organization || p.allOrganizations && i.organization != ""
+	if p.allOrganizations {
+		return i.organization != ""
+	}
+	return i.organization == p.organization
 }
 
 // list returns a page of invitations as the list shows them, and the total number.

@@ -20,14 +20,13 @@ import (
 //
 // It rejects the same rows as the tables of the PostgreSQL store.
 type MemoryStore struct {
-	// OnChange, if set, is called before each change that the history records, as
-	// clerkinvite.PgxOptions.OnChange is, and refuses that change by an error. Set it before the
-	// store is used.
+	// OnChange, if set, is called before each change that the history records, like
+	// clerkinvite.PgxOptions.OnChange. An error rejects the change. Set OnChange before the store is
+	// used.
 	//
-	// There is no transaction that could undo its effects, so it gets one change per call, and all
-	// other changes of a batch are made. If it has an effect before it returns an error, the effect
-	// stays. The store makes no other change in the meantime: OnChange must not call the store, Clerk
-	// or the Service.
+	// Without a transaction, nothing can undo its effects. So it gets one change per call, and an
+	// error does not affect the other changes of a batch. The store is locked during the call, so
+	// OnChange must not call the store, Clerk or the Service.
 	OnChange func(ctx context.Context, changes []clerkinvite.Change) error
 
 	mu      sync.Mutex
@@ -125,7 +124,7 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	return results, nil
 }
 
-// current returns the row with the ID of m, or nil.
+// current returns the stored row with the ID of m, or nil.
 func (s *MemoryStore) current(m *clerkinvite.Member) *clerkinvite.Member {
 	return s.ids[inTenant{m.TenantID, strings.ToLower(m.ID)}]
 }

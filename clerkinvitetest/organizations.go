@@ -2,7 +2,6 @@ package clerkinvitetest
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -259,11 +258,6 @@ func (o *organization) pending(now time.Time) int {
 	return n
 }
 
-// isFull reports whether so many more members and invitations are too many.
-func (o *organization) isFull(more int, now time.Time) bool {
-	return o.maxMembers > 0 && len(o.current())+o.pending(now)+more > o.maxMembers
-}
-
 // memberHolds reports whether a member has verified the folded address.
 func (c *Clerk) memberHolds(o *organization, email string) bool {
 	return slices.ContainsFunc(c.holders(email), func(r *userRecord) bool {
@@ -376,7 +370,7 @@ func (o *organization) checkAdmin(userID string) *response {
 
 // checkSeats returns Clerk's rejection of so many more members and invitations, or nil.
 func (c *Clerk) checkSeats(o *organization, more int, now time.Time) *response {
-	if !o.isFull(more, now) {
+	if o.maxMembers == 0 || len(o.current())+o.pending(now)+more <= o.maxMembers {
 		return nil
 	}
 	a := refuse(http.StatusForbidden, "organization_membership_quota_exceeded", "organization membership quota exceeded",
@@ -403,7 +397,7 @@ func (c *Clerk) refusePending(emails []string) *response {
 }
 
 // createInOrganization performs POST /organizations/{id}/invitations and its bulk form.
-func (c *Clerk) createInOrganization(o *organization, ps []createParams, bulk bool, now time.Time) ([]wireOrganizationInvitation, *response) {
+func (c *Clerk) createInOrganization(o *organization, ps []createParams, bulk bool, now time.Time) ([]invitation, *response) {
 	if refused := c.checkBulk(len(ps)); refused != nil {
 		return nil, refused
 	}
@@ -431,18 +425,7 @@ func (c *Clerk) createInOrganization(o *organization, ps []createParams, bulk bo
 	if refused != nil && (!bulk || !c.behavior.BulkKeepsPartial) {
 		return nil, refused
 	}
-	created := make([]wireOrganizationInvitation, 0, len(valid))
-	for _, p := range valid {
-		r := c.add(p, bulk, now)
-		if p.notify {
-			c.send(r, p)
-		}
-		created = append(created, c.wireOrganizationInvitation(&r.invitation, now))
-	}
-	if bulk && c.behavior.BulkShuffles {
-		slices.Reverse(created)
-	}
-	return created, refused
+	return c.addAll(valid, bulk, now), refused
 }
 
 // revokeInOrganization performs POST /organizations/{id}/invitations/{id}/revoke.
@@ -531,73 +514,4 @@ func (c *Clerk) listMembers(o *organization, p memberListParams, now time.Time) 
 		list.Data = append(list.Data, c.wireMembership(o, m, now))
 	}
 	return list
-}
-
-// FindMemberships implements [clerkinvite.OrganizationAPI].
-func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
-	switch {
-	case !validID(q.Organization):
-		return nil, invalidOrganization()
-	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxFilter:
-		return nil, invalid("UserIDs", "must be 1 to 100")
-	case slices.ContainsFunc(q.UserIDs, func(id string) bool { return !validID(id) }):
-		return nil, invalid("UserIDs", "must be Clerk user ids")
-	}
-	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
-	if err != nil {
-		return nil, err
-	}
-	var found []clerkinvite.Membership
-	list, _ := a.value.(wireList[wireMembership])
-	for _, w := range list.Data {
-		found = append(found, w.membership())
-	}
-	return found, nil
-}
-
-func (c *Clerk) membershipsRequest(id string, p memberListParams) request {
-	return c.organizationRequest(CallMemberships, id, nil, func(o *organization, now time.Time) response {
-		return success(c.listMembers(o, p, now))
-	})
-}
-
-// AddMember implements [clerkinvite.OrganizationAPI].
-func (c *Clerk) AddMember(ctx context.Context, m clerkinvite.Membership) error {
-	if m.Role == "" {
-		return invalidRole()
-	}
-	if err := checkMembership(m); err != nil {
-		return err
-	}
-	_, err := c.call(ctx, c.addMemberRequest(m.Organization, memberParams{
-		userID: m.UserID, role: m.Role, metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}"),
-	}))
-	return err
-}
-
-func (c *Clerk) addMemberRequest(id string, p memberParams) request {
-	return c.organizationRequest(CallAddMember, id, nil, func(o *organization, now time.Time) response { return c.addMember(o, p, now) })
-}
-
-// RemoveMember implements [clerkinvite.OrganizationAPI].
-func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
-	if err := checkMembership(m); err != nil {
-		return err
-	}
-	_, err := c.call(ctx, c.removeMemberRequest(m.Organization, m.UserID))
-	return err
-}
-
-func (c *Clerk) removeMemberRequest(id, userID string) request {
-	return c.organizationRequest(CallRemoveMember, id, nil, func(o *organization, now time.Time) response { return c.removeMember(o, userID, now) })
-}
-
-func checkMembership(m clerkinvite.Membership) error {
-	switch {
-	case !validID(m.Organization):
-		return invalidOrganization()
-	case !validID(m.UserID):
-		return invalid("UserID", "must be a Clerk user id")
-	}
-	return nil
 }

@@ -233,7 +233,7 @@ func TestPageIsConsistent(t *testing.T) {
 	}
 }
 
-// Every method of Service is a documented verb, except methods that appear as others.
+// Every method of Service is a documented verb, except those that are observed under another name.
 func TestPageHasEveryVerb(t *testing.T) {
 	t.Parallel()
 	verbs := readPage(t).values(t, "clerkinvite.verb.duration", "clerkinvite_verb")

@@ -37,7 +37,7 @@ func newLifeRig(t *testing.T) *rig {
 	})
 }
 
-// live calls every verb and causes every state change and every outcome.
+// live calls every verb, and causes every state change and outcome.
 func live(t *testing.T, r *rig) {
 	t.Helper()
 	everyStateChange(t, r)

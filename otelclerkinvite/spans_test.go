@@ -100,7 +100,7 @@ func TestNothingPrivateIsExported(t *testing.T) {
 	t.Parallel()
 	r := newLifeRig(t)
 	live(t, r)
-	// Plain errors, as from a store or Authorize, and the library's, from every place that can fail.
+	// Errors of a store or Authorize, and of the library, from every call that can fail.
 	for _, text := range hostile {
 		for _, cause := range []error{
 			errors.New(text), fmt.Errorf("wrapped %w", errors.New(text)), clientError{text}, errors.Join(errors.New(text), clientError{text}),

@@ -25,7 +25,7 @@ func TestAdopt(t *testing.T) {
 	left := t.TempDir() + "/left.csv"
 	args := []string{"adopt", name, "--tenant", "acme", "--map", "invited_at=created_at", "--errors", left, "--json"}
 
-	w.vars["CLERK_SECRET_KEY"] = "" // not needed
+	w.vars["CLERK_SECRET_KEY"] = "" // adopt does not call Clerk
 	r := w.run(append(args, "--dry-run")...)
 	require.Equal(t, exitSome, r.code, r.stderr)
 	dry := decode[adoptReport](t, r)

@@ -31,13 +31,20 @@ remedy says what to do. The exit code is 1 if a check failed.
 
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
+  clerkinvite doctor --organization org_2abc    # before the first invitation into it
 
 As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, access, key, clock_database,
-clock_clerk, webhook_secret, backlog, mirror and agreement.`,
+clock_clerk, webhook_secret, backlog, mirror, organizations and agreement.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			limit := flags.Int("limit", 10_000, "maximum number of `members` to compare with Clerk, 100 per request; 0 means all")
 			repair := flags.Bool("repair-mirror", false, "make the mirrored table equal to the members")
-			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit, *repair) }
+			organization := flags.String("organization", "", "also check this Clerk `organization` (org_…), which may have no members yet")
+			return func(ctx context.Context, _ []string) error {
+				if *limit < 0 {
+					return usagef("--limit must not be negative")
+				}
+				return t.doctor(ctx, &diagnosis{limit: *limit, repair: *repair, organization: *organization})
+			}
 		},
 	}
 }
@@ -73,10 +80,11 @@ func good(format string, args ...any) check {
 
 // diagnosis is a run of doctor.
 type diagnosis struct {
-	t      *tool
-	limit  int
-	repair bool
-	checks []check
+	t            *tool
+	limit        int
+	repair       bool
+	organization string // to check, although no member has it; may be ""
+	checks       []check
 
 	store *clerkinvite.PgxStore
 	pool  *pgxpool.Pool
@@ -84,11 +92,8 @@ type diagnosis struct {
 	wire  *clockTransport
 }
 
-func (t *tool) doctor(ctx context.Context, limit int, repair bool) error {
-	if limit < 0 {
-		return usagef("--limit must not be negative")
-	}
-	d := &diagnosis{t: t, limit: limit, repair: repair, wire: &clockTransport{now: t.env.now}}
+func (t *tool) doctor(ctx context.Context, d *diagnosis) error {
+	d.t, d.wire = t, &clockTransport{now: t.env.now}
 	defer func() {
 		if d.pool != nil {
 			d.pool.Close()
@@ -108,6 +113,7 @@ func (t *tool) doctor(ctx context.Context, limit int, repair bool) error {
 		{"webhook_secret", nil, d.webhookSecret},
 		{"backlog", []string{"schema"}, d.backlog},
 		{"mirror", []string{"schema"}, d.mirrorCheck},
+		{"organizations", []string{"schema", "key"}, d.organizations},
 		{"agreement", []string{"schema", "key"}, d.agreement},
 	} {
 		result := check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(c.needs, " and ") + " first"}
@@ -145,7 +151,7 @@ func (d *diagnosis) text(out io.Writer) {
 	}
 }
 
-// passed reports whether the named checks have not failed.
+// passed reports whether none of the named checks has failed.
 func (d *diagnosis) passed(names []string) bool {
 	for _, c := range d.checks {
 		for _, name := range names {
@@ -222,8 +228,8 @@ func (d *diagnosis) privileges(ctx context.Context) check {
 }
 
 // accessSQL lists the other roles that have privileges on the tables, their partitions or columns, and whether they can change
-// rows. The owner and the current user are not listed, nor a group through which the user has its privileges, unless it is of
-// Supabase's API. A table with row-level security and without policies shows no rows to other roles.
+// rows. It omits the owner, the current user, and a group through which the user has its privileges, unless the group is one of
+// Supabase's API roles. A table with row-level security and without policies shows no rows to other roles.
 const accessSQL = `
 WITH tables AS (
 	SELECT DISTINCT c.oid, c.relowner, c.relacl
@@ -315,7 +321,7 @@ func (d *diagnosis) key(ctx context.Context) check {
 	}
 }
 
-// clock checks how far this machine's clock is ahead of another one. The measurement may be off by tolerance.
+// clock checks how far this machine's clock is ahead of another clock. The measurement may be off by tolerance.
 func clock(name string, ahead, tolerance time.Duration) check {
 	off := max(ahead, -ahead) - tolerance
 	direction := "ahead of"
@@ -461,7 +467,7 @@ func (d *diagnosis) known(ctx context.Context) (bool, error) {
 }
 
 func (d *diagnosis) agreement(ctx context.Context) check {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Store: d.store, Now: d.t.env.now})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Organizations: d.api, Store: d.store, Now: d.t.env.now})
 	if err != nil {
 		return check{"", checkFail, explain(err), "report this as a bug"}
 	}
@@ -489,7 +495,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		n    int
 		what string
 	}{
-		{r.Activated, "have joined"}, {r.Removed, "have no user any more"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
+		{r.Activated, "have joined"}, {r.Removed, "no longer have a user"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 		{len(r.OutOfDate), "are active under an address that their user no longer has"},
 	} {

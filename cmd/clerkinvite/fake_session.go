@@ -33,10 +33,13 @@ func (s *sessions) serveKeys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string][]map[string]string{"keys": {{
+	err := json.NewEncoder(w).Encode(map[string][]map[string]string{"keys": {{
 		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": s.keyID,
 		"n": encode(s.key.N.Bytes()), "e": encode(big.NewInt(int64(s.key.E)).Bytes()),
 	}}})
+	if err != nil {
+		return // the client has gone
+	}
 }
 
 // token returns a session token of the user.

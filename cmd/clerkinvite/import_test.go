@@ -204,7 +204,7 @@ func TestInvalidFileSendsNothing(t *testing.T) {
 	require.Zero(t, w.clerk.RequestCount())
 }
 
-// The file of --errors is replaced, so it must not be the imported file or something else than a file.
+// The file of --errors is replaced, so it must not be the imported file, and must be a regular file.
 func TestErrorsFileLosesNoLines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

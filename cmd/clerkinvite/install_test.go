@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Installs the tool as users do, from a module proxy that has both modules of this repository at the version that go.mod requires.
+// The tool can be installed as users do it, from a module proxy that has both modules of this repository at the version that go.mod requires.
 // Other modules come from Go's module cache or the usual proxy.
 func TestGoInstallFromProxy(t *testing.T) {
 	t.Parallel()

@@ -79,7 +79,7 @@ func TestListPages(t *testing.T) {
 
 	r = w.run("list", "acme", "--email", "grace")
 	require.Regexp(t, `(?m)^EMAIL +STATUS .*\ngrace@example.com +active `, r.stdout)
-	require.Contains(t, r.stdout, "1 members\n")
+	require.Contains(t, r.stdout, "1 member\n")
 	require.Contains(t, w.run("list", "acme", "--limit", "2").stdout, "--cursor "+first.Next)
 	require.Contains(t, w.run("list", "acme", "--all").stdout, "1201 members\n")
 
@@ -88,8 +88,9 @@ func TestListPages(t *testing.T) {
 }
 
 type memberDocument struct {
-	Member  clerkinvite.Member         `json:"member"`
-	History []clerkinvite.HistoryEntry `json:"history"`
+	Member       clerkinvite.Member         `json:"member"`
+	Organization clerkinvite.Organization   `json:"organization"`
+	History      []clerkinvite.HistoryEntry `json:"history"`
 }
 
 func TestShowResendAndRevoke(t *testing.T) {
@@ -119,7 +120,7 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Equal(t, 2, w.clerk.EmailsTo("ada@example.com"))
 	require.Len(t, w.clerk.OpenInvitations("ada@example.com"), 1)
 
-	for range 2 { // the second time it is already revoked
+	for range 2 { // the second time, the member is already revoked
 		r = w.run("revoke", "acme", "ada@example.com")
 		require.Zero(t, r.code, r.stderr)
 		require.Contains(t, r.stdout, "ada@example.com in acme is revoked")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/csv"
@@ -18,6 +19,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/clerkinvite/clerkinvite"
 )
 
 // sheet is a file of comma-separated values with a header row. Semicolons and tabs may separate the values, too.
@@ -27,6 +30,8 @@ type sheet struct {
 	reason  int            // the place of the reasons of an earlier import, or -1
 	ignored []string       // the names of the other columns
 	records []*record
+
+	defaults map[string]string // by column, for lines without a value
 
 	separator rune
 	crlf      bool
@@ -44,8 +49,9 @@ type record struct {
 type sheetOptions struct {
 	columns   []string
 	tenant    string
-	mapping   map[string]string // our columns, and the names in the file
-	separator rune              // 0 if it must be detected
+	org       clerkinvite.Organization // its ID and role
+	mapping   map[string]string        // our columns, and the names in the file
+	separator rune                     // 0 if it must be detected
 	dryRun    bool
 	errors    string // the name of the file for lines that failed
 }
@@ -59,6 +65,8 @@ var separators = []struct {
 // define defines the flags.
 func (o *sheetOptions) define(flags *flag.FlagSet) {
 	flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
+	flags.StringVar(&o.org.ID, "organization", "", "the Clerk `organization` (org_…) of lines without one")
+	flags.StringVar(&o.org.Role, "organization-role", "", "the `role` in the organization of lines without one; org:member if it is not set")
 	flags.Func("map", "read a column that has another name in the file, such as `email=\"Work email\"`; ignore columns with unknown names", o.setMapping)
 	flags.Func("separator", "the separator of the values: `comma`, semicolon or tab; by default, it is detected in the header", func(s string) error {
 		for _, known := range separators {
@@ -71,6 +79,13 @@ func (o *sheetOptions) define(flags *flag.FlagSet) {
 	})
 	flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
 	flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; ignored in a dry run")
+}
+
+// defaults returns the values that flags set, by column.
+func (o *sheetOptions) defaults() map[string]string {
+	return map[string]string{
+		"tenant": strings.TrimSpace(o.tenant), "organization": strings.TrimSpace(o.org.ID), "organization_role": strings.TrimSpace(o.org.Role),
+	}
 }
 
 // openSheet reads a file, or standard input if its name is "-".
@@ -118,8 +133,8 @@ func (t *tool) readFile(ctx context.Context, name string) ([]byte, error) {
 
 const byteOrderMark = "\ufeff"
 
-// toUTF8 returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. What is not valid stays so, for the check of each
-// value.
+// toUTF8 decodes a file in UTF-8, or in UTF-16 with a byte order mark. Invalid text stays invalid, because each value is checked
+// later.
 func toUTF8(raw []byte) []byte {
 	var order binary.ByteOrder
 	switch {
@@ -267,11 +282,16 @@ func (s *sheet) get(r *record, column string) string {
 	return ""
 }
 
+// getOrDefault returns a value, or its default if the line has none.
+func (s *sheet) getOrDefault(r *record, column string) string {
+	return cmp.Or(s.get(r, column), s.defaults[column])
+}
+
 // writtenReason finds a reason that writeErrors wrote.
 var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
 
-// newRecord returns a line. A line with a wrong number of fields stays wrong, although writeErrors has added a reason to it, which is then
-// not in its column, and a spreadsheet has made it as long as the others.
+// newRecord returns a line. A line with a wrong number of fields stays wrong, even after writeErrors has added a reason, which is then
+// not in its column, and a spreadsheet has made all rows equally long.
 func (s *sheet) newRecord(number int, fields []string) *record {
 	r := &record{number: number, fields: withoutEmptyEnd(fields, len(s.header))}
 	written := slices.IndexFunc(r.fields, writtenReason.MatchString)
@@ -303,10 +323,10 @@ func (s *sheet) newRecord(number int, fields []string) *record {
 	return r
 }
 
-// quoted finds text that a spreadsheet takes for a formula, and such text with quotes before it.
+// quoted matches text that a spreadsheet treats as a formula, and such text after one or more quotes.
 var formula, quoted = regexp.MustCompile(`^'*[=+@\t\r-]`), regexp.MustCompile(`^'+[=+@\t\r-]`)
 
-// withQuote returns a value that no spreadsheet takes for a formula, and withoutQuote the original.
+// withQuote returns a value that no spreadsheet treats as a formula. withoutQuote reverses it.
 func withQuote(s string) string {
 	if formula.MatchString(s) {
 		return "'" + s

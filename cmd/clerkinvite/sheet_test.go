@@ -47,31 +47,31 @@ func TestImportReadsOtherFormats(t *testing.T) {
 			t.Parallel()
 			s, err := readSheet([]byte(text), sheetOptions{columns: paramColumns})
 			require.NoError(t, err)
-			lines := s.lines("")
+			lines := s.lines()
 			require.Len(t, lines, 1)
 			require.Empty(t, lines[0].reason)
 			require.Equal(t, want, lines[0].params)
 		})
 	}
 
-	// The flag decides where the header does not.
+	// The flag overrides the detection.
 	text := []byte("tenant;email,role\nacme;ada@example.com,admin\n")
 	s, err := readSheet(text, sheetOptions{columns: paramColumns, separator: ',', tenant: "other", mapping: map[string]string{"email": "tenant;email"}})
 	require.NoError(t, err)
-	require.Equal(t, "acme;ada@example.com", s.lines("other")[0].params.Email)
+	require.Equal(t, "acme;ada@example.com", s.lines()[0].params.Email)
 
-	// Text that is not valid stays so, and spoils no other line.
+	// Invalid text makes only its own line invalid.
 	broken := inUTF16("email\nada@example.com\n", binary.LittleEndian) + "\x00\xd8" + strings.TrimPrefix(inUTF16("x@example.com\nbob@example.com\n", binary.LittleEndian), "\xff\xfe") + "\x00"
 	s, err = readSheet([]byte(broken), sheetOptions{columns: paramColumns, tenant: "acme"})
 	require.NoError(t, err)
 	var reasons []string
-	for _, l := range s.lines("acme") {
+	for _, l := range s.lines() {
 		reasons = append(reasons, l.params.Email+l.reason)
 	}
 	require.Equal(t, []string{"ada@example.com", "email is not valid Unicode; export the file as CSV UTF-8", "bob@example.com", "email is not valid Unicode; export the file as CSV UTF-8"}, reasons)
 }
 
-// Each export has the columns that other programs expect of it, which is where they are documented.
+// The headers are those that programs which import these exports document.
 func TestImportRecognisesExports(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
@@ -99,14 +99,14 @@ func TestImportRecognisesExports(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, test.program, e.program)
 		seen[e.email+e.also] = true
-		l := s.lines("acme")[0]
+		l := s.lines()[0]
 		require.Equal(t, clerkinvite.InviteParams{TenantID: "acme", Email: l.params.Email}, l.params, "no other column is read")
 		require.Equal(t, "ada@example.com", strings.ToLower(l.params.Email))
 		require.Len(t, s.ignored, len(s.header)-1)
 		if test.program == "GitHub" && e.email == "saml_name_id" {
 			s, err = readSheet([]byte(test.header+"\n"+test.line+"\n"), sheetOptions{columns: paramColumns, tenant: "acme", mapping: map[string]string{"role": "role"}})
 			require.NoError(t, err)
-			require.Equal(t, "OWNER", s.lines("acme")[0].params.Role)
+			require.Equal(t, "OWNER", s.lines()[0].params.Role)
 		}
 	}
 	require.Len(t, seen, len(exports), "each has a test")
@@ -132,7 +132,7 @@ func TestImportSaysWhichFlagToAdd(t *testing.T) {
 		{"Email\nada@example.com\n", []string{"--map", "reason=Email"}, `unknown column "reason"`},
 		{"Email\nada@example.com\n", []string{"--map", "email=a", "--map", "email=b"}, `email is mapped twice`},
 		{"Email\nada@example.com\n", []string{"--separator", "|"}, `must be comma, semicolon or tab`},
-		// Without a header, nothing of the first row is printed.
+		// Without a header, no value of the first row is printed.
 		{"Acme,Ismail Khan,+44 20 7946 0000\n", []string{"--map", "email=Mail"}, "the first row does not name the columns"},
 		{"Ada Lovelace;secret\n", nil, "the first row does not name the columns"},
 	} {
@@ -164,7 +164,7 @@ func TestImportMapsColumns(t *testing.T) {
 	require.Contains(t, r.stderr, `line 2: "Notes" contains line breaks`)
 }
 
-// spreadsheets write a table, whose rows are all equally long, as these programs do.
+// spreadsheets write a table whose rows are equally long, like these programs.
 var spreadsheets = map[string]func(rows [][]string) string{
 	"Excel, CSV UTF-8 where the list separator is a semicolon": func(rows [][]string) string { return byteOrderMark + minimal(rows, ';', "\r\n") },
 	"Excel, CSV UTF-8":                     func(rows [][]string) string { return byteOrderMark + minimal(rows, ',', "\r\n") },
@@ -239,7 +239,7 @@ func table(t *testing.T, text []byte, separator rune) [][]string {
 	return rows
 }
 
-// A file of --errors can be corrected in a spreadsheet: no value changes, and a wrong line does not become valid.
+// A file of --errors can be edited in a spreadsheet without changing other values, and an invalid line does not become valid.
 func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 	t.Parallel()
 	const columns = 4
@@ -259,7 +259,7 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 			for round := range 3 {
 				failed := filepath.Join(dir, fmt.Sprint(round))
 				reasons := make(map[*record]string)
-				for _, l := range sheet.lines("") {
+				for _, l := range sheet.lines() {
 					if reasons[l.record] = l.reason; l.reason == "" {
 						reasons[l.record] = "email must be a single address"
 					}
@@ -268,7 +268,7 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 				text, err := os.ReadFile(failed)
 				require.NoError(t, err)
 				rows := table(t, text, separator)
-				if round == 1 { // the reasons are deleted of the lines that are corrected
+				if round == 1 { // the corrected lines have no reason
 					for _, row := range rows[1:] {
 						if i := slices.IndexFunc(row, writtenReason.MatchString); i == columns && !strings.Contains(row[i], "fields") {
 							row[i] = ""
@@ -279,8 +279,8 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 				require.NoError(t, err)
 				separator = sheet.separator
 				require.Len(t, sheet.records, len(original.records))
-				for i, l := range sheet.lines("") {
-					was := original.lines("")[i]
+				for i, l := range sheet.lines() {
+					was := original.lines()[i]
 					require.Equal(t, was.params, l.params)
 					require.Equal(t, was.reason, l.reason, "a wrong number of fields stays wrong")
 					require.Equal(t, was.fault, l.fault)

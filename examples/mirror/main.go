@@ -127,7 +127,7 @@ func main() {
 	})
 }
 
-// run shows all steps, in a tenant and with tables of the host.
+// run shows all steps.
 func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer, tables, tenant string) error {
 	clerk := clerkinvitetest.NewClerk()
 	if err := oldRows(ctx, pool, clerk, tables, tenant); err != nil {

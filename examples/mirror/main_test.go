@@ -312,7 +312,7 @@ func TestMirrorRejectsPurge(t *testing.T) {
 	b.wantSame()
 }
 
-// A rejected member does not stop the others of a batch.
+// A rejected member does not stop the other members of a batch.
 func TestMirrorRejectsOneOfMany(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

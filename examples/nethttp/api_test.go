@@ -59,7 +59,7 @@ func TestAPI(t *testing.T) {
 	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","role":"`+strings.Repeat("r", 300)+`"}`), 422, "invalid Role")
 
 	// 429: the last email is too recent.
-	wait := requireProblem(t, a.json(t, "POST", "/"+m.ID+"/resend", ""), 429, "sent a moment ago")
+	wait := requireProblem(t, a.json(t, "POST", "/"+m.ID+"/resend", ""), 429, "sent too recently")
 	require.Positive(t, wait)
 	require.Equal(t, 1, a.clerk.EmailsTo("ada@example.com"))
 

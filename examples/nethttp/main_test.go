@@ -452,11 +452,11 @@ func TestUnsavedChangesAreNotRead(t *testing.T) {
 		_, err := a.invites.Reconcile(context.Background(), nil)
 		reconciled <- err
 	}()
-	time.Sleep(20 * time.Millisecond) // enough to read, if that were possible
+	time.Sleep(20 * time.Millisecond) // enough time to read the change, if that were possible
 	close(slow)
 	require.NoError(t, <-accepted)
 	require.NoError(t, <-reconciled)
-	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "a reader sees only saved changes")
+	require.Contains(t, <-early, `"accepted":"`+m.InvitationID, "readers get only saved changes")
 	require.Equal(t, clerkinvite.StatusActive, a.member(t, "ada@example.com").Status)
 }
 
@@ -466,7 +466,7 @@ func TestDamagedJournalStopsTheStart(t *testing.T) {
 	for name, journal := range map[string]string{
 		"not a change":       "{}}\n",
 		"unknown invitation": `{"at":"2026-03-01T09:00:00Z","accepted":"inv_000001"}` + "\n",
-		"unknown request":    `{"at":"2026-03-01T09:00:00Z","path":"/v1/nothing","body":"{}"}` + "\n",
+		"unknown request":    `{"at":"2026-03-01T09:00:00Z","method":"POST","path":"/v1/nothing","body":"{}"}` + "\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -488,7 +488,7 @@ func TestUnfinishedLineIsDropped(t *testing.T) {
 	a := start(t, func(c *config) { c.dir = filepath.Dir(path) })
 	m := a.invite(t, "ada@example.com")
 	require.Equal(t, "pending_inv_000001", m.ClerkUserID)
-	require.Regexp(t, `^\{"at":"[^"]+","path":"/v1/invitations","body":"[^\n]+\}\n$`, string(must(os.ReadFile(path))))
+	require.Regexp(t, `^\{"at":"[^"]+","method":"POST","path":"/v1/invitations","body":"[^\n]+\}\n$`, string(must(os.ReadFile(path))))
 }
 
 func must[T any](v T, err error) T {
@@ -498,7 +498,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// No input can change the direction of the page's text or hide in it.
+// No input can change the direction of the page's text or be invisible in it.
 func TestPageHasNothingInvisible(t *testing.T) {
 	a := start(t)
 	const odd = "\u200b\u202e\u2066\u00ad\u2028\ufeff\U000e0041\u3164"

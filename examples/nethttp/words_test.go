@@ -41,13 +41,14 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	require.Len(t, names, len(clerkinvite.Statuses()))
 	for _, reason := range []string{
 		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
+		clerkinvite.ReasonLeft, clerkinvite.ReasonOrganizationFull,
 		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")
 	}
 }
 
-// Addresses are found however mail programs, spreadsheets and people separate them. What is not an address stays as it was typed.
+// addresses finds addresses no matter how mail programs, spreadsheets and people separate them. Other text is returned as typed.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	for list, want := range map[string][]string{

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// One statement a row: ten thousand rows are for stores that are made for them.
+	// This store runs one statement per row, so the large batches would take too long.
 	if err := flag.Set("test.short", "true"); err != nil {
 		panic(err)
 	}

@@ -81,8 +81,8 @@ func TestAllOrNothing(t *testing.T) {
 	require.Equal(t, counts{reserved: 1}, c)
 }
 
-// Members that are committed while a job is already running have their own job, and need no periodic job: there is none
-// here.
+// Members that are committed while a job is running have their own job. They do not need a periodic job, and this test has
+// none.
 func TestNoWakeUpIsLost(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()

@@ -199,7 +199,7 @@ func (h *host) webhook(t *testing.T, event clerkinvitetest.Webhook, secret strin
 	return h.send(t, r)
 }
 
-// All routers have the same, wanted responses.
+// All routers return the wanted responses.
 func TestRoutersRespondAlike(t *testing.T) {
 	t.Parallel()
 	hosts := make(map[string]*host)

@@ -45,9 +45,9 @@ func (seatsError) HTTPStatus() int { return http.StatusConflict }
 // checkSeats fails if a tenant has more members than seats. Call it after the members are
 // written, in the same transaction: if it fails, roll that back.
 //
-// The lock makes the transactions of a tenant wait for each other. The count is a statement
-// of its own, because in a READ COMMITTED transaction it sees what was committed before it
-// began: all members of the transactions that had the lock earlier.
+// The lock makes the transactions of a tenant wait for each other. The count is a separate
+// statement, because in a READ COMMITTED transaction a statement sees everything that was
+// committed before it began: all members of the transactions that had the lock earlier.
 func checkSeats(ctx context.Context, tx pgx.Tx, tenant string) error {
 	var paid, taken int
 	err := tx.QueryRow(ctx, `SELECT paid FROM seats WHERE tenant_id = $1 FOR UPDATE`, tenant).Scan(&paid)

@@ -64,7 +64,7 @@ func together(t *testing.T, invite func(email string) error) (invited int) {
 	return invited
 }
 
-// Twenty callers want three seats at the same time, by either way and by both.
+// Twenty callers compete for three seats, in either way and in both.
 func TestTwentyCallersForThreeSeats(t *testing.T) {
 	t.Parallel()
 	byTransaction := func(t *testing.T, h *host) func(string) error {

@@ -176,16 +176,16 @@ func TestOnlyValidTokens(t *testing.T) {
 	good := h.token(t, admin, nil)
 	head, claims, _ := strings.Cut(good, ".")
 	for name, token := range map[string]string{
-		"none":                        "",
-		"garbage":                     "x.y.z",
-		"expired":                     h.token(t, admin, func(_, claims map[string]any) { claims["exp"] = time.Now().Add(-time.Minute).Unix() }),
-		"not valid yet":               h.token(t, admin, func(_, claims map[string]any) { claims["nbf"] = time.Now().Add(time.Hour).Unix() }),
-		"another key":                 thief.token(t, admin, func(header, _ map[string]any) { header["kid"] = h.keyID }),
-		"a key that Clerk has not":    thief.token(t, admin, func(header, _ map[string]any) { header["kid"] = "unknown" }),
-		"another origin":              h.token(t, admin, func(_, claims map[string]any) { claims["azp"] = "https://evil.example.com" }),
-		"another issuer":              h.token(t, admin, func(_, claims map[string]any) { claims["iss"] = "https://evil.example.com" }),
-		"without a signature":         encodeJSON(t, map[string]any{"alg": "none", "kid": h.keyID}) + "." + strings.Split(claims, ".")[0] + ".",
-		"the claims of another token": head + "." + encodeJSON(t, map[string]any{"sub": admin}) + "." + strings.Split(claims, ".")[1],
+		"none":                           "",
+		"garbage":                        "x.y.z",
+		"expired":                        h.token(t, admin, func(_, claims map[string]any) { claims["exp"] = time.Now().Add(-time.Minute).Unix() }),
+		"not valid yet":                  h.token(t, admin, func(_, claims map[string]any) { claims["nbf"] = time.Now().Add(time.Hour).Unix() }),
+		"another key":                    thief.token(t, admin, func(header, _ map[string]any) { header["kid"] = h.keyID }),
+		"a key that Clerk does not have": thief.token(t, admin, func(header, _ map[string]any) { header["kid"] = "unknown" }),
+		"another origin":                 h.token(t, admin, func(_, claims map[string]any) { claims["azp"] = "https://evil.example.com" }),
+		"another issuer":                 h.token(t, admin, func(_, claims map[string]any) { claims["iss"] = "https://evil.example.com" }),
+		"without a signature":            encodeJSON(t, map[string]any{"alg": "none", "kid": h.keyID}) + "." + strings.Split(claims, ".")[0] + ".",
+		"the claims of another token":    head + "." + encodeJSON(t, map[string]any{"sub": admin}) + "." + strings.Split(claims, ".")[1],
 	} {
 		status, _ := h.send(t, "GET", "/tenants/acme/members", "", token)
 		require.Equal(t, 401, status, name)

@@ -93,7 +93,7 @@ func launch(cmd *exec.Cmd) (chan struct{}, error) {
 	return exited, <-started
 }
 
-// prepare lets the command run as the given user, in an environment that is the same on every machine.
+// prepare makes the command run as the given user, in an environment that is the same on every machine.
 func prepare(cmd *exec.Cmd, dir, bin string, id *identity) {
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + dir}

@@ -72,8 +72,8 @@ func (h *Mirror) Take() [][]clerkinvite.Change {
 func RequireMirrored(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	const recorded = `SELECT tenant_id, member_id::text, version FROM clerkinvite_history`
-	assert.Zero(t, QueryOne[int](t, pool, `SELECT count(*) FROM (`+recorded+` EXCEPT TABLE host) x`), "moves that the hook's table lacks")
-	assert.Zero(t, QueryOne[int](t, pool, `SELECT count(*) FROM (TABLE host EXCEPT `+recorded+`) x`), "moves that only the hook's table has")
+	assert.Zero(t, QueryOne[int](t, pool, `SELECT count(*) FROM (`+recorded+` EXCEPT TABLE host) x`), "changes that the hook's table lacks")
+	assert.Zero(t, QueryOne[int](t, pool, `SELECT count(*) FROM (TABLE host EXCEPT `+recorded+`) x`), "changes that only the hook's table has")
 	Await(t, "the end of all transactions", func() bool { // the server notices late that a connection has gone
 		return QueryOne[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'`) == 0
 	})

@@ -17,7 +17,7 @@ import (
 // RowTime is when the rows below are written.
 var RowTime = time.Date(2026, 3, 1, 9, 30, 15, 123456000, time.UTC)
 
-// ReservedRow returns a row as Reserve writes it.
+// ReservedRow returns a row like those that Reserve writes.
 func ReservedRow(tenant, email string) *clerkinvite.Member {
 	at := RowTime
 	return &clerkinvite.Member{
@@ -27,7 +27,7 @@ func ReservedRow(tenant, email string) *clerkinvite.Member {
 	}
 }
 
-// PendingRow returns m after its invitation went out.
+// PendingRow returns m after its invitation was sent.
 func PendingRow(m *clerkinvite.Member) *clerkinvite.Member {
 	n, at := *m, RowTime.Add(time.Hour)
 	n.Status, n.Sent, n.InvitationID, n.ClerkUserID = clerkinvite.StatusPending, n.Send, "inv_"+m.ID, "pending_inv_"+m.ID

@@ -29,7 +29,7 @@ import (
 type Rig struct {
 	*clerkinvite.Service
 	Clerk    *clerkinvitetest.Clerk
-	Clock    *clerkinvitetest.Clock // the library's; the fake's starts as the same
+	Clock    *clerkinvitetest.Clock // the library's; initially also the fake's
 	API      clerkinvite.ClerkAPI
 	Store    clerkinvite.Store
 	Verifier *clerkinvite.WebhookVerifier
@@ -161,7 +161,7 @@ func NewMemory(t *testing.T, o Options) *Rig {
 	return New(t, o, clerk, clerk, clerkinvitetest.NewMemoryStore())
 }
 
-// NewFaulty is NewMemory with a store that fails when it is told to.
+// NewFaulty is NewMemory with a FaultyStore.
 func NewFaulty(t *testing.T) (*Rig, *FaultyStore) {
 	t.Helper()
 	b := NewMemory(t, Options{})
@@ -304,7 +304,8 @@ func (b *Rig) CreateRequests() int {
 	return requests[clerkinvitetest.CallCreate] + requests[clerkinvitetest.CallCreateBulk]
 }
 
-// RequireInvited requires that one invitation of the address is open, that the row refers to it, and that so many emails were sent.
+// RequireInvited requires that one invitation of the address is open, that the row refers to it, and that the given number of
+// emails was sent.
 func (b *Rig) RequireInvited(t *testing.T, email string, emails int) *clerkinvite.Member {
 	t.Helper()
 	m := b.Member(t, email)
@@ -335,7 +336,7 @@ func (b *Rig) RequireEachInvitedOnce(t *testing.T, ps []clerkinvite.InviteParams
 	}
 }
 
-// Recovery is a way to continue after a lost response: the admin tries again, or the background worker does.
+// Recovery is a way to recover from a lost response: the admin or the background worker tries again.
 type Recovery struct {
 	Name string
 	Run  func(t *testing.T, b *Rig, email string) error

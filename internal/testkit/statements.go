@@ -11,7 +11,7 @@ import (
 )
 
 // StatementCounter counts what goes to PostgreSQL as pgx traces it: every statement, and so every begin, commit, rollback and
-// savepoint. What pgx does of its own is not counted: it prepares each statement once for each connection, and pings a
+// savepoint. pgx's own work is not counted: it prepares each statement once per connection, and pings a
 // connection that was idle for a second.
 type StatementCounter struct{ N atomic.Int64 }
 

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for an event that must come. No machine needs as long, however busy it is.
+// Patience is how long a test waits for an event that must happen. It is longer than any busy machine needs.
 const Patience = 3 * time.Minute
 
-// Await waits until the event has come. Without it the test fails, but does not end: it may run in any goroutine.
+// Await waits until the event has happened. Otherwise the test fails, but does not end, so Await may run in any goroutine.
 func Await(t testing.TB, event string, come func() bool) {
 	t.Helper()
 	for end := time.Now().Add(Patience); !come(); time.Sleep(time.Millisecond) {

@@ -25,7 +25,7 @@ const (
 	VectorSignature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 )
 
-// EventBody is a user.created as Clerk sends it.
+// EventBody is a user.created event like Clerk's.
 const EventBody = `{"data":{"banned":false,"created_at":1654012591514,"email_addresses":[{"email_address":"ada@example.org",` +
 	`"id":"idn_1","linked_to":[],"object":"email_address","reserved":false,"verification":{"status":"verified","strategy":"ticket"}}],` +
 	`"id":"user_1","object":"user","primary_email_address_id":"idn_1","unsafe_metadata":{}},` +
