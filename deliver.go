@@ -338,6 +338,8 @@ type attempt struct {
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
 	revoked     bool  // a resend into an organization has revoked the older invitation
+
+	mayBeMember string // the user whom a request without a response may have added to the organization
 }
 
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
@@ -405,7 +407,7 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	for i, row := range rows {
 		a := &attempt{row: row, params: row.clerkParams(), last: p.last}
 		if attempts[i] = a; a.abandoned() {
-			a.decide(verdict{kind: isAbandoned})
+			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)
 		}

@@ -60,6 +60,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	s.refreshClock(ctx)
 	for _, a := range attempts {
+		s.undoAdding(ctx, a)
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
 			// The claim stays until the lease ends: by then a late request has arrived.

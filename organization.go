@@ -189,7 +189,41 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 		return linked(u, nil, s.now())
 	}
 	p.noteRefusing(o.ID, err)
-	return s.failed(ctx, p, a, call{op: "add member", organization: true}, err)
+	v := s.failed(ctx, p, a, call{op: "add member", sends: true, organization: true}, err)
+	if v.kind == isUncertain {
+		a.mayBeMember = u.ID
+	}
+	return v
+}
+
+// undoAdding ends the membership that a withdrawn attempt may have added. If that fails, the row keeps
+// waiting, so that the next attempt finds out.
+func (s *Service) undoAdding(ctx context.Context, a *attempt) {
+	if !a.verdict.withdraw || a.mayBeMember == "" {
+		return
+	}
+	if err := s.removeMember(ctx, a.organization(), a.mayBeMember); err != nil {
+		a.verdict.withdraw = false
+		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
+	}
+}
+
+// decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
+// a user to the row's organization, a member becomes active: nobody can tell who has added them.
+func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
+	v := verdict{kind: isAbandoned}
+	if o := a.params.Organization; o != nil && o.AddExisting {
+		u, err := s.findJoined(ctx, a.row)
+		switch {
+		case err != nil:
+			a.decide(s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err))
+			a.verdict.withdraw = false // until Clerk says whether there is a membership
+			return
+		case u != nil:
+			v = linked(u, nil, s.now())
+		}
+	}
+	a.decide(v)
 }
 
 // findJoined returns the user who has verified the row's address and, if the row is for an organization, is

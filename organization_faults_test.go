@@ -3,6 +3,8 @@ package clerkinvite_test
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,11 +201,7 @@ func TestPromise3_OrganizationLostResponses(t *testing.T) {
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		for _, s := range organizationScenes() {
 			for _, call := range s.calls {
-				faults := testkit.Faults(call)
-				if testing.Short() {
-					faults = testkit.Sample(t, faults)
-				}
-				for _, fault := range faults {
+				for _, fault := range testkit.Sample(t, testkit.Faults(call)) {
 					for _, deliver := range []bool{false, true} {
 						if deliver && !s.worker {
 							continue
@@ -230,7 +228,7 @@ func TestPromise3_OrganizationLostResponses(t *testing.T) {
 func TestPromise3_OrganizationLostBulkResponses(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
-		for _, fault := range testkit.Faults(clerkinvitetest.CallOrganizationCreateBulk) {
+		for _, fault := range testkit.Sample(t, testkit.Faults(clerkinvitetest.CallOrganizationCreateBulk)) {
 			t.Run(testkit.FaultName(fault), func(t *testing.T) {
 				t.Parallel()
 				testkit.InBubble(t, func(t *testing.T) {
@@ -275,4 +273,145 @@ func TestPromise3_OrganizationWhateverClerkDoes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// With WithdrawOnFailure, nobody stays a member of the organization without an active row, whether or not a lost request added them.
+func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
+	t.Parallel()
+	for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+		t.Run(when.String(), func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.AddVerifiedUser("ada@example.com")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: when, Kind: clerkinvitetest.Reset})
+				_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				m := b.Member(t, "ada@example.com")
+				require.Equal(t, clerkinvite.StatusFailed, m.Status)
+				require.Equal(t, clerkinvite.ReasonWithdrawn, m.Reason)
+				requireMembers(t, b)
+			})
+		})
+	}
+}
+
+// A process dies after it has added a user. Nobody can tell who has added them, so they become active.
+func TestOrganization_AbandonedAfterAdding(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{
+			TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
+		})
+		require.NoError(t, err)
+		row := b.Member(t, "ada@example.com")
+		claimed, until := *row, b.Clock.Now().Add(time.Minute)
+		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// Clerk does not answer when the membership must be ended, either. The member keeps waiting, and the next attempt finds the membership.
+func TestOrganization_MembershipNotEnded(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.Reset})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.True(t, clerkErr.Queued())
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallMemberships, Kind: clerkinvitetest.Reset, Times: 3})
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
+		b.Clerk.ClearFaults() // in memory each call asks once
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// Many callers invite one address into an organization: one email.
+func TestPromise1_OrganizationConcurrentInvites(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		var wg sync.WaitGroup
+		invited, duplicates := atomic.Int64{}, atomic.Int64{}
+		for range 16 {
+			wg.Go(func() {
+				_, err := b.TryInvite(t, "ada@example.com")
+				var dup *clerkinvite.DuplicateEmailError
+				switch {
+				case err == nil:
+					invited.Add(1)
+				case errors.As(err, &dup):
+					duplicates.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, invited.Load())
+		require.EqualValues(t, 15, duplicates.Load())
+		b.RequireInvited(t, "ada@example.com", 1)
+	})
+}
+
+// A thousand people are invited into three organizations with Clerk's limits, in simulated time. One organization is full: its
+// people are refused with the reason, and the others' people are invited as fast as the limits allow.
+func TestPromise8_OrganizationsAtTheCeiling(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Organization: "org_0"})
+	b.Clerk.AddOrganization("org_1", clerkinvitetest.OrganizationOptions{})
+	b.Clerk.AddOrganization("org_2", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	b.Clerk.SetLimits(clerkinvitetest.DocumentedLimits())
+	var people []clerkinvite.InviteParams
+	for i := range 1000 {
+		organization := fmt.Sprintf("org_%d", i%3)
+		people = append(people, clerkinvite.InviteParams{
+			TenantID: organization, Email: fmt.Sprintf("p%d@example.com", i), Organization: &clerkinvite.Organization{ID: organization},
+		})
+	}
+	_, err := b.ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	start := b.Clock.Now()
+	for pass := 0; ; pass++ {
+		require.Less(t, pass, 100, "delivery ends")
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().AddDate(1, 0, 0), Limit: 1})
+		require.NoError(t, err)
+		if len(due) == 0 {
+			break
+		}
+		b.Clock.Advance(max(due[0].NextAttemptAt.Sub(b.Clock.Now()), time.Minute))
+	}
+	// 667 people need 67 requests for ten, of which an hour has 50; the others share its single requests.
+	require.LessOrEqual(t, b.Clock.Now().Sub(start), time.Hour+5*time.Minute)
+	states := make(map[string]int)
+	for _, p := range people {
+		m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+		require.NoError(t, err)
+		states[fmt.Sprintf("%s %s %s", m.TenantID, m.Status, m.Reason)]++
+		emails := 0
+		if m.Status == clerkinvite.StatusPending {
+			emails = 1
+		}
+		require.Equal(t, emails, b.Clerk.EmailsTo(p.Email), p.Email)
+	}
+	require.Equal(t, map[string]int{
+		"org_0 pending ": 334, "org_1 pending ": 333, "org_2 pending ": 5, "org_2 failed " + clerkinvite.ReasonOrganizationFull: 328,
+	}, states)
 }

@@ -234,7 +234,7 @@ var errPassEnded = errors.New("clerkinvite: not attempted: the call ended before
 // call describes a request to Clerk that failed.
 type call struct {
 	op      string
-	sends   bool // it could have sent an email
+	sends   bool // it could have sent an email, or have added a member
 	several bool // it was about other members too
 
 	organization bool // it was about an organization
