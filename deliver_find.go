@@ -437,8 +437,8 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
-// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
+// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
+// that have adopted the invitation. Several tenants may share an invitation.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
 	var q Query
 	for i := range invitations {
@@ -463,13 +463,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (li
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		switch adopted := referring[inv.ID]; {
-		case ours && named[m.ID] != nil, len(adopted) == 0:
+		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
+		if named[m.ID] != nil || len(adopted) == 0 {
 			list = append(list, listed{inv, named[m.ID], ours, m.Send})
-		default:
-			for _, row := range adopted {
-				list = append(list, listed{inv, row, false, 0})
-			}
+		}
+		for _, row := range adopted {
+			list = append(list, listed{inv, row, false, 0})
 		}
 	}
 	return list, err
