@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
 // checkMemberships checks that exactly the users of active members are members of the scenario's organization.
@@ -74,6 +75,13 @@ func organizations() []scenario {
 		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: add a user", organization: adding, arrange: isUser, act: invite, people: []person{{ann, "active", "gone"}}},
 		{name: "organization: add a user once", organization: adding, once: true, arrange: isUser, act: invite, people: []person{{ann, "active", "failed gone"}}},
+		{name: "organization: add a user once into a lost response", organization: adding, once: true, people: []person{{ann, "failed", "gone active"}}, arrange: func(w *world) {
+			isUser(w)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		}, act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			return expected[*clerkinvite.ClerkInvitationError](a, ann, err)
+		}},
 		{name: "organization: invite after a crash", organization: asking, act: invite, people: []person{{ann, "pending", ""}}, arrange: func(w *world) {
 			w.reserved(ann)
 			w.clock.Advance(later)
@@ -107,6 +115,16 @@ func organizations() []scenario {
 			w.lastEvent()
 		}},
 		{name: "organization: reconcile", organization: asking, people: []person{{ann, "active", ""}}, arrange: accepted, act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked(ann, err)
+		}},
+		{name: "organization: reconcile finds somebody who has left", organization: adding, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(ann, bob)
+			w.clock.Advance(later)
+			w.clerk.LeaveOrganization("org_acme", u.ID)
+		}, act: func(a *actor) error {
 			_, err := a.svc.Reconcile(a.ctx, nil)
 			return a.acked(ann, err)
 		}},
