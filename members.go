@@ -270,7 +270,7 @@ func (s *Service) Update(ctx context.Context, ref Ref, u MemberUpdate) (_ *Membe
 	if err := s.setClock(ctx, s.store); err != nil {
 		return nil, err
 	}
-	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+	now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		next := *row
 		if u.Role != nil {
 			next.Role = *u.Role

@@ -63,7 +63,7 @@ func (m Member) Organization() (o Organization, ok bool) {
 }
 
 // organization returns the ID of the organization that the member was last invited into, or "".
-func (m *Member) organization() string {
+func (m Member) organization() string {
 	if !bytes.Contains(m.Params, []byte(`"organization"`)) { // do not decode the others
 		return ""
 	}

@@ -39,7 +39,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Resend")
 	defer op.end(&err)
 	var l lease
-	_, row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+	row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if l, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}

@@ -102,26 +102,26 @@ func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result,
 
 // change reads a member, calls next for the new version of its row, and writes it. It starts again if
 // another process changes the row first. next can return the row itself to leave it unchanged.
-func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (old, now *Member, err error) {
+func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (now *Member, err error) {
 	for range 10 {
 		row, err := s.get(ctx, ref)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		ref = row.refByID() // in the next round, ref may no longer identify this member
 		wanted, err := next(row)
 		if err != nil || wanted == row {
-			return row, wanted, err
+			return wanted, err
 		}
 		results, err := s.apply(ctx, s.store, []Change{{row, wanted}})
 		if err != nil {
-			return row, nil, err
+			return nil, err
 		}
 		if !errors.Is(results[0].Err, ErrConflict) {
-			return row, results[0].Member, results[0].Err
+			return results[0].Member, results[0].Err
 		}
 	}
-	return nil, nil, ErrConflict
+	return nil, ErrConflict
 }
 
 // The functions below return Change.New for a row.

@@ -50,7 +50,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 	if err := s.setClock(ctx, s.store); err != nil {
 		return nil, err
 	}
-	_, now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+	now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if row.Status == to {
 			return row, nil
 		}
@@ -297,7 +297,7 @@ type purgeClaim struct {
 
 // claimForPurge claims a member, or renews the previous claim if that still owns the member.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, previous purgeClaim) (c purgeClaim, err error) {
-	_, c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
+	c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}

@@ -699,7 +699,7 @@ func (a pointAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 }
 
 func (a pointAPI) organizations() clerkinvite.OrganizationAPI {
-	return a.ClerkAPI.(clerkinvite.OrganizationAPI) //nolint:forcetypeassert // a *clerkapi.Client
+	return a.ClerkAPI.(clerkinvite.OrganizationAPI)
 }
 
 // pointStore is a Store with points.

@@ -220,7 +220,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if held(old, s.now()) && s.holders[mark{old.ID, old.Send}] != t {
 		s.failf("erased: %s erased %s while an attempt has claimed it", t.name, s.named(old))
 	}
-	if id := old.InvitationID; s.open(id) && !(s.adopted[id] && (!s.entrusted[id] || s.waitedFor(s.rows, id))) {
+	if id := old.InvitationID; s.open(id) && (!s.adopted[id] || s.entrusted[id] && !s.waitedFor(s.rows, id)) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
@@ -445,7 +445,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		if inv == nil && !(s.entrusted[m.InvitationID] && overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
+		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:

@@ -345,7 +345,7 @@ func (t *task) doAdopt(ctx context.Context) {
 		switch {
 		case err != nil && errors.Is(r.Err, err):
 		case r.Err == nil && (r.Member.Ref() != refOf(people[i].InviteParams) ||
-			!(r.Member.ClerkUserID == people[i].ClerkUserID || pending && r.Member.InvitationID == id)):
+			r.Member.ClerkUserID != people[i].ClerkUserID && (!pending || r.Member.InvitationID != id)):
 			t.failf("returned: %s returns %v for %s", t.name, state{r.Member}, people[i].ClerkUserID)
 		case errors.Is(r.Err, clerkinvite.ErrUserTaken) && r.Member.ClerkUserID != people[i].ClerkUserID:
 			t.failf("returned: %s says that %s has the user %s", t.name, t.named(r.Member), people[i].ClerkUserID)
