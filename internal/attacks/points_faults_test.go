@@ -414,7 +414,11 @@ func (w *world) check(excused int) (members, second int) {
 		}
 		switch m.Status {
 		case clerkinvite.StatusPending:
-			require.Equal(w.t, []string{m.InvitationID}, open, "open invitations of a pending member")
+			want := []string{m.InvitationID}
+			if w.sc.organization != nil && byID[m.InvitationID].Status == clerkinvite.InvitationAccepted {
+				want = nil // a Remove has ended the membership, and its caller must repeat it
+			}
+			require.Equal(w.t, want, open, "open invitations of a pending member")
 			require.Equal(w.t, clerkinvite.PendingID(m.InvitationID), m.ClerkUserID)
 			require.Equal(w.t, m.Send, m.Sent)
 		case clerkinvite.StatusActive:

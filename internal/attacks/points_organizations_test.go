@@ -66,17 +66,24 @@ func organizations() []scenario {
 		pending(w)
 		w.joined(ann)
 	}
-	active := func(w *world) {
+	active := func(w *world) { // with somebody else, so that Clerk shows a member
 		isUser(w)
-		w.invited(ann)
+		w.clerk.AddVerifiedUser(bob)
+		w.invited(ann, bob)
 	}
 	return []scenario{
 		{name: "organization: invite", organization: asking, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: add a user", organization: adding, arrange: isUser, act: invite, people: []person{{ann, "active", "gone"}}},
-		{name: "organization: add a user once", organization: adding, once: true, arrange: isUser, act: invite, people: []person{{ann, "active", "failed gone"}}},
-		{name: "organization: add a user once into a lost response", organization: adding, once: true, people: []person{{ann, "failed", "gone active"}}, arrange: func(w *world) {
+		{name: "organization: add a user once", organization: adding, once: true, act: invite, people: []person{{ann, "active", "failed gone removed"}, {bob, "active", ""}}, arrange: func(w *world) {
 			isUser(w)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(bob)
+		}},
+		{name: "organization: add a user once into a lost response", organization: adding, once: true, people: []person{{ann, "failed active removed", "gone"}, {bob, "active", ""}}, arrange: func(w *world) {
+			isUser(w)
+			w.clerk.AddVerifiedUser(bob) // so that Clerk shows a member, and Reconcile sees a removal that was carried out late
+			w.invited(bob)
 			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		}, act: func(a *actor) error {
 			_, err := a.svc.Invite(a.ctx, toAcme(ann))
@@ -97,7 +104,7 @@ func organizations() []scenario {
 			return a.acked(ann, err)
 		}},
 		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending"}}},
-		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}}},
+		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
 		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
 		{name: "organization: somebody joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
 		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {
