@@ -361,7 +361,7 @@ func (a *attempt) decide(v verdict) {
 }
 
 // mayLeaveOver reports whether the member may have another open invitation after a verdict that ends the
-// send: an earlier send's, or one that this send has created without effect on the row.
+// send. An earlier send may have created it, or this send, without changing the row.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited, isExpired, isRevoked, isSecondAddress:
@@ -382,8 +382,8 @@ type delivery struct {
 	stop bool        // the error ends the pass: it concerns the whole instance, or the store
 }
 
-// endedConcurrently reports whether somebody revoked or removed the member while it was being delivered. That is
-// not so if the attempt itself has found an invitation that was revoked, or a second address.
+// endedConcurrently reports whether another call revoked or removed the member during the delivery. It returns
+// false if the attempt itself found a revoked invitation or a second address.
 func (d delivery) endedConcurrently() bool {
 	m := d.Member
 	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)

@@ -353,7 +353,7 @@ func hasEscape(b []byte, is func(unit int) bool) bool {
 	return hasEscapeAt(b, func(_, unit int) bool { return is(unit) })
 }
 
-// hasEscapeAt reports whether valid JSON contains an escape \uXXXX that satisfies the function is.
+// hasEscapeAt reports whether valid JSON contains an escape \uXXXX for which is returns true.
 func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {

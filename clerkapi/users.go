@@ -97,7 +97,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 // GetUser is safe for concurrent use and safe to retry.
 func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
 	if !validID(id) { // the SDK does not escape it, so "" or "../x" would reach another endpoint
-		return nil, &clerkinvite.InvalidParamsError{Field: "id", Reason: "must be a Clerk user id"}
+		return nil, &clerkinvite.InvalidParamsError{Field: "id", Reason: "must be a Clerk user ID"}
 	}
 	req := clerk.NewAPIRequest(http.MethodGet, "/users/"+id)
 	var found clerkinvite.User

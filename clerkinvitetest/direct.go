@@ -55,7 +55,7 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 // GetUser implements [clerkinvite.ClerkAPI].
 func (c *Clerk) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
 	if !validID(id) {
-		return nil, invalid("id", "must be a Clerk user id")
+		return nil, invalid("id", "must be a Clerk user ID")
 	}
 	a, err := c.call(ctx, c.getUserRequest(id))
 	if err != nil {

@@ -167,7 +167,7 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	webhook, err := f.clerk.AcceptInvitation(id)
 	if err != nil {
 		w.WriteHeader(http.StatusConflict)
-		_, _ = fmt.Fprintln(w, "Not accepted: the invitation does not exist or is no longer pending, or its user cannot sign in.")
+		_, _ = fmt.Fprintln(w, "Not accepted. Either there is no such pending invitation, or its user cannot sign in.")
 		return
 	}
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`

@@ -71,7 +71,7 @@ func TestImportReadsOtherFormats(t *testing.T) {
 	require.Equal(t, []string{"ada@example.com", "email is not valid Unicode; export the file as CSV UTF-8", "bob@example.com", "email is not valid Unicode; export the file as CSV UTF-8"}, reasons)
 }
 
-// The headers are those that programs which import these exports document.
+// The headers come from the documentation of programs that import these exports.
 func TestImportRecognisesExports(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)

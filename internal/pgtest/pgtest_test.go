@@ -302,7 +302,7 @@ func TestWithoutBinaries(t *testing.T) {
 
 func TestTheNewestVersionIsTaken(t *testing.T) {
 	if !supported {
-		t.Skip("no server on this system")
+		Missing(t, "postgres", "no server on this system")
 	}
 	defer func(patterns []string) { binPatterns = patterns }(binPatterns)
 	base := t.TempDir()

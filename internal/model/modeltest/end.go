@@ -158,12 +158,12 @@ func (s *sequence) reconciled() {
 	}
 }
 
-// nobodyKnown reports whether members are active, but Clerk knows none of their users and none of the
-// members' invitations.
+// nobodyKnown reports whether members are active, but Clerk knows none of their users, no invitation with a
+// member's marker, and no adopted invitation that a member waits for.
 func (s *sequence) nobodyKnown() bool {
 	active := false
 	for _, m := range s.rows {
-		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.entrusted[inv.ID]) {
+		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.entrusted[inv.ID] && m.Status.Waits()) {
 			return false
 		}
 		if m.Status == clerkinvite.StatusActive {

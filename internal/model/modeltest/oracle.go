@@ -315,7 +315,8 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	if m.ClaimedUntil == nil || old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil) {
 		return
 	}
-	if !slices.Contains(delivering, t.verb) && t.verb != purge && !s.makesWay(t, m) || t.verb == deliver && t.ref != (clerkinvite.Ref{}) && t.ref != m.Ref() {
+	mayClaim := slices.Contains(delivering, t.verb) && (t.verb != deliver || t.ref == (clerkinvite.Ref{}) || t.ref == m.Ref())
+	if !mayClaim && t.verb != purge && !s.makesWay(t, m) {
 		s.failf("claim: %s claimed %s", t.name, s.named(m))
 	}
 	if old != nil && held(old, s.now()) {
