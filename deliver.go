@@ -339,7 +339,7 @@ type attempt struct {
 	rejection   error // what that request said about this address
 	revoked     bool  // a resend into an organization has revoked the older invitation
 
-	mayBeMember string // the user whom a request without a response may have added to the organization
+	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
 }
 
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
@@ -364,7 +364,9 @@ func (a *attempt) decide(v verdict) {
 // send. An earlier send may have created it, or this send, without changing the row.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited, isExpired, isRevoked, isSecondAddress:
+	case isInvited:
+		return a.row.Send > 1 && !a.revoked
+	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()

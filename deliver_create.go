@@ -261,24 +261,19 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return verdict{}, limit
 		}
 	}
-	ignoreExisting := false
+	var found foundInvitations
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		v, found := s.look(ctx, p, a, a.mayHaveSent())
-		if v.kind != undecided {
+		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
 			return v, nil
 		}
-		ignoreExisting = found.needsIgnoreExisting
 	}
-	if organization := a.organization(); organization != "" {
-		if err := p.refusing[organization]; err != nil {
-			return refused("create invitation", reasonOf(err), err), nil
-		}
-		if v, limit := s.revokeOlder(ctx, p, a); v.kind != undecided || limit != nil {
+	if a.organization() != "" {
+		if v, limit := s.prepareOrganization(ctx, p, a, found); v.kind != undecided || limit != nil {
 			return v, limit
 		}
 	}
-	inv, err := s.createFirst(ctx, p, a, ignoreExisting)
-	if failureOf(err, a.row.Email) == addressTaken && !ignoreExisting {
+	inv, err := s.createFirst(ctx, p, a, found.needsIgnoreExisting)
+	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
 		}
@@ -325,16 +320,17 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
-	if u := holder(users, a.row.Email); u != nil && a.organization() == "" {
-		return linked(u, nil, s.now())
-	} else if u != nil {
-		if s.decideMembers(ctx, p, []*attempt{a}, users); a.verdict.kind != undecided {
-			return a.verdict
+	if u := holder(users, a.row.Email); u != nil {
+		if v := s.decideHolder(ctx, p, a, u); v.kind != undecided {
+			return v
 		}
 	}
 	v, found := s.look(ctx, p, a, true)
-	if v.kind != undecided || a.organization() == "" && a.mayIgnoreExisting(taken, users, found) {
+	switch {
+	case v.kind != undecided:
 		return v
+	case a.organization() == "" && a.mayIgnoreExisting(taken, users, found): // organizations have no ignore_existing
+		return verdict{}
 	}
 	return s.failed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
 }
@@ -348,7 +344,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created anything, the blocking invitation is another one: the previous
 		// one, if that is not in the list, which may lag.
-		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
+		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		// A user has the address, but none holds it verified. An unverified holder must not block the
 		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows

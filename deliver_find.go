@@ -258,12 +258,13 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 type foundInvitations struct {
 	own       *Invitation   // has the send's marker
 	duplicate bool          // there are more of these
-	previous  bool          // the one that the row refers to is listed, in any status
+	current   *Invitation   // the row refers to it; in any status, or nil
 	unmarked  []*Invitation // pending, and may be the send's although Clerk shows no metadata
 
-	// foreign is pending in the member's organization and was not created for this member. Clerk allows
-	// one pending invitation per address and organization, so the member waits for it.
-	foreign *Invitation
+	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
+	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
+	older   []*Invitation // of earlier sends, except current
+	foreign *Invitation   // not created for this send or an earlier one
 
 	needsIgnoreExisting bool // one that is not this send's is pending
 }
@@ -272,7 +273,10 @@ type foundInvitations struct {
 func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvitations) {
 	for i := range list {
 		inv := &list[i]
-		f.previous = f.previous || inv.ID == a.row.InvitationID
+		isCurrent := inv.ID == a.row.InvitationID
+		if isCurrent {
+			f.current = inv
+		}
 		switch m, _ := inv.mark(); {
 		case m == mark{a.row.ID, a.row.Send}:
 			f.duplicate = f.own != nil
@@ -280,10 +284,11 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 				f.own = inv
 			}
 		case inv.Status != InvitationPending:
+		case a.organization() != "" && isCurrent: // revokeOlder revokes it
+		case a.organization() != "" && m.ID == a.row.ID && m.Send < a.row.Send:
+			f.older = append(f.older, inv)
 		case a.organization() != "":
-			if m.ID != a.row.ID && inv.ID != a.row.InvitationID { // otherwise an older send's
-				f.foreign = inv
-			}
+			f.foreign = inv
 		case mayExist && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
@@ -432,6 +437,7 @@ type listed struct {
 	row    *Member
 	marked bool // a marker names a member, which may not exist here
 	send   int  // of the marker
+	shared bool // a member that the marker does not name waits for it
 }
 
 // isCurrent reports whether the row refers to the invitation.
@@ -465,10 +471,10 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (li
 		m, ours := inv.mark()
 		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
 		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{inv, named[m.ID], ours, m.Send})
+			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
 		}
 		for _, row := range adopted {
-			list = append(list, listed{inv, row, false, 0})
+			list = append(list, listed{inv, row, false, 0, true})
 		}
 	}
 	return list, err

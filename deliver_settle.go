@@ -21,7 +21,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 			continue
 		}
 		ctx, cancel := l.settling(ctx)
-		s.revokeLeftOvers(ctx, a.row)
+		s.revokeLeftOvers(ctx, a)
 		hangs := ctx.Err() != nil
 		cancel()
 		if hangs {
@@ -188,6 +188,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	inv := a.verdict.invitation
 	switch {
 	case len(rows) == 0: // purged
+		s.removeAdded(ctx, a)
 		if a.verdict.kind == isInvited && !a.verdict.adopted {
 			s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 		}
@@ -199,6 +200,8 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
 		s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
+	case !rows[0].Status.Waits() && rows[0].Status != StatusActive: // withdrawn, revoked or removed in the meantime
+		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
@@ -218,18 +221,25 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 // created and no row refers to. That includes the row's invitation before it was settled, even if
 // Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
 // created in between is not in the list. Failures are only logged; Reconcile does the same.
-func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
+func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
+	row, previous := a.row, a.row.InvitationID
+	if a.revoked {
+		previous = ""
+	}
 	list, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		// The previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
-	list = openOrUnlisted(list, row.InvitationID)
+	list = openOrUnlisted(list, previous)
 	var q Query
+	if a.organization() != "" && len(list) > 0 { // several tenants may wait for the same invitation
+		q.Emails = []string{row.Email}
+	}
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
-		} else if list[i].ID == row.InvitationID {
+		} else if list[i].ID == previous {
 			q.Emails = []string{row.Email}
 		}
 	}
@@ -242,7 +252,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, row *Member) {
 		return
 	}
 	for i := range list {
-		if isLeftOver(&list[i], row.InvitationID, rows) {
+		if isLeftOver(&list[i], previous, rows) {
 			s.revokeLeftOver(ctx, RevokeRequest{list[i].ID, row.organization()})
 		}
 	}
@@ -263,10 +273,15 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 // those that could. previous is the settled row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
-	if !ours {
-		// Adopted rows refer to invitations without a mark. Another tenant's row may refer to the
-		// same invitation.
-		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
+	// Several tenants may wait for the same invitation, and adopted rows for one without a mark.
+	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
+	})
+	switch {
+	case adopted:
+		return false
+	case !ours:
+		return inv.ID == previous
 	}
 	i := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
 	// An invitation whose member is not in this database may belong to another application.
@@ -288,11 +303,13 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 // revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because
 // Reconcile finds the invitation again.
 func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) {
-	if err := s.revoke(ctx, r); err != nil {
+	err := s.revoke(ctx, r)
+	switch {
+	case err == nil:
+		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
+	case codeOf(err) != codeNotPending: // otherwise it has ended
 		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))
-		return
 	}
-	s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
 }
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.

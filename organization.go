@@ -113,7 +113,6 @@ func byOrganization(attempts []*attempt) (groups [][]*attempt) {
 }
 
 // decideMembers decides for rows of one organization whose address one of the users holds verified.
-// Members of the organization are linked. The others are added, or stay undecided: they get an invitation.
 func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attempt, users []User) {
 	var ids []string
 	for _, a := range attempts {
@@ -122,18 +121,36 @@ func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attemp
 	members, err := s.findMembers(ctx, attempts[0].organization(), ids)
 	for _, a := range attempts {
 		u := holder(users, a.row.Email)
-		v := linked(u, nil, s.now())
-		switch {
-		case err != nil:
-			v = s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err)
-		case members[u.ID], v.kind != isLinked: // barred users get no invitation
-		case a.params.Organization.AddExisting:
-			v = s.addMember(ctx, p, a, u)
-		default:
-			continue
+		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
+			a.decide(v)
 		}
-		a.decide(v)
 	}
+}
+
+// decideHolder decides for a row whose address u holds verified.
+func (s *Service) decideHolder(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+	if a.organization() == "" {
+		return linked(u, nil, s.now())
+	}
+	members, err := s.findMembers(ctx, a.organization(), []string{u.ID})
+	return s.decideMember(ctx, p, a, u, members[u.ID], err)
+}
+
+// decideMember decides for a row whose address u holds verified. isMember says whether u is a member of the
+// row's organization; err is why that is unknown. Members are linked. The others are added, or the verdict is
+// undecided: they get an invitation.
+func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User, isMember bool, err error) verdict {
+	if err != nil {
+		return s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err)
+	}
+	v := linked(u, nil, s.now())
+	switch {
+	case isMember, v.kind != isLinked: // barred users get no invitation
+		return v
+	case a.params.Organization.AddExisting:
+		return s.addMember(ctx, p, a, u)
+	}
+	return verdict{}
 }
 
 // findMembers returns which of the users are members of the organization, with one request per 100.
@@ -179,19 +196,29 @@ func (s *Service) addMemberships(ctx context.Context, organization string, userI
 
 var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config.Organizations"}
 
-// addMember makes the user a member of the row's organization. It sends no email, so it can be repeated.
+// addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
+// create, it starts and finishes during the lease.
 func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+	if ctx.Err() != nil || !p.fresh(s.now()) {
+		return s.released(ctx, p, a)
+	}
 	o := a.params.Organization
-	_, err := request(ctx, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
+	adding, cancel := p.creating(ctx)
+	defer cancel()
+	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{o.ID, u.ID, o.Role})
 	})
-	if err == nil || codeOf(err) == codeAlreadyMember {
+	switch {
+	case err == nil:
+		a.mayHaveAdded = u.ID
+		return linked(u, nil, s.now())
+	case codeOf(err) == codeAlreadyMember:
 		return linked(u, nil, s.now())
 	}
 	p.noteRefusing(o.ID, err)
 	v := s.failed(ctx, p, a, call{op: "add member", sends: true, organization: true}, err)
 	if v.kind == isUncertain {
-		a.mayBeMember = u.ID
+		a.mayHaveAdded = u.ID
 	}
 	return v
 }
@@ -199,13 +226,21 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 // undoAdding ends the membership that a withdrawn attempt may have added. If that fails, the row keeps
 // waiting, so that the next attempt finds out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
-	if !a.verdict.withdraw || a.mayBeMember == "" {
-		return
-	}
-	if err := s.removeMember(ctx, a.organization(), a.mayBeMember); err != nil {
+	if a.verdict.withdraw && !s.removeAdded(ctx, a) {
 		a.verdict.withdraw = false
+	}
+}
+
+// removeAdded ends the membership that the attempt may have added, if any. It reports whether that succeeded.
+func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
+	if a.mayHaveAdded == "" {
+		return true
+	}
+	err := s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
+	return err == nil
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
@@ -242,29 +277,54 @@ func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
 	return u, nil
 }
 
-// revokeOlder revokes the older invitation of a resend into an organization, because Clerk allows only one
-// pending invitation. It is undecided if the new one can be created now. It returns a limit that prevents
-// the create, before anything is revoked.
-func (s *Service) revokeOlder(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
-	if a.row.Send == 1 || a.row.InvitationID == "" || a.revoked {
+// prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
+// older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
+// prevents the create; then nothing is revoked.
+func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit error) {
+	// An interrupted attempt may have revoked the current one.
+	a.revoked = a.revoked || found.current != nil && found.current.Status == InvitationRevoked
+	if err := p.refusing[a.organization()]; err != nil {
+		return refused("create invitation", reasonOf(err), err), nil
+	}
+	if a.row.Send == 1 {
 		return verdict{}, nil
 	}
 	if limit := s.singleLimit(p, a); limit != nil {
 		return verdict{}, limit
 	}
-	accepted, err := s.revokeOpen(ctx, a.row, true)
+	accepted, err := s.revokeOlder(ctx, a, found)
 	switch {
 	case err != nil:
 		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
-	case accepted == currentAccepted: // by nobody who has verified the address, so Reconcile reports it
+	case accepted: // by nobody who has verified the address, so Reconcile reports it
 		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
 		if a.row.InvitedAt != nil {
 			older.CreatedAt = *a.row.InvitedAt
 		}
 		return verdict{kind: isInvited, invitation: older, adopted: true}, nil
 	}
-	a.revoked = true
 	return verdict{}, nil
+}
+
+// revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
+// lists as pending. It reports whether the first was accepted.
+func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvitations) (accepted bool, err error) {
+	if a.row.InvitationID != "" && !a.revoked {
+		current := Invitation{ID: a.row.InvitationID} // Clerk's list may lag
+		if found.current != nil {
+			current = *found.current
+		}
+		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
+			return accepted, err
+		}
+		a.revoked = true
+	}
+	for _, inv := range found.older {
+		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // endMembership ends the membership of a member that becomes removed, or that an interrupted attempt may

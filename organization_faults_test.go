@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -316,6 +318,45 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 		requireMembers(t, b, u.ID)
+	})
+}
+
+// Clerk responds so slowly that another process may have the member by now. The user is not added.
+func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.After {
+				b.Clock.Advance(time.Hour)
+			}
+		})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		requireMembers(t, b)
+		b.Clerk.OnCall(nil)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// The invitation is revoked while the user is being added. Nobody stays a member of the organization without an active row.
+func TestOrganization_RevokedWhileAdding(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
+				_, err := b.Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+				assert.NoError(t, err)
+			}
+		})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b)
 	})
 }
 

@@ -1,10 +1,13 @@
 package clerkinvite_test
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -148,6 +151,67 @@ func TestOrganization_Resend(t *testing.T) {
 		link, err := b.Link(t.Context(), m.Ref())
 		require.NoError(t, err)
 		require.Equal(t, open[0].URL.Reveal(), link.Reveal())
+	})
+}
+
+// Another process completes a resend whose requests take longer than the lease. The first process leaves its invitation alone.
+func TestOrganization_ResendOvertaken(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []clerkinvitetest.Call{clerkinvitetest.CallOrganizationList, clerkinvitetest.CallOrganizationRevoke} {
+		for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+			t.Run(fmt.Sprint(slow, " ", when), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					m := b.MustInvite(t, "ada@example.com")
+					b.Clock.Advance(time.Hour)
+					var overtaken atomic.Bool
+					b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, at clerkinvitetest.When) {
+						if call == slow && at == when && !overtaken.Swap(true) {
+							b.Clock.Advance(time.Hour)
+							_, err := b.Deliver(t.Context(), nil)
+							assert.NoError(t, err)
+						}
+					})
+					_, _ = b.Resend(t.Context(), m.Ref()) // its error does not matter
+					b.Clerk.OnCall(nil)
+					b.MustReconcile(t)
+					got := b.Member(t, "ada@example.com")
+					require.Equal(t, clerkinvite.StatusPending, got.Status)
+					open := b.Clerk.OpenInvitations("ada@example.com")
+					require.Len(t, open, 1)
+					require.Equal(t, got.InvitationID, open[0].ID)
+					require.Equal(t, 2, b.Clerk.EmailsTo("ada@example.com"))
+				})
+			})
+		}
+	}
+}
+
+// Two tenants wait for one invitation. It stays open as long as one of them does.
+func TestOrganization_SharedInvitationStays(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		first := b.MustInvite(t, "ada@example.com")
+		second, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
+		require.NoError(t, err)
+		require.Equal(t, first.InvitationID, second.InvitationID)
+
+		// The first tenant's row is removed by another way than Remove, which would revoke the invitation.
+		row := b.Member(t, "ada@example.com")
+		removed := *row
+		removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.MustReconcile(t)
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+
+		id := b.Clerk.AddVerifiedUser("ada@example.com").ID
+		require.NoError(t, b.Clerk.AcceptOrganization(second.InvitationID, id))
+		members, err := b.ResolveUser(t.Context(), id)
+		require.NoError(t, err)
+		require.Len(t, members, 1)
+		require.Equal(t, "globex", members[0].TenantID)
 	})
 }
 

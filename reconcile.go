@@ -843,6 +843,7 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
+			case l.shared:
 			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
 				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
 			}

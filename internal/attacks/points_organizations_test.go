@@ -103,7 +103,7 @@ func organizations() []scenario {
 			}
 			return a.acked(ann, err)
 		}},
-		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending"}}},
+		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending revoked"}}},
 		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
 		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
 		{name: "organization: somebody joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},

@@ -181,7 +181,7 @@ func costs() []cost {
 		{"Invite", "organization: an existing user", "pending", 3, "GET /organizations/memberships, GET /users, POST /organizations/invitations", 2, is.user, do.invite},
 		{"Invite", "organization: an existing user, with AddExisting", "active", 3, "GET /organizations/memberships, GET /users, POST /organizations/memberships", 2, is.user, do.inviteAdding},
 		{"InviteMany", "organization: 25 people", "25 pending", 4, "GET /users, 3 POST /organizations/invitations/bulk", 15, nil, do.inviteMany(25)},
-		{"Resend", "organization: pending", "pending", 7, "3 GET /organizations/invitations, GET /users, POST /organizations/invitations, 2 POST /organizations/invitations/revoke", 4, is.pending, do.resend},
+		{"Resend", "organization: pending", "pending", 4, "GET /organizations/invitations, GET /users, POST /organizations/invitations, POST /organizations/invitations/revoke", 3, is.pending, do.resend},
 		{"Revoke", "organization: pending", "revoked", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.revoke},
 		{"Remove", "organization: active", "removed", 1, "DELETE /organizations/memberships", 2, is.added, do.remove},
 		{"Remove", "organization: pending", "removed", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.remove},
