@@ -295,6 +295,41 @@ func TestAdopt_Organization(t *testing.T) {
 	})
 }
 
+// Clerk does not know the invitation, for example because it was made in another instance. A user who has verified the address is proof enough
+// once Clerk's lists have shown that the invitation is not among the ended ones.
+func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		user := b.Clerk.AddVerifiedUser("there@example.com")
+		b.Clerk.SignUp("unverified@example.com", false)
+		ended := b.Clerk.CreateForeign("ended@example.com", nil).ID
+		b.Clerk.RevokeInDashboard(ended)
+		b.Clerk.AddVerifiedUser("ended@example.com")
+		mustAdopt(t, b, adopted("acme", "there@example.com", "pending_inv_lost1"), adopted("globex", "there@example.com", "pending_inv_lost2"),
+			adopted("acme", "unverified@example.com", "pending_inv_lost3"), adopted("acme", "nobody@example.com", "pending_inv_lost4"), adopted("acme", "ended@example.com", clerkinvite.PendingID(ended)))
+		b.Clock.Advance(time.Hour)
+		for _, opts := range []clerkinvite.ReconcileOptions{{DryRun: true}, {Limit: 2}} {
+			activated, more := 0, true
+			for more {
+				report, err := b.Reconcile(t.Context(), &opts)
+				require.NoError(t, err)
+				activated += report.Activated
+				opts.Cursor, more = report.Cursor, report.Cursor != ""
+			}
+			require.Equal(t, 2, activated)
+		}
+		for _, tenant := range []string{"acme", "globex"} {
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: tenant, Email: "there@example.com"})
+			require.NoError(t, err)
+			require.Equal(t, []any{clerkinvite.StatusActive, user.ID}, []any{m.Status, m.ClerkUserID})
+		}
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "unverified@example.com").Status)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "nobody@example.com").Status)
+		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ended@example.com").Status, "the user could not accept it")
+		require.Equal(t, &clerkinvite.ReconcileReport{Members: 2 + 2, Invitations: 1}, b.MustReconcile(t))
+	})
+}
+
 // A Reconcile in parts reads the invitations in its last part.
 func TestAdopt_ThenReconcileInParts(t *testing.T) {
 	t.Parallel()
@@ -314,6 +349,65 @@ func TestAdopt_ThenReconcileInParts(t *testing.T) {
 		cursor, more = report.Cursor, report.Cursor != ""
 	}
 	require.Equal(t, len(people), revoked)
+}
+
+// An adopted member's expiry is assumed, and Clerk's is later. A Reconcile in parts does not expire such a member before it has
+// read the invitation, and a dry run reports the same.
+func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int{0, 1} {
+		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				inv := b.Clerk.CreateForeign("open@example.com", nil)
+				people := []clerkinvite.Adopted{
+					adopted("acme", "open@example.com", clerkinvite.PendingID(inv.ID)), adopted("acme", "unknown@example.com", "pending_inv_unknown"),
+					adopted("acme", "there@example.com", b.Clerk.AddVerifiedUser("there@example.com").ID),
+				}
+				people[0].ExpiresInDays, people[1].ExpiresInDays = 1, 1
+				mustAdopt(t, b, people...)
+				b.Clock.Advance(2 * day)
+				for _, dry := range []bool{true, false} {
+					expired := 0
+					for cursor, more := "", true; more; {
+						report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry, Limit: limit, Cursor: cursor})
+						require.NoError(t, err)
+						expired += report.Expired
+						cursor, more = report.Cursor, report.Cursor != ""
+					}
+					require.Equal(t, 1, expired)
+				}
+				require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "unknown@example.com").Status)
+				m := b.Member(t, "open@example.com")
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.WithinDuration(t, *inv.ExpiresAt, *m.ExpiresAt, time.Millisecond)
+			})
+		})
+	}
+}
+
+// A list that fails for one adopted member does not stop the others.
+func TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	people := []clerkinvite.Adopted{
+		adopted("acme", "bad@example.com", clerkinvite.PendingID(b.Clerk.CreateForeign("bad@example.com", nil).ID)),
+		adopted("acme", "unknown@example.com", "pending_inv_unknown"), adopted("acme", "there@example.com", b.Clerk.AddVerifiedUser("there@example.com").ID),
+		adopted("zeta", "last@example.com", "pending_inv_last"),
+	}
+	for i := range people {
+		people[i].ExpiresInDays = 1
+	}
+	results, err := b.Adopt(t.Context(), people)
+	require.NoError(t, err)
+	require.Len(t, results, len(people))
+	b.Clock.Advance(2 * day)
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Email: "bad@example.com", Times: -1, Status: 400, Code: "strange"})
+	_, err = b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: 3})
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bad@example.com").Status)
+	require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "unknown@example.com").Status)
 }
 
 // An adopted member is like any other for the other verbs.

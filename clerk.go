@@ -133,13 +133,13 @@ type InvitationQuery struct {
 	AllOrganizations bool   // only invitations into organizations
 }
 
-// holdsVerified reports whether u has verified the normalised address.
-func (u *User) holdsVerified(email string) bool {
+// hasVerified reports whether u has verified the normalised address.
+func (u *User) hasVerified(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return e.Verified && sameEmail(e.Address, email) })
 }
 
-// holds reports whether u has the normalised address, verified or not.
-func (u *User) holds(email string) bool {
+// has reports whether u has the normalised address, verified or not.
+func (u *User) has(email string) bool {
 	return slices.ContainsFunc(u.Emails, func(e UserEmail) bool { return sameEmail(e.Address, email) })
 }
 

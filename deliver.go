@@ -29,12 +29,13 @@ type DeliverReport struct {
 	Postponed int // still due, later
 }
 
-// maxLost is how many times in a row a batch may lose all its members to other processes.
+// maxLost is how many times in a row a batch may lose all its members to other processes. It also bounds
+// the loop if a clock was set back.
 const maxLost = 5
 
-// Deliver sends the invitations of all due members: those that were reserved in a transaction,
-// and those that a crash, a lost response or a failure at Clerk left over. It checks Clerk
-// before it sends anything a second time. Members of InviteMany and ReserveMany come after all
+// Deliver sends the invitations of all due members: members reserved in a transaction, and members left
+// unfinished by a crash, a lost response or a failure at Clerk. It checks Clerk before it sends anything a
+// second time. Members of InviteMany and ReserveMany come after all
 // others, and tenants take turns, as [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
 // It returns nil once no member is due now, or while another process delivers them. Postponed members
@@ -68,69 +69,66 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	return report, err
 }
 
-// delivered is called with the members of a pass, as they were claimed, and their deliveries.
-type delivered func(claimed []*Member, deliveries []delivery)
-
-// deliverDue delivers members that are due, at most limit if that is not 0. It calls done, if that is
-// not nil, after each pass.
-func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done delivered) error {
+// deliverDue delivers members that are due, at most limit if that is not 0. After each pass it calls done, if
+// that is not nil, with the members as they were claimed, and their deliveries.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(claimed []*Member, deliveries []delivery)) error {
 	if err := s.setClock(ctx, s.store); err != nil {
 		return err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
-	// If other processes are faster, or a clock was set back, do not try forever.
 	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
-		claims, err := s.deliverBatch(ctx, due, report.batch(limit), report, done)
-		if err != nil || claims == nothingDue {
+		b, err := s.deliverBatch(ctx, due, report.batch(limit))
+		report.count(b.deliveries)
+		if done != nil && len(b.claimed) > 0 {
+			done(b.claimed, b.deliveries)
+		}
+		if err != nil || !b.found {
 			return err
 		}
-		if lost++; claims == someClaimed {
+		if len(b.claimed) > 0 {
 			lost = 0
+		} else {
+			lost++
 		}
 	}
 	return nil
 }
 
-// claims is what became of the members that a batch found.
-type claims int
-
-const (
-	nothingDue  claims = iota // there were none, or another process has the turn to deliver them
-	allLost                   // other processes were faster
-	someClaimed               // and they were attempted
-)
+// dueBatch is the result of one pass over due members.
+type dueBatch struct {
+	found      bool      // false if no member is due, or another process has the turn to deliver them
+	claimed    []*Member // none if other processes were faster
+	deliveries []delivery
+}
 
 // deliverBatch delivers the next members that are due.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, report *DeliverReport, done delivered) (claims, error) {
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b dueBatch, err error) {
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
-		return nothingDue, err
+		return b, err
 	}
 	p, waited, err := s.backgroundPass(ctx, due)
 	if errors.Is(err, errTurnTaken) {
-		return nothingDue, nil
+		return b, nil
 	}
 	if err != nil {
-		return nothingDue, err
+		return b, err
 	}
 	defer p.end()
 	if waited { // the other process may have delivered these: read again
 		if rows, err = s.due(ctx, due, size); err != nil || len(rows) == 0 {
-			return nothingDue, err
+			return b, err
 		}
 	}
-	members, err := s.claim(ctx, p, rows)
-	if err != nil || len(members) == 0 {
-		return allLost, err
+	b.found = true
+	b.claimed, err = s.claim(ctx, p, rows)
+	if err != nil || len(b.claimed) == 0 {
+		return b, err
 	}
 	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
-	p.more = len(members) == findBatch
-	deliveries := s.deliver(ctx, p, members)
-	report.count(deliveries)
-	if done != nil {
-		done(members, deliveries)
-	}
-	return someClaimed, stopError(ctx, deliveries)
+	p.more = len(b.claimed) == findBatch
+	b.deliveries = s.deliver(ctx, p, b.claimed)
+	return b, stopError(ctx, b.deliveries)
 }
 
 // due returns the next members that are due, beginning after the last tenant whose members were
@@ -198,11 +196,10 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 	return normalized, nil
 }
 
-// backgroundPass takes the turn to deliver and starts a pass under it, so that only one process meets
-// a limit and nobody claims members ahead of their turn. The pass obeys the limits that other
-// processes have stored. Rows that it gives back are due at dueAt. waited says that another caller had the
-// turn first; the error is errTurnTaken if it did not give it up in time. Without an error, the caller
-// must call p.end.
+// backgroundPass takes the turn to deliver, and starts a pass. Only one process at a time then gets a 429,
+// and members are claimed in order. The pass obeys the limits that other processes have stored. Rows that it
+// releases are due at dueAt. waited reports that another caller had the turn first. The error is errTurnTaken
+// if that caller keeps the turn for too long. Without an error, the caller must call p.end.
 func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass, waited bool, err error) {
 	t, waited, err := s.awaitTurn(ctx, turnDeliver, s.cfg.Lease)
 	if err != nil {
@@ -238,14 +235,14 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 		switch {
 		case r.Err == nil:
 			claimed = append(claimed, r.Member)
-		case !errors.Is(r.Err, ErrConflict): // this row's; the others go on
+		case !errors.Is(r.Err, ErrConflict): // concerns only this row
 			s.log.ErrorContext(ctx, "member not claimed", "cause", logError(r.Err))
 		}
 	}
 	return claimed, nil
 }
 
-// stopError returns the error that ends a call after one of its passes, if any.
+// stopError returns the error that ends the call after a pass with these deliveries, or nil.
 func stopError(ctx context.Context, deliveries []delivery) error {
 	attempted := false
 	for _, d := range deliveries {
@@ -273,7 +270,7 @@ func (r *DeliverReport) batch(limit int) int {
 
 func (r *DeliverReport) count(deliveries []delivery) {
 	for _, d := range deliveries {
-		if d.kind != isReleased { // otherwise not attempted
+		if d.kind != isReleased { // a released row was not attempted
 			r.countOne(d)
 		}
 	}
@@ -316,12 +313,12 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt      time.Time                // when rows that are given back are due
+	dueAt      time.Time                // when rows that it releases are due
 	more       bool                     // there may be more due rows than these
 	background bool                     // waits longer for limits than interactive calls
 	end        func()                   // ends the turn of a background pass
 	last       bool                     // the call makes no other attempt
-	shareSpent map[*endpoints]time.Time // until when the shares of imports are spent, if the pass has met that
+	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
 	refusing   map[string]error         // organizations that accept nobody, by ID: they are full, or do not exist
 }
 
@@ -332,7 +329,7 @@ type attempt struct {
 	params   clerkParams
 	verdict  verdict
 	delivery *delivery // once the verdict is written
-	last     bool      // its caller makes no other attempt
+	last     bool      // the call makes no other attempt
 
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
@@ -361,7 +358,7 @@ func (a *attempt) decide(v verdict) {
 }
 
 // mayLeaveOver reports whether the member may have another open invitation after a verdict that ends the
-// send. An earlier send may have created it, or this send, without changing the row.
+// send. An earlier send may have created it, or an earlier request of this send whose response was lost.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited:
@@ -370,9 +367,10 @@ func (a *attempt) mayLeaveOver(k verdictKind) bool {
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()
-	case isUncertain:
+	case isUncertain: // and withdrawn: Clerk may have created it now
 		return true
-	default: // certainly without effect now, and withdrawn; a resend then keeps the earlier send's invitation
+	default: // isPostponed, isLimited or isReleased, and withdrawn
+		// This attempt created nothing, and a resend keeps the older invitation.
 		return a.mayHaveSent()
 	}
 }
@@ -396,8 +394,8 @@ func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery
 	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt, last: true}, []*Member{row})[0]
 }
 
-// deliver tells Clerk about rows that the caller has claimed, and settles them. It is the only
-// function that delivers, for one row and for many. The deliveries are in the order of the rows.
+// deliver sends the invitations of at most 100 rows that the caller has claimed, and settles the rows. It is
+// the only function that delivers, for one row and for many. The deliveries are in the order of the rows.
 func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delivery {
 	ctx, cancel := p.context(ctx)
 	defer cancel()
@@ -408,20 +406,21 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	var open []*attempt
 	for i, row := range rows {
 		a := &attempt{row: row, params: row.clerkParams(), last: p.last}
-		if attempts[i] = a; a.abandoned() {
+		attempts[i] = a
+		if a.abandoned() {
 			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)
 		}
 	}
-	for chunk := range slices.Chunk(open, findBatch) {
-		s.findAll(ctx, p, chunk)
+	if len(open) > 0 {
+		s.findAll(ctx, p, open)
 	}
 	s.settle(ctx, p.lease, attempts...)
 	s.createAll(ctx, p, attempts)
 	s.settle(ctx, p.lease, attempts...)
 	deliveries := make([]delivery, len(attempts))
-	for i, a := range attempts {
+	for i, a := range attempts { // createAll has decided all remaining attempts, so each has a delivery
 		deliveries[i] = *a.delivery
 	}
 	return deliveries

@@ -11,18 +11,19 @@ import (
 // bulkSize is how many invitations one request may create (Clerk's limit).
 const bulkSize = 10
 
-// maxFailures is how many unexplained failures in a row end a pass. They are Clerk's problem, and to
-// continue would only create more members of whom nobody knows whether they got their email.
+// maxFailures is how many unexplained failures in a row end a pass. After so many, the fault is probably
+// Clerk's. Continuing would add members whose email may or may not have been sent.
 const maxFailures = 3
 
-// queue contains the attempts whose invitations are still to be created.
+// queue contains the attempts whose invitations must still be created. An attempt that meets a limit stays
+// undecided and returns to the queue.
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
 	more      bool       // there may be more due members than these
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has met it
-	shareLimit             *metLimit // of single requests for members of imports
+	shareLimit             *metLimit // the share of imports, once it is used up
 }
 
 // metLimit is a limit that a request of the pass met.
@@ -33,16 +34,16 @@ type metLimit struct {
 
 // met returns a limit that was met just now, or nil.
 func met(err error, now time.Time) *metLimit {
-	wait, limited := isRateLimit(err)
-	if !limited {
+	if failureOf(err, "") != rateLimited {
 		return nil
 	}
+	wait, _ := RetryAfter(err)
 	return &metLimit{err, now.Add(wait)}
 }
 
-// newQueue returns the attempts that are not settled. First attempts share a request if their
-// addresses differ and they have no metadata of the host: Clerk may lose some of the metadata of a
-// shared request on the way to the user (clerk/javascript#7956).
+// newQueue returns a queue of the attempts that are not settled. First attempts may share a request if their
+// addresses differ and the host has set no metadata, because Clerk may lose some of the metadata of a bulk
+// request on the way to the user (clerk/javascript#7956).
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)
@@ -62,30 +63,45 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	return q
 }
 
-// next takes the attempts for the next request out of the queue, and reports whether it is a bulk
-// request. Bulk requests come first, then those that need a request each, then batchable ones that
-// cannot or need not share one. It returns none if the others have to wait: for a limit, or for more
-// members to share with.
+// next takes the attempts for the next request out of the queue, and reports whether it is a bulk request. It
+// returns none if all others must wait for a limit, or for more members to share a request with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	single := slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
+	if group = q.nextBulk(); len(group) > 0 {
+		return group, true
+	}
+	return q.nextSingle(), false
+}
+
+// nextBulk takes the attempts for a bulk request, if one can be sent now.
+func (q *queue) nextBulk() []*attempt {
 	switch {
 	case len(q.batchable) == 0, q.bulkLimit != nil:
-	case len(q.batchable) == 1 && single == 0: // a bulk request would be wasted on one
+		return nil
+	case len(q.batchable) == 1 && q.singleLimitFor(q.batchable[0]) == nil: // a single request will do
+		return nil
 	case q.waitsForMore():
-		single = -1
-	default:
-		return take(&q.batchable, 0, bulkSize), true
+		return nil
 	}
-	// Those that only a create can decide wait for the limit; for the others Clerk is asked for an
-	// invitation of an earlier attempt.
-	open := slices.IndexFunc(q.single, func(a *attempt) bool { return !a.needsOnlyCreate() || q.singleLimitFor(a) == nil })
-	switch {
-	case open >= 0:
-		return take(&q.single, open, 1), false
-	case single >= 0:
-		return take(&q.batchable, single, 1), false
+	return take(&q.batchable, 0, bulkSize)
+}
+
+// nextSingle takes an attempt for a single request, after nextBulk has returned none. Attempts that need one
+// come first.
+func (q *queue) nextSingle() []*attempt {
+	// Attempts that need only a create wait for the limit. The others can first look for an earlier attempt's
+	// invitation.
+	i := slices.IndexFunc(q.single, func(a *attempt) bool { return !a.needsOnlyCreate() || q.singleLimitFor(a) == nil })
+	if i >= 0 {
+		return take(&q.single, i, 1)
 	}
-	return nil, false
+	if q.bulkLimit == nil && len(q.batchable) > 1 {
+		return nil // they wait for more members to share a bulk request with
+	}
+	i = slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
+	if i >= 0 {
+		return take(&q.batchable, i, 1)
+	}
+	return nil
 }
 
 // singleLimitFor returns the limit that a single request for the attempt would meet, or nil.
@@ -96,8 +112,8 @@ func (q *queue) singleLimitFor(a *attempt) *metLimit {
 	return q.singleLimit
 }
 
-// blockedBy returns the limit that an attempt waits for: of the endpoints that it may use the one that
-// opens first. It returns nil if one is open.
+// blockedBy returns the limit that an attempt waits for: the limit that ends first among the endpoints that
+// the attempt may use. It returns nil if one of them is not limited.
 func (q *queue) blockedBy(a *attempt) *metLimit {
 	single := q.singleLimitFor(a)
 	switch {
@@ -119,14 +135,13 @@ func take(list *[]*attempt, i, n int) []*attempt {
 	return taken
 }
 
-// waitsForMore reports whether a request for ten would be spent on fewer although more members are
-// due. Those that were in one already do not wait: what it did for them is unknown.
+// waitsForMore reports whether to keep a bulk request until ten members can share it. Attempts from a rejected
+// bulk request are sent immediately, because its effect is unknown.
 func (q *queue) waitsForMore() bool {
 	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.triedInBulk })
 }
 
-// putBack returns undecided attempts to the queue, in front of the others that can share a
-// request or behind the others that need their own.
+// putBack returns undecided attempts to the queue: batchable attempts to the front, the others to the end.
 func (q *queue) putBack(attempts []*attempt) {
 	var batchable []*attempt
 	for _, a := range attempts {
@@ -179,7 +194,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt,
 // giveBack decides for those that are still in the queue. It returns stop.
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bool {
 	for _, a := range slices.Concat(q.batchable, q.single) {
-		// All who wait for a limit are due at the same time, and take fair turns then.
+		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
 			a.decide(s.limited(a, "create invitation", limit))
 		} else {
@@ -212,13 +227,14 @@ func stopPass(group []*attempt) {
 	}
 }
 
-// unexplained reports whether the attempt failed although Clerk named no reason that concerns it.
+// unexplained reports whether the attempt failed and Clerk named no reason that concerns the member.
 func (a *attempt) unexplained() bool {
 	return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
 }
 
-// countFailures counts requests that failed for members who were never tried before. A member whose
-// attempts always fail says nothing about the others, and neither does a request that decided nothing.
+// countFailures returns the number of failures in a row after the request for group. Only failures of first
+// attempts count: a member whose attempts always fail says nothing about the others, and neither does a
+// request that decided nothing.
 func countFailures(failures int, group []*attempt) int {
 	decided, failed, failedFirst := false, false, false
 	for _, a := range group {
@@ -235,9 +251,8 @@ func countFailures(failures int, group []*attempt) int {
 	return 0
 }
 
-// createOne creates one member's invitation with a request of its own, unless an earlier attempt did.
-// It returns the limit that it met, if any. Then an attempt that has a limit to wait for and nothing
-// to find stays undecided.
+// createOne finds the invitation of an earlier attempt, or creates one with a single request. It returns the
+// limit that it met, if any. If the attempt needs only the create, it stays undecided and waits for the limit.
 func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	switch {
@@ -249,8 +264,9 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 	return limit
 }
 
-// needsOnlyCreate reports whether there is no invitation of an earlier attempt to find, so that a limit
-// of the create leaves nothing to do.
+// needsOnlyCreate reports whether the attempt does not have to find an earlier attempt's invitation, so a limit
+// on creates blocks the whole attempt. If a rejected bulk request did create the invitation, Clerk will reject
+// a duplicate.
 func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejection == nil }
 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
@@ -272,14 +288,21 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
-	inv, err := s.createFirst(ctx, p, a, found.needsIgnoreExisting)
+	var inv *Invitation
+	sent, err := true, a.rejection // a bulk request with the same create was rejected because of it
+	if err == nil || found.needsIgnoreExisting {
+		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
+	}
 	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
 		}
-		inv, err = s.create(ctx, p, a, true)
+		inv, sent, err = s.create(ctx, p, a, true)
 	}
-	return s.decideCreate(ctx, p, a, inv, err)
+	if err == nil {
+		return verdict{kind: isInvited, invitation: inv}, nil
+	}
+	return s.createFailed(ctx, p, a, sent, err)
 }
 
 // singleLimit returns the limit that a single create for the attempt would meet, or nil.
@@ -288,39 +311,27 @@ func (s *Service) singleLimit(p *pass, a *attempt) error {
 	return cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now()))
 }
 
-// createFirst creates an invitation, unless Clerk has just rejected the same in a shared request.
-func (s *Service) createFirst(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
-	if a.rejection != nil && !ignoreExisting {
-		return nil, a.rejection
-	}
-	return s.create(ctx, p, a, ignoreExisting)
-}
-
-// decideCreate decides what the response to a create means, or returns the limit that it met.
-func (s *Service) decideCreate(ctx context.Context, p *pass, a *attempt, inv *Invitation, err error) (v verdict, limit error) {
-	var unsent *unsentError
-	_, limited := isRateLimit(err)
+// createFailed decides for an attempt whose create failed, or returns the limit that it met.
+func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bool, err error) (v verdict, limit error) {
 	switch {
-	case err == nil:
-		return verdict{kind: isInvited, invitation: inv}, nil
-	case limited:
+	case failureOf(err, "") == rateLimited:
 		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, err)
-	case errors.As(err, &unsent):
-		return s.notSent(ctx, p, a, unsent.error), nil
+	case !sent:
+		return s.notSent(ctx, p, a, err), nil
 	}
 	p.noteRefusing(a.organization(), err)
 	return s.failed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, err), nil
 }
 
-// lookAgain decides after Clerk has rejected a create because the address is taken: somebody may
-// have signed up since the look-up, an earlier attempt may have arrived late, or another member has
-// an invitation for it. It is undecided if the invitation must be created with ignore_existing.
+// lookAgain decides after Clerk has rejected a create because the address is taken. The person may have signed
+// up since the look-up, an earlier attempt's request may have arrived late, or another member may have an
+// invitation for the address. The verdict is undecided if the invitation must be created with ignore_existing.
 func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken error) verdict {
-	users, err := s.findHolders(ctx, a.row.Email)
+	users, err := s.findUsersOf(ctx, a.row.Email)
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
-	if u := holder(users, a.row.Email); u != nil {
+	if u := verifiedBy(users, a.row.Email); u != nil {
 		if v := s.decideHolder(ctx, p, a, u); v.kind != undecided {
 			return v
 		}
@@ -342,26 +353,26 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case found.needsIgnoreExisting:
 		return true
 	case codeOf(taken) == codeDuplicate:
-		// If this send cannot have created anything, the blocking invitation is another one: the previous
-		// one, if that is not in the list, which may lag.
+		// If this send cannot have created an invitation, another one blocks it: probably the previous
+		// invitation, if Clerk's list, which may lag, does not show it yet.
 		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
-		// A user has the address, but none holds it verified. An unverified holder must not block the
-		// invitation. If Clerk shows no holder, somebody may be signing up right now; whether Clerk shows
-		// unverified holders at all is unknown, so the same response to the previous attempt counts as proof.
-		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.holds(a.row.Email) })
+		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
+		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
+		// the same response to the previous attempt is enough.
+		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
 	}
 	return false
 }
 
-// create creates one invitation. Clerk rejects a second invitation for an address unless
-// ignoreExisting is set. That protects against a late copy of this request, so it is given up only
-// for an invitation that was seen and does not belong to this send.
-func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (*Invitation, error) {
+// create creates one invitation, and reports whether the request was sent. Clerk rejects a second invitation
+// for an address unless ignoreExisting is set. That protects against a late duplicate of this request, so
+// ignoreExisting needs a proof: see mayIgnoreExisting.
+func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ *Invitation, sent bool, err error) {
 	e := endpointsOf(a.organization())
 	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
 	if err != nil {
-		return nil, &unsentError{err}
+		return nil, false, err
 	}
 	defer done(true)
 	ctx, cancel := p.creating(ctx)
@@ -371,17 +382,17 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, true, err
 	case !inv.hasID():
-		return nil, errNoInvitation
+		return nil, true, errNoInvitation
 	}
 	s.limits.noteCreated(s.now())
-	return inv, nil
+	return inv, true, nil
 }
 
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
-// limit or the share of imports is used up. fromShare says that the share pays for it.
+// limit or the share of imports is used up. fromShare means that the create counts against that share.
 func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
@@ -398,19 +409,14 @@ func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoi
 	if done, err = s.admit(ctx, endpoint); err != nil {
 		return nil, err
 	}
-	if !p.fresh(s.now()) { // all of this takes time
+	if !p.fresh(s.now()) { // the steps above may have taken long
 		done(false)
 		return nil, errLeaseEnds
 	}
 	return done, nil
 }
 
-// unsentError is an error that prevented a create before it was sent.
-type unsentError struct{ error }
-
-func (e *unsentError) Unwrap() error { return e.error }
-
-// notSent decides for an attempt whose create was prevented by err, which is not a limit.
+// notSent decides for an attempt whose create was not sent because of err, which is not a limit.
 func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
 	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
 		return s.released(ctx, p, a)
@@ -427,8 +433,8 @@ func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 	return err
 }
 
-// createBulk creates the invitations of several members with one request. It decides for those
-// whom the response settles. It returns a limit that it met.
+// createBulk creates the invitations of several members with one request. It leaves attempts undecided that
+// need another request, or that have met the limit that it returns.
 func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
 	e := endpointsOf(group[0].organization())
 	if limit := s.checkLimitFor(p, e.createBulk); limit != nil {
@@ -438,7 +444,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 		return nil
 	}
 	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
-	if _, limited := isRateLimit(err); limited {
+	if failureOf(err, "") == rateLimited {
 		return err
 	}
 	if err != nil {
@@ -464,8 +470,8 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	return nil
 }
 
-// lookFirst looks for pending invitations of those who were invited before, and returns the attempts
-// that can share a request. The others are decided, or need a request with ignore_existing.
+// lookFirst looks for pending invitations of members that were invited before, and returns the attempts that
+// can share a request. The others are decided, or need a request with ignore_existing.
 func (s *Service) lookFirst(ctx context.Context, p *pass, group []*attempt) (free []*attempt) {
 	for _, a := range group {
 		if a.row.Send > 1 {
@@ -482,7 +488,7 @@ func (s *Service) lookFirst(ctx context.Context, p *pass, group []*attempt) (fre
 	return free
 }
 
-// decideBulk decides what the response to a request for several means for each of them.
+// decideBulk decides what the response to a bulk request means for each attempt.
 func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, created []Invitation, err error) {
 	bulk := call{op: "create invitations", sends: true}
 	switch failureOf(err, "") {
@@ -513,9 +519,9 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 	}
 }
 
-// splitRejected prepares a group for other requests after Clerk has rejected theirs because of one or
-// some of them. Those that Clerk names need a request each; if it names nobody, all do. What the
-// request did for the others is unknown, but Clerk would reject a second create.
+// splitRejected prepares a group for other requests after Clerk has rejected its bulk request because of some
+// of the addresses. Attempts whose addresses Clerk names need a request each; if it names none, all do. What
+// the request did for the others is unknown, but Clerk would reject a duplicate.
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)
@@ -529,7 +535,7 @@ func splitRejected(group []*attempt, err error) {
 	}
 }
 
-// invitationRequest returns what Clerk is asked for.
+// invitationRequest returns the request that creates the attempt's invitation.
 func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 	r := InvitationRequest{
 		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
@@ -543,8 +549,8 @@ func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 	return r
 }
 
-// invitationIn returns the attempt's invitation in the response to a request for several: by
-// its mark or, if Clerk does not show the metadata, by its address.
+// invitationIn returns the attempt's invitation in the response to a bulk request: by its mark or, if Clerk does
+// not show the metadata, by its address.
 func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 	for i := range created {
 		inv := &created[i]

@@ -11,8 +11,8 @@ const findBatch = 100
 // listPage is how many invitations one page may contain (Clerk's limit).
 const listPage = 500
 
-// findAll asks Clerk who holds the addresses, and decides for the rows whose address a user
-// holds verified, and for those about which Clerk could not be asked.
+// findAll asks Clerk which users have verified the addresses. It decides for rows with such a user and for
+// rows whose look-up failed.
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
@@ -30,7 +30,7 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	var holders []*attempt // in organizations
 	for _, a := range attempts {
 		failure, failed := l.failures[a.row.Email]
-		u := holder(l.users, a.row.Email)
+		u := verifiedBy(l.users, a.row.Email)
 		switch {
 		case u != nil && a.organization() != "":
 			holders = append(holders, a)
@@ -45,25 +45,25 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	}
 }
 
-// lookupFailure is why Clerk could not be asked about an address.
+// lookupFailure is why the look-up of an address or ID failed.
 type lookupFailure struct {
 	err     error
-	several bool // it concerns other addresses too
+	several bool // the failed request was about other addresses or IDs too
 }
 
-// lookup asks who holds addresses. One address must not block the others, whatever Clerk or a
-// firewall makes of it, so a failed request is bisected until the address is found.
+// lookup finds the users of addresses or IDs. If one address makes a request fail, the request is bisected,
+// so that the others still succeed.
 type lookup struct {
 	s        *Service
-	byID     bool // it is about user IDs instead of addresses
+	byID     bool // of IDs instead of addresses
 	users    []User
-	failures map[string]lookupFailure // why Clerk could not be asked about an address
-	health   health
+	failures map[string]lookupFailure // by address or ID
+	health   *health
 }
 
-// findByEmail asks who holds the addresses, in each form in which Clerk may store them.
+// findByEmail finds the users who have the addresses, in each form in which Clerk may store them.
 func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
-	l := &lookup{s: s, failures: make(map[string]lookupFailure), health: health{s: s}}
+	l := &lookup{s: s, failures: make(map[string]lookupFailure), health: newHealth(s, 0)}
 	var forms []string
 	for _, email := range emails {
 		forms = append(forms, formsOf(email)...)
@@ -77,16 +77,16 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 	return l
 }
 
-// findByID asks for the users with the IDs.
+// findByID finds the users with the IDs.
 func (s *Service) findByID(ctx context.Context, ids []string) *lookup {
-	l := &lookup{s: s, byID: true, failures: make(map[string]lookupFailure), health: health{s: s}}
+	l := &lookup{s: s, byID: true, failures: make(map[string]lookupFailure), health: newHealth(s, 0)}
 	l.find(ctx, ids)
 	return l
 }
 
 // joinForms decides what a failure for the Unicode form of an address means for the address.
 func (l *lookup) joinForms(email string) {
-	for _, form := range formsOf(email)[1:] {
+	for _, form := range formsOf(email)[1:] { // the first form is the address itself
 		failure, failed := l.failures[form]
 		if !failed {
 			continue
@@ -98,10 +98,10 @@ func (l *lookup) joinForms(email string) {
 	}
 }
 
-// onlyRejectsForm reports whether Clerk answers other requests and rejects only this form of an address:
-// then no user can have it.
+// onlyRejectsForm reports whether Clerk accepts other requests and rejects only this form of an address. If
+// so, no user can have it.
 func (l *lookup) onlyRejectsForm(f lookupFailure) bool {
-	return l.health.answered && !f.several && rejectsForm(f.err)
+	return l.health.responded && !f.several && rejectsForm(f.err)
 }
 
 // rejectsForm reports whether an error may be about the form of an address.
@@ -109,16 +109,16 @@ func rejectsForm(err error) bool {
 	return statusOf(err)/100 == 4 && !failureOf(err, "").ofInstance()
 }
 
-// findHolders is findByEmail for one address.
-func (s *Service) findHolders(ctx context.Context, email string) ([]User, error) {
+// findUsersOf is findByEmail for one address.
+func (s *Service) findUsersOf(ctx context.Context, email string) ([]User, error) {
 	l := s.findByEmail(ctx, []string{email})
-	if failure, failed := l.failures[email]; failed && holder(l.users, email) == nil {
+	if failure, failed := l.failures[email]; failed && verifiedBy(l.users, email) == nil {
 		return nil, failure.err
 	}
 	return l.users, nil
 }
 
-// find asks about addresses, each in one of its forms, or about IDs.
+// find makes a request about addresses, each in one of its forms, or about IDs, and bisects it if it fails.
 func (l *lookup) find(ctx context.Context, forms []string) {
 	q := UserQuery{Emails: forms}
 	if l.byID {
@@ -128,7 +128,7 @@ func (l *lookup) find(ctx context.Context, forms []string) {
 	switch {
 	case err == nil:
 		l.users = append(l.users, users...)
-		l.health.noteAnswer()
+		l.health.noteResponse()
 	case len(forms) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
 		l.find(ctx, forms[:len(forms)/2])
 		l.find(ctx, forms[len(forms)/2:])
@@ -146,38 +146,44 @@ func severalAddresses(forms []string) bool {
 	return slices.ContainsFunc(forms, func(form string) bool { return !sameEmail(form, first) })
 }
 
-// worthBisecting reports whether one of several addresses may be to blame for a failed request.
+// worthBisecting reports whether one of several addresses may be to blame for a failed request. It may make a
+// request to find out.
 func (l *lookup) worthBisecting(ctx context.Context, err error) bool {
 	failure := failureOf(err, "")
-	return failure == invalidRequest || !failure.ofInstance() && l.health.answersOthers(ctx)
+	return failure == invalidRequest || !failure.ofInstance() && l.health.excuseFailure(ctx)
 }
 
-// controlAddress is an address that no firewall objects to.
+// controlAddress is a harmless address that no firewall should block.
 const controlAddress = "clerkinvite@example.com"
 
-// maxExcused is how many failures in a row are excused: enough to find one address among eight.
+// maxExcused is how many failures in a row are excused, which is enough to find one address among eight.
 const maxExcused = 3
 
 // health distinguishes failures that concern one address or user from an outage, during which bisecting
-// would only multiply the requests. It excuses maxExcused failures after an answer. Then it asks Clerk about
-// a harmless address, and if that fails too, there is an outage.
+// would only multiply the requests. It excuses maxExcused failures after a successful request. Then it looks
+// up controlAddress, and if that fails too, Clerk has an outage.
 type health struct {
-	s        *Service
-	answered bool // Clerk has answered a request
-	excused  int  // how many more failures are not an outage
-	outage   bool // Clerk has not answered about the harmless address
+	s         *Service
+	responded bool // a request has succeeded
+	excused   int  // how many more failures are excused
+	outage    bool // the look-up of controlAddress has failed
 }
 
-// noteAnswer notes that Clerk has answered a request.
-func (h *health) noteAnswer() { h.answered, h.excused = true, maxExcused }
+// newHealth returns the health before the first request. excused is maxExcused if the caller's earlier requests
+// have succeeded, and otherwise 0.
+func newHealth(s *Service, excused int) *health { return &health{s: s, excused: excused} }
 
-// answersOthers reports, after a failure, whether Clerk answers other requests.
-func (h *health) answersOthers(ctx context.Context) bool {
+// noteResponse notes that a request has succeeded.
+func (h *health) noteResponse() { h.responded, h.excused = true, maxExcused }
+
+// excuseFailure must be called after each failure. It returns false if Clerk has an outage. If no more failures
+// are excused, it makes a request to find out.
+func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.excused == 0 && !h.outage {
 		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
 			h.outage = true
 		} else {
-			h.noteAnswer()
+			h.noteResponse()
 		}
 	}
 	if h.outage {
@@ -194,9 +200,9 @@ func (s *Service) findUsers(ctx context.Context, q UserQuery) ([]User, error) {
 	})
 }
 
-// holder returns the user who holds the address verified, or nil.
-func holder(users []User, email string) *User {
-	i := slices.IndexFunc(users, func(u User) bool { return u.holdsVerified(email) && clerkID.MatchString(u.ID) })
+// verifiedBy returns the user who has verified the address, or nil.
+func verifiedBy(users []User, email string) *User {
+	i := slices.IndexFunc(users, func(u User) bool { return u.hasVerified(email) && clerkID.MatchString(u.ID) })
 	if i < 0 {
 		return nil
 	}
@@ -207,7 +213,13 @@ func holder(users []User, email string) *User {
 // an earlier attempt, and decides. If the verdict is undecided, f says how to create one. mayExist is
 // true if Clerk may have created an invitation for this send.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
-	list, err := s.listForSend(ctx, a.row, mayExist)
+	var list []Invitation
+	var err error
+	if mayExist {
+		list, err = s.listAll(ctx, a.row)
+	} else {
+		list, err = s.listInvitations(ctx, a.row, InvitationPending)
+	}
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
@@ -225,15 +237,6 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
 	}
 	return v, f
-}
-
-// listForSend lists the pending invitations of an address and, if this send may have created one, the
-// others too.
-func (s *Service) listForSend(ctx context.Context, row *Member, mayExist bool) ([]Invitation, error) {
-	if mayExist {
-		return s.listAll(ctx, row)
-	}
-	return s.listInvitations(ctx, row, InvitationPending)
 }
 
 // decideFound decides for a row whose invitation an earlier attempt created.
@@ -257,16 +260,16 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 // foundInvitations are the invitations of an address, as they concern one send.
 type foundInvitations struct {
 	own       *Invitation   // has the send's marker
-	duplicate bool          // there are more of these
+	duplicate bool          // another one has the marker too
 	current   *Invitation   // the row refers to it; in any status, or nil
-	unmarked  []*Invitation // pending, and may be the send's although Clerk shows no metadata
+	unmarked  []*Invitation // pending without metadata, and may be this send's
 
 	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
 	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
 	older   []*Invitation // of earlier sends, except current
 	foreign *Invitation   // not created for this send or an earlier one
 
-	needsIgnoreExisting bool // one that is not this send's is pending
+	needsIgnoreExisting bool // another invitation for the address is pending
 }
 
 // sortInvitations sorts the invitations of the attempt's address.
@@ -298,9 +301,9 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 	return f
 }
 
-// mayHaveCreated reports whether the attempt's send may have created a pending invitation that does
-// not have its marker: Clerk may not show the metadata of an invitation whose create was lost. Only
-// the time of creation can rule that out.
+// mayHaveCreated reports whether the attempt's send may have created a pending invitation that does not have
+// its marker. Clerk may not show the metadata of an invitation if the create's response was lost. The
+// creation time is the only evidence against it.
 func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
@@ -317,10 +320,10 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(earliest.Add(-clockSkew))
 }
 
-// decideUnmarked decides for a send that may have created one of the invitations of which Clerk does
-// not show the metadata. If no other member refers to one, it is this send's or another
-// application's: a second email would be worse than to rely on that one. On its first attempt a send
-// does not adopt one, because another member's create may just be waiting to be written.
+// decideUnmarked decides for a send that may have created one of the invitations without metadata. If no
+// other member refers to such an invitation, it is this send's or another application's, and using it is
+// safer than sending a second email. The first attempt does not use one, because another member's create may
+// have succeeded without being saved yet.
 func (s *Service) decideUnmarked(ctx context.Context, p *pass, a *attempt, unmarked []*Invitation) verdict {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
 	if err != nil {
@@ -429,89 +432,4 @@ func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]
 		return nil, nil // the instance has none, so it has no invitations into them
 	}
 	return list, err
-}
-
-// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
-type listed struct {
-	*Invitation
-	row    *Member
-	marked bool // a marker names a member, which may not exist here
-	send   int  // of the marker
-	shared bool // a member that the marker does not name waits for it
-}
-
-// isCurrent reports whether the row refers to the invitation.
-func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
-
-// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
-// that have adopted the invitation. Several tenants may share an invitation.
-func (s *Service) withMembers(ctx context.Context, invitations []Invitation) (list []listed, err error) {
-	var q Query
-	for i := range invitations {
-		if m, ours := invitations[i].mark(); ours {
-			q.IDs = append(q.IDs, m.ID)
-		}
-		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
-			q.Emails = append(q.Emails, email)
-		}
-	}
-	var rows []*Member
-	if len(q.IDs)+len(q.Emails) > 0 {
-		rows, err = s.store.Find(ctx, q)
-	}
-	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
-	for _, row := range rows {
-		named[row.ID] = row
-		if row.Status.Waits() && row.InvitationID != "" {
-			referring[row.InvitationID] = append(referring[row.InvitationID], row)
-		}
-	}
-	for i := range invitations {
-		inv := &invitations[i]
-		m, ours := inv.mark()
-		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
-		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
-		}
-		for _, row := range adopted {
-			list = append(list, listed{inv, row, false, 0, true})
-		}
-	}
-	return list, err
-}
-
-// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
-// secret key belongs to this database's instance.
-func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	queries := []InvitationQuery{{}, {Status: InvitationRevoked}} // the first is for all except revoked
-	if s.cfg.Organizations != nil {
-		queries = append(queries, InvitationQuery{AllOrganizations: true})
-	}
-	for _, q := range queries {
-		q.Limit, q.NewestFirst = listPage, true
-		page, err := s.listInvitationPage(ctx, q)
-		if err != nil {
-			return false, s.clerkError(ctx, "list invitations", err)
-		}
-		list, err := s.withMembers(ctx, page)
-		if err != nil {
-			return false, err
-		}
-		for i := range list {
-			if list[i].isCurrent() {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
-}
-
-// emailsOf returns the distinct addresses of members.
-func emailsOf(members []*Member) []string {
-	var emails []string
-	for _, m := range members {
-		emails = append(emails, m.Email)
-	}
-	slices.Sort(emails)
-	return slices.Compact(emails)
 }

@@ -7,8 +7,7 @@ import (
 	"slices"
 )
 
-// settle writes the verdicts that are not written yet, and revokes invitations that they leave
-// over.
+// settle writes the verdicts that are not written yet, and revokes the invitations that they leave over.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	open := slices.DeleteFunc(undelivered(attempts), func(a *attempt) bool { return a.verdict.kind == undecided })
 	if len(open) == 0 {
@@ -30,8 +29,9 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// updateDuplicates gives members that turned out to be the same person their user's address, if they have
-// one that the user has given up. The caller's error then has the member with its new address.
+// updateDuplicates handles verdicts whose linked user already is a member under another address. If the user
+// has given up that address, updateDuplicates changes the member's address. The caller's error then has the
+// member with its new address.
 func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
@@ -53,8 +53,8 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 // maxWrites is how often one verdict is written if other processes keep changing its row.
 const maxWrites = 10
 
-// write writes all verdicts in one statement, and writes those again whose row another process has
-// changed in the meantime.
+// write writes all verdicts in one statement. If another process has changed a row in the meantime, write
+// writes its verdict again.
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
@@ -63,7 +63,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 		s.undoAdding(ctx, a)
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
-			// The claim stays until the lease ends: by then a late request has arrived.
+			// The claim stays until the lease ends, so that a late request arrives before the next attempt.
 			a.delivery = a.verdict.report(a.row)
 		case a.verdict.choosesAmongAddresses():
 			var err error
@@ -126,8 +126,8 @@ func (v *verdict) choosesAmongAddresses() bool {
 	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
 }
 
-// resolveFirst applies the rules of Resolve to the linked user, which say whose row becomes the member. It
-// returns nil if the attempt's row still waits; then the verdict must be written to a.row, which is up to date.
+// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active.
+// It returns nil if the attempt's row still waits. Then a.row is up to date, and the verdict must be written.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
 	p := proof{}
@@ -135,7 +135,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 		p.members = map[Membership]bool{{Organization: organization, UserID: u.ID}: true}
 	}
 	if _, err := s.resolveUser(ctx, u, p); err != nil {
-		// Perhaps another tenant's row. The verdict stands if this row was not resolved.
+		// The error may concern another tenant's row. If this row still waits, the verdict is written.
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
@@ -171,15 +171,15 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 			return nil
 		}
 	}
-	return nil // the other member has left in the meantime: write the same verdict again
+	return nil // the other member has left in the meantime, so the same verdict must be written again
 }
 
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
 // overtaken decides how to continue after another process has changed the row. If the row still waits
-// for the same send, it replaces a.row and returns nil: the verdict must be written again. Otherwise
-// the row stays as it is, and an invitation that no row refers to is revoked.
+// for the same send, it replaces a.row and returns nil, and the verdict must be written again. Otherwise
+// the row stays unchanged, and an invitation that no row refers to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	case len(rows) == 0: // purged
 		s.removeAdded(ctx, a)
 		if a.verdict.kind == isInvited && !a.verdict.adopted {
-			s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
+			s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
@@ -199,7 +199,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = rows[0]
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
-		s.revokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
+		s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 	case !rows[0].Status.Waits() && rows[0].Status != StatusActive: // withdrawn, revoked or removed in the meantime
 		s.removeAdded(ctx, a)
 	}
@@ -217,16 +217,16 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
-// revokeLeftOvers revokes the open invitations for the address of a settled row that this library
-// created and no row refers to. That includes the row's invitation before it was settled, even if
-// Clerk does not list it yet. Clerk is listed first and the rows are read second, so an invitation
-// created in between is not in the list. Failures are only logged; Reconcile does the same.
+// revokeLeftOvers revokes the open invitations for the address of a settled attempt that this library created
+// and no row refers to. The invitation that the row referred to before is revoked even if Clerk does not list it
+// yet. Clerk is listed first and the rows are read second, so an invitation created in between is not in the
+// list. Failures are only logged; Reconcile does the same.
 func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
-	row, previous := a.row, a.row.InvitationID
+	before, previous := a.row, a.row.InvitationID
 	if a.revoked {
 		previous = ""
 	}
-	list, err := s.listInvitations(ctx, row, "")
+	list, err := s.listInvitations(ctx, before, "")
 	if err != nil {
 		// The previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
@@ -234,13 +234,13 @@ func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 	list = openOrUnlisted(list, previous)
 	var q Query
 	if a.organization() != "" && len(list) > 0 { // several tenants may wait for the same invitation
-		q.Emails = []string{row.Email}
+		q.Emails = []string{before.Email}
 	}
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
 		} else if list[i].ID == previous {
-			q.Emails = []string{row.Email}
+			q.Emails = []string{before.Email}
 		}
 	}
 	if len(q.IDs)+len(q.Emails) == 0 {
@@ -253,13 +253,13 @@ func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 	}
 	for i := range list {
 		if isLeftOver(&list[i], previous, rows) {
-			s.revokeLeftOver(ctx, RevokeRequest{list[i].ID, row.organization()})
+			s.tryRevokeLeftOver(ctx, RevokeRequest{list[i].ID, before.organization()})
 		}
 	}
 }
 
-// openOrUnlisted returns the pending invitations of a list of all but the revoked ones, and the
-// previous invitation if the list does not show it, which proves nothing: the list may lag.
+// openOrUnlisted returns the pending invitations of a list without revoked ones, and the previous
+// invitation if it is not in the list. Clerk's list may lag, so a missing invitation may be open.
 func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
 	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })
@@ -269,8 +269,8 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	return list
 }
 
-// isLeftOver reports whether no row refers to an invitation that a row used to refer to. rows are
-// those that could. previous is the settled row's invitation before it was settled.
+// isLeftOver reports whether an invitation of this library is no longer needed. rows contains every member
+// that may refer to it. previous is the row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	// Several tenants may wait for the same invitation, and adopted rows for one without a mark.
@@ -300,16 +300,21 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 	return row.InvitationID == inv.ID || underWay
 }
 
-// revokeLeftOver revokes an invitation that no row refers to. A failure is only logged, because
-// Reconcile finds the invitation again.
-func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) {
-	err := s.revoke(ctx, r)
-	switch {
-	case err == nil:
-		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
-	case codeOf(err) != codeNotPending: // otherwise it has ended
+// tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure, because Reconcile finds the
+// invitation again.
+func (s *Service) tryRevokeLeftOver(ctx context.Context, r RevokeRequest) {
+	if err := s.revokeLeftOver(ctx, r); err != nil && codeOf(err) != codeNotPending { // otherwise it has ended
 		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))
 	}
+}
+
+// revokeLeftOver revokes an invitation that no row refers to.
+func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) error {
+	err := s.revoke(ctx, r)
+	if err == nil {
+		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
+	}
+	return err
 }
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.

@@ -69,10 +69,9 @@ type Config struct {
 
 	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write
 	// anything, for example to check a list of allowed domains. The parameters are valid and
-	// normalised. Authorize may change them; they
-	// are checked again. Its error is returned unchanged.
+	// normalised. Authorize may change them; they are checked again. Its error is returned unchanged.
 	//
-	// It cannot enforce a number, such as free seats: it is called concurrently, and for all
+	// Authorize cannot enforce a number, such as free seats: it is called concurrently, and for all
 	// entries of a list before the first is written, so twenty calls can all see the same three
 	// seats. examples/seats enforces a number, in your transaction or in PgxOptions.OnChange.
 	Authorize func(ctx context.Context, p *InviteParams) error
@@ -229,12 +228,12 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 		return nil, done.Err
 	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
 		return done.Member, nil
-	case done.Member.Status == StatusReserved: // for another caller
+	case done.Member.Status == StatusReserved: // another caller delivers it
 		return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
 	case done.endedConcurrently():
 		return nil, ErrConflict
 	}
-	return nil, nil // the caller wants an invitation that works, or to know why not
+	return nil, nil // an earlier attempt's invitation was found and has ended: invite again
 }
 
 // reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
@@ -261,14 +260,11 @@ func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, err
 	}
 	next := *row
 	next.Attempts-- // the same attempt
-	results, err := s.apply(ctx, s.store, []Change{{row, s.claimed(next, l.claimedAt)}})
-	switch {
-	case err != nil:
-		return l, nil, err
-	case errors.Is(results[0].Err, ErrConflict):
+	claimed, err := s.changeOne(ctx, row, s.claimed(next, l.claimedAt))
+	if errors.Is(err, ErrConflict) {
 		return l, nil, nil
 	}
-	return l, results[0].Member, results[0].Err
+	return l, claimed, err
 }
 
 // withNewID returns want with another ID. Store.Insert takes a row with the same ID for its own, whose
@@ -335,7 +331,7 @@ type reservation struct {
 	takeOver bool   // a reserved row that no attempt owns is not a duplicate
 }
 
-// slot is one row that reserve is to write.
+// slot is one row that reserve must write.
 type slot struct {
 	want     *Member
 	existing *Member // the row that the address already has
@@ -384,7 +380,7 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 	if err := s.insert(ctx, r.st, slots); err != nil {
 		return nil, err
 	}
-	// The time is read now, because the insert may have waited.
+	// Read the time now, because the insert may have waited.
 	if err := s.setClock(ctx, r.st); err != nil {
 		return nil, err
 	}
@@ -443,37 +439,47 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	return nil
 }
 
-// renew returns old prepared for the wanted invitation, or nil if old is a duplicate. If old is reserved
-// and nobody is delivering it, the caller takes it over; if old has ended, a new send begins.
+// renew returns old prepared for the wanted invitation, or nil if old is a duplicate.
 func renew(old, want *Member, now time.Time, takeOver bool) *Member {
-	n := *old
-	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
 	switch {
 	case old.isClaimed(now):
 		return nil
-	case old.Status == StatusReserved:
-		if !takeOver {
-			return nil
-		}
-		if old.mayBeSent() {
-			// Clerk may have an invitation with the old parameters, so they cannot change any more. One that
-			// may be tried only once is withdrawn, and then the row is renewed.
-			if !bytes.Equal(old.Params, want.Params) && old.clerkParams().Withdraw == "" {
-				return nil
-			}
-			n.Params = old.Params
-		}
-		n.Bulk = old.Bulk && want.Bulk // a person whom a caller has asked for alone stays first
-		return &n
+	case old.Status == StatusReserved && takeOver:
+		return takenOver(old, want)
 	case old.Status == StatusFailed, old.Status == StatusRevoked, old.Status == StatusRemoved, old.overdue(now):
-		n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
-		n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
-		n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
-		n.ReservedAt, n.NextAttemptAt = now, &now
-		return &n
+		return newSend(old, want, now)
 	default:
 		return nil
 	}
+}
+
+// takenOver returns a reserved row that no attempt owns, prepared for the wanted invitation. It returns nil if
+// Clerk may have an invitation with other parameters, because those cannot change any more.
+func takenOver(old, want *Member) *Member {
+	n := *old
+	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
+	switch {
+	case !old.mayBeSent():
+		n.Params = want.Params
+	case old.clerkParams().Withdraw != "":
+		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
+		// of invite then starts a new send.
+	case !bytes.Equal(old.Params, want.Params):
+		return nil
+	}
+	n.Bulk = old.Bulk && want.Bulk // a member that was once invited individually stays first
+	return &n
+}
+
+// newSend returns a member that has ended, prepared for the wanted invitation.
+func newSend(old, want *Member, now time.Time) *Member {
+	n := *old
+	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
+	n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
+	n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
+	n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
+	n.ReservedAt, n.NextAttemptAt = now, &now
+	return &n
 }
 
 // mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
@@ -496,7 +502,7 @@ type clerkParams struct {
 	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
 }
 
-// clerkParams decodes Params. Rows of this library decode; for others the zero value will do.
+// clerkParams decodes Params. Rows of this library always decode; a row that the host wrote gets the zero value.
 func (m Member) clerkParams() (p clerkParams) {
 	_ = json.Unmarshal(m.Params, &p)
 	return p
@@ -510,7 +516,7 @@ func (p clerkParams) organization() string {
 	return p.Organization.ID
 }
 
-// withdrawal returns w for new invitations if the host has chosen to withdraw them.
+// withdrawal returns w if Config.WithdrawOnFailure is set.
 func (s *Service) withdrawal(w withdrawal) withdrawal {
 	if !s.cfg.WithdrawOnFailure {
 		return ""
@@ -604,9 +610,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if !row.doubtful(s.now()) {
 		return false
 	}
-	// Writing UpdatedAt before asking Clerk limits this to one check a day per member, regardless of the
-	// number of callers and of Clerk's response.
-	row, err := s.changeOne(ctx, row, *row)
+	row, err := s.touch(ctx, row)
 	if err != nil {
 		return false
 	}
@@ -622,17 +626,15 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if next == nil {
 		return false
 	}
-	_, err = s.changeOne(ctx, row, *next)
+	_, err = s.changeOne(ctx, row, next)
 	return err == nil
 }
 
-// changeOne applies one change.
-func (s *Service) changeOne(ctx context.Context, row *Member, next Member) (*Member, error) {
-	results, err := s.apply(ctx, s.store, []Change{{row, &next}})
-	if err != nil {
-		return nil, err
-	}
-	return results[0].Member, results[0].Err
+// touch sets only UpdatedAt. Because this happens before Clerk is called, a member is checked once a day,
+// regardless of the number of callers and of Clerk's response.
+func (s *Service) touch(ctx context.Context, row *Member) (*Member, error) {
+	next := *row
+	return s.changeOne(ctx, row, &next)
 }
 
 // listedAsEnded returns the pending row in its new state if Clerk lists its invitation as ended, and nil
@@ -673,16 +675,15 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 }
 
 // userReplaced removes an active member whose user was deleted if another user has verified the address. It
-// first runs Reconcile's check of the secret key, because another Clerk instance does not know the user.
+// first checks the secret key, because another Clerk instance does not know the user.
 func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
-	users, err := s.findHolders(ctx, row.Email)
-	if u := holder(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
+	users, err := s.findUsersOf(ctx, row.Email)
+	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	r := s.newReconciliation()
-	if err := r.checkKey(ctx); err != nil || !r.progress.Known {
+	if known, err := s.isOurKey(ctx); err != nil || !known {
 		return false, err
 	}
-	_, err = s.changeOne(ctx, row, *asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
+	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))
 	return err == nil, err
 }

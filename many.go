@@ -13,8 +13,8 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 330 people. Meanwhile it delivers as Deliver does: other
-	// members too, and in turn. Otherwise the remaining people are returned as reserved, and Run or
+	// context ends: about an hour for every 336 people. In the meantime it also delivers other due
+	// members, as Deliver does. Otherwise the remaining people are returned as reserved, and Run or
 	// Deliver invites them later.
 	Wait bool
 
@@ -24,7 +24,7 @@ type ManyOptions struct {
 
 // ManyProgress says how far InviteMany has got.
 type ManyProgress struct {
-	Total    int // all inputs; those that are not processed yet are in none of the next four
+	Total    int // all inputs; inputs not processed yet are counted only here
 	Reserved int // written, and waiting for delivery
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
@@ -167,7 +167,7 @@ func (m *many) finish(err error) ([]Result, error) {
 	return m.results, err
 }
 
-// deliver tells Clerk about all reserved rows.
+// deliver delivers all reserved rows.
 func (m *many) deliver(ctx context.Context) error {
 	var todo []*Member
 	for _, r := range m.results {
@@ -188,13 +188,13 @@ func (m *many) deliver(ctx context.Context) error {
 	for m.opts.Wait && len(waiting) > 0 {
 		first := slices.MinFunc(waiting, func(a, b *Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
 		until := *first.NextAttemptAt
-		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt has it, or it cannot be claimed
+		if soon := m.s.now().Add(time.Second); until.Before(soon) { // another attempt owns it, or it cannot be claimed
 			until = soon
 		}
 		m.progress(m.s.machineTime(until))
 		err := m.s.sleep(ctx, until)
 		if err == nil {
-			waiting, err = m.deliverInTurn(ctx, waiting)
+			waiting, err = m.deliverInTurn(ctx)
 		}
 		if err != nil {
 			return err
@@ -203,13 +203,13 @@ func (m *many) deliver(ctx context.Context) error {
 	return nil
 }
 
-// deliverInTurn delivers all due members, those of others too: a call that waits takes its turns as an
-// import that Run delivers. It returns those of rows that still wait.
-func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Member, err error) {
+// deliverInTurn delivers all due members, including other callers', in the same order as Run. It returns this
+// call's members that still wait, including those whose earlier attempt returned an error.
+func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
 	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
 		for i, d := range deliveries {
 			if _, ours := m.input[claimed[i].ID]; ours {
-				m.setResult(ctx, claimed[i].ID, d)
+				m.complete(ctx, claimed[i].ID, d)
 			}
 		}
 		m.progress(time.Time{})
@@ -217,14 +217,14 @@ func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Me
 	if err != nil {
 		return nil, err
 	}
-	for chunk := range slices.Chunk(rows, reserveChunk) {
-		var unsettled []*Member
-		for _, row := range chunk {
-			if r := m.results[m.input[row.ID]]; r.Err == nil && r.Member.Due() {
-				unsettled = append(unsettled, r.Member)
-			}
+	var unsettled []*Member
+	for _, r := range m.results {
+		if r.Err == nil && r.Member.Due() {
+			unsettled = append(unsettled, r.Member)
 		}
-		unclaimed, err := m.readUnclaimed(ctx, unsettled, nil)
+	}
+	for chunk := range slices.Chunk(unsettled, reserveChunk) {
+		unclaimed, err := m.readUnclaimed(ctx, chunk, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -236,7 +236,7 @@ func (m *many) deliverInTurn(ctx context.Context, rows []*Member) (waiting []*Me
 // remainder is the rows that a pass did not settle.
 type remainder struct {
 	released []*Member // not reached in time: due again immediately
-	waiting  []*Member // by a rate limit or another attempt: due later
+	waiting  []*Member // held up by a rate limit or another attempt: due later
 }
 
 // pass delivers up to 100 rows and sets their results.
@@ -254,12 +254,13 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	p.more = more && len(claimed) == findBatch
-	if rest.waiting, err = m.readUnclaimed(ctx, rows, claimed); err != nil {
+	rest.waiting, err = m.readUnclaimed(ctx, rows, claimed)
+	if err != nil {
 		return rest, err
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		switch d = m.setResult(ctx, claimed[i].ID, d); {
+		switch d = m.complete(ctx, claimed[i].ID, d); {
 		case d.kind == isReleased:
 			rest.released = append(rest.released, d.Member)
 		case d.Err == nil && d.Member.Due():
@@ -269,28 +270,40 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	return rest, stopError(ctx, deliveries)
 }
 
-// setResult sets the result of the row that had the ID when it was claimed. It returns the delivery, without the error of a
-// member that is delivered later.
-func (m *many) setResult(ctx context.Context, id string, d delivery) delivery {
+// complete sets the result of the row that had the ID when it was claimed. If the row's invitation has ended,
+// complete first invites the person again. It returns the last delivery, without an error if the member is
+// delivered later.
+func (m *many) complete(ctx context.Context, id string, d delivery) delivery {
 	input := m.input[id]
 	if d.Err == nil && !d.Member.Due() && d.Member.Status != StatusPending && d.Member.Status != StatusActive {
 		d = delivery{Result: m.inviteAgain(ctx, d, m.wanted[input])}
 		m.input[d.Member.ID] = input // another ID, if the member was purged in the meantime
 	}
-	_, limited := isRateLimit(d.Err)
-	var clerkErr *ClerkInvitationError
-	// A release that could not be written, or one in inviteAgain, has no kind. Deeper in the chain,
-	// errLeaseEnds is the timeout of a request.
-	leaseEnded := errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
-	if d.kind == isReleased || d.Member != nil && d.Member.Due() && (limited || leaseEnded) {
-		d.Err = nil // it is delivered later
+	if d.isDelayed() {
+		d.Err = nil
 	}
 	m.results[input] = d.Result
 	return d
 }
 
-// readUnclaimed sets the results of the rows that another process has changed, and returns those
-// that it is delivering.
+// isDelayed reports whether only a rate limit or the end of the lease prevented the delivery.
+func (d delivery) isDelayed() bool {
+	switch {
+	case d.kind == isReleased:
+		return true
+	case d.Member == nil || !d.Member.Due():
+		return false
+	case failureOf(d.Err, "") == rateLimited:
+		return true
+	}
+	// A release that could not be written, or that happened in inviteAgain, has no kind. Only its direct cause
+	// counts: deeper in the chain, errLeaseEnds is the timeout of a request.
+	var clerkErr *ClerkInvitationError
+	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
+}
+
+// readUnclaimed reads the rows that are not in claimed again, and sets their results. It returns the rows that
+// still wait.
 func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (waiting []*Member, err error) {
 	var ids []string
 	for _, row := range rows {

@@ -571,6 +571,41 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 	}
 }
 
+// The response to a create was lost, and the next attempt meets a rate limit while nobody else is waiting any more: InviteMany
+// waits for this person too.
+func TestInviteMany_WaitsAfterALostResponse(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		limited := func(c clerkinvitetest.Call) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: c, Status: 429, Code: "too_many_requests", RetryAfter: 10 * time.Minute})
+		}
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+		limited(clerkinvitetest.CallCreate)
+		ps := append(testkit.People(2, "p"), testkit.Params("acme", "single@example.com"))
+		ps[2].PublicMetadata = map[string]any{"plan": "pro"}
+		waits := 0
+		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+			if p.WaitUntil.IsZero() {
+				return
+			}
+			if waits++; waits == 1 {
+				require.Equal(t, clerkinvite.ManyProgress{Total: 3, Reserved: 1, Failed: 2, WaitUntil: p.WaitUntil}, p)
+				b.Clerk.AddVerifiedUser(ps[2].Email)
+				limited(clerkinvitetest.CallCreate)
+				limited(clerkinvitetest.CallCreateBulk)
+			}
+			b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
+		}})
+		require.NoError(t, err)
+		require.Equal(t, 2, waits)
+		for i, want := range []clerkinvite.Status{clerkinvite.StatusPending, clerkinvite.StatusPending, clerkinvite.StatusActive} {
+			require.NoError(t, results[i].Err)
+			require.Equal(t, want, results[i].Member.Status)
+		}
+		b.RequireEachInvitedOnce(t, ps[:2])
+	})
+}
+
 // The invitation of an earlier attempt has ended, and the lease ends while the person is invited again: Run invites them.
 func TestInviteMany_LeaseEndsWhileInvitingAgain(t *testing.T) {
 	t.Parallel()

@@ -397,6 +397,107 @@ func TestMirror_ServerTroubleIsNotARow(t *testing.T) {
 	require.Empty(t, h.differences())
 }
 
+// Addresses that changed owners while there were no triggers: each row follows its member, and a conflict fails only the members that it is about.
+func TestMirror_SyncAfterAddressesMoved(t *testing.T) {
+	t.Parallel()
+	const memberID = "ALTER TABLE admin_user ADD member_id uuid UNIQUE; UPDATE admin_user a SET member_id = m.id FROM clerkinvite_member m WHERE (m.tenant_id, m.clerk_user_id) = (a.tenant_id, a.clerk_user_id);"
+	const citext = "CREATE EXTENSION citext; ALTER TABLE admin_user ALTER email TYPE citext, ALTER tenant_id TYPE uuid USING tenant_id::uuid"
+	for name, test := range map[string]struct {
+		sql    string
+		mirror func(m *clerkinvite.Mirror)
+	}{
+		"user":              {},
+		"member":            {memberID, func(m *clerkinvite.Mirror) { m.MemberID = "member_id" }},
+		"member, no user":   {memberID + "ALTER TABLE admin_user ALTER clerk_user_id SET DEFAULT gen_random_uuid()::text", func(m *clerkinvite.Mirror) { m.MemberID, m.ClerkUserID = "member_id", "" }},
+		"uuid and citext":   {citext, nil},
+		"member and citext": {memberID + citext, func(m *clerkinvite.Mirror) { m.MemberID = "member_id" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newMirrored(t, adminMirror, adminUser)
+			const acme, globex = "0b5e9d3c-6f0e-4a3e-9c1f-2d1a5b7c8e01", "0b5e9d3c-6f0e-4a3e-9c1f-2d1a5b7c8e02"
+			var rows []*clerkinvite.Member
+			for _, tenant := range []string{acme, globex} {
+				for _, p := range []string{"swap1", "swap2", "ring1", "ring2", "ring3", "path1", "path2", "path3", "left", "blocked", "free"} {
+					rows = append(rows, testkit.ActiveRow(testkit.ReservedRow(tenant, p+"@example.com"), "user_"+p))
+				}
+			}
+			testkit.InsertRows(t, h.store, rows...)
+			h.exec(`UPDATE admin_user SET locale = substr(clerk_user_id, 6)`) // a column of the host, which must follow the person
+			h.exec(test.sql)
+			if test.mirror != nil {
+				test.mirror(&h.mirror)
+			}
+			h.exec(h.sql(clerkinvite.Mirror.Up))
+			require.Empty(t, h.differences())
+
+			h.exec(`ALTER TABLE clerkinvite_member DISABLE TRIGGER USER`)
+			move := func(pairs ...string) { // to addresses that nobody has, then to the wanted ones
+				for i := 0; i < len(pairs); i += 2 {
+					h.exec(`UPDATE clerkinvite_member SET email = 'x-` + pairs[i+1] + `@example.com' WHERE clerk_user_id = 'user_` + pairs[i] + `' AND tenant_id = '` + acme + `'`)
+				}
+				h.exec(`UPDATE clerkinvite_member SET email = substr(email, 3) WHERE email LIKE 'x-%'`)
+			}
+			move("swap1", "swap2", "swap2", "swap1", "ring1", "ring2", "ring2", "ring3", "ring3", "ring1", "path3", "new", "path2", "path3", "path1", "path2", "blocked", "host")
+			testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow(acme, "path1@example.com"), "user_owner"), // of an address that had another owner
+				testkit.ActiveRow(testkit.ReservedRow(acme, "added@example.com"), "user_added"))
+			h.exec(`UPDATE clerkinvite_member SET status = 'removed', clerk_user_id = NULL WHERE email = 'left@example.com'`)
+			h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('` + acme + `', 'host@example.com', 'user_host')`) // blocks a member's new address
+			h.exec(`ALTER TABLE clerkinvite_member ENABLE TRIGGER USER`)
+
+			h.exec(h.sql(clerkinvite.Mirror.Sync))
+			require.Equal(t, []string{acme + " host@example.com missing"}, h.differences(), "the conflict fails one member")
+			require.Equal(t, "user_host", testkit.QueryOne[string](t, h.pool, `SELECT clerk_user_id FROM admin_user WHERE email = 'host@example.com'`), "the host's row is unchanged")
+			h.exec(`DELETE FROM admin_user WHERE email = 'host@example.com'`)
+			h.exec(h.sql(clerkinvite.Mirror.Sync))
+			h.want(`SELECT split_part(email, '@', 1), locale FROM admin_user WHERE tenant_id = '`+acme+`'`,
+				"(added,en)", "(free,free)", "(host,blocked)", "(new,path3)", "(path1,en)", "(path2,path1)", "(path3,path2)",
+				"(ring1,ring3)", "(ring2,ring1)", "(ring3,ring2)", "(swap1,swap2)", "(swap2,swap1)")
+			h.want(`SELECT count(*) FROM admin_user WHERE tenant_id = '`+globex+`' AND split_part(email, '@', 1) = locale`, "(10)")
+		})
+	}
+}
+
+// Sync warns about each member whose row the host's table refuses, and writes the others.
+func TestMirror_SyncErrorFailsOneMember(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ sql, warning string }{
+		"check":    {`ALTER TABLE admin_user ADD CHECK (email <> 'p3@example.com')`, "admin_user_email_check"},
+		"deferred": {`CREATE TABLE person (email text PRIMARY KEY); INSERT INTO person SELECT 'p' || n || '@example.com' FROM generate_series(0, 9) n WHERE n <> 3; ALTER TABLE admin_user ADD FOREIGN KEY (email) REFERENCES person DEFERRABLE INITIALLY DEFERRED`, "admin_user_email_fkey"},
+		"kept":     {`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept' USING ERRCODE = 'ACME1'; END $$; CREATE TRIGGER refuse BEFORE DELETE OR UPDATE ON admin_user FOR EACH ROW WHEN (OLD.email = 'p3@example.com') EXECUTE FUNCTION refuse()`, "kept"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newMirrored(t, adminMirror, adminUser)
+			if name != "kept" {
+				h.exec(h.sql(clerkinvite.Mirror.Down))
+			}
+			for i := range 6 {
+				testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", fmt.Sprintf("p%d@example.com", i)), fmt.Sprint("user_", i)))
+			}
+			h.exec(h.sql(clerkinvite.Mirror.Down))
+			h.exec(test.sql)
+			want := []string{"acme p3@example.com missing"}
+			if name == "kept" {
+				h.exec(`UPDATE clerkinvite_member SET status = 'removed', clerk_user_id = NULL`)
+				want = []string{"acme p3@example.com left over"}
+			}
+			var warnings []string
+			config := h.pool.Config().ConnConfig.Copy()
+			config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { warnings = append(warnings, n.Message) }
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			require.NoError(t, err)
+			defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+			_, err = conn.Exec(t.Context(), h.sql(clerkinvite.Mirror.Sync))
+			require.NoError(t, err)
+			require.Equal(t, want, h.differences())
+			require.Len(t, warnings, 1)
+			require.Contains(t, warnings[0], test.warning)
+			require.NotContains(t, warnings[0], "@")
+		})
+	}
+}
+
 // In the host's transaction both tables are committed or rolled back together.
 func TestMirror_InTransaction(t *testing.T) {
 	t.Parallel()
@@ -519,6 +620,37 @@ func TestMirror_SyncWhileMembersChange(t *testing.T) {
 	}
 	wg.Wait()
 	require.Empty(t, h.differences())
+}
+
+// Sync reads the members and then writes the host's table. A member that leaves in between waits, because Sync would write its row afterwards.
+func TestMirror_SyncBlocksWrites(t *testing.T) {
+	t.Parallel()
+	h := newMirrored(t, adminMirror, adminUser)
+	ada := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_ada"))[0]
+	h.exec(`TRUNCATE admin_user;
+		CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+		CREATE TRIGGER hold BEFORE INSERT ON admin_user FOR EACH ROW EXECUTE FUNCTION hold()`)
+	tx, err := h.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(1)")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := h.pool.Exec(h.Context(), h.sql(clerkinvite.Mirror.Sync))
+		assert.NoError(t, err)
+	})
+	testkit.AwaitLocks(t, h.pool, 1)
+	wg.Go(func() {
+		results, err := h.store.Update(h.Context(), []clerkinvite.Change{{Old: ada, New: statusChanged(ada, clerkinvite.StatusRemoved)}})
+		if assert.NoError(t, err) {
+			assert.NoError(t, results[0].Err)
+		}
+	})
+	testkit.AwaitLocks(t, h.pool, 2)
+	require.NoError(t, tx.Rollback(t.Context()))
+	wg.Wait()
+	h.want("SELECT email FROM admin_user")
 }
 
 func TestMirror_UpAndDown(t *testing.T) {

@@ -116,11 +116,11 @@ func byOrganization(attempts []*attempt) (groups [][]*attempt) {
 func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attempt, users []User) {
 	var ids []string
 	for _, a := range attempts {
-		ids = append(ids, holder(users, a.row.Email).ID)
+		ids = append(ids, verifiedBy(users, a.row.Email).ID)
 	}
 	members, err := s.findMembers(ctx, attempts[0].organization(), ids)
 	for _, a := range attempts {
-		u := holder(users, a.row.Email)
+		u := verifiedBy(users, a.row.Email)
 		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
 			a.decide(v)
 		}
@@ -264,8 +264,8 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 // findJoined returns the user who has verified the row's address and, if the row is for an organization, is
 // a member of it. It returns nil if there is none.
 func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
-	users, err := s.findHolders(ctx, row.Email)
-	u := holder(users, row.Email)
+	users, err := s.findUsersOf(ctx, row.Email)
+	u := verifiedBy(users, row.Email)
 	organization := row.organization()
 	if err != nil || u == nil || organization == "" {
 		return u, err

@@ -58,7 +58,7 @@ func (s *Service) joinedOrganization(ctx context.Context, e *Event, rows []*Memb
 	p := askClerk()
 	changed, err := s.resolveUser(ctx, u, p)
 	if err == nil && slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status.Waits() && u.holdsVerified(row.Email) && !u.isBarred() && !p.isMember(u, row)
+		return row.Status.Waits() && u.hasVerified(row.Email) && !u.isBarred() && !p.isMember(u, row)
 	}) {
 		err = s.unconfirmed(ctx, e)
 	}
@@ -79,7 +79,7 @@ func (s *Service) revokedInOrganization(ctx context.Context, e *Event, rows []*M
 		if next == nil {
 			return changed, s.unconfirmed(ctx, e)
 		}
-		now, err := s.changeOne(ctx, row, *next)
+		now, err := s.changeOne(ctx, row, next)
 		switch {
 		case err == nil:
 			changed = append(changed, now)

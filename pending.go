@@ -121,8 +121,8 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 type proof struct {
 	accepted map[string]bool     // IDs of invitations that Clerk lists as accepted
 	members  map[Membership]bool // the users of organizations, without roles
-	ask      bool                // ask Clerk for what is not in the maps
-	asked    map[Ref]error       // result of asking Clerk for accepted invitations, by organization and address
+	ask      bool                // resolving may call Clerk, also for what is not in the maps
+	asked    map[Ref]error       // result of listing the accepted invitations of an organization and address
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
@@ -158,16 +158,14 @@ func (s *Service) rowsOf(ctx context.Context, u *User) ([]*Member, error) {
 func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof) ([]*Member, error) {
 	var changed []*Member
 	for range 10 {
-		provable, proveErr := rows, error(nil)
-		if p.ask {
-			provable, proveErr = s.prove(ctx, u, rows, p)
-		}
+		provable, proveErr := s.prove(ctx, u, rows, p)
 		changes, postponed := resolutions(u, provable, p, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
-		if changed = append(changed, done...); err != nil {
+		changed = append(changed, done...)
+		if err != nil {
 			return changed, err
 		}
-		if !retry && len(postponed) == 0 {
+		if !retry && len(postponed) == 0 { // postponed changes depend on the rows that were just written
 			moved, err := s.updateAddresses(ctx, u, rows, p.ask)
 			return append(changed, moved...), cmp.Or(proveErr, err)
 		}
@@ -198,10 +196,13 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove adds the memberships and accepted invitations that resolutions needs to p, and returns the rows that can be
+// prove adds the memberships and accepted invitations that resolutions needs to p's maps, and returns the rows that can be
 // resolved. If Clerk fails for a row, prove cannot know which of the tenant's rows should become active. So
 // it omits that row and the tenant's later rows, and returns the error. Other tenants are not affected.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
+	if !p.ask || u.isBarred() {
+		return rows, nil
+	}
 	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
 		if rowErr := s.proveRow(ctx, u, row, p); rowErr != nil {
@@ -216,13 +217,13 @@ func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (
 
 // proveRow is prove for one row.
 func (s *Service) proveRow(ctx context.Context, u *User, row *Member, p proof) error {
-	if !row.Status.Waits() || !u.holdsVerified(row.Email) || u.isBarred() {
+	if !row.Status.Waits() || !u.hasVerified(row.Email) {
 		return nil
 	}
 	if err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p); err != nil {
 		return err
 	}
-	if needsProof(u, row, s.now()) && p.isMember(u, row) {
+	if u.joined(row, s.now()) == needsList && p.isMember(u, row) {
 		return s.listAccepted(ctx, row, p)
 	}
 	return nil
@@ -244,12 +245,6 @@ func (s *Service) listAccepted(ctx context.Context, row *Member, p proof) error 
 	}
 	p.asked[key] = err
 	return err
-}
-
-// needsProof reports whether it takes Clerk's list to show that u accepted the invitation of a waiting row in
-// time.
-func needsProof(u *User, row *Member, now time.Time) bool {
-	return row.overdue(now) && row.InvitationID != "" && u.createdBeforeExpiry(row) && !u.createdWhileValid(row)
 }
 
 // inResolutionOrder sorts rows by tenant. In each tenant, the row that is or should become u's active
@@ -289,7 +284,11 @@ func resolutions(u *User, rows []*Member, p proof, now time.Time) (changes, post
 			membership = active
 			continue
 		}
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !p.isMember(u, row) || !u.joinedInTime(row, p.accepted, now) {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !p.isMember(u, row) {
+			continue
+		}
+		joined := u.joined(row, now)
+		if joined == tooLate || joined == needsList && !p.accepted[row.InvitationID] {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}
@@ -307,17 +306,29 @@ func resolutions(u *User, rows []*Member, p proof, now time.Time) (changes, post
 	return changes, postponed
 }
 
-// joinedInTime reports whether u may have accepted row's invitation while it was valid. accepted are the invitations that
-// Clerk lists as accepted.
-func (u *User) joinedInTime(row *Member, accepted map[string]bool, now time.Time) bool {
-	if !row.overdue(now) && !u.createdAfterExpiry(row) {
-		return true
+// joinedState says whether a user may have accepted an invitation while it was valid.
+type joinedState int
+
+const (
+	tooLate   joinedState = iota // or a time is unknown
+	inTime                       // or the invitation is still valid
+	needsList                    // if Clerk lists the invitation as accepted
+)
+
+// joined says whether u may have accepted row's invitation while it was valid.
+func (u *User) joined(row *Member, now time.Time) joinedState {
+	switch {
+	case !row.overdue(now) && !u.createdAfterExpiry(row), u.createdWhileValid(row):
+		return inTime
+	case u.createdBeforeExpiry(row) && row.InvitationID != "":
+		return needsList
 	}
-	return u.createdWhileValid(row) || u.createdBeforeExpiry(row) && accepted[row.InvitationID]
+	return tooLate
 }
 
 // createdBeforeExpiry reports whether u was created before row's invitation expired, by Clerk's clock. A
-// younger account cannot have accepted the invitation. The address may have a new owner.
+// younger account cannot have accepted the invitation. The address may have a new owner. If a time is
+// unknown, createdBeforeExpiry and createdAfterExpiry both return false.
 func (u *User) createdBeforeExpiry(row *Member) bool {
 	return row.ExpiresAt != nil && !u.CreatedAt.IsZero() && !u.CreatedAt.After(*row.ExpiresAt)
 }
@@ -353,12 +364,12 @@ func trueFirst(a, b bool) int {
 // the address was given up.
 func (u *User) gaveUp(row *Member) bool {
 	return row.Status == StatusActive && row.ClerkUserID == u.ID && !u.Incomplete &&
-		len(u.verifiedEmails()) > 0 && !u.holdsVerified(row.Email)
+		len(u.verifiedEmails()) > 0 && !u.hasVerified(row.Email)
 }
 
 // verifiedPrimary returns the normalised primary address of u if u has verified it, or "".
 func (u *User) verifiedPrimary() string {
-	if primary := u.primaryEmail(); primary != "" && u.holdsVerified(primary) {
+	if primary := u.primaryEmail(); primary != "" && u.hasVerified(primary) {
 		return primary
 	}
 	return ""
@@ -395,7 +406,7 @@ func (s *Service) updateAddress(ctx context.Context, u *User, row *Member, ask b
 			s.logStaleAddress(ctx, row, whyUnverified)
 			return row, nil
 		}
-		now, err := s.changeOne(ctx, row, *withEmail(*row, email))
+		now, err := s.changeOne(ctx, row, withEmail(*row, email))
 		switch {
 		case err == nil:
 			return now, nil

@@ -1,6 +1,8 @@
 package clerkinvite_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"testing"
@@ -464,6 +466,36 @@ func TestHandleEvent_ClerkContradictsAnotherEvent(t *testing.T) {
 		require.ErrorIs(t, err, clerkinvite.ErrUnconfirmed, at)
 	}
 }
+
+// The machine's clock is set forward while Clerk is asked, and the store's clock fails: the event's age is unknown, so Svix
+// must deliver the event again.
+func TestHandleEvent_ClockFails(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	store := &failingClock{Store: clerkinvitetest.NewMemoryStore()}
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(cfg *clerkinvite.Config) { cfg.Store = store }})
+	store.now = b.Clock.Now()
+	b.MustInvite(t, email)
+	user := clerkinvite.User{ID: "user_new", Emails: []clerkinvite.UserEmail{{Address: email, Verified: true}}}
+	down := errors.New("the database is down")
+	b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+		if c == clerkinvitetest.CallGetUser && w == clerkinvitetest.Before {
+			b.Clock.Advance(time.Hour)
+			store.err = down
+		}
+	})
+	_, err := b.HandleEvent(t.Context(), &clerkinvite.Event{Type: clerkinvite.EventUserCreated, UserID: user.ID, User: &user, Timestamp: store.now})
+	require.ErrorIs(t, err, down)
+}
+
+// failingClock is a store whose clock stands still, and fails if err is not nil.
+type failingClock struct {
+	clerkinvite.Store
+	now time.Time
+	err error
+}
+
+func (s *failingClock) Clock(context.Context) (time.Time, error) { return s.now, s.err }
 
 // This machine's clock is behind Clerk's: an account that is younger than the expiry proves nothing.
 func TestResolve_AccountYoungerThanTheExpiryWithAClockBehind(t *testing.T) {

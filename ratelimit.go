@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// A limit is the time before which Clerk does not want an endpoint to be called. Until then interactive
-// calls are rejected. Background passes leave the create endpoints alone for longer. All processes
-// share the limits through the store, which has the time of the background passes.
+// A limit is the time until which Clerk rejects requests to an endpoint. Until then, interactive calls fail
+// without a request. Background passes wait longer before they create again; the stored time includes that
+// margin. All processes share the limits through the store.
 
 // Clerk's endpoints, as names of limits.
 const (
@@ -61,9 +61,9 @@ func endpointsOf(organization string) *endpoints {
 }
 
 const (
-	// limitMargin is how much longer than Clerk says background passes leave the create endpoints
-	// alone, at most. In a sliding window Clerk says when one more request is allowed, and the one
-	// after it would be rejected again; a minute later a minute's worth of requests is allowed.
+	// limitMargin is the most that background passes wait beyond the time Clerk gives, for create endpoints.
+	// If Clerk's window slides, that time allows only one more request, and the next would be rejected
+	// again. A minute later, a minute's worth of requests is allowed.
 	limitMargin = time.Minute
 
 	// clockTolerance is how far the clocks of two processes may differ.
@@ -76,8 +76,8 @@ func creates(endpoint string) bool {
 	}, endpoint)
 }
 
-// longestLimit is how long Clerk's limits for the endpoint can last. A longer Retry-After is not
-// Clerk's but comes from something in between.
+// longestLimit is how long Clerk's limits for the endpoint can last. A longer Retry-After comes from a proxy, not
+// from Clerk.
 func longestLimit(endpoint string) time.Duration {
 	if creates(endpoint) {
 		return time.Hour
@@ -85,8 +85,8 @@ func longestLimit(endpoint string) time.Duration {
 	return time.Minute
 }
 
-// limitWait returns how long the endpoint is left alone after a 429 with this Retry-After. Clerk
-// documents one with every 429; without it, one request a minute finds out.
+// limitWait returns how long not to call the endpoint after a 429 with this Retry-After. Clerk documents a
+// Retry-After with every 429; without one, try once a minute.
 func limitWait(endpoint string, retryAfter time.Duration) time.Duration {
 	if retryAfter <= 0 {
 		return time.Minute
@@ -94,7 +94,7 @@ func limitWait(endpoint string, retryAfter time.Duration) time.Duration {
 	return min(retryAfter, longestLimit(endpoint))
 }
 
-// limitMarginOf returns how much longer background passes wait.
+// limitMarginOf returns how much longer than wait background passes wait.
 func limitMarginOf(endpoint string, wait time.Duration) time.Duration {
 	if creates(endpoint) {
 		return min(wait, limitMargin)
@@ -107,23 +107,23 @@ func believable(endpoint string, until, now time.Time) bool {
 	return until.Sub(now) <= longestLimit(endpoint)+limitMargin+clockTolerance
 }
 
-// limits is this process's memory of limits and of stored times. Interactive calls use only this, so
-// that they do not pay a statement for it; background passes also ask the store.
+// limits is this process's memory of limits and of stored times. Interactive calls use only this, which saves
+// a statement; background passes also read the store.
 type limits struct {
 	mu         sync.Mutex
 	byEndpoint map[string]*limit
-	stored     map[string]time.Time // turns and limits, as swapTime last returned them, by name
+	swapped    map[string]time.Time // by name, as swapTime last returned them; changeTime tries these first
 
 	created time.Time // when Clerk last created an invitation
 }
 
-// limit is the limit of one endpoint. Until the time until, requests are rejected. After it, the first
-// request is a probe, and others wait for its response: a success makes until zero, and the endpoint is
-// open; another 429 begins a new limit.
+// limit is the limit of one endpoint. Until the time until, requests are rejected. After that, the first request is
+// a probe, and the others wait for its response. A success sets until to zero, and all requests are allowed.
+// Another 429 begins a new limit.
 type limit struct {
 	until  time.Time     // as Clerk said
 	padded time.Time     // with the margin, for background passes
-	stored time.Time     // padded as the store has it, if known
+	stored time.Time     // padded, as the store had it when it was last loaded
 	hits   int           // how often this process has met the limit
 	probe  chan struct{} // not nil while a probe waits for its response
 }
@@ -227,13 +227,13 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 	return response, checkResponse(name, response, err)
 }
 
-// admit lets a request to an endpoint start. When a limit has ended, it lets one request of this
-// process through, and the others wait for its response. The caller must call done after it has
-// noted the response, or with false if it has sent no request.
+// admit lets a request to an endpoint start. After a limit has ended, it admits one request of this process, and the
+// others wait for its response. The caller must call done after it has noted the response, or with false if it
+// has sent no request.
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
 		if s.checkLimit(endpoint) != nil {
-			_ = s.loadLimit(ctx, endpoint) // an operator may have deleted it; if the store fails, it stays
+			_ = s.loadLimit(ctx, endpoint) // an operator may have deleted it; if the store fails, the limit stays
 		}
 		if err := s.checkLimit(endpoint); err != nil {
 			return nil, err
@@ -271,13 +271,13 @@ func (l *limits) startProbe(endpoint string) (probe chan struct{}, first bool) {
 	return probe, first
 }
 
-// endProbe ends the limit, unless the first request got a new one, or was not sent, or its caller did not wait for the
-// response: then the next request is the first.
+// endProbe ends the probe. If Clerk's response was awaited and was not a 429, the limit ends too. Otherwise the
+// next request is the new probe.
 func (l *limits) endProbe(endpoint string, now time.Time, completed bool) {
 	l.change(endpoint, func(m *limit) {
 		close(m.probe)
 		m.probe = nil
-		if completed && (!m.until.After(now) || !believable(endpoint, m.until, now)) { // see wait
+		if completed && (!m.until.After(now) || !believable(endpoint, m.until, now)) { // not believable: the clock was set back
 			m.until = time.Time{}
 		}
 	})
@@ -298,15 +298,6 @@ func (s *Service) checkLimitFor(p *pass, endpoint string) error {
 
 func limitedFor(wait time.Duration) error {
 	return &APIError{StatusCode: http.StatusTooManyRequests, Message: "rate limited by an earlier response", NotSent: true, wait: wait}
-}
-
-// isRateLimit reports whether err is a 429, and how long to wait.
-func isRateLimit(err error) (wait time.Duration, ok bool) {
-	var api *APIError
-	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		return RetryAfter(api)
-	}
-	return 0, false
 }
 
 // noteLimit remembers a limit that Clerk has just reported, here and for all processes. It returns
@@ -365,7 +356,7 @@ func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
 	return err
 }
 
-// refreshLimits reads the limits again that would reject an interactive call. If the store fails, they stay.
+// refreshLimits reads limits that would reject an interactive call from the store. If the store fails, they stay.
 func (s *Service) refreshLimits(ctx context.Context) {
 	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk, organizationEndpoints.create, organizationEndpoints.createBulk} {
 		if s.checkLimit(endpoint) != nil {
@@ -395,8 +386,8 @@ type turn struct {
 // errTurnTaken is returned if another caller, usually in another process, keeps a turn for too long.
 var errTurnTaken = errors.New("clerkinvite: another process has the turn")
 
-// awaitTurn waits for a turn of the given length, for longer than that of a process that has died.
-// waited is false if it was free. The error is errTurnTaken if other processes keep it.
+// awaitTurn takes a turn of the given length. If another caller has the turn, it waits until the turn of a dead
+// process would have ended. waited is false if the turn was free. The error is errTurnTaken if others keep it.
 func (s *Service) awaitTurn(ctx context.Context, name string, length time.Duration) (t *turn, waited bool, err error) {
 	deadline := time.Now().Add(length + length/8) //nolint:forbidigo // the monotonic clock, for how long things take
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second, length/8) {
@@ -407,7 +398,8 @@ func (s *Service) awaitTurn(ctx context.Context, name string, length time.Durati
 		case time.Until(deadline) <= 0:
 			return nil, true, errTurnTaken
 		}
-		if pauseFor(ctx, pause); ctx.Err() != nil {
+		pauseFor(ctx, pause)
+		if ctx.Err() != nil {
 			return nil, true, ctx.Err()
 		}
 		waited = true
@@ -427,8 +419,8 @@ func (s *Service) tryTurn(ctx context.Context, name string, length time.Duration
 	return &turn{s, name, stored}, stored.Equal(ends), err
 }
 
-// turnEnd returns when a turn ends. Random microseconds make the time unique: the process that reads
-// it back has the turn.
+// turnEnd returns when a turn ends. Random microseconds make the time unique, so the process that reads its own
+// time back has the turn.
 func turnEnd(now time.Time, length time.Duration) time.Time {
 	return now.Add(length + rand.N(length/16+1)).Truncate(time.Microsecond) //nolint:gosec // no secret
 }
@@ -524,16 +516,17 @@ func spend(share, now time.Time, creates int) (next time.Time, wait time.Duratio
 	return share.Add(time.Microsecond), 0
 }
 
-// changeTime replaces the stored time of a name by next(stored), and returns it. A caller that gets the
-// time that it wanted cannot tell who wrote it; if that matters, the time must be unique, as turnEnd's.
+// changeTime replaces the stored time of a name by next(stored). It returns the new time, or the stored time if
+// next keeps that. The result does not show which process wrote it. If that matters, the time must be unique,
+// like turnEnd's.
 func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
-	known := s.limits.lastStored(name)
+	known := s.limits.lastSwapped(name)
 	for want := next(known); ; {
-		stored, err := s.swapTime(ctx, name, known, want) // reads if both are equal
+		stored, err := s.swapTime(ctx, name, known, want) // only reads if both are equal
 		if err != nil || stored.Equal(want) {
 			return stored, err
 		}
-		known = stored // the memory was out of date, or another process was faster
+		known = stored // known was out of date, or another process was faster
 		if want = next(known); want.Equal(known) {
 			return known, nil // just read
 		}
@@ -554,19 +547,19 @@ func (s *Service) swapTime(ctx context.Context, name string, old, next time.Time
 	return stored, err
 }
 
-func (l *limits) lastStored(name string) time.Time {
+func (l *limits) lastSwapped(name string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stored[name]
+	return l.swapped[name]
 }
 
 func (l *limits) remember(name string, stored time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stored == nil {
-		l.stored = make(map[string]time.Time)
+	if l.swapped == nil {
+		l.swapped = make(map[string]time.Time)
 	}
-	l.stored[name] = stored
+	l.swapped[name] = stored
 }
 
 // Clerk allows 100 requests in 10 seconds to a development instance, and 1,000 to a production

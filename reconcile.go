@@ -55,7 +55,9 @@ type ReconcileReport struct {
 // It checks all pending and active members, ordered by tenant and ID, with one request per 100.
 // Then it checks the invitations, with one request per 500. It reads all open invitations, and those
 // created after the oldest invitation that a member waits for. Members whose invitation has ended are
-// looked up again, 100 per request. Absence from a list proves nothing.
+// looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
+// from a list proves nothing. A call that ends at its Limit reads no lists. It makes two requests for each
+// adopted member whose assumed expiry has passed, to read the real one.
 //
 // It makes at most five requests per second after the first 25. This leaves at least a quarter of
 // Clerk's limit to other callers, even for a development instance.
@@ -119,7 +121,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
-		s: s, report: &ReconcileReport{}, began: s.now(),
+		s: s, report: &ReconcileReport{},
 		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
 	}
@@ -144,7 +146,7 @@ type reconciliation struct {
 	s        *Service
 	opts     ReconcileOptions
 	report   *ReconcileReport
-	began    time.Time
+	began    time.Time // by the store's clock
 	progress progress
 	complete bool // all members are read
 
@@ -160,7 +162,7 @@ type reconciliation struct {
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
 	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun
-	unresolved         map[string]bool    // members that could not be made active, because the store or a hook failed
+	unresolved         map[string]bool    // members that could not be checked or made active, because Clerk, the store or a hook failed
 	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
 }
@@ -241,7 +243,16 @@ func (r *reconciliation) run(ctx context.Context) error {
 // wrongKey reports whether the secret key seems to belong to another instance.
 func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
 
-// checkKey looks up some active members before anything is changed: in another instance, strangers
+// isOurKey does Reconcile's check of the secret key for other methods. It reports whether Clerk shows a user
+// or an invitation of this database.
+func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+	r := s.newReconciliation()
+	r.began = s.now()
+	err := r.checkKey(ctx)
+	return r.progress.Known, err
+}
+
+// checkKey looks up some active members before anything is changed, because in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
 	if r.progress.Known {
@@ -276,11 +287,33 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	if r.progress.Known = err == nil && !gone; r.progress.Known {
+	r.progress.Known = err == nil && !gone
+	if r.progress.Known {
 		return nil
 	}
 	r.progress.Known, err = r.s.showsOurs(ctx)
 	return err
+}
+
+// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
+// secret key belongs to this database's instance.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
+		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+		if err != nil {
+			return false, s.clerkError(ctx, "list invitations", err)
+		}
+		list, err := s.withMembers(ctx, page)
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			if list[i].isCurrent() {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // members checks all members, or as many as the limit allows.
@@ -288,9 +321,10 @@ func (r *reconciliation) members(ctx context.Context) error {
 	for !r.complete {
 		n := reconcilePage
 		if r.opts.Limit > 0 {
-			if n = min(n, r.opts.Limit-r.report.Members); n == 0 {
-				break
-			}
+			n = min(n, r.opts.Limit-r.report.Members)
+		}
+		if n == 0 {
+			break
 		}
 		rows, err := r.s.store.Page(ctx, PageQuery{
 			Statuses: []Status{StatusPending, StatusActive}, AfterTenantID: r.progress.TenantID, AfterID: r.progress.ID, Limit: n,
@@ -306,7 +340,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 		}
 	}
 	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
-	if !r.complete { // a later call reads the lists, without these rows
+	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
 		steps = append(steps, r.expireOverdue)
 	}
 	return inOrder(ctx, append(steps, r.removeMissing)...)
@@ -328,17 +362,19 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	r.progress.TenantID, r.progress.ID = row.TenantID, row.ID
 	r.report.Members++
 	if row.Status == StatusActive {
-		if r.active.add(row, row.ClerkUserID, before); len(r.active.keys) == findBatch {
+		r.active.add(row, row.ClerkUserID, before)
+		if len(r.active.keys) == findBatch {
 			return r.lookUpActive(ctx)
 		}
 		return nil
 	}
 	if row.InvitedAt == nil && !row.overdue(r.began.Add(-clockSkew)) {
 		// The member was adopted, and its invitation may have ended long ago. The lists must show its times first.
-		r.progress.Oldest = &time.Time{}
+		r.noteWaiting(row)
 		return nil
 	}
-	if r.pending.add(row, row.Email, before); len(r.pending.keys) == findBatch {
+	r.pending.add(row, row.Email, before)
+	if len(r.pending.keys) == findBatch {
 		return r.lookUpPending(ctx)
 	}
 	return nil
@@ -360,18 +396,20 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 			continue
 		}
 		r.checkedAfterExpiry[row.ID] = !r.wrongKey()
-		if u := holder(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
+		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
+		// Until the key is proven right, keep at most 1,000 in memory. The next reconciliation finds the others.
 		if r.progress.Known || len(r.overdue) < reconcilePage {
-			r.overdue = append(r.overdue, row) // the next reconciliation finds the others again
+			r.overdue = append(r.overdue, row)
 		}
 	}
 	r.pending = batch{}
 	return r.askForOurs(ctx)
 }
 
-// noteWaiting notes when a member that waits for its invitation was invited, for the lists.
+// noteWaiting makes the lists of ended invitations go back to the member's invitation. If it is unknown when
+// that was created, they are read completely.
 func (r *reconciliation) noteWaiting(row *Member) {
 	if row.InvitedAt == nil {
 		r.progress.Oldest = &time.Time{}
@@ -381,21 +419,54 @@ func (r *reconciliation) noteWaiting(row *Member) {
 }
 
 // expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
-// from before the expiry has verified the address. It first waits for evidence that the key is right,
-// because another instance does not know the users.
+// from before the expiry has verified the address. It does nothing until Clerk has shown a known user or
+// invitation, because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
 	}
+	if err := r.readAdopted(ctx); err != nil {
+		return err
+	}
 	var changes []Change
 	for _, row := range r.overdue {
-		if !r.changed[row.ID] && !r.hasNewer[row.ID] {
+		// If Clerk has shown another expiry, the next reconciliation decides. That row was changed, so apply would
+		// not change this version of it. A dry run finds it in corrected.
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
 	}
 	r.overdue = nil
 	_, err := r.apply(ctx, changes)
 	return err
+}
+
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A
+// complete call has read them from the lists.
+func (r *reconciliation) readAdopted(ctx context.Context) error {
+	if r.complete {
+		return nil
+	}
+	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	for _, row := range r.overdue {
+		if row.InvitedAt != nil {
+			continue
+		}
+		invitations, err := r.s.listAll(ctx, row)
+		switch {
+		case err == nil:
+			h.noteResponse()
+			if _, err := r.withTimes(ctx, invitations); err != nil {
+				return err
+			}
+		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
+			return r.s.clerkError(ctx, "list invitations", err)
+		default:
+			r.unresolved[row.ID] = true
+			r.note(ctx, r.s.clerkError(ctx, "list invitations", err))
+		}
+	}
+	return nil
 }
 
 // lookUpActive asks Clerk which of the active members' users still exist.
@@ -407,14 +478,12 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for _, row := range r.active.rows {
-		if !r.noteMissing(row) {
-			continue
-		}
-		if r.missing = append(r.missing, row); len(r.missing) > reconcilePage && !r.progress.Known {
-			r.missing = r.missing[1:] // the next reconciliation finds it again
+		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
+		if r.noteMissing(row) && (r.progress.Known || len(r.missing) < reconcilePage) {
+			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.updateAddresses, r.removeLeavers); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -424,8 +493,8 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	return nil
 }
 
-// updateAddresses gives the active members of the batch their users' new addresses.
-func (r *reconciliation) updateAddresses(ctx context.Context) error {
+// moveMembers gives the active members of the batch their users' new addresses.
+func (r *reconciliation) moveMembers(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.active.rows {
 		u := r.users[row.ClerkUserID]
@@ -438,8 +507,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 			changes = append(changes, Change{row, withEmail(*row, u.verifiedPrimary())})
 		}
 	}
-	if r.opts.DryRun {
-		return r.countUpdates(ctx, changes)
+	if r.dryRun() {
+		return r.countMoves(ctx, changes)
 	}
 	results, err := r.s.applyBounded(ctx, changes)
 	if err != nil {
@@ -447,7 +516,7 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	}
 	for i, result := range results {
 		row, now, err := changes[i].Old, result.Member, result.Err
-		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) {
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrEmailTaken) { // updateAddress handles both
 			now, err = r.s.updateAddress(ctx, r.users[row.ClerkUserID], row, true)
 		}
 		switch {
@@ -463,8 +532,8 @@ func (r *reconciliation) updateAddresses(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// countUpdates counts the changes that updateAddresses would make.
-func (r *reconciliation) countUpdates(ctx context.Context, changes []Change) error {
+// countMoves counts the changes that moveMembers would make.
+func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -527,7 +596,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 // concerns others.
 func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	for key, failure := range l.failures {
-		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.answersOthers(ctx) {
+		if failure.several || failureOf(failure.err, "").ofInstance() || !l.health.excuseFailure(ctx) {
 			return r.s.clerkError(ctx, "find users", failure.err)
 		}
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "one user could not be looked up", slog.Any("cause", logError(failure.err)))
@@ -543,19 +612,19 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	gone := make(map[string]bool)             // by user ID; a user can be in many tenants
-	h := &health{s: r.s, excused: maxExcused} // a failure for one user must not affect the others
+	gone := make(map[string]bool)   // by user ID; a user can be in many tenants
+	h := newHealth(r.s, maxExcused) // a failure for one user must not affect the others
 	for _, row := range r.missing {
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
 			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
 			switch {
 			case gone[row.ClerkUserID]:
-				h.noteAnswer()
+				h.noteResponse()
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
-				h.noteAnswer()
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.answersOthers(ctx):
+				h.noteResponse()
+			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
 				return err
 			default:
 				r.note(ctx, err)
@@ -581,7 +650,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 		if err := r.noteUnreadable(ctx, l); err != nil {
 			return nil, err
 		}
-		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.holdsVerified) })
+		found := slices.DeleteFunc(l.users, func(u User) bool { return !slices.ContainsFunc(chunk, u.hasVerified) })
 		if err := r.join(ctx, found, accepted); err != nil {
 			return nil, err
 		}
@@ -591,7 +660,7 @@ func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted 
 }
 
 // join makes the members that wait for these users active. It writes the changes of all users in one
-// statement, and then resolves the users one by one for whom that was not enough.
+// statement. Users who need more than that are then resolved one by one.
 func (r *reconciliation) join(ctx context.Context, users []User, accepted map[string]bool) error {
 	if len(users) == 0 {
 		return nil
@@ -609,14 +678,14 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		now, next := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
+		first, postponed := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
 		switch {
 		case r.dryRun():
-			now = append(now, next...)
-		case len(next) > 0:
-			unfinished[u.ID] = u // the next changes depend on what was written
+			first = append(first, postponed...)
+		case len(postponed) > 0:
+			unfinished[u.ID] = u // resolves the postponed rows after the first are written
 		}
-		changes, owners = append(changes, now...), append(owners, slices.Repeat([]*User{u}, len(now))...)
+		changes, owners = append(changes, first...), append(owners, slices.Repeat([]*User{u}, len(first))...)
 	}
 	overtaken, err := r.apply(ctx, changes)
 	if err != nil {
@@ -641,7 +710,7 @@ func (r *reconciliation) proveMemberships(ctx context.Context, users []User, row
 		if organization == "" || !row.Status.Waits() {
 			continue
 		}
-		if u := holder(users, row.Email); u != nil {
+		if u := verifiedBy(users, row.Email); u != nil {
 			awaited[organization] = append(awaited[organization], u.ID)
 		}
 	}
@@ -724,19 +793,22 @@ func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, e
 		q.Emails, q.UserIDs = append(q.Emails, users[i].verifiedEmails()...), append(q.UserIDs, users[i].ID)
 	}
 	rows, err := r.s.store.Find(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	for i, row := range rows {
 		rows[i] = cmp.Or(r.corrected[row.ID], row)
 	}
-	return rows, err
+	return rows, nil
 }
 
-// joinOne resolves one user, whose rows were as in rows, and counts what changes.
+// joinOne resolves one user and counts the changes. rows contains the user's rows before the changes.
 func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, p proof) {
 	changed, err := r.s.resolveUser(ctx, u, p)
 	before := make(map[string]Status)
 	for _, row := range rows {
 		before[row.ID] = row.Status
-		if err != nil && u.holdsVerified(row.Email) {
+		if err != nil && u.hasVerified(row.Email) {
 			r.unresolved[row.ID] = true
 		}
 	}
@@ -746,7 +818,7 @@ func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, p
 	r.note(ctx, err)
 }
 
-// dryRun reports whether nothing may be changed.
+// dryRun reports whether nothing may be changed. If the key seems wrong, nothing is counted either.
 func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
 
 // note logs an error that does not stop the reconciliation, and keeps the first.
@@ -760,12 +832,13 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 // apply writes changes and counts them. In a dry run it only counts them. It returns the indexes of the
 // changes whose rows another process changed first. The next reconciliation can make those changes.
 func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken []int, err error) {
-	if r.dryRun() {
+	switch {
+	case r.opts.DryRun:
 		for _, c := range changes {
-			if r.opts.DryRun {
-				r.count(c.Old.Status, c.New)
-			}
+			r.count(c.Old.Status, c.New)
 		}
+		return nil, nil
+	case r.wrongKey():
 		return nil, nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
@@ -818,7 +891,10 @@ func (r *reconciliation) invitations(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.expireOverdue(ctx)
+	if r.progress.Oldest == nil {
+		return nil
+	}
+	return inOrder(ctx, r.expireOverdue, r.unlistedInvitations)
 }
 
 // listedInvitations checks the invitations into the application or, with r.organizations, into all
@@ -834,7 +910,7 @@ func (r *reconciliation) listedInvitations(ctx context.Context) error {
 // the rows, so that an invitation cannot be newer than the rows.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
 	var leftOver []RevokeRequest
-	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) error {
+	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) {
 		for _, l := range list {
 			switch {
 			case !l.marked:
@@ -844,11 +920,10 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
 			case l.shared:
-			case !keeps(l.row, l.Invitation, l.send) || r.opts.DryRun && r.changed[l.row.ID]:
+			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // a dry run has not written the change to the row
 				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
 			}
 		}
-		return nil
 	})
 	if err != nil || r.wrongKey() {
 		return err
@@ -856,26 +931,25 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
 	// another invitation.
 	for _, inv := range leftOver {
-		if err := r.revokeLeftOver(ctx, inv); err != nil {
+		if err := r.revokeAndCount(ctx, inv); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// revokeLeftOver revokes one invitation. The error is not nil if the reconciliation must stop.
-func (r *reconciliation) revokeLeftOver(ctx context.Context, inv RevokeRequest) error {
+// revokeAndCount revokes a left-over invitation. The error is not nil if the reconciliation must stop.
+func (r *reconciliation) revokeAndCount(ctx context.Context, inv RevokeRequest) error {
 	if r.opts.DryRun {
 		r.report.LeftOver++
 		return nil
 	}
-	err := r.s.revoke(ctx, inv)
+	err := r.s.revokeLeftOver(ctx, inv)
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch {
 	case err == nil:
 		r.report.LeftOver++
-		r.s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", inv.ID)
 	case ctx.Err() != nil, isAPI && failureOf(err, "").ofInstance():
 		return r.s.clerkError(ctx, "revoke invitation", err)
 	case isAPI && api.StatusCode/100 == 4: // probably accepted or expired in the meantime
@@ -915,7 +989,7 @@ func (r *reconciliation) acceptedInvitations(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && holder(users, row.Email) == nil {
+		if !r.changed[row.ID] && !r.unreadable[row.Email] && !row.overdue(r.began.Add(-clockSkew)) && verifiedBy(users, row.Email) == nil {
 			r.report.AcceptedElsewhere = append(r.report.AcceptedElsewhere, row)
 		}
 	}
@@ -943,9 +1017,44 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	return err
 }
 
+// unlistedInvitations makes adopted members active whose invitation none of Clerk's lists shows, if a user has
+// verified the address. Clerk's lists come first, because the invitation may have ended before the user had it.
+func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
+	q := PageQuery{Statuses: []Status{StatusPending}, Limit: reconcilePage}
+	for more := r.progress.Oldest.IsZero(); more; {
+		rows, err := r.s.store.Page(ctx, q)
+		if err != nil {
+			return err
+		}
+		more = len(rows) == q.Limit
+		if more {
+			last := rows[len(rows)-1]
+			q.AfterTenantID, q.AfterID = last.TenantID, last.ID
+		}
+		rows = slices.DeleteFunc(rows, func(row *Member) bool {
+			return row.InvitedAt != nil || r.corrected[row.ID] != nil || row.Due() || r.changed[row.ID] || r.hasNewer[row.ID] ||
+				row.overdue(r.began.Add(-clockSkew)) || row.UpdatedAt.After(r.began) // adopted after the lists were read
+		})
+		if _, err := r.resolve(ctx, emailsOf(rows), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emailsOf returns the distinct addresses of members.
+func emailsOf(members []*Member) []string {
+	var emails []string
+	for _, m := range members {
+		emails = append(emails, m.Email)
+	}
+	slices.Sort(emails)
+	return slices.Compact(emails)
+}
+
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
-	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) error {
+	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) {
 		for _, l := range list {
 			r.progress.Known = r.progress.Known || l.isCurrent()
 			// A member that is due for a resend belongs to Deliver.
@@ -953,14 +1062,13 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 				members = append(members, l.row)
 			}
 		}
-		return nil
 	})
 	return members, err
 }
 
 // list calls page for each page of Clerk's invitations in a status, after correcting the times in the
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
-func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed) error) error {
+func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed)) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	var previous []Invitation
 	for {
@@ -974,34 +1082,87 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 			return r.s.clerkError(ctx, "list invitations", errEndlessList)
 		}
 		r.report.Invitations += len(invitations)
-		list, err := r.s.withMembers(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
-		if err == nil {
-			err = r.correctTimes(ctx, list)
-		}
-		if err == nil {
-			err = page(list)
-		}
-		if err != nil || last {
+		list, err := r.withTimes(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
+		if err != nil {
 			return err
+		}
+		page(list)
+		if last {
+			return nil
 		}
 		previous = all
 		q.Offset += q.Limit
 	}
 }
 
-// withoutRepeated returns the invitations of a page once, and without those of the page before: pages overlap if
-// an invitation is added in between.
-func withoutRepeated(page, before []Invitation) []Invitation {
+// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+type listed struct {
+	*Invitation
+	row    *Member
+	marked bool // the marker identifies a member, which may not exist here
+	send   int  // of the marker
+	shared bool // a member that the marker does not name waits for it
+}
+
+// isCurrent reports whether the row refers to the invitation.
+func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
+
+// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
+// that have adopted the invitation. Several tenants may share an invitation.
+func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
+	var q Query
+	for i := range invitations {
+		if m, ours := invitations[i].mark(); ours {
+			q.IDs = append(q.IDs, m.ID)
+		}
+		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
+			q.Emails = append(q.Emails, email)
+		}
+	}
+	var rows []*Member
+	if len(q.IDs)+len(q.Emails) > 0 {
+		var err error
+		if rows, err = s.store.Find(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	for _, row := range rows {
+		named[row.ID] = row
+		if row.Status.Waits() && row.InvitationID != "" {
+			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+		}
+	}
+	var list []listed
+	for i := range invitations {
+		inv := &invitations[i]
+		m, ours := inv.mark()
+		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
+		if named[m.ID] != nil || len(adopted) == 0 {
+			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
+		}
+		for _, row := range adopted {
+			list = append(list, listed{inv, row, false, 0, true})
+		}
+	}
+	return list, nil
+}
+
+// withoutRepeated removes duplicates within a page and invitations of the previous page. Pages overlap if an
+// invitation is created between the two requests. Invitations without an ID stay.
+func withoutRepeated(page, previous []Invitation) []Invitation {
 	known := make(map[string]bool)
-	again := func(inv Invitation) bool {
-		repeated := known[inv.ID]
-		known[inv.ID] = inv.ID != ""
-		return repeated
+	for _, inv := range previous {
+		known[inv.ID] = true
 	}
-	for _, inv := range before {
-		again(inv)
+	var kept []Invitation
+	for _, inv := range page {
+		if inv.ID == "" || !known[inv.ID] {
+			kept = append(kept, inv)
+		}
+		known[inv.ID] = true
 	}
-	return slices.DeleteFunc(slices.Clone(page), again)
+	return kept
 }
 
 // createdBefore reports whether Clerk says that the invitation was created before the given time.
@@ -1009,44 +1170,56 @@ func (inv *Invitation) createdBefore(t time.Time) bool {
 	return !inv.CreatedAt.IsZero() && inv.CreatedAt.Before(t)
 }
 
+// withTimes returns the invitations with their members, after correcting the times in the members' rows.
+func (r *reconciliation) withTimes(ctx context.Context, invitations []Invitation) ([]listed, error) {
+	list, err := r.s.withMembers(ctx, invitations)
+	if err == nil {
+		err = r.correctTimes(ctx, list)
+	}
+	return list, err
+}
+
 // correctTimes corrects the rows whose times differ from Clerk's times of their open invitation. Adopted
 // members have no times, so they also get the times of ended invitations.
 func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error {
 	var changes []Change
-	var at []int // indexes into list
-	for i, l := range list {
+	var corrected []*listed // of changes
+	for i := range list {
+		l := &list[i]
 		if !l.isCurrent() || l.row.Status != StatusPending || l.row.InvitedAt != nil && l.Status != InvitationPending {
 			continue
 		}
-		next := l.row.Clone()
+		row := *l.row
 		if l.ExpiresAt != nil {
-			next.ExpiresAt = l.ExpiresAt
+			row.ExpiresAt = l.ExpiresAt
 		}
-		if next.InvitedAt == nil && !l.CreatedAt.IsZero() {
-			next.InvitedAt = &l.CreatedAt
+		if row.InvitedAt == nil && !l.CreatedAt.IsZero() {
+			row.InvitedAt = &l.CreatedAt
 		}
-		if next = next.Clone(); !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
-			changes, at = append(changes, Change{l.row, next}), append(at, i)
+		next := row.Clone() // rounds the times as a store does
+		if !sameTime(next.InvitedAt, l.row.InvitedAt) || !sameTime(next.ExpiresAt, l.row.ExpiresAt) {
+			changes, corrected = append(changes, Change{l.row, next}), append(corrected, l)
 		}
 	}
 	if r.dryRun() {
-		for k, c := range changes {
-			r.corrected[c.Old.ID], list[at[k]].row = c.New, c.New
+		for i, c := range changes {
+			r.corrected[c.Old.ID], corrected[i].row = c.New, c.New
 		}
-		return nil
-	}
-	if len(changes) == 0 {
 		return nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)
-	for k, result := range results {
-		if result.Err == nil {
-			list[at[k]].row = result.Member
-		} else if !errors.Is(result.Err, ErrConflict) {
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		switch {
+		case result.Err == nil:
+			corrected[i].row = result.Member
+		case !errors.Is(result.Err, ErrConflict):
 			r.note(ctx, result.Err)
 		}
 	}
-	return err
+	return nil
 }
 
 func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
@@ -39,40 +40,16 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Resend")
 	defer op.end(&err)
 	var l lease
-	row, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+	row, err := s.change(ctx, ref, func(row *Member) (_ *Member, err error) {
 		if l, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		next, params := *row, row.clerkParams()
-		switch {
-		case row.Status != StatusPending:
-			return nil, &TransitionError{row.Status, StatusPending}
-		case row.overdue(l.claimedAt): // Reconcile will expire it
-			return nil, &TransitionError{StatusExpired, StatusPending}
-		case row.isClaimed(l.claimedAt):
-			return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
-		case row.Due() && params.Withdraw == "": // an earlier resend was not completed
-		default:
-			if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
-				if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(l.claimedAt) {
-					return nil, &CooldownError{s.machineTime(until)}
-				}
-			}
-			next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
-			if w := s.withdrawal(onDelay); w != params.Withdraw {
-				params.Withdraw = w
-				if next.Params, err = json.Marshal(params); err != nil {
-					return nil, err
-				}
-			}
-		}
-		next.Bulk = false
-		return s.claimed(next, l.claimedAt), nil
+		return s.nextSend(row, l.claimedAt)
 	})
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, l, row)
+	done := s.deliverNow(ctx, l, row) // also revokes the older invitation, see revokeLeftOvers
 	switch {
 	case done.Err != nil:
 		return nil, done.Err
@@ -80,6 +57,39 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 		return nil, &TransitionError{done.Member.Status, StatusPending}
 	}
 	return done.Member, nil
+}
+
+// nextSend returns a pending row claimed for a new send, or for the current one if that is an earlier resend
+// that was not completed.
+func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
+	switch {
+	case row.Status != StatusPending:
+		return nil, &TransitionError{row.Status, StatusPending}
+	case row.overdue(now): // Reconcile will expire it
+		return nil, &TransitionError{StatusExpired, StatusPending}
+	case row.isClaimed(now):
+		return nil, &CooldownError{s.machineTime(*row.ClaimedUntil)}
+	}
+	next, params := *row, row.clerkParams()
+	next.Bulk = false
+	if row.Due() && params.Withdraw == "" {
+		return s.claimed(next, now), nil
+	}
+	if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
+		if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(now) {
+			return nil, &CooldownError{s.machineTime(until)}
+		}
+	}
+	next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
+	if w := s.withdrawal(onDelay); w != params.Withdraw {
+		params.Withdraw = w
+		encoded, err := json.Marshal(params)
+		if err != nil {
+			return nil, err
+		}
+		next.Params = encoded
+	}
+	return s.claimed(next, now), nil
 }
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get

@@ -25,12 +25,12 @@ var transitions = map[Status][]Status{
 
 // Reasons that this library sets. Other values of Member.Reason are Clerk's error codes.
 const (
-	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
-	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
-	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
-	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
-	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
-	ReasonAtClerk           = "revoked_at_clerk"
+	ReasonUserBanned        = "user_banned"                            // failed: the Clerk user with this address is banned
+	ReasonUserDeprovisioned = "user_deprovisioned"                     // failed: the Clerk user with this address is deprovisioned
+	ReasonUserLocked        = "user_locked"                            // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
+	ReasonUserDeleted       = "user_deleted"                           // removed: the Clerk user was deleted
+	ReasonSecondAddress     = "second_address"                         // removed: the same user is in the tenant under another address
+	ReasonAtClerk           = "revoked_at_clerk"                       // revoked: the invitation was revoked at Clerk
 	ReasonWithdrawn         = "withdrawn"                              // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
 	ReasonAdopted           = "adopted"                                // pending, active: unchanged since Adopt
 	ReasonLeft              = "left_organization"                      // removed: the user is no longer a member of the organization
@@ -100,8 +100,8 @@ func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result,
 	return s.apply(ctx, s.store, changes)
 }
 
-// change reads a member, calls next for the new version of its row, and writes it. It starts again if
-// another process changes the row first. next can return the row itself to leave it unchanged.
+// change reads a member, calls next for the new version of its row, and writes that version. If another process
+// changes the row first, change starts again. next can return the row itself to leave it unchanged.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (now *Member, err error) {
 	for range 10 {
 		row, err := s.get(ctx, ref)
@@ -113,15 +113,21 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 		if err != nil || wanted == row {
 			return wanted, err
 		}
-		results, err := s.apply(ctx, s.store, []Change{{row, wanted}})
-		if err != nil {
-			return nil, err
-		}
-		if !errors.Is(results[0].Err, ErrConflict) {
-			return results[0].Member, results[0].Err
+		now, err = s.changeOne(ctx, row, wanted)
+		if !errors.Is(err, ErrConflict) {
+			return now, err
 		}
 	}
 	return nil, ErrConflict
+}
+
+// changeOne writes one change. Without next it erases the row.
+func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, error) {
+	results, err := s.apply(ctx, s.store, []Change{{row, next}})
+	if err != nil {
+		return nil, err
+	}
+	return results[0].Member, results[0].Err
 }
 
 // The functions below return Change.New for a row.

@@ -19,13 +19,13 @@ type verdict struct {
 	user       *User       // the linked user, or the one of the active member
 	other      *Member     // secondAddress: the active member
 	reason     string      // Member.Reason
-	err        error       // why the row is neither pending nor active
+	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
 	leftOver   bool        // the member may have other open invitations
-	adopted    bool        // the invitation has no mark and may be another application's: never a left-over
-	stop       bool        // err concerns the whole instance: the pass ends
-	withdraw   bool        // the row does not keep waiting: it is withdrawn
+	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
+	stop       bool        // err concerns the whole instance, so the pass ends
+	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
 	linkDead   bool        // the invitation that the row refers to is revoked
 }
 
@@ -104,7 +104,7 @@ func (v *verdict) outcome() Outcome {
 	}
 }
 
-// apply returns the row that v makes of m.
+// apply returns m changed as v says.
 func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	if v.uncounted {
 		m.Attempts--
@@ -140,7 +140,7 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 }
 
-// report returns what the caller gets once the row is m.
+// report returns the delivery after v was written and the row is m.
 func (v *verdict) report(m *Member) *delivery {
 	d := &delivery{Result{Member: m}, v.kind, v.stop}
 	switch v.kind {
@@ -160,13 +160,12 @@ func (v *verdict) report(m *Member) *delivery {
 	return d
 }
 
-// maxLock is after how long a locked user is looked up again at the latest. An operator may have
-// unlocked the user.
+// maxLock is the longest time until a locked user is looked up again, because an operator may unlock the user.
 const maxLock = time.Hour
 
-// linked decides for a row whose address u holds verified. accepted is the invitation that
-// brought the user, or nil if it is unknown. Too many wrong passwords, typed by anybody, lock a user for
-// a while, so such a lock refuses nobody: the row waits until it ends.
+// linked decides for a row whose address u has verified. accepted is the invitation that brought the user, or
+// nil if it is unknown. Anyone can lock a user by typing wrong passwords. A temporary lock therefore postpones
+// the row instead of refusing the person.
 func linked(u *User, accepted *Invitation, now time.Time) verdict {
 	switch reason, cause := u.barred(); {
 	case reason == ReasonUserLocked && u.LockEndsIn > 0:
@@ -188,11 +187,10 @@ func refused(op, reason string, cause error) verdict {
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
 	if !c.sends && canceled(ctx) {
-		return s.released(ctx, p, a) // the caller has gone, and Clerk did nothing
+		return s.released(ctx, p, a) // the caller's context has ended, and Clerk did nothing
 	}
 	now := s.now()
-	sincePreviousAttempt := now.Add(-s.backoff(max(1, a.row.Attempts-1))) // or less
-	c.othersCreated = c.sends && s.limits.createdSince(sincePreviousAttempt)
+	c.othersCreated = c.sends && s.createdSincePreviousAttempt(a.row, now)
 	v := failureVerdict(a.row, c, err, now, s.backoff(a.row.Attempts))
 	log := s.log.With("op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
 	if failureOf(err, "") == foreignError {
@@ -203,11 +201,17 @@ func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err e
 	return v
 }
 
+// createdSincePreviousAttempt reports whether Clerk has created an invitation since the row's previous attempt.
+// That attempt was usually at least one backoff ago.
+func (s *Service) createdSincePreviousAttempt(row *Member, now time.Time) bool {
+	return s.limits.createdSince(now.Add(-s.backoff(max(1, row.Attempts-1))))
+}
+
 // limited decides for a row that has to wait for the end of a rate limit.
 func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
 	err := limit.err
 	var api *APIError
-	if errors.As(err, &api) { // the caller waits from now on
+	if errors.As(err, &api) { // the error tells the caller how long to wait from now
 		known := *api
 		known.wait = max(limit.ends.Sub(s.now()), time.Millisecond)
 		err = &known
@@ -215,8 +219,8 @@ func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
 	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: !a.triedInBulk}
 }
 
-// released decides for a row that the pass did not reach: it is given back. If Clerk may have acted on
-// a request for several, the attempt counts, so that the next one looks first.
+// released decides for a row that the pass did not reach. If a bulk request may have created the invitation,
+// the attempt counts, so that the next one looks for it first.
 func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
 	cause := context.Cause(ctx)
 	switch {
@@ -235,7 +239,7 @@ var errPassEnded = errors.New("clerkinvite: not attempted: the call ended before
 type call struct {
 	op      string
 	sends   bool // it could have sent an email, or have added a member
-	several bool // it was about other members too
+	several bool // it also concerned other members
 
 	organization bool // it was about an organization
 
@@ -269,9 +273,9 @@ func reasonOf(err error) string {
 	return cmp.Or(codeOf(err), "unavailable")
 }
 
-// maxRejections is the first attempt at which a rejection that concerns only this row can end it, if
-// the attempt before was rejected for the same reason. The first rejections may be a mistake of
-// something between, such as a firewall whose rules are being changed.
+// maxRejections is the first attempt at which a rejection that concerns only this row can end it, if the previous
+// attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
+// while its rules are being changed.
 const maxRejections = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
@@ -287,12 +291,12 @@ func classify(row *Member, c call, err error) Outcome {
 			return Uncertain
 		}
 	case personRejected:
-		if !c.several { // if several are concerned, which one Clerk refuses is unknown
+		if !c.several { // otherwise it is unknown whom Clerk refuses
 			return Refused
 		}
 	case invalidRequest, parameterRejected, rejected, addressTaken:
-		// Retried forever it would use up everybody's requests. addressTaken ends here only after a create
-		// with ignore_existing: that of lookAgain does not count as sent, so othersCreated is false.
+		// A row that is always rejected would use up other members' requests. addressTaken can refuse a person
+		// only after a create with ignore_existing: after lookAgain, c.sends is false.
 		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
 		ofThisRow := !c.several && (failure == parameterRejected || failure == invalidRequest || c.organization && failure == addressTaken || c.othersCreated)
 		if again && ofThisRow {
@@ -303,8 +307,8 @@ func classify(row *Member, c call, err error) Outcome {
 	return Fault
 }
 
-// stops reports whether a fault concerns the whole instance, so that a pass must end. A fault of one
-// member alone ends nobody's pass.
+// stops reports whether a fault concerns the whole instance, so that the pass must end. A fault that concerns one
+// member does not end the pass.
 func stops(c call, err error) bool {
 	switch failureOf(err, "") {
 	case foreignError, noConnection, instanceRejected:
@@ -326,7 +330,7 @@ const (
 	noConnection              // nothing was sent
 	noResponse                // sent; no response, an unreadable one, a redirect, 5xx
 	rateLimited               // 429
-	instanceRejected          // a key, a quota: it concerns everybody
+	instanceRejected          // a key, a quota: it concerns all members
 	addressTaken              // Clerk has an invitation or a user for the address: a reason to look again
 	personRejected            // Clerk does not accept this address
 	parameterRejected         // Clerk rejects a parameter: the redirect URL, the template, the metadata
@@ -407,8 +411,7 @@ var instanceCodes = []string{
 	"api_version_invalid", "unsupported_subscription_plan_features",
 }
 
-// saysNotFound reports whether Clerk says that what the request was about does not exist. A 404 of
-// anything between does not.
+// saysNotFound reports whether Clerk says that the requested object does not exist. A proxy's 404 does not count.
 func saysNotFound(err error) bool {
 	var api *APIError
 	return errors.As(err, &api) && api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound

@@ -320,7 +320,7 @@ func splitHeader(h http.Header, name string) (string, error) {
 func headerValues(h http.Header, name string) (values []string, err error) {
 	for key, vs := range h {
 		switch {
-		case len(key) != len(name) || http.CanonicalHeaderKey(key) != name || len(vs) == 0:
+		case http.CanonicalHeaderKey(key) != name || len(vs) == 0:
 		case values != nil:
 			return nil, fmt.Errorf("%s headers under two names", strings.ToLower(name))
 		default:
@@ -562,22 +562,34 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	if err != nil {
 		return nil, err
 	}
-	var changed []*Member
-	if now := u.verifiedEmails(); slices.Equal(slices.Sorted(slices.Values(now)), slices.Sorted(slices.Values(e.User.verifiedEmails()))) {
-		changed, err = s.resolve(ctx, u, rows, askClerk())
-	} else { // the event or the response is out of date
-		changed, err = s.resolveUser(ctx, u, askClerk())
+	found := rows
+	if !sameVerified(u, e.User) { // the event or the response is out of date, so other rows may wait for u
+		if found, err = s.rowsOf(ctx, u); err != nil {
+			return nil, err
+		}
 	}
+	changed, err := s.resolve(ctx, u, found, askClerk())
 	if err == nil && !u.confirms(e.User, rows) {
 		err = s.unconfirmed(ctx, e)
 	}
 	return changed, err
 }
 
+// sameVerified reports whether a and b have verified the same addresses.
+func sameVerified(a, b *User) bool {
+	x, y := a.verifiedEmails(), b.verifiedEmails()
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
+}
+
 // unconfirmed returns ErrUnconfirmed for an event that Clerk contradicts, or nil if the event is too old
-// to wait for Clerk. The event's timestamp is its age; Svix puts a new time on each delivery.
+// to wait for Clerk. The age comes from the event's Timestamp, because Svix puts a new time on each delivery.
+// If the store's clock cannot be read, the age is unknown, and Svix must deliver the event again.
 func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
-	s.refreshClock(ctx)
+	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began
+		return err
+	}
 	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
 		return nil
 	}
@@ -591,7 +603,7 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 		if event.gaveUp(row) {
 			return !u.gaveUp(row)
 		}
-		return !event.isBarred() && row.Status.Waits() && event.holdsVerified(row.Email) && (u.isBarred() || !u.holdsVerified(row.Email))
+		return !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email) && (u.isBarred() || !u.hasVerified(row.Email))
 	})
 }
 
@@ -615,7 +627,8 @@ func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) 
 			changes[i] = Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now())}
 		}
 		done, retry, err := s.applyEach(ctx, changes)
-		if changed = append(changed, done...); err != nil || !retry {
+		changed = append(changed, done...)
+		if err != nil || !retry {
 			return changed, err
 		}
 	}

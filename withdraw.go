@@ -37,9 +37,9 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
 // already removed, Remove returns it unchanged. The membership of the member's organization is ended first.
 //
-// Errors: those of Revoke, except that Remove also removes a member who has accepted; [ErrLastAdmin] if the
-// member is the last admin of the organization (nothing is changed). Remove is safe for concurrent use and
-// safe to retry.
+// Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
+// is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use
+// and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
@@ -50,7 +50,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 	if err := s.setClock(ctx, s.store); err != nil {
 		return nil, err
 	}
-	now, err := s.change(ctx, ref, func(row *Member) (*Member, error) {
+	return s.change(ctx, ref, func(row *Member) (*Member, error) {
 		if row.Status == to {
 			return row, nil
 		}
@@ -72,10 +72,6 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		}
 		return asEnded(*row, to, "", s.now()), nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return now, nil
 }
 
 // acceptance says which of a member's invitations was accepted. The latest one is the largest.
@@ -136,7 +132,7 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 		switch {
 		case wasAccepted && m.Send == row.Send:
 			accepted = currentAccepted
-		case wasAccepted:
+		case wasAccepted: // an invitation without a marker is an earlier send's
 			accepted = max(accepted, earlierAccepted)
 		}
 	}
@@ -146,12 +142,13 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 	return accepted, nil
 }
 
-// revokeUnlisted revokes the invitation that a member refers to without waiting for it, unless another
-// tenant's row refers to it. Clerk's list may lag, so a missing invitation may still be open.
+// revokeUnlisted revokes the invitation that an active, failed or removed member still refers to. Clerk's
+// list may lag, so a missing invitation may still be open. A revoked member's invitation is not in the list.
 func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
-	if row.waitsForInvitation() || row.InvitationID == "" || row.Status == StatusRevoked {
+	if row.Status.Waits() || row.Status == StatusRevoked || row.InvitationID == "" {
 		return nil
 	}
+	// Another tenant's adopted member may wait for the same invitation.
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
 	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
 		return err
@@ -163,15 +160,15 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	return s.clerkError(ctx, "revoke invitation", err)
 }
 
-// endedAtClerk reports whether an invitation with this status can no longer be accepted. An unknown
+// isFinal reports whether an invitation with this status can no longer be accepted. An unknown
 // status proves nothing.
-func endedAtClerk(status string) bool {
+func isFinal(status string) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 
 // revokeOne revokes one invitation, unless its status is final. It reports whether the invitation was accepted.
 func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (accepted bool, err error) {
-	if endedAtClerk(inv.Status) {
+	if isFinal(inv.Status) {
 		return inv.Status == InvitationAccepted, nil
 	}
 	failure := s.revoke(ctx, RevokeRequest{inv.ID, row.organization()})
@@ -182,6 +179,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	case api.Code == codeAlreadyAccepted:
 		return true, nil
 	case !errors.Is(failure, errNotRevoked) && (api.StatusCode/100 != 4 || failureOf(failure, "").ofInstance()):
+		// The failure says nothing about this invitation.
 		return false, s.clerkError(ctx, "revoke invitation", failure)
 	}
 	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even
@@ -194,7 +192,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	switch {
 	case i < 0:
 		return s.acceptedUnlisted(ctx, row, failure)
-	case endedAtClerk(list[i].Status):
+	case isFinal(list[i].Status):
 		return list[i].Status == InvitationAccepted, nil
 	}
 	return false, s.clerkError(ctx, "revoke invitation", failure)
@@ -297,19 +295,21 @@ type purgeClaim struct {
 
 // claimForPurge claims a member, or renews the previous claim if that still owns the member.
 func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) bool, previous purgeClaim) (c purgeClaim, err error) {
-	c.row, err = s.change(ctx, ref, func(row *Member) (*Member, error) {
+	c.row, err = s.change(ctx, ref, func(row *Member) (_ *Member, err error) {
 		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		renews := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
-		if !may(*row) || row.isClaimed(c.claimedAt) && !renews {
+		isOurClaim := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
+		if !may(*row) || row.isClaimed(c.claimedAt) && !isOurClaim {
 			return nil, ErrConflict
 		}
-		if c.dueAt = row.NextAttemptAt; renews {
+		c.dueAt = row.NextAttemptAt
+		if isOurClaim {
 			c.dueAt = previous.dueAt
 		}
 		next := s.claimed(*row, c.claimedAt)
-		if next.Attempts = row.Attempts; !row.Due() {
+		next.Attempts = row.Attempts // a purge is not an attempt to deliver
+		if !row.Due() {
 			next.NextAttemptAt = row.NextAttemptAt
 		}
 		return next, nil
@@ -324,11 +324,8 @@ func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
 		return err
 	}
-	results, err := s.apply(ctx, s.store, []Change{{c.row, nil}})
-	if err != nil {
-		return err
-	}
-	return results[0].Err
+	_, err := s.changeOne(ctx, c.row, nil)
+	return err
 }
 
 // unclaim releases the claim after a failed erase. If that fails too, the claim expires.
@@ -337,7 +334,7 @@ func (s *Service) unclaim(ctx context.Context, c purgeClaim) {
 	defer cancel()
 	next := *c.row
 	next.ClaimedUntil, next.NextAttemptAt = nil, c.dueAt
-	if _, err := s.apply(ctx, s.store, []Change{{c.row, &next}}); err != nil {
+	if _, err := s.changeOne(ctx, c.row, &next); err != nil && !errors.Is(err, ErrConflict) {
 		s.log.WarnContext(ctx, "claim not released", "member", *c.row, "cause", logError(err))
 	}
 }

@@ -488,7 +488,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 	}
 	scope := fmt.Sprintf("%d %s compared with Clerk", r.Members, plural(r.Members, "member"))
 	if r.Cursor != "" {
-		scope = fmt.Sprintf("only the first %d %s compared with Clerk (--limit)", r.Members, plural(r.Members, "member"))
+		scope = fmt.Sprintf("only %d %s compared with Clerk (--limit)", r.Members, plural(r.Members, "member"))
 	}
 	var differences []string
 	for _, diff := range []struct {

@@ -281,3 +281,15 @@ func TestDoctorText(t *testing.T) {
 	w.vars["CLERK_API_URL"] = "api.clerk.test"
 	require.Regexp(t, `FAIL  key +CLERK_API_URL must be like .*\n +→ set CLERK_API_URL`, w.run("doctor").stdout)
 }
+
+// With --limit, doctor says how many members it has compared.
+func TestDoctorLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{"ada", "grace", "joan"} {
+		w.invite(name + "@example.com")
+	}
+	for limit, want := range map[string]string{"1": "only 1 member compared", "2": "only 2 members compared", "0": "3 members compared"} {
+		require.Regexp(t, "OK    agreement       "+want+" with Clerk", w.run("doctor", "--limit", limit).stdout)
+	}
+}

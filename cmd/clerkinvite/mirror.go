@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -157,16 +158,16 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 	case m == nil:
 		return d.unmirrored(ctx)
 	}
-	repaired := ""
+	repaired, warnings := "", []string(nil)
+	remedy := "run \"clerkinvite doctor --repair-mirror\", and find out what else writes the table"
 	if d.repair {
-		sql, err := m.Sync()
-		if err == nil {
-			_, err = d.pool.Exec(ctx, sql)
-		}
-		if err != nil {
-			return check{"", checkFail, "not repaired: " + explain(err), "fix the row or the privileges that the message names, and run this again"}
+		if warnings, err = d.repairMirror(ctx, m); err != nil {
+			return check{"", checkFail, "not repaired: " + explain(err), "fix what the message names, such as a privilege, and run this again"}
 		}
 		repaired = "repaired; "
+		if len(warnings) > 0 {
+			remedy = "fix what the messages name in your table, and run this again"
+		}
 	}
 	differences, err := m.Differences()
 	if err != nil {
@@ -189,8 +190,29 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 		if n > len(found) {
 			found = append(found, "…")
 		}
-		return check{"", checkFail, fmt.Sprintf("%s%s differs from the members in %d %s: %s", repaired, m.Table, n, plural(n, "row"), strings.Join(found, ", ")),
-			"run \"clerkinvite doctor --repair-mirror\", and find out what else writes the table"}
+		text := fmt.Sprintf("%s%s differs from the members in %d %s: %s", repaired, m.Table, n, plural(n, "row"), strings.Join(found, ", "))
+		return check{"", checkFail, strings.Join(append([]string{text}, warnings...), "; "), remedy}
 	}
 	return good("%s%s is equal to the members", repaired, m.Table)
+}
+
+// repairMirror makes the mirrored table equal to the members. It returns the first warnings about rows that were not written.
+func (d *diagnosis) repairMirror(ctx context.Context, m *clerkinvite.Mirror) (warnings []string, err error) {
+	sql, err := m.Sync()
+	if err != nil {
+		return nil, err
+	}
+	config := d.pool.Config().ConnConfig.Copy()
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Severity == "WARNING" && len(warnings) < 5 {
+			warnings = append(warnings, plain(n.Message))
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, sql)
+	return warnings, err
 }

@@ -128,9 +128,19 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.exec(`CREATE UNIQUE INDEX ON admin_user (clerk_user_id); INSERT INTO admin_user SELECT 'acme', 'other@example.com', clerk_user_id FROM clerkinvite_member WHERE email = 'ada@example.com'`)
 	c = w.doctorMirror("--repair-mirror")
 	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "1 row: ada@example.com in acme is missing; clerkinvite: the row of member ")
 	require.Contains(t, c.Message, "admin_user_clerk_user_id_idx")
+	require.Contains(t, c.Remedy, "in your table")
 	w.exec(`DELETE FROM admin_user WHERE email = 'other@example.com'`)
 	require.Equal(t, checkOK, w.doctorMirror("--repair-mirror").Status)
+
+	// Members who have exchanged addresses while there were no triggers.
+	w.exec(`ALTER TABLE clerkinvite_member DISABLE TRIGGER USER;
+		UPDATE clerkinvite_member SET email = 'x@example.com' WHERE email = 'ada@example.com'; UPDATE clerkinvite_member SET email = 'ada@example.com' WHERE email = 'grace@example.com';
+		UPDATE clerkinvite_member SET email = 'grace@example.com' WHERE email = 'x@example.com'; ALTER TABLE clerkinvite_member ENABLE TRIGGER USER`)
+	require.Contains(t, w.doctorMirror().Message, "2 rows")
+	c = w.doctorMirror("--repair-mirror")
+	require.Equal(t, checkOK, c.Status, c.Message)
 
 	r := w.run("revoke", "acme", "ada@example.com")
 	require.Zero(t, r.code, r.stderr)

@@ -44,6 +44,9 @@ CREATE TABLE admin_user (
 );
 INSERT INTO tenant (id) VALUES ('acme');`
 
+// mirror keeps admin_user equal to the members.
+var mirror = clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}
+
 // errClosed is the host's own error. It rolls everything back.
 var errClosed = errors.New("this tenant is closed")
 
@@ -62,12 +65,11 @@ func newHost(ctx context.Context, pool *pgxpool.Pool, api clerkinvite.ClerkAPI) 
 	if err := h.store.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	// The last part keeps admin_user equal to the members.
-	mirror, err := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}.Up()
+	up, err := mirror.Up()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.db.ExecContext(ctx, hostTables+mirror); err != nil {
+	if _, err := h.db.ExecContext(ctx, hostTables+up); err != nil {
 		return nil, err
 	}
 	h.invites, err = clerkinvite.New(clerkinvite.Config{API: api, Store: h.store})

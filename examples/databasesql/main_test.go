@@ -4,12 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -196,6 +201,100 @@ func TestInPgxWithoutTransaction(t *testing.T) {
 		return err != nil
 	}, 10*time.Second, time.Millisecond)
 	require.Zero(t, h.count(t))
+}
+
+// admin_user is equal to the members after each step, no matter who writes them. The comparison uses no SQL of the library.
+func TestAdminUserFollows(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ tenant, change string }{
+		"text": {"acme", ""},
+		"uuid and citext": {"7d9f1e52-0c4b-4f0a-9a55-2f6b1c0e8d31", `CREATE EXTENSION citext; INSERT INTO tenant VALUES ('7d9f1e52-0c4b-4f0a-9a55-2f6b1c0e8d31');
+			ALTER TABLE admin_user DROP CONSTRAINT admin_user_tenant_id_fkey, ALTER tenant_id TYPE uuid USING tenant_id::uuid, ALTER email TYPE citext`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, clerk := setup(t)
+			exec := func(query string, args ...any) {
+				_, err := h.db.ExecContext(t.Context(), query, args...)
+				require.NoError(t, err)
+			}
+			exec(test.change)
+			up, err := mirror.Up()
+			require.NoError(t, err)
+			exec(up)
+			ref := func(name string) clerkinvite.Ref {
+				return clerkinvite.Ref{TenantID: test.tenant, Email: name + "@example.com"}
+			}
+			agree := func(step string, rows int) {
+				t.Helper()
+				var different int
+				require.NoError(t, h.db.QueryRowContext(t.Context(), `
+SELECT count(*) FROM (SELECT tenant_id::text, email::text, clerk_user_id FROM admin_user) a
+FULL JOIN (SELECT tenant_id, email, clerk_user_id FROM clerkinvite_member WHERE status IN ('pending', 'active')) m USING (tenant_id, email, clerk_user_id)
+WHERE a IS NULL OR m IS NULL`).Scan(&different))
+				require.Zero(t, different, step)
+				admins, err := h.listAdmins(t.Context(), test.tenant)
+				require.NoError(t, err)
+				require.Len(t, admins, rows, step)
+			}
+
+			for i := range 40 {
+				email := ref(fmt.Sprint("old", i)).Email
+				id := clerkinvite.PendingID(clerk.CreateForeign(email, nil).ID)
+				if i%2 == 1 {
+					id = clerk.AddVerifiedUser(email).ID
+				}
+				exec(`INSERT INTO admin_user VALUES ($1, $2, $3)`, test.tenant, email, id)
+			}
+			admins, err := h.listAdmins(t.Context(), test.tenant)
+			require.NoError(t, err)
+			var people []clerkinvite.Adopted
+			for _, a := range admins {
+				people = append(people, clerkinvite.Adopted{InviteParams: clerkinvite.InviteParams{TenantID: a.TenantID, Email: a.Email}, ClerkUserID: a.ClerkUserID})
+			}
+			results, err := h.invites.Adopt(t.Context(), people)
+			require.NoError(t, err)
+			for _, r := range results {
+				require.NoError(t, r.Err)
+			}
+			agree("adopted", 40)
+
+			var invited atomic.Int32
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					results, err := h.inviteAll(t.Context(), test.tenant, []string{"ada@example.com"})
+					if assert.NoError(t, err) && results[0].Err == nil {
+						invited.Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			require.Equal(t, []int{1, 1}, []int{int(invited.Load()), clerk.EmailsTo("ada@example.com")})
+			agree("eight concurrent invites", 41)
+
+			command, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: h.store})
+			require.NoError(t, err)
+			_, err = command.Revoke(t.Context(), ref("old2"))
+			require.NoError(t, err)
+			agree("revoked by another program", 40)
+
+			event, err := clerkinvite.ParseEvent(clerk.DeleteUser(people[slices.IndexFunc(people, func(a clerkinvite.Adopted) bool { return a.Email == "old3@example.com" })].ClerkUserID).Payload)
+			require.NoError(t, err)
+			_, err = h.invites.HandleEvent(t.Context(), event)
+			require.NoError(t, err)
+			agree("a user is deleted at Clerk", 39)
+
+			clerk.Fail(clerkinvitetest.Fault{Status: 503, Times: -1})
+			_, err = h.inviteAll(t.Context(), test.tenant, []string{"grace@example.com"})
+			require.NoError(t, err)
+			agree("Clerk is down", 39)
+			clerk.ClearFaults()
+			_, err = h.invites.Invite(t.Context(), clerkinvite.InviteParams{TenantID: test.tenant, Email: "grace@example.com"})
+			require.NoError(t, err)
+			agree("Clerk is back", 40)
+		})
+	}
 }
 
 // It also works with sql.Open("pgx", …).

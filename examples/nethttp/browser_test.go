@@ -579,6 +579,25 @@ func TestBrowserListDoesNotMove(t *testing.T) {
 	require.NotContains(t, eval[string](b, "list.innerText"), second.Email)
 }
 
+// The list of errors is short however many lines are wrong, and a wrong URL has a page that leads back.
+func TestBrowserManyErrorsAndWrongURLs(t *testing.T) {
+	t.Parallel()
+	b := start(t).openTab(t, "/tenants/acme", 1200)
+	b.fill(strings.Repeat("nobody\n", 42))
+	b.click("#invite-button")
+	b.waitText("#outcome", "42 not invited.")
+	b.waitText("#outcome li:last-child", "and 37 more")
+	require.Equal(t, maxLines+1, eval[int](b, `document.querySelectorAll("#outcome li").length`))
+	require.Equal(t, strings.TrimSpace(strings.Repeat("nobody\n", 42)), eval[string](b, "emails.value"), "to be corrected")
+
+	for _, path := range []string{"/nowhere", "/tenants/acme?cursor=x", "/tenants/" + strings.Repeat("t", 256)} {
+		b.open(path)
+		b.wait(`document.querySelector("main .bad p").innerText !== ""`)
+		b.click("main a")
+		b.wait(`document.title === "Members of acme"`)
+	}
+}
+
 // Without JavaScript: forms, redirects, and errors on the page.
 func TestFormsWithoutJavaScript(t *testing.T) {
 	t.Parallel()

@@ -58,7 +58,7 @@ func child(mode string) {
 	var emails []string
 	must(json.Unmarshal([]byte(os.Getenv("CHILD_EMAILS")), &emails))
 	config := clerkinvite.Config{API: api, Store: clerkinvite.NewPgxStore(pool, nil), Lease: lease}
-	if mode == "kill" {
+	if mode == "kill" || mode == "adopt" {
 		k, err := newTrack()
 		must(err)
 		// Each line is written immediately, so that a killed process has reported how far it was.
@@ -82,6 +82,9 @@ func child(mode string) {
 			wg.Go(func() { _, _ = svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email}) })
 		}
 		wg.Wait()
+		fmt.Println("POINT end")
+	case "adopt":
+		_, _ = svc.Adopt(ctx, adoptable(os.Getenv("CHILD_TENANT"), emails))
 		fmt.Println("POINT end")
 	case "storm":
 		var mu sync.Mutex
@@ -309,4 +312,91 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	}
 	row.Done(fmt.Sprintf("%d rounds, %d processes killed (the others were faster), %d people", rounds, killed, len(emails)), fmt.Sprintf("0 of %d members, 0 second emails", invited),
 		fmt.Sprintf("%d attempts recovered", recovered))
+}
+
+// adoptable returns a user for each address.
+func adoptable(tenant string, emails []string) []clerkinvite.Adopted {
+	people := make([]clerkinvite.Adopted, len(emails))
+	for i, email := range emails {
+		people[i] = clerkinvite.Adopted{InviteParams: clerkinvite.InviteParams{TenantID: tenant, Email: email}, ClerkUserID: fmt.Sprint("user_", i)}
+	}
+	return people
+}
+
+// Processes are killed while they adopt 2,500 people. The call is repeated: in another process, which is killed as well, and then to its end.
+func TestPromise1_AdoptKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	rounds := 16
+	switch {
+	case testing.Short():
+		rounds = 6
+	case tally.Long():
+		rounds = 200
+	}
+	row := tally.Start(t, "kill -9 while many rows are adopted")
+	db := pgtest.New(t)
+	pool := db.Pool(t)
+	store := clerkinvite.NewPgxStore(pool, nil)
+	require.NoError(t, store.Migrate(t.Context()))
+	mirror := clerkinvite.Mirror{Table: "host", TenantID: "tenant", Email: "email", ClerkUserID: "user_id"}
+	up, err := mirror.Up()
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), "CREATE TABLE host (tenant text, email text, user_id text, PRIMARY KEY (tenant, email), UNIQUE (tenant, user_id));"+up)
+	require.NoError(t, err)
+	differences, err := mirror.Differences()
+	require.NoError(t, err)
+	clerk := clerkinvitetest.NewClerk()
+	url, sites := testkit.Serve(t, clerk), sitesFile(t)
+	svc, err := clerkinvite.New(clerkinvite.Config{API: testkit.Adapter(t, url), Store: store})
+	require.NoError(t, err)
+	emails := make([]string, 2500)
+	for i := range emails {
+		emails[i] = fmt.Sprintf("p%d@example.com", i)
+	}
+	count := func(sql, tenant string) int { return testkit.QueryOne[int](t, pool, sql, tenant) }
+
+	written := make(map[int]int) // how often this many rows were written when a process was killed
+	killed := 0
+	for round := range rounds {
+		tenant := fmt.Sprint("tenant", round)
+		for part := range 2 {
+			steps := 4 + rand.IntN(12) // from the first of three statements to the last
+			delay := time.Duration(rand.Int64N(int64(30 * time.Millisecond)))
+			c := startChild(t, "adopt", db.DSN, url, time.Minute, emails, sites, "CHILD_TENANT="+tenant)
+			c.start()
+			for n := 0; ; n++ {
+				if n == steps { // immediately, or while a statement is executed
+					time.AfterFunc(time.Duration(part)*delay, func() { _ = c.cmd.Process.Kill() })
+				}
+				if !c.lines.Scan() {
+					break
+				}
+			}
+			if _ = c.cmd.Wait(); !c.cmd.ProcessState.Success() {
+				killed++
+			}
+			// The server notices late that the process has gone, and may still execute its last statement.
+			testkit.Await(t, "the end of the process's statements", func() bool {
+				return count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle' AND $1 <> ''`, tenant) == 0
+			})
+			rows := count(`SELECT count(*) FROM clerkinvite_member WHERE tenant_id = $1`, tenant)
+			require.Contains(t, []int{0, 1000, 2000, 2500}, rows, "a statement is executed completely or not at all")
+			require.Equal(t, rows, count(`SELECT count(*) FROM clerkinvite_history WHERE tenant_id = $1`, tenant))
+			written[rows]++
+		}
+		results, err := svc.Adopt(t.Context(), adoptable(tenant, emails))
+		require.NoError(t, err)
+		for i, r := range results {
+			require.NoError(t, r.Err)
+			require.Equal(t, []any{emails[i], fmt.Sprint("user_", i), clerkinvite.StatusActive, int64(1)}, []any{r.Member.Email, r.Member.ClerkUserID, r.Member.Status, r.Member.Version})
+		}
+		require.Equal(t, len(emails), count(`SELECT count(*) FROM clerkinvite_member WHERE tenant_id = $1`, tenant))
+		require.Equal(t, len(emails), count(`SELECT count(*) FROM clerkinvite_history WHERE tenant_id = $1`, tenant))
+	}
+	require.Zero(t, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM ("+differences+") x"))
+	require.NotZero(t, killed)
+	require.Greater(t, len(written), 1, "killed at different moments")
+	require.Zero(t, clerk.RequestCount())
+	t.Logf("%d processes killed; rows written by then: %v", killed, written)
+	row.Done(fmt.Sprintf("%d calls with 2,500 people, %d processes killed", rounds, killed), fmt.Sprintf("0 of %d members", rounds*len(emails)))
 }

@@ -51,6 +51,7 @@ type costBundle struct {
 	tx      pgx.Tx
 	webhook clerkinvitetest.Webhook
 	user    clerkinvite.User
+	id      string // of the active member
 	hooked  *clerkinvite.Service
 }
 
@@ -142,10 +143,12 @@ func costs() []cost {
 		{"Get", "known", "pending", 0, "", 1, is.pending, do.get},
 		{"Get", "unknown", "404", 0, "", 1, nil, do.get},
 		{"Get", "by Clerk user", "active", 0, "", 1, is.active, do.getByUser},
+		{"Get", "by ID", "active", 0, "", 1, is.active, do.getByID},
 		{"Get", "by Clerk user, of another tenant", "404", 0, "", 1, is.active, do.getElsewhere},
 		{"ByUser", "a member", "1 active", 0, "", 1, is.active, do.byUser},
 		{"Counts", "250 members", "250 reserved", 0, "", 1, is.manyReserved(250), do.counts},
-		{"List", "100 of 250", "100 reserved", 0, "", 1, is.manyReserved(250), do.list},
+		{"List", "100 of 250", "100 reserved", 0, "", 1, is.manyReserved(250), do.list(false)},
+		{"List", "100 of 250, newest first", "100 reserved", 0, "", 1, is.manyReserved(250), do.list(true)},
 		{"All", "250, by 100", "250 reserved", 0, "", 3, is.manyReserved(250), do.all},
 		{"History", "known", "2 entries", 0, "", 2, is.pending, do.history},
 
@@ -173,7 +176,8 @@ func costs() []cost {
 		{"Reconcile", "an active member's new address", "1 members, 1 changed", 2, "GET /invitations, GET /users", 6, is.moved, do.reconcile(nil)},
 		{"Reconcile", "10 pending, of them 3 accepted, 2 expired, 1 revoked", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 13, is.astray, do.reconcile(nil)},
 		{"Reconcile", "the same 10, dry run", "10 members, 6 changed", 6, "4 GET /invitations, 2 GET /users", 10, is.astray, do.reconcile(&clerkinvite.ReconcileOptions{DryRun: true})},
-		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 7, is.adoptedPending(25), do.reconcile(nil)},
+		{"Reconcile", "25 adopted with open invitations", "25 members, 0 changed", 4, "4 GET /invitations", 8, is.adoptedPending(25, true), do.reconcile(nil)},
+		{"Reconcile", "25 adopted with unknown invitations, all users", "25 members, 25 changed", 5, "4 GET /invitations, GET /users", 8, is.adoptedPending(25, false), do.reconcile(nil)},
 		{"Run", "one pass, no members", "done", 1, "GET /invitations", 8, nil, do.run(nil, 2)},
 		{"Run", "one pass, 25 due, no Reconcile", "done", 4, "GET /users, 3 POST /invitations/bulk", 16, is.manyReserved(25), do.run(&clerkinvite.RunOptions{ReconcileInterval: -1}, 1)},
 
@@ -424,6 +428,10 @@ func (verbs) getByUser(ctx context.Context, b *costBundle) (any, error) {
 	return b.Get(ctx, clerkinvite.Ref{TenantID: "acme", ClerkUserID: b.user.ID})
 }
 
+func (verbs) getByID(ctx context.Context, b *costBundle) (any, error) {
+	return b.Get(ctx, clerkinvite.Ref{TenantID: "acme", ID: b.id})
+}
+
 func (verbs) getElsewhere(ctx context.Context, b *costBundle) (any, error) {
 	return b.Get(ctx, clerkinvite.Ref{TenantID: "globex", ClerkUserID: b.user.ID})
 }
@@ -437,9 +445,11 @@ func (verbs) counts(ctx context.Context, b *costBundle) (any, error) {
 	return fmt.Sprint(counts[clerkinvite.StatusReserved], " reserved"), err
 }
 
-func (verbs) list(ctx context.Context, b *costBundle) (any, error) {
-	page, err := b.List(ctx, clerkinvite.ListParams{TenantID: "acme"})
-	return page.Members, err
+func (verbs) list(newestFirst bool) func(ctx context.Context, b *costBundle) (any, error) {
+	return func(ctx context.Context, b *costBundle) (any, error) {
+		page, err := b.List(ctx, clerkinvite.ListParams{TenantID: "acme", NewestFirst: newestFirst})
+		return page.Members, err
+	}
 }
 
 func (verbs) all(ctx context.Context, b *costBundle) (any, error) {
@@ -556,11 +566,16 @@ func (situations) holding(n int) func(t *testing.T, b *costBundle) {
 	}
 }
 
-func (situations) adoptedPending(n int) func(t *testing.T, b *costBundle) {
+func (situations) adoptedPending(n int, known bool) func(t *testing.T, b *costBundle) {
 	return func(t *testing.T, b *costBundle) {
 		people := adopted(n)
 		for i := range people {
-			people[i].ClerkUserID = clerkinvite.PendingID(b.Clerk.CreateForeign(people[i].Email, nil).ID)
+			people[i].ClerkUserID = clerkinvite.PendingID(fmt.Sprintf("inv_unknown%d", i))
+			if known {
+				people[i].ClerkUserID = clerkinvite.PendingID(b.Clerk.CreateForeign(people[i].Email, nil).ID)
+			} else {
+				b.Clerk.AddVerifiedUser(people[i].Email)
+			}
 		}
 		_, err := b.Adopt(t.Context(), people)
 		require.NoError(t, err)
@@ -655,6 +670,7 @@ func (situations) invitedElsewhere(_ *testing.T, b *costBundle) {
 func (is situations) active(t *testing.T, b *costBundle) {
 	is.user(t, b)
 	is.pending(t, b)
+	b.id = b.Member(t, testkit.Ada.Email).ID
 }
 
 func (is situations) added(t *testing.T, b *costBundle) {

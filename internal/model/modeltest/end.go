@@ -159,11 +159,11 @@ func (s *sequence) reconciled() {
 }
 
 // nobodyKnown reports whether members are active, but Clerk knows none of their users, no invitation with a
-// member's marker, and no adopted invitation that a member waits for.
+// member's marker, and no invitation without a marker that a member waits for.
 func (s *sequence) nobodyKnown() bool {
 	active := false
 	for _, m := range s.rows {
-		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.entrusted[inv.ID] && m.Status.Waits()) {
+		if inv := s.invitation(m.InvitationID); inv != nil && (inv.member == m.ID || s.adopted[inv.ID] && m.Status.Waits()) {
 			return false
 		}
 		if m.Status == clerkinvite.StatusActive {
@@ -202,11 +202,11 @@ func (s *sequence) final(m *clerkinvite.Member) {
 	case clerkinvite.StatusPending:
 		inv := s.invitation(m.InvitationID)
 		switch {
-		case inv == nil && s.entrusted[m.InvitationID]: // Clerk's lists never show its times
-		case inv == nil:
+		case inv == nil && !s.entrusted[m.InvitationID]:
 			s.failf("end: %v waits for nothing", state{m})
 		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
 			s.failf("end: %v has joined, but is not active", state{m})
+		case inv == nil: // nobody has joined, and Clerk's lists never show its times
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
 			if s.welcome(m.Email) != nil {
 				s.failf("end: %v has accepted, but is not active", state{m})
