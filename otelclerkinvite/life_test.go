@@ -41,11 +41,28 @@ func newLifeRig(t *testing.T) *rig {
 func live(t *testing.T, r *rig) {
 	t.Helper()
 	everyStateChange(t, r)
+	organization(t, r)
 	everyVerbOutcome(t, r)
 	everyRequestOutcome(t, r)
 	everyWait(t, r)
 	_, err := r.Reserve(t.Context(), person("waits@example.com"))
 	require.NoError(t, err)
+}
+
+// organization makes the requests for memberships: a user is added to an organization, and removed.
+func organization(t *testing.T, r *rig) {
+	t.Helper()
+	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
+	r.clerk.AddVerifiedUser("olivia@example.com")
+	svc := r.service(t, r.api, func(cfg *clerkinvite.Config) { cfg.Organizations = r.api })
+	p := person("olivia@example.com")
+	p.Organization = &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
+	m, err := svc.Invite(t.Context(), p)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, m.Status)
+	_, err = svc.Remove(t.Context(), ref("olivia@example.com"))
+	require.NoError(t, err)
+	require.Empty(t, r.clerk.Members("org_acme"))
 }
 
 func everyStateChange(t *testing.T, r *rig) {
