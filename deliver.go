@@ -254,7 +254,7 @@ func stopError(ctx context.Context, deliveries []delivery) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case len(deliveries) > 0 && !attempted:
+	case len(deliveries) > 0 && !attempted: // all were released
 		return &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
 	}
 	return nil

@@ -258,7 +258,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 	switch {
 	case limit == nil:
 		a.decide(v)
-	case !a.needsOnlyCreate(): // and so not batchable
+	case !a.needsOnlyCreate(): // back in the queue, it would be the next one again
 		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
 	}
 	return limit
@@ -289,7 +289,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var inv *Invitation
-	sent, err := true, a.rejection // a bulk request with the same create was rejected because of it
+	sent, err := true, a.rejection // Clerk may just have rejected the same create in a bulk request
 	if err == nil || found.needsIgnoreExisting {
 		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
 	}

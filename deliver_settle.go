@@ -228,7 +228,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 	}
 	list, err := s.listInvitations(ctx, before, "")
 	if err != nil {
-		// The previous invitation is known without the list.
+		// Continue, because the previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
 	list = openOrUnlisted(list, previous)
@@ -273,7 +273,7 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 // that may refer to it. previous is the row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
-	// Several tenants may wait for the same invitation, and adopted rows for one without a mark.
+	// Several tenants may wait for the same invitation, and adopted rows refer to invitations without a marker.
 	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
 		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
 	})
@@ -288,7 +288,7 @@ func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	return i >= 0 && !keeps(rows[i], inv, m.Send)
 }
 
-// keeps reports whether a pending invitation that carries the row's ID stays open.
+// keeps reports whether the row still needs a pending invitation with its ID in the marker.
 func keeps(row *Member, inv *Invitation, send int) bool {
 	if send > row.Send {
 		return true // the row is older than the invitation, as after restoring a backup

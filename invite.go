@@ -198,8 +198,8 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
-	// A round ends without a result if the row changed in between, if an earlier attempt's invitation was
-	// found and has ended, or if the row of the address was out of date.
+	// A round ends without a result if the row changed in between, if an earlier attempt's invitation has ended
+	// or was withdrawn, or if the row of the address was out of date.
 	for range 3 {
 		m, err := s.inviteOnce(ctx, want)
 		if m != nil || err != nil {
@@ -233,7 +233,7 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	case done.endedConcurrently():
 		return nil, ErrConflict
 	}
-	return nil, nil // an earlier attempt's invitation was found and has ended: invite again
+	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
 // reserveNow reserves a row and claims it. The row is nil if another caller has changed it.

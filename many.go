@@ -260,7 +260,8 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	}
 	deliveries := m.s.deliver(ctx, p, claimed)
 	for i, d := range deliveries {
-		switch d = m.complete(ctx, claimed[i].ID, d); {
+		d = m.complete(ctx, claimed[i].ID, d)
+		switch {
 		case d.kind == isReleased:
 			rest.released = append(rest.released, d.Member)
 		case d.Err == nil && d.Member.Due():

@@ -173,8 +173,8 @@ func (l *limits) hits(endpoint string) (hits int) {
 	return hits
 }
 
-// loaded takes over the limit that the store has for an endpoint. hitsBefore is how often this process had
-// met the limit before it asked the store. If it has met the limit again since then, its memory is newer.
+// loaded updates the limit of an endpoint to what the store has. hitsBefore is how often this process had met the
+// limit before it read the store. If it has met the limit again since then, its memory is newer.
 func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return

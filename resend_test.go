@@ -207,6 +207,18 @@ func TestResend(t *testing.T) {
 	}
 }
 
+// A resend for a person who has signed up in the meantime sends nothing, and revokes the older invitation.
+func TestResend_RevokesTheOlderInvitationOfAUser(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }})
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clerk.AddVerifiedUser("ada@example.com")
+	m, err := b.Resend(t.Context(), m.Ref())
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, m.Status)
+	require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+}
+
 // Whatever fails during a resend, the person always has a working invitation, in the end exactly one, and gets no email
 // twice.
 func TestResend_NeverLosesTheInvitation(t *testing.T) {

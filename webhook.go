@@ -603,7 +603,8 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 		if event.gaveUp(row) {
 			return !u.gaveUp(row)
 		}
-		return !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email) && (u.isBarred() || !u.hasVerified(row.Email))
+		joins := !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email)
+		return joins && (u.isBarred() || !u.hasVerified(row.Email))
 	})
 }
 

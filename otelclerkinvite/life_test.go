@@ -53,14 +53,14 @@ func live(t *testing.T, r *rig) {
 func organization(t *testing.T, r *rig) {
 	t.Helper()
 	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
-	r.clerk.AddVerifiedUser("olivia@example.com")
+	r.clerk.AddVerifiedUser("zoe@example.com")
 	svc := r.service(t, r.api, func(cfg *clerkinvite.Config) { cfg.Organizations = r.api })
-	p := person("olivia@example.com")
+	p := person("zoe@example.com")
 	p.Organization = &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
 	m, err := svc.Invite(t.Context(), p)
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusActive, m.Status)
-	_, err = svc.Remove(t.Context(), ref("olivia@example.com"))
+	_, err = svc.Remove(t.Context(), ref("zoe@example.com"))
 	require.NoError(t, err)
 	require.Empty(t, r.clerk.Members("org_acme"))
 }
@@ -145,7 +145,7 @@ func everyStateChange(t *testing.T, r *rig) {
 	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
-	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("olivia@example.com")}, nil)
+	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("orla@example.com")}, nil)
 	require.NoError(t, err)
 	role := "admin"
 	_, err = r.Update(ctx, ref("judy@example.com"), clerkinvite.MemberUpdate{Role: &role})

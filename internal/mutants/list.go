@@ -191,7 +191,10 @@ var mutants = []mutant{
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
 	}},
-	{name: "a resend leaves the older invitation open", test: "TestResend", edits: []edit{
+	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
+		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
+	}},
+	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1 || a.mayHaveSent()", "return a.row.Send < 1 || a.mayHaveSent()"},
 	}},
 	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
