@@ -41,15 +41,16 @@ func newLifeRig(t *testing.T) *rig {
 func live(t *testing.T, r *rig) {
 	t.Helper()
 	everyStateChange(t, r)
-	organization(t, r)
 	everyVerbOutcome(t, r)
 	everyRequestOutcome(t, r)
 	everyWait(t, r)
+	organization(t, r)
 	_, err := r.Reserve(t.Context(), person("waits@example.com"))
 	require.NoError(t, err)
 }
 
-// organization makes the requests for memberships: a user is added to an organization, and removed.
+// organization makes the requests for memberships: a user is added to an organization, and removed. Clerk limits the first request of each
+// endpoint.
 func organization(t *testing.T, r *rig) {
 	t.Helper()
 	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
@@ -57,10 +58,22 @@ func organization(t *testing.T, r *rig) {
 	svc := r.service(t, r.api, func(cfg *clerkinvite.Config) { cfg.Organizations = r.api })
 	p := person("zoe@example.com")
 	p.Organization = &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
-	m, err := svc.Invite(t.Context(), p)
+	limited := func(call clerkinvitetest.Call, do func() (*clerkinvite.Member, error)) {
+		t.Helper()
+		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+		_, err := do()
+		require.Error(t, err)
+		r.clock.Advance(2 * time.Hour)
+	}
+	invite := func() (*clerkinvite.Member, error) { return svc.Invite(t.Context(), p) }
+	remove := func() (*clerkinvite.Member, error) { return svc.Remove(t.Context(), ref("zoe@example.com")) }
+	limited(clerkinvitetest.CallMemberships, invite)
+	limited(clerkinvitetest.CallAddMember, invite)
+	m, err := invite()
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusActive, m.Status)
-	_, err = svc.Remove(t.Context(), ref("zoe@example.com"))
+	limited(clerkinvitetest.CallRemoveMember, remove)
+	_, err = remove()
 	require.NoError(t, err)
 	require.Empty(t, r.clerk.Members("org_acme"))
 }
