@@ -1,7 +1,9 @@
 package attacks_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
 
@@ -74,6 +76,14 @@ func organizations() []scenario {
 	return []scenario{
 		{name: "organization: invite", organization: asking, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
+		{name: "organization: somebody joins before the create", organization: asking, act: invite, people: []person{{ann, "active", "pending gone"}}, arrange: func(w *world) {
+			var joined atomic.Bool
+			w.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After && !joined.Swap(true) {
+					w.clerk.JoinOrganization("org_acme", w.clerk.AddVerifiedUser(ann).ID, "org:member")
+				}
+			})
+		}},
 		{name: "organization: add a user", organization: adding, arrange: isUser, act: invite, people: []person{{ann, "active", "gone"}}},
 		{name: "organization: add a user once", organization: adding, once: true, act: invite, people: []person{{ann, "active", "failed gone removed"}, {bob, "active", ""}}, arrange: func(w *world) {
 			isUser(w)

@@ -425,6 +425,9 @@ func (t *task) doResend(ctx context.Context) {
 	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.revokeLimited || t.tooLate {
 		return
 	}
+	if there.Sent < there.Send { // another call completed that send, and replaced the invitation
+		return
+	}
 	if t.open(there.InvitationID) && !t.waitedFor(t.rows, there.InvitationID) { // two tenants' adopted members can share it
 		t.failf("left over: %s has left the row's invitation %s open", t.name, there.InvitationID)
 	}

@@ -71,12 +71,12 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string, do func() (T, error)) (T, error) {
 	var none T
 	t := taskOf(ctx)
+	t.probes(t.everLimited[endpoint]) // even if the request is not sent, others wait until the clock was read
 	if ctx.Err() != nil {
 		return none, &clerkinvite.APIError{NotSent: true, Err: t.over(ctx)}
 	}
 	t.requests++
 	t.background(endpoint)
-	t.probes(t.everLimited[endpoint])
 	var late func()
 	reads := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser, clerkinvitetest.CallList}
 	if !slices.Contains(reads, endpoint) {
