@@ -17,7 +17,8 @@ type Adopted struct {
 	// reads the real expiry from Clerk, a pending invitation is assumed to expire in ExpiresInDays.
 	InviteParams
 
-	// ClerkUserID is a Clerk user ID (user_…) or the PendingID of an invitation (pending_inv_…).
+	// ClerkUserID is a Clerk user ID (user_…) or the PendingID of an invitation (pending_inv_…, or
+	// pending_orginv_… if Organization is set).
 	ClerkUserID string
 
 	// InvitedAt is when the person was invited or joined. It becomes Member.ReservedAt and determines the
@@ -90,15 +91,19 @@ func (s *Service) adopted(a Adopted) (*Member, error) {
 	}
 	now := s.now()
 	invitation, pending := InvitationID(a.ClerkUserID)
+	prefix := "inv_"
+	if a.Organization != nil {
+		prefix = "orginv_"
+	}
 	m.ClerkUserID, m.InvitationID, m.Sent, m.Reason, m.UpdatedAt = a.ClerkUserID, invitation, m.Send, ReasonAdopted, now
 	switch {
-	case pending && strings.HasPrefix(invitation, "inv_") && (&Invitation{ID: invitation}).hasID():
+	case pending && strings.HasPrefix(invitation, prefix) && (&Invitation{ID: invitation}).hasID():
 		expires := now.AddDate(0, 0, a.ExpiresInDays)
 		m.Status, m.ExpiresAt = StatusPending, &expires
 	case strings.HasPrefix(a.ClerkUserID, "user_") && clerkID.MatchString(a.ClerkUserID):
 		m.Status, m.InvitationID = StatusActive, ""
 	default:
-		return nil, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_inv_…)"}
+		return nil, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_" + prefix + "…)"}
 	}
 	at := now
 	if a.InvitedAt.Before(now) && !a.InvitedAt.IsZero() {

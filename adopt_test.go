@@ -247,6 +247,54 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 	})
 }
 
+// Adopted members of an organization: Reconcile finds who has accepted, who has left and what was revoked.
+func TestAdopt_Organization(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		into := func(email, userID string) clerkinvite.Adopted {
+			a := adopted("acme", email, userID)
+			a.Organization = &clerkinvite.Organization{ID: org, Role: "org:admin"}
+			return a
+		}
+		results, err := b.Adopt(t.Context(), []clerkinvite.Adopted{into("ada@example.com", "pending_inv_1")})
+		require.NoError(t, err)
+		require.EqualError(t, results[0].Err, "invalid ClerkUserID: must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_orginv_…)")
+
+		var people []clerkinvite.Adopted
+		ids := make(map[string]string)
+		for _, name := range []string{"open", "accepted", "revoked"} {
+			email := name + "@example.com"
+			ids[name] = b.Clerk.CreateInDashboard(org, email, "org:member", nil).ID
+			people = append(people, into(email, clerkinvite.PendingID(ids[name])))
+		}
+		for _, name := range []string{"member", "left"} {
+			email := name + "@example.com"
+			ids[name] = b.Clerk.AddVerifiedUser(email).ID
+			people = append(people, into(email, ids[name]))
+		}
+		b.Clerk.JoinOrganization(org, ids["member"], "org:admin")
+		require.NoError(t, b.Clerk.AcceptOrganization(ids["accepted"], b.Clerk.AddVerifiedUser("accepted@example.com").ID))
+		b.Clerk.RevokeInDashboard(ids["revoked"])
+		mustAdopt(t, b, people...)
+		require.Zero(t, b.Clerk.EmailsTo("open@example.com"))
+
+		b.Clock.Advance(time.Hour)
+		b.MustReconcile(t)
+		for name, want := range map[string]clerkinvite.Status{
+			"open": clerkinvite.StatusPending, "accepted": clerkinvite.StatusActive, "revoked": clerkinvite.StatusRevoked,
+			"member": clerkinvite.StatusActive, "left": clerkinvite.StatusRemoved,
+		} {
+			require.Equal(t, want, b.Member(t, name+"@example.com").Status, name)
+		}
+		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "left@example.com").Reason)
+
+		again, err := b.Resend(t.Context(), testkit.Acme("open@example.com"))
+		require.NoError(t, err)
+		require.NotEqual(t, ids["open"], again.InvitationID)
+		require.Len(t, b.Clerk.OpenInvitations("open@example.com"), 1)
+	})
+}
+
 // Clerk does not know the invitation, for example because it was made in another instance. A user who has verified the address is proof enough
 // once Clerk's lists have shown that the invitation is not among the ended ones.
 func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {

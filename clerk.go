@@ -47,7 +47,7 @@ type ClerkAPI interface {
 	ListInvitations(ctx context.Context, q InvitationQuery) ([]Invitation, error)
 
 	// RevokeInvitation disables the link of a pending invitation.
-	RevokeInvitation(ctx context.Context, invitationID string) (*Invitation, error)
+	RevokeInvitation(ctx context.Context, r RevokeRequest) (*Invitation, error)
 }
 
 // UserQuery selects users by address or by ID. Emails are normalised.
@@ -86,6 +86,18 @@ type InvitationRequest struct {
 	SkipEmail      bool            // notify=false
 	IgnoreExisting bool            // ignore_existing
 	PublicMetadata json.RawMessage // a JSON object, or nil
+
+	// Organization is the organization (org_…) to invite into, or "" for the application. Then Role, a key
+	// of its roles, is required, Inviter is the user (user_…) whose name the email shows, or "", and
+	// Template and IgnoreExisting must be zero, because Clerk has no such parameters there.
+	Organization  string
+	Role, Inviter string
+}
+
+// RevokeRequest names an invitation to revoke.
+type RevokeRequest struct {
+	ID           string
+	Organization string // of an invitation into an organization, otherwise ""
 }
 
 // The statuses of an invitation at Clerk.
@@ -105,9 +117,10 @@ type Invitation struct {
 	PublicMetadata json.RawMessage
 	CreatedAt      time.Time
 	ExpiresAt      *time.Time // nil if unknown
+	Organization   string     // of an invitation into an organization, otherwise ""
 }
 
-// InvitationQuery selects a page of invitations.
+// InvitationQuery selects a page of invitations: into the application, or into one or all organizations.
 type InvitationQuery struct {
 	Query  string // an address or an invitation ID; Clerk may also return partial matches, so check the result
 	Status string // one status, or "" for all except revoked
@@ -115,6 +128,9 @@ type InvitationQuery struct {
 	Offset int
 
 	NewestFirst bool
+
+	Organization     string // only invitations into this organization; Query must be an address
+	AllOrganizations bool   // only invitations into organizations
 }
 
 // hasVerified reports whether u has verified the normalised address.

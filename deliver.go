@@ -313,12 +313,13 @@ var (
 // pass is one round of deliveries under one lease.
 type pass struct {
 	lease
-	dueAt      time.Time // when rows that it releases are due
-	more       bool      // there may be more due rows than these
-	background bool      // waits longer for limits than interactive calls
-	end        func()    // ends the turn of a background pass
-	last       bool      // the call makes no other attempt
-	shareSpent time.Time // if not zero, the share of imports is used up until then
+	dueAt      time.Time                // when rows that it releases are due
+	more       bool                     // there may be more due rows than these
+	background bool                     // waits longer for limits than interactive calls
+	end        func()                   // ends the turn of a background pass
+	last       bool                     // the call makes no other attempt
+	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
+	refusing   map[string]error         // organizations that accept nobody, by ID: they are full, or do not exist
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -333,10 +334,16 @@ type attempt struct {
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
+	revoked     bool  // a resend into an organization has revoked the older invitation
+
+	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
 }
 
 // mayHaveSent reports whether an earlier request may have created this send's invitation.
 func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
+
+// organization returns the ID of the organization that the row's invitation is for, or "".
+func (a *attempt) organization() string { return a.params.organization() }
 
 // abandoned reports whether the row's invitation may be tried only once, and was.
 func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
@@ -344,6 +351,7 @@ func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Att
 // decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
 // to look for left-over invitations.
 func (a *attempt) decide(v verdict) {
+	v.linkDead = a.revoked
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v
@@ -353,7 +361,9 @@ func (a *attempt) decide(v verdict) {
 // send. An earlier send may have created it, or an earlier request of this send whose response was lost.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited, isExpired, isRevoked, isSecondAddress:
+	case isInvited:
+		return a.row.Send > 1 && !a.revoked
+	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()
@@ -398,7 +408,7 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 		a := &attempt{row: row, params: row.clerkParams(), last: p.last}
 		attempts[i] = a
 		if a.abandoned() {
-			a.decide(verdict{kind: isAbandoned})
+			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)
 		}

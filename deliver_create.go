@@ -51,7 +51,8 @@ func newQueue(attempts []*attempt, more bool) *queue {
 		if a.delivery != nil {
 			continue
 		}
-		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email]
+		revokesFirst := a.organization() != "" && a.row.Send > 1
+		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
 		if a.batchable {
 			emails[a.row.Email] = true
 			q.batchable = append(q.batchable, a)
@@ -155,11 +156,21 @@ func (q *queue) putBack(attempts []*attempt) {
 	q.batchable = append(batchable, q.batchable...)
 }
 
-// createAll creates the invitations of those that are not settled yet: ten per request where
-// possible, otherwise one by one. It settles the rows of each request before the next.
+// createAll creates the invitations of those that are not settled yet, for the application first and then
+// for one organization after the other.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
-	q := newQueue(attempts, p.more)
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
+	for _, group := range byOrganization(attempts) {
+		stop = s.createGroup(ctx, p, group, stop)
+	}
+}
+
+// createGroup creates invitations for the application or for one organization: ten per request where
+// possible, otherwise one by one. It settles the rows of each request before the next. stop says that the
+// pass ends.
+func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt, stop bool) (stopped bool) {
+	// An organization of few members does not wait for more of them.
+	q := newQueue(attempts, p.more && (attempts[0].organization() == "" || len(attempts) >= bulkSize))
 	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
 		group, bulk := q.next()
 		switch {
@@ -168,7 +179,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		case len(group) == 1:
 			q.noteSingle(met(s.createOne(ctx, p, group[0]), s.now()))
 		default:
-			stop = true
+			return s.giveBack(ctx, p, q, stop)
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
@@ -177,6 +188,11 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
+	return s.giveBack(ctx, p, q, stop)
+}
+
+// giveBack decides for those that are still in the queue. It returns stop.
+func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bool {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
@@ -185,6 +201,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 			a.decide(s.released(ctx, p, a))
 		}
 	}
+	return stop
 }
 
 // noteSingle notes a limit that a single request met, if any.
@@ -256,38 +273,54 @@ func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejec
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
 	if a.needsOnlyCreate() {
-		if limit := cmp.Or(s.checkLimitFor(p, endpointCreate), p.checkShare(a.row.Bulk, s.now())); limit != nil {
+		if limit := s.singleLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
-	ignoreExisting := false
+	var found foundInvitations
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		v, found := s.look(ctx, p, a, a.mayHaveSent())
-		if v.kind != undecided {
+		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
 			return v, nil
 		}
-		ignoreExisting = found.needsIgnoreExisting
+	}
+	if a.organization() != "" {
+		if v, limit := s.prepareOrganization(ctx, p, a, found); v.kind != undecided || limit != nil {
+			return v, limit
+		}
 	}
 	var inv *Invitation
 	sent, err := true, a.rejection // Clerk may just have rejected the same create in a bulk request
-	if err == nil || ignoreExisting {
-		inv, sent, err = s.create(ctx, p, a, ignoreExisting)
+	if err == nil || found.needsIgnoreExisting {
+		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
 	}
-	if failureOf(err, a.row.Email) == addressTaken && !ignoreExisting {
+	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
 		}
 		inv, sent, err = s.create(ctx, p, a, true)
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return verdict{kind: isInvited, invitation: inv}, nil
+	}
+	return s.createFailed(ctx, p, a, sent, err)
+}
+
+// singleLimit returns the limit that a single create for the attempt would meet, or nil.
+func (s *Service) singleLimit(p *pass, a *attempt) error {
+	e := endpointsOf(a.organization())
+	return cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now()))
+}
+
+// createFailed decides for an attempt whose create failed, or returns the limit that it met.
+func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bool, err error) (v verdict, limit error) {
+	switch {
 	case failureOf(err, "") == rateLimited:
-		return verdict{}, s.limitFor(p, endpointCreate, err)
+		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, err)
 	case !sent:
 		return s.notSent(ctx, p, a, err), nil
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation", sends: true}, err), nil
+	p.noteRefusing(a.organization(), err)
+	return s.failed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, err), nil
 }
 
 // lookAgain decides after Clerk has rejected a create because the address is taken. The person may have signed
@@ -299,13 +332,18 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 		return s.failed(ctx, p, a, call{op: "find users"}, err)
 	}
 	if u := verifiedBy(users, a.row.Email); u != nil {
-		return linked(u, nil, s.now())
+		if v := s.decideHolder(ctx, p, a, u); v.kind != undecided {
+			return v
+		}
 	}
 	v, found := s.look(ctx, p, a, true)
-	if v.kind != undecided || a.mayIgnoreExisting(taken, users, found) {
+	switch {
+	case v.kind != undecided:
 		return v
+	case a.organization() == "" && a.mayIgnoreExisting(taken, users, found): // organizations have no ignore_existing
+		return verdict{}
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation"}, errors.Join(errUnlisted, taken))
+	return s.failed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
 }
 
 // mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made
@@ -317,7 +355,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created an invitation, another one blocks it: probably the previous
 		// invitation, if Clerk's list, which may lag, does not show it yet.
-		return a.row.InvitationID != "" && !a.mayHaveSent() && !found.previous
+		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
@@ -331,14 +369,15 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 // for an address unless ignoreExisting is set. That protects against a late duplicate of this request, so
 // ignoreExisting needs a proof: see mayIgnoreExisting.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ *Invitation, sent bool, err error) {
-	done, err := s.startCreate(ctx, p, endpointCreate, a.row.Bulk)
+	e := endpointsOf(a.organization())
+	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
 	if err != nil {
 		return nil, false, err
 	}
 	defer done(true)
 	ctx, cancel := p.creating(ctx)
 	defer cancel()
-	inv, err := exchange(ctx, s, endpointCreate, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := exchange(ctx, s, e.create, "clerk.CreateInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))
 	})
 	switch {
@@ -354,7 +393,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
 // limit or the share of imports is used up. fromShare means that the create counts against that share.
-func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fromShare bool) (done func(sent bool), err error) {
+func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
 	}
@@ -362,7 +401,7 @@ func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fro
 		err = s.checkLimitFor(p, endpoint)
 	}
 	if err == nil && fromShare && p.background {
-		err = s.spendShare(ctx, p)
+		err = s.spendShare(ctx, p, e)
 	}
 	if err != nil {
 		return nil, err
@@ -397,13 +436,14 @@ func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 // createBulk creates the invitations of several members with one request. It leaves attempts undecided that
 // need another request, or that have met the limit that it returns.
 func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
-	if limit := s.checkLimitFor(p, endpointCreateBulk); limit != nil {
+	e := endpointsOf(group[0].organization())
+	if limit := s.checkLimitFor(p, e.createBulk); limit != nil {
 		return limit
 	}
 	if group = s.lookFirst(ctx, p, group); len(group) == 0 {
 		return nil
 	}
-	done, err := s.startCreate(ctx, p, endpointCreateBulk, false)
+	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
 	if failureOf(err, "") == rateLimited {
 		return err
 	}
@@ -420,11 +460,11 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 	}
 	create, cancel := p.creating(ctx)
 	defer cancel()
-	created, err := exchange(create, s, endpointCreateBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
+	created, err := exchange(create, s, e.createBulk, "clerk.CreateInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		return s.limitFor(p, endpointCreateBulk, err)
+		return s.limitFor(p, e.createBulk, err)
 	}
 	s.decideBulk(ctx, p, group, created, err)
 	return nil
@@ -497,12 +537,16 @@ func splitRejected(group []*attempt, err error) {
 
 // invitationRequest returns the request that creates the attempt's invitation.
 func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
-	return InvitationRequest{
+	r := InvitationRequest{
 		Email: a.row.Email, RedirectURL: a.params.RedirectURL, ExpiresInDays: a.params.ExpiresInDays,
 		Template: a.params.Template, SkipEmail: a.params.SkipEmail,
 		PublicMetadata: withMark(a.params.PublicMetadata, mark{a.row.ID, a.row.Send}),
 		IgnoreExisting: ignoreExisting,
 	}
+	if o := a.params.Organization; o != nil {
+		r.Organization, r.Role, r.Inviter = o.ID, o.Role, o.Inviter
+	}
+	return r
 }
 
 // invitationIn returns the attempt's invitation in the response to a bulk request: by its mark or, if Clerk does

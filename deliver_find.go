@@ -27,15 +27,21 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 	}
 	l := s.findByEmail(ctx, emails)
+	var holders []*attempt // in organizations
 	for _, a := range attempts {
 		failure, failed := l.failures[a.row.Email]
 		u := verifiedBy(l.users, a.row.Email)
 		switch {
+		case u != nil && a.organization() != "":
+			holders = append(holders, a)
 		case u != nil:
 			a.decide(linked(u, nil, s.now()))
 		case failed:
 			a.decide(s.failed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
 		}
+	}
+	for _, group := range byOrganization(holders) {
+		s.decideMembers(ctx, p, group, l.users)
 	}
 }
 
@@ -210,12 +216,12 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 	var list []Invitation
 	var err error
 	if mayExist {
-		list, err = s.listAll(ctx, a.row.Email)
+		list, err = s.listAll(ctx, a.row)
 	} else {
-		list, err = s.listInvitations(ctx, a.row.Email, InvitationPending)
+		list, err = s.listInvitations(ctx, a.row, InvitationPending)
 	}
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "list invitations"}, err), f
+		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
 	f = sortInvitations(a, list, mayExist)
 	switch {
@@ -223,6 +229,9 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 		v = s.decideFound(ctx, p, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
+	case f.foreign != nil:
+		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.foreign.ID)
+		return verdict{kind: isInvited, invitation: f.foreign, adopted: true}, f
 	case len(f.unmarked) > 0:
 		v = s.decideUnmarked(ctx, p, a, f.unmarked)
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
@@ -236,10 +245,8 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
 	case InvitationAccepted:
-		if users, err := s.findUsersOf(ctx, a.row.Email); err == nil {
-			if u := verifiedBy(users, a.row.Email); u != nil {
-				return linked(u, own, s.now())
-			}
+		if u, err := s.findJoined(ctx, a.row); err == nil && u != nil {
+			return linked(u, own, s.now())
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
 	case InvitationExpired:
@@ -254,8 +261,13 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 type foundInvitations struct {
 	own       *Invitation   // has the send's marker
 	duplicate bool          // another one has the marker too
-	previous  bool          // the list contains the row's current invitation, in any status
+	current   *Invitation   // the row refers to it; in any status, or nil
 	unmarked  []*Invitation // pending without metadata, and may be this send's
+
+	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
+	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
+	older   []*Invitation // of earlier sends, except current
+	foreign *Invitation   // not created for this send or an earlier one
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
@@ -264,7 +276,10 @@ type foundInvitations struct {
 func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvitations) {
 	for i := range list {
 		inv := &list[i]
-		f.previous = f.previous || inv.ID == a.row.InvitationID
+		isCurrent := inv.ID == a.row.InvitationID
+		if isCurrent {
+			f.current = inv
+		}
 		switch m, _ := inv.mark(); {
 		case m == mark{a.row.ID, a.row.Send}:
 			f.duplicate = f.own != nil
@@ -272,6 +287,11 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 				f.own = inv
 			}
 		case inv.Status != InvitationPending:
+		case a.organization() != "" && isCurrent: // revokeOlder revokes it
+		case a.organization() != "" && m.ID == a.row.ID && m.Send < a.row.Send:
+			f.older = append(f.older, inv)
+		case a.organization() != "":
+			f.foreign = inv
 		case mayExist && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
@@ -331,13 +351,14 @@ func rank(inv *Invitation) int {
 	return len(known)
 }
 
-// listAll returns the invitations for an address, in any status.
-func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, error) {
-	list, err := s.listInvitations(ctx, email, "")
+// listAll returns the invitations for a row's address, into the application or into its organization, in any
+// status.
+func (s *Service) listAll(ctx context.Context, row *Member) ([]Invitation, error) {
+	list, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return nil, err
 	}
-	revoked, err := s.listInvitations(ctx, email, InvitationRevoked)
+	revoked, err := s.listInvitations(ctx, row, InvitationRevoked)
 	if err != nil {
 		return nil, err
 	}
@@ -348,14 +369,14 @@ func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, erro
 	return append(list, revoked...), nil
 }
 
-// listInvitations returns the invitations for an address in one status or, for "", in all but
-// revoked. It asks for each form of the address. If Clerk rejects one, another one counts.
-func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
+// listInvitations returns the invitations for a row's address in one status or, for "", in all; those into
+// the application without the revoked ones. It asks for each form of the address. If Clerk rejects one, another one counts.
+func (s *Service) listInvitations(ctx context.Context, row *Member, status string) ([]Invitation, error) {
 	var all []Invitation
 	rejected := false
-	forms := formsOf(email)
+	forms := formsOf(row.Email)
 	for _, form := range forms {
-		list, err := s.listForm(ctx, email, InvitationQuery{Query: form, Status: status, Limit: listPage})
+		list, err := s.listForm(ctx, row.Email, InvitationQuery{Query: form, Status: status, Limit: listPage, Organization: row.organization()})
 		if err != nil && len(forms) > 1 && !rejected && rejectsForm(err) {
 			rejected = true
 			continue
@@ -400,7 +421,15 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 }
 
 func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]Invitation, error) {
-	return request(ctx, s, endpointList, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
+	endpoint := endpointList
+	if q.Organization != "" || q.AllOrganizations {
+		endpoint = organizationEndpoints.list
+	}
+	list, err := request(ctx, s, endpoint, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {
 		return s.api.ListInvitations(ctx, q)
 	})
+	if q.AllOrganizations && codeOf(err) == codeNoOrganizations {
+		return nil, nil // the instance has none, so it has no invitations into them
+	}
+	return list, err
 }

@@ -20,7 +20,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 			continue
 		}
 		ctx, cancel := l.settling(ctx)
-		s.revokeLeftOvers(ctx, a.row)
+		s.revokeLeftOvers(ctx, a)
 		hangs := ctx.Err() != nil
 		cancel()
 		if hangs {
@@ -59,6 +59,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
+		s.undoAdding(ctx, a)
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
 			// The claim stays until the lease ends, so that a late request arrives before the next attempt.
@@ -129,7 +130,11 @@ func (v *verdict) choosesAmongAddresses() bool {
 // It returns nil if the attempt's row still waits. Then a.row is up to date, and the verdict must be written.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
 	u := a.verdict.user
-	if _, err := s.resolveUser(ctx, u, proof{}); err != nil {
+	p := proof{}
+	if organization := a.organization(); organization != "" {
+		p.members = map[Membership]bool{{Organization: organization, UserID: u.ID}: true}
+	}
+	if _, err := s.resolveUser(ctx, u, p); err != nil {
 		// The error may concern another tenant's row. If this row still waits, the verdict is written.
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
@@ -183,8 +188,9 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	inv := a.verdict.invitation
 	switch {
 	case len(rows) == 0: // purged
+		s.removeAdded(ctx, a)
 		if a.verdict.kind == isInvited && !a.verdict.adopted {
-			s.tryRevokeLeftOver(ctx, inv.ID)
+			s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
@@ -193,7 +199,9 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = rows[0]
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
-		s.tryRevokeLeftOver(ctx, inv.ID)
+		s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
+	case !rows[0].Status.Waits() && rows[0].Status != StatusActive: // withdrawn, revoked or removed in the meantime
+		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
@@ -209,22 +217,29 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
-// revokeLeftOvers revokes the open invitations for a row's address that this library created and no row
-// refers to. before is the row as it was before it was settled. Its invitation is revoked even if Clerk does
-// not list it yet. Clerk is listed first and the rows are read second, so an invitation created in between is
-// not in the list. Failures are only logged; Reconcile does the same.
-func (s *Service) revokeLeftOvers(ctx context.Context, before *Member) {
-	list, err := s.listInvitations(ctx, before.Email, "")
+// revokeLeftOvers revokes the open invitations for the address of a settled attempt that this library created
+// and no row refers to. The invitation that the row referred to before is revoked even if Clerk does not list it
+// yet. Clerk is listed first and the rows are read second, so an invitation created in between is not in the
+// list. Failures are only logged; Reconcile does the same.
+func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
+	before, previous := a.row, a.row.InvitationID
+	if a.revoked {
+		previous = ""
+	}
+	list, err := s.listInvitations(ctx, before, "")
 	if err != nil {
 		// Continue, because the previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
-	list = openOrUnlisted(list, before.InvitationID)
+	list = openOrUnlisted(list, previous)
 	var q Query
+	if a.organization() != "" && len(list) > 0 { // several tenants may wait for the same invitation
+		q.Emails = []string{before.Email}
+	}
 	for i := range list {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
-		} else if list[i].ID == before.InvitationID {
+		} else if list[i].ID == previous {
 			q.Emails = []string{before.Email}
 		}
 	}
@@ -237,8 +252,8 @@ func (s *Service) revokeLeftOvers(ctx context.Context, before *Member) {
 		return
 	}
 	for i := range list {
-		if isLeftOver(&list[i], before.InvitationID, rows) {
-			s.tryRevokeLeftOver(ctx, list[i].ID)
+		if isLeftOver(&list[i], previous, rows) {
+			s.tryRevokeLeftOver(ctx, RevokeRequest{list[i].ID, before.organization()})
 		}
 	}
 }
@@ -258,10 +273,15 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 // that may refer to it. previous is the row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
-	if !ours {
-		// Adopted rows refer to invitations without a marker. Another tenant's row may refer to the
-		// same invitation.
-		return inv.ID == previous && !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == inv.ID })
+	// Several tenants may wait for the same invitation, and adopted rows refer to invitations without a marker.
+	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
+	})
+	switch {
+	case adopted:
+		return false
+	case !ours:
+		return inv.ID == previous
 	}
 	i := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
 	// An invitation whose member is not in this database may belong to another application.
@@ -282,25 +302,25 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 
 // tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure, because Reconcile finds the
 // invitation again.
-func (s *Service) tryRevokeLeftOver(ctx context.Context, invitationID string) {
-	if err := s.revokeLeftOver(ctx, invitationID); err != nil {
-		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", invitationID, "cause", logError(err))
+func (s *Service) tryRevokeLeftOver(ctx context.Context, r RevokeRequest) {
+	if err := s.revokeLeftOver(ctx, r); err != nil && codeOf(err) != codeNotPending { // otherwise it has ended
+		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))
 	}
 }
 
 // revokeLeftOver revokes an invitation that no row refers to.
-func (s *Service) revokeLeftOver(ctx context.Context, invitationID string) error {
-	err := s.revoke(ctx, invitationID)
+func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) error {
+	err := s.revoke(ctx, r)
 	if err == nil {
-		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", invitationID)
+		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
 	}
 	return err
 }
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
-func (s *Service) revoke(ctx context.Context, invitationID string) error {
-	inv, err := request(ctx, s, endpointRevoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
-		return s.api.RevokeInvitation(ctx, invitationID)
+func (s *Service) revoke(ctx context.Context, r RevokeRequest) error {
+	inv, err := request(ctx, s, endpointsOf(r.Organization).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
+		return s.api.RevokeInvitation(ctx, r)
 	})
 	switch {
 	case codeOf(err) == codeAlreadyRevoked:

@@ -204,6 +204,9 @@ func (e *CooldownError) HTTPStatus() int { return http.StatusTooManyRequests }
 var (
 	// ErrNotFound means that the member or the Clerk user does not exist. HTTP 404.
 	ErrNotFound error = &statusError{http.StatusNotFound, "no such member"}
+	// ErrLastAdmin means that Clerk does not remove the last admin of an organization. Another
+	// member must become an admin first. HTTP 409.
+	ErrLastAdmin error = &statusError{http.StatusConflict, "the organization needs another admin first"}
 	// ErrNoLink means that the member has no working invitation link. HTTP 409.
 	ErrNoLink error = &statusError{http.StatusConflict, "the member has no invitation link"}
 	// ErrBadSignature means that a webhook is not signed with any of the secrets, that its time

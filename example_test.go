@@ -69,6 +69,53 @@ func ExampleService_Invite() {
 	// emails: 1
 }
 
+// Tenant acme is the organization org_acme. An existing user is asked, unless AddExisting is set, and a
+// member of the organization is linked without an email.
+func ExampleOrganization() {
+	ctx := context.Background()
+	clerk := clerkinvitetest.NewClerk()
+	svc, err := clerkinvite.New(clerkinvite.Config{
+		API: clerk, Organizations: clerk, Store: clerkinvitetest.NewMemoryStore(),
+		Authorize: func(_ context.Context, p *clerkinvite.InviteParams) error { // no call can forget the organization
+			p.Organization = &clerkinvite.Organization{ID: "org_" + p.TenantID, AddExisting: p.Email == "grace@example.com"}
+			return nil
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
+	ada := clerk.AddVerifiedUser("ada@example.com")
+	clerk.AddVerifiedUser("grace@example.com")
+	for _, email := range []string{"ada@example.com", "grace@example.com"} {
+		member, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: email})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(email, member.Status)
+	}
+	invitation := clerk.OpenInvitations("ada@example.com")[0]
+	if err := clerk.AcceptOrganization(invitation.ID, ada.ID); err != nil {
+		panic(err)
+	}
+	changed, err := svc.ResolveUser(ctx, ada.ID) // at sign-in
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(changed[0].Email, changed[0].Status, "emails:", clerk.Emails())
+
+	member, err := svc.Remove(ctx, changed[0].Ref())
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(member.Status, "members left:", len(clerk.Members("org_acme")))
+	// Output:
+	// ada@example.com pending
+	// grace@example.com active
+	// ada@example.com active emails: 1
+	// removed members left: 1
+}
+
 // Do not look for the member before inviting: a
 // look-up before the insert lets two callers through. Only Invite decides.
 func ExampleService_Invite_incorrect() {

@@ -559,7 +559,7 @@ func TestResolutions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			changes, postponed := resolutions(c.user, c.rows, c.accepted, testNow)
+			changes, postponed := resolutions(c.user, c.rows, proof{accepted: c.accepted}, testNow)
 			byID := func(changes []Change) map[string]Status {
 				var out map[string]Status
 				for _, ch := range changes {
@@ -763,7 +763,7 @@ func TestStartCreate_LeaseEndsBeforeTheProbe(t *testing.T) {
 	t.Parallel()
 	s := &Service{cfg: Config{Now: func() time.Time { return testNow }, Lease: time.Minute}}
 	s.limits.change(endpointCreate, func(m *limit) { m.until = testNow.Add(-time.Second) })
-	_, err := s.startCreate(t.Context(), &pass{lease: lease{length: time.Minute, claimedAt: testNow.Add(-time.Hour)}}, endpointCreate, false)
+	_, err := s.startCreate(t.Context(), &pass{lease: lease{length: time.Minute, claimedAt: testNow.Add(-time.Hour)}}, &applicationEndpoints, endpointCreate, false)
 	require.ErrorIs(t, err, errLeaseEnds)
 	_, first := s.limits.startProbe(endpointCreate)
 	require.True(t, first)
@@ -777,18 +777,18 @@ func TestSpend(t *testing.T) {
 			t.Parallel()
 			var share time.Time
 			var wait time.Duration
-			for i := range shareCreates {
-				share, wait = spend(share, began.Add(time.Duration(i)*30*time.Second))
+			for i := range applicationEndpoints.shareCreates {
+				share, wait = spend(share, began.Add(time.Duration(i)*30*time.Second), applicationEndpoints.shareCreates)
 				require.Zero(t, wait, i)
 				require.Equal(t, share.Truncate(time.Microsecond), share, "as a store keeps it")
 			}
 			for _, after := range []time.Duration{50 * time.Minute, time.Hour} {
-				next, wait := spend(share, began.Add(after))
+				next, wait := spend(share, began.Add(after), applicationEndpoints.shareCreates)
 				require.Equal(t, share, next)
 				require.InDelta(t, shareWindow-after, wait, float64(time.Second))
 				require.Positive(t, wait)
 				// After the wait, a whole window is free again.
-				next, wait = spend(share, began.Add(after).Add(wait))
+				next, wait = spend(share, began.Add(after).Add(wait), applicationEndpoints.shareCreates)
 				require.Zero(t, wait)
 				require.EqualValues(t, 1, next.Sub(next.Truncate(time.Second))/time.Microsecond)
 			}
@@ -796,13 +796,13 @@ func TestSpend(t *testing.T) {
 	}
 	t.Run("another process's clock", func(t *testing.T) {
 		t.Parallel()
-		spent := testNow.Add(shareCreates * time.Microsecond)
-		_, wait := spend(spent, testNow.Add(-4*time.Minute))
+		spent := testNow.Add(time.Duration(applicationEndpoints.shareCreates) * time.Microsecond)
+		_, wait := spend(spent, testNow.Add(-4*time.Minute), applicationEndpoints.shareCreates)
 		require.Positive(t, wait)
-		_, wait = spend(spent, testNow.Add(-6*time.Minute))
+		_, wait = spend(spent, testNow.Add(-6*time.Minute), applicationEndpoints.shareCreates)
 		require.Zero(t, wait, "it is not believed")
 	})
-	require.Equal(t, 14, 100-shareCreates, "docs/many-machines.md")
+	require.Equal(t, 14, 100-applicationEndpoints.shareCreates, "docs/many-machines.md")
 }
 
 // At most 75 requests in any ten seconds, a quarter of a development instance's limit less than it allows.

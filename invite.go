@@ -19,6 +19,10 @@ type Config struct {
 	API   ClerkAPI // required: clerkapi.New, or a fake
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
+	// Organizations is required for InviteParams.Organization: clerkapi.New, or a fake. Keep it set
+	// while members exist that were invited into an organization.
+	Organizations OrganizationAPI
+
 	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
@@ -143,6 +147,8 @@ type InviteParams struct {
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
 	PublicMetadata map[string]any // sent to Clerk, which copies it to the user; with the library's key "clerkinvite" at most 8 KiB as JSON
 
+	Organization *Organization // nil means that the person is invited into the application
+
 	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }
 
@@ -153,6 +159,10 @@ type InviteParams struct {
 //   - pending: Clerk has sent the invitation.
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
+//
+// With Organization, active means that the user is a member of the organization. A Clerk user who is not
+// gets the organization's invitation, or is added immediately with AddExisting. A pending invitation of
+// the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
 // for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, the user
@@ -487,6 +497,8 @@ type clerkParams struct {
 	SkipEmail      bool            `json:"skip_email,omitempty"`
 	PublicMetadata json.RawMessage `json:"public_metadata,omitempty"`
 
+	Organization *Organization `json:"organization,omitempty"`
+
 	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
 }
 
@@ -494,6 +506,14 @@ type clerkParams struct {
 func (m Member) clerkParams() (p clerkParams) {
 	_ = json.Unmarshal(m.Params, &p)
 	return p
+}
+
+// organization returns the ID of the organization that the invitation is for, or "".
+func (p clerkParams) organization() string {
+	if p.Organization == nil {
+		return ""
+	}
+	return p.Organization.ID
 }
 
 // withdrawal returns w if Config.WithdrawOnFailure is set.
@@ -550,6 +570,9 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 			return nil, &InvalidParamsError{check.field, check.reason}
 		}
 	}
+	if err := s.checkOrganization(p); err != nil {
+		return nil, err
+	}
 	id, err := newID()
 	if err != nil {
 		return nil, err
@@ -558,7 +581,7 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}
-	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, w})
+	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, p.Organization, w})
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}
@@ -594,7 +617,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if row.Status == StatusActive {
 		return s.addressGivenUp(ctx, row)
 	}
-	list, err := s.listAll(ctx, row.Email)
+	list, err := s.listAll(ctx, row)
 	if err != nil {
 		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
 		return false

@@ -287,8 +287,12 @@ func (r ReconcileReport) LogValue() slog.Value {
 // LogValue implements slog.LogValuer: the IDs and the type.
 func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", e.ID), slog.String("type", e.Type),
-		slog.String("instance", e.InstanceID), slog.String("user", e.UserID))
+		slog.String("instance", e.InstanceID), slog.String("user", e.UserID),
+		slog.String("organization", e.OrganizationID), slog.String("invitation", e.InvitationID))
 }
+
+// Format implements fmt.Formatter: %+v and %#v print all exported fields, other verbs the log value.
+func (e Event) Format(f fmt.State, verb rune) { scrub.Format(f, verb, e) }
 
 // Format implements fmt.Formatter: every verb prints the settings only.
 func (s PgxStore) Format(f fmt.State, _ rune) {

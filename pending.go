@@ -26,7 +26,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 
 // Resolve makes the members that wait for u active, in all tenants, and returns the members that it
 // changed. u must have just been read from Clerk's Backend API, because its verified addresses are
-// taken as proof. Resolve makes no request to Clerk.
+// taken as proof. Resolve makes no request to Clerk, so it does not change members that wait for an
+// organization; ResolveUser does.
 //
 // A member whose invitation has expired becomes active only if u was created while the invitation was
 // valid. ([Service.ResolveUser] also accepts an older account if Clerk lists the invitation as
@@ -57,8 +58,8 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 }
 
 // ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in, so that
-// members become active without waiting for a webhook. It makes one request, and one more per address
-// for members whose invitation has expired.
+// members become active without waiting for a webhook. It makes one request, one more per address
+// for members whose invitation has expired, and one more per organization that waits for the user.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
 // *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
@@ -115,17 +116,24 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
 }
 
-// proof says which expired invitations were accepted. An accepted invitation proves that the user joined
-// in time.
+// proof says what Clerk knows beside a user's addresses. An accepted invitation proves that the user joined
+// before it expired. A row for an organization becomes active only with the membership.
 type proof struct {
-	accepted map[string]bool  // IDs of invitations that Clerk lists as accepted
-	ask      bool             // resolving may call Clerk, also for invitations that are not in accepted
-	asked    map[string]error // result of listing the accepted invitations of an address
+	accepted map[string]bool     // IDs of invitations that Clerk lists as accepted
+	members  map[Membership]bool // the users of organizations, without roles
+	ask      bool                // resolving may call Clerk, also for what is not in the maps
+	asked    map[Ref]error       // result of listing the accepted invitations of an organization and address
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
 func askClerk() proof {
-	return proof{accepted: make(map[string]bool), ask: true, asked: make(map[string]error)}
+	return proof{accepted: make(map[string]bool), members: make(map[Membership]bool), ask: true, asked: make(map[Ref]error)}
+}
+
+// isMember reports whether u is known to be a member of row's organization, if it has one.
+func (p *proof) isMember(u *User, row *Member) bool {
+	organization := row.organization()
+	return organization == "" || p.members[Membership{Organization: organization, UserID: u.ID}]
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -151,7 +159,7 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 	var changed []*Member
 	for range 10 {
 		provable, proveErr := s.prove(ctx, u, rows, p)
-		changes, postponed := resolutions(u, provable, p.accepted, s.now())
+		changes, postponed := resolutions(u, provable, p, s.now())
 		done, retry, err := s.applyEach(ctx, changes)
 		changed = append(changed, done...)
 		if err != nil {
@@ -188,7 +196,7 @@ func (s *Service) applyEach(ctx context.Context, changes []Change) (changed []*M
 	return changed, retry, err
 }
 
-// prove adds the accepted invitations that resolutions needs to p's maps, and returns the rows that can be
+// prove adds the memberships and accepted invitations that resolutions needs to p's maps, and returns the rows that can be
 // resolved. If Clerk fails for a row, prove cannot know which of the tenant's rows should become active. So
 // it omits that row and the tenant's later rows, and returns the error. Other tenants are not affected.
 func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (provable []*Member, err error) {
@@ -197,10 +205,8 @@ func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (
 	}
 	unproved := make(map[string]bool) // tenants
 	for _, row := range inResolutionOrder(u, rows) {
-		if row.Status.Waits() && u.hasVerified(row.Email) && u.joined(row, s.now()) == needsList {
-			if listErr := s.listAccepted(ctx, row.Email, p); listErr != nil {
-				err, unproved[row.TenantID] = listErr, true
-			}
+		if rowErr := s.proveRow(ctx, u, row, p); rowErr != nil {
+			err, unproved[row.TenantID] = rowErr, true
 		}
 		if !unproved[row.TenantID] {
 			provable = append(provable, row)
@@ -209,19 +215,35 @@ func (s *Service) prove(ctx context.Context, u *User, rows []*Member, p proof) (
 	return provable, err
 }
 
-// listAccepted adds the accepted invitations of an address to p. It asks Clerk once per address.
-func (s *Service) listAccepted(ctx context.Context, email string, p proof) error {
-	if err, asked := p.asked[email]; asked {
+// proveRow is prove for one row.
+func (s *Service) proveRow(ctx context.Context, u *User, row *Member, p proof) error {
+	if !row.Status.Waits() || !u.hasVerified(row.Email) {
+		return nil
+	}
+	if err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p); err != nil {
 		return err
 	}
-	list, err := s.listInvitations(ctx, email, InvitationAccepted)
+	if u.joined(row, s.now()) == needsList && p.isMember(u, row) {
+		return s.listAccepted(ctx, row, p)
+	}
+	return nil
+}
+
+// listAccepted adds the accepted invitations of a row's address to p. It asks Clerk once per address and
+// organization.
+func (s *Service) listAccepted(ctx context.Context, row *Member, p proof) error {
+	key := Ref{TenantID: row.organization(), Email: row.Email}
+	if err, asked := p.asked[key]; asked {
+		return err
+	}
+	list, err := s.listInvitations(ctx, row, InvitationAccepted)
 	if err != nil {
 		err = s.clerkError(ctx, "list invitations", err)
 	}
 	for _, inv := range list {
 		p.accepted[inv.ID] = true
 	}
-	p.asked[email] = err
+	p.asked[key] = err
 	return err
 }
 
@@ -243,7 +265,7 @@ func inResolutionOrder(u *User, rows []*Member) []*Member {
 // resolutions returns the changes that make u's rows active. postponed contains the rows that become
 // removed because another row of the tenant becomes active. Call resolutions again for them after that row
 // was written. If the write failed, one of them becomes active instead.
-func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Time) (changes, postponed []Change) {
+func resolutions(u *User, rows []*Member, p proof, now time.Time) (changes, postponed []Change) {
 	if u.isBarred() {
 		return nil, nil
 	}
@@ -262,11 +284,11 @@ func resolutions(u *User, rows []*Member, accepted map[string]bool, now time.Tim
 			membership = active
 			continue
 		}
-		if !row.Status.Waits() || !slices.Contains(verified, row.Email) {
+		if !row.Status.Waits() || !slices.Contains(verified, row.Email) || !p.isMember(u, row) {
 			continue
 		}
 		joined := u.joined(row, now)
-		if joined == tooLate || joined == needsList && !accepted[row.InvitationID] {
+		if joined == tooLate || joined == needsList && !p.accepted[row.InvitationID] {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}

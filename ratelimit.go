@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,7 +23,42 @@ const (
 	endpointCreate     = "POST /invitations"
 	endpointCreateBulk = "POST /invitations/bulk"
 	endpointRevoke     = "POST /invitations/revoke"
+
+	endpointMemberships  = "GET /organizations/memberships"
+	endpointAddMember    = "POST /organizations/memberships"
+	endpointRemoveMember = "DELETE /organizations/memberships"
 )
+
+// endpoints are those for invitations into the application or into organizations. Clerk limits the two
+// separately, all organizations together.
+type endpoints struct {
+	create, createBulk, list, revoke string
+
+	// shareCreates is how many single creates background passes make in an hour for members that were
+	// reserved together with others. Clerk allows 100, and 250 for organizations; the rest is for callers
+	// who invite one person.
+	shareCreates int
+	share        string // the share's name in the store
+}
+
+var (
+	applicationEndpoints = endpoints{
+		endpointCreate, endpointCreateBulk, endpointList, endpointRevoke,
+		86, "share " + endpointCreate,
+	}
+	organizationEndpoints = endpoints{
+		"POST /organizations/invitations", "POST /organizations/invitations/bulk", "GET /organizations/invitations", "POST /organizations/invitations/revoke",
+		215, "share POST /organizations/invitations",
+	}
+)
+
+// endpointsOf returns the endpoints for an organization, or for the application if it is "".
+func endpointsOf(organization string) *endpoints {
+	if organization == "" {
+		return &applicationEndpoints
+	}
+	return &organizationEndpoints
+}
 
 const (
 	// limitMargin is the most that background passes wait beyond the time Clerk gives, for create endpoints.
@@ -35,7 +71,9 @@ const (
 )
 
 func creates(endpoint string) bool {
-	return endpoint == endpointCreate || endpoint == endpointCreateBulk
+	return slices.Contains([]string{
+		applicationEndpoints.create, applicationEndpoints.createBulk, organizationEndpoints.create, organizationEndpoints.createBulk,
+	}, endpoint)
 }
 
 // longestLimit is how long Clerk's limits for the endpoint can last. A longer Retry-After comes from a proxy, not
@@ -320,7 +358,7 @@ func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
 
 // refreshLimits reads limits that would reject an interactive call from the store. If the store fails, they stay.
 func (s *Service) refreshLimits(ctx context.Context) {
-	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk} {
+	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk, organizationEndpoints.create, organizationEndpoints.createBulk} {
 		if s.checkLimit(endpoint) != nil {
 			_ = s.loadLimit(ctx, endpoint)
 		}
@@ -336,7 +374,6 @@ func (s *Service) refreshLimits(ctx context.Context) {
 const (
 	turnDeliver   = "turn deliver"
 	turnReconcile = "reconcile"
-	shareName     = "share " + endpointCreate
 )
 
 // turn is the right to do something until ends, or until it is released.
@@ -424,18 +461,12 @@ func (t *turn) renew(ctx context.Context, length time.Duration) error {
 	return err
 }
 
-const (
-	// shareCreates is how many single creates background passes make in an hour for members that were
-	// reserved together with others. Clerk allows 100; the rest is for callers who invite one person.
-	shareCreates = 86
-
-	// shareWindow is a little longer than Clerk's hour, which begins when Clerk gets the first request.
-	shareWindow = time.Hour + 10*time.Second
-)
+// shareWindow is a little longer than Clerk's hour, which begins when Clerk gets the first request.
+const shareWindow = time.Hour + 10*time.Second
 
 // checkShare returns an *APIError if the share must pay for a create and the pass knows that it is used up.
-func (p *pass) checkShare(fromShare bool, now time.Time) error {
-	if wait := p.shareSpent.Sub(now); wait > 0 && fromShare {
+func (p *pass) checkShare(e *endpoints, fromShare bool, now time.Time) error {
+	if wait := p.shareSpent[e].Sub(now); wait > 0 && fromShare {
 		return shareUsedUp(wait)
 	}
 	return nil
@@ -449,30 +480,37 @@ func shareUsedUp(wait time.Duration) error {
 
 // spendShare spends one create of the share. The pass has the turn, so no other process changes the
 // share in the meantime. The error is a 429 if the share is used up.
-func (s *Service) spendShare(ctx context.Context, p *pass) error {
-	known, err := s.readTime(ctx, shareName)
+func (s *Service) spendShare(ctx context.Context, p *pass, e *endpoints) error {
+	known, err := s.readTime(ctx, e.share)
 	for err == nil {
 		now := s.now()
-		next, wait := spend(known, now)
+		next, wait := spend(known, now, e.shareCreates)
 		if wait > 0 {
-			p.shareSpent = now.Add(wait)
+			p.noteShareSpent(e, now.Add(wait))
 			return shareUsedUp(wait)
 		}
-		if known, err = s.store.SwapTime(ctx, shareName, known, next); known.Equal(next) {
+		if known, err = s.store.SwapTime(ctx, e.share, known, next); known.Equal(next) {
 			break
 		}
 	}
 	return err
 }
 
+func (p *pass) noteShareSpent(e *endpoints, until time.Time) {
+	if p.shareSpent == nil {
+		p.shareSpent = make(map[*endpoints]time.Time)
+	}
+	p.shareSpent[e] = until
+}
+
 // spend returns the share after one more create, or unchanged and how long to wait.
-func spend(share, now time.Time) (next time.Time, wait time.Duration) {
+func spend(share, now time.Time, creates int) (next time.Time, wait time.Duration) {
 	began := share.Truncate(time.Second)
 	if age := now.Sub(began); age < -clockTolerance || age >= shareWindow {
 		began = now.Truncate(time.Second)
 		return began.Add(time.Microsecond), 0
 	}
-	if share.Sub(began) >= shareCreates*time.Microsecond {
+	if share.Sub(began) >= time.Duration(creates)*time.Microsecond {
 		return share, began.Add(shareWindow).Sub(now)
 	}
 	return share.Add(time.Microsecond), 0

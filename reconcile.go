@@ -70,6 +70,11 @@ type ReconcileReport struct {
 // request for each user that is missing from Clerk's list. It never removes a member that became active
 // in the last five minutes, because Clerk may not show the user yet.
 //
+// For members of organizations it makes more requests: one per organization in each 100 members, and, if
+// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who
+// is missing from two responses about the organization's members, if Clerk shows some other member of an
+// organization who is active here.
+//
 // If the user of an active member has given up the member's address, the member gets the user's verified
 // primary address, unless another member of the tenant has it. If that other member was removed as a
 // second address of the same user, it is erased first.
@@ -149,6 +154,8 @@ type reconciliation struct {
 	missing         []*Member // active as users whom Clerk's list leaves out
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
+	organizations   bool      // the invitations into organizations are being checked
+	seesMembers     bool      // Clerk shows a member of an organization who is known here
 	firstError      error     // about a member or an invitation that could not be changed
 
 	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
@@ -445,7 +452,7 @@ func (r *reconciliation) readAdopted(ctx context.Context) error {
 		if row.InvitedAt != nil {
 			continue
 		}
-		invitations, err := r.s.listAll(ctx, row.Email)
+		invitations, err := r.s.listAll(ctx, row)
 		switch {
 		case err == nil:
 			h.noteResponse()
@@ -476,7 +483,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -662,12 +669,16 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 	if err != nil {
 		return err
 	}
+	p, err := r.proveMemberships(ctx, users, rows, accepted)
+	if err != nil {
+		return err
+	}
 	var changes []Change
 	var owners []*User // of changes
 	unfinished := make(map[string]*User)
 	for i := range users {
 		u := &users[i]
-		first, postponed := resolutions(u, rows, accepted, r.s.now()) // ignores other users' rows
+		first, postponed := resolutions(u, rows, p, r.s.now()) // ignores other users' rows
 		switch {
 		case r.dryRun():
 			first = append(first, postponed...)
@@ -684,9 +695,95 @@ func (r *reconciliation) join(ctx context.Context, users []User, accepted map[st
 		unfinished[owners[i].ID] = owners[i]
 	}
 	for _, u := range unfinished {
-		r.joinOne(ctx, u, rows, accepted)
+		r.joinOne(ctx, u, rows, p)
 	}
 	return ctx.Err()
+}
+
+// proveMemberships returns a proof of which of the users are members of the organizations that they are
+// awaited in. If Clerk fails for one organization, its members stay unresolved.
+func (r *reconciliation) proveMemberships(ctx context.Context, users []User, rows []*Member, accepted map[string]bool) (proof, error) {
+	p := proof{accepted: accepted, members: make(map[Membership]bool)}
+	awaited := make(map[string][]string) // user IDs by organization
+	for _, row := range rows {
+		organization := row.organization()
+		if organization == "" || !row.Status.Waits() {
+			continue
+		}
+		if u := verifiedBy(users, row.Email); u != nil {
+			awaited[organization] = append(awaited[organization], u.ID)
+		}
+	}
+	for _, organization := range slices.Sorted(maps.Keys(awaited)) {
+		err := r.s.addMemberships(ctx, organization, awaited[organization], p)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || failureOf(err, "").ofInstance() {
+			return p, err
+		}
+		r.note(ctx, err)
+		for _, row := range rows {
+			r.unresolved[row.ID] = r.unresolved[row.ID] || row.organization() == organization
+		}
+	}
+	return p, nil
+}
+
+// removeLeavers removes the active members of the batch whose users are no longer members of their
+// organization. A list may leave somebody out, so it removes a member only if Clerk's list shows some member
+// of an organization who is known here, and leaves this user out in two responses.
+func (r *reconciliation) removeLeavers(ctx context.Context) error {
+	byOrganization := make(map[string][]*Member)
+	for _, row := range r.active.rows {
+		settled := row.SettledAt == nil || row.SettledAt.Before(r.began.Add(-freshUser))
+		if organization := row.organization(); organization != "" && settled && r.users[row.ClerkUserID] != nil && !r.changed[row.ID] {
+			byOrganization[organization] = append(byOrganization[organization], row)
+		}
+	}
+	var changes []Change
+	for _, organization := range slices.Sorted(maps.Keys(byOrganization)) {
+		leavers, err := r.leavers(ctx, organization, byOrganization[organization])
+		if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
+			return err
+		}
+		r.note(ctx, err)
+		for _, row := range leavers {
+			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+		}
+	}
+	if !r.seesMembers {
+		return nil // the next reconciliation finds them again
+	}
+	_, err := r.apply(ctx, changes)
+	return err
+}
+
+// leavers returns the rows whose users Clerk does not show as members of the organization, neither in a list
+// nor when asked about each alone.
+func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) (leavers []*Member, err error) {
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, row.ClerkUserID)
+	}
+	listed, err := r.s.findMembers(ctx, organization, ids)
+	if err != nil {
+		return nil, r.s.clerkError(ctx, "find memberships", err)
+	}
+	r.seesMembers = r.seesMembers || len(listed) > 0
+	for _, row := range rows {
+		if listed[row.ClerkUserID] {
+			continue
+		}
+		alone, err := r.s.findMembers(ctx, organization, []string{row.ClerkUserID})
+		if err != nil {
+			return leavers, r.s.clerkError(ctx, "find memberships", err)
+		}
+		if !alone[row.ClerkUserID] {
+			leavers = append(leavers, row)
+		}
+	}
+	return leavers, nil
 }
 
 // rowsOf returns the rows of the users and of their verified addresses, with Clerk's times.
@@ -706,8 +803,8 @@ func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, e
 }
 
 // joinOne resolves one user and counts the changes. rows contains the user's rows before the changes.
-func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, accepted map[string]bool) {
-	changed, err := r.s.resolveUser(ctx, u, proof{accepted: accepted})
+func (r *reconciliation) joinOne(ctx context.Context, u *User, rows []*Member, p proof) {
+	changed, err := r.s.resolveUser(ctx, u, p)
 	before := make(map[string]Status)
 	for _, row := range rows {
 		before[row.ID] = row.Status
@@ -785,16 +882,34 @@ func (r *reconciliation) count(from Status, m *Member) {
 // invitations checks Clerk's invitations: the open ones, and ended ones back to the oldest that a member
 // waits for.
 func (r *reconciliation) invitations(ctx context.Context) error {
+	if err := r.listedInvitations(ctx); err != nil {
+		return err
+	}
+	if r.s.cfg.Organizations != nil {
+		r.organizations = true
+		if err := r.listedInvitations(ctx); err != nil {
+			return err
+		}
+	}
+	if r.progress.Oldest == nil {
+		return nil
+	}
+	return inOrder(ctx, r.expireOverdue, r.unlistedInvitations)
+}
+
+// listedInvitations checks the invitations into the application or, with r.organizations, into all
+// organizations.
+func (r *reconciliation) listedInvitations(ctx context.Context) error {
 	if err := r.openInvitations(ctx); err != nil || r.progress.Oldest == nil {
 		return err
 	}
-	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations, r.expireOverdue, r.unlistedInvitations)
+	return inOrder(ctx, r.revokedInvitations, r.acceptedInvitations, r.expiredInvitations)
 }
 
 // openInvitations finds left-over invitations and revokes them. It lists Clerk's invitations before it reads
 // the rows, so that an invitation cannot be newer than the rows.
 func (r *reconciliation) openInvitations(ctx context.Context) error {
-	var leftOver []string
+	var leftOver []RevokeRequest
 	err := r.list(ctx, InvitationPending, time.Time{}, func(list []listed) {
 		for _, l := range list {
 			switch {
@@ -804,8 +919,9 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
+			case l.shared:
 			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // a dry run has not written the change to the row
-				leftOver = append(leftOver, l.ID)
+				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
 			}
 		}
 	})
@@ -814,8 +930,8 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	}
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip
 	// another invitation.
-	for _, id := range leftOver {
-		if err := r.revokeAndCount(ctx, id); err != nil {
+	for _, inv := range leftOver {
+		if err := r.revokeAndCount(ctx, inv); err != nil {
 			return err
 		}
 	}
@@ -823,12 +939,12 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 }
 
 // revokeAndCount revokes a left-over invitation. The error is not nil if the reconciliation must stop.
-func (r *reconciliation) revokeAndCount(ctx context.Context, id string) error {
+func (r *reconciliation) revokeAndCount(ctx context.Context, inv RevokeRequest) error {
 	if r.opts.DryRun {
 		r.report.LeftOver++
 		return nil
 	}
-	err := r.s.revokeLeftOver(ctx, id)
+	err := r.s.revokeLeftOver(ctx, inv)
 	var api *APIError
 	isAPI := errors.As(err, &api)
 	switch {
@@ -953,7 +1069,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 // list calls page for each page of Clerk's invitations in a status, after correcting the times in the
 // members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed)) error {
-	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero()}
+	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	var previous []Invitation
 	for {
 		all, err := r.s.listInvitationPage(ctx, q)
@@ -985,13 +1101,14 @@ type listed struct {
 	row    *Member
 	marked bool // the marker identifies a member, which may not exist here
 	send   int  // of the marker
+	shared bool // a member that the marker does not name waits for it
 }
 
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to: the member that the marker identifies or, if there
-// is none, the adopted members whose rows refer to the invitation. Several tenants may share an invitation.
+// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
+// that have adopted the invitation. Several tenants may share an invitation.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
@@ -1020,13 +1137,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		switch adopted := referring[inv.ID]; {
-		case ours && named[m.ID] != nil, len(adopted) == 0:
-			list = append(list, listed{inv, named[m.ID], ours, m.Send})
-		default:
-			for _, row := range adopted {
-				list = append(list, listed{inv, row, false, 0})
-			}
+		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
+		if named[m.ID] != nil || len(adopted) == 0 {
+			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
+		}
+		for _, row := range adopted {
+			list = append(list, listed{inv, row, false, 0, true})
 		}
 	}
 	return list, nil

@@ -13,6 +13,9 @@ import (
 // invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
 // and Run or Deliver sends the new invitation without a second email.
 //
+// An organization allows one pending invitation per address, so there the older one is revoked first. If
+// Clerk refuses the new one, the member becomes revoked, with Clerk's code as Reason.
+//
 // The member's status says what happened:
 //   - pending: Clerk has sent the new invitation;
 //   - active: the person had already joined, and usually no email was sent.
@@ -91,7 +94,8 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get
 // the email. Anyone who has the link can accept the invitation, so the library does not print, log or
-// store it. During a Resend, the current invitation is the older one. Link makes one request, and changes
+// store it. During a Resend, the current invitation is the older one; in an organization it may have been
+// revoked. Link makes one request, and changes
 // nothing.
 //
 // Errors:
@@ -113,7 +117,11 @@ func (s *Service) Link(ctx context.Context, ref Ref) (_ Secret, err error) {
 	if row.Status != StatusPending {
 		return Secret{}, fmt.Errorf("%w: the member is %s", ErrNoLink, row.Status)
 	}
-	list, err := s.listInvitationPage(ctx, InvitationQuery{Query: row.InvitationID, Limit: listPage})
+	q := InvitationQuery{Query: row.InvitationID, Limit: listPage}
+	if organization := row.organization(); organization != "" { // Clerk looks for addresses only
+		q.Organization, q.Query = organization, row.Email
+	}
+	list, err := s.listInvitationPage(ctx, q)
 	if err != nil {
 		return Secret{}, s.clerkError(ctx, "list invitations", err)
 	}

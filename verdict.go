@@ -26,6 +26,7 @@ type verdict struct {
 	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
 	stop       bool        // err concerns the whole instance, so the pass ends
 	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
+	linkDead   bool        // the invitation that the row refers to is revoked
 }
 
 type verdictKind int
@@ -76,8 +77,11 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 	}
 }
 
-// asWithdrawn completes the send without an invitation. A resend keeps the older one.
-func asWithdrawn(m Member, reason string, now time.Time) *Member {
+// asWithdrawn completes the send without an invitation. A resend keeps the older one, if that still works.
+func (v *verdict) asWithdrawn(m Member, reason string, now time.Time) *Member {
+	if m.Status == StatusPending && v.linkDead {
+		return asEnded(m, StatusRevoked, reason, now)
+	}
 	if m.Status == StatusPending {
 		m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
 		return &m
@@ -106,7 +110,7 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		m.Attempts--
 	}
 	if v.withdraw {
-		return asWithdrawn(m, ReasonWithdrawn, now)
+		return v.asWithdrawn(m, ReasonWithdrawn, now)
 	}
 	switch v.kind {
 	case isInvited:
@@ -117,9 +121,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		}
 		return asJoined(m, v.user.ID, now)
 	case isRefused:
-		return asWithdrawn(m, v.reason, now)
+		return v.asWithdrawn(m, v.reason, now)
 	case isAbandoned:
-		return asWithdrawn(m, ReasonWithdrawn, now)
+		return v.asWithdrawn(m, ReasonWithdrawn, now)
 	case isExpired:
 		return asEnded(*asInvited(m, v.invitation, p, now), StatusExpired, "", now)
 	case isRevoked:
@@ -234,8 +238,10 @@ var errPassEnded = errors.New("clerkinvite: not attempted: the call ended before
 // call describes a request to Clerk that failed.
 type call struct {
 	op      string
-	sends   bool // it could have sent an email
+	sends   bool // it could have sent an email, or have added a member
 	several bool // it also concerned other members
+
+	organization bool // it was about an organization
 
 	othersCreated bool // creates for other members have succeeded since the previous attempt
 }
@@ -276,6 +282,9 @@ const maxRejections = 3
 // means that Clerk refuses this person. No other function decides this.
 func classify(row *Member, c call, err error) Outcome {
 	failure := failureOf(err, row.Email)
+	if c.organization && !c.several && refusedByOrganization(err) {
+		return Refused
+	}
 	switch failure {
 	case foreignError, noResponse: // assume the worst
 		if c.sends {
@@ -289,7 +298,7 @@ func classify(row *Member, c call, err error) Outcome {
 		// A row that is always rejected would use up other members' requests. addressTaken can refuse a person
 		// only after a create with ignore_existing: after lookAgain, c.sends is false.
 		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
-		ofThisRow := !c.several && (failure == parameterRejected || failure == invalidRequest || c.othersCreated)
+		ofThisRow := !c.several && (failure == parameterRejected || failure == invalidRequest || c.organization && failure == addressTaken || c.othersCreated)
 		if again && ofThisRow {
 			return Refused
 		}
@@ -347,7 +356,7 @@ func failureOf(err error, email string) failure {
 		return noConnection
 	case api.StatusCode/100 != 4, api.StatusCode == http.StatusRequestTimeout: // 408 may come from a proxy that passed the request on
 		return noResponse
-	case api.Code == codeDuplicate, api.Code == codeIdentifierExists:
+	case slices.Contains(takenCodes, api.Code):
 		return addressTaken
 	case api.StatusCode == http.StatusUnauthorized, slices.Contains(instanceCodes, api.Code):
 		return instanceRejected
@@ -381,11 +390,19 @@ const (
 	codeAlreadyRevoked   = "invitation_already_revoked"
 	codeAlreadyAccepted  = "invitation_already_accepted"
 	codeResourceNotFound = "resource_not_found"
+	codeAlreadyMember    = "already_a_member_in_organization"
+	codeNotPending       = "organization_invitation_not_pending"
+	codeLastAdmin        = "organization_minimum_permissions_needed"
+	codeNoOrganizations  = "organization_not_enabled_in_instance"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
 	metaEmailAddresses   = "email_addresses"
 	metaIdentifiers      = "identifiers"
 )
+
+// takenCodes are the codes of a create for an address that already has an invitation or a user, in the
+// organization if the create is for one.
+var takenCodes = []string{codeDuplicate, codeIdentifierExists, "organization_invitation_not_unique", codeAlreadyMember}
 
 // instanceCodes are Clerk's error codes that concern the whole instance.
 var instanceCodes = []string{

@@ -27,6 +27,12 @@ const (
 	EventUserCreated = "user.created"
 	EventUserUpdated = "user.updated"
 	EventUserDeleted = "user.deleted"
+
+	EventOrganizationInvitationAccepted = "organizationInvitation.accepted"
+	EventOrganizationInvitationRevoked  = "organizationInvitation.revoked"
+	EventOrganizationMembershipCreated  = "organizationMembership.created"
+	EventOrganizationMembershipUpdated  = "organizationMembership.updated"
+	EventOrganizationMembershipDeleted  = "organizationMembership.deleted"
 )
 
 // ErrBadEvent means that a webhook has a valid signature but an unusable event: the event is not
@@ -444,8 +450,14 @@ type Event struct {
 	InstanceID string    // the Clerk instance, ins_…
 	Timestamp  time.Time // when it happened; zero if Clerk did not say
 
-	UserID string // set for user.… events, but can be empty for user.deleted
+	UserID string // can be empty for user.deleted and organizationInvitation.…
 	User   *User  // the user at the time of the event, for user.created and user.updated; otherwise nil
+
+	OrganizationID string // of organizationInvitation.… and organizationMembership.… events
+	InvitationID   string // of organizationInvitation.… events
+
+	memberID string // from the marker of our invitations, which Clerk copies to the membership
+	email    string // normalised; of the invitation, or that the member signs in with
 }
 
 // ParseEvent parses an event without verifying a signature. Use it only if the signature
@@ -490,6 +502,18 @@ func parseEvent(payload []byte) (*Event, error) {
 		if ev.UserID == "" && (data.Has("id") || data == nil && envelope.Has("data")) {
 			return nil, errors.New("data.id is not a user id")
 		}
+	case EventOrganizationInvitationAccepted, EventOrganizationInvitationRevoked:
+		ev.UserID, ev.OrganizationID, ev.InvitationID = data.ID("user_id"), data.ID("organization_id"), data.ID("id")
+		ev.email, _ = normalizeEmail(data.Text("email_address"))
+	case EventOrganizationMembershipCreated, EventOrganizationMembershipUpdated, EventOrganizationMembershipDeleted:
+		u := data.Object("public_user_data")
+		ev.UserID, ev.OrganizationID = u.ID("user_id"), data.Object("organization").ID("id")
+		ev.email, _ = normalizeEmail(u.Text("identifier"))
+	}
+	if ev.OrganizationID != "" {
+		marked := Invitation{PublicMetadata: data["public_metadata"]}
+		m, _ := marked.mark()
+		ev.memberID = m.ID
 	}
 	return ev, nil
 }
@@ -499,7 +523,8 @@ func parseEvent(payload []byte) (*Event, error) {
 // HandleEvent does not trust the event. It reads the user from Clerk and acts on the response, so
 // replayed, old and unordered events do no harm. It does so if a member waits for one of the event's
 // verified addresses, or if the event says that an active member's user was deleted or has given up
-// the member's address. It ignores all other events.
+// the member's address. For an event of an organization it also reads the invitation or the membership, if
+// it concerns one of the organization's members here. It ignores all other events.
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
 // than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
@@ -512,6 +537,8 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 	ctx, op := s.observe(ctx, "HandleEvent")
 	defer op.end(&err)
 	switch {
+	case e != nil && e.OrganizationID != "" && s.cfg.Organizations != nil:
+		return s.organizationEvent(ctx, e)
 	case e == nil || e.UserID == "":
 		return nil, nil
 	case e.Type == EventUserDeleted:

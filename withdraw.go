@@ -11,7 +11,8 @@ import (
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
 // reserved member will not be invited, and an expired member can no longer become active. The person can
 // still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
-// Revoke returns it unchanged.
+// Revoke returns it unchanged. A membership of an organization that AddExisting may have created before
+// a failure is ended.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -34,10 +35,11 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
 // Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
 // it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged.
+// already removed, Remove returns it unchanged. The membership of the member's organization is ended first.
 //
-// Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is
-// safe for concurrent use and safe to retry.
+// Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
+// is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use
+// and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
@@ -61,6 +63,9 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		accepted, err := s.revokeOpen(ctx, row, others)
 		if err == nil && accepted != notAccepted && to == StatusRevoked {
 			err = s.resolveAccepted(ctx, row, accepted)
+		}
+		if err == nil && row.organization() != "" {
+			err = s.endMembership(ctx, row, to, accepted)
 		}
 		if err != nil {
 			return nil, err
@@ -107,7 +112,7 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, others bool) (acc
 
 // revokeOthers revokes a member's open invitations, except the one that it waits for.
 func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted acceptance, err error) {
-	invitations, err := s.listInvitations(ctx, row.Email, "")
+	invitations, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
@@ -156,8 +161,8 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	if err != nil || shared {
 		return err
 	}
-	err = s.revoke(ctx, row.InvitationID)
-	if err == nil || codeOf(err) == codeAlreadyAccepted || saysNotFound(err) {
+	err = s.revoke(ctx, RevokeRequest{row.InvitationID, row.organization()})
+	if err == nil || codeOf(err) == codeAlreadyAccepted || codeOf(err) == codeNotPending || saysNotFound(err) {
 		return nil
 	}
 	return s.clerkError(ctx, "revoke invitation", err)
@@ -180,7 +185,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	if isFinal(inv.Status) {
 		return inv.Status == InvitationAccepted, nil
 	}
-	failure := s.revoke(ctx, inv.ID)
+	failure := s.revoke(ctx, RevokeRequest{inv.ID, row.organization()})
 	var api *APIError
 	switch {
 	case failure == nil || !errors.As(failure, &api):
@@ -193,7 +198,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 	}
 	// Clerk does not document how it rejects the revocation of an expired or accepted invitation, and even
 	// a 404 does not prove that the invitation does not exist. So look in the list.
-	list, err := s.listAll(ctx, row.Email)
+	list, err := s.listAll(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "list invitations", err)
 	}
@@ -210,13 +215,13 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 // acceptedUnlisted reports whether an invitation that Clerk neither revokes nor lists was accepted. It
 // returns failure as an error unless the link certainly no longer works.
 func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
-	users, err := s.findUsersOf(ctx, row.Email)
+	u, err := s.findJoined(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
 	now := s.now()
 	overdue := row.overdue(now.Add(-clockSkew))
-	switch u := verifiedBy(users, row.Email); {
+	switch {
 	case u != nil && (!overdue || u.createdBeforeExpiry(row)):
 		return true, nil
 	case overdue:
@@ -234,11 +239,10 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 // returns nil if the current invitation can be revoked, because only an earlier send was accepted,
 // possibly long ago, and no user has verified the address.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
-	users, err := s.findUsersOf(ctx, row.Email)
+	u, err := s.findJoined(ctx, row)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
-	u := verifiedBy(users, row.Email)
 	if u == nil && accepted == earlierAccepted {
 		return nil
 	}
@@ -255,7 +259,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
 // the store, in any state. Use it for erasure requests, and Remove to take somebody out of a tenant.
-// Purge does not erase data at Clerk, such as the user and past invitations.
+// Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
+// of an organization: call Remove first.
 //
 // While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
 // interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as

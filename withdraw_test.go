@@ -542,11 +542,11 @@ type strangeAPI struct {
 	list   func([]clerkinvite.Invitation) []clerkinvite.Invitation
 }
 
-func (a *strangeAPI) RevokeInvitation(ctx context.Context, id string) (*clerkinvite.Invitation, error) {
+func (a *strangeAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if a.revoke == nil {
-		return a.Clerk.RevokeInvitation(ctx, id)
+		return a.Clerk.RevokeInvitation(ctx, r)
 	}
-	return a.revoke(id)
+	return a.revoke(r.ID)
 }
 
 func (a *strangeAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {

@@ -39,19 +39,19 @@ type Options struct {
 	// does the same if its HTTP2.SendPingTimeout is set.
 	HTTPClient *http.Client
 
-	// Timeout limits each request of a look-up (FindUsers, GetUser, ListInvitations), from
-	// dialing to the last byte of the response. A look-up tries each request at most three times.
-	// Defaults to 5 s.
+	// Timeout limits each request of a look-up (FindUsers, GetUser, ListInvitations,
+	// FindMemberships), from dialing to the last byte of the response. A look-up tries each
+	// request at most three times. Defaults to 5 s.
 	Timeout time.Duration
 
-	// CreateTimeout limits each create and revoke. A shorter limit is not safer:
-	// after a timeout nobody knows whether the email went out, and the member waits until
-	// the library has checked. Defaults to 20 s.
+	// CreateTimeout limits each create and revoke, AddMember and RemoveMember. A shorter limit
+	// is not safer: after a timeout nobody knows whether the email went out, and the member
+	// waits until the library has checked. Defaults to 20 s.
 	CreateTimeout time.Duration
 }
 
-// Client implements [clerkinvite.ClerkAPI]. It is safe for concurrent use. Nothing
-// prints its key.
+// Client implements [clerkinvite.ClerkAPI] and [clerkinvite.OrganizationAPI]. It is safe for
+// concurrent use. Nothing prints its key.
 type Client struct {
 	key     clerkinvite.Secret
 	baseURL string
@@ -63,7 +63,10 @@ type Client struct {
 	pause  time.Duration // before the first retry of a look-up, ±50 %
 }
 
-var _ clerkinvite.ClerkAPI = (*Client)(nil)
+var (
+	_ clerkinvite.ClerkAPI        = (*Client)(nil)
+	_ clerkinvite.OrganizationAPI = (*Client)(nil)
+)
 
 // timeLimit is how long a request may take, and the name of the option that sets it.
 type timeLimit struct {

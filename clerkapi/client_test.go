@@ -64,7 +64,7 @@ func TestNewHasDefaults(t *testing.T) {
 			return ok(anInv), nil
 		})}})
 		require.NoError(t, err)
-		_, err = c.RevokeInvitation(t.Context(), "inv_1")
+		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_1"})
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 		require.InDelta(t, clerkapi.DefaultCreateTimeout, left, float64(15*time.Second))
@@ -201,6 +201,12 @@ func TestListInvitationsRequest(t *testing.T) {
 		q    clerkinvite.InvitationQuery
 		want url.Values
 	}{
+		{clerkinvite.InvitationQuery{Organization: "org_1"}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}}},
+		{clerkinvite.InvitationQuery{Organization: "org_1", Query: email, Status: clerkinvite.InvitationRevoked, Limit: 1, Offset: 1000, NewestFirst: true},
+			url.Values{"limit": {"1"}, "offset": {"1000"}, "order_by": {"-created_at"}, "email_address": {email}, "status": {"revoked"}}},
+		{clerkinvite.InvitationQuery{AllOrganizations: true}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}}},
+		{clerkinvite.InvitationQuery{AllOrganizations: true, Query: email, Status: clerkinvite.InvitationExpired, Limit: 1, Offset: 1000, NewestFirst: true},
+			url.Values{"limit": {"1"}, "offset": {"1000"}, "order_by": {"-created_at"}, "query": {email}, "status": {"expired"}}},
 		{clerkinvite.InvitationQuery{}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}, "paginated": {"true"}}},
 		{clerkinvite.InvitationQuery{Query: email, Status: clerkinvite.InvitationRevoked, Limit: 1, Offset: 1000},
 			url.Values{"limit": {"1"}, "offset": {"1000"}, "order_by": {"+created_at"}, "paginated": {"true"}, "query": {email}, "status": {"revoked"}}},
@@ -213,11 +219,18 @@ func TestListInvitationsRequest(t *testing.T) {
 		require.Len(t, page, 1)
 		require.Equal(t, "inv_1", page[0].ID)
 		got := f.requests()[len(f.requests())-1]
-		require.Equal(t, "/v1/invitations", got.URL.Path)
+		path := "/v1/invitations"
+		if tc.q.Organization != "" {
+			path = "/v1/organizations/org_1/invitations"
+		} else if tc.q.AllOrganizations {
+			path = "/v1/organization_invitations"
+		}
+		require.Equal(t, path, got.URL.Path)
 		require.Equal(t, tc.want, got.URL.Query())
 	}
 	n := len(f.requests())
-	for _, q := range []clerkinvite.InvitationQuery{{Limit: -1}, {Limit: 501}, {Offset: -1}, {Status: "sent"}, {Status: "pending&status=revoked"}} {
+	for _, q := range []clerkinvite.InvitationQuery{{Limit: -1}, {Limit: 501}, {Offset: -1}, {Status: "sent"}, {Status: "pending&status=revoked"},
+		{Organization: "org_1", AllOrganizations: true}, {Organization: "org_1", Query: "orginv_1"}, {Organization: "org_1", Query: "a b@example.com"}} {
 		var invalid *clerkinvite.InvalidParamsError
 		_, err := c.ListInvitations(t.Context(), q)
 		require.ErrorAs(t, err, &invalid)
@@ -228,12 +241,12 @@ func TestListInvitationsRequest(t *testing.T) {
 func TestRevokeInvitation(t *testing.T) {
 	t.Parallel()
 	f := answer(t, 200, strings.Replace(anInv, `"pending","revoked":false`, `"revoked","revoked":true`, 1))
-	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), "inv_1")
+	inv, err := newClient(t, f.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_1"})
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.InvitationRevoked, inv.Status)
 	require.Equal(t, http.MethodPost, f.requests()[0].Method)
 	for _, code := range []string{"invitation_already_revoked", "invitation_already_accepted", "resource_not_found"} {
-		_, err := methods[4].call(t.Context(), newClient(t, answer(t, 400, clerkError(code, "")).URL, clerkapi.Options{}))
+		_, err := revoke.call(t.Context(), newClient(t, answer(t, 400, clerkError(code, "")).URL, clerkapi.Options{}))
 		require.Equal(t, code, apiError(t, err).Code)
 	}
 }
@@ -350,7 +363,8 @@ func TestFindUsersNeverTruncates(t *testing.T) {
 
 // FuzzResponse returns any response. Every result must be one that the client documents.
 func FuzzResponse(f *testing.F) {
-	for _, body := range []string{"", "null", "{}", "[]", "[{}]", anInv, "[" + anInv + "]", `{"data":[` + anInv + `]}`, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`), "<html>", "\xff"} {
+	for _, body := range []string{"", "null", "{}", "[]", "[{}]", anInv, "[" + anInv + "]", `{"data":[` + anInv + `]}`, clerkError("duplicate_record", `{"email_addresses":["`+email+`"]}`), "<html>", "\xff",
+		orgInv, `{"data":[` + orgInv + `],"total_count":1}`, membership, "[" + membership + `,{"organization":{"id":"org_2"},"public_user_data":{"user_id":"user_2"}}]`, strings.Replace(membership, "user_1", "user_2", 1)} {
 		f.Add(200, body, "")
 		f.Add(422, body, "7")
 	}
@@ -379,11 +393,17 @@ func FuzzResponse(f *testing.F) {
 				require.NotEmpty(t, v.ID)
 			case []clerkinvite.Invitation:
 				for _, inv := range v {
-					require.True(t, inv.ID != "" || m.name == "ListInvitations")
+					require.True(t, inv.ID != "" || m.lists())
 				}
 			case []clerkinvite.User:
 				for _, u := range v {
 					require.NotEmpty(t, u.ID)
+				}
+			case []clerkinvite.Membership:
+				for i, found := range v {
+					require.Equal(t, "org_1", found.Organization)
+					require.Contains(t, []string{"user_1", "user_2"}, found.UserID)
+					require.True(t, i == 0 || found.UserID != v[0].UserID)
 				}
 			}
 		}

@@ -77,8 +77,8 @@ func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
 		api.Err = unreadable(errors.New("it is not a Clerk error"))
 		return
 	}
-	// The first error counts, unless another says that the address already has an invitation or
-	// a user. That fact must be looked up, no matter what else is wrong.
+	// The first error counts, unless another says that the address already has an invitation, a
+	// user or a membership. That fact must be looked up, no matter what else is wrong.
 	chosen := errs[0]
 	if i := slices.IndexFunc(errs, wireError.duplicate); i >= 0 {
 		chosen = errs[i]
@@ -105,7 +105,11 @@ func readErrorBody(api *clerkinvite.APIError, h http.Header, body []byte) {
 }
 
 func (e wireError) duplicate() bool {
-	return e.Code == "duplicate_record" || e.Code == "form_identifier_exists"
+	switch e.Code {
+	case "duplicate_record", "form_identifier_exists", "organization_invitation_not_unique", "already_a_member_in_organization":
+		return true
+	}
+	return false
 }
 
 // list returns v if it is a list, otherwise a list of v.

@@ -128,13 +128,17 @@ func TestCreateFaults(t *testing.T) {
 			want{status: 400, code: "duplicate_record", meta: map[string]any{"email_addresses": []any{email}}}},
 		{"user exists", at(422, clerkError("form_identifier_exists", `{"param_name":"email_address"}`)),
 			want{status: 422, code: "form_identifier_exists", meta: map[string]any{"param_name": "email_address"}}},
+		{"organization full", at(403, clerkError("organization_membership_quota_exceeded", "")), want{status: 403, code: "organization_membership_quota_exceeded"}},
+		{"seats of a plan used", at(402, clerkError("insufficient_seats", `{"seats_quantity":5}`)),
+			want{status: 402, code: "insufficient_seats", meta: map[string]any{"seats_quantity": 5.0}}},
+		{"organization unknown", at(404, clerkError("organization_not_found_or_unauthorized", "")), want{status: 404, code: "organization_not_found_or_unauthorized"}},
 		{"email limit of a development instance", at(400, clerkError("dev_monthly_email_limit_exceeded", `{"limit":100}`)),
 			want{status: 400, code: "dev_monthly_email_limit_exceeded", meta: map[string]any{"limit": 100.0}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			c := newClient(t, tc.peer.url, clerkapi.Options{HTTPClient: tc.peer.hc})
-			for _, m := range methods[2:4] { // both creates
+			for _, m := range creates {
 				v, err := m.call(t.Context(), c)
 				api := apiError(t, err)
 				assert.Nil(t, v)
@@ -228,6 +232,11 @@ func TestResponseWithSeveralErrors(t *testing.T) {
 		{"an existing user takes precedence", clerkError("form_param_value_invalid", `{"param_name":"email_address"}`, "form_identifier_exists", ""), "form_identifier_exists", nil},
 		{"one error per address", clerkError("duplicate_record", `{"email_addresses":["a@b.co"]}`, "duplicate_record", `{"email_addresses":"c@d.co"}`, "x", `{"email_addresses":["e@f.co"]}`),
 			"duplicate_record", map[string]any{"email_addresses": []any{"a@b.co", "c@d.co"}}},
+		{"a duplicate in an organization takes precedence", clerkError("form_param_value_invalid", `{"param_name":"role"}`, "organization_invitation_not_unique", `{"email_addresses":["a@b.co"]}`),
+			"organization_invitation_not_unique", map[string]any{"email_addresses": []any{"a@b.co"}}},
+		{"a member of the organization takes precedence", clerkError("form_param_value_invalid", `{"param_name":"role"}`, "already_a_member_in_organization", ""), "already_a_member_in_organization", nil},
+		{"a full organization does not", clerkError("form_param_value_invalid", `{"param_name":"role"}`, "organization_membership_quota_exceeded", ""),
+			"form_param_value_invalid", map[string]any{"param_name": "role"}},
 		{"meta of the response", `{"errors":[{"code":"x"}],"meta":{"a":1}}`, "x", map[string]any{"a": 1.0}},
 		{"fields of other types", `{"errors":["?",{"code":"duplicate_record","message":7,"meta":[]}],"meta":"?","clerk_trace_id":7}`, "duplicate_record", nil},
 	} {
@@ -244,7 +253,7 @@ func TestResponseWithSeveralErrors(t *testing.T) {
 
 func TestCreateIsSentOnceOnReusedConnection(t *testing.T) {
 	t.Parallel()
-	var creates atomic.Int32
+	var sent atomic.Int32
 	url := listen(t, func(c net.Conn) {
 		defer func() { _ = c.Close() }()
 		in := bufio.NewReader(c)
@@ -254,15 +263,15 @@ func TestCreateIsSentOnceOnReusedConnection(t *testing.T) {
 				return
 			}
 			_, _ = io.Copy(io.Discard, r.Body)
-			if r.Method == http.MethodPost {
-				creates.Add(1)
+			if r.Method != http.MethodGet {
+				sent.Add(1)
 				return // after the request, before a response
 			}
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
 		}
 	})
 	c := newClient(t, url, clerkapi.Options{})
-	for n, m := range methods[2:] {
+	for n, m := range changes {
 		reused := false
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
 		_, err := c.ListInvitations(ctx, clerkinvite.InvitationQuery{}) // leaves an idle connection
@@ -270,7 +279,7 @@ func TestCreateIsSentOnceOnReusedConnection(t *testing.T) {
 		_, err = m.call(ctx, c)
 		require.True(t, reused, "the caller's trace still works")
 		require.False(t, apiError(t, err).NotSent)
-		require.EqualValues(t, n+1, creates.Load(), m.name)
+		require.EqualValues(t, n+1, sent.Load(), m.name)
 	}
 }
 
@@ -281,21 +290,21 @@ func TestCreateIsSentOnceOverHTTP2(t *testing.T) {
 	for _, code := range []http2.ErrCode{http2.ErrCodeProtocol, http2.ErrCodeRefusedStream, http2.ErrCodeInternal} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
-			var creates atomic.Int32
+			var sent atomic.Int32
 			withTLS := tlsServer(t)
 			cfg := withTLS.TLS.Clone()
 			cfg.NextProtos = []string{"h2"}
 			url := listen(t, func(c net.Conn) {
 				defer func() { _ = c.Close() }()
-				resetStreams(tls.Server(c, cfg), code, &creates)
+				resetStreams(tls.Server(c, cfg), code, &sent)
 			})
 			tr := newTransport(t)
 			tr.TLSClientConfig = withTLS.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 			c := newClient(t, strings.Replace(url, "http:", "https:", 1), clerkapi.Options{HTTPClient: &http.Client{Transport: tr}})
-			for n, m := range methods[2:] {
+			for n, m := range changes {
 				_, err := m.call(t.Context(), c)
 				require.False(t, apiError(t, err).NotSent, "%v", err)
-				require.EqualValues(t, n+1, creates.Load(), m.name)
+				require.EqualValues(t, n+1, sent.Load(), m.name)
 			}
 		})
 	}
@@ -379,7 +388,7 @@ func TestLookUpRetries(t *testing.T) {
 				f := answer(t, tc.status, tc.body, tc.header...)
 				_, err := m.call(t.Context(), newClient(t, f.URL, clerkapi.Options{}))
 				require.Equal(t, tc.status, apiError(t, err).StatusCode)
-				want := once // creates and revokes
+				want := once
 				if m.lookUp {
 					want = tc.want
 				}
@@ -389,7 +398,7 @@ func TestLookUpRetries(t *testing.T) {
 	}
 	t.Run("until one succeeds", func(t *testing.T) {
 		t.Parallel()
-		for _, m := range methods[:2] {
+		for _, m := range lookUps {
 			f := serve(t, func(w http.ResponseWriter, _ *http.Request, n int) {
 				switch n {
 				case 1:
@@ -412,7 +421,7 @@ func TestLookUpRetries(t *testing.T) {
 		defer cancel()
 		c := newClient(t, f.URL, clerkapi.Options{})
 		c.SetPause(time.Hour) // at least half an hour
-		_, err := methods[0].call(ctx, c)
+		_, err := lookUps[0].call(ctx, c)
 		require.Equal(t, 503, apiError(t, err).StatusCode)
 		requireNotCallers(t, err)
 		require.Len(t, f.requests(), 1)
@@ -426,7 +435,7 @@ func TestLookUpRetries(t *testing.T) {
 		c.SetPause(time.Hour)
 		// The connection becomes idle before the pause begins.
 		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{PutIdleConn: func(error) { cancel() }})
-		_, err := methods[0].call(traced, c)
+		_, err := lookUps[0].call(traced, c)
 		apiError(t, err)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Len(t, f.requests(), 1)

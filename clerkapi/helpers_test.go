@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,35 +119,91 @@ func clerkError(codeAndMeta ...string) string {
 	return `{"errors":[` + strings.Join(list, ",") + `],"clerk_trace_id":"trace_body"}`
 }
 
+// orgInv is anInv as an invitation into an organization.
+var orgInv = strings.NewReplacer(`"invitation"`, `"organization_invitation"`, "inv_1", "orginv_1", `"status"`, `"organization_id":"org_1","role":"org:member","status"`).Replace(anInv)
+
+const membership = `{"object":"organization_membership","id":"orgmem_1","role":"org:member","organization":{"id":"org_1"},"public_user_data":{"user_id":"user_1"}}`
+
 // method calls one method of the client with typical arguments. Its first result must be nil
 // if the second is not.
 type method struct {
 	name   string
 	lookUp bool
+	reply  string // a successful response
 	call   func(context.Context, *clerkapi.Client) (any, error)
 }
 
-var methods = []method{
-	{"FindUsers", true, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+// creates are the methods that can send an email.
+var creates = []method{
+	createOne("CreateInvitation", anInv, clerkinvite.InvitationRequest{Email: email}),
+	createTwo("CreateInvitations", "["+anInv+"]", clerkinvite.InvitationRequest{Email: email}),
+	createOne("CreateInvitation into an organization", orgInv, clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "org:member"}),
+	createTwo("CreateInvitations into an organization", `{"data":[`+orgInv+`],"total_count":1}`, clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "org:member"}),
+}
+
+var revoke = revokeMethod("RevokeInvitation", anInv, clerkinvite.RevokeRequest{ID: "inv_1"})
+
+// changes are the methods that are sent once.
+var changes = append(slices.Clone(creates),
+	revoke,
+	revokeMethod("RevokeInvitation into an organization", orgInv, clerkinvite.RevokeRequest{ID: "orginv_1", Organization: "org_1"}),
+	method{"AddMember", false, membership, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		err := c.AddMember(ctx, clerkinvite.Membership{Organization: "org_1", UserID: "user_1", Role: "org:member"})
+		return orNil("added", err != nil), err
+	}},
+	method{"RemoveMember", false, membership, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		err := c.RemoveMember(ctx, clerkinvite.Membership{Organization: "org_1", UserID: "user_1"})
+		return orNil("removed", err != nil), err
+	}},
+)
+
+// lookUps are the methods that are retried.
+var lookUps = []method{
+	{"FindUsers", true, "[]", func(ctx context.Context, c *clerkapi.Client) (any, error) {
 		v, err := c.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{email}})
 		return orNil(v, v == nil), err
 	}},
-	{"ListInvitations", true, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: email})
+	listMethod("ListInvitations", anInv, clerkinvite.InvitationQuery{Query: email}),
+	listMethod("ListInvitations into an organization", orgInv, clerkinvite.InvitationQuery{Query: email, Organization: "org_1"}),
+	listMethod("ListInvitations into all organizations", orgInv, clerkinvite.InvitationQuery{Query: email, AllOrganizations: true}),
+	{"FindMemberships", true, `{"data":[` + membership + `],"total_count":1}`, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", "user_2"}})
 		return orNil(v, v == nil), err
 	}},
-	{"CreateInvitation", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.CreateInvitation(ctx, clerkinvite.InvitationRequest{Email: email})
+}
+
+var methods = slices.Concat(lookUps, changes)
+
+func (m method) lists() bool { return strings.HasPrefix(m.name, "ListInvitations") }
+
+func createOne(name, reply string, r clerkinvite.InvitationRequest) method {
+	return method{name, false, reply, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.CreateInvitation(ctx, r)
 		return orNil(v, v == nil), err
-	}},
-	{"CreateInvitations", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.CreateInvitations(ctx, []clerkinvite.InvitationRequest{{Email: email}, {Email: "b" + email}})
+	}}
+}
+
+func createTwo(name, reply string, r clerkinvite.InvitationRequest) method {
+	second := r
+	second.Email = "b" + r.Email
+	return method{name, false, reply, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.CreateInvitations(ctx, []clerkinvite.InvitationRequest{r, second})
 		return orNil(v, v == nil), err
-	}},
-	{"RevokeInvitation", false, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.RevokeInvitation(ctx, "inv_1")
+	}}
+}
+
+func revokeMethod(name, reply string, r clerkinvite.RevokeRequest) method {
+	return method{name, false, reply, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.RevokeInvitation(ctx, r)
 		return orNil(v, v == nil), err
-	}},
+	}}
+}
+
+func listMethod(name, inv string, q clerkinvite.InvitationQuery) method {
+	return method{name, true, `{"data":[` + inv + `],"total_count":1}`, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.ListInvitations(ctx, q)
+		return orNil(v, v == nil), err
+	}}
 }
 
 func orNil(v any, isNil bool) any {

@@ -108,6 +108,6 @@ func TestDefaultTransportOfTheHost(t *testing.T) {
 	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) { return ok(anInv), nil })
 	c, err := clerkapi.New(key, nil)
 	require.NoError(t, err)
-	_, err = c.RevokeInvitation(t.Context(), "inv_1")
+	_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "inv_1"})
 	require.NoError(t, err)
 }

@@ -31,15 +31,22 @@ type Behavior struct {
 	BulkKeepsPartial  bool // a rejected bulk request creates the valid invitations
 	BulkRefusesUsers  bool // a bulk request for an existing user is rejected even with ignore_existing
 	BulkShuffles      bool // the response to a bulk request has another order than the request
-	BulkLosesMetadata bool // metadata of a bulk invitation is not copied to the user (clerk/javascript#7956)
+	BulkLosesMetadata bool // metadata of a bulk invitation is not copied to the user (clerk/javascript#7956) or membership
 
-	ListHidesMetadata bool // GET /invitations does not show the metadata of bulk invitations
-	ListHidesURL      bool // GET /invitations does not show the url of an invitation
+	ListHidesMetadata bool // lists of invitations do not show the metadata of bulk invitations
+	ListHidesURL      bool // lists of invitations do not show the url of an invitation
 	ListOmitsUser     bool // GET /users by ID leaves out the oldest of the users
 
-	// Lag means that GET /users and GET /invitations do not show changes after the last
-	// Settle. The checks of a create, a revoke or a sign-up see changes immediately.
-	// Changes by AddUser and CreateForeign are shown immediately, too.
+	OrganizationDuplicateRecord   bool // a second pending invitation of an organization is duplicate_record, as for the application
+	OrganizationInsufficientSeats bool // a full organization is 402 insufficient_seats instead of 403
+	OrganizationUnauthorized      bool // an unknown organization is organization_not_found_or_unauthorized instead of resource_not_found
+	OrganizationListsRevoked      bool // lists of invitations into organizations include revoked ones if no status is requested
+	DeleteEndsMemberships         bool // deleting an organization or a user also sends the event of each membership
+
+	// Lag means that GET /users and the lists of invitations and memberships do not show changes
+	// after the last Settle. The checks of a create, a revoke or a sign-up see changes
+	// immediately. Changes by AddUser, CreateForeign and CreateInDashboard are shown immediately,
+	// and so is the deletion of an organization.
 	Lag bool
 
 	GetUserLags bool // GET /users/{id} does not show changes after the last Settle, as with Lag
@@ -79,6 +86,11 @@ func Behaviors() []NamedBehavior {
 		{"list hides metadata", Behavior{ListHidesMetadata: true}},
 		{"list hides the url", Behavior{ListHidesURL: true}},
 		{"list omits a user", Behavior{ListOmitsUser: true}},
+		{"organization duplicate record", Behavior{OrganizationDuplicateRecord: true}},
+		{"organization without seats", Behavior{OrganizationInsufficientSeats: true}},
+		{"organization unauthorized", Behavior{OrganizationUnauthorized: true}},
+		{"organization lists revoked", Behavior{OrganizationListsRevoked: true}},
+		{"delete ends memberships", Behavior{DeleteEndsMemberships: true}},
 		{"lag", Behavior{Lag: true}},
 		{"get user lags", Behavior{GetUserLags: true}},
 		{"no expires_at", Behavior{NoExpiresAt: true}},
@@ -110,5 +122,8 @@ func (c *Clerk) settle() {
 	for _, r := range c.users {
 		now := r.clone()
 		r.settled = &now
+	}
+	for _, o := range c.organizations {
+		o.settle()
 	}
 }

@@ -136,7 +136,7 @@ func TestBehaviorOfRevoke(t *testing.T) {
 		inv := mustCreate(t, api, ada)
 		c.ExpireNow(inv.ID)
 		revoke := func() error {
-			_, err := api.RevokeInvitation(t.Context(), inv.ID)
+			_, err := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: inv.ID})
 			return err
 		}
 		c.SetBehavior(clerkinvitetest.Behavior{RevokeExpired: clerkinvitetest.ExpiredIsRefused})
@@ -176,7 +176,7 @@ func TestBehaviorLag(t *testing.T) {
 		}
 		require.Equal(t, [2]int{1, 1}, pair(shown()))
 		mustCreate(t, api, ada)
-		_, err := api.RevokeInvitation(t.Context(), before.ID)
+		_, err := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: before.ID})
 		require.NoError(t, err)
 		require.Equal(t, [2]int{1, 1}, pair(shown()), "still the revoked one, not yet the new one")
 		_, err = api.CreateInvitation(t.Context(), request(ada))

@@ -14,9 +14,10 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// Clerk is a fake Clerk with users, invitations, sent emails and counts of requests. It
-// rejects what Clerk rejects. Use it as a [clerkinvite.ClerkAPI], or behind the real adapter
-// through [Clerk.Handler]; both have the same state and fail in the same ways.
+// Clerk is a fake Clerk with users, organizations, invitations, sent emails and counts of
+// requests. It rejects what Clerk rejects. Use it as a [clerkinvite.ClerkAPI] and
+// [clerkinvite.OrganizationAPI], or behind the real adapter through [Clerk.Handler]; both have
+// the same state and fail in the same ways.
 //
 // Where Clerk is undocumented, it does what is most likely; see [Behavior]. It prints
 // without addresses. Clerk is safe for concurrent use.
@@ -41,11 +42,18 @@ type Clerk struct {
 	users       []*userRecord                  // oldest first
 	userByID    map[string]*userRecord
 	userByEmail map[string][]*userRecord // by folded address, current or former
+
+	organizations   map[string]*organization
+	noOrganizations bool      // see DisableOrganizations
+	events          []Webhook // see OrganizationEvents
 }
 
-var _ clerkinvite.ClerkAPI = (*Clerk)(nil)
+var (
+	_ clerkinvite.ClerkAPI        = (*Clerk)(nil)
+	_ clerkinvite.OrganizationAPI = (*Clerk)(nil)
+)
 
-// NewClerk returns a Clerk without users and invitations.
+// NewClerk returns a Clerk without users, organizations and invitations.
 func NewClerk() *Clerk {
 	return &Clerk{
 		now:         time.Now,
@@ -58,6 +66,8 @@ func NewClerk() *Clerk {
 		byEmail:     make(map[string][]*invitationRecord),
 		userByID:    make(map[string]*userRecord),
 		userByEmail: make(map[string][]*userRecord),
+
+		organizations: make(map[string]*organization),
 	}
 }
 
@@ -106,9 +116,20 @@ const (
 	CallCreateBulk Call = "POST /invitations/bulk"
 	CallList       Call = "GET /invitations"
 	CallRevoke     Call = "POST /invitations/revoke"
+
+	CallOrganizationCreate     Call = "POST /organizations/invitations"
+	CallOrganizationCreateBulk Call = "POST /organizations/invitations/bulk"
+	CallOrganizationList       Call = "GET /organizations/invitations"
+	CallOrganizationListAll    Call = "GET /organization_invitations"
+	CallOrganizationRevoke     Call = "POST /organizations/invitations/revoke"
+
+	CallMemberships  Call = "GET /organizations/memberships"
+	CallAddMember    Call = "POST /organizations/memberships"
+	CallRemoveMember Call = "DELETE /organizations/memberships"
 )
 
-// CallAnyCreate is CallCreate and CallCreateBulk, for [Fault].Call.
+// CallAnyCreate is every way to create invitations, for [Fault].Call: into the application and
+// into an organization, single and bulk.
 const CallAnyCreate Call = "any create"
 
 // Requests returns the number of requests of each kind since the last ResetCounts,

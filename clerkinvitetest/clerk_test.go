@@ -21,6 +21,48 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
+// twins are two fakes, one called directly and one through the real adapter.
+type twins struct {
+	direct, behind *clerkinvitetest.Clerk
+	adapter        fullAPI
+	clock          *clerkinvitetest.Clock
+}
+
+func newTwins(t *testing.T, b clerkinvitetest.Behavior) *twins {
+	t.Helper()
+	direct, k := newClerk()
+	behind, _ := newClerk()
+	behind.SetNow(k.Now)
+	direct.SetBehavior(b)
+	behind.SetBehavior(b)
+	return &twins{direct, behind, throughHTTP(t, behind), k}
+}
+
+// step does the same with both, and requires the same result.
+func (w *twins) step(t *testing.T, what string, do func(c *clerkinvitetest.Clerk, api fullAPI) (any, error)) {
+	t.Helper()
+	// Texts of failures below HTTP differ, and trace IDs are serial numbers.
+	normalized := func(err error) error {
+		var api *clerkinvite.APIError
+		if errors.As(err, &api) {
+			api.TraceID = strconv.FormatBool(api.TraceID != "")
+			if api.Err != nil {
+				api.Err = errors.New("some")
+			}
+		}
+		return err
+	}
+	w.clock.Advance(time.Second)
+	want, wantErr := do(w.direct, w.direct)
+	got, gotErr := do(w.behind, w.adapter)
+	require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
+	if wantErr != nil {
+		require.Equal(t, normalized(wantErr), normalized(gotErr), what)
+		return
+	}
+	require.Equal(t, want, got, what)
+}
+
 // The same calls, made directly and through the real adapter, with each behavior, have the
 // same responses and errors.
 func TestDirectAndHTTPAreTheSame(t *testing.T) {
@@ -28,35 +70,10 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 	for _, b := range clerkinvitetest.Behaviors() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
-			direct, k := newClerk()
-			behind, _ := newClerk()
-			behind.SetNow(k.Now)
-			adapter := throughHTTP(t, behind)
-			direct.SetBehavior(b.Behavior)
-			behind.SetBehavior(b.Behavior)
-
-			// Texts of failures below HTTP differ, and trace IDs are serial numbers.
-			normalized := func(err error) error {
-				var api *clerkinvite.APIError
-				if errors.As(err, &api) {
-					api.TraceID = strconv.FormatBool(api.TraceID != "")
-					if api.Err != nil {
-						api.Err = errors.New("some")
-					}
-				}
-				return err
-			}
+			w := newTwins(t, b.Behavior)
 			step := func(what string, do func(c *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI) (any, error)) {
 				t.Helper()
-				k.Advance(time.Second)
-				want, wantErr := do(direct, direct)
-				got, gotErr := do(behind, adapter)
-				require.Equal(t, wantErr == nil, gotErr == nil, "%s: %v, %v", what, wantErr, gotErr)
-				if wantErr != nil {
-					require.Equal(t, normalized(wantErr), normalized(gotErr), what)
-					return
-				}
-				require.Equal(t, want, got, what)
+				w.step(t, what, func(c *clerkinvitetest.Clerk, api fullAPI) (any, error) { return do(c, api) })
 			}
 			create := func(r clerkinvite.InvitationRequest) {
 				t.Helper()
@@ -85,7 +102,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			revoke := func(id string) {
 				t.Helper()
 				step("revoke", func(_ *clerkinvitetest.Clerk, api clerkinvite.ClerkAPI) (any, error) {
-					return api.RevokeInvitation(t.Context(), id)
+					return api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 				})
 			}
 			arrange := func(do func(c *clerkinvitetest.Clerk) any) {
@@ -158,11 +175,11 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 			for _, id := range []string{"inv_000002", "inv_000002", "inv_000003", "inv_999999", "../x", ""} {
 				revoke(id)
 			}
-			k.Advance(40 * 24 * time.Hour)
+			w.clock.Advance(40 * 24 * time.Hour)
 			revoke("inv_000006")
 			arrange(func(c *clerkinvitetest.Clerk) any { c.Settle(); return c.Invitations(ada) })
 			everything()
-			require.Equal(t, direct.Requests(), behind.Requests())
+			require.Equal(t, w.direct.Requests(), w.behind.Requests())
 		})
 	}
 }
@@ -328,6 +345,7 @@ func TestFakePrintsNothingPrivate(t *testing.T) {
 		c, w, c.SentMail(), c.SentMail()[0],
 		clerkinvitetest.UserSpec{ID: "user_1", Emails: []clerkinvitetest.EmailSpec{{Address: ada}}},
 		clerkinvitetest.EmailSpec{Address: ada},
+		clerkinvitetest.OrganizationOptions{Roles: []string{"private"}},
 		clerkinvitetest.Fault{Email: ada, Message: "private", Meta: map[string]any{"a": ada}},
 	}
 	for _, v := range values {
@@ -365,7 +383,10 @@ func TestClerkFuncs(t *testing.T) {
 		"CreateInvitationFunc":  func() error { _, err = f.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{}); return err },
 		"CreateInvitationsFunc": func() error { _, err = f.CreateInvitations(t.Context(), nil); return err },
 		"ListInvitationsFunc":   func() error { _, err = f.ListInvitations(t.Context(), clerkinvite.InvitationQuery{}); return err },
-		"RevokeInvitationFunc":  func() error { _, err = f.RevokeInvitation(t.Context(), ""); return err },
+		"FindMembershipsFunc":   func() error { _, err = f.FindMemberships(t.Context(), clerkinvite.MembershipQuery{}); return err },
+		"AddMemberFunc":         func() error { return f.AddMember(t.Context(), clerkinvite.Membership{}) },
+		"RemoveMemberFunc":      func() error { return f.RemoveMember(t.Context(), clerkinvite.Membership{}) },
+		"RevokeInvitationFunc":  func() error { _, err = f.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: ""}); return err },
 	} {
 		require.ErrorContains(t, do(), "ClerkFuncs."+name+" is nil")
 	}

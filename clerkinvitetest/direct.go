@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,17 +86,7 @@ func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRe
 	if err != nil {
 		return nil, err
 	}
-	return one(c.call(ctx, c.createRequest(p)))
-}
-
-func (c *Clerk) createRequest(p createParams) request {
-	return request{call: CallCreate, emails: []string{p.email}, run: func(now time.Time) response {
-		created, refused := c.create([]createParams{p}, false, now)
-		if refused != nil {
-			return *refused
-		}
-		return success(created[0])
-	}}
+	return one(c.call(ctx, c.createRequest([]createParams{p}, false)))
 }
 
 // CreateInvitations implements [clerkinvite.ClerkAPI].
@@ -111,31 +102,75 @@ func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 			return nil, err
 		}
 		key := strings.ToLower(r.Email)
+		if r.Organization != rs[0].Organization {
+			return nil, invalid("Organization", "must be the same for all invitations of one request")
+		}
 		if seen[key] {
 			return nil, invalid("Email", "must not occur twice in one request")
 		}
 		seen[key] = true
 		ps = append(ps, p)
 	}
-	a, err := c.call(ctx, c.createBulkRequest(ps))
+	a, err := c.call(ctx, c.createRequest(ps, true))
 	if err != nil {
 		return nil, err
 	}
-	created, _ := a.value.([]wireInvitation)
-	return invitations(created), nil
+	return invitations(a), nil
 }
 
-func (c *Clerk) createBulkRequest(ps []createParams) request {
+// createRequest returns a request that creates invitations, into one organization or into the
+// application.
+func (c *Clerk) createRequest(ps []createParams, bulk bool) request {
 	emails := make([]string, 0, len(ps))
 	for _, p := range ps {
 		emails = append(emails, p.email)
 	}
-	return request{call: CallCreateBulk, emails: emails, run: func(now time.Time) response {
-		created, refused := c.create(ps, true, now)
+	id := ps[0].organization
+	call := createCall(id, bulk)
+	if id != "" {
+		return c.organizationRequest(call, id, emails, func(o *organization, now time.Time) response {
+			created, refused := c.createInOrganization(o, ps, bulk, now)
+			switch {
+			case refused != nil:
+				return *refused
+			case bulk:
+				return success(c.wireOrganizationInvitations(created, len(created), listParams{}, now))
+			}
+			return success(c.wireOrganizationInvitation(&created[0], now))
+		})
+	}
+	return request{call: call, emails: emails, run: func(now time.Time) response {
+		created, refused := c.create(ps, bulk, now)
+		switch {
+		case refused != nil:
+			return *refused
+		case bulk:
+			return success(c.wireInvitations(created, now))
+		}
+		return success(c.wireInvitation(&created[0], now))
+	}}
+}
+
+func createCall(organization string, bulk bool) Call {
+	switch {
+	case organization != "" && bulk:
+		return CallOrganizationCreateBulk
+	case organization != "":
+		return CallOrganizationCreate
+	case bulk:
+		return CallCreateBulk
+	}
+	return CallCreate
+}
+
+// organizationRequest returns a request about one organization.
+func (c *Clerk) organizationRequest(call Call, id string, emails []string, run func(o *organization, now time.Time) response) request {
+	return request{call: call, emails: emails, run: func(now time.Time) response {
+		o, refused := c.findOrganization(id)
 		if refused != nil {
 			return *refused
 		}
-		return success(created)
+		return run(o, now)
 	}}
 }
 
@@ -147,13 +182,24 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 	if q.Offset < 0 {
 		return nil, invalid("Offset", "must not be negative")
 	}
+	switch {
+	case q.Organization != "" && q.AllOrganizations:
+		return nil, invalid("AllOrganizations", "must not be set together with Organization")
+	case q.Organization != "" && !validID(q.Organization):
+		return nil, invalidOrganization()
+	case q.Organization != "" && q.Query != "" && !plausible(q.Query):
+		return nil, invalid("Query", "must be an email address if Organization is set")
+	}
 	if q.Limit == 0 {
 		q.Limit = maxPage
 	}
 	if q.Status != "" && !validStatus(q.Status) {
 		return nil, invalid("Status", "must be pending, accepted, revoked or expired")
 	}
-	p := listParams{status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset}
+	p := listParams{
+		status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset,
+		organization: q.Organization, allOrganizations: q.AllOrganizations,
+	}
 	if q.NewestFirst {
 		p.orderBy = "-created_at"
 	}
@@ -161,29 +207,132 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 	if err != nil {
 		return nil, err
 	}
-	page, _ := a.value.([]wireInvitation)
-	return invitations(page), nil
+	return invitations(a), nil
 }
 
+// listRequest returns the request for a list. shape is for the list of invitations into the
+// application, which has two forms.
 func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, total int) any) request {
-	return request{call: CallList, emails: []string{p.query}, invitationID: p.query, run: func(now time.Time) response {
-		if rejected := c.rejectForm("query", p.query); rejected != nil {
+	emails := []string{p.query}
+	list := func(param string, now time.Time) response {
+		if rejected := c.rejectForm(param, p.query); rejected != nil {
 			return *rejected
 		}
-		return success(shape(c.list(p, now)))
-	}}
+		page, total := c.list(p, now)
+		if p.organization != "" || p.allOrganizations {
+			return success(c.wireOrganizationInvitations(page, total, p, now))
+		}
+		return success(shape(c.wireInvitations(page, now), total))
+	}
+	if p.organization != "" {
+		return c.organizationRequest(CallOrganizationList, p.organization, emails, func(_ *organization, now time.Time) response {
+			return list("email_address", now)
+		})
+	}
+	if p.allOrganizations {
+		return request{call: CallOrganizationListAll, emails: emails, run: func(now time.Time) response {
+			if c.noOrganizations {
+				return notEnabled()
+			}
+			return list("query", now)
+		}}
+	}
+	return request{call: CallList, emails: emails, invitationID: p.query, run: func(now time.Time) response { return list("query", now) }}
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
-func (c *Clerk) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
-	if !validID(invitationID) {
+func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	if !validID(r.ID) {
 		return nil, invalid("InvitationID", "must be a Clerk invitation ID")
 	}
-	return one(c.call(ctx, c.revokeRequest(invitationID)))
+	if r.Organization != "" {
+		if !validID(r.Organization) {
+			return nil, invalidOrganization()
+		}
+		return one(c.call(ctx, c.organizationRevokeRequest(r.Organization, r.ID, "")))
+	}
+	return one(c.call(ctx, c.revokeRequest(r.ID)))
+}
+
+func (c *Clerk) organizationRevokeRequest(org, id, requester string) request {
+	r := c.organizationRequest(CallOrganizationRevoke, org, nil, func(o *organization, now time.Time) response {
+		return c.revokeInOrganization(o, id, requester, now)
+	})
+	r.invitationID = id
+	return r
 }
 
 func (c *Clerk) revokeRequest(id string) request {
 	return request{call: CallRevoke, invitationID: id, run: func(now time.Time) response { return c.revoke(id, now) }}
+}
+
+// FindMemberships implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	switch {
+	case !validID(q.Organization):
+		return nil, invalidOrganization()
+	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxFilter:
+		return nil, invalid("UserIDs", "must be 1 to 100")
+	case slices.ContainsFunc(q.UserIDs, func(id string) bool { return !validID(id) }):
+		return nil, invalid("UserIDs", "must be Clerk user ids")
+	}
+	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
+	if err != nil {
+		return nil, err
+	}
+	var found []clerkinvite.Membership
+	list, _ := a.value.(wireList[wireMembership])
+	for _, w := range list.Data {
+		found = append(found, w.membership())
+	}
+	return found, nil
+}
+
+func (c *Clerk) membershipsRequest(id string, p memberListParams) request {
+	return c.organizationRequest(CallMemberships, id, nil, func(o *organization, now time.Time) response {
+		return success(c.listMembers(o, p, now))
+	})
+}
+
+// AddMember implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	if m.Role == "" {
+		return invalidRole()
+	}
+	if err := checkMembership(m); err != nil {
+		return err
+	}
+	_, err := c.call(ctx, c.addMemberRequest(m.Organization, memberParams{
+		userID: m.UserID, role: m.Role, metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}"),
+	}))
+	return err
+}
+
+func (c *Clerk) addMemberRequest(id string, p memberParams) request {
+	return c.organizationRequest(CallAddMember, id, nil, func(o *organization, now time.Time) response { return c.addMember(o, p, now) })
+}
+
+// RemoveMember implements [clerkinvite.OrganizationAPI].
+func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	if err := checkMembership(m); err != nil {
+		return err
+	}
+	_, err := c.call(ctx, c.removeMemberRequest(m.Organization, m.UserID))
+	return err
+}
+
+func (c *Clerk) removeMemberRequest(id, userID string) request {
+	return c.organizationRequest(CallRemoveMember, id, nil, func(o *organization, now time.Time) response { return c.removeMember(o, userID, now) })
+}
+
+func checkMembership(m clerkinvite.Membership) error {
+	switch {
+	case !validID(m.Organization):
+		return invalidOrganization()
+	case !validID(m.UserID):
+		return invalid("UserID", "must be a Clerk user id")
+	}
+	return nil
 }
 
 // call performs a request of a direct call. Its errors are those of the real adapter.
@@ -261,7 +410,9 @@ func one(a response, err error) (*clerkinvite.Invitation, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, _ := a.value.(wireInvitation)
+	w, _ := a.value.(interface {
+		invitation() clerkinvite.Invitation
+	})
 	i := w.invitation()
 	return &i, nil
 }
@@ -271,6 +422,7 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	p := createParams{
 		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,
 		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
+		organization: r.Organization, role: r.Role, inviter: r.Inviter, privateMetadata: json.RawMessage("{}"),
 	}
 	if !plausible(r.Email) {
 		return p, invalid("Email", "must be an email address")
@@ -284,6 +436,9 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 			return p, invalid("PublicMetadata", "must be a JSON object")
 		}
 	}
+	if err := checkOrganizationFields(r); err != nil {
+		return p, err
+	}
 	if p.days == 0 {
 		p.days = defaultDays
 	}
@@ -292,6 +447,35 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	}
 	return p, nil
 }
+
+// checkOrganizationFields returns the real adapter's error for the fields that only an invitation
+// into an organization has, and those that only one into the application has.
+func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
+	const noOrganization = "must be empty without Organization"
+	switch {
+	case r.Organization == "" && r.Role != "":
+		return invalid("Role", noOrganization)
+	case r.Organization == "" && r.Inviter != "":
+		return invalid("Inviter", noOrganization)
+	case r.Organization == "":
+		return nil
+	case !validID(r.Organization):
+		return invalidOrganization()
+	case r.Role == "":
+		return invalidRole()
+	case r.Inviter != "" && !validID(r.Inviter):
+		return invalid("Inviter", "must be a Clerk user id")
+	case r.Template != "":
+		return invalid("Template", "must be empty for an organization")
+	case r.IgnoreExisting:
+		return invalid("IgnoreExisting", "must be false for an organization")
+	}
+	return nil
+}
+
+func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization id") }
+
+func invalidRole() error { return invalid("Role", "must be the key of a role such as org:member") }
 
 func invalid(field, reason string) error {
 	return &clerkinvite.InvalidParamsError{Field: field, Reason: reason}

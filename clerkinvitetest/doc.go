@@ -14,6 +14,8 @@
 //	server := httptest.NewServer(clerk.Handler())
 //	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: server.URL + "/v1"})
 //
+// A fake with organizations ([Clerk.AddOrganization]) is Config.Organizations, too.
+//
 // Use [ClerkFuncs] for tests that only need a few fixed responses. A test that needs no service at all
 // mocks the host's own interface; host_test.go in this directory shows all three ways with one handler.
 //

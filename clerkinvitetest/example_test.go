@@ -64,6 +64,30 @@ func ExampleClerk() {
 	// 204 active user_000001 <nil>
 }
 
+// A tenant is an organization. The person accepts the invitation and becomes a member.
+func ExampleClerk_AddOrganization() {
+	ctx := context.Background()
+	clerk := clerkinvitetest.NewClerk()
+	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Organizations: clerk, Store: clerkinvitetest.NewMemoryStore()})
+	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
+	webhooks := svc.WebhookHandler(verifier)
+
+	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	m, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ada.TenantID, Email: ada.Email, Organization: &clerkinvite.Organization{ID: "org_acme"}})
+	fmt.Println(m.Status, m.ClerkUserID, clerk.EmailsTo(ada.Email), err)
+
+	_, _ = clerk.Accept(ada.Email) // user.created, which this application does not receive
+	for _, event := range clerk.OrganizationEvents() {
+		webhooks.ServeHTTP(httptest.NewRecorder(), event.Request(clerkinvitetest.WebhookSecret, "/webhooks/clerk"))
+	}
+	m, err = svc.Get(ctx, ada)
+	fmt.Println(m.Status, m.ClerkUserID, len(clerk.Members("org_acme")), err)
+	// Output:
+	// pending pending_orginv_000001 1 <nil>
+	// active user_000001 1 <nil>
+}
+
 // The real adapter in front of the fake.
 func ExampleClerk_Handler() {
 	clerk := clerkinvitetest.NewClerk()

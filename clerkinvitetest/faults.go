@@ -71,7 +71,7 @@ var shapes = map[Kind]response{
 
 // Fault makes requests fail.
 type Fault struct {
-	Call  Call   // "" means any; CallAnyCreate means both ways to create
+	Call  Call   // "" means any; CallAnyCreate means every way to create
 	Email string // only requests about this address; "" means any
 	When  When
 	Kind  Kind
@@ -168,8 +168,10 @@ func (c *Clerk) takeFault(r request, when When, now time.Time) *Fault {
 
 // includes reports whether a fault of c concerns the call.
 func (c Call) includes(call Call) bool {
-	return c == "" || c == call || c == CallAnyCreate && (call == CallCreate || call == CallCreateBulk)
+	return c == "" || c == call || c == CallAnyCreate && slices.Contains(creates, call)
 }
+
+var creates = []Call{CallCreate, CallCreateBulk, CallOrganizationCreate, CallOrganizationCreateBulk}
 
 // response returns the fault's response instead of the real one.
 func (f *Fault) response(realResponse response) response {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// calls has a request for each method of ClerkAPI.
+// calls has a request of each kind but GET /users/{id} and GET /users/count.
 var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error){
 	clerkinvitetest.CallFindUsers: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
 		return api.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{ada}})
@@ -30,19 +31,55 @@ var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.C
 		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: ada})
 	},
 	clerkinvitetest.CallRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.RevokeInvitation(ctx, "inv_000001")
+		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "inv_000001"})
 	},
+	clerkinvitetest.CallOrganizationCreate: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.CreateInvitation(ctx, into(acme, "new@example.com"))
+	},
+	clerkinvitetest.CallOrganizationCreateBulk: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.CreateInvitations(ctx, []clerkinvite.InvitationRequest{into(acme, "new@example.com"), into(acme, "other@example.com")})
+	},
+	clerkinvitetest.CallOrganizationList: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: acme})
+	},
+	clerkinvitetest.CallOrganizationListAll: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{AllOrganizations: true})
+	},
+	clerkinvitetest.CallOrganizationRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_000001", Organization: acme})
+	},
+	clerkinvitetest.CallMemberships: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return api.(clerkinvite.OrganizationAPI).FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{"user_000001"}})
+	},
+	clerkinvitetest.CallAddMember: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return nil, api.(clerkinvite.OrganizationAPI).AddMember(ctx, clerkinvite.Membership{Organization: acme, UserID: "user_000002", Role: "org:member"})
+	},
+	clerkinvitetest.CallRemoveMember: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
+		return nil, api.(clerkinvite.OrganizationAPI).RemoveMember(ctx, clerkinvite.Membership{Organization: acme, UserID: "user_000003"})
+	},
+}
+
+// lookUps are the calls without an effect.
+var lookUps = []clerkinvitetest.Call{
+	clerkinvitetest.CallFindUsers, clerkinvitetest.CallList, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallOrganizationListAll,
+	clerkinvitetest.CallMemberships,
 }
 
 // tookEffect reports whether the request of calls has had its effect, if it has one.
 func tookEffect(c *clerkinvitetest.Clerk, call clerkinvitetest.Call) bool {
 	switch call {
-	case clerkinvitetest.CallCreate:
+	case clerkinvitetest.CallCreate, clerkinvitetest.CallOrganizationCreate:
 		return c.EmailsTo("new@example.com") == 1
-	case clerkinvitetest.CallCreateBulk:
+	case clerkinvitetest.CallCreateBulk, clerkinvitetest.CallOrganizationCreateBulk:
 		return c.EmailsTo("new@example.com")+c.EmailsTo("other@example.com") == 2
 	case clerkinvitetest.CallRevoke:
 		return c.Invitations(ada)[0].Status == clerkinvite.InvitationRevoked
+	case clerkinvitetest.CallOrganizationRevoke:
+		return c.Invitations(ada)[1].Status == clerkinvite.InvitationRevoked
+	case clerkinvitetest.CallAddMember:
+		return slices.ContainsFunc(c.Members(acme), func(m clerkinvite.Membership) bool { return m.UserID == "user_000002" })
+	case clerkinvitetest.CallRemoveMember:
+		return !slices.ContainsFunc(c.Members(acme), func(m clerkinvite.Membership) bool { return m.UserID == "user_000003" })
 	default:
 		return true
 	}
@@ -59,6 +96,11 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 					t.Parallel()
 					fail := func(api clerkinvite.ClerkAPI, c *clerkinvitetest.Clerk) *clerkinvite.APIError {
 						mustCreate(t, c, ada)
+						addAcme(c, clerkinvitetest.OrganizationOptions{})
+						c.AddVerifiedUser("user@example.com")
+						c.JoinOrganization(acme, c.AddVerifiedUser("member@example.com").ID, "org:member")
+						mustInvite(t, c, ada)
+						changes := !slices.Contains(lookUps, call)
 						c.Fail(clerkinvitetest.Fault{
 							Call: call, When: when, Kind: kind, Times: -1, RetryAfter: 1500 * time.Millisecond,
 							Status: 402, Code: "no_money", Message: "pay first", Meta: map[string]any{"identifiers": []string{ada}},
@@ -67,7 +109,6 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 						defer cancel()
 						if kind == clerkinvitetest.Timeout {
 							earlier := c.Requests()[call]
-							changes := call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList
 							go func() { // the caller cancels as soon as the fake does nothing more
 								for ctx.Err() == nil && (c.Requests()[call] == earlier || when == clerkinvitetest.After && changes && !tookEffect(c, call)) {
 									time.Sleep(time.Millisecond)
@@ -81,13 +122,13 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 						require.Equal(t, kind == clerkinvitetest.Timeout, errors.Is(err, context.Canceled))
 						if when == clerkinvitetest.After && kind != clerkinvitetest.NotSent {
 							require.True(t, tookEffect(c, call))
-						} else if call != clerkinvitetest.CallFindUsers && call != clerkinvitetest.CallList {
+						} else if changes {
 							require.False(t, tookEffect(c, call))
 						}
 						require.Positive(t, c.Requests()[call])
 
 						c.ClearFaults()
-						if call != clerkinvitetest.CallRevoke && !tookEffect(c, call) {
+						if !tookEffect(c, call) {
 							_, err = do(t.Context(), api)
 							require.NoError(t, err)
 						}
@@ -167,15 +208,15 @@ func TestFaultsMatchRequests(t *testing.T) {
 			return err
 		}},
 		{false, func() error {
-			_, err := c.RevokeInvitation(t.Context(), other.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: other.ID})
 			return err
 		}},
 		{true, func() error {
-			_, err := c.RevokeInvitation(t.Context(), eve.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: eve.ID})
 			return err
 		}},
 		{false, func() error { // the sixth time
-			_, err := c.RevokeInvitation(t.Context(), eve.ID)
+			_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: eve.ID})
 			return err
 		}},
 	} {

@@ -7,8 +7,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// ClerkFuncs is a [clerkinvite.ClerkAPI] made of functions, for tests that need a few fixed
-// responses. A method whose function is nil returns an error that names the missing field.
+// ClerkFuncs is a [clerkinvite.ClerkAPI] and [clerkinvite.OrganizationAPI] made of functions, for
+// tests that need a few fixed responses. A method whose function is nil returns an error that names the missing field.
 // ClerkFuncs is safe for concurrent use if its functions are.
 type ClerkFuncs struct {
 	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)
@@ -16,10 +16,17 @@ type ClerkFuncs struct {
 	CreateInvitationFunc  func(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error)
 	CreateInvitationsFunc func(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error)
 	ListInvitationsFunc   func(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error)
-	RevokeInvitationFunc  func(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error)
+	RevokeInvitationFunc  func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error)
+
+	FindMembershipsFunc func(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error)
+	AddMemberFunc       func(ctx context.Context, m clerkinvite.Membership) error
+	RemoveMemberFunc    func(ctx context.Context, m clerkinvite.Membership) error
 }
 
-var _ clerkinvite.ClerkAPI = ClerkFuncs{}
+var (
+	_ clerkinvite.ClerkAPI        = ClerkFuncs{}
+	_ clerkinvite.OrganizationAPI = ClerkFuncs{}
+)
 
 // FindUsers implements [clerkinvite.ClerkAPI].
 func (f ClerkFuncs) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
@@ -62,11 +69,35 @@ func (f ClerkFuncs) ListInvitations(ctx context.Context, q clerkinvite.Invitatio
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
-func (f ClerkFuncs) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (f ClerkFuncs) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if f.RevokeInvitationFunc == nil {
 		return nil, unexpected("RevokeInvitation")
 	}
-	return f.RevokeInvitationFunc(ctx, invitationID)
+	return f.RevokeInvitationFunc(ctx, r)
+}
+
+// FindMemberships implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	if f.FindMembershipsFunc == nil {
+		return nil, unexpected("FindMemberships")
+	}
+	return f.FindMembershipsFunc(ctx, q)
+}
+
+// AddMember implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	if f.AddMemberFunc == nil {
+		return unexpected("AddMember")
+	}
+	return f.AddMemberFunc(ctx, m)
+}
+
+// RemoveMember implements [clerkinvite.OrganizationAPI].
+func (f ClerkFuncs) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	if f.RemoveMemberFunc == nil {
+		return unexpected("RemoveMember")
+	}
+	return f.RemoveMemberFunc(ctx, m)
 }
 
 func unexpected(method string) error {

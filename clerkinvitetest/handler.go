@@ -23,15 +23,19 @@ const (
 )
 
 // Handler returns a handler that serves c as Clerk's API under /v1: GET and POST
-// /invitations, POST /invitations/bulk, POST /invitations/{id}/revoke, GET /users,
+// /invitations, POST /invitations/bulk, POST /invitations/{id}/revoke, the same under
+// /organizations/{id}, GET /organization_invitations, GET and POST
+// /organizations/{id}/memberships, DELETE /organizations/{id}/memberships/{user_id}, GET /users,
 // GET /users/count and GET /users/{id}. It rejects parameters that it does not support.
 //
 // A request with the fault [Timeout] ends when its client disconnects or its server is
 // closed with [http.Server.Close]. Until then httptest.Server.Close waits for it.
 func (c *Clerk) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/invitations", c.postInvitation)
-	mux.HandleFunc("POST /v1/invitations/bulk", c.postInvitations)
+	for _, of := range []string{"/v1", "/v1/organizations/{organization}"} {
+		mux.HandleFunc("POST "+of+"/invitations", c.postInvitation)
+		mux.HandleFunc("POST "+of+"/invitations/bulk", c.postInvitations)
+	}
 	mux.HandleFunc("GET /v1/invitations", c.getInvitations)
 	mux.HandleFunc("POST /v1/invitations/{id}/revoke", func(w http.ResponseWriter, r *http.Request) {
 		c.serve(w, r, c.revokeRequest(r.PathValue("id")))
@@ -40,6 +44,14 @@ func (c *Clerk) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/users/count", c.countUsers)
 	mux.HandleFunc("GET /v1/users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		c.serve(w, r, c.getUserRequest(r.PathValue("id")))
+	})
+	mux.HandleFunc("GET /v1/organization_invitations", c.getOrganizationInvitations)
+	mux.HandleFunc("GET /v1/organizations/{organization}/invitations", c.getOrganizationInvitations)
+	mux.HandleFunc("POST /v1/organizations/{organization}/invitations/{id}/revoke", c.postOrganizationRevoke)
+	mux.HandleFunc("GET /v1/organizations/{organization}/memberships", c.getMemberships)
+	mux.HandleFunc("POST /v1/organizations/{organization}/memberships", c.postMembership)
+	mux.HandleFunc("DELETE /v1/organizations/{organization}/memberships/{user}", func(w http.ResponseWriter, r *http.Request) {
+		c.serve(w, r, c.removeMemberRequest(r.PathValue("organization"), r.PathValue("user")))
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.serve(w, r, refusal(Call(r.Method+" (unknown)"), &response{status: http.StatusNotFound,
@@ -54,19 +66,21 @@ func refusal(call Call, a *response) request {
 }
 
 func (c *Clerk) postInvitation(w http.ResponseWriter, r *http.Request) {
+	organization := r.PathValue("organization")
 	body, bad := readBody(w, r)
 	var p createParams
 	if bad == nil {
-		p, bad = parseCreate(body, false)
+		p, bad = parseCreate(body, false, organization)
 	}
 	if bad != nil {
-		c.serve(w, r, refusal(CallCreate, bad))
+		c.serve(w, r, refusal(createCall(organization, false), bad))
 		return
 	}
-	c.serve(w, r, c.createRequest(p))
+	c.serve(w, r, c.createRequest([]createParams{p}, false))
 }
 
 func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
+	organization := r.PathValue("organization")
 	body, bad := readBody(w, r)
 	var items []json.RawMessage
 	if bad == nil && (json.Unmarshal(body, &items) != nil || len(items) == 0) {
@@ -75,14 +89,14 @@ func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
 	ps := make([]createParams, len(items))
 	for i, item := range items {
 		if bad == nil {
-			ps[i], bad = parseCreate(item, true)
+			ps[i], bad = parseCreate(item, true, organization)
 		}
 	}
 	if bad != nil {
-		c.serve(w, r, refusal(CallCreateBulk, bad))
+		c.serve(w, r, refusal(createCall(organization, true), bad))
 		return
 	}
-	c.serve(w, r, c.createBulkRequest(ps))
+	c.serve(w, r, c.createRequest(ps, true))
 }
 
 func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
@@ -102,6 +116,65 @@ func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
 		}
 		return map[string]any{"data": page, "total_count": total}
 	}))
+}
+
+// getOrganizationInvitations serves the list of one organization and that of all.
+func (c *Clerk) getOrganizationInvitations(w http.ResponseWriter, r *http.Request) {
+	p := listParams{organization: r.PathValue("organization")}
+	call, filter := CallOrganizationList, "email_address"
+	if p.organization == "" {
+		p.allOrganizations = true
+		call, filter = CallOrganizationListAll, "query"
+	}
+	q := newQuery(r)
+	p.query, p.status = q.one(filter), q.one("status", "pending", "accepted", "revoked", "expired")
+	p.orderBy, p.limit, p.offset = q.orderBy("created_at", "email_address"), q.limit(), q.offset()
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(call, bad))
+		return
+	}
+	c.serve(w, r, c.listRequest(p, nil))
+}
+
+func (c *Clerk) postOrganizationRevoke(w http.ResponseWriter, r *http.Request) {
+	var requester string
+	if r.ContentLength != 0 { // the body is optional
+		body, bad := readBody(w, r)
+		if bad == nil && !bytes.Equal(body, []byte("null")) {
+			bad = parseFields(body, []field{{"requesting_user_id", &requester, nullable}})
+		}
+		if bad != nil {
+			c.serve(w, r, refusal(CallOrganizationRevoke, bad))
+			return
+		}
+	}
+	c.serve(w, r, c.organizationRevokeRequest(r.PathValue("organization"), r.PathValue("id"), requester))
+}
+
+func (c *Clerk) getMemberships(w http.ResponseWriter, r *http.Request) {
+	q := newQuery(r)
+	p := memberListParams{userIDs: q.many("user_id"), roles: q.many("role"), orderBy: q.orderBy("created_at"), limit: q.limit(), offset: q.offset()}
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(CallMemberships, bad))
+		return
+	}
+	c.serve(w, r, c.membershipsRequest(r.PathValue("organization"), p))
+}
+
+func (c *Clerk) postMembership(w http.ResponseWriter, r *http.Request) {
+	p := memberParams{metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}")}
+	body, bad := readBody(w, r)
+	if bad == nil {
+		bad = parseFields(body, []field{
+			{"user_id", &p.userID, required}, {"role", &p.role, required},
+			{"public_metadata", &p.metadata, nullable}, {"private_metadata", &p.privateMetadata, nullable},
+		})
+	}
+	if bad != nil {
+		c.serve(w, r, refusal(CallAddMember, bad))
+		return
+	}
+	c.serve(w, r, c.addMemberRequest(r.PathValue("organization"), p))
 }
 
 func (c *Clerk) getUsers(w http.ResponseWriter, r *http.Request) {
@@ -252,56 +325,85 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *response) {
 	return body, nil
 }
 
-// parseCreate reads an invitation from a request body.
-func parseCreate(raw json.RawMessage, bulk bool) (createParams, *response) {
-	p := createParams{template: defaultTemplate, days: defaultDays, notify: true, metadata: json.RawMessage("{}")}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(raw, &fields) != nil || fields == nil {
-		return p, badBody("The request body must be an object.")
+// parseCreate reads an invitation into the organization, or into the application, from a request body.
+func parseCreate(raw json.RawMessage, bulk bool, organization string) (createParams, *response) {
+	p := createParams{
+		template: defaultTemplate, days: defaultDays, notify: true, metadata: json.RawMessage("{}"),
+		organization: organization, privateMetadata: json.RawMessage("{}"),
 	}
-	if _, ok := fields["email_address"]; !ok {
-		a := refuseParam("email_address", "form_param_missing", "is missing", "email_address must be included.")
-		return p, &a
+	fields := []field{
+		{"email_address", &p.email, required},
+		{"public_metadata", &p.metadata, optional},
+		{"redirect_url", &p.redirectURL, optional},
+		{"notify", &p.notify, nullable},
+		{"expires_in_days", &p.days, nullable},
 	}
-	// Fields in which null means missing. The specification of the bulk request allows more.
-	nullable := map[string]bool{
-		"notify": true, "ignore_existing": true, "expires_in_days": true, "public_metadata": bulk, "redirect_url": bulk,
+	if bulk || organization != "" { // the specifications of these requests allow more nulls
+		fields[1].kind, fields[2].kind = nullable, nullable
 	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		value := fields[name]
+	if organization == "" {
+		fields = append(fields, field{"ignore_existing", &p.ignoreExisting, nullable}, field{"template_slug", &p.template, optional})
+	} else {
+		fields = append(fields, field{"role", &p.role, required}, field{"inviter_user_id", &p.inviter, nullable},
+			field{"private_metadata", &p.privateMetadata, nullable})
+	}
+	return p, parseFields(raw, fields)
+}
+
+// field is a field of a request body.
+type field struct {
+	name   string
+	target any // a *json.RawMessage is for a JSON object
+	kind   fieldKind
+}
+
+// fieldKind says whether a field may be missing or null.
+type fieldKind int
+
+const (
+	required fieldKind = iota
+	optional           // may be missing, but not null
+	nullable           // null means missing
+)
+
+// parseFields reads a request body. It rejects every other field.
+func parseFields(raw json.RawMessage, fields []field) *response {
+	var values map[string]json.RawMessage
+	if json.Unmarshal(raw, &values) != nil || values == nil {
+		return badBody("The request body must be an object.")
+	}
+	for _, f := range fields {
+		if _, ok := values[f.name]; !ok && f.kind == required {
+			a := refuseParam(f.name, "form_param_missing", "is missing", f.name+" must be included.")
+			return &a
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		value := values[name]
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		if i < 0 {
+			a := refuseParam(name, "form_param_unknown", "is unknown", name+" is not a valid parameter for this request.")
+			return &a
+		}
 		if bytes.Equal(value, []byte("null")) {
-			if nullable[name] {
+			if fields[i].kind == nullable {
 				continue
 			}
 			a := refuseParam(name, "form_param_nil", "is nil", name+" cannot be nil.")
-			return p, &a
+			return &a
 		}
 		var ok bool
-		switch name {
-		case "email_address":
-			ok = json.Unmarshal(value, &p.email) == nil
-		case "public_metadata":
-			p.metadata, ok = object(value)
-		case "redirect_url":
-			ok = json.Unmarshal(value, &p.redirectURL) == nil
-		case "notify":
-			ok = json.Unmarshal(value, &p.notify) == nil
-		case "ignore_existing":
-			ok = json.Unmarshal(value, &p.ignoreExisting) == nil
-		case "expires_in_days":
-			ok = json.Unmarshal(value, &p.days) == nil
-		case "template_slug":
-			ok = json.Unmarshal(value, &p.template) == nil
-		default:
-			a := refuseParam(name, "form_param_unknown", "is unknown", name+" is not a valid parameter for this request.")
-			return p, &a
+		if target, isObject := fields[i].target.(*json.RawMessage); isObject {
+			*target, ok = object(value)
+		} else {
+			ok = json.Unmarshal(value, fields[i].target) == nil
 		}
 		if !ok {
 			a := refuseParam(name, "form_param_format_invalid", "is invalid", name+" is of the wrong type.")
-			return p, &a
+			return &a
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // query reads the parameters of a GET request. bad is the rejection of the first faulty one.

@@ -63,6 +63,7 @@ func TestHandlerBulkIsABareArray(t *testing.T) {
 func TestHandlerRejectsInvalidRequests(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
+	c.AddOrganization(acme, clerkinvitetest.OrganizationOptions{})
 	root := serve(t, c) + "/v1/"
 	item := func(more string) string { return `{"email_address":"ada@example.com"` + more + `}` }
 	large := `,"public_metadata":{"a":"` + strings.Repeat("x", 8<<10) + `"}`
@@ -111,6 +112,33 @@ func TestHandlerRejectsInvalidRequests(t *testing.T) {
 		{"GET users?starting_after=user_1", ``, 422, "form_param_unknown", "starting_after"},
 		{"GET users/user_1", ``, 404, "resource_not_found", ""},
 		{"GET organizations", ``, 404, "resource_not_found", ""},
+		{"POST organizations/org_acme/invitations", item(``), 422, "form_param_missing", "role"},
+		{"POST organizations/org_acme/invitations", item(`,"role":null`), 422, "form_param_nil", "role"},
+		{"POST organizations/org_acme/invitations", item(`,"role":7`), 422, "form_param_format_invalid", "role"},
+		{"POST organizations/org_acme/invitations", item(`,"role":"org:pilot"`), 404, "resource_not_found", "role"},
+		{"POST organizations/org_acme/invitations", item(`,"role":"org:member","ignore_existing":false`), 422, "form_param_unknown", "ignore_existing"},
+		{"POST organizations/org_acme/invitations", item(`,"role":"org:member","template_slug":"invitation"`), 422, "form_param_unknown", "template_slug"},
+		{"POST organizations/org_acme/invitations", item(`,"role":"org:member","private_metadata":[]`), 422, "form_param_format_invalid", "private_metadata"},
+		{"POST organizations/org_acme/invitations", item(`,"role":"org:member"` + large), 422, "form_param_exceeds_allowed_size", "public_metadata"},
+		{"POST organizations/org_acme/invitations", `[]`, 400, "request_body_invalid", ""},
+		{"POST organizations/org_acme/invitations/bulk", `[` + item(`,"role":"org:member"`) + `,` + item(``) + `]`, 422, "form_param_missing", "role"},
+		{"POST organizations/org_acme/invitations/bulk", `[` + item(`,"role":"org:member"`) + strings.Repeat(`,`+item(`,"role":"org:member"`), 10) + `]`, 400, "bulk_size_exceeded", ""},
+		{"POST organizations/org_acme/invitations/bulk", `[` + item(`,"role":"org:member"`) + `,` + item(`,"role":"org:member"`) + `]`, 400, "organization_invitation_not_unique", ""},
+		{"POST organizations/org_acme/invitations/bulk", `[]`, 400, "request_body_invalid", ""},
+		{"POST organizations/org_acme/invitations/orginv_1/revoke", `[]`, 400, "request_body_invalid", ""},
+		{"POST organizations/org_acme/invitations/orginv_1/revoke", `{"x":1}`, 422, "form_param_unknown", "x"},
+		{"POST organizations/org_acme/invitations/orginv_1/revoke", ``, 404, "resource_not_found", ""},
+		{"GET organizations/org_acme/invitations?query=a", ``, 422, "form_param_unknown", "query"},
+		{"GET organizations/org_acme/invitations?paginated=true", ``, 422, "form_param_unknown", "paginated"},
+		{"GET organizations/org_acme/invitations?order_by=expires_at", ``, 422, "form_param_value_invalid", "order_by"},
+		{"GET organizations/org_x/invitations", ``, 404, "resource_not_found", ""},
+		{"GET organization_invitations?email_address=a", ``, 422, "form_param_unknown", "email_address"},
+		{"GET organization_invitations?limit=501", ``, 422, "form_param_value_invalid", "limit"},
+		{"GET organizations/org_acme/memberships?email_address=a", ``, 422, "form_param_unknown", "email_address"},
+		{"GET organizations/org_acme/memberships?x" + strings.Repeat("&user_id=a", 101), ``, 422, "form_param_array_size_exceeded", "user_id"},
+		{"POST organizations/org_acme/memberships", `{"role":"org:member"}`, 422, "form_param_missing", "user_id"},
+		{"POST organizations/org_acme/memberships", `{"user_id":"user_1","role":"org:member","x":1}`, 422, "form_param_unknown", "x"},
+		{"DELETE organizations/org_acme/memberships/user_1", ``, 404, "resource_not_found", ""},
 		{"DELETE invitations", ``, 404, "resource_not_found", ""},
 	} {
 		method, path, _ := strings.Cut(test.request, " ")

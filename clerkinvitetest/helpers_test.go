@@ -40,7 +40,7 @@ func serve(t testing.TB, c *clerkinvitetest.Clerk) string {
 }
 
 // throughHTTP returns the real adapter, connected to the fake.
-func throughHTTP(t testing.TB, c *clerkinvitetest.Clerk) clerkinvite.ClerkAPI {
+func throughHTTP(t testing.TB, c *clerkinvitetest.Clerk) *clerkapi.Client {
 	t.Helper()
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)

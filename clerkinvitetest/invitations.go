@@ -34,6 +34,10 @@ type invitation struct {
 	updatedAt time.Time
 	expiresAt time.Time
 	bulk      bool
+
+	organization    string // "" for the application
+	role, inviter   string
+	privateMetadata json.RawMessage // a JSON object
 }
 
 // invitationRecord is an invitation, and its settled version for Behavior.Lag.
@@ -49,7 +53,7 @@ func (i *invitation) statusAt(now time.Time) string {
 	return i.status
 }
 
-// shown returns the version that GET /invitations shows, or nil if none is settled.
+// shown returns the version that lists show, or nil if none is settled.
 func (c *Clerk) shown(r *invitationRecord) *invitation {
 	if c.behavior.Lag {
 		return r.settled
@@ -63,6 +67,9 @@ type createParams struct {
 	days                         int
 	notify, ignoreExisting       bool
 	metadata                     json.RawMessage // as returned by object
+
+	organization, role, inviter string
+	privateMetadata             json.RawMessage // as returned by object
 }
 
 var emailForm = regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`)
@@ -75,7 +82,7 @@ func (p createParams) check() *response {
 		a = refuseParam("email_address", "form_param_format_invalid", "is invalid", "email_address must be a valid email address.")
 	case p.days < 1 || p.days > maxDays:
 		a = refuseParam("expires_in_days", "form_param_value_invalid", "is invalid", "expires_in_days must be between 1 and 365.")
-	case p.template != "invitation" && p.template != "waitlist_invitation":
+	case p.organization == "" && p.template != defaultTemplate && p.template != "waitlist_invitation":
 		a = refuseParam("template_slug", "form_param_value_invalid", "is invalid", "template_slug must be one of invitation, waitlist_invitation.")
 	case len(p.metadata) > maxMetadata:
 		a = refuseParam("public_metadata", "form_param_exceeds_allowed_size", "exceeds allowed size", "public_metadata exceeds the maximum allowed size of 8KB.")
@@ -93,10 +100,9 @@ func validRedirect(s string) bool {
 }
 
 // create performs POST /invitations and POST /invitations/bulk.
-func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvitation, *response) {
-	if len(ps) > maxBulk {
-		a := refuse(http.StatusBadRequest, "bulk_size_exceeded", "bulk size exceeded", "The maximum number of invitations of one request is 10.", nil)
-		return nil, &a
+func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]invitation, *response) {
+	if refused := c.checkBulk(len(ps)); refused != nil {
+		return nil, refused
 	}
 	var invalid *response
 	var valid []createParams
@@ -108,7 +114,7 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 		switch {
 		case fault != nil:
 			invalid = cmp.Or(invalid, fault)
-		case !p.ignoreExisting && (requested[email] || len(c.pending(email, now)) > 0):
+		case !p.ignoreExisting && (requested[email] || len(c.pending("", email, now)) > 0):
 			duplicate = append(duplicate, email)
 		case (!p.ignoreExisting || bulk && c.behavior.BulkRefusesUsers) && c.claimed(email):
 			held = append(held, email)
@@ -121,10 +127,15 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 	if refused != nil && (!bulk || !c.behavior.BulkKeepsPartial) {
 		return nil, refused
 	}
-	created := make([]wireInvitation, 0, len(valid))
-	for _, p := range valid {
+	return c.addAll(valid, bulk, now), refused
+}
+
+// addAll creates valid invitations and sends their emails. It returns them in the order of the response.
+func (c *Clerk) addAll(ps []createParams, bulk bool, now time.Time) []invitation {
+	created := make([]invitation, 0, len(ps))
+	for _, p := range ps {
 		if p.ignoreExisting && c.behavior.IgnoreExistingRevokes {
-			for _, older := range c.pending(c.stored(p.email), now) {
+			for _, older := range c.pending("", c.stored(p.email), now) {
 				older.set(clerkinvite.InvitationRevoked, now)
 			}
 		}
@@ -132,12 +143,21 @@ func (c *Clerk) create(ps []createParams, bulk bool, now time.Time) ([]wireInvit
 		if p.notify {
 			c.send(r, p)
 		}
-		created = append(created, c.wireInvitation(&r.invitation, now))
+		created = append(created, r.invitation)
 	}
 	if bulk && c.behavior.BulkShuffles {
 		slices.Reverse(created)
 	}
-	return created, refused
+	return created
+}
+
+// checkBulk returns Clerk's rejection of too many invitations in one request, or nil.
+func (c *Clerk) checkBulk(n int) *response {
+	if n <= maxBulk {
+		return nil
+	}
+	a := refuse(http.StatusBadRequest, "bulk_size_exceeded", "bulk size exceeded", "The maximum number of invitations of one request is 10.", nil)
+	return &a
 }
 
 func (c *Clerk) refuseDuplicate(emails []string) *response {
@@ -168,13 +188,21 @@ func (c *Clerk) refuseHeld(emails []string, bulk bool) *response {
 }
 
 func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord {
-	id := c.newID("inv")
+	prefix := "inv"
+	if p.organization != "" {
+		prefix = "orginv"
+	}
+	id := c.newID(prefix)
 	r := &invitationRecord{invitation: invitation{
 		id: id, email: c.stored(p.email), status: clerkinvite.InvitationPending, metadata: p.metadata, bulk: bulk,
+		organization: p.organization, role: p.role, inviter: p.inviter, privateMetadata: p.privateMetadata,
 		url:       c.link(id),
 		createdAt: now, updatedAt: now, expiresAt: now.AddDate(0, 0, p.days),
 	}}
 	c.invitations = append(c.invitations, r)
+	if o := c.organizations[r.organization]; o != nil {
+		o.invitations = append(o.invitations, r)
+	}
 	c.byID[id] = r
 	c.byEmail[r.email] = append(c.byEmail[r.email], r)
 	return r
@@ -182,26 +210,42 @@ func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord 
 
 func (r *invitationRecord) set(status string, now time.Time) { r.status, r.updatedAt = status, now }
 
-// pending returns the pending invitations of a folded address, oldest first.
-func (c *Clerk) pending(email string, now time.Time) []*invitationRecord {
+// pending returns the pending invitations of a folded address into an organization, or with ""
+// into the application, oldest first.
+func (c *Clerk) pending(organization, email string, now time.Time) []*invitationRecord {
 	var out []*invitationRecord
 	for _, r := range c.byEmail[email] {
-		if r.statusAt(now) == clerkinvite.InvitationPending {
+		if r.organization == organization && r.statusAt(now) == clerkinvite.InvitationPending {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
-// listParams are the parameters of GET /invitations.
+// listParams are the parameters of a list of invitations: into the application, or into one or
+// all organizations.
 type listParams struct {
 	status, query, orderBy string
 	limit, offset          int
+
+	organization     string
+	allOrganizations bool
 }
 
-// list performs GET /invitations. It returns a page and the total number.
-func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total int) {
+// selects reports whether i is one of the invitations to list, whatever its status and address.
+func (p listParams) selects(i *invitation) bool {
+	if p.allOrganizations {
+		return i.organization != ""
+	}
+	return i.organization == p.organization
+}
+
+// list returns a page of invitations as the list shows them, and the total number.
+func (c *Clerk) list(p listParams, now time.Time) (page []invitation, total int) {
 	candidates := c.invitations
+	if o := c.organizations[p.organization]; o != nil {
+		candidates = o.invitations
+	}
 	if p.query != "" && !c.behavior.QueryMatchesParts {
 		candidates = c.byEmail[fold(p.query)] // other queries can only match an ID
 		if r := c.byID[p.query]; r != nil {
@@ -211,11 +255,12 @@ func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total 
 	var found []*invitation
 	for _, r := range candidates {
 		i := c.shown(r)
-		if i == nil || !c.matches(i, p.query) {
+		if i == nil || !p.selects(i) || !c.matches(i, p) {
 			continue
 		}
 		status := i.statusAt(now)
-		if status == p.status || p.status == "" && status != clerkinvite.InvitationRevoked {
+		hidden := status == clerkinvite.InvitationRevoked && (i.organization == "" || !c.behavior.OrganizationListsRevoked)
+		if status == p.status || p.status == "" && !hidden {
 			found = append(found, i)
 		}
 	}
@@ -233,31 +278,34 @@ func (c *Clerk) list(p listParams, now time.Time) (page []wireInvitation, total 
 	if descending {
 		slices.Reverse(found)
 	}
-	page = []wireInvitation{}
 	for _, i := range cut(found, p.limit, p.offset) {
-		w := c.wireInvitation(i, now)
+		shown := *i
 		if i.bulk && c.behavior.ListHidesMetadata {
-			w.PublicMetadata = json.RawMessage("{}")
+			shown.metadata = json.RawMessage("{}")
 		}
 		if c.behavior.ListHidesURL {
-			w.URL = ""
+			shown.url = ""
 		}
-		page = append(page, w)
+		page = append(page, shown)
 	}
 	return page, len(found)
 }
 
-func (c *Clerk) matches(i *invitation, query string) bool {
+// matches reports whether the query of p finds i. Only the query of GET /invitations finds IDs, and
+// the one of GET /organizations/{id}/invitations, email_address, finds no parts.
+func (c *Clerk) matches(i *invitation, p listParams) bool {
+	query := p.query
 	if query == "" {
 		return true
 	}
 	if !c.behavior.CaseSensitive {
 		query = fold(query)
 	}
-	if c.behavior.QueryMatchesParts {
-		return strings.Contains(i.email, query) || strings.Contains(i.id, query)
+	byID := i.organization == ""
+	if c.behavior.QueryMatchesParts && p.organization == "" {
+		return strings.Contains(i.email, query) || byID && strings.Contains(i.id, query)
 	}
-	return i.email == query || i.id == query
+	return i.email == query || byID && i.id == query
 }
 
 // cut returns a page of the list.
@@ -269,7 +317,7 @@ func cut[T any](list []T, limit, offset int) []T {
 // revoke performs POST /invitations/{id}/revoke.
 func (c *Clerk) revoke(id string, now time.Time) response {
 	r := c.byID[id]
-	if r == nil {
+	if r == nil || r.organization != "" {
 		return notFound("invitation", id)
 	}
 	switch r.statusAt(now) {
@@ -291,8 +339,8 @@ func (c *Clerk) revoke(id string, now time.Time) response {
 	return success(c.wireInvitation(&r.invitation, now))
 }
 
-// Invitations returns all invitations of an address, oldest first, with their current
-// status. It ignores [Behavior].Lag.
+// Invitations returns all invitations of an address, into the application and into
+// organizations, oldest first, with their current status. It ignores [Behavior].Lag.
 func (c *Clerk) Invitations(email string) []clerkinvite.Invitation {
 	return c.invitationsOf(email, func(string) bool { return true })
 }
@@ -309,7 +357,7 @@ func (c *Clerk) invitationsOf(email string, want func(status string) bool) []cle
 	var out []clerkinvite.Invitation
 	for _, r := range c.byEmail[c.stored(email)] {
 		if want(r.statusAt(now)) {
-			out = append(out, c.wireInvitation(&r.invitation, now).invitation())
+			out = append(out, c.invitation(&r.invitation, now))
 		}
 	}
 	return out
@@ -321,7 +369,7 @@ func (c *Clerk) RevokeInDashboard(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r := c.known(id); r.status == clerkinvite.InvitationPending {
-		r.set(clerkinvite.InvitationRevoked, c.time())
+		c.end(r, c.time())
 	}
 }
 
@@ -338,21 +386,32 @@ func (c *Clerk) ExpireNow(id string) {
 // CreateForeign adds an invitation of another application on the same instance. Its email
 // is not counted. It panics if metadata is not JSON.
 func (c *Clerk) CreateForeign(email string, metadata map[string]any) clerkinvite.Invitation {
+	p := foreign(email, metadata)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.addForeign(p)
+}
+
+// foreign returns the parameters of an invitation by another application or an operator.
+func foreign(email string, metadata map[string]any) createParams {
 	if metadata == nil {
 		metadata = map[string]any{}
 	}
 	b, err := json.Marshal(metadata)
 	if err != nil {
-		panic("clerkinvitetest: CreateForeign: the metadata must be JSON")
+		panic("clerkinvitetest: the metadata of the invitation must be JSON")
 	}
 	b, _ = object(b)
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	return createParams{email: email, days: defaultDays, metadata: b, privateMetadata: json.RawMessage("{}")}
+}
+
+// addForeign adds an invitation that lists show immediately.
+func (c *Clerk) addForeign(p createParams) clerkinvite.Invitation {
 	now := c.time()
-	r := c.add(createParams{email: email, days: defaultDays, metadata: b}, false, now)
+	r := c.add(p, false, now)
 	shown := r.invitation
 	r.settled = &shown
-	return c.wireInvitation(&r.invitation, now).invitation()
+	return c.invitation(&r.invitation, now)
 }
 
 // known returns an invitation, or panics if it does not exist.

@@ -19,6 +19,9 @@ type Limits struct {
 	Create     Limit // POST /invitations
 	CreateBulk Limit // POST /invitations/bulk
 
+	OrganizationCreate     Limit // POST /organizations/{id}/invitations, of all organizations together
+	OrganizationCreateBulk Limit // POST /organizations/{id}/invitations/bulk, of all organizations together
+
 	// Sliding means that a window looks back from each request. Without it, a window
 	// begins with a request and lasts for Per.
 	Sliding bool
@@ -46,6 +49,9 @@ func DocumentedLimits() Limits {
 		All:        Limit{1000, 10 * time.Second},
 		Create:     Limit{100, time.Hour},
 		CreateBulk: Limit{25, time.Hour},
+
+		OrganizationCreate:     Limit{250, time.Hour},
+		OrganizationCreateBulk: Limit{50, time.Hour},
 	}
 }
 
@@ -70,7 +76,10 @@ func (c *Clerk) admit(call Call, now time.Time) (counted []*window, refused *res
 	for _, b := range []struct {
 		call Call // "" means any
 		Limit
-	}{{"", c.limits.All}, {CallCreate, c.limits.Create}, {CallCreateBulk, c.limits.CreateBulk}} {
+	}{
+		{"", c.limits.All}, {CallCreate, c.limits.Create}, {CallCreateBulk, c.limits.CreateBulk},
+		{CallOrganizationCreate, c.limits.OrganizationCreate}, {CallOrganizationCreateBulk, c.limits.OrganizationCreateBulk},
+	} {
 		if b.Requests <= 0 || b.call != "" && b.call != call {
 			continue
 		}

@@ -10,13 +10,17 @@ type Mail struct {
 	InvitationID string
 	To           string
 	URL          string // the invitation's link
-	Template     string // template_slug
+	Template     string // template_slug, or "organization_invitation"
 	At           time.Time
 }
 
 // send sends the invitation's email.
 func (c *Clerk) send(r *invitationRecord, p createParams) {
-	c.mail = append(c.mail, Mail{InvitationID: r.id, To: r.email, URL: r.url, Template: p.template, At: r.createdAt})
+	template := p.template
+	if p.organization != "" {
+		template = "organization_invitation"
+	}
+	c.mail = append(c.mail, Mail{InvitationID: r.id, To: r.email, URL: r.url, Template: template, At: r.createdAt})
 	c.mailTo[r.email]++
 }
 

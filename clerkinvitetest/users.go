@@ -250,6 +250,9 @@ func (c *Clerk) getUser(id string) response {
 // becomes verified, and the event is user.updated. Otherwise a user with the verified
 // address and the invitation's metadata signs up, and the event is user.created.
 //
+// The user of an invitation into an organization becomes a member there, and the membership gets
+// the metadata. [Clerk.OrganizationEvents] has the organization's events.
+//
 // It returns an error if the address has no pending invitation, or its user is banned,
 // deprovisioned or locked.
 func (c *Clerk) Accept(email string) (Webhook, error) {
@@ -278,11 +281,12 @@ func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 }
 
 func (c *Clerk) newestPending(email string, now time.Time) (*invitationRecord, error) {
-	pending := c.pending(c.stored(email), now)
-	if len(pending) == 0 {
-		return nil, errors.New("clerkinvitetest: the address has no pending invitation")
+	for _, r := range slices.Backward(c.byEmail[c.stored(email)]) {
+		if r.statusAt(now) == clerkinvite.InvitationPending {
+			return r, nil
+		}
 	}
-	return pending[len(pending)-1], nil
+	return nil, errors.New("clerkinvitetest: the address has no pending invitation")
 }
 
 // AcceptInvitation is Accept for the invitation with the ID. It returns an error if the
@@ -291,14 +295,22 @@ func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()
-	r := c.byID[id]
-	if r == nil {
-		return Webhook{}, fmt.Errorf("clerkinvitetest: there is no invitation %q", id)
-	}
-	if status := r.statusAt(now); status != clerkinvite.InvitationPending {
-		return Webhook{}, fmt.Errorf("clerkinvitetest: invitation %s is %s", id, status)
+	r, err := c.pendingByID(id, now)
+	if err != nil {
+		return Webhook{}, err
 	}
 	return c.accept(r, r.email, now)
+}
+
+func (c *Clerk) pendingByID(id string, now time.Time) (*invitationRecord, error) {
+	r := c.byID[id]
+	if r == nil {
+		return nil, fmt.Errorf("clerkinvitetest: there is no invitation %q", id)
+	}
+	if status := r.statusAt(now); status != clerkinvite.InvitationPending {
+		return nil, fmt.Errorf("clerkinvitetest: invitation %s is %s", id, status)
+	}
+	return r, nil
 }
 
 // accept accepts the invitation as the person with the address, which may differ from the
@@ -315,11 +327,13 @@ func (c *Clerk) accept(inv *invitationRecord, email string, now time.Time) (Webh
 		event = "user.created"
 		holder = c.addUser(UserSpec{Emails: []EmailSpec{{Address: email}}}, now)
 	}
-	if !inv.bulk || !c.behavior.BulkLosesMetadata {
-		holder.metadata = merge(holder.metadata, inv.metadata)
-	}
 	inv.set(clerkinvite.InvitationAccepted, now)
 	c.verify(holder, email, true, now)
+	if inv.organization != "" {
+		c.joinBy(inv, holder, now)
+	} else if !inv.bulk || !c.behavior.BulkLosesMetadata {
+		holder.metadata = merge(holder.metadata, inv.metadata)
+	}
 	return c.event(event, holder.wire(now), now), nil
 }
 
@@ -345,7 +359,7 @@ func (c *Clerk) verify(r *userRecord, email string, ticket bool, now time.Time) 
 	}
 	r.updatedAt = now
 	if c.behavior.SignUpAccepts {
-		for _, inv := range c.pending(email, now) {
+		for _, inv := range c.pending("", email, now) {
 			inv.set(clerkinvite.InvitationAccepted, now)
 		}
 	}
@@ -493,12 +507,14 @@ func (c *Clerk) UserCreated(userID string) Webhook {
 	return c.event("user.created", c.knownUser(userID).wire(now), now)
 }
 
-// DeleteUser deletes a user and returns user.deleted. It panics if there is no such user.
+// DeleteUser deletes a user with all memberships and returns user.deleted. It panics if there is no
+// such user.
 func (c *Clerk) DeleteUser(userID string) Webhook {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.knownUser(userID)
 	r.deleted = true
+	c.endMemberships(r)
 	return c.event("user.deleted", map[string]any{"object": "user", "id": userID, "deleted": true}, c.time())
 }
 

@@ -52,10 +52,26 @@ func (w wireInvitation) invitation() clerkinvite.Invitation {
 	return i
 }
 
-func invitations(ws []wireInvitation) []clerkinvite.Invitation {
-	out := make([]clerkinvite.Invitation, 0, len(ws))
-	for _, w := range ws {
-		out = append(out, w.invitation())
+func (c *Clerk) wireInvitations(page []invitation, now time.Time) []wireInvitation {
+	out := make([]wireInvitation, 0, len(page))
+	for _, i := range page {
+		out = append(out, c.wireInvitation(&i, now))
+	}
+	return out
+}
+
+// invitations returns the invitations in a response.
+func invitations(a response) []clerkinvite.Invitation {
+	out := []clerkinvite.Invitation{}
+	switch list := a.value.(type) {
+	case []wireInvitation:
+		for _, w := range list {
+			out = append(out, w.invitation())
+		}
+	case wireList[wireOrganizationInvitation]:
+		for _, w := range list.Data {
+			out = append(out, w.invitation())
+		}
 	}
 	return out
 }

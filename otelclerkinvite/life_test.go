@@ -44,8 +44,38 @@ func live(t *testing.T, r *rig) {
 	everyVerbOutcome(t, r)
 	everyRequestOutcome(t, r)
 	everyWait(t, r)
+	organization(t, r)
 	_, err := r.Reserve(t.Context(), person("waits@example.com"))
 	require.NoError(t, err)
+}
+
+// organization makes the requests for memberships: a user is added to an organization, and removed. Clerk limits the first request of each
+// endpoint.
+func organization(t *testing.T, r *rig) {
+	t.Helper()
+	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
+	r.clerk.AddVerifiedUser("zoe@example.com")
+	svc := r.service(t, r.api, func(cfg *clerkinvite.Config) { cfg.Organizations = r.api })
+	p := person("zoe@example.com")
+	p.Organization = &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
+	limited := func(call clerkinvitetest.Call, do func() (*clerkinvite.Member, error)) {
+		t.Helper()
+		r.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
+		_, err := do()
+		require.Error(t, err)
+		r.clock.Advance(2 * time.Hour)
+	}
+	invite := func() (*clerkinvite.Member, error) { return svc.Invite(t.Context(), p) }
+	remove := func() (*clerkinvite.Member, error) { return svc.Remove(t.Context(), ref("zoe@example.com")) }
+	limited(clerkinvitetest.CallMemberships, invite)
+	limited(clerkinvitetest.CallAddMember, invite)
+	m, err := invite()
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.StatusActive, m.Status)
+	limited(clerkinvitetest.CallRemoveMember, remove)
+	_, err = remove()
+	require.NoError(t, err)
+	require.Empty(t, r.clerk.Members("org_acme"))
 }
 
 func everyStateChange(t *testing.T, r *rig) {
@@ -128,7 +158,7 @@ func everyStateChange(t *testing.T, r *rig) {
 	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
-	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("olivia@example.com")}, nil)
+	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("orla@example.com")}, nil)
 	require.NoError(t, err)
 	role := "admin"
 	_, err = r.Update(ctx, ref("judy@example.com"), clerkinvite.MemberUpdate{Role: &role})

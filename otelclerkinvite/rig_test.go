@@ -92,6 +92,7 @@ type rig struct {
 	*clerkinvite.Service
 	*telemetry
 
+	api    *clerkapi.Client
 	clerk  *clerkinvitetest.Clerk
 	store  *clerkinvitetest.MemoryStore
 	clock  *clerkinvitetest.Clock
@@ -114,9 +115,10 @@ func newRig(t *testing.T, change func(*clerkinvite.Config)) *rig {
 	r.clerk.SetNow(r.clock.Now)
 	server := httptest.NewServer(r.clerk.Handler())
 	t.Cleanup(server.Close)
-	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: server.URL + "/v1"})
+	var err error
+	r.api, err = clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: server.URL + "/v1"})
 	require.NoError(t, err)
-	r.Service = r.service(t, api, change)
+	r.Service = r.service(t, r.api, change)
 	return r
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -53,7 +52,6 @@ type adoptReport struct {
 }
 
 func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error {
-	o.tenant = strings.TrimSpace(o.tenant)
 	file, err := t.openSheet(ctx, o, name)
 	if err != nil {
 		return err
@@ -70,7 +68,7 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 	var people []clerkinvite.Adopted
 	var records []*record // of people
 	for _, rec := range file.records {
-		if a, fault := file.adopted(rec, o.tenant); fault != "" {
+		if a, fault := file.adopted(rec); fault != "" {
 			leave(rec, a, invalid, fault)
 		} else {
 			people, records = append(people, a), append(records, rec)
@@ -119,7 +117,7 @@ func (t *tool) adopt(ctx context.Context, people []clerkinvite.Adopted, dryRun b
 			return nil, nil, err
 		}
 	}
-	svc, err := clerkinvite.New(clerkinvite.Config{API: noClerk{}, Store: store, Now: t.env.now})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: noClerk{}, Organizations: noClerk{}, Store: store, Now: t.env.now})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,11 +158,11 @@ func committed(ctx context.Context, store *clerkinvite.PgxStore, results []clerk
 }
 
 // adopted returns the member of a line, and a fault that the library cannot find.
-func (s *sheet) adopted(r *record, tenant string) (a clerkinvite.Adopted, fault string) {
+func (s *sheet) adopted(r *record) (a clerkinvite.Adopted, fault string) {
 	if r.fault != "" {
 		return a, r.fault
 	}
-	a.InviteParams, fault = s.params(r, tenant)
+	a.InviteParams, fault = s.params(r)
 	a.ClerkUserID = s.get(r, "clerk_user_id")
 	value := s.get(r, "invited_at")
 	if value == "" || fault != "" {

@@ -15,7 +15,9 @@ import (
 )
 
 // paramColumns are the columns for fields of InviteParams.
-var paramColumns = []string{"tenant", "email", "role", "invited_by", "redirect_url", "expires_in_days", "template", "public_metadata", "data"}
+var paramColumns = []string{
+	"tenant", "email", "role", "invited_by", "redirect_url", "expires_in_days", "template", "public_metadata", "data", "organization", "organization_role",
+}
 
 // reasonColumn is added by --errors and ignored by an import.
 const reasonColumn = "reason"
@@ -85,7 +87,7 @@ func (o *sheetOptions) setMapping(s string) error {
 // assign sets the header, and finds our columns in it. Errors contain no value of the file: they name columns only if the first row
 // is certainly a header.
 func (s *sheet) assign(header []string, o sheetOptions) error {
-	s.header, s.columns = header, make(map[string]int)
+	s.header, s.columns, s.defaults = header, make(map[string]int), o.defaults()
 	noHeader := errors.New("the first row does not name the columns; it must be such as tenant,email,role, or --map must name one of its columns")
 	all := strings.Join(header, "")
 	switch {
@@ -138,8 +140,11 @@ func (s *sheet) assign(header []string, o sheetOptions) error {
 			unknown = append(unknown, strings.TrimSpace(name))
 		}
 	}
-	if text := s.missing(unknown, o.tenant); text != "" {
+	if text := s.missing(unknown); text != "" {
 		return errors.New(text)
+	}
+	if _, ok := s.columns["organization"]; !ok && s.defaults["organization"] == "" && s.defaults["organization_role"] != "" {
+		return errors.New("--organization-role needs --organization, or a column named organization")
 	}
 	if len(unknown) > 0 && !exported && len(o.mapping) == 0 {
 		return fmt.Errorf("unknown columns: %s; must be %s. To ignore them, add --map email=%s",
@@ -153,7 +158,7 @@ func (s *sheet) assign(header []string, o sheetOptions) error {
 var aboutMail = regexp.MustCompile(`\be?-?mails?\b|email`)
 
 // missing returns which required columns are missing and which flags to add, or "".
-func (s *sheet) missing(unknown []string, tenant string) string {
+func (s *sheet) missing(unknown []string) string {
 	var columns, flags []string
 	if _, ok := s.columns["email"]; !ok {
 		columns = append(columns, "email")
@@ -169,7 +174,7 @@ func (s *sheet) missing(unknown []string, tenant string) string {
 			flags = append(flags, "it")
 		}
 	}
-	if _, ok := s.columns["tenant"]; !ok && tenant == "" {
+	if _, ok := s.columns["tenant"]; !ok && s.defaults["tenant"] == "" {
 		columns = append(columns, "tenant")
 		flag := "--tenant TENANT, or --map tenant=… with a column of the file"
 		for _, name := range unknown {
@@ -216,13 +221,15 @@ func shortList(names []string) string {
 }
 
 // params returns the parameters of a line, and a fault that the library cannot find.
-func (s *sheet) params(r *record, tenant string) (p clerkinvite.InviteParams, fault string) {
+func (s *sheet) params(r *record) (p clerkinvite.InviteParams, fault string) {
 	p = clerkinvite.InviteParams{
-		TenantID: tenant, Email: s.get(r, "email"), Role: s.get(r, "role"), InvitedBy: s.get(r, "invited_by"),
+		TenantID: s.getOrDefault(r, "tenant"), Email: s.get(r, "email"), Role: s.get(r, "role"), InvitedBy: s.get(r, "invited_by"),
 		RedirectURL: s.get(r, "redirect_url"), Template: s.get(r, "template"),
 	}
-	if value := s.get(r, "tenant"); value != "" {
-		p.TenantID = value
+	if id := s.getOrDefault(r, "organization"); id != "" {
+		p.Organization = &clerkinvite.Organization{ID: id, Role: s.getOrDefault(r, "organization_role")}
+	} else if s.get(r, "organization_role") != "" {
+		return p, "organization_role needs an organization"
 	}
 	if value := s.get(r, "data"); value != "" {
 		p.Data = json.RawMessage(value)
@@ -261,5 +268,5 @@ var camel = regexp.MustCompile(`([a-z])([A-Z])`)
 // invalidReason returns the text of an *clerkinvite.InvalidParamsError with the name of the column.
 func invalidReason(err *clerkinvite.InvalidParamsError) string {
 	column := strings.ToLower(camel.ReplaceAllString(err.Field, "${1}_$2"))
-	return strings.Replace(column, "tenant_id", "tenant", 1) + " " + err.Reason
+	return strings.NewReplacer("tenant_id", "tenant", "organization.id", "organization", ".", "_").Replace(column) + " " + err.Reason
 }

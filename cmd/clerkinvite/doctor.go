@@ -31,13 +31,20 @@ remedy says what to do. The exit code is 1 if a check failed.
 
   clerkinvite doctor
   clerkinvite doctor --limit 0 --json | jq '.checks[] | select(.status != "ok")'
+  clerkinvite doctor --organization org_2abc    # before the first invitation into it
 
 As JSON: {"ok", "checks": [{"name", "status", "message", "remedy"}, …]}. The names are database, schema, access, key, clock_database,
-clock_clerk, webhook_secret, backlog, mirror and agreement.`,
+clock_clerk, webhook_secret, backlog, mirror, organizations and agreement.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			limit := flags.Int("limit", 10_000, "maximum number of `members` to compare with Clerk, 100 per request; 0 means all")
 			repair := flags.Bool("repair-mirror", false, "make the mirrored table equal to the members")
-			return func(ctx context.Context, _ []string) error { return t.doctor(ctx, *limit, *repair) }
+			organization := flags.String("organization", "", "also check this Clerk `organization` (org_…), which may have no members yet")
+			return func(ctx context.Context, _ []string) error {
+				if *limit < 0 {
+					return usagef("--limit must not be negative")
+				}
+				return t.doctor(ctx, &diagnosis{limit: *limit, repair: *repair, organization: *organization})
+			}
 		},
 	}
 }
@@ -73,10 +80,11 @@ func good(format string, args ...any) check {
 
 // diagnosis is a run of doctor.
 type diagnosis struct {
-	t      *tool
-	limit  int
-	repair bool
-	checks []check
+	t            *tool
+	limit        int
+	repair       bool
+	organization string // to check, although no member has it; may be ""
+	checks       []check
 
 	store *clerkinvite.PgxStore
 	pool  *pgxpool.Pool
@@ -84,11 +92,8 @@ type diagnosis struct {
 	wire  *clockTransport
 }
 
-func (t *tool) doctor(ctx context.Context, limit int, repair bool) error {
-	if limit < 0 {
-		return usagef("--limit must not be negative")
-	}
-	d := &diagnosis{t: t, limit: limit, repair: repair, wire: &clockTransport{now: t.env.now}}
+func (t *tool) doctor(ctx context.Context, d *diagnosis) error {
+	d.t, d.wire = t, &clockTransport{now: t.env.now}
 	defer func() {
 		if d.pool != nil {
 			d.pool.Close()
@@ -108,6 +113,7 @@ func (t *tool) doctor(ctx context.Context, limit int, repair bool) error {
 		{"webhook_secret", nil, d.webhookSecret},
 		{"backlog", []string{"schema"}, d.backlog},
 		{"mirror", []string{"schema"}, d.mirrorCheck},
+		{"organizations", []string{"schema", "key"}, d.organizations},
 		{"agreement", []string{"schema", "key"}, d.agreement},
 	} {
 		result := check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(c.needs, " and ") + " first"}
@@ -461,7 +467,7 @@ func (d *diagnosis) known(ctx context.Context) (bool, error) {
 }
 
 func (d *diagnosis) agreement(ctx context.Context) check {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Store: d.store, Now: d.t.env.now})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: d.api, Organizations: d.api, Store: d.store, Now: d.t.env.now})
 	if err != nil {
 		return check{"", checkFail, explain(err), "report this as a bug"}
 	}

@@ -28,7 +28,7 @@ func (w *world) diagnose(wantCode int) map[string]checkStatus {
 	require.Equal(w.t, wantCode, r.code, r.stdout)
 	d := decode[doctorDocument](w.t, r)
 	require.Equal(w.t, wantCode == exitDone, d.OK)
-	require.Len(w.t, d.Checks, 10)
+	require.Len(w.t, d.Checks, 11)
 	notOK := make(map[string]checkStatus)
 	for _, c := range d.Checks {
 		require.NotEmpty(w.t, c.Message)
@@ -54,18 +54,18 @@ func TestDoctorFindsEachFault(t *testing.T) {
 	}{
 		{"nothing", func(*world) {}, exitDone, checks{}},
 		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
-			checks{"database": checkFail, "schema": checkSkip, "access": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "agreement": checkSkip}},
+			checks{"database": checkFail, "schema": checkSkip, "access": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
 		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
-			checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "agreement": checkSkip}},
-		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "agreement": checkSkip}},
+			checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"a user who may only read", func(w *world) { w.as("SELECT") }, exitFailed, checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
 		{"a user who may not erase", func(w *world) { w.as("SELECT, INSERT, UPDATE") }, exitDone, checks{"schema": checkWarn}},
 		{"a newer schema", func(w *world) { w.exec("INSERT INTO clerkinvite_migration VALUES (999, now())") }, exitDone, checks{"schema": checkWarn}},
-		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a key without a prefix", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
-		{"an invalid API URL", func(w *world) { w.vars["CLERK_API_URL"] = "127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "agreement": checkSkip}},
+		{"no key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"a publishable key", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "pk_test_x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"a key without a prefix", func(w *world) { w.vars["CLERK_SECRET_KEY"] = "x" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"a rotated key", func(w *world) { w.clerk.SetSecretKey("sk_test_another") }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"no Clerk", func(w *world) { w.vars["CLERK_API_URL"] = "http://127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
+		{"an invalid API URL", func(w *world) { w.vars["CLERK_API_URL"] = "127.0.0.1:1" }, exitFailed, checks{"key": checkFail, "clock_clerk": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
 		{"Clerk's clock is off", func(w *world) { w.date(-time.Hour) }, exitFailed, checks{"clock_clerk": checkFail}},
 		{"Clerk's clock is a bit off", func(w *world) { w.date(30 * time.Second) }, exitDone, checks{"clock_clerk": checkWarn}},
 		{"no Date", func(w *world) {

@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,13 +36,36 @@ Clerk's variables cannot use the fake. Its signing secret is public: never use i
   clerkinvite fake > fake.env      # in one terminal
   . ./fake.env                     # in another one, before the other commands
   clerkinvite fake --webhooks http://localhost:8080/webhooks/clerk
+  clerkinvite fake --organization org_acme --organization org_small=5    # two organizations, one with five seats
 
 As JSON: {"CLERK_API_URL", "CLERK_SECRET_KEY", "CLERK_WEBHOOK_SIGNING_SECRET"}.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			listen := flags.String("listen", "localhost:4010", "the `address` to listen on; must be a loopback address, and port 0 chooses a free port")
 			webhooks := flags.String("webhooks", "", "deliver signed webhooks to this `URL`")
-			return func(ctx context.Context, _ []string) error { return t.runFake(ctx, *listen, *webhooks) }
+			clerk := clerkinvitetest.NewClerk()
+			flags.Func("organization", "have this `organization`, such as org_acme; org_acme=5 has five seats for members and pending invitations", addOrganization(clerk))
+			return func(ctx context.Context, _ []string) error { return t.runFake(ctx, clerk, *listen, *webhooks) }
 		},
+	}
+}
+
+var organizationID = regexp.MustCompile(`^org_\w{1,200}$`)
+
+// addOrganization returns the flag --organization.
+func addOrganization(clerk *clerkinvitetest.Clerk) func(string) error {
+	added := make(map[string]bool)
+	return func(s string) error {
+		id, number, limited := strings.Cut(s, "=")
+		seats, err := strconv.Atoi(number)
+		switch {
+		case !organizationID.MatchString(id), limited && (err != nil || seats < 1):
+			return errors.New("must be like org_acme, or org_acme=5 with the number of seats")
+		case added[id]:
+			return fmt.Errorf("%s is set twice", id)
+		}
+		added[id] = true
+		clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
+		return nil
 	}
 }
 
@@ -62,7 +88,7 @@ type fakeEnvironment struct {
 	WebhookSecret string `json:"CLERK_WEBHOOK_SIGNING_SECRET"`
 }
 
-func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
+func (t *tool) runFake(ctx context.Context, clerk *clerkinvitetest.Clerk, listen, webhooks string) error {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback() {
 		return usagef("--listen must be a loopback address such as localhost:4010: the fake must not be reachable from other machines")
@@ -84,11 +110,14 @@ func (t *tool) runFake(ctx context.Context, listen, webhooks string) error {
 	}
 	base := "http://" + net.JoinHostPort(host, port)
 
-	f := &fake{t: t, clerk: clerkinvitetest.NewClerk(), sessions: sessions, webhooks: webhooks}
+	f := &fake{t: t, clerk: clerk, sessions: sessions, webhooks: webhooks}
 	f.clerk.SetNow(t.env.now)
 	f.clerk.SetSecretKey(fakeKey)
 	f.clerk.SetLink(func(id string) string { return base + "/accept/" + id })
-	f.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { f.printEmails() })
+	f.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
+		f.printEmails()
+		f.deliverAll(ctx, f.clerk.OrganizationEvents())
+	})
 	mux := http.NewServeMux()
 	mux.Handle("/", f.clerk.Handler())
 	mux.HandleFunc("GET /accept/{id}", func(w http.ResponseWriter, r *http.Request) { f.accept(ctx, w, r.PathValue("id")) })
@@ -144,8 +173,8 @@ func (f *fake) accept(ctx context.Context, w http.ResponseWriter, id string) {
 	next := `Run "clerkinvite reconcile", or Reconcile in the application, to make the member active.`
 	if f.webhooks != "" {
 		next = "The application gets a webhook."
-		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
 	}
+	f.deliverAll(ctx, append(f.clerk.OrganizationEvents(), webhook))
 	_, _ = fmt.Fprintf(w, "Invitation %s is accepted. %s\n", id, next)
 }
 
@@ -162,6 +191,16 @@ func (f *fake) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = io.WriteString(w, token)
+}
+
+// deliverAll delivers webhooks in the background, if an endpoint is set.
+func (f *fake) deliverAll(ctx context.Context, webhooks []clerkinvitetest.Webhook) {
+	if f.webhooks == "" {
+		return
+	}
+	for _, webhook := range webhooks {
+		f.deliveries.Go(func() { f.deliver(ctx, webhook) })
+	}
 }
 
 // deliver sends a webhook, and repeats it if it fails, as Clerk does at first.

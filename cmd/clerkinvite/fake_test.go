@@ -77,7 +77,7 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	var out, errs locked
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"fake", "--listen", "127.0.0.1:0", "--webhooks", server.URL, "--json"}, strings.NewReader(""), &out, &errs, environment{os.Getenv, w.now, w.now})
+		ended <- run(ctx, []string{"fake", "--listen", "127.0.0.1:0", "--webhooks", server.URL, "--organization", "org_acme", "--organization", "org_small=1", "--json"}, strings.NewReader(""), &out, &errs, environment{os.Getenv, w.now, w.now})
 	}()
 	testkit.Await(t, "the fake is ready", func() bool { return strings.Contains(errs.String(), "for tests only") })
 	env := decode[map[string]string](t, result{stdout: out.String()})
@@ -87,7 +87,7 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	}
 	api, err := (&tool{env: environment{getenv: func(name string) string { return w.vars[name] }}}).api(nil)
 	require.NoError(t, err)
-	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: w.store, Now: w.now})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Organizations: api, Store: w.store, Now: w.now})
 	require.NoError(t, err)
 	app = svc.WebhookHandler(verifier)
 
@@ -130,6 +130,18 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	status, _ = get(t, base+"/v1/jwks")
 	require.Equal(t, 401, status, "without the key")
 
+	// An organization's invitation becomes active by the webhooks, and a member who leaves is removed.
+	require.Equal(t, exitSome, w.run("import", w.file("tenant,email,organization\nacme,joan@example.com,org_acme\nacme,lin@example.com,org_small\nacme,mary@example.com,org_small\n")).code)
+	require.Equal(t, clerkinvite.ReasonOrganizationFull, w.member("mary@example.com").Reason, "one seat")
+	link = regexp.MustCompile(`email to joan@example\.com: (http\S+)\n`).FindStringSubmatch(errs.String())
+	require.NotNil(t, link, errs.String())
+	status, text = get(t, link[1])
+	require.Equal(t, 200, status, text)
+	testkit.Await(t, "the webhook", func() bool { return w.member("joan@example.com").Status == clerkinvite.StatusActive })
+	joan := w.member("joan@example.com")
+	require.NoError(t, api.RemoveMember(t.Context(), clerkinvite.Membership{Organization: "org_acme", UserID: joan.ClerkUserID}))
+	testkit.Await(t, "the webhook", func() bool { return w.member("joan@example.com").Reason == clerkinvite.ReasonLeft })
+
 	// Real keys are refused.
 	w.vars["CLERK_SECRET_KEY"] = testKey
 	r := w.run("resend", "acme", "bob@example.com")
@@ -151,6 +163,12 @@ func TestFakeRefusesOtherMachines(t *testing.T) {
 	}
 	r := w.run("fake", "--listen", "localhost:0", "--webhooks", "localhost:8080")
 	require.Equal(t, exitUsage, r.code)
+	for _, wrong := range []string{"acme", "org_acme=0", "org_acme=many", "org_acme=", "org_a/b"} {
+		r = w.run("fake", "--organization", wrong)
+		require.Equal(t, exitUsage, r.code)
+		require.Contains(t, r.stderr, "must be like org_acme")
+	}
+	require.Contains(t, w.run("fake", "--organization", "org_a", "--organization", "org_a=2").stderr, "is set twice")
 	require.Contains(t, w.run("fake", "--help").stdout, "not for production")
 }
 

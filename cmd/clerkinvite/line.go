@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -46,13 +47,13 @@ type line struct {
 func (l *line) end(o outcome, reason string) { l.outcome, l.reason = o, reason }
 
 // lines returns the lines of a file. Those with a fault are invalid.
-func (s *sheet) lines(tenant string) []*line {
+func (s *sheet) lines() []*line {
 	lines := make([]*line, len(s.records))
 	for i, r := range s.records {
 		l := &line{record: r, outcome: notReached}
 		fault := r.fault
 		if r.fault == "" {
-			l.params, fault = s.params(r, tenant)
+			l.params, fault = s.params(r)
 		}
 		if fault != "" {
 			l.end(invalid, fault)
@@ -121,11 +122,11 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 	case m.Status == clerkinvite.StatusPending && l.delivered:
 		l.end(sent, "")
 	case m.Status == clerkinvite.StatusPending:
-		l.end(alreadyInvited, l.otherRole(m))
+		l.end(alreadyInvited, l.kept(m))
 	case m.Status == clerkinvite.StatusActive && l.delivered:
 		l.end(linked, "")
 	case m.Status == clerkinvite.StatusActive:
-		l.end(alreadyActive, l.otherRole(m))
+		l.end(alreadyActive, l.kept(m))
 	case leaseEnd(m).After(now):
 		l.end(waiting, "claimed by another process until "+stamp(m.ClaimedUntil))
 		return leaseEnd(m)
@@ -138,16 +139,31 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 	return time.Time{}
 }
 
-// otherRole returns a reason if the line has another role than its member.
-func (l *line) otherRole(m *clerkinvite.Member) string {
-	if l.params.Role == "" || l.params.Role == m.Role {
+// kept returns a reason if the line has another role or organization than its member.
+func (l *line) kept(m *clerkinvite.Member) string {
+	var kept []string
+	if l.params.Role != "" && l.params.Role != m.Role {
+		kept = append(kept, named("role", m.Role))
+	}
+	if asked := l.params.Organization; asked != nil {
+		has, _ := m.Organization()
+		if asked.ID != has.ID {
+			kept = append(kept, named("organization", has.ID))
+		} else if asked.Role != "" && asked.Role != has.Role {
+			kept = append(kept, named("organization role", has.Role))
+		}
+	}
+	if len(kept) == 0 {
 		return ""
 	}
-	role := "the role " + m.Role
-	if m.Role == "" {
-		role = "no role"
+	return "keeps " + strings.Join(kept, " and ") + ": an import does not change members"
+}
+
+func named(noun, name string) string {
+	if name == "" {
+		return "no " + noun
 	}
-	return "keeps " + role + ": an import does not change members"
+	return "the " + noun + " " + name
 }
 
 // leaseEnd returns when the last claim of m ends or ended, or zero if it was released.

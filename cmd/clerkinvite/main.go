@@ -310,7 +310,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errSomeFailed):
 		return exitSome
-	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.As(err, &transition), errors.As(err, &cooldown):
+	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.As(err, &transition), errors.As(err, &cooldown):
 		return exitRefused
 	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused:
 		return exitRefused

@@ -123,7 +123,7 @@ func decode[T any](t *testing.T, r result) (document T) {
 
 // service returns the application's service.
 func (w *world) service() *clerkinvite.Service {
-	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: w.now})
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Organizations: w.clerk, Store: w.store, Now: w.now})
 	require.NoError(w.t, err)
 	return svc
 }

@@ -21,12 +21,13 @@ func memberCommands() []command {
 			name: "show", args: "TENANT EMAIL", min: 2, max: 2, summary: "show a member and its history",
 			details: `  clerkinvite show acme ada@example.com
 
-As JSON: {"member": {…}, "history": [{…}, …]}, oldest entry first.`,
+As JSON: {"member": {…}, "organization": {"id", "role", …}, "history": [{…}, …]}, oldest entry first. "organization" is absent if the
+member was invited into the application.`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.show },
 		},
 		{
 			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member a new invitation",
-			details: `Revokes the older invitation once the new one exists. Fails within a minute of the last email.
+			details: `Revokes the older invitation once the new one exists, or before it for an organization, where Clerk allows only one. Fails within a minute of the last email.
 
   clerkinvite resend acme ada@example.com
 
@@ -50,7 +51,8 @@ As JSON: {"member": {…}}`,
 		},
 		{
 			name: "remove", args: "TENANT EMAIL", min: 2, max: 2, summary: "remove a member from a tenant",
-			details: `Revokes an open invitation. Does not change the Clerk user. The row stays as removed, and the person can be invited again.
+			details: `Revokes an open invitation, and ends a membership of the Clerk organization that the member was invited into. Does not change the
+Clerk user. The row stays as removed, and the person can be invited again.
 
   clerkinvite remove acme ada@example.com
 
@@ -271,14 +273,20 @@ func (t *tool) show(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	organization, _ := m.Organization()
+	into := ""
+	if organization.ID != "" {
+		into = organization.ID + " as " + organization.Role
+	}
 	return t.print(struct {
-		Member  *clerkinvite.Member        `json:"member"`
-		History []clerkinvite.HistoryEntry `json:"history"`
-	}{m, history}, func(out io.Writer) {
+		Member       *clerkinvite.Member        `json:"member"`
+		Organization clerkinvite.Organization   `json:"organization,omitzero"`
+		History      []clerkinvite.HistoryEntry `json:"history"`
+	}{m, organization, history}, func(out io.Writer) {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		for _, row := range [][2]string{
 			{"email", m.Email}, {"tenant", m.TenantID}, {"status", string(m.Status)}, {"reason", m.Reason}, {"clerk user", m.ClerkUserID},
-			{"invitation", m.InvitationID}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"changed by", m.ChangedBy}, {"data", string(m.Data)},
+			{"invitation", m.InvitationID}, {"organization", into}, {"role", m.Role}, {"invited by", m.InvitedBy}, {"changed by", m.ChangedBy}, {"data", string(m.Data)},
 			{"sends", fmt.Sprintf("%d requested, %d completed, %d %s for the last", m.Send, m.Sent, m.Attempts, plural(m.Attempts, "attempt"))},
 			{"invited", stamp(m.InvitedAt)}, {"expires", stamp(m.ExpiresAt)}, {"next attempt", stamp(m.NextAttemptAt)}, {"id", m.ID},
 		} {

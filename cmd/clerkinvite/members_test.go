@@ -88,8 +88,9 @@ func TestListPages(t *testing.T) {
 }
 
 type memberDocument struct {
-	Member  clerkinvite.Member         `json:"member"`
-	History []clerkinvite.HistoryEntry `json:"history"`
+	Member       clerkinvite.Member         `json:"member"`
+	Organization clerkinvite.Organization   `json:"organization"`
+	History      []clerkinvite.HistoryEntry `json:"history"`
 }
 
 func TestShowResendAndRevoke(t *testing.T) {

@@ -86,13 +86,13 @@ func (t *tool) apiURL() (string, error) {
 
 // service returns a service, its store, and a function that closes its connections. Without Clerk it can only read.
 func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.Config) (*clerkinvite.Service, *clerkinvite.PgxStore, func(), error) {
-	config.API, config.Now = noClerk{}, t.env.now
+	config.API, config.Organizations, config.Now = noClerk{}, noClerk{}, t.env.now
 	if withClerk {
 		api, err := t.api(nil)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		config.API = api
+		config.API, config.Organizations = api, api
 	}
 	store, pool, err := t.open(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *tool) changesMembers(flags *flag.FlagSet) {
 	t.withoutHook = flags.Bool("without-hook", false, "change members, although this command does not call the application's OnChange")
 }
 
-// noClerk is the ClerkAPI of commands that do not call Clerk.
+// noClerk is the ClerkAPI and OrganizationAPI of commands that do not call Clerk.
 type noClerk struct{}
 
 var errNoClerk = errors.New("this command does not call Clerk")
@@ -141,6 +141,14 @@ func (noClerk) ListInvitations(context.Context, clerkinvite.InvitationQuery) ([]
 	return nil, errNoClerk
 }
 
-func (noClerk) RevokeInvitation(context.Context, string) (*clerkinvite.Invitation, error) {
+func (noClerk) RevokeInvitation(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	return nil, errNoClerk
 }
+
+func (noClerk) FindMemberships(context.Context, clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	return nil, errNoClerk
+}
+
+func (noClerk) AddMember(context.Context, clerkinvite.Membership) error { return errNoClerk }
+
+func (noClerk) RemoveMember(context.Context, clerkinvite.Membership) error { return errNoClerk }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/csv"
@@ -18,6 +19,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/clerkinvite/clerkinvite"
 )
 
 // sheet is a file of comma-separated values with a header row. Semicolons and tabs may separate the values, too.
@@ -27,6 +30,8 @@ type sheet struct {
 	reason  int            // the place of the reasons of an earlier import, or -1
 	ignored []string       // the names of the other columns
 	records []*record
+
+	defaults map[string]string // by column, for lines without a value
 
 	separator rune
 	crlf      bool
@@ -44,8 +49,9 @@ type record struct {
 type sheetOptions struct {
 	columns   []string
 	tenant    string
-	mapping   map[string]string // our columns, and the names in the file
-	separator rune              // 0 if it must be detected
+	org       clerkinvite.Organization // its ID and role
+	mapping   map[string]string        // our columns, and the names in the file
+	separator rune                     // 0 if it must be detected
 	dryRun    bool
 	errors    string // the name of the file for lines that failed
 }
@@ -59,6 +65,8 @@ var separators = []struct {
 // define defines the flags.
 func (o *sheetOptions) define(flags *flag.FlagSet) {
 	flags.StringVar(&o.tenant, "tenant", "", "the `tenant` of lines without one")
+	flags.StringVar(&o.org.ID, "organization", "", "the Clerk `organization` (org_…) of lines without one")
+	flags.StringVar(&o.org.Role, "organization-role", "", "the `role` in the organization of lines without one; org:member if it is not set")
 	flags.Func("map", "read a column that has another name in the file, such as `email=\"Work email\"`; ignore columns with unknown names", o.setMapping)
 	flags.Func("separator", "the separator of the values: `comma`, semicolon or tab; by default, it is detected in the header", func(s string) error {
 		for _, known := range separators {
@@ -71,6 +79,13 @@ func (o *sheetOptions) define(flags *flag.FlagSet) {
 	})
 	flags.BoolVar(&o.dryRun, "dry-run", false, "report only; write nothing and do not call Clerk")
 	flags.StringVar(&o.errors, "errors", "", "write lines that failed or were not reached to this CSV `file`, with the reason; ignored in a dry run")
+}
+
+// defaults returns the values that flags set, by column.
+func (o *sheetOptions) defaults() map[string]string {
+	return map[string]string{
+		"tenant": strings.TrimSpace(o.tenant), "organization": strings.TrimSpace(o.org.ID), "organization_role": strings.TrimSpace(o.org.Role),
+	}
 }
 
 // openSheet reads a file, or standard input if its name is "-".
@@ -265,6 +280,11 @@ func (s *sheet) get(r *record, column string) string {
 		return strings.TrimSpace(r.fields[at])
 	}
 	return ""
+}
+
+// getOrDefault returns a value, or its default if the line has none.
+func (s *sheet) getOrDefault(r *record, column string) string {
+	return cmp.Or(s.get(r, column), s.defaults[column])
 }
 
 // writtenReason finds a reason that writeErrors wrote.

@@ -47,7 +47,7 @@ func TestImportReadsOtherFormats(t *testing.T) {
 			t.Parallel()
 			s, err := readSheet([]byte(text), sheetOptions{columns: paramColumns})
 			require.NoError(t, err)
-			lines := s.lines("")
+			lines := s.lines()
 			require.Len(t, lines, 1)
 			require.Empty(t, lines[0].reason)
 			require.Equal(t, want, lines[0].params)
@@ -58,14 +58,14 @@ func TestImportReadsOtherFormats(t *testing.T) {
 	text := []byte("tenant;email,role\nacme;ada@example.com,admin\n")
 	s, err := readSheet(text, sheetOptions{columns: paramColumns, separator: ',', tenant: "other", mapping: map[string]string{"email": "tenant;email"}})
 	require.NoError(t, err)
-	require.Equal(t, "acme;ada@example.com", s.lines("other")[0].params.Email)
+	require.Equal(t, "acme;ada@example.com", s.lines()[0].params.Email)
 
 	// Invalid text makes only its own line invalid.
 	broken := inUTF16("email\nada@example.com\n", binary.LittleEndian) + "\x00\xd8" + strings.TrimPrefix(inUTF16("x@example.com\nbob@example.com\n", binary.LittleEndian), "\xff\xfe") + "\x00"
 	s, err = readSheet([]byte(broken), sheetOptions{columns: paramColumns, tenant: "acme"})
 	require.NoError(t, err)
 	var reasons []string
-	for _, l := range s.lines("acme") {
+	for _, l := range s.lines() {
 		reasons = append(reasons, l.params.Email+l.reason)
 	}
 	require.Equal(t, []string{"ada@example.com", "email is not valid Unicode; export the file as CSV UTF-8", "bob@example.com", "email is not valid Unicode; export the file as CSV UTF-8"}, reasons)
@@ -99,14 +99,14 @@ func TestImportRecognisesExports(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, test.program, e.program)
 		seen[e.email+e.also] = true
-		l := s.lines("acme")[0]
+		l := s.lines()[0]
 		require.Equal(t, clerkinvite.InviteParams{TenantID: "acme", Email: l.params.Email}, l.params, "no other column is read")
 		require.Equal(t, "ada@example.com", strings.ToLower(l.params.Email))
 		require.Len(t, s.ignored, len(s.header)-1)
 		if test.program == "GitHub" && e.email == "saml_name_id" {
 			s, err = readSheet([]byte(test.header+"\n"+test.line+"\n"), sheetOptions{columns: paramColumns, tenant: "acme", mapping: map[string]string{"role": "role"}})
 			require.NoError(t, err)
-			require.Equal(t, "OWNER", s.lines("acme")[0].params.Role)
+			require.Equal(t, "OWNER", s.lines()[0].params.Role)
 		}
 	}
 	require.Len(t, seen, len(exports), "each has a test")
@@ -125,7 +125,7 @@ func TestImportSaysWhichFlagToAdd(t *testing.T) {
 		{"Work email,Private e-mail\nada@example.com,x\n", []string{"--tenant", "acme"}, `add --map email=… with one of "Work email", "Private e-mail"; nothing`},
 		{"Tenant_ID,email\nacme,ada@example.com\n", nil, `no column is named tenant; add --map tenant="Tenant_ID"; nothing`},
 		{"tenant,Kontakt\nacme,ada@example.com\n", nil, `no column is named email; add --map email=… with one of "Kontakt"; nothing`},
-		{"Name,Email\nAda,ada@example.com\n", []string{"--tenant", "acme"}, `unknown columns: "Name"; must be tenant, email, role, invited_by, redirect_url, expires_in_days, template, public_metadata or data. To ignore them, add --map email="Email"; nothing`},
+		{"Name,Email\nAda,ada@example.com\n", []string{"--tenant", "acme"}, `unknown columns: "Name"; must be tenant, email, role, invited_by, redirect_url, expires_in_days, template, public_metadata, data, organization or organization_role. To ignore them, add --map email="Email"; nothing`},
 		{"Name,Email\nAda,ada@example.com\n", []string{"--map", "email=Mail"}, `--map email: the file has no column "Mail"; it has "Name", "Email"; nothing`},
 		{"Email,Email\nada@example.com,x\n", []string{"--map", "email=email"}, `the column "email" occurs twice`},
 		{"Email\nada@example.com\n", []string{"--map", "email"}, `must be like email="Work email"`},
@@ -260,7 +260,7 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 			for round := range 3 {
 				failed := filepath.Join(dir, fmt.Sprint(round))
 				reasons := make(map[*record]string)
-				for _, l := range sheet.lines("") {
+				for _, l := range sheet.lines() {
 					if reasons[l.record] = l.reason; l.reason == "" {
 						reasons[l.record] = "email must be a single address"
 					}
@@ -280,8 +280,8 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 				require.NoError(t, err)
 				separator = sheet.separator
 				require.Len(t, sheet.records, len(original.records))
-				for i, l := range sheet.lines("") {
-					was := original.lines("")[i]
+				for i, l := range sheet.lines() {
+					was := original.lines()[i]
 					require.Equal(t, was.params, l.params)
 					require.Equal(t, was.reason, l.reason, "a wrong number of fields stays wrong")
 					require.Equal(t, was.fault, l.fault)

@@ -19,6 +19,9 @@ import (
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
+// demoOrganization is the tenant that is a Clerk organization.
+const demoOrganization = "org_initech"
+
 // demo is the fake Clerk over HTTP, its emails on the page, and the switches that break it.
 type demo struct {
 	clerk   *clerkinvitetest.Clerk
@@ -43,7 +46,9 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 		return err
 	}
 	cfg.secretKey, cfg.signingSecret = "sk_test_demo", clerkinvitetest.WebhookSecret
-	d := &demo{clerk: clerkinvitetest.NewClerk(), hookURL: p.url + "/webhooks/clerk", client: options.HTTPClient}
+	clerk := clerkinvitetest.NewClerk()
+	clerk.AddOrganization(demoOrganization, clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	d := &demo{clerk: clerk, hookURL: p.url + "/webhooks/clerk", client: options.HTTPClient}
 	var err error
 	if d.journal, err = openJournal(filepath.Join(cfg.dir, "clerk.jsonl"), d.clerk, cfg.secretKey); err != nil {
 		return err
@@ -105,7 +110,7 @@ type demoView struct {
 }
 
 // Tenants returns tenants to link to. Any other name in the URL works, too.
-func (*demoView) Tenants() []string { return []string{"acme", "globex"} }
+func (*demoView) Tenants() []string { return []string{"acme", "globex", demoOrganization} }
 
 // letter is an email of the fake.
 type letter struct {
@@ -223,16 +228,28 @@ func (d *demo) accept(ctx context.Context, invitation string) (result url.Values
 	if err != nil {
 		return nil, refusal{http.StatusConflict, "this link no longer works"}
 	}
+	webhooks := append(d.clerk.OrganizationEvents(), webhook)
 	if d.losesWebhooks.Load() {
 		return url.Values{"lost": {"1"}}, nil
 	}
+	for _, webhook := range webhooks {
+		if err := d.deliver(ctx, webhook); err != nil {
+			return nil, err
+		}
+	}
+	return url.Values{}, nil
+}
+
+// deliver sends a webhook. An event of an organization may be older, because the application itself has caused it.
+func (d *demo) deliver(ctx context.Context, webhook clerkinvitetest.Webhook) error {
+	webhook.At = time.Now()
 	response, err := d.client.Do(webhook.Request(clerkinvitetest.WebhookSecret, d.hookURL).WithContext(ctx))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusNoContent {
-		return nil, refusal{http.StatusBadGateway, fmt.Sprintf("the webhook's response was %d; Clerk would retry it", response.StatusCode)}
+		return refusal{http.StatusBadGateway, fmt.Sprintf("the webhook's response was %d; Clerk would retry it", response.StatusCode)}
 	}
-	return url.Values{}, nil
+	return nil
 }

@@ -36,6 +36,7 @@ type journal struct {
 // invitation.
 type change struct {
 	At       time.Time `json:"at"`
+	Method   string    `json:"method,omitempty"`
 	Path     string    `json:"path,omitempty"`
 	Body     string    `json:"body,omitempty"`
 	Accepted string    `json:"accepted,omitempty"`
@@ -62,6 +63,7 @@ func openJournal(path string, clerk *clerkinvitetest.Clerk, secretKey string) (*
 			return nil, fmt.Errorf("%s is damaged: %w (to start again, remove the directory)", path, err)
 		}
 	}
+	clerk.OrganizationEvents() // they were delivered or lost
 	if j.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (j *journal) repeat(line []byte, secretKey string) error {
 		_, err := j.clerk.AcceptInvitation(c.Accepted)
 		return err
 	}
-	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, c.Path, bytes.NewReader([]byte(c.Body)))
+	r := httptest.NewRequestWithContext(context.Background(), c.Method, c.Path, bytes.NewReader([]byte(c.Body)))
 	r.Header.Set("Authorization", "Bearer "+secretKey)
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
@@ -137,7 +139,7 @@ func (j *journal) handler() http.Handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		response := httptest.NewRecorder()
-		if err := j.make(change{Path: r.URL.Path, Body: string(body)}, func() bool {
+		if err := j.make(change{Method: r.Method, Path: r.URL.Path, Body: string(body)}, func() bool {
 			clerk.ServeHTTP(response, r)
 			return response.Code == http.StatusOK
 		}); err != nil {

@@ -466,7 +466,7 @@ func TestDamagedJournalStopsTheStart(t *testing.T) {
 	for name, journal := range map[string]string{
 		"not a change":       "{}}\n",
 		"unknown invitation": `{"at":"2026-03-01T09:00:00Z","accepted":"inv_000001"}` + "\n",
-		"unknown request":    `{"at":"2026-03-01T09:00:00Z","path":"/v1/nothing","body":"{}"}` + "\n",
+		"unknown request":    `{"at":"2026-03-01T09:00:00Z","method":"POST","path":"/v1/nothing","body":"{}"}` + "\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -488,7 +488,7 @@ func TestUnfinishedLineIsDropped(t *testing.T) {
 	a := start(t, func(c *config) { c.dir = filepath.Dir(path) })
 	m := a.invite(t, "ada@example.com")
 	require.Equal(t, "pending_inv_000001", m.ClerkUserID)
-	require.Regexp(t, `^\{"at":"[^"]+","path":"/v1/invitations","body":"[^\n]+\}\n$`, string(must(os.ReadFile(path))))
+	require.Regexp(t, `^\{"at":"[^"]+","method":"POST","path":"/v1/invitations","body":"[^\n]+\}\n$`, string(must(os.ReadFile(path))))
 }
 
 func must[T any](v T, err error) T {

@@ -98,6 +98,9 @@ type outcome struct {
 // Base returns the path of the tenant's page.
 func (v *view) Base() string { return "/tenants/" + url.PathEscape(v.Tenant) }
 
+// Organization reports whether the tenant is a Clerk organization.
+func (v *view) Organization() bool { return isOrganization(v.Tenant) }
+
 // At returns a path below Base with the current filter and page.
 func (v *view) At(below string) string { return v.link(below, v.State, v.Cursors, nil) }
 

@@ -62,7 +62,8 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 		return nil, fmt.Errorf("CLERK_SECRET_KEY or CLERK_API_URL: %w", err)
 	}
 	p.invites, err = clerkinvite.New(clerkinvite.Config{
-		API: api, Store: p.store, Logger: cfg.log, Lease: cfg.timing.lease, ResendCooldown: cfg.timing.cooldown,
+		API: api, Organizations: api, Store: p.store, Authorize: organize,
+		Logger: cfg.log, Lease: cfg.timing.lease, ResendCooldown: cfg.timing.cooldown,
 	})
 	if err != nil {
 		return nil, err
@@ -73,6 +74,21 @@ func open(ctx context.Context, cfg config, url string) (_ *program, err error) {
 	}
 	p.hooks = p.invites.WebhookHandler(verifier)
 	return p, nil
+}
+
+// isOrganization reports whether a tenant is a Clerk organization: its ID is the organization's.
+func isOrganization(tenant string) bool { return strings.HasPrefix(tenant, "org_") }
+
+// organize is Config.Authorize. It makes invitations of a tenant that is a Clerk organization invitations into the organization.
+func organize(_ context.Context, p *clerkinvite.InviteParams) error {
+	if !isOrganization(p.TenantID) {
+		return nil
+	}
+	p.Organization = &clerkinvite.Organization{ID: p.TenantID, Role: "org:member"}
+	if p.Role == "admin" {
+		p.Organization.Role = "org:admin"
+	}
+	return nil
 }
 
 func (p *program) openPostgreSQL(ctx context.Context, databaseURL string) error {

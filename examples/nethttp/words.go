@@ -57,6 +57,10 @@ func reasonWords(reason string) string {
 		return "the Clerk account was deleted"
 	case clerkinvite.ReasonSecondAddress:
 		return "already a member under another address"
+	case clerkinvite.ReasonLeft:
+		return "left the Clerk organization"
+	case clerkinvite.ReasonOrganizationFull:
+		return "the Clerk organization has no free seat"
 	case clerkinvite.ReasonAtClerk:
 		return "in Clerk’s dashboard"
 	case "unavailable":

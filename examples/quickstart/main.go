@@ -189,7 +189,7 @@ func realClerk(ctx context.Context, store clerkinvite.Store, key string) error {
 	status, message := clerkinvite.HTTPError(err)
 	fmt.Printf("   HTTP %d  %s\n", status, message)
 	step("Revoke it at Clerk")
-	_, err = api.RevokeInvitation(ctx, m.InvitationID)
+	_, err = api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: m.InvitationID})
 	return err
 }
 

@@ -229,8 +229,8 @@ func (n *nonsense) ListInvitations(ctx context.Context, q clerkinvite.Invitation
 	return response(n, list, err, []clerkinvite.Invitation{{}}, []clerkinvite.Invitation{wrongInvitation}, append(list, list...), make([]clerkinvite.Invitation, 500))
 }
 
-func (n *nonsense) RevokeInvitation(ctx context.Context, id string) (*clerkinvite.Invitation, error) {
-	inv, err := n.ClerkAPI.RevokeInvitation(ctx, id)
+func (n *nonsense) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	inv, err := n.ClerkAPI.RevokeInvitation(ctx, r)
 	return response(n, inv, err, &clerkinvite.Invitation{}, &wrongInvitation)
 }
 
@@ -583,7 +583,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 			}, clerkinvite.Fault, "clerk: no response: ClerkAPI.GetUser returned nil without an error",
 		},
 		"no invitation revoked": {
-			clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: created, RevokeInvitationFunc: func(context.Context, string) (*clerkinvite.Invitation, error) {
+			clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: created, RevokeInvitationFunc: func(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 				return nil, nil //nolint:nilnil // as a mock without a return value
 			}}, func(svc *clerkinvite.Service) error {
 				require.NoError(t, invite(svc))

@@ -49,9 +49,13 @@ var printable = []string{
 	"InviteParams.TenantID", "InviteParams.Template", "Ref.TenantID",
 	"Member.ID", "Member.TenantID", "Member.ClerkUserID", "Member.InvitationID", "Member.Reason",
 	"ClerkInvitationError.Op", "InvalidParamsError.Field", "InvalidParamsError.Reason",
-	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
+	"Event.ID", "Event.Type", "Event.InstanceID", "Event.UserID", "Event.OrganizationID", "Event.InvitationID", "WebhookConfig.InstanceID", "PgxOptions.Schema", "Query.IDs", "Query.UserIDs",
 	"ListParams.TenantID", "ListParams.Cursor", "Page.Next", "ReconcileOptions.Cursor", "ReconcileReport.Cursor",
 	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
+
+	// IDs at Clerk, and keys of its roles.
+	"Organization.ID", "Organization.Role", "Organization.Inviter", "Membership.Organization", "Membership.UserID", "Membership.Role",
+	"MembershipQuery.Organization", "MembershipQuery.UserIDs", "RevokeRequest.ID", "RevokeRequest.Organization",
 
 	// The names of tables and columns, and a column's fixed values.
 	"Mirror.Table", "Mirror.Schema", "Mirror.TenantID", "Mirror.Email", "Mirror.ClerkUserID", "Mirror.Status", "Mirror.Role", "Mirror.MemberID",
@@ -93,6 +97,10 @@ var public = map[string]string{
 type (
 	hostAPI struct {
 		clerkinvite.ClerkAPI
+		Key string
+	}
+	hostOrganizations struct {
+		clerkinvite.OrganizationAPI
 		Key string
 	}
 	hostDB struct {
@@ -207,9 +215,9 @@ func samples(t testing.TB, text func(field string) string) map[string]any {
 	return all
 }
 
-// textless are the types of unexported fields that fill sets, because their values contain no text. A field that can contain
-// text, such as a Secret, must be set as the package itself sets it.
-var textless = []reflect.Type{reflect.TypeFor[time.Duration](), reflect.TypeFor[time.Time]()}
+// plain are the types of unexported fields that fill sets. A field of another type, such as a Secret, must be set as the
+// package itself sets it.
+var plain = []reflect.Type{reflect.TypeFor[string](), reflect.TypeFor[time.Duration](), reflect.TypeFor[time.Time]()}
 
 // fill sets all of v: texts to text, and secrets to confidential.
 func fill(t testing.TB, v reflect.Value, field string, text func(field string) string) {
@@ -233,6 +241,9 @@ func fill(t testing.TB, v reflect.Value, field string, text func(field string) s
 		return
 	case *clerkinvite.ClerkAPI:
 		*x = hostAPI{Key: personal}
+		return
+	case *clerkinvite.OrganizationAPI:
+		*x = hostOrganizations{Key: personal}
 		return
 	case *clerkinvite.Store:
 		*x = clerkinvite.NewPgxStore(&hostDB{Password: personal}, nil)
@@ -279,7 +290,7 @@ func fill(t testing.TB, v reflect.Value, field string, text func(field string) s
 		for i := range v.NumField() {
 			f, value := v.Type().Field(i), v.Field(i)
 			if !f.IsExported() {
-				require.Contains(t, textless, f.Type, "%s.%s: fill cannot reach it; make the value in made", typeName(v.Type()), f.Name)
+				require.Contains(t, plain, f.Type, "%s.%s: fill cannot reach it; make the value in made", typeName(v.Type()), f.Name)
 				value = reflect.NewAt(f.Type, value.Addr().UnsafePointer()).Elem()
 			}
 			fill(t, value, v.Type().Name()+"."+f.Name, text)

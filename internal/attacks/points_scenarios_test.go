@@ -31,6 +31,8 @@ type scenario struct {
 	fresh    bool // without the tables
 	once     bool // with Config.WithdrawOnFailure
 
+	organization *clerkinvite.Organization // everybody is invited into it
+
 	withdraws bool // another caller revokes, so that Clerk does not reject a create carried out after its lease
 
 	arrange func(w *world)       // runs before act, without faults
@@ -241,7 +243,7 @@ func verified(emails ...string) clerkinvitetest.UserSpec {
 }
 
 func scenarios() []scenario {
-	list := slices.Concat(invitations(), batches(), withdrawals(), resolutions(), readings(), storings())
+	list := slices.Concat(invitations(), batches(), withdrawals(), resolutions(), readings(), storings(), organizations())
 	for i := range list {
 		for k, p := range list[i].people {
 			if p.acked == "" {

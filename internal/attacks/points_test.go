@@ -222,6 +222,7 @@ func readSites() (*siteTable, error) {
 func (r *siteReader) nothingElse(files []*ast.File) error {
 	leaving := []string{
 		"Insert", "Update", "Find", "Due", "Page", "History", "SwapTime", "FindUsers", "GetUser", "CreateInvitation", "CreateInvitations", "ListInvitations", "RevokeInvitation",
+		"FindMemberships", "AddMember", "RemoveMember",
 		"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Prepare", "Begin", "BeginTx", "BeginFunc", "Commit", "Rollback",
 	}
 	var faults []error
@@ -271,7 +272,8 @@ func (r *siteReader) span(n ast.Node) span {
 // interfaces are those through which the library leaves its code, by the name of their type.
 var interfaces = map[string]string{
 	rootPackage + ".Store": layerStore, rootPackage + ".TxStore": layerStore, rootPackage + ".ClerkAPI": layerClerk,
-	rootPackage + ".PgxDB": layerSQL, rootPackage + ".pgxQuerier": layerSQL, "github.com/jackc/pgx/v5.Tx": layerSQL,
+	rootPackage + ".OrganizationAPI": layerClerk,
+	rootPackage + ".PgxDB":           layerSQL, rootPackage + ".pgxQuerier": layerSQL, "github.com/jackc/pgx/v5.Tx": layerSQL,
 }
 
 func (r *siteReader) takesQuerier(o types.Object) bool {
@@ -670,10 +672,34 @@ func (a pointAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	})
 }
 
-func (a pointAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (a pointAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	return between(ctx, a.k, layerClerk, "RevokeInvitation", nil, func(ctx context.Context) (*clerkinvite.Invitation, error) {
-		return a.ClerkAPI.RevokeInvitation(ctx, invitationID)
+		return a.ClerkAPI.RevokeInvitation(ctx, r)
 	})
+}
+
+func (a pointAPI) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	return between(ctx, a.k, layerClerk, "FindMemberships", nil, func(ctx context.Context) ([]clerkinvite.Membership, error) {
+		return a.organizations().FindMemberships(ctx, q)
+	})
+}
+
+func (a pointAPI) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	_, err := between(ctx, a.k, layerClerk, "AddMember", nil, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.organizations().AddMember(ctx, m)
+	})
+	return err
+}
+
+func (a pointAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	_, err := between(ctx, a.k, layerClerk, "RemoveMember", nil, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.organizations().RemoveMember(ctx, m)
+	})
+	return err
+}
+
+func (a pointAPI) organizations() clerkinvite.OrganizationAPI {
+	return a.ClerkAPI.(clerkinvite.OrganizationAPI)
 }
 
 // pointStore is a Store with points.

@@ -35,14 +35,16 @@ func snippet(ctx context.Context, pool *pgxpool.Pool, store *clerkinvite.PgxStor
 }
 `
 
-// The Go code in the README compiles.
+// The Go code in the README and in docs/organizations.md compiles.
 func TestReadmeCompiles(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?s) *```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	require.GreaterOrEqual(t, len(blocks), 2)
-	require.True(t, strings.HasPrefix(blocks[0][1], "package main"), "the first block is a whole program")
+	var blocks [][]string
+	for _, page := range []string{"README.md", "docs/organizations.md"} {
+		found := regexp.MustCompile("(?s) *```go\n(.*?)```").FindAllStringSubmatch(readPage(t, page), -1)
+		require.NotEmpty(t, found)
+		require.True(t, strings.HasPrefix(found[0][1], "package main"), "the first block of %s is a whole program", page)
+		blocks = append(blocks, found...)
+	}
 	signin := readPage(t, "examples/signin/main.go")
 	for i, block := range blocks {
 		code := block[1]

@@ -114,7 +114,7 @@ func (s *session) tryBulk(ctx context.Context, rs ...clerkinvite.InvitationReque
 }
 
 func (s *session) revoke(ctx context.Context, id string) error {
-	_, err := s.api.RevokeInvitation(ctx, id)
+	_, err := s.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: id})
 	return err
 }
 

@@ -83,11 +83,11 @@ var mutants = []mutant{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
 	}},
 	{name: "a row is settled before the call", test: "TestPromise3_LostResponses/memory", edits: []edit{
-		{"deliver_create.go", "	inv, err := exchange(ctx, s, endpointCreate,",
+		{"deliver_create.go", "	inv, err := exchange(ctx, s, e.create,",
 			`	a.verdict = verdict{kind: isInvited, invitation: &Invitation{ID: "inv_early"}}
 	s.settle(ctx, p.lease, a)
 	a.row, a.delivery, a.verdict = a.delivery.Member, nil, verdict{}
-	inv, err := exchange(ctx, s, endpointCreate,`},
+	inv, err := exchange(ctx, s, e.create,`},
 	}},
 	{name: "a create starts at the end of the lease", test: "TestInvite_WaitForATransactionDoesNotUseUpTheLease", edits: []edit{
 		{"lease.go", "return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2",
@@ -201,10 +201,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no marker", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "return inv.ID == previous && !slices", "return inv.ID != previous && !slices"},
+		{"deliver_settle.go", "return inv.ID == previous\n", "return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "} else if list[i].ID == before.InvitationID {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "} else if list[i].ID == previous {", "} else if list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
@@ -222,20 +222,47 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, l.ID)"},
+		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
+	}},
+	{name: "who holds the address is a member of the organization", test: "TestOrganization_SomebodyNew", edits: []edit{
+		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
+	}},
+	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
+		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
+	}},
+	{name: "a full organization stops the pass", test: "TestOrganization_FullStopsOnlyItself", edits: []edit{
+		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
+	}},
+	{name: "a refused resend waits on a dead link", test: "TestOrganization_ResendRefused", edits: []edit{
+		{"deliver.go", "v.linkDead = a.revoked", "v.linkDead = false"},
+	}},
+	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
+		{"reconcile.go", "if !r.seesMembers {", "if false {"},
+	}},
+	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
+		{"reconcile.go", "			case l.shared:\n", ""},
+	}},
+	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
+		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) {", "if ctx.Err() != nil {"},
+	}},
+	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
+		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
+	}},
+	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
+		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
-		{"withdraw.go", "failure := s.revoke(ctx, inv.ID)\n", "failure := s.revoke(ctx, inv.ID+\"0\")\n"},
+		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
 	}},
 	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
 		{"withdraw.go", "		if !marked && !isFinal(inv.Status) {", "		if false {"},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
-			"		if _, err := s.listInvitations(ctx, row.Email, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {"},
+			"		if _, err := s.listInvitations(ctx, row, \"\"); err != nil {\n			return notAccepted, err\n		}\n		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {"},
 	}},
 	{name: "Migrate trusts what the connection remembers", test: "TestMigrate_OnAConnectionThatRemembersMissingTables", edits: []edit{
 		{"store_pgx_migrate.go", "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text))", "SELECT to_regclass($1::text) IS NOT NULL"},
@@ -514,6 +541,18 @@ var mutants = []mutant{
 	}},
 	{name: "one invalid user fails the look-up", test: "TestOneRuleForResponsesAndWebhooks", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid ID\")\n		}"},
+	}},
+	{name: "a membership of another organization counts", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "m.UserID != \"\" && m.Organization == organization", "m.UserID != \"\""},
+	}},
+	{name: "a user missing from an unfiltered page is not a member", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "if len(items) >= maxPage {", "if false {"},
+	}},
+	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/organizations.go", "case !validID(m.Organization):", "case false:"},
+	}},
+	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
+		{"clerkapi/invitations.go", "if r.Organization != organization {", "if false {"},
 	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},

@@ -3,6 +3,7 @@ package testkit
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,9 +37,10 @@ type Rig struct {
 
 // Options configure a Rig.
 type Options struct {
-	Configure func(*clerkinvite.Config)
-	Clock     *clerkinvitetest.Clock // defaults to NewClock
-	Hangs     bool                   // a call that gets no response fails immediately, as if the adapter's time limit had passed
+	Configure    func(*clerkinvite.Config)
+	Clock        *clerkinvitetest.Clock // defaults to NewClock
+	Organization string                 // each invitation is into this organization, which exists
+	Hangs        bool                   // a call that gets no response fails immediately, as if the adapter's time limit had passed
 }
 
 // Each runs the test on a Rig in memory and on one with the real adapter, over HTTP, and a real PostgreSQL.
@@ -133,6 +135,14 @@ func New(t *testing.T, o Options, clerk *clerkinvitetest.Clerk, api clerkinvite.
 		b.Store = ClockedStore{store, func() time.Time { return cfg.Now() }}
 	}
 	cfg.Store = b.Store
+	if o.Organization != "" {
+		clerk.AddOrganization(o.Organization, clerkinvitetest.OrganizationOptions{})
+		cfg.Organizations, _ = api.(clerkinvite.OrganizationAPI)
+		cfg.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
+			p.Organization = cmp.Or(p.Organization, &clerkinvite.Organization{ID: o.Organization})
+			return nil
+		}
+	}
 	if o.Configure != nil {
 		o.Configure(&cfg)
 	}

@@ -171,7 +171,7 @@ func TestRevokeInvitation(t *testing.T) {
 	eachBehavior(t, func(t *testing.T, b *bundle) {
 		ctx := t.Context()
 		revoke := func(id string) error {
-			inv, err := b.api.RevokeInvitation(ctx, id)
+			inv, err := b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: id})
 			if err == nil {
 				require.Equal(t, clerkinvite.InvitationRevoked, inv.Status)
 			}
@@ -311,7 +311,7 @@ func calls() map[string]func(ctx context.Context, api clerkinvite.ClerkAPI) erro
 			return err
 		},
 		"RevokeInvitation": func(ctx context.Context, api clerkinvite.ClerkAPI) error {
-			_, err := api.RevokeInvitation(ctx, "inv_000001")
+			_, err := api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "inv_000001"})
 			return err
 		},
 	}

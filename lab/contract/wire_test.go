@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
@@ -42,7 +41,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 type bundle struct {
 	clerk *clerkinvitetest.Clerk
 	clock *clerkinvitetest.Clock
-	api   clerkinvite.ClerkAPI
+	api   *clerkapi.Client
 	all   []*description
 	root  string // with /v1
 	http  *http.Transport

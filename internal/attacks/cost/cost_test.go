@@ -181,6 +181,16 @@ func costs() []cost {
 		{"Run", "one pass, no members", "done", 1, "GET /invitations", 8, nil, do.run(nil, 2)},
 		{"Run", "one pass, 25 due, no Reconcile", "done", 4, "GET /users, 3 POST /invitations/bulk", 16, is.manyReserved(25), do.run(&clerkinvite.RunOptions{ReconcileInterval: -1}, 1)},
 
+		{"Invite", "organization: a new person", "pending", 2, "GET /users, POST /organizations/invitations", 2, nil, do.invite},
+		{"Invite", "organization: an existing user", "pending", 3, "GET /organizations/memberships, GET /users, POST /organizations/invitations", 2, is.user, do.invite},
+		{"Invite", "organization: an existing user, with AddExisting", "active", 3, "GET /organizations/memberships, GET /users, POST /organizations/memberships", 2, is.user, do.inviteAdding},
+		{"InviteMany", "organization: 25 people", "25 pending", 4, "GET /users, 3 POST /organizations/invitations/bulk", 15, nil, do.inviteMany(25)},
+		{"Resend", "organization: pending", "pending", 4, "GET /organizations/invitations, GET /users, POST /organizations/invitations, POST /organizations/invitations/revoke", 3, is.pending, do.resend},
+		{"Revoke", "organization: pending", "revoked", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.revoke},
+		{"Remove", "organization: active", "removed", 1, "DELETE /organizations/memberships", 2, is.added, do.remove},
+		{"Remove", "organization: pending", "removed", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.remove},
+		{"Reconcile", "organization: 25 pending", "25 members, 0 changed", 9, "4 GET /invitations, 4 GET /organization_invitations, GET /users", 6, is.manyPending(25), do.reconcile(nil)},
+
 		{"PgxStore.Backlog", "250 due", "250 due", 0, "", 1, is.manyReserved(250), do.backlog},
 		{"PgxStore.Validate", "up to date", "done", 0, "", 15, nil, do.validate},
 		{"PgxStore.Migrate", "up to date", "done", 0, "", 6, nil, do.migrate},
@@ -213,6 +223,9 @@ func TestCost(t *testing.T) {
 			clerk := clerkinvitetest.NewClerk()
 			o := counting
 			o.Clock = testkit.NewClock()
+			if strings.HasPrefix(c.situation, "organization: ") {
+				o.Organization = "org_acme"
+			}
 			store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: o.Clock.Now})
 			b := &costBundle{Rig: testkit.New(t, o, clerk, testkit.Adapter(t, testkit.Serve(t, clerk)), store), pool: pool, pgx: store}
 			if c.before != nil {
@@ -308,6 +321,12 @@ type verbs struct{}
 
 func (verbs) invite(ctx context.Context, b *costBundle) (any, error) {
 	return b.Invite(ctx, testkit.Params("acme", testkit.Ada.Email))
+}
+
+func (verbs) inviteAdding(ctx context.Context, b *costBundle) (any, error) {
+	p := testkit.Params(testkit.Ada.TenantID, testkit.Ada.Email)
+	p.Organization = &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
+	return b.Invite(ctx, p)
 }
 
 func (verbs) inviteNewAddress(ctx context.Context, b *costBundle) (any, error) {
@@ -652,6 +671,12 @@ func (is situations) active(t *testing.T, b *costBundle) {
 	is.user(t, b)
 	is.pending(t, b)
 	b.id = b.Member(t, testkit.Ada.Email).ID
+}
+
+func (is situations) added(t *testing.T, b *costBundle) {
+	is.user(t, b)
+	_, err := verbs{}.inviteAdding(t.Context(), b)
+	require.NoError(t, err)
 }
 
 func (is situations) revoked(t *testing.T, b *costBundle) {

@@ -201,8 +201,8 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		"revoking does nothing": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
-				f.RevokeInvitationFunc = func(_ context.Context, invitationID string) (*clerkinvite.Invitation, error) {
-					return &clerkinvite.Invitation{ID: invitationID, Status: clerkinvite.InvitationRevoked}, nil
+				f.RevokeInvitationFunc = func(_ context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+					return &clerkinvite.Invitation{ID: r.ID, Status: clerkinvite.InvitationRevoked}, nil
 				}
 				return f
 			},
@@ -211,12 +211,12 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		"revoking revokes other invitations, too": {
 			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
 				f := funcs(api)
-				f.RevokeInvitationFunc = func(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+				f.RevokeInvitationFunc = func(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 					list, _ := api.ListInvitations(ctx, clerkinvite.InvitationQuery{Status: clerkinvite.InvitationPending})
 					for _, inv := range list {
-						_, _ = api.RevokeInvitation(ctx, inv.ID)
+						_, _ = api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID})
 					}
-					return api.RevokeInvitation(ctx, invitationID)
+					return api.RevokeInvitation(ctx, r)
 				}
 				return f
 			},

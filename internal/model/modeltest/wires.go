@@ -217,16 +217,16 @@ func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	return ask(ctx, clerkinvitetest.CallList, "list "+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
 }
 
-func (a wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	t := taskOf(ctx)
 	if t.verb.reads() {
-		t.failf("reading: %s revokes %s", t.name, invitationID)
+		t.failf("reading: %s revokes %s", t.name, r.ID)
 	}
-	inv, err := ask(ctx, clerkinvitetest.CallRevoke, "revoke "+invitationID, func() (*clerkinvite.Invitation, error) {
-		was := a.invitation(invitationID)
-		inv, err := a.api.RevokeInvitation(context.Background(), invitationID)
+	inv, err := ask(ctx, clerkinvitetest.CallRevoke, "revoke "+r.ID, func() (*clerkinvite.Invitation, error) {
+		was := a.invitation(r.ID)
+		inv, err := a.api.RevokeInvitation(context.Background(), r)
 		a.clerkChanged()
-		is := a.invitation(invitationID)
+		is := a.invitation(r.ID)
 		if was != nil && was.Status != is.Status {
 			t.revoked(is)
 		}

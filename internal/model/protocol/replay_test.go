@@ -288,12 +288,12 @@ func (w wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	return pass(ctx, call, func() ([]clerkinvite.Invitation, error) { return w.clerk.ListInvitations(context.Background(), q) })
 }
 
-func (w wiredAPI) RevokeInvitation(ctx context.Context, invitationID string) (*clerkinvite.Invitation, error) {
+func (w wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 	if t, ok := ctx.Value(taskKey{}).(*task); ok {
-		t.inv = invitationID
+		t.inv = r.ID
 	}
 	return pass(ctx, "revoke", func() (*clerkinvite.Invitation, error) {
-		return w.clerk.RevokeInvitation(context.Background(), invitationID)
+		return w.clerk.RevokeInvitation(context.Background(), r)
 	})
 }
 

@@ -376,7 +376,7 @@ func creatingAll(emails ...string) attempt {
 
 func revoking(id string) attempt {
 	return attempt{"invitations.revokeInvitation", []any{id}, func(t *testing.T, b *both) error {
-		_, err := b.goAPI.RevokeInvitation(t.Context(), id)
+		_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 		return err
 	}}
 }
@@ -769,7 +769,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 			case 5:
 				outcome = b.outcome(t, "invitations.revokeInvitation", id)
 			case 6:
-				_, err := b.goAPI.RevokeInvitation(t.Context(), id)
+				_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 				outcome = codeOf(t, err)
 			case 7:
 				_, err := b.clerk.Accept(email)

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// organization returns what the member was invited into.
+func (w *world) organization(email string) clerkinvite.Organization {
+	o, _ := w.member(email).Organization()
+	return o
+}
+
+func TestImportIntoOrganizations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
+	w.clerk.AddOrganization("org_b", clerkinvitetest.OrganizationOptions{})
+	w.invite("before@example.com")
+
+	failedLines := filepath.Join(t.TempDir(), "failed.csv")
+	args := []string{"--tenant", "acme", "--organization", " org_a ", "--organization-role", "org:admin", "--errors", failedLines, "--json"}
+	name := w.file("email,organization,organization_role,template\n" +
+		"default@example.com,,,\n" + // 2
+		"role@example.com,,org:member,\n" +
+		"other@example.com,org_b,,\n" +
+		"both@example.com,org_b,org:member,\n" + // 5
+		"missing@example.com,org_none,,\n" +
+		"path@example.com,../users,,\n" +
+		"template@example.com,,,welcome\n" + // 8
+		"before@example.com,org_b,,\n")
+	r := w.run(append([]string{"import", name}, args...)...)
+	require.Equal(t, exitSome, r.code, r.stderr)
+	report := decode[*importReport](t, r)
+	require.Equal(t, map[outcome]int{sent: 4, refused: 1, invalid: 2, alreadyInvited: 1}, counts(t, report))
+	reasons := make(map[int]string)
+	for _, p := range report.Problems {
+		reasons[p.Line] = p.Reason
+	}
+	require.Contains(t, reasons[6], "resource_not_found")
+	require.Equal(t, "organization must be the ID of an organization (org_…)", reasons[7])
+	require.Contains(t, reasons[8], "template must be empty for an organization")
+	require.Equal(t, "keeps no organization: an import does not change members", reasons[9])
+	for email, want := range map[string]clerkinvite.Organization{
+		"default@example.com": {ID: "org_a", Role: "org:admin"}, "role@example.com": {ID: "org_a", Role: "org:member"},
+		"other@example.com": {ID: "org_b", Role: "org:admin"}, "both@example.com": {ID: "org_b", Role: "org:member"},
+	} {
+		require.Equal(t, want, w.organization(email), email)
+		require.Equal(t, want.ID, w.clerk.Invitations(email)[0].Organization)
+	}
+
+	// Failed lines keep their organizations.
+	text, err := os.ReadFile(failedLines)
+	require.NoError(t, err)
+	require.Contains(t, string(text), "email,organization,organization_role,template,reason\nmissing@example.com,org_none,,,line 6: ")
+	w.clerk.AddOrganization("org_none", clerkinvitetest.OrganizationOptions{})
+	again := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--organization", "org_a", "--errors", failedLines+"2", "--json"))
+	require.Equal(t, map[outcome]int{sent: 1, invalid: 2}, counts(t, again))
+	require.Equal(t, clerkinvite.Organization{ID: "org_none", Role: "org:member"}, w.organization("missing@example.com"))
+
+	// Existing members do not change.
+	r = w.run("import", w.file("tenant,email,organization,organization_role\nacme,both@example.com,org_a,\nacme,role@example.com,org_a,org:admin\nacme,other@example.com,org_b,\n"))
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, "line 2: both@example.com already_invited: keeps the organization org_b: an import")
+	require.Contains(t, r.stdout, "line 3: role@example.com already_invited: keeps the organization role org:member: an import")
+	require.NotContains(t, r.stdout, "line 4")
+
+	// A role needs an organization, in a line and as a flag.
+	r = w.run("import", w.file("tenant,email,organization_role\nacme,x@example.com,org:admin\n"))
+	require.Equal(t, exitSome, r.code)
+	require.Contains(t, r.stdout, "line 2: x@example.com invalid: organization_role needs an organization")
+	r = w.run("import", w.file("tenant,email\nacme,x@example.com\n"), "--organization-role", "org:admin")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "--organization-role needs --organization")
+
+	r = w.run("show", "acme", "default@example.com")
+	require.Regexp(t, `(?m)^organization +org_a as org:admin$`, r.stdout)
+	require.Equal(t, "org_a", decode[memberDocument](t, w.run("show", "acme", "default@example.com", "--json")).Organization.ID)
+	for _, args := range [][]string{{}, {"--json"}} {
+		require.NotContains(t, w.run(append([]string{"show", "acme", "before@example.com"}, args...)...).stdout, "organization")
+	}
+}
+
+// Commands for members end memberships and invitations of organizations, too.
+func TestChangeMembersOfOrganizations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
+	require.Zero(t, w.run("import", w.file("tenant,email\nacme,ada@example.com\nacme,bob@example.com\n"), "--organization", "org_a").code)
+	_, err := w.clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	r := w.run("reconcile")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, clerkinvite.StatusActive, w.member("ada@example.com").Status)
+	w.pass(2 * time.Minute)
+	require.Zero(t, w.run("resend", "acme", "bob@example.com").code)
+	require.Len(t, w.clerk.OpenInvitations("bob@example.com"), 1)
+	require.Zero(t, w.run("revoke", "acme", "bob@example.com").code)
+	require.Empty(t, w.clerk.OpenInvitations("bob@example.com"))
+	require.Zero(t, w.run("remove", "acme", "ada@example.com").code)
+	require.Empty(t, w.clerk.Members("org_a"))
+
+	// Adopted members remember their organization.
+	grace := w.clerk.AddVerifiedUser("grace@example.com")
+	w.clerk.JoinOrganization("org_a", grace.ID, "org:admin")
+	r = w.run("adopt", w.file("tenant,email,clerk_user_id,organization,organization_role\nacme,grace@example.com,"+grace.ID+",org_a,org:admin\n"))
+	require.Zero(t, r.code, r.stdout)
+	require.Equal(t, clerkinvite.Organization{ID: "org_a", Role: "org:admin"}, w.organization("grace@example.com"))
+	r = w.run("remove", "acme", "grace@example.com")
+	require.Equal(t, exitRefused, r.code)
+	require.Contains(t, r.stderr, "the organization needs another admin first")
+}
+
+// An instance without organizations works as before.
+func TestInstanceWithoutOrganizations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.DisableOrganizations()
+	w.invite("ada@example.com")
+	_, err := w.clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	r := w.run("reconcile", "--json")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, 1, decode[reconcileDocument](t, r).Activated)
+	require.Empty(t, w.diagnose(exitDone))
+}
+
+func TestDoctorChecksOrganizations(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		arrange func(w *world)
+		args    []string
+		status  checkStatus
+		message string
+	}{
+		"none":              {func(*world) {}, nil, checkOK, "no member is invited into a Clerk organization"},
+		"asked for":         {func(*world) {}, []string{"--organization", "org_a"}, checkOK, "1 organization checked. Clerk does not show which events"},
+		"unknown":           {func(*world) {}, []string{"--organization", "org_other"}, checkFail, "Clerk does not have org_other"},
+		"an ID with a path": {func(*world) {}, []string{"--organization", "org_a/../x"}, checkFail, "Clerk does not have org_a/../x"},
+		"events": {func(w *world) { w.inviteInto("org_a", "") }, nil, checkOK,
+			"organizationInvitation.accepted, organizationInvitation.revoked, organizationMembership.created, organizationMembership.updated, organizationMembership.deleted, in addition to user.created"},
+		"deleted":               {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DeleteOrganization("org_a") }, nil, checkFail, "Clerk does not have org_a"},
+		"no organizations":      {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DisableOrganizations() }, nil, checkFail, "the Clerk instance has no organizations"},
+		"a role of nobody":      {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkWarn, "nobody has these roles yet, so Clerk does not show whether they exist: org:editor in org_a"},
+		"a role of a member":    {func(w *world) { w.join("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
+		"Clerk fails for it":    {func(w *world) { w.inviteInto("org_a", ""); w.failList() }, nil, checkWarn, "too_many_requests"},
+		"another schema's rows": {func(w *world) { w.inviteInto("org_a", "") }, []string{"--schema", "public"}, checkOK, "1 organization checked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{Roles: []string{"org:admin", "org:member", "org:editor"}})
+			test.arrange(w)
+			r := w.run(append([]string{"doctor", "--json"}, test.args...)...)
+			for _, c := range decode[doctorDocument](t, r).Checks {
+				if c.Name == "organizations" {
+					require.Equal(t, test.status, c.Status, c.Message)
+					require.Contains(t, c.Message, test.message)
+					require.Equal(t, c.Status != checkOK, c.Remedy != "")
+					return
+				}
+			}
+			t.Fatal("no such check")
+		})
+	}
+}
+
+// inviteInto invites somebody into an organization.
+func (w *world) inviteInto(organization, role string) {
+	_, err := w.service().Invite(w.t.Context(), clerkinvite.InviteParams{
+		TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: organization, Role: role},
+	})
+	require.NoError(w.t, err)
+}
+
+// join invites somebody into an organization who accepts.
+func (w *world) join(organization, role string) {
+	w.inviteInto(organization, role)
+	_, err := w.clerk.Accept("ada@example.com")
+	require.NoError(w.t, err)
+	require.Zero(w.t, w.run("reconcile").code)
+	require.Equal(w.t, clerkinvite.StatusActive, w.member("ada@example.com").Status)
+}
+
+// failList makes Clerk limit the lists of an organization's invitations.
+func (w *world) failList() {
+	limit := clerkinvitetest.RateLimited(time.Minute)
+	limit.Call = clerkinvitetest.CallOrganizationList
+	w.clerk.Fail(limit)
+}

@@ -1,0 +1,149 @@
+package attacks_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+)
+
+// checkMemberships checks that exactly the users of active members are members of the scenario's organization.
+func (w *world) checkMemberships(rows []*clerkinvite.Member) {
+	w.t.Helper()
+	if w.sc.organization == nil {
+		return
+	}
+	var want, got []string
+	for _, m := range rows {
+		if m.Status == clerkinvite.StatusActive {
+			want = append(want, m.ClerkUserID)
+		}
+	}
+	for _, m := range w.clerk.Members(w.sc.organization.ID) {
+		got = append(got, m.UserID)
+	}
+	require.ElementsMatch(w.t, want, got, "memberships")
+}
+
+// joined lets a person accept the invitation into the organization. The event becomes the input.
+func (w *world) joined(email string) (userID string) {
+	userID = w.clerk.AddVerifiedUser(email).ID
+	w.clerk.OrganizationEvents()
+	w.must(w.clerk.AcceptOrganization(w.clerk.OpenInvitations(email)[0].ID, userID))
+	w.lastEvent()
+	return userID
+}
+
+func (w *world) lastEvent() {
+	events := w.clerk.OrganizationEvents()
+	w.input = events[len(events)-1].Payload
+}
+
+// organizations are scenarios of a tenant that is an organization.
+func organizations() []scenario {
+	asking, adding := &clerkinvite.Organization{ID: "org_acme"}, &clerkinvite.Organization{ID: "org_acme", AddExisting: true}
+	invite := func(a *actor) error { return a.invite(ann) }
+	resend := func(a *actor) error {
+		_, err := a.svc.Resend(a.ctx, acme(ann))
+		return a.acked(ann, err)
+	}
+	revoke := func(a *actor) error {
+		_, err := a.svc.Revoke(a.ctx, acme(ann))
+		return a.acked(ann, err)
+	}
+	remove := func(a *actor) error {
+		_, err := a.svc.Remove(a.ctx, acme(ann))
+		return a.acked(ann, err)
+	}
+	isUser := func(w *world) { w.clerk.AddVerifiedUser(ann) }
+	pending := func(w *world) {
+		w.invited(ann)
+		w.clock.Advance(later)
+	}
+	accepted := func(w *world) {
+		pending(w)
+		w.joined(ann)
+	}
+	active := func(w *world) { // with somebody else, so that Clerk shows a member
+		isUser(w)
+		w.clerk.AddVerifiedUser(bob)
+		w.invited(ann, bob)
+	}
+	return []scenario{
+		{name: "organization: invite", organization: asking, act: invite, people: []person{{ann, "pending", "gone"}}},
+		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
+		{name: "organization: somebody joins before the create", organization: asking, act: invite, people: []person{{ann, "active", "pending gone"}}, arrange: func(w *world) {
+			var joined atomic.Bool
+			w.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After && !joined.Swap(true) {
+					w.clerk.JoinOrganization("org_acme", w.clerk.AddVerifiedUser(ann).ID, "org:member")
+				}
+			})
+		}},
+		{name: "organization: add a user", organization: adding, arrange: isUser, act: invite, people: []person{{ann, "active", "gone"}}},
+		{name: "organization: add a user once", organization: adding, once: true, act: invite, people: []person{{ann, "active", "failed gone removed"}, {bob, "active", ""}}, arrange: func(w *world) {
+			isUser(w)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(bob)
+		}},
+		{name: "organization: add a user once into a lost response", organization: adding, once: true, people: []person{{ann, "failed active removed", "gone"}, {bob, "active", ""}}, arrange: func(w *world) {
+			isUser(w)
+			w.clerk.AddVerifiedUser(bob) // so that Clerk shows a member, and Reconcile sees a removal that was carried out late
+			w.invited(bob)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		}, act: func(a *actor) error {
+			_, err := a.svc.Invite(a.ctx, toAcme(ann))
+			return expected[*clerkinvite.ClerkInvitationError](a, ann, err)
+		}},
+		{name: "organization: invite after a crash", organization: asking, act: invite, people: []person{{ann, "pending", ""}}, arrange: func(w *world) {
+			w.reserved(ann)
+			w.clock.Advance(later)
+		}},
+		{name: "organization: resend", organization: asking, arrange: pending, act: resend, people: []person{{ann, "pending", ""}}},
+		{name: "organization: revoke", organization: asking, arrange: pending, act: revoke, people: []person{{ann, "revoked", "pending"}}},
+		{name: "organization: revoke after acceptance", organization: asking, arrange: accepted, people: []person{{ann, "active", "pending"}}, act: func(a *actor) error {
+			_, err := a.svc.Revoke(a.ctx, acme(ann))
+			var refused *clerkinvite.TransitionError
+			if errors.As(err, &refused) {
+				err = nil
+			}
+			return a.acked(ann, err)
+		}},
+		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending revoked"}}},
+		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
+		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
+		{name: "organization: somebody joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
+		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {
+			pending(w)
+			w.clerk.OrganizationEvents()
+			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations(ann)[0].ID)
+			w.lastEvent()
+		}},
+		{name: "organization: somebody leaves", organization: adding, act: (*actor).event, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(ann, bob)
+			w.clerk.OrganizationEvents()
+			w.clerk.LeaveOrganization("org_acme", u.ID)
+			w.lastEvent()
+		}},
+		{name: "organization: reconcile", organization: asking, people: []person{{ann, "active", ""}}, arrange: accepted, act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked(ann, err)
+		}},
+		{name: "organization: reconcile finds somebody who has left", organization: adding, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(ann, bob)
+			w.clock.Advance(later)
+			w.clerk.LeaveOrganization("org_acme", u.ID)
+		}, act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
+			return a.acked(ann, err)
+		}},
+	}
+}

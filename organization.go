@@ -1,0 +1,397 @@
+package clerkinvite
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+)
+
+// Organization makes an invitation one into a Clerk organization. The person becomes active once they
+// have verified the address and are a member of the organization.
+type Organization struct {
+	ID      string `json:"id"`                // org_…
+	Role    string `json:"role,omitempty"`    // a key of Clerk's roles, such as "org:admin"; "" means "org:member"
+	Inviter string `json:"inviter,omitempty"` // the Clerk user (user_…) whose name the email shows, an admin of the organization; "" means nobody
+
+	// AddExisting adds a Clerk user who has verified the address to the organization immediately,
+	// without an email and without asking them. By Clerk's documentation it becomes their active
+	// organization at their next sign-in. Otherwise they get the organization's invitation.
+	AddExisting bool `json:"add_existing,omitempty"`
+}
+
+// OrganizationAPI is the part of Clerk's Backend API that the library uses for the members of
+// organizations, beside [ClerkAPI]. Package clerkapi implements both, and clerkinvitetest has a fake.
+//
+// What ClerkAPI says about concurrency, contexts and errors is true here, too.
+//
+// Methods may be added to OrganizationAPI in a minor version until v1.
+type OrganizationAPI interface {
+	// FindMemberships returns which of up to 100 users are members of one organization. A user who
+	// is not a member is not an error.
+	FindMemberships(ctx context.Context, q MembershipQuery) ([]Membership, error)
+
+	// AddMember makes a user a member of an organization, and sends no email. It makes exactly
+	// one request.
+	AddMember(ctx context.Context, m Membership) error
+
+	// RemoveMember ends a user's membership of an organization. It makes exactly one request.
+	RemoveMember(ctx context.Context, m Membership) error
+}
+
+// Membership is a user's membership of an organization.
+type Membership struct {
+	Organization string // org_…
+	UserID       string // user_…
+	Role         string // a key of Clerk's roles; RemoveMember ignores it
+}
+
+// MembershipQuery selects members of one organization by their user IDs.
+type MembershipQuery struct {
+	Organization string
+	UserIDs      []string // 1 to 100
+}
+
+// Organization returns what the member was last invited into, and false if that was the application.
+func (m Member) Organization() (o Organization, ok bool) {
+	p := m.clerkParams()
+	if p.Organization == nil {
+		return Organization{}, false
+	}
+	return *p.Organization, true
+}
+
+// organization returns the ID of the organization that the member was last invited into, or "".
+func (m Member) organization() string {
+	if !bytes.Contains(m.Params, []byte(`"organization"`)) { // do not decode the others
+		return ""
+	}
+	return m.clerkParams().organization()
+}
+
+// defaultRole is the role in an organization if [Organization] names none.
+const defaultRole = "org:member"
+
+// checkOrganization fills in the default role, and returns what is wrong with the parameters of an
+// invitation into an organization, or nil.
+func (s *Service) checkOrganization(p *InviteParams) error {
+	if p.Organization == nil {
+		return nil
+	}
+	o := *p.Organization
+	o.Role = cmp.Or(o.Role, defaultRole)
+	p.Organization = &o
+	switch {
+	case s.cfg.Organizations == nil:
+		return errNoOrganizations
+	case !clerkID.MatchString(o.ID):
+		return &InvalidParamsError{"Organization.ID", "must be the ID of an organization (org_…)"}
+	case o.Inviter != "" && !clerkID.MatchString(o.Inviter):
+		return &InvalidParamsError{"Organization.Inviter", "must be a Clerk user's ID (user_…)"}
+	case p.Template != "":
+		return &InvalidParamsError{"Template", "must be empty for an organization: Clerk has one template for its invitations"}
+	}
+	if reason := checkText(o.Role, 255); reason != "" {
+		return &InvalidParamsError{"Organization.Role", reason}
+	}
+	return nil
+}
+
+// byOrganization groups attempts by their organization, the application's first.
+func byOrganization(attempts []*attempt) (groups [][]*attempt) {
+	sorted := slices.Clone(attempts)
+	slices.SortStableFunc(sorted, func(a, b *attempt) int { return cmp.Compare(a.organization(), b.organization()) })
+	for len(sorted) > 0 {
+		organization, n := sorted[0].organization(), 1
+		for n < len(sorted) && sorted[n].organization() == organization {
+			n++
+		}
+		groups, sorted = append(groups, sorted[:n]), sorted[n:]
+	}
+	return groups
+}
+
+// decideMembers decides for rows of one organization whose address one of the users holds verified.
+func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attempt, users []User) {
+	var ids []string
+	for _, a := range attempts {
+		ids = append(ids, verifiedBy(users, a.row.Email).ID)
+	}
+	members, err := s.findMembers(ctx, attempts[0].organization(), ids)
+	for _, a := range attempts {
+		u := verifiedBy(users, a.row.Email)
+		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
+			a.decide(v)
+		}
+	}
+}
+
+// decideHolder decides for a row whose address u holds verified.
+func (s *Service) decideHolder(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+	if a.organization() == "" {
+		return linked(u, nil, s.now())
+	}
+	members, err := s.findMembers(ctx, a.organization(), []string{u.ID})
+	return s.decideMember(ctx, p, a, u, members[u.ID], err)
+}
+
+// decideMember decides for a row whose address u holds verified. isMember says whether u is a member of the
+// row's organization; err is why that is unknown. Members are linked. The others are added, or the verdict is
+// undecided: they get an invitation.
+func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User, isMember bool, err error) verdict {
+	if err != nil {
+		return s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err)
+	}
+	v := linked(u, nil, s.now())
+	switch {
+	case isMember, v.kind != isLinked: // barred users get no invitation
+		return v
+	case a.params.Organization.AddExisting:
+		return s.addMember(ctx, p, a, u)
+	}
+	return verdict{}
+}
+
+// findMembers returns which of the users are members of the organization, with one request per 100.
+func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]bool, error) {
+	if s.cfg.Organizations == nil {
+		return nil, errNoOrganizations
+	}
+	slices.Sort(userIDs)
+	members := make(map[string]bool)
+	for chunk := range slices.Chunk(slices.Compact(userIDs), findBatch) {
+		found, err := request(ctx, s, endpointMemberships, "clerk.FindMemberships", func(ctx context.Context) ([]Membership, error) {
+			return s.cfg.Organizations.FindMemberships(ctx, MembershipQuery{organization, chunk})
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range found {
+			members[m.UserID] = members[m.UserID] || m.Organization == organization
+		}
+	}
+	return members, nil
+}
+
+// addMemberships adds to p which of up to 100 users are members of the organization, if it is not "". It asks
+// Clerk for those that p does not have.
+func (s *Service) addMemberships(ctx context.Context, organization string, userIDs []string, p proof) error {
+	unknown := slices.DeleteFunc(slices.Clone(userIDs), func(id string) bool {
+		_, known := p.members[Membership{Organization: organization, UserID: id}]
+		return known
+	})
+	if organization == "" || len(unknown) == 0 {
+		return nil
+	}
+	members, err := s.findMembers(ctx, organization, unknown)
+	if err != nil {
+		return s.clerkError(ctx, "find memberships", err)
+	}
+	for _, id := range unknown {
+		p.members[Membership{Organization: organization, UserID: id}] = members[id]
+	}
+	return nil
+}
+
+var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config.Organizations"}
+
+// addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
+// create, it starts and finishes during the lease.
+func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+	if ctx.Err() != nil || !p.fresh(s.now()) {
+		return s.released(ctx, p, a)
+	}
+	o := a.params.Organization
+	adding, cancel := p.creating(ctx)
+	defer cancel()
+	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{o.ID, u.ID, o.Role})
+	})
+	switch {
+	case err == nil:
+		a.mayHaveAdded = u.ID
+		return linked(u, nil, s.now())
+	case codeOf(err) == codeAlreadyMember:
+		return linked(u, nil, s.now())
+	}
+	p.noteRefusing(o.ID, err)
+	v := s.failed(ctx, p, a, call{op: "add member", sends: true, organization: true}, err)
+	if v.kind == isUncertain {
+		a.mayHaveAdded = u.ID
+	}
+	return v
+}
+
+// undoAdding ends the membership that a withdrawn attempt may have added. If that fails, the row keeps
+// waiting, so that the next attempt finds out.
+func (s *Service) undoAdding(ctx context.Context, a *attempt) {
+	if a.verdict.withdraw && !s.removeAdded(ctx, a) {
+		a.verdict.withdraw = false
+	}
+}
+
+// removeAdded ends the membership that the attempt may have added, if any. It reports whether that succeeded.
+func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
+	if a.mayHaveAdded == "" {
+		return true
+	}
+	err := s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	if err != nil {
+		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
+	}
+	return err == nil
+}
+
+// decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
+// a user to the row's organization, a member becomes active: nobody can tell who has added them.
+func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
+	v := verdict{kind: isAbandoned}
+	if o := a.params.Organization; o != nil && o.AddExisting {
+		u, err := s.findJoined(ctx, a.row)
+		switch {
+		case err != nil:
+			a.decide(s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err))
+			a.verdict.withdraw = false // until Clerk says whether there is a membership
+			return
+		case u != nil:
+			v = linked(u, nil, s.now())
+		}
+	}
+	a.decide(v)
+}
+
+// findJoined returns the user who has verified the row's address and, if the row is for an organization, is
+// a member of it. It returns nil if there is none.
+func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
+	users, err := s.findUsersOf(ctx, row.Email)
+	u := verifiedBy(users, row.Email)
+	organization := row.organization()
+	if err != nil || u == nil || organization == "" {
+		return u, err
+	}
+	members, err := s.findMembers(ctx, organization, []string{u.ID})
+	if err != nil || !members[u.ID] {
+		return nil, err
+	}
+	return u, nil
+}
+
+// prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
+// older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
+// prevents the create; then nothing is revoked.
+func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit error) {
+	// An interrupted attempt may have revoked the current one.
+	a.revoked = a.revoked || found.current != nil && found.current.Status == InvitationRevoked
+	if err := p.refusing[a.organization()]; err != nil {
+		return refused("create invitation", reasonOf(err), err), nil
+	}
+	if a.row.Send == 1 {
+		return verdict{}, nil
+	}
+	if limit := s.singleLimit(p, a); limit != nil {
+		return verdict{}, limit
+	}
+	accepted, err := s.revokeOlder(ctx, a, found)
+	switch {
+	case err != nil:
+		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
+	case accepted: // by nobody who has verified the address, so Reconcile reports it
+		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
+		if a.row.InvitedAt != nil {
+			older.CreatedAt = *a.row.InvitedAt
+		}
+		return verdict{kind: isInvited, invitation: older, adopted: true}, nil
+	}
+	return verdict{}, nil
+}
+
+// revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
+// lists as pending. It reports whether the first was accepted.
+func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvitations) (accepted bool, err error) {
+	if a.row.InvitationID != "" && !a.revoked {
+		current := Invitation{ID: a.row.InvitationID} // Clerk's list may lag
+		if found.current != nil {
+			current = *found.current
+		}
+		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
+			return accepted, err
+		}
+		a.revoked = true
+	}
+	for _, inv := range found.older {
+		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// endMembership ends the membership of a member that becomes removed, or that an interrupted attempt may
+// have added to its organization.
+func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
+	o := row.clerkParams().Organization
+	mayBeAdded := o.AddExisting && row.Due() && row.Attempts > 0
+	switch {
+	case row.Status == StatusActive:
+		return s.removeMember(ctx, o.ID, row.ClerkUserID)
+	case to == StatusRemoved && accepted != notAccepted, mayBeAdded:
+		u, err := s.findJoined(ctx, row)
+		if err != nil {
+			return s.clerkError(ctx, "find memberships", err)
+		}
+		if u != nil {
+			return s.removeMember(ctx, o.ID, u.ID)
+		}
+	}
+	return nil
+}
+
+// removeMember ends the membership of the row's user in its organization.
+func (s *Service) removeMember(ctx context.Context, organization, userID string) error {
+	if s.cfg.Organizations == nil {
+		return errNoOrganizations
+	}
+	_, err := request(ctx, s, endpointRemoveMember, "clerk.RemoveMember", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{Organization: organization, UserID: userID})
+	})
+	switch {
+	case err == nil, saysNotFound(err): // the user has left, or the organization was deleted
+		return nil
+	case codeOf(err) == codeLastAdmin:
+		return ErrLastAdmin
+	}
+	return s.clerkError(ctx, "remove member", err)
+}
+
+// fullCodes are the codes with which Clerk refuses everybody for an organization.
+var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", codeNoOrganizations}
+
+// refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
+// organization, the role, or the person's other memberships.
+func refusedByOrganization(err error) bool {
+	code := codeOf(err)
+	return refusesEverybody(err) || saysNotFound(err) ||
+		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
+}
+
+// refusesEverybody reports whether an organization accepts nobody: it is full, or does not exist.
+func refusesEverybody(err error) bool {
+	var api *APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	return slices.Contains(fullCodes, api.Code) || saysNotFound(err) && api.Meta[metaParamName] == nil
+}
+
+// noteRefusing remembers for the rest of the pass that an organization accepts nobody, so that a request
+// for each member is not wasted on it.
+func (p *pass) noteRefusing(organization string, err error) {
+	if organization == "" || !refusesEverybody(err) {
+		return
+	}
+	if p.refusing == nil {
+		p.refusing = make(map[string]error)
+	}
+	p.refusing[organization] = err
+}

@@ -1,0 +1,458 @@
+package clerkinvite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// organizationScene is a verb for an organization, and what must be true once it is complete.
+type organizationScene struct {
+	name   string
+	calls  []clerkinvitetest.Call                   // that it makes
+	before func(t *testing.T, b *testkit.Rig)       // without faults
+	act    func(t *testing.T, b *testkit.Rig) error // returns nil once the verb is complete
+	worker bool                                     // Deliver completes it, too
+	after  func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member)
+}
+
+// unlessDone returns nil if the error says that the invitation is complete.
+func unlessDone(err error) error {
+	var dup *clerkinvite.DuplicateEmailError
+	var cooldown *clerkinvite.CooldownError
+	if errors.As(err, &dup) && !dup.Member.Due() || errors.As(err, &cooldown) {
+		return nil
+	}
+	return err
+}
+
+func organizationScenes() []organizationScene {
+	const email = "ada@example.com"
+	invite := func(t *testing.T, b *testkit.Rig) error {
+		t.Helper()
+		_, err := b.TryInvite(t, email)
+		return unlessDone(err)
+	}
+	add := func(t *testing.T, b *testkit.Rig) error {
+		t.Helper()
+		_, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+		return unlessDone(err)
+	}
+	invitedOnce := func(t *testing.T, b *testkit.Rig, _ *clerkinvite.Member) {
+		t.Helper()
+		b.RequireInvited(t, email, 1)
+		requireMembers(t, b)
+	}
+	isUser := func(_ *testing.T, b *testkit.Rig) { b.Clerk.AddVerifiedUser(email) }
+	lostCreate := func(when clerkinvitetest.When) func(t *testing.T, b *testkit.Rig) {
+		return func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: when, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, email)
+			require.Error(t, err)
+			b.Clerk.Settle()
+			b.Clock.Advance(2 * time.Hour)
+		}
+	}
+	pending := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.MustInvite(t, email)
+		b.Clerk.Settle()
+		b.Clock.Advance(2 * time.Hour)
+	}
+	accepted := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		pending(t, b)
+		u := b.Clerk.AddVerifiedUser(email)
+		require.NoError(t, b.Clerk.AcceptOrganization(b.Member(t, email).InvitationID, u.ID))
+		b.Clerk.Settle()
+	}
+	active := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		isUser(t, b)
+		require.NoError(t, add(t, b))
+		b.Clerk.Settle()
+	}
+	remove := func(t *testing.T, b *testkit.Rig) error {
+		t.Helper()
+		_, err := b.Remove(t.Context(), testkit.Ada)
+		return err
+	}
+	removed := func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+		t.Helper()
+		require.Equal(t, clerkinvite.StatusRemoved, m.Status)
+		requireMembers(t, b)
+		require.Empty(t, b.Clerk.OpenInvitations(email))
+	}
+	return []organizationScene{{
+		name: "invite", worker: true, act: invite, after: invitedOnce, before: func(*testing.T, *testkit.Rig) {},
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallOrganizationCreate},
+	}, {
+		name: "ask a user", worker: true, act: invite, after: invitedOnce, before: isUser,
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallMemberships, clerkinvitetest.CallOrganizationCreate},
+	}, {
+		name: "invite after a lost create", worker: true, act: invite, after: invitedOnce, before: lostCreate(clerkinvitetest.After),
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallOrganizationList},
+	}, {
+		name: "invite after a create that never arrived", worker: true, act: invite, after: invitedOnce, before: lostCreate(clerkinvitetest.Before),
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallOrganizationCreate},
+	}, {
+		name: "add a user", worker: true, act: add, before: isUser,
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallMemberships, clerkinvitetest.CallAddMember},
+		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+			t.Helper()
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+			requireMembers(t, b, m.ClerkUserID)
+			require.Zero(t, b.Clerk.EmailsTo(email))
+			require.Empty(t, b.Clerk.OpenInvitations(email))
+		},
+	}, {
+		name: "resend", worker: true, before: pending,
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallOrganizationRevoke, clerkinvitetest.CallOrganizationCreate},
+		act: func(t *testing.T, b *testkit.Rig) error {
+			t.Helper()
+			if b.Member(t, email).Sent == 2 {
+				return nil
+			}
+			_, err := b.Resend(t.Context(), testkit.Ada)
+			return err
+		},
+		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+			t.Helper()
+			require.Equal(t, 2, m.Send)
+			b.RequireInvited(t, email, 2)
+		},
+	}, {
+		name: "revoke", before: pending, calls: []clerkinvitetest.Call{clerkinvitetest.CallOrganizationRevoke},
+		act: func(t *testing.T, b *testkit.Rig) error {
+			t.Helper()
+			_, err := b.Revoke(t.Context(), testkit.Ada)
+			return err
+		},
+		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+			t.Helper()
+			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+			require.Empty(t, b.Clerk.OpenInvitations(email))
+		},
+	}, {
+		name: "revoke after acceptance", before: accepted,
+		calls: []clerkinvitetest.Call{clerkinvitetest.CallOrganizationRevoke, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallFindUsers, clerkinvitetest.CallMemberships},
+		act: func(t *testing.T, b *testkit.Rig) error {
+			t.Helper()
+			_, err := b.Revoke(t.Context(), testkit.Ada)
+			var refused *clerkinvite.TransitionError
+			if errors.As(err, &refused) {
+				return nil
+			}
+			return errors.Join(err, errors.New("not refused"))
+		},
+		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+			t.Helper()
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+			requireMembers(t, b, m.ClerkUserID)
+		},
+	}, {
+		name: "remove a pending member", before: pending, act: remove, after: removed, calls: []clerkinvitetest.Call{clerkinvitetest.CallOrganizationRevoke},
+	}, {
+		name: "remove after acceptance", before: accepted, act: remove, after: removed,
+		calls: []clerkinvitetest.Call{
+			clerkinvitetest.CallOrganizationRevoke, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallFindUsers, clerkinvitetest.CallMemberships,
+			clerkinvitetest.CallRemoveMember,
+		},
+	}, {
+		name: "remove an active member", before: active, act: remove, after: removed, calls: []clerkinvitetest.Call{clerkinvitetest.CallRemoveMember},
+	}}
+}
+
+// run calls the verb, and then it or Deliver again until it is complete.
+func (s organizationScene) run(t *testing.T, b *testkit.Rig, deliver bool) (failed bool) {
+	t.Helper()
+	err := s.act(t, b)
+	failed = err != nil
+	for n := 0; n < 8 && (err != nil || b.Member(t, "ada@example.com").Due()); n++ {
+		b.Clerk.Settle()
+		b.Clock.Advance(2 * time.Hour)
+		if deliver && s.worker && b.Member(t, "ada@example.com").Due() {
+			_, err = b.Deliver(t.Context(), nil)
+		} else {
+			err = s.act(t, b)
+		}
+	}
+	require.NoError(t, err)
+	m := b.Member(t, "ada@example.com")
+	require.False(t, m.Due())
+	b.Clerk.Settle()
+	s.after(t, b, m)
+	return failed
+}
+
+// Whatever response is lost, one email is sent per send, one invitation is open, and the membership is as the member says.
+func TestPromise3_OrganizationLostResponses(t *testing.T) {
+	t.Parallel()
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, s := range organizationScenes() {
+			for _, call := range s.calls {
+				for _, fault := range testkit.Sample(t, testkit.Faults(call)) {
+					for _, deliver := range []bool{false, true} {
+						if deliver && !s.worker {
+							continue
+						}
+						t.Run(fmt.Sprintf("%s/%s %s/deliver %v", s.name, call, testkit.FaultName(fault), deliver), func(t *testing.T) {
+							t.Parallel()
+							testkit.InBubble(t, func(t *testing.T) {
+								b := fresh(t, testkit.Options{Organization: org, Hangs: fault.Kind == clerkinvitetest.Timeout})
+								s.before(t, b)
+								b.Clerk.ResetCounts()
+								b.Clerk.Fail(fault)
+								s.run(t, b, deliver)
+								require.Positive(t, b.Clerk.Requests()[call], "the call is made")
+							})
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+// The response to a bulk request is lost in every way, before and after it took effect.
+func TestPromise3_OrganizationLostBulkResponses(t *testing.T) {
+	t.Parallel()
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, fault := range testkit.Sample(t, testkit.Faults(clerkinvitetest.CallOrganizationCreateBulk)) {
+			t.Run(testkit.FaultName(fault), func(t *testing.T) {
+				t.Parallel()
+				testkit.InBubble(t, func(t *testing.T) {
+					b := fresh(t, testkit.Options{Organization: org, Hangs: true})
+					b.Clerk.Fail(fault)
+					ps := testkit.People(25, "p")
+					results, _ := b.InviteMany(t.Context(), ps, nil)
+					require.Len(t, results, 25)
+					for range 5 {
+						b.Clock.Advance(time.Hour)
+						_, err := b.Deliver(t.Context(), nil)
+						require.NoError(t, err)
+					}
+					b.RequireEachInvitedOnce(t, ps)
+				})
+			})
+		}
+	})
+}
+
+// Each behavior that Clerk does not document, without a fault and with each call failing before and after it took effect.
+func TestPromise3_OrganizationWhateverClerkDoes(t *testing.T) {
+	t.Parallel()
+	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		for _, behavior := range testkit.Sample(t, clerkinvitetest.Behaviors()) {
+			for _, s := range organizationScenes() {
+				for _, call := range append([]clerkinvitetest.Call{""}, s.calls...) {
+					for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+						t.Run(fmt.Sprintf("%s/%s/%s %v", behavior.Name, s.name, call, when), func(t *testing.T) {
+							t.Parallel()
+							b := fresh(t, testkit.Options{Organization: org})
+							b.Clerk.SetBehavior(behavior.Behavior)
+							b.Clerk.CreateInDashboard(org, "not-ada@example.com", "org:member", nil) // matched by a query for parts
+							s.before(t, b)
+							if call != "" {
+								b.Clerk.Fail(clerkinvitetest.Fault{Call: call, When: when, Kind: clerkinvitetest.Reset, Times: 3})
+							}
+							s.run(t, b, when == clerkinvitetest.After)
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+// With WithdrawOnFailure, nobody stays a member of the organization without an active row, whether or not a lost request added them.
+func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
+	t.Parallel()
+	for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
+		t.Run(when.String(), func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.AddVerifiedUser("ada@example.com")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: when, Kind: clerkinvitetest.Reset})
+				_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				m := b.Member(t, "ada@example.com")
+				require.Equal(t, clerkinvite.StatusFailed, m.Status)
+				require.Equal(t, clerkinvite.ReasonWithdrawn, m.Reason)
+				requireMembers(t, b)
+			})
+		})
+	}
+}
+
+// A process dies after it has added a user. Nobody can tell who has added them, so they become active.
+func TestOrganization_AbandonedAfterAdding(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{
+			TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
+		})
+		require.NoError(t, err)
+		row := b.Member(t, "ada@example.com")
+		claimed, until := *row, b.Clock.Now().Add(time.Minute)
+		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// Clerk responds so slowly that another process may have the member by now. The user is not added.
+func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.After {
+				b.Clock.Advance(time.Hour)
+			}
+		})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		requireMembers(t, b)
+		b.Clerk.OnCall(nil)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// The invitation is revoked while the user is being added. Nobody stays a member of the organization without an active row.
+func TestOrganization_RevokedWhileAdding(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
+				_, err := b.Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
+				assert.NoError(t, err)
+			}
+		})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b)
+	})
+}
+
+// Clerk does not answer when the membership must be ended, either. The member keeps waiting, and the next attempt finds the membership.
+func TestOrganization_MembershipNotEnded(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.Reset})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.True(t, clerkErr.Queued())
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallMemberships, Kind: clerkinvitetest.Reset, Times: 3})
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
+		b.Clerk.ClearFaults() // in memory each call asks once
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b, u.ID)
+	})
+}
+
+// Many callers invite one address into an organization: one email.
+func TestPromise1_OrganizationConcurrentInvites(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		var wg sync.WaitGroup
+		invited, duplicates := atomic.Int64{}, atomic.Int64{}
+		for range 16 {
+			wg.Go(func() {
+				_, err := b.TryInvite(t, "ada@example.com")
+				var dup *clerkinvite.DuplicateEmailError
+				switch {
+				case err == nil:
+					invited.Add(1)
+				case errors.As(err, &dup):
+					duplicates.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, invited.Load())
+		require.EqualValues(t, 15, duplicates.Load())
+		b.RequireInvited(t, "ada@example.com", 1)
+	})
+}
+
+// A thousand people are invited into three organizations with Clerk's limits, in simulated time. One organization is full: its
+// people are refused with the reason, and the others' people are invited as fast as the limits allow.
+func TestPromise8_OrganizationsAtTheCeiling(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Organization: "org_0"})
+	b.Clerk.AddOrganization("org_1", clerkinvitetest.OrganizationOptions{})
+	b.Clerk.AddOrganization("org_2", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	b.Clerk.SetLimits(clerkinvitetest.DocumentedLimits())
+	var people []clerkinvite.InviteParams
+	for i := range 1000 {
+		organization := fmt.Sprintf("org_%d", i%3)
+		people = append(people, clerkinvite.InviteParams{
+			TenantID: organization, Email: fmt.Sprintf("p%d@example.com", i), Organization: &clerkinvite.Organization{ID: organization},
+		})
+	}
+	_, err := b.ReserveMany(t.Context(), people)
+	require.NoError(t, err)
+	start := b.Clock.Now()
+	for pass := 0; ; pass++ {
+		require.Less(t, pass, 100, "delivery ends")
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		due, err := b.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().AddDate(1, 0, 0), Limit: 1})
+		require.NoError(t, err)
+		if len(due) == 0 {
+			break
+		}
+		b.Clock.Advance(max(due[0].NextAttemptAt.Sub(b.Clock.Now()), time.Minute))
+	}
+	// 667 people need 67 requests for ten, of which an hour has 50; the others share its single requests.
+	require.LessOrEqual(t, b.Clock.Now().Sub(start), time.Hour+5*time.Minute)
+	states := make(map[string]int)
+	for _, p := range people {
+		m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: p.TenantID, Email: p.Email})
+		require.NoError(t, err)
+		states[fmt.Sprintf("%s %s %s", m.TenantID, m.Status, m.Reason)]++
+		emails := 0
+		if m.Status == clerkinvite.StatusPending {
+			emails = 1
+		}
+		require.Equal(t, emails, b.Clerk.EmailsTo(p.Email), p.Email)
+	}
+	require.Equal(t, map[string]int{
+		"org_0 pending ": 334, "org_1 pending ": 333, "org_2 pending ": 5, "org_2 failed " + clerkinvite.ReasonOrganizationFull: 328,
+	}, states)
+}
