@@ -216,6 +216,17 @@ func (w *world) accepted(email string) {
 	w.input = hook.Payload
 }
 
+// adopted brings an address that waits for an invitation without a marker into tenants.
+func (w *world) adopted(email, invitationID string, tenants ...string) {
+	for _, tenant := range tenants {
+		results, err := w.calm.Adopt(w.ctx, []clerkinvite.Adopted{{
+			InviteParams: clerkinvite.InviteParams{TenantID: tenant, Email: email}, ClerkUserID: clerkinvite.PendingID(invitationID),
+		}})
+		w.must(err)
+		w.must(results[0].Err)
+	}
+}
+
 // onCall calls f once, at the first such request.
 func (w *world) onCall(call clerkinvitetest.Call, when clerkinvitetest.When, do func()) {
 	var once atomic.Bool
@@ -690,6 +701,20 @@ func resolutions() []scenario {
 			w.onCall(clerkinvitetest.CallFindUsers, clerkinvitetest.After, func() { w.touch(ann) })
 		},
 	}, {
+		name: "webhook that Clerk does not confirm yet", people: []person{{ann, "active", ""}},
+		arrange: func(w *world) {
+			w.invited(ann)
+			w.clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+			w.accepted(ann)
+		},
+		act: func(a *actor) error {
+			err := a.event()
+			if errors.Is(err, clerkinvite.ErrUnconfirmed) {
+				return nil
+			}
+			return err
+		},
+	}, {
 		name: "webhook of a deleted user", act: event, people: []person{{ann, "removed", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
@@ -779,6 +804,19 @@ func resolutions() []scenario {
 			return a.acked(moved, err)
 		},
 	}, {
+		name: "resend a second address whose adopted invitation another tenant shares", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
+		arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.invited(ann)
+			w.adopted(moved, w.clerk.CreateForeign(moved, nil).ID, "acme", "globex")
+			w.clerk.ChangeEmail(u.ID, moved)
+			w.clock.Advance(time.Hour)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Resend(a.ctx, acme(moved))
+			return expected[*clerkinvite.DuplicateEmailError](a, moved, err)
+		},
+	}, {
 		name: "dry run after a change of address", people: []person{{ann, "gone", ""}, {moved, "active", ""}},
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
@@ -819,6 +857,17 @@ func resolutions() []scenario {
 			if err == nil {
 				err = results[0].Err
 			}
+			return a.acked(ann, err)
+		},
+	}, {
+		name: "reconcile an adopted member whose invitation Clerk does not show", people: []person{{ann, "active", ""}},
+		arrange: func(w *world) {
+			w.clerk.AddVerifiedUser(ann)
+			w.adopted(ann, "inv_unknown", "acme")
+			w.clock.Advance(time.Hour)
+		},
+		act: func(a *actor) error {
+			_, err := a.svc.Reconcile(a.ctx, nil)
 			return a.acked(ann, err)
 		},
 	}, {
