@@ -409,7 +409,7 @@ func (w *world) check(excused int) (members, second int) {
 		var open []string
 		for _, inv := range byID {
 			isMarked := marks[inv.ID].id == m.ID
-			isAdopted := marks[inv.ID].id == "" && inv.ID == m.InvitationID
+			isAdopted := marks[inv.ID].id == "" && inv.ID == m.InvitationID && m.Status == clerkinvite.StatusPending
 			if inv.Status == clerkinvite.InvitationPending && (isMarked || isAdopted) {
 				open = append(open, inv.ID)
 			}

@@ -701,12 +701,13 @@ func resolutions() []scenario {
 			w.onCall(clerkinvitetest.CallFindUsers, clerkinvitetest.After, func() { w.touch(ann) })
 		},
 	}, {
-		name: "webhook that Clerk does not confirm yet", people: []person{{ann, "active", ""}},
+		name: "webhook that Clerk contradicts", people: []person{{ann, "pending", ""}},
 		arrange: func(w *world) {
 			w.invited(ann)
-			w.clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
-			w.accepted(ann)
+			w.input = w.clerk.SignUp(ann, true).Payload
+			w.clerk.ChangeEmail("user_000001", bob)
 		},
+		meddle: []meddle{{"HandleEvent#2>rowsOf/Find", true, func(a *actor) error { a.clock.Advance(5 * time.Second); return nil }}},
 		act: func(a *actor) error {
 			err := a.event()
 			if errors.Is(err, clerkinvite.ErrUnconfirmed) {
@@ -804,11 +805,13 @@ func resolutions() []scenario {
 			return a.acked(moved, err)
 		},
 	}, {
-		name: "resend a second address whose adopted invitation another tenant shares", people: []person{{ann, "gone", ""}, {moved, "active", ""}}, purges: true,
+		name: "resend a second address whose adopted invitation another tenant shares", people: []person{{ann, "gone", "active"}, {moved, "active", "pending"}}, purges: true,
 		arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.invited(ann)
 			w.adopted(moved, w.clerk.CreateForeign(moved, nil).ID, "acme", "globex")
+			_, err := w.calm.Reconcile(w.ctx, nil) // reads the invitation's times
+			w.must(err)
 			w.clerk.ChangeEmail(u.ID, moved)
 			w.clock.Advance(time.Hour)
 		},
