@@ -339,11 +339,19 @@ type attempt struct {
 func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
 // abandoned reports whether the row's invitation may be tried only once, and was.
-func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
+func (a *attempt) abandoned() bool {
+	completed := 0
+	if a.row.Reason == ReasonBulkRejected {
+		completed = 1 // it counts, but decided nothing
+	}
+	return a.params.Withdraw != "" && a.row.Attempts-completed > 1
+}
 
 // decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
-// to look for left-over invitations.
+// to look for left-over invitations. If a bulk request may have created the invitation, the attempt counts, so
+// that the next one looks for it first.
 func (a *attempt) decide(v verdict) {
+	v.uncounted, v.mayExist = v.uncounted && !a.triedInBulk, a.mayHaveSent()
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v

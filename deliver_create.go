@@ -180,9 +180,9 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
-			a.decide(s.limited(a, "create invitation", limit))
+			a.decide(s.limited("create invitation", limit))
 		} else {
-			a.decide(s.released(ctx, p, a))
+			a.decide(s.released(ctx, p))
 		}
 	}
 }
@@ -242,7 +242,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit err
 	case limit == nil:
 		a.decide(v)
 	case !a.needsOnlyCreate(): // back in the queue, it would be the next one again
-		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
+		a.decide(s.limited("create invitation", met(limit, s.now())))
 	}
 	return limit
 }
@@ -380,7 +380,7 @@ func (s *Service) startCreate(ctx context.Context, p *pass, endpoint string, fro
 // notSent decides for an attempt whose create was not sent because of err, which is not a limit.
 func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
 	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
-		return s.released(ctx, p, a)
+		return s.released(ctx, p)
 	}
 	return s.failed(ctx, p, a, call{op: "create invitation"}, err) // the store's
 }

@@ -16,7 +16,7 @@ const listPage = 500
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
-			a.decide(s.limited(a, "find users", met(err, s.now())))
+			a.decide(s.limited("find users", met(err, s.now())))
 		}
 		return
 	}

@@ -449,12 +449,14 @@ func takenOver(old, want *Member) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
+	case bytes.Equal(old.Params, want.Params):
 	case !old.mayBeSent():
-		n.Params = want.Params
+		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
 		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
 		// of invite then starts a new send.
-	case !bytes.Equal(old.Params, want.Params):
+		n.Reason = ""
+	default:
 		return nil
 	}
 	n.Bulk = old.Bulk && want.Bulk // a member that was once invited individually stays first
@@ -472,11 +474,9 @@ func newSend(old, want *Member, now time.Time) *Member {
 	return &n
 }
 
-// mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
-// first attempt that certainly had no effect, the row has a reason and no claim.
-func (m Member) mayBeSent() bool {
-	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
-}
+// mayBeSent reports whether Clerk may have the invitation of a reserved member that no attempt owns. An attempt
+// removes its claim only if neither it nor an earlier one can have created the invitation.
+func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
 // equal encodings.

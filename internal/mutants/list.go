@@ -110,6 +110,21 @@ var mutants = []mutant{
 	{name: "a rate limit withdraws invitations whose callers wait", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
 	}},
+	{name: "a rate limit of a list withdraws invitations whose callers wait", test: "TestWithdrawOnFailure_AnyRequestMeetsALimit/list_for_a_create", pkg: "./internal/attacks", edits: []edit{
+		{"verdict.go", "		if failureOf(err, \"\") == rateLimited {\n			return verdict{kind: isLimited", "		if failureOf(err, \"\") == rateLimited && c.sends {\n			return verdict{kind: isLimited"},
+	}},
+	{name: "an attempt that had to wait after a bulk request counts as failed", test: "TestWithdrawOnFailure_LimitAfterARejectedBulkRequest/Deliver_keeps_partial", pkg: "./internal/attacks", edits: []edit{
+		{"deliver.go", "		completed = 1 //", "		completed = 0 //"},
+	}},
+	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
+		{"state.go", "	if mayExist {", "	if mayExist && m.Attempts > 100 {"},
+	}},
+	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
+		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
+	}},
+	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
+		{"deliver.go", "v.uncounted && !a.triedInBulk, a.mayHaveSent()", "v.uncounted && a != nil, a.mayHaveSent()"},
+	}},
 	{name: "an invitation is sent after its caller has gone away", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
 	}},
