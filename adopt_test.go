@@ -362,6 +362,25 @@ func TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "unknown@example.com").Status)
 }
 
+// Two tenants have adopted the same invitation. One of these members turns out to be a second address, and is erased when its
+// user's other member gets the address. The other tenant's link keeps working.
+func TestPromise4_SecondAddressSharesAnAdoptedInvitation(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		user := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.MustInvite(t, "ada@example.com")
+		inv := b.Clerk.CreateForeign("shared@example.com", nil)
+		mustAdopt(t, b, adopted("acme", "shared@example.com", clerkinvite.PendingID(inv.ID)), adopted("globex", "shared@example.com", clerkinvite.PendingID(inv.ID)))
+		b.Clerk.ChangeEmail(user.ID, "shared@example.com")
+		b.Clock.Advance(time.Hour)
+		var dup *clerkinvite.DuplicateEmailError
+		_, err := b.Resend(t.Context(), testkit.Acme("shared@example.com"))
+		require.ErrorAs(t, err, &dup)
+		require.Equal(t, []string{"shared@example.com", user.ID}, []string{dup.Member.Email, dup.Member.ClerkUserID})
+		require.Len(t, b.Clerk.OpenInvitations("shared@example.com"), 1)
+	})
+}
+
 // An adopted member is like any other for the other verbs.
 func TestAdopt_ThenOtherVerbs(t *testing.T) {
 	t.Parallel()

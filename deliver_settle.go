@@ -58,7 +58,6 @@ const maxWrites = 10
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
-	s.refreshClock(ctx)
 	for _, a := range attempts {
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
@@ -88,6 +87,7 @@ func undelivered(attempts []*attempt) []*attempt {
 // writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
 // again.
 func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
+	s.refreshClock(ctx)
 	changes := make([]Change, len(attempts))
 	for i, a := range attempts {
 		changes[i] = Change{a.row, a.verdict.apply(*a.row, a.params, s.now())}

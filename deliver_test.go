@@ -1705,3 +1705,39 @@ func TestInvite_CanceledWhileLooking(t *testing.T) {
 		require.False(t, m.NextAttemptAt.After(b.Clock.Now()))
 	})
 }
+
+// The machine's clock is set back while the result is written, and another process has changed the row first: the second
+// write measures the clock again.
+func TestInvite_ClockIsSetBetweenTwoWrites(t *testing.T) {
+	t.Parallel()
+	clerk, memory, clock := clerkinvitetest.NewClerk(), clerkinvitetest.NewMemoryStore(), testkit.NewClock()
+	now := clock.Now()
+	clocked := testkit.ClockedStore{Store: memory, Now: func() time.Time { return now }}
+	var once sync.Once
+	store := &beforeUpdate{Store: clocked, do: func(row *clerkinvite.Member) {
+		once.Do(func() {
+			clock.Advance(-10 * time.Minute)
+			changed := row.Clone()
+			changed.Role = "viewer"
+			_, err := memory.Update(t.Context(), []clerkinvite.Change{{Old: row, New: changed}})
+			require.NoError(t, err)
+		})
+	}}
+	b := testkit.New(t, testkit.Options{Clock: clock, Configure: func(cfg *clerkinvite.Config) { cfg.Store = store }}, clerk, clerk, memory)
+	m := b.MustInvite(t, "ada@example.com")
+	require.Equal(t, "viewer", m.Role)
+	require.WithinDuration(t, now, *m.SettledAt, time.Second)
+}
+
+// beforeUpdate is a store that calls do with the first row before each Update.
+type beforeUpdate struct {
+	clerkinvite.Store
+	do func(row *clerkinvite.Member)
+}
+
+func (s *beforeUpdate) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if len(changes) > 0 {
+		s.do(changes[0].Old)
+	}
+	return s.Store.Update(ctx, changes)
+}

@@ -119,6 +119,15 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 		if !belongs || current && row.waitsForInvitation() {
 			continue
 		}
+		if !marked && !isFinal(inv.Status) {
+			shared, err := s.sharesInvitation(ctx, row)
+			if err != nil {
+				return notAccepted, err
+			}
+			if shared {
+				continue
+			}
+		}
 		wasAccepted, err := s.revokeOne(ctx, row, inv)
 		if err != nil {
 			return notAccepted, err
@@ -142,9 +151,8 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	if row.Status.Waits() || row.Status == StatusRevoked || row.InvitationID == "" {
 		return nil
 	}
-	// Another tenant's adopted member may wait for the same invitation.
-	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
-	if err != nil || slices.ContainsFunc(rows, func(other *Member) bool { return other.InvitationID == row.InvitationID }) {
+	shared, err := s.sharesInvitation(ctx, row)
+	if err != nil || shared {
 		return err
 	}
 	err = s.revoke(ctx, row.InvitationID)
@@ -152,6 +160,12 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 		return nil
 	}
 	return s.clerkError(ctx, "revoke invitation", err)
+}
+
+// sharesInvitation reports whether another tenant's adopted member waits for the row's invitation.
+func (s *Service) sharesInvitation(ctx context.Context, row *Member) (bool, error) {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == row.InvitationID }), err
 }
 
 // isFinal reports whether an invitation with this status can no longer be accepted. An unknown

@@ -171,7 +171,13 @@ func (s *sheet) missing(unknown []string, tenant string) string {
 	}
 	if _, ok := s.columns["tenant"]; !ok && tenant == "" {
 		columns = append(columns, "tenant")
-		flags = append(flags, "--tenant TENANT, or --map tenant=… with a column of the file")
+		flag := "--tenant TENANT, or --map tenant=… with a column of the file"
+		for _, name := range unknown {
+			if fold(name) == "tenant_id" { // as in the library's own table
+				flag = "--map tenant=" + short(name)
+			}
+		}
+		flags = append(flags, flag)
 	}
 	if len(columns) == 0 {
 		return ""

@@ -123,6 +123,7 @@ func TestImportSaysWhichFlagToAdd(t *testing.T) {
 		{"Name,Work email,Team\nAda,ada@example.com,x\n", nil, `no column is named email, none tenant; add --map email="Work email"; and --tenant TENANT, or --map tenant=… with a column of the file; nothing was sent`},
 		{"Name,Work email,Team\nAda,ada@example.com,x\n", []string{"--tenant", "acme"}, `no column is named email; add --map email="Work email"; nothing`},
 		{"Work email,Private e-mail\nada@example.com,x\n", []string{"--tenant", "acme"}, `add --map email=… with one of "Work email", "Private e-mail"; nothing`},
+		{"Tenant_ID,email\nacme,ada@example.com\n", nil, `no column is named tenant; add --map tenant="Tenant_ID"; nothing`},
 		{"tenant,Kontakt\nacme,ada@example.com\n", nil, `no column is named email; add --map email=… with one of "Kontakt"; nothing`},
 		{"Name,Email\nAda,ada@example.com\n", []string{"--tenant", "acme"}, `unknown columns: "Name"; must be tenant, email, role, invited_by, redirect_url, expires_in_days, template, public_metadata or data. To ignore them, add --map email="Email"; nothing`},
 		{"Name,Email\nAda,ada@example.com\n", []string{"--map", "email=Mail"}, `--map email: the file has no column "Mail"; it has "Name", "Email"; nothing`},
