@@ -170,8 +170,8 @@ func newHealth(s *Service, excused int) *health { return &health{s: s, excused: 
 // noteResponse notes that a request has succeeded.
 func (h *health) noteResponse() { h.responded, h.excused = true, maxExcused }
 
-// excuseFailure must be called after each failure. It returns false if Clerk has an outage. If no more failures
-// are excused, it makes a request to find out.
+// excuseFailure must be called after each failure after which other requests follow. It returns false if Clerk has
+// an outage. If no more failures are excused, it makes a request to find out.
 func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.excused == 0 && !h.outage {
 		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
@@ -348,8 +348,8 @@ func (s *Service) listAll(ctx context.Context, email string) ([]Invitation, erro
 	return append(list, revoked...), nil
 }
 
-// listInvitations returns the invitations for an address in one status or, for "", in all but
-// revoked. It asks for each form of the address. If Clerk rejects one, another one counts.
+// listInvitations returns the invitations for an address in one status or, for "", in all but revoked. It asks for
+// each form of the address. If Clerk rejects one form, the other's result is enough.
 func (s *Service) listInvitations(ctx context.Context, email, status string) ([]Invitation, error) {
 	var all []Invitation
 	rejected := false

@@ -78,7 +78,8 @@ type Config struct {
 }
 
 // Service invites people and keeps their rows correct. Create it with [New]. It is safe for
-// concurrent use, starts no goroutines except in Run, and does not need to be closed.
+// concurrent use and does not need to be closed. It starts no goroutines except in Run and, when a context ends
+// during a create, one that waits for Clerk's response.
 type Service struct {
 	cfg    Config
 	api    ClerkAPI
@@ -324,7 +325,7 @@ type reservation struct {
 // slot is one row that reserve must write.
 type slot struct {
 	want     *Member
-	existing *Member // the row that the address already has
+	existing *Member // the existing row with this address
 	result   Result
 	done     bool
 }
@@ -364,7 +365,7 @@ func (s *Service) claimedFor(r reservation, m *Member) *Member {
 	return s.claimed(*m, r.lease.claimedAt)
 }
 
-// reserveOnce inserts the wanted rows, and renews those that addresses already have. It returns the
+// reserveOnce inserts the wanted rows, and renews the existing rows with these addresses. It returns the
 // slots whose row another caller changed in between.
 func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot) (open []*slot, err error) {
 	if err := s.insert(ctx, r.st, slots); err != nil {
@@ -401,7 +402,7 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 	return open, nil
 }
 
-// insert inserts the wanted rows. Slots whose address has a row already get it as existing.
+// insert inserts the wanted rows. It sets existing to the existing row with this address, if any.
 func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	rows := make([]*Member, len(slots))
 	for i, sl := range slots {
@@ -608,7 +609,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 }
 
 // touch sets only UpdatedAt. Because this happens before Clerk is called, a member is checked once a day,
-// regardless of the number of callers and of Clerk's response.
+// however many callers there are and whatever Clerk responds.
 func (s *Service) touch(ctx context.Context, row *Member) (*Member, error) {
 	next := *row
 	return s.changeOne(ctx, row, &next)

@@ -11,7 +11,7 @@ import (
 
 // verdict is what Clerk's responses mean for one claimed row: what becomes of the row, and
 // what the caller is told. It applies to any version of the row, so it can be written again
-// if another process changes the row first. The zero value is no decision.
+// if another process changes the row first. The zero value means undecided.
 type verdict struct {
 	kind       verdictKind
 	op         string      // the operation that decided, for the caller's error
@@ -161,7 +161,7 @@ func (v *verdict) report(m *Member) *delivery {
 	return d
 }
 
-// maxLock is the longest time until a locked user is looked up again, because an operator may unlock the user.
+// maxLock is the longest wait before a locked user is looked up again; an operator may lift the lock early.
 const maxLock = time.Hour
 
 // linked decides for a row whose address u has verified. accepted is the invitation that brought the user, or

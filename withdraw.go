@@ -77,7 +77,7 @@ const (
 	currentAccepted
 )
 
-// waitsForInvitation reports whether the invitation that m refers to may still be open, as far as m says.
+// waitsForInvitation reports whether the invitation that m refers to may still be open, judging by m alone.
 // An expired invitation may still be open by Clerk's clock.
 func (m Member) waitsForInvitation() bool {
 	return m.Status == StatusPending || m.Status == StatusExpired && m.InvitationID != ""
@@ -274,7 +274,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	return s.purge(ctx, ref, func(Member) bool { return true })
 }
 
-// purge is Purge for members that satisfy may. For other members it returns ErrConflict.
+// purge is Purge, but only for a member for which may returns true. For other members it returns ErrConflict.
 func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
 	var c purgeClaim
 	for range 10 { // other calls may change the member under the claim
