@@ -35,10 +35,10 @@ const maxLost = 5
 
 // Deliver sends the invitations of all due members: members reserved in a transaction, and members left
 // unfinished by a crash, a lost response or a failure at Clerk. It checks Clerk before it sends anything a
-// second time. Members of InviteMany and ReserveMany come after all
-// others, and tenants take turns, as [DueQuery] describes. With Refs it delivers only the members of the caller.
+// second time. Members of InviteMany and ReserveMany come after all others, and tenants take turns, as
+// [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
-// It returns nil once no member is due now, or while another process delivers them. Postponed members
+// It returns nil when no more members are due, or if another process is delivering them. Postponed members
 // become due again by themselves.
 // It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
@@ -196,7 +196,7 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 	return normalized, nil
 }
 
-// backgroundPass takes the turn to deliver, and starts a pass. Only one process at a time then gets a 429,
+// backgroundPass takes the turn to deliver, and starts a pass. This way only one process at a time can get a 429,
 // and members are claimed in order. The pass obeys the limits that other processes have stored. Rows that it
 // releases are due at dueAt. waited reports that another caller had the turn first. The error is errTurnTaken
 // if that caller keeps the turn for too long. Without an error, the caller must call p.end.
@@ -296,6 +296,7 @@ func (r *DeliverReport) countOne(d delivery) {
 	}
 }
 
+// StatusCode 200 counts as noResponse.
 var (
 	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
 	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")
@@ -346,12 +347,20 @@ func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBul
 func (a *attempt) organization() string { return a.params.organization() }
 
 // abandoned reports whether the row's invitation may be tried only once, and was.
-func (a *attempt) abandoned() bool { return a.params.Withdraw != "" && a.row.Attempts > 1 }
+func (a *attempt) abandoned() bool {
+	completed := 0
+	if a.row.Reason == ReasonBulkRejected {
+		completed = 1 // it counts, but decided nothing
+	}
+	return a.params.Withdraw != "" && a.row.Attempts-completed > 1
+}
 
 // decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
-// to look for left-over invitations.
+// to look for left-over invitations. If a bulk request may have created the invitation, the attempt counts, so
+// that the next one looks for it first.
 func (a *attempt) decide(v verdict) {
 	v.linkDead = a.revoked
+	v.uncounted, v.mayExist = v.uncounted && !a.triedInBulk, a.mayHaveSent()
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v
@@ -367,7 +376,7 @@ func (a *attempt) mayLeaveOver(k verdictKind) bool {
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()
-	case isUncertain: // and withdrawn: Clerk may have created it now
+	case isUncertain: // and withdrawn, see claimOnly: Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited or isReleased, and withdrawn
 		// This attempt created nothing, and a resend keeps the older invitation.
@@ -389,7 +398,7 @@ func (d delivery) endedConcurrently() bool {
 	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
-// deliverNow delivers one row under a lease that the caller has claimed it with.
+// deliverNow delivers one row under the lease with which the caller claimed it.
 func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery {
 	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt, last: true}, []*Member{row})[0]
 }

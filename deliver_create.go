@@ -15,24 +15,24 @@ const bulkSize = 10
 // Clerk's. Continuing would add members whose email may or may not have been sent.
 const maxFailures = 3
 
-// queue contains the attempts whose invitations must still be created. An attempt that meets a limit stays
+// queue contains the attempts whose invitations must still be created. An attempt that hits a limit stays
 // undecided and returns to the queue.
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
 	more      bool       // there may be more due members than these
 
-	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has met it
+	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has hit it
 	shareLimit             *metLimit // the share of imports, once it is used up
 }
 
-// metLimit is a limit that a request of the pass met.
+// metLimit is a limit that a request of the pass hit.
 type metLimit struct {
 	err  error
 	ends time.Time
 }
 
-// met returns a limit that was met just now, or nil.
+// met returns a limit that was hit just now, or nil.
 func met(err error, now time.Time) *metLimit {
 	if failureOf(err, "") != rateLimited {
 		return nil
@@ -95,7 +95,7 @@ func (q *queue) nextSingle() []*attempt {
 		return take(&q.single, i, 1)
 	}
 	if q.bulkLimit == nil && len(q.batchable) > 1 {
-		return nil // they wait for more members to share a bulk request with
+		return nil // nextBulk returned none only because they wait for more members
 	}
 	i = slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
 	if i >= 0 {
@@ -104,7 +104,7 @@ func (q *queue) nextSingle() []*attempt {
 	return nil
 }
 
-// singleLimitFor returns the limit that a single request for the attempt would meet, or nil.
+// singleLimitFor returns the limit that a single request for the attempt would hit, or nil.
 func (q *queue) singleLimitFor(a *attempt) *metLimit {
 	if a.row.Bulk && q.singleLimit == nil {
 		return q.shareLimit
@@ -156,8 +156,8 @@ func (q *queue) putBack(attempts []*attempt) {
 	q.batchable = append(batchable, q.batchable...)
 }
 
-// createAll creates the invitations of those that are not settled yet, for the application first and then
-// for one organization after the other.
+// createAll creates the invitations of the attempts that are not settled yet, for the application first and
+// then for one organization after the other.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
@@ -196,15 +196,15 @@ func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bo
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
-			a.decide(s.limited(a, "create invitation", limit))
+			a.decide(s.limited("create invitation", limit))
 		} else {
-			a.decide(s.released(ctx, p, a))
+			a.decide(s.released(ctx, p))
 		}
 	}
 	return stop
 }
 
-// noteSingle notes a limit that a single request met, if any.
+// noteSingle notes the limit that a single request hit, if any.
 func (q *queue) noteSingle(limit *metLimit) {
 	switch {
 	case limit == nil:
@@ -252,14 +252,14 @@ func countFailures(failures int, group []*attempt) int {
 }
 
 // createOne finds the invitation of an earlier attempt, or creates one with a single request. It returns the
-// limit that it met, if any. If the attempt needs only the create, it stays undecided and waits for the limit.
+// limit that it hit, if any. If the attempt needs only the create, it stays undecided and waits for the limit.
 func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	switch {
 	case limit == nil:
 		a.decide(v)
 	case !a.needsOnlyCreate(): // back in the queue, it would be the next one again
-		a.decide(s.limited(a, "create invitation", met(limit, s.now())))
+		a.decide(s.limited("create invitation", met(limit, s.now())))
 	}
 	return limit
 }
@@ -288,8 +288,10 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
+	// A rejection in a bulk request stands in for the first create. Create now only if there was none, or if
+	// ignore_existing makes this a different request.
 	var inv *Invitation
-	sent, err := true, a.rejection // Clerk may just have rejected the same create in a bulk request
+	sent, err := true, a.rejection
 	if err == nil || found.needsIgnoreExisting {
 		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
 	}
@@ -395,7 +397,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 // limit or the share of imports is used up. fromShare means that the create counts against that share.
 func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
-		err = s.loadLimits(ctx, endpoint) // another process's Invite may have met one since the pass began
+		err = s.loadLimits(ctx, endpoint) // another process's Invite may have hit one since the pass began
 	}
 	if err == nil {
 		err = s.checkLimitFor(p, endpoint)
@@ -419,12 +421,12 @@ func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoi
 // notSent decides for an attempt whose create was not sent because of err, which is not a limit.
 func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) verdict {
 	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
-		return s.released(ctx, p, a)
+		return s.released(ctx, p)
 	}
 	return s.failed(ctx, p, a, call{op: "create invitation"}, err) // the store's
 }
 
-// limitFor returns the limit that a request of the pass met. A background pass waits longer than Clerk
+// limitFor returns the limit that a request of the pass hit. A background pass waits longer than Clerk
 // says.
 func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
@@ -434,7 +436,7 @@ func (s *Service) limitFor(p *pass, endpoint string, err error) error {
 }
 
 // createBulk creates the invitations of several members with one request. It leaves attempts undecided that
-// need another request, or that have met the limit that it returns.
+// need another request, or that have hit the limit that it returns.
 func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
 	e := endpointsOf(group[0].organization())
 	if limit := s.checkLimitFor(p, e.createBulk); limit != nil {

@@ -16,7 +16,7 @@ const listPage = 500
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
-			a.decide(s.limited(a, "find users", met(err, s.now())))
+			a.decide(s.limited("find users", met(err, s.now())))
 		}
 		return
 	}
@@ -176,8 +176,8 @@ func newHealth(s *Service, excused int) *health { return &health{s: s, excused: 
 // noteResponse notes that a request has succeeded.
 func (h *health) noteResponse() { h.responded, h.excused = true, maxExcused }
 
-// excuseFailure must be called after each failure. It returns false if Clerk has an outage. If no more failures
-// are excused, it makes a request to find out.
+// excuseFailure must be called after each failure after which other requests follow. It returns false if Clerk has
+// an outage. If no more failures are excused, it makes a request to find out.
 func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.excused == 0 && !h.outage {
 		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
@@ -370,7 +370,8 @@ func (s *Service) listAll(ctx context.Context, row *Member) ([]Invitation, error
 }
 
 // listInvitations returns the invitations for a row's address in one status or, for "", in all; those into
-// the application without the revoked ones. It asks for each form of the address. If Clerk rejects one, another one counts.
+// the application without the revoked ones. It asks for each form of the address. If Clerk rejects one form,
+// the other's result is enough.
 func (s *Service) listInvitations(ctx context.Context, row *Member, status string) ([]Invitation, error) {
 	var all []Invitation
 	rejected := false

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// settle writes the verdicts that are not written yet, and revokes the invitations that they leave over.
+// settle writes the verdicts that are not written yet, and revokes the invitations that they leave behind.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	open := slices.DeleteFunc(undelivered(attempts), func(a *attempt) bool { return a.verdict.kind == undecided })
 	if len(open) == 0 {
@@ -108,12 +108,12 @@ func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
 
 // written returns the delivery of an attempt after its verdict was written. It returns nil if the
 // verdict, or another that it has set, must be written again.
-func (s *Service) written(ctx context.Context, a *attempt, userID string, r Result) (*delivery, error) {
+func (s *Service) written(ctx context.Context, a *attempt, newUserID string, r Result) (*delivery, error) {
 	switch {
 	case r.Err == nil:
 		return a.verdict.report(r.Member), nil
 	case errors.Is(r.Err, ErrUserTaken):
-		return nil, s.decideSecondAddress(ctx, a, userID)
+		return nil, s.decideSecondAddress(ctx, a, newUserID)
 	case errors.Is(r.Err, ErrConflict):
 		return s.overtaken(ctx, a)
 	}
@@ -146,7 +146,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	switch {
 	case own < 0:
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due():
+	case rows[own].Due(): // in any send, because the user has verified the address
 		a.row = rows[own]
 		return nil, nil
 	}
@@ -240,7 +240,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 		if m, ours := list[i].mark(); ours {
 			q.IDs = append(q.IDs, m.ID)
 		} else if list[i].ID == previous {
-			q.Emails = []string{before.Email}
+			q.Emails = []string{before.Email} // of an adopted invitation: isLeftOver needs all rows that may refer to it
 		}
 	}
 	if len(q.IDs)+len(q.Emails) == 0 {

@@ -71,9 +71,10 @@ func TestVerdictApply(t *testing.T) {
 		"second address":            {verdict{kind: isSecondAddress}, reservedRow(), row{StatusRemoved, "", "", 1, 1, ReasonSecondAddress, false, nil}},
 		"postponed":                 {verdict{kind: isPostponed, dueAt: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
 		"postponed, not counted":    {verdict{kind: isPostponed, dueAt: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
+		"postponed, may exist":      {verdict{kind: isPostponed, dueAt: due, reason: "x", mayExist: true}, reservedRow(), row{StatusReserved, "", "", 0, 1, "x", true, &due}},
 		"limited":                   {verdict{kind: isLimited, dueAt: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
 		"released":                  {verdict{kind: isReleased, dueAt: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
-		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, "", false, &testNow}},
+		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow, mayExist: true}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, ReasonBulkRejected, true, &testNow}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -151,7 +152,7 @@ func TestFailureVerdict(t *testing.T) {
 		err      error
 		attempts int
 		kind     verdictKind
-		wait     time.Duration // postponed only
+		wait     time.Duration // postponed or limited only
 		counted  bool
 		stop     bool
 	}{
@@ -164,7 +165,7 @@ func TestFailureVerdict(t *testing.T) {
 		"quota of all users":             {create, answer(403, "user_quota_exceeded", nil), 1, isPostponed, time.Minute, true, true},
 		"unknown quota":                  {create, answer(403, "odd_quota", nil), 1, isPostponed, time.Minute, true, false},
 		"unknown 402":                    {create, answer(402, "odd", nil), 1, isPostponed, time.Minute, true, false},
-		"rate limit":                     {find, &APIError{StatusCode: 429, RetryAfter: 7 * time.Second}, 1, isPostponed, 7 * time.Second, true, false},
+		"rate limit":                     {find, &APIError{StatusCode: 429, RetryAfter: 7 * time.Second}, 1, isLimited, 7 * time.Second, false, false},
 		"refused":                        {create, answer(403, "not_allowed_access", nil), 1, isRefused, 0, true, false},
 		"refused, shared":                {createBulk, answer(403, "not_allowed_access", nil), 1, isPostponed, time.Minute, true, true},
 		"own fault, first attempt":       {create, template, 1, isPostponed, time.Minute, true, false},
@@ -190,7 +191,7 @@ func TestFailureVerdict(t *testing.T) {
 			require.Equal(t, c.call.op, v.op)
 			require.Equal(t, c.counted, !v.uncounted)
 			require.Equal(t, c.stop, v.stop)
-			if c.kind == isPostponed {
+			if c.kind == isPostponed || c.kind == isLimited {
 				require.Equal(t, testNow.Add(c.wait), v.dueAt)
 			}
 		})

@@ -82,7 +82,8 @@ type Config struct {
 }
 
 // Service invites people and keeps their rows correct. Create it with [New]. It is safe for
-// concurrent use, starts no goroutines except in Run, and does not need to be closed.
+// concurrent use and does not need to be closed. It starts no goroutines except in Run and, when a context ends
+// during a create, one that waits for Clerk's response.
 type Service struct {
 	cfg    Config
 	api    ClerkAPI
@@ -334,7 +335,7 @@ type reservation struct {
 // slot is one row that reserve must write.
 type slot struct {
 	want     *Member
-	existing *Member // the row that the address already has
+	existing *Member // the existing row with this address
 	result   Result
 	done     bool
 }
@@ -374,7 +375,7 @@ func (s *Service) claimedFor(r reservation, m *Member) *Member {
 	return s.claimed(*m, r.lease.claimedAt)
 }
 
-// reserveOnce inserts the wanted rows, and renews those that addresses already have. It returns the
+// reserveOnce inserts the wanted rows, and renews the existing rows with these addresses. It returns the
 // slots whose row another caller changed in between.
 func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot) (open []*slot, err error) {
 	if err := s.insert(ctx, r.st, slots); err != nil {
@@ -411,7 +412,7 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 	return open, nil
 }
 
-// insert inserts the wanted rows. Slots whose address has a row already get it as existing.
+// insert inserts the wanted rows. It sets existing to the existing row with this address, if any.
 func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	rows := make([]*Member, len(slots))
 	for i, sl := range slots {
@@ -459,12 +460,14 @@ func takenOver(old, want *Member) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
+	case bytes.Equal(old.Params, want.Params):
 	case !old.mayBeSent():
-		n.Params = want.Params
+		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
 		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
 		// of invite then starts a new send.
-	case !bytes.Equal(old.Params, want.Params):
+		n.Reason = ""
+	default:
 		return nil
 	}
 	n.Bulk = old.Bulk && want.Bulk // a member that was once invited individually stays first
@@ -482,11 +485,9 @@ func newSend(old, want *Member, now time.Time) *Member {
 	return &n
 }
 
-// mayBeSent reports whether an attempt may have created the invitation of a reserved member. After a
-// first attempt that certainly had no effect, the row has a reason and no claim.
-func (m Member) mayBeSent() bool {
-	return m.Attempts > 1 || m.Attempts == 1 && (m.ClaimedUntil != nil || m.Reason == "")
-}
+// mayBeSent reports whether Clerk may have the invitation of a reserved member that no attempt owns. An attempt
+// removes its claim only if neither it nor an earlier one can have created the invitation.
+func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
 // equal encodings.
@@ -631,7 +632,7 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 }
 
 // touch sets only UpdatedAt. Because this happens before Clerk is called, a member is checked once a day,
-// regardless of the number of callers and of Clerk's response.
+// however many callers there are and whatever Clerk responds.
 func (s *Service) touch(ctx context.Context, row *Member) (*Member, error) {
 	next := *row
 	return s.changeOne(ctx, row, &next)

@@ -1082,3 +1082,99 @@ func TestInvite_FixedConfiguration(t *testing.T) {
 		})
 	}
 }
+
+// An attempt may have created the invitation, and a later one certainly did nothing. Invite with other parameters is
+// then a duplicate, because the invitation has the old ones.
+func TestInvite_ParametersOfAnOpenInvitation(t *testing.T) {
+	t.Parallel()
+	const email = "p1@example.com"
+	people := testkit.People(3, "p")
+	lost := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(2 * time.Hour)
+	}
+	// Clerk rejects the bulk request because of p0, but creates the other invitations.
+	rejected := func(t *testing.T, b *testkit.Rig, then clerkinvitetest.Fault) {
+		t.Helper()
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{BulkKeepsPartial: true})
+		b.Clerk.CreateForeign(people[0].Email, nil)
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallCreateBulk && when == clerkinvitetest.After {
+				b.Clerk.Fail(then)
+			}
+		})
+		_, _ = b.Deliver(t.Context(), nil)
+		b.Clerk.OnCall(nil)
+		b.Clerk.ClearFaults()
+	}
+	for name, attempts := range map[string]func(t *testing.T, b *testkit.Rig){
+		"shared look-up fails": func(t *testing.T, b *testkit.Rig) {
+			lost(t, b)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Empty503, Times: -1})
+			_, err := b.Deliver(t.Context(), nil)
+			require.Error(t, err)
+		},
+		"rate limit": func(t *testing.T, b *testkit.Rig) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Empty503, Times: -1})
+			_, err := b.Deliver(t.Context(), nil)
+			require.Error(t, err)
+			require.Equal(t, "unavailable", b.Member(t, email).Reason)
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			lost(t, b)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 429, RetryAfter: time.Minute})
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+		},
+		"temporary lock": func(t *testing.T, b *testkit.Rig) {
+			lost(t, b)
+			u := b.Clerk.AddVerifiedUser(email)
+			b.Clerk.LockUser(u.ID, time.Hour)
+			_, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme(email)}})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.ReasonUserLocked, b.Member(t, email).Reason)
+			b.Clerk.DeleteUser(u.ID)
+		},
+		"Purge fails": func(t *testing.T, b *testkit.Rig) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Empty503, Times: -1})
+			_, err := b.Deliver(t.Context(), nil)
+			require.Error(t, err)
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			lost(t, b)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.Empty503, Times: -1})
+			require.Error(t, b.Purge(t.Context(), testkit.Acme(email)))
+		},
+		"limit after a rejected bulk request": func(t *testing.T, b *testkit.Rig) {
+			rejected(t, b, clerkinvitetest.RateLimited(10*time.Minute))
+			require.Equal(t, clerkinvite.ReasonBulkRejected, b.Member(t, email).Reason)
+		},
+		"fault after a rejected bulk request": func(t *testing.T, b *testkit.Rig) {
+			rejected(t, b, clerkinvitetest.Fault{Call: clerkinvitetest.CallAnyCreate, Status: 401, Code: "clerk_key_invalid", Times: -1})
+			require.Equal(t, "clerk_key_invalid", b.Member(t, email).Reason)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				b.ReserveEach(t, people)
+				attempts(t, b)
+				b.Clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Hour)
+				require.Len(t, b.Clerk.OpenInvitations(email), 1)
+				p := testkit.Params("acme", email)
+				p.SkipEmail = true
+				_, err := b.Invite(t.Context(), p)
+				var dup *clerkinvite.DuplicateEmailError
+				require.ErrorAs(t, err, &dup)
+				_, err = b.Invite(t.Context(), testkit.Params("acme", email))
+				require.NoError(t, err)
+				b.RequireInvited(t, email, 1)
+			})
+		})
+	}
+}

@@ -113,7 +113,7 @@ const (
 	maxClockAge   = 10 * time.Minute // of a measurement
 	maxClockDrift = time.Second      // of Config.Now since a measurement
 
-	// noteworthySkew is the skew from which on a warning is logged. With a larger error in its clock, a
+	// noteworthySkew is the smallest skew that is logged as a warning. With a larger error in its clock, a
 	// machine rejects Clerk's webhooks.
 	noteworthySkew = 5 * time.Minute
 
@@ -197,7 +197,7 @@ func (s *Service) setClock(ctx context.Context, st TxStore) error {
 		return err
 	}
 	// An attempt's requests end at least 1/4 - 1/16 of the lease before its claim does (the sixteenth is
-	// the claim's random part). The errors and the drift of two processes' clocks must fit into that time.
+	// the claim's random part). The errors and the drift of two processes' clocks must fit within it.
 	tolerance := min(maxClockDrift, s.cfg.Lease/32)
 	called := s.instant()
 	if !s.clock.stale(called, tolerance) {

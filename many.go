@@ -204,7 +204,8 @@ func (m *many) deliver(ctx context.Context) error {
 }
 
 // deliverInTurn delivers all due members, including other callers', in the same order as Run. It returns this
-// call's members that still wait, including those whose earlier attempt returned an error.
+// call's members that still wait and have no error. A member whose earlier attempt failed is delivered again here
+// if it is due, and counts as waiting only if a limit now delays it.
 func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
 	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
 		for i, d := range deliveries {
@@ -297,8 +298,8 @@ func (d delivery) isDelayed() bool {
 	case failureOf(d.Err, "") == rateLimited:
 		return true
 	}
-	// A release that could not be written, or that happened in inviteAgain, has no kind. Only its direct cause
-	// counts: deeper in the chain, errLeaseEnds is the timeout of a request.
+	// The lease's end is also the direct cause if a release could not be written (see unwritten), or if
+	// inviteAgain's own delivery was released. Use ==, because a request that timed out wraps errLeaseEnds too.
 	var clerkErr *ClerkInvitationError
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 }
@@ -342,7 +343,7 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (wait
 	return waiting, nil
 }
 
-// inviteAgain invites a person whose earlier invitation was found and has ended.
+// inviteAgain invites a person whose earlier invitation turned out to have ended.
 func (m *many) inviteAgain(ctx context.Context, d delivery, want *Member) Result {
 	if d.endedConcurrently() {
 		return Result{d.Member, ErrConflict}

@@ -200,7 +200,7 @@ var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config
 // create, it starts and finishes during the lease.
 func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
 	if ctx.Err() != nil || !p.fresh(s.now()) {
-		return s.released(ctx, p, a)
+		return s.released(ctx, p)
 	}
 	o := a.params.Organization
 	adding, cancel := p.creating(ctx)

@@ -85,7 +85,7 @@ func longestLimit(endpoint string) time.Duration {
 	return time.Minute
 }
 
-// limitWait returns how long not to call the endpoint after a 429 with this Retry-After. Clerk documents a
+// limitWait returns how long to stay away from the endpoint after a 429 with this Retry-After. Clerk documents a
 // Retry-After with every 429; without one, try once a minute.
 func limitWait(endpoint string, retryAfter time.Duration) time.Duration {
 	if retryAfter <= 0 {
@@ -107,8 +107,8 @@ func believable(endpoint string, until, now time.Time) bool {
 	return until.Sub(now) <= longestLimit(endpoint)+limitMargin+clockTolerance
 }
 
-// limits is this process's memory of limits and of stored times. Interactive calls use only this, which saves
-// a statement; background passes also read the store.
+// limits is this process's memory of limits and of stored times. Interactive calls read the store only if this
+// says that the endpoint is limited, which saves a statement. Background passes always read the store.
 type limits struct {
 	mu         sync.Mutex
 	byEndpoint map[string]*limit
@@ -124,7 +124,7 @@ type limit struct {
 	until  time.Time     // as Clerk said
 	padded time.Time     // with the margin, for background passes
 	stored time.Time     // padded, as the store had it when it was last loaded
-	hits   int           // how often this process has met the limit
+	hits   int           // counts this process's 429s, so that loaded can tell whether its read is older than this memory
 	probe  chan struct{} // not nil while a probe waits for its response
 }
 
@@ -153,7 +153,7 @@ func (l *limits) change(endpoint string, f func(*limit)) {
 	f(l.byEndpoint[endpoint])
 }
 
-// wait returns how long an endpoint is limited: zero or less if it is not.
+// wait returns how much longer an endpoint is limited; zero or less means not at all.
 func (l *limits) wait(endpoint string, background bool, now time.Time) (wait time.Duration) {
 	l.change(endpoint, func(m *limit) {
 		until := m.until
@@ -167,14 +167,14 @@ func (l *limits) wait(endpoint string, background bool, now time.Time) (wait tim
 	return wait
 }
 
-// hits returns how often this process has met the limit of an endpoint.
+// hits returns how often this process has hit the limit of an endpoint.
 func (l *limits) hits(endpoint string) (hits int) {
 	l.change(endpoint, func(m *limit) { hits = m.hits })
 	return hits
 }
 
-// loaded updates the limit of an endpoint to what the store has. hitsBefore is how often this process had met the
-// limit before it read the store. If it has met the limit again since then, its memory is newer.
+// loaded updates the limit of an endpoint to what the store has. hitsBefore is how often this process had hit the
+// limit before it read the store. If it has hit the limit again since then, its memory is newer.
 func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return
@@ -182,13 +182,14 @@ func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) 
 	l.change(endpoint, func(m *limit) {
 		switch {
 		case stored.Before(m.stored) && m.hits == hitsBefore:
-			// Processes only raise a stored limit, so an operator has deleted or shortened it.
+			// Earlier than at the last load, and this process has not raised it since. Processes only raise a stored
+			// limit, so an operator has deleted or shortened it.
 			m.padded = stored
 			if m.until.After(stored) {
 				m.until = stored
 			}
 		case stored.After(now) && stored.After(m.padded):
-			// Another process has met the limit. For creates, the time that Clerk said is unknown: the stored
+			// Another process has hit the limit. For creates, the time that Clerk said is unknown: the stored
 			// time has a margin.
 			m.padded = stored
 			if !creates(endpoint) {
@@ -356,7 +357,8 @@ func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
 	return err
 }
 
-// refreshLimits reads limits that would reject an interactive call from the store. If the store fails, they stay.
+// refreshLimits rereads from the store the limits that would reject an interactive call. If the store fails, the
+// known limits stay.
 func (s *Service) refreshLimits(ctx context.Context) {
 	for _, endpoint := range []string{endpointFindUsers, endpointCreate, endpointCreateBulk, organizationEndpoints.create, organizationEndpoints.createBulk} {
 		if s.checkLimit(endpoint) != nil {

@@ -56,8 +56,8 @@ type ReconcileReport struct {
 // Then it checks the invitations, with one request per 500. It reads all open invitations, and those
 // created after the oldest invitation that a member waits for. Members whose invitation has ended are
 // looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
-// from a list proves nothing. A call that ends at its Limit reads no lists. It makes two requests for each
-// adopted member whose assumed expiry has passed, to read the real one.
+// from a list proves nothing. A call that ends at its Limit does not page through the lists.
+// Instead, it makes two requests for each adopted member whose assumed expiry has passed, to read the real one.
 //
 // It makes at most five requests per second after the first 25. This leaves at least a quarter of
 // Clerk's limit to other callers, even for a development instance.
@@ -148,9 +148,9 @@ type reconciliation struct {
 	report   *ReconcileReport
 	began    time.Time // by the store's clock
 	progress progress
-	complete bool // all members are read
+	complete bool // all members have been read
 
-	pending, active batch     // read, and not looked up yet
+	pending, active batch     // read but not yet looked up
 	missing         []*Member // active as users whom Clerk's list leaves out
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
@@ -341,7 +341,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 	}
 	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
 	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
-		steps = append(steps, r.expireOverdue)
+		steps = append(steps, r.readAdopted, r.expireOverdue)
 	}
 	return inOrder(ctx, append(steps, r.removeMissing)...)
 }
@@ -408,8 +408,8 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 	return r.askForOurs(ctx)
 }
 
-// noteWaiting makes the lists of ended invitations go back to the member's invitation. If it is unknown when
-// that was created, they are read completely.
+// noteWaiting makes sure that the lists of ended invitations are read back to the member's invitation, or to the
+// end if its creation time is unknown.
 func (r *reconciliation) noteWaiting(row *Member) {
 	if row.InvitedAt == nil {
 		r.progress.Oldest = &time.Time{}
@@ -425,9 +425,6 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
 	}
-	if err := r.readAdopted(ctx); err != nil {
-		return err
-	}
 	var changes []Change
 	for _, row := range r.overdue {
 		// If Clerk has shown another expiry, the next reconciliation decides. That row was changed, so apply would
@@ -441,10 +438,10 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	return err
 }
 
-// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. A
-// complete call has read them from the lists.
+// readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. Like
+// expireOverdue, it does nothing until Clerk has shown a known user or invitation.
 func (r *reconciliation) readAdopted(ctx context.Context) error {
-	if r.complete {
+	if !r.progress.Known {
 		return nil
 	}
 	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others

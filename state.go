@@ -32,6 +32,7 @@ const (
 	ReasonSecondAddress     = "second_address"                         // removed: the same user is in the tenant under another address
 	ReasonAtClerk           = "revoked_at_clerk"                       // revoked: the invitation was revoked at Clerk
 	ReasonWithdrawn         = "withdrawn"                              // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonBulkRejected      = "bulk_rejected"                          // reserved, pending: still due, after Clerk rejected a bulk request because of another member
 	ReasonAdopted           = "adopted"                                // pending, active: unchanged since Adopt
 	ReasonLeft              = "left_organization"                      // removed: the user is no longer a member of the organization
 	ReasonOrganizationFull  = "organization_membership_quota_exceeded" // failed, or revoked after a resend: the organization has no free seat
@@ -132,15 +133,14 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim.
-func asReleased(m Member, due time.Time) *Member {
+// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
+// mayBeSent.
+func asReleased(m Member, due time.Time, mayExist bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
-	return &m
-}
-
-// asPostponed releases the claim of an attempt that certainly had no effect.
-func asPostponed(m Member, due time.Time, reason string) *Member {
-	m.ClaimedUntil, m.NextAttemptAt, m.Reason = nil, &due, clip(reason)
+	if mayExist {
+		ended := m.UpdatedAt // the claim began then
+		m.ClaimedUntil = &ended
+	}
 	return &m
 }
 

@@ -11,7 +11,7 @@ import (
 
 // verdict is what Clerk's responses mean for one claimed row: what becomes of the row, and
 // what the caller is told. It applies to any version of the row, so it can be written again
-// if another process changes the row first. The zero value is no decision.
+// if another process changes the row first. The zero value means undecided.
 type verdict struct {
 	kind       verdictKind
 	op         string      // the operation that decided, for the caller's error
@@ -22,6 +22,7 @@ type verdict struct {
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
+	mayExist   bool        // Clerk may have this send's invitation
 	leftOver   bool        // the member may have other open invitations
 	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
 	stop       bool        // err concerns the whole instance, so the pass ends
@@ -132,9 +133,13 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	case isSecondAddress:
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
-		return asPostponed(m, v.dueAt, v.reason)
+		m.Reason = clip(v.reason)
+		return asReleased(m, v.dueAt, v.mayExist)
 	case isLimited, isReleased:
-		return asReleased(m, v.dueAt)
+		if !v.uncounted {
+			m.Reason = ReasonBulkRejected
+		}
+		return asReleased(m, v.dueAt, v.mayExist)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}
@@ -160,7 +165,7 @@ func (v *verdict) report(m *Member) *delivery {
 	return d
 }
 
-// maxLock is the longest time until a locked user is looked up again, because an operator may unlock the user.
+// maxLock is the longest wait before a locked user is looked up again; an operator may lift the lock early.
 const maxLock = time.Hour
 
 // linked decides for a row whose address u has verified. accepted is the invitation that brought the user, or
@@ -187,7 +192,7 @@ func refused(op, reason string, cause error) verdict {
 // failed logs a failed call and decides for the row.
 func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
 	if !c.sends && canceled(ctx) {
-		return s.released(ctx, p, a) // the caller's context has ended, and Clerk did nothing
+		return s.released(ctx, p) // the caller's context has ended, and Clerk did nothing
 	}
 	now := s.now()
 	c.othersCreated = c.sends && s.createdSincePreviousAttempt(a.row, now)
@@ -208,7 +213,7 @@ func (s *Service) createdSincePreviousAttempt(row *Member, now time.Time) bool {
 }
 
 // limited decides for a row that has to wait for the end of a rate limit.
-func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
+func (s *Service) limited(op string, limit *metLimit) verdict {
 	err := limit.err
 	var api *APIError
 	if errors.As(err, &api) { // the error tells the caller how long to wait from now
@@ -216,12 +221,11 @@ func (s *Service) limited(a *attempt, op string, limit *metLimit) verdict {
 		known.wait = max(limit.ends.Sub(s.now()), time.Millisecond)
 		err = &known
 	}
-	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: !a.triedInBulk}
+	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: true}
 }
 
-// released decides for a row that the pass did not reach. If a bulk request may have created the invitation,
-// the attempt counts, so that the next one looks for it first.
-func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
+// released decides for a row that the pass did not reach.
+func (s *Service) released(ctx context.Context, p *pass) verdict {
 	cause := context.Cause(ctx)
 	switch {
 	case cause != nil:
@@ -230,7 +234,7 @@ func (s *Service) released(ctx context.Context, p *pass, a *attempt) verdict {
 	default:
 		cause = errLeaseEnds
 	}
-	return verdict{kind: isReleased, op: "deliver", err: cause, dueAt: p.dueAt, uncounted: !a.triedInBulk}
+	return verdict{kind: isReleased, op: "deliver", err: cause, dueAt: p.dueAt, uncounted: true}
 }
 
 var errPassEnded = errors.New("clerkinvite: not attempted: the call ended before this member's turn")
@@ -257,6 +261,9 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 	default:
 		if told, ok := RetryAfter(err); ok {
 			wait = told
+		}
+		if failureOf(err, "") == rateLimited {
+			return verdict{kind: isLimited, op: c.op, err: err, dueAt: now.Add(wait), uncounted: true}
 		}
 		return verdict{
 			kind: isPostponed, op: c.op, err: err, reason: reasonOf(err), dueAt: now.Add(wait),

@@ -527,8 +527,8 @@ func parseEvent(payload []byte) (*Event, error) {
 // it concerns one of the organization's members here. It ignores all other events.
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
-// than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
-// older or has no Timestamp, such as some of the dashboard's example events.
+// than two minutes old, HandleEvent returns [ErrUnconfirmed]. An older event, or one without a
+// Timestamp such as some of the dashboard's example events, is then ignored.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
 // error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 )
 
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
@@ -83,7 +82,7 @@ const (
 	currentAccepted
 )
 
-// waitsForInvitation reports whether the invitation that m refers to may still be open, as far as m says.
+// waitsForInvitation reports whether the invitation that m refers to may still be open, judging by m alone.
 // An expired invitation may still be open by Clerk's clock.
 func (m Member) waitsForInvitation() bool {
 	return m.Status == StatusPending || m.Status == StatusExpired && m.InvitationID != ""
@@ -280,7 +279,7 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 	return s.purge(ctx, ref, func(Member) bool { return true })
 }
 
-// purge is Purge for members that satisfy may. For other members it returns ErrConflict.
+// purge is Purge, but only for a member for which may returns true. For other members it returns ErrConflict.
 func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
 	var c purgeClaim
 	for range 10 { // other calls may change the member under the claim
@@ -303,8 +302,8 @@ func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) err
 // purgeClaim is a claim that keeps deliveries from starting before the member is erased.
 type purgeClaim struct {
 	lease
-	row   *Member    // as claimed
-	dueAt *time.Time // NextAttemptAt before the claim
+	row    *Member // as claimed
+	before *Member // before the claim
 }
 
 // claimForPurge claims a member, or renews the previous claim if that still owns the member.
@@ -317,9 +316,9 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 		if !may(*row) || row.isClaimed(c.claimedAt) && !isOurClaim {
 			return nil, ErrConflict
 		}
-		c.dueAt = row.NextAttemptAt
+		c.before = row
 		if isOurClaim {
-			c.dueAt = previous.dueAt
+			c.before = previous.before
 		}
 		next := s.claimed(*row, c.claimedAt)
 		next.Attempts = row.Attempts // a purge is not an attempt to deliver
@@ -347,7 +346,7 @@ func (s *Service) unclaim(ctx context.Context, c purgeClaim) {
 	ctx, cancel := c.settling(ctx)
 	defer cancel()
 	next := *c.row
-	next.ClaimedUntil, next.NextAttemptAt = nil, c.dueAt
+	next.ClaimedUntil, next.NextAttemptAt = c.before.ClaimedUntil, c.before.NextAttemptAt
 	if _, err := s.changeOne(ctx, c.row, &next); err != nil && !errors.Is(err, ErrConflict) {
 		s.log.WarnContext(ctx, "claim not released", "member", *c.row, "cause", logError(err))
 	}

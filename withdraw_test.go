@@ -724,3 +724,29 @@ func TestRevoke_ExpiredMemberWhoseMailboxHasANewOwner(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 }
+
+// Clerk rejects a bulk request because of p0, but creates p1's invitation. While p1 gets another request, p1 signs up and is
+// locked, so that the member waits. Revoke finds the invitation.
+func TestPromise4_RevokeOfALockedUserWithAnOpenInvitation(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	people := testkit.People(2, "p")
+	b.ReserveEach(t, people)
+	b.Clerk.SetBehavior(clerkinvitetest.Behavior{BulkKeepsPartial: true})
+	foreign := b.Clerk.CreateForeign(people[0].Email, nil)
+	b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallCreate && when == clerkinvitetest.Before && len(b.Clerk.OpenInvitations(foreign.Email)) == 1 {
+			b.Clerk.RevokeInDashboard(foreign.ID)
+			b.Clerk.LockUser(b.Clerk.AddVerifiedUser(people[1].Email).ID, time.Hour)
+		}
+	})
+	_, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	m := b.Member(t, people[1].Email)
+	require.Equal(t, clerkinvite.ReasonUserLocked, m.Reason)
+	require.Equal(t, 1, m.Attempts)
+	require.Len(t, b.Clerk.OpenInvitations(m.Email), 1)
+	_, err = b.Revoke(t.Context(), m.Ref())
+	require.NoError(t, err)
+	require.Empty(t, b.Clerk.OpenInvitations(m.Email))
+}

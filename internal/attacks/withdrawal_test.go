@@ -355,6 +355,166 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	}
 }
 
+// Whichever request gets the 429, reserved members wait for the end of the limit, and then get their invitation.
+func TestWithdrawOnFailure_AnyRequestMeetsALimit(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	expired := func(t *testing.T, b *testkit.Rig, people []clerkinvite.InviteParams) {
+		t.Helper()
+		b.Clerk.SetNow(testkit.NewClock().Now)
+		for _, p := range people {
+			b.MustInvite(t, p.Email)
+		}
+		b.Clock.Advance(31 * 24 * time.Hour)
+	}
+	// A create finds the address taken, so that the attempt looks again.
+	taken := func(t *testing.T, b *testkit.Rig, _ []clerkinvite.InviteParams) {
+		t.Helper()
+		b.FailCreates(clerkinvitetest.Fault{Status: 422, Code: "form_identifier_exists"})
+	}
+	for name, c := range map[string]struct {
+		people int
+		before func(t *testing.T, b *testkit.Rig, people []clerkinvite.InviteParams)
+		call   clerkinvitetest.Call
+		nth    int // request of this kind
+	}{
+		"look-up of one":        {1, nil, clerkinvitetest.CallFindUsers, 1},
+		"look-up of many":       {120, nil, clerkinvitetest.CallFindUsers, 1},
+		"list for a create":     {1, expired, clerkinvitetest.CallList, 1},
+		"list for a bulk":       {2, expired, clerkinvitetest.CallList, 1},
+		"look-up after a taken": {1, taken, clerkinvitetest.CallFindUsers, 2},
+		"list after a taken":    {1, taken, clerkinvitetest.CallList, 1},
+		"revoked after a taken": {1, taken, clerkinvitetest.CallList, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+			people := testkit.People(c.people, "p")
+			if c.before != nil {
+				c.before(t, b, people)
+			}
+			emails := b.Clerk.Emails()
+			results, err := b.ReserveMany(t.Context(), people)
+			require.NoError(t, err)
+			for _, r := range results {
+				require.NoError(t, r.Err)
+			}
+			requests := 0
+			b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call != c.call || when != clerkinvitetest.Before {
+					return
+				}
+				if requests++; requests == c.nth {
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: 10 * time.Second})
+				}
+			})
+			report, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, &clerkinvite.DeliverReport{Claimed: len(people), Postponed: len(people)}, report)
+			for _, p := range people {
+				require.Equal(t, b.Clock.Now().Add(10*time.Second), b.Member(t, p.Email).NextAttemptAt.UTC())
+			}
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(10 * time.Second)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			for _, p := range people {
+				require.Equal(t, clerkinvite.StatusPending, b.Member(t, p.Email).Status)
+			}
+			require.Equal(t, emails+len(people), b.Clerk.Emails())
+		})
+	}
+	t.Run("Invite", func(t *testing.T) { // whose caller does not wait
+		t.Parallel()
+		b := testkit.NewMemory(t, testkit.Options{Configure: withdrawing})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 429, RetryAfter: 10 * time.Second})
+		_, err := b.TryInvite(t, email)
+		testkit.RequireRetryAfter(t, 10*time.Second, err)
+		requireWithdrawn(t, b, email, err)
+	})
+}
+
+// Clerk rejects a bulk request because of one member, and then limits the creates. The other members wait, and are not
+// withdrawn after the limit, however often they have to wait. Only a process that dies ends their attempt.
+func TestWithdrawOnFailure_LimitAfterARejectedBulkRequest(t *testing.T) {
+	t.Parallel()
+	rejected := func(t *testing.T, behavior clerkinvitetest.Behavior) (*testkit.Rig, *testkit.FaultyStore) {
+		t.Helper()
+		clerk := clerkinvitetest.NewClerk()
+		store := &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+		b := testkit.New(t, testkit.Options{Configure: withdrawing}, clerk, clerk, store)
+		b.Clerk.SetBehavior(behavior)
+		people := testkit.People(3, "p")
+		b.Clerk.CreateForeign(people[0].Email, nil)
+		_, err := b.ReserveMany(t.Context(), people)
+		require.NoError(t, err)
+		creates := 0
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call != clerkinvitetest.CallCreateBulk || when != clerkinvitetest.Before {
+				return
+			}
+			if creates++; creates == 2 {
+				testkit.LimitCreates(b, 10*time.Minute)
+			}
+		})
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		for _, p := range people[1:] {
+			m := b.Member(t, p.Email)
+			require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			require.Equal(t, clerkinvite.ReasonBulkRejected, m.Reason)
+			require.Equal(t, 1, m.Attempts, "the next attempt looks for the invitation first")
+		}
+		b.Clerk.OnCall(nil)
+		b.Clerk.ClearFaults()
+		return b, store
+	}
+	for name, behavior := range map[string]clerkinvitetest.Behavior{"": {}, "keeps partial": {BulkKeepsPartial: true}} {
+		t.Run("Deliver "+name, func(t *testing.T) {
+			t.Parallel()
+			b, _ := rejected(t, behavior)
+			b.Clock.Advance(time.Hour)
+			testkit.LimitCreates(b, 10*time.Minute)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 429, RetryAfter: time.Minute})
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(time.Hour)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			for _, email := range []string{"p1@example.com", "p2@example.com"} {
+				b.RequireInvited(t, email, 1)
+			}
+		})
+	}
+	t.Run("Invite with other parameters", func(t *testing.T) {
+		t.Parallel()
+		b, _ := rejected(t, clerkinvitetest.Behavior{BulkKeepsPartial: true})
+		p := testkit.Params("acme", "p1@example.com")
+		p.ExpiresInDays = 7
+		b.Clock.Advance(time.Hour)
+		_, err := b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		m := b.RequireInvited(t, p.Email, 2)
+		require.Equal(t, 2, m.Send)
+		require.Equal(t, 7*24*time.Hour, m.ExpiresAt.Sub(*m.InvitedAt))
+	})
+	t.Run("the process dies", func(t *testing.T) {
+		t.Parallel()
+		b, store := rejected(t, clerkinvitetest.Behavior{})
+		b.Clock.Advance(time.Hour)
+		store.Fail(errors.New("the database is down"), false)
+		_, err := b.Deliver(t.Context(), nil)
+		require.Error(t, err)
+		store.Fail(nil, false)
+		b.Clock.Advance(time.Hour)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Ended: 3}, report)
+		requireStaysWithdrawn(t, b, "p1@example.com")
+	})
+}
+
 // If the response to a create is lost and Clerk works, the invitation is revoked before the call returns.
 func TestPromise4_WithdrawOnFailureRevokes(t *testing.T) {
 	t.Parallel()

@@ -110,11 +110,26 @@ var mutants = []mutant{
 	{name: "a rate limit withdraws invitations whose callers wait", test: "TestWithdrawOnFailure_RateLimits/InviteMany_with_Wait", pkg: "./internal/attacks", edits: []edit{
 		{"verdict.go", "		return w == onDelay\n", "		return w != \"\"\n"},
 	}},
+	{name: "a rate limit of a list withdraws invitations whose callers wait", test: "TestWithdrawOnFailure_AnyRequestMeetsALimit/list_for_a_create", pkg: "./internal/attacks", edits: []edit{
+		{"verdict.go", "		if failureOf(err, \"\") == rateLimited {\n			return verdict{kind: isLimited", "		if failureOf(err, \"\") == rateLimited && c.sends {\n			return verdict{kind: isLimited"},
+	}},
+	{name: "an attempt that had to wait after a bulk request counts as failed", test: "TestWithdrawOnFailure_LimitAfterARejectedBulkRequest/Deliver_keeps_partial", pkg: "./internal/attacks", edits: []edit{
+		{"deliver.go", "		completed = 1 //", "		completed = 0 //"},
+	}},
+	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
+		{"state.go", "	if mayExist {", "	if mayExist && m.Attempts > 100 {"},
+	}},
+	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
+		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
+	}},
+	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
+		{"deliver.go", "v.uncounted && !a.triedInBulk, a.mayHaveSent()", "v.uncounted && a != nil, a.mayHaveSent()"},
+	}},
 	{name: "an invitation is sent after its caller has gone away", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
 	}},
 	{name: "an invitation that must be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "return a.params.Withdraw != \"\" && a.row.Attempts > 1", "return a.params.Withdraw != \"\" && a.row.Attempts > 100"},
+		{"deliver.go", "a.row.Attempts-completed > 1", "a.row.Attempts-completed > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.mayHaveSent()\n"},
@@ -172,7 +187,7 @@ var mutants = []mutant{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
-		{"invite.go", "	case !bytes.Equal(old.Params, want.Params):\n", "	case false && !bytes.Equal(old.Params, want.Params):\n"},
+		{"invite.go", "	case !old.mayBeSent():\n", "	case old.ID != \"\":\n"},
 	}},
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
@@ -181,7 +196,7 @@ var mutants = []mutant{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
 	}},
 	{name: "a limit is counted from the end of the pass", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
-		{"deliver_create.go", `s.limited(a, "create invitation", limit)`, `s.limited(a, "create invitation", met(limit.err, s.now()))`},
+		{"deliver_create.go", `s.limited("create invitation", limit)`, `s.limited("create invitation", met(limit.err, s.now()))`},
 	}},
 
 	// Left-over invitations, and no others, are revoked.

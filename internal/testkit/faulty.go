@@ -27,7 +27,7 @@ func (s *FaultyStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	s.mu.Lock()
 	err, after := s.err, s.after
 	s.mu.Unlock()
-	if err == nil || changes[0].New.ClaimedUntil != nil {
+	if n := changes[0].New; err == nil || n.ClaimedUntil != nil && n.ClaimedUntil.After(n.UpdatedAt) { // a claim
 		return s.Store.Update(ctx, changes)
 	}
 	if after {

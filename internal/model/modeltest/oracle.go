@@ -66,6 +66,8 @@ type oracle struct {
 	chains    map[string][]clerkinvite.HistoryEntry
 	committed map[version]*clerkinvite.Member // every state that a row ever had
 	holders   map[mark]*task                  // the last task to claim a send
+	attempted map[mark]bool                   // sends with an attempt that has not released its claim
+	cutShort  map[mark]bool                   // sends with an attempt that did not release its claim before the next began
 	purged    map[string]purged               // by member id
 	closed    map[string]closing              // limited endpoints, as all processes know them
 	actives   map[string]int                  // the last step in which a user was active in a tenant
@@ -92,7 +94,7 @@ type closing struct {
 
 func (s *sequence) makeOracle() {
 	s.chains, s.committed = map[string][]clerkinvite.HistoryEntry{}, map[version]*clerkinvite.Member{}
-	s.holders, s.purged = map[mark]*task{}, map[string]purged{}
+	s.holders, s.attempted, s.cutShort, s.purged = map[mark]*task{}, map[mark]bool{}, map[mark]bool{}, map[string]purged{}
 	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
 }
 
@@ -284,6 +286,14 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	case resent && old.InvitedAt != nil && s.now().Before(old.InvitedAt.Add(cooldown)):
 		s.failf("cooldown: %s resent %s too early", t.name, s.named(m))
 	}
+	if m.Send == old.Send && !bytes.Equal(m.Params, old.Params) && slices.ContainsFunc(s.invitations(m.Email), func(inv invitation) bool {
+		return inv.member == m.ID && inv.send == m.Send
+	}) {
+		s.failf("parameters: %s changed those of %s, although its invitation exists", t.name, s.named(m))
+	}
+	if old.Reason == clerkinvite.ReasonBulkRejected && m.Status == clerkinvite.StatusReserved && m.Reason == "" && slices.Contains(inviting, t.verb) {
+		s.cutShort[mark{m.ID, m.Send}] = true // given up for an invitation with other parameters
+	}
 	s.claimed(t, old, m)
 	switch {
 	case m.Status == clerkinvite.StatusActive && old.Status != clerkinvite.StatusActive:
@@ -312,7 +322,12 @@ func (s *sequence) followed(t *task, old, m *clerkinvite.Member) {
 
 // claimed checks and notes that a change is a claim.
 func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
-	if m.ClaimedUntil == nil || old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil) {
+	of := mark{m.ID, m.Send}
+	switch {
+	case m.ClaimedUntil != nil && old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil):
+		return
+	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts): // no claim, or one that has ended
+		delete(s.attempted, of)
 		return
 	}
 	mayClaim := slices.Contains(delivering, t.verb) && (t.verb != deliver || t.ref == (clerkinvite.Ref{}) || t.ref == m.Ref())
@@ -324,8 +339,12 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 			s.failf("claim: %s claimed %s, which %s had claimed", t.name, s.named(m), by.name)
 		}
 	}
-	s.holders[mark{m.ID, m.Send}] = t
-	t.claims[mark{m.ID, m.Send}] = m.ClaimedUntil.Add(grain - 1 - lease).Truncate(grain) // without the random part
+	// A call that waited for the insert claims its row again, for the same attempt.
+	again := t.verb != purge && old != nil && m.Attempts == old.Attempts
+	s.cutShort[of] = s.cutShort[of] || s.attempted[of] && !again
+	s.attempted[of] = s.attempted[of] || t.verb != purge
+	s.holders[of] = t
+	t.claims[of] = m.ClaimedUntil.Add(grain - 1 - lease).Truncate(grain) // without the random part
 }
 
 // record checks the history entry of a change.
@@ -441,6 +460,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if withdrawn && !triedOnce(m) {
 			s.failf("failed: %s withdrew %s, which must be tried again", t.name, s.named(m))
 		}
+		s.mayWithdraw(t, m)
 		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.barred(t, m.Email) {
 			s.failf("failed: %s failed %s with the reason %q, although Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
@@ -469,12 +489,23 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 }
 
 // triedOnce reports whether the member's invitation is withdrawn if the first attempt fails.
-func triedOnce(m *clerkinvite.Member) bool {
+func triedOnce(m *clerkinvite.Member) bool { return withdrawal(m) != "" }
+
+// withdrawal is when the member's invitation is withdrawn: "" for never, "failure", or "delay", which includes rate limits.
+func withdrawal(m *clerkinvite.Member) string {
 	var p struct {
 		Withdraw string `json:"withdraw"`
 	}
 	_ = json.Unmarshal(m.Params, &p)
-	return p.Withdraw != ""
+	return p.Withdraw
+}
+
+// mayWithdraw checks that a member that may wait for a rate limit was withdrawn for another reason.
+func (s *sequence) mayWithdraw(t *task, m *clerkinvite.Member) {
+	otherReason := t.failed || t.storeFailed || t.cancelled || t.tooLate || s.cutShort[mark{m.ID, m.Send}] || s.barred(t, m.Email)
+	if m.Reason == clerkinvite.ReasonWithdrawn && withdrawal(m) == "failure" && !otherReason {
+		s.failf("withdrawn: %s withdrew %s, which may wait for a rate limit", t.name, s.named(m))
+	}
 }
 
 // removed checks that a member without a call of Remove was removed for a valid reason.
@@ -575,7 +606,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 			t.failf("claim: %s creates for %s without a claim", t.name, r.Email)
 		}
 		all[i].until = at.Add(lease)
-		if row := t.row(id); row != nil && row.Send == send && row.Attempts > 1 && triedOnce(row) {
+		if row := t.row(id); row != nil && row.Send == send && triedOnce(row) && t.cutShort[mark{id, send}] {
 			t.failf("tried again: %s creates for %s, whose only attempt has failed", t.name, r.Email)
 		}
 		if t.now().Sub(at) >= lease/2 {

@@ -71,6 +71,7 @@ type task struct {
 	cancelled    bool // its context is cancelled
 	tooLate      bool // one of its own time limits has ended a call
 	storeFailed  bool
+	failed       bool // Clerk has failed, other than by a rate limit
 	revokeFailed bool
 	withdrew     bool                 // it has changed its member
 	claims       map[mark]time.Time   // what it has claimed, and when

@@ -87,6 +87,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		return none, errDead
 	}
 	if ctx.Err() != nil || f == adrift {
+		t.failed = true
 		t.sayf("%s: %s gets no response in time", t.name, what)
 		if late != nil {
 			t.flights = append(t.flights, &flight{t, what, late})
@@ -101,6 +102,8 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	var api *clerkinvite.APIError
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
 		t.everLimited[endpoint] = true
+	} else if err != nil {
+		t.failed = true
 	}
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
 		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
