@@ -98,8 +98,10 @@ func newHost(t *testing.T) *host {
 	api := clerkinvitetest.NewClerk()
 	invites, err := clerkinvite.New(clerkinvite.Config{API: api, Store: clerkinvitetest.NewMemoryStore()})
 	require.NoError(t, err)
+	webhooks, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
+	require.NoError(t, err)
 	i := newIssuer(t)
-	h := &host{i, newHandler(invites, i.keys, origin), invites, make(map[string]string)}
+	h := &host{i, newHandler(invites, webhooks, i.keys, origin), invites, make(map[string]string)}
 	for name, p := range map[string]clerkinvite.InviteParams{
 		"admin":    {TenantID: "acme", Role: "admin"},
 		"viewer":   {TenantID: "acme", Role: "viewer"},
