@@ -38,20 +38,18 @@ func main() {
 	key, url := os.Getenv("CLERK_SECRET_KEY"), cmp.Or(os.Getenv("CLERK_API_URL"), clerk.APIURL)
 	api := must(clerkapi.New(key, &clerkapi.Options{BaseURL: url}))
 	invites := must(clerkinvite.New(clerkinvite.Config{API: api, Store: store, Logger: slog.Default()}))
-	webhooks := must(clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{
-		Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(os.Getenv("CLERK_WEBHOOK_SIGNING_SECRET"))},
-	}))
+	secret := clerkinvite.NewSecret(os.Getenv("CLERK_WEBHOOK_SIGNING_SECRET"))
+	webhooks := must(clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{secret}}))
 	keys := jwks.NewClient(&clerk.ClientConfig{BackendConfig: clerk.BackendConfig{Key: &key, URL: &url}})
 
-	handler := newHandler(invites, webhooks, keys, os.Getenv("APP_ORIGIN")) // such as https://app.example.com
-	server := &http.Server{Addr: ":8080", Handler: handler, ReadTimeout: 15 * time.Second}
+	server := &http.Server{Addr: ":8080", Handler: newHandler(invites, webhooks, keys, os.Getenv("APP_ORIGIN")), ReadTimeout: 15 * time.Second}
 	go func() {
 		if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 			log.Fatal(err)
 		}
 	}()
 	_ = invites.Run(ctx, nil) // until a signal arrives: delivers and reconciles in the background
-	stop()                    // a second signal ends the process at once
+	stop()
 	_ = server.Shutdown(context.Background())
 }
 
@@ -71,7 +69,6 @@ func newHandler(invites *clerkinvite.Service, webhooks *clerkinvite.WebhookVerif
 		page, err := invites.List(r.Context(), clerkinvite.ListParams{TenantID: r.PathValue("tenant"), NewestFirst: true, Cursor: r.FormValue("cursor")})
 		respond(w, r, page, err)
 	}))
-	// Verifies the session token of the Authorization header. A request without one has no claims.
 	return clerkhttp.WithHeaderAuthorization(clerkhttp.JWKSClient(keys), clerkhttp.AuthorizedPartyMatches(origin))(mux)
 }
 
