@@ -112,7 +112,7 @@ func TestDocsCompile(t *testing.T) {
 	require.Greater(t, found, 7)
 }
 
-// The README has the states and state changes of the table in state.go.
+// docs/architecture.md has the states and state changes of the table in state.go.
 func TestReadmeStates(t *testing.T) {
 	t.Parallel()
 	word := regexp.MustCompile(`reserved|pending|active|failed|revoked|expired|removed`)
@@ -122,7 +122,7 @@ func TestReadmeStates(t *testing.T) {
 	}
 	require.Len(t, code, len(clerkinvite.Statuses()))
 	page := make(map[string][]string)
-	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .* \\| (.*) \\|$").FindAllStringSubmatch(readPage(t, "README.md"), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .* \\| (.*) \\|$").FindAllStringSubmatch(readPage(t, "docs/architecture.md"), -1) {
 		if code[row[1]] != nil {
 			page[row[1]] = word.FindAllString(row[2], -1)
 		}
