@@ -94,8 +94,9 @@ func TestMigrating(t *testing.T) {
 
 	_, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "revoked@example.com"})
 	require.NoError(t, err)
-	back := sqlBlocks(t, "docs/migrating.md")
-	require.Len(t, back, 1)
+	sql := sqlBlocks(t, "docs/migrating.md")
+	require.Len(t, sql, 2)
+	back, remove := sql[0], sql[1]
 	mirror := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}
 	up, err := mirror.Up()
 	require.NoError(t, err)
@@ -103,9 +104,17 @@ func TestMigrating(t *testing.T) {
 	require.NoError(t, err)
 	hostRows := testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`)
 	for range 2 { // with a mirror, and without one
-		_, err = pool.Exec(t.Context(), back[0])
+		_, err = pool.Exec(t.Context(), back)
 		require.NoError(t, err)
 		require.Equal(t, 1, members(), "only the person whom the library has invited")
 		require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
 	}
+
+	_, err = pool.Exec(t.Context(), up)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), remove)
+	require.NoError(t, err)
+	require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
+	require.Equal(t, "admin_user", testkit.QueryOne[string](t, pool, `SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`))
+	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_proc WHERE proname LIKE 'clerkinvite%'`))
 }
