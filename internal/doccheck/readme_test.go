@@ -202,3 +202,22 @@ func TestYourTableOnChange(t *testing.T) {
 	require.NoError(t, svc.Purge(t.Context(), member.Ref()))
 	require.Empty(t, row())
 }
+
+// docs/clerk-facts.md names every event that the library handles as one to subscribe to, and no other.
+func TestDashboardEvents(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(readPage(t, "docs/clerk-facts.md"), "\n## Clerk's dashboard, step by step\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var events []string
+	for _, event := range regexp.MustCompile(`(?m)^\tEvent\w+ += "(.*)"$`).FindAllStringSubmatch(readPage(t, "webhook.go"), -1) {
+		events = append(events, event[1])
+	}
+	require.GreaterOrEqual(t, len(events), 3)
+	var named []string
+	for _, event := range regexp.MustCompile("`((?:user|organization\\w*)\\.\\w+)`").FindAllStringSubmatch(section, -1) {
+		if _, ok := reflect.TypeFor[clerkinvite.Config]().FieldByName("Organizations"); ok || strings.HasPrefix(event[1], "user.") {
+			named = append(named, event[1])
+		}
+	}
+	require.ElementsMatch(t, events, named)
+}
