@@ -22,7 +22,7 @@ func pagesWithNumbers(t *testing.T) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
-	names = append(names, "README.md", "SECURITY.md", "cmd/clerkinvite/README.md", "cmd/clerkinvite/import.go", "many.go", "examples/river/jobs.go", "otelclerkinvite/alerts.yaml", "sqlitestore/doc.go")
+	names = append(names, "README.md", "SECURITY.md", "cmd/clerkinvite/README.md", "cmd/clerkinvite/import.go", "many.go", "examples/river/jobs.go", "sqlitestore/doc.go", "otelclerkinvite/doc.go", "otelclerkinvite/alerts.yaml")
 	pages := make(map[string]string)
 	for _, name := range names {
 		pages[name] = strings.NewReplacer("\n// ", " ", "\n\t// ", " ", "\n", " ").Replace(readPage(t, name))
