@@ -22,7 +22,7 @@ func pagesWithNumbers(t *testing.T) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
-	names = append(names, "README.md", "SECURITY.md", "cmd/clerkinvite/README.md", "cmd/clerkinvite/import.go", "many.go", "examples/river/jobs.go", "sqlitestore/doc.go")
+	names = append(names, "README.md", "SECURITY.md", "cmd/clerkinvite/README.md", "cmd/clerkinvite/import.go", "many.go", "examples/river/jobs.go", "sqlitestore/doc.go", "otelclerkinvite/doc.go", "otelclerkinvite/alerts.yaml")
 	pages := make(map[string]string)
 	for _, name := range names {
 		pages[name] = strings.NewReplacer("\n// ", " ", "\n\t// ", " ", "\n", " ").Replace(readPage(t, name))
@@ -45,7 +45,7 @@ func checkNumbers(t *testing.T, pages map[string]string, pattern string, allowed
 	assert.Positive(t, found, "no page has %q", pattern)
 }
 
-// The table of Clerk's limits in docs/performance.md is that of the code, and all other pages agree with it.
+// docs/performance.md has the rate limits of the code, and all other pages agree with it.
 func TestClerksLimitsAgree(t *testing.T) {
 	t.Parallel()
 	pages := pagesWithNumbers(t)

@@ -102,9 +102,6 @@ func TestDocsCompile(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "main.go")
 			require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
 			cmd := exec.CommandContext(t.Context(), "go", "vet", file) // #nosec G204 -- the go tool on a file written here
-			if strings.Contains(program, "otelclerkinvite") {
-				cmd.Dir = "otelclerkinvite" // a module of its own
-			}
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s: %s\n%s", page, out, program)
 		}
