@@ -21,9 +21,8 @@ import (
 
 // snippetImports are the packages that snippets use.
 var snippetImports = []string{
-	"context", "errors", "fmt", "testing", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgxpool", "go.opentelemetry.io/otel/metric",
+	"context", "errors", "fmt", "testing", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgxpool",
 	"github.com/clerkinvite/clerkinvite", "github.com/clerkinvite/clerkinvite/clerkapi", "github.com/clerkinvite/clerkinvite/storetest",
-	"github.com/clerkinvite/clerkinvite/otelclerkinvite",
 }
 
 // snippetVariables are the variables that the pages have introduced.
@@ -58,9 +57,6 @@ func snippetProgram(snippets []string) string {
 		} else {
 			code += "\treturn nil\n}\n"
 		}
-	}
-	if strings.Contains(code, "metric.") || strings.Contains(code, "otelclerkinvite.") {
-		code += "\nvar provider metric.MeterProvider\n"
 	}
 	program := "package main\n\nimport (\n"
 	for _, path := range snippetImports {
