@@ -45,7 +45,7 @@ func checkNumbers(t *testing.T, pages map[string]string, pattern string, allowed
 	assert.Positive(t, found, "no page has %q", pattern)
 }
 
-// The table of Clerk's limits in docs/performance.md is that of the code, and all other pages agree with it.
+// docs/performance.md has the rate limits of the code, and all other pages agree with it.
 func TestClerksLimitsAgree(t *testing.T) {
 	t.Parallel()
 	pages := pagesWithNumbers(t)
