@@ -7,9 +7,8 @@
 //	stop, err := observer.Watch(store) // gauges of waiting members, read at each collection
 //
 // Every call of a Service method is a span, with its requests to Clerk as children. Calls,
-// requests, state changes and waits are counted. docs/runbook.md in the repository lists the
-// metrics by their names in Prometheus, such as clerkinvite_verb_duration_seconds for
-// clerkinvite.verb.duration. alerts.yaml has alerts for Prometheus.
+// requests, state changes and waits are counted. alerts.yaml has alerts for Prometheus, and
+// docs/runbook.md in the repository says what to do for each.
 //
 // Spans and metrics contain no address, link, key, tenant or error text. For an error they
 // have its kind, and Clerk's status, code and trace ID. Attributes of metrics have a small,
@@ -19,6 +18,25 @@
 // clerkapi: its spans contain request URLs, with the addresses that are looked up.
 //
 // The package imports the OpenTelemetry API, but not its SDK.
+//
+// # Metrics
+//
+// These are the names in Prometheus, such as clerkinvite_verb_duration_seconds for
+// clerkinvite.verb.duration.
+//
+//	metric                                         labels                                                                  meaning
+//	clerkinvite_verb_duration_seconds              clerkinvite_verb, clerkinvite_outcome                                   calls of Service
+//	clerkinvite_clerk_request_duration_seconds     clerkinvite_operation, clerkinvite_outcome, http_response_status_code   requests to Clerk
+//	clerkinvite_clerk_rate_limited_total           clerkinvite_operation                                                   responses with 429; normally none without an import
+//	clerkinvite_rate_limit_wait_duration_seconds   clerkinvite_outcome                                                     waits in InviteMany and Run
+//	clerkinvite_state_changes_total                clerkinvite_from, clerkinvite_to                                        state changes, even if your transaction is rolled back
+//	clerkinvite_members_reserved                   none                                                                    reserved members; normally 0, except during imports
+//	clerkinvite_members_due                        none                                                                    members that are due; normally 0 within two minutes
+//	clerkinvite_members_oldest_due_age_seconds     none                                                                    how long the first of them has been due
+//	clerkinvite_members_overdue                    none                                                                    pending members whose invitation has expired; normally near 0
+//
+// The last four are gauges. They need Watch, and stop at 10,000. All processes report the same
+// numbers, so aggregate them with max and not with sum.
 //
 // # Attributes
 //

@@ -61,7 +61,7 @@ func (rows table) row(t *testing.T, first string) []string {
 // list splits a cell at its commas.
 func list(cell string) []string { return strings.Split(cell, ", ") }
 
-// metricRow is a row of the runbook's table of metrics.
+// metricRow is a row of the table of metrics in the package documentation.
 type metricRow struct {
 	name   string
 	labels []string
@@ -80,11 +80,12 @@ func (m metricRow) kind() string {
 
 func metrics(t *testing.T) (all []metricRow) {
 	t.Helper()
-	_, text, found := strings.Cut(readText(t, "../docs/runbook.md"), "\n## Metrics\n")
-	require.True(t, found)
-	words := regexp.MustCompile(`clerkinvite_\w+|http_\w+`)
-	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|([^|]*)\\|").FindAllStringSubmatch(text, -1) {
-		all = append(all, metricRow{row[1], words.FindAllString(row[2], -1)})
+	for _, row := range docTable(t, "metric") {
+		labels := list(row[1])
+		if row[1] == "none" {
+			labels = nil
+		}
+		all = append(all, metricRow{row[0], labels})
 	}
 	require.NotEmpty(t, all)
 	return all

@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The program and the SQL of docs/migrating.md work, on a table like the page's with every kind of row that it mentions.
+// examples/adopt and the SQL of docs/migrating.md work, on a table like the page's with every kind of row that it mentions.
 func TestMigrating(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -38,18 +38,12 @@ func TestMigrating(t *testing.T) {
 	_, err = pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email) VALUES ('acme', 'empty@example.com')`)
 	require.NoError(t, err)
 
-	program := filepath.Join(t.TempDir(), "main.go")
-	for _, block := range fencedBlock.FindAllStringSubmatch(readPage(t, "docs/migrating.md"), -1) {
-		if block[1] == "go" {
-			require.NoError(t, os.WriteFile(program, []byte(block[2]), 0o600))
-		}
-	}
 	binary := filepath.Join(t.TempDir(), "migrate")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, program).CombinedOutput() // #nosec G204 -- the page's program
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./examples/adopt").CombinedOutput() // #nosec G204 -- the example
 	require.NoError(t, err, "%s", out)
 	run := func(args ...string) []string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the page's program
+		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the example
 		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=sk_test_1")
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
