@@ -120,6 +120,10 @@ tidy-check: ## fail if go mod tidy would change something
 apidiff: ## list changes of the exported API since the last release
 	@APIDIFF="$(APIDIFF)" scripts/apidiff.sh
 
+.PHONY: release-check
+release-check: ## check that the version in CHANGELOG.md can be released
+	@scripts/release-check.sh
+
 .PHONY: ci
 ci: ## everything CI runs
 	bash .ci/run

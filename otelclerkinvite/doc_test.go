@@ -11,82 +11,119 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
 
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// page is docs/metrics.md.
-type page struct {
-	text   string
-	tables map[string][][]string // rows, by the name of the first column
-}
+// table has the rows of a table, without its header.
+type table [][]string
 
-func readPage(t *testing.T) *page {
+// readText returns a text of this repository.
+func readText(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../docs/metrics.md")
+	text, err := os.ReadFile(name) // #nosec G304 -- a file of this repository
 	require.NoError(t, err)
-	p := &page{string(text), make(map[string][][]string)}
-	var name string
-	for line := range strings.Lines(p.text) {
-		line, isRow := strings.CutPrefix(strings.TrimSpace(line), "|")
-		cells := strings.Split(strings.TrimSuffix(line, "|"), "|")
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
-		}
+	return string(text)
+}
+
+// docTable returns the table in the package documentation whose header begins with a word.
+func docTable(t *testing.T, header string) table {
+	t.Helper()
+	var rows table
+	for line := range strings.Lines(readText(t, "doc.go")) {
+		cells := regexp.MustCompile(` {2,}`).Split(strings.TrimSpace(strings.TrimPrefix(line, "//\t")), -1)
 		switch {
-		case !isRow:
-			name = ""
-		case name == "":
-			name = cells[0]
-			require.NotContains(t, p.tables, name, "two tables begin with the same column")
-		case cells[0] != "-":
-			p.tables[name] = append(p.tables[name], cells)
+		case rows == nil && cells[0] == header && len(cells) > 1:
+			rows = table{}
+		case rows != nil && !strings.HasPrefix(line, "//\t"):
+			return rows
+		case rows != nil:
+			rows = append(rows, cells)
 		}
 	}
-	return p
+	require.Failf(t, "not documented", "the table of the %s", header)
+	return nil
 }
 
-// words returns the backquoted words of a cell.
-func words(cell string) []string {
-	var out []string
-	for _, m := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(cell, -1) {
-		out = append(out, m[1])
-	}
-	return out
-}
-
-// documented is a row of the table of metrics.
-type documented struct {
-	name, prometheus, kind string
-	labels                 []string
-}
-
-func (p *page) metrics() []documented {
-	label := make(map[string]string)
-	for _, row := range p.tables["attribute"] {
-		label[words(row[0])[0]] = words(row[1])[0]
-	}
-	var out []documented
-	for _, row := range p.tables["OpenTelemetry"] {
-		m := documented{name: words(row[0])[0], prometheus: words(row[1])[0], kind: row[2]}
-		for _, attribute := range words(row[4]) {
-			m.labels = append(m.labels, label[attribute])
+// row returns the row that begins with a word.
+func (rows table) row(t *testing.T, first string) []string {
+	t.Helper()
+	for _, row := range rows {
+		if row[0] == first {
+			return row
 		}
-		out = append(out, m)
 	}
-	return out
+	require.Failf(t, "not documented", first)
+	return nil
+}
+
+// list splits a cell at its commas.
+func list(cell string) []string { return strings.Split(cell, ", ") }
+
+// metricRow is a row of the table of metrics in the package documentation.
+type metricRow struct {
+	name   string
+	labels []string
+}
+
+// kind returns the type that the name stands for.
+func (m metricRow) kind() string {
+	switch {
+	case strings.HasSuffix(m.name, "_total"):
+		return "COUNTER"
+	case strings.HasSuffix(m.name, "_duration_seconds"):
+		return "HISTOGRAM"
+	}
+	return "GAUGE"
+}
+
+func metrics(t *testing.T) (all []metricRow) {
+	t.Helper()
+	for _, row := range docTable(t, "metric") {
+		labels := list(row[1])
+		if row[1] == "none" {
+			labels = nil
+		}
+		all = append(all, metricRow{row[0], labels})
+	}
+	require.NotEmpty(t, all)
+	return all
+}
+
+// verbs returns the methods of Service that are observed under their own name.
+func verbs() (names []string) {
+	service := reflect.TypeFor[*clerkinvite.Service]()
+	for i := range service.NumMethod() {
+		if name := service.Method(i).Name; !slices.Contains([]string{"All", "Run", "InTx", "WebhookHandler", "Format"}, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // values returns the documented values of a metric's label, or nil for numbers.
-func (p *page) values(t *testing.T, metric, label string) []string {
+func values(t *testing.T, metric, label string) []string {
 	t.Helper()
-	for _, row := range p.tables["attribute"] {
-		if words(row[1])[0] == label && slices.Contains(words(row[2]), metric) {
-			return words(row[3])
+	switch label {
+	case "http_response_status_code":
+		return nil
+	case "clerkinvite_verb":
+		return verbs()
+	case "clerkinvite_outcome":
+		of := map[string]string{
+			"clerkinvite_verb_duration_seconds": "verb", "clerkinvite_clerk_request_duration_seconds": "request",
+			"clerkinvite_rate_limit_wait_duration_seconds": "wait",
+		}[metric]
+		var outcomes []string
+		for _, row := range docTable(t, "outcome") {
+			if slices.Contains(list(row[1]), of) {
+				outcomes = append(outcomes, row[0])
+			}
 		}
+		return outcomes
 	}
-	require.Failf(t, "not documented", "the values of %s of %s", label, metric)
-	return nil
+	return list(docTable(t, "attribute").row(t, strings.ReplaceAll(label, "_", "."))[1])
 }
 
 // labelsOf returns the values of a family's labels, without the exporter's labels.
@@ -109,25 +146,25 @@ func TestScrapeMatchesDocumentation(t *testing.T) {
 	stop, err := r.Watch(r.store)
 	require.NoError(t, err)
 	live(t, r)
-	families, p := r.scrape(t), readPage(t)
+	families, documented := r.scrape(t), metrics(t)
 
-	for _, m := range p.metrics() {
-		family := families[m.prometheus]
-		require.NotNil(t, family, "%s is documented but not scraped", m.prometheus)
-		require.Equal(t, strings.ToUpper(m.kind), family.GetType().String(), m.prometheus)
-		require.NotEmpty(t, family.GetMetric(), "%s has no sample", m.prometheus)
+	for _, m := range documented {
+		family := families[m.name]
+		require.NotNil(t, family, "%s is documented but not scraped", m.name)
+		require.Equal(t, m.kind(), family.GetType().String(), m.name)
+		require.NotEmpty(t, family.GetMetric(), "%s has no sample", m.name)
 		seen := labelsOf(family)
-		require.ElementsMatch(t, m.labels, slices.Collect(maps.Keys(seen)), "labels of %s", m.prometheus)
+		require.ElementsMatch(t, m.labels, slices.Collect(maps.Keys(seen)), "labels of %s", m.name)
 		for _, label := range m.labels {
-			if values := p.values(t, m.name, label); values != nil {
-				require.ElementsMatch(t, values, seen[label], "values of %s of %s", label, m.prometheus)
+			if want := values(t, m.name, label); want != nil {
+				require.ElementsMatch(t, want, seen[label], "values of %s of %s", label, m.name)
 				continue
 			}
 			for _, value := range seen[label] {
-				require.Regexp(t, `^[1-5]\d\d$`, value, "values of %s of %s", label, m.prometheus)
+				require.Regexp(t, `^[1-5]\d\d$`, value, "values of %s of %s", label, m.name)
 			}
 		}
-		if m.kind == "histogram" {
+		if m.kind() == "HISTOGRAM" {
 			for _, sample := range family.GetMetric() {
 				require.Positive(t, sample.GetHistogram().GetSampleCount())
 			}
@@ -135,7 +172,7 @@ func TestScrapeMatchesDocumentation(t *testing.T) {
 	}
 	for name := range families {
 		if strings.HasPrefix(name, "clerkinvite_") {
-			require.True(t, slices.ContainsFunc(p.metrics(), func(m documented) bool { return m.prometheus == name }), "%s is scraped but not documented", name)
+			require.True(t, slices.ContainsFunc(documented, func(m metricRow) bool { return m.name == name }), "%s is scraped but not documented", name)
 		}
 	}
 
@@ -152,33 +189,25 @@ func TestSpansMatchDocumentation(t *testing.T) {
 	t.Parallel()
 	r := newLifeRig(t)
 	live(t, r)
-	p := readPage(t)
 
 	type kind struct{ name, kind string }
 	expected := make(map[kind][]string)
-	for _, row := range p.tables["span"] {
-		name := words(row[0])[0]
+	for _, row := range docTable(t, "span") {
 		expand := []string{""}
 		switch {
-		case strings.Contains(name, "<verb>"):
-			expand = p.values(t, "clerkinvite.verb.duration", "clerkinvite_verb")
-		case strings.Contains(name, "<operation>"):
-			expand = p.values(t, "clerkinvite.clerk.request.duration", "clerkinvite_operation")
+		case strings.Contains(row[0], "<verb>"):
+			expand = verbs()
+		case strings.Contains(row[0], "<operation>"):
+			expand = list(docTable(t, "attribute").row(t, "clerkinvite.operation")[1])
 		}
 		for _, word := range expand {
-			expected[kind{regexp.MustCompile("<.*>").ReplaceAllString(name, word), row[1]}] = words(row[2])
+			expected[kind{regexp.MustCompile("<.*>").ReplaceAllString(row[0], word), row[1]}] = list(row[2])
 		}
 	}
-	var more []string
-	for _, row := range p.tables["span attribute"] {
-		more = append(more, words(row[0])...)
-	}
-	isError := make(map[string]string)
-	for _, table := range []string{"verb outcome", "request outcome"} {
-		for _, row := range p.tables[table] {
-			isError[table+words(row[0])[0]] = row[1]
-		}
-	}
+	_, after, found := strings.Cut(readText(t, "doc.go"), "also have these\n")
+	require.True(t, found)
+	more := list(regexp.MustCompile(`(?m)^//\t(.*)$`).FindStringSubmatch(after)[1])
+	outcomes := docTable(t, "outcome")
 	seen, seenMore := make(map[kind]bool), make(map[string]bool)
 	for _, span := range r.spans.GetSpans() {
 		k := kind{span.Name, span.SpanKind.String()}
@@ -195,63 +224,36 @@ func TestSpansMatchDocumentation(t *testing.T) {
 		for _, key := range expected[k] {
 			require.NotEmpty(t, attrs[key], "%s of %s", key, span.Name)
 		}
-		table := "verb outcome"
-		if k.kind == "client" {
-			table = "request outcome"
-		}
-		failed := "no"
-		if span.Status.Code.String() == "Error" {
-			failed = "yes"
+		outcome := outcomes.row(t, attrs["clerkinvite.outcome"])
+		require.Equal(t, outcome[2], span.Status.Code.String(), "%s, %s", span.Name, outcome[0])
+		if span.Status.Code == codes.Error {
 			require.NotEmpty(t, attrs["error.type"])
 			require.NotEmpty(t, span.Status.Description)
 		}
-		require.Equal(t, isError[table+attrs["clerkinvite.outcome"]], failed, "%s, %s", span.Name, attrs["clerkinvite.outcome"])
 		require.Empty(t, span.Events)
 	}
 	require.Len(t, seen, len(expected))
 	require.ElementsMatch(t, more, slices.Collect(maps.Keys(seenMore)))
 }
 
-func TestPageIsConsistent(t *testing.T) {
+// The alerts use names that exist, and the runbook says what to do for each alert.
+func TestAlerts(t *testing.T) {
 	t.Parallel()
-	p := readPage(t)
-	for table, metric := range map[string]string{"verb outcome": "clerkinvite.verb.duration", "request outcome": "clerkinvite.clerk.request.duration"} {
-		var explained []string
-		for _, row := range p.tables[table] {
-			explained = append(explained, words(row[0])...)
-		}
-		require.ElementsMatch(t, p.values(t, metric, "clerkinvite_outcome"), explained)
+	alerts, runbook := readText(t, "alerts.yaml"), readText(t, "../docs/runbook.md")
+	names := []string{"http_response_status_code"}
+	for _, m := range metrics(t) {
+		names = append(append(names, m.labels...), m.name, m.name+"_count", m.name+"_bucket")
 	}
-	names := []string{"otel_scope_name", "http_response_status_code"}
-	for _, m := range p.metrics() {
-		names = append(append(names, m.labels...), m.prometheus, m.prometheus+"_count", m.prometheus+"_bucket")
-	}
-	_, alerts, found := strings.Cut(p.text, "```yaml")
-	require.True(t, found)
 	for _, name := range regexp.MustCompile(`\bclerkinvite_\w+`).FindAllString(alerts, -1) {
 		require.Contains(t, names, name, "in an alert")
 	}
-}
-
-// Every method of Service is a documented verb, except those that are observed under another name.
-func TestPageHasEveryVerb(t *testing.T) {
-	t.Parallel()
-	verbs := readPage(t).values(t, "clerkinvite.verb.duration", "clerkinvite_verb")
-	service := reflect.TypeFor[*clerkinvite.Service]()
-	for i := range service.NumMethod() {
-		if name := service.Method(i).Name; !slices.Contains([]string{"All", "Run", "InTx", "WebhookHandler", "Format"}, name) {
-			require.Contains(t, verbs, name)
-		}
+	var defined, explained []string
+	for _, match := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(alerts, -1) {
+		defined = append(defined, match[1])
 	}
-}
-
-// The page's code is part of the example, which is compiled and run.
-func TestPageCodeMatchesExample(t *testing.T) {
-	t.Parallel()
-	example, err := os.ReadFile("example_test.go")
-	require.NoError(t, err)
-	_, code, found := strings.Cut(readPage(t).text, "```go\n")
-	require.True(t, found)
-	code, _, _ = strings.Cut(code, "```")
-	require.Contains(t, strings.ReplaceAll(string(example), "\n\t", "\n"), code)
+	for _, match := range regexp.MustCompile("alert `(\\w+)`").FindAllStringSubmatch(runbook, -1) {
+		explained = append(explained, match[1])
+	}
+	require.NotEmpty(t, defined)
+	require.ElementsMatch(t, defined, explained)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// Outcomes of verbs, waits and requests. docs/metrics.md explains each.
+// Outcomes of verbs, waits and requests. The package documentation explains each.
 const (
 	outcomeOK          = "ok"
 	outcomeCanceled    = "canceled"

@@ -18,7 +18,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
-// docs/many-machines.md has the results and the commands.
+// docs/performance.md has the results and the commands.
 
 // callers is the number of concurrent callers.
 const callers = 16

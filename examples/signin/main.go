@@ -1,11 +1,14 @@
-// Signin lets only a tenant's admins invite and list people. It verifies Clerk's session tokens with
-// Clerk's SDK.
+// Signin is the program in the README: only a tenant's admins may invite and list people. Clerk's SDK
+// verifies their session tokens.
+//
+//	DATABASE_URL=postgres://… CLERK_SECRET_KEY=sk_test_… CLERK_WEBHOOK_SIGNING_SECRET=whsec_… APP_ORIGIN=http://localhost:3000 go run ./examples/signin
 //
 // A tenant's first admin comes from the code that creates the tenant, or from the command "clerkinvite
-// import". People who accept become active when Run reconciles, or immediately with webhooks.
+// import". CLERK_API_URL replaces Clerk's URL, for example by that of "clerkinvite fake".
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +16,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/clerk/clerk-sdk-go/v2"
@@ -25,61 +30,45 @@ import (
 )
 
 func main() {
-	key := os.Getenv("CLERK_SECRET_KEY")
-	pool, err := pgxpool.New(context.Background(), os.Getenv("DATABASE_URL"))
-	if err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	store := clerkinvite.NewPgxStore(must(pgxpool.New(ctx, os.Getenv("DATABASE_URL"))), nil)
+	if err := store.Migrate(ctx); err != nil { // safe if many processes start at the same time
 		log.Fatal(err)
 	}
-	store := clerkinvite.NewPgxStore(pool, nil)
-	if err := store.Migrate(context.Background()); err != nil {
-		log.Fatal(err)
-	}
-	backend := clerk.BackendConfig{Key: &key}
-	url := os.Getenv("CLERK_API_URL") // for tests, such as that of "clerkinvite fake"
-	if url != "" {
-		backend.URL = &url
-	}
-	api, err := clerkapi.New(key, &clerkapi.Options{BaseURL: url})
-	if err != nil {
-		log.Fatal(err)
-	}
-	invites, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store, Logger: slog.Default()})
-	if err != nil {
-		log.Fatal(err)
-	}
-	go func() { _ = invites.Run(context.Background(), nil) }()
+	key, url := os.Getenv("CLERK_SECRET_KEY"), cmp.Or(os.Getenv("CLERK_API_URL"), clerk.APIURL)
+	api := must(clerkapi.New(key, &clerkapi.Options{BaseURL: url}))
+	invites := must(clerkinvite.New(clerkinvite.Config{API: api, Store: store, Logger: slog.Default()}))
+	secret := clerkinvite.NewSecret(os.Getenv("CLERK_WEBHOOK_SIGNING_SECRET"))
+	webhooks := must(clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{secret}}))
+	keys := jwks.NewClient(&clerk.ClientConfig{BackendConfig: clerk.BackendConfig{Key: &key, URL: &url}})
 
-	keys := jwks.NewClient(&clerk.ClientConfig{BackendConfig: backend})
-	server := &http.Server{
-		Addr: ":8080", Handler: newHandler(invites, keys, os.Getenv("APP_ORIGIN")), // such as https://app.example.com
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-	}
-	log.Fatal(server.ListenAndServe())
+	server := &http.Server{Addr: ":8080", Handler: newHandler(invites, webhooks, keys, os.Getenv("APP_ORIGIN")), ReadTimeout: 15 * time.Second}
+	go func() {
+		if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+			log.Fatal(err)
+		}
+	}()
+	_ = invites.Run(ctx, nil) // until a signal arrives: delivers and reconciles in the background
+	stop()
+	_ = server.Shutdown(context.Background())
 }
 
-func newHandler(invites *clerkinvite.Service, keys *jwks.Client, origin string) http.Handler {
+func newHandler(invites *clerkinvite.Service, webhooks *clerkinvite.WebhookVerifier, keys *jwks.Client, origin string) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("POST /webhooks/clerk", invites.WebhookHandler(webhooks))
 	mux.Handle("POST /tenants/{tenant}/invitations", requireAdmin(invites, func(w http.ResponseWriter, r *http.Request) {
-		var body struct {
-			Email string `json:"email"`
-			Role  string `json:"role"`
-		}
+		var body struct{ Email, Role string }
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&body); err != nil {
 			http.Error(w, "bad request", http.StatusBadRequest)
 			return
 		}
-		member, err := invites.Invite(r.Context(), clerkinvite.InviteParams{
-			TenantID: r.PathValue("tenant"), Email: body.Email, Role: body.Role,
-		})
+		member, err := invites.Invite(r.Context(), clerkinvite.InviteParams{TenantID: r.PathValue("tenant"), Email: body.Email, Role: body.Role})
 		respond(w, r, member, err)
 	}))
 	mux.Handle("GET /tenants/{tenant}/members", requireAdmin(invites, func(w http.ResponseWriter, r *http.Request) {
-		page, err := invites.List(r.Context(), clerkinvite.ListParams{
-			TenantID: r.PathValue("tenant"), NewestFirst: true, Cursor: r.FormValue("cursor"),
-		})
+		page, err := invites.List(r.Context(), clerkinvite.ListParams{TenantID: r.PathValue("tenant"), NewestFirst: true, Cursor: r.FormValue("cursor")})
 		respond(w, r, page, err)
 	}))
-	// Verifies the session token of the Authorization header. A request without one has no claims.
 	return clerkhttp.WithHeaderAuthorization(clerkhttp.JWKSClient(keys), clerkhttp.AuthorizedPartyMatches(origin))(mux)
 }
 
@@ -105,13 +94,18 @@ func requireAdmin(invites *clerkinvite.Service, next http.HandlerFunc) http.Hand
 
 func respond(w http.ResponseWriter, r *http.Request, result any, err error) {
 	if err != nil {
-		slog.WarnContext(r.Context(), "request failed", "err", err)
-		status, message := clerkinvite.HTTPError(err)
+		slog.WarnContext(r.Context(), "request failed", "err", err) // the library's errors contain no address
+		status, message := clerkinvite.HTTPError(err)               // 409, 422, 502, …
 		http.Error(w, message, status)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(result); err != nil {
-		slog.WarnContext(r.Context(), "client disconnected", "err", err)
+	_ = json.NewEncoder(w).Encode(result)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		log.Fatal(err)
 	}
+	return v
 }

@@ -98,8 +98,10 @@ func newHost(t *testing.T) *host {
 	api := clerkinvitetest.NewClerk()
 	invites, err := clerkinvite.New(clerkinvite.Config{API: api, Store: clerkinvitetest.NewMemoryStore()})
 	require.NoError(t, err)
+	webhooks, err := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
+	require.NoError(t, err)
 	i := newIssuer(t)
-	h := &host{i, newHandler(invites, i.keys, origin), invites, make(map[string]string)}
+	h := &host{i, newHandler(invites, webhooks, i.keys, origin), invites, make(map[string]string)}
 	for name, p := range map[string]clerkinvite.InviteParams{
 		"admin":    {TenantID: "acme", Role: "admin"},
 		"viewer":   {TenantID: "acme", Role: "viewer"},
@@ -201,8 +203,10 @@ func TestReadmeShowsThisProgram(t *testing.T) {
 	require.NoError(t, err)
 	program, err := os.ReadFile("main.go")
 	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## Is this user a member?\n")
-	require.True(t, found)
-	block := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(section)
+	block := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(string(readme))
+	require.NotNil(t, block)
+	for _, shown := range []string{"func main()", "func newHandler(", "func requireAdmin("} {
+		require.Contains(t, block[1], shown)
+	}
 	require.Contains(t, string(program), block[1])
 }

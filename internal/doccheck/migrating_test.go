@@ -15,7 +15,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-// The program and the SQL of docs/migrating.md work, on a table like the page's with every kind of row that it mentions.
+// examples/adopt and the SQL of docs/migrating.md work, on a table like the page's with every kind of row that it mentions.
 func TestMigrating(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -38,18 +38,12 @@ func TestMigrating(t *testing.T) {
 	_, err = pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email) VALUES ('acme', 'empty@example.com')`)
 	require.NoError(t, err)
 
-	program := filepath.Join(t.TempDir(), "main.go")
-	for _, block := range fencedBlock.FindAllStringSubmatch(readPage(t, "docs/migrating.md"), -1) {
-		if block[1] == "go" {
-			require.NoError(t, os.WriteFile(program, []byte(block[2]), 0o600))
-		}
-	}
 	binary := filepath.Join(t.TempDir(), "migrate")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, program).CombinedOutput() // #nosec G204 -- the page's program
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./examples/adopt").CombinedOutput() // #nosec G204 -- the example
 	require.NoError(t, err, "%s", out)
 	run := func(args ...string) []string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the page's program
+		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the example
 		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=sk_test_1")
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -94,8 +88,9 @@ func TestMigrating(t *testing.T) {
 
 	_, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "revoked@example.com"})
 	require.NoError(t, err)
-	back := sqlBlocks(t, "docs/migrating.md")
-	require.Len(t, back, 1)
+	sql := sqlBlocks(t, "docs/migrating.md")
+	require.Len(t, sql, 2)
+	back, remove := sql[0], sql[1]
 	mirror := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}
 	up, err := mirror.Up()
 	require.NoError(t, err)
@@ -103,9 +98,17 @@ func TestMigrating(t *testing.T) {
 	require.NoError(t, err)
 	hostRows := testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`)
 	for range 2 { // with a mirror, and without one
-		_, err = pool.Exec(t.Context(), back[0])
+		_, err = pool.Exec(t.Context(), back)
 		require.NoError(t, err)
 		require.Equal(t, 1, members(), "only the person whom the library has invited")
 		require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
 	}
+
+	_, err = pool.Exec(t.Context(), up)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), remove)
+	require.NoError(t, err)
+	require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
+	require.Equal(t, "admin_user", testkit.QueryOne[string](t, pool, `SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`))
+	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_proc WHERE proname LIKE 'clerkinvite%'`))
 }

@@ -1,0 +1,66 @@
+// Adopt writes a member for each row of admin_user, a table that is older than the library, and lists the rows
+// that it could not adopt. Without -commit it keeps nothing. docs/migrating.md has the steps before and after.
+//
+//	DATABASE_URL=postgres://… CLERK_SECRET_KEY=sk_test_… go run ./examples/adopt [-commit]
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkapi"
+)
+
+// oldRows selects users before invitations, because the first row with an address or a user is adopted.
+const oldRows = `
+SELECT tenant_id, email, coalesce(clerk_user_id, ''), coalesce(role, ''), coalesce(created_at, now())
+FROM admin_user
+ORDER BY clerk_user_id NOT LIKE 'user\_%', created_at DESC`
+
+func main() {
+	commit := flag.Bool("commit", false, "keep the members")
+	flag.Parse()
+	ctx := context.Background()
+	conn := must(pgx.Connect(ctx, os.Getenv("DATABASE_URL")))
+	store := clerkinvite.NewPgxStore(conn, nil) // with OnChange, if you use it
+	if err := store.Migrate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	api := must(clerkapi.New(os.Getenv("CLERK_SECRET_KEY"), nil))
+	invites := must(clerkinvite.New(clerkinvite.Config{API: api, Store: store}))
+
+	tx := must(conn.Begin(ctx))
+	must(tx.Exec(ctx, "LOCK TABLE admin_user IN SHARE MODE")) // no other session writes to it
+	rows := must(tx.Query(ctx, oldRows))
+	people := must(pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.Adopted, err error) {
+		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.Role, &a.InvitedAt)
+		return a, err
+	}))
+	adopted := 0
+	for i, r := range must(invites.InTx(store.WithTx(tx)).Adopt(ctx, people)) {
+		if r.Err == nil {
+			adopted++
+			continue
+		}
+		fmt.Printf("%s %s %s: %v\n", people[i].TenantID, people[i].Email, people[i].ClerkUserID, r.Err)
+	}
+	fmt.Println(adopted, "members,", len(people)-adopted, "rows not adopted")
+	if *commit {
+		if err := tx.Commit(ctx); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		log.Fatal(err) // nothing is kept
+	}
+	return v
+}
