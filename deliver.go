@@ -208,7 +208,10 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 	p = &pass{dueAt: dueAt, background: true}
 	// The end is set a day back, so that a process whose clock is behind also sees that the turn is over.
 	p.end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
-	err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
+	err = s.setClock(ctx, s.store) // Config.Now may have been set while this call waited for the turn
+	if err == nil {
+		err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
+	}
 	if err == nil {
 		p.lease, err = s.newLease(ctx)
 	}

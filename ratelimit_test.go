@@ -632,3 +632,35 @@ func TestDeliver_TheShareIsForImportsOnly(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "q0@example.com").Status)
 	require.Equal(t, 1, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk])
 }
+
+// turnStore calls took when a process takes the turn to deliver.
+type turnStore struct {
+	clerkinvite.Store
+
+	took func()
+}
+
+func (s turnStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
+	if name == "turn deliver" && !next.Equal(old) {
+		s.took()
+	}
+	return s.Store.SwapTime(ctx, name, old, next)
+}
+
+// The machine's clock is set two minutes ahead while Deliver waits for its turn. Another process's limit still lasts.
+func TestDeliver_ClockSetBeforeTheTurn(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{})
+	ahead := time.Duration(0)
+	service, err := clerkinvite.New(clerkinvite.Config{
+		API: b.API, Now: func() time.Time { return b.Clock.Now().Add(ahead) },
+		Store: turnStore{testkit.ClockedStore{Store: b.Store, Now: b.Clock.Now}, func() { ahead = 2 * time.Minute }},
+	})
+	require.NoError(t, err)
+	b.ReserveSome(t, 1)
+	setLimit(b, "GET /users", b.Clock.Now().Add(time.Minute))
+	report, err := service.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Postponed: 1}, report)
+	require.Zero(t, b.Clerk.RequestCount())
+}

@@ -120,7 +120,7 @@ func TestRun_ContinuesAfterFailures(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			rows, err := store.Store.Due(t.Context(), clerkinvite.DueQuery{At: b.Clock.Now().AddDate(1, 0, 0)})
 			if !slices.ContainsFunc(rows, func(m *clerkinvite.Member) bool {
-				return m.ClaimedUntil != nil || !m.NextAttemptAt.After(b.Clock.Now())
+				return m.ClaimedUntil != nil && m.ClaimedUntil.After(b.Clock.Now()) || !m.NextAttemptAt.After(b.Clock.Now())
 			}) {
 				b.Clock.Advance(time.Hour) // all are postponed, and no process is working
 			}

@@ -151,6 +151,9 @@ var mutants = []mutant{
 	}},
 
 	// Clocks.
+	{name: "limits are compared with a clock that was set", test: "TestDeliver_ClockSetBeforeTheTurn", edits: []edit{
+		{"deliver.go", "	err = s.setClock(ctx, s.store) // Config.Now", "	err = nil // Config.Now"},
+	}},
 	{name: "a process uses its own clock", test: "TestPromise3_OneEmailWithWrongClocks", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "	return c.last.ahead\n", "	return c.last.ahead * 0\n"},
 	}},
