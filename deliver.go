@@ -351,11 +351,11 @@ func (a *attempt) organization() string { return a.params.organization() }
 
 // abandoned reports whether the row's invitation may be tried only once, and was.
 func (a *attempt) abandoned() bool {
-	completed := 0
+	tried := a.row.Attempts - 1 // before this attempt
 	if a.row.Reason == ReasonBulkRejected {
-		completed = 1 // it counts, but decided nothing
+		tried-- // a rejected bulk request counts, but decided nothing
 	}
-	return a.params.Withdraw != "" && a.row.Attempts-completed > 1
+	return a.params.Withdraw != "" && tried > 0
 }
 
 // decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
@@ -365,23 +365,29 @@ func (a *attempt) decide(v verdict) {
 	v.linkDead = a.revoked
 	v.uncounted, v.mayExist = v.uncounted && !a.triedInBulk, a.mayHaveSent()
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
-	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
+	v.leftOver = a.mayLeaveOver(v) // depends on withdraw
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation after a verdict that ends the
-// send. An earlier send may have created it, or an earlier request of this send whose response was lost.
-func (a *attempt) mayLeaveOver(k verdictKind) bool {
-	switch k {
+// mayLeaveOver reports whether the member may have another open invitation after v. An earlier send may have
+// created it, or an earlier request of this send whose response was lost.
+func (a *attempt) mayLeaveOver(v verdict) bool {
+	switch {
+	case v.claimOnly(): // the send has not ended
+		return false
+	case v.leftOver:
+		return true
+	}
+	switch v.kind {
 	case isInvited:
 		return a.row.Send > 1 && !a.revoked
 	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.mayHaveSent()
-	case isUncertain: // and withdrawn, see claimOnly: Clerk may have created it now
+	case isUncertain: // Clerk may have created it now
 		return true
-	default: // isPostponed, isLimited or isReleased, and withdrawn
+	default: // isPostponed, isLimited or isReleased
 		// This attempt created nothing, and a resend keeps the older invitation.
 		return a.mayHaveSent()
 	}

@@ -94,8 +94,8 @@ func (q *queue) nextSingle() []*attempt {
 	if i >= 0 {
 		return take(&q.single, i, 1)
 	}
-	if q.bulkLimit == nil && len(q.batchable) > 1 {
-		return nil // nextBulk returned none only because they wait for more members
+	if q.bulkLimit == nil && len(q.batchable) > 1 && q.waitsForMore() {
+		return nil
 	}
 	i = slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
 	if i >= 0 {
@@ -288,11 +288,9 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
-	// A rejection in a bulk request stands in for the first create. Create now only if there was none, or if
-	// ignore_existing makes this a different request.
 	var inv *Invitation
 	sent, err := true, a.rejection
-	if err == nil || found.needsIgnoreExisting {
+	if a.rejection == nil || found.needsIgnoreExisting { // otherwise the bulk request was the first create
 		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
 	}
 	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {

@@ -1017,26 +1017,27 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 // unlistedInvitations activates adopted members whose invitation Clerk does not list, if a user has verified
 // the address. Clerk's lists are read before, because the invitation may have ended before the user had it.
 func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
+	if !r.progress.Oldest.IsZero() {
+		return nil // no member has an invitation whose time is unknown
+	}
 	q := PageQuery{Statuses: []Status{StatusPending}, Limit: reconcilePage}
-	for more := r.progress.Oldest.IsZero(); more; {
+	for {
 		rows, err := r.s.store.Page(ctx, q)
 		if err != nil {
 			return err
 		}
-		more = len(rows) == q.Limit
-		if more {
-			last := rows[len(rows)-1]
-			q.AfterTenantID, q.AfterID = last.TenantID, last.ID
-		}
-		rows = slices.DeleteFunc(rows, func(row *Member) bool {
-			return row.InvitedAt != nil || r.corrected[row.ID] != nil || row.Due() || r.changed[row.ID] || r.hasNewer[row.ID] ||
-				row.overdue(r.began.Add(-clockSkew)) || row.UpdatedAt.After(r.began) // adopted after the lists were read
-		})
-		if _, err := r.resolve(ctx, emailsOf(rows), nil); err != nil {
+		if _, err := r.resolve(ctx, emailsOf(filter(rows, r.isUnlisted)), nil); err != nil || len(rows) < q.Limit {
 			return err
 		}
+		last := rows[len(rows)-1]
+		q.AfterTenantID, q.AfterID = last.TenantID, last.ID
 	}
-	return nil
+}
+
+// isUnlisted reports whether a pending member's time is still unknown after Clerk's lists were read.
+func (r *reconciliation) isUnlisted(row *Member) bool {
+	return row.InvitedAt == nil && r.corrected[row.ID] == nil && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] &&
+		!row.overdue(r.began.Add(-clockSkew)) && !row.UpdatedAt.After(r.began) // otherwise adopted after the lists were read
 }
 
 // emailsOf returns the distinct addresses of members.

@@ -247,7 +247,7 @@ type call struct {
 
 	organization bool // it was about an organization
 
-	othersCreated bool // creates for other members have succeeded since the previous attempt
+	othersCreated bool // creates for other members have succeeded since the previous attempt; only set if sends
 }
 
 // failureVerdict decides for a row after a failed call. wait is how long to wait before the next
@@ -305,8 +305,9 @@ func classify(row *Member, c call, err error) Outcome {
 		// A row that is always rejected would use up other members' requests. addressTaken can refuse a person
 		// only after a create with ignore_existing: after lookAgain, c.sends is false.
 		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
-		ofThisRow := !c.several && (failure == parameterRejected || failure == invalidRequest || c.organization && failure == addressTaken || c.othersCreated)
-		if again && ofThisRow {
+		ofParameters := failure == parameterRejected || failure == invalidRequest
+		ofAddress := failure == addressTaken && c.organization
+		if again && !c.several && (ofParameters || ofAddress || c.othersCreated) {
 			return Refused
 		}
 	default:

@@ -124,6 +124,7 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 		if !belongs || current && row.waitsForInvitation() {
 			continue
 		}
+		// Only an adopted member that no longer waits gets here. Another tenant may still wait for the invitation.
 		if !marked && !isFinal(inv.Status) {
 			shared, err := s.sharesInvitation(ctx, row)
 			if err != nil {

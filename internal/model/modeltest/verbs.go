@@ -143,9 +143,22 @@ func (t *task) returned(m *clerkinvite.Member, err error, documented ...func(err
 		return false
 	}
 	t.sayf("%s = %s, %v", t.name, state{m}, outcome{err})
+	t.claimsReleased()
 	t.committedOnce(m)
 	t.documented(err, documented...)
 	return true
+}
+
+// claimsReleased checks that a call that met no failure leaves no claim.
+func (t *task) claimsReleased() {
+	if t.failed || t.storeFailed || t.cancelled || t.tooLate {
+		return
+	}
+	for of := range t.claims {
+		if row := t.row(of.member); row != nil && row.Send == of.send && t.holders[of] == t && held(row, row.UpdatedAt) {
+			t.failf("claim: %s has left its claim on %s", t.name, t.named(row))
+		}
+	}
 }
 
 func (t *task) documented(err error, documented ...func(error) bool) {
