@@ -480,13 +480,13 @@ func newSend(old, want *Member, now time.Time) *Member {
 	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
 	n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 	n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
-	n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
+	n.InvitedAt, n.ExpiresAt, n.SettledAt, n.ClaimedUntil = nil, nil, nil, nil
 	n.ReservedAt, n.NextAttemptAt = now, &now
 	return &n
 }
 
-// mayBeSent reports whether Clerk may have the invitation of a reserved member that no attempt owns. An attempt
-// removes its claim only if neither it nor an earlier one can have created the invitation.
+// mayBeSent reports whether Clerk may have an invitation that a member does not refer to, although no attempt owns
+// the member. An attempt removes its claim only if neither it nor an earlier one can have created the invitation.
 func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have

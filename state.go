@@ -133,15 +133,20 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
-// mayBeSent.
+// asReleased releases the claim.
 func asReleased(m Member, due time.Time, mayExist bool) *Member {
-	m.ClaimedUntil, m.NextAttemptAt = nil, &due
+	m.NextAttemptAt = &due
+	m.endClaim(mayExist)
+	return &m
+}
+
+// endClaim ends the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see mayBeSent.
+func (m *Member) endClaim(mayExist bool) {
+	ended := m.UpdatedAt // the claim had begun by then
+	m.ClaimedUntil = nil
 	if mayExist {
-		ended := m.UpdatedAt // the claim began then
 		m.ClaimedUntil = &ended
 	}
-	return &m
 }
 
 // asSettled completes the send in the given state.

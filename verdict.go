@@ -111,7 +111,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		m.Attempts--
 	}
 	if v.withdraw {
-		return v.asWithdrawn(m, ReasonWithdrawn, now)
+		n := v.asWithdrawn(m, ReasonWithdrawn, now)
+		n.endClaim(v.kind == isUncertain)
+		return n
 	}
 	switch v.kind {
 	case isInvited:

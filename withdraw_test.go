@@ -271,6 +271,44 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	})
 }
 
+// The invitation of a lost response is not in Clerk's list yet: Purge waits until it is, also if the member has ended
+// in the meantime.
+func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for name, withdraw := range map[string]func(context.Context, *testkit.Rig) error{
+		"revoked": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, testkit.Ada)
+			return err
+		},
+		"removed": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, testkit.Ada)
+			return err
+		},
+		"withdrawn": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = withdraw == nil }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := b.TryInvite(t, email)
+				require.Error(t, err)
+				if withdraw != nil {
+					require.NoError(t, withdraw(t.Context(), b))
+				}
+				require.False(t, b.Member(t, email).Status.Waits())
+				require.Len(t, b.Clerk.OpenInvitations(email), 1, "the situation of this test")
+				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
+
+				b.Clerk.Settle()
+				b.Clock.Advance(time.Minute)
+				require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+				require.Empty(t, b.Clerk.OpenInvitations(email))
+			})
+		})
+	}
+}
+
 // Clerk fails during the revocation: the member is unchanged, and a second call works.
 func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 	t.Parallel()
