@@ -164,10 +164,16 @@ func eval[T any](b *tab, expression string) T {
 	return v
 }
 
-// wait waits until an expression is true.
+// wait waits until an expression is true. While the page loads, it cannot be evaluated.
 func (b *tab) wait(expression string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(patience); !eval[bool](b, "!!("+expression+")"); time.Sleep(25 * time.Millisecond) {
+	isTrue := func() bool {
+		ctx, cancel := context.WithTimeout(b.ctx, patience)
+		defer cancel()
+		v, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		return err == nil && v
+	}
+	for deadline := time.Now().Add(patience); !isTrue(); time.Sleep(25 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			require.Fail(b.t, "condition was not met: "+expression, "%s", eval[string](b, "document.body.innerText"))
 		}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -125,6 +124,7 @@ func newHost(t *testing.T) *host {
 func (h *host) send(t *testing.T, method, path, body, token string) (status int, text string) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -139,7 +139,7 @@ func TestAdminInvitesAndLists(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	for _, name := range []string{"first", "second"} {
-		status, text := h.send(t, "POST", "/tenants/acme/invitations", fmt.Sprintf(`{"email":"%s@example.com","role":"viewer"}`, name), h.token(t, h.users["admin"], nil))
+		status, text := h.send(t, "POST", "/tenants/acme/invitations", "email="+name+"@example.com&role=viewer", h.token(t, h.users["admin"], nil))
 		require.Equal(t, 200, status, text)
 	}
 	status, text := h.send(t, "GET", "/tenants/acme/members", "", h.token(t, h.users["admin"], nil))
@@ -150,7 +150,7 @@ func TestAdminInvitesAndLists(t *testing.T) {
 	require.Equal(t, "first@example.com", page.Members[1].Email)
 	require.Equal(t, h.users["admin"], page.Members[0].ChangedBy)
 
-	status, text = h.send(t, "POST", "/tenants/acme/invitations", `{"email":"first@example.com"}`, h.token(t, h.users["admin"], nil))
+	status, text = h.send(t, "POST", "/tenants/acme/invitations", "email=first@example.com", h.token(t, h.users["admin"], nil))
 	require.Equal(t, 409, status, text)
 }
 
@@ -160,7 +160,7 @@ func TestOnlyActiveAdminsOfTheTenant(t *testing.T) {
 	for _, name := range []string{"viewer", "removed", "stranger", "pending", "nobody"} {
 		for _, path := range []string{"POST /tenants/acme/invitations", "GET /tenants/acme/members"} {
 			method, path, _ := strings.Cut(path, " ")
-			status, text := h.send(t, method, path, `{"email":"new@example.com"}`, h.token(t, h.users[name], nil))
+			status, text := h.send(t, method, path, "email=new@example.com", h.token(t, h.users[name], nil))
 			require.Equal(t, 403, status, name)
 			require.Equal(t, "you are not an admin of this tenant\n", text)
 		}
