@@ -271,8 +271,8 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	})
 }
 
-// The invitation of a lost response is not in Clerk's list yet: Purge waits until it is, also if the member has ended
-// in the meantime.
+// The invitation of a lost response is not in Clerk's list yet: Purge waits for a lease, even if the member
+// was withdrawn in the meantime.
 func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"
@@ -307,6 +307,27 @@ func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A new reservation has no attempt yet, so its parameters can still change.
+func TestInvite_OtherParametersAfterARevocationDuringAnAttempt(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		b.Clerk.ClearFaults()
+		_, err = b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		p := testkit.Params("acme", "ada@example.com")
+		_, err = b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+		p.ExpiresInDays = 3
+		_, err = b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		m := b.RequireInvited(t, "ada@example.com", 2)
+		require.Equal(t, m.InvitedAt.AddDate(0, 0, 3), *m.ExpiresAt)
+	})
 }
 
 // Clerk fails during the revocation: the member is unchanged, and a second call works.
