@@ -135,18 +135,18 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // asReleased releases the claim.
 func asReleased(m Member, due time.Time, mayExist bool) *Member {
-	m.NextAttemptAt = &due
-	m.endClaim(mayExist)
+	m.ClaimedUntil, m.NextAttemptAt = m.endedClaim(mayExist), &due
 	return &m
 }
 
-// endClaim ends the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see mayBeSent.
-func (m *Member) endClaim(mayExist bool) {
-	ended := m.UpdatedAt // the claim had begun by then
-	m.ClaimedUntil = nil
-	if mayExist {
-		m.ClaimedUntil = &ended
+// endedClaim returns what replaces a claim when it ends: nil or, if Clerk may have the invitation, a claim that has
+// ended; see mayBeSent.
+func (m Member) endedClaim(mayExist bool) *time.Time {
+	if !mayExist {
+		return nil
 	}
+	ended := m.UpdatedAt // the claim had begun by then
+	return &ended
 }
 
 // asSettled completes the send in the given state.

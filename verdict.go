@@ -112,7 +112,7 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	if v.withdraw {
 		n := v.asWithdrawn(m, ReasonWithdrawn, now)
-		n.endClaim(v.kind == isUncertain)
+		n.ClaimedUntil = m.endedClaim(v.kind == isUncertain)
 		return n
 	}
 	switch v.kind {

@@ -71,7 +71,8 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
-		ended.endClaim(row.Due() && row.isClaimed(s.now())) // that attempt's invitation may not be in the list yet
+		// The list may not show the invitation of an attempt that still owns the row.
+		ended.ClaimedUntil = row.endedClaim(row.Due() && row.isClaimed(s.now()))
 		return ended, nil
 	})
 }

@@ -240,10 +240,10 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
-		{"withdraw.go", "		ended.endClaim(row.Due() && row.isClaimed(s.now()))", "		ended.endClaim(false)"},
+		{"withdraw.go", "row.endedClaim(row.Due() && row.isClaimed(s.now()))", "nil"},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "n.endClaim(v.kind == isUncertain)", "n.endClaim(false)"},
+		{"verdict.go", "m.endedClaim(v.kind == isUncertain)", "nil"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
