@@ -133,20 +133,15 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim.
+// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
+// mayBeSent.
 func asReleased(m Member, due time.Time, mayExist bool) *Member {
-	m.ClaimedUntil, m.NextAttemptAt = m.endedClaim(mayExist), &due
-	return &m
-}
-
-// endedClaim returns what replaces a claim when it ends: nil or, if Clerk may have the invitation, a claim that has
-// ended; see mayBeSent.
-func (m Member) endedClaim(mayExist bool) *time.Time {
-	if !mayExist {
-		return nil
+	m.ClaimedUntil, m.NextAttemptAt = nil, &due
+	if mayExist {
+		ended := m.UpdatedAt // the claim began then
+		m.ClaimedUntil = &ended
 	}
-	ended := m.UpdatedAt // the claim had begun by then
-	return &ended
+	return &m
 }
 
 // asSettled completes the send in the given state.

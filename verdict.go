@@ -112,7 +112,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	if v.withdraw {
 		n := v.asWithdrawn(m, ReasonWithdrawn, now)
-		n.ClaimedUntil = m.endedClaim(v.kind == isUncertain)
+		if v.kind == isUncertain {
+			n.ClaimedUntil = &now // see mayBeUnlisted
+		}
 		return n
 	}
 	switch v.kind {
@@ -435,7 +437,7 @@ func codeOf(err error) string {
 	return ""
 }
 
-// statusOf returns the HTTP status of Clerk's error, or 0.
+// statusOf returns the HTTP status in an error from Clerk, or 0.
 func statusOf(err error) int {
 	var api *APIError
 	if errors.As(err, &api) {

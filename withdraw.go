@@ -71,8 +71,9 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
-		// The list may not show the invitation of an attempt that still owns the row.
-		ended.ClaimedUntil = row.endedClaim(row.Due() && row.isClaimed(s.now()))
+		if row.Due() && row.isClaimed(*ended.SettledAt) {
+			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted
+		}
 		return ended, nil
 	})
 }
@@ -261,7 +262,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 }
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
-// the store, in any state. Use it for erasure requests, and Remove to take somebody out of a tenant.
+// the store, in any state. Use it for erasure requests. To take a person out of a tenant, use Remove.
 // Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
 // of an organization: call Remove first.
 //
