@@ -286,6 +286,14 @@ func TestTheSDKChangesMemberships(t *testing.T) {
 		args["organizationId"] = acme
 		return call[pageJS[membershipJS]](t, b, "organizations.getOrganizationMembershipList", args)
 	}
+	roles, err := b.goAPI.OrganizationRoles(t.Context())
+	require.NoError(t, err)
+	var keys []string
+	for _, role := range call[pageJS[struct{ Key string }]](t, b, "organizationRoles.getOrganizationRoleList").Data {
+		keys = append(keys, role.Key)
+	}
+	require.Equal(t, []string{"org:admin", "org:member", "org:pilot"}, roles)
+	require.Equal(t, roles, keys)
 	members := b.clerk.Members(acme)
 	require.Equal(t, members, memberships(list(object{"orderBy": "+created_at"})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"role": []string{"org:member"}})))
