@@ -86,7 +86,7 @@ func (c *Client) RemoveMember(ctx context.Context, m clerkinvite.Membership) err
 }
 
 // OrganizationRoles returns the keys of the roles that the instance has for its organizations, such
-// as org:admin, with GET /organization_roles. An organization may offer only some of them.
+// as org:admin, with GET /organization_roles. An organization can be restricted to some of them.
 //
 // Errors: *[clerkinvite.APIError] after a failed request, which matches ctx's error under errors.Is
 // if ctx has ended. OrganizationRoles is safe for concurrent use and safe to retry.

@@ -57,8 +57,8 @@ var organizationEvents = []string{
 	clerkinvite.EventOrganizationMembershipUpdated, clerkinvite.EventOrganizationMembershipDeleted,
 }
 
-// organizations checks that the organizations of members exist at Clerk, and that the instance has their roles. Clerk does not show which
-// of these roles an organization offers.
+// organizations checks that the organizations of members exist at Clerk, and that the instance has their roles. It does not check the
+// role sets, which can restrict the roles of an organization.
 func (d *diagnosis) organizations(ctx context.Context) check {
 	used, err := d.usedOrganizations(ctx)
 	if err != nil {
