@@ -298,9 +298,9 @@ func TestTheSDKChangesMemberships(t *testing.T) {
 	require.Equal(t, members, memberships(list(object{"orderBy": "+created_at"})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"role": []string{"org:member"}})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"limit": 1})), "newest first")
-	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace, boss, "user_nobody"}})
+	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace, boss, "user_unknown"}})
 	require.NoError(t, err)
-	page := list(object{"userId": []string{grace, boss, "user_nobody"}})
+	page := list(object{"userId": []string{grace, boss, "user_unknown"}})
 	require.Equal(t, found, memberships(page))
 	require.Equal(t, 2, page.TotalCount)
 
@@ -429,7 +429,7 @@ func TestTwoClientsChangeOrganizationsAlike(t *testing.T) {
 		for _, b := range pair {
 			b.clerk.SetBehavior(behavior.Behavior)
 			b.addOrganizations(t, clerkinvitetest.OrganizationOptions{MaxMembers: 3})
-			users = []string{boss, "user_nobody"}
+			users = []string{boss, "user_unknown"}
 			for _, email := range emails[:3] {
 				users = append(users, b.clerk.AddVerifiedUser(email).ID)
 			}
