@@ -105,6 +105,12 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 		checked, strings.Join(organizationEvents, ", "))
 }
 
+// lacksOrganization reports whether Clerk's instance does not have an organization.
+func lacksOrganization(err error) bool {
+	var failure *clerkinvite.APIError
+	return errors.As(err, &failure) && (failure.StatusCode == http.StatusNotFound || failure.Code == "organization_not_enabled_in_instance")
+}
+
 // defaultRoles exist in every instance that has not changed them.
 var defaultRoles = []string{"org:admin", "org:member"}
 
