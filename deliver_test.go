@@ -341,7 +341,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		report, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		require.Equal(t, 5, report.Invited, "a wrong key fails nobody")
+		require.Equal(t, 5, report.Invited, "a wrong key fails no member")
 		require.Equal(t, 5, b.Clerk.Emails())
 	})
 }
@@ -1518,8 +1518,8 @@ func TestDeliver_BisectionEndsWhenClerkGoesDown(t *testing.T) {
 	require.Less(t, asked.Load(), int64(12))
 }
 
-// Clerk rejects every look-up and names the parameter, as after a change of its API. Nobody is refused for that.
-func TestDeliver_RejectionOfAllLookUpsRefusesNobody(t *testing.T) {
+// Clerk rejects every look-up and names the parameter, as after a change of its API. No member fails because of it.
+func TestDeliver_RejectingAllLookUpsFailsNoMember(t *testing.T) {
 	t.Parallel()
 	b, api := newSelective(t)
 	ps := testkit.People(120, "p")
@@ -1573,7 +1573,7 @@ func (c oddIDs) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 	return list, err
 }
 
-// An invitation that cannot be stored keeps nobody else from being written.
+// An invitation that cannot be stored does not keep the other members' invitations from being written.
 func TestDeliver_IDThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -1591,7 +1591,7 @@ func TestDeliver_IDThatCannotBeStored(t *testing.T) {
 	})
 }
 
-// An outage of Clerk's is no rejection: a row is refused only if Clerk rejects it again.
+// A rejection right after an outage is not final. The member fails only if Clerk rejects the request again.
 func TestDeliver_RejectedOnceAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

@@ -264,7 +264,7 @@ func TestClassify(t *testing.T) {
 		"server error, even if it names":  {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), Uncertain},
 		"unavailable":                     {answer(503, "", nil), Uncertain},
 		"a proxy's time-out":              {answer(408, "", nil), Uncertain},
-		"nobody knows what":               {errors.New("boom"), Uncertain},
+		"an unknown error":                {errors.New("boom"), Uncertain},
 	} {
 		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
 	}
@@ -319,10 +319,10 @@ func TestQueueNext(t *testing.T) {
 		"those that were tried do not wait":                    {queue: queue{more: true}, shared: 4, tried: true, want: 4, bulk: true},
 		"bulk limited: one by one":                             {queue: queue{more: true, bulkLimit: limit}, shared: 12, want: 1},
 		"bulk limited: single ones first":                      {queue: queue{bulkLimit: limit}, shared: 12, single: 1, want: 1},
-		"both limited: nobody who can share":                   {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
+		"both limited: those that share wait":                  {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
 		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, want: 1},
 		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, again: true, want: 1},
-		"both limited: the others wait":                        {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
+		"both limited: all wait":                               {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -543,7 +543,7 @@ func TestResolutions(t *testing.T) {
 		accepted           map[string]bool
 		changes, postponed map[string]Status // by ID
 	}{
-		"nobody":                        {user: u},
+		"no member":                     {user: u},
 		"pending":                       {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, map[string]Status{"1": StatusActive}, nil},
 		"in two tenants":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), row("b", "2", "ada@example.org", StatusReserved, valid)}, nil, map[string]Status{"1": StatusActive, "2": StatusActive}, nil},
 		"unverified":                    {u, []*Member{row("a", "1", "ada@example.net", StatusPending, valid)}, nil, nil, nil},

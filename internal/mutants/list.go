@@ -242,7 +242,7 @@ var mutants = []mutant{
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
-	{name: "who holds the address is a member of the organization", test: "TestOrganization_SomebodyNew", edits: []edit{
+	{name: "a user with the address counts as a member of the organization", test: "TestOrganization_NewPerson", edits: []edit{
 		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
 	}},
 	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
@@ -312,7 +312,7 @@ var mutants = []mutant{
 	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
-	{name: "if all look-ups are rejected, each member is refused", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
+	{name: "if Clerk rejects all look-ups, every member fails", test: "TestDeliver_RejectingAllLookUpsFailsNoMember", edits: []edit{
 		{"deliver_find.go", "!failure.ofInstance() && l.health.excuseFailure(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
@@ -333,7 +333,7 @@ var mutants = []mutant{
 	{name: "a mirror erases the host's row", test: "TestMirror_PurgeKeepsTheHostsLeftRow", edits: []edit{
 		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
-	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
+	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
 		{"mirror.go", " || ', pg_temp'\n", "\n"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
