@@ -334,7 +334,13 @@ var mutants = []mutant{
 		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
 	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
-		{"mirror.go", " || ', pg_temp'\n", "\n"},
+		{"mirror.go", " || ', pg_temp';\n", ";\n"},
+	}},
+	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "(SELECT count(*) = 2 FROM", "(SELECT count(*) = 3 FROM"},
+	}},
+	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},
