@@ -299,6 +299,56 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 	})
 }
 
+// The parameters may change as long as no attempt was made, even if the row has a claim that has ended.
+func TestInvite_TakesOverAnEndedClaim(t *testing.T) {
+	t.Parallel()
+	for name, once := range map[string]bool{"retried": false, "withdrawn on failure": true} {
+		withdraw := testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = once }}
+		takesOver := func(t *testing.T, b *testkit.Rig, emails int) {
+			t.Helper()
+			m := b.Member(t, "ada@example.com")
+			require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			require.Zero(t, m.Attempts)
+			p := testkit.Params("acme", "ada@example.com")
+			p.ExpiresInDays = 7
+			m, err := b.Invite(t.Context(), p)
+			require.NoError(t, err)
+			require.Equal(t, m.InvitedAt.AddDate(0, 0, 7), *m.ExpiresAt)
+			b.RequireInvited(t, "ada@example.com", emails)
+		}
+		t.Run("of an interrupted Purge/"+name, func(t *testing.T) {
+			t.Parallel()
+			b, store := testkit.NewFaulty(t)
+			b = testkit.New(t, withdraw, b.Clerk, b.API, store)
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			store.Fail(errors.New("down"), false) // the claim cannot be released
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500})
+			require.Error(t, b.Purge(t.Context(), testkit.Ada))
+			store.Fail(nil, false)
+			b.Clock.Advance(time.Hour)
+			takesOver(t, b, 1)
+		})
+		t.Run("of an earlier send/"+name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, plain *testkit.Rig) {
+				plain.MustInvite(t, "ada@example.com")
+				plain.Clock.Advance(time.Hour)
+				plain.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset})
+				_, err := plain.Resend(t.Context(), testkit.Ada)
+				require.Error(t, err)
+				require.NotNil(t, plain.Member(t, "ada@example.com").ClaimedUntil)
+				b := testkit.New(t, testkit.Options{Configure: withdraw.Configure, Clock: plain.Clock}, plain.Clerk, plain.API, plain.Store)
+				b.Clock.Advance(31 * 24 * time.Hour)
+				_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+				require.NoError(t, err)
+				require.Nil(t, b.Member(t, "ada@example.com").ClaimedUntil)
+				takesOver(t, b, 2)
+			})
+		})
+	}
+}
+
 func TestDeliver_ReservedMembers(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

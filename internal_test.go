@@ -733,6 +733,65 @@ func TestLimitsLoaded_Late(t *testing.T) {
 	require.Equal(t, time.Hour, l.wait(endpointCreate, false, testNow))
 }
 
+// limitedStore calls between after it has stored a time, once.
+type limitedStore struct {
+	Store
+	stored  time.Time
+	between func()
+}
+
+func (s *limitedStore) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+func (s *limitedStore) SwapTime(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
+	if s.stored.Equal(old) {
+		s.stored = next
+	}
+	stored, between := s.stored, s.between
+	if s.between = nil; between != nil {
+		between()
+	}
+	return stored, nil
+}
+
+// If two requests meet a limit, the later limit stays, although the earlier one is stored first and loaded last.
+func TestNoteLimit_Concurrent(t *testing.T) {
+	t.Parallel()
+	store := &limitedStore{}
+	s, err := New(Config{API: struct{ ClerkAPI }{}, Store: store, Now: func() time.Time { return testNow }})
+	require.NoError(t, err)
+	meet := func(wait time.Duration) {
+		_ = s.noteLimit(t.Context(), endpointCreate, &APIError{StatusCode: 429, RetryAfter: wait})
+	}
+	store.between = func() { meet(time.Hour) }
+	meet(10 * time.Minute)
+	require.Equal(t, time.Hour, s.limits.wait(endpointCreate, false, testNow))
+}
+
+// foundStore finds the same members for each query.
+type foundStore struct {
+	Store
+	rows []*Member
+}
+
+func (s foundStore) Find(context.Context, Query) ([]*Member, error) { return s.rows, nil }
+
+// An invitation that is twice in Clerk's list has its member twice.
+func TestWithMembers_Repeated(t *testing.T) {
+	t.Parallel()
+	row := resentRow()
+	row.ID = "0196f000-0000-7000-8000-000000000001"
+	s, err := New(Config{API: struct{ ClerkAPI }{}, Store: foundStore{rows: []*Member{&row}}})
+	require.NoError(t, err)
+	inv := Invitation{ID: "inv_1", Email: row.Email, PublicMetadata: withMark(nil, mark{row.ID, 1})}
+	list, err := s.withMembers(t.Context(), []Invitation{inv, inv})
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	for _, l := range list {
+		require.Equal(t, &row, l.row)
+		require.False(t, l.shared)
+	}
+}
+
 // A limit ends if the clock is set back.
 func TestLimitsWait_ClockSetBack(t *testing.T) {
 	t.Parallel()

@@ -609,6 +609,38 @@ func TestUpdateDuringDelivery(t *testing.T) {
 	})
 }
 
+// A delivery that only releases its claim still releases it if the host updates the member in the meantime. With
+// WithdrawOnFailure, a claim that stays would count as an attempt whose process died.
+func TestUpdateDuringDelivery_RateLimit(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+		require.NoError(t, err)
+		testkit.LimitCreates(b, 10*time.Minute)
+		role := "editor"
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallCreate && when == clerkinvitetest.Before {
+				_, err := b.Update(ctx, testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Postponed: 1}, report)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, "editor", m.Role)
+		require.Nil(t, m.ClaimedUntil)
+		require.Zero(t, m.Attempts)
+
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.RequireInvited(t, "ada@example.com", 1)
+	})
+}
+
 func TestActorOfEachChange(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

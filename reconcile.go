@@ -1104,8 +1104,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
-// that have adopted the invitation. Several tenants may share an invitation.
+// withMembers reads the members that invitations belong to. The result has one entry per invitation for the member
+// that the marker identifies, or for no member, and one for each member that has adopted the invitation. Several
+// tenants may share an invitation.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
@@ -1134,12 +1135,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
+		adopted := filter(referring[inv.ID], func(row *Member) bool { return row.ID != m.ID })
 		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
+			list = append(list, listed{Invitation: inv, row: named[m.ID], marked: ours, send: m.Send, shared: len(adopted) > 0})
 		}
 		for _, row := range adopted {
-			list = append(list, listed{inv, row, false, 0, true})
+			list = append(list, listed{Invitation: inv, row: row, shared: true})
 		}
 	}
 	return list, nil

@@ -96,6 +96,9 @@ var mutants = []mutant{
 	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
 	}},
+	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
+		{"deliver_settle.go", "rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil):", "rows[0].Due():"},
+	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
 			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -191,6 +194,12 @@ var mutants = []mutant{
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
 		{"invite.go", "	case !old.mayBeSent():\n", "	case old.ID != \"\":\n"},
+	}},
+	{name: "an interrupted purge counts as an attempt", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
+		{"invite.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
+	}},
+	{name: "a new send keeps the claim of an earlier one", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
+		{"invite.go", "n.ClaimedUntil = now, &now, nil", "n.ClaimedUntil = now, &now, old.ClaimedUntil"},
 	}},
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
@@ -471,10 +480,10 @@ var mutants = []mutant{
 		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
 	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded)\n", ""},
+		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded, hits)\n", ""},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1 })", "_ = m })"},
+		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1\n", "_, m.hits = until, m.hits+1\n"},
 	}},
 	{name: "an interactive call waits for the margin", test: "TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays", edits: []edit{
 		{"ratelimit.go", "if background && m.padded", "if m.padded"},
@@ -489,7 +498,10 @@ var mutants = []mutant{
 		{"deliver_create.go", "		done(false)\n", "		done(true)\n"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "case stored.Before(m.stored) && m.hits == hitsBefore:", "case false:"},
+		{"ratelimit.go", "stored.Before(m.stored) && m.hits == hitsBefore\n", "false\n"},
+	}},
+	{name: "an earlier limit replaces a later one", test: "TestNoteLimit_Concurrent", edits: []edit{
+		{"ratelimit.go", "stored, s.now(), hits)", "stored, s.now(), s.limits.hits(endpoint))"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},
