@@ -117,7 +117,7 @@ func newHost(t *testing.T) *host {
 	pending, err := invites.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "pending@example.com", Role: "admin"})
 	require.NoError(t, err)
 	h.users["pending"] = pending.ClerkUserID
-	h.users["nobody"] = api.AddVerifiedUser("nobody@example.com").ID
+	h.users["outsider"] = api.AddVerifiedUser("outsider@example.com").ID
 	return h
 }
 
@@ -157,7 +157,7 @@ func TestAdminInvitesAndLists(t *testing.T) {
 func TestOnlyActiveAdminsOfTheTenant(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	for _, name := range []string{"viewer", "removed", "stranger", "pending", "nobody"} {
+	for _, name := range []string{"viewer", "removed", "stranger", "pending", "outsider"} {
 		for _, path := range []string{"POST /tenants/acme/invitations", "GET /tenants/acme/members"} {
 			method, path, _ := strings.Cut(path, " ")
 			status, text := h.send(t, method, path, "email=new@example.com", h.token(t, h.users[name], nil))
