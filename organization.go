@@ -231,12 +231,18 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// removeAdded ends the membership that the attempt may have added, if any. It reports whether that succeeded.
+// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
+// whether no membership is left over.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	err := s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{a.mayHaveAdded}})
+	if err == nil && !slices.ContainsFunc(rows, func(m *Member) bool {
+		return m.Status == StatusActive && m.organization() == a.organization()
+	}) {
+		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	}
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
