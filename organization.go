@@ -231,12 +231,18 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// removeAdded ends the membership that the attempt may have added, if any. It reports whether that succeeded.
+// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
+// whether no membership is left over.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	err := s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{a.mayHaveAdded}})
+	if err == nil && !slices.ContainsFunc(rows, func(m *Member) bool {
+		return m.Status == StatusActive && m.organization() == a.organization()
+	}) {
+		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	}
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -365,14 +371,14 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 }
 
 // fullCodes are the codes with which Clerk refuses everybody for an organization.
-var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", codeNoOrganizations}
+var fullCodes = []string{ReasonOrganizationFull, codeNoSeats, "organization_not_found_or_unauthorized", codeNoOrganizations}
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
 // organization, the role, or the person's other memberships.
 func refusedByOrganization(err error) bool {
 	code := codeOf(err)
 	return refusesEverybody(err) || saysNotFound(err) ||
-		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
+		code == "exclusive_organization_membership" || code == codeNotAdmin || code == "organization_membership_managed_by_scim"
 }
 
 // refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.
