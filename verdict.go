@@ -111,7 +111,11 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		m.Attempts--
 	}
 	if v.withdraw {
-		return v.asWithdrawn(m, ReasonWithdrawn, now)
+		n := v.asWithdrawn(m, ReasonWithdrawn, now)
+		if v.kind == isUncertain {
+			n.ClaimedUntil = &now // see mayBeUnlisted
+		}
+		return n
 	}
 	switch v.kind {
 	case isInvited:
