@@ -378,14 +378,14 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 }
 
 // fullCodes are the codes with which Clerk refuses everybody for an organization.
-var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", codeNoOrganizations}
+var fullCodes = []string{ReasonOrganizationFull, codeNoSeats, "organization_not_found_or_unauthorized", codeNoOrganizations}
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
 // organization, the role, or the person's other memberships.
 func refusedByOrganization(err error) bool {
 	code := codeOf(err)
 	return refusesEverybody(err) || saysNotFound(err) ||
-		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
+		code == "exclusive_organization_membership" || code == codeNotAdmin || code == "organization_membership_managed_by_scim"
 }
 
 // refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.

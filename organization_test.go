@@ -286,6 +286,48 @@ func TestOrganization_ResendRefused(t *testing.T) {
 	})
 }
 
+// If the organization is the reason of a refusal, the admin's text says so.
+func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
+	t.Parallel()
+	const missing = "Clerk does not have this organization"
+	for name, test := range map[string]struct {
+		behavior clerkinvitetest.Behavior
+		arrange  func(c *clerkinvitetest.Clerk)
+		o        clerkinvite.Organization
+		want     string
+	}{
+		"full":         {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"plan is full": {behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"deleted":      {arrange: func(c *clerkinvitetest.Clerk) { c.DeleteOrganization(org) }, o: clerkinvite.Organization{ID: org}, want: missing},
+		"unauthorized": {behavior: clerkinvitetest.Behavior{OrganizationUnauthorized: true}, o: clerkinvite.Organization{ID: "org_unknown"}, want: missing},
+		"not enabled":  {arrange: (*clerkinvitetest.Clerk).DisableOrganizations, o: clerkinvite.Organization{ID: org}, want: missing},
+		"role":         {o: clerkinvite.Organization{ID: org, Role: "org:unknown"}, want: "the organization does not have this role"},
+		"inviter":      {o: clerkinvite.Organization{ID: org, Inviter: "user_stranger"}, want: "the inviter is not an admin of the organization"},
+		"address": {arrange: func(c *clerkinvitetest.Clerk) {
+			c.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: "not_allowed_access"})
+		}, o: clerkinvite.Organization{ID: org}, want: "invitation refused for this address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(test.behavior)
+				b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 1})
+				b.Clerk.JoinOrganization("org_full", b.Clerk.AddVerifiedUser("admin@example.com").ID, "org:admin")
+				if test.arrange != nil {
+					test.arrange(b.Clerk)
+				}
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &test.o})
+				status, message := clerkinvite.HTTPError(err)
+				require.Equal(t, 422, status, "%v", err)
+				require.Equal(t, test.want, message)
+				var stored *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &stored)
+				require.Equal(t, clerkinvite.StatusFailed, stored.Member.Status)
+			})
+		})
+	}
+}
+
 func TestOrganization_RevokeAndRemove(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {

@@ -107,3 +107,9 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 	return good("%s. Clerk does not show which events the webhook endpoint receives: subscribe it to %s, in addition to user.created, user.updated and user.deleted",
 		checked, strings.Join(organizationEvents, ", "))
 }
+
+// lacksOrganization reports whether Clerk's instance does not have an organization.
+func lacksOrganization(err error) bool {
+	var failure *clerkinvite.APIError
+	return errors.As(err, &failure) && (failure.StatusCode == http.StatusNotFound || failure.Code == "organization_not_enabled_in_instance")
+}

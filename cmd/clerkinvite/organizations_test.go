@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -179,6 +180,21 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 			t.Fatal("no such check")
 		})
 	}
+}
+
+// Pending members of organizations have their invitations in the organizations' lists.
+func TestDoctorFindsInvitationsIntoOrganizations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddOrganization("org_hooli", clerkinvitetest.OrganizationOptions{})
+	w.inviteInto("org_hooli", "org:admin")
+	require.Empty(t, w.diagnose(exitDone))
+
+	empty := httptest.NewServer(clerkinvitetest.NewClerk().Handler())
+	defer empty.Close()
+	w.vars["CLERK_API_URL"] = empty.URL
+	require.Equal(t, map[string]checkStatus{"organizations": checkFail, "agreement": checkFail}, w.diagnose(exitFailed))
+	require.Contains(t, w.run("doctor").stdout, "Clerk knows none of the newest pending members' invitations")
 }
 
 // inviteInto invites a person into an organization.

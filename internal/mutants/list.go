@@ -248,6 +248,12 @@ var mutants = []mutant{
 	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
+	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted\n", ""},
+	}},
+	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
+		{"verdict.go", "			n.ClaimedUntil = &now // see mayBeUnlisted\n", ""},
+	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
@@ -361,7 +367,13 @@ var mutants = []mutant{
 		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
 	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
-		{"mirror.go", " || ', pg_temp'\n", "\n"},
+		{"mirror.go", " || ', pg_temp';\n", ";\n"},
+	}},
+	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "(SELECT count(*) = 2 FROM", "(SELECT count(*) = 3 FROM"},
+	}},
+	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},

@@ -2,7 +2,6 @@ package peers_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -532,7 +531,7 @@ func requireSameOutcome(t *testing.T, pair []*both, a attempt, what string) stri
 		return ""
 	}
 	var want *clerkinvite.APIError
-	require.True(t, errors.As(err, &want), "%s%s: %+v in JavaScript, %v in Go", what, a.method, failure, err)
+	require.ErrorAs(t, err, &want, "%s%s: %+v in JavaScript", what, a.method, failure)
 	requireSameError(t, want, failure, what)
 	return want.Code
 }
