@@ -300,16 +300,22 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	}
 	accepted, err := s.revokeOlder(ctx, a, found)
 	switch {
-	case err != nil:
-		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
-	case accepted: // by a user who has not verified the address, so Reconcile reports it
-		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
-		if a.row.InvitedAt != nil {
-			older.CreatedAt = *a.row.InvitedAt
-		}
-		return verdict{kind: isInvited, invitation: older, adopted: true}, nil
+	case err != nil: // a 404 may only mean that Clerk does not show the older invitation yet
+		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
+	case accepted:
+		return keepsOlder(a.row), nil
 	}
 	return verdict{}, nil
+}
+
+// keepsOlder decides for a resend whose older invitation was accepted, by a user who has not verified the row's
+// address. The older invitation completes the resend, and Reconcile reports it.
+func keepsOlder(row *Member) verdict {
+	older := &Invitation{ID: row.InvitationID, ExpiresAt: row.ExpiresAt}
+	if row.InvitedAt != nil {
+		older.CreatedAt = *row.InvitedAt
+	}
+	return verdict{kind: isInvited, invitation: older, adopted: true}
 }
 
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
@@ -341,7 +347,8 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	switch {
 	case row.Status == StatusActive:
 		return s.removeMember(ctx, o.ID, row.ClerkUserID)
-	case to == StatusRemoved && accepted != notAccepted, mayBeAdded:
+	case to == StatusRemoved && accepted != notAccepted, // for revoked, resolveAccepted has found no user who joined
+		mayBeAdded:
 		u, err := s.findJoined(ctx, row)
 		if err != nil {
 			return s.clerkError(ctx, "find memberships", err)

@@ -3,6 +3,7 @@ package clerkinvite_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -213,6 +214,58 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 		require.Len(t, members, 1)
 		require.Equal(t, "globex", members[0].TenantID)
 	})
+}
+
+// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
+func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
+	t.Parallel()
+	for _, another := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another invitation %v", another), func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			api := &strangeAPI{Clerk: clerk}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
+			m := b.MustInvite(t, "ada@example.com")
+			if another {
+				b.MustInvite(t, "another@example.com")
+			}
+			b.Clock.Advance(time.Hour)
+			api.revoke = func(string) (*clerkinvite.Invitation, error) {
+				return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+			}
+			api.list = func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
+				return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == "ada@example.com" })
+			}
+			m, err := b.Revoke(t.Context(), m.Ref())
+			require.Equal(t, another, err == nil, "%v", err)
+			if another {
+				require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+			}
+		})
+	}
+}
+
+// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and refuses nobody.
+func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	api := &strangeAPI{Clerk: clerk}
+	b := testkit.New(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = time.Minute }}, clerk, api, clerkinvitetest.NewMemoryStore())
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(2 * time.Minute)
+	api.revoke = func(string) (*clerkinvite.Invitation, error) {
+		return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+	}
+	api.list = func([]clerkinvite.Invitation) []clerkinvite.Invitation { return nil }
+	_, err := b.Resend(t.Context(), m.Ref())
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.True(t, clerkErr.Queued())
+	api.revoke, api.list = nil, nil
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, b.RequireInvited(t, "ada@example.com", 2).Sent)
 }
 
 // If Clerk refuses the new invitation, the older one is revoked already: the member does not wait on a dead link.

@@ -298,8 +298,13 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 // showsOurs reports whether a member refers to one of the newest invitations at Clerk, which proves that
 // the secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
-		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+	queries := []InvitationQuery{{}, {Status: InvitationRevoked}} // without a status: all except revoked
+	if s.cfg.Organizations != nil {
+		queries = append(queries, InvitationQuery{AllOrganizations: true}, InvitationQuery{AllOrganizations: true, Status: InvitationRevoked})
+	}
+	for _, q := range queries {
+		q.Limit, q.NewestFirst = listPage, true
+		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)
 		}

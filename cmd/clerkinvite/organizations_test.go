@@ -48,7 +48,7 @@ func TestImportIntoOrganizations(t *testing.T) {
 	require.Contains(t, reasons[6], "resource_not_found")
 	require.Equal(t, "organization must be the ID of an organization (org_…)", reasons[7])
 	require.Contains(t, reasons[8], "template must be empty for an organization")
-	require.Equal(t, "keeps no organization: an import does not change members", reasons[9])
+	require.Equal(t, "stays outside the organization: an import does not change members", reasons[9])
 	for email, want := range map[string]clerkinvite.Organization{
 		"default@example.com": {ID: "org_a", Role: "org:admin"}, "role@example.com": {ID: "org_a", Role: "org:member"},
 		"other@example.com": {ID: "org_b", Role: "org:admin"}, "both@example.com": {ID: "org_b", Role: "org:member"},

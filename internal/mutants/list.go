@@ -293,6 +293,12 @@ var mutants = []mutant{
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
 		{"organization.go", "return m.Status == StatusActive && m.organization() == a.organization()", "return false"},
 	}},
+	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_RevokeUnknownInvitation", edits: []edit{
+		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
+	}},
+	{name: "an older invitation that Clerk does not show refuses the person", test: "TestOrganization_ResendOfAnUnknownInvitation", edits: []edit{
+		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
 	}},
