@@ -298,8 +298,16 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 // showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
 // secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	for _, status := range []string{"", InvitationRevoked} { // "" means all except revoked
-		page, err := s.listInvitationPage(ctx, InvitationQuery{Status: status, Limit: listPage, NewestFirst: true})
+	newest := InvitationQuery{Limit: listPage, NewestFirst: true}
+	revoked := newest
+	revoked.Status = InvitationRevoked
+	queries := []InvitationQuery{newest, revoked} // newest is all except revoked
+	if s.cfg.Organizations != nil {
+		newest.AllOrganizations, revoked.AllOrganizations = true, true
+		queries = append(queries, newest, revoked)
+	}
+	for _, q := range queries {
+		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)
 		}

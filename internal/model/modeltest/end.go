@@ -41,6 +41,7 @@ func (s *sequence) end() {
 	}
 	for _, m := range s.rows {
 		s.final(m)
+		s.cleared(m)
 		s.remembered(m)
 	}
 	for _, email := range emails {

@@ -3,6 +3,7 @@ package modeltest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ func inOrganization(m *clerkinvite.Member) bool { return m.TenantID == organizat
 // makeOrganization adds the organization, perhaps with a member.
 func (s *sequence) makeOrganization() {
 	s.tenants = append(slices.Clone(tenants), organizationTenant, organizationTenant)
+	s.added = map[string]bool{}
 	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationOptions{})
 	if people := s.people(); len(people) > 0 && s.chance(2) {
 		s.join(people[0])
@@ -55,6 +57,7 @@ func (s *sequence) membersChanged() {
 		is := slices.ContainsFunc(members, func(m clerkinvite.Membership) bool { return m.UserID == id })
 		if is != p.member {
 			p.member = is
+			delete(s.added, id)
 			p.past = append(p.past, moment{s.step, p.User, p.deleted, is})
 		}
 	}
@@ -170,11 +173,17 @@ func (a wiredAPI) FindMemberships(ctx context.Context, q clerkinvite.MembershipQ
 func (a wiredAPI) AddMember(ctx context.Context, m clerkinvite.Membership) error {
 	t := taskOf(ctx)
 	t.adding(ctx, m)
+	late := false
 	_, err := ask(ctx, clerkinvitetest.CallAddMember, "add "+m.UserID, func() (struct{}, error) {
+		before := len(a.clerk.Members(organizationID))
 		err := a.clerk.AddMember(context.Background(), m)
 		t.membersChanged()
+		if len(a.clerk.Members(organizationID)) > before && !late {
+			t.added[m.UserID] = true
+		}
 		return struct{}{}, err
 	})
+	late = true
 	return err
 }
 
@@ -281,4 +290,63 @@ func (t *task) askedMember(user string) bool {
 // adoptedInto reports whether another member of the organization waits for an invitation.
 func (s *sequence) adoptedInto(inv *invitation) bool {
 	return inv.Organization != "" && s.waitedFor(s.rows, inv.ID)
+}
+
+// cleared checks that a member who was withdrawn is not left in the organization by an attempt that has added them.
+func (s *sequence) cleared(m *clerkinvite.Member) {
+	p := s.holder(m.Email)
+	if !inOrganization(m) || m.Status == clerkinvite.StatusActive || m.Status == clerkinvite.StatusPending || p == nil || !s.added[p.ID] {
+		return
+	}
+	if !slices.ContainsFunc(s.rows, func(other *clerkinvite.Member) bool { return inOrganization(other) && other.ClerkUserID == p.ID }) {
+		s.failf("end: %v is a member of the organization, to which an attempt has added %s", state{m}, p.ID)
+	}
+}
+
+// endedMembership checks that the user of a removed member is not left in the organization.
+func (t *task) endedMembership(there, m *clerkinvite.Member) {
+	if there == nil || !inOrganization(m) || t.verb != remove || there.Status != clerkinvite.StatusActive {
+		return
+	}
+	if p := t.users[there.ClerkUserID]; p.ever(t.began, func(at moment) bool { return !at.member }) {
+		return
+	}
+	t.failf("membership: %s has left %s in the organization", t.name, there.ClerkUserID)
+}
+
+// quiet checks that an event of the organization costs no request if nobody here is in it.
+func (t *task) quiet(e clerkinvite.Event) {
+	if e.OrganizationID != "" && t.requests > 0 && !slices.ContainsFunc(slices.Concat(t.before, t.rows), inOrganization) {
+		t.failf("event: %s of an organization without members here makes %d requests", e.Type, t.requests)
+	}
+}
+
+// adminsInvitation returns an invitation that an admin has made for an address in the dashboard: a new one, one that has
+// perhaps ended, or one that Clerk does not know.
+func (t *task) adminsInvitation(email string) string {
+	var unmarked []string
+	open := false
+	for _, inv := range t.invitations(email) {
+		if inv.Organization == "" {
+			continue
+		}
+		open = open || inv.Status == clerkinvite.InvitationPending
+		if inv.member == "" {
+			unmarked = append(unmarked, inv.ID)
+		}
+	}
+	holder := t.holder(email)
+	switch {
+	case len(unmarked) > 0 && !t.chance(4):
+		return pick(t.sequence, unmarked...)
+	case open || holder != nil && holder.member || t.chance(4):
+		t.foreign++
+		return fmt.Sprint("orginv_unknown", t.foreign)
+	}
+	inv := t.clerk.CreateInDashboard(organizationID, email, "org:member", nil)
+	t.sayf("an admin has invited %s: %s", email, inv.ID)
+	t.bare[inv.ID] = true
+	t.membersChanged()
+	t.clerkChanged()
+	return inv.ID
 }

@@ -322,15 +322,17 @@ func (t *task) doAdopt(ctx context.Context) {
 	var people []clerkinvite.Adopted
 	for range 1 + t.rand.IntN(3) {
 		p := t.params()
-		if p.TenantID == organizationTenant { // not modelled
-			continue
-		}
 		a := clerkinvite.Adopted{InviteParams: p}
+		hostsInvitation := t.hostsInvitation
+		if p.TenantID == organizationTenant {
+			hostsInvitation = t.adminsInvitation
+			a.Organization = &clerkinvite.Organization{ID: organizationID} // Adopt does not call authorize
+		}
 		switch user := t.holder(refOf(p).Email); {
 		case user != nil && t.chance(2):
 			a.ClerkUserID = user.ID
 		case t.chance(2):
-			a.ClerkUserID = clerkinvite.PendingID(t.hostsInvitation(refOf(p).Email))
+			a.ClerkUserID = clerkinvite.PendingID(hostsInvitation(refOf(p).Email))
 		default:
 			continue
 		}
@@ -453,6 +455,7 @@ func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvit
 		t.there = m.ID
 	}
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
+	there := byRef(t.rows, t.ref)
 	m, err := do(ctx, t.form())
 	if !t.returned(m, err, isNotFound, isTransition, isClerks, isConflict, isLastAdmin) || err != nil {
 		return
@@ -463,6 +466,7 @@ func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvit
 	if t.withdrew {
 		t.dead(m, m.Send)
 	}
+	t.endedMembership(there, m)
 }
 
 func (t *task) doPurge(ctx context.Context) {
@@ -660,6 +664,7 @@ func (t *task) doEvent(ctx context.Context) {
 	}
 	t.called(e.ID + " " + e.Type + " " + e.UserID)
 	members, err := t.process.service.HandleEvent(ctx, &e)
+	t.quiet(e)
 	if errors.Is(err, clerkinvite.ErrUnconfirmed) {
 		if t.now().Sub(e.Timestamp) >= 2*time.Minute {
 			t.failf("event: %s asks for a retry of an old event", t.name)
