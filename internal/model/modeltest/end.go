@@ -57,7 +57,7 @@ func (s *sequence) alone(v verb, run func(t *task, ctx context.Context)) {
 		return
 	}
 	s.step++
-	s.clerk.Settle()
+	s.settle()
 	s.start(s.newProcess(0), v, run).finish()
 }
 

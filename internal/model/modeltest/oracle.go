@@ -82,7 +82,7 @@ type version struct {
 // purged is a member who was erased.
 type purged struct {
 	ref   clerkinvite.Ref
-	since int // the step in which the purge began
+	since int // the step whose state Clerk's lists showed when the purge began
 	done  int // the step in which the row was erased
 }
 
@@ -225,7 +225,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if id := old.InvitationID; s.open(id) && (!s.adopted[id] || s.entrusted[id] && !s.waitedFor(s.rows, id)) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
-	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
+	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {

@@ -58,6 +58,7 @@ type task struct {
 	actor   string
 	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
 	began   int             // step
+	shown   int             // the step whose state Clerk's lists showed when it began
 	beganAt time.Time
 	before  []*clerkinvite.Member
 	run     *coroutine
@@ -254,8 +255,11 @@ func (s *sequence) begin(p *process) {
 // start starts the verb in the process and runs it up to its first call.
 func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
 	t := &task{
-		sequence: s, process: p, verb: v, began: s.step, beganAt: s.now(), before: s.rows,
+		sequence: s, process: p, verb: v, began: s.step, shown: s.step, beganAt: s.now(), before: s.rows,
 		claims: map[mark]time.Time{}, looked: map[string]string{}, members: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
+	}
+	if s.behavior.Behavior.Lag {
+		t.shown = s.settled
 	}
 	s.started++
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)

@@ -33,6 +33,7 @@ type world struct {
 	behavior  clerkinvitetest.NamedBehavior
 	beginning time.Time
 	ticked    time.Time
+	settled   int // the last step in which Clerk's lists showed everything
 	events    []clerkinvite.Event
 	users     map[string]*person
 	order     []string // of users
@@ -169,7 +170,7 @@ func (s *sequence) advance(d time.Duration) {
 func (s *sequence) tick() {
 	if now := s.now(); now.After(s.ticked) {
 		s.ticked = now
-		s.clerk.Settle() // in less time than a lease has left after its last create
+		s.settle() // in less time than a lease has left after its last create
 		for _, p := range s.people() {
 			if p.Locked && !p.unlocked.IsZero() && !p.unlocked.After(now) {
 				u := p.User
@@ -179,6 +180,12 @@ func (s *sequence) tick() {
 		}
 		s.clerkChanged()
 	}
+}
+
+// settle makes Clerk's lists show everything that was written.
+func (s *sequence) settle() {
+	s.clerk.Settle()
+	s.settled = s.step
 }
 
 // clerkChanged clears the cache of Clerk's invitations.
@@ -406,7 +413,7 @@ func (s *sequence) outside() {
 		s.happened(s.clerk.DeprovisionUser(p.ID))
 	case k < 47:
 		s.sayf("Clerk shows everything that was written")
-		s.clerk.Settle()
+		s.settle()
 	}
 	s.membersChanged()
 	s.clerkChanged()
