@@ -157,10 +157,14 @@ func callFor(organization string, application, inOrganization clerkinvitetest.Ca
 	return application
 }
 
+func (a wiredAPI) organizations() clerkinvite.OrganizationAPI {
+	return a.api.(clerkinvite.OrganizationAPI) //nolint:forcetypeassert // the fake and its wrappers are both
+}
+
 func (a wiredAPI) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
 	t := taskOf(ctx)
 	found, err := ask(ctx, clerkinvitetest.CallMemberships, "find memberships", func() ([]clerkinvite.Membership, error) {
-		return a.clerk.FindMemberships(context.Background(), q)
+		return a.organizations().FindMemberships(context.Background(), q)
 	})
 	if err == nil {
 		for _, id := range q.UserIDs {
@@ -176,7 +180,7 @@ func (a wiredAPI) AddMember(ctx context.Context, m clerkinvite.Membership) error
 	late := false
 	_, err := ask(ctx, clerkinvitetest.CallAddMember, "add "+m.UserID, func() (struct{}, error) {
 		before := len(a.clerk.Members(organizationID))
-		err := a.clerk.AddMember(context.Background(), m)
+		err := a.organizations().AddMember(context.Background(), m)
 		t.membersChanged()
 		if len(a.clerk.Members(organizationID)) > before && !late {
 			t.added[m.UserID] = true
@@ -193,7 +197,7 @@ func (a wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 		t.failf("membership: %s ends that of %s", t.name, m.UserID)
 	}
 	_, err := ask(ctx, clerkinvitetest.CallRemoveMember, "end the membership of "+m.UserID, func() (struct{}, error) {
-		err := a.clerk.RemoveMember(context.Background(), m)
+		err := a.organizations().RemoveMember(context.Background(), m)
 		t.membersChanged()
 		return struct{}{}, err
 	})

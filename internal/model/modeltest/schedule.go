@@ -19,7 +19,7 @@ import (
 type sequence struct {
 	rand      *rand.Rand
 	store     *elsewhere
-	api       clerkinvite.ClerkAPI
+	api       clerkinvite.ClerkAPI // and OrganizationAPI
 	processes []*process
 	free      []*coroutine
 	tasks     []*task   // verbs under way, in the order in which they began
