@@ -266,6 +266,12 @@ var mutants = []mutant{
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
 	}},
+	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
+		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
+	}},
+	{name: "invitations into organizations do not show the instance", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
+		{"reconcile.go", "		queries = append(queries, newest, revoked)\n", ""},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
 	}},
