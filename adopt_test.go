@@ -48,7 +48,7 @@ func TestAdopt(t *testing.T) {
 			{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: " Ada@Example.com", Role: "admin", InvitedBy: "seed", Data: json.RawMessage(`{"seat":1}`), ExpiresInDays: 7},
 				ClerkUserID: "pending_inv_1"},
 			{InviteParams: testkit.Params("acme", "grace@example.com"), ClerkUserID: "user_1", InvitedAt: now.Add(-40 * day)},
-			adopted("acme", "nobody", "user_2"),
+			adopted("acme", "not-an-address", "user_2"),
 			adopted("acme", "joan@example.com", "legacy|17"),
 			adopted("acme", "joan@example.com", "pending_orginv_1"),
 			adopted("acme", "joan@example.com", "pending_"),
@@ -306,7 +306,7 @@ func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {
 		b.Clerk.RevokeInDashboard(ended)
 		b.Clerk.AddVerifiedUser("ended@example.com")
 		mustAdopt(t, b, adopted("acme", "there@example.com", "pending_inv_lost1"), adopted("globex", "there@example.com", "pending_inv_lost2"),
-			adopted("acme", "unverified@example.com", "pending_inv_lost3"), adopted("acme", "nobody@example.com", "pending_inv_lost4"), adopted("acme", "ended@example.com", clerkinvite.PendingID(ended)))
+			adopted("acme", "unverified@example.com", "pending_inv_lost3"), adopted("acme", "no-user@example.com", "pending_inv_lost4"), adopted("acme", "ended@example.com", clerkinvite.PendingID(ended)))
 		b.Clock.Advance(time.Hour)
 		for _, opts := range []clerkinvite.ReconcileOptions{{DryRun: true}, {Limit: 2}} {
 			activated, more := 0, true
@@ -324,7 +324,7 @@ func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {
 			require.Equal(t, []any{clerkinvite.StatusActive, user.ID}, []any{m.Status, m.ClerkUserID})
 		}
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "unverified@example.com").Status)
-		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "nobody@example.com").Status)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "no-user@example.com").Status)
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ended@example.com").Status, "the user could not accept it")
 		require.Equal(t, &clerkinvite.ReconcileReport{Members: 2 + 2, Invitations: 1}, b.MustReconcile(t))
 	})
@@ -497,7 +497,7 @@ func TestAdopt_ManyAfterAFailure(t *testing.T) {
 	for i, p := range testkit.People(2500, "p") {
 		people = append(people, adopted(p.TenantID, p.Email, fmt.Sprintf("user_%d", i)))
 	}
-	people[700].Email = "nobody"
+	people[700].Email = "not-an-address"
 	people[2000].Email = people[1].Email
 	results, err := svc.Adopt(t.Context(), people)
 	require.ErrorIs(t, err, errInsert)
@@ -581,8 +581,8 @@ func TestAdopt_InTx(t *testing.T) {
 	require.Equal(t, []string{`Adopt: "" to "active"`, `Adopt: "" to "pending"`, "Adopt"}, seen.take()[:3])
 }
 
-// Of concurrent calls with the same people, each gets the same members. Somebody else's Invite of one is a duplicate, or makes
-// that row one.
+// Concurrent calls with the same people return the same members. A concurrent Invite of one of these people either gets a
+// duplicate error, or inserts the row first, and Adopt gets the duplicate error.
 func TestPromise1_AdoptRaces(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

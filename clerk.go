@@ -10,8 +10,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
-// ClerkAPI is the part of Clerk's Backend API that the library uses. Package clerkapi
-// implements it over the official SDK, and clerkinvitetest has a fake.
+// ClerkAPI makes the library's calls to Clerk's Backend API. Package clerkapi implements it over
+// the official SDK, and clerkinvitetest has a fake.
 //
 // Methods are safe for concurrent use and stop when their context ends. A method that
 // creates or revokes makes exactly one request; a look-up may be retried.

@@ -323,7 +323,7 @@ type pass struct {
 	end        func()                   // ends the turn of a background pass
 	last       bool                     // the call makes no other attempt
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
-	refusing   map[string]error         // organizations that accept nobody, by ID: they are full, or do not exist
+	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome

@@ -194,7 +194,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 			s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case a.verdict.claimOnly() && rows[0].Due(): // another attempt has claimed it
+	case a.verdict.claimOnly() && rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil): // another attempt has claimed it
 		return a.verdict.report(rows[0]), nil
 	case rows[0].Due() && rows[0].Send == a.row.Send:
 		a.row = rows[0]

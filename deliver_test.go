@@ -299,6 +299,56 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 	})
 }
 
+// The parameters may change as long as no attempt was made, even if the row has a claim that has ended.
+func TestInvite_TakesOverAnEndedClaim(t *testing.T) {
+	t.Parallel()
+	for name, once := range map[string]bool{"retried": false, "withdrawn on failure": true} {
+		withdraw := testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = once }}
+		takesOver := func(t *testing.T, b *testkit.Rig, emails int) {
+			t.Helper()
+			m := b.Member(t, "ada@example.com")
+			require.Equal(t, clerkinvite.StatusReserved, m.Status)
+			require.Zero(t, m.Attempts)
+			p := testkit.Params("acme", "ada@example.com")
+			p.ExpiresInDays = 7
+			m, err := b.Invite(t.Context(), p)
+			require.NoError(t, err)
+			require.Equal(t, m.InvitedAt.AddDate(0, 0, 7), *m.ExpiresAt)
+			b.RequireInvited(t, "ada@example.com", emails)
+		}
+		t.Run("of an interrupted Purge/"+name, func(t *testing.T) {
+			t.Parallel()
+			b, store := testkit.NewFaulty(t)
+			b = testkit.New(t, withdraw, b.Clerk, b.API, store)
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			store.Fail(errors.New("down"), false) // the claim cannot be released
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500})
+			require.Error(t, b.Purge(t.Context(), testkit.Ada))
+			store.Fail(nil, false)
+			b.Clock.Advance(time.Hour)
+			takesOver(t, b, 1)
+		})
+		t.Run("of an earlier send/"+name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, plain *testkit.Rig) {
+				plain.MustInvite(t, "ada@example.com")
+				plain.Clock.Advance(time.Hour)
+				plain.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset})
+				_, err := plain.Resend(t.Context(), testkit.Ada)
+				require.Error(t, err)
+				require.NotNil(t, plain.Member(t, "ada@example.com").ClaimedUntil)
+				b := testkit.New(t, testkit.Options{Configure: withdraw.Configure, Clock: plain.Clock}, plain.Clerk, plain.API, plain.Store)
+				b.Clock.Advance(31 * 24 * time.Hour)
+				_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+				require.NoError(t, err)
+				require.Nil(t, b.Member(t, "ada@example.com").ClaimedUntil)
+				takesOver(t, b, 2)
+			})
+		})
+	}
+}
+
 func TestDeliver_ReservedMembers(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -341,7 +391,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 		b.Clock.Advance(time.Hour)
 		report, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
-		require.Equal(t, 5, report.Invited, "a wrong key fails nobody")
+		require.Equal(t, 5, report.Invited, "a wrong key fails no member")
 		require.Equal(t, 5, b.Clerk.Emails())
 	})
 }
@@ -1518,8 +1568,8 @@ func TestDeliver_BisectionEndsWhenClerkGoesDown(t *testing.T) {
 	require.Less(t, asked.Load(), int64(12))
 }
 
-// Clerk rejects every look-up and names the parameter, as after a change of its API. Nobody is refused for that.
-func TestDeliver_RejectionOfAllLookUpsRefusesNobody(t *testing.T) {
+// Clerk rejects every look-up and names the parameter, as after a change of its API. No member fails because of it.
+func TestDeliver_RejectingAllLookUpsFailsNoMember(t *testing.T) {
 	t.Parallel()
 	b, api := newSelective(t)
 	ps := testkit.People(120, "p")
@@ -1573,7 +1623,7 @@ func (c oddIDs) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 	return list, err
 }
 
-// An invitation that cannot be stored keeps nobody else from being written.
+// An invitation that cannot be stored does not keep the other members' invitations from being written.
 func TestDeliver_IDThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -1591,7 +1641,7 @@ func TestDeliver_IDThatCannotBeStored(t *testing.T) {
 	})
 }
 
-// An outage of Clerk's is no rejection: a row is refused only if Clerk rejects it again.
+// A rejection right after an outage is not final. The member fails only if Clerk rejects the request again.
 func TestDeliver_RejectedOnceAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})

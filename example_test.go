@@ -378,7 +378,7 @@ func ExampleService_Adopt() {
 	// activated: 1 error: <nil>
 }
 
-// In the migration of the host's table.
+// Adopt runs in the migration that moves the host's existing rows.
 func ExampleReserver_Adopt() {
 	ctx := context.Background()
 	svc, _ := exampleService()

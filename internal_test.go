@@ -264,7 +264,7 @@ func TestClassify(t *testing.T) {
 		"server error, even if it names":  {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), Uncertain},
 		"unavailable":                     {answer(503, "", nil), Uncertain},
 		"a proxy's time-out":              {answer(408, "", nil), Uncertain},
-		"nobody knows what":               {errors.New("boom"), Uncertain},
+		"an unknown error":                {errors.New("boom"), Uncertain},
 	} {
 		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
 	}
@@ -319,10 +319,10 @@ func TestQueueNext(t *testing.T) {
 		"those that were tried do not wait":                    {queue: queue{more: true}, shared: 4, tried: true, want: 4, bulk: true},
 		"bulk limited: one by one":                             {queue: queue{more: true, bulkLimit: limit}, shared: 12, want: 1},
 		"bulk limited: single ones first":                      {queue: queue{bulkLimit: limit}, shared: 12, single: 1, want: 1},
-		"both limited: nobody who can share":                   {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
+		"both limited: those that share wait":                  {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
 		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, want: 1},
 		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, again: true, want: 1},
-		"both limited: the others wait":                        {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
+		"both limited: all wait":                               {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -543,7 +543,7 @@ func TestResolutions(t *testing.T) {
 		accepted           map[string]bool
 		changes, postponed map[string]Status // by ID
 	}{
-		"nobody":                        {user: u},
+		"no member":                     {user: u},
 		"pending":                       {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid)}, nil, map[string]Status{"1": StatusActive}, nil},
 		"in two tenants":                {u, []*Member{row("a", "1", "ada@example.com", StatusPending, valid), row("b", "2", "ada@example.org", StatusReserved, valid)}, nil, map[string]Status{"1": StatusActive, "2": StatusActive}, nil},
 		"unverified":                    {u, []*Member{row("a", "1", "ada@example.net", StatusPending, valid)}, nil, nil, nil},
@@ -731,6 +731,65 @@ func TestLimitsLoaded_Late(t *testing.T) {
 	l.change(endpointCreate, func(m *limit) { *m = limit{until: until, padded: until, stored: until, hits: m.hits + 1} })
 	l.loaded(endpointCreate, time.Time{}, testNow, seen)
 	require.Equal(t, time.Hour, l.wait(endpointCreate, false, testNow))
+}
+
+// limitedStore calls between after it has stored a time, once.
+type limitedStore struct {
+	Store
+	stored  time.Time
+	between func()
+}
+
+func (s *limitedStore) Clock(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+func (s *limitedStore) SwapTime(_ context.Context, _ string, old, next time.Time) (time.Time, error) {
+	if s.stored.Equal(old) {
+		s.stored = next
+	}
+	stored, between := s.stored, s.between
+	if s.between = nil; between != nil {
+		between()
+	}
+	return stored, nil
+}
+
+// If two requests meet a limit, the later limit stays, although the earlier one is stored first and loaded last.
+func TestNoteLimit_Concurrent(t *testing.T) {
+	t.Parallel()
+	store := &limitedStore{}
+	s, err := New(Config{API: struct{ ClerkAPI }{}, Store: store, Now: func() time.Time { return testNow }})
+	require.NoError(t, err)
+	meet := func(wait time.Duration) {
+		_ = s.noteLimit(t.Context(), endpointCreate, &APIError{StatusCode: 429, RetryAfter: wait})
+	}
+	store.between = func() { meet(time.Hour) }
+	meet(10 * time.Minute)
+	require.Equal(t, time.Hour, s.limits.wait(endpointCreate, false, testNow))
+}
+
+// foundStore finds the same members for each query.
+type foundStore struct {
+	Store
+	rows []*Member
+}
+
+func (s foundStore) Find(context.Context, Query) ([]*Member, error) { return s.rows, nil }
+
+// An invitation that is twice in Clerk's list has its member twice.
+func TestWithMembers_Repeated(t *testing.T) {
+	t.Parallel()
+	row := resentRow()
+	row.ID = "0196f000-0000-7000-8000-000000000001"
+	s, err := New(Config{API: struct{ ClerkAPI }{}, Store: foundStore{rows: []*Member{&row}}})
+	require.NoError(t, err)
+	inv := Invitation{ID: "inv_1", Email: row.Email, PublicMetadata: withMark(nil, mark{row.ID, 1})}
+	list, err := s.withMembers(t.Context(), []Invitation{inv, inv})
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	for _, l := range list {
+		require.Equal(t, &row, l.row)
+		require.False(t, l.shared)
+	}
 }
 
 // A limit ends if the clock is set back.

@@ -465,7 +465,7 @@ func takenOver(old, want *Member) *Member {
 		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
 		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
-		// of invite then starts a new send.
+		// of invite then starts a new send. ReasonBulkRejected would allow another attempt with the old parameters.
 		n.Reason = ""
 	default:
 		return nil
@@ -481,13 +481,14 @@ func newSend(old, want *Member, now time.Time) *Member {
 	n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 	n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 	n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
-	n.ReservedAt, n.NextAttemptAt = now, &now
+	n.ReservedAt, n.NextAttemptAt, n.ClaimedUntil = now, &now, nil
 	return &n
 }
 
 // mayBeSent reports whether Clerk may have the invitation of a reserved member that no attempt owns. An attempt
-// removes its claim only if neither it nor an earlier one can have created the invitation.
-func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil }
+// removes its claim only if neither it nor an earlier one can have created the invitation. Without an attempt, the
+// claim is an interrupted Purge's.
+func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
 // equal encodings.

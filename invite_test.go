@@ -1012,7 +1012,7 @@ func TestInvite_ActiveDuplicateWhoseUserWasReplaced(t *testing.T) {
 	}
 }
 
-// With another instance's key, the address belongs to another user, and nobody's user exists.
+// With another instance's key, the address belongs to another user, and Clerk knows no member's user.
 func TestInvite_ActiveDuplicateWithAnotherInstancesKey(t *testing.T) {
 	t.Parallel()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {

@@ -571,7 +571,7 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 	}
 }
 
-// The response to a create was lost, and the next attempt meets a rate limit while nobody else is waiting any more: InviteMany
+// The response to a create was lost, and the next attempt meets a rate limit when no other person is waiting. InviteMany
 // waits for this person too.
 func TestInviteMany_WaitsAfterALostResponse(t *testing.T) {
 	t.Parallel()

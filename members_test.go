@@ -22,12 +22,12 @@ import (
 func TestGet(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		_, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "nobody@example.com"})
+		_, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "unknown@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 		status, message := clerkinvite.HTTPError(err)
 		require.Equal(t, 404, status)
 		require.Equal(t, "no such member", message)
-		_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "nobody"})
+		_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "not-an-address"})
 		var invalid *clerkinvite.InvalidParamsError
 		require.ErrorAs(t, err, &invalid)
 		want := b.MustInvite(t, "ada@example.com")
@@ -147,7 +147,7 @@ func TestRef_Deliver(t *testing.T) {
 		}
 		report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{
 			{TenantID: "acme", ID: rows[0].ID}, rows[1].Ref(), {TenantID: "acme", ID: rows[1].ID}, {TenantID: "globex", ID: rows[2].ID},
-			{TenantID: "acme", ClerkUserID: "user_nobody"},
+			{TenantID: "acme", ClerkUserID: "user_unknown"},
 		}})
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.DeliverReport{Claimed: 2, Invited: 2}, *report)
@@ -567,7 +567,7 @@ func TestUpdateAndHistory(t *testing.T) {
 			require.ErrorAs(t, err, &invalid)
 			require.Equal(t, field, invalid.Field)
 		}
-		_, err = b.Update(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "nobody@example.com"}, clerkinvite.MemberUpdate{Role: &role})
+		_, err = b.Update(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "unknown@example.com"}, clerkinvite.MemberUpdate{Role: &role})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 
 		b.Clock.Advance(time.Hour)
@@ -585,7 +585,7 @@ func TestUpdateAndHistory(t *testing.T) {
 			">reserved 0/1 viewer", "reserved>pending 1/1 viewer", "pending>pending 1/1 editor",
 			"pending>pending 1/2 editor", "pending>pending 2/2 editor", "pending>revoked 2/2 editor",
 		}, got)
-		_, err = b.History(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "nobody@example.com"})
+		_, err = b.History(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "unknown@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 	})
 }
@@ -609,6 +609,38 @@ func TestUpdateDuringDelivery(t *testing.T) {
 	})
 }
 
+// A delivery that only releases its claim still releases it if the host updates the member in the meantime. With
+// WithdrawOnFailure, a claim that stays would count as an attempt whose process died.
+func TestUpdateDuringDelivery_RateLimit(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+		require.NoError(t, err)
+		testkit.LimitCreates(b, 10*time.Minute)
+		role := "editor"
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallCreate && when == clerkinvitetest.Before {
+				_, err := b.Update(ctx, testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Postponed: 1}, report)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, "editor", m.Role)
+		require.Nil(t, m.ClaimedUntil)
+		require.Zero(t, m.Attempts)
+
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.RequireInvited(t, "ada@example.com", 1)
+	})
+}
+
 func TestActorOfEachChange(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
@@ -625,7 +657,7 @@ func TestActorOfEachChange(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "admin", m.ChangedBy)
 		for range 2 { // neither is recorded
-			m, err = b.Update(by("somebody"), testkit.Ada, clerkinvite.MemberUpdate{Role: &editor, Data: &data})
+			m, err = b.Update(by("editor"), testkit.Ada, clerkinvite.MemberUpdate{Role: &editor, Data: &data})
 			require.NoError(t, err)
 			require.Equal(t, "admin", m.ChangedBy)
 		}
@@ -775,7 +807,7 @@ func TestInvalidActor(t *testing.T) {
 				require.Equal(t, "actor", invalid.Field)
 			}
 			_, err := b.Get(clerkinvite.WithActor(t.Context(), bad), m.Ref())
-			require.NoError(t, err, "reading is nobody's change")
+			require.NoError(t, err, "reading does not record an actor")
 		}
 		after, err := b.Store.Page(t.Context(), clerkinvite.PageQuery{})
 		require.NoError(t, err)

@@ -433,7 +433,7 @@ func TestMirror_SyncAfterAddressesMoved(t *testing.T) {
 			require.Empty(t, h.differences())
 
 			h.exec(`ALTER TABLE clerkinvite_member DISABLE TRIGGER USER`)
-			move := func(pairs ...string) { // to addresses that nobody has, then to the wanted ones
+			move := func(pairs ...string) { // to temporary addresses, then to the wanted ones
 				for i := 0; i < len(pairs); i += 2 {
 					h.exec(`UPDATE clerkinvite_member SET email = 'x-` + pairs[i+1] + `@example.com' WHERE clerk_user_id = 'user_` + pairs[i] + `' AND tenant_id = '` + acme + `'`)
 				}
@@ -524,8 +524,8 @@ func TestMirror_InTransaction(t *testing.T) {
 	}
 }
 
-// The table is equal no matter who writes the members: another search_path, a temporary table of the same name, one statement for many rows.
-func TestMirror_WhoeverWrites(t *testing.T) {
+// The table follows the members no matter how they are written: another search_path, a temporary table of the same name, one statement for many rows.
+func TestMirror_AnyWriter(t *testing.T) {
 	t.Parallel()
 	for _, partitioned := range []bool{false, true} {
 		t.Run(fmt.Sprint("partitioned ", partitioned), func(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 // have verified the address and are a member of the organization.
 type Organization struct {
 	ID      string `json:"id"`                // org_…
-	Role    string `json:"role,omitempty"`    // a key of Clerk's roles, such as "org:admin"; "" means "org:member"
-	Inviter string `json:"inviter,omitempty"` // the Clerk user (user_…) whose name the email shows, an admin of the organization; "" means nobody
+	Role    string `json:"role,omitempty"`    // a role key such as "org:admin"; "" means "org:member"
+	Inviter string `json:"inviter,omitempty"` // the Clerk user (user_…) whose name the email shows, an admin of the organization; "" means no name
 
 	// AddExisting adds a Clerk user who has verified the address to the organization immediately,
 	// without an email and without asking them. By Clerk's documentation it becomes their active
@@ -21,10 +21,10 @@ type Organization struct {
 	AddExisting bool `json:"add_existing,omitempty"`
 }
 
-// OrganizationAPI is the part of Clerk's Backend API that the library uses for the members of
-// organizations, beside [ClerkAPI]. Package clerkapi implements both, and clerkinvitetest has a fake.
+// OrganizationAPI makes the calls to Clerk's Backend API that concern memberships of organizations.
+// [ClerkAPI] makes the others. Package clerkapi implements both, and clerkinvitetest has a fake.
 //
-// What ClerkAPI says about concurrency, contexts and errors is true here, too.
+// The rules of [ClerkAPI] for concurrency, contexts and errors apply here too.
 //
 // Methods may be added to OrganizationAPI in a minor version until v1.
 type OrganizationAPI interface {
@@ -44,7 +44,7 @@ type OrganizationAPI interface {
 type Membership struct {
 	Organization string // org_…
 	UserID       string // user_…
-	Role         string // a key of Clerk's roles; RemoveMember ignores it
+	Role         string // a role key; RemoveMember ignores it
 }
 
 // MembershipQuery selects members of one organization by their user IDs.
@@ -262,7 +262,7 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
-// a user to the row's organization, a member becomes active: nobody can tell who has added them.
+// a user to the row's organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned}
 	if o := a.params.Organization; o != nil && o.AddExisting {
@@ -314,7 +314,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	switch {
 	case err != nil:
 		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
-	case accepted: // by nobody who has verified the address, so Reconcile reports it
+	case accepted: // by a user who has not verified the address, so Reconcile reports it
 		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
 		if a.row.InvitedAt != nil {
 			older.CreatedAt = *a.row.InvitedAt
@@ -393,7 +393,7 @@ func refusedByOrganization(err error) bool {
 		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
 }
 
-// refusesEverybody reports whether an organization accepts nobody: it is full, or does not exist.
+// refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.
 func refusesEverybody(err error) bool {
 	var api *APIError
 	if !errors.As(err, &api) {
@@ -402,8 +402,8 @@ func refusesEverybody(err error) bool {
 	return slices.Contains(fullCodes, api.Code) || saysNotFound(err) && api.Meta[metaParamName] == nil
 }
 
-// noteRefusing remembers for the rest of the pass that an organization accepts nobody, so that a request
-// for each member is not wasted on it.
+// noteRefusing remembers for the rest of the pass that an organization accepts no new members, so that the
+// pass does not waste a request on each of them.
 func (p *pass) noteRefusing(organization string, err error) {
 	if organization == "" || !refusesEverybody(err) {
 		return

@@ -277,7 +277,7 @@ func TestPromise3_OrganizationWhateverClerkDoes(t *testing.T) {
 	})
 }
 
-// With WithdrawOnFailure, nobody stays a member of the organization without an active row, whether or not a lost request added them.
+// With WithdrawOnFailure, a user without an active row does not stay in the organization, whether or not a lost request added them.
 func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
 	t.Parallel()
 	for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
@@ -297,7 +297,7 @@ func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
 	}
 }
 
-// A process dies after it has added a user. Nobody can tell who has added them, so they become active.
+// A process dies after it has added a user. Clerk does not show who added the user, so the member becomes active.
 func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
@@ -342,7 +342,7 @@ func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	})
 }
 
-// The invitation is revoked while the user is being added. Nobody stays a member of the organization without an active row.
+// The invitation is revoked while the user is being added. Without an active row, the user does not stay in the organization.
 func TestOrganization_RevokedWhileAdding(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {

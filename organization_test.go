@@ -39,7 +39,7 @@ func inviteInto(b *testkit.Rig, t *testing.T, email string, o clerkinvite.Organi
 	return b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, Organization: &o})
 }
 
-func TestOrganization_SomebodyNew(t *testing.T) {
+func TestOrganization_NewPerson(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		m := b.MustInvite(t, "ada@example.com")
@@ -52,7 +52,7 @@ func TestOrganization_SomebodyNew(t *testing.T) {
 		require.Len(t, inv, 1)
 		require.Equal(t, org, inv[0].Organization)
 
-		// Somebody who signs up without accepting is no member of the organization.
+		// A person who signs up without accepting the invitation is not a member of the organization.
 		id := b.Clerk.AddVerifiedUser("ada@example.com").ID
 		_, err := b.ResolveUser(t.Context(), id)
 		require.NoError(t, err)
@@ -309,7 +309,7 @@ func TestOrganization_Reconcile(t *testing.T) {
 	})
 }
 
-// A list of memberships that shows nobody removes nobody.
+// An empty list of memberships removes no member.
 func TestOrganization_ReconcileEmptyList(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
@@ -323,7 +323,7 @@ func TestOrganization_ReconcileEmptyList(t *testing.T) {
 	})
 }
 
-// A full organization refuses its own people, and nobody else.
+// A full organization refuses its own invitations. Those for other organizations, and for none, go out.
 func TestOrganization_FullStopsOnlyItself(t *testing.T) {
 	t.Parallel()
 	for _, seats := range []bool{false, true} {

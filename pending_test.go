@@ -47,7 +47,7 @@ func TestPromise5_WhatIsNotProof(t *testing.T) {
 			u := b.Clerk.AddUser(clerkinvitetest.UserSpec{Banned: true, Emails: []clerkinvitetest.EmailSpec{{Address: email, Verified: true}}})
 			return b.Clerk.UserCreated(u.ID)
 		},
-		"deleted meanwhile": func(b *testkit.Rig) clerkinvitetest.Webhook {
+		"deleted before the webhook arrives": func(b *testkit.Rig) clerkinvitetest.Webhook {
 			u := b.Clerk.AddVerifiedUser(email)
 			w := b.Clerk.UserCreated(u.ID)
 			b.Clerk.DeleteUser(u.ID)
@@ -165,7 +165,7 @@ func TestResolveByEvents(t *testing.T) {
 			require.Equal(t, e.UserID, b.Member(t, email).ClerkUserID)
 		})
 	})
-	t.Run("nobody waits", func(t *testing.T) {
+	t.Run("no member waits", func(t *testing.T) {
 		t.Parallel()
 		testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 			u := b.Clerk.AddVerifiedUser("stranger@example.com")

@@ -180,19 +180,19 @@ func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) 
 		return
 	}
 	l.change(endpoint, func(m *limit) {
+		// Processes only raise a stored limit. If it is earlier than at the last load, and this process has not hit
+		// the limit since, an operator has deleted or shortened it.
+		lowered := stored.Before(m.stored) && m.hits == hitsBefore
+		raisedElsewhere := stored.After(now) && stored.After(m.padded)
 		switch {
-		case stored.Before(m.stored) && m.hits == hitsBefore:
-			// Earlier than at the last load, and this process has not raised it since. Processes only raise a stored
-			// limit, so an operator has deleted or shortened it.
+		case lowered:
 			m.padded = stored
 			if m.until.After(stored) {
 				m.until = stored
 			}
-		case stored.After(now) && stored.After(m.padded):
-			// Another process has hit the limit. For creates, the time that Clerk said is unknown: the stored
-			// time has a margin.
+		case raisedElsewhere:
 			m.padded = stored
-			if !creates(endpoint) {
+			if !creates(endpoint) { // for creates, the stored time has a margin, so the time that Clerk said is unknown
 				m.until = stored
 			}
 		}
@@ -311,8 +311,12 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	wait := limitWait(endpoint, api.RetryAfter)
 	until := s.now().Add(wait)
 	padded := until.Add(limitMarginOf(endpoint, wait))
-	s.limits.change(endpoint, func(m *limit) { m.until, m.padded, m.hits = until, padded, m.hits+1 })
-	s.publishLimit(ctx, endpoint, padded)
+	var hits int
+	s.limits.change(endpoint, func(m *limit) {
+		m.until, m.padded, m.hits = until, padded, m.hits+1
+		hits = m.hits
+	})
+	s.publishLimit(ctx, endpoint, padded, hits)
 	known := *api
 	known.wait = wait
 	if err != error(api) { //nolint:errorlint // this very value; otherwise the host has wrapped it
@@ -321,8 +325,9 @@ func (s *Service) noteLimit(ctx context.Context, endpoint string, err error) err
 	return &known
 }
 
-// publishLimit stores a limit, unless a later one is stored.
-func (s *Service) publishLimit(ctx context.Context, endpoint string, until time.Time) {
+// publishLimit stores a limit, unless a later one is stored. hits is how often this process had hit the limit,
+// including this time.
+func (s *Service) publishLimit(ctx context.Context, endpoint string, until time.Time, hits int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	stored, err := s.changeTime(ctx, endpoint, func(stored time.Time) time.Time {
@@ -335,7 +340,7 @@ func (s *Service) publishLimit(ctx context.Context, endpoint string, until time.
 		s.log.LogAttrs(ctx, slog.LevelWarn, "rate limit not shared", slog.String("endpoint", endpoint), slog.Any("cause", logError(err)))
 		return
 	}
-	s.limits.loaded(endpoint, stored, s.now(), s.limits.hits(endpoint))
+	s.limits.loaded(endpoint, stored, s.now(), hits)
 }
 
 // loadLimits reads limits that other processes have stored.

@@ -545,8 +545,8 @@ func TestDeliver_WaitingForATurnAsksSeldom(t *testing.T) {
 	})
 }
 
-// An import leaves 14 of the 100 single creates that Clerk allows in each hour to callers who invite one person, in each hour
-// of Clerk's that begins at any time, and however many processes deliver.
+// Clerk allows 100 single creates an hour. An import leaves 14 of them to callers who invite one person, no matter when
+// Clerk's hour begins and how many processes deliver.
 func TestDeliver_ImportsLeaveAShare(t *testing.T) {
 	t.Parallel()
 	for name, sliding := range map[string]bool{"fixed window": false, "sliding window": true} {

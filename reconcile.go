@@ -82,8 +82,8 @@ type ReconcileReport struct {
 // If Clerk leaves out an active member's user and shows neither another member's user nor an
 // invitation that a member refers to, the secret key is probably another instance's. Reconcile then
 // changes nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
-// instance were deleted and no member refers to one of Clerk's 500 newest invitations: remove these
-// members with Remove.
+// instance were deleted and no member refers to any of the 500 newest invitations at Clerk. Remove
+// these members with Remove.
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
@@ -114,7 +114,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 		r.report.Cursor = r.cursor()
 	}
 	if err == nil && r.wrongKey() {
-		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errNobodyKnown}
+		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errWrongKey}
 	}
 	return r.report, cmp.Or(err, r.firstError)
 }
@@ -127,7 +127,7 @@ func (s *Service) newReconciliation() *reconciliation {
 	}
 }
 
-var errNobodyKnown = errors.New("clerkinvite: Clerk shows no user and no invitation of any member; the secret key seems to belong to another instance; nothing was changed")
+var errWrongKey = errors.New("clerkinvite: Clerk shows no user and no invitation of any member; the secret key seems to belong to another instance; nothing was changed")
 
 const (
 	// reconcilePage is how many members are read per statement.
@@ -155,7 +155,7 @@ type reconciliation struct {
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	organizations   bool      // the invitations into organizations are being checked
-	seesMembers     bool      // Clerk shows a member of an organization who is known here
+	seesMembers     bool      // Clerk has shown a membership of a member's user
 	firstError      error     // about a member or an invitation that could not be changed
 
 	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
@@ -295,8 +295,8 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	return err
 }
 
-// showsOurs reports whether a member refers to one of Clerk's newest invitations, which proves that the
-// secret key belongs to this database's instance.
+// showsOurs reports whether a member refers to one of the newest invitations at Clerk, which proves that
+// the secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
 	newest := InvitationQuery{Limit: listPage, NewestFirst: true}
 	revoked := newest
@@ -426,9 +426,9 @@ func (r *reconciliation) noteWaiting(row *Member) {
 	}
 }
 
-// expireOverdue expires members whose invitation expired long ago, regardless of Clerk's lists, if no user
-// from before the expiry has verified the address. It does nothing until Clerk has shown a known user or
-// invitation, because another instance does not know the users.
+// expireOverdue expires members whose invitation expired long ago, even if Clerk does not list it as
+// expired, unless a user from before the expiry has verified the address. It does nothing until Clerk has
+// shown a known user or invitation, because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	if !r.progress.Known {
 		return nil
@@ -736,8 +736,8 @@ func (r *reconciliation) proveMemberships(ctx context.Context, users []User, row
 }
 
 // removeLeavers removes the active members of the batch whose users are no longer members of their
-// organization. A list may leave somebody out, so it removes a member only if Clerk's list shows some member
-// of an organization who is known here, and leaves this user out in two responses.
+// organization. A list can be incomplete. A member is removed only if two responses leave this user out and
+// Clerk has shown that another member's user belongs to an organization.
 func (r *reconciliation) removeLeavers(ctx context.Context) error {
 	byOrganization := make(map[string][]*Member)
 	for _, row := range r.active.rows {
@@ -1022,8 +1022,8 @@ func (r *reconciliation) expiredInvitations(ctx context.Context) error {
 	return err
 }
 
-// unlistedInvitations makes adopted members active whose invitation none of Clerk's lists shows, if a user has
-// verified the address. Clerk's lists come first, because the invitation may have ended before the user had it.
+// unlistedInvitations activates adopted members whose invitation Clerk does not list, if a user has verified
+// the address. Clerk's lists are read before, because the invitation may have ended before the user had it.
 func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
 	q := PageQuery{Statuses: []Status{StatusPending}, Limit: reconcilePage}
 	for more := r.progress.Oldest.IsZero(); more; {
@@ -1071,8 +1071,8 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 	return members, err
 }
 
-// list calls page for each page of Clerk's invitations in a status, after correcting the times in the
-// members' rows. If oldest is not zero, it reads the newest first and stops at invitations that are older.
+// list reads Clerk's invitations in a status. It corrects the times in the members' rows and then calls page,
+// for each page. If oldest is not zero, it reads the newest first and stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed)) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	var previous []Invitation
@@ -1112,8 +1112,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to: the member that the marker identifies, and those
-// that have adopted the invitation. Several tenants may share an invitation.
+// withMembers reads the members that invitations belong to. The result has one entry per invitation for the member
+// that the marker identifies, or for no member, and one for each member that has adopted the invitation. Several
+// tenants may share an invitation.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
@@ -1142,12 +1143,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		adopted := slices.DeleteFunc(referring[inv.ID], func(row *Member) bool { return row.ID == m.ID })
+		adopted := filter(referring[inv.ID], func(row *Member) bool { return row.ID != m.ID })
 		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{inv, named[m.ID], ours, m.Send, len(adopted) > 0})
+			list = append(list, listed{Invitation: inv, row: named[m.ID], marked: ours, send: m.Send, shared: len(adopted) > 0})
 		}
 		for _, row := range adopted {
-			list = append(list, listed{inv, row, false, 0, true})
+			list = append(list, listed{Invitation: inv, row: row, shared: true})
 		}
 	}
 	return list, nil

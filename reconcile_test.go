@@ -254,7 +254,7 @@ func TestReconcile_WrongKey(t *testing.T) {
 // In a small instance, too, a member is removed only if Clerk shows a known user or invitation.
 func TestReconcile_SmallInstance(t *testing.T) {
 	t.Parallel()
-	for name, pending := range map[string]int{"nobody is pending": 0, "one is pending": 1, "nine are pending": 9} {
+	for name, pending := range map[string]int{"none is pending": 0, "one is pending": 1, "nine are pending": 9} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {

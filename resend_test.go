@@ -91,7 +91,7 @@ func TestLink_WithoutOne(t *testing.T) {
 		require.NoError(t, err)
 		fails("joined@example.com", "Clerk lists the invitation as accepted")
 
-		_, err = b.Link(ctx, clerkinvite.Ref{TenantID: "acme", Email: "nobody@example.com"})
+		_, err = b.Link(ctx, clerkinvite.Ref{TenantID: "acme", Email: "unknown@example.com"})
 		require.ErrorIs(t, err, clerkinvite.ErrNotFound)
 		m = b.MustInvite(t, "ada@example.com")
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 503, Times: 9})

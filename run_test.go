@@ -192,7 +192,7 @@ func (p *panicking) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A panic of the host's code in either goroutine of Run reaches Run's caller, who can recover and call Run again. No
+// If the host's code panics in either goroutine of Run, the panic reaches Run's caller, who can recover and call Run again. No
 // goroutine is left: the bubble would not end.
 func TestRun_PanicsReachTheCaller(t *testing.T) {
 	t.Parallel()

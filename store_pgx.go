@@ -385,7 +385,7 @@ func (c Change) setsKey() bool {
 }
 
 // rowError is a failure of a batch that is caused by at least one of its rows. The Result of that
-// row gets the error in it. rowError does not unwrap, because an error of the host's statements
+// row gets the error in it. rowError does not unwrap, because an error from the host's statements
 // must not be mistaken for one of the library's.
 type rowError struct{ err error }
 

@@ -433,7 +433,7 @@ func codeOf(err error) string {
 	return ""
 }
 
-// statusOf returns the HTTP status of Clerk's error, or 0.
+// statusOf returns the HTTP status in an error from Clerk, or 0.
 func statusOf(err error) int {
 	var api *APIError
 	if errors.As(err, &api) {

@@ -221,7 +221,7 @@ func TestVerbsInEveryState(t *testing.T) {
 					require.Empty(t, changed, "a sign-up does not bring a removed person back")
 				})
 			}
-			t.Run(name+" nobody", func(t *testing.T) {
+			t.Run(name+" no member", func(t *testing.T) {
 				t.Parallel()
 				b := fresh(t, testkit.Options{})
 				_, err := v.do(b, t.Context(), testkit.Ada)
@@ -707,9 +707,9 @@ func (a *everythingAPI) ListInvitations(ctx context.Context, q clerkinvite.Invit
 	return list, err
 }
 
-// Clerk has forgotten an invitation that expired long ago, and the mailbox has a new owner with an account: nobody has
-// accepted it.
-func TestRevoke_ExpiredMemberWhoseMailboxHasANewOwner(t *testing.T) {
+// An invitation expired long ago without being accepted, Clerk has forgotten it, and the mailbox has a new owner with an
+// account.
+func TestRevoke_ExpiredMemberWithReassignedMailbox(t *testing.T) {
 	t.Parallel()
 	b, api := newSelective(t)
 	m := b.MustInvite(t, "ada@example.com")
@@ -719,7 +719,7 @@ func TestRevoke_ExpiredMemberWhoseMailboxHasANewOwner(t *testing.T) {
 	b.Clock.Advance(365 * 24 * time.Hour)
 	b.Clerk.SignUp("ada@example.com", true)
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Times: -1, Status: 404, Code: "resource_not_found"})
-	api.list = func(q *clerkinvite.InvitationQuery) { q.Query = "nobody@example.com" }
+	api.list = func(q *clerkinvite.InvitationQuery) { q.Query = "unknown@example.com" }
 	m, err = b.Revoke(t.Context(), m.Ref())
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusRevoked, m.Status)

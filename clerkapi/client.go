@@ -45,8 +45,8 @@ type Options struct {
 	Timeout time.Duration
 
 	// CreateTimeout limits each create and revoke, AddMember and RemoveMember. A shorter limit
-	// is not safer: after a timeout nobody knows whether the email went out, and the member
-	// waits until the library has checked. Defaults to 20 s.
+	// is not safer: after a timeout it is unknown whether Clerk sent the email, and the
+	// member waits until the library has checked. Defaults to 20 s.
 	CreateTimeout time.Duration
 }
 

@@ -320,8 +320,8 @@ func readInvitations(body []byte, organization string) ([]clerkinvite.Invitation
 
 func validID(id string) bool { return wire.ValidID(id) }
 
-// readList reads both forms of Clerk's lists, an array and an object with data.
-// Everything else is an error, so that it is not mistaken for an empty list.
+// readList reads a list response in either form, an array or an object with data.
+// Any other response is an error, so that it is not mistaken for an empty list.
 func readList(body []byte) ([]json.RawMessage, error) {
 	items := wire.List(body)
 	if items == nil {

@@ -173,7 +173,7 @@ func TestOddUserDoesNotEndTheList(t *testing.T) {
 	require.Equal(t, "user_last", found[len(found)-1].ID)
 }
 
-// One odd user in a look-up for many delays nobody.
+// One odd user does not delay the other users in the same look-up.
 func TestOddUserDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(user map[string]any){

@@ -21,8 +21,8 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// These tests are named after the traps of clerk-sdk-go/v2 in docs/clerk-facts.md. The library
-// does not use the part of the API that trap 20 is about.
+// The number in a test's name refers to a clerk-sdk-go/v2 trap in docs/clerk-facts.md. Trap 20 has no test,
+// because the library does not use that part of the API.
 
 func TestTrap01NonJSONErrorKeepsStatusRetryAfterAndTrace(t *testing.T) {
 	t.Parallel()
@@ -545,7 +545,7 @@ func TestTrap15EmptyValueNeverListsAllUsers(t *testing.T) {
 	f := answer(t, 200, "[]")
 	c := newClient(t, f.URL, clerkapi.Options{})
 	for _, q := range []clerkinvite.UserQuery{
-		{IDs: []string{""}}, {Emails: []string{""}}, {Emails: []string{email, ""}}, {Emails: []string{" "}}, {Emails: []string{"a\n@b.co"}}, {Emails: []string{"nobody"}},
+		{IDs: []string{""}}, {Emails: []string{""}}, {Emails: []string{email, ""}}, {Emails: []string{" "}}, {Emails: []string{"a\n@b.co"}}, {Emails: []string{"not-an-address"}},
 		{Emails: make([]string, 101)}, {Emails: make([]string, 60), IDs: make([]string, 60)},
 	} {
 		var invalid *clerkinvite.InvalidParamsError

@@ -116,7 +116,7 @@ func TestDirectAndHTTPAreTheSame(t *testing.T) {
 					list(clerkinvite.InvitationQuery{Status: status, NewestFirst: true})
 				}
 				find(clerkinvite.UserQuery{
-					Emails: []string{ada, "grace@example.com", "victim@example.com", "nobody@example.com"}, IDs: []string{"user_000001", "user_000003", "user_x"},
+					Emails: []string{ada, "grace@example.com", "victim@example.com", "unknown@example.com"}, IDs: []string{"user_000001", "user_000003", "user_x"},
 				})
 				arrange(func(c *clerkinvitetest.Clerk) any { return c.SentMail() })
 			}

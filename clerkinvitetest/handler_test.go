@@ -212,7 +212,7 @@ func TestHandlerListsInvitations(t *testing.T) {
 	page := parse(t, send(t, "GET", root+"?paginated=true&limit=1&status=pending", "").body)
 	require.Len(t, page["data"], 1)
 	require.EqualValues(t, 9, page["total_count"])
-	send(t, "GET", root+"?paginated=true&query=nobody", "").requireJSON(t, 200, `{"data":[],"total_count":0}`)
+	send(t, "GET", root+"?paginated=true&query=unknown", "").requireJSON(t, 200, `{"data":[],"total_count":0}`)
 
 	c.SetBehavior(clerkinvitetest.Behavior{QueryMatchesParts: true})
 	require.Equal(t, []string{"p11", "p10"}, list("query=P1"))
@@ -285,13 +285,13 @@ func TestHandlerUsers(t *testing.T) {
 	list := func(query string) []string { return listed(t, root+"?"+query, "id") }
 	require.Len(t, list(""), 10)
 	require.Len(t, list("limit=500"), 13)
-	require.Equal(t, []string{"user_b", "user_a"}, list("email_address=ADA@example.com&email_address=nobody@example.com"), "all holders, newest first")
+	require.Equal(t, []string{"user_b", "user_a"}, list("email_address=ADA@example.com&email_address=unknown@example.com"), "all holders, newest first")
 	require.Equal(t, []string{"user_a", "user_b"}, list("email_address=ada@example.com&order_by=created_at"))
 	require.Equal(t, []string{"user_a"}, list("email_address=ada@example.com&offset=1"))
 	require.Equal(t, []string{"user_a"}, list("email_address=ada@work.example"))
 	require.Equal(t, []string{"user_b", "user_a"}, list("user_id=user_a&user_id=user_b&user_id=user_x"))
 	require.Empty(t, list("email_address=example.com"))
-	send(t, "GET", root+"?email_address=nobody@example.com", "").requireJSON(t, 200, `[]`)
+	send(t, "GET", root+"?email_address=unknown@example.com", "").requireJSON(t, 200, `[]`)
 	send(t, "GET", root+"/count", "").requireJSON(t, 200, `{"object":"total_count","total_count":13}`)
 	send(t, "GET", root+"/count?email_address=ada@example.com", "").requireJSON(t, 200, `{"object":"total_count","total_count":2}`)
 

@@ -16,7 +16,7 @@ import (
 )
 
 // This file tests a handler of a host in three ways. Copy the way that fits:
-//   - a mock of the host's own interface: fast, and it can return every error;
+//   - a mock of the interface that the host declares: fast, and it can return every error;
 //   - the fake Clerk and the store in memory: the real service, so that states, emails and webhooks are real;
 //   - ClerkFuncs: the real service, with a few fixed responses of Clerk.
 
@@ -60,7 +60,7 @@ func (f inviterFunc) Invite(ctx context.Context, p clerkinvite.InviteParams) (*c
 	return f(ctx, p)
 }
 
-// The first way: a mock of the host's own interface.
+// The first way: a mock of the interface that the host declares.
 func TestHost_Mock(t *testing.T) {
 	t.Parallel()
 	ref := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}

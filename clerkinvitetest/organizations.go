@@ -358,7 +358,7 @@ func (o *organization) checkRole(role string) *response {
 	return &a
 }
 
-// checkAdmin returns Clerk's rejection of a user who is not an admin, or nil. "" means nobody.
+// checkAdmin returns Clerk's rejection of a user who is not an admin, or nil. It accepts an empty ID.
 func (o *organization) checkAdmin(userID string) *response {
 	if m := o.member(userID); userID == "" || m != nil && m.role == adminRole {
 		return nil

@@ -356,7 +356,7 @@ func TestAcceptIntoOrganization(t *testing.T) {
 		}
 		joined := []string{"organizationInvitation.accepted", "organizationMembership.created"}
 
-		// Somebody new.
+		// A person without an account.
 		r := into(acme, ada)
 		r.PublicMetadata, r.Role = json.RawMessage(`{"a":1}`), "org:admin"
 		inv, err := api.CreateInvitation(t.Context(), r)
@@ -402,7 +402,7 @@ func TestAcceptIntoOrganization(t *testing.T) {
 		require.Equal(t, "user.updated", verified(t, w).Type)
 		require.Contains(t, members(), unverified)
 
-		// Somebody who signs up with another address, and a member who follows the link.
+		// A person who signs up with another address, and a member who follows the link.
 		mustInvite(t, api, "work@example.com")
 		_, err = c.AcceptAs("work@example.com", "private@example.com")
 		require.NoError(t, err)

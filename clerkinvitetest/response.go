@@ -50,7 +50,7 @@ func refuse(status int, code, message, long string, meta map[string]any) respons
 	return response{status: status, err: &wireError{Code: code, Message: message, LongMessage: long, Meta: meta}}
 }
 
-// refuseParam rejects a parameter with the status of Clerk's validation.
+// refuseParam rejects a parameter with 422, as Clerk's validation does.
 func refuseParam(param, code, message, long string) response {
 	return refuse(http.StatusUnprocessableEntity, code, message, long, map[string]any{"param_name": param})
 }

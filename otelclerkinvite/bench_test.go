@@ -37,7 +37,7 @@ func BenchmarkInvite(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			n := 0
 			api := clerkinvitetest.ClerkFuncs{
-				FindUsersFunc: nobody,
+				FindUsersFunc: noUsers,
 				CreateInvitationFunc: func(context.Context, clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 					return &clerkinvite.Invitation{ID: "inv_" + strconv.Itoa(n), Status: clerkinvite.InvitationPending}, nil
 				},

@@ -49,7 +49,7 @@
 //	clerkinvite.outcome         see Outcomes
 //	clerkinvite.from            new, reserved, pending, active, failed, revoked, expired, removed, other
 //	clerkinvite.to              reserved, pending, active, failed, revoked, expired, removed, erased, other
-//	http.response.status_code   the status of Clerk's response, if the request failed
+//	http.response.status_code   the response's status, if the request failed
 //
 // Run and All appear as the methods that they call. A new member did not exist before, an erased
 // one no longer exists, and only a custom store reports other. If both states are equal, the

@@ -185,7 +185,7 @@ func everyVerbOutcome(t *testing.T, r *rig) {
 	ctx := t.Context()
 	fails(r.Invite(ctx, person("not an address")))
 	fails(r.Invite(ctx, person("ada@example.com")))
-	fails(r.Get(ctx, ref("nobody@example.com")))
+	fails(r.Get(ctx, ref("unknown@example.com")))
 	fails(r.Revoke(ctx, ref("ada@example.com"))) // active
 	fails(r.Resend(ctx, ref("ivan@example.com")))
 	fails(r.Invite(ctx, person("denied@example.com")))
@@ -236,7 +236,7 @@ func everyRequestOutcome(t *testing.T, r *rig) {
 	require.NoError(t, listener.Close())
 	nowhere, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: "http://" + listener.Addr().String()})
 	require.NoError(t, err)
-	lost := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: nowhere.CreateInvitation}, nil)
+	lost := r.service(t, clerkinvitetest.ClerkFuncs{FindUsersFunc: noUsers, CreateInvitationFunc: nowhere.CreateInvitation}, nil)
 	_, err = lost.Invite(ctx, person("trent@example.com"))
 	require.Error(t, err)
 
@@ -252,7 +252,7 @@ func everyRequestOutcome(t *testing.T, r *rig) {
 	require.NoError(t, err)
 }
 
-func nobody(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
+func noUsers(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
 
 // limitCreates makes Clerk respond 429 to the next request of each create endpoint.
 func (r *rig) limitCreates() {

@@ -121,8 +121,8 @@ func requestOutcome(err error) string {
 	return outcomeFailed
 }
 
-// statusCode returns the status of Clerk's response, or 0 if there is none. Unregistered
-// numbers count as none, so that they do not create series.
+// statusCode returns the response's status, or 0 without a response. It also returns 0 for an
+// unregistered number, which would create a new series.
 func statusCode(err error) int {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) || http.StatusText(api.StatusCode) == "" {
@@ -131,7 +131,7 @@ func statusCode(err error) int {
 	return api.StatusCode
 }
 
-// errorAttributes returns the attributes of Clerk's error response.
+// errorAttributes describes Clerk's error response.
 func errorAttributes(err error) []attribute.KeyValue {
 	var api *clerkinvite.APIError
 	if !errors.As(err, &api) {

@@ -24,7 +24,7 @@ if [ "$(uname -s) $(uname -m)" != "Linux x86_64" ]; then
 	exit 1
 fi
 
-# PostgreSQL refuses root, so root's tests start it as another user, which cannot read root's home.
+# PostgreSQL does not run as root. Tests run by root start it as another user, which cannot read root's home.
 if [ "$(id -u)" = 0 ]; then
 	cache=/var/cache/clerkinvite/postgres
 else

@@ -90,7 +90,7 @@ func TestMigrateBesideHostTables(t *testing.T) {
 	require.Equal(t, os.FileMode(0o640), info.Mode().Perm())
 }
 
-// Migrate does not change the file of a newer version and returns ErrSchemaNewer. The store still works.
+// Migrate returns an error for a file that a newer version migrated, and leaves it unchanged. The store still works.
 func TestMigrateNewerFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")

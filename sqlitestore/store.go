@@ -285,7 +285,7 @@ func (s *txStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]c
 	return written(ctx, s.savepoint, update, changes)
 }
 
-// savepoint calls f inside a savepoint of the host's transaction.
+// savepoint calls f inside a savepoint in the host's transaction.
 func (s *txStore) savepoint(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -299,7 +299,8 @@ func TestFailureInHostTransaction(t *testing.T) {
 	require.Equal(t, 1, seats)
 }
 
-// WithTx accepts a transaction of the host's own pool, whatever its settings. Only waiting for the lock depends on them.
+// WithTx accepts a transaction from the host's pool, no matter how the pool is configured. The configuration only affects waiting
+// for the lock.
 func TestTransactionOfAnotherPool(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "clerkinvite.db")

@@ -93,9 +93,9 @@ func eraseGone(s *suite) {
 	for range 2 {
 		s.wantSame(s.update(clerkinvite.Change{Old: m})[0], m)
 	}
-	nobody := reserved("tenant", "nobody@example.com")
-	nobody.Version = 3
-	s.wantSame(s.update(clerkinvite.Change{Old: nobody})[0], nobody)
+	absent := reserved("tenant", "absent@example.com")
+	absent.Version = 3
+	s.wantSame(s.update(clerkinvite.Change{Old: absent})[0], absent)
 
 	next := s.insert(reserved("tenant", "x@example.com"))[0]
 	s.wantSame(s.update(clerkinvite.Change{Old: m})[0], m)

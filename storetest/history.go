@@ -129,13 +129,13 @@ func historyTenants(s *suite) {
 
 func historyNothing(s *suite) {
 	m := s.insert(reserved("tenant", "x@example.com"))[0]
-	for _, nobody := range []clerkinvite.Member{
+	for _, unknown := range []clerkinvite.Member{
 		{TenantID: "tenant", ID: uuid()}, {TenantID: "tenant"}, {TenantID: "tenant", ID: "no uuid"}, {TenantID: "tenant", ID: "'"},
 		{TenantID: "tenant", ID: "\x00"}, {TenantID: "tenant", ID: "\xff"}, {TenantID: "tenant", ID: strings.Repeat("x", 36)},
 		{TenantID: "other", ID: m.ID}, {TenantID: "", ID: m.ID}, {TenantID: "Tenant", ID: m.ID}, {TenantID: "tenant\x00", ID: m.ID},
 		{TenantID: "tenant\xff", ID: m.ID}, {TenantID: "tenant", ID: m.ID + " "},
 	} {
-		s.wantHistory(&nobody)
+		s.wantHistory(&unknown)
 	}
 	s.wantHistory(m, entry(nil, m))
 }

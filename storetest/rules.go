@@ -564,10 +564,10 @@ func findNothing(s *suite) {
 	s.insert(reservedMany(3, "x")...)
 	s.wantFound(clerkinvite.Query{})
 	s.wantFound(clerkinvite.Query{
-		Refs:    []clerkinvite.Ref{{TenantID: "tenant", Email: "nobody@example.com"}, {}},
+		Refs:    []clerkinvite.Ref{{TenantID: "tenant", Email: "unknown@example.com"}, {}},
 		IDs:     []string{uuid(), ""},
-		Emails:  []string{"nobody@example.com", ""},
-		UserIDs: []string{"user_nobody", ""},
+		Emails:  []string{"unknown@example.com", ""},
+		UserIDs: []string{"user_unknown", ""},
 	})
 }
 

@@ -922,7 +922,7 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 		s.history = func(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
 			moves, err := memory.History(ctx, tenantID, id)
 			if len(moves) == 0 {
-				err = errors.Join(err, errors.New("nobody"))
+				err = errors.Join(err, errors.New("unknown member"))
 			}
 			return moves, err
 		}

@@ -21,7 +21,7 @@ func TestAdopt(t *testing.T) {
 		"4;ada@example.com;user_other;;\n" +
 		"5;joan@example.com;;;\n" +
 		"6;mary@example.com;user_3;;yesterday\n" +
-		"7;nobody;user_4;;\n")
+		"7;not-an-address;user_4;;\n")
 	left := t.TempDir() + "/left.csv"
 	args := []string{"adopt", name, "--tenant", "acme", "--map", "invited_at=created_at", "--errors", left, "--json"}
 
@@ -79,7 +79,7 @@ func TestRemovePurgeAndDeliver(t *testing.T) {
 	require.Zero(t, r.code, r.stderr)
 	require.Equal(t, clerkinvite.StatusRemoved, decode[memberDocument](t, r).Member.Status)
 	require.Empty(t, w.clerk.OpenInvitations("ada@example.com"))
-	require.Equal(t, exitRefused, w.run("remove", "acme", "nobody@example.com").code)
+	require.Equal(t, exitRefused, w.run("remove", "acme", "unknown@example.com").code)
 
 	w.invite("ada@example.com")
 	r = w.run("purge", "acme", "Ada@example.com")

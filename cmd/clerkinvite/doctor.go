@@ -303,7 +303,7 @@ func (d *diagnosis) key(ctx context.Context) check {
 	}
 	where, reach := "", "check this machine's connection to Clerk, and https://status.clerk.com"
 	if base != "" {
-		where, reach = ", at CLERK_API_URL instead of Clerk's own URL", "check that CLERK_API_URL is a URL of the Backend API, or unset it to use Clerk's own"
+		where, reach = ", at CLERK_API_URL rather than Clerk's own URL", "check that CLERK_API_URL is a URL of the Backend API, or unset it to use Clerk's own"
 	}
 	_, err = api.ListInvitations(ctx, clerkinvite.InvitationQuery{Limit: 1})
 	d.api = api

@@ -98,7 +98,7 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 		return check{"", checkFail, checked + "; Clerk does not have " + strings.Join(missing, ", "),
 			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance; if an organization was deleted, remove its members"}
 	case len(roles) > 0:
-		return check{"", checkWarn, checked + "; nobody has these roles yet, so Clerk does not show whether they exist: " + strings.Join(roles, ", "),
+		return check{"", checkWarn, checked + "; no user has these roles yet, so Clerk does not show whether they exist: " + strings.Join(roles, ", "),
 			"compare them with the roles in Clerk's dashboard, because Clerk refuses an invitation with an unknown role"}
 	}
 	return good("%s. Clerk does not show which events the webhook endpoint receives: subscribe it to %s, in addition to user.created, user.updated and user.deleted",

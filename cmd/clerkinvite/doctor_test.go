@@ -53,7 +53,7 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		want    checks
 	}{
 		{"nothing", func(*world) {}, exitDone, checks{}},
-		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
+		{"no database", func(w *world) { w.vars["DATABASE_URL"] = "postgres://unknown@127.0.0.1:1/none?connect_timeout=2" }, exitFailed,
 			checks{"database": checkFail, "schema": checkSkip, "access": checkSkip, "clock_database": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
 		{"a missing index", func(w *world) { w.exec("DROP INDEX clerkinvite_member_due_idx") }, exitFailed,
 			checks{"schema": checkFail, "access": checkSkip, "backlog": checkSkip, "mirror": checkSkip, "organizations": checkSkip, "agreement": checkSkip}},
@@ -194,8 +194,8 @@ func TestDoctorAccess(t *testing.T) {
 		status  checkStatus
 		message string
 	}{
-		"nobody":   {func(w *world) string { return w.role() }, exitDone, "access", checkOK, "may use the tables"},
-		"a reader": {func(w *world) string { r := w.role(); w.exec("GRANT SELECT ON clerkinvite_history TO " + r); return r }, exitDone, "access", checkOK, "readable by ROLE (SELECT)"},
+		"a role without privileges": {func(w *world) string { return w.role() }, exitDone, "access", checkOK, "may use the tables"},
+		"a reader":                  {func(w *world) string { r := w.role(); w.exec("GRANT SELECT ON clerkinvite_history TO " + r); return r }, exitDone, "access", checkOK, "readable by ROLE (SELECT)"},
 		"a writer": {func(w *world) string {
 			r := w.role()
 			w.exec("GRANT SELECT, UPDATE ON clerkinvite_member TO " + r)

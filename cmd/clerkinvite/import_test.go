@@ -70,7 +70,7 @@ func TestImportReportsEachLine(t *testing.T) {
 		"banned@example.com,acme,,,,\n" + // 9
 		"unwanted@example.com,acme,,,,\n" + // 10
 		"NEW@example.com,acme,,,,\n" + // 11
-		"nobody,acme,,,,\n" + // 12
+		"not-an-address,acme,,,,\n" + // 12
 		"short@example.com,acme\n" + // 13
 		"days@example.com,acme,,,400,\n" + // 14
 		"days2@example.com,acme,,,soon,\n" + // 15
@@ -111,13 +111,13 @@ func TestImportReportsEachLine(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
 	require.True(t, strings.HasPrefix(string(text), "\ufeffEmail,\" TENANT\",role,data,expires_in_days,public_metadata,reason\r\n"), "as the imported file")
-	require.Contains(t, string(text), "nobody,acme,,,,,line 12: email ")
+	require.Contains(t, string(text), "not-an-address,acme,,,,,line 12: email ")
 	rest := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{invalid: 6, refused: 2}, counts(t, rest))
 	text, err = os.ReadFile(failedLines + "2")
 	require.NoError(t, err)
 	require.Equal(t, 9, strings.Count(string(text), "\n"))
-	require.Contains(t, string(text), "nobody,acme,,,,,line 4: email ", "only the latest reason")
+	require.Contains(t, string(text), "not-an-address,acme,,,,,line 4: email ", "only the latest reason")
 	require.NoError(t, os.WriteFile(failedLines, []byte("email,tenant,reason\nfixed@example.com,acme,line 12: email has no @\n"), 0o600))
 	r = w.run("import", failedLines)
 	require.Zero(t, r.code, r.stderr)
@@ -127,7 +127,7 @@ func TestImportReportsEachLine(t *testing.T) {
 	r = w.run("import", name, "--tenant", "acme")
 	require.Equal(t, exitSome, r.code)
 	require.Regexp(t, `(?m)^ *16 lines\n *4 already invited\n *2 already members\n *1 skipped: previously revoked or removed`, r.stdout)
-	require.Contains(t, r.stdout, "line 12: nobody invalid: email ")
+	require.Contains(t, r.stdout, "line 12: not-an-address invalid: email ")
 	require.Equal(t, 3+2+1, w.clerk.Emails())
 	for _, mode := range []string{"--dry-run", "--dry-run=false"} {
 		r = w.run("import", w.file("tenant,email,role\nacme,new@example.com,owner\nacme,active@example.com,owner\nacme,user@example.com,\n"), mode)
@@ -161,7 +161,7 @@ func TestDryRunOnlyReports(t *testing.T) {
 	require.NoError(t, err)
 	w.clerk.ResetCounts()
 	w.vars["CLERK_SECRET_KEY"] = ""
-	name := w.file("email\nnew@example.com\npending@example.com\nactive@example.com\nrevoked@example.com\nold@example.com\nreserved@example.com\nnew@example.com\nnobody\n")
+	name := w.file("email\nnew@example.com\npending@example.com\nactive@example.com\nrevoked@example.com\nold@example.com\nreserved@example.com\nnew@example.com\nnot-an-address\n")
 	before := decode[membersDocument](t, w.run("list", "acme", "--all", "--json"))
 
 	r := w.run("import", name, "--tenant", "acme", "--dry-run", "--json")
@@ -173,7 +173,7 @@ func TestDryRunOnlyReports(t *testing.T) {
 	require.Contains(t, r.stdout, "Nothing was written or sent.")
 	require.Regexp(t, `2 would be invited again`, r.stdout)
 	require.Contains(t, r.stdout, "Existing members by state: 1 reserved 2 pending 1 active 1 revoked\n")
-	require.Contains(t, r.stdout, "line 9: nobody invalid: ")
+	require.Contains(t, r.stdout, "line 9: not-an-address invalid: ")
 
 	require.Zero(t, w.run("import", w.file(people(3)), "--dry-run").code)
 
@@ -208,7 +208,7 @@ func TestInvalidFileSendsNothing(t *testing.T) {
 func TestErrorsFileLosesNoLines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	text := "tenant,email\nacme,ada@example.com\nacme,nobody\n"
+	text := "tenant,email\nacme,ada@example.com\nacme,not-an-address\n"
 	name := w.file(text)
 	dir := filepath.Dir(name)
 	hard, soft, dangling, other := filepath.Join(dir, "hard.csv"), filepath.Join(dir, "soft.csv"), filepath.Join(dir, "dangling.csv"), filepath.Join(dir, "other.csv")
@@ -256,7 +256,7 @@ func TestErrorsFileLosesNoLines(t *testing.T) {
 	w.exec("ALTER TABLE hidden RENAME TO clerkinvite_member")
 	got, err := os.ReadFile(other)
 	require.NoError(t, err)
-	require.Regexp(t, "^\ufefftenant,email,reason\nacme,ada@example.com,line 2: was not reached\nacme,nobody,line 3: ", string(got))
+	require.Regexp(t, "^\ufefftenant,email,reason\nacme,ada@example.com,line 2: was not reached\nacme,not-an-address,line 3: ", string(got))
 	report := decode[*importReport](t, w.run("import", other, "--errors", name, "--json"))
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
 	require.Equal(t, before, entries())
@@ -265,7 +265,7 @@ func TestErrorsFileLosesNoLines(t *testing.T) {
 	w.clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) {
 		_ = os.Mkdir(filepath.Join(dir, "late.csv"), 0o700)
 	})
-	r := w.run("import", w.file("tenant,email\nacme,grace@example.com\nacme,nobody\n"), "--errors", filepath.Join(dir, "late.csv"), "--json")
+	r := w.run("import", w.file("tenant,email\nacme,grace@example.com\nacme,not-an-address\n"), "--errors", filepath.Join(dir, "late.csv"), "--json")
 	require.Equal(t, exitFailed, r.code)
 	report = decode[*importReport](t, r)
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 1}, counts(t, report))
@@ -402,7 +402,7 @@ func TestDryRunCountsByTenant(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.invite("ada@example.com")
-	name := w.file("tenant,email\nacme,bob@example.com\n acme ,eve@example.com\nacmee,bob@example.com\n,eve@example.com\nacme,nobody\nacme\u200b,x@example.com\n")
+	name := w.file("tenant,email\nacme,bob@example.com\n acme ,eve@example.com\nacmee,bob@example.com\n,eve@example.com\nacme,not-an-address\nacme\u200b,x@example.com\n")
 	r := w.run("import", name, "--dry-run", "--tenant", " zeta ")
 	require.Equal(t, exitSome, r.code)
 	require.Contains(t, r.stdout, "Valid lines by tenant:\n  acmee  1  unknown: has no members yet\n  zeta  1  unknown: has no members yet\n  acme  2\n")

@@ -243,7 +243,7 @@ func TestIncompleteOutputIsAnError(t *testing.T) {
 	for _, args := range [][]string{
 		{"list", "acme"}, {"list", "acme", "--json"}, {"show", "acme", "ada@example.com"}, {"show", "acme", "ada@example.com", "--json"},
 		{"doctor"}, {"doctor", "--json"}, {"reconcile", "--dry-run"}, {"help"}, {"help", "list"},
-		{"import", w.file("tenant,email\nacme,nobody\n"), "--dry-run"},
+		{"import", w.file("tenant,email\nacme,not-an-address\n"), "--dry-run"},
 	} {
 		var errs bytes.Buffer
 		code := run(t.Context(), args, strings.NewReader(""), &full{room: 10}, &errs, environment{getenv: func(v string) string { return w.vars[v] }, now: w.now, databaseNow: w.now})
@@ -257,7 +257,7 @@ func TestJSONKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.invite("ada@example.com")
-	name := w.file("tenant,email\nacme,grace@example.com\nacme,nobody\n")
+	name := w.file("tenant,email\nacme,grace@example.com\nacme,not-an-address\n")
 	for _, test := range []struct {
 		args []string
 		keys string

@@ -40,7 +40,7 @@ func TestMigrateAndValidate(t *testing.T) {
 	require.Equal(t, exitFailed, r.code, "a dropped table is not recreated")
 	require.Regexp(t, `recorded as done.*\n.*the table clerkinvite_limit does not exist`, r.stderr)
 
-	w.vars["DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none?connect_timeout=2"
+	w.vars["DATABASE_URL"] = "postgres://unknown@127.0.0.1:1/none?connect_timeout=2"
 	require.Equal(t, exitFailed, w.run("validate").code)
 }
 
@@ -106,7 +106,7 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Regexp(t, `status +pending`, r.stdout)
 	require.Contains(t, r.stdout, "1 requested, 1 completed, 1 attempt for the last\n")
 	require.Regexp(t, `reserved +pending +1 +pending_inv`, r.stdout)
-	r = w.run("show", "acme", "nobody@example.com", "--json")
+	r = w.run("show", "acme", "unknown@example.com", "--json")
 	require.Equal(t, exitRefused, r.code)
 	require.Equal(t, "no such member", decode[errorDocument](t, r).Error)
 

@@ -148,7 +148,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 			"organizationInvitation.accepted, organizationInvitation.revoked, organizationMembership.created, organizationMembership.updated, organizationMembership.deleted, in addition to user.created"},
 		"deleted":               {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DeleteOrganization("org_a") }, nil, checkFail, "Clerk does not have org_a"},
 		"no organizations":      {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DisableOrganizations() }, nil, checkFail, "the Clerk instance has no organizations"},
-		"a role of nobody":      {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkWarn, "nobody has these roles yet, so Clerk does not show whether they exist: org:editor in org_a"},
+		"an unused role":        {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkWarn, "no user has these roles yet, so Clerk does not show whether they exist: org:editor in org_a"},
 		"a role of a member":    {func(w *world) { w.join("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
 		"Clerk fails for it":    {func(w *world) { w.inviteInto("org_a", ""); w.failList() }, nil, checkWarn, "too_many_requests"},
 		"another schema's rows": {func(w *world) { w.inviteInto("org_a", "") }, []string{"--schema", "public"}, checkOK, "1 organization checked"},
@@ -172,7 +172,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 	}
 }
 
-// inviteInto invites somebody into an organization.
+// inviteInto invites a person into an organization.
 func (w *world) inviteInto(organization, role string) {
 	_, err := w.service().Invite(w.t.Context(), clerkinvite.InviteParams{
 		TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: organization, Role: role},
@@ -180,7 +180,7 @@ func (w *world) inviteInto(organization, role string) {
 	require.NoError(w.t, err)
 }
 
-// join invites somebody into an organization who accepts.
+// join invites a person into an organization, and the person accepts.
 func (w *world) join(organization, role string) {
 	w.inviteInto(organization, role)
 	_, err := w.clerk.Accept("ada@example.com")

@@ -245,11 +245,11 @@ func TestErrorsFileSurvivesSpreadsheets(t *testing.T) {
 	t.Parallel()
 	const columns = 4
 	source := "tenant;email;role;data\n" +
-		"m\u00fcller;nobody;=1+1;\"{\"\"seat\"\":\n12}\"\n" +
-		"+acme;nobody2;'-admin;-5\n" +
+		"m\u00fcller;not-an-address;=1+1;\"{\"\"seat\"\":\n12}\"\n" +
+		"+acme;not-an-address2;'-admin;-5\n" +
 		"acme;short@example.com\n" +
 		"acme;long@example.com;admin;{};owner\n" +
-		"acme;nobody3;;\n"
+		"acme;not-an-address3;;\n"
 	for name, save := range spreadsheets {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

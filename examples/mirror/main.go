@@ -54,8 +54,8 @@ type host struct {
 	tenant  string
 }
 
-// newHost adds the library to a database with the host's tables. In an application, Up is the next
-// file of the host's migrations. now is nil except in tests.
+// newHost adds the library to a database with the host's tables. In an application, the SQL that Up returns
+// is the host's next migration. now is nil except in tests.
 func newHost(ctx context.Context, pool *pgxpool.Pool, clerk *clerkinvitetest.Clerk, tenant string, now func() time.Time) (*host, error) {
 	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: now})
 	if err := store.Migrate(ctx); err != nil {

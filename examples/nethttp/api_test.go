@@ -50,12 +50,12 @@ func TestAPI(t *testing.T) {
 		require.JSONEq(t, string(must(json.Marshal(m))), one.body)
 	}
 	requireProblem(t, a.send(t, "GET", "/api/tenants/globex/invitations/"+m.ID, ""), 404, "no such member")
-	requireProblem(t, a.json(t, "GET", "/nobody@example.com", ""), 404, "no such member")
-	requireProblem(t, a.json(t, "POST", "/nobody@example.com/resend", ""), 404, "no such member")
+	requireProblem(t, a.json(t, "GET", "/unknown@example.com", ""), 404, "no such member")
+	requireProblem(t, a.json(t, "POST", "/unknown@example.com/resend", ""), 404, "no such member")
 	requireProblem(t, a.json(t, "DELETE", "/"+strings.Repeat("x", 40), ""), 422, "invalid ID")
 
 	requireProblem(t, a.json(t, "POST", "", `{"email":"ada@example.com"}`), 409, "ada@example.com is already invited")
-	requireProblem(t, a.json(t, "POST", "", `{"email":"nobody"}`), 422, "invalid Email")
+	requireProblem(t, a.json(t, "POST", "", `{"email":"not-an-address"}`), 422, "invalid Email")
 	requireProblem(t, a.json(t, "POST", "", `{"email":"x@example.com","role":"`+strings.Repeat("r", 300)+`"}`), 422, "invalid Role")
 
 	// 429: the last email is too recent.

@@ -160,8 +160,7 @@ func fakeClerk(ctx context.Context, store clerkinvite.Store) error {
 	return nil
 }
 
-// realClerk invites one of Clerk's test addresses, which get no email, and revokes the
-// invitation.
+// realClerk invites a Clerk test address, which gets no email, and revokes the invitation.
 func realClerk(ctx context.Context, store clerkinvite.Store, key string) error {
 	if !strings.HasPrefix(key, "sk_test_") {
 		return errors.New("CLERK_SECRET_KEY is not a development key (sk_test_…); quickstart leaves production instances alone")

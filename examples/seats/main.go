@@ -39,7 +39,7 @@ const takenSQL = `SELECT count(*) FROM clerkinvite_member WHERE tenant_id = $1 A
 // seatsError is the host's own error. HTTPError returns its text and its status.
 type seatsError struct{}
 
-func (seatsError) Error() string   { return "there are not that many seats left" }
+func (seatsError) Error() string   { return "not enough seats are left" }
 func (seatsError) HTTPStatus() int { return http.StatusConflict }
 
 // checkSeats fails if a tenant has more members than seats. Call it after the members are
@@ -156,7 +156,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	show := func(tenant string, results []clerkinvite.Result, err error) error {
 		if err != nil {
 			_, message := clerkinvite.HTTPError(err)
-			_, _ = fmt.Fprintln(out, "   nobody is invited:", message)
+			_, _ = fmt.Fprintln(out, "   the list is refused:", message)
 		}
 		for i, r := range results {
 			said := "invited"

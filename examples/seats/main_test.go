@@ -59,7 +59,7 @@ func together(t *testing.T, invite func(email string) error) (invited int) {
 		require.ErrorIs(t, err, seatsError{})
 		status, message := clerkinvite.HTTPError(err)
 		require.Equal(t, http.StatusConflict, status)
-		require.Equal(t, "there are not that many seats left", message)
+		require.Equal(t, "not enough seats are left", message)
 	}
 	return invited
 }
@@ -102,13 +102,13 @@ func TestTwentyCallersForThreeSeats(t *testing.T) {
 			h, clerk := setup(t)
 			require.Equal(t, 3, together(t, way(t, h)))
 			require.Equal(t, 3, h.taken(t, "acme"))
-			require.Equal(t, 3, clerk.Emails(), "nobody without a seat gets an email")
+			require.Equal(t, 3, clerk.Emails(), "only the people with a seat get an email")
 			require.Zero(t, together(t, func(email string) error { return way(t, h)("late-" + email) }))
 		})
 	}
 }
 
-// One list for more people than seats: the transaction invites nobody, the hook as many as there are seats.
+// The list has more people than there are seats. The transaction invites none of them; the hook invites one person per seat.
 func TestOneLongList(t *testing.T) {
 	t.Parallel()
 	h, clerk := setup(t)

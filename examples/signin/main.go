@@ -57,12 +57,9 @@ func newHandler(invites *clerkinvite.Service, webhooks *clerkinvite.WebhookVerif
 	mux := http.NewServeMux()
 	mux.Handle("POST /webhooks/clerk", invites.WebhookHandler(webhooks))
 	mux.Handle("POST /tenants/{tenant}/invitations", requireAdmin(invites, func(w http.ResponseWriter, r *http.Request) {
-		var body struct{ Email, Role string }
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&body); err != nil {
-			http.Error(w, "bad request", http.StatusBadRequest)
-			return
-		}
-		member, err := invites.Invite(r.Context(), clerkinvite.InviteParams{TenantID: r.PathValue("tenant"), Email: body.Email, Role: body.Role})
+		member, err := invites.Invite(r.Context(), clerkinvite.InviteParams{
+			TenantID: r.PathValue("tenant"), Email: r.FormValue("email"), Role: r.FormValue("role"),
+		})
 		respond(w, r, member, err)
 	}))
 	mux.Handle("GET /tenants/{tenant}/members", requireAdmin(invites, func(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +97,9 @@ func respond(w http.ResponseWriter, r *http.Request, result any, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(result)
+	if err := json.NewEncoder(w).Encode(result); err != nil {
+		slog.WarnContext(r.Context(), "client disconnected", "err", err)
+	}
 }
 
 func must[T any](v T, err error) T {

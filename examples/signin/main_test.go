@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -118,13 +117,14 @@ func newHost(t *testing.T) *host {
 	pending, err := invites.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "pending@example.com", Role: "admin"})
 	require.NoError(t, err)
 	h.users["pending"] = pending.ClerkUserID
-	h.users["nobody"] = api.AddVerifiedUser("nobody@example.com").ID
+	h.users["outsider"] = api.AddVerifiedUser("outsider@example.com").ID
 	return h
 }
 
 func (h *host) send(t *testing.T, method, path, body, token string) (status int, text string) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -139,7 +139,7 @@ func TestAdminInvitesAndLists(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	for _, name := range []string{"first", "second"} {
-		status, text := h.send(t, "POST", "/tenants/acme/invitations", fmt.Sprintf(`{"email":"%s@example.com","role":"viewer"}`, name), h.token(t, h.users["admin"], nil))
+		status, text := h.send(t, "POST", "/tenants/acme/invitations", "email="+name+"@example.com&role=viewer", h.token(t, h.users["admin"], nil))
 		require.Equal(t, 200, status, text)
 	}
 	status, text := h.send(t, "GET", "/tenants/acme/members", "", h.token(t, h.users["admin"], nil))
@@ -150,17 +150,17 @@ func TestAdminInvitesAndLists(t *testing.T) {
 	require.Equal(t, "first@example.com", page.Members[1].Email)
 	require.Equal(t, h.users["admin"], page.Members[0].ChangedBy)
 
-	status, text = h.send(t, "POST", "/tenants/acme/invitations", `{"email":"first@example.com"}`, h.token(t, h.users["admin"], nil))
+	status, text = h.send(t, "POST", "/tenants/acme/invitations", "email=first@example.com", h.token(t, h.users["admin"], nil))
 	require.Equal(t, 409, status, text)
 }
 
 func TestOnlyActiveAdminsOfTheTenant(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	for _, name := range []string{"viewer", "removed", "stranger", "pending", "nobody"} {
+	for _, name := range []string{"viewer", "removed", "stranger", "pending", "outsider"} {
 		for _, path := range []string{"POST /tenants/acme/invitations", "GET /tenants/acme/members"} {
 			method, path, _ := strings.Cut(path, " ")
-			status, text := h.send(t, method, path, `{"email":"new@example.com"}`, h.token(t, h.users[name], nil))
+			status, text := h.send(t, method, path, "email=new@example.com", h.token(t, h.users[name], nil))
 			require.Equal(t, 403, status, name)
 			require.Equal(t, "you are not an admin of this tenant\n", text)
 		}

@@ -548,7 +548,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 	created := func(context.Context, clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 		return &clerkinvite.Invitation{ID: "inv_1"}, nil
 	}
-	nobody := func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
+	noUsers := func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) { return nil, nil }
 	invite := func(svc *clerkinvite.Service) error {
 		_, err := svc.Invite(ctx, clerkinvite.InviteParams{TenantID: ada.TenantID, Email: ada.Email})
 		return err
@@ -560,7 +560,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 		want    string
 	}{
 		"no invitation created": {
-			clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: func(context.Context, clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+			clerkinvitetest.ClerkFuncs{FindUsersFunc: noUsers, CreateInvitationFunc: func(context.Context, clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 				return nil, nil //nolint:nilnil // as a mock without a return value
 			}}, invite, clerkinvite.Uncertain, "clerk: no response: ClerkAPI.CreateInvitation returned nil without an error",
 		},
@@ -583,7 +583,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 			}, clerkinvite.Fault, "clerk: no response: ClerkAPI.GetUser returned nil without an error",
 		},
 		"no invitation revoked": {
-			clerkinvitetest.ClerkFuncs{FindUsersFunc: nobody, CreateInvitationFunc: created, RevokeInvitationFunc: func(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+			clerkinvitetest.ClerkFuncs{FindUsersFunc: noUsers, CreateInvitationFunc: created, RevokeInvitationFunc: func(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
 				return nil, nil //nolint:nilnil // as a mock without a return value
 			}}, func(svc *clerkinvite.Service) error {
 				require.NoError(t, invite(svc))

@@ -394,7 +394,7 @@ func TestOnChange(t *testing.T) {
 		data.Data = json.RawMessage(`{}`)
 		changes := []clerkinvite.Change{
 			{Old: b, New: testkit.PendingRow(b)}, {Old: rows[0], New: testkit.PendingRow(rows[0])}, {Old: rows[1]},
-			{Old: other, New: &data}, {Old: testkit.ReservedRow("tenant", "nobody@example.com")},
+			{Old: other, New: &data}, {Old: testkit.ReservedRow("tenant", "unknown@example.com")},
 		}
 		results, err = store.Update(ctx, changes)
 		require.NoError(t, err)

@@ -68,7 +68,7 @@ func organizations() []scenario {
 		pending(w)
 		w.joined(ann)
 	}
-	active := func(w *world) { // with somebody else, so that Clerk shows a member
+	active := func(w *world) { // with another member: Reconcile trusts only lists that show one
 		isUser(w)
 		w.clerk.AddVerifiedUser(bob)
 		w.invited(ann, bob)
@@ -76,7 +76,7 @@ func organizations() []scenario {
 	return []scenario{
 		{name: "organization: invite", organization: asking, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
-		{name: "organization: somebody joins before the create", organization: asking, act: invite, people: []person{{ann, "active", "pending gone"}}, arrange: func(w *world) {
+		{name: "organization: the person joins before the create", organization: asking, act: invite, people: []person{{ann, "active", "pending gone"}}, arrange: func(w *world) {
 			var joined atomic.Bool
 			w.clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 				if call == clerkinvitetest.CallFindUsers && when == clerkinvitetest.After && !joined.Swap(true) {
@@ -116,14 +116,14 @@ func organizations() []scenario {
 		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending revoked"}}},
 		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
 		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
-		{name: "organization: somebody joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
+		{name: "organization: the person joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
 		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {
 			pending(w)
 			w.clerk.OrganizationEvents()
 			w.clerk.RevokeInDashboard(w.clerk.OpenInvitations(ann)[0].ID)
 			w.lastEvent()
 		}},
-		{name: "organization: somebody leaves", organization: adding, act: (*actor).event, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
+		{name: "organization: a member leaves", organization: adding, act: (*actor).event, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.clerk.AddVerifiedUser(bob)
 			w.invited(ann, bob)
@@ -135,7 +135,7 @@ func organizations() []scenario {
 			_, err := a.svc.Reconcile(a.ctx, nil)
 			return a.acked(ann, err)
 		}},
-		{name: "organization: reconcile finds somebody who has left", organization: adding, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
+		{name: "organization: reconcile finds that a member has left", organization: adding, people: []person{{ann, "removed", ""}, {bob, "active", ""}}, arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.clerk.AddVerifiedUser(bob)
 			w.invited(ann, bob)

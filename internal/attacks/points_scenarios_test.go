@@ -278,7 +278,7 @@ func invitations() []scenario {
 		return a.acked(ann, err)
 	}
 	return []scenario{{
-		name: "invite somebody new", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
+		name: "invite a new person", act: inviteAnn, people: []person{{ann, "pending", "gone"}},
 	}, {
 		name: "invite a user", act: inviteAnn, people: []person{{ann, "active", "gone"}},
 		arrange: func(w *world) { w.clerk.AddVerifiedUser(ann) },

@@ -219,7 +219,7 @@ func TestTenantsAreApart(t *testing.T) {
 
 // Metadata proves nothing: neither another row's marker on an accepted invitation, nor unsafe_metadata, nor a forwarded
 // link.
-func TestPromise5_MetadataMakesNobodyAMember(t *testing.T) {
+func TestPromise5_MetadataProvesNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		ctx := t.Context()

@@ -344,7 +344,7 @@ func (s *simulation) requireDelivered(t *testing.T, c crowd) {
 	}
 	require.Equal(t, clerkinvite.StatusFailed, rows[c.refused].Status)
 	require.Equal(t, "form_param_format_invalid", rows[c.refused].Reason)
-	require.Equal(t, len(c.people), s.clerk.Emails(), "nobody else got an email")
+	require.Equal(t, len(c.people), s.clerk.Emails(), "only the people who were invited got an email")
 }
 
 // nextDue returns when the next row is due. ok is false if no row is due.

@@ -570,7 +570,7 @@ func TestPgxStoreServerTrouble(t *testing.T) {
 		require.NoError(t, err)
 		addr := l.Addr().String()
 		require.NoError(t, l.Close())
-		closed, err := pgxpool.New(t.Context(), "postgres://nobody@"+addr+"/none?sslmode=disable")
+		closed, err := pgxpool.New(t.Context(), "postgres://unknown@"+addr+"/none?sslmode=disable")
 		require.NoError(t, err)
 		defer closed.Close()
 		_, err = clerkinvite.NewPgxStore(closed, nil).Find(t.Context(), clerkinvite.Query{IDs: []string{m.ID}})

@@ -501,7 +501,7 @@ func TestPromise2_InviteAgainstSignUp(t *testing.T) {
 					require.Equal(t, clerkinvite.StatusActive, now.Status)
 					return "active by the webhook"
 				}
-				require.Equal(t, clerkinvite.StatusPending, now.Status, "nobody has told")
+				require.Equal(t, clerkinvite.StatusPending, now.Status, "the webhook is lost")
 				if !again {
 					return "active by Reconcile"
 				}

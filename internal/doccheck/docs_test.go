@@ -568,7 +568,7 @@ func TestRunbookAnotherInstance(t *testing.T) {
 		return svc
 	}
 	before, after := service(old), service(next)
-	next.AddVerifiedUser("somebody@example.com") // so that the IDs differ
+	next.AddVerifiedUser("other@example.com") // so that the IDs differ
 	old.AddVerifiedUser("grace@example.com")
 	moved := next.AddVerifiedUser("grace@example.com")
 	invite := func(svc *clerkinvite.Service, email string) *clerkinvite.Member {

@@ -29,7 +29,7 @@ func TestMigrating(t *testing.T) {
 	for _, row := range [][3]string{
 		{" Grace@Example.com", grace.ID, "2026-01-01"}, {"uma@example.com", grace.ID, "2025-12-01"}, {"GRACE@example.com", "pending_inv_old", "2026-02-01"},
 		{"ada@example.com", clerkinvite.PendingID(older.ID), "2026-01-01"}, {"Ada@example.com", clerkinvite.PendingID(newer.ID), "2026-02-01"},
-		{"june@Bücher.example.com", "user_gone", "2026-01-01"}, {"nobody", "user_nobody", "2026-01-01"},
+		{"june@Bücher.example.com", "user_gone", "2026-01-01"}, {"not-an-address", "user_unknown", "2026-01-01"},
 		{"joins@example.com", clerkinvite.PendingID(joins.ID), "2026-01-01"}, {"revoked@example.com", clerkinvite.PendingID(revoked.ID), "2026-01-01"},
 	} {
 		_, err := pool.Exec(t.Context(), `INSERT INTO admin_user (tenant_id, email, clerk_user_id, role, created_at) VALUES ('acme', $1, $2, 'admin', $3::text::timestamptz)`, row[0], row[1], row[2])

@@ -161,11 +161,11 @@ func TestCleansUpAfterLostResponses(t *testing.T) {
 func TestLeavesOthersUnchanged(t *testing.T) {
 	f := newFake(t)
 	f.unfiltered = true
-	stranger := f.AddVerifiedUser("somebody@example.org")
-	f.CreateForeign("somebody-else@example.org", nil)
+	stranger := f.AddVerifiedUser("user@example.org")
+	f.CreateForeign("invited@example.org", nil)
 	_, out := f.run(t.Context(), "-yes")
 	f.requireClean(t, out)
-	require.Len(t, f.OpenInvitations("somebody-else@example.org"), 1)
+	require.Len(t, f.OpenInvitations("invited@example.org"), 1)
 	users, err := f.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{stranger.ID}})
 	require.NoError(t, err)
 	require.Len(t, users, 1)

@@ -96,6 +96,9 @@ var mutants = []mutant{
 	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
 	}},
+	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
+		{"deliver_settle.go", "rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil):", "rows[0].Due():"},
+	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
 			`req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -192,6 +195,12 @@ var mutants = []mutant{
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
 		{"invite.go", "	case !old.mayBeSent():\n", "	case old.ID != \"\":\n"},
 	}},
+	{name: "an interrupted purge counts as an attempt", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
+		{"invite.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
+	}},
+	{name: "a new send keeps the claim of an earlier one", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
+		{"invite.go", "n.ClaimedUntil = now, &now, nil", "n.ClaimedUntil = now, &now, old.ClaimedUntil"},
+	}},
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
 	}},
@@ -242,7 +251,7 @@ var mutants = []mutant{
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
-	{name: "who holds the address is a member of the organization", test: "TestOrganization_SomebodyNew", edits: []edit{
+	{name: "a user with the address counts as a member of the organization", test: "TestOrganization_NewPerson", edits: []edit{
 		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
 	}},
 	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
@@ -318,7 +327,7 @@ var mutants = []mutant{
 	{name: "a look-up of IDs is not split", test: "TestReconcile_PoisonedUserDoesNotBlockOthers", edits: []edit{
 		{"deliver_find.go", "case len(forms) > 1 && ctx.Err() == nil &&", "case len(forms) > 1 && !l.byID && ctx.Err() == nil &&"},
 	}},
-	{name: "if all look-ups are rejected, each member is refused", test: "TestDeliver_RejectionOfAllLookUpsRefusesNobody", edits: []edit{
+	{name: "if Clerk rejects all look-ups, every member fails", test: "TestDeliver_RejectingAllLookUpsFailsNoMember", edits: []edit{
 		{"deliver_find.go", "!failure.ofInstance() && l.health.excuseFailure(ctx)", "!failure.ofInstance()"},
 	}},
 	{name: "a blocked hook uses up the time of the other rows", test: "TestOnChange_OneMemberDoesNotBlockOthers/blocks", pkg: "./internal/attacks", edits: []edit{
@@ -339,7 +348,7 @@ var mutants = []mutant{
 	{name: "a mirror erases the host's row", test: "TestMirror_PurgeKeepsTheHostsLeftRow", edits: []edit{
 		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
-	{name: "a mirror finds a temporary table first", test: "TestMirror_WhoeverWrites", edits: []edit{
+	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
 		{"mirror.go", " || ', pg_temp'\n", "\n"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
@@ -471,10 +480,10 @@ var mutants = []mutant{
 		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
 	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded)\n", ""},
+		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded, hits)\n", ""},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1 })", "_ = m })"},
+		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1\n", "_, m.hits = until, m.hits+1\n"},
 	}},
 	{name: "an interactive call waits for the margin", test: "TestRateLimit_InteractiveCallsWaitAsLongAsClerkSays", edits: []edit{
 		{"ratelimit.go", "if background && m.padded", "if m.padded"},
@@ -489,7 +498,10 @@ var mutants = []mutant{
 		{"deliver_create.go", "		done(false)\n", "		done(true)\n"},
 	}},
 	{name: "a deleted limit is remembered", test: "TestRunbookLiftALimit", pkg: "./internal/doccheck", edits: []edit{
-		{"ratelimit.go", "case stored.Before(m.stored) && m.hits == hitsBefore:", "case false:"},
+		{"ratelimit.go", "stored.Before(m.stored) && m.hits == hitsBefore\n", "false\n"},
+	}},
+	{name: "an earlier limit replaces a later one", test: "TestNoteLimit_Concurrent", edits: []edit{
+		{"ratelimit.go", "stored, s.now(), hits)", "stored, s.now(), s.limits.hits(endpoint))"},
 	}},
 	{name: "an import uses all single creates", test: "TestDeliver_ImportsLeaveAShare", edits: []edit{
 		{"deliver_create.go", "if err == nil && fromShare && p.background {", "if false {"},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -15,13 +16,14 @@ const supported = true
 // identity is the user to run the server as.
 type identity struct{ uid, gid int }
 
-// serverIdentity returns nil for the user of this process. For root it returns another user, because PostgreSQL refuses root. The
-// user must have a name, or initdb refuses it.
+// serverIdentity returns nil for the user of this process. For root it returns another user, because PostgreSQL does not
+// run as root. The user must have a name, because initdb looks it up.
 func serverIdentity() (*identity, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil //nolint:nilnil // nil means this user
 	}
-	for _, name := range []string{"postgres", "nobody"} {
+	names := []string{"postgres", "nobody"}
+	for _, name := range names {
 		u, err := user.Lookup(name)
 		if err != nil {
 			continue
@@ -38,7 +40,7 @@ func serverIdentity() (*identity, error) {
 		return &identity{uid, gid}, nil
 	}
 
-	return nil, fmt.Errorf("PostgreSQL refuses root, and neither the user postgres nor the user nobody exists")
+	return nil, fmt.Errorf("PostgreSQL does not run as root: create one of the users %s, or run the tests as another user", strings.Join(names, ", "))
 }
 
 // procAttr gives the server its own process group, so that the terminal's interrupt does not reach it, and the given user. On Linux

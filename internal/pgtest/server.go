@@ -42,7 +42,7 @@ type server struct {
 	exited   chan struct{} // closed when it has ended
 }
 
-// startServer creates a cluster and starts a server on it. For root it uses another user, because PostgreSQL refuses root.
+// startServer creates a cluster and starts a server on it. For root it uses another user, because PostgreSQL does not run as root.
 func startServer(ctx context.Context, durable bool) (_ *server, err error) {
 	bin, err := findBin()
 	if err != nil {

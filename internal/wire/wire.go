@@ -89,8 +89,8 @@ func (o Object) Seconds(key string) time.Duration {
 
 var id = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,254}$`)
 
-// ID returns the field if it has the form of Clerk's IDs, or "". Such an ID is safe in a path
-// and in a query. With a leading "-", GET /users returns all other users.
+// ID returns the field if it is a valid ID, or "". A valid ID is safe in a path and in a query.
+// An ID with a leading "-" is not: GET /users would return all other users.
 func (o Object) ID(key string) string {
 	s := o.Text(key)
 	if !ValidID(s) {
@@ -99,10 +99,10 @@ func (o Object) ID(key string) string {
 	return s
 }
 
-// ValidID reports whether s has the form of Clerk's IDs.
+// ValidID reports whether s looks like a Clerk ID.
 func ValidID(s string) bool { return id.MatchString(s) }
 
-// User has the fields of Clerk's user object that the library uses.
+// User has the fields of a Clerk user that the library uses.
 type User struct {
 	ID             string
 	PrimaryEmailID string

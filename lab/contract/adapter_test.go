@@ -151,7 +151,7 @@ func TestListInvitations(t *testing.T) {
 		b.clerk.Settle()
 
 		for _, status := range []string{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
-			for _, query := range []string{"", "pending+0@example.com", "PENDING+0@example.com", "nobody@example.com", ids[status]} {
+			for _, query := range []string{"", "pending+0@example.com", "PENDING+0@example.com", "unknown@example.com", ids[status]} {
 				for _, q := range []clerkinvite.InvitationQuery{{}, {NewestFirst: true}, {Limit: 1, Offset: 1}, {Limit: 1, Offset: 1, NewestFirst: true}, {Limit: 500, Offset: 100}} {
 					q.Query, q.Status = query, status
 					page, err := b.api.ListInvitations(ctx, q)
@@ -240,7 +240,7 @@ func TestFindUsers(t *testing.T) {
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, len(found), len(ids)-1) // the list may omit a user
 		for _, q := range []clerkinvite.UserQuery{
-			{}, {Emails: emails}, {Emails: emails[:1]}, {IDs: ids[:1]}, {Emails: emails, IDs: ids}, {Emails: []string{"nobody@example.com"}}, {IDs: []string{"user_nobody"}},
+			{}, {Emails: emails}, {Emails: emails[:1]}, {IDs: ids[:1]}, {Emails: emails, IDs: ids}, {Emails: []string{"unknown@example.com"}}, {IDs: []string{"user_unknown"}},
 		} {
 			_, err := b.api.FindUsers(ctx, q)
 			require.NoError(t, err)
@@ -257,7 +257,7 @@ func TestGetUser(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, &added, u)
 		}
-		_, err := b.api.GetUser(t.Context(), "user_nobody")
+		_, err := b.api.GetUser(t.Context(), "user_unknown")
 		requireCode(t, err, 404, "resource_not_found")
 	})
 }

@@ -185,7 +185,7 @@ func TestWrongHeaders(t *testing.T) {
 	}
 }
 
-// Errors of the fake have only fields of Clerk's schema.
+// The fake's errors have no fields that Clerk's schema lacks.
 func TestErrorsHoldTraceIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

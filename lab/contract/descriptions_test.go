@@ -51,7 +51,7 @@ var exchanges, payloads atomic.Int64
 
 const folderVariable = "CLERKINVITE_OPENAPI"
 
-// description is one version of Clerk's description of its Backend API.
+// description is one version of the OpenAPI document for Clerk's Backend API.
 type description struct {
 	version string
 	doc     *openapi3.T

@@ -104,7 +104,7 @@ var exceptions = []*exception{
 	refuses("GET /invitations", "form_param_value_invalid order_by", "the schema takes any string, its text names the values", "text of order_by"),
 	refuses("GET /users", "form_param_array_size_exceeded email_address", "the schema has no maxItems, its text says up to 100",
 		"text of email_address; catalogue: form_param_array_size_exceeded"),
-	refuses("GET /users", "form_param_unknown starting_after", "the fake does not have all of Clerk's filters and refuses the others instead of ignoring them",
+	refuses("GET /users", "form_param_unknown starting_after", "the fake refuses the filters that it does not implement instead of ignoring them",
 		"documentation of Clerk.Handler"),
 	{
 		operation: "POST /invitations", about: inVerdict, text: refusedFor + "request_body_invalid",

@@ -204,7 +204,7 @@ func TestOrganizationsOfTheFake(t *testing.T) {
 		m := clerkinvite.Membership{Organization: organization, UserID: grace.ID, Role: "org:member"}
 		find := func() []clerkinvite.Membership {
 			b.clerk.Settle()
-			found, err := b.api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: organization, UserIDs: []string{grace.ID, "user_nobody"}})
+			found, err := b.api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: organization, UserIDs: []string{grace.ID, "user_unknown"}})
 			require.NoError(t, err)
 			return found
 		}

@@ -1,4 +1,4 @@
-// Package mocks tests a host's code with mocks of the host's own interface: with testify, gomock and moq.
+// Package mocks tests a host's code with testify, gomock and moq. Each mocks the interface that the host declares.
 package mocks
 
 import (

@@ -354,14 +354,17 @@ func (m *step) revokedOne(a *actor) {
 	}
 }
 
+// owns reports whether r still has the claim of the actor's attempt.
+func (a *actor) owns(r row) bool { return r.held == a.row.held && r.attempts == a.row.attempts }
+
 // overtaken decides again for a row that another actor has changed.
 func (m *step) overtaken(a *actor) {
 	r := m.row
 	a.retries = r.status == failed
 	switch {
-	case a.claimOnly() && (r.status == reserved || r.due()):
+	case a.claimOnly() && r.due() && !a.owns(r):
 		m.written(a)
-	case a.claimOnly(): // decided by another actor
+	case a.claimOnly() && !r.due(): // decided by another actor
 		a.next, a.left = undecided, false
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):

@@ -21,7 +21,7 @@
 // In every state: one email per send; active only by proof; no email to a person who had
 // signed up when the attempt had to look; an invitation that a pending row refers to is
 // never revoked as a left-over; a successful withdrawal has revoked the links that it found,
-// and nobody had joined by one of them. In every state without actors, time passes, and one
+// and the person had not joined by one of them. In every state without actors, time passes, and one
 // Deliver and one Reconcile run undisturbed: then the row refers to the only open
 // invitation, or no invitation is open, and nothing is due. For each rule there is an
 // exploration without it, which must find a bad trace. Three rules prevent no trace; their

@@ -46,8 +46,8 @@ var needed = []struct {
 	{SweepLater, "resend", "an older invitation is left over although nothing went wrong"},
 	{ReconcileLeft, "revoke", "an invitation is left over for good"},
 	{ReconcileEnded, "dashboard", "the row names an invitation that is revoked"},
-	{FindFirst, "foreign accepted", "recovering: an email to somebody who had signed up"},
-	{FindAgain, "foreign accepted", "an email to somebody who had signed up"},
+	{FindFirst, "foreign accepted", "recovering: an email to a person who had signed up"},
+	{FindAgain, "foreign accepted", "an email to a person who had signed up"},
 	{WithdrawLook, "revoke", "withdrawn, but its link works"},
 	{TryOnce, "once", "recovering: an invitation is tried twice"},
 }

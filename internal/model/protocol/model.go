@@ -206,7 +206,7 @@ func (e Event) String() string {
 		return "leases end"
 	case Accept:
 		if e.Arg == 0 {
-			return "somebody signs up without an invitation"
+			return "the person signs up without an invitation"
 		}
 		return fmt.Sprintf("invitation %d is accepted", e.Arg)
 	case Dashboard:
@@ -477,7 +477,7 @@ func (m *step) create(f flight) int8 {
 		return 0
 	}
 	if f.knows {
-		m.fail("an email to somebody who had signed up")
+		m.fail("an email to a person who had signed up")
 	}
 	made := invitation{status: pending, send: f.send, late: f.epoch != m.epoch && !f.stale, ignore: f.known}
 	for _, inv := range m.invitations {

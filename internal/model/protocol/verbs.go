@@ -76,7 +76,7 @@ func (m *step) goOnVerb(a *actor) {
 		r.attempts--
 		a.lease = a.began
 		if !m.update(a.row, r.claimed(a.lease)) {
-			m.anew(a)
+			m.restart(a)
 			return
 		}
 		a.row = m.row
@@ -144,8 +144,8 @@ func (m *step) reservedBy(a *actor) {
 	m.attempt(a)
 }
 
-// anew makes an Invite begin again.
-func (m *step) anew(a *actor) {
+// restart makes an Invite begin again.
+func (m *step) restart(a *actor) {
 	if a.round == 2 {
 		m.end(a)
 		return
@@ -211,7 +211,7 @@ func (m *step) revoke(a *actor) {
 		}
 		for i, inv := range m.invitations {
 			if a.knows {
-				m.fail("withdrawn, but somebody had joined by its link")
+				m.fail("withdrawn, but the person had joined by its link")
 			}
 			if inv.status == pending && a.open&(1<<i) != 0 && m.shown&(LateIgnoring|LateWithdrawn) == 0 {
 				m.fail("withdrawn, but its link works")

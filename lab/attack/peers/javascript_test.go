@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -308,6 +309,7 @@ func every(t *testing.T, c *clerkinvitetest.Clerk) map[string]clerkinvitetest.We
 	c.CreateForeign("joan@example.com", nil)
 	out["accepts as another"] = accept(c.AcceptAs("joan@example.com", "private@example.com"))
 	out["accepts this one"] = accept(c.AcceptInvitation(c.CreateForeign("jean@example.com", nil).ID))
+	maps.Copy(out, everyOrganizationEvent(t, c))
 	return out
 }
 
@@ -354,7 +356,7 @@ func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 			add("bad, early", -301*time.Second, clerkinvitetest.WebhookSecret, w, nil)
 			add("bad, another secret", 0, other, w, nil)
 			add("bad, tampered", 0, clerkinvitetest.WebhookSecret, w, func(d *delivery) {
-				d.body = []byte(strings.Replace(string(d.body), `"type":"user.`, `"type": "user.`, 1))
+				d.body = []byte(strings.Replace(string(d.body), `"type":"`, `"type": "`, 1))
 			})
 			for _, h := range svixHeaders {
 				add("bad, without "+h, 0, clerkinvitetest.WebhookSecret, w, func(d *delivery) { d.header.Del(h) })
@@ -386,6 +388,9 @@ func TestClerkVerifiesWhatTheFakeSigns(t *testing.T) {
 			require.NoError(t, err)
 			require.JSONEq(t, string(d.body), string(said.Event), "Clerk's SDK hands on all of the event")
 			require.Contains(t, string(said.Event), `"type":"`+event.Type+`"`)
+			if strings.HasPrefix(event.Type, "organization") {
+				requireSameEvent(t, d, said.Event)
+			}
 			good++
 		}
 	}

@@ -381,6 +381,72 @@ func revoking(id string) attempt {
 	}}
 }
 
+// refusal is a request that the fake rejects.
+type refusal struct {
+	name    string
+	prepare func(b *both)
+	attempt
+	status int
+	code   string
+	meta   object // by the SDK's name
+}
+
+// requireRefusals requires that the SDK and the adapter read each refusal alike. waits are those of
+// Retry-After, by the refusal's name.
+func requireRefusals(t *testing.T, node *peer, cases []refusal, waits map[string]time.Duration) {
+	t.Helper()
+	for _, tc := range cases {
+		b := newBoth(t, node)
+		if tc.prepare != nil {
+			tc.prepare(b)
+		}
+		got := refused(t, b, tc.method, tc.args...)
+		trace := b.lastTrace()
+		err := tc.inGo(t, b)
+		var want *clerkinvite.APIError
+		require.ErrorAs(t, err, &want, tc.name)
+		require.Equal(t, tc.status, got.Status, tc.name)
+		requireSameError(t, want, got, tc.name)
+		var wait any = "(undefined)"
+		if w, ok := waits[tc.name]; ok {
+			wait = w.Seconds()
+		}
+		require.Equal(t, wait, got.RetryAfter, tc.name)
+		require.Equal(t, want.RetryAfter, waits[tc.name], tc.name)
+		require.Equal(t, want.Code, tc.code, tc.name)
+		require.NotEmpty(t, want.TraceID)
+		if tc.code == "" { // the body is not Clerk's, and the SDK takes the trace ID from it
+			continue
+		}
+		require.Len(t, got.ClerkTraceID, 32)
+		require.Equal(t, trace, got.ClerkTraceID, "the header's trace is the body's")
+		for name, value := range got.Errors[0].Meta {
+			if value == "(undefined)" {
+				delete(got.Errors[0].Meta, name)
+			}
+		}
+		if tc.meta == nil {
+			tc.meta = object{}
+		}
+		require.Equal(t, tc.meta, got.Errors[0].Meta, tc.name)
+		require.Zero(t, b.clerk.EmailsTo(ada), tc.name)
+	}
+}
+
+// requireSameError compares an error in JavaScript with the same in Go.
+func requireSameError(t *testing.T, want *clerkinvite.APIError, got *sdkError, what string) {
+	t.Helper()
+	require.Equal(t, want.StatusCode, got.Status, what)
+	if want.Code == "" { // the body is not Clerk's
+		require.Empty(t, got.Errors, what)
+		return
+	}
+	require.Len(t, got.Errors, 1, what)
+	require.Equal(t, want.Code, got.Errors[0].Code, what)
+	require.Equal(t, want.Message, got.Errors[0].Message, what)
+	require.Equal(t, want.LongMessage, got.Errors[0].LongMessage, what)
+}
+
 // The SDK and the adapter read a refusal alike.
 func TestTheSDKReadsErrors(t *testing.T) {
 	t.Parallel()
@@ -409,14 +475,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 	param := func(name string) object { return object{"paramName": name} }
 	naming := object{"emailAddresses": []any{ada}}
 	const first = "inv_000001"
-	cases := []struct {
-		name    string
-		prepare func(b *both)
-		attempt
-		status int
-		code   string
-		meta   object // by the SDK's name
-	}{
+	cases := []refusal{
 		{"invited already", invited, one, 400, "duplicate_record", naming},
 		{"a user already", user, one, 422, "form_identifier_exists", param("email_address")},
 		{
@@ -474,47 +533,7 @@ func TestTheSDKReadsErrors(t *testing.T) {
 	waits := map[string]time.Duration{ // by the text of Retry-After
 		"too many": time.Hour, "too many, no body": time.Hour, "too many, a page": time.Hour, "503 for a while": 17 * time.Second,
 	}
-	for _, tc := range cases {
-		b := newBoth(t, node)
-		if tc.prepare != nil {
-			tc.prepare(b)
-		}
-		got := refused(t, b, tc.method, tc.args...)
-		trace := b.lastTrace()
-		err := tc.inGo(t, b)
-		var want *clerkinvite.APIError
-		require.ErrorAs(t, err, &want, tc.name)
-		require.Equal(t, tc.status, got.Status, tc.name)
-		require.Equal(t, want.StatusCode, got.Status, tc.name)
-		var wait any = "(undefined)"
-		if w, ok := waits[tc.name]; ok {
-			wait = w.Seconds()
-		}
-		require.Equal(t, wait, got.RetryAfter, tc.name)
-		require.Equal(t, want.RetryAfter, waits[tc.name], tc.name)
-		require.Equal(t, want.Code, tc.code, tc.name)
-		require.NotEmpty(t, want.TraceID)
-		if tc.code == "" { // the body is not Clerk's, and the SDK takes the trace ID from it
-			require.Empty(t, got.Errors, tc.name)
-			continue
-		}
-		require.Len(t, got.Errors, 1, tc.name)
-		require.Equal(t, want.Code, got.Errors[0].Code, tc.name)
-		require.Equal(t, want.Message, got.Errors[0].Message, tc.name)
-		require.Equal(t, want.LongMessage, got.Errors[0].LongMessage, tc.name)
-		require.Len(t, got.ClerkTraceID, 32)
-		require.Equal(t, trace, got.ClerkTraceID, "the header's trace is the body's")
-		for name, value := range got.Errors[0].Meta {
-			if value == "(undefined)" {
-				delete(got.Errors[0].Meta, name)
-			}
-		}
-		if tc.meta == nil {
-			tc.meta = object{}
-		}
-		require.Equal(t, tc.meta, got.Errors[0].Meta, tc.name)
-		require.Zero(t, b.clerk.EmailsTo(ada), tc.name)
-	}
+	requireRefusals(t, node, cases, waits)
 
 	b := newBoth(t, node)
 	_, failure := b.try(t, "sk_test_wrong", "invitations.createInvitation", object{"emailAddress": ada})
@@ -629,14 +648,21 @@ func TestTheSDKReadsUsers(t *testing.T) {
 var absent = map[string][]string{
 	"users.getUser":                {"imageUrl", "locale"},
 	"invitations.createInvitation": nil,
+
+	"organizations.createOrganizationInvitation": {"publicOrganizationData"}, // only in the list of all organizations
+	"organizations.createOrganizationMembership": {"organization.createdBy"},
 }
 
 // The SDK finds every other field that it reads.
 func TestTheSDKFindsEveryField(t *testing.T) {
 	t.Parallel()
-	b := newBoth(t, startPeer(t, "sdk.mjs"))
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
 	user := b.clerk.AddVerifiedUser("grace@example.com").ID
-	for method, arg := range map[string]any{"users.getUser": user, "invitations.createInvitation": object{"emailAddress": ada}} {
+	for method, arg := range map[string]any{
+		"users.getUser": user, "invitations.createInvitation": object{"emailAddress": ada},
+		"organizations.createOrganizationInvitation": object{"organizationId": acme, "emailAddress": ada, "role": "org:member"},
+		"organizations.createOrganizationMembership": object{"organizationId": acme, "userId": user, "role": "org:member"},
+	} {
 		var missing []string
 		var look func(path string, value any)
 		look = func(path string, value any) {
@@ -665,7 +691,7 @@ func TestTheSDKFindsEveryField(t *testing.T) {
 // The fake refuses what it does not implement, so a test that needs it cannot pass by mistake.
 func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 	t.Parallel()
-	b := newBoth(t, startPeer(t, "sdk.mjs"))
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
 	b.clerk.CreateForeign(ada, nil)
 	user := b.clerk.AddVerifiedUser(ada).ID
 	for method, args := range map[string][]any{
@@ -675,6 +701,10 @@ func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 		"users.banUser":                {user},
 		"users.updateUserMetadata":     {user, object{"publicMetadata": object{}}},
 		"waitlistEntries.list":         {},
+
+		"organizations.deleteOrganization":           {acme},
+		"organizations.updateOrganizationMembership": {object{"organizationId": acme, "userId": boss, "role": "org:member"}},
+		"organizations.getOrganizationInvitation":    {object{"organizationId": acme, "invitationId": "orginv_000001"}},
 	} {
 		failure := refused(t, b, method, args...)
 		require.Equal(t, 404, failure.Status, method)
@@ -682,6 +712,7 @@ func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 	}
 	require.Len(t, b.clerk.OpenInvitations(ada), 1)
 	call[userJS](t, b, "users.getUser", user)
+	require.Equal(t, []clerkinvite.Membership{{Organization: acme, UserID: boss, Role: "org:admin"}}, b.clerk.Members(acme))
 }
 
 // From the invitation to the user, seen by JavaScript alone. The webhook says the same.

@@ -31,7 +31,7 @@ const (
 	// A request that was sent within an attempt's time must reach Clerk within the lease, even on a
 	// slow machine.
 	lease = 6 * time.Second
-	// callTime is the timeout of the host's requests under faults.
+	// callTime limits each host request while faults are injected.
 	callTime = 3 * time.Second
 )
 
