@@ -358,7 +358,7 @@ func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.
 
 // funcs returns an API that calls the given one.
 func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
-	organizations := api.(clerkinvite.OrganizationAPI) //nolint:forcetypeassert // the fake is both
+	organizations := api.(clerkinvite.OrganizationAPI)
 	return &clerkinvitetest.ClerkFuncs{
 		FindMembershipsFunc: organizations.FindMemberships, AddMemberFunc: organizations.AddMember, RemoveMemberFunc: organizations.RemoveMember,
 		FindUsersFunc: api.FindUsers, GetUserFunc: api.GetUser, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,

@@ -149,7 +149,7 @@ func refusesOrganization(err error) bool {
 	return errors.As(err, &api) && slices.ContainsFunc(refusals, func(f clerkinvitetest.Fault) bool { return f.Code == api.Code })
 }
 
-// pick the call for the organization instead of the application's.
+// callFor returns the call for the organization or, for "", for the application.
 func callFor(organization string, application, inOrganization clerkinvitetest.Call) clerkinvitetest.Call {
 	if organization != "" {
 		return inOrganization
@@ -157,6 +157,7 @@ func callFor(organization string, application, inOrganization clerkinvitetest.Ca
 	return application
 }
 
+// organizations is what the processes call for memberships.
 func (a wiredAPI) organizations() clerkinvite.OrganizationAPI {
 	return a.api.(clerkinvite.OrganizationAPI) //nolint:forcetypeassert // the fake and its wrappers are both
 }
@@ -229,7 +230,7 @@ func (s *sequence) wasMember(t *task, p *person) bool {
 	return p.ever(s.since(t), func(at moment) bool { return at.member })
 }
 
-// wasNoMember is the opposite.
+// wasNoMember reports the same about not being a member.
 func (s *sequence) wasNoMember(t *task, p *person) bool {
 	return p.ever(s.since(t), func(at moment) bool { return !at.member })
 }
