@@ -146,10 +146,13 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	switch {
 	case own < 0:
+		s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	case rows[own].Due(): // in any send, because the user has verified the address
 		a.row = rows[own]
 		return nil, nil
+	case !rows[own].Status.Waits():
+		s.removeAdded(ctx, a)
 	}
 	// Resolve has decided.
 	d := &delivery{Result: Result{Member: rows[own]}}
@@ -169,6 +172,7 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
 			a.decide(verdict{kind: isSecondAddress, user: a.verdict.user, other: other, leftOver: a.verdict.leftOver})
+			s.removeAdded(ctx, a)
 			return nil
 		}
 	}

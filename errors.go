@@ -113,6 +113,24 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 	return http.StatusBadGateway
 }
 
+// refusal is the message for the admin if Clerk refused the person.
+func (e *ClerkInvitationError) refusal() string {
+	var api *APIError
+	switch code := codeOf(e.Err); {
+	case code == ReasonOrganizationFull, code == codeNoSeats:
+		return "the organization has no free seat"
+	case code == codeNotAdmin:
+		return "the inviter is not an admin of the organization"
+	case refusesEverybody(e.Err) && code != codeResourceNotFound:
+		return noOrganization
+	case !saysNotFound(e.Err), e.Member == nil, e.Member.organization() == "":
+		return "invitation refused for this address"
+	case errors.As(e.Err, &api) && api.Meta[metaParamName] != nil:
+		return "the organization does not have this role"
+	}
+	return noOrganization
+}
+
 // APIError describes a failed request to Clerk. HTTP 502.
 type APIError struct {
 	StatusCode  int            // HTTP status, 0 without a response
@@ -249,7 +267,7 @@ func HTTPError(err error) (status int, message string) {
 	case *ClerkInvitationError:
 		switch {
 		case e.Outcome == Refused:
-			message = "invitation refused for this address"
+			message = e.refusal()
 		case e.Queued():
 			message = unavailable + "; the invitation is saved and will be retried"
 		default:
@@ -261,7 +279,10 @@ func HTTPError(err error) (status int, message string) {
 	return status, message
 }
 
-const unavailable = "invitation service unavailable"
+const (
+	unavailable    = "invitation service unavailable"
+	noOrganization = "Clerk does not have this organization"
+)
 
 // RetryAfter returns how long to wait before retrying the call that returned err. It returns
 // false if neither a rate limit, nor Clerk's header Retry-After, nor a cooldown determines

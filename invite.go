@@ -485,9 +485,9 @@ func newSend(old, want *Member, now time.Time) *Member {
 	return &n
 }
 
-// mayBeSent reports whether Clerk may have the invitation of a reserved member that no attempt owns. An attempt
-// removes its claim only if neither it nor an earlier one can have created the invitation. Without an attempt, the
-// claim is an interrupted Purge's.
+// mayBeSent reports whether Clerk may have the invitation of a reserved or withdrawn member that no attempt owns.
+// An attempt removes its claim only if neither it nor an earlier one can have created the invitation. Without an
+// attempt, the claim is an interrupted Purge's.
 func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have

@@ -200,6 +200,53 @@ func TestMirror_TakesExistingRows(t *testing.T) {
 	h.want(rows, "(1,ada@example.com,user_1,viewer,fr)", grace, "(3,joan@example.com,pending_inv_"+none.ID+",viewer,en)")
 }
 
+// The triggers find a row by its address, so a case-sensitive column with another spelling of a member's address would get a second row,
+// and the first one would stay when the member leaves.
+func TestMirror_RefusesAddressesNotInLowerCase(t *testing.T) {
+	t.Parallel()
+	const tenant = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001"
+	for name, test := range map[string]struct {
+		tenant, email string
+		sensitive     bool
+	}{
+		"text":          {"text", "text", true},
+		"varchar":       {"varchar(40)", "varchar(254)", true},
+		"uuid":          {"uuid", "text", true},
+		"domain":        {"text", "host.address", true},
+		"citext":        {"extensions.citext", "extensions.citext", false},
+		"citext domain": {"uuid", "host.email", false},
+		"collation":     {"text", "text COLLATE host.nocase", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, pool := testkit.NewPgxStore(t)
+			h := &mirrored{t, clerkinvite.Mirror{Table: "host.Admins", TenantID: "tenant", Email: "E-mail", ClerkUserID: "clerk"}, store, pool}
+			h.exec(`CREATE SCHEMA host; CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;
+				CREATE DOMAIN host.address AS text CHECK (VALUE LIKE '%@%.%'); CREATE DOMAIN host.email AS extensions.citext CHECK (length(VALUE) > 20);
+				CREATE COLLATION host.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+				CREATE TABLE host."Admins" (tenant ` + test.tenant + `, "E-mail" ` + test.email + `, clerk text)`)
+			h.exec(`INSERT INTO host."Admins" VALUES ('` + tenant + `', 'Carla.Carlson@Example.com', 'pending_inv_1'), ('` + tenant + `', NULL, 'user_1'), (NULL, 'Not-In@Any-Tenant.example.com', 'user_2')`)
+			carla := testkit.InsertRows(t, store, testkit.ActiveRow(testkit.ReservedRow(tenant, "carla.carlson@example.com"), "user_carla"))[0]
+			if test.sensitive {
+				require.Contains(t, h.differences(), tenant+" Carla.Carlson@Example.com not in lower case")
+				for _, sql := range []string{h.sql(clerkinvite.Mirror.Up), h.sql(clerkinvite.Mirror.Sync)} {
+					_, err := pool.Exec(t.Context(), sql)
+					require.Equal(t, "P0001", sqlState(err))
+					require.ErrorContains(t, err, `host.Admins has addresses that are not in lower case, and its column is case-sensitive; run UPDATE "host"."Admins" SET "E-mail" = lower("E-mail"), or`)
+				}
+				require.Equal(t, 3, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host."Admins"`), "nothing was written")
+				h.exec(`UPDATE "host"."Admins" SET "E-mail" = lower("E-mail")`) // as the message says
+			}
+			path := testkit.QueryOne[string](t, pool, "SHOW search_path")
+			h.exec(h.sql(clerkinvite.Mirror.Up) + h.sql(clerkinvite.Mirror.Sync) + `DO $$ BEGIN ASSERT current_setting('search_path') = '` + strings.ReplaceAll(path, "'", "''") + `'; END $$`)
+			const rows = `SELECT lower("E-mail"::text), clerk FROM host."Admins" WHERE tenant IS NOT NULL AND "E-mail" IS NOT NULL`
+			h.want(rows, "(carla.carlson@example.com,user_carla)")
+			testkit.UpdateRows(t, store, clerkinvite.Change{Old: carla, New: statusChanged(carla, clerkinvite.StatusRemoved)})
+			h.want(rows)
+		})
+	}
+}
+
 // With LeftColumn the row stays, without its user.
 func TestMirror_LeftColumn(t *testing.T) {
 	t.Parallel()

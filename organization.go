@@ -249,12 +249,18 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	a.revoked = v.linkDead
 }
 
-// removeAdded ends the membership that the attempt may have added, if any. It reports whether that succeeded.
+// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
+// whether no membership is left over.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	err := s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{a.mayHaveAdded}})
+	if err == nil && !slices.ContainsFunc(rows, func(m *Member) bool {
+		return m.Status == StatusActive && m.organization() == a.organization()
+	}) {
+		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
+	}
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -312,16 +318,22 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	}
 	accepted, err := s.revokeOlder(ctx, a, found)
 	switch {
-	case err != nil:
-		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: true}, err), nil
-	case accepted: // by a user who has not verified the address, so Reconcile reports it
-		older := &Invitation{ID: a.row.InvitationID, ExpiresAt: a.row.ExpiresAt}
-		if a.row.InvitedAt != nil {
-			older.CreatedAt = *a.row.InvitedAt
-		}
-		return verdict{kind: isInvited, invitation: older, adopted: true}, nil
+	case err != nil: // a 404 may only mean that Clerk does not show the older invitation yet
+		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
+	case accepted:
+		return keepsOlder(a.row), nil
 	}
 	return verdict{}, nil
+}
+
+// keepsOlder decides for a resend whose older invitation was accepted, by a user who has not verified the row's
+// address. The older invitation completes the resend, and Reconcile reports it.
+func keepsOlder(row *Member) verdict {
+	older := &Invitation{ID: row.InvitationID, ExpiresAt: row.ExpiresAt}
+	if row.InvitedAt != nil {
+		older.CreatedAt = *row.InvitedAt
+	}
+	return verdict{kind: isInvited, invitation: older, adopted: true}
 }
 
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
@@ -353,7 +365,8 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	switch {
 	case row.Status == StatusActive:
 		return s.removeMember(ctx, o.ID, row.ClerkUserID)
-	case to == StatusRemoved && accepted != notAccepted, mayBeAdded:
+	case to == StatusRemoved && accepted != notAccepted, // for revoked, resolveAccepted has found no user who joined
+		mayBeAdded:
 		u, err := s.findJoined(ctx, row)
 		if err != nil {
 			return s.clerkError(ctx, "find memberships", err)
@@ -383,14 +396,14 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 }
 
 // fullCodes are the codes with which Clerk refuses everybody for an organization.
-var fullCodes = []string{ReasonOrganizationFull, "insufficient_seats", "organization_not_found_or_unauthorized", codeNoOrganizations}
+var fullCodes = []string{ReasonOrganizationFull, codeNoSeats, "organization_not_found_or_unauthorized", codeNoOrganizations}
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
 // organization, the role, or the person's other memberships.
 func refusedByOrganization(err error) bool {
 	code := codeOf(err)
 	return refusesEverybody(err) || saysNotFound(err) ||
-		code == "exclusive_organization_membership" || code == "not_an_admin_in_organization" || code == "organization_membership_managed_by_scim"
+		code == "exclusive_organization_membership" || code == codeNotAdmin || code == "organization_membership_managed_by_scim"
 }
 
 // refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.

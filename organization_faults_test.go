@@ -342,22 +342,87 @@ func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	})
 }
 
-// The invitation is revoked while the user is being added. Without an active row, the user does not stay in the organization.
+// The invitation is revoked or purged while the user is being added, also if the user has another verified address. Without an
+// active row, the user does not stay in the organization.
 func TestOrganization_RevokedWhileAdding(t *testing.T) {
 	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		b.Clerk.AddVerifiedUser("ada@example.com")
-		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
-			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
-				_, err := b.Revoke(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"})
-				assert.NoError(t, err)
-			}
-		})
-		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
-		require.Error(t, err)
-		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
-		requireMembers(t, b)
-	})
+	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	ends := map[string]func(t *testing.T, b *testkit.Rig){
+		"revoked": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			_, err := b.Revoke(t.Context(), ada)
+			assert.NoError(t, err)
+		},
+		"purged": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clock.Advance(time.Hour) // the claim has ended
+			assert.NoError(t, b.Purge(t.Context(), ada))
+		},
+	}
+	for name, end := range ends {
+		for _, verified := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/another address %v", name, verified), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					u := b.Clerk.AddVerifiedUser("ada@example.com")
+					if verified {
+						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+					}
+					b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+						if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
+							end(t, b)
+						}
+					})
+					_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+					require.Error(t, err)
+					rows, err := b.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}})
+					require.NoError(t, err)
+					for _, row := range rows {
+						require.Equal(t, clerkinvite.StatusRevoked, row.Status)
+					}
+					requireMembers(t, b)
+				})
+			})
+		}
+	}
+}
+
+// The tenant already has the user under another address, which the user may have given up. The membership that was added for
+// the new address stays only if that member is in the organization.
+func TestOrganization_AddedForASecondAddress(t *testing.T) {
+	t.Parallel()
+	for _, inOrganization := range []bool{false, true} {
+		for _, gaveUp := range []bool{false, true} {
+			t.Run(fmt.Sprintf("in the organization %v/gave up %v", inOrganization, gaveUp), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					u := b.Clerk.AddVerifiedUser("work@example.com")
+					first := clerkinvite.InviteParams{TenantID: "acme", Email: "work@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true}}
+					var remains []string
+					if inOrganization {
+						remains = []string{u.ID}
+					} else {
+						first.Organization = &clerkinvite.Organization{ID: "org_globex", AddExisting: true}
+						b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+					}
+					m, err := b.Invite(t.Context(), first)
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusActive, m.Status)
+					b.Clerk.LeaveOrganization(first.Organization.ID, u.ID) // the webhook is late
+					b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "ada@example.com", Verified: true})
+					if gaveUp {
+						b.Clerk.SetPrimaryEmail(u.ID, "ada@example.com")
+						b.Clerk.RemoveEmail(u.ID, "work@example.com")
+					}
+					_, err = inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					require.Equal(t, m.ID, dup.Member.ID)
+					requireMembers(t, b, remains...)
+				})
+			})
+		}
+	}
 }
 
 // Clerk does not answer when the membership must be ended, either. The member keeps waiting, and the next attempt finds the membership.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -216,6 +217,58 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
+// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
+func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
+	t.Parallel()
+	for _, another := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another invitation %v", another), func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			api := &strangeAPI{Clerk: clerk}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
+			m := b.MustInvite(t, "ada@example.com")
+			if another {
+				b.MustInvite(t, "another@example.com")
+			}
+			b.Clock.Advance(time.Hour)
+			api.revoke = func(string) (*clerkinvite.Invitation, error) {
+				return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+			}
+			api.list = func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
+				return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == "ada@example.com" })
+			}
+			m, err := b.Revoke(t.Context(), m.Ref())
+			require.Equal(t, another, err == nil, "%v", err)
+			if another {
+				require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+			}
+		})
+	}
+}
+
+// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and refuses nobody.
+func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	api := &strangeAPI{Clerk: clerk}
+	b := testkit.New(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = time.Minute }}, clerk, api, clerkinvitetest.NewMemoryStore())
+	m := b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(2 * time.Minute)
+	api.revoke = func(string) (*clerkinvite.Invitation, error) {
+		return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+	}
+	api.list = func([]clerkinvite.Invitation) []clerkinvite.Invitation { return nil }
+	_, err := b.Resend(t.Context(), m.Ref())
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.True(t, clerkErr.Queued())
+	api.revoke, api.list = nil, nil
+	b.Clock.Advance(time.Hour)
+	_, err = b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, b.RequireInvited(t, "ada@example.com", 2).Sent)
+}
+
 // If Clerk refuses the new invitation, the older one is revoked already: the member does not wait on a dead link.
 func TestOrganization_ResendRefused(t *testing.T) {
 	t.Parallel()
@@ -232,6 +285,48 @@ func TestOrganization_ResendRefused(t *testing.T) {
 		require.Equal(t, clerkinvite.ReasonOrganizationFull, got.Reason)
 		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
+}
+
+// If the organization is the reason of a refusal, the admin's text says so.
+func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
+	t.Parallel()
+	const missing = "Clerk does not have this organization"
+	for name, test := range map[string]struct {
+		behavior clerkinvitetest.Behavior
+		arrange  func(c *clerkinvitetest.Clerk)
+		o        clerkinvite.Organization
+		want     string
+	}{
+		"full":         {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"plan is full": {behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"deleted":      {arrange: func(c *clerkinvitetest.Clerk) { c.DeleteOrganization(org) }, o: clerkinvite.Organization{ID: org}, want: missing},
+		"unauthorized": {behavior: clerkinvitetest.Behavior{OrganizationUnauthorized: true}, o: clerkinvite.Organization{ID: "org_unknown"}, want: missing},
+		"not enabled":  {arrange: (*clerkinvitetest.Clerk).DisableOrganizations, o: clerkinvite.Organization{ID: org}, want: missing},
+		"role":         {o: clerkinvite.Organization{ID: org, Role: "org:unknown"}, want: "the organization does not have this role"},
+		"inviter":      {o: clerkinvite.Organization{ID: org, Inviter: "user_stranger"}, want: "the inviter is not an admin of the organization"},
+		"address": {arrange: func(c *clerkinvitetest.Clerk) {
+			c.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: "not_allowed_access"})
+		}, o: clerkinvite.Organization{ID: org}, want: "invitation refused for this address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(test.behavior)
+				b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 1})
+				b.Clerk.JoinOrganization("org_full", b.Clerk.AddVerifiedUser("admin@example.com").ID, "org:admin")
+				if test.arrange != nil {
+					test.arrange(b.Clerk)
+				}
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &test.o})
+				status, message := clerkinvite.HTTPError(err)
+				require.Equal(t, 422, status, "%v", err)
+				require.Equal(t, test.want, message)
+				var stored *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &stored)
+				require.Equal(t, clerkinvite.StatusFailed, stored.Member.Status)
+			})
+		})
+	}
 }
 
 func TestOrganization_RevokeAndRemove(t *testing.T) {

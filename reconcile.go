@@ -298,15 +298,12 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 // showsOurs reports whether a member refers to one of the newest invitations at Clerk, which proves that
 // the secret key belongs to this database's instance.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
-	newest := InvitationQuery{Limit: listPage, NewestFirst: true}
-	revoked := newest
-	revoked.Status = InvitationRevoked
-	queries := []InvitationQuery{newest, revoked} // newest is all except revoked
+	queries := []InvitationQuery{{}, {Status: InvitationRevoked}} // without a status: all except revoked
 	if s.cfg.Organizations != nil {
-		newest.AllOrganizations, revoked.AllOrganizations = true, true
-		queries = append(queries, newest, revoked)
+		queries = append(queries, InvitationQuery{AllOrganizations: true}, InvitationQuery{AllOrganizations: true, Status: InvitationRevoked})
 	}
 	for _, q := range queries {
+		q.Limit, q.NewestFirst = listPage, true
 		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
 			return false, s.clerkError(ctx, "list invitations", err)

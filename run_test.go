@@ -303,6 +303,7 @@ func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 				runFor(t, b, 55*time.Minute)
 				passes := strings.Count(log.String(), "msg=reconciled")
 				require.Equal(t, passes, strings.Count(log.String(), "reconciliation stopped"), "each with an error")
+				require.NotContains(t, log.String(), "complete=true", "an error follows")
 				next, err := b.Store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
 				require.NoError(t, err)
 				if c.complete {

@@ -111,7 +111,11 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		m.Attempts--
 	}
 	if v.withdraw {
-		return v.asWithdrawn(m, ReasonWithdrawn, now)
+		n := v.asWithdrawn(m, ReasonWithdrawn, now)
+		if v.kind == isUncertain {
+			n.ClaimedUntil = &now // see mayBeUnlisted
+		}
+		return n
 	}
 	switch v.kind {
 	case isInvited:
@@ -401,6 +405,8 @@ const (
 	codeNotPending       = "organization_invitation_not_pending"
 	codeLastAdmin        = "organization_minimum_permissions_needed"
 	codeNoOrganizations  = "organization_not_enabled_in_instance"
+	codeNoSeats          = "insufficient_seats"
+	codeNotAdmin         = "not_an_admin_in_organization"
 	paramEmail           = "email_address"
 	metaParamName        = "param_name"
 	metaEmailAddresses   = "email_addresses"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
@@ -69,7 +70,11 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if err != nil {
 			return nil, err
 		}
-		return asEnded(*row, to, "", s.now()), nil
+		ended := asEnded(*row, to, "", s.now())
+		if row.Due() && row.isClaimed(*ended.SettledAt) {
+			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted
+		}
+		return ended, nil
 	})
 }
 
@@ -268,7 +273,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound], also if the member is already erased;
-//   - [ErrConflict] while a delivery attempt owns the member (try again after Config.Lease);
+//   - [ErrConflict] while a delivery attempt owns the member, even if the member was revoked or removed in the meantime
+//     (try again after Config.Lease);
 //   - *[ClerkInvitationError] if Clerk fails (nothing is erased);
 //   - the context's and the store's error, unchanged.
 //
@@ -313,7 +319,8 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 			return nil, err
 		}
 		isOurClaim := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
-		if !may(*row) || row.isClaimed(c.claimedAt) && !isOurClaim {
+		owned := row.isClaimed(c.claimedAt) || s.mayBeUnlisted(row, c.claimedAt)
+		if !may(*row) || owned && !isOurClaim {
 			return nil, ErrConflict
 		}
 		c.before = row
@@ -328,6 +335,12 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 		return next, nil
 	})
 	return c, err
+}
+
+// mayBeUnlisted reports whether row was withdrawn during an attempt, less than a lease ago. Then Clerk's list may not
+// show the attempt's invitation yet.
+func (s *Service) mayBeUnlisted(row *Member, now time.Time) bool {
+	return !row.Due() && row.mayBeSent() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
 }
 
 // erase revokes all invitations with the member's ID, and then erases the member.

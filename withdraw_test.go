@@ -271,6 +271,65 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	})
 }
 
+// The invitation of a lost response is not in Clerk's list yet: Purge waits for a lease, even if the member
+// was withdrawn in the meantime.
+func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for name, withdraw := range map[string]func(context.Context, *testkit.Rig) error{
+		"revoked": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, testkit.Ada)
+			return err
+		},
+		"removed": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, testkit.Ada)
+			return err
+		},
+		"withdrawn": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = withdraw == nil }}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := b.TryInvite(t, email)
+				require.Error(t, err)
+				if withdraw != nil {
+					require.NoError(t, withdraw(t.Context(), b))
+				}
+				require.False(t, b.Member(t, email).Status.Waits())
+				require.Len(t, b.Clerk.OpenInvitations(email), 1, "the situation of this test")
+				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
+
+				b.Clerk.Settle()
+				b.Clock.Advance(time.Minute)
+				require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+				require.Empty(t, b.Clerk.OpenInvitations(email))
+			})
+		})
+	}
+}
+
+// A new reservation has no attempt yet, so its parameters can still change.
+func TestInvite_OtherParametersAfterARevocationDuringAnAttempt(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		b.Clerk.ClearFaults()
+		_, err = b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		p := testkit.Params("acme", "ada@example.com")
+		_, err = b.Reserve(t.Context(), p)
+		require.NoError(t, err)
+		p.ExpiresInDays = 3
+		_, err = b.Invite(t.Context(), p)
+		require.NoError(t, err)
+		m := b.RequireInvited(t, "ada@example.com", 2)
+		require.Equal(t, m.InvitedAt.AddDate(0, 0, 3), *m.ExpiresAt)
+	})
+}
+
 // Clerk fails during the revocation: the member is unchanged, and a second call works.
 func TestWithdraw_ReturnsClerksFault(t *testing.T) {
 	t.Parallel()

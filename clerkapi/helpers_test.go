@@ -170,6 +170,10 @@ var lookUps = []method{
 		v, err := c.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", "user_2"}})
 		return orNil(v, v == nil), err
 	}},
+	{"OrganizationRoles", true, `{"data":[{"object":"role","key":"org:admin"}],"total_count":1}`, func(ctx context.Context, c *clerkapi.Client) (any, error) {
+		v, err := c.OrganizationRoles(ctx)
+		return orNil(v, v == nil), err
+	}},
 }
 
 var methods = slices.Concat(lookUps, changes)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/organizationmembership"
+	"github.com/clerk/clerk-sdk-go/v2/organizationrole"
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/wire"
@@ -82,6 +83,41 @@ func (c *Client) AddMember(ctx context.Context, m clerkinvite.Membership) error 
 // RemoveMember is safe for concurrent use and safe to retry.
 func (c *Client) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
 	return c.changeMembership(ctx, m, http.MethodDelete, "/"+m.UserID, nil)
+}
+
+// OrganizationRoles returns the keys of the roles that the instance has for its organizations, such
+// as org:admin, with GET /organization_roles. An organization can be restricted to some of them.
+//
+// Errors: *[clerkinvite.APIError] after a failed request, which matches ctx's error under errors.Is
+// if ctx has ended. OrganizationRoles is safe for concurrent use and safe to retry.
+func (c *Client) OrganizationRoles(ctx context.Context) ([]string, error) {
+	req := clerk.NewAPIRequest(http.MethodGet, "/organization_roles")
+	req.SetParams(&organizationrole.ListParams{ListParams: clerk.ListParams{Limit: clerk.Int64(maxPage)}})
+	var keys []string
+	err := c.lookUp(ctx, func() error {
+		return c.call(ctx, c.lookup, req, func(body []byte) error {
+			items, err := readList(body)
+			keys = nil
+			for _, item := range items {
+				if key := wire.Parse(item).Text("key"); key != "" {
+					keys = append(keys, key)
+				}
+			}
+			switch {
+			case err != nil:
+				return err
+			case len(keys) == 0 && len(items) > 0:
+				return errors.New("it has no role with a key")
+			case len(items) >= maxPage:
+				return errors.New("it may not have all roles")
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keys, nil
 }
 
 // changeMembership makes a request whose response is the membership. The schema does not require

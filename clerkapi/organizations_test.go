@@ -118,6 +118,27 @@ func TestFindMembershipsKeepsURLsShort(t *testing.T) {
 	require.Greater(t, len(f.requests()), 3)
 }
 
+func TestOrganizationRoles(t *testing.T) {
+	t.Parallel()
+	for items, want := range map[string][]string{
+		`{"key":"org:b"},{"key":"org:a"}`:                {"org:b", "org:a"},
+		`null,7,{},{"key":7},{"key":""},{"key":"org:a"}`: {"org:a"},
+		``: nil,
+		strings.Repeat(`{"key":""},`, 498) + `{"key":"org:a"}`: {"org:a"},
+	} {
+		f := answer(t, 200, `{"data":[`+items+`],"total_count":1}`)
+		got, err := newClient(t, f.URL, clerkapi.Options{}).OrganizationRoles(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Equal(t, "/v1/organization_roles?limit=500", f.requests()[0].RequestURI)
+	}
+	for _, items := range []string{`{"object":"role","id":"role_1"}`, strings.Repeat(`{"key":"org:a"},`, 499) + `{"key":"org:b"}`} {
+		f := answer(t, 200, `{"data":[`+items+`],"total_count":1}`)
+		_, err := newClient(t, f.URL, clerkapi.Options{}).OrganizationRoles(t.Context())
+		require.Equal(t, 200, apiError(t, err).StatusCode, "some roles would be missing")
+	}
+}
+
 func TestMembershipChanges(t *testing.T) {
 	t.Parallel()
 	m := clerkinvite.Membership{Organization: "org_1", UserID: "user_1", Role: "org:admin"}

@@ -123,6 +123,8 @@ const (
 	CallOrganizationListAll    Call = "GET /organization_invitations"
 	CallOrganizationRevoke     Call = "POST /organizations/invitations/revoke"
 
+	CallOrganizationRoles Call = "GET /organization_roles"
+
 	CallMemberships  Call = "GET /organizations/memberships"
 	CallAddMember    Call = "POST /organizations/memberships"
 	CallRemoveMember Call = "DELETE /organizations/memberships"

@@ -28,7 +28,8 @@ func (w When) String() string {
 // Kind is a way of failing.
 type Kind string
 
-// Ways of failing.
+// Ways of failing. With the defaults, Invite waits 45 seconds for a [Timeout], three quarters of the lease. Call
+// [Clerk.SetTimeout] in tests with a real clock.
 const (
 	Timeout Kind = "timeout"  // no response until the request's context ends or its client disconnects
 	Reset   Kind = "reset"    // the connection is cut

@@ -24,7 +24,7 @@ const (
 
 // Handler returns a handler that serves c as Clerk's API under /v1: GET and POST
 // /invitations, POST /invitations/bulk, POST /invitations/{id}/revoke, the same under
-// /organizations/{id}, GET /organization_invitations, GET and POST
+// /organizations/{id}, GET /organization_invitations, GET /organization_roles, GET and POST
 // /organizations/{id}/memberships, DELETE /organizations/{id}/memberships/{user_id}, GET /users,
 // GET /users/count and GET /users/{id}. It rejects parameters that it does not support.
 //
@@ -48,6 +48,7 @@ func (c *Clerk) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/organization_invitations", c.getOrganizationInvitations)
 	mux.HandleFunc("GET /v1/organizations/{organization}/invitations", c.getOrganizationInvitations)
 	mux.HandleFunc("POST /v1/organizations/{organization}/invitations/{id}/revoke", c.postOrganizationRevoke)
+	mux.HandleFunc("GET /v1/organization_roles", c.getOrganizationRoles)
 	mux.HandleFunc("GET /v1/organizations/{organization}/memberships", c.getMemberships)
 	mux.HandleFunc("POST /v1/organizations/{organization}/memberships", c.postMembership)
 	mux.HandleFunc("DELETE /v1/organizations/{organization}/memberships/{user}", func(w http.ResponseWriter, r *http.Request) {
@@ -149,6 +150,21 @@ func (c *Clerk) postOrganizationRevoke(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	c.serve(w, r, c.organizationRevokeRequest(r.PathValue("organization"), r.PathValue("id"), requester))
+}
+
+func (c *Clerk) getOrganizationRoles(w http.ResponseWriter, r *http.Request) {
+	q := newQuery(r)
+	limit, offset := q.limit(), q.offset()
+	if bad := q.fault(); bad != nil {
+		c.serve(w, r, refusal(CallOrganizationRoles, bad))
+		return
+	}
+	c.serve(w, r, request{call: CallOrganizationRoles, run: func(time.Time) response {
+		if c.noOrganizations {
+			return notEnabled()
+		}
+		return success(wireRoles(c.roles(), limit, offset))
+	}})
 }
 
 func (c *Clerk) getMemberships(w http.ResponseWriter, r *http.Request) {

@@ -238,6 +238,16 @@ func (o *organization) current() []*membershipRecord {
 	return slices.DeleteFunc(slices.Clone(o.members), func(m *membershipRecord) bool { return m.ended })
 }
 
+// roles returns the roles of the instance: the default ones and those of its organizations.
+func (c *Clerk) roles() []string {
+	roles := []string{adminRole, memberRole}
+	for _, o := range c.organizations {
+		roles = append(roles, o.roles...)
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}
+
 func (o *organization) admins() int {
 	n := 0
 	for _, m := range o.current() {

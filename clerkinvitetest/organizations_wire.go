@@ -161,6 +161,31 @@ func (u *user) public() wirePublicUser {
 	return w
 }
 
+// wireRole is Clerk's role object.
+type wireRole struct {
+	Object            string   `json:"object"`
+	ID                string   `json:"id"`
+	Name              string   `json:"name"`
+	Key               string   `json:"key"`
+	Description       *string  `json:"description"`
+	IsCreatorEligible bool     `json:"is_creator_eligible"`
+	Permissions       []string `json:"permissions"`
+	CreatedAt         int64    `json:"created_at"`
+	UpdatedAt         int64    `json:"updated_at"`
+}
+
+// wireRoles returns a page of the instance's roles, which are as old as the instance.
+func wireRoles(roles []string, limit, offset int) wireList[wireRole] {
+	list := wireList[wireRole]{Data: []wireRole{}, TotalCount: len(roles)}
+	for _, key := range cut(roles, limit, offset) {
+		list.Data = append(list.Data, wireRole{
+			Object: "role", ID: "role_" + strings.TrimPrefix(key, "org:"), Name: roleName(key), Key: key,
+			IsCreatorEligible: key == adminRole, Permissions: []string{}, CreatedAt: 1735689600000, UpdatedAt: 1735689600000,
+		})
+	}
+	return list
+}
+
 // roleName returns the name of a role: Member for org:member.
 func roleName(key string) string {
 	name := strings.TrimPrefix(key, "org:")

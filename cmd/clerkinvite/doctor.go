@@ -453,8 +453,12 @@ func (d *diagnosis) known(ctx context.Context) (bool, error) {
 	}
 	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return at(b).Compare(at(a)) })
 	for _, m := range pending[:min(len(pending), 3)] {
+		o, _ := m.Organization()
 		for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
-			found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status})
+			found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status, Organization: o.ID})
+			if err != nil && o.ID != "" && lacksOrganization(err) {
+				break
+			}
 			if err != nil {
 				return false, err
 			}

@@ -13,14 +13,13 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
-// maxOrganizations is the number of organizations that doctor checks, with at most two requests each.
+// maxOrganizations is the number of organizations that doctor checks, with one request each.
 const maxOrganizations = 50
 
-// organizationsSQL returns the organizations of waiting and active members, the largest first, with their roles and up to 100 of their
-// users. $1 is the number of organizations.
+// organizationsSQL returns the organizations of waiting and active members, the largest first, with their roles. $1 is the number of
+// organizations.
 const organizationsSQL = `
-SELECT params->'organization'->>'id', array_agg(DISTINCT coalesce(params->'organization'->>'role', '')),
-	coalesce((array_agg(clerk_user_id) FILTER (WHERE status = 'active'))[1:100], '{}')
+SELECT params->'organization'->>'id', array_agg(DISTINCT coalesce(nullif(params->'organization'->>'role', ''), 'org:member'))
 FROM %s
 WHERE status IN ('reserved', 'pending', 'active') AND params->'organization'->>'id' <> ''
 GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT $1`
@@ -29,7 +28,6 @@ GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT $1`
 type usedOrganization struct {
 	id    string
 	roles []string
-	users []string // some of its active members
 }
 
 func (d *diagnosis) usedOrganizations(ctx context.Context) (used []usedOrganization, err error) {
@@ -42,7 +40,7 @@ func (d *diagnosis) usedOrganizations(ctx context.Context) (used []usedOrganizat
 		return nil, err
 	}
 	var o usedOrganization
-	_, err = pgx.ForEachRow(rows, []any{&o.id, &o.roles, &o.users}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&o.id, &o.roles}, func() error {
 		used = append(used, o)
 		o = usedOrganization{}
 		return nil
@@ -59,7 +57,8 @@ var organizationEvents = []string{
 	clerkinvite.EventOrganizationMembershipUpdated, clerkinvite.EventOrganizationMembershipDeleted,
 }
 
-// organizations checks that the organizations of members exist at Clerk, and their roles as far as Clerk shows them: in memberships.
+// organizations checks that the organizations of members exist at Clerk, and that the instance has their roles. It does not check the
+// role sets, which can restrict the roles of an organization.
 func (d *diagnosis) organizations(ctx context.Context) check {
 	used, err := d.usedOrganizations(ctx)
 	if err != nil {
@@ -72,55 +71,45 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 	if len(used) > maxOrganizations {
 		used, more = used[:maxOrganizations], " (only the largest)"
 	}
+	known, err := d.api.OrganizationRoles(ctx)
+	var failure *clerkinvite.APIError
+	if errors.As(err, &failure) && failure.Code == "organization_not_enabled_in_instance" {
+		return check{"", checkFail, "the Clerk instance has no organizations", "enable organizations in Clerk's dashboard, or check that CLERK_SECRET_KEY belongs to the application's instance"}
+	}
 	var missing, roles []string
 	for _, o := range used {
-		shown, err := d.shownRoles(ctx, o)
-		var failure *clerkinvite.APIError
+		if err != nil {
+			break
+		}
+		_, err = d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: o.id, Limit: 1})
 		var wrong *clerkinvite.InvalidParamsError
-		switch {
-		case err == nil:
-			for _, role := range o.roles {
-				if !slices.Contains(shown, role) {
-					roles = append(roles, role+" in "+o.id)
-				}
+		if errors.As(err, &wrong) || errors.As(err, &failure) && failure.StatusCode == http.StatusNotFound {
+			missing, err = append(missing, o.id), nil
+			continue
+		}
+		for _, role := range o.roles {
+			if !slices.Contains(known, role) {
+				roles = append(roles, role+" in "+o.id)
 			}
-		case errors.As(err, &failure) && failure.Code == "organization_not_enabled_in_instance":
-			return check{"", checkFail, "the Clerk instance has no organizations", "enable organizations in Clerk's dashboard, or check that CLERK_SECRET_KEY belongs to the application's instance"}
-		case errors.As(err, &failure) && failure.StatusCode == http.StatusNotFound, errors.As(err, &wrong):
-			missing = append(missing, o.id)
-		default:
-			return check{"", checkWarn, explain(err), "try again later"}
 		}
 	}
 	checked := fmt.Sprintf("%d %s checked%s", len(used), plural(len(used), "organization"), more)
 	switch {
+	case err != nil:
+		return check{"", checkWarn, explain(err), "try again later"}
 	case len(missing) > 0:
 		return check{"", checkFail, checked + "; Clerk does not have " + strings.Join(missing, ", "),
 			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance; if an organization was deleted, remove its members"}
 	case len(roles) > 0:
-		return check{"", checkWarn, checked + "; no user has these roles yet, so Clerk does not show whether they exist: " + strings.Join(roles, ", "),
-			"compare them with the roles in Clerk's dashboard, because Clerk refuses an invitation with an unknown role"}
+		return check{"", checkFail, checked + "; Clerk does not have these roles: " + strings.Join(roles, ", "),
+			"create the roles in Clerk's dashboard, because Clerk refuses an invitation with an unknown role"}
 	}
 	return good("%s. Clerk does not show which events the webhook endpoint receives: subscribe it to %s, in addition to user.created, user.updated and user.deleted",
 		checked, strings.Join(organizationEvents, ", "))
 }
 
-// defaultRoles exist in every instance that has not changed them.
-var defaultRoles = []string{"org:admin", "org:member"}
-
-// shownRoles returns the default roles and those that Clerk shows in memberships of the organization's users. Its error is a 404 if the
-// organization does not exist.
-func (d *diagnosis) shownRoles(ctx context.Context, o usedOrganization) ([]string, error) {
-	if _, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: o.id, Limit: 1}); err != nil {
-		return nil, err
-	}
-	roles := slices.Clone(defaultRoles)
-	if len(o.users) == 0 {
-		return roles, nil
-	}
-	members, err := d.api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: o.id, UserIDs: o.users})
-	for _, m := range members {
-		roles = append(roles, m.Role)
-	}
-	return roles, err
+// lacksOrganization reports whether Clerk's instance does not have an organization.
+func lacksOrganization(err error) bool {
+	var failure *clerkinvite.APIError
+	return errors.As(err, &failure) && (failure.StatusCode == http.StatusNotFound || failure.Code == "organization_not_enabled_in_instance")
 }

@@ -27,7 +27,7 @@ func fakeCommand() command {
 		details: `Prints the environment variables for the other commands and for an application. The application must pass CLERK_API_URL as
 clerkapi.Options.BaseURL. For each email that Clerk would send, it prints a line to standard error. Open the link in a browser or
 with curl to accept the invitation as the invited person. With --webhooks, the application then gets a signed webhook.
-GET /token/USER returns a session token, valid for an hour, which Clerk's SDK verifies with CLERK_API_URL.
+GET /token/USER returns a session token, valid for an hour, which Clerk's SDK verifies with CLERK_API_URL. Its azp is http://localhost:3000.
 
 It sends no emails and forgets everything when it ends. It is not for production: it listens on this machine only, and accepts
 only its own key, which Clerk does not accept. So a command with the fake's variables cannot reach Clerk, and a command with

@@ -15,6 +15,9 @@ import (
 // sessionLifetime is long enough to try an application by hand. Clerk's tokens expire after a minute.
 const sessionLifetime = time.Hour
 
+// fakeOrigin is the origin of the page on which the users of the fake sign in.
+const fakeOrigin = "http://localhost:3000"
+
 // sessions signs session tokens for the users of the fake, as Clerk does at sign-in.
 type sessions struct {
 	key   *rsa.PrivateKey
@@ -49,7 +52,7 @@ func (s *sessions) token(userID string, now time.Time) (string, error) {
 		return "", err
 	}
 	claims, err := json.Marshal(map[string]any{
-		"sub": userID, "sid": "sess_fake", "iss": "https://clerk.example.com",
+		"sub": userID, "sid": "sess_fake", "iss": "https://clerk.example.com", "azp": fakeOrigin,
 		"iat": now.Unix(), "nbf": now.Add(-10 * time.Second).Unix(), "exp": now.Add(sessionLifetime).Unix(),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -115,6 +116,9 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 				_, _ = io.WriteString(rw, claims.Subject)
 			}
 		}))
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	require.NoError(t, err)
+	require.Contains(t, string(payload), `"azp":"http://localhost:3000"`)
 	for bearer, want := range map[string]int{token: 200, token[:len(token)-8] + "AAAAAAAA": 401} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.Header.Set("Authorization", "Bearer "+bearer)

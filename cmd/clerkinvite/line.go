@@ -143,27 +143,29 @@ func (l *line) settleDuplicate(m *clerkinvite.Member, now time.Time) (retryAt ti
 func (l *line) kept(m *clerkinvite.Member) string {
 	var kept []string
 	if l.params.Role != "" && l.params.Role != m.Role {
-		kept = append(kept, named("role", m.Role))
+		kept = append(kept, keeps("role", m.Role))
 	}
 	if asked := l.params.Organization; asked != nil {
 		has, _ := m.Organization()
-		if asked.ID != has.ID {
-			kept = append(kept, named("organization", has.ID))
+		if has.ID == "" {
+			kept = append(kept, "stays outside the organization")
+		} else if asked.ID != has.ID {
+			kept = append(kept, keeps("organization", has.ID))
 		} else if asked.Role != "" && asked.Role != has.Role {
-			kept = append(kept, named("organization role", has.Role))
+			kept = append(kept, keeps("organization role", has.Role))
 		}
 	}
 	if len(kept) == 0 {
 		return ""
 	}
-	return "keeps " + strings.Join(kept, " and ") + ": an import does not change members"
+	return strings.Join(kept, " and ") + ": an import does not change members"
 }
 
-func named(noun, name string) string {
+func keeps(noun, name string) string {
 	if name == "" {
-		return "no " + noun
+		return "keeps no " + noun
 	}
-	return "the " + noun + " " + name
+	return "keeps the " + noun + " " + name
 }
 
 // leaseEnd returns when the last claim of m ends or ended, or zero if it was released.

@@ -320,7 +320,11 @@ func (t *tool) change(method func(*clerkinvite.Service, context.Context, clerkin
 		return t.print(struct {
 			Member *clerkinvite.Member `json:"member"`
 		}{m}, func(w io.Writer) {
-			fmt.Fprintf(w, "%s in %s is %s: %s\n", plain(m.Email), plain(m.TenantID), m.Status, dash(cmp.Or(m.ClerkUserID, m.InvitationID)))
+			text := fmt.Sprintf("%s in %s is %s", plain(m.Email), plain(m.TenantID), m.Status)
+			if id := cmp.Or(m.ClerkUserID, m.InvitationID); id != "" {
+				text += ": " + id
+			}
+			fmt.Fprintln(w, text)
 		})
 	}
 }

@@ -130,6 +130,10 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Equal(t, exitRefused, r.code)
 	require.Contains(t, r.stderr, "a member that is revoked cannot become pending")
 
+	w.clerk.AddVerifiedUser("linked@example.com")
+	w.invite("linked@example.com")
+	require.Equal(t, "linked@example.com in acme is removed\n", w.run("remove", "acme", "linked@example.com").stdout)
+
 	w.invite("grace@example.com")
 	w.clerk.SetSecretKey("sk_test_another")
 	r = w.run("revoke", "acme", "grace@example.com")

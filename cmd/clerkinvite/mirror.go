@@ -176,8 +176,11 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 	rows, _ := d.pool.Query(ctx, differences) // ForEachRow returns the error
 	var tenant, email, difference string
 	var found []string
-	n := 0
+	n, lowerCase := 0, true
 	_, err = pgx.ForEachRow(rows, []any{&tenant, &email, &difference}, func() error {
+		if difference == "not in lower case" {
+			lowerCase = false
+		}
 		if n++; n <= 5 {
 			found = append(found, fmt.Sprintf("%s in %s is %s", plain(email), plain(tenant), difference))
 		}
@@ -187,6 +190,10 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 	case err != nil:
 		return check{"", checkFail, explain(err), "check the columns of " + m.Table + ", and that the user in DATABASE_URL may read it"}
 	case n > 0:
+		if !lowerCase {
+			remedy = fmt.Sprintf("write the addresses in lower case (UPDATE %s SET %s = lower(%[2]s)), or make the column citext; otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"",
+				m.Table, m.Email)
+		}
 		if n > len(found) {
 			found = append(found, "…")
 		}

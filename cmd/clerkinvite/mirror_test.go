@@ -134,6 +134,18 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.exec(`DELETE FROM admin_user WHERE email = 'other@example.com'`)
 	require.Equal(t, checkOK, w.doctorMirror("--repair-mirror").Status)
 
+	// A spelling that the triggers do not find is reported before anyone leaves.
+	w.exec(`UPDATE admin_user SET email = 'Grace@Example.com' WHERE email = 'grace@example.com'`)
+	c = w.doctorMirror()
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "1 row: Grace@Example.com in acme is not in lower case")
+	require.Contains(t, c.Remedy, "UPDATE admin_user SET email = lower(email)")
+	c = w.doctorMirror("--repair-mirror")
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "admin_user has addresses that are not in lower case")
+	w.exec(`UPDATE admin_user SET email = lower(email)`)
+	require.Equal(t, checkOK, w.doctorMirror().Status)
+
 	// Members who have exchanged addresses while there were no triggers.
 	w.exec(`ALTER TABLE clerkinvite_member DISABLE TRIGGER USER;
 		UPDATE clerkinvite_member SET email = 'x@example.com' WHERE email = 'ada@example.com'; UPDATE clerkinvite_member SET email = 'ada@example.com' WHERE email = 'grace@example.com';

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -47,7 +48,7 @@ func TestImportIntoOrganizations(t *testing.T) {
 	require.Contains(t, reasons[6], "resource_not_found")
 	require.Equal(t, "organization must be the ID of an organization (org_…)", reasons[7])
 	require.Contains(t, reasons[8], "template must be empty for an organization")
-	require.Equal(t, "keeps no organization: an import does not change members", reasons[9])
+	require.Equal(t, "stays outside the organization: an import does not change members", reasons[9])
 	for email, want := range map[string]clerkinvite.Organization{
 		"default@example.com": {ID: "org_a", Role: "org:admin"}, "role@example.com": {ID: "org_a", Role: "org:member"},
 		"other@example.com": {ID: "org_b", Role: "org:admin"}, "both@example.com": {ID: "org_b", Role: "org:member"},
@@ -146,10 +147,19 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 		"an ID with a path": {func(*world) {}, []string{"--organization", "org_a/../x"}, checkFail, "Clerk does not have org_a/../x"},
 		"events": {func(w *world) { w.inviteInto("org_a", "") }, nil, checkOK,
 			"organizationInvitation.accepted, organizationInvitation.revoked, organizationMembership.created, organizationMembership.updated, organizationMembership.deleted, in addition to user.created"},
-		"deleted":               {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DeleteOrganization("org_a") }, nil, checkFail, "Clerk does not have org_a"},
-		"no organizations":      {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DisableOrganizations() }, nil, checkFail, "the Clerk instance has no organizations"},
-		"an unused role":        {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkWarn, "no user has these roles yet, so Clerk does not show whether they exist: org:editor in org_a"},
-		"a role of a member":    {func(w *world) { w.join("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
+		"deleted":            {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DeleteOrganization("org_a") }, nil, checkFail, "Clerk does not have org_a"},
+		"no organizations":   {func(w *world) { w.inviteInto("org_a", ""); w.clerk.DisableOrganizations() }, nil, checkFail, "the Clerk instance has no organizations"},
+		"an unused role":     {func(w *world) { w.inviteInto("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
+		"a role of a member": {func(w *world) { w.join("org_a", "org:editor") }, nil, checkOK, "1 organization checked"},
+		"a deleted role": {func(w *world) {
+			w.inviteInto("org_a", "org:editor")
+			w.clerk.DeleteOrganization("org_a")
+			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
+		}, nil, checkFail, "Clerk does not have these roles: org:editor in org_a"},
+		"Clerk hides the roles": {func(w *world) {
+			w.inviteInto("org_a", "")
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationRoles, Kind: clerkinvitetest.JSON500, Times: -1})
+		}, nil, checkWarn, "internal_clerk_error"},
 		"Clerk fails for it":    {func(w *world) { w.inviteInto("org_a", ""); w.failList() }, nil, checkWarn, "too_many_requests"},
 		"another schema's rows": {func(w *world) { w.inviteInto("org_a", "") }, []string{"--schema", "public"}, checkOK, "1 organization checked"},
 	} {
@@ -170,6 +180,21 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 			t.Fatal("no such check")
 		})
 	}
+}
+
+// Pending members of organizations have their invitations in the organizations' lists.
+func TestDoctorFindsInvitationsIntoOrganizations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddOrganization("org_hooli", clerkinvitetest.OrganizationOptions{})
+	w.inviteInto("org_hooli", "org:admin")
+	require.Empty(t, w.diagnose(exitDone))
+
+	empty := httptest.NewServer(clerkinvitetest.NewClerk().Handler())
+	defer empty.Close()
+	w.vars["CLERK_API_URL"] = empty.URL
+	require.Equal(t, map[string]checkStatus{"organizations": checkFail, "agreement": checkFail}, w.diagnose(exitFailed))
+	require.Contains(t, w.run("doctor").stdout, "Clerk knows none of the newest pending members' invitations")
 }
 
 // inviteInto invites a person into an organization.

@@ -95,6 +95,8 @@ func TestMigrating(t *testing.T) {
 	up, err := mirror.Up()
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), up)
+	require.ErrorContains(t, err, "not in lower case")
+	_, err = pool.Exec(t.Context(), "UPDATE admin_user SET email = lower(email);"+up)
 	require.NoError(t, err)
 	hostRows := testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`)
 	for range 2 { // with a mirror, and without one

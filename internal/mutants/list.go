@@ -248,6 +248,12 @@ var mutants = []mutant{
 	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
+	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted\n", ""},
+	}},
+	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
+		{"verdict.go", "			n.ClaimedUntil = &now // see mayBeUnlisted\n", ""},
+	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
@@ -278,8 +284,23 @@ var mutants = []mutant{
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
-	{name: "invitations into organizations do not show the instance", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
-		{"reconcile.go", "		queries = append(queries, newest, revoked)\n", ""},
+	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
+		{"deliver_settle.go", "	case !rows[own].Status.Waits():\n		s.removeAdded(ctx, a)\n", ""},
+	}},
+	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
+		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
+	}},
+	{name: "a user who was added for a second address stays", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
+		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
+	}},
+	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
+		{"organization.go", "return m.Status == StatusActive && m.organization() == a.organization()", "return false"},
+	}},
+	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_RevokeUnknownInvitation", edits: []edit{
+		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
+	}},
+	{name: "an older invitation that Clerk does not show refuses the person", test: "TestOrganization_ResendOfAnUnknownInvitation", edits: []edit{
+		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
@@ -349,7 +370,13 @@ var mutants = []mutant{
 		{"mirror.go", "COLLATE \"C\" = 'left_' || OLD.id", "COLLATE \"C\" <> ''"},
 	}},
 	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
-		{"mirror.go", " || ', pg_temp'\n", "\n"},
+		{"mirror.go", " || ', pg_temp';\n", ";\n"},
+	}},
+	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "(SELECT count(*) = 2 FROM", "(SELECT count(*) = 3 FROM"},
+	}},
+	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n", ""},

@@ -52,6 +52,7 @@ func smallest(t *testing.T) http.Handler {
 		"GET " + in + "/invitations":                  list(invitation, full),
 		"GET /v1/organization_invitations":            list(invitation, ofInstance),
 		"POST " + in + "/invitations/orginv_1/revoke": invitation,
+		"GET /v1/organization_roles":                  list(object("Role", map[string]any{"key": "org:pilot"})),
 		"GET " + in + "/memberships":                  list(members),
 		"POST " + in + "/memberships":                 members,
 		"DELETE " + in + "/memberships/user_1":        members,
@@ -122,6 +123,9 @@ func TestMemberships(t *testing.T) {
 	}
 	require.NoError(t, b.api.AddMember(t.Context(), m))
 	require.NoError(t, b.api.RemoveMember(t.Context(), m))
+	roles, err := b.api.OrganizationRoles(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"org:pilot"}, roles)
 }
 
 // The adapter returns every error that an operation lists, with its code.
@@ -149,6 +153,10 @@ func TestOrganizationCallsAreRefused(t *testing.T) {
 		},
 		"POST " + invitations + "/{invitation_id}/revoke": func(ctx context.Context, api *clerkapi.Client) error {
 			_, err := api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_1", Organization: organization})
+			return err
+		},
+		"GET /organization_roles": func(ctx context.Context, api *clerkapi.Client) error {
+			_, err := api.OrganizationRoles(ctx)
 			return err
 		},
 		"GET " + memberships: func(ctx context.Context, api *clerkapi.Client) error {
@@ -199,6 +207,9 @@ func TestOrganizationsOfTheFake(t *testing.T) {
 	eachBehavior(t, func(t *testing.T, b *bundle) {
 		ctx := t.Context()
 		b.clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+		roles, err := b.api.OrganizationRoles(ctx)
+		require.NoError(t, err)
+		require.Equal(t, []string{"org:admin", "org:member"}, roles)
 		grace := b.clerk.AddVerifiedUser("grace@example.com")
 		b.clerk.Settle()
 		m := clerkinvite.Membership{Organization: organization, UserID: grace.ID, Role: "org:member"}

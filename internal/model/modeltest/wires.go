@@ -137,6 +137,9 @@ func (t *task) over(ctx context.Context) error {
 
 // background checks that background delivery does not call a limited endpoint.
 func (t *task) background(endpoint clerkinvitetest.Call) {
+	if slices.Contains(organizationCalls, endpoint) {
+		return // a pass reads only the limits of their creates, and those when it needs them
+	}
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.ref == (clerkinvite.Ref{}) && t.began > closed.step && t.now().Before(closed.until) {
 		t.failf("limit: %s calls %s, although all processes know its limit", t.name, endpoint)
 	}

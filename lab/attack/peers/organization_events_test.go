@@ -3,6 +3,7 @@ package peers_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -233,9 +234,7 @@ func TestTheServiceFollowsTheSDKByWebhooks(t *testing.T) {
 			var signatures [][2]string
 			hooks.ask(t, "sign", []message{{secret, w.ID, w.At.UnixMilli(), w.Payload}}, &signatures)
 			request := w.Request(secret, "http://127.0.0.1/")
-			for name, values := range headersOf(w.ID, w.At, signatures[0][0]) {
-				request.Header[name] = values
-			}
+			maps.Copy(request.Header, headersOf(w.ID, w.At, signatures[0][0]))
 			response := httptest.NewRecorder()
 			handler.ServeHTTP(response, request)
 			require.Equal(t, http.StatusNoContent, response.Code)

@@ -2,7 +2,6 @@ package peers_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -286,13 +285,21 @@ func TestTheSDKChangesMemberships(t *testing.T) {
 		args["organizationId"] = acme
 		return call[pageJS[membershipJS]](t, b, "organizations.getOrganizationMembershipList", args)
 	}
+	roles, err := b.goAPI.OrganizationRoles(t.Context())
+	require.NoError(t, err)
+	var keys []string
+	for _, role := range call[pageJS[struct{ Key string }]](t, b, "organizationRoles.getOrganizationRoleList").Data {
+		keys = append(keys, role.Key)
+	}
+	require.Equal(t, []string{"org:admin", "org:member", "org:pilot"}, roles)
+	require.Equal(t, roles, keys)
 	members := b.clerk.Members(acme)
 	require.Equal(t, members, memberships(list(object{"orderBy": "+created_at"})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"role": []string{"org:member"}})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"limit": 1})), "newest first")
-	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace, boss, "user_nobody"}})
+	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace, boss, "user_unknown"}})
 	require.NoError(t, err)
-	page := list(object{"userId": []string{grace, boss, "user_nobody"}})
+	page := list(object{"userId": []string{grace, boss, "user_unknown"}})
 	require.Equal(t, found, memberships(page))
 	require.Equal(t, 2, page.TotalCount)
 
@@ -421,7 +428,7 @@ func TestTwoClientsChangeOrganizationsAlike(t *testing.T) {
 		for _, b := range pair {
 			b.clerk.SetBehavior(behavior.Behavior)
 			b.addOrganizations(t, clerkinvitetest.OrganizationOptions{MaxMembers: 3})
-			users = []string{boss, "user_nobody"}
+			users = []string{boss, "user_unknown"}
 			for _, email := range emails[:3] {
 				users = append(users, b.clerk.AddVerifiedUser(email).ID)
 			}
@@ -524,7 +531,7 @@ func requireSameOutcome(t *testing.T, pair []*both, a attempt, what string) stri
 		return ""
 	}
 	var want *clerkinvite.APIError
-	require.True(t, errors.As(err, &want), "%s%s: %+v in JavaScript, %v in Go", what, a.method, failure, err)
+	require.ErrorAs(t, err, &want, "%s%s: %+v in JavaScript", what, a.method, failure)
 	requireSameError(t, want, failure, what)
 	return want.Code
 }
