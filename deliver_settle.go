@@ -60,6 +60,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	for _, a := range attempts {
 		s.undoAdding(ctx, a)
+		s.noteRevoked(ctx, a)
 		switch {
 		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
 			// The claim stays until the lease ends, so that a late request arrives before the next attempt.

@@ -231,6 +231,24 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
+// noteRevoked finds out whether an earlier attempt has revoked the invitation that a resend without a new one
+// would keep. If Clerk does not say, the row keeps waiting, so that the next attempt finds out.
+func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
+	v := &a.verdict
+	keeps := a.row.Status == StatusPending && !v.linkDead && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
+	if a.organization() == "" || !keeps {
+		return
+	}
+	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
+	if err != nil && !refusesEverybody(err) { // otherwise the organization was deleted, and its invitations with it
+		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
+		a.verdict = verdict{kind: isUncertain, op: "list invitations", err: err}
+		return
+	}
+	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
+	a.revoked = v.linkDead
+}
+
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
 // whether no membership is left over.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {

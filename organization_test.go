@@ -2,6 +2,7 @@ package clerkinvite_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -541,5 +542,67 @@ func TestOrganization_ReconcileInstanceWithoutOrganizations(t *testing.T) {
 		b.Clerk.DisableOrganizations()
 		b.Clerk.CreateForeign("stranger@example.com", nil)
 		require.NotZero(t, b.MustReconcile(t).Invitations, "those into the application")
+	})
+}
+
+// An attempt to resend has revoked the older invitation, and has failed before it has created the new one. If the next
+// attempt does not create one either, the member does not wait for the revoked invitation.
+func TestOrganization_UnfinishedResend(t *testing.T) {
+	t.Parallel()
+	for name, withdraw := range map[string]bool{"only attempt": true, "next attempt refused": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{Organization: org, Configure: func(cfg *clerkinvite.Config) { cfg.WithdrawOnFailure = withdraw }}, clerk, clerk, store)
+			user := clerk.AddVerifiedUser("ada@example.com").ID
+			m := b.MustInvite(t, "ada@example.com")
+			require.Equal(t, clerkinvite.StatusPending, m.Status)
+			b.Clock.Advance(time.Hour)
+
+			clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Kind: clerkinvitetest.Reset})
+			store.Fail(errors.New("the database is down"), false)
+			_, err := b.Resend(t.Context(), m.Ref())
+			require.Error(t, err)
+			store.Fail(nil, false)
+			require.Empty(t, clerk.OpenInvitations("ada@example.com"))
+			clerk.BanUser(user)
+			b.Clock.Advance(time.Hour)
+
+			// While Clerk does not say what the older invitation is, the member waits.
+			clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationList, Kind: clerkinvitetest.JSON500, Times: -1})
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.True(t, b.Member(t, "ada@example.com").Due())
+			clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+
+			report, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, 1, report.Claimed)
+			m = b.Member(t, "ada@example.com")
+			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
+			require.False(t, m.Due())
+			require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
+		})
+	}
+}
+
+// Clerk knows none of the active members' users. An invitation into an organization shows that the key belongs to the
+// right instance, so Reconcile believes it.
+func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		accepted, err := b.Clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		b.Receive(t, accepted)
+		ada := b.Member(t, "ada@example.com")
+		require.Equal(t, clerkinvite.StatusActive, ada.Status)
+		b.Clock.Advance(time.Hour)
+		b.Clerk.DeleteUser(ada.ClerkUserID)
+		b.MustInvite(t, "bob@example.com")
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "ada@example.com").Reason)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bob@example.com").Status)
 	})
 }

@@ -281,6 +281,9 @@ var mutants = []mutant{
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
 	}},
+	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
+		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
+	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	case !rows[own].Status.Waits():\n		s.removeAdded(ctx, a)\n", ""},
 	}},

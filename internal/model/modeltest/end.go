@@ -32,12 +32,16 @@ func (s *sequence) end() {
 		s.refused()
 		return
 	}
+	if s.organization {
+		s.advance(2 * time.Hour) // Reconcile removes nobody who may have become a member just now
+	}
 	s.reconciled()
 	if s.problem != "" || s.hidden {
 		return
 	}
 	for _, m := range s.rows {
 		s.final(m)
+		s.cleared(m)
 		s.remembered(m)
 	}
 	for _, email := range emails {
@@ -53,7 +57,7 @@ func (s *sequence) alone(v verb, run func(t *task, ctx context.Context)) {
 		return
 	}
 	s.step++
-	s.clerk.Settle()
+	s.settle()
 	s.start(s.newProcess(0), v, run).finish()
 }
 
@@ -142,7 +146,7 @@ func (s *sequence) reconciled() {
 		s.failf("end: the dry run reported %+v, and the real run %+v", numbers(would), numbers(did))
 	}
 	for _, m := range did.AcceptedElsewhere {
-		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.welcome(m.Email) != nil {
+		if inv := s.invitation(m.InvitationID); inv == nil || inv.Status != clerkinvite.InvitationAccepted || s.joinable(m) != nil {
 			s.failf("end: %s is elsewhere", s.named(m))
 		}
 	}
@@ -204,11 +208,11 @@ func (s *sequence) final(m *clerkinvite.Member) {
 		switch {
 		case inv == nil && !s.entrusted[m.InvitationID]:
 			s.failf("end: %v waits for nothing", state{m})
-		case s.welcome(m.Email) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
+		case s.joinable(m) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
 			s.failf("end: %v has joined, but is not active", state{m})
 		case inv == nil: // nobody has joined, and Clerk's lists never show its times
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
-			if s.welcome(m.Email) != nil {
+			if s.joinable(m) != nil {
 				s.failf("end: %v has accepted, but is not active", state{m})
 			}
 		case inv.Status != clerkinvite.InvitationPending && (!s.adopted[inv.ID] || s.entrusted[inv.ID]): // Reconcile finds rows by their marker, and adopted rows
@@ -219,6 +223,7 @@ func (s *sequence) final(m *clerkinvite.Member) {
 		if p.deleted {
 			s.failf("end: %v is active as a user who is deleted", state{m})
 		}
+		s.mustLeave(m)
 		if email := primary(p.User); email != "" && left(p.User, m.Email) {
 			if other := byRef(s.rows, clerkinvite.Ref{TenantID: m.TenantID, Email: email}); other == nil || other.Reason == clerkinvite.ReasonSecondAddress {
 				s.failf("end: %v has not got the address %s", state{m}, email)
@@ -249,7 +254,7 @@ func (s *sequence) stray(inv *invitation) {
 	if erased, gone := s.purged[inv.member]; gone && made >= erased.since {
 		return // its create was under way when the member was erased, and no row knows it any more
 	}
-	if m := s.row(inv.member); m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending {
+	if m := s.row(inv.member); (m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending) && !s.adoptedInto(inv) {
 		s.failf("end: %s is open, and no member waits for it", inv.ID)
 	}
 }

@@ -228,7 +228,36 @@ func TestFindsWhatIsWrong(t *testing.T) {
 				f.ListInvitationsFunc = func(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) { return nil, nil }
 				return f
 			},
-			found: []string{"end:", "unnoticed:", "withdrawn:", "two invitations:"},
+			found: []string{"end:", "unnoticed:", "withdrawn:", "two invitations:", "failed:"},
+		},
+		"every user counts as a member of the organization": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.FindMembershipsFunc = func(_ context.Context, q clerkinvite.MembershipQuery) (all []clerkinvite.Membership, _ error) {
+					for _, id := range q.UserIDs {
+						all = append(all, clerkinvite.Membership{Organization: q.Organization, UserID: id})
+					}
+					return all, nil
+				}
+				return f
+			},
+			found: []string{"proof:"},
+		},
+		"no user counts as a member of the organization": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.FindMembershipsFunc = func(context.Context, clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) { return nil, nil }
+				return f
+			},
+			found: []string{"end:", "removed:", "failed:"},
+		},
+		"ending a membership does nothing": {
+			api: func(api clerkinvite.ClerkAPI) clerkinvite.ClerkAPI {
+				f := funcs(api)
+				f.RemoveMemberFunc = func(context.Context, clerkinvite.Membership) error { return nil }
+				return f
+			},
+			found: []string{"membership:"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -329,7 +358,9 @@ func (s *open) SwapTime(_ context.Context, _ string, old, next time.Time) (time.
 
 // funcs returns an API that calls the given one.
 func funcs(api clerkinvite.ClerkAPI) *clerkinvitetest.ClerkFuncs {
+	organizations := api.(clerkinvite.OrganizationAPI)
 	return &clerkinvitetest.ClerkFuncs{
+		FindMembershipsFunc: organizations.FindMemberships, AddMemberFunc: organizations.AddMember, RemoveMemberFunc: organizations.RemoveMember,
 		FindUsersFunc: api.FindUsers, GetUserFunc: api.GetUser, CreateInvitationFunc: api.CreateInvitation, CreateInvitationsFunc: api.CreateInvitations,
 		ListInvitationsFunc: api.ListInvitations, RevokeInvitationFunc: api.RevokeInvitation,
 	}

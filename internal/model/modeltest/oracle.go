@@ -82,7 +82,7 @@ type version struct {
 // purged is a member who was erased.
 type purged struct {
 	ref   clerkinvite.Ref
-	since int // the step in which the purge began
+	since int // the step whose state Clerk's lists showed when the purge began
 	done  int // the step in which the row was erased
 }
 
@@ -225,7 +225,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if id := old.InvitationID; s.open(id) && (!s.adopted[id] || s.entrusted[id] && !s.waitedFor(s.rows, id)) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
-	s.purged[old.ID] = purged{old.Ref(), t.began, s.step}
+	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
@@ -268,7 +268,8 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	if m.Sent < old.Sent {
 		s.failf("send: %s went from sent %d to %d", s.named(m), old.Sent, m.Sent)
 	}
-	if old.Status != m.Status && !slices.Contains(moves[move{old.Status, m.Status}], t.verb) {
+	revoked := t.verb == event && inOrganization(m) && old.Status == clerkinvite.StatusPending && (m.Status == clerkinvite.StatusRevoked || m.Status == clerkinvite.StatusExpired)
+	if old.Status != m.Status && !slices.Contains(moves[move{old.Status, m.Status}], t.verb) && !revoked {
 		s.failf("move: %s moved %s from %s to %s", t.name, s.named(m), old.Status, m.Status)
 	}
 	if (m.Role != old.Role || m.InvitedBy != old.InvitedBy || !sameJSON(m.Data, old.Data)) && t.verb != update && !slices.Contains(inviting, t.verb) {
@@ -300,7 +301,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
-	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refused[m.Email] && !s.barred(t, m.Email) && !triedOnce(m):
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refuses(m) && !s.barred(t, m.Email) && !triedOnce(m) && !s.accepted(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)
@@ -396,6 +397,9 @@ func (s *sequence) joined(t *task, old, m *clerkinvite.Member) {
 		s.failf("proof: %s made %s active as %s, who had not verified the address then", t.name, s.named(m), m.ClerkUserID)
 		return
 	}
+	if inOrganization(m) && !s.wasMember(t, p) {
+		s.failf("proof: %s made %s active as %s, who was no member of the organization", t.name, s.named(m), m.ClerkUserID)
+	}
 	// For an invitation that expired before the verb began, a verified
 	// address is not enough, except during a resend.
 	if overdue(old, t.beganAt) && old.Sent == old.Send {
@@ -437,7 +441,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 		s.failf("move: %s invited %s", t.name, s.named(m))
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
-	case s.bare[inv.ID] && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+	case (s.bare[inv.ID] || inOrganization(m) && inv.member != m.ID) && inv.Organization == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)
@@ -461,12 +465,12 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 			s.failf("failed: %s withdrew %s, which must be tried again", t.name, s.named(m))
 		}
 		s.mayWithdraw(t, m)
-		if m.Reason == "" || !withdrawn && !t.refused[m.Email] && !s.barred(t, m.Email) {
+		if m.Reason == "" || !withdrawn && !t.refuses(m) && !s.barred(t, m.Email) {
 			s.failf("failed: %s failed %s with the reason %q, although Clerk has not refused", t.name, s.named(m), m.Reason)
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
+		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending && !(inOrganization(m) && s.adopted[inv.ID] && overdue(old, s.now())) {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
@@ -478,7 +482,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
 			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
-		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked || inv.member != m.ID && !s.adopted[inv.ID]) {
+		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked && !(replaces(old) && inv.Status == clerkinvite.InvitationExpired && t.refuses(m)) || inv.member != m.ID && !s.adopted[inv.ID]) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
@@ -511,7 +515,7 @@ func (s *sequence) mayWithdraw(t *task, m *clerkinvite.Member) {
 // removed checks that a member without a call of Remove was removed for a valid reason.
 func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
-		if p := s.users[old.ClerkUserID]; p == nil || !p.deleted || m.Reason != clerkinvite.ReasonUserDeleted {
+		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
 		}
 		return
@@ -534,7 +538,7 @@ func (s *sequence) usable() {
 		return // then Clerk revokes older invitations, also of other members
 	}
 	for _, m := range s.rows {
-		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) {
+		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) || replaces(m) {
 			continue
 		}
 		inv := s.invitation(m.InvitationID)
@@ -598,7 +602,12 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		id, send := markOf(r.PublicMetadata)
 		all[i] = sent{InvitationRequest: r, member: id, send: send}
 		// A verb for many people may find a user when it looks again for another tenant's row.
-		if verified, asked := t.looked[r.Email]; !asked || verified && (t.verb == invite || t.verb == resend) {
+		user, asked := t.looked[r.Email]
+		verified := user != ""
+		if r.Organization != "" && verified { // the user is asked, unless already a member
+			verified, asked = t.members[user], t.askedMember(user) || t.verb == inviteMany || t.verb == deliver
+		}
+		if !asked || verified && (t.verb == invite || t.verb == resend) {
 			t.failf("check before invite: %s creates for %s; looked up: %v, verified by a user: %v", t.name, r.Email, asked, verified)
 		}
 		at, claimed := t.claims[mark{id, send}]
@@ -662,7 +671,7 @@ func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
 		return
 	}
 	for _, r := range rs {
-		t.refused[r.Email] = true
+		t.refused[r.Organization+"/"+r.Email] = true
 	}
 }
 
@@ -677,7 +686,7 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
-	case t.adopted[id] && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
+	case t.adopted[id] && !t.replaced(id) && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
 		t.failf("left over: %s revoked %s, for which a member waits", t.name, id)
 	case t.adopted[id]:
 		t.withdrawn[id] = true
@@ -706,6 +715,9 @@ func (s *sequence) waitedFor(rows []*clerkinvite.Member, id string) bool {
 func kept(row *clerkinvite.Member, inv *invitation) bool {
 	if inv.send > row.Send {
 		return true
+	}
+	if replaces(row) && inv.send < row.Send {
+		return false
 	}
 	waits := row.Status == clerkinvite.StatusReserved || row.Status == clerkinvite.StatusPending
 	return waits && (row.InvitationID == inv.ID || row.Sent < row.Send && inv.send == row.Send)

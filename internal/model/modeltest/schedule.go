@@ -19,7 +19,7 @@ import (
 type sequence struct {
 	rand      *rand.Rand
 	store     *elsewhere
-	api       clerkinvite.ClerkAPI
+	api       clerkinvite.ClerkAPI // and OrganizationAPI
 	processes []*process
 	free      []*coroutine
 	tasks     []*task   // verbs under way, in the order in which they began
@@ -58,6 +58,7 @@ type task struct {
 	actor   string
 	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
 	began   int             // step
+	shown   int             // the step whose state Clerk's lists showed when it began
 	beganAt time.Time
 	before  []*clerkinvite.Member
 	run     *coroutine
@@ -76,9 +77,11 @@ type task struct {
 	withdrew     bool                 // it has changed its member
 	claims       map[mark]time.Time   // what it has claimed, and when
 	there        string               // the ID of the member of ref, when a withdrawal began
-	looked       map[string]bool      // looked-up addresses, and whether a verified user was shown
+	looked       map[string]string    // looked-up addresses, and the verified user that was shown, or ""
+	members      map[string]bool      // looked-up users, and whether they were shown as members of the organization
 	made         map[string]bool      // invitations it created
 	refused      map[string]bool      // addresses that Clerk refused
+	noMembers    bool                 // Clerk refused people because of the organization
 	limited      map[string]time.Time // limited endpoints
 }
 
@@ -111,6 +114,7 @@ var errStore = errors.New("modeltest: the store failed")
 // play runs one sequence, until its end or the first problem.
 func play(store *elsewhere, seed uint64, o Options) *sequence {
 	s := &sequence{rand: rand.New(rand.NewPCG(seed, 11)), store: store}
+	s.organization = seed%2 == 1
 	s.makeWorld()
 	s.makeOracle()
 	s.api = s.clerk
@@ -141,9 +145,13 @@ func (s *sequence) newProcess(number int) *process {
 	s.setClock(p)
 	once := s.chance(4)
 	s.sayf("p%d withdraws on failure: %v", number, once)
-	service, err := clerkinvite.New(clerkinvite.Config{
+	cfg := clerkinvite.Config{
 		API: wiredAPI{s}, Store: wiredStore{s}, Now: func() time.Time { return s.asked().Add(p.ahead) }, WithdrawOnFailure: once,
-	})
+	}
+	if s.organization {
+		cfg.Organizations, cfg.Authorize = wiredAPI{s}, authorize
+	}
+	service, err := clerkinvite.New(cfg)
 	if err != nil {
 		panic(err)
 	}
@@ -247,8 +255,11 @@ func (s *sequence) begin(p *process) {
 // start starts the verb in the process and runs it up to its first call.
 func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
 	t := &task{
-		sequence: s, process: p, verb: v, began: s.step, beganAt: s.now(), before: s.rows,
-		claims: map[mark]time.Time{}, looked: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
+		sequence: s, process: p, verb: v, began: s.step, shown: s.step, beganAt: s.now(), before: s.rows,
+		claims: map[mark]time.Time{}, looked: map[string]string{}, members: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
+	}
+	if s.behavior.Behavior.Lag {
+		t.shown = s.settled
 	}
 	s.started++
 	t.name = fmt.Sprintf("p%d %s%d", p.number, v, s.started)
@@ -388,6 +399,10 @@ func (s *sequence) trouble() {
 			Sliding:     s.chance(2),
 			FreeRefused: s.chance(2),
 		})
+		return
+	}
+	if s.organization && s.chance(2) {
+		s.breakNext(pick(s, organizationCalls...))
 		return
 	}
 	s.breakNext(pick(s, clerkCalls...))

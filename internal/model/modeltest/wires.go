@@ -46,7 +46,7 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 		}
 	} else {
 		f.When = clerkinvitetest.Before // a rejected request has no effect
-		refusals := []clerkinvitetest.Fault{
+		codes := []clerkinvitetest.Fault{
 			{Status: 401, Code: "clerk_key_invalid"},
 			{Status: 429, Code: "too_many_requests", RetryAfter: pick(s, 0, time.Second, time.Minute, time.Hour, 24*time.Hour)},
 			{Status: 403, Code: "quota_exceeded"},
@@ -54,13 +54,16 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 			{Status: 422, Code: "form_data_invalid", Meta: map[string]any{}},
 			{Status: 409, Code: "a_code_of_the_future"},
 		}
+		if slices.Contains(organizationCalls, call) {
+			codes = append(codes, refusals...)
+		}
 		if call == clerkinvitetest.CallCreate || call == clerkinvitetest.CallCreateBulk {
-			refusals = append(refusals,
+			codes = append(codes,
 				clerkinvitetest.Fault{Status: 403, Code: "not_allowed_access"},
 				clerkinvitetest.Fault{Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "redirect_url"}},
 				clerkinvitetest.Fault{Status: 422, Code: "form_param_format_invalid", Meta: map[string]any{"param_name": "email_address"}})
 		}
-		r := pick(s, refusals...)
+		r := pick(s, codes...)
 		f.Status, f.Code, f.Meta, f.RetryAfter = r.Status, r.Code, r.Meta, r.RetryAfter
 	}
 	s.sayf("the next %s fails %s its effect: %s %d %s", f.Call, f.When, f.Kind, f.Status, f.Code)
@@ -78,8 +81,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	t.requests++
 	t.background(endpoint)
 	var late func()
-	reads := []clerkinvitetest.Call{clerkinvitetest.CallFindUsers, clerkinvitetest.CallGetUser, clerkinvitetest.CallList}
-	if !slices.Contains(reads, endpoint) {
+	if !strings.HasPrefix(string(endpoint), "GET ") {
 		late = func() { _, _ = do() }
 	}
 	f, alive := t.pause(what, late)
@@ -104,6 +106,9 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		t.everLimited[endpoint] = true
 	} else if err != nil {
 		t.failed = true
+	}
+	if slices.Contains(organizationCalls, endpoint) && refusesOrganization(err) {
+		t.noMembers = true
 	}
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
 		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
@@ -132,6 +137,9 @@ func (t *task) over(ctx context.Context) error {
 
 // background checks that background delivery does not call a limited endpoint.
 func (t *task) background(endpoint clerkinvitetest.Call) {
+	if slices.Contains(organizationCalls, endpoint) {
+		return // a pass reads only the limits of their creates, and those when it needs them
+	}
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.ref == (clerkinvite.Ref{}) && t.began > closed.step && t.now().Before(closed.until) {
 		t.failf("limit: %s calls %s, although all processes know its limit", t.name, endpoint)
 	}
@@ -170,7 +178,10 @@ func (a wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cle
 	users, err := ask(ctx, clerkinvitetest.CallFindUsers, "find users", func() ([]clerkinvite.User, error) { return a.api.FindUsers(context.Background(), q) })
 	if err == nil {
 		for _, email := range q.Emails {
-			t.looked[email] = slices.ContainsFunc(users, func(u clerkinvite.User) bool { return holds(u, email) })
+			t.looked[email] = ""
+			if i := slices.IndexFunc(users, func(u clerkinvite.User) bool { return holds(u, email) }); i >= 0 {
+				t.looked[email] = users[i].ID
+			}
 		}
 	}
 	return users, err
@@ -188,7 +199,7 @@ func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	if r.IgnoreExisting {
 		what += " with ignore_existing"
 	}
-	inv, err := ask(ctx, clerkinvitetest.CallCreate, what, func() (*clerkinvite.Invitation, error) {
+	inv, err := ask(ctx, callFor(r.Organization, clerkinvitetest.CallCreate, clerkinvitetest.CallOrganizationCreate), what, func() (*clerkinvite.Invitation, error) {
 		inv, err := a.api.CreateInvitation(context.Background(), r)
 		t.created(sent)
 		return inv, err
@@ -207,7 +218,7 @@ func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 			t.failf("bulk: %s sets ignore_existing", t.name)
 		}
 	}
-	invs, err := ask(ctx, clerkinvitetest.CallCreateBulk, strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
+	invs, err := ask(ctx, callFor(rs[0].Organization, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallOrganizationCreateBulk), strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
 		invs, err := a.api.CreateInvitations(context.Background(), rs)
 		t.created(sent)
 		return invs, err
@@ -217,7 +228,11 @@ func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 }
 
 func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	return ask(ctx, clerkinvitetest.CallList, "list "+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
+	call := callFor(q.Organization, clerkinvitetest.CallList, clerkinvitetest.CallOrganizationList)
+	if q.AllOrganizations {
+		call = clerkinvitetest.CallOrganizationListAll
+	}
+	return ask(ctx, call, "list "+q.Organization+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
 }
 
 func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
@@ -225,16 +240,22 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequ
 	if t.verb.reads() {
 		t.failf("reading: %s revokes %s", t.name, r.ID)
 	}
-	inv, err := ask(ctx, clerkinvitetest.CallRevoke, "revoke "+r.ID, func() (*clerkinvite.Invitation, error) {
+	late := false
+	inv, err := ask(ctx, callFor(r.Organization, clerkinvitetest.CallRevoke, clerkinvitetest.CallOrganizationRevoke), "revoke "+r.ID, func() (*clerkinvite.Invitation, error) {
 		was := a.invitation(r.ID)
 		inv, err := a.api.RevokeInvitation(context.Background(), r)
 		a.clerkChanged()
 		is := a.invitation(r.ID)
-		if was != nil && was.Status != is.Status {
+		switch {
+		case was == nil || was.Status == is.Status:
+		case late && r.Organization != "" && slices.Contains(delivering, t.verb): // a resend, whose row may wait for it again
+			a.withdrawn[r.ID] = true
+		default:
 			t.revoked(is)
 		}
 		return inv, err
 	})
+	late = true
 	t.revokeFailed = t.revokeFailed || err != nil
 	var api *clerkinvite.APIError
 	t.revokeLimited = t.revokeLimited || errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests

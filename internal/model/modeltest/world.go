@@ -33,9 +33,14 @@ type world struct {
 	behavior  clerkinvitetest.NamedBehavior
 	beginning time.Time
 	ticked    time.Time
+	settled   int // the last step in which Clerk's lists showed everything
 	events    []clerkinvite.Event
 	users     map[string]*person
 	order     []string // of users
+	tenants   []string
+
+	organization bool            // one of the tenants is an organization
+	added        map[string]bool // its members whom an attempt has added in time
 
 	known         map[string][]invitation       // by address, until something changes
 	shortened     map[string]bool               // invitations that expire earlier
@@ -56,6 +61,7 @@ type world struct {
 type person struct {
 	clerkinvite.User
 	deleted  bool
+	member   bool      // of the organization
 	unlocked time.Time // when a temporary lock ends
 	past     []moment  // oldest first; the last is the present
 }
@@ -68,6 +74,7 @@ type moment struct {
 	step int
 	clerkinvite.User
 	deleted bool
+	member  bool // of the organization
 }
 
 // ever reports whether f was true for the user at some moment since the step.
@@ -108,6 +115,7 @@ type invitation struct {
 // makeWorld creates a Clerk with random behavior, and perhaps with existing users.
 func (s *sequence) makeWorld() {
 	s.beginning, s.ticked = time.Now(), born
+	s.tenants = tenants
 	s.users, s.known = map[string]*person{}, map[string][]invitation{}
 	s.shortened, s.withdrawn, s.late = map[string]bool{}, map[string]bool{}, map[mark]bool{}
 	s.bare, s.adopted, s.entrusted = map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -127,6 +135,9 @@ func (s *sequence) makeWorld() {
 		u := s.clerk.AddVerifiedUser(email)
 		s.learn(u)
 		s.sayf("%s has been a user", email)
+	}
+	if s.organization {
+		s.makeOrganization()
 	}
 }
 
@@ -159,7 +170,7 @@ func (s *sequence) advance(d time.Duration) {
 func (s *sequence) tick() {
 	if now := s.now(); now.After(s.ticked) {
 		s.ticked = now
-		s.clerk.Settle() // in less time than a lease has left after its last create
+		s.settle() // in less time than a lease has left after its last create
 		for _, p := range s.people() {
 			if p.Locked && !p.unlocked.IsZero() && !p.unlocked.After(now) {
 				u := p.User
@@ -169,6 +180,12 @@ func (s *sequence) tick() {
 		}
 		s.clerkChanged()
 	}
+}
+
+// settle makes Clerk's lists show everything that was written.
+func (s *sequence) settle() {
+	s.clerk.Settle()
+	s.settled = s.step
 }
 
 // clerkChanged clears the cache of Clerk's invitations.
@@ -233,7 +250,7 @@ func (s *sequence) learn(u clerkinvite.User) {
 		s.order = append(s.order, u.ID)
 	}
 	p.User = u
-	p.past = append(p.past, moment{s.step, u, false})
+	p.past = append(p.past, moment{s.step, u, false, p.member})
 	s.clerkChanged()
 }
 
@@ -247,11 +264,12 @@ func (s *sequence) happened(hook clerkinvitetest.Webhook) {
 		s.learn(*e.User)
 	} else if p := s.users[e.UserID]; p != nil {
 		p.deleted = true
-		p.past = append(p.past, moment{s.step, p.User, true})
+		p.past = append(p.past, moment{s.step, p.User, true, p.member})
 	}
 	s.clerkChanged()
 	e.ID = hook.ID
 	s.events = append(s.events, *e)
+	s.membersChanged()
 }
 
 // holder returns the existing user who has verified the address, or nil.
@@ -277,6 +295,10 @@ func (s *sequence) people() []*person {
 
 // outside makes people do something at Clerk, without the library.
 func (s *sequence) outside() {
+	if s.organization && s.chance(2) {
+		s.outsideOrganization()
+		return
+	}
 	email := pick(s, emails...)
 	people := s.people()
 	switch k := s.rand.IntN(48); {
@@ -391,7 +413,8 @@ func (s *sequence) outside() {
 		s.happened(s.clerk.DeprovisionUser(p.ID))
 	case k < 47:
 		s.sayf("Clerk shows everything that was written")
-		s.clerk.Settle()
+		s.settle()
 	}
+	s.membersChanged()
 	s.clerkChanged()
 }
