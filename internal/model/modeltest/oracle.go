@@ -470,7 +470,8 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending && !(inOrganization(m) && s.adopted[inv.ID] && overdue(old, s.now())) {
+		adoptedAndOverdue := inv != nil && inOrganization(m) && s.adopted[inv.ID] && overdue(old, s.now())
+		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending && !adoptedAndOverdue {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
@@ -482,7 +483,8 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
 			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
-		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked && !(replaces(old) && inv.Status == clerkinvite.InvitationExpired && t.refuses(m)) || inv.member != m.ID && !s.adopted[inv.ID]) {
+		expiredResend := inv != nil && replaces(old) && inv.Status == clerkinvite.InvitationExpired && t.refuses(m)
+		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked && !expiredResend || inv.member != m.ID && !s.adopted[inv.ID]) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
