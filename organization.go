@@ -255,16 +255,22 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	rows, err := s.store.Find(ctx, Query{UserIDs: []string{a.mayHaveAdded}})
-	if err == nil && !slices.ContainsFunc(rows, func(m *Member) bool {
-		return m.Status == StatusActive && m.organization() == a.organization()
-	}) {
+	needed, err := s.needsMembership(ctx, Membership{Organization: a.organization(), UserID: a.mayHaveAdded})
+	if err == nil && !needed {
 		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
 	return err == nil
+}
+
+// needsMembership reports whether a member is active by a membership.
+func (s *Service) needsMembership(ctx context.Context, m Membership) (bool, error) {
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{m.UserID}})
+	return slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.Status == StatusActive && row.organization() == m.Organization
+	}), err
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added

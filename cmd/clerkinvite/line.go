@@ -147,11 +147,12 @@ func (l *line) kept(m *clerkinvite.Member) string {
 	}
 	if asked := l.params.Organization; asked != nil {
 		has, _ := m.Organization()
-		if has.ID == "" {
+		switch {
+		case has.ID == "":
 			kept = append(kept, "stays outside the organization")
-		} else if asked.ID != has.ID {
+		case asked.ID != has.ID:
 			kept = append(kept, keeps("organization", has.ID))
-		} else if asked.Role != "" && asked.Role != has.Role {
+		case asked.Role != "" && asked.Role != has.Role:
 			kept = append(kept, keeps("organization role", has.Role))
 		}
 	}

@@ -294,7 +294,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"organization.go", "return m.Status == StatusActive && m.organization() == a.organization()", "return false"},
+		{"organization.go", "return row.Status == StatusActive && row.organization() == m.Organization", "return false"},
 	}},
 	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_RevokeUnknownInvitation", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
