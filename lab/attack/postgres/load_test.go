@@ -540,7 +540,7 @@ func (l *load) check(dsn string) verdict {
 
 	// The rows and Clerk agree, and no member is stuck.
 	for _, m := range members {
-		require.Nil(t, m.ClaimedUntil, "%v", m)
+		require.False(t, m.Due(), "%v", m)
 		ids := verified(m)
 		switch m.Status {
 		case clerkinvite.StatusPending:
