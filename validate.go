@@ -353,7 +353,7 @@ func hasEscape(b []byte, is func(unit int) bool) bool {
 	return hasEscapeAt(b, func(_, unit int) bool { return is(unit) })
 }
 
-// hasEscapeAt reports whether valid JSON contains an escape \uXXXX for which is returns true.
+// hasEscapeAt reports whether is returns true for an escape \uXXXX in valid JSON.
 func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {

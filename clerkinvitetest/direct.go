@@ -448,8 +448,8 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	return p, nil
 }
 
-// checkOrganizationFields returns the real adapter's error for the fields that only an invitation
-// into an organization has, and those that only one into the application has.
+// checkOrganizationFields returns the real adapter's error for a field that does not fit: some fields are for
+// organizations only, and some for the application only.
 func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
 	const noOrganization = "must be empty without Organization"
 	switch {

@@ -46,7 +46,7 @@ type membership struct {
 	updatedAt       time.Time
 }
 
-// membershipRecord is a membership, and its settled version for Behavior.Lag. One that has ended
+// membershipRecord is a membership with its settled version, for Behavior.Lag. A membership that has ended
 // remains until the next Settle.
 type membershipRecord struct {
 	membership
@@ -68,8 +68,8 @@ func (c *Clerk) AddOrganization(id string, o OrganizationOptions) {
 	c.organizations[id] = &organization{id: id, maxMembers: o.MaxMembers, roles: roles, createdAt: c.time()}
 }
 
-// DeleteOrganization deletes an organization with its memberships and invitations. It panics if there
-// is no such organization.
+// DeleteOrganization deletes an organization with its memberships and invitations. It panics if the
+// organization does not exist.
 func (c *Clerk) DeleteOrganization(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,8 +96,8 @@ func (c *Clerk) DisableOrganizations() {
 	c.noOrganizations = true
 }
 
-// Members returns the members of an organization, oldest membership first, and nil if there is no such
-// organization. It ignores [Behavior].Lag.
+// Members returns the members of an organization, oldest membership first, or nil if the organization does
+// not exist. It ignores [Behavior].Lag.
 func (c *Clerk) Members(organization string) []clerkinvite.Membership {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +113,7 @@ func (c *Clerk) Members(organization string) []clerkinvite.Membership {
 }
 
 // JoinOrganization makes a user a member without an invitation, as an operator or a verified domain
-// does, even if the organization is full. It panics if there is no such organization, user or role,
+// does, even if the organization is full. It panics if the organization, user or role does not exist,
 // or if the user is a member.
 func (c *Clerk) JoinOrganization(organization, userID, role string) {
 	c.mu.Lock()
