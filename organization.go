@@ -363,25 +363,35 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 	return false, nil
 }
 
-// endMembership ends the membership of a member that becomes removed, or that an interrupted attempt may
-// have added to its organization.
+// endMembership ends the membership of a member that becomes revoked or removed: by which it is active, that the
+// person got by accepting, or that an interrupted attempt may have added.
 func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
-	o := row.clerkParams().Organization
-	mayBeAdded := o.AddExisting && row.Due() && row.Attempts > 0
-	switch {
-	case row.Status == StatusActive:
-		return s.removeMember(ctx, o.ID, row.ClerkUserID)
-	case to == StatusRemoved && accepted != notAccepted, // for revoked, resolveAccepted has found no user who joined
-		mayBeAdded:
-		u, err := s.findJoined(ctx, row)
-		if err != nil {
-			return s.clerkError(ctx, "find memberships", err)
-		}
-		if u != nil {
-			return s.removeMember(ctx, o.ID, u.ID)
+	if row.Status == StatusActive {
+		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
+	}
+	hasAccepted := to == StatusRemoved && accepted != notAccepted // for revoked, resolveAccepted has found no user who joined
+	if !hasAccepted && !row.mayHaveAdded() {
+		return nil
+	}
+	u, err := s.findJoined(ctx, row)
+	if err != nil {
+		return s.clerkError(ctx, "find memberships", err)
+	}
+	if u == nil {
+		return nil
+	}
+	if !hasAccepted {
+		needed, err := s.needsMembership(ctx, Membership{Organization: row.organization(), UserID: u.ID})
+		if err != nil || needed {
+			return err
 		}
 	}
-	return nil
+	return s.removeMember(ctx, row.organization(), u.ID)
+}
+
+// mayHaveAdded reports whether an attempt that has not completed may have added the person to the organization.
+func (m Member) mayHaveAdded() bool {
+	return m.Due() && m.mayBeSent() && m.clerkParams().Organization.AddExisting
 }
 
 // removeMember ends the membership of the row's user in its organization.

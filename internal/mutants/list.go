@@ -263,6 +263,12 @@ var mutants = []mutant{
 	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
 		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
 	}},
+	{name: "a membership ends that no attempt can have created", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/nothing_was_sent", edits: []edit{
+		{"organization.go", "return m.Due() && m.mayBeSent() &&", "return m.Due() && m.Attempts > 0 &&"},
+	}},
+	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
+		{"organization.go", "if err != nil || needed {", "if err != nil {"},
+	}},
 	{name: "a full organization stops the pass", test: "TestOrganization_FullStopsOnlyItself", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
 	}},
@@ -303,7 +309,7 @@ var mutants = []mutant{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
-		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
+		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
