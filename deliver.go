@@ -323,6 +323,7 @@ type pass struct {
 	end        func()                   // ends the turn of a background pass
 	last       bool                     // the call makes no other attempt
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
+	failures   int                      // how many creates in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 }
 

@@ -171,7 +171,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt, stop bool) (stopped bool) {
 	// An organization of few members does not wait for more of them.
 	q := newQueue(attempts, p.more && (attempts[0].organization() == "" || len(attempts) >= bulkSize))
-	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
+	for !stop && !canceled(ctx) && p.fresh(s.now()) {
 		group, bulk := q.next()
 		switch {
 		case bulk:
@@ -183,7 +183,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt,
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
-		if failures = countFailures(failures, group); failures == maxFailures {
+		if p.failures = countFailures(p.failures, group); p.failures == maxFailures {
 			stopPass(group)
 		}
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)

@@ -308,16 +308,12 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
 	}
-	earliest := a.row.ReservedAt
-	if a.row.InvitedAt != nil && a.row.InvitedAt.After(earliest) {
-		earliest = *a.row.InvitedAt // the previous send was created then, and this one after it
-	}
 	if a.row.Attempts == 1 {
 		// Clerk has just rejected this send's only create, so an invitation counts as its own only if it is
 		// certainly younger: no tolerance for clocks, and an unknown time does not count.
-		return inv.CreatedAt.After(earliest)
+		return inv.CreatedAt.After(a.row.ReservedAt)
 	}
-	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(earliest.Add(-clockSkew))
+	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))
 }
 
 // decideUnmarked decides for a send that may have created one of the invitations without metadata. If no

@@ -570,3 +570,25 @@ func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// Lost responses in a row end the pass, also if each is about another organization.
+func TestOrganization_LostResponsesStopThePass(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		for i := range 6 {
+			id := fmt.Sprintf("org_%d", i)
+			b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{})
+			p := testkit.Params(id, "ada@example.com")
+			p.Organization = &clerkinvite.Organization{ID: id}
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+		}
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 502, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 3, report.Claimed)
+	})
+}

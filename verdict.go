@@ -112,8 +112,8 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	if v.withdraw {
 		n := v.asWithdrawn(m, ReasonWithdrawn, now)
-		if v.kind == isUncertain {
-			n.ClaimedUntil = &now // see mayBeUnlisted
+		if v.kind == isUncertain { // an email may have been sent, also by a resend
+			n.SettledAt, n.ClaimedUntil = &now, &now // see mayBeUnlisted
 		}
 		return n
 	}

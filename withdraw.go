@@ -71,7 +71,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
-		if row.Due() && row.isClaimed(*ended.SettledAt) {
+		if row.Due() && row.isClaimed(*ended.SettledAt) || s.mayBeUnlisted(row, *ended.SettledAt) {
 			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted
 		}
 		return ended, nil

@@ -252,7 +252,7 @@ var mutants = []mutant{
 		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.ClaimedUntil = &now // see mayBeUnlisted\n", ""},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see mayBeUnlisted\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
@@ -307,6 +307,18 @@ var mutants = []mutant{
 	}},
 	{name: "an older invitation that Clerk does not show refuses the person", test: "TestOrganization_ResendOfAnUnknownInvitation", edits: []edit{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
+	}},
+	{name: "a withdrawn resend starts no cooldown", test: "TestPurge_AfterAWithdrawnResend/then_revoked_false", edits: []edit{
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see mayBeUnlisted\n", "			n.ClaimedUntil = &now\n"},
+	}},
+	{name: "a revoked member forgets a withdrawn resend", test: "TestPurge_AfterAWithdrawnResend/then_revoked_true", edits: []edit{
+		{"withdraw.go", " || s.mayBeUnlisted(row, *ended.SettledAt) {", " {"},
+	}},
+	{name: "lost responses are counted for each organization", test: "TestOrganization_LostResponsesStopThePass", edits: []edit{
+		{"deliver_create.go", "p.failures = countFailures(p.failures, group)", "p.failures = countFailures(min(0, p.failures), group)"},
+	}},
+	{name: "a resend adopts an older invitation", test: "TestResend_DoesNotAdoptAnOlderInvitation", edits: []edit{
+		{"resend.go", "= next.Send+1, 0, \"\", now", "= next.Send+1, 0, \"\", next.ReservedAt"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
