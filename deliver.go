@@ -344,8 +344,8 @@ type attempt struct {
 	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
 }
 
-// mayHaveSent reports whether an earlier request may have created this send's invitation.
-func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
+// triedBefore reports whether an earlier request may have created this send's invitation.
+func (a *attempt) triedBefore() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
@@ -364,7 +364,7 @@ func (a *attempt) abandoned() bool {
 // that the next one looks for it first.
 func (a *attempt) decide(v verdict) {
 	v.linkDead = a.revoked
-	v.uncounted, v.mayExist = v.uncounted && !a.triedInBulk, a.mayHaveSent()
+	v.uncounted, v.triedBefore = v.uncounted && !a.triedInBulk, a.triedBefore()
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = a.mayLeaveOver(v) // depends on withdraw
 	a.verdict = v
@@ -385,12 +385,12 @@ func (a *attempt) mayLeaveOver(v verdict) bool {
 	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
-		return a.row.Send > 1 || a.mayHaveSent()
+		return a.row.Send > 1 || a.triedBefore()
 	case isUncertain: // Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited or isReleased
 		// This attempt created nothing, and a resend keeps the older invitation.
-		return a.mayHaveSent()
+		return a.triedBefore()
 	}
 }
 

@@ -250,7 +250,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 		if !told {
 			wait = s.backoff(a.row.Attempts)
 		}
-		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), mayExist: v.mayExist}
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), triedBefore: v.triedBefore}
 		return
 	}
 	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
@@ -263,22 +263,23 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	needed, err := s.needsMembership(ctx, Membership{Organization: a.organization(), UserID: a.mayHaveAdded})
-	if err == nil && !needed {
-		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
-	}
+	err := s.removeUnneeded(ctx, a.organization(), a.mayHaveAdded)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
 	return err == nil
 }
 
-// needsMembership reports whether a member is active by a membership.
-func (s *Service) needsMembership(ctx context.Context, m Membership) (bool, error) {
-	rows, err := s.store.Find(ctx, Query{UserIDs: []string{m.UserID}})
-	return slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status == StatusActive && row.organization() == m.Organization
-	}), err
+// removeUnneeded ends a membership, unless a member is active by it.
+func (s *Service) removeUnneeded(ctx context.Context, organization, userID string) error {
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
+	needed := slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.Status == StatusActive && row.organization() == organization
+	})
+	if err != nil || needed {
+		return err
+	}
+	return s.removeMember(ctx, organization, userID)
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
@@ -318,7 +319,7 @@ func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
 // prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
 // older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
 // prevents the create; then nothing is revoked.
-func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit error) {
+func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit *metLimit) {
 	// An interrupted attempt may have revoked the current one.
 	a.revoked = a.revoked || found.current != nil && found.current.Status == InvitationRevoked
 	if err := p.refusing[a.organization()]; err != nil {
@@ -377,29 +378,21 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	if row.Status == StatusActive {
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
-	hasAccepted := to == StatusRemoved && accepted != notAccepted // for revoked, resolveAccepted has found no user who joined
-	if !hasAccepted && !row.mayHaveAdded() {
+	joined := to == StatusRemoved && accepted != notAccepted // for revoked, resolveAccepted has found no user who joined
+	added := row.Due() && row.mayHaveInvitation() && row.clerkParams().Organization.AddExisting
+	if !joined && !added {
 		return nil
 	}
 	u, err := s.findJoined(ctx, row)
-	if err != nil {
+	switch {
+	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)
-	}
-	if u == nil {
+	case u == nil:
 		return nil
+	case joined:
+		return s.removeMember(ctx, row.organization(), u.ID)
 	}
-	if !hasAccepted {
-		needed, err := s.needsMembership(ctx, Membership{Organization: row.organization(), UserID: u.ID})
-		if err != nil || needed {
-			return err
-		}
-	}
-	return s.removeMember(ctx, row.organization(), u.ID)
-}
-
-// mayHaveAdded reports whether an attempt that has not completed may have added the person to the organization.
-func (m Member) mayHaveAdded() bool {
-	return m.Due() && m.mayBeSent() && m.clerkParams().Organization.AddExisting
+	return s.removeUnneeded(ctx, row.organization(), u.ID)
 }
 
 // removeMember ends the membership of the row's user in its organization.

@@ -463,6 +463,28 @@ func TestOrganization_FullStopsOnlyItself(t *testing.T) {
 	}
 }
 
+// Once Clerk has refused everybody for an organization, the rest of a list costs no requests.
+func TestOrganization_RefusedListCostsFewRequests(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		people := testkit.People(100, "p")
+		for i := range people {
+			people[i].Organization = &clerkinvite.Organization{ID: "org_unknown"}
+		}
+		results, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, r.Err, &clerkErr)
+			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+		}
+		requests := b.Clerk.Requests()
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreateBulk])
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 10, requests[clerkinvitetest.CallOrganizationList], "for the ten in the bulk request, whose effect is unknown")
+	})
+}
+
 func TestOrganization_Refusals(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]clerkinvite.Organization{
