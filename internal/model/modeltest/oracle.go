@@ -490,9 +490,9 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
 		own := inv != nil && (inv.member == m.ID || s.adopted[inv.ID])
-		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it.
+		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it or its organization.
 		withoutLink := replaces(old) && (t.refuses(m) || m.Reason == clerkinvite.ReasonWithdrawn && triedOnce(m)) &&
-			(own && inv.Status == clerkinvite.InvitationExpired || inv == nil && s.entrusted[m.InvitationID])
+			(own && (inv.Status == clerkinvite.InvitationExpired || t.orgUnknown) || inv == nil && s.entrusted[m.InvitationID])
 		if !asked && m.Status == clerkinvite.StatusRevoked && !withoutLink && (!own || inv.Status != clerkinvite.InvitationRevoked) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
@@ -654,10 +654,10 @@ func (t *task) created(all []sent) {
 			}
 		}
 		mark := mark{r.member, r.send}
-		// Not promised: a create carried out after its lease, if it had to use
-		// ignore_existing, if Clerk's list hides it from the next attempt, or if that
-		// attempt's invitation has ended by then, so that Clerk does not reject another.
-		// The same if a rejected bulk request has created an invitation that has ended since.
+		// Not promised: a create carried out after its lease. Clerk does not reject it if it had to
+		// use ignore_existing, or if the next attempt's invitation has ended by then. The next attempt
+		// does not adopt it if Clerk's list hides it. A rejected bulk request can also have created an
+		// invitation that has ended since.
 		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
 			t.late[mark] = true
 		}
