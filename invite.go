@@ -469,9 +469,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
-		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
-		// of invite then starts a new send. ReasonBulkRejected would allow another attempt with the old parameters.
-		n.Reason = ""
+		n.abandon() // the next round of invite starts a new send
 	default:
 		return nil
 	}

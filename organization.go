@@ -231,16 +231,21 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// noteRevoked finds out whether an earlier attempt has revoked the invitation that a resend without a new one
-// would keep. If Clerk does not say, the row keeps waiting, so that the next attempt finds out.
+// noteRevoked finds out whether an earlier attempt has revoked the older invitation of a resend into an
+// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
 func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	keeps := a.row.Status == StatusPending && !v.linkDead && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
-	if a.organization() == "" || !keeps {
+	keepsOlder := a.row.Status == StatusPending && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
+	if a.organization() == "" || !keepsOlder || v.olderRevoked {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
-	if err != nil && !saysNoOrganization(err) { // otherwise it was deleted, and its invitations with it
+	switch {
+	case err == nil:
+		v.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
+	case refusesEverybody(err): // the organization was deleted, and its invitations with it
+		v.olderRevoked = true
+	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
 		kind := isPostponed
 		if v.kind == isUncertain { // the create may still arrive
@@ -251,10 +256,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 			wait = s.backoff(a.row.Attempts)
 		}
 		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), triedBefore: v.triedBefore}
-		return
 	}
-	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	a.revoked = v.linkDead
 }
 
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
@@ -320,8 +322,9 @@ func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
 // older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
 // prevents the create; then nothing is revoked.
 func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit *metLimit) {
-	// An interrupted attempt may have revoked the current one.
-	a.revoked = a.revoked || found.current != nil && found.current.Status == InvitationRevoked
+	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt
+		a.verdict.olderRevoked = true
+	}
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
@@ -354,7 +357,7 @@ func keepsOlder(row *Member) verdict {
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
 // lists as pending. It reports whether the first was accepted.
 func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvitations) (accepted bool, err error) {
-	if a.row.InvitationID != "" && !a.revoked {
+	if a.row.InvitationID != "" && !a.verdict.olderRevoked {
 		current := Invitation{ID: a.row.InvitationID} // Clerk's list may lag
 		if found.current != nil {
 			current = *found.current
@@ -362,7 +365,7 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
 			return accepted, err
 		}
-		a.revoked = true
+		a.verdict.olderRevoked = true
 	}
 	for _, inv := range found.older {
 		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {

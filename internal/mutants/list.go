@@ -94,10 +94,10 @@ var mutants = []mutant{
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
+		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
 	}},
 	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
-		{"deliver_settle.go", "rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil):", "rows[0].Due():"},
+		{"deliver_settle.go", "a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):", "a.verdict.claimOnly():"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -117,7 +117,7 @@ var mutants = []mutant{
 		{"verdict.go", "		if failureOf(err, \"\") == rateLimited {\n			return verdict{kind: isLimited", "		if failureOf(err, \"\") == rateLimited && c.sends {\n			return verdict{kind: isLimited"},
 	}},
 	{name: "an attempt that had to wait after a bulk request counts as failed", test: "TestWithdrawOnFailure_LimitAfterARejectedBulkRequest/Deliver_keeps_partial", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "		tried-- //", "		tried -= 0 //"},
+		{"deliver.go", "		tried--\n", "		tried -= 0\n"},
 	}},
 	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
 		{"state.go", "	if triedBefore {", "	if triedBefore && m.Attempts > 100 {"},
@@ -213,10 +213,10 @@ var mutants = []mutant{
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
+		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
+		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated && row.ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
@@ -231,7 +231,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "return inv.ID == previous\n", "return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "} else if list[i].ID == previous {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
@@ -249,10 +249,10 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
-		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted\n", ""},
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see justWithdrawn\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see mayBeUnlisted\n", "			n.SettledAt = &now\n"},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
@@ -273,7 +273,7 @@ var mutants = []mutant{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
 	}},
 	{name: "a refused resend waits on a dead link", test: "TestOrganization_ResendRefused", edits: []edit{
-		{"deliver.go", "v.linkDead = a.revoked", "v.linkDead = false"},
+		{"deliver.go", "v.olderRevoked = a.verdict.olderRevoked", "v.olderRevoked = false"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
 		{"reconcile.go", "if !r.seesMembers {", "if false {"},
@@ -309,10 +309,10 @@ var mutants = []mutant{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
 	{name: "a withdrawn resend starts no cooldown", test: "TestPurge_AfterAWithdrawnResend/then_revoked_false", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see mayBeUnlisted\n", "			n.ClaimedUntil = &now\n"},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.ClaimedUntil = &now\n"},
 	}},
 	{name: "a revoked member forgets a withdrawn resend", test: "TestPurge_AfterAWithdrawnResend/then_revoked_true", edits: []edit{
-		{"withdraw.go", " || s.mayBeUnlisted(row, *ended.SettledAt) {", " {"},
+		{"withdraw.go", " || s.justWithdrawn(row, *ended.SettledAt) {", " {"},
 	}},
 	{name: "lost responses are counted for each organization", test: "TestOrganization_LostResponsesStopThePass", edits: []edit{
 		{"deliver_create.go", "stop = s.createGroup(", "p.failures = 0\n\t\tstop = s.createGroup("},
@@ -333,7 +333,7 @@ var mutants = []mutant{
 		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
 	}},
 	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
-		{"withdraw.go", "		if !marked && !isFinal(inv.Status) {", "		if false {"},
+		{"withdraw.go", "isFinal(inv.Status) || marked && row.organization() == \"\" {", "isFinal(inv.Status) || marked || row.Status != \"\" {"},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
