@@ -218,6 +218,62 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
+// What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
+// may have created it. If the first member no longer waits, the invitation stays.
+func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
+	t.Parallel()
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Revoke(ctx, ref)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Remove(ctx, ref)
+			return err
+		},
+		"Resend": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Resend(ctx, ref)
+			return err
+		},
+		"Purge":               func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error { return b.Purge(ctx, ref) },
+		"Purge after removal": nil,
+	}
+	for name, verb := range verbs {
+		for _, creator := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/of the creator %v", name, creator), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+					m := b.MustInvite(t, "ada@example.com")
+					other, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
+					require.NoError(t, err)
+					require.Equal(t, m.InvitationID, other.InvitationID)
+					if !creator {
+						m, other = other, m
+					}
+					want := clerkinvite.StatusRevoked
+					if verb == nil {
+						row, err := b.Get(t.Context(), m.Ref())
+						require.NoError(t, err)
+						removed := *row
+						removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+						results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+						require.NoError(t, err)
+						require.NoError(t, results[0].Err)
+						require.NoError(t, b.Purge(t.Context(), m.Ref()))
+						want = clerkinvite.StatusPending
+					} else {
+						require.NoError(t, verb(t.Context(), b, m.Ref()))
+					}
+					b.MustReconcile(t)
+					now, err := b.Get(t.Context(), other.Ref())
+					require.NoError(t, err)
+					require.Equal(t, want, now.Status)
+				})
+			})
+		}
+	}
+}
+
 // Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
 func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
 	t.Parallel()
