@@ -243,7 +243,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	switch {
 	case err == nil:
 		v.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case refusesEverybody(err): // the organization was deleted, and its invitations with it
+	case saysNoOrganization(err): // it was deleted, and its invitations with it
 		v.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
