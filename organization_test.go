@@ -606,3 +606,56 @@ func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bob@example.com").Status)
 	})
 }
+
+// People left an organization, and the first visible member of another organization comes 150 members later, or in
+// a later call.
+func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]int{"one call": 0, "many calls": 40} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }})
+			join := func(tenant, organization string, n int) (users []string) {
+				b.Clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+				for i := range n {
+					email := fmt.Sprintf("%s%d@example.com", tenant, i)
+					users = append(users, b.Clerk.AddVerifiedUser(email).ID)
+					b.Clerk.JoinOrganization(organization, users[i], "org:member")
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{
+						TenantID: tenant, Email: email, Organization: &clerkinvite.Organization{ID: organization},
+					})
+					require.NoError(t, err)
+				}
+				return users
+			}
+			leavers := join("a", "org_a", 3)
+			for i := range 150 {
+				email := fmt.Sprintf("m%d@example.com", i)
+				b.Clerk.AddVerifiedUser(email)
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "m", Email: email})
+				require.NoError(t, err)
+			}
+			join("z", "org_z", 5)
+			b.Clock.Advance(time.Hour)
+			for _, id := range leavers[:2] {
+				b.Clerk.LeaveOrganization("org_a", id)
+			}
+			b.Clerk.DeleteUser(leavers[2])
+
+			var total clerkinvite.ReconcileReport
+			for cursor := ""; ; {
+				report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: limit, Cursor: cursor})
+				require.NoError(t, err)
+				total.Members, total.Removed = total.Members+report.Members, total.Removed+report.Removed
+				if cursor = report.Cursor; cursor == "" {
+					break
+				}
+			}
+			require.Equal(t, 158, total.Members)
+			require.Equal(t, 3, total.Removed)
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "a", Email: "a0@example.com"})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
+		})
+	}
+}

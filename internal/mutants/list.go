@@ -270,7 +270,13 @@ var mutants = []mutant{
 		{"deliver.go", "v.linkDead = a.revoked", "v.linkDead = false"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
-		{"reconcile.go", "if !r.seesMembers {", "if false {"},
+		{"reconcile.go", "if !r.progress.SeesMembers {", "if false {"},
+	}},
+	{name: "leavers are forgotten until Clerk shows a membership", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
+		{"reconcile.go", "if !r.progress.SeesMembers {\n", "if !r.progress.SeesMembers {\n\t\tclear(r.leavers)\n"},
+	}},
+	{name: "a cursor's leavers are forgotten", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
+		{"reconcile.go", "inOrder(ctx, r.readLeavers, r.members)", "r.members(ctx)"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"reconcile.go", "			case l.shared:\n", ""},
