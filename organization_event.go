@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -20,12 +19,12 @@ func (s *Service) organizationEvent(ctx context.Context, e *Event) ([]*Member, e
 	switch e.Type {
 	case EventOrganizationInvitationAccepted, EventOrganizationMembershipCreated, EventOrganizationMembershipUpdated:
 		if slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() }) && e.UserID != "" {
-			return s.joinedOrganization(ctx, e, rows)
+			return s.joinedOrganization(ctx, e)
 		}
 	case EventOrganizationInvitationRevoked:
 		return s.revokedInOrganization(ctx, e, rows)
 	case EventOrganizationMembershipDeleted:
-		return s.leftOrganization(ctx, e)
+		return s.userLeft(ctx, e, ReasonLeft)
 	}
 	return nil, nil
 }
@@ -46,8 +45,9 @@ func (s *Service) rowsOfEvent(ctx context.Context, e *Event) ([]*Member, error) 
 	return slices.DeleteFunc(rows, func(row *Member) bool { return row.organization() != e.OrganizationID }), err
 }
 
-// joinedOrganization resolves the user of an event.
-func (s *Service) joinedOrganization(ctx context.Context, e *Event, rows []*Member) ([]*Member, error) {
+// joinedOrganization resolves the user of an event. The event is unconfirmed if Clerk does not show the membership
+// that one of the user's rows still waits for.
+func (s *Service) joinedOrganization(ctx context.Context, e *Event) ([]*Member, error) {
 	u, err := s.readUser(ctx, e.UserID)
 	if errors.Is(err, ErrNotFound) {
 		return nil, s.unconfirmed(ctx, e)
@@ -55,10 +55,14 @@ func (s *Service) joinedOrganization(ctx context.Context, e *Event, rows []*Memb
 	if err != nil {
 		return nil, err
 	}
+	rows, err := s.rowsOf(ctx, u) // another event may have activated the member in the meantime
+	if err != nil {
+		return nil, err
+	}
 	p := askClerk()
-	changed, err := s.resolveUser(ctx, u, p)
+	changed, err := s.resolve(ctx, u, rows, p)
 	if err == nil && slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status.Waits() && u.hasVerified(row.Email) && !u.isBarred() && !p.isMember(u, row)
+		return row.organization() == e.OrganizationID && row.Status.Waits() && u.hasVerified(row.Email) && !u.isBarred() && !p.isMember(u, row)
 	}) {
 		err = s.unconfirmed(ctx, e)
 	}
@@ -88,32 +92,4 @@ func (s *Service) revokedInOrganization(ctx context.Context, e *Event, rows []*M
 		}
 	}
 	return changed, nil
-}
-
-// leftOrganization removes the members of the organization that are active as a user who has left it.
-func (s *Service) leftOrganization(ctx context.Context, e *Event) (changed []*Member, err error) {
-	for range 10 {
-		rows, err := s.store.Find(ctx, Query{UserIDs: []string{e.UserID}})
-		rows = slices.DeleteFunc(rows, func(row *Member) bool { return row.organization() != e.OrganizationID })
-		if err != nil || len(rows) == 0 {
-			return changed, err
-		}
-		members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
-		switch {
-		case saysNotFound(err): // the organization was deleted, and its memberships with it
-		case err != nil:
-			return changed, s.clerkError(ctx, "find memberships", err)
-		case members[e.UserID]:
-			return changed, s.unconfirmed(ctx, e)
-		}
-		changes := make([]Change, len(rows))
-		for i, row := range rows {
-			changes[i] = Change{row, asEnded(*row, StatusRemoved, ReasonLeft, s.now())}
-		}
-		done, retry, err := s.applyEach(ctx, changes)
-		if changed = append(changed, done...); err != nil || !retry {
-			return changed, err
-		}
-	}
-	return changed, fmt.Errorf("clerkinvite: user %s left an organization: %w", e.UserID, ErrConflict)
 }

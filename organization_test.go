@@ -500,6 +500,7 @@ func TestOrganization_Webhooks(t *testing.T) {
 		b.Clerk.RevokeInDashboard(joan.InvitationID)
 		receive()
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "joan@example.com").Status)
+		b.Clock.Advance(time.Hour)
 		b.Clerk.LeaveOrganization(org, user)
 		receive()
 		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "ada@example.com").Reason)
@@ -658,4 +659,72 @@ func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
 			require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
 		})
 	}
+}
+
+// The event of an earlier membership arrives late, while Clerk does not show the new membership yet.
+func TestOrganization_LateEventRemovesNobody(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		id := b.Clerk.AddVerifiedUser(email).ID
+		add := func() {
+			m, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+		}
+		add()
+		b.Clock.Advance(time.Hour)
+		b.Clerk.OrganizationEvents()
+		_, err := b.Remove(t.Context(), testkit.Acme(email))
+		require.NoError(t, err)
+		left := b.Clerk.OrganizationEvents()
+		require.Len(t, left, 1)
+		b.Clock.Advance(10 * time.Second)
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+		add()
+
+		handle := func() error {
+			w := left[0]
+			w.At = b.Clock.Now() // as Svix does
+			e, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+			require.NoError(t, err)
+			_, err = b.HandleEvent(t.Context(), e)
+			return err
+		}
+		require.ErrorIs(t, handle(), clerkinvite.ErrUnconfirmed)
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "not forever")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.Settle()
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "a replay")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.LeaveOrganization(org, id)
+		b.Clerk.Settle()
+		require.NoError(t, handle())
+		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, email).Reason)
+	})
+}
+
+// Clerk sends two events when a person accepts. While the first one is handled, the second one activates the member.
+func TestOrganization_EventsOfOneAcceptance(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+		events := b.Clerk.OrganizationEvents()
+		require.Len(t, events, 2)
+		var changed []*clerkinvite.Member
+		var called atomic.Bool
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallGetUser && w == clerkinvitetest.Before && called.CompareAndSwap(false, true) {
+				changed = b.Receive(t, events[1])
+			}
+		})
+		require.Empty(t, b.Receive(t, events[0]))
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+	})
 }

@@ -528,7 +528,9 @@ func parseEvent(payload []byte) (*Event, error) {
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
 // than two minutes old, HandleEvent returns [ErrUnconfirmed]. An older event, or one without a
-// Timestamp such as some of the dashboard's example events, is then ignored.
+// Timestamp such as some of the dashboard's example events, is then ignored. An event that a user has left an
+// organization counts as contradicted for five minutes after the member became active, because it may be
+// about an earlier membership. Reconcile removes the member if Clerk still does not show the membership then.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
 // error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
@@ -549,7 +551,7 @@ func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err e
 		return nil, err
 	}
 	if e.Type == EventUserDeleted {
-		return s.userDeleted(ctx, e)
+		return s.userLeft(ctx, e, ReasonUserDeleted)
 	}
 	rows, err := s.rowsOf(ctx, e.User)
 	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() || e.User.gaveUp(m) }) {
@@ -608,30 +610,51 @@ func (u *User) confirms(event *User, rows []*Member) bool {
 	})
 }
 
-// userDeleted removes a user's active members if Clerk confirms that the user no longer exists.
-func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) {
-	var changed []*Member
+// userLeft removes the active members of an event's user, if Clerk confirms the event: all of them if the user
+// was deleted, or those of the organization that the user has left.
+func (s *Service) userLeft(ctx context.Context, e *Event, reason string) (changed []*Member, err error) {
 	for range 10 {
 		rows, err := s.store.Find(ctx, Query{UserIDs: []string{e.UserID}})
+		if e.OrganizationID != "" {
+			rows = filter(rows, func(row *Member) bool { return row.organization() == e.OrganizationID })
+		}
 		if err != nil || len(rows) == 0 {
 			return changed, err
 		}
-		gone, err := s.userGone(ctx, e.UserID)
+		left, err := s.confirmsLeft(ctx, e, rows)
 		if err != nil {
 			return changed, err
 		}
-		if !gone {
+		if !left {
 			return changed, s.unconfirmed(ctx, e)
 		}
 		changes := make([]Change, len(rows))
 		for i, row := range rows {
-			changes[i] = Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now())}
+			changes[i] = Change{row, asEnded(*row, StatusRemoved, reason, s.now())}
 		}
 		done, retry, err := s.applyEach(ctx, changes)
-		changed = append(changed, done...)
-		if err != nil || !retry {
+		if changed = append(changed, done...); err != nil || !retry {
 			return changed, err
 		}
 	}
-	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", e.UserID, ErrConflict)
+	return changed, fmt.Errorf("clerkinvite: user %s: %s: %w", e.UserID, reason, ErrConflict)
+}
+
+// confirmsLeft reports whether Clerk confirms that the user was deleted or has left the organization. rows are the
+// members that the event would remove.
+func (s *Service) confirmsLeft(ctx context.Context, e *Event, rows []*Member) (bool, error) {
+	if e.OrganizationID == "" {
+		return s.userGone(ctx, e.UserID)
+	}
+	if slices.ContainsFunc(rows, func(row *Member) bool { return row.isFresh(s.now()) }) {
+		return false, nil // the event may be about an earlier membership, and Clerk may not show the new one yet
+	}
+	members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
+	switch {
+	case saysNotFound(err): // the organization was deleted, and its memberships with it
+		return true, nil
+	case err != nil:
+		return false, s.clerkError(ctx, "find memberships", err)
+	}
+	return !members[e.UserID], nil
 }
