@@ -409,7 +409,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
 			continue
 		}
-		r.checkedAfterExpiry[row.ID] = !r.wrongKey()
+		r.checkedAfterExpiry[row.ID] = !r.wrongKey() // with a wrong key, resolve has changed nothing
 		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
@@ -1147,9 +1147,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to. The result has one entry per invitation for the member
-// that the marker identifies, or for no member, and one for each member that has adopted the invitation. Several
-// tenants may share an invitation.
+// withMembers reads the members that invitations belong to: the member that the marker identifies, and the members
+// that have adopted the invitation, in any tenant. The result has an entry for each of them, or one without a row
+// if there are none.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
@@ -1178,11 +1178,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		adopted := filter(referring[inv.ID], func(row *Member) bool { return row.ID != m.ID })
-		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{Invitation: inv, row: named[m.ID], marked: ours, send: m.Send, shared: len(adopted) > 0})
+		marked := named[m.ID] // nil without a marker, because no row has the ID ""
+		adopters := filter(referring[inv.ID], func(row *Member) bool { return row != marked })
+		if marked != nil || len(adopters) == 0 {
+			list = append(list, listed{Invitation: inv, row: marked, marked: ours, send: m.Send, shared: len(adopters) > 0})
 		}
-		for _, row := range adopted {
+		for _, row := range adopters {
 			list = append(list, listed{Invitation: inv, row: row, shared: true})
 		}
 	}
