@@ -279,7 +279,7 @@ var mutants = []mutant{
 		{"reconcile.go", "inOrder(ctx, r.readLeavers, r.members)", "r.members(ctx)"},
 	}},
 	{name: "a late event removes a new member of an organization", test: "TestOrganization_LateEventRemovesNobody", edits: []edit{
-		{"webhook.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
+		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"reconcile.go", "			case l.shared:\n", ""},
@@ -345,7 +345,7 @@ var mutants = []mutant{
 		{"clerk.go", "return e.Verified && sameEmail(e.Address, email)", "return sameEmail(e.Address, email)"},
 	}},
 	{name: "the event is the proof", test: "TestPromise5_OldEventDoesNotDecide", edits: []edit{
-		{"webhook.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event",
+		{"event.go", "	u, err := s.readUser(ctx, e.UserID)\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event",
 			"	u, err := e.User, ctx.Err()\n	if errors.Is(err, ErrNotFound) {\n		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event"},
 	}},
 	{name: "an overdue row resolves like any other", test: "TestPromise5_ResolveAfterExpiry", edits: []edit{
@@ -428,7 +428,7 @@ var mutants = []mutant{
 		{"pending.go", "m.Status == StatusRemoved && m.Reason == ReasonSecondAddress", "m.Status == StatusRemoved || m.Status == StatusRevoked"},
 	}},
 	{name: "an event of a new address is believed", test: "TestHandleEvent_UnconfirmedAddress", pkg: "./internal/attacks", edits: []edit{
-		{"webhook.go", "			return !u.gaveUp(row)\n", "			return false\n"},
+		{"event.go", "			return !u.gaveUp(row)\n", "			return false\n"},
 	}},
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
 		{"invite.go", "free = err == nil && (now == nil || now.Email != row.Email)", "free = err == nil && now == nil"},
@@ -450,13 +450,13 @@ var mutants = []mutant{
 		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
 	}},
 	{name: "an event that Clerk contradicts is forgotten", test: "TestHandleEvent_ClerkContradictsAYoungEvent", edits: []edit{
-		{"webhook.go", "	return ErrUnconfirmed\n", "	return nil\n"},
+		{"event.go", "	return ErrUnconfirmed\n", "	return nil\n"},
 	}},
 	{name: "a second write uses the clock of the first", test: "TestInvite_ClockIsSetBetweenTwoWrites", edits: []edit{
 		{"deliver_settle.go", "attempts []*attempt) {\n	s.refreshClock(ctx)\n", "attempts []*attempt) {\n"},
 	}},
 	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
-		{"webhook.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
+		{"event.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
 	}},
 	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
 		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
