@@ -198,7 +198,7 @@ func TestDashboardEvents(t *testing.T) {
 	_, section, _ := strings.Cut(readPage(t, "docs/clerk-facts.md"), "\n## Clerk's dashboard, step by step\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var events []string
-	for _, event := range regexp.MustCompile(`(?m)^\tEvent\w+ += "(.*)"$`).FindAllStringSubmatch(readPage(t, "webhook.go"), -1) {
+	for _, event := range regexp.MustCompile(`(?m)^\tEvent\w+ += "(.*)"$`).FindAllStringSubmatch(readPage(t, "event.go"), -1) {
 		events = append(events, event[1])
 	}
 	require.GreaterOrEqual(t, len(events), 3)
