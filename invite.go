@@ -259,14 +259,13 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member,
 }
 
 // reclaim claims a row again, under a new lease. The row is nil if it has lost the first claim.
-func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
-	l, err := s.newLease(ctx)
-	if err != nil {
-		return l, nil, err
-	}
-	claimed, err := s.change(ctx, row.refByID(), func(now *Member) (*Member, error) {
+func (s *Service) reclaim(ctx context.Context, row *Member) (l lease, claimed *Member, err error) {
+	claimed, err = s.change(ctx, row.refByID(), func(now *Member) (_ *Member, err error) {
 		if !sameTime(now.ClaimedUntil, row.ClaimedUntil) {
 			return nil, ErrConflict
+		}
+		if l, err = s.newLease(ctx); err != nil {
+			return nil, err
 		}
 		next := *now
 		next.Attempts-- // the same attempt
