@@ -247,8 +247,11 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 // has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's.
 func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bool, error) {
 	created := cmp.Or(row.InvitedAt, &row.ReservedAt)
-	if !saysNotFound(failure) || !created.Before(s.now().Add(-clockSkew)) {
+	switch {
+	case !saysNotFound(failure), !created.Before(s.now().Add(-clockSkew)):
 		return false, nil
+	case row.organization() != "":
+		return true, nil // another instance would not have listed the organization's invitations
 	}
 	return s.showsOurs(ctx)
 }
