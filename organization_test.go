@@ -217,7 +217,6 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
-<<<<<<< HEAD
 // What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
 // may have created it. If the first member no longer waits, the invitation stays.
 func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
@@ -274,12 +273,8 @@ func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 	}
 }
 
-// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
-func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
-=======
 // Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
 func TestOrganization_UnknownInvitation(t *testing.T) {
->>>>>>> main
 	t.Parallel()
 	for _, resend := range []bool{false, true} {
 		t.Run(fmt.Sprintf("resend %v", resend), func(t *testing.T) {
