@@ -182,7 +182,7 @@ type progress struct {
 	Leavers     []string `json:"l,omitempty"` // IDs of reconciliation.leavers, at most maxLeavers
 }
 
-// maxLeavers limits the length of a cursor. A reconciliation that begins anew finds the other leavers again.
+// maxLeavers limits the length of a cursor. The next reconciliation finds the others.
 const maxLeavers = 20
 
 func (p progress) encode() string {
