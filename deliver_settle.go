@@ -148,10 +148,10 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	case own < 0:
 		s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due(): // in any send, because the user has verified the address
+	case rows[own].Due() && rows[own].organization() == a.organization(): // in any send, because the user has verified the address
 		a.row = rows[own]
 		return nil, nil
-	case !rows[own].Status.Waits():
+	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():
 		s.removeAdded(ctx, a)
 	}
 	// Resolve has decided.
@@ -205,7 +205,8 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		return nil, nil
 	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
-	case !rows[0].Status.Waits() && rows[0].Status != StatusActive: // withdrawn, revoked or removed in the meantime
+	case !rows[0].Status.Waits() && rows[0].Status != StatusActive, // withdrawn, revoked or removed in the meantime
+		rows[0].organization() != a.organization(): // and then invited elsewhere
 		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil

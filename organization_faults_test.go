@@ -387,6 +387,50 @@ func TestOrganization_RevokedWhileAdding(t *testing.T) {
 	}
 }
 
+// During an attempt, the member is revoked and reserved again for another organization. The attempt's findings prove nothing there,
+// and a membership that it has added is ended.
+func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
+	t.Parallel()
+	for name, from := range map[string]*clerkinvite.Organization{"organization": {ID: org, AddExisting: true}, "application": nil} {
+		for _, verified := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/another address %v", name, verified), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+					u := b.Clerk.AddVerifiedUser("ada@example.com")
+					if verified {
+						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+					}
+					during := clerkinvitetest.CallAddMember
+					if from == nil {
+						during = clerkinvitetest.CallFindUsers
+					}
+					var changed atomic.Bool
+					b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+						if call != during || when != clerkinvitetest.Before || changed.Swap(true) {
+							return
+						}
+						_, err := b.Revoke(t.Context(), testkit.Ada)
+						assert.NoError(t, err)
+						_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{
+							TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: "org_globex"},
+						})
+						assert.NoError(t, err)
+					})
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: from})
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					require.Equal(t, clerkinvite.StatusReserved, dup.Member.Status)
+					requireMembers(t, b)
+					_, err = b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+					b.RequireInvited(t, "ada@example.com", 1)
+				})
+			})
+		}
+	}
+}
+
 // The tenant already has the user under another address, which the user may have given up. The membership that was added for
 // the new address stays only if that member is in the organization.
 func TestOrganization_AddedForASecondAddress(t *testing.T) {

@@ -285,7 +285,13 @@ var mutants = []mutant{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !rows[own].Status.Waits():\n		s.removeAdded(ctx, a)\n", ""},
+		{"deliver_settle.go", "	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():\n		s.removeAdded(ctx, a)\n", ""},
+	}},
+	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "case rows[own].Due() && rows[own].organization() == a.organization():", "case rows[own].Due():"},
+	}},
+	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "\n		rows[0].organization() != a.organization(): // and then invited elsewhere", "\n		false:"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
