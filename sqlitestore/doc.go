@@ -26,7 +26,7 @@
 // SQLite has one writer at a time. Readers and the writer do not wait for each other, but each
 // writer waits for the previous one, including your own transactions on the file. The benchmarks
 //
-//	go test -run '^$' -bench . -benchtime 2s
+//	go test -C sqlitestore -run '^$' -bench . -benchtime 2s
 //
 // reserved 560 members per second one by one, 4,700 per second in batches of a thousand, and
 // invited 500 per second with a fake Clerk that responds immediately. That was on two cores of a
