@@ -542,6 +542,12 @@ var mutants = []mutant{
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
 		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
 	}},
+	{name: "background deliveries do not read the limits of lists and revocations", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"deliver.go", "	ctx = withStoredLimits(ctx)\n", ""},
+	}},
+	{name: "Reconcile does not read limits", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"reconcile.go", "withStoredLimits(withPace(ctx, &pace{turn: t}))", "withPace(ctx, &pace{turn: t})"},
+	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"ratelimit.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
 	}},
