@@ -242,7 +242,15 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
 	if err != nil && !refusesEverybody(err) { // otherwise the organization was deleted, and its invitations with it
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
-		a.verdict = verdict{kind: isUncertain, op: "list invitations", err: err}
+		kind := isPostponed
+		if v.kind == isUncertain { // the create may still arrive
+			kind = isUncertain
+		}
+		wait, told := RetryAfter(err)
+		if !told {
+			wait = s.backoff(a.row.Attempts)
+		}
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), mayExist: v.mayExist}
 		return
 	}
 	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -585,6 +586,37 @@ func TestOrganization_UnfinishedResend(t *testing.T) {
 			require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
 		})
 	}
+}
+
+// Clerk limits the list that shows whether a withdrawn resend must keep the older invitation. The member waits for the end
+// of the limit, without a claim, and then keeps that invitation.
+func TestOrganization_WithdrawnResendMeetsALimit(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{
+			Call: clerkinvitetest.CallOrganizationList, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 10 * time.Second, Times: -1,
+		})
+		_, err := b.Resend(t.Context(), m.Ref())
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.True(t, clerkErr.Queued())
+		require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+		waits := b.Member(t, "ada@example.com")
+		require.Nil(t, waits.ClaimedUntil)
+		require.WithinDuration(t, b.Clock.Now().Add(10*time.Second), *waits.NextAttemptAt, 5*time.Second)
+
+		b.Clerk.ClearFaults()
+		b.Clock.Advance(time.Minute)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		now := b.Member(t, "ada@example.com")
+		require.False(t, now.Due())
+		require.Equal(t, clerkinvite.StatusPending, now.Status)
+		require.Equal(t, m.InvitationID, now.InvitationID)
+		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+	})
 }
 
 // Clerk knows none of the active members' users. An invitation into an organization shows that the key belongs to the
