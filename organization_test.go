@@ -138,6 +138,27 @@ func TestOrganization_ForeignInvitationAdopted(t *testing.T) {
 	}
 }
 
+// The dashboard's invitation does not expire after the days that the caller asked for. Clerk does not say when it does.
+func TestOrganization_ForeignInvitationExpiresLater(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: true})
+		foreign := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:member", nil)
+		m, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 1})
+		require.NoError(t, err)
+		require.Equal(t, foreign.ID, m.InvitationID)
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("joan@example.com").ID, "org:member")
+		b.MustInvite(t, "joan@example.com") // her user shows that the key is right
+		b.Clock.Advance(48 * time.Hour)
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+
+		b.Clock.Advance(30 * 24 * time.Hour) // then Clerk lists it as expired
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+	})
+}
+
 func TestOrganization_Resend(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {

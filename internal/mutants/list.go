@@ -281,6 +281,9 @@ var mutants = []mutant{
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
 	}},
+	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
+		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
