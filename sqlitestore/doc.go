@@ -10,9 +10,9 @@
 //	}
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
 //
-// It keeps the same promises as clerkinvite.PgxStore: unique keys decide which insert was first,
-// each change is a compare-and-swap of the version, the history is written in the same transaction,
-// CHECK constraints reject invalid rows, and a write is on disk before the call returns. Several
+// It keeps the same promises as clerkinvite.PgxStore. Unique keys decide which insert was first, and
+// CHECK constraints reject invalid rows. Each change is a compare-and-swap of the version, and writes
+// its history in the same transaction. A write is on disk before the call returns. Several
 // processes on one machine may share the file. [Store.WithTx] reserves in your own transaction
 // ([Store.Begin]). Your own tables may be in the same file.
 //

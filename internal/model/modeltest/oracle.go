@@ -653,10 +653,10 @@ func (t *task) created(all []sent) {
 			}
 		}
 		mark := mark{r.member, r.send}
-		// Not promised: a create carried out after its lease, if it had to use
-		// ignore_existing, if Clerk's list hides it from the next attempt, or if that
-		// attempt's invitation has ended by then, so that Clerk does not reject another.
-		// The same if a rejected bulk request has created an invitation that has ended since.
+		// Not promised: a create carried out after its lease. Clerk does not reject it if it had to
+		// use ignore_existing, or if the next attempt's invitation has ended by then. The next attempt
+		// does not adopt it if Clerk's list hides it. A rejected bulk request can also have created an
+		// invitation that has ended since.
 		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
 			t.late[mark] = true
 		}

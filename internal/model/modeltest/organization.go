@@ -318,10 +318,10 @@ func (s *sequence) cleared(m *clerkinvite.Member) {
 	}
 }
 
-// notCleared reports whether a membership may be left over. That is not promised if the member was withdrawn by a call that
-// began before the user was added, so that it may not have seen the membership, and the attempt that has added the user
-// failed, or its process died, before it ended the membership itself. Clerk does not show who added a user, so nothing
-// may end the membership later.
+// notCleared reports whether a membership may be left over. This needs two conditions. The member was withdrawn by a call
+// that began before the user was added, so it may not have seen the membership. And the attempt that added the user
+// failed, or its process died, before it ended the membership. Clerk does not show who added a user, so nothing may end
+// the membership later.
 func (s *sequence) notCleared(m *clerkinvite.Member, added addition) bool {
 	withdrawal, attempt := s.withdrawals[m.ID], added.by
 	return withdrawal != nil && withdrawal.began <= added.step &&
