@@ -284,6 +284,12 @@ var mutants = []mutant{
 	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
 		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
 	}},
+	{name: "a member of a deleted organization cannot be removed", test: "TestOrganization_Deleted", edits: []edit{
+		{"withdraw.go", "if err != nil && !s.deletedOrganization(ctx, row, err) {", "if err != nil {"},
+	}},
+	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
+		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
@@ -337,7 +343,7 @@ var mutants = []mutant{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
 	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
