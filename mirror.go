@@ -91,10 +91,11 @@ func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 // without that column with its ClerkUserID, follows the member to its address, as with the triggers.
 //
 // It is one statement. If a row cannot be written, for example because of a constraint, the statement
-// raises a warning, continues with the other members, and Differences still finds that member. Members
+// raises a warning and continues with the other members. Differences still finds that member. Members
 // that exchange addresses are written together. Any other error, such as a missing privilege or an
-// address that is not in lower case, fails the statement. It checks deferred constraints immediately, for the rest of its transaction. It blocks
-// writes to the members, but not reads, until its transaction ends. It is safe to repeat.
+// address that is not in lower case, fails the statement. It checks deferred constraints immediately,
+// for the rest of its transaction. Until the transaction ends, it blocks writes to the members, but not
+// reads. It is safe to repeat.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }

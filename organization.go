@@ -240,7 +240,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
-	if err != nil && !refusesEverybody(err) { // otherwise the organization was deleted, and its invitations with it
+	if err != nil && !saysNoOrganization(err) { // otherwise it was deleted, and its invitations with it
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
 		kind := isPostponed
 		if v.kind == isUncertain { // the create may still arrive

@@ -671,35 +671,43 @@ func TestOrganization_UnfinishedResend(t *testing.T) {
 	}
 }
 
-// Clerk limits the list that shows whether a withdrawn resend must keep the older invitation. The member waits for the end
-// of the limit, without a claim, and then keeps that invitation.
-func TestOrganization_WithdrawnResendMeetsALimit(t *testing.T) {
+// Clerk does not say whether a withdrawn resend can keep the older invitation. The member waits without a claim, as long as
+// Clerk says, and then keeps that invitation.
+func TestOrganization_WithdrawnResendWaits(t *testing.T) {
 	t.Parallel()
-	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
-		m := b.MustInvite(t, "ada@example.com")
-		b.Clock.Advance(time.Hour)
-		b.Clerk.Fail(clerkinvitetest.Fault{
-			Call: clerkinvitetest.CallOrganizationList, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 10 * time.Second, Times: -1,
-		})
-		_, err := b.Resend(t.Context(), m.Ref())
-		var clerkErr *clerkinvite.ClerkInvitationError
-		require.ErrorAs(t, err, &clerkErr)
-		require.True(t, clerkErr.Queued())
-		require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
-		waits := b.Member(t, "ada@example.com")
-		require.Nil(t, waits.ClaimedUntil)
-		require.WithinDuration(t, b.Clock.Now().Add(10*time.Second), *waits.NextAttemptAt, 5*time.Second)
+	faults := map[time.Duration]clerkinvitetest.Fault{
+		10 * time.Second: {Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 10 * time.Second},
+		time.Minute:      {Status: http.StatusPaymentRequired, Code: "insufficient_seats"}, // says nothing about the organization's invitations
+	}
+	for wait, fault := range faults {
+		t.Run(fault.Code, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+				m := b.MustInvite(t, "ada@example.com")
+				b.Clock.Advance(time.Hour)
+				fault.Call, fault.Times = clerkinvitetest.CallOrganizationList, -1
+				b.Clerk.Fail(fault)
+				_, err := b.Resend(t.Context(), m.Ref())
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &clerkErr)
+				require.True(t, clerkErr.Queued())
+				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+				waits := b.Member(t, "ada@example.com")
+				require.Nil(t, waits.ClaimedUntil)
+				require.WithinDuration(t, b.Clock.Now().Add(wait), *waits.NextAttemptAt, 5*time.Second)
 
-		b.Clerk.ClearFaults()
-		b.Clock.Advance(time.Minute)
-		_, err = b.Deliver(t.Context(), nil)
-		require.NoError(t, err)
-		now := b.Member(t, "ada@example.com")
-		require.False(t, now.Due())
-		require.Equal(t, clerkinvite.StatusPending, now.Status)
-		require.Equal(t, m.InvitationID, now.InvitationID)
-		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
-	})
+				b.Clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Minute)
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				now := b.Member(t, "ada@example.com")
+				require.False(t, now.Due())
+				require.Equal(t, clerkinvite.StatusPending, now.Status)
+				require.Equal(t, m.InvitationID, now.InvitationID)
+				require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+			})
+		})
+	}
 }
 
 // Clerk knows none of the active members' users. An invitation into an organization shows that the key belongs to the

@@ -155,7 +155,7 @@ func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (
 	return next, report, err
 }
 
-// reconcileAll reconciles once, and waits for rate limits. The last report has no cursor if everything was checked,
+// reconcileAll reconciles once, and waits for rate limits. The report has no cursor if everything was checked,
 // even if some members could not be changed.
 func (s *Service) reconcileAll(ctx context.Context, t *turn) (report *ReconcileReport, err error) {
 	for cursor := ""; ; cursor = report.Cursor {

@@ -487,7 +487,7 @@ func parseEvent(payload []byte) (*Event, error) {
 	case EventUserCreated, EventUserUpdated:
 		u, ok := data.User()
 		if !ok {
-			return nil, errors.New("data.id is not a user id")
+			return nil, errors.New("data.id is not a user ID")
 		}
 		ev.UserID = u.ID
 		ev.User = &User{
@@ -500,7 +500,7 @@ func parseEvent(payload []byte) (*Event, error) {
 	case EventUserDeleted:
 		ev.UserID = data.ID("id")
 		if ev.UserID == "" && (data.Has("id") || data == nil && envelope.Has("data")) {
-			return nil, errors.New("data.id is not a user id")
+			return nil, errors.New("data.id is not a user ID")
 		}
 	case EventOrganizationInvitationAccepted, EventOrganizationInvitationRevoked:
 		ev.UserID, ev.OrganizationID, ev.InvitationID = data.ID("user_id"), data.ID("organization_id"), data.ID("id")

@@ -489,9 +489,9 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
 		own := inv != nil && (inv.member == m.ID || s.adopted[inv.ID])
-		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it.
+		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it or its organization.
 		withoutLink := replaces(old) && (t.refuses(m) || m.Reason == clerkinvite.ReasonWithdrawn && triedOnce(m)) &&
-			(own && inv.Status == clerkinvite.InvitationExpired || inv == nil && s.entrusted[m.InvitationID])
+			(own && (inv.Status == clerkinvite.InvitationExpired || t.orgUnknown) || inv == nil && s.entrusted[m.InvitationID])
 		if !asked && m.Status == clerkinvite.StatusRevoked && !withoutLink && (!own || inv.Status != clerkinvite.InvitationRevoked) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}

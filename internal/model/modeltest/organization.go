@@ -149,6 +149,12 @@ func refusesOrganization(err error) bool {
 	return errors.As(err, &api) && slices.ContainsFunc(refusals, func(f clerkinvitetest.Fault) bool { return f.Code == api.Code })
 }
 
+// saysNoOrganization reports whether a response says that the organization does not exist.
+func saysNoOrganization(err error) bool {
+	var api *clerkinvite.APIError
+	return errors.As(err, &api) && api.Code == "organization_not_found_or_unauthorized"
+}
+
 // callFor returns the call for the organization or, for "", for the application.
 func callFor(organization string, application, inOrganization clerkinvitetest.Call) clerkinvitetest.Call {
 	if organization != "" {
