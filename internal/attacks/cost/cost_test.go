@@ -940,6 +940,6 @@ func TestInviteManyCost(t *testing.T) {
 	perChunk := statements[200] - statements[100]
 	require.Equal(t, perChunk, statements[300]-statements[200])
 	require.Equal(t, 7*perChunk, statements[1000]-statements[300])
-	require.Equal(t, 8+2*10, perChunk, "the turn and its end, five limits, the claim, and for each request its limit and the settling")
+	require.Equal(t, 6+2*10, perChunk, "the turn and its end, three limits, the claim, and for each request its limit and the settling")
 	require.Equal(t, 1, statements[100]-perChunk, "the reservation")
 }
