@@ -584,6 +584,7 @@ func TestOrganization_Webhooks(t *testing.T) {
 		b.Clerk.RevokeInDashboard(joan.InvitationID)
 		receive()
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "joan@example.com").Status)
+		b.Clock.Advance(time.Hour)
 		b.Clerk.LeaveOrganization(org, user)
 		receive()
 		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "ada@example.com").Reason)
@@ -727,5 +728,126 @@ func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
 		b.MustReconcile(t)
 		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "ada@example.com").Reason)
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bob@example.com").Status)
+	})
+}
+
+// People left an organization, and the first visible member of another organization comes 150 members later, or in
+// a later call.
+func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]int{"one call": 0, "many calls": 40} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }})
+			join := func(tenant, organization string, n int) (users []string) {
+				b.Clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+				for i := range n {
+					email := fmt.Sprintf("%s%d@example.com", tenant, i)
+					users = append(users, b.Clerk.AddVerifiedUser(email).ID)
+					b.Clerk.JoinOrganization(organization, users[i], "org:member")
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{
+						TenantID: tenant, Email: email, Organization: &clerkinvite.Organization{ID: organization},
+					})
+					require.NoError(t, err)
+				}
+				return users
+			}
+			leavers := join("a", "org_a", 3)
+			for i := range 150 {
+				email := fmt.Sprintf("m%d@example.com", i)
+				b.Clerk.AddVerifiedUser(email)
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "m", Email: email})
+				require.NoError(t, err)
+			}
+			join("z", "org_z", 5)
+			b.Clock.Advance(time.Hour)
+			for _, id := range leavers[:2] {
+				b.Clerk.LeaveOrganization("org_a", id)
+			}
+			b.Clerk.DeleteUser(leavers[2])
+
+			var total clerkinvite.ReconcileReport
+			for cursor := ""; ; {
+				report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: limit, Cursor: cursor})
+				require.NoError(t, err)
+				total.Members, total.Removed = total.Members+report.Members, total.Removed+report.Removed
+				if cursor = report.Cursor; cursor == "" {
+					break
+				}
+			}
+			require.Equal(t, 158, total.Members)
+			require.Equal(t, 3, total.Removed)
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "a", Email: "a0@example.com"})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
+		})
+	}
+}
+
+// The event of an earlier membership arrives late, while Clerk does not show the new membership yet.
+func TestOrganization_LateEventRemovesNobody(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		id := b.Clerk.AddVerifiedUser(email).ID
+		add := func() {
+			m, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+		}
+		add()
+		b.Clock.Advance(time.Hour)
+		b.Clerk.OrganizationEvents()
+		_, err := b.Remove(t.Context(), testkit.Acme(email))
+		require.NoError(t, err)
+		left := b.Clerk.OrganizationEvents()
+		require.Len(t, left, 1)
+		b.Clock.Advance(10 * time.Second)
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+		add()
+
+		handle := func() error {
+			w := left[0]
+			w.At = b.Clock.Now() // as Svix does
+			e, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+			require.NoError(t, err)
+			_, err = b.HandleEvent(t.Context(), e)
+			return err
+		}
+		require.ErrorIs(t, handle(), clerkinvite.ErrUnconfirmed)
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "not forever")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.Settle()
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "a replay")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.LeaveOrganization(org, id)
+		b.Clerk.Settle()
+		require.NoError(t, handle())
+		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, email).Reason)
+	})
+}
+
+// Clerk sends two events when a person accepts. While the first one is handled, the second one activates the member.
+func TestOrganization_EventsOfOneAcceptance(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+		events := b.Clerk.OrganizationEvents()
+		require.Len(t, events, 2)
+		var changed []*clerkinvite.Member
+		var called atomic.Bool
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallGetUser && w == clerkinvitetest.Before && called.CompareAndSwap(false, true) {
+				changed = b.Receive(t, events[1])
+			}
+		})
+		require.Empty(t, b.Receive(t, events[0]))
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
 }
