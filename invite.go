@@ -258,16 +258,20 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member,
 	return l, reserved[0].Member, reserved[0].Err
 }
 
-// reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
-func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
-	l, err := s.newLease(ctx)
-	if err != nil {
-		return l, nil, err
-	}
-	next := *row
-	next.Attempts-- // the same attempt
-	claimed, err := s.changeOne(ctx, row, s.claimed(next, l.claimedAt))
-	if errors.Is(err, ErrConflict) {
+// reclaim claims a row again, under a new lease. The row is nil if it has lost the first claim.
+func (s *Service) reclaim(ctx context.Context, row *Member) (l lease, claimed *Member, err error) {
+	claimed, err = s.change(ctx, row.refByID(), func(now *Member) (_ *Member, err error) {
+		if !sameTime(now.ClaimedUntil, row.ClaimedUntil) {
+			return nil, ErrConflict
+		}
+		if l, err = s.newLease(ctx); err != nil {
+			return nil, err
+		}
+		next := *now
+		next.Attempts-- // the same attempt
+		return s.claimed(next, l.claimedAt), nil
+	})
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		return l, nil, nil
 	}
 	return l, claimed, err

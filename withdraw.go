@@ -232,7 +232,11 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 	case overdue:
 		return false, nil
 	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
-		// The invitation is too old for the list to lag, but the key may belong to another instance.
+		// The invitation is too old for the list to lag, but the key may belong to another instance. That
+		// instance would not have listed the invitations of the row's organization.
+		if row.organization() != "" {
+			return false, nil
+		}
 		if known, err := s.showsOurs(ctx); err != nil || known {
 			return false, err
 		}

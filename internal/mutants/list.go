@@ -320,7 +320,7 @@ var mutants = []mutant{
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
 		{"organization.go", "return row.Status == StatusActive && row.organization() == m.Organization", "return false"},
 	}},
-	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_RevokeUnknownInvitation", edits: []edit{
+	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
 	}},
 	{name: "an older invitation that Clerk does not show refuses the person", test: "TestOrganization_ResendOfAnUnknownInvitation", edits: []edit{
