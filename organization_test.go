@@ -238,6 +238,66 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
+// What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
+// may have created it. If the first member no longer waits, the invitation stays.
+func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
+	t.Parallel()
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Revoke(ctx, ref)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Remove(ctx, ref)
+			return err
+		},
+		"Resend": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Resend(ctx, ref)
+			return err
+		},
+		"Purge":               func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error { return b.Purge(ctx, ref) },
+		"Purge after removal": nil,
+	}
+	for name, verb := range verbs {
+		for _, creator := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/of the creator %v", name, creator), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+					m := b.MustInvite(t, "ada@example.com")
+					other, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
+					require.NoError(t, err)
+					require.Equal(t, m.InvitationID, other.InvitationID)
+					if !creator {
+						m, other = other, m
+					}
+					want := clerkinvite.StatusRevoked
+					if verb == nil {
+						row, err := b.Get(t.Context(), m.Ref())
+						require.NoError(t, err)
+						removed := *row
+						removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+						results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+						require.NoError(t, err)
+						require.NoError(t, results[0].Err)
+						require.NoError(t, b.Purge(t.Context(), m.Ref()))
+						want = clerkinvite.StatusPending
+					} else {
+						require.NoError(t, verb(t.Context(), b, m.Ref()))
+					}
+					b.MustReconcile(t)
+					now, err := b.Get(t.Context(), other.Ref())
+					require.NoError(t, err)
+					require.Equal(t, want, now.Status)
+				})
+			})
+		}
+	}
+}
+
+// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
+func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
+}
+
 // Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
 func TestOrganization_UnknownInvitation(t *testing.T) {
 	t.Parallel()
@@ -541,6 +601,28 @@ func TestOrganization_Deleted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Once Clerk has refused everybody for an organization, the rest of a list costs no requests.
+func TestOrganization_RefusedListCostsFewRequests(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		people := testkit.People(100, "p")
+		for i := range people {
+			people[i].Organization = &clerkinvite.Organization{ID: "org_unknown"}
+		}
+		results, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, r.Err, &clerkErr)
+			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+		}
+		requests := b.Clerk.Requests()
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreateBulk])
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 10, requests[clerkinvitetest.CallOrganizationList], "for the ten in the bulk request, whose effect is unknown")
+	})
 }
 
 func TestOrganization_Refusals(t *testing.T) {
