@@ -294,10 +294,6 @@ func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 	}
 }
 
-// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
-func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
-}
-
 // Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
 func TestOrganization_UnknownInvitation(t *testing.T) {
 	t.Parallel()
