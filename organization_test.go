@@ -321,7 +321,7 @@ func TestOrganization_UnknownInvitation(t *testing.T) {
 	}
 }
 
-// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and refuses nobody.
+// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and does not refuse the person.
 func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()

@@ -182,7 +182,7 @@ type progress struct {
 	Leavers     []string `json:"l,omitempty"` // IDs of reconciliation.leavers, at most maxLeavers
 }
 
-// maxLeavers limits the length of a cursor. A reconciliation that begins anew finds the other leavers again.
+// maxLeavers limits the length of a cursor. The next reconciliation finds the others.
 const maxLeavers = 20
 
 func (p progress) encode() string {
@@ -565,7 +565,7 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 }
 
 // isFresh reports whether a member was settled so recently that Clerk's lists may not show its user yet.
-func (m *Member) isFresh(now time.Time) bool {
+func (m Member) isFresh(now time.Time) bool {
 	return m.SettledAt != nil && !m.SettledAt.Before(now.Add(-freshUser))
 }
 
