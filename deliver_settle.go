@@ -210,8 +210,8 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
-	case !row.Status.Waits() && row.Status != StatusActive, // withdrawn, revoked or removed
-		row.organization() != a.organization(): // and then invited elsewhere
+	case row.Status != StatusActive, // withdrawn, revoked or removed, and perhaps invited again
+		row.organization() != a.organization():
 		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil

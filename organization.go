@@ -145,7 +145,12 @@ func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User
 	}
 	v := linked(u, nil, s.now())
 	switch {
-	case isMember, v.kind != isLinked: // barred users get no invitation
+	case v.kind != isLinked: // barred users get no invitation
+		if isMember && a.params.Organization.AddExisting && a.row.Attempts > 1 {
+			a.mayHaveAdded = u.ID // an earlier attempt
+		}
+		return v
+	case isMember:
 		return v
 	case a.params.Organization.AddExisting:
 		return s.addMember(ctx, p, a, u)
@@ -223,11 +228,16 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	return v
 }
 
-// undoAdding ends the membership that a withdrawn attempt may have added. If that fails, the row keeps
-// waiting, so that the next attempt finds out.
+// undoAdding ends the membership that an attempt may have added whose row is withdrawn or refused. If that fails,
+// the row keeps waiting, so that the next attempt finds out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
-	if a.verdict.withdraw && !s.removeAdded(ctx, a) {
-		a.verdict.withdraw = false
+	v := &a.verdict
+	if !v.withdraw && v.kind != isRefused || s.removeAdded(ctx, a) {
+		return
+	}
+	v.withdraw, v.leftOver = false, false
+	if v.kind == isRefused {
+		v.kind, v.dueAt = isPostponed, s.now().Add(s.backoff(a.row.Attempts))
 	}
 }
 
@@ -296,7 +306,9 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw = false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			v = linked(u, nil, s.now())
+			if v = linked(u, nil, s.now()); v.kind != isLinked {
+				a.mayHaveAdded = u.ID
+			}
 		}
 	}
 	a.decide(v)

@@ -330,7 +330,8 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	switch {
 	case m.ClaimedUntil != nil && old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil):
 		return
-	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts): // no claim, or one that has ended
+	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts), // no claim, or one that has ended
+		old != nil && m.ClaimedUntil != nil && m.ClaimedUntil.Equal(old.UpdatedAt): // the same, by a process whose clock is behind
 		delete(s.attempted, of)
 		return
 	}
@@ -348,6 +349,7 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	s.cutShort[of] = s.cutShort[of] || s.attempted[of] && !again
 	s.attempted[of] = s.attempted[of] || t.verb != purge
 	s.holders[of] = t
+	t.claimedRows = append(t.claimedRows, m)
 	t.claims[of] = m.ClaimedUntil.Add(grain - 1 - lease).Truncate(grain) // without the random part
 }
 
@@ -516,7 +518,9 @@ func withdrawal(m *clerkinvite.Member) string {
 
 // mayWithdraw checks that a member that may wait for a rate limit was withdrawn for another reason.
 func (s *sequence) mayWithdraw(t *task, m *clerkinvite.Member) {
-	otherReason := t.failed || t.storeFailed || t.cancelled || t.tooLate || s.cutShort[mark{m.ID, m.Send}] || s.barred(t, m.Email)
+	of := mark{m.ID, m.Send}
+	noTimeToCreate := s.now().Sub(t.claims[of]) >= lease/2
+	otherReason := t.failed || t.storeFailed || t.cancelled || t.tooLate || noTimeToCreate || s.cutShort[of] || s.barred(t, m.Email)
 	if m.Reason == clerkinvite.ReasonWithdrawn && withdrawal(m) == "failure" && !otherReason {
 		s.failf("withdrawn: %s withdrew %s, which may wait for a rate limit", t.name, s.named(m))
 	}
