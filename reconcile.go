@@ -95,7 +95,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
-	ctx = withPace(ctx, &pace{turn: t})
+	ctx = withStoredLimits(withPace(ctx, &pace{turn: t}))
 	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
@@ -237,9 +237,6 @@ func (b *batch) sortedKeys() []string { return slices.Sorted(maps.Keys(b.keys)) 
 
 // run does the work of Reconcile: members first, then invitations.
 func (r *reconciliation) run(ctx context.Context) error {
-	if err := r.s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke); err != nil {
-		return err
-	}
 	if err := r.checkKey(ctx); err != nil {
 		return err
 	}

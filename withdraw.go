@@ -67,7 +67,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if err == nil && row.organization() != "" {
 			err = s.endMembership(ctx, row, to, accepted)
 		}
-		if err != nil {
+		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
@@ -246,7 +246,7 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 // isUnknown reports whether an invitation that Clerk does not list does not exist, after the request to revoke it
 // has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's.
 func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bool, error) {
-	created := cmp.Or(row.InvitedAt, &row.ReservedAt)
+	created := cmp.Or(row.InvitedAt, row.SettledAt, &row.ReservedAt) // or later
 	switch {
 	case !saysNotFound(failure), !created.Before(s.now().Add(-clockSkew)):
 		return false, nil
@@ -364,7 +364,7 @@ func (s *Service) justWithdrawn(row *Member, now time.Time) bool {
 func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	inside, cancel := c.context(ctx)
 	defer cancel()
-	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
+	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {
 		return err
 	}
 	_, err := s.changeOne(ctx, c.row, nil)
