@@ -270,7 +270,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 }
 
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
-// whether no membership is left over.
+// whether no membership is left over that Clerk would end. Clerk never ends the last admin's.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
@@ -279,7 +279,7 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
-	return err == nil
+	return err == nil || errors.Is(err, ErrLastAdmin)
 }
 
 // removeUnneeded ends a membership, unless a member is active by it.
