@@ -100,7 +100,10 @@ func (s *Service) leftOrganization(ctx context.Context, e *Event) (changed []*Me
 		}
 		members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
 		switch {
-		case saysNotFound(err): // the organization was deleted, and its memberships with it
+		case saysNotFound(err): // the organization was deleted, or the key is another instance's, which does not know the user
+			if gone, err := s.userGone(ctx, e.UserID); err != nil || gone {
+				return changed, err
+			}
 		case err != nil:
 			return changed, s.clerkError(ctx, "find memberships", err)
 		case members[e.UserID]:

@@ -233,7 +233,8 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 		return false, nil
 	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
 		// The invitation is too old for the list to lag, but the key may belong to another instance.
-		if known, err := s.showsOurs(ctx); err != nil || known {
+		// If it does, and new members are known there, the right key's Reconcile finds the invitation.
+		if known, err := s.oldestShown(ctx, true); err != nil || known != nil {
 			return false, err
 		}
 	}
