@@ -87,9 +87,9 @@ type InvitationRequest struct {
 	IgnoreExisting bool            // ignore_existing
 	PublicMetadata json.RawMessage // a JSON object, or nil
 
-	// Organization is the organization (org_…) to invite into, or "" for the application. Then Role, a key
-	// of its roles, is required, Inviter is the user (user_…) whose name the email shows, or "", and
-	// Template and IgnoreExisting must be zero, because Clerk has no such parameters there.
+	// Organization is the organization (org_…) to invite into, or "" for the application. With it, Role is
+	// required, and Inviter is the user (user_…) whose name the email shows, or "". Template and
+	// IgnoreExisting must be zero, because Clerk has no such parameters for organizations.
 	Organization  string
 	Role, Inviter string
 }

@@ -42,8 +42,8 @@ func met(err error, now time.Time) *metLimit {
 }
 
 // newQueue returns a queue of the attempts that are not settled. First attempts may share a request if their
-// addresses differ and the host has set no metadata, because Clerk may lose some of the metadata of a bulk
-// request on the way to the user (clerk/javascript#7956).
+// addresses differ and the host has set no metadata: Clerk may not copy all of a bulk request's metadata to
+// the user (clerk/javascript#7956).
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)

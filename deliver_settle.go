@@ -29,7 +29,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
-// updateDuplicates handles verdicts whose linked user already is a member under another address. If the user
+// updateDuplicates handles verdicts whose linked user is already a member under another address. If the user
 // has given up that address, updateDuplicates changes the member's address. The caller's error then has the
 // member with its new address.
 func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*attempt) {

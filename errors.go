@@ -227,8 +227,8 @@ var (
 	ErrLastAdmin error = &statusError{http.StatusConflict, "the organization needs another admin first"}
 	// ErrNoLink means that the member has no working invitation link. HTTP 409.
 	ErrNoLink error = &statusError{http.StatusConflict, "the member has no invitation link"}
-	// ErrBadSignature means that a webhook is not signed with any of the secrets, that its time
-	// is too far in the past or future, or that it is from another Clerk instance. HTTP 400.
+	// ErrBadSignature means that a webhook has no valid signature, is too old, has a time in the
+	// future, or is from another Clerk instance. HTTP 400.
 	ErrBadSignature error = &statusError{http.StatusBadRequest, "the webhook's signature is not valid"}
 )
 

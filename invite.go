@@ -166,9 +166,14 @@ type InviteParams struct {
 // the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite a day checks Clerk. If the invitation was revoked or has expired there, the user
-// has another address now, or the user was deleted and another user has verified the address, the row is
-// changed as Reconcile would change it, and the person is invited. Otherwise, or if Clerk fails, the member is a duplicate.
+// for a day, one Invite a day checks Clerk. The person is then invited, after the row was changed as
+// Reconcile would change it, in three cases:
+//
+//   - The invitation was revoked or has expired.
+//   - The user has another address now.
+//   - The user was deleted, and another user has verified the address.
+//
+// Otherwise, or if Clerk fails, the member is a duplicate.
 //
 // If Clerk fails, Invite returns a *[ClerkInvitationError], and the row stays: see
 // [ClerkInvitationError.Queued] and [Config].WithdrawOnFailure. Deliver, or another Invite,
@@ -199,8 +204,8 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 
 // invite reserves a prepared row and delivers it.
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
-	// A round ends without a result if the row changed in between, if an earlier attempt's invitation has ended
-	// or was withdrawn, or if the row of the address was out of date.
+	// A round ends without a result if the row changed in between or was out of date, or if an earlier
+	// attempt's invitation has ended or was withdrawn.
 	for range 3 {
 		m, err := s.inviteOnce(ctx, want)
 		if m != nil || err != nil {

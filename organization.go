@@ -240,9 +240,17 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
-	if err != nil && !refusesEverybody(err) { // otherwise the organization was deleted, and its invitations with it
+	if err != nil && !saysNoOrganization(err) { // otherwise it was deleted, and its invitations with it
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
-		a.verdict = verdict{kind: isUncertain, op: "list invitations", err: err}
+		kind := isPostponed
+		if v.kind == isUncertain { // the create may still arrive
+			kind = isUncertain
+		}
+		wait, told := RetryAfter(err)
+		if !told {
+			wait = s.backoff(a.row.Attempts)
+		}
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), mayExist: v.mayExist}
 		return
 	}
 	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
@@ -401,9 +409,6 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 	return s.clerkError(ctx, "remove member", err)
 }
 
-// fullCodes are the codes with which Clerk refuses everybody for an organization.
-var fullCodes = []string{ReasonOrganizationFull, codeNoSeats, "organization_not_found_or_unauthorized", codeNoOrganizations}
-
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
 // organization, the role, or the person's other memberships.
 func refusedByOrganization(err error) bool {
@@ -414,11 +419,17 @@ func refusedByOrganization(err error) bool {
 
 // refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.
 func refusesEverybody(err error) bool {
+	code := codeOf(err)
+	return code == ReasonOrganizationFull || code == codeNoSeats || saysNoOrganization(err)
+}
+
+// saysNoOrganization reports whether Clerk says that the organization does not exist.
+func saysNoOrganization(err error) bool {
 	var api *APIError
 	if !errors.As(err, &api) {
 		return false
 	}
-	return slices.Contains(fullCodes, api.Code) || saysNotFound(err) && api.Meta[metaParamName] == nil
+	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations || saysNotFound(err) && api.Meta[metaParamName] == nil
 }
 
 // noteRefusing remembers for the rest of the pass that an organization accepts no new members, so that the

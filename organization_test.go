@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -583,6 +584,45 @@ func TestOrganization_UnfinishedResend(t *testing.T) {
 			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 			require.False(t, m.Due())
 			require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
+		})
+	}
+}
+
+// Clerk does not say whether a withdrawn resend can keep the older invitation. The member waits without a claim, as long as
+// Clerk says, and then keeps that invitation.
+func TestOrganization_WithdrawnResendWaits(t *testing.T) {
+	t.Parallel()
+	faults := map[time.Duration]clerkinvitetest.Fault{
+		10 * time.Second: {Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 10 * time.Second},
+		time.Minute:      {Status: http.StatusPaymentRequired, Code: "insufficient_seats"}, // says nothing about the organization's invitations
+	}
+	for wait, fault := range faults {
+		t.Run(fault.Code, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+				m := b.MustInvite(t, "ada@example.com")
+				b.Clock.Advance(time.Hour)
+				fault.Call, fault.Times = clerkinvitetest.CallOrganizationList, -1
+				b.Clerk.Fail(fault)
+				_, err := b.Resend(t.Context(), m.Ref())
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &clerkErr)
+				require.True(t, clerkErr.Queued())
+				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+				waits := b.Member(t, "ada@example.com")
+				require.Nil(t, waits.ClaimedUntil)
+				require.WithinDuration(t, b.Clock.Now().Add(wait), *waits.NextAttemptAt, 5*time.Second)
+
+				b.Clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Minute)
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				now := b.Member(t, "ada@example.com")
+				require.False(t, now.Due())
+				require.Equal(t, clerkinvite.StatusPending, now.Status)
+				require.Equal(t, m.InvitationID, now.InvitationID)
+				require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+			})
 		})
 	}
 }

@@ -95,8 +95,7 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get
 // the email. Anyone who has the link can accept the invitation, so Link does not print, log or
 // store it. During a Resend, the current invitation is the older one; in an organization it may have been
-// revoked. Link makes one request, and changes
-// nothing.
+// revoked. Link makes one request, and changes nothing.
 //
 // Errors:
 //   - *[InvalidParamsError];

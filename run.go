@@ -123,9 +123,9 @@ func (s *Service) runDeliver(ctx context.Context, interval time.Duration) {
 // runReconcile reconciles once per interval, unless another process does.
 func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	for pause := time.Second; ctx.Err() == nil; {
-		next, err := s.reconcileInTurn(ctx, interval)
+		next, report, err := s.reconcileInTurn(ctx, interval)
 		if err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "reconciliation stopped", "cause", logError(err))
+			s.log.ErrorContext(ctx, "reconciliation stopped", "cause", logError(err), "report", report)
 			pause *= 2
 		} else {
 			pause = time.Second
@@ -137,38 +137,40 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 
 // reconcileInTurn reconciles if a reconciliation is due and no other process is reconciling. It returns the
 // time of the next try.
-func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, err error) {
+func (s *Service) reconcileInTurn(ctx context.Context, interval time.Duration) (next time.Time, report *ReconcileReport, err error) {
 	s.refreshClock(ctx)
 	began := s.now()
 	t, ours, err := s.tryTurn(ctx, turnReconcile, reconcileTurn)
 	if err != nil || !ours {
-		return t.ends, err
+		return t.ends, &ReconcileReport{}, err
 	}
 	next = began.Add(min(interval, reconcileRetry)) // after a panic
 	defer func() { t.release(ctx, next) }()
-	complete, err := s.reconcileAll(ctx, t)
-	if complete {
+	report, err = s.reconcileAll(ctx, t)
+	if report.Cursor == "" {
 		next = began.Add(interval)
 	} else {
 		next = s.now().Add(min(interval, reconcileRetry))
 	}
-	return next, err
+	return next, report, err
 }
 
-// reconcileAll reconciles once, and waits for rate limits. It reports whether it checked everything, even if
-// some members could not be changed.
-func (s *Service) reconcileAll(ctx context.Context, t *turn) (complete bool, err error) {
-	for cursor := ""; ; {
-		report, err := s.reconcile(ctx, &ReconcileOptions{Cursor: cursor}, t)
-		s.log.LogAttrs(ctx, slog.LevelInfo, "reconciled", slog.Any("report", report))
-		cursor = report.Cursor
+// reconcileAll reconciles once, and waits for rate limits. The report has no cursor if everything was checked,
+// even if some members could not be changed.
+func (s *Service) reconcileAll(ctx context.Context, t *turn) (report *ReconcileReport, err error) {
+	for cursor := ""; ; cursor = report.Cursor {
+		report, err = s.reconcile(ctx, &ReconcileOptions{Cursor: cursor}, t)
 		wait, limited := RetryAfter(err)
 		var clerkErr *ClerkInvitationError
-		if cursor == "" || !limited || !errors.As(err, &clerkErr) {
-			return cursor == "", err
+		continues := report.Cursor != "" && limited && errors.As(err, &clerkErr)
+		if err == nil || continues {
+			s.log.LogAttrs(ctx, slog.LevelInfo, "reconciled", slog.Any("report", report))
+		}
+		if !continues {
+			return report, err
 		}
 		if err := s.sleep(ctx, s.now().Add(wait)); err != nil {
-			return false, err
+			return report, err
 		}
 	}
 }

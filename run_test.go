@@ -301,9 +301,10 @@ func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 					b.Clerk.Fail(c.fault)
 				}
 				runFor(t, b, 55*time.Minute)
-				passes := strings.Count(log.String(), "msg=reconciled")
-				require.Equal(t, passes, strings.Count(log.String(), "reconciliation stopped"), "each with an error")
-				require.NotContains(t, log.String(), "complete=true", "an error follows")
+				const stopped = `msg="reconciliation stopped"`
+				passes := strings.Count(log.String(), stopped)
+				require.Equal(t, passes, strings.Count(log.String(), "report.members="), "each error has the report, and nothing else is logged")
+				require.NotContains(t, log.String(), "msg=reconciled")
 				next, err := b.Store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
 				require.NoError(t, err)
 				if c.complete {
@@ -315,7 +316,7 @@ func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 				}
 				runFor(t, b, 2*time.Hour)
 				if c.complete {
-					require.Equal(t, 3, strings.Count(log.String(), "msg=reconciled"))
+					require.Equal(t, 3, strings.Count(log.String(), stopped))
 				}
 			})
 		})

@@ -10,11 +10,10 @@ import (
 
 // Status is the state of a member. state.go has the table of allowed state changes.
 //
-// To add a status, change [Statuses], that table, [Status.Waits], [Member.Due], the CHECK
-// constraints and the conditions of the partial indexes in migrations/ and
-// sqlitestore/migrations/ (the statements repeat these conditions), the rules of
-// clerkinvitetest.MemoryStore, and the model in internal/model/protocol. Everything else uses
-// Statuses.
+// To add a status, change [Statuses], that table, [Status.Waits], [Member.Due], the rules of
+// clerkinvitetest.MemoryStore, and the model in internal/model/protocol. In migrations/ and
+// sqlitestore/migrations/, change the CHECK constraints and the conditions of the partial
+// indexes, which the statements repeat. Everything else uses Statuses.
 type Status string
 
 const (

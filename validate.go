@@ -256,8 +256,8 @@ func jsonbStringSize(s string) int {
 	return size
 }
 
-// numericSize returns the length of a JSON number after PostgreSQL has converted it to numeric and back to
-// text, which has no exponent and keeps the trailing zeros of a fraction.
+// numericSize returns the length of a JSON number after PostgreSQL has converted it to numeric and back. The
+// text then has no exponent, and keeps the trailing zeros of a fraction.
 func numericSize(number string) int {
 	mantissa, negative := strings.CutPrefix(number, "-")
 	exponent := 0
@@ -482,9 +482,9 @@ func checkTemplate(s string) string {
 	return ""
 }
 
-// unstableDomain contains the code points that one Go toolchain accepts in a domain and another
-// toolchain rejects or maps to a different domain, because x/net/idna uses a different Unicode version
-// for each. The two domains can have different owners, as for U+1E9E, the capital of a letter that
+// unstableDomain contains the code points that Go toolchains treat differently in a domain, because
+// x/net/idna uses a different Unicode version for each. One toolchain accepts such a code point; another
+// one rejects it, or maps it to a different domain. The two domains can have different owners, as for U+1E9E, the capital of a letter that
 // domains distinguish from "ss". A test compares all mappings with pinned values, and fails on a
 // toolchain with a new Unicode version.
 var unstableDomain = &unicode.RangeTable{

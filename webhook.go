@@ -487,7 +487,7 @@ func parseEvent(payload []byte) (*Event, error) {
 	case EventUserCreated, EventUserUpdated:
 		u, ok := data.User()
 		if !ok {
-			return nil, errors.New("data.id is not a user id")
+			return nil, errors.New("data.id is not a user ID")
 		}
 		ev.UserID = u.ID
 		ev.User = &User{
@@ -500,7 +500,7 @@ func parseEvent(payload []byte) (*Event, error) {
 	case EventUserDeleted:
 		ev.UserID = data.ID("id")
 		if ev.UserID == "" && (data.Has("id") || data == nil && envelope.Has("data")) {
-			return nil, errors.New("data.id is not a user id")
+			return nil, errors.New("data.id is not a user ID")
 		}
 	case EventOrganizationInvitationAccepted, EventOrganizationInvitationRevoked:
 		ev.UserID, ev.OrganizationID, ev.InvitationID = data.ID("user_id"), data.ID("organization_id"), data.ID("id")
@@ -521,10 +521,13 @@ func parseEvent(payload []byte) (*Event, error) {
 // HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
 //
 // HandleEvent does not trust the event. It reads the user from Clerk and acts on the response, so
-// replayed, old and unordered events do no harm. It does so if a member waits for one of the event's
-// verified addresses, or if the event says that an active member's user was deleted or has given up
-// the member's address. For an event of an organization it also reads the invitation or the membership, if
-// it concerns one of the organization's members here. It ignores all other events.
+// replayed, old and unordered events do no harm. It does so in these cases:
+//
+//   - A member waits for one of the event's verified addresses.
+//   - The event says that an active member's user was deleted, or has given up the member's address.
+//   - The event concerns a member of an organization. It then also reads the invitation or the membership.
+//
+// It ignores all other events.
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
 // than two minutes old, HandleEvent returns [ErrUnconfirmed]. An older event, or one without a

@@ -264,7 +264,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 }
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
-// the store, in any state. Use it for erasure requests. To take a person out of a tenant, use Remove.
+// the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
 // Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
 // of an organization: call Remove first.
 //

@@ -275,7 +275,7 @@ func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
 	case r.Role == "":
 		return invalidRole()
 	case r.Inviter != "" && !validID(r.Inviter):
-		return &clerkinvite.InvalidParamsError{Field: "Inviter", Reason: "must be a Clerk user id"}
+		return &clerkinvite.InvalidParamsError{Field: "Inviter", Reason: "must be a Clerk user ID"}
 	case r.Template != "":
 		return &clerkinvite.InvalidParamsError{Field: "Template", Reason: "must be empty for an organization"}
 	case r.IgnoreExisting:

@@ -31,7 +31,7 @@ func (c *Client) FindMemberships(ctx context.Context, q clerkinvite.MembershipQu
 	missing := make(map[string]bool, len(q.UserIDs))
 	for _, id := range q.UserIDs {
 		if !validID(id) { // with a leading "-", Clerk lists all other members
-			return nil, &clerkinvite.InvalidParamsError{Field: "UserIDs", Reason: "must be Clerk user ids"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "UserIDs", Reason: "must be Clerk user IDs"}
 		}
 		missing[id] = true
 	}
@@ -127,7 +127,7 @@ func (c *Client) changeMembership(ctx context.Context, m clerkinvite.Membership,
 	case !validID(m.Organization):
 		return invalidOrganization()
 	case !validID(m.UserID):
-		return &clerkinvite.InvalidParamsError{Field: "UserID", Reason: "must be a Clerk user id"}
+		return &clerkinvite.InvalidParamsError{Field: "UserID", Reason: "must be a Clerk user ID"}
 	}
 	req := clerk.NewAPIRequest(method, membershipsPath(m.Organization)+path)
 	req.SetParams(params)
@@ -159,7 +159,7 @@ func readMemberships(body []byte, organization string) ([]clerkinvite.Membership
 		}
 	}
 	if len(list) == 0 && len(items) > 0 {
-		return nil, errors.New("no membership has a valid user id and this organization")
+		return nil, errors.New("no membership has a valid user ID and this organization")
 	}
 	return list, nil
 }
@@ -176,7 +176,7 @@ func membershipsPath(organization string) string {
 }
 
 func invalidOrganization() error {
-	return &clerkinvite.InvalidParamsError{Field: "Organization", Reason: "must be a Clerk organization id"}
+	return &clerkinvite.InvalidParamsError{Field: "Organization", Reason: "must be a Clerk organization ID"}
 }
 
 func invalidRole() error {

@@ -21,8 +21,18 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// The number in a test's name refers to a clerk-sdk-go/v2 trap in docs/clerk-facts.md. Trap 20 has no test,
-// because the library does not use that part of the API.
+// The traps of clerk-sdk-go v2.7.0 that clerkapi avoids. A test's name begins with the number of its trap.
+//
+//	01-03  An error that is not JSON loses its status and headers. "status" in a body replaces the real one.
+//	04,05  A redirect, 204, null or {} becomes an empty object. A 2xx that cannot be decoded loses its status.
+//	06,07  The SDK's own timeout of 5 s looks like the caller's. Errors contain URLs with addresses.
+//	08-10  Bodies are read without a limit and sent without Content-Length. Redirects of a POST are followed.
+//	11,15  IDs are not escaped. An empty one lists all users.
+//	12,13,19  nil panics or is posted as null. Objects come with errors. Invalid metadata fails late.
+//	14,16  user.List makes two requests. Organizations lack bulk creates and notify.
+//	17,18,20  The SDK writes to its config, reads a global key, claims to be v2.0.0, and has no webhooks.
+//
+// Trap 20 has no test, because the library does not use that part of the SDK. TestCreateIsSentOnceOverHTTP2 is about net/http.
 
 func TestTrap01NonJSONErrorKeepsStatusRetryAfterAndTrace(t *testing.T) {
 	t.Parallel()

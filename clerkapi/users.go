@@ -39,7 +39,7 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 	}
 	for _, id := range q.IDs {
 		if !validID(id) {
-			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "must be Clerk user ids"}
+			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "must be Clerk user IDs"}
 		}
 	}
 	var found []clerkinvite.User
@@ -105,7 +105,7 @@ func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, err
 		return c.call(ctx, c.lookup, req, func(body []byte) error {
 			w, ok := wire.Parse(body).User()
 			if !ok || w.ID != id {
-				return errors.New("it is not the user with this id")
+				return errors.New("it is not the user with this ID")
 			}
 			found = toUser(w)
 			return nil

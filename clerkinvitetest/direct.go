@@ -27,7 +27,7 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 	}
 	for _, id := range q.IDs {
 		if !validID(id) {
-			return nil, invalid("IDs", "must be Clerk user ids")
+			return nil, invalid("IDs", "must be Clerk user IDs")
 		}
 	}
 	var found []clerkinvite.User
@@ -274,7 +274,7 @@ func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQue
 	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxFilter:
 		return nil, invalid("UserIDs", "must be 1 to 100")
 	case slices.ContainsFunc(q.UserIDs, func(id string) bool { return !validID(id) }):
-		return nil, invalid("UserIDs", "must be Clerk user ids")
+		return nil, invalid("UserIDs", "must be Clerk user IDs")
 	}
 	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
 	if err != nil {
@@ -330,7 +330,7 @@ func checkMembership(m clerkinvite.Membership) error {
 	case !validID(m.Organization):
 		return invalidOrganization()
 	case !validID(m.UserID):
-		return invalid("UserID", "must be a Clerk user id")
+		return invalid("UserID", "must be a Clerk user ID")
 	}
 	return nil
 }
@@ -464,7 +464,7 @@ func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
 	case r.Role == "":
 		return invalidRole()
 	case r.Inviter != "" && !validID(r.Inviter):
-		return invalid("Inviter", "must be a Clerk user id")
+		return invalid("Inviter", "must be a Clerk user ID")
 	case r.Template != "":
 		return invalid("Template", "must be empty for an organization")
 	case r.IgnoreExisting:
@@ -473,7 +473,7 @@ func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
 	return nil
 }
 
-func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization id") }
+func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization ID") }
 
 func invalidRole() error { return invalid("Role", "must be the key of a role such as org:member") }
 

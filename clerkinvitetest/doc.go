@@ -21,8 +21,8 @@
 //
 // # Time
 //
-// A test that waits for a limit, a cooldown or an expiry shares one [Clock] between the fake, the
-// service and the verifier of webhooks, and advances it instead of sleeping:
+// To test a limit, a cooldown or an expiry, share one [Clock] between the fake, the service and the
+// verifier of webhooks. Advance it instead of sleeping:
 //
 //	clock := clerkinvitetest.NewClock(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
 //	clerk.SetNow(clock.Now)

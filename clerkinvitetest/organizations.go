@@ -123,7 +123,7 @@ func (c *Clerk) JoinOrganization(organization, userID, role string) {
 		panic(fmt.Sprintf("clerkinvitetest: organization %s has no role %q", organization, role))
 	}
 	if o.member(userID) != nil {
-		panic(fmt.Sprintf("clerkinvitetest: user %s already is a member of %s", userID, organization))
+		panic(fmt.Sprintf("clerkinvitetest: user %s is already a member of %s", userID, organization))
 	}
 	c.join(o, membership{user: r, role: role, metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}")}, now)
 }

@@ -10,9 +10,9 @@
 //	}
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: api, Store: store})
 //
-// It keeps the same promises as clerkinvite.PgxStore: unique keys decide which insert was first,
-// each change is a compare-and-swap of the version, the history is written in the same transaction,
-// CHECK constraints reject invalid rows, and a write is on disk before the call returns. Several
+// It keeps the same promises as clerkinvite.PgxStore. Unique keys decide which insert was first, and
+// CHECK constraints reject invalid rows. Each change is a compare-and-swap of the version, and writes
+// its history in the same transaction. A write is on disk before the call returns. Several
 // processes on one machine may share the file. [Store.WithTx] reserves in your own transaction
 // ([Store.Begin]). Your own tables may be in the same file.
 //
@@ -26,7 +26,7 @@
 // SQLite has one writer at a time. Readers and the writer do not wait for each other, but each
 // writer waits for the previous one, including your own transactions on the file. The benchmarks
 //
-//	go test -run '^$' -bench . -benchtime 2s
+//	go test -C sqlitestore -run '^$' -bench . -benchtime 2s
 //
 // reserved 560 members per second one by one, 4,700 per second in batches of a thousand, and
 // invited 500 per second with a fake Clerk that responds immediately. That was on two cores of a

@@ -88,7 +88,7 @@ func (o *sheetOptions) setMapping(s string) error {
 // is certainly a header.
 func (s *sheet) assign(header []string, o sheetOptions) error {
 	s.header, s.columns, s.defaults = header, make(map[string]int), o.defaults()
-	noHeader := errors.New("the first row does not name the columns; it must be such as tenant,email,role, or --map must name one of its columns")
+	noHeader := errors.New("the first row does not name the columns; it must be like tenant,email,role, or --map must name one of its columns")
 	all := strings.Join(header, "")
 	switch {
 	case strings.ContainsRune(all, 0):

@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -26,7 +21,6 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
-	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
@@ -174,74 +168,4 @@ func TestFakeRefusesOtherMachines(t *testing.T) {
 	}
 	require.Contains(t, w.run("fake", "--organization", "org_a", "--organization", "org_a=2").stderr, "is set twice")
 	require.Contains(t, w.run("fake", "--help").stdout, "not for production")
-}
-
-var times, lineEnds = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), regexp.MustCompile(` +\n`)
-
-// steady replaces the parts of output that differ between runs.
-func steady(output string) string {
-	return strings.Trim(lineEnds.ReplaceAllString(times.ReplaceAllString(output, "TIME"), "\n"), "\n ")
-}
-
-// The session in the README works as shown.
-func TestReadmeSession(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	_, section, ok := strings.Cut(string(readme), "## Try it without an account")
-	require.True(t, ok)
-	blocks := regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(section, 2)
-	require.Len(t, blocks, 2)
-	for _, program := range []string{"bash", "curl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			pgtest.Missing(t, "session", "install "+program)
-		}
-	}
-	listener, err := net.Listen("tcp", "localhost:4010")
-	if err != nil {
-		pgtest.Missing(t, "session", "port 4010, which the session uses, is in use")
-	}
-	require.NoError(t, listener.Close())
-
-	w := newWorld(t)
-	dir, bin := t.TempDir(), t.TempDir()
-	program, err := filepath.Abs(os.Args[0])
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "clerkinvite"), fmt.Appendf(nil, "#!/bin/sh\nexec %s \"$@\"\n", program), 0o700))
-	shell := func(ctx context.Context, script string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, "bash", "-c", script)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CLERKINVITE_TEST_MAIN=1", "DATABASE_URL="+w.vars["DATABASE_URL"], "GORACE=atexit_sleep_ms=0")
-		return cmd
-	}
-	commands := func(block string) (lines []string, outputs []string) {
-		for _, part := range strings.Split("\n"+block, "\n$ ")[1:] {
-			line, output, _ := strings.Cut(part+"\n", "\n")
-			lines, outputs = append(lines, line), append(outputs, strings.TrimSpace(output))
-		}
-		return lines, outputs
-	}
-
-	ctx, stop := context.WithCancel(t.Context())
-	lines, outputs := commands(blocks[0][1])
-	require.Len(t, lines, 1)
-	fake := shell(ctx, "exec "+lines[0])
-	var errs locked
-	fake.Stderr = &errs
-	require.NoError(t, fake.Start())
-	defer func() {
-		stop()
-		_ = fake.Wait()
-	}()
-	testkit.Await(t, "the fake is ready", func() bool { return strings.Contains(errs.String(), "for tests only") })
-
-	second, want := commands(blocks[1][1])
-	const end = "--- end of a command"
-	got, err := shell(t.Context(), "exec 2>&1\n"+strings.Join(second, "\necho '"+end+"'\n")).Output()
-	var failed *exec.ExitError
-	require.False(t, err != nil && !errors.As(err, &failed), "%v", err)
-	for i, output := range strings.Split(string(got), end+"\n") {
-		require.Equal(t, steady(want[i]), steady(output), second[i])
-	}
-	require.Equal(t, outputs[0], strings.TrimSpace(errs.String()), "the first terminal")
 }

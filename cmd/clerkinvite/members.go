@@ -27,7 +27,7 @@ member was invited into the application.`,
 		},
 		{
 			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member a new invitation",
-			details: `Revokes the older invitation once the new one exists, or before it for an organization, where Clerk allows only one. Fails within a minute of the last email.
+			details: `Revokes the older invitation once the new one exists, or before it for an organization, where Clerk allows only one. Fails if the last email was sent less than a minute ago.
 
   clerkinvite resend acme ada@example.com
 

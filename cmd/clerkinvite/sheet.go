@@ -290,8 +290,8 @@ func (s *sheet) getOrDefault(r *record, column string) string {
 // writtenReason finds a reason that writeErrors wrote.
 var writtenReason = regexp.MustCompile(`^line [0-9]+: `)
 
-// newRecord returns a line. A line with a wrong number of fields stays wrong, even after writeErrors has added a reason, which is then
-// not in its column, and a spreadsheet has made all rows equally long.
+// newRecord returns a line. A line with a wrong number of fields must stay wrong. But writeErrors may have added a reason, which is
+// then in the wrong column, and a spreadsheet may have made all rows equally long.
 func (s *sheet) newRecord(number int, fields []string) *record {
 	r := &record{number: number, fields: withoutEmptyEnd(fields, len(s.header))}
 	written := slices.IndexFunc(r.fields, writtenReason.MatchString)

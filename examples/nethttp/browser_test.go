@@ -745,7 +745,7 @@ func TestBrowserShowsChangesOfAnotherProcess(t *testing.T) {
 
 // To make a screenshot:
 //
-//	go test -run TestScreenshot -args -screenshot docs/screenshot.png
+//	go test -C examples/nethttp -run TestScreenshot . -args -screenshot ../../docs/screenshot.png
 var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
 
 func TestScreenshot(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 type guard func(r *http.Request, tenant string) (admin string, err error)
 
 // ownGuard is your own sign-in. With Clerk, wrap the pages (not the webhooks) in the middleware WithHeaderAuthorization of the SDK's
-// package http, which verifies the session token, and check that the user is an active member of the tenant with a role that may
-// invite. Pages and forms send the token in the cookie __session instead of a header: use the options AuthorizationJWTExtractor, and
+// package http, which verifies the session token. Then check that the user is an active member of the tenant, with a role that may
+// invite. Pages and forms send the token in the cookie __session instead of a header. So use the option AuthorizationJWTExtractor, and
 // AuthorizedPartyMatches with the origin of the pages.
 //
 //	claims, ok := clerk.SessionClaimsFromContext(r.Context())

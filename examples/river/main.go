@@ -6,9 +6,9 @@
 //
 // When is River worth it? Service.Run needs no jobs: it delivers every 15 seconds and reconciles
 // every hour, shares the work among processes, and survives the same kills. River does not improve
-// any of the library's promises. Use it if you already have River and want invitations to be sent right
-// after the commit (without River, call Deliver after the commit), visible in River's UI, paused with
-// its queues, or run by certain processes only. Running both is safe: they share the work.
+// any of the library's promises. Use it if you already have River and want to see invitations in its UI,
+// pause them with its queues, or send them in certain processes only. They are also sent right after the
+// commit; without River, call Deliver then. Running both is safe: they share the work.
 //
 //	go run -C examples/river .
 //

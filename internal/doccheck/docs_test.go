@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/doccheck"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
@@ -63,16 +63,6 @@ func sqlBlocks(t *testing.T, page string) []string {
 	return blocks
 }
 
-// The SQL in docs/performance.md runs.
-func TestPerformanceSQL(t *testing.T) {
-	t.Parallel()
-	_, pool := testkit.NewPgxStore(t)
-	for _, sql := range sqlBlocks(t, "docs/performance.md") {
-		_, err := pool.Exec(t.Context(), sql)
-		require.NoError(t, err, sql)
-	}
-}
-
 // anchors returns the names under which a page's headings can be linked to.
 func anchors(text string) map[string]bool {
 	names := make(map[string]bool)
@@ -95,26 +85,26 @@ func anchors(text string) map[string]bool {
 	return names
 }
 
+// pages returns all pages of the documentation.
+func pages(t *testing.T) (found []string) {
+	t.Helper()
+	files, err := doccheck.Files(".")
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, ".md") {
+			found = append(found, file)
+		}
+	}
+	for _, page := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/runbook.md", "migrations/README.md"} {
+		require.Contains(t, found, page)
+	}
+	return found
+}
+
 // Every relative link in the documentation leads to an existing file and heading.
 func TestDocsLinks(t *testing.T) {
 	t.Parallel()
-	var pages []string
-	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		hidden := strings.HasPrefix(d.Name(), ".") && path != "."
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (hidden || d.Name() == "testdata" || d.Name() == "node_modules"):
-			return filepath.SkipDir
-		case !hidden && strings.HasSuffix(path, ".md"):
-			pages = append(pages, path)
-		}
-		return nil
-	}))
-	for _, page := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/runbook.md", "migrations/README.md"} {
-		require.Contains(t, pages, page)
-	}
-	for _, page := range pages {
+	for _, page := range pages(t) {
 		text := inlineCode.ReplaceAllString(fencedBlock.ReplaceAllString(readPage(t, page), ""), "")
 		for _, match := range pageLink.FindAllStringSubmatch(text, -1) {
 			link, err := url.Parse(match[1] + match[2])
@@ -805,17 +795,13 @@ func TestArchitectureIsComplete(t *testing.T) {
 	for _, name := range regexp.MustCompile("`([a-z_]+\\.go)`").FindAllStringSubmatch(page, -1) {
 		assert.FileExists(t, name[1])
 	}
-	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules"):
-			return filepath.SkipDir
-		case d.Name() == "go.mod" && path != "go.mod":
-			mustHave(t, page, "(../"+filepath.ToSlash(filepath.Dir(path))+")")
+	files, err := doccheck.Files(".")
+	require.NoError(t, err)
+	for _, file := range files {
+		if filepath.Base(file) == "go.mod" && file != "go.mod" {
+			mustHave(t, page, "(../"+filepath.ToSlash(filepath.Dir(file))+")")
 		}
-		return nil
-	}))
+	}
 
 	picture := readPage(t, "docs/architecture.svg")
 	require.Less(t, len(picture), 20_000)

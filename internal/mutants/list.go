@@ -552,7 +552,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},
 	}},
 	{name: "a panic keeps the turn to reconcile", test: "TestRun_PanicGivesTheTurnBack", edits: []edit{
-		{"run.go", "	defer func() { t.release(ctx, next) }()\n	complete, err := s.reconcileAll(ctx, t)\n", "	complete, err := s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
+		{"run.go", "	defer func() { t.release(ctx, next) }()\n	report, err = s.reconcileAll(ctx, t)\n", "	report, err = s.reconcileAll(ctx, t)\n	defer func() { t.release(ctx, next) }()\n"},
 	}},
 	{name: "an import counts as single invitations", test: "TestBulk", edits: []edit{
 		{"many.go", "		want.Bulk = true\n", ""},

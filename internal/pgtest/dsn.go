@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// withDatabase returns the connection string for another database. It edits the string instead of writing a new one from pgx's
-// parsed configuration, which does not contain certificates, several hosts, a service or a password file in their original form.
+// withDatabase returns the connection string for another database. It edits the string, because pgx's parsed configuration does not
+// contain certificates, several hosts, a service or a password file in their original form.
 func withDatabase(dsn, name string) (string, error) {
 	before, err := pgx.ParseConfig(dsn)
 	if err != nil {

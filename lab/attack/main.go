@@ -37,7 +37,7 @@ type part struct {
 
 // In the order of the table.
 var parts = []part{
-	{"points", 8, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestPromise3_EveryFaultPoint|TestPromise3_KilledAtAnyMoment|TestPromise1_ConcurrentInvitesFromManyProcesses|TestNoStringBecomesSQL|TestHostileBodiesAreBounded' ./internal/attacks"},
+	{"points", 9, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 -run 'TestPromise3_EveryFaultPoint|TestPromise3_KilledAtAnyMoment|TestPromise1_ConcurrentInvitesFromManyProcesses|TestPromise1_AdoptKilledAtAnyMoment|TestNoStringBecomesSQL|TestHostileBodiesAreBounded' ./internal/attacks"},
 	{"protocol", 2, "scripts/ensure-postgres.sh && go test -timeout 90m -count 1 ./internal/model/protocol"},
 	{"random", 3, "scripts/ensure-postgres.sh && " +
 		"CLERKINVITE_MODEL_SEQUENCES=50000 go test -timeout 90m -count 1 -run 'TestModel$|TestPromise3_Interleavings$' ./internal/attacks ./internal/model/modeltest && " +
@@ -45,7 +45,7 @@ var parts = []part{
 	{"postgres", 7, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
 		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +
 		"export CLERKINVITE_TEST_PGBINS=$bins && cd lab && go test -timeout 90m -count 1 ./attack/postgres"},
-	{"peers", 8, "scripts/ensure-peers.sh && cd lab && go test -timeout 90m -count 1 ./attack/peers"},
+	{"peers", 11, "scripts/ensure-peers.sh && cd lab && go test -timeout 90m -count 1 ./attack/peers"},
 	{"fuzz", 10, "scripts/fuzz.sh 10m"},
 	{"soak", 1, "scripts/ensure-postgres.sh && cd lab && go test -timeout 90m -count 1 ./attack/soak"},
 }

@@ -1,7 +1,7 @@
 // The command bench compares Invite with the same flow written by hand, and
 // ReserveMany with plain SQL, and prints a Markdown table of ratios.
 //
-//	go run . [-quick] [-rounds n] [-database url]
+//	go run -C lab ./bench [-quick] [-rounds n] [-database url]
 //
 // A rate alone says little: it differs between machines, and between hours on one
 // machine. So the variants run in turn, A B C A B C …, and the table has the median

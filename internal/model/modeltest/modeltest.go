@@ -6,10 +6,10 @@
 //	}
 //
 // Several processes share one store and one fake Clerk. Each verb is a coroutine
-// that pauses before every call to the store or to Clerk (and sometimes after it),
-// so that a scheduler decides at random, but repeatably, which verb continues, which process dies, whose
-// call fails or arrives late, what people do in between, and how time passes. Sleeps and
-// time limits use the scheduler's clock.
+// that pauses before every call to the store or to Clerk, and sometimes after it. A
+// scheduler then decides, at random but repeatably, which verb continues, which process
+// dies, and which call fails or arrives late. It also decides what people do in between,
+// and how time passes. Sleeps and time limits use its clock.
 //
 // A long run is CLERKINVITE_MODEL_SEQUENCES=100000 go test -timeout 1h -run 'TestModel$' ./internal/model/modeltest
 //

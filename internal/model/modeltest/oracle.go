@@ -72,6 +72,8 @@ type oracle struct {
 	closed    map[string]closing              // limited endpoints, as all processes know them
 	actives   map[string]int                  // the last step in which a user was active in a tenant
 	counted   map[string]int                  // invitations by the step in which they were created
+
+	withdrawals map[string]*task // the last to revoke or remove a member, by member id
 }
 
 type version struct {
@@ -96,6 +98,7 @@ func (s *sequence) makeOracle() {
 	s.chains, s.committed = map[string][]clerkinvite.HistoryEntry{}, map[version]*clerkinvite.Member{}
 	s.holders, s.attempted, s.cutShort, s.purged = map[mark]*task{}, map[mark]bool{}, map[mark]bool{}, map[string]purged{}
 	s.closed, s.actives, s.counted = map[string]closing{}, map[string]int{}, map[string]int{}
+	s.withdrawals = map[string]*task{}
 }
 
 // row returns the current row with the ID, or nil.
@@ -476,6 +479,9 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
 		asked := (t.verb == revoke || t.verb == remove) && m.Reason != clerkinvite.ReasonSecondAddress
+		if asked {
+			s.withdrawals[m.ID] = t
+		}
 		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // Reconcile revokes open invitations of active members
 		if asked && t.ref != m.Ref() && t.there != m.ID {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
@@ -483,8 +489,11 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {
 			s.failf("withdrawn: %s withdrew %s, but not its invitation", t.name, s.named(m))
 		}
-		expiredResend := inv != nil && replaces(old) && inv.Status == clerkinvite.InvitationExpired && t.refuses(m)
-		if !asked && m.Status == clerkinvite.StatusRevoked && (inv == nil || inv.Status != clerkinvite.InvitationRevoked && !expiredResend || inv.member != m.ID && !s.adopted[inv.ID]) {
+		own := inv != nil && (inv.member == m.ID || s.adopted[inv.ID])
+		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it or its organization.
+		withoutLink := replaces(old) && (t.refuses(m) || m.Reason == clerkinvite.ReasonWithdrawn && triedOnce(m)) &&
+			(own && (inv.Status == clerkinvite.InvitationExpired || t.orgUnknown) || inv == nil && s.entrusted[m.InvitationID])
+		if !asked && m.Status == clerkinvite.StatusRevoked && !withoutLink && (!own || inv.Status != clerkinvite.InvitationRevoked) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
 		if !asked && m.Status == clerkinvite.StatusRemoved {
@@ -648,10 +657,10 @@ func (t *task) created(all []sent) {
 			}
 		}
 		mark := mark{r.member, r.send}
-		// Not promised: a create carried out after its lease, if it had to use
-		// ignore_existing, if Clerk's list hides it from the next attempt, or if that
-		// attempt's invitation has ended by then, so that Clerk does not reject another.
-		// The same if a rejected bulk request has created an invitation that has ended since.
+		// Not promised: a create carried out after its lease. Clerk does not reject it if it had to
+		// use ignore_existing, or if the next attempt's invitation has ended by then. The next attempt
+		// does not adopt it if Clerk's list hides it. A rejected bulk request can also have created an
+		// invitation that has ended since.
 		if made != "" && (!r.until.After(t.now()) || ended && t.behavior.Behavior.BulkKeepsPartial) {
 			t.late[mark] = true
 		}

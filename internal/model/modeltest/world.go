@@ -39,8 +39,8 @@ type world struct {
 	order     []string // of users
 	tenants   []string
 
-	organization bool            // one of the tenants is an organization
-	added        map[string]bool // its members whom an attempt has added in time
+	organization bool                // one of the tenants is an organization
+	added        map[string]addition // its members whom an attempt has added, by user
 
 	known         map[string][]invitation       // by address, until something changes
 	shortened     map[string]bool               // invitations that expire earlier

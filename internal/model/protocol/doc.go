@@ -34,12 +34,13 @@
 // the protocol fails here until the model has it, too, and then the exploration has
 // checked it.
 //
-// Bounds: one member of one tenant, two actors at the same time (three in the long mode), up
-// to two sends by Resend or by inviting again, and as many calls, deaths, lost responses and
-// ends of leases as each Config says, usually one or two of each. Every rule's trace needs
-// fewer, which suggests, but does not prove, that these bounds are enough. The model leaves
-// out what other tests attack: rate limits and turns (they only delay, and here every actor
-// may be delayed), requests for several members, refusals and other errors from Clerk,
-// invitations that expire, Remove and Purge, deleted users, two members with one user, and
-// lists that lag.
+// Bounds: one member of one tenant, two actors at the same time (three in the long mode), and
+// up to two sends by Resend or by inviting again. Each Config limits the calls, deaths, lost
+// responses and ends of leases, usually to one or two of each. Every rule's trace needs
+// fewer, which suggests, but does not prove, that these bounds are enough.
+//
+// Other tests attack what the model leaves out: rate limits and turns (they only delay, and
+// here every actor may be delayed), requests for several members, refusals and other errors
+// from Clerk. Also invitations that expire, Remove and Purge, deleted users, two members with
+// one user, and lists that lag.
 package protocol

@@ -500,9 +500,8 @@ func (m *step) create(f flight) int8 {
 // Exception is a case that is not promised and occurs in some traces.
 type Exception uint8
 
-// Both are second emails for one send, by creates that Clerk carries out after
-// their lease, because a machine sleeps, a clock is set, or a network
-// delays a request for very long.
+// Both are second emails for one send. Clerk carries out a create after its lease, because
+// a machine slept, a clock was set, or the network delayed the request for very long.
 const (
 	LateIgnoring  Exception = 1 << iota // with ignore_existing=true, so that Clerk does not reject it
 	LateWithdrawn                       // the other invitation was revoked in the meantime, so that Clerk does not reject it

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clerkinvite/clerkinvite/internal/doccheck"
+	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
+)
+
+// Every clerkinvite command that the documentation, a help text or an error shows can be called in this way.
+func TestDocumentedCommands(t *testing.T) {
+	t.Parallel()
+	documented, err := doccheck.Commands("../..")
+	require.NoError(t, err)
+	all := commands()
+	found := 0
+	for _, d := range documented {
+		args := slices.DeleteFunc(d.Args[1:], func(s string) bool { return s == "…" })
+		if d.Args[0] != "clerkinvite" || len(args) == 0 || args[0] == "help" || args[0] == "COMMAND" {
+			continue
+		}
+		found++
+		i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })
+		require.GreaterOrEqual(t, i, 0, d)
+		flags := flag.NewFlagSet("", flag.ContinueOnError)
+		flags.SetOutput(&strings.Builder{})
+		flags.String("schema", "", "")
+		flags.Bool("json", false, "")
+		all[i].prepare(&tool{}, flags)
+		positional, err := parse(flags, args[1:])
+		if len(args) == 1 { // only the command's name
+			continue
+		}
+		if err != flag.ErrHelp { //nolint:errorlint // not wrapped
+			require.NoError(t, err, d)
+			require.Equal(t, min(max(len(positional), all[i].min), all[i].max), len(positional), d)
+		}
+	}
+	require.Greater(t, found, 30)
+}
+
+// readmeBlocks returns the blocks of a section of the README, with their language.
+func readmeBlocks(t *testing.T, heading string) [][]string {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, section, ok := strings.Cut(string(readme), "\n## "+heading+"\n")
+	require.True(t, ok)
+	section, _, _ = strings.Cut(section, "\n## ")
+	return regexp.MustCompile("(?s)```(\\w+)\n(.*?)```").FindAllStringSubmatch(section, -1)
+}
+
+// terminal runs shell scripts in a directory, with this program as clerkinvite.
+type terminal struct {
+	t        *testing.T
+	dir, bin string
+	vars     []string
+}
+
+func newTerminal(t *testing.T, vars map[string]string) *terminal {
+	t.Helper()
+	for _, program := range []string{"bash", "curl", "psql"} {
+		if _, err := exec.LookPath(program); err != nil {
+			pgtest.Missing(t, "session", "install "+program)
+		}
+	}
+	program, err := filepath.Abs(os.Args[0])
+	require.NoError(t, err)
+	term := &terminal{t: t, dir: t.TempDir(), bin: t.TempDir(), vars: []string{"CLERKINVITE_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0"}}
+	require.NoError(t, os.WriteFile(filepath.Join(term.bin, "clerkinvite"), fmt.Appendf(nil, "#!/bin/sh\nexec %s \"$@\"\n", program), 0o700))
+	for name, value := range vars {
+		term.vars = append(term.vars, name+"="+value)
+	}
+	return term
+}
+
+func (term *terminal) command(ctx context.Context, script string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "bash", "-c", script)
+	cmd.Dir = term.dir
+	cmd.Env = slices.Concat(os.Environ(), term.vars, []string{"PATH=" + term.bin + ":" + os.Getenv("PATH")})
+	return cmd
+}
+
+// split returns the commands of a session and their outputs.
+func split(session string) (lines, outputs []string) {
+	for _, part := range strings.Split("\n"+session, "\n$ ")[1:] {
+		line, output, _ := strings.Cut(part+"\n", "\n")
+		lines, outputs = append(lines, line), append(outputs, strings.TrimSpace(output))
+	}
+	return lines, outputs
+}
+
+// Parts of output that differ between runs.
+var unsteady = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|PostgreSQL \d.*|clock is .*|a key of a development instance.*| +\n`)
+
+func steady(output string) string {
+	return strings.Trim(unsteady.ReplaceAllStringFunc(output, func(s string) string {
+		if strings.HasSuffix(s, "\n") {
+			return "\n"
+		}
+		return "…"
+	}), "\n ")
+}
+
+// replay runs the commands of a session, and compares their outputs.
+func (term *terminal) replay(session string) {
+	term.t.Helper()
+	lines, want := split(session)
+	const end = "--- end of a command"
+	got, _ := term.command(term.t.Context(), "exec 2>&1\n"+strings.Join(lines, "\necho '"+end+"'\n")).Output() // the last command may fail
+	outputs := strings.Split(string(got), end+"\n")
+	require.Len(term.t, outputs, len(lines))
+	for i, output := range outputs {
+		require.Equal(term.t, steady(want[i]), steady(output), lines[i])
+	}
+}
+
+// The example in the README works as shown.
+func TestReadmeExample(t *testing.T) {
+	t.Parallel()
+	blocks := readmeBlocks(t, "Example")
+	require.Len(t, blocks, 2)
+	w := newWorld(t)
+	w.clerk.AddVerifiedUser("grace@example.com")
+	w.refuse("mallory@example.com")
+	term := newTerminal(t, w.vars)
+	require.NoError(t, os.WriteFile(filepath.Join(term.dir, "people.csv"), []byte(blocks[0][2]), 0o600))
+	people, doctor, ok := strings.Cut(blocks[1][2], "$ clerkinvite doctor")
+	require.True(t, ok)
+	term.replay(people)
+	_, err := w.clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	term.replay("$ clerkinvite doctor" + doctor)
+}
+
+// The session in the README works as shown.
+func TestReadmeSession(t *testing.T) {
+	t.Parallel()
+	blocks := readmeBlocks(t, "Try it without an account")
+	require.Len(t, blocks, 4)
+	w := newWorld(t)
+	term := newTerminal(t, map[string]string{"DATABASE_URL": w.vars["DATABASE_URL"]})
+	for _, address := range []string{"localhost:4010", ":8080"} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			pgtest.Missing(t, "session", "the session uses "+address)
+		}
+		require.NoError(t, listener.Close())
+	}
+	background := func(script string) *locked {
+		ctx, stop := context.WithCancel(t.Context())
+		cmd := term.command(ctx, script)
+		errs := new(locked)
+		cmd.Stderr = errs
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() {
+			stop()
+			_ = cmd.Wait()
+		})
+		return errs
+	}
+
+	lines, outputs := split(blocks[0][2])
+	require.Len(t, lines, 1)
+	fake := background("exec " + lines[0])
+	testkit.Await(t, "the fake is ready", func() bool { return strings.Contains(fake.String(), "for tests only") })
+	term.replay(blocks[1][2])
+	require.Equal(t, outputs[0], strings.TrimSpace(fake.String()), "the first terminal")
+
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	lines, _ = split(blocks[2][2])
+	require.Len(t, lines, 1)
+	// Build first, because a signal to "go run" would not end the program.
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(term.bin, "signin"), "./examples/signin")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	background(". ./fake.env; " + strings.Replace(lines[0], " go run ./examples/signin", " exec signin", 1))
+	testkit.Await(t, "the application is ready", func() bool {
+		conn, err := net.Dial("tcp", "localhost:8080")
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
+	term.replay(blocks[3][2])
+}
+
+// The commands in the README that adopt a table work.
+func TestReadmeAdopt(t *testing.T) {
+	t.Parallel()
+	blocks := readmeBlocks(t, "Adopt")
+	require.Len(t, blocks, 1)
+	w := newWorld(t)
+	ada := w.clerk.CreateForeign("ada@example.com", nil)
+	grace := w.clerk.AddVerifiedUser("grace@example.com")
+	_, err := w.db.Pool(t).Exec(t.Context(), `CREATE TABLE admin_user (tenant_id text, email text, clerk_user_id text, role text, created_at timestamptz DEFAULT now());
+		INSERT INTO admin_user VALUES ('acme', 'grace@example.com', 'pending_inv_gone', 'admin'), ('acme', 'ada@example.com', 'pending_`+ada.ID+`', 'admin'), ('acme', 'grace@example.com', '`+grace.ID+`', 'admin')`)
+	require.NoError(t, err)
+	term := newTerminal(t, w.vars)
+	out, err := term.command(t.Context(), blocks[0][2]).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, grace.ID, w.member("grace@example.com").ClerkUserID, "%s", out)
+	require.Equal(t, ada.ID, w.member("ada@example.com").InvitationID)
+}
