@@ -214,6 +214,9 @@ func (r *reconciliation) cursor() string {
 			p.TenantID, p.ID = b.start.TenantID, b.start.ID
 		}
 	}
+	if p.Known != nil { // then the next call's own members decide whether it asks for more
+		p.Absent, p.AbsentSince = "", time.Time{}
+	}
 	return p.encode()
 }
 

@@ -815,7 +815,7 @@ func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
 	require.NoError(t, err)
 	b.Receive(t, w)
 	b.Clock.Advance(time.Hour)
-	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true, GetUserLags: true})
 	b.MustInvite(t, "ada@example.com")
 	clerk.Settle()
 	w, err = clerk.Accept("ada@example.com")
