@@ -521,3 +521,74 @@ func TestPromise8_OrganizationsAtTheCeiling(t *testing.T) {
 		"org_0 pending ": 334, "org_1 pending ": 333, "org_2 pending ": 5, "org_2 failed " + clerkinvite.ReasonOrganizationFull: 328,
 	}, states)
 }
+
+// A failure before anything was sent cannot have added the user, so Revoke and Remove keep a membership that the user
+// already had. So they do if another tenant's member is active by it.
+func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
+	t.Parallel()
+	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, ada)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, ada)
+			return err
+		},
+	}
+	for name, withdraw := range verbs {
+		t.Run(name+"/nothing was sent", func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				u := b.Clerk.AddVerifiedUser(ada.Email)
+				b.Clerk.JoinOrganization(org, u.ID, "org:member")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, Times: 9})
+				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				b.Clerk.ClearFaults()
+				require.Equal(t, 1, b.Member(t, ada.Email).Attempts, "the situation of this test")
+				require.NoError(t, withdraw(t.Context(), b))
+				requireMembers(t, b, u.ID)
+			})
+		})
+		t.Run(name+"/another tenant needs it", func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				u := b.Clerk.AddVerifiedUser(ada.Email)
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				theirs, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: ada.Email, Organization: &clerkinvite.Organization{ID: org}})
+				require.NoError(t, err)
+				if b.Member(t, ada.Email).Due() { // otherwise the other tenant's Invite has resolved both
+					require.Equal(t, clerkinvite.StatusActive, theirs.Status)
+					require.NoError(t, withdraw(t.Context(), b))
+					requireMembers(t, b, u.ID)
+				}
+			})
+		})
+	}
+}
+
+// Lost responses in a row end the pass, also if each is about another organization.
+func TestOrganization_LostResponsesStopThePass(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		for i := range 6 {
+			id := fmt.Sprintf("org_%d", i)
+			b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{})
+			p := testkit.Params(id, "ada@example.com")
+			p.Organization = &clerkinvite.Organization{ID: id}
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+		}
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 502, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 3, report.Claimed)
+	})
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -218,31 +217,85 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
-// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
-func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
+// What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
+// may have created it. If the first member no longer waits, the invitation stays.
+func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 	t.Parallel()
-	for _, another := range []bool{false, true} {
-		t.Run(fmt.Sprintf("another invitation %v", another), func(t *testing.T) {
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Revoke(ctx, ref)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Remove(ctx, ref)
+			return err
+		},
+		"Resend": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Resend(ctx, ref)
+			return err
+		},
+		"Purge":               func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error { return b.Purge(ctx, ref) },
+		"Purge after removal": nil,
+	}
+	for name, verb := range verbs {
+		for _, creator := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/of the creator %v", name, creator), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+					m := b.MustInvite(t, "ada@example.com")
+					other, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
+					require.NoError(t, err)
+					require.Equal(t, m.InvitationID, other.InvitationID)
+					if !creator {
+						m, other = other, m
+					}
+					want := clerkinvite.StatusRevoked
+					if verb == nil {
+						row, err := b.Get(t.Context(), m.Ref())
+						require.NoError(t, err)
+						removed := *row
+						removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+						results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+						require.NoError(t, err)
+						require.NoError(t, results[0].Err)
+						require.NoError(t, b.Purge(t.Context(), m.Ref()))
+						want = clerkinvite.StatusPending
+					} else {
+						require.NoError(t, verb(t.Context(), b, m.Ref()))
+					}
+					b.MustReconcile(t)
+					now, err := b.Get(t.Context(), other.Ref())
+					require.NoError(t, err)
+					require.Equal(t, want, now.Status)
+				})
+			})
+		}
+	}
+}
+
+// Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
+func TestOrganization_UnknownInvitation(t *testing.T) {
+	t.Parallel()
+	for _, resend := range []bool{false, true} {
+		t.Run(fmt.Sprintf("resend %v", resend), func(t *testing.T) {
 			t.Parallel()
-			clerk := clerkinvitetest.NewClerk()
-			api := &strangeAPI{Clerk: clerk}
-			b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
-			m := b.MustInvite(t, "ada@example.com")
-			if another {
-				b.MustInvite(t, "another@example.com")
-			}
+			b := testkit.NewMemory(t, testkit.Options{Organization: org})
+			adopted, err := b.Adopt(t.Context(), []clerkinvite.Adopted{{
+				InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}},
+				ClerkUserID:  clerkinvite.PendingID("orginv_unknown"),
+			}})
+			require.NoError(t, err)
+			require.NoError(t, adopted[0].Err)
 			b.Clock.Advance(time.Hour)
-			api.revoke = func(string) (*clerkinvite.Invitation, error) {
-				return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+			if resend {
+				_, err = b.Resend(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				b.RequireInvited(t, "ada@example.com", 1)
+				return
 			}
-			api.list = func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
-				return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == "ada@example.com" })
-			}
-			m, err := b.Revoke(t.Context(), m.Ref())
-			require.Equal(t, another, err == nil, "%v", err)
-			if another {
-				require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-			}
+			m, err := b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 		})
 	}
 }
@@ -463,6 +516,28 @@ func TestOrganization_FullStopsOnlyItself(t *testing.T) {
 	}
 }
 
+// Once Clerk has refused everybody for an organization, the rest of a list costs no requests.
+func TestOrganization_RefusedListCostsFewRequests(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		people := testkit.People(100, "p")
+		for i := range people {
+			people[i].Organization = &clerkinvite.Organization{ID: "org_unknown"}
+		}
+		results, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, r.Err, &clerkErr)
+			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+		}
+		requests := b.Clerk.Requests()
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreateBulk])
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 10, requests[clerkinvitetest.CallOrganizationList], "for the ten in the bulk request, whose effect is unknown")
+	})
+}
+
 func TestOrganization_Refusals(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]clerkinvite.Organization{
@@ -501,6 +576,7 @@ func TestOrganization_Webhooks(t *testing.T) {
 		b.Clerk.RevokeInDashboard(joan.InvitationID)
 		receive()
 		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "joan@example.com").Status)
+		b.Clock.Advance(time.Hour)
 		b.Clerk.LeaveOrganization(org, user)
 		receive()
 		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "ada@example.com").Reason)
@@ -675,5 +751,126 @@ func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, changed, 1)
 		require.Equal(t, clerkinvite.ReasonLeft, changed[0].Reason)
+	})
+}
+
+// People left an organization, and the first visible member of another organization comes 150 members later, or in
+// a later call.
+func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]int{"one call": 0, "many calls": 40} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }})
+			join := func(tenant, organization string, n int) (users []string) {
+				b.Clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+				for i := range n {
+					email := fmt.Sprintf("%s%d@example.com", tenant, i)
+					users = append(users, b.Clerk.AddVerifiedUser(email).ID)
+					b.Clerk.JoinOrganization(organization, users[i], "org:member")
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{
+						TenantID: tenant, Email: email, Organization: &clerkinvite.Organization{ID: organization},
+					})
+					require.NoError(t, err)
+				}
+				return users
+			}
+			leavers := join("a", "org_a", 3)
+			for i := range 150 {
+				email := fmt.Sprintf("m%d@example.com", i)
+				b.Clerk.AddVerifiedUser(email)
+				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "m", Email: email})
+				require.NoError(t, err)
+			}
+			join("z", "org_z", 5)
+			b.Clock.Advance(time.Hour)
+			for _, id := range leavers[:2] {
+				b.Clerk.LeaveOrganization("org_a", id)
+			}
+			b.Clerk.DeleteUser(leavers[2])
+
+			var total clerkinvite.ReconcileReport
+			for cursor := ""; ; {
+				report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Limit: limit, Cursor: cursor})
+				require.NoError(t, err)
+				total.Members, total.Removed = total.Members+report.Members, total.Removed+report.Removed
+				if cursor = report.Cursor; cursor == "" {
+					break
+				}
+			}
+			require.Equal(t, 158, total.Members)
+			require.Equal(t, 3, total.Removed)
+			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "a", Email: "a0@example.com"})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
+		})
+	}
+}
+
+// The event of an earlier membership arrives late, while Clerk does not show the new membership yet.
+func TestOrganization_LateEventRemovesNobody(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		id := b.Clerk.AddVerifiedUser(email).ID
+		add := func() {
+			m, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusActive, m.Status)
+		}
+		add()
+		b.Clock.Advance(time.Hour)
+		b.Clerk.OrganizationEvents()
+		_, err := b.Remove(t.Context(), testkit.Acme(email))
+		require.NoError(t, err)
+		left := b.Clerk.OrganizationEvents()
+		require.Len(t, left, 1)
+		b.Clock.Advance(10 * time.Second)
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+		add()
+
+		handle := func() error {
+			w := left[0]
+			w.At = b.Clock.Now() // as Svix does
+			e, err := b.Verifier.Verify(w.Payload, w.Sign(clerkinvitetest.WebhookSecret))
+			require.NoError(t, err)
+			_, err = b.HandleEvent(t.Context(), e)
+			return err
+		}
+		require.ErrorIs(t, handle(), clerkinvite.ErrUnconfirmed)
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "not forever")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.Settle()
+		b.Clock.Advance(3 * time.Minute)
+		require.NoError(t, handle(), "a replay")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+
+		b.Clerk.LeaveOrganization(org, id)
+		b.Clerk.Settle()
+		require.NoError(t, handle())
+		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, email).Reason)
+	})
+}
+
+// Clerk sends two events when a person accepts. While the first one is handled, the second one activates the member.
+func TestOrganization_EventsOfOneAcceptance(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+		events := b.Clerk.OrganizationEvents()
+		require.Len(t, events, 2)
+		var changed []*clerkinvite.Member
+		var called atomic.Bool
+		b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallGetUser && w == clerkinvitetest.Before && called.CompareAndSwap(false, true) {
+				changed = b.Receive(t, events[1])
+			}
+		})
+		require.Empty(t, b.Receive(t, events[0]))
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
 }

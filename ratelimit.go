@@ -174,23 +174,21 @@ func (l *limits) hits(endpoint string) (hits int) {
 }
 
 // loaded updates the limit of an endpoint to what the store has. hitsBefore is how often this process had hit the
-// limit before it read the store. If it has hit the limit again since then, its memory is newer.
+// limit before it read the store.
 func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
-		// Processes only raise a stored limit. If it is earlier than at the last load, and this process has not hit
-		// the limit since, an operator has deleted or shortened it.
-		lowered := stored.Before(m.stored) && m.hits == hitsBefore
-		raisedElsewhere := stored.After(now) && stored.After(m.padded)
 		switch {
-		case lowered:
+		case m.hits != hitsBefore: // this process has hit the limit in the meantime, so its memory is newer
+			return
+		case stored.Before(m.stored): // processes only raise a stored limit, so an operator has deleted or shortened it
 			m.padded = stored
 			if m.until.After(stored) {
 				m.until = stored
 			}
-		case raisedElsewhere:
+		case stored.After(now) && stored.After(m.padded): // another process has hit the limit
 			m.padded = stored
 			if !creates(endpoint) { // for creates, the stored time has a margin, so the time that Clerk said is unknown
 				m.until = stored
@@ -524,19 +522,17 @@ func spend(share, now time.Time, creates int) (next time.Time, wait time.Duratio
 }
 
 // changeTime replaces the stored time of a name by next(stored). It returns the new time, or the stored time if
-// next keeps that. The result does not show which process wrote it. If that matters, the time must be unique,
-// like turnEnd's.
+// next returns it unchanged. The result does not show which process wrote it. If that matters, the time must be
+// unique, like turnEnd's.
 func (s *Service) changeTime(ctx context.Context, name string, next func(stored time.Time) time.Time) (time.Time, error) {
 	known := s.limits.lastSwapped(name)
-	for want := next(known); ; {
-		stored, err := s.swapTime(ctx, name, known, want) // only reads if both are equal
-		if err != nil || stored.Equal(want) {
+	for {
+		want := next(known)
+		stored, err := s.swapTime(ctx, name, known, want)
+		if err != nil || stored.Equal(want) || next(stored).Equal(stored) {
 			return stored, err
 		}
 		known = stored // known was out of date, or another process was faster
-		if want = next(known); want.Equal(known) {
-			return known, nil // just read
-		}
 	}
 }
 

@@ -126,7 +126,7 @@ func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
 		s: s, report: &ReconcileReport{},
 		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
-		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool),
+		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool), leavers: make(map[string]*Member),
 	}
 }
 
@@ -158,7 +158,6 @@ type reconciliation struct {
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
 	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
 	organizations   bool      // the invitations into organizations are being checked
-	seesMembers     bool      // Clerk has shown a membership of a member's user
 	firstError      error     // about a member or an invitation that could not be changed
 
 	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
@@ -168,6 +167,7 @@ type reconciliation struct {
 	unresolved         map[string]bool    // members that could not be checked or made active, because Clerk, the store or a hook failed
 	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
 	checkedAfterExpiry map[string]bool    // members that were looked up after their invitation had expired
+	leavers            map[string]*Member // active members whose user is missing from Clerk's list of their organization
 }
 
 // progress is the state that a reconciliation needs to continue. A cursor contains it.
@@ -184,7 +184,13 @@ type progress struct {
 	// Absent is the user of the oldest active member that Clerk's list leaves out, settled at AbsentSince.
 	Absent      string    `json:"a,omitempty"`
 	AbsentSince time.Time `json:"s,omitzero"`
+
+	SeesMembers bool     `json:"m,omitempty"` // Clerk shows the membership of an active member's user
+	Leavers     []string `json:"l,omitempty"` // IDs of reconciliation.leavers, at most maxLeavers
 }
+
+// maxLeavers limits the length of a cursor. A reconciliation that begins anew finds the other leavers again.
+const maxLeavers = 20
 
 func (p progress) encode() string {
 	b, err := json.Marshal(p)
@@ -200,6 +206,7 @@ func decodeCursor(cursor string) (p progress, err error) {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err != nil || json.Unmarshal(b, &p) != nil || checkText(p.TenantID, 255) != "" || p.ID != "" && !storeutil.IsUUID(p.ID) ||
+		len(p.Leavers) > maxLeavers || slices.ContainsFunc(p.Leavers, func(id string) bool { return !storeutil.IsUUID(id) }) ||
 		p.Absent != "" && !clerkID.MatchString(p.Absent) {
 		return p, &InvalidParamsError{"Cursor", "is not a cursor returned by Reconcile"}
 	}
@@ -209,6 +216,8 @@ func decodeCursor(cursor string) (p progress, err error) {
 // cursor says where to continue: before the first member that was not looked up.
 func (r *reconciliation) cursor() string {
 	p := r.progress
+	p.Leavers = slices.Sorted(maps.Keys(r.leavers))
+	p.Leavers = p.Leavers[:min(len(p.Leavers), maxLeavers)]
 	for _, b := range []*batch{&r.pending, &r.active} {
 		if len(b.rows) > 0 && cmp.Or(cmp.Compare(b.start.TenantID, p.TenantID), cmp.Compare(b.start.ID, p.ID)) < 0 {
 			p.TenantID, p.ID = b.start.TenantID, b.start.ID
@@ -244,7 +253,7 @@ func (r *reconciliation) run(ctx context.Context) error {
 	if err := r.checkKey(ctx); err != nil {
 		return err
 	}
-	if err := r.members(ctx); err != nil || !r.complete {
+	if err := inOrder(ctx, r.readLeavers, r.members); err != nil || !r.complete {
 		return err
 	}
 	return r.invitations(ctx)
@@ -391,7 +400,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
 		steps = append(steps, r.readAdopted, r.expireOverdue)
 	}
-	return inOrder(ctx, append(steps, r.removeMissing, r.reportMissing)...)
+	return inOrder(ctx, append(steps, r.removeMissing, r.reportMissing, r.removeLeavers)...)
 }
 
 // inOrder calls the steps until one fails.
@@ -443,7 +452,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
 			continue
 		}
-		r.checkedAfterExpiry[row.ID] = !r.wrongKey()
+		r.checkedAfterExpiry[row.ID] = !r.wrongKey() // with a wrong key, resolve has changed nothing
 		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
@@ -528,7 +537,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers, r.removeLeavers); err != nil {
+	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers, r.noteLeavers, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -599,6 +608,11 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 		}
 	}
 	return nil
+}
+
+// isFresh reports whether a member was settled so recently that Clerk's lists may not show its user yet.
+func (m *Member) isFresh(now time.Time) bool {
+	return m.SettledAt != nil && !m.SettledAt.Before(now.Add(-freshUser))
 }
 
 // noteUser notes whether Clerk's list shows an active member's user, and reports whether the user is missing.
@@ -798,60 +812,83 @@ func (r *reconciliation) proveMemberships(ctx context.Context, users []User, row
 	return p, nil
 }
 
-// removeLeavers removes the active members of the batch whose users are no longer members of their
-// organization. A list can be incomplete. A member is removed only if two responses leave this user out and
-// Clerk has shown that another member's user belongs to an organization.
-func (r *reconciliation) removeLeavers(ctx context.Context) error {
+// noteLeavers notes the active members of the batch whom Clerk does not list as members of their organization.
+func (r *reconciliation) noteLeavers(ctx context.Context) error {
 	byOrganization := make(map[string][]*Member)
 	for _, row := range r.active.rows {
-		settled := row.SettledAt == nil || row.SettledAt.Before(r.began.Add(-freshUser))
-		if organization := row.organization(); organization != "" && settled && r.users[row.ClerkUserID] != nil && !r.changed[row.ID] {
+		organization := row.organization()
+		if organization != "" && !row.isFresh(r.began) && r.users[row.ClerkUserID] != nil && !r.changed[row.ID] {
 			byOrganization[organization] = append(byOrganization[organization], row)
 		}
 	}
-	var changes []Change
 	for _, organization := range slices.Sorted(maps.Keys(byOrganization)) {
-		leavers, err := r.leavers(ctx, organization, byOrganization[organization])
-		if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
-			return err
+		rows := byOrganization[organization]
+		ids := make([]string, len(rows))
+		for i, row := range rows {
+			ids[i] = row.ClerkUserID
 		}
-		r.note(ctx, err)
-		for _, row := range leavers {
-			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+		listed, err := r.s.findMembers(ctx, organization, ids)
+		if err != nil {
+			err = r.s.clerkError(ctx, "find memberships", err)
+			if ctx.Err() != nil || failureOf(err, "").ofInstance() {
+				return err
+			}
+			r.note(ctx, err)
+			continue
+		}
+		for _, row := range rows {
+			if listed[row.ClerkUserID] {
+				r.progress.SeesMembers = true
+			} else if len(r.leavers) < reconcilePage { // to limit memory
+				r.leavers[row.ID] = row
+			}
 		}
 	}
-	if !r.seesMembers {
-		return nil // the next reconciliation finds them again
+	return nil
+}
+
+// readLeavers reads the leavers that an earlier call has noted in its cursor.
+func (r *reconciliation) readLeavers(ctx context.Context) error {
+	if len(r.progress.Leavers) == 0 {
+		return nil
 	}
-	_, err := r.apply(ctx, changes)
+	rows, err := r.s.store.Find(ctx, Query{IDs: r.progress.Leavers})
+	for _, row := range rows {
+		if row.Status == StatusActive && row.organization() != "" && !row.isFresh(r.began) {
+			r.leavers[row.ID] = row
+		}
+	}
 	return err
 }
 
-// leavers returns the rows whose users Clerk does not show as members of the organization, neither in a list
-// nor when asked about each alone.
-func (r *reconciliation) leavers(ctx context.Context, organization string, rows []*Member) (leavers []*Member, err error) {
-	var ids []string
-	for _, row := range rows {
-		ids = append(ids, row.ClerkUserID)
+// removeLeavers removes the leavers whom Clerk does not show when asked about each alone either. A list can be
+// incomplete, so it waits until Clerk has shown the membership of another member.
+func (r *reconciliation) removeLeavers(ctx context.Context) error {
+	if !r.progress.SeesMembers {
+		return nil
 	}
-	listed, err := r.s.findMembers(ctx, organization, ids)
-	if err != nil {
-		return nil, r.s.clerkError(ctx, "find memberships", err)
+	var changes []Change
+	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	for _, id := range slices.Sorted(maps.Keys(r.leavers)) {
+		row := r.leavers[id]
+		alone, err := r.s.findMembers(ctx, row.organization(), []string{row.ClerkUserID})
+		switch {
+		case err == nil:
+			h.noteResponse()
+			if !alone[row.ClerkUserID] {
+				changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+			}
+		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
+			return r.s.clerkError(ctx, "find memberships", err)
+		default:
+			r.note(ctx, r.s.clerkError(ctx, "find memberships", err))
+		}
 	}
-	r.seesMembers = r.seesMembers || len(listed) > 0
-	for _, row := range rows {
-		if listed[row.ClerkUserID] {
-			continue
-		}
-		alone, err := r.s.findMembers(ctx, organization, []string{row.ClerkUserID})
-		if err != nil {
-			return leavers, r.s.clerkError(ctx, "find memberships", err)
-		}
-		if !alone[row.ClerkUserID] {
-			leavers = append(leavers, row)
-		}
+	if _, err := r.apply(ctx, changes); err != nil {
+		return err
 	}
-	return leavers, nil
+	clear(r.leavers)
+	return nil
 }
 
 // rowsOf returns the rows of the users and of their verified addresses, with Clerk's times.
@@ -1178,9 +1215,9 @@ type listed struct {
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to. The result has one entry per invitation for the member
-// that the marker identifies, or for no member, and one for each member that has adopted the invitation. Several
-// tenants may share an invitation.
+// withMembers reads the members that invitations belong to: the member that the marker identifies, and the members
+// that have adopted the invitation, in any tenant. The result has an entry for each of them, or one without a row
+// if there are none.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
@@ -1209,11 +1246,12 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 	for i := range invitations {
 		inv := &invitations[i]
 		m, ours := inv.mark()
-		adopted := filter(referring[inv.ID], func(row *Member) bool { return row.ID != m.ID })
-		if named[m.ID] != nil || len(adopted) == 0 {
-			list = append(list, listed{Invitation: inv, row: named[m.ID], marked: ours, send: m.Send, shared: len(adopted) > 0})
+		marked := named[m.ID] // nil without a marker, because no row has the ID ""
+		adopters := filter(referring[inv.ID], func(row *Member) bool { return row != marked })
+		if marked != nil || len(adopters) == 0 {
+			list = append(list, listed{Invitation: inv, row: marked, marked: ours, send: m.Send, shared: len(adopters) > 0})
 		}
-		for _, row := range adopted {
+		for _, row := range adopters {
 			list = append(list, listed{Invitation: inv, row: row, shared: true})
 		}
 	}

@@ -211,7 +211,7 @@ func TestReconcile_ResumesAtItsCursor(t *testing.T) {
 		require.Equal(t, 30, total.Revoked)
 	})
 	b := testkit.NewMemory(t, testkit.Options{})
-	for _, cursor := range []string{"!", "e30", "eyJpIjoibm9uc2Vuc2UifQ"} {
+	for _, cursor := range []string{"!", "e30", "eyJpIjoibm9uc2Vuc2UifQ", "eyJsIjpbIm5vbnNlbnNlIl19"} {
 		_, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Cursor: cursor})
 		var invalid *clerkinvite.InvalidParamsError
 		if cursor != "e30" {

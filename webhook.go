@@ -1,7 +1,6 @@
 package clerkinvite
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -18,21 +17,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/clerkinvite/clerkinvite/internal/wire"
-)
-
-// Types of the events that [Service.HandleEvent] acts on. It ignores all others.
-const (
-	EventUserCreated = "user.created"
-	EventUserUpdated = "user.updated"
-	EventUserDeleted = "user.deleted"
-
-	EventOrganizationInvitationAccepted = "organizationInvitation.accepted"
-	EventOrganizationInvitationRevoked  = "organizationInvitation.revoked"
-	EventOrganizationMembershipCreated  = "organizationMembership.created"
-	EventOrganizationMembershipUpdated  = "organizationMembership.updated"
-	EventOrganizationMembershipDeleted  = "organizationMembership.deleted"
 )
 
 // ErrBadEvent means that a webhook has a valid signature but an unusable event: the event is not
@@ -44,13 +28,6 @@ const (
 // endpoint that always fails. Nothing is lost, because Reconcile finds changes that no event
 // reported.
 var ErrBadEvent error = &statusError{http.StatusBadRequest, "the webhook's event cannot be read"}
-
-// ErrUnconfirmed means that Clerk's API does not show the user as an event does, and that the event is
-// less than two minutes old, so the API may lag. HTTP 503. Deliver the event again in a few seconds.
-var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk does not confirm the event yet"}
-
-// freshEvent is the age up to which Clerk's API may lag behind an event.
-const freshEvent = 2 * time.Minute
 
 const (
 	// webhookTolerance is the largest difference between a webhook's time and ours, in either
@@ -440,201 +417,4 @@ func (v *WebhookVerifier) receive(h http.Header, body io.Reader) (*Event, error)
 		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrBadEvent, maxWebhookEvent)
 	}
 	return v.event(payload, sig.id)
-}
-
-// Event is a Clerk webhook event, reduced to the fields that the library uses. It prints
-// and logs without addresses.
-type Event struct {
-	ID         string    // svix-id, the same in every retry; empty from ParseEvent
-	Type       string    // EventUserCreated or any other type
-	InstanceID string    // the Clerk instance, ins_…
-	Timestamp  time.Time // when it happened; zero if Clerk did not say
-
-	UserID string // can be empty for user.deleted and organizationInvitation.…
-	User   *User  // the user at the time of the event, for user.created and user.updated; otherwise nil
-
-	OrganizationID string // of organizationInvitation.… and organizationMembership.… events
-	InvitationID   string // of organizationInvitation.… events
-
-	memberID string // from the marker of our invitations, which Clerk copies to the membership
-	email    string // normalised; of the invitation, or that the member signs in with
-}
-
-// ParseEvent parses an event without verifying a signature. Use it only if the signature
-// has been verified elsewhere. It does not parse the data of unknown types.
-//
-// Errors: [ErrBadEvent], with a reason that contains nothing from the payload. ParseEvent is
-// safe for concurrent use and safe to retry.
-func ParseEvent(payload []byte) (*Event, error) {
-	ev, err := parseEvent(payload)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadEvent, err)
-	}
-	return ev, nil
-}
-
-func parseEvent(payload []byte) (*Event, error) {
-	envelope := wire.Parse(payload)
-	ev := &Event{Type: envelope.Text("type"), InstanceID: envelope.ID("instance_id"), Timestamp: envelope.Time("timestamp")}
-	data := envelope.Object("data")
-	switch {
-	case envelope == nil:
-		return nil, errors.New("the payload is not a JSON object")
-	case !eventType.MatchString(ev.Type):
-		return nil, errors.New("type is not an event type")
-	}
-	switch ev.Type {
-	case EventUserCreated, EventUserUpdated:
-		u, ok := data.User()
-		if !ok {
-			return nil, errors.New("data.id is not a user ID")
-		}
-		ev.UserID = u.ID
-		ev.User = &User{
-			ID: u.ID, PrimaryEmailID: u.PrimaryEmailID, Incomplete: u.Incomplete, CreatedAt: u.CreatedAt,
-			Banned: u.Banned, Deprovisioned: u.Deprovisioned, Locked: u.Locked, LockEndsIn: u.LockEndsIn,
-		}
-		for _, e := range u.Emails {
-			ev.User.Emails = append(ev.User.Emails, UserEmail(e))
-		}
-	case EventUserDeleted:
-		ev.UserID = data.ID("id")
-		if ev.UserID == "" && (data.Has("id") || data == nil && envelope.Has("data")) {
-			return nil, errors.New("data.id is not a user ID")
-		}
-	case EventOrganizationInvitationAccepted, EventOrganizationInvitationRevoked:
-		ev.UserID, ev.OrganizationID, ev.InvitationID = data.ID("user_id"), data.ID("organization_id"), data.ID("id")
-		ev.email, _ = normalizeEmail(data.Text("email_address"))
-	case EventOrganizationMembershipCreated, EventOrganizationMembershipUpdated, EventOrganizationMembershipDeleted:
-		u := data.Object("public_user_data")
-		ev.UserID, ev.OrganizationID = u.ID("user_id"), data.Object("organization").ID("id")
-		ev.email, _ = normalizeEmail(u.Text("identifier"))
-	}
-	if ev.OrganizationID != "" {
-		marked := Invitation{PublicMetadata: data["public_metadata"]}
-		m, _ := marked.mark()
-		ev.memberID = m.ID
-	}
-	return ev, nil
-}
-
-// HandleEvent applies a verified webhook, and returns the members that it changed, in all tenants.
-//
-// HandleEvent does not trust the event. It reads the user from Clerk and acts on the response, so
-// replayed, old and unordered events do no harm. It does so in these cases:
-//
-//   - A member waits for one of the event's verified addresses.
-//   - The event says that an active member's user was deleted, or has given up the member's address.
-//   - The event concerns a member of an organization. It then also reads the invitation or the membership.
-//
-// It ignores all other events.
-//
-// Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
-// than two minutes old, HandleEvent returns [ErrUnconfirmed]. An older event, or one without a
-// Timestamp such as some of the dashboard's example events, is then ignored.
-//
-// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
-// error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
-// and safe to retry.
-func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
-	ctx, op := s.observe(ctx, "HandleEvent")
-	defer op.end(&err)
-	switch {
-	case e != nil && e.OrganizationID != "" && s.cfg.Organizations != nil:
-		return s.organizationEvent(ctx, e)
-	case e == nil || e.UserID == "":
-		return nil, nil
-	case e.Type == EventUserDeleted:
-	case e.User == nil || e.Type != EventUserCreated && e.Type != EventUserUpdated:
-		return nil, nil
-	}
-	if err := s.setClock(ctx, s.store); err != nil {
-		return nil, err
-	}
-	if e.Type == EventUserDeleted {
-		return s.userDeleted(ctx, e)
-	}
-	rows, err := s.rowsOf(ctx, e.User)
-	if err != nil || !slices.ContainsFunc(rows, func(m *Member) bool { return m.Status.Waits() || e.User.gaveUp(m) }) {
-		return nil, err
-	}
-	u, err := s.readUser(ctx, e.UserID)
-	if errors.Is(err, ErrNotFound) {
-		return nil, s.unconfirmed(ctx, e) // deleted since, not shown yet, or the dashboard's example event
-	}
-	if err != nil {
-		return nil, err
-	}
-	found := rows
-	if !sameVerified(u, e.User) { // the event or the response is out of date, so other rows may wait for u
-		if found, err = s.rowsOf(ctx, u); err != nil {
-			return nil, err
-		}
-	}
-	changed, err := s.resolve(ctx, u, found, askClerk())
-	if err == nil && !u.confirms(e.User, rows) {
-		err = s.unconfirmed(ctx, e)
-	}
-	return changed, err
-}
-
-// sameVerified reports whether a and b have verified the same addresses.
-func sameVerified(a, b *User) bool {
-	x, y := a.verifiedEmails(), b.verifiedEmails()
-	slices.Sort(x)
-	slices.Sort(y)
-	return slices.Equal(x, y)
-}
-
-// unconfirmed returns ErrUnconfirmed for an event that Clerk contradicts, or nil if the event is too old
-// to wait for Clerk. The age comes from the event's Timestamp, because Svix puts a new time on each delivery.
-// If the store's clock cannot be read, the age is unknown, and Svix must deliver the event again.
-func (s *Service) unconfirmed(ctx context.Context, e *Event) error {
-	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began
-		return err
-	}
-	if e.Timestamp.IsZero() || s.now().Sub(e.Timestamp).Abs() >= freshEvent {
-		return nil
-	}
-	return ErrUnconfirmed
-}
-
-// confirms reports whether u, as read from Clerk, agrees with event about the waiting rows and about the
-// addresses of u's active rows.
-func (u *User) confirms(event *User, rows []*Member) bool {
-	return !slices.ContainsFunc(rows, func(row *Member) bool {
-		if event.gaveUp(row) {
-			return !u.gaveUp(row)
-		}
-		joins := !event.isBarred() && row.Status.Waits() && event.hasVerified(row.Email)
-		return joins && (u.isBarred() || !u.hasVerified(row.Email))
-	})
-}
-
-// userDeleted removes a user's active members if Clerk confirms that the user no longer exists.
-func (s *Service) userDeleted(ctx context.Context, e *Event) ([]*Member, error) {
-	var changed []*Member
-	for range 10 {
-		rows, err := s.store.Find(ctx, Query{UserIDs: []string{e.UserID}})
-		if err != nil || len(rows) == 0 {
-			return changed, err
-		}
-		gone, err := s.userGone(ctx, e.UserID)
-		if err != nil {
-			return changed, err
-		}
-		if !gone {
-			return changed, s.unconfirmed(ctx, e)
-		}
-		changes := make([]Change, len(rows))
-		for i, row := range rows {
-			changes[i] = Change{row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now())}
-		}
-		done, retry, err := s.applyEach(ctx, changes)
-		changed = append(changed, done...)
-		if err != nil || !retry {
-			return changed, err
-		}
-	}
-	return changed, fmt.Errorf("clerkinvite: user %s deleted: %w", e.UserID, ErrConflict)
 }

@@ -25,8 +25,9 @@ func Main(run func(ctx context.Context, pool *pgxpool.Pool) error) {
 	log.SetFlags(0)
 	err := untilSignal(func(ctx context.Context) error { return onServer(ctx, os.Getenv("DATABASE_URL"), run) })
 	if errors.Is(err, pgtest.ErrNoBinaries) {
-		log.Fatal("PostgreSQL is not installed on this machine (", err, ").\nSet DATABASE_URL to use another one, for example\n\n"+
-			"\tDATABASE_URL=postgres://user:password@localhost:5432/postgres go run .\n\n"+
+		log.Fatal("This example needs PostgreSQL, and found none on this machine. Install it (Debian, Ubuntu: apt-get install postgresql;\n" +
+			"macOS: brew install postgresql), or name a database:\n\n" +
+			"\texport DATABASE_URL=postgres://user:password@localhost:5432/postgres\n\n" +
 			"The example uses a temporary schema and a fake Clerk.")
 	}
 	if err != nil {
