@@ -102,6 +102,7 @@ type dueBatch struct {
 
 // deliverBatch delivers the next members that are due.
 func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b dueBatch, err error) {
+	ctx = withStoredLimits(ctx)
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
 		return b, err
@@ -209,7 +210,7 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 	p.end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
 	err = s.setClock(ctx, s.store) // Config.Now may have been set while this call waited for the turn
 	if err == nil {
-		err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
+		err = s.loadLimits(ctx, endpointFindUsers, endpointCreate, endpointCreateBulk) // the others are read when they are needed
 	}
 	if err == nil {
 		p.lease, err = s.newLease(ctx)

@@ -148,10 +148,10 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	case own < 0:
 		s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due(): // in any send, because the user has verified the address
+	case rows[own].Due() && rows[own].organization() == a.organization(): // in any send, because the user has verified the address
 		a.row = rows[own]
 		return nil, nil
-	case !rows[own].Status.Waits():
+	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():
 		s.removeAdded(ctx, a)
 	}
 	// Resolve has decided.
@@ -210,7 +210,8 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
-	case !row.Status.Waits() && row.Status != StatusActive: // withdrawn, revoked or removed
+	case !row.Status.Waits() && row.Status != StatusActive, // withdrawn, revoked or removed
+		row.organization() != a.organization(): // and then invited elsewhere
 		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil

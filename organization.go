@@ -429,13 +429,31 @@ func refusesEverybody(err error) bool {
 	return code == ReasonOrganizationFull || code == codeNoSeats || saysNoOrganization(err)
 }
 
-// saysNoOrganization reports whether Clerk says that the organization does not exist.
+// saysNoOrganization reports whether a response about an organization says that it does not exist. If the
+// request named an invitation, a user or an inviter, the response may be about those.
 func saysNoOrganization(err error) bool {
 	var api *APIError
 	if !errors.As(err, &api) {
 		return false
 	}
-	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations || saysNotFound(err) && api.Meta[metaParamName] == nil
+	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations ||
+		saysNotFound(err) && api.Meta[metaParamName] == nil
+}
+
+// deletedOrganization reports whether a call for the row failed because its organization was deleted, and all
+// of its invitations and memberships with it. Another instance's key would get the same response.
+func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure error) bool {
+	if row.organization() == "" || !saysNoOrganization(failure) {
+		return false
+	}
+	if _, err := s.listInvitations(ctx, row, InvitationPending); !saysNoOrganization(err) {
+		return false
+	}
+	known, err := s.isOurKey(ctx)
+	if err == nil && !known {
+		known, err = s.showsOurs(ctx)
+	}
+	return err == nil && known
 }
 
 // noteRefusing remembers for the rest of the pass that an organization accepts no new members, so that the

@@ -254,25 +254,33 @@ func TestPromise3_OrganizationLostBulkResponses(t *testing.T) {
 // Each behavior that Clerk does not document, without a fault and with each call failing before and after it took effect.
 func TestPromise3_OrganizationWhateverClerkDoes(t *testing.T) {
 	t.Parallel()
+	type situation struct {
+		behavior clerkinvitetest.NamedBehavior
+		scene    organizationScene
+		call     clerkinvitetest.Call // "" for no fault
+		when     clerkinvitetest.When
+	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		var all []situation
 		for _, behavior := range testkit.Sample(t, clerkinvitetest.Behaviors()) {
 			for _, s := range organizationScenes() {
 				for _, call := range append([]clerkinvitetest.Call{""}, s.calls...) {
-					for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-						t.Run(fmt.Sprintf("%s/%s/%s %v", behavior.Name, s.name, call, when), func(t *testing.T) {
-							t.Parallel()
-							b := fresh(t, testkit.Options{Organization: org})
-							b.Clerk.SetBehavior(behavior.Behavior)
-							b.Clerk.CreateInDashboard(org, "not-ada@example.com", "org:member", nil) // matched by a query for parts
-							s.before(t, b)
-							if call != "" {
-								b.Clerk.Fail(clerkinvitetest.Fault{Call: call, When: when, Kind: clerkinvitetest.Reset, Times: 3})
-							}
-							s.run(t, b, when == clerkinvitetest.After)
-						})
-					}
+					all = append(all, situation{behavior, s, call, clerkinvitetest.Before}, situation{behavior, s, call, clerkinvitetest.After})
 				}
 			}
+		}
+		for _, c := range testkit.DrawInShort(t, all, 10) {
+			t.Run(fmt.Sprintf("%s/%s/%s %v", c.behavior.Name, c.scene.name, c.call, c.when), func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, testkit.Options{Organization: org})
+				b.Clerk.SetBehavior(c.behavior.Behavior)
+				b.Clerk.CreateInDashboard(org, "not-ada@example.com", "org:member", nil) // matched by a query for parts
+				c.scene.before(t, b)
+				if c.call != "" {
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: c.call, When: c.when, Kind: clerkinvitetest.Reset, Times: 3})
+				}
+				c.scene.run(t, b, c.when == clerkinvitetest.After)
+			})
 		}
 	})
 }
@@ -381,6 +389,50 @@ func TestOrganization_RevokedWhileAdding(t *testing.T) {
 						require.Equal(t, clerkinvite.StatusRevoked, row.Status)
 					}
 					requireMembers(t, b)
+				})
+			})
+		}
+	}
+}
+
+// During an attempt, the member is revoked and reserved again for another organization. The attempt's findings prove nothing there,
+// and a membership that it has added is ended.
+func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
+	t.Parallel()
+	for name, from := range map[string]*clerkinvite.Organization{"organization": {ID: org, AddExisting: true}, "application": nil} {
+		for _, verified := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/another address %v", name, verified), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+					u := b.Clerk.AddVerifiedUser("ada@example.com")
+					if verified {
+						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+					}
+					during := clerkinvitetest.CallAddMember
+					if from == nil {
+						during = clerkinvitetest.CallFindUsers
+					}
+					var changed atomic.Bool
+					b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+						if call != during || when != clerkinvitetest.Before || changed.Swap(true) {
+							return
+						}
+						_, err := b.Revoke(t.Context(), testkit.Ada)
+						assert.NoError(t, err)
+						_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{
+							TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: "org_globex"},
+						})
+						assert.NoError(t, err)
+					})
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: from})
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					require.Equal(t, clerkinvite.StatusReserved, dup.Member.Status)
+					requireMembers(t, b)
+					_, err = b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+					b.RequireInvited(t, "ada@example.com", 1)
 				})
 			})
 		}

@@ -137,6 +137,27 @@ func TestOrganization_ForeignInvitationAdopted(t *testing.T) {
 	}
 }
 
+// The dashboard's invitation does not expire after the days that the caller asked for. Clerk does not say when it does.
+func TestOrganization_ForeignInvitationExpiresLater(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: true})
+		foreign := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:member", nil)
+		m, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 1})
+		require.NoError(t, err)
+		require.Equal(t, foreign.ID, m.InvitationID)
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("joan@example.com").ID, "org:member")
+		b.MustInvite(t, "joan@example.com") // her user shows that the key is right
+		b.Clock.Advance(48 * time.Hour)
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+
+		b.Clock.Advance(30 * 24 * time.Hour) // then Clerk lists it as expired
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+	})
+}
+
 func TestOrganization_Resend(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
@@ -300,7 +321,7 @@ func TestOrganization_UnknownInvitation(t *testing.T) {
 	}
 }
 
-// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and refuses nobody.
+// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and does not refuse the person.
 func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
@@ -513,6 +534,68 @@ func TestOrganization_FullStopsOnlyItself(t *testing.T) {
 				require.Empty(t, len(refused)-1)
 			})
 		})
+	}
+}
+
+// The organization was deleted at Clerk, with its invitations and memberships. Its members can still be revoked, removed, and
+// purged, if Clerk shows something else of this database. Otherwise the key may be another instance's.
+func TestOrganization_Deleted(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	states := map[clerkinvite.Status]func(t *testing.T, b *testkit.Rig){
+		clerkinvite.StatusReserved: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, email)
+			require.Error(t, err)
+		},
+		clerkinvite.StatusPending: func(t *testing.T, b *testkit.Rig) { t.Helper(); b.MustInvite(t, email) },
+		clerkinvite.StatusActive: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser(email).ID, "org:admin")
+			b.MustInvite(t, email)
+		},
+	}
+	verbs := map[string]func(b *testkit.Rig) error{
+		"revoke": func(b *testkit.Rig) error { _, err := b.Revoke(context.Background(), testkit.Ada); return err },
+		"remove": func(b *testkit.Rig) error { _, err := b.Remove(context.Background(), testkit.Ada); return err },
+		"purge":  func(b *testkit.Rig) error { return b.Purge(context.Background(), testkit.Ada) },
+	}
+	for status, arrange := range states {
+		for verb, do := range verbs {
+			for _, unauthorized := range []bool{false, true} {
+				for _, known := range []bool{false, true} {
+					if status == clerkinvite.StatusActive && (verb == "revoke" || !known) {
+						continue // it cannot be revoked, and its user shows that the key is right
+					}
+					t.Run(fmt.Sprintf("%s/%s/unauthorized %v/known %v", status, verb, unauthorized, known), func(t *testing.T) {
+						t.Parallel()
+						b := testkit.NewMemory(t, testkit.Options{Organization: org})
+						b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationUnauthorized: unauthorized})
+						arrange(t, b)
+						if known {
+							b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+							_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: email, Organization: &clerkinvite.Organization{ID: "org_globex"}})
+							require.NoError(t, err)
+						}
+						b.Clock.Advance(time.Hour)
+						b.Clerk.DeleteOrganization(org)
+						require.Equal(t, known, do(b) == nil)
+						m, err := b.Get(t.Context(), testkit.Ada)
+						switch {
+						case !known:
+							require.NoError(t, err)
+							require.Equal(t, status, m.Status)
+						case verb == "purge":
+							require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+						default:
+							require.NoError(t, err)
+							require.Equal(t, map[string]clerkinvite.Status{"revoke": clerkinvite.StatusRevoked, "remove": clerkinvite.StatusRemoved}[verb], m.Status)
+						}
+					})
+				}
+			}
+		}
 	}
 }
 

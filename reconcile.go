@@ -98,7 +98,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
-	ctx = withPace(ctx, &pace{turn: t})
+	ctx = withStoredLimits(withPace(ctx, &pace{turn: t}))
 	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
@@ -189,7 +189,7 @@ type progress struct {
 	Leavers     []string `json:"l,omitempty"` // IDs of reconciliation.leavers, at most maxLeavers
 }
 
-// maxLeavers limits the length of a cursor. A reconciliation that begins anew finds the other leavers again.
+// maxLeavers limits the length of a cursor. The next reconciliation finds the others.
 const maxLeavers = 20
 
 func (p progress) encode() string {
@@ -247,9 +247,6 @@ func (b *batch) sortedKeys() []string { return slices.Sorted(maps.Keys(b.keys)) 
 
 // run does the work of Reconcile: members first, then invitations.
 func (r *reconciliation) run(ctx context.Context) error {
-	if err := r.s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke); err != nil {
-		return err
-	}
 	if err := r.checkKey(ctx); err != nil {
 		return err
 	}
@@ -611,7 +608,7 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 }
 
 // isFresh reports whether a member was settled so recently that Clerk's lists may not show its user yet.
-func (m *Member) isFresh(now time.Time) bool {
+func (m Member) isFresh(now time.Time) bool {
 	return m.SettledAt != nil && !m.SettledAt.Before(now.Add(-freshUser))
 }
 

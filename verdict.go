@@ -119,6 +119,9 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	switch v.kind {
 	case isInvited:
+		if v.adopted {
+			p.ExpiresInDays = 0 // another caller chose when this invitation expires
+		}
 		return asInvited(m, v.invitation, p, now)
 	case isLinked:
 		if v.invitation != nil {

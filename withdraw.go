@@ -67,7 +67,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if err == nil && row.organization() != "" {
 			err = s.endMembership(ctx, row, to, accepted)
 		}
-		if err != nil {
+		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
@@ -366,7 +366,7 @@ func (s *Service) justWithdrawn(row *Member, now time.Time) bool {
 func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	inside, cancel := c.context(ctx)
 	defer cancel()
-	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
+	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {
 		return err
 	}
 	_, err := s.changeOne(ctx, c.row, nil)

@@ -296,11 +296,26 @@ var mutants = []mutant{
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
 	}},
+	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
+		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
+	}},
+	{name: "a member of a deleted organization cannot be removed", test: "TestOrganization_Deleted", edits: []edit{
+		{"withdraw.go", "if err != nil && !s.deletedOrganization(ctx, row, err) {", "if err != nil {"},
+	}},
+	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
+		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !rows[own].Status.Waits():\n		s.removeAdded(ctx, a)\n", ""},
+		{"deliver_settle.go", "	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():\n		s.removeAdded(ctx, a)\n", ""},
+	}},
+	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "case rows[own].Due() && rows[own].organization() == a.organization():", "case rows[own].Due():"},
+	}},
+	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "\n		row.organization() != a.organization(): // and then invited elsewhere", "\n		false:"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
@@ -358,7 +373,7 @@ var mutants = []mutant{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
 	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
@@ -577,6 +592,12 @@ var mutants = []mutant{
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
 		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
+	}},
+	{name: "background deliveries do not read the limits of lists and revocations", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"deliver.go", "	ctx = withStoredLimits(ctx)\n", ""},
+	}},
+	{name: "Reconcile does not read limits", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"reconcile.go", "withStoredLimits(withPace(ctx, &pace{turn: t}))", "withPace(ctx, &pace{turn: t})"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"ratelimit.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},

@@ -33,7 +33,7 @@ func (s *sequence) end() {
 		return
 	}
 	if s.organization {
-		s.advance(2 * time.Hour) // Reconcile removes nobody who may have become a member just now
+		s.advance(2 * time.Hour) // Reconcile does not remove people who may have just become members
 	}
 	s.reconciled()
 	if s.problem != "" || s.hidden {
@@ -216,12 +216,12 @@ func (s *sequence) final(m *clerkinvite.Member) {
 			s.failf("end: %v waits for nothing", state{m})
 		case s.joinable(m) != nil && (m.ExpiresAt == nil || m.ExpiresAt.After(s.now())):
 			s.failf("end: %v has joined, but is not active", state{m})
-		case inv == nil: // nobody has joined, and Clerk's lists never show its times
+		case inv == nil: // no person has joined, and Clerk's lists never show its times
 		case inv.Status == clerkinvite.InvitationAccepted: // reported as elsewhere
 			if s.joinable(m) != nil {
 				s.failf("end: %v has accepted, but is not active", state{m})
 			}
-		case inv.Status != clerkinvite.InvitationPending && (!s.adopted[inv.ID] || s.entrusted[inv.ID]): // Reconcile finds rows by their marker, and adopted rows
+		case inv.Status != clerkinvite.InvitationPending:
 			s.failf("unnoticed: %v waits for %s, which is %s", state{m}, inv.ID, inv.Status)
 		}
 	case clerkinvite.StatusActive:
