@@ -286,8 +286,8 @@ func earlier(a, b *time.Time) *time.Time {
 	return a
 }
 
-// isKeyOf does Reconcile's check of the secret key for another method. row is an active member whose user Clerk
-// does not show.
+// isKeyOf does Reconcile's check of the secret key for another method that removes members. row is an active
+// member whose user Clerk does not show.
 func (s *Service) isKeyOf(ctx context.Context, row *Member) (bool, error) {
 	r := s.newReconciliation()
 	r.began = s.now()
@@ -339,6 +339,23 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	known, err := r.s.oldestShown(ctx, false)
 	r.progress.Known = earlier(r.progress.Known, known)
 	return err
+}
+
+// isOurKey reports whether Clerk shows a user or an invitation of this database. With another instance's key it
+// does, once somebody was invited there, so this is enough only if an admin has asked for the change.
+func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+	r := s.newReconciliation()
+	r.began = s.now()
+	if err := r.checkKey(ctx); err != nil || r.progress.Known != nil {
+		return err == nil, err
+	}
+	return s.showsOurs(ctx)
+}
+
+// showsOurs is isOurKey for invitations only.
+func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	known, err := s.oldestShown(ctx, true)
+	return known != nil, err
 }
 
 // oldestShown returns when the oldest member was settled that refers to one of the newest invitations at

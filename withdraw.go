@@ -244,8 +244,7 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 }
 
 // isUnknown reports whether an invitation that Clerk does not list does not exist, after the request to revoke it
-// has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's. (If it is,
-// and new members are known there, the invitation stays open until the right key's Reconcile revokes it.)
+// has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's.
 func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bool, error) {
 	created := cmp.Or(row.InvitedAt, &row.ReservedAt)
 	switch {
@@ -254,8 +253,7 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 	case row.organization() != "":
 		return true, nil // another instance would not have listed the organization's invitations
 	}
-	known, err := s.oldestShown(ctx, true)
-	return known != nil, err
+	return s.showsOurs(ctx)
 }
 
 // resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
