@@ -246,7 +246,7 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 // isUnknown reports whether an invitation that Clerk does not list does not exist, after the request to revoke it
 // has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's.
 func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bool, error) {
-	created := cmp.Or(row.InvitedAt, &row.ReservedAt)
+	created := cmp.Or(row.InvitedAt, row.SettledAt, &row.ReservedAt) // or later
 	switch {
 	case !saysNotFound(failure), !created.Before(s.now().Add(-clockSkew)):
 		return false, nil
