@@ -473,7 +473,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
-		n.abandon() // the next round of invite starts a new send
+		n = n.withoutRetry() // the next round of invite starts a new send
 	default:
 		return nil
 	}
@@ -690,7 +690,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	if known, err := s.isOurKey(ctx); err != nil || !known {
+	if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

@@ -240,7 +240,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "if known, err := s.isOurKey(ctx); err != nil || !known {", "if _, err := s.isOurKey(ctx); err != nil {"},
+		{"invite.go", "if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {", "if _, err := s.isKeyOf(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -309,16 +309,16 @@ var mutants = []mutant{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():\n		s.removeAdded(ctx, a)\n", ""},
+		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		s.removeAdded(ctx, a)\n	}\n", ""},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "case rows[own].Due() && rows[own].organization() == a.organization():", "case rows[own].Due():"},
+		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "\n		row.organization() != a.organization(): // and then invited elsewhere", "\n		false:"},
+		{"deliver_settle.go", "	case withdrawn, elsewhere:", "	case withdrawn, elsewhere && row.ID == \"\":"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
+		{"deliver_settle.go", "	if own < 0 {\n		s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
 	}},
 	{name: "a user who was added for a second address stays", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
 		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
@@ -476,8 +476,20 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
+		{"reconcile.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
+		{"reconcile.go", "return r.progress.Known == nil && r.progress.Absent != \"\"", "return false"},
+	}},
+	{name: "a new member proves another instance's key", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "!r.progress.Known.After(t)", "!t.IsZero()"},
+	}},
+	{name: "a new member proves another instance's key to Invite", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "	return r.isKeyOf(row), err\n", "	return r.progress.Known != nil, err\n"},
+	}},
+	{name: "the oldest members of another instance's key block the others", test: "TestReconcile_ManyMissingMembersDoNotBlockOthers", edits: []edit{
+		{"reconcile.go", "(r.isKeyOf(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
+	}},
+	{name: "an organization that the key does not know was deleted", test: "TestOrganization_LeftWithAnotherInstancesKey", edits: []edit{
+		{"event.go", "return err == nil && !gone, err", "return err == nil || gone, err"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
