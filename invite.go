@@ -690,7 +690,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	if known, err := s.isOurKey(ctx); err != nil || !known {
+	if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

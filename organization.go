@@ -462,9 +462,6 @@ func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure 
 		return false
 	}
 	known, err := s.isOurKey(ctx)
-	if err == nil && !known {
-		known, err = s.showsOurs(ctx)
-	}
 	return err == nil && known
 }
 

@@ -240,7 +240,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "if known, err := s.isOurKey(ctx); err != nil || !known {", "if _, err := s.isOurKey(ctx); err != nil {"},
+		{"invite.go", "if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {", "if _, err := s.isKeyOf(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -476,8 +476,20 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
+		{"reconcile.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
+		{"reconcile.go", "return r.progress.Known == nil && r.progress.Absent != \"\"", "return false"},
+	}},
+	{name: "a new member proves another instance's key", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "!r.progress.Known.After(t)", "!t.IsZero()"},
+	}},
+	{name: "a new member proves another instance's key to Invite", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "	return r.isKeyOf(row), err\n", "	return r.progress.Known != nil, err\n"},
+	}},
+	{name: "the oldest members of another instance's key block the others", test: "TestReconcile_ManyMissingMembersDoNotBlockOthers", edits: []edit{
+		{"reconcile.go", "(r.isKeyOf(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
+	}},
+	{name: "an organization that the key does not know was deleted", test: "TestOrganization_LeftWithAnotherInstancesKey", edits: []edit{
+		{"event.go", "return err == nil && !gone, err", "return err == nil || gone, err"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},

@@ -229,6 +229,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
+	delete(s.added, old.ClerkUserID) // a purge does not end the membership
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
@@ -332,7 +333,9 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 		return
 	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts), // no claim, or one that has ended
 		old != nil && m.ClaimedUntil != nil && m.ClaimedUntil.Equal(old.UpdatedAt): // the same, by a process whose clock is behind
-		delete(s.attempted, of)
+		if t.verb != purge { // which gives back the claim of an attempt
+			delete(s.attempted, of)
+		}
 		return
 	}
 	mayClaim := slices.Contains(delivering, t.verb) && (t.verb != deliver || t.ref == (clerkinvite.Ref{}) || t.ref == m.Ref())
@@ -531,6 +534,9 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
+		}
+		if s.calm && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
+			s.failf("key: %s removed %s, although Clerk shows nobody as old", t.name, s.named(m))
 		}
 		return
 	}
