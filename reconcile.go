@@ -275,8 +275,8 @@ func (r *reconciliation) knownSince(t time.Time) bool {
 }
 
 // A row that the library wrote has a SettledAt.
-func (m *Member) settledNotBefore() time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
-func (m *Member) settledNotAfter() *time.Time { return cmp.Or(m.SettledAt, &m.UpdatedAt) }
+func (m Member) settledNotBefore() time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
+func (m Member) settledNotAfter() *time.Time { return cmp.Or(m.SettledAt, &m.UpdatedAt) }
 
 // earlier returns the earlier of two times, of which nil is the latest.
 func earlier(a, b *time.Time) *time.Time {
