@@ -568,7 +568,7 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 }
 
 // isFresh reports whether a member was settled so recently that Clerk's lists may not show its user yet.
-func (m *Member) isFresh(now time.Time) bool {
+func (m Member) isFresh(now time.Time) bool {
 	return m.SettledAt != nil && !m.SettledAt.Before(now.Add(-freshUser))
 }
 
