@@ -39,8 +39,7 @@ const maxLost = 5
 // [DueQuery] describes. With Refs it delivers only the members of the caller.
 //
 // It returns nil when no more members are due, or if another process is delivering them. Postponed members
-// become due again by themselves.
-// It stops early, with the report so far, and returns
+// become due again by themselves. It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
 //     a wrong key, an exhausted quota, no connection, three lost responses or unexplained rejections
@@ -103,6 +102,7 @@ type dueBatch struct {
 
 // deliverBatch delivers the next members that are due.
 func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b dueBatch, err error) {
+	ctx = withStoredLimits(ctx)
 	rows, err := s.due(ctx, due, size)
 	if err != nil || len(rows) == 0 {
 		return b, err
@@ -210,7 +210,7 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 	p.end = func() { t.release(ctx, t.ends.AddDate(0, 0, -1)) }
 	err = s.setClock(ctx, s.store) // Config.Now may have been set while this call waited for the turn
 	if err == nil {
-		err = s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke, endpointCreate, endpointCreateBulk)
+		err = s.loadLimits(ctx, endpointFindUsers, endpointCreate, endpointCreateBulk) // the others are read when they are needed
 	}
 	if err == nil {
 		p.lease, err = s.newLease(ctx)
@@ -299,7 +299,7 @@ func (r *DeliverReport) countOne(d delivery) {
 	}
 }
 
-// StatusCode 200 counts as noResponse.
+// Clerk's response has arrived, but cannot be used. With status 200, failureOf treats it like a lost one.
 var (
 	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
 	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")
@@ -323,6 +323,7 @@ type pass struct {
 	end        func()                   // ends the turn of a background pass
 	last       bool                     // the call makes no other attempt
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
+	failures   int                      // how many creates in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 }
 
@@ -338,32 +339,40 @@ type attempt struct {
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
-	revoked     bool  // a resend into an organization has revoked the older invitation
 
 	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
 }
 
-// mayHaveSent reports whether an earlier request may have created this send's invitation.
-func (a *attempt) mayHaveSent() bool { return a.row.Attempts > 1 || a.triedInBulk }
+// triedBefore reports whether an earlier request may have created this send's invitation.
+func (a *attempt) triedBefore() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
 
-// abandoned reports whether the row's invitation may be tried only once, and was.
+// abandoned reports whether the row's invitation may be tried only once, and was. A rejected bulk request counts as
+// an attempt, but decided nothing.
 func (a *attempt) abandoned() bool {
 	tried := a.row.Attempts - 1 // before this attempt
 	if a.row.Reason == ReasonBulkRejected {
-		tried-- // a rejected bulk request counts, but decided nothing
+		tried--
 	}
 	return a.params.Withdraw != "" && tried > 0
+}
+
+// abandon makes the next attempt withdraw an invitation that may be tried only once, even after a rejected bulk
+// request.
+func (m *Member) abandon() {
+	if m.Reason == ReasonBulkRejected {
+		m.Reason = ""
+	}
 }
 
 // decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
 // to look for left-over invitations. If a bulk request may have created the invitation, the attempt counts, so
 // that the next one looks for it first.
 func (a *attempt) decide(v verdict) {
-	v.linkDead = a.revoked
-	v.uncounted, v.mayExist = v.uncounted && !a.triedInBulk, a.mayHaveSent()
+	v.olderRevoked = a.verdict.olderRevoked // known before
+	v.uncounted, v.triedBefore = v.uncounted && !a.triedInBulk, a.triedBefore()
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
 	v.leftOver = a.mayLeaveOver(v) // depends on withdraw
 	a.verdict = v
@@ -380,16 +389,16 @@ func (a *attempt) mayLeaveOver(v verdict) bool {
 	}
 	switch v.kind {
 	case isInvited:
-		return a.row.Send > 1 && !a.revoked
+		return a.row.Send > 1 && !v.olderRevoked
 	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
-		return a.row.Send > 1 || a.mayHaveSent()
+		return a.row.Send > 1 || a.triedBefore()
 	case isUncertain: // Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited or isReleased
 		// This attempt created nothing, and a resend keeps the older invitation.
-		return a.mayHaveSent()
+		return a.triedBefore()
 	}
 }
 

@@ -41,16 +41,13 @@ func met(err error, now time.Time) *metLimit {
 	return &metLimit{err, now.Add(wait)}
 }
 
-// newQueue returns a queue of the attempts that are not settled. First attempts may share a request if their
-// addresses differ and the host has set no metadata: Clerk may not copy all of a bulk request's metadata to
-// the user (clerk/javascript#7956).
+// newQueue returns a queue of attempts for the application or for one organization. First attempts may share a
+// request if their addresses differ and the host has set no metadata: Clerk may not copy all of a bulk request's
+// metadata to the user (clerk/javascript#7956).
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)
 	for _, a := range attempts {
-		if a.delivery != nil {
-			continue
-		}
 		revokesFirst := a.organization() != "" && a.row.Send > 1
 		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
 		if a.batchable {
@@ -63,45 +60,43 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	return q
 }
 
+// sendMode is how the batchable attempts are sent.
+type sendMode int
+
+const (
+	sendBulk   sendMode = iota // in a bulk request, now
+	sendLater                  // in a bulk request, once ten members can share it
+	sendSingly                 // in a request each
+)
+
+// sendMode returns how to send the batchable attempts at the moment.
+func (q *queue) sendMode() sendMode {
+	fewer := q.more && len(q.batchable) < bulkSize
+	switch {
+	case len(q.batchable) == 0, q.bulkLimit != nil, len(q.batchable) == 1 && q.singleLimitFor(q.batchable[0]) == nil:
+		return sendSingly
+	case fewer && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.triedInBulk }):
+		return sendLater // but attempts from a rejected bulk request do not wait, because its effect is unknown
+	}
+	return sendBulk
+}
+
 // next takes the attempts for the next request out of the queue, and reports whether it is a bulk request. It
 // returns none if all others must wait for a limit, or for more members to share a request with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	if group = q.nextBulk(); len(group) > 0 {
-		return group, true
+	mode := q.sendMode()
+	if mode == sendBulk {
+		return take(&q.batchable, 0, bulkSize), true
 	}
-	return q.nextSingle(), false
-}
-
-// nextBulk takes the attempts for a bulk request, if one can be sent now.
-func (q *queue) nextBulk() []*attempt {
-	switch {
-	case len(q.batchable) == 0, q.bulkLimit != nil:
-		return nil
-	case len(q.batchable) == 1 && q.singleLimitFor(q.batchable[0]) == nil: // a single request will do
-		return nil
-	case q.waitsForMore():
-		return nil
+	isFree := func(a *attempt) bool { return q.singleLimitFor(a) == nil }
+	// An attempt that does not need only a create can first look for an earlier attempt's invitation.
+	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || !a.needsOnlyCreate() }); i >= 0 {
+		return take(&q.single, i, 1), false
 	}
-	return take(&q.batchable, 0, bulkSize)
-}
-
-// nextSingle takes an attempt for a single request, after nextBulk has returned none. Attempts that need one
-// come first.
-func (q *queue) nextSingle() []*attempt {
-	// Attempts that need only a create wait for the limit. The others can first look for an earlier attempt's
-	// invitation.
-	i := slices.IndexFunc(q.single, func(a *attempt) bool { return !a.needsOnlyCreate() || q.singleLimitFor(a) == nil })
-	if i >= 0 {
-		return take(&q.single, i, 1)
+	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && mode == sendSingly {
+		return take(&q.batchable, i, 1), false
 	}
-	if q.bulkLimit == nil && len(q.batchable) > 1 && q.waitsForMore() {
-		return nil
-	}
-	i = slices.IndexFunc(q.batchable, func(a *attempt) bool { return q.singleLimitFor(a) == nil })
-	if i >= 0 {
-		return take(&q.batchable, i, 1)
-	}
-	return nil
+	return nil, false
 }
 
 // singleLimitFor returns the limit that a single request for the attempt would hit, or nil.
@@ -135,10 +130,12 @@ func take(list *[]*attempt, i, n int) []*attempt {
 	return taken
 }
 
-// waitsForMore reports whether to keep a bulk request until ten members can share it. Attempts from a rejected
-// bulk request are sent immediately, because its effect is unknown.
-func (q *queue) waitsForMore() bool {
-	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.triedInBulk })
+// separate makes each batchable attempt need a request of its own.
+func (q *queue) separate() {
+	for _, a := range q.batchable {
+		a.batchable = false
+	}
+	q.single, q.batchable = append(q.single, q.batchable...), nil
 }
 
 // putBack returns undecided attempts to the queue: batchable attempts to the front, the others to the end.
@@ -160,32 +157,33 @@ func (q *queue) putBack(attempts []*attempt) {
 // then for one organization after the other.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
-	for _, group := range byOrganization(attempts) {
-		stop = s.createGroup(ctx, p, group, stop)
+	for _, group := range byOrganization(undelivered(attempts)) {
+		// An organization of few members does not wait for more of them.
+		more := p.more && (group[0].organization() == "" || len(group) >= bulkSize)
+		q := newQueue(group, more)
+		if p.refusing[group[0].organization()] != nil {
+			q.separate() // createOne refuses each without a request
+		}
+		stop = s.createGroup(ctx, p, q, stop)
 	}
 }
 
-// createGroup creates invitations for the application or for one organization: ten per request where
-// possible, otherwise one by one. It settles the rows of each request before the next. stop says that the
-// pass ends.
-func (s *Service) createGroup(ctx context.Context, p *pass, attempts []*attempt, stop bool) (stopped bool) {
-	// An organization of few members does not wait for more of them.
-	q := newQueue(attempts, p.more && (attempts[0].organization() == "" || len(attempts) >= bulkSize))
-	for failures := 0; !stop && !canceled(ctx) && p.fresh(s.now()); {
+// createGroup creates the invitations of a queue: ten per request where possible, otherwise one by one. It
+// settles the rows of each request before the next. stop says that the pass ends.
+func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool) (stopped bool) {
+	for !stop && !canceled(ctx) && p.fresh(s.now()) {
 		group, bulk := q.next()
 		switch {
 		case bulk:
-			q.bulkLimit = met(s.createBulk(ctx, p, group), s.now())
+			s.createBulk(ctx, p, q, group)
 		case len(group) == 1:
-			q.noteSingle(met(s.createOne(ctx, p, group[0]), s.now()))
+			s.createOne(ctx, p, q, group[0])
 		default:
 			return s.giveBack(ctx, p, q, stop)
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
-		if failures = countFailures(failures, group); failures == maxFailures {
-			stopPass(group)
-		}
+		p.countFailures(group)
 		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
 	return s.giveBack(ctx, p, q, stop)
@@ -204,13 +202,11 @@ func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bo
 	return stop
 }
 
-// noteSingle notes the limit that a single request hit, if any.
+// noteSingle notes the limit that a single request hit.
 func (q *queue) noteSingle(limit *metLimit) {
-	switch {
-	case limit == nil:
-	case errors.Is(limit.err, errShareUsedUp):
+	if errors.Is(limit.err, errShareUsedUp) {
 		q.shareLimit = limit
-	default:
+	} else {
 		q.singleLimit = limit
 	}
 }
@@ -218,50 +214,41 @@ func (q *queue) noteSingle(limit *metLimit) {
 // stopsPass reports whether the attempt ended with an error that ends the pass.
 func (a *attempt) stopsPass() bool { return a.delivery != nil && a.delivery.stop }
 
-// stopPass makes the last of too many failures end the pass.
-func stopPass(group []*attempt) {
-	for _, a := range group {
-		if a.delivery != nil && a.unexplained() {
-			a.delivery.stop = true
-		}
-	}
-}
-
 // unexplained reports whether the attempt failed and Clerk named no reason that concerns the member.
 func (a *attempt) unexplained() bool {
 	return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
 }
 
-// countFailures returns the number of failures in a row after the request for group. Only failures of first
-// attempts count: a member whose attempts always fail says nothing about the others, and neither does a
-// request that decided nothing.
-func countFailures(failures int, group []*attempt) int {
-	decided, failed, failedFirst := false, false, false
-	for _, a := range group {
-		decided = decided || a.verdict.kind != undecided
-		failed = failed || a.unexplained()
-		failedFirst = failedFirst || a.unexplained() && a.row.Attempts == 1
-	}
+// countFailures counts the requests in a row that had an unexplained failure. After too many, the last one ends
+// the pass. Only failures of first attempts count: a member whose attempts always fail says nothing about the
+// others, and neither does a request that decided nothing.
+func (p *pass) countFailures(group []*attempt) {
+	failed := filter(group, (*attempt).unexplained)
 	switch {
-	case failedFirst:
-		return failures + 1
-	case failed, !decided:
-		return failures
+	case slices.ContainsFunc(failed, func(a *attempt) bool { return a.row.Attempts == 1 }):
+		p.failures++
+	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind != undecided }):
+		p.failures = 0
 	}
-	return 0
+	if p.failures == maxFailures {
+		for _, a := range failed {
+			a.delivery.stop = true
+		}
+	}
 }
 
-// createOne finds the invitation of an earlier attempt, or creates one with a single request. It returns the
-// limit that it hit, if any. If the attempt needs only the create, it stays undecided and waits for the limit.
-func (s *Service) createOne(ctx context.Context, p *pass, a *attempt) (limit error) {
+// createOne finds the invitation of an earlier attempt, or creates one with a single request. An attempt that hits
+// a limit stays undecided if it needs only the create.
+func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) {
 	v, limit := s.findOrCreate(ctx, p, a)
-	switch {
-	case limit == nil:
+	if limit == nil {
 		a.decide(v)
-	case !a.needsOnlyCreate(): // back in the queue, it would be the next one again
-		a.decide(s.limited("create invitation", met(limit, s.now())))
+		return
 	}
-	return limit
+	q.noteSingle(limit)
+	if !a.needsOnlyCreate() { // back in the queue, it would be the next one again
+		a.decide(s.limited("create invitation", limit))
+	}
 }
 
 // needsOnlyCreate reports whether the attempt does not have to find an earlier attempt's invitation, so a limit
@@ -271,7 +258,7 @@ func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejec
 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
-func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit error) {
+func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if a.needsOnlyCreate() {
 		if limit := s.singleLimit(p, a); limit != nil {
 			return verdict{}, limit
@@ -279,7 +266,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	}
 	var found foundInvitations
 	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
+		if v, found = s.look(ctx, p, a, a.triedBefore()); v.kind != undecided {
 			return v, nil
 		}
 	}
@@ -288,11 +275,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
-	var inv *Invitation
-	sent, err := true, a.rejection
-	if a.rejection == nil || found.needsIgnoreExisting { // otherwise the bulk request was the first create
-		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
-	}
+	inv, sent, err := s.firstCreate(ctx, p, a, found)
 	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
@@ -305,14 +288,23 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	return s.createFailed(ctx, p, a, sent, err)
 }
 
+// firstCreate creates an invitation. If Clerk has rejected the attempt's address in a bulk request, that was the
+// create without ignore_existing, and firstCreate returns its error.
+func (s *Service) firstCreate(ctx context.Context, p *pass, a *attempt, found foundInvitations) (_ *Invitation, sent bool, err error) {
+	if a.rejection != nil && !found.needsIgnoreExisting {
+		return nil, true, a.rejection
+	}
+	return s.create(ctx, p, a, found.needsIgnoreExisting)
+}
+
 // singleLimit returns the limit that a single create for the attempt would meet, or nil.
-func (s *Service) singleLimit(p *pass, a *attempt) error {
+func (s *Service) singleLimit(p *pass, a *attempt) *metLimit {
 	e := endpointsOf(a.organization())
-	return cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now()))
+	return met(cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now())), s.now())
 }
 
 // createFailed decides for an attempt whose create failed, or returns the limit that it met.
-func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bool, err error) (v verdict, limit error) {
+func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bool, err error) (v verdict, limit *metLimit) {
 	switch {
 	case failureOf(err, "") == rateLimited:
 		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, err)
@@ -355,7 +347,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created an invitation, another one blocks it: probably the previous
 		// invitation, if Clerk's list, which may lag, does not show it yet.
-		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
+		return a.row.InvitationID != "" && !a.triedBefore() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
@@ -426,32 +418,32 @@ func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) v
 
 // limitFor returns the limit that a request of the pass hit. A background pass waits longer than Clerk
 // says.
-func (s *Service) limitFor(p *pass, endpoint string, err error) error {
+func (s *Service) limitFor(p *pass, endpoint string, err error) *metLimit {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
-		return known
+		err = known
 	}
-	return err
+	return met(err, s.now())
 }
 
 // createBulk creates the invitations of several members with one request. It leaves attempts undecided that
-// need another request, or that have hit the limit that it returns.
-func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (limit error) {
+// need another request, or that have hit a limit.
+func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
 	e := endpointsOf(group[0].organization())
-	if limit := s.checkLimitFor(p, e.createBulk); limit != nil {
-		return limit
+	if q.bulkLimit = met(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil {
+		return
 	}
 	if group = s.lookFirst(ctx, p, group); len(group) == 0 {
-		return nil
+		return
 	}
 	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
-	if failureOf(err, "") == rateLimited {
-		return err
+	if q.bulkLimit = met(err, s.now()); q.bulkLimit != nil {
+		return
 	}
 	if err != nil {
 		for _, a := range group {
 			a.decide(s.notSent(ctx, p, a, err))
 		}
-		return nil
+		return
 	}
 	defer done(true)
 	requests := make([]InvitationRequest, len(group))
@@ -464,10 +456,13 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		return s.limitFor(p, e.createBulk, err)
+		q.bulkLimit = s.limitFor(p, e.createBulk, err)
+		return
 	}
 	s.decideBulk(ctx, p, group, created, err)
-	return nil
+	if group[0].organization() != "" && refusesEverybody(err) {
+		q.separate() // a full organization may have room for fewer than ten, so a single request decides
+	}
 }
 
 // lookFirst looks for pending invitations of members that were invited before, and returns the attempts that
@@ -475,7 +470,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, group []*attempt) (li
 func (s *Service) lookFirst(ctx context.Context, p *pass, group []*attempt) (free []*attempt) {
 	for _, a := range group {
 		if a.row.Send > 1 {
-			v, found := s.look(ctx, p, a, a.mayHaveSent())
+			v, found := s.look(ctx, p, a, a.triedBefore())
 			a.batchable = !found.needsIgnoreExisting
 			if v.kind != undecided {
 				a.decide(v)

@@ -210,12 +210,12 @@ func verifiedBy(users []User, email string) *User {
 }
 
 // look lists the invitations of the address. One with this member's ID and send number was created by
-// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. mayExist is
+// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. tried is
 // true if Clerk may have created an invitation for this send.
-func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) (v verdict, f foundInvitations) {
+func (s *Service) look(ctx context.Context, p *pass, a *attempt, tried bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error
-	if mayExist {
+	if tried {
 		list, err = s.listAll(ctx, a.row)
 	} else {
 		list, err = s.listInvitations(ctx, a.row, InvitationPending)
@@ -223,7 +223,7 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayExist bool) 
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
-	f = sortInvitations(a, list, mayExist)
+	f = sortInvitations(a, list, tried)
 	switch {
 	case f.own != nil:
 		v = s.decideFound(ctx, p, a, f.own)
@@ -273,7 +273,7 @@ type foundInvitations struct {
 }
 
 // sortInvitations sorts the invitations of the attempt's address.
-func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvitations) {
+func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitations) {
 	for i := range list {
 		inv := &list[i]
 		isCurrent := inv.ID == a.row.InvitationID
@@ -292,7 +292,7 @@ func sortInvitations(a *attempt, list []Invitation, mayExist bool) (f foundInvit
 			f.older = append(f.older, inv)
 		case a.organization() != "":
 			f.foreign = inv
-		case mayExist && a.mayHaveCreated(inv):
+		case tried && a.mayHaveCreated(inv):
 			f.unmarked = append(f.unmarked, inv)
 		default:
 			f.needsIgnoreExisting = true
@@ -308,16 +308,12 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
 	}
-	earliest := a.row.ReservedAt
-	if a.row.InvitedAt != nil && a.row.InvitedAt.After(earliest) {
-		earliest = *a.row.InvitedAt // the previous send was created then, and this one after it
-	}
 	if a.row.Attempts == 1 {
 		// Clerk has just rejected this send's only create, so an invitation counts as its own only if it is
 		// certainly younger: no tolerance for clocks, and an unknown time does not count.
-		return inv.CreatedAt.After(earliest)
+		return inv.CreatedAt.After(a.row.ReservedAt)
 	}
-	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(earliest.Add(-clockSkew))
+	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))
 }
 
 // decideUnmarked decides for a send that may have created one of the invitations without metadata. If no

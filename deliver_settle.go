@@ -148,10 +148,10 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	case own < 0:
 		s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due(): // in any send, because the user has verified the address
+	case rows[own].Due() && rows[own].organization() == a.organization(): // in any send, because the user has verified the address
 		a.row = rows[own]
 		return nil, nil
-	case !rows[own].Status.Waits():
+	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():
 		s.removeAdded(ctx, a)
 	}
 	// Resolve has decided.
@@ -190,25 +190,31 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	if err != nil {
 		return nil, err
 	}
-	inv := a.verdict.invitation
-	switch {
-	case len(rows) == 0: // purged
+	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
+	if len(rows) == 0 { // purged
 		s.removeAdded(ctx, a)
-		if a.verdict.kind == isInvited && !a.verdict.adopted {
-			s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
+		if hasCreated {
+			s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case a.verdict.claimOnly() && rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil): // another attempt has claimed it
-		return a.verdict.report(rows[0]), nil
-	case rows[0].Due() && rows[0].Send == a.row.Send:
-		a.row = rows[0]
+	}
+	row := rows[0]
+	switch {
+	case row.Due() && a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):
+		return a.verdict.report(row), nil // another attempt has claimed the row, so there is nothing to write
+	case row.Due() && row.Send == a.row.Send:
+		a.row = row
 		return nil, nil
-	case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:
-		s.tryRevokeLeftOver(ctx, RevokeRequest{inv.ID, a.organization()})
-	case !rows[0].Status.Waits() && rows[0].Status != StatusActive: // withdrawn, revoked or removed in the meantime
+	}
+	// The send has ended in another way.
+	switch {
+	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
+		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+	case !row.Status.Waits() && row.Status != StatusActive, // withdrawn, revoked or removed
+		row.organization() != a.organization(): // and then invited elsewhere
 		s.removeAdded(ctx, a)
 	}
-	return &delivery{Result: Result{Member: rows[0]}}, nil
+	return &delivery{Result: Result{Member: row}}, nil
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole
@@ -227,25 +233,25 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 // yet. Clerk is listed first and the rows are read second, so an invitation created in between is not in the
 // list. Failures are only logged; Reconcile does the same.
 func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
-	before, previous := a.row, a.row.InvitationID
-	if a.revoked {
+	previous := a.row.InvitationID // a.row is the row before it was settled
+	if a.verdict.olderRevoked {
 		previous = ""
 	}
-	list, err := s.listInvitations(ctx, before, "")
+	list, err := s.listInvitations(ctx, a.row, "")
 	if err != nil {
 		// Continue, because the previous invitation is known without the list.
 		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
 	}
 	list = openOrUnlisted(list, previous)
 	var q Query
-	if a.organization() != "" && len(list) > 0 { // several tenants may wait for the same invitation
-		q.Emails = []string{before.Email}
-	}
 	for i := range list {
-		if m, ours := list[i].mark(); ours {
+		m, ours := list[i].mark()
+		if ours {
 			q.IDs = append(q.IDs, m.ID)
-		} else if list[i].ID == previous {
-			q.Emails = []string{before.Email} // of an adopted invitation: isLeftOver needs all rows that may refer to it
+		}
+		// Members of several tenants may wait for an adopted invitation, and for any invitation of an organization.
+		if a.organization() != "" || !ours && list[i].ID == previous {
+			q.Emails = []string{a.row.Email}
 		}
 	}
 	if len(q.IDs)+len(q.Emails) == 0 {
@@ -258,7 +264,7 @@ func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 	}
 	for i := range list {
 		if isLeftOver(&list[i], previous, rows) {
-			s.tryRevokeLeftOver(ctx, RevokeRequest{list[i].ID, before.organization()})
+			s.tryRevokeLeftOver(ctx, RevokeRequest{list[i].ID, a.organization()})
 		}
 	}
 }
@@ -278,8 +284,8 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 // that may refer to it. previous is the row's invitation before it was settled.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
-	// Several tenants may wait for the same invitation, and adopted rows refer to invitations without a marker.
-	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
+	creator := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
+	adopted := slices.ContainsFunc(rows, func(row *Member) bool { // by another member than its creator, if it has one
 		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
 	})
 	switch {
@@ -287,10 +293,10 @@ func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 		return false
 	case !ours:
 		return inv.ID == previous
+	case creator < 0:
+		return false // it may belong to another application
 	}
-	i := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
-	// An invitation whose member is not in this database may belong to another application.
-	return i >= 0 && !keeps(rows[i], inv, m.Send)
+	return !keeps(rows[creator], inv, m.Send)
 }
 
 // keeps reports whether the row still needs a pending invitation with its ID in the marker.

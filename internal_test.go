@@ -71,10 +71,10 @@ func TestVerdictApply(t *testing.T) {
 		"second address":            {verdict{kind: isSecondAddress}, reservedRow(), row{StatusRemoved, "", "", 1, 1, ReasonSecondAddress, false, nil}},
 		"postponed":                 {verdict{kind: isPostponed, dueAt: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
 		"postponed, not counted":    {verdict{kind: isPostponed, dueAt: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
-		"postponed, may exist":      {verdict{kind: isPostponed, dueAt: due, reason: "x", mayExist: true}, reservedRow(), row{StatusReserved, "", "", 0, 1, "x", true, &due}},
+		"postponed, may exist":      {verdict{kind: isPostponed, dueAt: due, reason: "x", triedBefore: true}, reservedRow(), row{StatusReserved, "", "", 0, 1, "x", true, &due}},
 		"limited":                   {verdict{kind: isLimited, dueAt: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
 		"released":                  {verdict{kind: isReleased, dueAt: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
-		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow, mayExist: true}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, ReasonBulkRejected, true, &testNow}},
+		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow, triedBefore: true}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, ReasonBulkRejected, true, &testNow}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -284,14 +284,13 @@ func attempts(n int, change ...func(a *attempt)) []*attempt {
 // Which attempts may share a request.
 func TestNewQueue(t *testing.T) {
 	t.Parallel()
-	list := attempts(7)
+	list := attempts(6)
 	list[1].row.Attempts = 2
 	list[2].row.Send = 2
 	list[3].params.PublicMetadata = []byte(`{"plan":"pro"}`)
 	list[4].row.Email = list[0].row.Email
-	list[5].delivery = &delivery{}
 	q := newQueue(list, true)
-	require.Equal(t, []*attempt{list[0], list[2], list[6]}, q.batchable)
+	require.Equal(t, []*attempt{list[0], list[2], list[5]}, q.batchable)
 	require.Equal(t, []*attempt{list[1], list[3], list[4]}, q.single)
 	require.True(t, q.more)
 }
@@ -390,7 +389,7 @@ func TestCountFailures(t *testing.T) {
 	group := func(kinds ...verdictKind) []*attempt {
 		list := attempts(len(kinds))
 		for i, kind := range kinds {
-			list[i].verdict = verdict{kind: kind, err: errNoInvitation}
+			list[i].verdict, list[i].delivery = verdict{kind: kind, err: errNoInvitation}, &delivery{}
 		}
 		return list
 	}
@@ -408,7 +407,10 @@ func TestCountFailures(t *testing.T) {
 		"a member that failed before":    {again, 2},
 		"a request that decided nothing": {group(undecided, undecided), 2},
 	} {
-		require.Equal(t, c.want, countFailures(2, c.group), name)
+		p := &pass{failures: 2}
+		p.countFailures(c.group)
+		require.Equal(t, c.want, p.failures, name)
+		require.Equal(t, c.want == 3, slices.ContainsFunc(c.group, (*attempt).stopsPass), name)
 	}
 }
 

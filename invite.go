@@ -258,16 +258,20 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member,
 	return l, reserved[0].Member, reserved[0].Err
 }
 
-// reclaim claims a row again, under a new lease. The row is nil if another caller has changed it.
-func (s *Service) reclaim(ctx context.Context, row *Member) (lease, *Member, error) {
-	l, err := s.newLease(ctx)
-	if err != nil {
-		return l, nil, err
-	}
-	next := *row
-	next.Attempts-- // the same attempt
-	claimed, err := s.changeOne(ctx, row, s.claimed(next, l.claimedAt))
-	if errors.Is(err, ErrConflict) {
+// reclaim claims a row again, under a new lease. The row is nil if it has lost the first claim.
+func (s *Service) reclaim(ctx context.Context, row *Member) (l lease, claimed *Member, err error) {
+	claimed, err = s.change(ctx, row.refByID(), func(now *Member) (_ *Member, err error) {
+		if !sameTime(now.ClaimedUntil, row.ClaimedUntil) {
+			return nil, ErrConflict
+		}
+		if l, err = s.newLease(ctx); err != nil {
+			return nil, err
+		}
+		next := *now
+		next.Attempts-- // the same attempt
+		return s.claimed(next, l.claimedAt), nil
+	})
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		return l, nil, nil
 	}
 	return l, claimed, err
@@ -466,12 +470,10 @@ func takenOver(old, want *Member) *Member {
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
 	case bytes.Equal(old.Params, want.Params):
-	case !old.mayBeSent():
+	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
-		// An invitation that may be tried only once: delivery withdraws it (see abandoned), and the next round
-		// of invite then starts a new send. ReasonBulkRejected would allow another attempt with the old parameters.
-		n.Reason = ""
+		n.abandon() // the next round of invite starts a new send
 	default:
 		return nil
 	}
@@ -490,10 +492,10 @@ func newSend(old, want *Member, now time.Time) *Member {
 	return &n
 }
 
-// mayBeSent reports whether Clerk may have the invitation of a reserved or withdrawn member that no attempt owns.
+// mayHaveInvitation reports whether Clerk may have the invitation of a reserved or withdrawn member that no attempt owns.
 // An attempt removes its claim only if neither it nor an earlier one can have created the invitation. Without an
 // attempt, the claim is an interrupted Purge's.
-func (m Member) mayBeSent() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
+func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
 // equal encodings.
@@ -688,7 +690,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	if known, err := s.isOurKey(ctx); err != nil || !known {
+	if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

@@ -456,6 +456,40 @@ func TestInvite_WaitForATransactionDoesNotUseUpTheLease(t *testing.T) {
 	require.NoError(t, <-invited, "only another caller's transaction was slow")
 }
 
+// slowInsert is a store whose inserts wait.
+type slowInsert struct {
+	clerkinvite.Store
+	wait func()
+}
+
+func (s slowInsert) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	results, err := s.Store.Insert(ctx, rows)
+	s.wait()
+	return results, err
+}
+
+// Invite claims its member again after a slow insert, while another call changes the member's role. It does not take its
+// own first claim for another caller's.
+func TestInvite_UpdatedAfterASlowInsert(t *testing.T) {
+	t.Parallel()
+	clerk, memory, clock := clerkinvitetest.NewClerk(), clerkinvitetest.NewMemoryStore(), testkit.NewClock()
+	var once sync.Once
+	store := &beforeUpdate{Store: slowInsert{memory, func() { clock.Advance(50 * time.Second) }}, do: func(row *clerkinvite.Member) {
+		once.Do(func() {
+			updated := *row
+			updated.Role = "owner"
+			results, err := memory.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &updated}})
+			assert.NoError(t, err)
+			assert.NoError(t, results[0].Err)
+		})
+	}}
+	b := testkit.New(t, testkit.Options{Clock: clock}, clerk, clerk, store)
+	m := b.MustInvite(t, "ada@example.com")
+	require.Equal(t, clerkinvite.StatusPending, m.Status)
+	require.Equal(t, "owner", m.Role)
+	b.RequireInvited(t, "ada@example.com", 1)
+}
+
 // The look-up fails, but a webhook has made the member active in the meantime.
 func TestInvite_MemberActivatedInTheMeantime(t *testing.T) {
 	t.Parallel()

@@ -231,16 +231,21 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// noteRevoked finds out whether an earlier attempt has revoked the invitation that a resend without a new one
-// would keep. If Clerk does not say, the row keeps waiting, so that the next attempt finds out.
+// noteRevoked finds out whether an earlier attempt has revoked the older invitation of a resend into an
+// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
 func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	keeps := a.row.Status == StatusPending && !v.linkDead && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
-	if a.organization() == "" || !keeps {
+	keepsOlder := a.row.Status == StatusPending && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
+	if a.organization() == "" || !keepsOlder || v.olderRevoked {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
-	if err != nil && !saysNoOrganization(err) { // otherwise it was deleted, and its invitations with it
+	switch {
+	case err == nil:
+		v.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
+	case saysNoOrganization(err): // it was deleted, and its invitations with it
+		v.olderRevoked = true
+	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
 		kind := isPostponed
 		if v.kind == isUncertain { // the create may still arrive
@@ -250,11 +255,8 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 		if !told {
 			wait = s.backoff(a.row.Attempts)
 		}
-		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), mayExist: v.mayExist}
-		return
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), triedBefore: v.triedBefore}
 	}
-	v.linkDead = err != nil || slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	a.revoked = v.linkDead
 }
 
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
@@ -263,22 +265,23 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
 	}
-	needed, err := s.needsMembership(ctx, Membership{Organization: a.organization(), UserID: a.mayHaveAdded})
-	if err == nil && !needed {
-		err = s.removeMember(ctx, a.organization(), a.mayHaveAdded)
-	}
+	err := s.removeUnneeded(ctx, a.organization(), a.mayHaveAdded)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
 	return err == nil
 }
 
-// needsMembership reports whether a member is active by a membership.
-func (s *Service) needsMembership(ctx context.Context, m Membership) (bool, error) {
-	rows, err := s.store.Find(ctx, Query{UserIDs: []string{m.UserID}})
-	return slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status == StatusActive && row.organization() == m.Organization
-	}), err
+// removeUnneeded ends a membership, unless a member is active by it.
+func (s *Service) removeUnneeded(ctx context.Context, organization, userID string) error {
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
+	needed := slices.ContainsFunc(rows, func(row *Member) bool {
+		return row.Status == StatusActive && row.organization() == organization
+	})
+	if err != nil || needed {
+		return err
+	}
+	return s.removeMember(ctx, organization, userID)
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
@@ -318,9 +321,10 @@ func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
 // prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
 // older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
 // prevents the create; then nothing is revoked.
-func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit error) {
-	// An interrupted attempt may have revoked the current one.
-	a.revoked = a.revoked || found.current != nil && found.current.Status == InvitationRevoked
+func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit *metLimit) {
+	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt
+		a.verdict.olderRevoked = true
+	}
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
@@ -353,7 +357,7 @@ func keepsOlder(row *Member) verdict {
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
 // lists as pending. It reports whether the first was accepted.
 func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvitations) (accepted bool, err error) {
-	if a.row.InvitationID != "" && !a.revoked {
+	if a.row.InvitationID != "" && !a.verdict.olderRevoked {
 		current := Invitation{ID: a.row.InvitationID} // Clerk's list may lag
 		if found.current != nil {
 			current = *found.current
@@ -361,7 +365,7 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
 			return accepted, err
 		}
-		a.revoked = true
+		a.verdict.olderRevoked = true
 	}
 	for _, inv := range found.older {
 		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {
@@ -371,25 +375,27 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 	return false, nil
 }
 
-// endMembership ends the membership of a member that becomes removed, or that an interrupted attempt may
-// have added to its organization.
+// endMembership ends the membership of a member that becomes revoked or removed: by which it is active, that the
+// person got by accepting, or that an interrupted attempt may have added.
 func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
-	o := row.clerkParams().Organization
-	mayBeAdded := o.AddExisting && row.Due() && row.Attempts > 0
-	switch {
-	case row.Status == StatusActive:
-		return s.removeMember(ctx, o.ID, row.ClerkUserID)
-	case to == StatusRemoved && accepted != notAccepted, // for revoked, resolveAccepted has found no user who joined
-		mayBeAdded:
-		u, err := s.findJoined(ctx, row)
-		if err != nil {
-			return s.clerkError(ctx, "find memberships", err)
-		}
-		if u != nil {
-			return s.removeMember(ctx, o.ID, u.ID)
-		}
+	if row.Status == StatusActive {
+		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
-	return nil
+	joined := to == StatusRemoved && accepted != notAccepted // for revoked, resolveAccepted has found no user who joined
+	added := row.Due() && row.mayHaveInvitation() && row.clerkParams().Organization.AddExisting
+	if !joined && !added {
+		return nil
+	}
+	u, err := s.findJoined(ctx, row)
+	switch {
+	case err != nil:
+		return s.clerkError(ctx, "find memberships", err)
+	case u == nil:
+		return nil
+	case joined:
+		return s.removeMember(ctx, row.organization(), u.ID)
+	}
+	return s.removeUnneeded(ctx, row.organization(), u.ID)
 }
 
 // removeMember ends the membership of the row's user in its organization.
@@ -423,13 +429,28 @@ func refusesEverybody(err error) bool {
 	return code == ReasonOrganizationFull || code == codeNoSeats || saysNoOrganization(err)
 }
 
-// saysNoOrganization reports whether Clerk says that the organization does not exist.
+// saysNoOrganization reports whether a response about an organization says that it does not exist. If the
+// request named an invitation, a user or an inviter, the response may be about those.
 func saysNoOrganization(err error) bool {
 	var api *APIError
 	if !errors.As(err, &api) {
 		return false
 	}
-	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations || saysNotFound(err) && api.Meta[metaParamName] == nil
+	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations ||
+		saysNotFound(err) && api.Meta[metaParamName] == nil
+}
+
+// deletedOrganization reports whether a call for the row failed because its organization was deleted, and all
+// of its invitations and memberships with it. Another instance's key would get the same response.
+func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure error) bool {
+	if row.organization() == "" || !saysNoOrganization(failure) {
+		return false
+	}
+	if _, err := s.listInvitations(ctx, row, InvitationPending); !saysNoOrganization(err) {
+		return false
+	}
+	known, err := s.isOurKey(ctx)
+	return err == nil && known
 }
 
 // noteRefusing remembers for the rest of the pass that an organization accepts no new members, so that the

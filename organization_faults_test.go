@@ -254,25 +254,33 @@ func TestPromise3_OrganizationLostBulkResponses(t *testing.T) {
 // Each behavior that Clerk does not document, without a fault and with each call failing before and after it took effect.
 func TestPromise3_OrganizationWhateverClerkDoes(t *testing.T) {
 	t.Parallel()
+	type situation struct {
+		behavior clerkinvitetest.NamedBehavior
+		scene    organizationScene
+		call     clerkinvitetest.Call // "" for no fault
+		when     clerkinvitetest.When
+	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+		var all []situation
 		for _, behavior := range testkit.Sample(t, clerkinvitetest.Behaviors()) {
 			for _, s := range organizationScenes() {
 				for _, call := range append([]clerkinvitetest.Call{""}, s.calls...) {
-					for _, when := range []clerkinvitetest.When{clerkinvitetest.Before, clerkinvitetest.After} {
-						t.Run(fmt.Sprintf("%s/%s/%s %v", behavior.Name, s.name, call, when), func(t *testing.T) {
-							t.Parallel()
-							b := fresh(t, testkit.Options{Organization: org})
-							b.Clerk.SetBehavior(behavior.Behavior)
-							b.Clerk.CreateInDashboard(org, "not-ada@example.com", "org:member", nil) // matched by a query for parts
-							s.before(t, b)
-							if call != "" {
-								b.Clerk.Fail(clerkinvitetest.Fault{Call: call, When: when, Kind: clerkinvitetest.Reset, Times: 3})
-							}
-							s.run(t, b, when == clerkinvitetest.After)
-						})
-					}
+					all = append(all, situation{behavior, s, call, clerkinvitetest.Before}, situation{behavior, s, call, clerkinvitetest.After})
 				}
 			}
+		}
+		for _, c := range testkit.DrawInShort(t, all, 10) {
+			t.Run(fmt.Sprintf("%s/%s/%s %v", c.behavior.Name, c.scene.name, c.call, c.when), func(t *testing.T) {
+				t.Parallel()
+				b := fresh(t, testkit.Options{Organization: org})
+				b.Clerk.SetBehavior(c.behavior.Behavior)
+				b.Clerk.CreateInDashboard(org, "not-ada@example.com", "org:member", nil) // matched by a query for parts
+				c.scene.before(t, b)
+				if c.call != "" {
+					b.Clerk.Fail(clerkinvitetest.Fault{Call: c.call, When: c.when, Kind: clerkinvitetest.Reset, Times: 3})
+				}
+				c.scene.run(t, b, c.when == clerkinvitetest.After)
+			})
 		}
 	})
 }
@@ -381,6 +389,50 @@ func TestOrganization_RevokedWhileAdding(t *testing.T) {
 						require.Equal(t, clerkinvite.StatusRevoked, row.Status)
 					}
 					requireMembers(t, b)
+				})
+			})
+		}
+	}
+}
+
+// During an attempt, the member is revoked and reserved again for another organization. The attempt's findings prove nothing there,
+// and a membership that it has added is ended.
+func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
+	t.Parallel()
+	for name, from := range map[string]*clerkinvite.Organization{"organization": {ID: org, AddExisting: true}, "application": nil} {
+		for _, verified := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/another address %v", name, verified), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+					u := b.Clerk.AddVerifiedUser("ada@example.com")
+					if verified {
+						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+					}
+					during := clerkinvitetest.CallAddMember
+					if from == nil {
+						during = clerkinvitetest.CallFindUsers
+					}
+					var changed atomic.Bool
+					b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+						if call != during || when != clerkinvitetest.Before || changed.Swap(true) {
+							return
+						}
+						_, err := b.Revoke(t.Context(), testkit.Ada)
+						assert.NoError(t, err)
+						_, err = b.Reserve(t.Context(), clerkinvite.InviteParams{
+							TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: "org_globex"},
+						})
+						assert.NoError(t, err)
+					})
+					_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: from})
+					var dup *clerkinvite.DuplicateEmailError
+					require.ErrorAs(t, err, &dup)
+					require.Equal(t, clerkinvite.StatusReserved, dup.Member.Status)
+					requireMembers(t, b)
+					_, err = b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+					b.RequireInvited(t, "ada@example.com", 1)
 				})
 			})
 		}
@@ -520,4 +572,75 @@ func TestPromise8_OrganizationsAtTheCeiling(t *testing.T) {
 	require.Equal(t, map[string]int{
 		"org_0 pending ": 334, "org_1 pending ": 333, "org_2 pending ": 5, "org_2 failed " + clerkinvite.ReasonOrganizationFull: 328,
 	}, states)
+}
+
+// A failure before anything was sent cannot have added the user, so Revoke and Remove keep a membership that the user
+// already had. So they do if another tenant's member is active by it.
+func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
+	t.Parallel()
+	ada := clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, ada)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, ada)
+			return err
+		},
+	}
+	for name, withdraw := range verbs {
+		t.Run(name+"/nothing was sent", func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				u := b.Clerk.AddVerifiedUser(ada.Email)
+				b.Clerk.JoinOrganization(org, u.ID, "org:member")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, Times: 9})
+				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				b.Clerk.ClearFaults()
+				require.Equal(t, 1, b.Member(t, ada.Email).Attempts, "the situation of this test")
+				require.NoError(t, withdraw(t.Context(), b))
+				requireMembers(t, b, u.ID)
+			})
+		})
+		t.Run(name+"/another tenant needs it", func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				u := b.Clerk.AddVerifiedUser(ada.Email)
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				require.Error(t, err)
+				theirs, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: ada.Email, Organization: &clerkinvite.Organization{ID: org}})
+				require.NoError(t, err)
+				if b.Member(t, ada.Email).Due() { // otherwise the other tenant's Invite has resolved both
+					require.Equal(t, clerkinvite.StatusActive, theirs.Status)
+					require.NoError(t, withdraw(t.Context(), b))
+					requireMembers(t, b, u.ID)
+				}
+			})
+		})
+	}
+}
+
+// Lost responses in a row end the pass, also if each is about another organization.
+func TestOrganization_LostResponsesStopThePass(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		for i := range 6 {
+			id := fmt.Sprintf("org_%d", i)
+			b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{})
+			p := testkit.Params(id, "ada@example.com")
+			p.Organization = &clerkinvite.Organization{ID: id}
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+		}
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 502, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 3, report.Claimed)
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -138,6 +137,27 @@ func TestOrganization_ForeignInvitationAdopted(t *testing.T) {
 	}
 }
 
+// The dashboard's invitation does not expire after the days that the caller asked for. Clerk does not say when it does.
+func TestOrganization_ForeignInvitationExpiresLater(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: true})
+		foreign := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:member", nil)
+		m, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", ExpiresInDays: 1})
+		require.NoError(t, err)
+		require.Equal(t, foreign.ID, m.InvitationID)
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("joan@example.com").ID, "org:member")
+		b.MustInvite(t, "joan@example.com") // her user shows that the key is right
+		b.Clock.Advance(48 * time.Hour)
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+
+		b.Clock.Advance(30 * 24 * time.Hour) // then Clerk lists it as expired
+		b.MustReconcile(t)
+		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+	})
+}
+
 func TestOrganization_Resend(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
@@ -218,36 +238,90 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
-// Clerk does not know an invitation anymore. Another invitation into an organization shows that the key is right.
-func TestOrganization_RevokeUnknownInvitation(t *testing.T) {
+// What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
+// may have created it. If the first member no longer waits, the invitation stays.
+func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 	t.Parallel()
-	for _, another := range []bool{false, true} {
-		t.Run(fmt.Sprintf("another invitation %v", another), func(t *testing.T) {
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Revoke(ctx, ref)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Remove(ctx, ref)
+			return err
+		},
+		"Resend": func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error {
+			_, err := b.Resend(ctx, ref)
+			return err
+		},
+		"Purge":               func(ctx context.Context, b *testkit.Rig, ref clerkinvite.Ref) error { return b.Purge(ctx, ref) },
+		"Purge after removal": nil,
+	}
+	for name, verb := range verbs {
+		for _, creator := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/of the creator %v", name, creator), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.ResendCooldown = -1 }}, func(t *testing.T, b *testkit.Rig) {
+					m := b.MustInvite(t, "ada@example.com")
+					other, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
+					require.NoError(t, err)
+					require.Equal(t, m.InvitationID, other.InvitationID)
+					if !creator {
+						m, other = other, m
+					}
+					want := clerkinvite.StatusRevoked
+					if verb == nil {
+						row, err := b.Get(t.Context(), m.Ref())
+						require.NoError(t, err)
+						removed := *row
+						removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+						results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+						require.NoError(t, err)
+						require.NoError(t, results[0].Err)
+						require.NoError(t, b.Purge(t.Context(), m.Ref()))
+						want = clerkinvite.StatusPending
+					} else {
+						require.NoError(t, verb(t.Context(), b, m.Ref()))
+					}
+					b.MustReconcile(t)
+					now, err := b.Get(t.Context(), other.Ref())
+					require.NoError(t, err)
+					require.Equal(t, want, now.Status)
+				})
+			})
+		}
+	}
+}
+
+// Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
+func TestOrganization_UnknownInvitation(t *testing.T) {
+	t.Parallel()
+	for _, resend := range []bool{false, true} {
+		t.Run(fmt.Sprintf("resend %v", resend), func(t *testing.T) {
 			t.Parallel()
-			clerk := clerkinvitetest.NewClerk()
-			api := &strangeAPI{Clerk: clerk}
-			b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
-			m := b.MustInvite(t, "ada@example.com")
-			if another {
-				b.MustInvite(t, "another@example.com")
-			}
+			b := testkit.NewMemory(t, testkit.Options{Organization: org})
+			adopted, err := b.Adopt(t.Context(), []clerkinvite.Adopted{{
+				InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}},
+				ClerkUserID:  clerkinvite.PendingID("orginv_unknown"),
+			}})
+			require.NoError(t, err)
+			require.NoError(t, adopted[0].Err)
 			b.Clock.Advance(time.Hour)
-			api.revoke = func(string) (*clerkinvite.Invitation, error) {
-				return nil, &clerkinvite.APIError{StatusCode: 404, Code: "resource_not_found"}
+			if resend {
+				_, err = b.Resend(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				b.RequireInvited(t, "ada@example.com", 1)
+				return
 			}
-			api.list = func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
-				return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == "ada@example.com" })
-			}
-			m, err := b.Revoke(t.Context(), m.Ref())
-			require.Equal(t, another, err == nil, "%v", err)
-			if another {
-				require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-			}
+			m, err := b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 		})
 	}
 }
 
-// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and refuses nobody.
+// The older invitation cannot be revoked because Clerk does not know it yet. The resend waits, and does not refuse the person.
 func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
@@ -463,6 +537,90 @@ func TestOrganization_FullStopsOnlyItself(t *testing.T) {
 	}
 }
 
+// The organization was deleted at Clerk, with its invitations and memberships. Its members can still be revoked, removed, and
+// purged, if Clerk shows something else of this database. Otherwise the key may be another instance's.
+func TestOrganization_Deleted(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	states := map[clerkinvite.Status]func(t *testing.T, b *testkit.Rig){
+		clerkinvite.StatusReserved: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, err := b.TryInvite(t, email)
+			require.Error(t, err)
+		},
+		clerkinvite.StatusPending: func(t *testing.T, b *testkit.Rig) { t.Helper(); b.MustInvite(t, email) },
+		clerkinvite.StatusActive: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser(email).ID, "org:admin")
+			b.MustInvite(t, email)
+		},
+	}
+	verbs := map[string]func(b *testkit.Rig) error{
+		"revoke": func(b *testkit.Rig) error { _, err := b.Revoke(context.Background(), testkit.Ada); return err },
+		"remove": func(b *testkit.Rig) error { _, err := b.Remove(context.Background(), testkit.Ada); return err },
+		"purge":  func(b *testkit.Rig) error { return b.Purge(context.Background(), testkit.Ada) },
+	}
+	for status, arrange := range states {
+		for verb, do := range verbs {
+			for _, unauthorized := range []bool{false, true} {
+				for _, known := range []bool{false, true} {
+					if status == clerkinvite.StatusActive && (verb == "revoke" || !known) {
+						continue // it cannot be revoked, and its user shows that the key is right
+					}
+					t.Run(fmt.Sprintf("%s/%s/unauthorized %v/known %v", status, verb, unauthorized, known), func(t *testing.T) {
+						t.Parallel()
+						b := testkit.NewMemory(t, testkit.Options{Organization: org})
+						b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationUnauthorized: unauthorized})
+						arrange(t, b)
+						if known {
+							b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+							_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: email, Organization: &clerkinvite.Organization{ID: "org_globex"}})
+							require.NoError(t, err)
+						}
+						b.Clock.Advance(time.Hour)
+						b.Clerk.DeleteOrganization(org)
+						require.Equal(t, known, do(b) == nil)
+						m, err := b.Get(t.Context(), testkit.Ada)
+						switch {
+						case !known:
+							require.NoError(t, err)
+							require.Equal(t, status, m.Status)
+						case verb == "purge":
+							require.ErrorIs(t, err, clerkinvite.ErrNotFound)
+						default:
+							require.NoError(t, err)
+							require.Equal(t, map[string]clerkinvite.Status{"revoke": clerkinvite.StatusRevoked, "remove": clerkinvite.StatusRemoved}[verb], m.Status)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+// Once Clerk has refused everybody for an organization, the rest of a list costs no requests.
+func TestOrganization_RefusedListCostsFewRequests(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		people := testkit.People(100, "p")
+		for i := range people {
+			people[i].Organization = &clerkinvite.Organization{ID: "org_unknown"}
+		}
+		results, err := b.InviteMany(t.Context(), people, nil)
+		require.NoError(t, err)
+		for _, r := range results {
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, r.Err, &clerkErr)
+			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+		}
+		requests := b.Clerk.Requests()
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreateBulk])
+		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreate])
+		require.Equal(t, 10, requests[clerkinvitetest.CallOrganizationList], "for the ten in the bulk request, whose effect is unknown")
+	})
+}
+
 func TestOrganization_Refusals(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]clerkinvite.Organization{
@@ -645,6 +803,37 @@ func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
 		b.MustReconcile(t)
 		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "ada@example.com").Reason)
 		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bob@example.com").Status)
+	})
+}
+
+// An old event says that a user has left, after the user has come back. With the key of another instance, which knows neither
+// the organization nor the user, it removes nobody. If the organization was deleted, the user is removed.
+func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.MustInvite(t, "ada@example.com")
+		b.Clerk.LeaveOrganization(org, u.ID)
+		events := b.Clerk.OrganizationEvents()
+		left, err := clerkinvite.ParseEvent(events[len(events)-1].Payload)
+		require.NoError(t, err)
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clock.Advance(time.Hour)
+
+		another := clerkinvitetest.NewClerk()
+		wrong := testkit.New(t, testkit.Options{Organization: "org_another"}, another, another, b.Store)
+		wrong.Clock.Advance(time.Hour)
+		changed, err := wrong.HandleEvent(t.Context(), left)
+		require.NoError(t, err)
+		require.Empty(t, changed)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+
+		b.Clerk.DeleteOrganization(org)
+		changed, err = b.HandleEvent(t.Context(), left)
+		require.NoError(t, err)
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.ReasonLeft, changed[0].Reason)
 	})
 }
 

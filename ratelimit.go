@@ -231,8 +231,9 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 // has sent no request.
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
-		if s.checkLimit(endpoint) != nil {
-			_ = s.loadLimit(ctx, endpoint) // an operator may have deleted it; if the store fails, the limit stays
+		// An operator may have deleted a known limit. If the store fails, what is known stays.
+		if loaded := loadedLimits(ctx); loaded != nil && !loaded[endpoint] || s.checkLimit(endpoint) != nil {
+			_ = s.loadLimit(ctx, endpoint)
 		}
 		if err := s.checkLimit(endpoint); err != nil {
 			return nil, err
@@ -352,12 +353,29 @@ func (s *Service) loadLimits(ctx context.Context, endpoints ...string) error {
 }
 
 func (s *Service) loadLimit(ctx context.Context, endpoint string) error {
+	if loaded := loadedLimits(ctx); loaded != nil {
+		loaded[endpoint] = true
+	}
 	hitsBefore := s.limits.hits(endpoint)
 	stored, err := s.readTime(ctx, endpoint)
 	if err == nil {
 		s.limits.loaded(endpoint, stored, s.now(), hitsBefore)
 	}
 	return err
+}
+
+type loadedLimitsKey struct{}
+
+// withStoredLimits makes the first request to each endpoint read the limit that other processes have stored. It is
+// for background passes and for Reconcile. Interactive calls save the statement, and learn a limit from Clerk.
+func withStoredLimits(ctx context.Context) context.Context {
+	return context.WithValue(ctx, loadedLimitsKey{}, make(map[string]bool))
+}
+
+// loadedLimits returns the endpoints whose limits were read, or nil without withStoredLimits.
+func loadedLimits(ctx context.Context) map[string]bool {
+	loaded, _ := ctx.Value(loadedLimitsKey{}).(map[string]bool)
+	return loaded
 }
 
 // refreshLimits rereads from the store the limits that would reject an interactive call. If the store fails, the

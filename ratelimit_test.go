@@ -122,17 +122,71 @@ func TestRateLimit_TurnOfAnotherProcessIsNotALimit(t *testing.T) {
 	}
 }
 
-// Another process has stored a limit of the revoke endpoint.
-func TestDeliver_ObeysTheLimitOfRevocations(t *testing.T) {
+// Another process has stored the limit of an endpoint. Deliver and Reconcile make no request to it.
+func TestPromise8_LimitsOfOtherProcesses(t *testing.T) {
 	t.Parallel()
-	b := testkit.NewMemory(t, testkit.Options{})
-	testkit.SecondSend(t, b)
-	_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
-	require.NoError(t, err)
-	setLimit(b, "POST /invitations/revoke", b.Clock.Now().Add(time.Minute))
-	_, err = b.Deliver(t.Context(), nil)
-	require.NoError(t, err)
-	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallRevoke])
+	const email = "ada@example.com"
+	secondSend := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		testkit.SecondSend(t, b)
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", email))
+		require.NoError(t, err)
+	}
+	dueResend := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		m := b.MustInvite(t, email)
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, Times: 1})
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		b.Clock.Advance(time.Hour)
+	}
+	dueAdd := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.Clerk.AddVerifiedUser(email)
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, Organization: &clerkinvite.Organization{ID: org, AddExisting: true}})
+		require.NoError(t, err)
+	}
+	deliver := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	reconcile := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		_, err := b.Reconcile(t.Context(), nil)
+		require.Error(t, err)
+	}
+	for _, test := range []struct {
+		organization string
+		arrange      func(t *testing.T, b *testkit.Rig)
+		act          func(t *testing.T, b *testkit.Rig)
+		limits       string
+		call         clerkinvitetest.Call
+	}{
+		{"", secondSend, deliver, "POST /invitations/revoke", clerkinvitetest.CallRevoke},
+		{org, dueResend, deliver, "GET /organizations/invitations", clerkinvitetest.CallOrganizationList},
+		{org, dueResend, deliver, "POST /organizations/invitations/revoke", clerkinvitetest.CallOrganizationRevoke},
+		{org, dueAdd, deliver, "GET /organizations/memberships", clerkinvitetest.CallMemberships},
+		{org, dueAdd, deliver, "POST /organizations/memberships", clerkinvitetest.CallAddMember},
+		{"", secondSend, reconcile, "GET /invitations", clerkinvitetest.CallList},
+		{org, dueResend, reconcile, "GET /organizations/invitations", clerkinvitetest.CallOrganizationListAll},
+	} {
+		t.Run(test.limits+" "+string(test.call), func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{Organization: test.organization})
+			test.arrange(t, b)
+			b.Clerk.ResetCounts()
+			setLimit(b, test.limits, b.Clock.Now().Add(time.Minute))
+			test.act(t, b)
+			require.Zero(t, b.Clerk.Requests()[test.call])
+			b.Clock.Advance(2 * time.Minute)
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			b.MustReconcile(t)
+			require.Positive(t, b.Clerk.Requests()[test.call])
+		})
+	}
 }
 
 // Another process stores a limit during the pass.
@@ -155,7 +209,7 @@ func TestDeliver_ObeysALimitSetDuringThePass(t *testing.T) {
 	require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallCreate])
 }
 
-// shut stores a time for a name, as another process does.
+// setLimit stores a time for a name, as another process does.
 func setLimit(b *testkit.Rig, name string, until time.Time) {
 	var known time.Time
 	for !known.Equal(until) {

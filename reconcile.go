@@ -35,6 +35,7 @@ type ReconcileReport struct {
 	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
+	Missing  int // active members whose user Clerk does not show, nor anyone settled before them: unchanged
 
 	// AcceptedElsewhere contains members whose invitation is valid and was accepted, although no Clerk
 	// user has verified their address. They have probably signed up under another address. Clerk does
@@ -66,9 +67,11 @@ type ReconcileReport struct {
 // report then covers the completed part, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it. The first such error is returned at the end.
 //
-// It removes a member only if Clerk reports that the member's user does not exist. This takes one
-// request for each user that is missing from Clerk's list. It never removes a member that became active
-// in the last five minutes, because Clerk may not show the user yet.
+// It removes a member only if Clerk reports that the member's user does not exist, and shows the user or
+// the invitation of a member that was settled (Member.SettledAt) no later. Otherwise the secret key may be
+// another instance's, and the report counts the member as Missing. This takes one request for each user
+// that is missing from Clerk's list. It never removes a member that became active in the last five
+// minutes, because Clerk may not show the user yet.
 //
 // For members of organizations it makes more requests: one per organization in each 100 members, and, if
 // Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who
@@ -83,7 +86,7 @@ type ReconcileReport struct {
 // invitation that a member refers to, the secret key is probably another instance's. Reconcile then
 // changes nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
 // instance were deleted and no member refers to any of the 500 newest invitations at Clerk. Remove
-// these members with Remove.
+// these members, and those counted as Missing, with Remove.
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
@@ -95,7 +98,7 @@ func (s *Service) Reconcile(ctx context.Context, opts *ReconcileOptions) (*Recon
 func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn) (_ *ReconcileReport, err error) {
 	ctx, op := s.observe(ctx, "Reconcile")
 	defer op.end(&err)
-	ctx = withPace(ctx, &pace{turn: t})
+	ctx = withStoredLimits(withPace(ctx, &pace{turn: t}))
 	r := s.newReconciliation()
 	if opts != nil {
 		r.opts = *opts
@@ -175,14 +178,18 @@ type progress struct {
 	// Oldest is the creation time of the oldest invitation that a checked member waits for, or nil.
 	Oldest *time.Time `json:"o,omitempty"`
 
-	Known  bool   `json:"k,omitempty"` // Clerk shows a user or an invitation of this database
-	Absent string `json:"a,omitempty"` // an active member's user whom Clerk's list leaves out
+	// Known is when the oldest member was settled whose user or invitation Clerk has shown, or nil.
+	Known *time.Time `json:"k,omitempty"`
+
+	// Absent is the user of the oldest active member that Clerk's list leaves out, settled at AbsentSince.
+	Absent      string    `json:"a,omitempty"`
+	AbsentSince time.Time `json:"s,omitzero"`
 
 	SeesMembers bool     `json:"m,omitempty"` // Clerk shows the membership of an active member's user
 	Leavers     []string `json:"l,omitempty"` // IDs of reconciliation.leavers, at most maxLeavers
 }
 
-// maxLeavers limits the length of a cursor. A reconciliation that begins anew finds the other leavers again.
+// maxLeavers limits the length of a cursor. The next reconciliation finds the others.
 const maxLeavers = 20
 
 func (p progress) encode() string {
@@ -216,6 +223,9 @@ func (r *reconciliation) cursor() string {
 			p.TenantID, p.ID = b.start.TenantID, b.start.ID
 		}
 	}
+	if p.Known != nil { // then the next call's own members decide whether it asks for more
+		p.Absent, p.AbsentSince = "", time.Time{}
+	}
 	return p.encode()
 }
 
@@ -237,9 +247,6 @@ func (b *batch) sortedKeys() []string { return slices.Sorted(maps.Keys(b.keys)) 
 
 // run does the work of Reconcile: members first, then invitations.
 func (r *reconciliation) run(ctx context.Context) error {
-	if err := r.s.loadLimits(ctx, endpointFindUsers, endpointList, endpointRevoke); err != nil {
-		return err
-	}
 	if err := r.checkKey(ctx); err != nil {
 		return err
 	}
@@ -250,21 +257,49 @@ func (r *reconciliation) run(ctx context.Context) error {
 }
 
 // wrongKey reports whether the secret key seems to belong to another instance.
-func (r *reconciliation) wrongKey() bool { return !r.progress.Known && r.progress.Absent != "" }
+func (r *reconciliation) wrongKey() bool { return r.progress.Known == nil && r.progress.Absent != "" }
 
-// isOurKey does Reconcile's check of the secret key for other methods. It reports whether Clerk shows a user
-// or an invitation of this database.
-func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+// noteShown notes that Clerk has shown the member's user or invitation.
+func (r *reconciliation) noteShown(row *Member) {
+	r.progress.Known = earlier(r.progress.Known, row.settledNotAfter())
+}
+
+// isKeyOf reports whether the key belongs to the instance where row was settled, because Clerk has shown a
+// member that was settled when row was, or earlier. If the key was replaced by another instance's, members invited
+// or linked since then are known there. They are newer, so they prove nothing about older members.
+func (r *reconciliation) isKeyOf(row *Member) bool { return r.knownSince(row.settledNotBefore()) }
+
+// knownSince reports whether Clerk has shown a member that was settled by the given time.
+func (r *reconciliation) knownSince(t time.Time) bool {
+	return r.progress.Known != nil && !r.progress.Known.After(t)
+}
+
+// A row that the library wrote has a SettledAt.
+func (m *Member) settledNotBefore() time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
+func (m *Member) settledNotAfter() *time.Time { return cmp.Or(m.SettledAt, &m.UpdatedAt) }
+
+// earlier returns the earlier of two times, of which nil is the latest.
+func earlier(a, b *time.Time) *time.Time {
+	if a == nil || b != nil && b.Before(*a) {
+		return b
+	}
+	return a
+}
+
+// isKeyOf does Reconcile's check of the secret key for another method that removes members. row is an active
+// member whose user Clerk does not show.
+func (s *Service) isKeyOf(ctx context.Context, row *Member) (bool, error) {
 	r := s.newReconciliation()
 	r.began = s.now()
+	r.noteAbsent(row)
 	err := r.checkKey(ctx)
-	return r.progress.Known, err
+	return r.isKeyOf(row), err
 }
 
 // checkKey looks up some active members before anything is changed, because in another instance, strangers
 // may have the addresses that members wait for.
 func (r *reconciliation) checkKey(ctx context.Context) error {
-	if r.progress.Known {
+	if r.progress.Known != nil {
 		return nil
 	}
 	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: findBatch})
@@ -280,15 +315,16 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		r.noteMissing(row)
+		r.noteUser(row)
 	}
 	return r.askForOurs(ctx)
 }
 
-// askForOurs asks Clerk for a user that is missing from the list, and for the newest invitations, if the
-// key seems wrong.
+// askForOurs asks Clerk for the oldest user that is missing from the list, and for the newest invitations,
+// unless the key is known to be right for that user's member.
 func (r *reconciliation) askForOurs(ctx context.Context) error {
-	if r.askedForOurs || !r.wrongKey() {
+	since := r.progress.AbsentSince
+	if r.askedForOurs || r.progress.Absent == "" || r.knownSince(since) {
 		return nil
 	}
 	r.askedForOurs = true
@@ -296,17 +332,35 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
 	}
-	r.progress.Known = err == nil && !gone
-	if r.progress.Known {
+	if err == nil && !gone {
+		r.progress.Known = &since
 		return nil
 	}
-	r.progress.Known, err = r.s.showsOurs(ctx)
+	known, err := r.s.oldestShown(ctx, false)
+	r.progress.Known = earlier(r.progress.Known, known)
 	return err
 }
 
-// showsOurs reports whether a member refers to one of the newest invitations at Clerk, which proves that
-// the secret key belongs to this database's instance.
+// isOurKey reports whether Clerk shows a user or an invitation of this database. With another instance's key it
+// does, once somebody was invited there, so this is enough only if an admin has asked for the change.
+func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+	r := s.newReconciliation()
+	r.began = s.now()
+	if err := r.checkKey(ctx); err != nil || r.progress.Known != nil {
+		return err == nil, err
+	}
+	return s.showsOurs(ctx)
+}
+
+// showsOurs is isOurKey for invitations only.
 func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+	known, err := s.oldestShown(ctx, true)
+	return known != nil, err
+}
+
+// oldestShown returns when the oldest member was settled that refers to one of the newest invitations at
+// Clerk, or nil. With anyIsEnough it stops at the first page that shows one.
+func (s *Service) oldestShown(ctx context.Context, anyIsEnough bool) (known *time.Time, err error) {
 	queries := []InvitationQuery{{}, {Status: InvitationRevoked}} // without a status: all except revoked
 	if s.cfg.Organizations != nil {
 		queries = append(queries, InvitationQuery{AllOrganizations: true}, InvitationQuery{AllOrganizations: true, Status: InvitationRevoked})
@@ -315,19 +369,22 @@ func (s *Service) showsOurs(ctx context.Context) (bool, error) {
 		q.Limit, q.NewestFirst = listPage, true
 		page, err := s.listInvitationPage(ctx, q)
 		if err != nil {
-			return false, s.clerkError(ctx, "list invitations", err)
+			return nil, s.clerkError(ctx, "list invitations", err)
 		}
 		list, err := s.withMembers(ctx, page)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		for i := range list {
 			if list[i].isCurrent() {
-				return true, nil
+				known = earlier(known, list[i].row.settledNotAfter())
 			}
 		}
+		if anyIsEnough && known != nil {
+			break
+		}
 	}
-	return false, nil
+	return known, nil
 }
 
 // members checks all members, or as many as the limit allows.
@@ -357,7 +414,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
 		steps = append(steps, r.readAdopted, r.expireOverdue)
 	}
-	return inOrder(ctx, append(steps, r.removeMissing, r.removeLeavers)...)
+	return inOrder(ctx, append(steps, r.removeMissing, r.reportMissing, r.removeLeavers)...)
 }
 
 // inOrder calls the steps until one fails.
@@ -414,7 +471,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 			continue // Clerk's lists show whether this user has accepted
 		}
 		// Until the key is proven right, keep at most 1,000 in memory. The next reconciliation finds the others.
-		if r.progress.Known || len(r.overdue) < reconcilePage {
+		if r.progress.Known != nil || len(r.overdue) < reconcilePage {
 			r.overdue = append(r.overdue, row)
 		}
 	}
@@ -436,7 +493,7 @@ func (r *reconciliation) noteWaiting(row *Member) {
 // expired, unless a user from before the expiry has verified the address. It does nothing until Clerk has
 // shown a known user or invitation, because another instance does not know the users.
 func (r *reconciliation) expireOverdue(ctx context.Context) error {
-	if !r.progress.Known {
+	if r.progress.Known == nil {
 		return nil
 	}
 	var changes []Change
@@ -455,7 +512,7 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 // readAdopted reads the times of overdue adopted members' invitations, because their expiry is only assumed. Like
 // expireOverdue, it does nothing until Clerk has shown a known user or invitation.
 func (r *reconciliation) readAdopted(ctx context.Context) error {
-	if !r.progress.Known {
+	if r.progress.Known == nil {
 		return nil
 	}
 	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
@@ -490,7 +547,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	}
 	for _, row := range r.active.rows {
 		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
-		if r.noteMissing(row) && (r.progress.Known || len(r.missing) < reconcilePage) {
+		if r.noteUser(row) && (r.isKeyOf(row) || len(r.missing) < reconcilePage) {
 			r.missing = append(r.missing, row)
 		}
 	}
@@ -572,15 +629,25 @@ func (m Member) isFresh(now time.Time) bool {
 	return m.SettledAt != nil && !m.SettledAt.Before(now.Add(-freshUser))
 }
 
-// noteMissing notes if an active member's user is missing from Clerk's list, and reports whether it is.
-func (r *reconciliation) noteMissing(row *Member) bool {
+// noteUser notes whether Clerk's list shows an active member's user, and reports whether the user is missing.
+func (r *reconciliation) noteUser(row *Member) (missing bool) {
 	u, lookedUp := r.users[row.ClerkUserID]
 	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
-	if u != nil || !lookedUp || row.SettledAt != nil && !row.SettledAt.Before(recent) {
-		return false
+	switch {
+	case u != nil:
+		r.noteShown(row)
+	case lookedUp && (row.SettledAt == nil || row.SettledAt.Before(recent)):
+		r.noteAbsent(row)
+		return true
 	}
-	r.progress.Absent = cmp.Or(r.progress.Absent, row.ClerkUserID)
-	return true
+	return false
+}
+
+// noteAbsent notes that Clerk's list leaves out an active member's user.
+func (r *reconciliation) noteAbsent(row *Member) {
+	if since := row.settledNotBefore(); r.progress.Absent == "" || since.Before(r.progress.AbsentSince) {
+		r.progress.Absent, r.progress.AbsentSince = row.ClerkUserID, since
+	}
 }
 
 // lookUpIDs asks Clerk for the users with these IDs, except those that were already looked up.
@@ -602,7 +669,7 @@ func (r *reconciliation) lookUpIDs(ctx context.Context, ids []string) error {
 		}
 		r.users[id] = nil
 		if i := slices.IndexFunc(l.users, func(u User) bool { return u.ID == id }); i >= 0 {
-			r.users[id], r.progress.Known = &l.users[i], true
+			r.users[id] = &l.users[i]
 		}
 	}
 	return nil
@@ -621,16 +688,18 @@ func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 	return nil
 }
 
-// removeMissing removes the members whose users no longer exist, once it is certain that the key is
-// right. A user that is missing from a list may still exist, so it reads each user from Clerk.
+// removeMissing removes the members whose users no longer exist, if it is certain that the key is right for
+// them. A user that is missing from a list may still exist, so it reads each user from Clerk.
 func (r *reconciliation) removeMissing(ctx context.Context) error {
-	if !r.progress.Known {
-		return nil
-	}
+	var unproven []*Member
 	var changes []Change
 	gone := make(map[string]bool)   // by user ID; a user can be in many tenants
 	h := newHealth(r.s, maxExcused) // a failure for one user must not affect the others
 	for _, row := range r.missing {
+		if !r.isKeyOf(row) {
+			unproven = append(unproven, row)
+			continue
+		}
 		if _, asked := gone[row.ClerkUserID]; !asked {
 			u, err := r.s.readUser(ctx, row.ClerkUserID)
 			gone[row.ClerkUserID] = errors.Is(err, ErrNotFound)
@@ -653,7 +722,18 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 	if _, err := r.apply(ctx, changes); err != nil {
 		return err
 	}
-	r.missing = nil
+	r.missing = unproven
+	return nil
+}
+
+// reportMissing reports the members that removeMissing did not remove because the key may be another instance's.
+func (r *reconciliation) reportMissing(ctx context.Context) error {
+	if len(r.missing) == 0 || r.wrongKey() {
+		return nil
+	}
+	r.report.Missing = len(r.missing)
+	oldest := slices.MinFunc(r.missing, func(a, b *Member) int { return a.settledNotBefore().Compare(b.settledNotBefore()) })
+	r.s.log.WarnContext(ctx, "members of missing users not removed", "members", len(r.missing), "oldest", *oldest)
 	return nil
 }
 
@@ -1096,7 +1176,9 @@ func emailsOf(members []*Member) []string {
 func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
 	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) {
 		for _, l := range list {
-			r.progress.Known = r.progress.Known || l.isCurrent()
+			if l.isCurrent() {
+				r.noteShown(l.row)
+			}
 			// A member that is due for a resend belongs to Deliver.
 			if l.isCurrent() && l.row.Status == StatusPending && !l.row.Due() && !r.changed[l.row.ID] && !r.hasNewer[l.row.ID] {
 				members = append(members, l.row)

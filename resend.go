@@ -80,7 +80,7 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 			return nil, &CooldownError{s.machineTime(until)}
 		}
 	}
-	next.Send, next.Attempts, next.Reason = next.Send+1, 0, ""
+	next.Send, next.Attempts, next.Reason, next.ReservedAt = next.Send+1, 0, "", now
 	if w := s.withdrawal(onDelay); w != params.Withdraw {
 		params.Withdraw = w
 		encoded, err := json.Marshal(params)
@@ -93,9 +93,9 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 }
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get
-// the email. Anyone who has the link can accept the invitation, so Link does not print, log or
-// store it. During a Resend, the current invitation is the older one; in an organization it may have been
-// revoked. Link makes one request, and changes nothing.
+// the email. Anyone who has the link can accept the invitation, so Link does not print, log or store it.
+// During a Resend, the current invitation is the older one; in an organization it may have been revoked.
+// Link makes one request, or two for an international domain in an organization, and changes nothing.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -116,11 +116,12 @@ func (s *Service) Link(ctx context.Context, ref Ref) (_ Secret, err error) {
 	if row.Status != StatusPending {
 		return Secret{}, fmt.Errorf("%w: the member is %s", ErrNoLink, row.Status)
 	}
-	q := InvitationQuery{Query: row.InvitationID, Limit: listPage}
-	if organization := row.organization(); organization != "" { // Clerk looks for addresses only
-		q.Organization, q.Query = organization, row.Email
+	var list []Invitation
+	if row.organization() == "" {
+		list, err = s.listInvitationPage(ctx, InvitationQuery{Query: row.InvitationID, Limit: listPage})
+	} else { // Clerk looks for addresses only
+		list, err = s.listInvitations(ctx, row, "")
 	}
-	list, err := s.listInvitationPage(ctx, q)
 	if err != nil {
 		return Secret{}, s.clerkError(ctx, "list invitations", err)
 	}

@@ -102,6 +102,20 @@ func TestLink_WithoutOne(t *testing.T) {
 	})
 }
 
+// Clerk may store the domain of an address in either form.
+func TestLink_OfAnInternationalDomain(t *testing.T) {
+	t.Parallel()
+	for _, organization := range []string{"", "org_acme"} {
+		testkit.Each(t, testkit.Options{Organization: organization}, func(t *testing.T, b *testkit.Rig) {
+			b.Clerk.SetBehavior(clerkinvitetest.Behavior{UnicodeDomains: true})
+			m := b.MustInvite(t, "ada@bücher.example")
+			link, err := b.Link(t.Context(), m.Ref())
+			require.NoError(t, err)
+			require.Equal(t, m.URL.Reveal(), link.Reveal())
+		})
+	}
+}
+
 // The older link stays the current one until the resend is settled.
 func TestLink_DuringAResend(t *testing.T) {
 	t.Parallel()
@@ -277,6 +291,27 @@ func TestResend_NeverLosesTheInvitation(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// Another application's invitation for the address is older than the resend, so it cannot be the resend's.
+func TestResend_DoesNotAdoptAnOlderInvitation(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(24 * time.Hour)
+		foreign, err := b.Clerk.CreateInvitation(t.Context(), clerkinvite.InvitationRequest{Email: "ada@example.com", IgnoreExisting: true})
+		require.NoError(t, err)
+		b.Clock.Advance(5 * 24 * time.Hour)
+		b.FailCreates(clerkinvitetest.Fault{Kind: clerkinvitetest.Reset}) // the request never reached Clerk
+		_, err = b.Resend(t.Context(), testkit.Ada)
+		require.Error(t, err)
+		b.Clock.Advance(time.Hour)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Invited)
+		require.NotEqual(t, foreign.ID, b.Member(t, "ada@example.com").InvitationID)
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 2)
 	})
 }
 

@@ -133,11 +133,11 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
-// mayBeSent.
-func asReleased(m Member, due time.Time, mayExist bool) *Member {
+// asReleased releases the claim. If an earlier request may have created the invitation, the row keeps a claim that
+// has ended; see mayHaveInvitation.
+func asReleased(m Member, due time.Time, triedBefore bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
-	if mayExist {
+	if triedBefore {
 		ended := m.UpdatedAt // the claim began then
 		m.ClaimedUntil = &ended
 	}

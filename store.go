@@ -89,8 +89,8 @@ type Member struct {
 	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
-	SettledAt     *time.Time `json:"settled_at,omitempty"`      // time of the last state change that completed an invitation or ended it
-	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; if that is past, Clerk may have the invitation
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation was completed, ended, or was withdrawn after it may have been sent
+	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation of this send, which is due or was withdrawn at SettledAt
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`
 }

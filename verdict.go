@@ -13,21 +13,21 @@ import (
 // what the caller is told. It applies to any version of the row, so it can be written again
 // if another process changes the row first. The zero value means undecided.
 type verdict struct {
-	kind       verdictKind
-	op         string      // the operation that decided, for the caller's error
-	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
-	user       *User       // the linked user, or the one of the active member
-	other      *Member     // secondAddress: the active member
-	reason     string      // Member.Reason
-	err        error       // the cause, if the row did not become pending or active
-	dueAt      time.Time   // when a row that keeps waiting is due
-	uncounted  bool        // the attempt does not count
-	mayExist   bool        // Clerk may have this send's invitation
-	leftOver   bool        // the member may have other open invitations
-	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
-	stop       bool        // err concerns the whole instance, so the pass ends
-	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
-	linkDead   bool        // the invitation that the row refers to is revoked
+	kind         verdictKind
+	op           string      // the operation that decided, for the caller's error
+	invitation   *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
+	user         *User       // the linked user, or the one of the active member
+	other        *Member     // secondAddress: the active member
+	reason       string      // Member.Reason
+	err          error       // the cause, if the row did not become pending or active
+	dueAt        time.Time   // when a row that keeps waiting is due
+	uncounted    bool        // the attempt does not count
+	triedBefore  bool        // Clerk may have this send's invitation, from an earlier request
+	leftOver     bool        // the member may have other open invitations
+	adopted      bool        // the invitation has no mark and may be another application's, so it is never a left-over
+	stop         bool        // err concerns the whole instance, so the pass ends
+	withdraw     bool        // the row is withdrawn instead of waiting for another attempt
+	olderRevoked bool        // a resend has revoked the invitation that the row refers to; set before the verdict is decided
 }
 
 type verdictKind int
@@ -80,7 +80,7 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 
 // asWithdrawn completes the send without an invitation. A resend keeps the older one, if that still works.
 func (v *verdict) asWithdrawn(m Member, reason string, now time.Time) *Member {
-	if m.Status == StatusPending && v.linkDead {
+	if m.Status == StatusPending && v.olderRevoked {
 		return asEnded(m, StatusRevoked, reason, now)
 	}
 	if m.Status == StatusPending {
@@ -112,13 +112,16 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	if v.withdraw {
 		n := v.asWithdrawn(m, ReasonWithdrawn, now)
-		if v.kind == isUncertain {
-			n.ClaimedUntil = &now // see mayBeUnlisted
+		if v.kind == isUncertain { // an email may have been sent, also by a resend
+			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn
 		}
 		return n
 	}
 	switch v.kind {
 	case isInvited:
+		if v.adopted {
+			p.ExpiresInDays = 0 // another caller chose when this invitation expires
+		}
 		return asInvited(m, v.invitation, p, now)
 	case isLinked:
 		if v.invitation != nil {
@@ -138,12 +141,12 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
 		m.Reason = clip(v.reason)
-		return asReleased(m, v.dueAt, v.mayExist)
+		return asReleased(m, v.dueAt, v.triedBefore)
 	case isLimited, isReleased:
 		if !v.uncounted {
 			m.Reason = ReasonBulkRejected
 		}
-		return asReleased(m, v.dueAt, v.mayExist)
+		return asReleased(m, v.dueAt, v.triedBefore)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}

@@ -67,12 +67,12 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if err == nil && row.organization() != "" {
 			err = s.endMembership(ctx, row, to, accepted)
 		}
-		if err != nil {
+		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
 		}
 		ended := asEnded(*row, to, "", s.now())
-		if row.Due() && row.isClaimed(*ended.SettledAt) {
-			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted
+		if row.Due() && row.isClaimed(*ended.SettledAt) || s.justWithdrawn(row, *ended.SettledAt) {
+			ended.ClaimedUntil = ended.SettledAt // see justWithdrawn
 		}
 		return ended, nil
 	})
@@ -114,36 +114,33 @@ func (s *Service) revokeOpen(ctx context.Context, row *Member, others bool) (acc
 	return max(accepted, other), err
 }
 
-// revokeOthers revokes a member's open invitations, except the one that it waits for.
+// revokeOthers revokes a member's open invitations, except the one that it waits for, and those that another
+// tenant's member waits for.
 func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted acceptance, err error) {
 	invitations, err := s.listInvitations(ctx, row, "")
 	if err != nil {
 		return notAccepted, s.clerkError(ctx, "list invitations", err)
 	}
 	listed := false // the invitation that the row refers to
-	for _, inv := range invitations {
+	for i := range invitations {
+		inv := &invitations[i]
 		current := inv.ID == row.InvitationID
 		listed = listed || current
-		m, marked := inv.mark()
-		belongs := m.ID == row.ID || !marked && current // an adopted member's invitation has no marker
-		if !belongs || current && row.waitsForInvitation() {
+		if !inv.belongsTo(row) || current && row.waitsForInvitation() {
 			continue
 		}
-		// Only an adopted member that no longer waits gets here. Another tenant may still wait for the invitation.
-		if !marked && !isFinal(inv.Status) {
-			shared, err := s.sharesInvitation(ctx, row)
-			if err != nil {
-				return notAccepted, err
-			}
-			if shared {
-				continue
-			}
-		}
-		wasAccepted, err := s.revokeOne(ctx, row, inv)
+		shared, err := s.isShared(ctx, row, inv)
 		if err != nil {
 			return notAccepted, err
 		}
-		switch {
+		if shared {
+			continue
+		}
+		wasAccepted, err := s.revokeOne(ctx, row, *inv)
+		if err != nil {
+			return notAccepted, err
+		}
+		switch m, _ := inv.mark(); {
 		case wasAccepted && m.Send == row.Send:
 			accepted = currentAccepted
 		case wasAccepted: // an invitation without a marker is an earlier send's
@@ -156,13 +153,29 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 	return accepted, nil
 }
 
+// belongsTo reports whether an invitation was created for the row, or has no marker and was adopted by it.
+func (inv *Invitation) belongsTo(row *Member) bool {
+	m, marked := inv.mark()
+	return m.ID == row.ID || !marked && inv.ID == row.InvitationID
+}
+
+// isShared reports whether another tenant's member waits for an open invitation that belongs to row. Only an
+// adopted invitation can have several members, and those of an organization are adopted with any marker.
+func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (bool, error) {
+	if _, marked := inv.mark(); isFinal(inv.Status) || marked && row.organization() == "" {
+		return false, nil
+	}
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == inv.ID }), err
+}
+
 // revokeUnlisted revokes the invitation that an active, failed or removed member still refers to. Clerk's
 // list may lag, so a missing invitation may still be open. A revoked member's invitation is not in the list.
 func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 	if row.Status.Waits() || row.Status == StatusRevoked || row.InvitationID == "" {
 		return nil
 	}
-	shared, err := s.sharesInvitation(ctx, row)
+	shared, err := s.isShared(ctx, row, &Invitation{ID: row.InvitationID})
 	if err != nil || shared {
 		return err
 	}
@@ -171,12 +184,6 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 		return nil
 	}
 	return s.clerkError(ctx, "revoke invitation", err)
-}
-
-// sharesInvitation reports whether another tenant's adopted member waits for the row's invitation.
-func (s *Service) sharesInvitation(ctx context.Context, row *Member) (bool, error) {
-	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
-	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == row.InvitationID }), err
 }
 
 // isFinal reports whether an invitation with this status can no longer be accepted. An unknown
@@ -224,20 +231,29 @@ func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure err
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
-	now := s.now()
-	overdue := row.overdue(now.Add(-clockSkew))
-	switch {
-	case u != nil && (!overdue || u.createdBeforeExpiry(row)):
-		return true, nil
-	case overdue:
-		return false, nil
-	case saysNotFound(failure) && cmp.Or(row.InvitedAt, &row.ReservedAt).Before(now.Add(-clockSkew)):
-		// The invitation is too old for the list to lag, but the key may belong to another instance.
-		if known, err := s.showsOurs(ctx); err != nil || known {
-			return false, err
-		}
+	overdue := row.overdue(s.now().Add(-clockSkew))
+	accepted = u != nil && (!overdue || u.createdBeforeExpiry(row))
+	if accepted || overdue {
+		return accepted, nil
+	}
+	unknown, err := s.isUnknown(ctx, row, failure)
+	if err != nil || unknown {
+		return false, err
 	}
 	return false, s.clerkError(ctx, "revoke invitation", failure)
+}
+
+// isUnknown reports whether an invitation that Clerk does not list does not exist, after the request to revoke it
+// has failed: Clerk says so, the invitation is too old for the list to lag, and the key is not another instance's.
+func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bool, error) {
+	created := cmp.Or(row.InvitedAt, row.SettledAt, &row.ReservedAt) // or later
+	switch {
+	case !saysNotFound(failure), !created.Before(s.now().Add(-clockSkew)):
+		return false, nil
+	case row.organization() != "":
+		return true, nil // another instance would not have listed the organization's invitations
+	}
+	return s.showsOurs(ctx)
 }
 
 // resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
@@ -320,7 +336,7 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 			return nil, err
 		}
 		isOurClaim := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
-		owned := row.isClaimed(c.claimedAt) || s.mayBeUnlisted(row, c.claimedAt)
+		owned := row.isClaimed(c.claimedAt) || s.justWithdrawn(row, c.claimedAt)
 		if !may(*row) || owned && !isOurClaim {
 			return nil, ErrConflict
 		}
@@ -338,17 +354,17 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 	return c, err
 }
 
-// mayBeUnlisted reports whether row was withdrawn during an attempt, less than a lease ago. Then Clerk's list may not
-// show the attempt's invitation yet.
-func (s *Service) mayBeUnlisted(row *Member, now time.Time) bool {
-	return !row.Due() && row.mayBeSent() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
+// justWithdrawn reports whether row was withdrawn during an attempt, less than a lease ago: its claim ended when it
+// was settled. Then Clerk's list may not show the attempt's invitation yet.
+func (s *Service) justWithdrawn(row *Member, now time.Time) bool {
+	return !row.Due() && row.mayHaveInvitation() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
 }
 
 // erase revokes all invitations with the member's ID, and then erases the member.
 func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	inside, cancel := c.context(ctx)
 	defer cancel()
-	if _, err := s.revokeOpen(inside, c.row, true); err != nil {
+	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {
 		return err
 	}
 	_, err := s.changeOne(ctx, c.row, nil)

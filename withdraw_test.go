@@ -309,6 +309,45 @@ func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
 	}
 }
 
+// The same for a resend that was withdrawn, after its email may have been sent: the member keeps the older invitation, and
+// another resend waits for the cooldown.
+func TestPurge_AfterAWithdrawnResend(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for _, revoked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("then revoked %v", revoked), func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+				b.MustInvite(t, email)
+				b.Clerk.Settle()
+				b.Clock.Advance(time.Hour)
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+				b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := b.Resend(t.Context(), testkit.Ada)
+				require.Error(t, err)
+				m := b.Member(t, email)
+				require.Equal(t, clerkinvite.StatusPending, m.Status)
+				require.False(t, m.Due())
+				require.Len(t, b.Clerk.OpenInvitations(email), 2, "the situation of this test")
+
+				_, err = b.Resend(t.Context(), testkit.Ada)
+				var cooldown *clerkinvite.CooldownError
+				require.ErrorAs(t, err, &cooldown)
+				if revoked {
+					_, err = b.Revoke(t.Context(), testkit.Ada)
+					require.NoError(t, err)
+				}
+				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
+
+				b.Clerk.Settle()
+				b.Clock.Advance(time.Minute)
+				require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+				require.Empty(t, b.Clerk.OpenInvitations(email))
+			})
+		})
+	}
+}
+
 // A new reservation has no attempt yet, so its parameters can still change.
 func TestInvite_OtherParametersAfterARevocationDuringAnAttempt(t *testing.T) {
 	t.Parallel()

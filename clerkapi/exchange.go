@@ -25,8 +25,8 @@ const (
 )
 
 // exchange is one request and its response. It is the SDK's http.RoundTripper, because the
-// SDK hides facts that the library needs: the status and headers of an error that is not
-// JSON, that a 3xx or an empty 200 is not a success, and whether the request was sent.
+// SDK hides facts that the library needs: the status and headers of errors that are not JSON,
+// 3xx and empty responses, which are not a success, and whether the request was sent.
 type exchange struct {
 	send func(*http.Request) (*http.Response, error)
 

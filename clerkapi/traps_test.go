@@ -21,7 +21,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// The traps of clerk-sdk-go v2.7.0 that clerkapi avoids. A test's name begins with the number of its trap.
+// clerkapi avoids these traps in clerk-sdk-go v2.7.0. A test's name begins with the number of its trap.
 //
 //	01-03  An error that is not JSON loses its status and headers. "status" in a body replaces the real one.
 //	04,05  A redirect, 204, null or {} becomes an empty object. A 2xx that cannot be decoded loses its status.

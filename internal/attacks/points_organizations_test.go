@@ -105,6 +105,15 @@ func organizations() []scenario {
 		}},
 		{name: "organization: resend", organization: asking, arrange: pending, act: resend, people: []person{{ann, "pending", ""}}},
 		{name: "organization: revoke", organization: asking, arrange: pending, act: revoke, people: []person{{ann, "revoked", "pending"}}},
+		{name: "organization: revoke after a user was added", organization: adding, act: revoke, people: []person{{ann, "revoked", "active removed"}, {bob, "active", ""}}, arrange: func(w *world) {
+			isUser(w)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(bob)
+			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+			_, err := w.calm.Invite(w.ctx, toAcme(ann))
+			require.Error(w.t, err)
+			w.clock.Advance(later)
+		}},
 		{name: "organization: revoke after acceptance", organization: asking, arrange: accepted, people: []person{{ann, "active", "pending"}}, act: func(a *actor) error {
 			_, err := a.svc.Revoke(a.ctx, acme(ann))
 			var refused *clerkinvite.TransitionError

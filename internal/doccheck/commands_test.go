@@ -147,12 +147,12 @@ func TestMigrationScripts(t *testing.T) {
 		found++
 		dir := t.TempDir()
 		require.NoError(t, os.Symlink(filepath.Join(root, "migrations"), filepath.Join(dir, "migrations")))
-		require.NoError(t, os.MkdirAll(filepath.Join(dir, "your/migrations"), 0o700))
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, "your", "migrations"), 0o700))
 		cmd := exec.CommandContext(t.Context(), "bash", "-euc", block[2]) // #nosec G204 -- the page's script
 		cmd.Dir = dir
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		files, err := filepath.Glob(filepath.Join(dir, "your/migrations/*.sql"))
+		files, err := filepath.Glob(filepath.Join(dir, "your", "migrations", "*.sql"))
 		require.NoError(t, err)
 		require.Len(t, files, 1)
 		up, down, ok := strings.Cut(readPage(t, files[0]), "\n-- +goose Down\n")

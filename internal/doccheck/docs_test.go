@@ -515,6 +515,18 @@ func runbookStatement(t *testing.T, command string) (statement string) {
 	return statement
 }
 
+// docs/runbook.md explains every name in the table of limits.
+func TestRunbookNamesOfLimits(t *testing.T) {
+	t.Parallel()
+	page := readPage(t, "docs/runbook.md")
+	code := readPage(t, "ratelimit.go") + readPage(t, "internal/storeutil/storeutil.go")
+	names := regexp.MustCompile(`(?:\bturn\w+ += |\bHookTime = |\d, )"(share|[^"]+)`).FindAllStringSubmatch(code, -1)
+	require.Len(t, names, 5)
+	for _, name := range names {
+		mustHave(t, strings.ReplaceAll(page, " …`", "`"), "`"+name[1]+"`")
+	}
+}
+
 // docs/runbook.md describes correctly how to lift a limit, for a process that only calls Invite and for one that delivers.
 func TestRunbookLiftALimit(t *testing.T) {
 	t.Parallel()

@@ -101,6 +101,16 @@ func TestDocsCompile(t *testing.T) {
 	require.GreaterOrEqual(t, found, 6)
 }
 
+// The README shows a part of the quickstart's output.
+func TestReadmeQuickstart(t *testing.T) {
+	t.Parallel()
+	block := fencedBlock.FindStringSubmatch(readPage(t, "README.md"))
+	require.NotNil(t, block)
+	for line := range strings.Lines(block[2]) {
+		mustHave(t, readPage(t, "examples/quickstart/expected.txt"), strings.TrimSuffix(line, "\n"))
+	}
+}
+
 // docs/architecture.md has the states and state changes of the table in state.go.
 func TestReadmeStates(t *testing.T) {
 	t.Parallel()

@@ -94,10 +94,10 @@ var mutants = []mutant{
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case rows[0].Due() && rows[0].Send == a.row.Send:", "case rows[0].Due() && rows[0].Send < a.row.Send:"},
+		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
 	}},
 	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
-		{"deliver_settle.go", "rows[0].Due() && !sameTime(rows[0].ClaimedUntil, a.row.ClaimedUntil):", "rows[0].Due():"},
+		{"deliver_settle.go", "a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):", "a.verdict.claimOnly():"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -117,16 +117,16 @@ var mutants = []mutant{
 		{"verdict.go", "		if failureOf(err, \"\") == rateLimited {\n			return verdict{kind: isLimited", "		if failureOf(err, \"\") == rateLimited && c.sends {\n			return verdict{kind: isLimited"},
 	}},
 	{name: "an attempt that had to wait after a bulk request counts as failed", test: "TestWithdrawOnFailure_LimitAfterARejectedBulkRequest/Deliver_keeps_partial", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "		tried-- //", "		tried -= 0 //"},
+		{"deliver.go", "		tried--\n", "		tried -= 0\n"},
 	}},
 	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
-		{"state.go", "	if mayExist {", "	if mayExist && m.Attempts > 100 {"},
+		{"state.go", "	if triedBefore {", "	if triedBefore && m.Attempts > 100 {"},
 	}},
 	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
 		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
 	}},
 	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
-		{"deliver.go", "v.uncounted && !a.triedInBulk, a.mayHaveSent()", "v.uncounted && a != nil, a.mayHaveSent()"},
+		{"deliver.go", "v.uncounted && !a.triedInBulk, a.triedBefore()", "v.uncounted && a != nil, a.triedBefore()"},
 	}},
 	{name: "an invitation is sent after its caller has gone away", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
@@ -135,7 +135,7 @@ var mutants = []mutant{
 		{"deliver.go", "!= \"\" && tried > 0", "!= \"\" && tried > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.mayHaveSent()\n"},
+		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.triedBefore()\n"},
 	}},
 	{name: "a resend continues a send that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "if row.Due() && params.Withdraw == \"\" {", "if row.Due() {"},
@@ -193,7 +193,7 @@ var mutants = []mutant{
 		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
-		{"invite.go", "	case !old.mayBeSent():\n", "	case old.ID != \"\":\n"},
+		{"invite.go", "	case !old.mayHaveInvitation():\n", "	case old.ID != \"\":\n"},
 	}},
 	{name: "an interrupted purge counts as an attempt", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
 		{"invite.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
@@ -208,21 +208,21 @@ var mutants = []mutant{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
 	}},
 	{name: "a limit is counted from the end of the pass", test: "TestDeliver_AllWhoWaitForALimitAreDueAtTheSameTime", edits: []edit{
-		{"deliver_create.go", `s.limited("create invitation", limit)`, `s.limited("create invitation", met(limit.err, s.now()))`},
+		{"deliver_create.go", "\"create invitation\", limit))\n\t\t} else {", "\"create invitation\", met(limit.err, s.now())))\n\t\t} else {"},
 	}},
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited:"},
+		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case a.verdict.kind == isInvited && !a.verdict.adopted && rows[0].InvitationID != inv.ID:", "case a.verdict.kind == isInvited && rows[0].ID == \"\":"},
+		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated && row.ID == \"\":"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
 	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
-		{"deliver.go", "return a.row.Send > 1 || a.mayHaveSent()", "return a.row.Send < 1 || a.mayHaveSent()"},
+		{"deliver.go", "return a.row.Send > 1 || a.triedBefore()", "return a.row.Send < 1 || a.triedBefore()"},
 	}},
 	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
@@ -231,7 +231,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "return inv.ID == previous\n", "return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "} else if list[i].ID == previous {", "} else if list[i].ID == \"\" {"},
+		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
@@ -240,7 +240,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "if known, err := s.isOurKey(ctx); err != nil || !known {", "if _, err := s.isOurKey(ctx); err != nil {"},
+		{"invite.go", "if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {", "if _, err := s.isKeyOf(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -249,10 +249,10 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
-		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see mayBeUnlisted\n", ""},
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see justWithdrawn\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.ClaimedUntil = &now // see mayBeUnlisted\n", ""},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
@@ -263,11 +263,17 @@ var mutants = []mutant{
 	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
 		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
 	}},
+	{name: "a membership ends that no attempt can have created", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/nothing_was_sent", edits: []edit{
+		{"organization.go", "row.Due() && row.mayHaveInvitation() &&", "row.Due() && row.Attempts > 0 &&"},
+	}},
+	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
+		{"organization.go", "case joined:\n", "case joined, added:\n"},
+	}},
 	{name: "a full organization stops the pass", test: "TestOrganization_FullStopsOnlyItself", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
 	}},
 	{name: "a refused resend waits on a dead link", test: "TestOrganization_ResendRefused", edits: []edit{
-		{"deliver.go", "v.linkDead = a.revoked", "v.linkDead = false"},
+		{"deliver.go", "v.olderRevoked = a.verdict.olderRevoked", "v.olderRevoked = false"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
 		{"reconcile.go", "if !r.progress.SeesMembers {", "if false {"},
@@ -290,11 +296,26 @@ var mutants = []mutant{
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
 	}},
+	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
+		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
+	}},
+	{name: "a member of a deleted organization cannot be removed", test: "TestOrganization_Deleted", edits: []edit{
+		{"withdraw.go", "if err != nil && !s.deletedOrganization(ctx, row, err) {", "if err != nil {"},
+	}},
+	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
+		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !rows[own].Status.Waits():\n		s.removeAdded(ctx, a)\n", ""},
+		{"deliver_settle.go", "	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():\n		s.removeAdded(ctx, a)\n", ""},
+	}},
+	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "case rows[own].Due() && rows[own].organization() == a.organization():", "case rows[own].Due():"},
+	}},
+	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
+		{"deliver_settle.go", "\n		row.organization() != a.organization(): // and then invited elsewhere", "\n		false:"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
@@ -303,16 +324,31 @@ var mutants = []mutant{
 		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"organization.go", "return row.Status == StatusActive && row.organization() == m.Organization", "return false"},
+		{"organization.go", "return row.Status == StatusActive && row.organization() == organization", "return false"},
 	}},
-	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_RevokeUnknownInvitation", edits: []edit{
+	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
 	}},
 	{name: "an older invitation that Clerk does not show refuses the person", test: "TestOrganization_ResendOfAnUnknownInvitation", edits: []edit{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
+	{name: "a withdrawn resend starts no cooldown", test: "TestPurge_AfterAWithdrawnResend/then_revoked_false", edits: []edit{
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.ClaimedUntil = &now\n"},
+	}},
+	{name: "a revoked member forgets a withdrawn resend", test: "TestPurge_AfterAWithdrawnResend/then_revoked_true", edits: []edit{
+		{"withdraw.go", " || s.justWithdrawn(row, *ended.SettledAt) {", " {"},
+	}},
+	{name: "lost responses are counted for each organization", test: "TestOrganization_LostResponsesStopThePass", edits: []edit{
+		{"deliver_create.go", "stop = s.createGroup(", "p.failures = 0\n\t\tstop = s.createGroup("},
+	}},
+	{name: "a resend adopts an older invitation", test: "TestResend_DoesNotAdoptAnOlderInvitation", edits: []edit{
+		{"resend.go", "= next.Send+1, 0, \"\", now", "= next.Send+1, 0, \"\", next.ReservedAt"},
+	}},
+	{name: "a list into a full organization sends all its bulk requests", test: "TestOrganization_RefusedListCostsFewRequests", edits: []edit{
+		{"deliver_create.go", "		q.separate() // a full", "		// a full"},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
-		{"organization.go", "		return s.removeMember(ctx, o.ID, row.ClerkUserID)", "		return nil"},
+		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
 		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
@@ -321,7 +357,7 @@ var mutants = []mutant{
 		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
 	}},
 	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
-		{"withdraw.go", "		if !marked && !isFinal(inv.Status) {", "		if false {"},
+		{"withdraw.go", "isFinal(inv.Status) || marked && row.organization() == \"\" {", "isFinal(inv.Status) || marked || row.Status != \"\" {"},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
@@ -337,7 +373,7 @@ var mutants = []mutant{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
 	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
-		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil {\n		return err\n	}\n", "	_ = inside\n"},
+		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
 
 	// By proof only.
@@ -440,8 +476,20 @@ var mutants = []mutant{
 		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
+		{"reconcile.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
+		{"reconcile.go", "return r.progress.Known == nil && r.progress.Absent != \"\"", "return false"},
+	}},
+	{name: "a new member proves another instance's key", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "!r.progress.Known.After(t)", "!t.IsZero()"},
+	}},
+	{name: "a new member proves another instance's key to Invite", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "	return r.isKeyOf(row), err\n", "	return r.progress.Known != nil, err\n"},
+	}},
+	{name: "the oldest members of another instance's key block the others", test: "TestReconcile_ManyMissingMembersDoNotBlockOthers", edits: []edit{
+		{"reconcile.go", "(r.isKeyOf(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
+	}},
+	{name: "an organization that the key does not know was deleted", test: "TestOrganization_LeftWithAnotherInstancesKey", edits: []edit{
+		{"event.go", "return err == nil && !gone, err", "return err == nil || gone, err"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
 		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
@@ -471,7 +519,7 @@ var mutants = []mutant{
 		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},
 	}},
 	{name: "an invitation without metadata counts as another application's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
-		{"deliver_find.go", "case mayExist && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
+		{"deliver_find.go", "case tried && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
 	}},
 
 	{name: "a panic while reconciling does not reach the caller", test: "TestRun_PanicsReachTheCaller", edits: []edit{
@@ -544,6 +592,12 @@ var mutants = []mutant{
 	}},
 	{name: "a turn does not read the limit", test: "TestDeliver_ObeysALimitSetDuringThePass", edits: []edit{
 		{"deliver_create.go", "err = s.loadLimits(ctx, endpoint) //", "err = ctx.Err() //"},
+	}},
+	{name: "background deliveries do not read the limits of lists and revocations", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"deliver.go", "	ctx = withStoredLimits(ctx)\n", ""},
+	}},
+	{name: "Reconcile does not read limits", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"reconcile.go", "withStoredLimits(withPace(ctx, &pace{turn: t}))", "withPace(ctx, &pace{turn: t})"},
 	}},
 	{name: "the turn to reconcile is not renewed", test: "TestRun_LongReconciliationsDoNotPileUp", edits: []edit{
 		{"ratelimit.go", "	if t.ends.Sub(now) >= length/2 {", "	if true {"},

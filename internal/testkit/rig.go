@@ -10,6 +10,9 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -164,6 +167,22 @@ func Sample[T any](t *testing.T, list []T) (some []T) {
 		some = append(some, list[i])
 	}
 	return some
+}
+
+// DrawInShort returns one of so many elements, at random, in short mode, and otherwise the whole list.
+func DrawInShort[T any](t *testing.T, list []T, in int) []T {
+	t.Helper()
+	if !testing.Short() {
+		return list
+	}
+	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("seed %d (CLERKINVITE_SEED chooses another)", seed)
+	list = slices.Clone(list)
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:(len(list)+in-1)/in]
 }
 
 // New returns a Rig of these parts. It sets the clock of clerk, and that of store unless it has none.

@@ -45,7 +45,7 @@ type Options struct {
 	api func(clerkinvite.ClerkAPI) clerkinvite.ClerkAPI
 }
 
-// maxFindings ends a run, because nobody would read more.
+// maxFindings ends a run, because more findings would not be read.
 const maxFindings = 3
 
 // Run runs the sequences, each on an empty store that newStore returns, in parallel

@@ -343,8 +343,8 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 			s.failf("claim: %s claimed %s, which %s had claimed", t.name, s.named(m), by.name)
 		}
 	}
-	// A call that waited for the insert claims its row again, for the same attempt.
-	again := t.verb != purge && old != nil && m.Attempts == old.Attempts
+	// A call that waited for the insert claims its row again, for the same attempt. A purge does too, and may give the claim back.
+	again := old != nil && m.Attempts == old.Attempts
 	s.cutShort[of] = s.cutShort[of] || s.attempted[of] && !again
 	s.attempted[of] = s.attempted[of] || t.verb != purge
 	s.holders[of] = t
@@ -473,8 +473,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		adoptedAndOverdue := inv != nil && inOrganization(m) && s.adopted[inv.ID] && overdue(old, s.now())
-		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending && !adoptedAndOverdue {
+		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
@@ -528,6 +527,9 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
+		}
+		if s.calm && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
+			s.failf("key: %s removed %s, although Clerk shows nobody as old", t.name, s.named(m))
 		}
 		return
 	}

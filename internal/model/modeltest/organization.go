@@ -345,7 +345,7 @@ func (t *task) endedMembership(there, m *clerkinvite.Member) {
 	t.failf("membership: %s has left %s in the organization", t.name, there.ClerkUserID)
 }
 
-// quiet checks that an event of the organization costs no request if nobody here is in it.
+// quiet checks that an event of the organization costs no request if no member here is in it.
 func (t *task) quiet(e clerkinvite.Event) {
 	if e.OrganizationID != "" && t.requests > 0 && !slices.ContainsFunc(slices.Concat(t.before, t.rows), inOrganization) {
 		t.failf("event: %s of an organization without members here makes %d requests", e.Type, t.requests)
