@@ -275,8 +275,8 @@ func (r *reconciliation) knownSince(t time.Time) bool {
 }
 
 // A row that the library wrote has a SettledAt.
-func (m *Member) settledNotBefore() time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
-func (m *Member) settledNotAfter() *time.Time { return cmp.Or(m.SettledAt, &m.UpdatedAt) }
+func (m Member) settledNotBefore() time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
+func (m Member) settledNotAfter() *time.Time { return cmp.Or(m.SettledAt, &m.UpdatedAt) }
 
 // earlier returns the earlier of two times, of which nil is the latest.
 func earlier(a, b *time.Time) *time.Time {
@@ -515,23 +515,22 @@ func (r *reconciliation) readAdopted(ctx context.Context) error {
 	if r.progress.Known == nil {
 		return nil
 	}
-	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	h := newHealth(r.s, maxExcused)
 	for _, row := range r.overdue {
 		if row.InvitedAt != nil {
 			continue
 		}
 		invitations, err := r.s.listAll(ctx, row)
-		switch {
-		case err == nil:
-			h.noteResponse()
-			if _, err := r.withTimes(ctx, invitations); err != nil {
+		if err != nil {
+			r.unresolved[row.ID] = true
+			if err = r.excuse(ctx, h, r.s.clerkError(ctx, "list invitations", err)); err != nil {
 				return err
 			}
-		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
-			return r.s.clerkError(ctx, "list invitations", err)
-		default:
-			r.unresolved[row.ID] = true
-			r.note(ctx, r.s.clerkError(ctx, "list invitations", err))
+			continue
+		}
+		h.noteResponse()
+		if _, err := r.withTimes(ctx, invitations); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -632,11 +631,10 @@ func (m Member) isFresh(now time.Time) bool {
 // noteUser notes whether Clerk's list shows an active member's user, and reports whether the user is missing.
 func (r *reconciliation) noteUser(row *Member) (missing bool) {
 	u, lookedUp := r.users[row.ClerkUserID]
-	recent := r.began.Add(-freshUser) // not from now: this call may have waited for hours
 	switch {
 	case u != nil:
 		r.noteShown(row)
-	case lookedUp && (row.SettledAt == nil || row.SettledAt.Before(recent)):
+	case lookedUp && !row.isFresh(r.began): // not now: this call may have waited for hours
 		r.noteAbsent(row)
 		return true
 	}
@@ -693,8 +691,8 @@ func (r *reconciliation) noteUnreadable(ctx context.Context, l *lookup) error {
 func (r *reconciliation) removeMissing(ctx context.Context) error {
 	var unproven []*Member
 	var changes []Change
-	gone := make(map[string]bool)   // by user ID; a user can be in many tenants
-	h := newHealth(r.s, maxExcused) // a failure for one user must not affect the others
+	gone := make(map[string]bool) // by user ID; a user can be in many tenants
+	h := newHealth(r.s, maxExcused)
 	for _, row := range r.missing {
 		if !r.isKeyOf(row) {
 			unproven = append(unproven, row)
@@ -709,10 +707,10 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 			case err == nil:
 				r.users[u.ID] = u // its address may have changed
 				h.noteResponse()
-			case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
-				return err
 			default:
-				r.note(ctx, err)
+				if err = r.excuse(ctx, h, err); err != nil {
+					return err
+				}
 			}
 		}
 		if gone[row.ClerkUserID] {
@@ -882,20 +880,19 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 		return nil
 	}
 	var changes []Change
-	h := newHealth(r.s, maxExcused) // a failure for one member must not affect the others
+	h := newHealth(r.s, maxExcused)
 	for _, id := range slices.Sorted(maps.Keys(r.leavers)) {
 		row := r.leavers[id]
 		alone, err := r.s.findMembers(ctx, row.organization(), []string{row.ClerkUserID})
-		switch {
-		case err == nil:
-			h.noteResponse()
-			if !alone[row.ClerkUserID] {
-				changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+		if err != nil {
+			if err = r.excuse(ctx, h, r.s.clerkError(ctx, "find memberships", err)); err != nil {
+				return err
 			}
-		case ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx):
-			return r.s.clerkError(ctx, "find memberships", err)
-		default:
-			r.note(ctx, r.s.clerkError(ctx, "find memberships", err))
+			continue
+		}
+		h.noteResponse()
+		if !alone[row.ClerkUserID] {
+			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
 		}
 	}
 	if _, err := r.apply(ctx, changes); err != nil {
@@ -946,6 +943,16 @@ func (r *reconciliation) note(ctx context.Context, err error) {
 		r.firstError = cmp.Or(r.firstError, err)
 		r.s.log.LogAttrs(ctx, slog.LevelWarn, "not reconciled", slog.Any("cause", logError(err)))
 	}
+}
+
+// excuse notes a failure that concerns only one member or user, and returns nil, so that the others are reconciled.
+// Otherwise it returns the error.
+func (r *reconciliation) excuse(ctx context.Context, h *health, err error) error {
+	if ctx.Err() != nil || failureOf(err, "").ofInstance() || !h.excuseFailure(ctx) {
+		return err
+	}
+	r.note(ctx, err)
+	return nil
 }
 
 // apply writes changes and counts them. In a dry run it only counts them. It returns the indexes of the

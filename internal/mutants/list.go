@@ -473,7 +473,7 @@ var mutants = []mutant{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
 	}},
 	{name: "a user who was missing hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
-		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
+		{"reconcile.go", "case lookedUp && !row.isFresh(r.began):", "case lookedUp && !row.isFresh(r.s.now()):"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
 		{"reconcile.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
@@ -510,7 +510,7 @@ var mutants = []mutant{
 		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
 	}},
 	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
-		{"reconcile.go", "			r.unresolved[row.ID] = true\n			r.note(ctx, r.s.clerkError(", "			r.note(ctx, r.s.clerkError("},
+		{"reconcile.go", "			r.unresolved[row.ID] = true\n			if err = r.excuse(", "			if err = r.excuse("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
