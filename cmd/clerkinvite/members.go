@@ -42,7 +42,7 @@ As JSON: {"member": {…}}`,
 			name: "link", args: "TENANT EMAIL", min: 2, max: 2, summary: "print the link of a pending member's invitation",
 			details: `Reads the link from Clerk, for a person who did not get the email. The link is a secret: anyone who has it can accept the invitation.
 
-  clerkinvite link acme ada@example.com | pbcopy
+  clerkinvite link acme ada@example.com
 
 As JSON: {"link": "…"}`,
 			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.link },
