@@ -173,24 +173,25 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool) (stopped bool) {
 	for !stop && !canceled(ctx) && p.fresh(s.now()) {
 		group, bulk := q.next()
-		switch {
-		case bulk:
+		if len(group) == 0 {
+			break
+		}
+		if bulk {
 			s.createBulk(ctx, p, q, group)
-		case len(group) == 1:
+		} else {
 			s.createOne(ctx, p, q, group[0])
-		default:
-			return s.giveBack(ctx, p, q, stop)
 		}
 		s.settle(ctx, p.lease, group...)
 		q.putBack(group)
 		p.countFailures(group)
-		stop = stop || slices.ContainsFunc(group, (*attempt).stopsPass)
+		stop = slices.ContainsFunc(group, (*attempt).stopsPass)
 	}
-	return s.giveBack(ctx, p, q, stop)
+	s.giveBack(ctx, p, q)
+	return stop
 }
 
-// giveBack decides for those that are still in the queue. It returns stop.
-func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bool {
+// giveBack decides for the attempts that are still in the queue.
+func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
@@ -199,7 +200,6 @@ func (s *Service) giveBack(ctx context.Context, p *pass, q *queue, stop bool) bo
 			a.decide(s.released(ctx, p))
 		}
 	}
-	return stop
 }
 
 // noteSingle notes the limit that a single request hit.

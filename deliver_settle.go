@@ -144,20 +144,22 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 		return nil, err
 	}
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
-	switch {
-	case own < 0:
+	if own < 0 {
 		s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
-	case rows[own].Due() && rows[own].organization() == a.organization(): // in any send, because the user has verified the address
-		a.row = rows[own]
+	}
+	row, elsewhere := rows[own], rows[own].organization() != a.organization()
+	if row.Due() && !elsewhere { // in any send, because the user has verified the address
+		a.row = row
 		return nil, nil
-	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():
+	}
+	// Resolve or another caller has decided.
+	if !row.Status.Waits() || elsewhere {
 		s.removeAdded(ctx, a)
 	}
-	// Resolve has decided.
-	d := &delivery{Result: Result{Member: rows[own]}}
-	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == a.row.TenantID && m.Status == StatusActive })
-	if d.Member.Reason == ReasonSecondAddress && active >= 0 {
+	d := &delivery{Result: Result{Member: row}}
+	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
+	if row.Reason == ReasonSecondAddress && active >= 0 {
 		d.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
 	}
 	return d, nil
@@ -206,12 +208,12 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = row
 		return nil, nil
 	}
-	// The send has ended in another way.
+	// The send has ended in another way. Perhaps the member was then invited into another organization.
+	withdrawn, elsewhere := !row.Status.Waits() && row.Status != StatusActive, row.organization() != a.organization()
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
-	case !row.Status.Waits() && row.Status != StatusActive, // withdrawn, revoked or removed
-		row.organization() != a.organization(): // and then invited elsewhere
+	case withdrawn, elsewhere:
 		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil

@@ -473,7 +473,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0 // none with these parameters
 	case old.clerkParams().Withdraw != "":
-		n.abandon() // the next round of invite starts a new send
+		n = n.withoutRetry() // the next round of invite starts a new send
 	default:
 		return nil
 	}

@@ -149,9 +149,14 @@ type deliverDocument struct {
 	Error string `json:"error,omitempty"`
 }
 
-// addWaiting adds the members that still wait for their delivery.
-func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Store, now time.Time) error {
+// addWaiting adds the members whose next attempt is later.
+func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Store) error {
+	now, err := store.Clock(ctx)
+	if err != nil {
+		return err
+	}
 	rows, err := store.Due(ctx, clerkinvite.DueQuery{At: now.AddDate(1, 0, 0), Limit: 1000})
+	rows = slices.DeleteFunc(rows, func(m *clerkinvite.Member) bool { return !m.NextAttemptAt.After(now) }) // left by --limit
 	if err != nil || len(rows) == 0 {
 		return err
 	}
@@ -171,7 +176,7 @@ func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error 
 		return failure
 	}
 	d := deliverDocument{Claimed: r.Claimed, Linked: r.Linked, Invited: r.Invited, Refused: r.Refused, Ended: r.Ended, Postponed: r.Postponed}
-	failure = cmp.Or(failure, d.addWaiting(ctx, store, t.env.now()))
+	failure = cmp.Or(failure, d.addWaiting(ctx, store))
 	if failure != nil {
 		d.Error, failure = explain(failure), reportedError{failure}
 	}

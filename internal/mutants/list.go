@@ -309,16 +309,16 @@ var mutants = []mutant{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !rows[own].Status.Waits(), rows[own].organization() != a.organization():\n		s.removeAdded(ctx, a)\n", ""},
+		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		s.removeAdded(ctx, a)\n	}\n", ""},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "case rows[own].Due() && rows[own].organization() == a.organization():", "case rows[own].Due():"},
+		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "\n		row.organization() != a.organization(): // and then invited elsewhere", "\n		false:"},
+		{"deliver_settle.go", "	case withdrawn, elsewhere:", "	case withdrawn, elsewhere && row.ID == \"\":"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case own < 0:\n		s.removeAdded(ctx, a)\n", "	case own < 0:\n"},
+		{"deliver_settle.go", "	if own < 0 {\n		s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
 	}},
 	{name: "a user who was added for a second address stays", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
 		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
