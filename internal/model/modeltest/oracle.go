@@ -229,6 +229,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
+	delete(s.added, old.ClerkUserID) // a purge does not end the membership
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
@@ -331,7 +332,9 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	case m.ClaimedUntil != nil && old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil):
 		return
 	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts): // no claim, or one that has ended
-		delete(s.attempted, of)
+		if t.verb != purge { // which gives back the claim of an attempt
+			delete(s.attempted, of)
+		}
 		return
 	}
 	mayClaim := slices.Contains(delivering, t.verb) && (t.verb != deliver || t.ref == (clerkinvite.Ref{}) || t.ref == m.Ref())

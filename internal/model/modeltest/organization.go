@@ -24,7 +24,9 @@ func inOrganization(m *clerkinvite.Member) bool { return m.TenantID == organizat
 func (s *sequence) makeOrganization() {
 	s.tenants = append(slices.Clone(tenants), organizationTenant, organizationTenant)
 	s.added = map[string]addition{}
-	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationOptions{})
+	seats := pick(s, 0, 0, 2, 4)
+	s.sayf("the organization has %d seats (0: unlimited)", seats)
+	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
 	if people := s.people(); len(people) > 0 && s.chance(2) {
 		s.join(people[0])
 	}
@@ -208,6 +210,8 @@ func (a wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 		t.membersChanged()
 		return struct{}{}, err
 	})
+	var api *clerkinvite.APIError
+	t.lastAdmin = t.lastAdmin || errors.As(err, &api) && api.Code == "organization_minimum_permissions_needed"
 	return err
 }
 

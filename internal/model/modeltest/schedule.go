@@ -83,6 +83,7 @@ type task struct {
 	made         map[string]bool      // invitations it created
 	refused      map[string]bool      // addresses that Clerk refused
 	noMembers    bool                 // Clerk refused people because of the organization
+	lastAdmin    bool                 // Clerk refused to end the membership of the last admin
 	orgUnknown   bool                 // Clerk's list said that the organization does not exist, so its invitations do not work
 	limited      map[string]time.Time // limited endpoints
 }
