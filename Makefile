@@ -26,18 +26,17 @@ help: ## list the targets
 GOTEST := go run ./internal/gotest
 
 # The longest first, so that nothing long is left alone at the end.
-PACKAGES := ./internal/model/protocol . ./internal/attacks ./...
+PACKAGES := . ./internal/attacks ./...
 
 .PHONY: test
-test: ## test the library, with the race detector and its own PostgreSQL: two to four minutes on two cores
+test: ## test the library, with the race detector and its own PostgreSQL: two to three minutes on two cores
 	@scripts/ensure-postgres.sh
 	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
 
 .PHONY: test-all
-test-all: ## test everything, the other modules too, without -short and the race detector: about five minutes on two cores
+test-all: ## test everything, the other modules too, without -short and the race detector: four to five minutes on two cores
 	@scripts/ensure-postgres.sh
-	@status=0; $(GOTEST) -shuffle=on -timeout=20m $(PACKAGES) || status=1; \
-		$(MAKE) --no-print-directory nested || status=1; exit $$status
+	@$(GOTEST) -C $(subst $(space),$(comma),$(MODULES)) -timeout=20m ./...
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
 FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient

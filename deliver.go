@@ -378,12 +378,13 @@ func (a *attempt) abandoned() bool {
 	return a.params.Withdraw != "" && tried > 0
 }
 
-// abandon makes the next attempt withdraw an invitation that may be tried only once, even after a rejected bulk
-// request.
-func (m *Member) abandon() {
+// withoutRetry returns m without the exception for a rejected bulk request: if the invitation may be tried only once,
+// the next attempt withdraws it.
+func (m Member) withoutRetry() Member {
 	if m.Reason == ReasonBulkRejected {
 		m.Reason = ""
 	}
+	return m
 }
 
 // decide sets the verdict, and what follows from it: whether Config.WithdrawOnFailure ends the send, and whether

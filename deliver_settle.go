@@ -67,18 +67,13 @@ func (a *attempt) mustFinish() bool {
 	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
 }
 
-// mustUndoAdding reports whether the attempt is withdrawn, but may have added a user to the organization.
-func (a *attempt) mustUndoAdding() bool { return a.verdict.withdraw && a.mayHaveAdded != "" }
-
 // finish makes the requests to Clerk and the changes of other rows that must precede the verdict. They may change the
 // verdict, or decide without it.
 func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
-		if a.mustUndoAdding() && !s.removeAdded(ctx, a) {
-			a.verdict.withdraw = false // the row keeps waiting, and the next attempt finds out
-		}
+		s.undoAdding(ctx, a)
 		s.noteRevoked(ctx, a)
 		if !a.verdict.choosesAmongAddresses() {
 			continue
@@ -237,12 +232,12 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		a.row = row
 		return nil, nil
 	}
-	// The send has ended in another way. Perhaps the member was then invited into another organization.
-	withdrawn, elsewhere := !row.Status.Waits() && row.Status != StatusActive, row.organization() != a.organization()
+	// The send has ended in another way. Perhaps the member was then invited again, or into another organization.
+	active, elsewhere := row.Status == StatusActive, row.organization() != a.organization()
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
-	case withdrawn, elsewhere:
+	case !active, elsewhere:
 		s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil

@@ -243,8 +243,9 @@ func (s *Service) confirmsLeft(ctx context.Context, e *Event, rows []*Member) (b
 	}
 	members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
 	switch {
-	case saysNotFound(err): // the organization was deleted, and its memberships with it
-		return true, nil
+	case saysNotFound(err): // the organization was deleted, or the key is another instance's, which does not know the user
+		gone, err := s.userGone(ctx, e.UserID)
+		return err == nil && !gone, err
 	case err != nil:
 		return false, s.clerkError(ctx, "find memberships", err)
 	}

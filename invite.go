@@ -476,7 +476,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0
 	case old.clerkParams().Withdraw != "":
-		n.abandon() // with its old parameters; the next round of invite starts a new send
+		n = n.withoutRetry() // with its old parameters; the next round of invite starts a new send
 	default:
 		return nil
 	}
@@ -687,7 +687,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	if known, err := s.isOurKey(ctx); err != nil || !known {
+	if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

@@ -104,6 +104,7 @@ func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
 // of its result has tenant_id, email and one of these differences:
 //
 //   - "missing": the host's table has no row for the member.
+//   - "different": a column of the member's row has another value.
 //   - "left over": a revoked, expired or removed member still has a row.
 //   - "not in lower case": the triggers cannot find this row, because its column is case-sensitive. The
 //     tenant and address are the row's.
@@ -252,7 +253,8 @@ BEGIN
 	PERFORM set_config('search_path', path, true);
 END {{$}};
 `
-	mirrorDifferences = `SELECT tenant_id, email, 'missing' AS difference FROM {{member}} m WHERE {{missing}}
+	mirrorDifferences = `SELECT tenant_id, email, CASE WHEN EXISTS (SELECT FROM {{table}} AS a WHERE {{same key}}) THEN 'different' ELSE 'missing' END AS difference
+FROM {{member}} m WHERE {{missing}}
 UNION ALL
 SELECT tenant_id, email, 'left over' FROM {{member}} m WHERE {{left over}}
 UNION ALL

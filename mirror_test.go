@@ -494,7 +494,7 @@ func TestMirror_SyncAfterAddressesMoved(t *testing.T) {
 			h.exec(`ALTER TABLE clerkinvite_member ENABLE TRIGGER USER`)
 
 			h.exec(h.sql(clerkinvite.Mirror.Sync))
-			require.Equal(t, []string{acme + " host@example.com missing"}, h.differences(), "the conflict fails one member")
+			require.Equal(t, []string{acme + " host@example.com different"}, h.differences(), "the conflict fails one member")
 			require.Equal(t, "user_host", testkit.QueryOne[string](t, h.pool, `SELECT clerk_user_id FROM admin_user WHERE email = 'host@example.com'`), "the host's row is unchanged")
 			h.exec(`DELETE FROM admin_user WHERE email = 'host@example.com'`)
 			h.exec(h.sql(clerkinvite.Mirror.Sync))

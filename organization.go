@@ -145,7 +145,12 @@ func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User
 	}
 	v := linked(u, nil, s.now())
 	switch {
-	case isMember, v.kind != isLinked: // barred users get no invitation
+	case v.kind != isLinked: // barred users get no invitation
+		if isMember && a.params.Organization.AddExisting && a.row.Attempts > 1 {
+			a.mayHaveAdded = u.ID // an earlier attempt
+		}
+		return v
+	case isMember:
 		return v
 	case a.params.Organization.AddExisting:
 		return s.addMember(ctx, p, a, u)
@@ -223,6 +228,24 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	return v
 }
 
+// mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
+func (a *attempt) mustUndoAdding() bool {
+	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != ""
+}
+
+// undoAdding ends the membership of such a user. If that fails, the row keeps waiting, so that the next attempt finds
+// out.
+func (s *Service) undoAdding(ctx context.Context, a *attempt) {
+	v := &a.verdict
+	if !a.mustUndoAdding() || s.removeAdded(ctx, a) {
+		return
+	}
+	v.withdraw, v.leftOver = false, false
+	if v.kind == isRefused {
+		v.kind, v.dueAt = isPostponed, s.now().Add(s.backoff(a.row.Attempts))
+	}
+}
+
 // mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
 // organization that ends without a new one.
 func (a *attempt) mayHaveRevoked() bool {
@@ -258,7 +281,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 }
 
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
-// whether no membership is left over.
+// whether no membership is left over that Clerk would end. Clerk never ends the last admin's.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if a.mayHaveAdded == "" {
 		return true
@@ -267,7 +290,7 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
-	return err == nil
+	return err == nil || errors.Is(err, ErrLastAdmin)
 }
 
 // removeUnneeded ends a membership, unless a member is active by it.
@@ -294,7 +317,9 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw = false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			v = linked(u, nil, s.now())
+			if v = linked(u, nil, s.now()); v.kind != isLinked {
+				a.mayHaveAdded = u.ID
+			}
 		}
 	}
 	a.decide(v)
@@ -448,9 +473,6 @@ func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure 
 		return false
 	}
 	known, err := s.isOurKey(ctx)
-	if err == nil && !known {
-		known, err = s.showsOurs(ctx)
-	}
 	return err == nil && known
 }
 

@@ -365,6 +365,65 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 	})
 }
 
+// The invitation is revoked while the user is being added, and the person is invited again, to be asked this time.
+func TestOrganization_InvitedAgainWhileAdding(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
+				_, err := b.Revoke(t.Context(), testkit.Ada)
+				assert.NoError(t, err)
+				_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+				assert.NoError(t, err)
+			}
+		})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
+		requireMembers(t, b)
+	})
+}
+
+// An attempt has added a user, but could not write it. Then the user is banned, so the next attempt refuses the member and ends
+// the membership, unless it is the last admin's.
+func TestOrganization_BarredAfterAdding(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{"org:member", "org:admin"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+			u := clerk.AddVerifiedUser("ada@example.com")
+			clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After {
+					store.Fail(errors.New("the database is down"), false)
+				}
+			})
+			_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true, Role: role})
+			require.Error(t, err)
+			requireMembers(t, b, u.ID)
+			store.Fail(nil, false)
+			clerk.BanUser(u.ID)
+			b.Clock.Advance(time.Hour)
+
+			clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.True(t, b.Member(t, "ada@example.com").Due(), "the membership is not ended yet")
+			b.Clock.Advance(time.Hour)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "ada@example.com").Status)
+			if role == "org:admin" {
+				requireMembers(t, b, u.ID)
+			} else {
+				requireMembers(t, b)
+			}
+		})
+	}
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()

@@ -806,6 +806,37 @@ func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
 	})
 }
 
+// An old event says that a user has left, after the user has come back. With the key of another instance, which knows neither
+// the organization nor the user, it removes nobody. If the organization was deleted, the user is removed.
+func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.MustInvite(t, "ada@example.com")
+		b.Clerk.LeaveOrganization(org, u.ID)
+		events := b.Clerk.OrganizationEvents()
+		left, err := clerkinvite.ParseEvent(events[len(events)-1].Payload)
+		require.NoError(t, err)
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clock.Advance(time.Hour)
+
+		another := clerkinvitetest.NewClerk()
+		wrong := testkit.New(t, testkit.Options{Organization: "org_another"}, another, another, b.Store)
+		wrong.Clock.Advance(time.Hour)
+		changed, err := wrong.HandleEvent(t.Context(), left)
+		require.NoError(t, err)
+		require.Empty(t, changed)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+
+		b.Clerk.DeleteOrganization(org)
+		changed, err = b.HandleEvent(t.Context(), left)
+		require.NoError(t, err)
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.ReasonLeft, changed[0].Reason)
+	})
+}
+
 // People left an organization, and the first visible member of another organization comes 150 members later, or in
 // a later call.
 func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {

@@ -254,16 +254,21 @@ func TestReconcile_WrongKey(t *testing.T) {
 // In a small instance, too, a member is removed only if Clerk shows a known user or invitation.
 func TestReconcile_SmallInstance(t *testing.T) {
 	t.Parallel()
-	for name, pending := range map[string]int{"none is pending": 0, "one is pending": 1, "nine are pending": 9} {
+	for name, c := range map[string]struct {
+		older, newer int // pending, invited before or after the nine joined
+	}{"none is pending": {}, "one is pending": {older: 1}, "nine are pending": {older: 9}, "newer ones are pending": {newer: 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				_, err := b.InviteMany(t.Context(), testkit.People(c.older, "p"), nil)
+				require.NoError(t, err)
 				var users []clerkinvite.User
 				for i := range 9 {
 					users = append(users, b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i)))
 					b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
 				}
-				_, err := b.InviteMany(t.Context(), testkit.People(pending, "p"), nil)
+				b.Clock.Advance(time.Minute)
+				_, err = b.InviteMany(t.Context(), testkit.People(c.newer, "n"), nil)
 				require.NoError(t, err)
 				b.Clock.Advance(time.Hour)
 
@@ -281,18 +286,135 @@ func TestReconcile_SmallInstance(t *testing.T) {
 					b.Clerk.DeleteUser(u.ID)
 				}
 				report, err := b.Reconcile(t.Context(), nil)
-				if pending == 0 { // the disadvantage
-					require.ErrorContains(t, err, "another instance")
+				if c.older == 0 { // the disadvantage
+					if c.newer == 0 {
+						require.ErrorContains(t, err, "another instance")
+					} else {
+						require.NoError(t, err)
+						require.Equal(t, 9, report.Missing)
+					}
 					require.Zero(t, report.Removed)
 					_, err := b.Remove(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "u0@example.com"})
 					require.NoError(t, err)
 					return
 				}
-				require.NoError(t, err, "a pending invitation shows that the key is right")
-				require.Equal(t, 9, report.Removed)
+				require.NoError(t, err, "an older invitation shows that the key is right")
+				require.Equal(t, []int{9, 0}, []int{report.Removed, report.Missing})
 			})
 		})
 	}
+}
+
+// With the key of another instance, one person is invited there and joins. This instance now knows somebody, but nobody
+// who is as old as the members of the right instance. None of these is removed, by any verb.
+func TestReconcile_AnotherInstanceWithNewMembers(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		const old = 9
+		for i := range old + 1 {
+			b.Clerk.DeleteUser(b.Clerk.AddVerifiedUser(fmt.Sprintf("stranger%d@example.com", i)).ID) // so that the instances' user IDs differ
+		}
+		for i := range old {
+			email := fmt.Sprintf("u%d@example.com", i)
+			if i%2 == 0 {
+				b.Clerk.AddVerifiedUser(email)
+			}
+			if b.MustInvite(t, email); i%2 == 1 {
+				w, err := b.Clerk.Accept(email)
+				require.NoError(t, err)
+				b.Receive(t, w)
+			}
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, email).Status)
+		}
+		b.Clock.Advance(48 * time.Hour)
+
+		another := clerkinvitetest.NewClerk()
+		another.AddUser(clerkinvitetest.UserSpec{ID: "user_another", Emails: []clerkinvitetest.EmailSpec{{Address: "u3@example.com", Verified: true}}})
+		wrong := testkit.New(t, testkit.Options{}, another, another, b.Store)
+		wrong.Clock.Advance(48 * time.Hour)
+		nobodyRemoved := func(known bool) {
+			t.Helper()
+			for _, opts := range []clerkinvite.ReconcileOptions{{DryRun: true}, {}, {Limit: 4}} {
+				missing, more := 0, true
+				for more {
+					report, err := wrong.Reconcile(t.Context(), &opts)
+					if known {
+						require.NoError(t, err)
+					}
+					require.Zero(t, report.Removed)
+					missing += report.Missing
+					opts.Cursor, more = report.Cursor, report.Cursor != ""
+				}
+				if known {
+					require.Equal(t, old, missing)
+				}
+			}
+			_, err := wrong.TryInvite(t, "u3@example.com") // the address of another user there
+			require.ErrorAs(t, err, new(*clerkinvite.DuplicateEmailError))
+			for i := range old {
+				require.Equal(t, clerkinvite.StatusActive, b.Member(t, fmt.Sprintf("u%d@example.com", i)).Status)
+			}
+		}
+		nobodyRemoved(false)
+		wrong.MustInvite(t, "new@example.com")
+		nobodyRemoved(true)
+		w, err := another.Accept("new@example.com")
+		require.NoError(t, err)
+		require.Len(t, wrong.Receive(t, w), 1)
+		wrong.Clock.Advance(25 * time.Hour)
+		nobodyRemoved(true)
+
+		// There, members who are no older than that person are removed as usual.
+		gone := another.AddVerifiedUser("gone@example.com")
+		require.Equal(t, clerkinvite.StatusActive, wrong.MustInvite(t, "gone@example.com").Status)
+		another.DeleteUser(gone.ID)
+		wrong.Clock.Advance(time.Hour)
+		report := wrong.MustReconcile(t)
+		require.Equal(t, []int{1, old}, []int{report.Removed, report.Missing})
+
+		// The right key removes only the member of the other instance.
+		b.Clock.Advance(48 * time.Hour)
+		report = b.MustReconcile(t)
+		require.Equal(t, []int{1, 0}, []int{report.Removed, report.Missing})
+		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "new@example.com").Reason)
+	})
+}
+
+// The only member joined by an invitation, and the user was deleted. Clerk's list shows that invitation, so the key is right.
+func TestReconcile_OwnInvitationProvesTheKey(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		w, err := b.Clerk.Accept("ada@example.com")
+		require.NoError(t, err)
+		b.Receive(t, w)
+		b.Clerk.DeleteUser(b.Member(t, "ada@example.com").ClerkUserID)
+		b.Clock.Advance(time.Hour)
+		require.Equal(t, 1, b.MustReconcile(t).Removed)
+	})
+}
+
+// More members than Reconcile keeps in memory are older than everyone Clerk shows. The newer ones are removed all the same.
+func TestReconcile_ManyMissingMembersDoNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // Reconcile pauses between requests
+		b := testkit.NewMemory(t, testkit.Options{})
+		adopt := func(tenant string, people int, at time.Time) {
+			list := make([]clerkinvite.Adopted, people)
+			for i := range list {
+				list[i] = adopted(tenant, fmt.Sprintf("p%d@example.com", i), fmt.Sprintf("user_%s%d", tenant, i))
+				list[i].InvitedAt = at
+			}
+			mustAdopt(t, b, list...)
+		}
+		now := b.Clock.Now()
+		adopt("a", 1100, now.Add(-3*day))
+		b.Clerk.AddUser(clerkinvitetest.UserSpec{ID: "user_b0", Emails: []clerkinvitetest.EmailSpec{{Address: "p0@example.com", Verified: true}}})
+		adopt("b", 1, now.Add(-2*day))
+		adopt("c", 5, now.Add(-day))
+		report := b.MustReconcile(t)
+		require.Equal(t, []int{5, 1000}, []int{report.Removed, report.Missing}, "at least 1,000")
+	})
 }
 
 // A list that leaves users out, and an empty one, prove nothing.
@@ -363,8 +485,8 @@ func TestReconcile_OnlyA404Removes(t *testing.T) {
 			t.Parallel()
 			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 				gone := b.Clerk.AddVerifiedUser("gone@example.com")
-				b.MustInvite(t, "gone@example.com")
 				b.MustInvite(t, "pending@example.com")
+				b.MustInvite(t, "gone@example.com")
 				w := b.Clerk.DeleteUser(gone.ID)
 				b.Clock.Advance(time.Hour)
 				failing := fault // the two rigs run in parallel
@@ -596,8 +718,9 @@ func reconcilePages(t *testing.T, svc *clerkinvite.Service, limit int) (members 
 // All active users were deleted. Invitations that Clerk knows prove that the key is right.
 func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 	t.Parallel()
-	allGone := func() *testkit.Rig {
+	allGone := func(before func(*testkit.Rig)) *testkit.Rig {
 		b := testkit.NewMemory(t, testkit.Options{})
+		before(b)
 		for i := range 10 {
 			u := b.Clerk.AddVerifiedUser(fmt.Sprintf("u%d@example.com", i))
 			b.MustInvite(t, fmt.Sprintf("u%d@example.com", i))
@@ -605,9 +728,9 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 		}
 		return b
 	}
-	b := allGone()
-	m := b.MustInvite(t, "ada@example.com")
-	b.Clerk.RevokeInDashboard(m.InvitationID)
+	b := allGone(func(b *testkit.Rig) {
+		b.Clerk.RevokeInDashboard(b.MustInvite(t, "ada@example.com").InvitationID)
+	})
 	b.Clock.Advance(time.Hour)
 	_, err := b.Reconcile(t.Context(), nil)
 	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
@@ -617,7 +740,7 @@ func TestReconcile_InvitationsProveTheKey(t *testing.T) {
 	}
 
 	// Without an invitation nothing shows that the key is right.
-	b = allGone()
+	b = allGone(func(*testkit.Rig) {})
 	b.Clock.Advance(time.Hour)
 	before := b.MembersByRef(t)
 	report, err := b.Reconcile(t.Context(), nil)
@@ -692,7 +815,7 @@ func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
 	require.NoError(t, err)
 	b.Receive(t, w)
 	b.Clock.Advance(time.Hour)
-	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true})
+	clerk.SetBehavior(clerkinvitetest.Behavior{Lag: true, GetUserLags: true})
 	b.MustInvite(t, "ada@example.com")
 	clerk.Settle()
 	w, err = clerk.Accept("ada@example.com")
@@ -807,12 +930,13 @@ func TestReconcile_SuspicionDuringTheLookUpIsCleared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // Reconcile pauses between requests
 		b := testkit.NewMemory(t, testkit.Options{})
-		gone := b.Clerk.AddVerifiedUser("gone@example.com")
-		b.MustInvite(t, "gone@example.com")
-		b.Clerk.DeleteUser(gone.ID)
 		ps := testkit.People(150, "p")
 		_, err := b.InviteMany(t.Context(), ps, nil)
 		require.NoError(t, err)
+		gone := b.Clerk.AddVerifiedUser("gone@example.com")
+		_, err = b.Invite(t.Context(), testkit.Params("aaa", "gone@example.com")) // before the others
+		require.NoError(t, err)
+		b.Clerk.DeleteUser(gone.ID)
 		for _, p := range ps[110:] {
 			b.Clerk.SignUp(p.Email, true) // without the link: only the look-up finds them
 		}

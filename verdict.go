@@ -107,6 +107,7 @@ func (v *verdict) outcome() Outcome {
 // attempt counts, so that the next one looks for it first.
 func (a *attempt) apply(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
+	mayExist := a.mayExist || a.triedInBulk || a.mayHaveAdded != ""
 	if v.uncounted && !a.triedInBulk {
 		m.Attempts--
 	}
@@ -140,12 +141,12 @@ func (a *attempt) apply(now time.Time) *Member {
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
 		m.Reason = clip(v.reason)
-		return asReleased(m, v.dueAt, a.mayExist || a.triedInBulk)
+		return asReleased(m, v.dueAt, mayExist)
 	case isLimited, isReleased:
 		if a.triedInBulk {
 			m.Reason = ReasonBulkRejected
 		}
-		return asReleased(m, v.dueAt, a.mayExist || a.triedInBulk)
+		return asReleased(m, v.dueAt, mayExist)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}

@@ -317,7 +317,7 @@ func (d *diagnosis) key(ctx context.Context) check {
 	case errors.As(err, &failure) && (failure.StatusCode == http.StatusUnauthorized || failure.StatusCode == http.StatusForbidden):
 		return check{"", checkFail, "Clerk rejects the key of a " + kind + " instance" + where + ": " + err.Error(), "it may have been rotated or deleted; copy the current key from Clerk's dashboard, under API keys"}
 	default:
-		return check{"", checkFail, "the request to Clerk failed" + where + ": " + err.Error(), reach}
+		return check{"", checkFail, "not checked, because Clerk failed" + where + ": " + err.Error(), reach}
 	}
 }
 
@@ -423,7 +423,11 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 		return check{"", checkFail, explain(err), "try again"}
 	}
 	const remedy = "check that at least one process runs Service.Run, and its log for \"delivery stopped\"; \"clerkinvite reconcile\" handles expired invitations"
-	text := fmt.Sprintf("%d reserved, %d due now, %d expired but not reconciled", b.Reserved, b.Due, b.Overdue)
+	limits, err := d.limits(ctx)
+	if err != nil {
+		return check{"", checkFail, explain(err), "try again"}
+	}
+	text := fmt.Sprintf("%d reserved, %d due now, %d expired but not reconciled%s", b.Reserved, b.Due, b.Overdue, limits)
 	var late time.Duration
 	if !b.OldestDue.IsZero() {
 		late = now.Sub(b.OldestDue)
@@ -436,6 +440,22 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 		return check{"", checkWarn, text, remedy}
 	}
 	return good("%s", text)
+}
+
+// limits describes the rate limits in force: the endpoints that the application does not call now.
+func (d *diagnosis) limits(ctx context.Context) (text string, err error) {
+	table := d.t.table("clerkinvite_limit").Sanitize()
+	rows, err := d.pool.Query(ctx, "SELECT name, blocked_until FROM "+table+" WHERE name ~ '^[A-Z]+ /' AND blocked_until > now() ORDER BY name")
+	if err != nil {
+		return "", err
+	}
+	var name string
+	var until time.Time
+	_, err = pgx.ForEachRow(rows, []any{&name, &until}, func() error {
+		text += fmt.Sprintf("; rate limit of %s until %s", name, stamp(&until))
+		return nil
+	})
+	return text, err
 }
 
 // known reports whether Clerk knows one of the invitations of the three newest pending members of the first page, if there are any.
@@ -502,18 +522,21 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		{r.Activated, "have joined"}, {r.Removed, "no longer have a user"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 		{len(r.OutOfDate), "are active under an address that their user no longer has"},
+		{r.Missing, "have no user at Clerk, which shows nobody who joined before them"},
 	} {
 		if diff.n > 0 {
 			differences = append(differences, fmt.Sprintf("%d %s", diff.n, diff.what))
 		}
 	}
 	if len(differences) > 0 {
-		remedy := ""
-		if r.Removed > 0 {
-			remedy = "if the dashboard still shows their users, CLERK_SECRET_KEY belongs to another instance: fix that first. "
+		remedy := "run \"clerkinvite reconcile\"; if it happens again, check that webhooks arrive (Clerk's dashboard, under Webhooks) and that Run is running"
+		switch {
+		case r.Newer > 0:
+			remedy = "if a backup was restored, stop the application and follow \"A restored backup\" in the library's docs/runbook.md. Otherwise " + remedy
+		case r.Removed+r.Missing > 0:
+			remedy = "if the dashboard still shows their users, CLERK_SECRET_KEY belongs to another instance: fix that first. Otherwise " + remedy
 		}
-		return check{"", checkWarn, scope + ": " + strings.Join(differences, ", "),
-			remedy + "run \"clerkinvite reconcile\"; if it happens again, check that webhooks arrive (Clerk's dashboard, under Webhooks) and that Run is running"}
+		return check{"", checkWarn, scope + ": " + strings.Join(differences, ", "), remedy}
 	}
 	if r.Unknown > 0 {
 		scope += fmt.Sprintf("; %d %s of another application or of purged members", r.Unknown, plural(r.Unknown, "invitation"))

@@ -31,11 +31,7 @@ type usedOrganization struct {
 }
 
 func (d *diagnosis) usedOrganizations(ctx context.Context) (used []usedOrganization, err error) {
-	table := pgx.Identifier{"clerkinvite_member"}
-	if d.t.schema != "" {
-		table = append(pgx.Identifier{d.t.schema}, table...)
-	}
-	rows, err := d.pool.Query(ctx, fmt.Sprintf(organizationsSQL, table.Sanitize()), maxOrganizations+1)
+	rows, err := d.pool.Query(ctx, fmt.Sprintf(organizationsSQL, d.t.table("clerkinvite_member").Sanitize()), maxOrganizations+1)
 	if err != nil {
 		return nil, err
 	}

@@ -293,3 +293,67 @@ func TestDoctorLimit(t *testing.T) {
 		require.Regexp(t, "OK    agreement       "+want+" with Clerk", w.run("doctor", "--limit", limit).stdout)
 	}
 }
+
+// doctorCheck returns doctor's check with this name.
+func (w *world) doctorCheck(name string, flags ...string) (found check) {
+	w.t.Helper()
+	for _, c := range decode[doctorDocument](w.t, w.run(append([]string{"doctor", "--json"}, flags...)...)).Checks {
+		if c.Name == name {
+			found = c
+		}
+	}
+	require.NotEmpty(w.t, found.Name)
+	return found
+}
+
+// After a restored backup, reconcile is not the first step.
+func TestDoctorPointsToTheRestoreSteps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.invite("ada@example.com")
+	w.clerk.CreateForeign("ada@example.com", map[string]any{"clerkinvite": map[string]any{"id": m.ID, "send": 2}})
+	c := w.doctorCheck("agreement")
+	require.Equal(t, checkWarn, c.Status)
+	require.Contains(t, c.Message, "1 invitations newer than their member's row")
+	require.True(t, strings.HasPrefix(c.Remedy, "if a backup was restored, stop the application and follow \"A restored backup\" in the library's docs/runbook.md. Otherwise "), c.Remedy)
+}
+
+// Clerk shows only people who are newer than the members whose users are missing.
+func TestDoctorReportsMissingMembers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	u := w.clerk.AddVerifiedUser("old@example.com")
+	w.invite("old@example.com")
+	w.clerk.DeleteUser(u.ID)
+	w.exec("UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour', updated_at = updated_at - interval '1 hour'")
+	w.invite("new@example.com")
+	c := w.doctorCheck("agreement")
+	require.Equal(t, checkWarn, c.Status)
+	require.Contains(t, c.Message, "1 have no user at Clerk, which shows nobody who joined before them")
+	require.Contains(t, c.Remedy, "CLERK_SECRET_KEY belongs to another instance: fix that first")
+	require.Regexp(t, `(?m)^1 +active members whose user Clerk does not show`, w.run("reconcile").stdout)
+}
+
+func TestDoctorShowsLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, call := range []clerkinvitetest.Call{clerkinvitetest.CallCreate, clerkinvitetest.CallCreateBulk} {
+		w.clerk.Fail(clerkinvitetest.Fault{Call: call, Status: 429, Code: "too_many_requests", RetryAfter: time.Hour})
+	}
+	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	require.Error(t, err)
+	require.Regexp(t, `; rate limit of POST /invitations until 2\S+Z; rate limit of POST /invitations/bulk until 2\S+Z$`, w.doctorCheck("backlog").Message)
+	w.exec("UPDATE clerkinvite_limit SET blocked_until = now() - interval '1 second'")
+	require.NotContains(t, w.doctorCheck("backlog").Message, "rate limit")
+}
+
+func TestDoctorDoesNotBlameTheKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Kind: clerkinvitetest.JSON500, Times: -1})
+	c := w.doctorCheck("key")
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "not checked, because Clerk failed, at CLERK_API_URL")
+	require.Contains(t, c.Message, "HTTP 500")
+	require.NotContains(t, c.Remedy, "rotated")
+}

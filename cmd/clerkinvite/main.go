@@ -310,7 +310,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errSomeFailed):
 		return exitSome
-	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.As(err, &transition), errors.As(err, &cooldown):
+	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.Is(err, clerkinvite.ErrNoLink), errors.As(err, &transition), errors.As(err, &cooldown):
 		return exitRefused
 	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused:
 		return exitRefused
@@ -336,6 +336,8 @@ func explain(err error) string {
 		}
 	case errors.Is(err, context.Canceled):
 		text = "interrupted"
+	case errors.As(err, new(noMirrorTableError)):
+		text += ": " + noMirrorTableRemedy
 	case errors.As(err, &pg) && pg.Code == "42P01": // undefined_table
 		text += "; run \"clerkinvite migrate\", or set --schema to the schema of the tables"
 	}

@@ -270,11 +270,11 @@ func TestJSONKeys(t *testing.T) {
 		{[]string{"show", "acme", "ada@example.com"}, "history member"},
 		{[]string{"revoke", "acme", "ada@example.com"}, "member"},
 		{[]string{"resend", "acme", "ada@example.com"}, "error"},
-		{[]string{"reconcile"}, "accepted_elsewhere activated cursor dry_run expired invitations left_over members moved newer out_of_date removed revoked unknown"},
+		{[]string{"reconcile"}, "accepted_elsewhere activated cursor dry_run expired invitations left_over members missing moved newer out_of_date removed revoked unknown"},
 		{[]string{"adopt", w.file("tenant,email,clerk_user_id\nacme,grace@example.com,user_1\n")}, "adopted dry_run existing file lines problems"},
 		{[]string{"remove", "acme", "grace@example.com"}, "member"},
 		{[]string{"purge", "acme", "grace@example.com"}, "ok"},
-		{[]string{"deliver"}, "claimed ended invited linked postponed refused"},
+		{[]string{"deliver"}, "claimed ended invited linked postponed refused waiting"},
 		{[]string{"doctor"}, "checks ok"},
 		{[]string{"doctor", "--colour"}, "error"},
 	} {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -36,6 +37,15 @@ As JSON: {"member": {…}}`,
 				t.changesMembers(flags)
 				return t.change((*clerkinvite.Service).Resend)
 			},
+		},
+		{
+			name: "link", args: "TENANT EMAIL", min: 2, max: 2, summary: "print the link of a pending member's invitation",
+			details: `Reads the link from Clerk, for a person who did not get the email. The link is a secret: anyone who has it can accept the invitation.
+
+  clerkinvite link acme ada@example.com
+
+As JSON: {"link": "…"}`,
+			prepare: func(t *tool, _ *flag.FlagSet) func(context.Context, []string) error { return t.link },
 		},
 		{
 			name: "revoke", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke an invitation and its link",
@@ -78,6 +88,21 @@ As JSON: {"ok": true}`,
 	}
 }
 
+func (t *tool) link(ctx context.Context, args []string) error {
+	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	if err != nil {
+		return err
+	}
+	defer closeDB()
+	link, err := svc.Link(ctx, clerkinvite.Ref{TenantID: args[0], Email: args[1]})
+	if err != nil {
+		return err
+	}
+	return t.print(struct {
+		Link string `json:"link"`
+	}{link.Reveal()}, func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
+}
+
 func (t *tool) purge(ctx context.Context, args []string) error {
 	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
 	if err != nil {
@@ -97,7 +122,8 @@ func deliverCommand() command {
 
   clerkinvite deliver --limit 10
 
-As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed"}, and "error" if it stopped early.`,
+As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed", "waiting"}, and "error" if it stopped early. "waiting" counts the
+members that wait for a later attempt, up to 1,000; "next_attempt" is the time of the next one.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.DeliverOptions
 			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all that are due")
@@ -109,17 +135,38 @@ As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed"}, and 
 
 // deliverDocument is clerkinvite.DeliverReport as JSON.
 type deliverDocument struct {
-	Claimed   int    `json:"claimed"`
-	Linked    int    `json:"linked"`
-	Invited   int    `json:"invited"`
-	Refused   int    `json:"refused"`
-	Ended     int    `json:"ended"`
-	Postponed int    `json:"postponed"`
-	Error     string `json:"error,omitempty"`
+	Claimed   int `json:"claimed"`
+	Linked    int `json:"linked"`
+	Invited   int `json:"invited"`
+	Refused   int `json:"refused"`
+	Ended     int `json:"ended"`
+	Postponed int `json:"postponed"`
+
+	Waiting     int        `json:"waiting"`
+	NextAttempt *time.Time `json:"next_attempt,omitempty"`
+	reason      string     // of the next attempt's member
+
+	Error string `json:"error,omitempty"`
+}
+
+// addWaiting adds the members whose next attempt is later.
+func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Store) error {
+	now, err := store.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := store.Due(ctx, clerkinvite.DueQuery{At: now.AddDate(1, 0, 0), Limit: 1000})
+	rows = slices.DeleteFunc(rows, func(m *clerkinvite.Member) bool { return !m.NextAttemptAt.After(now) }) // left by --limit
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	next := slices.MinFunc(rows, func(a, b *clerkinvite.Member) int { return a.NextAttemptAt.Compare(*b.NextAttemptAt) })
+	d.Waiting, d.NextAttempt, d.reason = len(rows), next.NextAttemptAt, next.Reason
+	return nil
 }
 
 func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error {
-	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	svc, store, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
 	if err != nil {
 		return err
 	}
@@ -128,13 +175,22 @@ func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error 
 	if wrong := new(*clerkinvite.InvalidParamsError); errors.As(failure, wrong) {
 		return failure
 	}
-	d := deliverDocument{r.Claimed, r.Linked, r.Invited, r.Refused, r.Ended, r.Postponed, ""}
+	d := deliverDocument{Claimed: r.Claimed, Linked: r.Linked, Invited: r.Invited, Refused: r.Refused, Ended: r.Ended, Postponed: r.Postponed}
+	failure = cmp.Or(failure, d.addWaiting(ctx, store))
 	if failure != nil {
 		d.Error, failure = explain(failure), reportedError{failure}
 	}
 	if err := t.print(d, func(w io.Writer) {
 		fmt.Fprintf(w, "%d %s: %d invited, %d linked to a Clerk user, %d refused, %d ended, %d postponed\n",
 			d.Claimed, plural(d.Claimed, "member"), d.Invited, d.Linked, d.Refused, d.Ended, d.Postponed)
+		if d.Waiting > 0 {
+			because := ""
+			if d.reason != "" {
+				because = " (" + plain(d.reason) + ")"
+			}
+			fmt.Fprintf(w, "%d %s due later: the next attempt is at %s%s; \"clerkinvite doctor\" shows rate limits\n",
+				d.Waiting, plural(d.Waiting, "member"), stamp(d.NextAttempt), because)
+		}
 	}); err != nil {
 		return err
 	}

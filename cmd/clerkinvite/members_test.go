@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 )
 
@@ -179,4 +180,37 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	r = w.run("reconcile", "--json")
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, decode[reconcileDocument](t, r).Error, "clerk_key_invalid")
+}
+
+// deliver says how many members wait for a later attempt, until when and why.
+func TestDeliverReportsWaitingMembers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NotContains(t, w.run("deliver").stdout, "due later")
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.JSON500, Times: -1})
+	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	require.Error(t, err)
+	r := w.run("deliver")
+	require.Zero(t, r.code, r.stderr)
+	next := w.member("ada@example.com").NextAttemptAt
+	require.Contains(t, r.stdout, "0 members: ")
+	require.Contains(t, r.stdout, "1 member due later: the next attempt is at "+stamp(next))
+	d := decode[deliverDocument](t, w.run("deliver", "--json"))
+	require.Equal(t, 1, d.Waiting)
+	require.WithinDuration(t, *next, *d.NextAttempt, time.Second)
+}
+
+// The link of a pending member is all that link prints.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.invite("ada@example.com")
+	link, err := w.service().Link(t.Context(), m.Ref())
+	require.NoError(t, err)
+	require.Equal(t, result{stdout: link.Reveal() + "\n"}, w.run("link", "acme", "ada@example.com"))
+	require.Equal(t, link.Reveal(), decode[map[string]string](t, w.run("link", "acme", "ada@example.com", "--json"))["link"])
+	require.Zero(t, w.run("revoke", "acme", "ada@example.com").code)
+	r := w.run("link", "acme", "ada@example.com")
+	require.Equal(t, exitRefused, r.code)
+	require.Empty(t, r.stdout)
 }

@@ -123,17 +123,46 @@ func (t *tool) installedMirror(ctx context.Context, pool *pgxpool.Pool) (*clerki
 var errHook = errors.New("the application uses PgxOptions.OnChange, which this command cannot call, so the application's own tables would not follow. " +
 	"Make the change in the application, or install a mirror (\"clerkinvite mirror --help\"); with --without-hook, correct the application's tables yourself")
 
-// mayChange returns an error if the application has a hook that should see changes of members.
+// mayChange returns an error if the application has a hook that should see changes of members, or if the mirror's table does
+// not exist, because PostgreSQL then rejects each change with an unclear error.
 func (t *tool) mayChange(ctx context.Context, store *clerkinvite.PgxStore, pool *pgxpool.Pool) error {
 	since, err := store.SwapTime(ctx, storeutil.HookTime, time.Time{}, time.Time{})
-	if err != nil || since.IsZero() {
+	if err != nil {
 		return err
 	}
 	m, err := t.installedMirror(ctx, pool)
-	if err != nil || m != nil {
+	switch {
+	case m != nil:
+		return requireMirrored(ctx, pool, m)
+	case since.IsZero() && (err == nil || errors.Is(err, errMirrorIncomplete)):
+		return nil
+	case err != nil:
 		return err
 	}
 	return errHook
+}
+
+// noMirrorTableError is what changes of members fail with after the mirrored table was dropped.
+type noMirrorTableError struct{ table string }
+
+func (e noMirrorTableError) Error() string {
+	return "the mirrored table " + e.table + " does not exist"
+}
+
+const noMirrorTableRemedy = "create it again, and run \"clerkinvite doctor --repair-mirror\". To mirror no longer, run the output of \"clerkinvite mirror … --down\""
+
+// requireMirrored returns a noMirrorTableError if the mirrored table does not exist.
+func requireMirrored(ctx context.Context, pool *pgxpool.Pool, m *clerkinvite.Mirror) error {
+	schema, name, qualified := strings.Cut(m.Table, ".")
+	if !qualified {
+		schema, name = "", m.Table
+	}
+	var exists bool
+	err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = $1 AND $2::text IN ('', nspname::text))", name, schema).Scan(&exists)
+	if err == nil && !exists {
+		err = noMirrorTableError{m.Table}
+	}
+	return err
 }
 
 // unmirrored is mirrorCheck without a mirror.
@@ -157,6 +186,12 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 		return check{"", checkFail, explain(err), "try again"}
 	case m == nil:
 		return d.unmirrored(ctx)
+	}
+	switch err := requireMirrored(ctx, d.pool, m); {
+	case errors.As(err, new(noMirrorTableError)):
+		return check{"", checkFail, err.Error(), noMirrorTableRemedy}
+	case err != nil:
+		return check{"", checkFail, explain(err), "try again"}
 	}
 	repaired, warnings := "", []string(nil)
 	remedy := "run \"clerkinvite doctor --repair-mirror\", and find out what else writes the table"

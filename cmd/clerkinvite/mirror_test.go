@@ -26,12 +26,7 @@ func (w *world) mirror(flags ...string) {
 // doctorMirror returns doctor's check of the mirror.
 func (w *world) doctorMirror(flags ...string) check {
 	w.t.Helper()
-	for _, c := range decode[doctorDocument](w.t, w.run(append([]string{"doctor", "--json"}, flags...)...)).Checks {
-		if c.Name == "mirror" {
-			return c
-		}
-	}
-	return check{}
+	return w.doctorCheck("mirror", flags...)
 }
 
 func TestMirrorPrintsSQL(t *testing.T) {
@@ -128,7 +123,7 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.exec(`CREATE UNIQUE INDEX ON admin_user (clerk_user_id); INSERT INTO admin_user SELECT 'acme', 'other@example.com', clerk_user_id FROM clerkinvite_member WHERE email = 'ada@example.com'`)
 	c = w.doctorMirror("--repair-mirror")
 	require.Equal(t, checkFail, c.Status)
-	require.Contains(t, c.Message, "1 row: ada@example.com in acme is missing; clerkinvite: the row of member ")
+	require.Contains(t, c.Message, "1 row: ada@example.com in acme is different; clerkinvite: the row of member ")
 	require.Contains(t, c.Message, "admin_user_clerk_user_id_idx")
 	require.Contains(t, c.Remedy, "in your table")
 	w.exec(`DELETE FROM admin_user WHERE email = 'other@example.com'`)
@@ -173,8 +168,34 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 		w.exec("ALTER TABLE clerkinvite_member ENABLE TRIGGER USER")
 		require.Equal(t, checkOK, w.doctorMirror().Status)
 	}
-	w.exec("DROP TABLE admin_user")
+	w.exec("ALTER TABLE admin_user RENAME clerk_user_id TO user_id")
 	c = w.doctorMirror()
 	require.Equal(t, checkFail, c.Status)
 	require.Contains(t, c.Remedy, "admin_user")
+}
+
+// The mirrored table was dropped. Changes and doctor say so, with both remedies, and each remedy works.
+func TestDroppedMirror(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{true, false} {
+		w := newWorld(t)
+		w.exec(adminUser)
+		w.invite("ada@example.com")
+		w.mirror("--sync")
+		w.exec(`DROP TABLE admin_user`)
+		r := w.run("revoke", "acme", "ada@example.com")
+		require.Equal(t, exitFailed, r.code)
+		require.Contains(t, r.stderr, "the mirrored table admin_user does not exist: create it again")
+		require.Contains(t, r.stderr, "mirror … --down")
+		c := w.doctorMirror()
+		require.Equal(t, []any{checkFail, "the mirrored table admin_user does not exist"}, []any{c.Status, c.Message})
+		require.Contains(t, r.stderr, c.Remedy)
+		if again {
+			w.exec(adminUser)
+			require.Equal(t, checkOK, w.doctorMirror("--repair-mirror").Status)
+		} else {
+			w.mirror("--down")
+		}
+		require.Zero(t, w.run("revoke", "acme", "ada@example.com").code)
+	}
 }

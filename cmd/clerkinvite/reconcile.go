@@ -52,6 +52,7 @@ type reconcileDocument struct {
 	LeftOver          int                   `json:"left_over"`
 	Unknown           int                   `json:"unknown"`
 	Newer             int                   `json:"newer"`
+	Missing           int                   `json:"missing"`
 	AcceptedElsewhere []*clerkinvite.Member `json:"accepted_elsewhere"`
 	OutOfDate         []*clerkinvite.Member `json:"out_of_date"`
 	Cursor            string                `json:"cursor"`
@@ -69,7 +70,7 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 		return failure // an invalid flag: nothing was checked
 	}
 	document := reconcileDocument{
-		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.Moved, r.LeftOver, r.Unknown, r.Newer,
+		o.DryRun, r.Members, r.Invitations, r.Activated, r.Removed, r.Expired, r.Revoked, r.Moved, r.LeftOver, r.Unknown, r.Newer, r.Missing,
 		append([]*clerkinvite.Member{}, r.AcceptedElsewhere...), append([]*clerkinvite.Member{}, r.OutOfDate...), r.Cursor, "",
 	}
 	if failure != nil {
@@ -100,6 +101,7 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
 		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
 		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},
+		{d.Missing, "active members whose user Clerk does not show, nor anyone who joined before them: unchanged; the key may be another instance's"},
 		{len(d.AcceptedElsewhere), "accepted, but no user has verified the address: probably joined under another address"},
 		{len(d.OutOfDate), "active under an address that the user no longer has: the user's primary address is not verified, or another member has it"},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -111,6 +112,14 @@ func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.C
 		return nil, nil, nil, err
 	}
 	return svc, store, pool.Close, nil
+}
+
+// table is the name of one of the library's tables.
+func (t *tool) table(name string) pgx.Identifier {
+	if t.schema == "" {
+		return pgx.Identifier{name}
+	}
+	return pgx.Identifier{t.schema, name}
 }
 
 // changesMembers defines the flag of commands that change members.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
@@ -365,6 +366,7 @@ func TestPromise8_ImportDoesNotDelayAdmins(t *testing.T) {
 	t.Parallel()
 	eachWindow(t, func(t *testing.T, limits clerkinvitetest.Limits, full bool, seed uint64) {
 		f := newFleet(t, limits, seed)
+		full = full && tally.Long() // twenty seconds of processor time
 		ps := peopleOf("tenant0", size(full, 10_000, 1_500))
 		stopAdmins := f.admins(t.Context())
 		stop := f.run(t.Context())

@@ -49,6 +49,11 @@ var frequentRaces = []string{
 // PostgreSQL, one of them a moment later. want has all possible outcomes.
 func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, email string, r *rand.Rand) round) {
 	t.Helper()
+	raceIn(t, testkit.Options{}, want, start)
+}
+
+func raceIn(t *testing.T, o testkit.Options, want []string, start func(t *testing.T, b *testkit.Rig, email string, r *rand.Rand) round) {
+	t.Helper()
 	seed := rand.Uint64()
 	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
 		seed = s
@@ -70,7 +75,7 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, 
 			for n := range batches {
 				t.Run(strconv.Itoa(n), func(t *testing.T) {
 					t.Parallel()
-					b, r := fresh(t, testkit.Options{}), rand.New(rand.NewPCG(seed, uint64(n)))
+					b, r := fresh(t, o), rand.New(rand.NewPCG(seed, uint64(n)))
 					took := [2]time.Duration{300 * time.Microsecond, 300 * time.Microsecond}
 					var last []func()
 					for i := range rounds {

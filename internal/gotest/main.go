@@ -88,7 +88,7 @@ func here(dir string) string {
 	return "./" + rel
 }
 
-// all tests the modules in dirs, two at a time, and reports whether all tests have passed.
+// all tests the modules in dirs in this order, two at a time, and reports whether all tests have passed.
 func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
 		if err := r.list(dir, args); err != nil {
@@ -107,8 +107,8 @@ func (r *run) all(dirs, args []string) bool {
 	passed := make(chan bool, len(dirs))
 	slots := make(chan struct{}, 2)
 	for _, dir := range dirs {
+		slots <- struct{}{}
 		go func() {
-			slots <- struct{}{}
 			passed <- r.test(dir, args)
 			<-slots
 		}()

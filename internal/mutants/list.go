@@ -246,7 +246,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "if known, err := s.isOurKey(ctx); err != nil || !known {", "if _, err := s.isOurKey(ctx); err != nil {"},
+		{"invite.go", "if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {", "if _, err := s.isKeyOf(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -261,7 +261,7 @@ var mutants = []mutant{
 		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
+		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
 	{name: "a user with the address counts as a member of the organization", test: "TestOrganization_NewPerson", edits: []edit{
 		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
@@ -282,10 +282,10 @@ var mutants = []mutant{
 		{"verdict.go", "m.Status == StatusPending && a.olderRevoked {", "m.Status == StatusPending && a.olderRevoked && m.ID == \"\" {"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
-		{"reconcile.go", "if !r.progress.SeesMembers {", "if false {"},
+		{"reconcile_members.go", "if !r.progress.SeesMembers {", "if false {"},
 	}},
 	{name: "leavers are forgotten until Clerk shows a membership", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
-		{"reconcile.go", "if !r.progress.SeesMembers {\n", "if !r.progress.SeesMembers {\n\t\tclear(r.leavers)\n"},
+		{"reconcile_members.go", "if !r.progress.SeesMembers {\n", "if !r.progress.SeesMembers {\n\t\tclear(r.leavers)\n"},
 	}},
 	{name: "a cursor's leavers are forgotten", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
 		{"reconcile.go", "inOrder(ctx, r.readLeavers, r.members)", "r.members(ctx)"},
@@ -294,7 +294,7 @@ var mutants = []mutant{
 		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
-		{"reconcile.go", "			case l.shared:\n", ""},
+		{"reconcile_invitations.go", "			case l.shared:\n", ""},
 	}},
 	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
 		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) {", "if ctx.Err() != nil {"},
@@ -324,7 +324,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case withdrawn, elsewhere:", "	case withdrawn, elsewhere && row.ID == \"\":"},
+		{"deliver_settle.go", "	case !active, elsewhere:", "	case !active, elsewhere && row.ID == \"\":"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if own < 0 {\n		s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
@@ -409,7 +409,7 @@ var mutants = []mutant{
 		{"store_pgx.go", "	if own {\n", "	if !own {\n"},
 	}},
 	{name: "Reconcile ignores users of adopted members whose invitation Clerk does not know", test: "TestAdopt_ThenReconcileWithoutTheInvitation", edits: []edit{
-		{"reconcile.go", ", r.unlistedInvitations", ""},
+		{"reconcile_invitations.go", ", r.unlistedInvitations", ""},
 	}},
 	{name: "an error of the mirror fails the whole batch", test: "TestMirror_ErrorFailsOneMember", edits: []edit{
 		{"store_pgx.go", "		return rowError{err}\n	}\n	return err\n}\n\n// write calls f", "		return err\n	}\n	return err\n}\n\n// write calls f"},
@@ -482,14 +482,26 @@ var mutants = []mutant{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
 	}},
 	{name: "a user who was missing hours ago is removed now", test: "TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate", edits: []edit{
-		{"reconcile.go", "recent := r.began.Add(-freshUser)", "recent := r.s.now().Add(-freshUser)"},
+		{"reconcile_members.go", "case lookedUp && !row.isFresh(r.began):", "case lookedUp && !row.isFresh(r.s.now()):"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile.go", "removeMissing(ctx context.Context) error {\n\tif !r.progress.Known {", "removeMissing(ctx context.Context) error {\n\tif false {"},
-		{"reconcile.go", "return !r.progress.Known && r.progress.Absent != \"\"", "return false"},
+		{"reconcile_members.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
+		{"reconcile.go", "return r.progress.Known == nil && r.progress.Absent != \"\"", "return false"},
+	}},
+	{name: "a new member proves another instance's key", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "!r.progress.Known.After(t)", "!t.IsZero()"},
+	}},
+	{name: "a new member proves another instance's key to Invite", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
+		{"reconcile.go", "	return r.isKeyOf(row), err\n", "	return r.progress.Known != nil, err\n"},
+	}},
+	{name: "the oldest members of another instance's key block the others", test: "TestReconcile_ManyMissingMembersDoNotBlockOthers", edits: []edit{
+		{"reconcile_members.go", "(r.isKeyOf(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
+	}},
+	{name: "an organization that the key does not know was deleted", test: "TestOrganization_LeftWithAnotherInstancesKey", edits: []edit{
+		{"event.go", "return err == nil && !gone, err", "return err == nil || gone, err"},
 	}},
 	{name: "a list that leaves a user out removes members", test: "TestReconcile_ListsThatLeaveUsersOut", edits: []edit{
-		{"reconcile.go", "		if gone[row.ClerkUserID] {", "		if true {"},
+		{"reconcile_members.go", "		if gone[row.ClerkUserID] {", "		if true {"},
 	}},
 	{name: "any 404 says that a user does not exist", test: "TestReconcile_OnlyA404Removes", edits: []edit{
 		{"verdict.go", "api.StatusCode == http.StatusNotFound && api.Code == codeResourceNotFound", "api.StatusCode == http.StatusNotFound"},
@@ -498,16 +510,16 @@ var mutants = []mutant{
 		{"event.go", "	return ErrUnconfirmed\n", "	return nil\n"},
 	}},
 	{name: "a second write uses the clock of the first", test: "TestInvite_ClockIsSetBetweenTwoWrites", edits: []edit{
-		{"deliver_settle.go", "attempts []*attempt) {\n	s.refreshClock(ctx)\n", "attempts []*attempt) {\n"},
+		{"deliver_settle.go", "	s.refreshClock(ctx)\n	changes := make(", "	changes := make("},
 	}},
 	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
 		{"event.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
 	}},
 	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
-		{"reconcile.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
+		{"reconcile_members.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
 	}},
 	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
-		{"reconcile.go", "			r.unresolved[row.ID] = true\n			r.note(ctx, r.s.clerkError(", "			r.note(ctx, r.s.clerkError("},
+		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err = r.excuse(", "			if err = r.excuse("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},

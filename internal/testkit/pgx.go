@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -72,9 +73,13 @@ var pgxModes = []pgx.QueryExecMode{
 	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 }
 
-// InEveryMode runs f for each query execution mode of pgx.
+// InEveryMode runs f for each query execution mode of pgx, or with -short for the default mode and a random one.
 func InEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
-	InModes(t, pgxModes, f)
+	modes := pgxModes
+	if testing.Short() {
+		modes = []pgx.QueryExecMode{pgxModes[0], pgxModes[1+rand.IntN(len(pgxModes)-1)]}
+	}
+	InModes(t, modes, f)
 }
 
 // InModes runs f for each of the modes.

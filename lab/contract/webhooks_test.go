@@ -99,6 +99,67 @@ func TestWebhooks(t *testing.T) {
 	})
 }
 
+func TestOrganizationWebhooks(t *testing.T) {
+	t.Parallel()
+	doc := webhooks(t)
+	example, err := json.Marshal(content(doc, clerkinvite.EventOrganizationInvitationAccepted).Example)
+	require.NoError(t, err)
+	exampleFaults := payloadFaults(doc, example)
+	require.NotEmpty(t, exampleFaults)
+	eachBehavior(t, func(t *testing.T, b *bundle) {
+		c := b.clerk
+		types := map[string]bool{}
+		check := func() {
+			t.Helper()
+			for _, w := range c.OrganizationEvents() {
+				event, err := clerkinvite.ParseEvent(w.Payload)
+				require.NoError(t, err)
+				types[event.Type] = true
+				// The schema of an acceptance contradicts its example. The fake is like the example.
+				wrong := []string{}
+				if event.Type == clerkinvite.EventOrganizationInvitationAccepted {
+					wrong = exampleFaults
+				}
+				require.Subset(t, wrong, payloadFaults(doc, w.Payload), "%s", w.Payload)
+				switch event.Type {
+				case clerkinvite.EventOrganizationInvitationAccepted, clerkinvite.EventOrganizationMembershipCreated,
+					clerkinvite.EventOrganizationMembershipUpdated, clerkinvite.EventOrganizationMembershipDeleted:
+					require.NotEmpty(t, event.UserID)
+					require.NotEmpty(t, event.OrganizationID)
+				case clerkinvite.EventOrganizationInvitationRevoked:
+					require.NotEmpty(t, event.InvitationID)
+					require.NotEmpty(t, event.OrganizationID)
+				}
+			}
+		}
+		const organization = "org_events"
+		c.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+		for i, spec := range variants() {
+			id := c.AddUser(spec).ID
+			c.JoinOrganization(organization, id, []string{"org:admin", "org:member"}[i%2])
+			c.SetMemberRole(organization, id, "org:admin")
+			c.LeaveOrganization(organization, id)
+			check()
+		}
+		for _, metadata := range []map[string]any{nil, {"a": map[string]any{"b": nil}}} {
+			revoked := c.CreateInDashboard(organization, "revoked@example.com", "org:member", metadata)
+			c.RevokeInDashboard(revoked.ID)
+			accepted := c.CreateInDashboard(organization, "ada@example.com", "org:member", metadata)
+			_, err := c.AcceptInvitation(accepted.ID)
+			require.NoError(t, err)
+			check()
+		}
+		c.DeleteOrganization(organization)
+		check()
+		for _, event := range []string{
+			clerkinvite.EventOrganizationInvitationAccepted, clerkinvite.EventOrganizationInvitationRevoked, clerkinvite.EventOrganizationMembershipCreated,
+			clerkinvite.EventOrganizationMembershipUpdated, clerkinvite.EventOrganizationMembershipDeleted, "organization.deleted",
+		} {
+			require.True(t, types[event], event)
+		}
+	})
+}
+
 // The library reads Clerk's own examples, of all events.
 func TestExamplesOfWebhooks(t *testing.T) {
 	t.Parallel()

@@ -55,6 +55,9 @@ type wrong struct {
 
 func TestFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
 	for name, w := range map[string]wrong{
 		"store ignores the compare-and-swap": {
 			store: updating(func(s *wrongStore, changes []clerkinvite.Change) {

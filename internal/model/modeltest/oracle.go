@@ -229,6 +229,7 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
 	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
+	delete(s.added, old.ClerkUserID) // a purge does not end the membership
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)
 	if err != nil || len(moves) > 0 {
@@ -330,8 +331,11 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	switch {
 	case m.ClaimedUntil != nil && old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil):
 		return
-	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts): // no claim, or one that has ended
-		delete(s.attempted, of)
+	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts), // no claim, or one that has ended
+		old != nil && m.ClaimedUntil != nil && m.ClaimedUntil.Equal(old.UpdatedAt): // the same, by a process whose clock is behind
+		if t.verb != purge { // which gives back the claim of an attempt
+			delete(s.attempted, of)
+		}
 		return
 	}
 	mayClaim := slices.Contains(delivering, t.verb) && (t.verb != deliver || t.ref == (clerkinvite.Ref{}) || t.ref == m.Ref())
@@ -348,6 +352,7 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	s.cutShort[of] = s.cutShort[of] || s.attempted[of] && !again
 	s.attempted[of] = s.attempted[of] || t.verb != purge
 	s.holders[of] = t
+	t.claimedRows = append(t.claimedRows, m)
 	t.claims[of] = m.ClaimedUntil.Add(grain - 1 - lease).Truncate(grain) // without the random part
 }
 
@@ -516,7 +521,9 @@ func withdrawal(m *clerkinvite.Member) string {
 
 // mayWithdraw checks that a member that may wait for a rate limit was withdrawn for another reason.
 func (s *sequence) mayWithdraw(t *task, m *clerkinvite.Member) {
-	otherReason := t.failed || t.storeFailed || t.cancelled || t.tooLate || s.cutShort[mark{m.ID, m.Send}] || s.barred(t, m.Email)
+	of := mark{m.ID, m.Send}
+	noTimeToCreate := s.now().Sub(t.claims[of]) >= lease/2
+	otherReason := t.failed || t.storeFailed || t.cancelled || t.tooLate || noTimeToCreate || s.cutShort[of] || s.barred(t, m.Email)
 	if m.Reason == clerkinvite.ReasonWithdrawn && withdrawal(m) == "failure" && !otherReason {
 		s.failf("withdrawn: %s withdrew %s, which may wait for a rate limit", t.name, s.named(m))
 	}
@@ -527,6 +534,9 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
 		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
+		}
+		if s.calm && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
+			s.failf("key: %s removed %s, although Clerk shows nobody as old", t.name, s.named(m))
 		}
 		return
 	}

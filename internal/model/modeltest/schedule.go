@@ -75,16 +75,18 @@ type task struct {
 	storeFailed  bool
 	failed       bool // Clerk has failed, other than by a rate limit
 	revokeFailed bool
-	withdrew     bool                 // it has changed its member
-	claims       map[mark]time.Time   // what it has claimed, and when
-	there        string               // the ID of the member of ref, when a withdrawal began
-	looked       map[string]string    // looked-up addresses, and the verified user that was shown, or ""
-	members      map[string]bool      // looked-up users, and whether they were shown as members of the organization
-	made         map[string]bool      // invitations it created
-	refused      map[string]bool      // addresses that Clerk refused
-	noMembers    bool                 // Clerk refused people because of the organization
-	orgUnknown   bool                 // Clerk's list said that the organization does not exist, so its invitations do not work
-	limited      map[string]time.Time // limited endpoints
+	withdrew     bool                  // it has changed its member
+	claims       map[mark]time.Time    // what it has claimed, and when
+	claimedRows  []*clerkinvite.Member // the same, as they were claimed
+	there        string                // the ID of the member of ref, when a withdrawal began
+	looked       map[string]string     // looked-up addresses, and the verified user that was shown, or ""
+	members      map[string]bool       // looked-up users, and whether they were shown as members of the organization
+	made         map[string]bool       // invitations it created
+	refused      map[string]bool       // addresses that Clerk refused
+	noMembers    bool                  // Clerk refused people because of the organization
+	lastAdmin    bool                  // Clerk refused to end the membership of the last admin
+	orgUnknown   bool                  // Clerk's list said that the organization does not exist, so its invitations do not work
+	limited      map[string]time.Time  // limited endpoints
 }
 
 // flight is a call that continues without its caller.

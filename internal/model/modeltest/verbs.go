@@ -470,6 +470,9 @@ func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvit
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	there := byRef(t.rows, t.ref)
 	m, err := do(ctx, t.form())
+	if !t.process.dead && isLastAdmin(err) != t.lastAdmin {
+		t.failf("last admin: %s returns %v; Clerk has refused: %v", t.name, outcome{err}, t.lastAdmin)
+	}
 	if !t.returned(m, err, isNotFound, isTransition, isClerks, isConflict, isLastAdmin) || err != nil {
 		return
 	}

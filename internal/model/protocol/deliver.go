@@ -26,6 +26,7 @@ const (
 
 	pcInsert
 	pcRenew
+	pcReclaimGet
 	pcReclaim
 	pcResendGet
 	pcResendClaim
@@ -63,7 +64,7 @@ var calls = map[pc]string{
 	pcFindDue: "find due", pcClaim: "update", pcUsers: "users by email", pcListPending: "list pending", pcList: "list", pcListRevoked: "list revoked",
 	pcUsersAccepted: "users by email", pcCreate: "create", pcUsersAgain: "users by email", pcSettle: "update", pcOvertaken: "find id",
 	pcRevokeMine: "revoke", pcSweepList: "list", pcSweepFind: "find id", pcSweepRevoke: "revoke",
-	pcInsert: "insert", pcRenew: "update", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
+	pcInsert: "insert", pcRenew: "update", pcReclaimGet: "find ref", pcReclaim: "update", pcResendGet: "find ref", pcResendClaim: "update",
 	pcRevokeGet: "find ref", pcRevokeList: "list", pcRevokeOne: "revoke", pcRevokeUsers: "users by email", pcRevokeWrite: "update",
 	pcRevokeEnd: "find ref", pcResolveUser: "get user", pcResolveFind: "find email", pcResolveWrite: "update",
 	pcCheck: "scan", pcCheckIDs: "users by id", pcScan: "scan", pcScanUsers: "users by email", pcScanIDs: "users by id",

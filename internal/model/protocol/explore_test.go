@@ -20,7 +20,7 @@ func TestEveryOrderOfEventsEndsWell(t *testing.T) {
 		require.Empty(t, x.Bad, "%s\n%s", x.Name, x.Tell(x.Trace))
 		states, steps = states+x.States, steps+x.Steps
 	}
-	row.Done(fmt.Sprintf("%d states in %d configurations", states, len(configs())),
+	row.Done(fmt.Sprintf("%d states in %d configurations", states, len(exploreAll())),
 		"0 bad traces", fmt.Sprintf("%d steps", steps))
 }
 

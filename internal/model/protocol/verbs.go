@@ -71,12 +71,18 @@ func (m *step) goOnVerb(a *actor) {
 			return
 		}
 		m.reservedBy(a)
+	case pcReclaimGet:
+		if m.row.held != a.row.held || m.row.attempts != a.row.attempts {
+			m.restart(a)
+			return
+		}
+		a.pc, a.row, a.began = pcReclaim, m.row, m.epoch
 	case pcReclaim:
 		r := a.row
 		r.attempts--
 		a.lease = a.began
 		if !m.update(a.row, r.claimed(a.lease)) {
-			m.restart(a)
+			a.pc = pcReclaimGet
 			return
 		}
 		a.row = m.row
@@ -138,7 +144,7 @@ func (m *step) renewed(a *actor) row {
 func (m *step) reservedBy(a *actor) {
 	a.row = m.row
 	if a.lease != m.epoch { // the insert had to wait
-		a.pc, a.began = pcReclaim, m.epoch
+		a.pc = pcReclaimGet
 		return
 	}
 	m.attempt(a)
