@@ -314,7 +314,8 @@ func (r *DeliverReport) countOne(d delivery) {
 	}
 }
 
-// Clerk's response has arrived, but cannot be used. With status 200, failureOf treats it like a lost one.
+// Clerk's response has arrived, but does not lead to an invitation or a user. failureOf treats a status of 200 like a
+// lost response. The errors that are not an APIError only explain a decision.
 var (
 	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
 	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")

@@ -20,7 +20,7 @@ const maxFailures = 3
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
-	more      bool       // there may be more due members than these
+	more      bool       // there may be more due members, so that fewer than ten wait to share a request
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has hit it
 	shareLimit             *metLimit // the share of imports, once it is used up
@@ -89,8 +89,7 @@ func (q *queue) next() (group []*attempt, bulk bool) {
 		return take(&q.batchable, 0, bulkSize), true
 	}
 	isFree := func(a *attempt) bool { return q.singleLimitFor(a) == nil }
-	// An attempt that does not need only a create can first look for an earlier attempt's invitation.
-	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || !a.needsOnlyCreate() }); i >= 0 {
+	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || a.mayFindOwn() }); i >= 0 {
 		return take(&q.single, i, 1), false
 	}
 	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && mode == sendSingly {
@@ -98,6 +97,11 @@ func (q *queue) next() (group []*attempt, bulk bool) {
 	}
 	return nil, false
 }
+
+// mayFindOwn reports whether Clerk may have the send's invitation already, from an earlier attempt or a rejected bulk
+// request. The attempt then looks for it before it creates one, so a limit on creates does not block the attempt. It
+// need not look if the bulk request rejected another address: Clerk rejects a duplicate.
+func (a *attempt) mayFindOwn() bool { return a.row.Attempts > 1 || a.rejection != nil }
 
 // singleLimitFor returns the limit that a single request for the attempt would hit, or nil.
 func (q *queue) singleLimitFor(a *attempt) *metLimit {
@@ -194,7 +198,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool)
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
-		if limit := q.blockedBy(a); limit != nil && a.needsOnlyCreate() && !canceled(ctx) {
+		if limit := q.blockedBy(a); limit != nil && !a.mayFindOwn() && !canceled(ctx) {
 			a.decide(s.limited("create invitation", limit))
 		} else {
 			a.decide(s.released(ctx, p))
@@ -238,7 +242,7 @@ func (p *pass) countFailures(group []*attempt) {
 }
 
 // createOne finds the invitation of an earlier attempt, or creates one with a single request. An attempt that hits
-// a limit stays undecided if it needs only the create.
+// a limit stays undecided, unless it may find an invitation.
 func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	if limit == nil {
@@ -246,20 +250,15 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 		return
 	}
 	q.noteSingle(limit)
-	if !a.needsOnlyCreate() { // back in the queue, it would be the next one again
+	if a.mayFindOwn() { // back in the queue, it would be the next one again
 		a.decide(s.limited("create invitation", limit))
 	}
 }
 
-// needsOnlyCreate reports whether the attempt does not have to find an earlier attempt's invitation, so a limit
-// on creates blocks the whole attempt. If a rejected bulk request did create the invitation, Clerk will reject
-// a duplicate.
-func (a *attempt) needsOnlyCreate() bool { return a.row.Attempts == 1 && a.rejection == nil }
-
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	if a.needsOnlyCreate() {
+	if !a.mayFindOwn() {
 		if limit := s.singleLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
@@ -275,7 +274,11 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
-	inv, sent, err := s.firstCreate(ctx, p, a, found)
+	var inv *Invitation
+	sent, err := true, a.rejection // by a bulk request, which was the create without ignore_existing
+	if err == nil || found.needsIgnoreExisting {
+		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
+	}
 	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
 		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
 			return v, nil
@@ -286,15 +289,6 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		return verdict{kind: isInvited, invitation: inv}, nil
 	}
 	return s.createFailed(ctx, p, a, sent, err)
-}
-
-// firstCreate creates an invitation. If Clerk has rejected the attempt's address in a bulk request, that was the
-// create without ignore_existing, and firstCreate returns its error.
-func (s *Service) firstCreate(ctx context.Context, p *pass, a *attempt, found foundInvitations) (_ *Invitation, sent bool, err error) {
-	if a.rejection != nil && !found.needsIgnoreExisting {
-		return nil, true, a.rejection
-	}
-	return s.create(ctx, p, a, found.needsIgnoreExisting)
 }
 
 // singleLimit returns the limit that a single create for the attempt would meet, or nil.

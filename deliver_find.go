@@ -223,7 +223,7 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, tried bool) (v 
 	if err != nil {
 		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
-	f = sortInvitations(a, list, tried)
+	f, unmarked := sortInvitations(a, list, tried)
 	switch {
 	case f.own != nil:
 		v = s.decideFound(ctx, p, a, f.own)
@@ -232,8 +232,8 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, tried bool) (v 
 	case f.foreign != nil:
 		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.foreign.ID)
 		return verdict{kind: isInvited, invitation: f.foreign, adopted: true}, f
-	case len(f.unmarked) > 0:
-		v = s.decideUnmarked(ctx, p, a, f.unmarked)
+	case len(unmarked) > 0:
+		v = s.decideUnmarked(ctx, p, a, unmarked)
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
 	}
 	return v, f
@@ -259,10 +259,9 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 
 // foundInvitations are the invitations of an address, as they concern one send.
 type foundInvitations struct {
-	own       *Invitation   // has the send's marker
-	duplicate bool          // another one has the marker too
-	current   *Invitation   // the row refers to it; in any status, or nil
-	unmarked  []*Invitation // pending without metadata, and may be this send's
+	own       *Invitation // has the send's marker
+	duplicate bool        // another one has the marker too
+	current   *Invitation // the row refers to it; in any status, or nil
 
 	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
 	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
@@ -272,8 +271,9 @@ type foundInvitations struct {
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
 
-// sortInvitations sorts the invitations of the attempt's address.
-func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitations) {
+// sortInvitations sorts the invitations of the attempt's address. Those in unmarked are pending without metadata, and
+// may be this send's.
+func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitations, unmarked []*Invitation) {
 	for i := range list {
 		inv := &list[i]
 		isCurrent := inv.ID == a.row.InvitationID
@@ -293,12 +293,12 @@ func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitati
 		case a.organization() != "":
 			f.foreign = inv
 		case tried && a.mayHaveCreated(inv):
-			f.unmarked = append(f.unmarked, inv)
+			unmarked = append(unmarked, inv)
 		default:
 			f.needsIgnoreExisting = true
 		}
 	}
-	return f
+	return f, unmarked
 }
 
 // mayHaveCreated reports whether the attempt's send may have created a pending invitation that does not have

@@ -74,7 +74,7 @@ func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
 	defer cancel()
 	for _, a := range attempts {
 		s.undoAdding(ctx, a)
-		s.noteRevoked(ctx, a)
+		s.checkOlder(ctx, a)
 		if !a.verdict.choosesAmongAddresses() {
 			continue
 		}
@@ -177,7 +177,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 		a.row = row
 		return nil, nil
 	}
-	// Resolve or another caller has decided.
+	// Resolve or another caller has decided. If a member is active by the membership, removeAdded keeps it.
 	if !row.Status.Waits() || elsewhere {
 		s.removeAdded(ctx, a)
 	}
@@ -307,11 +307,12 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 }
 
 // isLeftOver reports whether an invitation of this library is no longer needed. rows contains every member
-// that may refer to it. previous is the row's invitation before it was settled.
+// that may refer to it. previous is the row's invitation before it was settled. An invitation without a marker has no
+// creator, so each member that waits for it has adopted it, also the row itself.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, ours := inv.mark()
 	creator := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
-	adopted := slices.ContainsFunc(rows, func(row *Member) bool { // by another member than its creator, if it has one
+	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
 		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
 	})
 	switch {

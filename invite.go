@@ -672,7 +672,7 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 	case err == nil:
 		var now *Member
 		now, err = s.updateAddress(ctx, u, row, true)
-		free = err == nil && (now == nil || now.Email != row.Email)
+		free = err == nil && (now == nil || now.Email != row.Email) // now is nil if the member was purged
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))

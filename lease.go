@@ -71,7 +71,8 @@ func canceled(ctx context.Context) bool {
 	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLeaseEnds)
 }
 
-// settling returns a context for writing the outcome of an attempt, even if the caller's context has ended.
+// settling returns a context for one step of saving the outcome of attempts: a write, or the requests to Clerk before
+// or after it. It does not end with the caller's context.
 func (l lease) settling(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
 }

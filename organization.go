@@ -253,9 +253,9 @@ func (a *attempt) mayHaveRevoked() bool {
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
 
-// noteRevoked finds out whether an earlier attempt has revoked the older invitation of a resend into an
+// checkOlder finds out whether an earlier attempt has revoked the older invitation of a resend into an
 // organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
-func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
+func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	v := &a.verdict
 	if !a.mayHaveRevoked() {
 		return

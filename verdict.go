@@ -309,8 +309,9 @@ func classify(row *Member, c call, err error) Outcome {
 			return Refused
 		}
 	case invalidRequest, parameterRejected, rejected, addressTaken:
-		// A row that is always rejected would use up other members' requests. addressTaken can refuse a person
-		// only after a create with ignore_existing: after lookAgain, c.sends is false.
+		// A row that is always rejected would use up other members' requests. In the application, addressTaken can
+		// refuse a person only after a create with ignore_existing: after lookAgain, c.sends is false, and with it
+		// othersCreated. Organizations have no such create, so there ofAddress is enough.
 		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
 		ofParameters := failure == parameterRejected || failure == invalidRequest
 		ofAddress := failure == addressTaken && c.organization

@@ -312,7 +312,7 @@ var mutants = []mutant{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
-		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
+		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
 	}},
 	{name: "a request that hangs keeps other members from being written", test: "TestOrganization_HangingRequestDoesNotKeepOthersFromSettling", edits: []edit{
 		{"deliver_settle.go", "	unfinished := filter(attempts, (*attempt).mustFinish)\n", "	unfinished := attempts\n"},
