@@ -24,7 +24,7 @@ type DeliverReport struct {
 	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
 	Invited   int // now pending: invited now, or found to have been invited before
-	Refused   int // now failed, or a resend that kept the older invitation
+	Refused   int // now failed; of a resend, still pending on the older invitation or, if that was revoked, now revoked
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
@@ -42,8 +42,8 @@ const maxLost = 5
 // become due again by themselves. It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
-//     a wrong key, an exhausted quota, no connection, three lost responses or unexplained rejections
-//     in a row,
+//     a wrong key, an exhausted quota, no connection, or three lost responses or unexplained
+//     rejections in a row (of requests for members that are attempted for the first time),
 //   - the store's error, unchanged.
 //
 // A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref
@@ -158,11 +158,10 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 			return err
 		}
 		todo = todo[n:]
-		l, err := s.newLease(ctx)
+		p, err := s.newPass(ctx)
 		if err != nil {
 			return err
 		}
-		p := &pass{lease: l, dueAt: l.claimedAt}
 		claimed, err := s.claim(ctx, p, slices.DeleteFunc(rows, func(row *Member) bool { return !row.Due() }))
 		if err != nil {
 			return err
@@ -221,13 +220,19 @@ func (s *Service) backgroundPass(ctx context.Context, dueAt time.Time) (p *pass,
 	return p, waited, err
 }
 
+// newPass starts a pass over rows that the caller chooses. Rows that it releases are due immediately.
+func (s *Service) newPass(ctx context.Context) (*pass, error) {
+	l, err := s.newLease(ctx)
+	return &pass{lease: l, dueAt: l.claimedAt}, err
+}
+
 // claim claims the rows for the pass. It returns them without those that another process owns or
 // has changed in the meantime.
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
 		if !row.isClaimed(p.claimedAt) {
-			changes = append(changes, Change{row, s.claimed(*row, p.claimedAt)})
+			changes = append(changes, Change{row, s.claimedBy(p, *row)})
 		}
 	}
 	results, err := s.apply(ctx, s.store, changes)
@@ -243,6 +248,16 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 		}
 	}
 	return claimed, nil
+}
+
+// claimedBy gives the row to an attempt of the pass. The claim replaces what mayHaveInvitation reports, so the pass
+// remembers it.
+func (s *Service) claimedBy(p *pass, m Member) *Member {
+	if p.mayExist == nil {
+		p.mayExist = make(map[string]bool)
+	}
+	p.mayExist[m.ID] = m.mayHaveInvitation()
+	return s.claimed(m, p.claimedAt)
 }
 
 // stopError returns the error that ends the call after a pass with these deliveries, or nil.
@@ -321,7 +336,8 @@ type pass struct {
 	more       bool                     // there may be more due rows than these
 	background bool                     // waits longer for limits than interactive calls
 	end        func()                   // ends the turn of a background pass
-	last       bool                     // the call makes no other attempt
+	lastTry    bool                     // the call makes no other attempt
+	mayExist   map[string]bool          // by the ID of a claimed member: whether an earlier attempt may have created the invitation
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
 	failures   int                      // how many creates in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
@@ -334,16 +350,19 @@ type attempt struct {
 	params   clerkParams
 	verdict  verdict
 	delivery *delivery // once the verdict is written
-	last     bool      // the call makes no other attempt
+	lastTry  bool      // the call makes no other attempt
+	mayExist bool      // an earlier attempt may have created the send's invitation
 
 	batchable   bool  // may share a request with other attempts
 	triedInBulk bool  // was in a shared request that was rejected because of one of them
 	rejection   error // what that request said about this address
 
 	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
+	olderRevoked bool   // this or an earlier attempt of a resend has revoked the invitation that the row refers to
 }
 
-// triedBefore reports whether an earlier request may have created this send's invitation.
+// triedBefore reports whether this is not the send's first attempt, or not its first request. Then it looks for an
+// invitation. It does so even if the earlier attempts failed without a create.
 func (a *attempt) triedBefore() bool { return a.row.Attempts > 1 || a.triedInBulk }
 
 // organization returns the ID of the organization that the row's invitation is for, or "".
@@ -368,36 +387,27 @@ func (m Member) withoutRetry() Member {
 	return m
 }
 
-// decide sets the verdict. It adds whether Config.WithdrawOnFailure ends the send, and whether settle has
-// to look for left-over invitations. If a bulk request may have created the invitation, the attempt counts, so
-// that the next one looks for it first.
+// decide sets the verdict, and what follows from it: whether Config.WithdrawOnFailure ends the send, and whether
+// settle has to look for left-over invitations.
 func (a *attempt) decide(v verdict) {
-	v.olderRevoked = a.verdict.olderRevoked // known before
-	v.uncounted, v.triedBefore = v.uncounted && !a.triedInBulk, a.triedBefore()
-	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.last)
-	v.leftOver = a.mayLeaveOver(v) // depends on withdraw
+	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.lastTry)
+	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation after v. An earlier send may have
-// created it, or an earlier request of this send whose response was lost.
-func (a *attempt) mayLeaveOver(v verdict) bool {
-	switch {
-	case v.claimOnly(): // the send has not ended
-		return false
-	case v.leftOver:
-		return true
-	}
-	switch v.kind {
+// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the
+// send. An earlier send may have created it, or an earlier request of this send whose response was lost.
+func (a *attempt) mayLeaveOver(k verdictKind) bool {
+	switch k {
 	case isInvited:
-		return a.row.Send > 1 && !v.olderRevoked
+		return a.row.Send > 1 && !a.olderRevoked
 	case isExpired, isRevoked, isSecondAddress:
 		return a.row.Send > 1
 	case isLinked, isRefused, isAbandoned:
 		return a.row.Send > 1 || a.triedBefore()
-	case isUncertain: // Clerk may have created it now
+	case isUncertain: // withdrawn; Clerk may have created it now
 		return true
-	default: // isPostponed, isLimited or isReleased
+	default: // isPostponed, isLimited or isReleased, and withdrawn
 		// This attempt created nothing, and a resend keeps the older invitation.
 		return a.triedBefore()
 	}
@@ -417,9 +427,10 @@ func (d delivery) endedConcurrently() bool {
 	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
 }
 
-// deliverNow delivers one row under the lease with which the caller claimed it.
-func (s *Service) deliverNow(ctx context.Context, l lease, row *Member) delivery {
-	return s.deliver(ctx, &pass{lease: l, dueAt: l.claimedAt, last: true}, []*Member{row})[0]
+// deliverNow delivers the only row of a pass.
+func (s *Service) deliverNow(ctx context.Context, p *pass, row *Member) delivery {
+	p.lastTry = true
+	return s.deliver(ctx, p, []*Member{row})[0]
 }
 
 // deliver sends the invitations of at most 100 rows that the caller has claimed, and settles the rows. It is
@@ -433,7 +444,7 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	attempts := make([]*attempt, len(rows))
 	var open []*attempt
 	for i, row := range rows {
-		a := &attempt{row: row, params: row.clerkParams(), last: p.last}
+		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayExist: p.mayExist[row.ID]}
 		attempts[i] = a
 		if a.abandoned() {
 			s.decideAbandoned(ctx, p, a)

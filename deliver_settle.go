@@ -53,28 +53,50 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 // maxWrites is how often one verdict is written if other processes keep changing its row.
 const maxWrites = 10
 
-// write writes all verdicts in one statement. If another process has changed a row in the meantime, write
-// writes its verdict again.
+// write writes the verdicts. Those that must first be finished are written after the others, so that a request that
+// hangs does not keep the others from being written in time.
 func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
+	unfinished := filter(attempts, (*attempt).mustFinish)
+	s.writeAll(ctx, l, filter(attempts, func(a *attempt) bool { return !a.mustFinish() }))
+	s.finish(ctx, l, unfinished)
+	s.writeAll(ctx, l, unfinished)
+}
+
+// mustFinish reports whether the verdict depends on more than Clerk's responses so far.
+func (a *attempt) mustFinish() bool {
+	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
+}
+
+// finish makes the requests to Clerk and the changes of other rows that must precede the verdict. They may change the
+// verdict, or decide without it.
+func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
 		s.undoAdding(ctx, a)
 		s.noteRevoked(ctx, a)
-		switch {
-		case a.verdict.kind == isUncertain && !a.verdict.withdraw:
+		if !a.verdict.choosesAmongAddresses() {
+			continue
+		}
+		var err error
+		if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
+			a.delivery = s.unwritten(ctx, a, err, false)
+		}
+	}
+}
+
+// writeAll writes verdicts in one statement. If another process has changed a row in the meantime, writeAll writes
+// its verdict again.
+func (s *Service) writeAll(ctx context.Context, l lease, attempts []*attempt) {
+	for _, a := range undelivered(attempts) {
+		if a.verdict.kind == isUncertain && !a.verdict.withdraw {
 			// The claim stays until the lease ends, so that a late request arrives before the next attempt.
 			a.delivery = a.verdict.report(a.row)
-		case a.verdict.choosesAmongAddresses():
-			var err error
-			if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
-				a.delivery = s.unwritten(ctx, a, err, false)
-			}
 		}
 	}
 	open := undelivered(attempts)
 	for n := 0; n < maxWrites && len(open) > 0; n++ {
-		s.writeOnce(ctx, open)
+		s.writeOnce(ctx, l, open)
 		open = undelivered(open)
 	}
 	for _, a := range open {
@@ -88,11 +110,13 @@ func undelivered(attempts []*attempt) []*attempt {
 
 // writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
 // again.
-func (s *Service) writeOnce(ctx context.Context, attempts []*attempt) {
+func (s *Service) writeOnce(ctx context.Context, l lease, attempts []*attempt) {
+	ctx, cancel := l.settling(ctx)
+	defer cancel()
 	s.refreshClock(ctx)
 	changes := make([]Change, len(attempts))
 	for i, a := range attempts {
-		changes[i] = Change{a.row, a.verdict.apply(*a.row, a.params, s.now())}
+		changes[i] = Change{a.row, a.apply(s.now())}
 	}
 	results, err := s.apply(ctx, s.store, changes)
 	for i, a := range attempts {
@@ -236,7 +260,7 @@ func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool
 // list. Failures are only logged; Reconcile does the same.
 func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
 	previous := a.row.InvitationID // a.row is the row before it was settled
-	if a.verdict.olderRevoked {
+	if a.olderRevoked {
 		previous = ""
 	}
 	list, err := s.listInvitations(ctx, a.row, "")

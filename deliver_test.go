@@ -299,6 +299,54 @@ func TestInvite_TakesOverAReservedRow(t *testing.T) {
 	})
 }
 
+// Attempts that certainly created nothing leave the parameters open, however many there were.
+func TestInvite_CorrectsParametersAfterAttemptsThatSentNothing(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		for name, attempt := range map[string]func(p clerkinvite.InviteParams) error{
+			"invite": func(p clerkinvite.InviteParams) error {
+				_, err := b.Invite(t.Context(), p)
+				return err
+			},
+			"deliver": func(p clerkinvite.InviteParams) error {
+				_, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: p.TenantID, Email: p.Email}}})
+				return err
+			},
+		} {
+			p := testkit.Params("acme", name+"@example.com")
+			p.RedirectURL = "https://wrong.example.com"
+			_, err := b.Reserve(t.Context(), p)
+			require.NoError(t, err)
+			for range 3 {
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Kind: clerkinvitetest.JSON500, Times: 10})
+				_ = attempt(p)
+				b.Clerk.ClearFaults()
+				b.Clock.Advance(2 * time.Hour)
+			}
+			require.Equal(t, 3, b.Member(t, p.Email).Attempts)
+			p.RedirectURL = "https://right.example.com"
+			_, err = b.Invite(t.Context(), p)
+			require.NoError(t, err)
+			b.RequireInvited(t, p.Email, 1)
+
+			lost := testkit.Params("acme", "lost-"+name+"@example.com")
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+			_, err = b.Invite(t.Context(), lost)
+			require.Error(t, err)
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Kind: clerkinvitetest.JSON500, Times: 10})
+			_ = attempt(lost)
+			b.Clerk.ClearFaults()
+			b.Clock.Advance(2 * time.Hour)
+			lost.RedirectURL = "https://right.example.com"
+			_, err = b.Invite(t.Context(), lost)
+			var dup *clerkinvite.DuplicateEmailError
+			require.ErrorAs(t, err, &dup, "the first attempt may have created the invitation, and the second does not change that")
+		}
+	})
+}
+
 // The parameters may change as long as no attempt was made, even if the row has a claim that has ended.
 func TestInvite_TakesOverAnEndedClaim(t *testing.T) {
 	t.Parallel()

@@ -71,20 +71,45 @@ func TestVerdictApply(t *testing.T) {
 		"second address":            {verdict{kind: isSecondAddress}, reservedRow(), row{StatusRemoved, "", "", 1, 1, ReasonSecondAddress, false, nil}},
 		"postponed":                 {verdict{kind: isPostponed, dueAt: due, reason: "unavailable"}, reservedRow(), row{StatusReserved, "", "", 0, 1, "unavailable", false, &due}},
 		"postponed, not counted":    {verdict{kind: isPostponed, dueAt: due, reason: "x", uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "x", false, &due}},
-		"postponed, may exist":      {verdict{kind: isPostponed, dueAt: due, reason: "x", triedBefore: true}, reservedRow(), row{StatusReserved, "", "", 0, 1, "x", true, &due}},
 		"limited":                   {verdict{kind: isLimited, dueAt: due, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &due}},
 		"released":                  {verdict{kind: isReleased, dueAt: testNow, uncounted: true}, reservedRow(), row{StatusReserved, "", "", 0, 0, "", false, &testNow}},
-		"released after a bulk":     {verdict{kind: isReleased, dueAt: testNow, triedBefore: true}, resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 1, ReasonBulkRejected, true, &testNow}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := c.verdict.apply(c.from, clerkParams{}, testNow)
+			got := (&attempt{row: &c.from, verdict: c.verdict}).apply(testNow)
 			require.Equal(t, c.want, row{
 				got.Status, got.ClerkUserID, got.InvitationID, got.Sent, got.Attempts, got.Reason, got.ClaimedUntil != nil, got.NextAttemptAt,
 			})
 			require.True(t, allowed(c.from.Status, got.Status))
 			require.Equal(t, c.from.Status == got.Status && c.from.Sent == got.Sent, c.verdict.kind == undecided || c.verdict.claimOnly(),
 				"only the claim changes exactly where claimOnly says so")
+		})
+	}
+}
+
+// If an earlier attempt or a rejected bulk request may have created the invitation, the released row says so.
+func TestAttemptApply_MayExist(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		attempt  attempt
+		attempts int
+		reason   string
+		mayExist bool
+	}{
+		"sent nothing":                {attempt{verdict: verdict{kind: isPostponed, reason: "x"}}, 2, "x", false},
+		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, mayExist: true}, 2, "x", true},
+		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, mayExist: true}, 1, "", true},
+		"a bulk request":              {attempt{verdict: verdict{kind: isReleased, uncounted: true}, triedInBulk: true}, 2, ReasonBulkRejected, true},
+		"a bulk request, postponed":   {attempt{verdict: verdict{kind: isPostponed, reason: "x", uncounted: true}, triedInBulk: true}, 2, "x", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, from := c.attempt, reservedRow()
+			from.Attempts, a.row = 2, &from
+			got := a.apply(testNow)
+			require.Equal(t, c.attempts, got.Attempts)
+			require.Equal(t, c.reason, got.Reason)
+			require.Equal(t, c.mayExist, got.mayHaveInvitation())
 		})
 	}
 }
@@ -111,7 +136,8 @@ func TestVerdictReport(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := c.verdict.apply(reservedRow(), clerkParams{}, testNow)
+			from := reservedRow()
+			m := (&attempt{row: &from, verdict: c.verdict}).apply(testNow)
 			d := c.verdict.report(m)
 			require.Same(t, m, d.Member)
 			require.Equal(t, c.verdict.kind, d.kind)

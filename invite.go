@@ -191,7 +191,8 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. Invite is safe for concurrent use, in several processes too, and safe to retry.
+// Clerk's response. If the database or Clerk hangs, saving the result and revoking invitations that are
+// no longer needed can each take another quarter of Config.Lease. Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)
@@ -220,7 +221,7 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 
 // inviteOnce is one round of invite. It returns nil for another round.
 func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error) {
-	l, row, err := s.reserveNow(ctx, want)
+	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
 	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
 		return nil, nil // the address can be invited now
@@ -228,7 +229,7 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	if err != nil || row == nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, l, row)
+	done := s.deliverNow(ctx, p, row)
 	switch {
 	case done.Err != nil:
 		return nil, done.Err
@@ -242,39 +243,40 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
-// reserveNow reserves a row and claims it. The row is nil if another caller has changed it.
-func (s *Service) reserveNow(ctx context.Context, want *Member) (lease, *Member, error) {
-	l, err := s.newLease(ctx)
+// reserveNow reserves a row and claims it for a new pass. The row is nil if another caller has changed it.
+func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member, error) {
+	p, err := s.newPass(ctx)
 	if err != nil {
-		return l, nil, err
+		return nil, nil, err
 	}
-	reserved, err := s.reserve(ctx, reservation{s.store, &l, true}, []*Member{want})
+	reserved, err := s.reserve(ctx, reservation{s.store, p, true}, []*Member{want})
 	switch {
 	case err != nil:
-		return l, nil, err
-	case reserved[0].Err == nil && !l.fresh(s.now()): // the insert waited for a transaction that had written the address
-		return s.reclaim(ctx, reserved[0].Member)
+		return nil, nil, err
+	case reserved[0].Err == nil && !p.fresh(s.now()): // the insert waited for a transaction that had written the address
+		row, err := s.reclaim(ctx, p, reserved[0].Member)
+		return p, row, err
 	}
-	return l, reserved[0].Member, reserved[0].Err
+	return p, reserved[0].Member, reserved[0].Err
 }
 
-// reclaim claims a row again, under a new lease. The row is nil if it has lost the first claim.
-func (s *Service) reclaim(ctx context.Context, row *Member) (l lease, claimed *Member, err error) {
+// reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.
+func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
 	claimed, err = s.change(ctx, row.refByID(), func(now *Member) (_ *Member, err error) {
 		if !sameTime(now.ClaimedUntil, row.ClaimedUntil) {
 			return nil, ErrConflict
 		}
-		if l, err = s.newLease(ctx); err != nil {
+		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
 		next := *now
 		next.Attempts-- // the same attempt
-		return s.claimed(next, l.claimedAt), nil
+		return s.claimed(next, p.claimedAt), nil
 	})
 	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-		return l, nil, nil
+		return nil, nil
 	}
-	return l, claimed, err
+	return claimed, err
 }
 
 // withNewID returns want with another ID. Store.Insert takes a row with the same ID for its own, whose
@@ -337,8 +339,8 @@ func (r *Reserver) Reserve(ctx context.Context, p InviteParams) (_ *Member, err 
 // reservation says how reserve writes rows.
 type reservation struct {
 	st       TxStore
-	lease    *lease // claims the rows for the caller; without one they wait for Deliver
-	takeOver bool   // a reserved row that no attempt owns is not a duplicate
+	pass     *pass // claims the rows; without one they wait for Deliver
+	takeOver bool  // a reserved row that no attempt owns is not a duplicate
 }
 
 // slot is one row that reserve must write.
@@ -376,12 +378,12 @@ func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) 
 	return results, err
 }
 
-// claimedFor claims the row for the caller, if the reservation has a lease.
+// claimedFor claims the row, if the reservation has a pass.
 func (s *Service) claimedFor(r reservation, m *Member) *Member {
-	if r.lease == nil {
+	if r.pass == nil {
 		return m
 	}
-	return s.claimed(*m, r.lease.claimedAt)
+	return s.claimedBy(r.pass, *m)
 }
 
 // reserveOnce inserts the wanted rows, and renews the existing rows with these addresses. It returns the
@@ -463,17 +465,18 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 	}
 }
 
-// takenOver returns a reserved row that no attempt owns, prepared for the wanted invitation. It returns nil if
-// Clerk may have an invitation with other parameters, because those cannot change any more.
+// takenOver returns a reserved row that no attempt owns, prepared for the wanted invitation. If Clerk may have an
+// invitation with other parameters, they cannot change any more. Then takenOver returns nil or, if the invitation may
+// be tried only once, the row prepared to be withdrawn first.
 func takenOver(old, want *Member) *Member {
 	n := *old
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
 	case bytes.Equal(old.Params, want.Params):
 	case !old.mayHaveInvitation():
-		n.Params, n.Attempts = want.Params, 0 // none with these parameters
+		n.Params, n.Attempts = want.Params, 0
 	case old.clerkParams().Withdraw != "":
-		n = n.withoutRetry() // the next round of invite starts a new send
+		n = n.withoutRetry() // with its old parameters; the next round of invite starts a new send
 	default:
 		return nil
 	}
@@ -492,9 +495,9 @@ func newSend(old, want *Member, now time.Time) *Member {
 	return &n
 }
 
-// mayHaveInvitation reports whether Clerk may have the invitation of a reserved or withdrawn member that no attempt owns.
-// An attempt removes its claim only if neither it nor an earlier one can have created the invitation. Without an
-// attempt, the claim is an interrupted Purge's.
+// mayHaveInvitation reports whether Clerk may have the invitation of a due or withdrawn member that no attempt owns.
+// A claim that has ended says so: an attempt removes it only if neither the attempt nor an earlier one can have created
+// the invitation; see asReleased. But if there was no attempt, the claim was an interrupted Purge's.
 func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
@@ -556,7 +559,7 @@ func (s *Service) prepare(ctx context.Context, p InviteParams, w withdrawal) (*M
 
 // newMember validates and normalises p and returns the row for it, without its times.
 func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
-	ref, err := p.ref()
+	ref, err := addressRef(p.TenantID, p.Email)
 	if err != nil {
 		return nil, err
 	}
@@ -601,8 +604,6 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	}, nil
 }
 
-func (p *InviteParams) ref() (Ref, error) { return addressRef(p.TenantID, p.Email) }
-
 // doubtAge is how old a row must be before Invite checks a duplicate at Clerk. Run reconciles every hour,
 // so younger rows are rarely out of date.
 const doubtAge = 24 * time.Hour
@@ -619,7 +620,10 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	if !row.doubtful(s.now()) {
 		return false
 	}
-	row, err := s.touch(ctx, row)
+	// Because UpdatedAt is set before Clerk is called, a member is checked once a day, however many callers there are
+	// and whatever Clerk responds.
+	unchanged := *row
+	row, err := s.changeOne(ctx, row, &unchanged)
 	if err != nil {
 		return false
 	}
@@ -637,13 +641,6 @@ func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
 	}
 	_, err = s.changeOne(ctx, row, next)
 	return err == nil
-}
-
-// touch sets only UpdatedAt. Because this happens before Clerk is called, a member is checked once a day,
-// however many callers there are and whatever Clerk responds.
-func (s *Service) touch(ctx context.Context, row *Member) (*Member, error) {
-	next := *row
-	return s.changeOne(ctx, row, &next)
 }
 
 // listedAsEnded returns the pending row in its new state if Clerk lists its invitation as ended, and nil

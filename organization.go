@@ -228,11 +228,16 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	return v
 }
 
-// undoAdding ends the membership that an attempt may have added whose row is withdrawn or refused. If that fails,
-// the row keeps waiting, so that the next attempt finds out.
+// mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
+func (a *attempt) mustUndoAdding() bool {
+	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != ""
+}
+
+// undoAdding ends the membership of such a user. If that fails, the row keeps waiting, so that the next attempt finds
+// out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	if !v.withdraw && v.kind != isRefused || s.removeAdded(ctx, a) {
+	if !a.mustUndoAdding() || s.removeAdded(ctx, a) {
 		return
 	}
 	v.withdraw, v.leftOver = false, false
@@ -241,20 +246,26 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
+// mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
+// organization that ends without a new one.
+func (a *attempt) mayHaveRevoked() bool {
+	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
+	return a.organization() != "" && keepsOlder && !a.olderRevoked
+}
+
 // noteRevoked finds out whether an earlier attempt has revoked the older invitation of a resend into an
 // organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
 func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	keepsOlder := a.row.Status == StatusPending && (v.withdraw || v.kind == isRefused || v.kind == isAbandoned)
-	if a.organization() == "" || !keepsOlder || v.olderRevoked {
+	if !a.mayHaveRevoked() {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
 	switch {
 	case err == nil:
-		v.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
+		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
 	case saysNoOrganization(err): // it was deleted, and its invitations with it
-		v.olderRevoked = true
+		a.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
 		kind := isPostponed
@@ -265,7 +276,7 @@ func (s *Service) noteRevoked(ctx context.Context, a *attempt) {
 		if !told {
 			wait = s.backoff(a.row.Attempts)
 		}
-		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait), triedBefore: v.triedBefore}
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait)}
 	}
 }
 
@@ -297,7 +308,7 @@ func (s *Service) removeUnneeded(ctx context.Context, organization, userID strin
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
 // a user to the row's organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
-	v := verdict{kind: isAbandoned}
+	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
 	if o := a.params.Organization; o != nil && o.AddExisting {
 		u, err := s.findJoined(ctx, a.row)
 		switch {
@@ -335,7 +346,7 @@ func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
 // prevents the create; then nothing is revoked.
 func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit *metLimit) {
 	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt
-		a.verdict.olderRevoked = true
+		a.olderRevoked = true
 	}
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
@@ -369,7 +380,7 @@ func keepsOlder(row *Member) verdict {
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
 // lists as pending. It reports whether the first was accepted.
 func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvitations) (accepted bool, err error) {
-	if a.row.InvitationID != "" && !a.verdict.olderRevoked {
+	if a.row.InvitationID != "" && !a.olderRevoked {
 		current := Invitation{ID: a.row.InvitationID} // Clerk's list may lag
 		if found.current != nil {
 			current = *found.current
@@ -377,7 +388,7 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
 			return accepted, err
 		}
-		a.verdict.olderRevoked = true
+		a.olderRevoked = true
 	}
 	for _, inv := range found.older {
 		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {

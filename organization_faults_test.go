@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -303,6 +304,41 @@ func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The request that ends one member's membership hangs. The other members' results are saved nevertheless.
+func TestOrganization_HangingRequestDoesNotKeepOthersFromSettling(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) {
+			c.WithdrawOnFailure, c.Lease = true, time.Second
+		}})
+		var refs []clerkinvite.Ref
+		for _, email := range []string{"a@example.com", "b@example.com", "c@example.com"} {
+			b.Clerk.AddVerifiedUser(email)
+			m, err := b.Reserve(t.Context(), clerkinvite.InviteParams{
+				TenantID: "acme", Email: email, Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
+			})
+			require.NoError(t, err)
+			refs = append(refs, m.Ref())
+		}
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		active := 0
+		b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+			if c == clerkinvitetest.CallRemoveMember && w == clerkinvitetest.Before {
+				for _, ref := range refs {
+					if b.Member(t, ref.Email).Status == clerkinvite.StatusActive {
+						active++
+					}
+				}
+				<-ctx.Done()
+			}
+		})
+		report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Linked: 2, Postponed: 1}, report)
+		require.Equal(t, 2, active, "saved before the request")
+	})
 }
 
 // A process dies after it has added a user. Clerk does not show who added the user, so the member becomes active.

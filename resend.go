@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
@@ -39,17 +38,17 @@ import (
 func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Resend")
 	defer op.end(&err)
-	var l lease
+	var p *pass
 	row, err := s.change(ctx, ref, func(row *Member) (_ *Member, err error) {
-		if l, err = s.newLease(ctx); err != nil {
+		if p, err = s.newPass(ctx); err != nil {
 			return nil, err
 		}
-		return s.nextSend(row, l.claimedAt)
+		return s.nextSend(p, row)
 	})
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, l, row) // also revokes the older invitation, see revokeLeftOvers
+	done := s.deliverNow(ctx, p, row) // also revokes the older invitation, see revokeLeftOvers
 	switch {
 	case done.Err != nil:
 		return nil, done.Err
@@ -59,9 +58,10 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return done.Member, nil
 }
 
-// nextSend returns a pending row claimed for a new send, or for the current one if that is an earlier resend
-// that was not completed.
-func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
+// nextSend returns a pending row claimed by the pass for a new send, or for the current one if that is an earlier
+// resend that was not completed.
+func (s *Service) nextSend(p *pass, row *Member) (*Member, error) {
+	now := p.claimedAt
 	switch {
 	case row.Status != StatusPending:
 		return nil, &TransitionError{row.Status, StatusPending}
@@ -73,7 +73,7 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 	next, params := *row, row.clerkParams()
 	next.Bulk = false
 	if row.Due() && params.Withdraw == "" {
-		return s.claimed(next, now), nil
+		return s.claimedBy(p, next), nil
 	}
 	if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 		if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(now) {
@@ -89,7 +89,7 @@ func (s *Service) nextSend(row *Member, now time.Time) (*Member, error) {
 		}
 		next.Params = encoded
 	}
-	return s.claimed(next, now), nil
+	return s.claimedBy(p, next), nil
 }
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get

@@ -133,13 +133,13 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim. If an earlier request may have created the invitation, the row keeps a claim that
-// has ended; see mayHaveInvitation.
-func asReleased(m Member, due time.Time, triedBefore bool) *Member {
+// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
+// mayHaveInvitation.
+func asReleased(m Member, due time.Time, mayExist bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
-	if triedBefore {
-		ended := m.UpdatedAt // the claim began then
-		m.ClaimedUntil = &ended
+	if mayExist {
+		past := m.UpdatedAt // a time that is certainly past
+		m.ClaimedUntil = &past
 	}
 	return &m
 }

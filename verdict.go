@@ -13,21 +13,19 @@ import (
 // what the caller is told. It applies to any version of the row, so it can be written again
 // if another process changes the row first. The zero value means undecided.
 type verdict struct {
-	kind         verdictKind
-	op           string      // the operation that decided, for the caller's error
-	invitation   *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
-	user         *User       // the linked user, or the one of the active member
-	other        *Member     // secondAddress: the active member
-	reason       string      // Member.Reason
-	err          error       // the cause, if the row did not become pending or active
-	dueAt        time.Time   // when a row that keeps waiting is due
-	uncounted    bool        // the attempt does not count
-	triedBefore  bool        // Clerk may have this send's invitation, from an earlier request
-	leftOver     bool        // the member may have other open invitations
-	adopted      bool        // the invitation has no mark and may be another application's, so it is never a left-over
-	stop         bool        // err concerns the whole instance, so the pass ends
-	withdraw     bool        // the row is withdrawn instead of waiting for another attempt
-	olderRevoked bool        // a resend has revoked the invitation that the row refers to; set before the verdict is decided
+	kind       verdictKind
+	op         string      // the operation that decided, for the caller's error
+	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
+	user       *User       // the linked user, or the one of the active member
+	other      *Member     // secondAddress: the active member
+	reason     string      // Member.Reason
+	err        error       // the cause, if the row did not become pending or active
+	dueAt      time.Time   // when a row that keeps waiting is due
+	uncounted  bool        // the attempt does not count
+	leftOver   bool        // the member may have other open invitations; decide adds some
+	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
+	stop       bool        // err concerns the whole instance, so the pass ends
+	withdraw   bool        // the row is withdrawn instead of waiting for another attempt; set by decide
 }
 
 type verdictKind int
@@ -79,8 +77,8 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 }
 
 // asWithdrawn completes the send without an invitation. A resend keeps the older one, if that still works.
-func (v *verdict) asWithdrawn(m Member, reason string, now time.Time) *Member {
-	if m.Status == StatusPending && v.olderRevoked {
+func (a *attempt) asWithdrawn(m Member, reason string, now time.Time) *Member {
+	if m.Status == StatusPending && a.olderRevoked {
 		return asEnded(m, StatusRevoked, reason, now)
 	}
 	if m.Status == StatusPending {
@@ -105,13 +103,16 @@ func (v *verdict) outcome() Outcome {
 	}
 }
 
-// apply returns m changed as v says.
-func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
-	if v.uncounted {
+// apply returns the row changed as the verdict says. If a bulk request may have created the invitation, the
+// attempt counts, so that the next one looks for it first.
+func (a *attempt) apply(now time.Time) *Member {
+	m, v := *a.row, &a.verdict
+	mayExist := a.mayExist || a.triedInBulk || a.mayHaveAdded != ""
+	if v.uncounted && !a.triedInBulk {
 		m.Attempts--
 	}
 	if v.withdraw {
-		n := v.asWithdrawn(m, ReasonWithdrawn, now)
+		n := a.asWithdrawn(m, ReasonWithdrawn, now)
 		if v.kind == isUncertain { // an email may have been sent, also by a resend
 			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn
 		}
@@ -119,21 +120,20 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 	}
 	switch v.kind {
 	case isInvited:
+		p := a.params
 		if v.adopted {
 			p.ExpiresInDays = 0 // another caller chose when this invitation expires
 		}
 		return asInvited(m, v.invitation, p, now)
 	case isLinked:
 		if v.invitation != nil {
-			m = *asInvited(m, v.invitation, p, now)
+			m = *asInvited(m, v.invitation, a.params, now)
 		}
 		return asJoined(m, v.user.ID, now)
-	case isRefused:
-		return v.asWithdrawn(m, v.reason, now)
-	case isAbandoned:
-		return v.asWithdrawn(m, ReasonWithdrawn, now)
+	case isRefused, isAbandoned:
+		return a.asWithdrawn(m, v.reason, now)
 	case isExpired:
-		return asEnded(*asInvited(m, v.invitation, p, now), StatusExpired, "", now)
+		return asEnded(*asInvited(m, v.invitation, a.params, now), StatusExpired, "", now)
 	case isRevoked:
 		m.InvitationID = v.invitation.ID
 		return asEnded(m, StatusRevoked, ReasonAtClerk, now)
@@ -141,12 +141,12 @@ func (v *verdict) apply(m Member, p clerkParams, now time.Time) *Member {
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
 		m.Reason = clip(v.reason)
-		return asReleased(m, v.dueAt, v.triedBefore)
+		return asReleased(m, v.dueAt, mayExist)
 	case isLimited, isReleased:
-		if !v.uncounted {
+		if a.triedInBulk {
 			m.Reason = ReasonBulkRejected
 		}
-		return asReleased(m, v.dueAt, v.triedBefore)
+		return asReleased(m, v.dueAt, mayExist)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}

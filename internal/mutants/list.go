@@ -120,16 +120,22 @@ var mutants = []mutant{
 		{"deliver.go", "		tried--\n", "		tried -= 0\n"},
 	}},
 	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
-		{"state.go", "	if triedBefore {", "	if triedBefore && m.Attempts > 100 {"},
+		{"state.go", "	if mayExist {", "	if mayExist && m.Attempts > 100 {"},
+	}},
+	{name: "parameters cannot be corrected after attempts that sent nothing", test: "TestInvite_CorrectsParametersAfterAttemptsThatSentNothing", edits: []edit{
+		{"deliver.go", "= m.mayHaveInvitation()\n", "= m.Attempts > 0\n"},
+	}},
+	{name: "an attempt that sent nothing forgets an earlier one", test: "TestInvite_CorrectsParametersAfterAttemptsThatSentNothing", edits: []edit{
+		{"deliver.go", "= m.mayHaveInvitation()\n", "= m.ID == \"\"\n"},
 	}},
 	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
 		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
 	}},
 	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
-		{"deliver.go", "v.uncounted && !a.triedInBulk, a.triedBefore()", "v.uncounted && a != nil, a.triedBefore()"},
+		{"verdict.go", "if v.uncounted && !a.triedInBulk {", "if v.uncounted {"},
 	}},
 	{name: "an invitation is sent after its caller has gone away", test: "TestWithdrawOnFailure_CallerGoesAway", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "dueAt: l.claimedAt, last: true}", "dueAt: l.claimedAt}"},
+		{"deliver.go", "	p.lastTry = true\n", ""},
 	}},
 	{name: "an invitation that must be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "!= \"\" && tried > 0", "!= \"\" && tried > 100"},
@@ -234,7 +240,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"invite.go", "	row, err := s.touch(ctx, row)\n", "	err := ctx.Err()\n"},
+		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	err := ctx.Err()\n"},
 	}},
 	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
@@ -273,7 +279,7 @@ var mutants = []mutant{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
 	}},
 	{name: "a refused resend waits on a dead link", test: "TestOrganization_ResendRefused", edits: []edit{
-		{"deliver.go", "v.olderRevoked = a.verdict.olderRevoked", "v.olderRevoked = false"},
+		{"verdict.go", "m.Status == StatusPending && a.olderRevoked {", "m.Status == StatusPending && a.olderRevoked && m.ID == \"\" {"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
 		{"reconcile_members.go", "if !r.progress.SeesMembers {", "if false {"},
@@ -307,6 +313,9 @@ var mutants = []mutant{
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.noteRevoked(ctx, a)\n", ""},
+	}},
+	{name: "a request that hangs keeps other members from being written", test: "TestOrganization_HangingRequestDoesNotKeepOthersFromSettling", edits: []edit{
+		{"deliver_settle.go", "	unfinished := filter(attempts, (*attempt).mustFinish)\n", "	unfinished := attempts\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		s.removeAdded(ctx, a)\n	}\n", ""},
@@ -501,7 +510,7 @@ var mutants = []mutant{
 		{"event.go", "	return ErrUnconfirmed\n", "	return nil\n"},
 	}},
 	{name: "a second write uses the clock of the first", test: "TestInvite_ClockIsSetBetweenTwoWrites", edits: []edit{
-		{"deliver_settle.go", "attempts []*attempt) {\n	s.refreshClock(ctx)\n", "attempts []*attempt) {\n"},
+		{"deliver_settle.go", "	s.refreshClock(ctx)\n	changes := make(", "	changes := make("},
 	}},
 	{name: "an event whose age is unknown is forgotten", test: "TestHandleEvent_ClockFails", edits: []edit{
 		{"event.go", "	if err := s.setClock(ctx, s.store); err != nil { // Config.Now may have been set since HandleEvent began\n		return err\n", "	if s.setClock(ctx, s.store) != nil {\n		return nil\n"},
