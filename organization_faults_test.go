@@ -454,12 +454,12 @@ func TestOrganization_RevokedWhileAdding(t *testing.T) {
 		"revoked": func(t *testing.T, b *testkit.Rig) {
 			t.Helper()
 			_, err := b.Revoke(t.Context(), ada)
-			assert.NoError(t, err)
+			require.NoError(t, err)
 		},
 		"purged": func(t *testing.T, b *testkit.Rig) {
 			t.Helper()
 			b.Clock.Advance(time.Hour) // the claim has ended
-			assert.NoError(t, b.Purge(t.Context(), ada))
+			require.NoError(t, b.Purge(t.Context(), ada))
 		},
 	}
 	for name, end := range ends {

@@ -2,7 +2,6 @@ package testkit
 
 import (
 	"context"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -77,7 +76,7 @@ var pgxModes = []pgx.QueryExecMode{
 func InEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
 	modes := pgxModes
 	if testing.Short() {
-		modes = []pgx.QueryExecMode{pgxModes[0], pgxModes[1+rand.IntN(len(pgxModes)-1)]}
+		modes = []pgx.QueryExecMode{pgxModes[0], pgxModes[1+Random(t).IntN(len(pgxModes)-1)]}
 	}
 	InModes(t, modes, f)
 }

@@ -161,7 +161,7 @@ func Sample[T any](t *testing.T, list []T) (some []T) {
 	}
 	if testing.Short() {
 		step *= 4
-		first = rand.IntN(min(step, len(list)))
+		first = Random(t).IntN(min(step, len(list)))
 	}
 	for i := first; i < len(list); i += step {
 		some = append(some, list[i])
@@ -175,14 +175,25 @@ func DrawInShort[T any](t *testing.T, list []T, in int) []T {
 	if !testing.Short() {
 		return list
 	}
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("seed %d (CLERKINVITE_SEED chooses another)", seed)
 	list = slices.Clone(list)
-	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	Random(t).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list[:(len(list)+in-1)/in]
+}
+
+// Seed returns CLERKINVITE_SEED or, if that is not set, a random seed.
+func Seed() uint64 {
+	if seed, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
+		return seed
+	}
+	return rand.Uint64()
+}
+
+// Random returns random numbers from a seed that it logs. CLERKINVITE_SEED chooses the seed.
+func Random(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := Seed()
+	t.Logf("seed %d (CLERKINVITE_SEED chooses another)", seed)
+	return rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- to be repeated by its seed
 }
 
 // New returns a Rig of these parts. It sets the clock of clerk, and that of store unless it has none.

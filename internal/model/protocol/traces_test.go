@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -46,10 +46,11 @@ func play(c *Config, store clerkinvite.Store, trace []Event) error {
 func TestTheLibraryFollowsTheModel(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "the model's traces replayed against the library")
+	random := testkit.Random(t)
 	traces, steps := 0, 0
 	for _, x := range exploreAll() {
 		for _, trace := range x.traces {
-			if testing.Short() && rand.IntN(4) > 0 {
+			if testing.Short() && random.IntN(4) > 0 {
 				continue
 			}
 			require.NoError(t, play(x.Config, memory(), trace))
@@ -71,10 +72,7 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 // walk makes random steps in the model and in the library, and returns their number.
 func walk(t *testing.T, walks int) int {
 	t.Helper()
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
-		seed = s
-	}
+	seed := testkit.Seed()
 	t.Logf("random walks from seed %d; CLERKINVITE_SEED chooses another", seed)
 	var walked, steps atomic.Int64
 	var failure atomic.Pointer[error]
