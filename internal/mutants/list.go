@@ -240,7 +240,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	err := ctx.Err()\n"},
+		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	_, err := unchanged, ctx.Err()\n"},
 	}},
 	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
@@ -315,7 +315,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
 	}},
 	{name: "a request that hangs keeps other members from being written", test: "TestOrganization_HangingRequestDoesNotKeepOthersFromSettling", edits: []edit{
-		{"deliver_settle.go", "	unfinished := filter(attempts, (*attempt).mustFinish)\n", "	unfinished := attempts\n"},
+		{"deliver_settle.go", "	unfinished := filter(attempts, (*attempt).mustFinish)\n	s.writeAll(ctx, l, filter(attempts, func(a *attempt) bool { return !a.mustFinish() }))\n", "	unfinished := attempts\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		s.removeAdded(ctx, a)\n	}\n", ""},
