@@ -352,13 +352,17 @@ func TestAdopt_ThenReconcileInParts(t *testing.T) {
 }
 
 // An adopted member's expiry is assumed, and Clerk's is later. A Reconcile in parts does not expire such a member before it has
-// read the invitation, and a dry run reports the same.
+// read the invitation, and a dry run reports the same. If Clerk shows no expiry, the assumed one does not count either.
 func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 	t.Parallel()
-	for _, limit := range []int{0, 1} {
-		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+	for _, test := range []struct {
+		limit    int
+		noExpiry bool
+	}{{0, false}, {1, false}, {0, true}, {1, true}} {
+		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
 			t.Parallel()
 			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: test.noExpiry})
 				inv := b.Clerk.CreateForeign("open@example.com", nil)
 				people := []clerkinvite.Adopted{
 					adopted("acme", "open@example.com", clerkinvite.PendingID(inv.ID)), adopted("acme", "unknown@example.com", "pending_inv_unknown"),
@@ -370,7 +374,7 @@ func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 				for _, dry := range []bool{true, false} {
 					expired := 0
 					for cursor, more := "", true; more; {
-						report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry, Limit: limit, Cursor: cursor})
+						report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry, Limit: test.limit, Cursor: cursor})
 						require.NoError(t, err)
 						expired += report.Expired
 						cursor, more = report.Cursor, report.Cursor != ""
@@ -380,7 +384,13 @@ func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 				require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "unknown@example.com").Status)
 				m := b.Member(t, "open@example.com")
 				require.Equal(t, clerkinvite.StatusPending, m.Status)
-				require.WithinDuration(t, *inv.ExpiresAt, *m.ExpiresAt, time.Millisecond)
+				if test.noExpiry {
+					require.Nil(t, m.ExpiresAt)
+					b.MustReconcile(t)
+					require.Equal(t, clerkinvite.StatusPending, b.Member(t, "open@example.com").Status)
+				} else {
+					require.WithinDuration(t, *inv.ExpiresAt, *m.ExpiresAt, time.Millisecond)
+				}
 			})
 		})
 	}

@@ -323,7 +323,7 @@ func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error 
 			continue
 		}
 		row := *l.row
-		if l.ExpiresAt != nil {
+		if l.ExpiresAt != nil || row.InvitedAt == nil { // Adopt has only assumed an expiry
 			row.ExpiresAt = l.ExpiresAt
 		}
 		if row.InvitedAt == nil && !l.CreatedAt.IsZero() {
