@@ -152,7 +152,7 @@ func (r *reconciliation) readAdopted(ctx context.Context) error {
 		invitations, err := r.s.listAll(ctx, row)
 		if err != nil {
 			r.unresolved[row.ID] = true
-			if err = r.excuse(ctx, h, r.s.clerkError(ctx, "list invitations", err)); err != nil {
+			if err := r.excuse(ctx, h, r.s.clerkError(ctx, "list invitations", err)); err != nil {
 				return err
 			}
 			continue
@@ -337,7 +337,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 				r.users[u.ID] = u // its address may have changed
 				h.noteResponse()
 			default:
-				if err = r.excuse(ctx, h, err); err != nil {
+				if err := r.excuse(ctx, h, err); err != nil {
 					return err
 				}
 			}
@@ -514,7 +514,7 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 		row := r.leavers[id]
 		alone, err := r.s.findMembers(ctx, row.organization(), []string{row.ClerkUserID})
 		if err != nil {
-			if err = r.excuse(ctx, h, r.s.clerkError(ctx, "find memberships", err)); err != nil {
+			if err := r.excuse(ctx, h, r.s.clerkError(ctx, "find memberships", err)); err != nil {
 				return err
 			}
 			continue

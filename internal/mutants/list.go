@@ -519,7 +519,7 @@ var mutants = []mutant{
 		{"reconcile_members.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
 	}},
 	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
-		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err = r.excuse(", "			if err = r.excuse("},
+		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err := r.excuse(", "			if err := r.excuse("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},

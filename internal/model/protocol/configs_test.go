@@ -75,7 +75,7 @@ var exploreAll = sync.OnceValue(func() []explored {
 	seen := map[class]bool{}
 	first, step := 0, 1
 	if testing.Short() {
-		first, step = int(testkit.Seed()%4), 4 //nolint:gosec // less than 4
+		first, step = int(testkit.Seed()%4), 4
 	}
 	list := configs()
 	for i := first; i < len(list); i += step {
