@@ -323,12 +323,12 @@ func TestOrganization_HangingRequestDoesNotKeepOthersFromSettling(t *testing.T) 
 			refs = append(refs, m.Ref())
 		}
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
-		active := 0
+		var active atomic.Int32
 		b.Clerk.OnCall(func(ctx context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
 			if c == clerkinvitetest.CallRemoveMember && w == clerkinvitetest.Before {
 				for _, ref := range refs {
 					if b.Member(t, ref.Email).Status == clerkinvite.StatusActive {
-						active++
+						active.Add(1)
 					}
 				}
 				<-ctx.Done()
@@ -337,7 +337,7 @@ func TestOrganization_HangingRequestDoesNotKeepOthersFromSettling(t *testing.T) 
 		report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Linked: 2, Postponed: 1}, report)
-		require.Equal(t, 2, active, "saved before the request")
+		require.Equal(t, int32(2), active.Load(), "saved before the request")
 	})
 }
 
