@@ -146,7 +146,7 @@ func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User
 	v := linked(u, nil, s.now())
 	switch {
 	case v.kind != isLinked: // barred users get no invitation
-		if isMember && a.params.Organization.AddExisting && a.row.Attempts > 1 {
+		if isMember && a.params.Organization.AddExisting && a.mayExist {
 			a.mayHaveAdded = u.ID // an earlier attempt
 		}
 		return v

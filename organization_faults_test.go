@@ -423,6 +423,24 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 	}
 }
 
+// A banned user was a member of the organization before, and no attempt got as far as adding the user.
+func TestOrganization_BarredMemberOfOthersStays(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clerk.BanUser(u.ID)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500})
+		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.ReasonUserBanned, b.Member(t, "ada@example.com").Reason)
+		requireMembers(t, b, u.ID)
+	})
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()
