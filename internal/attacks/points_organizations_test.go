@@ -19,7 +19,7 @@ func (w *world) checkMemberships(rows []*clerkinvite.Member) {
 	}
 	var want, got []string
 	for _, m := range rows {
-		if m.Status == clerkinvite.StatusActive {
+		if _, joined := m.Organization(); joined && m.Status == clerkinvite.StatusActive {
 			want = append(want, m.ClerkUserID)
 		}
 	}
@@ -113,6 +113,13 @@ func organizations() []scenario {
 			_, err := w.calm.Invite(w.ctx, toAcme(ann))
 			require.Error(w.t, err)
 			w.clock.Advance(later)
+		}},
+		{name: "organization: revoke after the organization was deleted", organization: asking, act: revoke, people: []person{{ann, "revoked", "pending"}, {bob, "active", ""}}, arrange: func(w *world) {
+			pending(w)
+			results, err := w.calm.Adopt(w.ctx, []clerkinvite.Adopted{{InviteParams: toAcme(bob), ClerkUserID: w.clerk.AddVerifiedUser(bob).ID}})
+			w.must(errors.Join(err, results[0].Err))
+			w.clock.Advance(later)
+			w.clerk.DeleteOrganization("org_acme")
 		}},
 		{name: "organization: revoke after acceptance", organization: asking, arrange: accepted, people: []person{{ann, "active", "pending"}}, act: func(a *actor) error {
 			_, err := a.svc.Revoke(a.ctx, acme(ann))
