@@ -567,7 +567,7 @@ func TestBrowserListDoesNotMove(t *testing.T) {
 
 	// In a filtered list, the row leaves when the pointer does.
 	b.click(`#filters a[href$="=revoked"]`)
-	b.wait(`document.querySelectorAll("#list .row").length === 4 && location.search === "?state=revoked"`)
+	b.wait(`document.querySelectorAll("#list .row").length === 4 && location.search === "?state=revoked" && document.readyState === "complete"`) // with its style
 	before = tops()
 	second := ended[2]
 	b.press("invite", second.Email)
