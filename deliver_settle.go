@@ -169,7 +169,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	}
 	row, elsewhere := rows[own], rows[own].organization() != a.organization()
@@ -179,7 +179,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	// Resolve or another caller has decided. If a member is active by the membership, removeAdded keeps it.
 	if !row.Status.Waits() || elsewhere {
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 	}
 	d := &delivery{Result: Result{Member: row}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
@@ -198,7 +198,7 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
 			a.decide(verdict{kind: isSecondAddress, user: a.verdict.user, other: other, leftOver: a.verdict.leftOver})
-			s.removeAdded(ctx, a)
+			_ = s.removeAdded(ctx, a)
 			return nil
 		}
 	}
@@ -218,7 +218,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	}
 	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
 	if len(rows) == 0 { // purged
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 		if hasCreated {
 			s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
 		}
@@ -238,7 +238,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
 		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
 	case !active, elsewhere:
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil
 }

@@ -237,12 +237,21 @@ func (a *attempt) mustUndoAdding() bool {
 // out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	if !a.mustUndoAdding() || s.removeAdded(ctx, a) {
+	if !a.mustUndoAdding() {
+		return
+	}
+	err := s.removeAdded(ctx, a)
+	if err == nil {
 		return
 	}
 	v.withdraw, v.leftOver = false, false
 	if v.kind == isRefused {
 		v.kind, v.dueAt = isPostponed, s.now().Add(s.backoff(a.row.Attempts))
+		v.op, v.err = "remove member", err
+		var clerkErr *ClerkInvitationError
+		if errors.As(err, &clerkErr) {
+			v.err = clerkErr.Err // report wraps it again
+		}
 	}
 }
 
@@ -280,17 +289,20 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	}
 }
 
-// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
-// whether no membership is left over that Clerk would end. Clerk never ends the last admin's.
-func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
+// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
+// logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
+func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
 	if a.mayHaveAdded == "" {
-		return true
+		return nil
 	}
 	err := s.removeUnneeded(ctx, a.organization(), a.mayHaveAdded)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
-	return err == nil || errors.Is(err, ErrLastAdmin)
+	if errors.Is(err, ErrLastAdmin) {
+		return nil
+	}
+	return err
 }
 
 // removeUnneeded ends a membership, unless a member is active by it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -421,6 +422,35 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An attempt has added a user, but could not write it, and the user is banned. A second call cannot end the membership yet: its
+// error is Clerk's, and says that the member waits.
+func TestOrganization_BarredMembershipNotEnded(t *testing.T) {
+	t.Parallel()
+	clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+	b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+	u := clerk.AddVerifiedUser("ada@example.com")
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After {
+			store.Fail(errors.New("the database is down"), false)
+		}
+	})
+	_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	require.Error(t, err)
+	store.Fail(nil, false)
+	clerk.BanUser(u.ID)
+	b.Clock.Advance(time.Hour)
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
+	_, err = inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.True(t, clerkErr.Queued())
+	require.Equal(t, "remove member", clerkErr.Op)
+	var api *clerkinvite.APIError
+	require.ErrorAs(t, clerkErr.Err, &api)
+	require.NotErrorAs(t, clerkErr.Err, new(*clerkinvite.ClerkInvitationError), "wrapped once")
+	require.Equal(t, http.StatusInternalServerError, api.StatusCode)
 }
 
 // A banned user was a member of the organization before, and no attempt got as far as adding the user.
