@@ -366,6 +366,11 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	if a.row.Send == 1 {
 		return verdict{}, nil
 	}
+	if p.background {
+		if err := s.loadLimits(ctx, organizationEndpoints.create); err != nil {
+			return s.notSent(ctx, p, a, err), nil
+		}
+	}
 	if limit := s.singleLimit(p, a); limit != nil {
 		return verdict{}, limit
 	}
