@@ -123,6 +123,7 @@ func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attemp
 		u := verifiedBy(users, a.row.Email)
 		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
 			a.decide(v)
+			p.countAdding(a)
 		}
 	}
 }
@@ -204,10 +205,13 @@ var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config
 // addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
 // create, it starts and finishes during the lease.
 func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
-	if ctx.Err() != nil || !p.fresh(s.now()) {
+	if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {
 		return s.released(ctx, p)
 	}
 	o := a.params.Organization
+	if err := p.refusing[o.ID]; err != nil {
+		return refused(opAddMember, reasonOf(err), err)
+	}
 	adding, cancel := p.creating(ctx)
 	defer cancel()
 	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
@@ -221,11 +225,27 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 		return linked(u, nil, s.now())
 	}
 	p.noteRefusing(o.ID, err)
-	v := s.failed(ctx, p, a, call{op: "add member", sends: true, organization: true}, err)
+	v := s.failed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
 		a.mayHaveAdded = u.ID
 	}
 	return v
+}
+
+const opAddMember = "add member"
+
+// countAdding is countFailures for a request that may have added a user, before its verdict is written.
+func (p *pass) countAdding(a *attempt) {
+	v := &a.verdict
+	switch {
+	case v.op == opAddMember && a.unexplained():
+		if a.row.Attempts == 1 {
+			p.failures++
+		}
+		v.stop = p.failures == maxFailures
+	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != "":
+		p.failures = 0
+	}
 }
 
 // mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.

@@ -764,6 +764,64 @@ func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
 	}
 }
 
+// Lost responses in a row end the pass, also of requests that add users.
+func TestOrganization_LostAddsStopThePass(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 6)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, Status: http.StatusBadGateway, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallAddMember])
+		require.Equal(t, 3, report.Claimed)
+	})
+}
+
+// Lost responses that are not in a row do not end the pass.
+func TestOrganization_LostAddsBetweenOthers(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 8)
+		var requests atomic.Int32
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before && requests.Add(1)%3 != 0 {
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Status: http.StatusBadGateway})
+			}
+		})
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 8, Linked: 2, Postponed: 6}, report)
+	})
+}
+
+// A full organization refuses the users that must be added with one request.
+func TestOrganization_FullRefusesAddsWithOneRequest(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 2})
+		reserveUsers(t, b, "org_full", 6)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 6, Linked: 2, Refused: 4}, report)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallAddMember])
+	})
+}
+
+// reserveUsers reserves n users whom a delivery adds to the organization.
+func reserveUsers(t *testing.T, b *testkit.Rig, organization string, n int) {
+	t.Helper()
+	for i := range n {
+		email := fmt.Sprintf("p%d@example.com", i)
+		b.Clerk.AddVerifiedUser(email)
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{
+			TenantID: "acme", Email: email, Organization: &clerkinvite.Organization{ID: organization, AddExisting: true},
+		})
+		require.NoError(t, err)
+	}
+}
+
 // Lost responses in a row end the pass, also if each is about another organization.
 func TestOrganization_LostResponsesStopThePass(t *testing.T) {
 	t.Parallel()

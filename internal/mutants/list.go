@@ -297,7 +297,7 @@ var mutants = []mutant{
 		{"reconcile_invitations.go", "			case l.shared:\n", ""},
 	}},
 	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
-		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) {", "if ctx.Err() != nil {"},
+		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
