@@ -346,7 +346,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 		switch {
 		case err != nil:
 			a.decide(s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err))
-			a.verdict.withdraw = false // until Clerk says whether there is a membership
+			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
 			if v = linked(u, nil, s.now()); v.kind != isLinked {

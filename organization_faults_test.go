@@ -366,6 +366,26 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 	})
 }
 
+// Clerk does not say whether the only attempt has added the user. The member keeps waiting, so no invitations are looked for.
+func TestOrganization_AbandonedWithoutAResponse(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 1)
+		row := b.Member(t, "p0@example.com")
+		claimed, until := *row, b.Clock.Now().Add(time.Minute)
+		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallMemberships, Kind: clerkinvitetest.JSON500, Times: -1})
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.True(t, b.Member(t, "p0@example.com").Due())
+		require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallOrganizationList])
+	})
+}
+
 // The invitation is revoked while the user is being added, and the person is invited again, to be asked this time.
 func TestOrganization_InvitedAgainWhileAdding(t *testing.T) {
 	t.Parallel()
