@@ -220,7 +220,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	if len(rows) == 0 { // purged
 		_ = s.removeAdded(ctx, a)
 		if hasCreated {
-			s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+			s.revokeCreated(ctx, a)
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	}
@@ -236,11 +236,24 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	active, elsewhere := row.Status == StatusActive, row.organization() != a.organization()
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
-		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+		s.revokeCreated(ctx, a)
 	case !active, elsewhere:
 		_ = s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil
+}
+
+// revokeCreated revokes the invitation that an overtaken attempt has created, unless another member waits for it.
+// An attempt for another tenant may have adopted it.
+func (s *Service) revokeCreated(ctx context.Context, a *attempt) {
+	id := a.verdict.invitation.ID
+	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
+	switch {
+	case err != nil:
+		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
+	case !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == id }):
+		s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
+	}
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole
