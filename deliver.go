@@ -340,7 +340,7 @@ type pass struct {
 	lastTry    bool                     // the call makes no other attempt
 	mayExist   map[string]bool          // by the ID of a claimed member: whether an earlier attempt may have created the invitation
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
-	failures   int                      // how many creates in a row had an unexplained failure; see countFailures
+	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 }
 

@@ -169,7 +169,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	}
 	row, elsewhere := rows[own], rows[own].organization() != a.organization()
@@ -179,7 +179,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	// Resolve or another caller has decided. If a member is active by the membership, removeAdded keeps it.
 	if !row.Status.Waits() || elsewhere {
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 	}
 	d := &delivery{Result: Result{Member: row}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
@@ -198,7 +198,7 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 	for _, other := range others {
 		if other.TenantID == a.row.TenantID {
 			a.decide(verdict{kind: isSecondAddress, user: a.verdict.user, other: other, leftOver: a.verdict.leftOver})
-			s.removeAdded(ctx, a)
+			_ = s.removeAdded(ctx, a)
 			return nil
 		}
 	}
@@ -218,9 +218,9 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	}
 	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
 	if len(rows) == 0 { // purged
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 		if hasCreated {
-			s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+			s.revokeCreated(ctx, a)
 		}
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	}
@@ -236,11 +236,24 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	active, elsewhere := row.Status == StatusActive, row.organization() != a.organization()
 	switch {
 	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
-		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+		s.revokeCreated(ctx, a)
 	case !active, elsewhere:
-		s.removeAdded(ctx, a)
+		_ = s.removeAdded(ctx, a)
 	}
 	return &delivery{Result: Result{Member: row}}, nil
+}
+
+// revokeCreated revokes the invitation that an overtaken attempt has created, unless another member waits for it.
+// An attempt for another tenant may have adopted it.
+func (s *Service) revokeCreated(ctx context.Context, a *attempt) {
+	id := a.verdict.invitation.ID
+	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
+	switch {
+	case err != nil:
+		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
+	case !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == id }):
+		s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
+	}
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole

@@ -123,6 +123,7 @@ func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attemp
 		u := verifiedBy(users, a.row.Email)
 		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
 			a.decide(v)
+			p.countAdding(a)
 		}
 	}
 }
@@ -204,10 +205,13 @@ var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config
 // addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
 // create, it starts and finishes during the lease.
 func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) verdict {
-	if ctx.Err() != nil || !p.fresh(s.now()) {
+	if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {
 		return s.released(ctx, p)
 	}
 	o := a.params.Organization
+	if err := p.refusing[o.ID]; err != nil {
+		return refused(opAddMember, reasonOf(err), err)
+	}
 	adding, cancel := p.creating(ctx)
 	defer cancel()
 	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
@@ -221,11 +225,27 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 		return linked(u, nil, s.now())
 	}
 	p.noteRefusing(o.ID, err)
-	v := s.failed(ctx, p, a, call{op: "add member", sends: true, organization: true}, err)
+	v := s.failed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
 		a.mayHaveAdded = u.ID
 	}
 	return v
+}
+
+const opAddMember = "add member"
+
+// countAdding is countFailures for a request that may have added a user, before its verdict is written.
+func (p *pass) countAdding(a *attempt) {
+	v := &a.verdict
+	switch {
+	case v.op == opAddMember && a.unexplained():
+		if a.row.Attempts == 1 {
+			p.failures++
+		}
+		v.stop = p.failures == maxFailures
+	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != "":
+		p.failures = 0
+	}
 }
 
 // mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
@@ -237,12 +257,21 @@ func (a *attempt) mustUndoAdding() bool {
 // out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	if !a.mustUndoAdding() || s.removeAdded(ctx, a) {
+	if !a.mustUndoAdding() {
+		return
+	}
+	err := s.removeAdded(ctx, a)
+	if err == nil {
 		return
 	}
 	v.withdraw, v.leftOver = false, false
 	if v.kind == isRefused {
 		v.kind, v.dueAt = isPostponed, s.now().Add(s.backoff(a.row.Attempts))
+		v.op, v.err = "remove member", err
+		var clerkErr *ClerkInvitationError
+		if errors.As(err, &clerkErr) {
+			v.err = clerkErr.Err // report wraps it again
+		}
 	}
 }
 
@@ -280,17 +309,20 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	}
 }
 
-// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It reports
-// whether no membership is left over that Clerk would end. Clerk never ends the last admin's.
-func (s *Service) removeAdded(ctx context.Context, a *attempt) bool {
+// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
+// logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
+func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
 	if a.mayHaveAdded == "" {
-		return true
+		return nil
 	}
 	err := s.removeUnneeded(ctx, a.organization(), a.mayHaveAdded)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
-	return err == nil || errors.Is(err, ErrLastAdmin)
+	if errors.Is(err, ErrLastAdmin) {
+		return nil
+	}
+	return err
 }
 
 // removeUnneeded ends a membership, unless a member is active by it.
@@ -314,7 +346,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 		switch {
 		case err != nil:
 			a.decide(s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err))
-			a.verdict.withdraw = false // until Clerk says whether there is a membership
+			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
 			if v = linked(u, nil, s.now()); v.kind != isLinked {
@@ -353,6 +385,11 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	}
 	if a.row.Send == 1 {
 		return verdict{}, nil
+	}
+	if p.background {
+		if err := s.loadLimits(ctx, organizationEndpoints.create); err != nil {
+			return s.notSent(ctx, p, a, err), nil
+		}
 	}
 	if limit := s.singleLimit(p, a); limit != nil {
 		return verdict{}, limit

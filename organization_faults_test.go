@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -365,6 +366,26 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 	})
 }
 
+// Clerk does not say whether the only attempt has added the user. The member keeps waiting, so no invitations are looked for.
+func TestOrganization_AbandonedWithoutAResponse(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 1)
+		row := b.Member(t, "p0@example.com")
+		claimed, until := *row, b.Clock.Now().Add(time.Minute)
+		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err)
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallMemberships, Kind: clerkinvitetest.JSON500, Times: -1})
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.True(t, b.Member(t, "p0@example.com").Due())
+		require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallOrganizationList])
+	})
+}
+
 // The invitation is revoked while the user is being added, and the person is invited again, to be asked this time.
 func TestOrganization_InvitedAgainWhileAdding(t *testing.T) {
 	t.Parallel()
@@ -421,6 +442,35 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An attempt has added a user, but could not write it, and the user is banned. A second call cannot end the membership yet: its
+// error is Clerk's, and says that the member waits.
+func TestOrganization_BarredMembershipNotEnded(t *testing.T) {
+	t.Parallel()
+	clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+	b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+	u := clerk.AddVerifiedUser("ada@example.com")
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After {
+			store.Fail(errors.New("the database is down"), false)
+		}
+	})
+	_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	require.Error(t, err)
+	store.Fail(nil, false)
+	clerk.BanUser(u.ID)
+	b.Clock.Advance(time.Hour)
+	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
+	_, err = inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	var clerkErr *clerkinvite.ClerkInvitationError
+	require.ErrorAs(t, err, &clerkErr)
+	require.True(t, clerkErr.Queued())
+	require.Equal(t, "remove member", clerkErr.Op)
+	var api *clerkinvite.APIError
+	require.ErrorAs(t, clerkErr.Err, &api)
+	require.NotErrorAs(t, clerkErr.Err, new(*clerkinvite.ClerkInvitationError), "wrapped once")
+	require.Equal(t, http.StatusInternalServerError, api.StatusCode)
 }
 
 // A banned user was a member of the organization before, and no attempt got as far as adding the user.
@@ -731,6 +781,64 @@ func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Lost responses in a row end the pass, also of requests that add users.
+func TestOrganization_LostAddsStopThePass(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 6)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, Status: http.StatusBadGateway, Times: -1})
+		report, err := b.Deliver(t.Context(), nil)
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallAddMember])
+		require.Equal(t, 3, report.Claimed)
+	})
+}
+
+// Lost responses that are not in a row do not end the pass.
+func TestOrganization_LostAddsBetweenOthers(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 8)
+		var requests atomic.Int32
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before && requests.Add(1)%3 != 0 {
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Status: http.StatusBadGateway})
+			}
+		})
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 8, Linked: 2, Postponed: 6}, report)
+	})
+}
+
+// A full organization refuses the users that must be added with one request.
+func TestOrganization_FullRefusesAddsWithOneRequest(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 2})
+		reserveUsers(t, b, "org_full", 6)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 6, Linked: 2, Refused: 4}, report)
+		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallAddMember])
+	})
+}
+
+// reserveUsers reserves n users whom a delivery adds to the organization.
+func reserveUsers(t *testing.T, b *testkit.Rig, organization string, n int) {
+	t.Helper()
+	for i := range n {
+		email := fmt.Sprintf("p%d@example.com", i)
+		b.Clerk.AddVerifiedUser(email)
+		_, err := b.Reserve(t.Context(), clerkinvite.InviteParams{
+			TenantID: "acme", Email: email, Organization: &clerkinvite.Organization{ID: organization, AddExisting: true},
+		})
+		require.NoError(t, err)
 	}
 }
 

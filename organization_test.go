@@ -705,6 +705,36 @@ func TestOrganization_ReconcileInstanceWithoutOrganizations(t *testing.T) {
 	})
 }
 
+// A process has met the limit of creates for organizations. Another process, which has not, does not revoke the older
+// invitation of a resend before the limit ends.
+func TestOrganization_LimitOfAnotherProcessKeepsTheOlderInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{
+			Call: clerkinvitetest.CallOrganizationRevoke, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: time.Minute,
+		})
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		require.True(t, b.Member(t, "ada@example.com").Due())
+		b.Clock.Advance(10 * time.Minute)
+		b.Clerk.Fail(clerkinvitetest.Fault{
+			Call: clerkinvitetest.CallOrganizationCreate, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: 40 * time.Minute,
+		})
+		b.MustInvite(t, "grace@example.com") // by the bulk endpoint
+		other := b.Workers(t, 1)[0]
+		_, err = other.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.True(t, b.Member(t, "ada@example.com").Due())
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1, "the older invitation still works")
+		b.Clock.Advance(time.Hour)
+		_, err = other.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.NotEqual(t, m.InvitationID, b.RequireInvited(t, "ada@example.com", 2).InvitationID)
+	})
+}
+
 // An attempt to resend has revoked the older invitation, and has failed before it has created the new one. If the next
 // attempt does not create one either, the member does not wait for the revoked invitation.
 func TestOrganization_UnfinishedResend(t *testing.T) {

@@ -297,7 +297,7 @@ var mutants = []mutant{
 		{"reconcile_invitations.go", "			case l.shared:\n", ""},
 	}},
 	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
-		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) {", "if ctx.Err() != nil {"},
+		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"organization.go", "		a.mayHaveAdded = u.ID\n		return linked(u, nil, s.now())", "		return linked(u, nil, s.now())"},
@@ -318,7 +318,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	unfinished := filter(attempts, (*attempt).mustFinish)\n	s.writeAll(ctx, l, filter(attempts, func(a *attempt) bool { return !a.mustFinish() }))\n", "	unfinished := attempts\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		s.removeAdded(ctx, a)\n	}\n", ""},
+		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
@@ -327,10 +327,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	case !active, elsewhere:", "	case !active, elsewhere && row.ID == \"\":"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	if own < 0 {\n		s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
+		{"deliver_settle.go", "	if own < 0 {\n		_ = s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
 	}},
 	{name: "a user who was added for a second address stays", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"deliver_settle.go", "			s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
+		{"deliver_settle.go", "			_ = s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
 		{"organization.go", "return row.Status == StatusActive && row.organization() == organization", "return false"},
