@@ -27,6 +27,7 @@ func (s *sequence) end() {
 			s.land(k - len(s.tasks))
 		}
 	}
+	s.quiet = true
 	s.delivered()
 	if s.nobodyKnown() {
 		s.refused()

@@ -537,7 +537,7 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
 		}
-		if s.calm && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
+		if s.quiet && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
 			s.failf("key: %s removed %s, although Clerk shows nobody as old", t.name, s.named(m))
 		}
 		return

@@ -25,6 +25,7 @@ type sequence struct {
 	tasks     []*task   // verbs under way, in the order in which they began
 	flights   []*flight // calls under way without a caller
 	calm      bool      // no faults any more
+	quiet     bool      // calm, and all tasks from before have ended
 	idle      int       // how often the clock was read after the last call
 	step      int
 	log       journal
