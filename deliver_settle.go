@@ -216,31 +216,29 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	if err != nil {
 		return nil, err
 	}
-	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
-	if len(rows) == 0 { // purged
-		_ = s.removeAdded(ctx, a)
-		if hasCreated {
-			s.revokeCreated(ctx, a)
+	purged := len(rows) == 0
+	if !purged && rows[0].Due() {
+		row := rows[0]
+		switch {
+		case a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):
+			return a.verdict.report(row), nil // another attempt has claimed the row, so there is nothing to write
+		case row.Send == a.row.Send:
+			a.row = row
+			return nil, nil
 		}
-		return &delivery{Result: Result{Err: errPurged}}, nil
-	}
-	row := rows[0]
-	switch {
-	case row.Due() && a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):
-		return a.verdict.report(row), nil // another attempt has claimed the row, so there is nothing to write
-	case row.Due() && row.Send == a.row.Send:
-		a.row = row
-		return nil, nil
 	}
 	// The send has ended in another way. Perhaps the member was then invited again, or into another organization.
-	active, elsewhere := row.Status == StatusActive, row.organization() != a.organization()
+	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
 	switch {
-	case hasCreated && row.InvitationID != a.verdict.invitation.ID:
+	case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):
 		s.revokeCreated(ctx, a)
-	case !active, elsewhere:
+	case purged, rows[0].Status != StatusActive, rows[0].organization() != a.organization():
 		_ = s.removeAdded(ctx, a)
 	}
-	return &delivery{Result: Result{Member: row}}, nil
+	if purged {
+		return &delivery{Result: Result{Err: errPurged}}, nil
+	}
+	return &delivery{Result: Result{Member: rows[0]}}, nil
 }
 
 // revokeCreated revokes the invitation that an overtaken attempt has created, unless another member waits for it.

@@ -94,7 +94,7 @@ var mutants = []mutant{
 			"return time.Since(l.started) < 100*l.length && now.Sub(l.claimedAt) < 100*l.length"},
 	}},
 	{name: "an overtaken attempt drops its result", test: "TestUpdateDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
+		{"deliver_settle.go", "case row.Send == a.row.Send:", "case row.Send < a.row.Send:"},
 	}},
 	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
 		{"deliver_settle.go", "a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):", "a.verdict.claimOnly():"},
@@ -219,10 +219,10 @@ var mutants = []mutant{
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated:"},
+		{"deliver_settle.go", "case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):", "case hasCreated:"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && row.InvitationID != a.verdict.invitation.ID:", "case hasCreated && row.ID == \"\":"},
+		{"deliver_settle.go", "case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):", "case hasCreated && purged:"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
@@ -324,7 +324,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case !active, elsewhere:", "	case !active, elsewhere && row.ID == \"\":"},
+		{"deliver_settle.go", "	case purged, rows[0].Status != StatusActive, rows[0].organization() != a.organization():", "	case purged, rows[0].Status != StatusActive:"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if own < 0 {\n		_ = s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
