@@ -31,7 +31,7 @@
 //
 // # Errors and logs
 //
-// [HTTPError] returns the HTTP status of an error and a text that is safe to show. Errors
+// [HTTPError] returns the HTTP status of an error and a text that is safe to show to an admin. Errors
 // that are not Clerk's are returned unchanged (errors.Is and errors.As work).
 //
 // Error() of this package's errors, log/slog, and %v of its values contain no address, link

@@ -3,7 +3,7 @@
 //
 //	attack [-root directory] [-rows directory] [part ...]
 //
-// Without arguments it runs all parts, one after the other, in about three and a half hours. Each part that passes keeps its rows in a
+// Without arguments it runs all parts, one after the other, in about four hours. Each part that passes keeps its rows in a
 // file of the directory. The table has the rows of all such parts, so parts may run on different days or side by side.
 package main
 
