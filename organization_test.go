@@ -837,7 +837,7 @@ func TestOrganization_InvitationShowsTheInstance(t *testing.T) {
 }
 
 // An old event says that a user has left, after the user has come back. With the key of another instance, which knows neither
-// the organization nor the user, it removes nobody. If the organization was deleted, the user is removed.
+// the organization nor the user, it removes no member. If the organization was deleted, the user is removed.
 func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
@@ -921,7 +921,7 @@ func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
 }
 
 // The event of an earlier membership arrives late, while Clerk does not show the new membership yet.
-func TestOrganization_LateEventRemovesNobody(t *testing.T) {
+func TestOrganization_LateEventKeepsNewMembers(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		const email = "ada@example.com"

@@ -326,7 +326,7 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 }
 
 // isOurKey reports whether Clerk shows a user or an invitation of this database. With another instance's key it
-// does, once somebody was invited there, so this is enough only if an admin has asked for the change.
+// does, once a person was invited there, so this is enough only if an admin has asked for the change.
 func (s *Service) isOurKey(ctx context.Context) (bool, error) {
 	r := s.newReconciliation()
 	r.began = s.now()

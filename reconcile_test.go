@@ -305,7 +305,7 @@ func TestReconcile_SmallInstance(t *testing.T) {
 	}
 }
 
-// With the key of another instance, one person is invited there and joins. This instance now knows somebody, but nobody
+// With the key of another instance, one person is invited there and joins. This instance now knows a person, but none
 // who is as old as the members of the right instance. None of these is removed, by any verb.
 func TestReconcile_AnotherInstanceWithNewMembers(t *testing.T) {
 	t.Parallel()
@@ -332,7 +332,7 @@ func TestReconcile_AnotherInstanceWithNewMembers(t *testing.T) {
 		another.AddUser(clerkinvitetest.UserSpec{ID: "user_another", Emails: []clerkinvitetest.EmailSpec{{Address: "u3@example.com", Verified: true}}})
 		wrong := testkit.New(t, testkit.Options{}, another, another, b.Store)
 		wrong.Clock.Advance(48 * time.Hour)
-		nobodyRemoved := func(known bool) {
+		requireAll := func(known bool) {
 			t.Helper()
 			for _, opts := range []clerkinvite.ReconcileOptions{{DryRun: true}, {}, {Limit: 4}} {
 				missing, more := 0, true
@@ -355,14 +355,14 @@ func TestReconcile_AnotherInstanceWithNewMembers(t *testing.T) {
 				require.Equal(t, clerkinvite.StatusActive, b.Member(t, fmt.Sprintf("u%d@example.com", i)).Status)
 			}
 		}
-		nobodyRemoved(false)
+		requireAll(false)
 		wrong.MustInvite(t, "new@example.com")
-		nobodyRemoved(true)
+		requireAll(true)
 		w, err := another.Accept("new@example.com")
 		require.NoError(t, err)
 		require.Len(t, wrong.Receive(t, w), 1)
 		wrong.Clock.Advance(25 * time.Hour)
-		nobodyRemoved(true)
+		requireAll(true)
 
 		// There, members who are no older than that person are removed as usual.
 		gone := another.AddVerifiedUser("gone@example.com")

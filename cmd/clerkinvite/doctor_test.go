@@ -329,7 +329,7 @@ func TestDoctorReportsMissingMembers(t *testing.T) {
 	w.invite("new@example.com")
 	c := w.doctorCheck("agreement")
 	require.Equal(t, checkWarn, c.Status)
-	require.Contains(t, c.Message, "1 have no user at Clerk, which shows nobody who joined before them")
+	require.Contains(t, c.Message, "1 have no user at Clerk, which shows no member from before them")
 	require.Contains(t, c.Remedy, "CLERK_SECRET_KEY belongs to another instance: fix that first")
 	require.Regexp(t, `(?m)^1 +active members whose user Clerk does not show`, w.run("reconcile").stdout)
 }

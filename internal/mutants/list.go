@@ -290,7 +290,7 @@ var mutants = []mutant{
 	{name: "a cursor's leavers are forgotten", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
 		{"reconcile.go", "inOrder(ctx, r.readLeavers, r.members)", "r.members(ctx)"},
 	}},
-	{name: "a late event removes a new member of an organization", test: "TestOrganization_LateEventRemovesNobody", edits: []edit{
+	{name: "a late event removes a new member of an organization", test: "TestOrganization_LateEventKeepsNewMembers", edits: []edit{
 		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{

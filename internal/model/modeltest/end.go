@@ -29,7 +29,7 @@ func (s *sequence) end() {
 	}
 	s.quiet = true
 	s.delivered()
-	if s.nobodyKnown() {
+	if s.noneKnown() {
 		s.refused()
 		return
 	}
@@ -163,9 +163,9 @@ func (s *sequence) reconciled() {
 	}
 }
 
-// nobodyKnown reports whether members are active, but Clerk knows none of their users, no invitation with a
+// noneKnown reports whether members are active, but Clerk knows none of their users, no invitation with a
 // member's marker, and no invitation without a marker that a member waits for.
-func (s *sequence) nobodyKnown() bool {
+func (s *sequence) noneKnown() bool {
 	return !slices.ContainsFunc(s.rows, s.shown) &&
 		slices.ContainsFunc(s.rows, func(m *clerkinvite.Member) bool { return m.Status == clerkinvite.StatusActive })
 }

@@ -538,7 +538,7 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
 		}
 		if s.quiet && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
-			s.failf("key: %s removed %s, although Clerk shows nobody as old", t.name, s.named(m))
+			s.failf("key: %s removed %s, although Clerk shows no member as old", t.name, s.named(m))
 		}
 		return
 	}
@@ -551,7 +551,7 @@ func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 			return
 		}
 	}
-	s.failf("removed: %s removed %s (%s), and nobody with that address is active", t.name, s.named(m), m.Reason)
+	s.failf("removed: %s removed %s (%s), and no user with that address is active", t.name, s.named(m), m.Reason)
 }
 
 // usable checks that the library did not revoke the invitation of a waiting member.

@@ -357,7 +357,7 @@ func (t *task) endedMembership(there, m *clerkinvite.Member) {
 	t.failf("membership: %s has left %s in the organization", t.name, there.ClerkUserID)
 }
 
-// quiet checks that an event of the organization costs no request if nobody here was in it since the event was received.
+// quiet checks that an event of the organization costs no request if no member was in it since the event was received.
 func (t *task) quiet(e clerkinvite.Event) {
 	for _, gone := range t.purged {
 		if gone.ref.TenantID == organizationTenant && gone.done >= t.began {
