@@ -210,7 +210,7 @@ var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict
 
 // overtaken decides how to continue after another process has changed the row. If the row still waits
 // for the same send, it replaces a.row and returns nil, and the verdict must be written again. Otherwise
-// the row stays unchanged, and an invitation that no row refers to is revoked.
+// the row stays unchanged, and an invitation that it does not refer to is revoked.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
 	if err != nil {
@@ -231,7 +231,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
 	switch {
 	case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):
-		s.revokeCreated(ctx, a)
+		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
 	case purged, rows[0].Status != StatusActive, rows[0].organization() != a.organization():
 		_ = s.removeAdded(ctx, a)
 	}
@@ -239,19 +239,6 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		return &delivery{Result: Result{Err: errPurged}}, nil
 	}
 	return &delivery{Result: Result{Member: rows[0]}}, nil
-}
-
-// revokeCreated revokes the invitation that an overtaken attempt has created, unless another member waits for it.
-// An attempt for another tenant may have adopted it.
-func (s *Service) revokeCreated(ctx context.Context, a *attempt) {
-	id := a.verdict.invitation.ID
-	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
-	switch {
-	case err != nil:
-		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
-	case !slices.ContainsFunc(rows, func(row *Member) bool { return row.Status.Waits() && row.InvitationID == id }):
-		s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
-	}
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole
