@@ -70,8 +70,8 @@ func TestCreateFaults(t *testing.T) {
 			_ = c.Close()
 		})
 	}
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
+	// The system never gives port 1 to a server that asks for a free port.
+	const nothingListens = "http://127.0.0.1:1"
 	proxy := answer(t, http.StatusProxyAuthRequired, "no")
 	for _, tc := range []struct {
 		name string
@@ -79,7 +79,7 @@ func TestCreateFaults(t *testing.T) {
 		want want
 	}{
 		// Not sent.
-		{"dial refused", peer{url: closed.URL}, want{notSent: true, is: syscall.ECONNREFUSED}},
+		{"dial refused", peer{url: nothingListens}, want{notSent: true, is: syscall.ECONNREFUSED}},
 		{"unknown host", dial(func(context.Context) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "clerk.test", IsNotFound: true}}
 		}), want{notSent: true, text: "no such host"}},
