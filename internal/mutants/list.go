@@ -426,10 +426,22 @@ var mutants = []mutant{
 	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
 		{"mirror.go", " || ', pg_temp';\n", ";\n"},
 	}},
-	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
-		{"mirror.go", "(SELECT count(*) = 2 FROM", "(SELECT count(*) = 3 FROM"},
+	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
+		{"mirror.go", "CASE count(*) WHEN 2 THEN", "CASE count(*) WHEN 3 THEN"},
 	}},
-	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+	{name: "a mirror takes an address with white space", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
+		{"mirror.go", "'[^!-@[-~]' ELSE '[^!-~]'", "'[A-Z]' ELSE '[^!-~]'"},
+	}},
+	{name: "a row of a former member is not repaired", test: "TestMirror_RowsOfNoMember", edits: []edit{
+		{"mirror.go", "		leftRows += `", "		_ = `"},
+	}},
+	{name: "a second row of a member is not reported", test: "TestMirror_RowsOfNoMember", edits: []edit{
+		{"mirror.go", "sameUser + \" AND \" + missing + \")\"", "sameUser + \")\""},
+	}},
+	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
+		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
+	}},
+	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{
