@@ -314,6 +314,9 @@ var mutants = []mutant{
 	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
 	}},
+	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
+		{"organization.go", "v.kind != isLinked && a.mayExist {", "v.kind != isLinked {"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
 	}},
