@@ -45,9 +45,7 @@ func TestOrganization_NewPerson(t *testing.T) {
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		m := b.MustInvite(t, "ada@example.com")
 		require.Equal(t, clerkinvite.StatusPending, m.Status)
-		o, ok := m.Organization()
-		require.True(t, ok)
-		require.Equal(t, clerkinvite.Organization{ID: org, Role: "org:member"}, o)
+		require.Equal(t, &clerkinvite.Organization{ID: org, Role: "org:member"}, m.InviteParams().Organization)
 		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 		inv := b.Clerk.OpenInvitations("ada@example.com")
 		require.Len(t, inv, 1)
