@@ -495,7 +495,7 @@ func TestOrganization_BarredMemberOfOthersStays(t *testing.T) {
 func TestOrganization_BarredMemberOfOthersStays_TriedOnce(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
-		m, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		m, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 		require.NoError(t, err)
 		u := b.Clerk.AddVerifiedUser("ada@example.com")
 		b.Clerk.JoinOrganization(org, u.ID, "org:member")
@@ -512,7 +512,7 @@ func TestOrganization_BarredMemberOfOthersStays_TriedOnce(t *testing.T) {
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.False(t, b.Member(t, "ada@example.com").Due())
-		requireMembers(t, b, u.ID)
+		b.RequireMembersAtClerk(t, u.ID)
 	})
 }
 
