@@ -516,18 +516,17 @@ const (
 	LateWithdrawn                       // the other invitation was revoked in the meantime, so that Clerk does not reject it
 )
 
-// revokeAtClerk revokes an invitation, and reports whether it was already accepted.
-func (m *step) revokeAtClerk(a *actor, inv int8) bool {
+// revokeAtClerk revokes an invitation, unless it was accepted.
+func (m *step) revokeAtClerk(a *actor, inv int8) {
 	i := &m.invitations[inv-1]
 	if i.status == accepted {
-		return true
+		return
 	}
 	resends := a.pc == pcOlderRevoke && m.row.due()
 	if a.verb != Revoke && !resends && i.status == pending && m.row.status == pending && m.row.inv == inv {
 		m.fail("the invitation that the row names is revoked as if it were left over")
 	}
 	i.status = revoked
-	return false
 }
 
 // list returns the invitations that Clerk lists: of one status, or all except revoked ones.
