@@ -210,15 +210,20 @@ var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict
 
 // overtaken decides how to continue after another process has changed the row. If the row still waits
 // for the same send, it replaces a.row and returns nil, and the verdict must be written again. Otherwise
-// the row stays unchanged, and an invitation that it does not refer to is revoked.
+// the row stays unchanged, and an invitation that no row refers to is revoked. A row of another tenant may have
+// adopted it.
 func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
-	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
+	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}})
 	if err != nil {
 		return nil, err
 	}
-	purged := len(rows) == 0
-	if !purged && rows[0].Due() {
-		row := rows[0]
+	own := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == a.row.ID })
+	d := &delivery{Result: Result{Err: errPurged}}
+	if own >= 0 {
+		d.Result = Result{Member: rows[own]}
+	}
+	row := d.Member
+	if row != nil && row.Due() {
 		switch {
 		case a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):
 			return a.verdict.report(row), nil // another attempt has claimed the row, so there is nothing to write
@@ -228,17 +233,16 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		}
 	}
 	// The send has ended in another way. Perhaps the member was then invited again, or into another organization.
-	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
 	switch {
-	case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):
-		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
-	case purged, rows[0].Status != StatusActive, rows[0].organization() != a.organization():
+	case a.verdict.kind == isInvited:
+		id := a.verdict.invitation.ID
+		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id }) {
+			s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
+		}
+	case row == nil, row.Status != StatusActive, row.organization() != a.organization():
 		_ = s.removeAdded(ctx, a)
 	}
-	if purged {
-		return &delivery{Result: Result{Err: errPurged}}, nil
-	}
-	return &delivery{Result: Result{Member: rows[0]}}, nil
+	return d, nil
 }
 
 // unwritten reports an attempt whose verdict could not be written. all is true if the whole

@@ -341,7 +341,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = linked(u, nil, s.now()); v.kind != isLinked {
+			if v = linked(u, nil, s.now()); v.kind != isLinked && a.mayExist {
 				a.mayHaveAdded = u.ID
 			}
 		}

@@ -219,10 +219,13 @@ var mutants = []mutant{
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):", "case hasCreated:"},
+		{"deliver_settle.go", "!a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id })", "!a.verdict.adopted"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && (purged || rows[0].InvitationID != a.verdict.invitation.ID):", "case hasCreated && purged:"},
+		{"deliver_settle.go", "if !a.verdict.adopted && !slices", "if a.verdict.adopted && !slices"},
+	}},
+	{name: "an overtaken attempt revokes an invitation that another tenant's member waits for", test: "TestPromise3_AdoptedInvitationOfAnEndedAttemptStays", edits: []edit{
+		{"deliver_settle.go", "Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}}", "Query{IDs: []string{a.row.ID}}"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.row.Send > 1\n", "return a.row.Send < 1\n"},
@@ -317,6 +320,9 @@ var mutants = []mutant{
 	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
 	}},
+	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
+		{"organization.go", "v.kind != isLinked && a.mayExist {", "v.kind != isLinked {"},
+	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
 	}},
@@ -330,7 +336,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case purged, rows[0].Status != StatusActive, rows[0].organization() != a.organization():", "	case purged, rows[0].Status != StatusActive:"},
+		{"deliver_settle.go", "	case row == nil, row.Status != StatusActive, row.organization() != a.organization():", "	case row == nil, row.Status != StatusActive:"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if own < 0 {\n		_ = s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
