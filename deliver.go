@@ -386,11 +386,11 @@ func (a *attempt) organization() string { return a.params.organization() }
 
 // isAbandoned reports whether the row's invitation may be tried only once, and was.
 func (a *attempt) isAbandoned() bool {
-	decisive := a.row.Attempts - 1 // without this one
-	if a.row.allowsRetry() {
-		decisive--
+	earlier := a.row.Attempts - 1
+	if a.row.allowsRetry() { // the last of them does not count
+		earlier--
 	}
-	return a.params.Withdraw != "" && decisive > 0
+	return a.params.Withdraw != "" && earlier > 0
 }
 
 // decide sets the verdict, and what follows from it: whether Config.WithdrawOnFailure ends the send, and whether

@@ -252,7 +252,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() {
-		if limit := s.singleLimit(p, a); limit != nil {
+		if limit := s.knownLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
@@ -289,8 +289,8 @@ func (s *Service) createIfFree(ctx context.Context, p *pass, a *attempt) createR
 	return s.create(ctx, p, a, false)
 }
 
-// singleLimit returns the limit that a single create for the attempt would meet, or nil.
-func (s *Service) singleLimit(p *pass, a *attempt) *metLimit {
+// knownLimit returns the limit that a single create for the attempt would hit, or nil.
+func (s *Service) knownLimit(p *pass, a *attempt) *metLimit {
 	e := endpointsOf(a.organization())
 	return met(cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now())), s.now())
 }
@@ -302,13 +302,13 @@ type createResult struct {
 	err        error
 }
 
-// createVerdict decides for an attempt after its create, or returns the limit that the create met.
+// createVerdict decides for an attempt after its create, or returns the limit that the create hit.
 func (s *Service) createVerdict(ctx context.Context, p *pass, a *attempt, r createResult) (v verdict, limit *metLimit) {
 	switch {
 	case r.err == nil:
 		return verdict{kind: isInvited, invitation: r.invitation}, nil
 	case failureOf(r.err, "") == rateLimited:
-		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, r.err)
+		return verdict{}, s.limitHit(p, endpointsOf(a.organization()).create, r.err)
 	case !r.sent:
 		return s.notSent(ctx, p, a, r.err), nil
 	}
@@ -416,9 +416,9 @@ func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) v
 	return s.callFailed(ctx, p, a, call{op: "create invitation"}, err) // the store's
 }
 
-// limitFor returns the limit that a request of the pass hit. A background pass waits longer than Clerk
+// limitHit returns the limit that a request of the pass hit. A background pass waits longer than Clerk
 // says.
-func (s *Service) limitFor(p *pass, endpoint string, err error) *metLimit {
+func (s *Service) limitHit(p *pass, endpoint string, err error) *metLimit {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
 		err = known
 	}
@@ -462,7 +462,7 @@ func (s *Service) sendBulk(ctx context.Context, p *pass, q *queue, group []*atte
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		q.bulkLimit = s.limitFor(p, e.createBulk, err)
+		q.bulkLimit = s.limitHit(p, e.createBulk, err)
 		return
 	}
 	s.decideBulk(ctx, p, group, created, err)

@@ -13,10 +13,10 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	if len(open) == 0 {
 		return
 	}
-	unfinished := filter(open, (*attempt).mustFinish)
-	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.mustFinish() })) // first, because finish may hang
-	s.finish(ctx, l, unfinished)
-	s.write(ctx, l, unsettled(unfinished))
+	provisional := filter(open, (*attempt).isProvisional)
+	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang
+	s.confirm(ctx, l, provisional)
+	s.write(ctx, l, unsettled(provisional))
 	s.updateDuplicates(ctx, l, open)
 	for _, a := range open {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
@@ -58,14 +58,14 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 	}
 }
 
-// mustFinish reports whether the verdict depends on more than Clerk's responses so far.
-func (a *attempt) mustFinish() bool {
+// isProvisional reports whether the verdict may change before it can be written.
+func (a *attempt) isProvisional() bool {
 	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
 }
 
-// finish prepares such verdicts, by requests to Clerk and changes of other rows. It may change a verdict, and settles
-// attempts whose verdict must not be written.
-func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
+// confirm makes provisional verdicts final, by requests to Clerk and changes of other rows. It settles attempts whose
+// verdict must not be written.
+func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {

@@ -43,7 +43,7 @@ type Config struct {
 
 	// Lease is how long a delivery attempt owns a row: 100 ms to 1 h. Requests to Clerk must
 	// finish within three quarters of it. If the process dies during the first attempt, another
-	// starts when the lease ends. After each further attempt the wait is doubled, up to 1 h.
+	// starts when the lease ends. Each further attempt doubles that time, up to 1 h.
 	// Defaults to 1 minute.
 	Lease time.Duration
 

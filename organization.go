@@ -391,7 +391,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 			return s.notSent(ctx, p, a, err), nil
 		}
 	}
-	if limit := s.singleLimit(p, a); limit != nil {
+	if limit := s.knownLimit(p, a); limit != nil {
 		return verdict{}, limit
 	}
 	accepted, err := s.revokeOlder(ctx, a, found)

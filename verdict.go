@@ -17,7 +17,7 @@ type verdict struct {
 	op         string      // the operation that decided, for the caller's error
 	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
 	user       *User       // the linked user, or the one of the active member
-	other      *Member     // secondAddress: the active member
+	other      *Member     // isSecondAddress: the active member
 	reason     string      // Member.Reason
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due

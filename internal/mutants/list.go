@@ -117,7 +117,7 @@ var mutants = []mutant{
 		{"verdict.go", "		if failureOf(err, \"\") == rateLimited {\n			return verdict{kind: isLimited", "		if failureOf(err, \"\") == rateLimited && c.sends {\n			return verdict{kind: isLimited"},
 	}},
 	{name: "an attempt that had to wait after a bulk request counts as failed", test: "TestWithdrawOnFailure_LimitAfterARejectedBulkRequest/Deliver_keeps_partial", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "		decisive--\n", "		decisive -= 0\n"},
+		{"deliver.go", "		earlier--\n", "		earlier -= 0\n"},
 	}},
 	{name: "the parameters of an open invitation change", test: "TestInvite_ParametersOfAnOpenInvitation/temporary_lock/memory", edits: []edit{
 		{"state.go", "	if mayHaveInvitation {", "	if mayHaveInvitation && m.Attempts > 100 {"},
@@ -138,7 +138,7 @@ var mutants = []mutant{
 		{"deliver.go", "	p.lastTry = true\n", ""},
 	}},
 	{name: "an invitation that must be tried once is tried again", test: "TestPromise4_WithdrawOnFailureAfterACrash/Deliver", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "!= \"\" && decisive > 0", "!= \"\" && decisive > 100"},
+		{"deliver.go", "!= \"\" && earlier > 0", "!= \"\" && earlier > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
 		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.mayHaveSent()\n"},
@@ -315,7 +315,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
 	}},
 	{name: "a request that hangs keeps other members from being written", test: "TestOrganization_HangingRequestDoesNotKeepOthersFromSettling", edits: []edit{
-		{"deliver_settle.go", "	unfinished := filter(open, (*attempt).mustFinish)\n	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.mustFinish() })) // first, because finish may hang\n", "	unfinished := open\n"},
+		{"deliver_settle.go", "	provisional := filter(open, (*attempt).isProvisional)\n	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang\n", "	provisional := open\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
