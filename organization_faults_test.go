@@ -48,13 +48,13 @@ func organizationScenes() []organizationScene {
 	}
 	add := func(t *testing.T, b *testkit.Rig) error {
 		t.Helper()
-		_, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+		_, err := b.InviteInto(t, email, clerkinvite.Organization{AddExisting: true})
 		return unlessDone(err)
 	}
 	invitedOnce := func(t *testing.T, b *testkit.Rig, _ *clerkinvite.Member) {
 		t.Helper()
 		b.RequireInvited(t, email, 1)
-		requireMembers(t, b)
+		b.RequireMembersAtClerk(t)
 	}
 	isUser := func(_ *testing.T, b *testkit.Rig) { b.Clerk.AddVerifiedUser(email) }
 	lostCreate := func(when clerkinvitetest.When) func(t *testing.T, b *testkit.Rig) {
@@ -94,7 +94,7 @@ func organizationScenes() []organizationScene {
 	removed := func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 		t.Helper()
 		require.Equal(t, clerkinvite.StatusRemoved, m.Status)
-		requireMembers(t, b)
+		b.RequireMembersAtClerk(t)
 		require.Empty(t, b.Clerk.OpenInvitations(email))
 	}
 	return []organizationScene{{
@@ -115,7 +115,7 @@ func organizationScenes() []organizationScene {
 		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 			t.Helper()
 			require.Equal(t, clerkinvite.StatusActive, m.Status)
-			requireMembers(t, b, m.ClerkUserID)
+			b.RequireMembersAtClerk(t, m.ClerkUserID)
 			require.Zero(t, b.Clerk.EmailsTo(email))
 			require.Empty(t, b.Clerk.OpenInvitations(email))
 		},
@@ -162,7 +162,7 @@ func organizationScenes() []organizationScene {
 		after: func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 			t.Helper()
 			require.Equal(t, clerkinvite.StatusActive, m.Status)
-			requireMembers(t, b, m.ClerkUserID)
+			b.RequireMembersAtClerk(t, m.ClerkUserID)
 		},
 	}, {
 		name: "remove a pending member", before: pending, act: remove, after: removed, calls: []clerkinvitetest.Call{clerkinvitetest.CallOrganizationRevoke},
@@ -296,12 +296,12 @@ func TestOrganization_WithdrawnAfterAdding(t *testing.T) {
 			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
 				b.Clerk.AddVerifiedUser("ada@example.com")
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: when, Kind: clerkinvitetest.Reset})
-				_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+				_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 				require.Error(t, err)
 				m := b.Member(t, "ada@example.com")
 				require.Equal(t, clerkinvite.StatusFailed, m.Status)
 				require.Equal(t, clerkinvite.ReasonWithdrawn, m.Reason)
-				requireMembers(t, b)
+				b.RequireMembersAtClerk(t)
 			})
 		})
 	}
@@ -362,7 +362,7 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
-		requireMembers(t, b, u.ID)
+		b.RequireMembersAtClerk(t, u.ID)
 	})
 }
 
@@ -398,10 +398,10 @@ func TestOrganization_InvitedAgainWhileAdding(t *testing.T) {
 				assert.NoError(t, errors.Join(err, again))
 			}
 		})
-		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 		require.Error(t, err)
 		require.Equal(t, clerkinvite.StatusReserved, b.Member(t, "ada@example.com").Status)
-		requireMembers(t, b)
+		b.RequireMembersAtClerk(t)
 	})
 }
 
@@ -420,9 +420,9 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 					store.Fail(errors.New("the database is down"), false)
 				}
 			})
-			_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true, Role: role})
+			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true, Role: role})
 			require.Error(t, err)
-			requireMembers(t, b, u.ID)
+			b.RequireMembersAtClerk(t, u.ID)
 			store.Fail(nil, false)
 			clerk.BanUser(u.ID)
 			b.Clock.Advance(time.Hour)
@@ -436,9 +436,9 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "ada@example.com").Status)
 			if role == "org:admin" {
-				requireMembers(t, b, u.ID)
+				b.RequireMembersAtClerk(t, u.ID)
 			} else {
-				requireMembers(t, b)
+				b.RequireMembersAtClerk(t)
 			}
 		})
 	}
@@ -456,13 +456,13 @@ func TestOrganization_BarredMembershipNotEnded(t *testing.T) {
 			store.Fail(errors.New("the database is down"), false)
 		}
 	})
-	_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 	require.Error(t, err)
 	store.Fail(nil, false)
 	clerk.BanUser(u.ID)
 	b.Clock.Advance(time.Hour)
 	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
-	_, err = inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 	var clerkErr *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &clerkErr)
 	require.True(t, clerkErr.Queued())
@@ -481,13 +481,13 @@ func TestOrganization_BarredMemberOfOthersStays(t *testing.T) {
 		b.Clerk.JoinOrganization(org, u.ID, "org:member")
 		b.Clerk.BanUser(u.ID)
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500})
-		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 		require.Error(t, err)
 		b.Clock.Advance(time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.ReasonUserBanned, b.Member(t, "ada@example.com").Reason)
-		requireMembers(t, b, u.ID)
+		b.RequireMembersAtClerk(t, u.ID)
 	})
 }
 
@@ -501,14 +501,14 @@ func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 				b.Clock.Advance(time.Hour)
 			}
 		})
-		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 		require.Error(t, err)
-		requireMembers(t, b)
+		b.RequireMembersAtClerk(t)
 		b.Clerk.OnCall(nil)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
-		requireMembers(t, b, u.ID)
+		b.RequireMembersAtClerk(t, u.ID)
 	})
 }
 
@@ -543,14 +543,14 @@ func TestOrganization_RevokedWhileAdding(t *testing.T) {
 							end(t, b)
 						}
 					})
-					_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+					_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 					require.Error(t, err)
 					rows, err := b.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}})
 					require.NoError(t, err)
 					for _, row := range rows {
 						require.Equal(t, clerkinvite.StatusRevoked, row.Status)
 					}
-					requireMembers(t, b)
+					b.RequireMembersAtClerk(t)
 				})
 			})
 		}
@@ -590,7 +590,7 @@ func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
 					var dup *clerkinvite.DuplicateEmailError
 					require.ErrorAs(t, err, &dup)
 					require.Equal(t, clerkinvite.StatusReserved, dup.Member.Status)
-					requireMembers(t, b)
+					b.RequireMembersAtClerk(t)
 					_, err = b.Deliver(t.Context(), nil)
 					require.NoError(t, err)
 					b.RequireInvited(t, "ada@example.com", 1)
@@ -627,11 +627,11 @@ func TestOrganization_AddedForASecondAddress(t *testing.T) {
 						b.Clerk.SetPrimaryEmail(u.ID, "ada@example.com")
 						b.Clerk.RemoveEmail(u.ID, "work@example.com")
 					}
-					_, err = inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+					_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 					var dup *clerkinvite.DuplicateEmailError
 					require.ErrorAs(t, err, &dup)
 					require.Equal(t, m.ID, dup.Member.ID)
-					requireMembers(t, b, remains...)
+					b.RequireMembersAtClerk(t, remains...)
 				})
 			})
 		}
@@ -645,7 +645,7 @@ func TestOrganization_MembershipNotEnded(t *testing.T) {
 		u := b.Clerk.AddVerifiedUser("ada@example.com")
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.Reset})
-		_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
 		require.True(t, clerkErr.Queued())
@@ -659,7 +659,7 @@ func TestOrganization_MembershipNotEnded(t *testing.T) {
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
-		requireMembers(t, b, u.ID)
+		b.RequireMembersAtClerk(t, u.ID)
 	})
 }
 
@@ -757,12 +757,12 @@ func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
 				u := b.Clerk.AddVerifiedUser(ada.Email)
 				b.Clerk.JoinOrganization(org, u.ID, "org:member")
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 503, Times: 9})
-				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				_, err := b.InviteInto(t, ada.Email, clerkinvite.Organization{AddExisting: true})
 				require.Error(t, err)
 				b.Clerk.ClearFaults()
 				require.Equal(t, 1, b.Member(t, ada.Email).Attempts, "the situation of this test")
 				require.NoError(t, withdraw(t.Context(), b))
-				requireMembers(t, b, u.ID)
+				b.RequireMembersAtClerk(t, u.ID)
 			})
 		})
 		t.Run(name+"/another tenant needs it", func(t *testing.T) {
@@ -770,14 +770,14 @@ func TestOrganization_WithdrawKeepsAMembershipOfOthers(t *testing.T) {
 			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 				u := b.Clerk.AddVerifiedUser(ada.Email)
 				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
-				_, err := inviteInto(b, t, ada.Email, clerkinvite.Organization{AddExisting: true})
+				_, err := b.InviteInto(t, ada.Email, clerkinvite.Organization{AddExisting: true})
 				require.Error(t, err)
 				theirs, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: ada.Email, Organization: &clerkinvite.Organization{ID: org}})
 				require.NoError(t, err)
 				if b.Member(t, ada.Email).Due() { // otherwise the other tenant's Invite has resolved both
 					require.Equal(t, clerkinvite.StatusActive, theirs.Status)
 					require.NoError(t, withdraw(t.Context(), b))
-					requireMembers(t, b, u.ID)
+					b.RequireMembersAtClerk(t, u.ID)
 				}
 			})
 		})

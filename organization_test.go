@@ -14,86 +14,21 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/organizationtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
-const org = "org_acme"
+const org = testkit.Organization
+
+func TestOrganization(t *testing.T) {
+	t.Parallel()
+	organizationtest.Run(t, testkit.Each)
+}
 
 // eachOrganization runs the test with a tenant that is an organization, in memory and with PostgreSQL and HTTP.
 func eachOrganization(t *testing.T, test func(t *testing.T, b *testkit.Rig)) {
 	t.Helper()
 	testkit.Each(t, testkit.Options{Organization: org}, test)
-}
-
-func requireMembers(t *testing.T, b *testkit.Rig, userIDs ...string) {
-	t.Helper()
-	var got []string
-	for _, m := range b.Clerk.Members(org) {
-		got = append(got, m.UserID)
-	}
-	require.ElementsMatch(t, userIDs, got)
-}
-
-func inviteInto(b *testkit.Rig, t *testing.T, email string, o clerkinvite.Organization) (*clerkinvite.Member, error) {
-	t.Helper()
-	o.ID = org
-	return b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, Organization: &o})
-}
-
-func TestOrganization_NewPerson(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		m := b.MustInvite(t, "ada@example.com")
-		require.Equal(t, clerkinvite.StatusPending, m.Status)
-		o, ok := m.Organization()
-		require.True(t, ok)
-		require.Equal(t, clerkinvite.Organization{ID: org, Role: "org:member"}, o)
-		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
-		inv := b.Clerk.OpenInvitations("ada@example.com")
-		require.Len(t, inv, 1)
-		require.Equal(t, org, inv[0].Organization)
-
-		// A person who signs up without accepting the invitation is not a member of the organization.
-		id := b.Clerk.AddVerifiedUser("ada@example.com").ID
-		_, err := b.ResolveUser(t.Context(), id)
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
-		b.MustReconcile(t)
-		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
-
-		require.NoError(t, b.Clerk.AcceptOrganization(inv[0].ID, id))
-		requireMembers(t, b, id)
-		changed, err := b.ResolveUser(t.Context(), id)
-		require.NoError(t, err)
-		require.Len(t, changed, 1)
-		got := b.Member(t, "ada@example.com")
-		require.Equal(t, clerkinvite.StatusActive, got.Status)
-		require.Equal(t, id, got.ClerkUserID)
-	})
-}
-
-func TestOrganization_ExistingUser(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		asked := b.Clerk.AddVerifiedUser("asked@example.com").ID
-		added := b.Clerk.AddVerifiedUser("added@example.com").ID
-		member := b.Clerk.AddVerifiedUser("member@example.com").ID
-		b.Clerk.JoinOrganization(org, member, "org:admin")
-
-		require.Equal(t, clerkinvite.StatusPending, b.MustInvite(t, "asked@example.com").Status)
-		m, err := inviteInto(b, t, "added@example.com", clerkinvite.Organization{AddExisting: true, Role: "org:admin"})
-		require.NoError(t, err)
-		require.Equal(t, added, m.ClerkUserID)
-		require.Equal(t, member, b.MustInvite(t, "member@example.com").ClerkUserID)
-		require.Contains(t, b.Clerk.Members(org), clerkinvite.Membership{Organization: org, UserID: added, Role: "org:admin"})
-		requireMembers(t, b, added, member)
-		for email, n := range map[string]int{"asked@example.com": 1, "added@example.com": 0, "member@example.com": 0} {
-			require.Equal(t, n, b.Clerk.EmailsTo(email), email)
-		}
-		require.NoError(t, b.Clerk.AcceptOrganization(b.Clerk.OpenInvitations("asked@example.com")[0].ID, asked))
-		b.MustReconcile(t)
-		require.Equal(t, asked, b.Member(t, "asked@example.com").ClerkUserID)
-	})
 }
 
 // Banned users are neither invited nor added.
@@ -102,39 +37,14 @@ func TestOrganization_BarredUser(t *testing.T) {
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		b.Clerk.BanUser(b.Clerk.AddVerifiedUser("ada@example.com").ID)
 		for _, add := range []bool{false, true} {
-			_, err := inviteInto(b, t, "ada@example.com", clerkinvite.Organization{AddExisting: add})
+			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: add})
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &clerkErr)
 			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
 		}
-		requireMembers(t, b)
+		b.RequireMembersAtClerk(t)
 		require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
 	})
-}
-
-// The dashboard's pending invitation is adopted without another email, whatever code Clerk has for it.
-func TestOrganization_ForeignInvitationAdopted(t *testing.T) {
-	t.Parallel()
-	for _, duplicateRecord := range []bool{false, true} {
-		t.Run(fmt.Sprint(duplicateRecord), func(t *testing.T) {
-			t.Parallel()
-			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-				b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationDuplicateRecord: duplicateRecord})
-				foreign := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:member", nil)
-				m := b.MustInvite(t, "ada@example.com")
-				require.Equal(t, foreign.ID, m.InvitationID)
-				require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
-				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
-
-				b.Clock.Advance(time.Hour)
-				again, err := b.Resend(t.Context(), m.Ref())
-				require.NoError(t, err)
-				require.NotEqual(t, foreign.ID, again.InvitationID)
-				require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
-				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
-			})
-		})
-	}
 }
 
 // The dashboard's invitation does not expire after the days that the caller asked for. Clerk does not say when it does.
@@ -155,25 +65,6 @@ func TestOrganization_ForeignInvitationExpiresLater(t *testing.T) {
 		b.Clock.Advance(30 * 24 * time.Hour) // then Clerk lists it as expired
 		b.MustReconcile(t)
 		require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
-	})
-}
-
-func TestOrganization_Resend(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		m := b.MustInvite(t, "ada@example.com")
-		b.Clock.Advance(time.Hour)
-		again, err := b.Resend(t.Context(), m.Ref())
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusPending, again.Status)
-		require.NotEqual(t, m.InvitationID, again.InvitationID)
-		open := b.Clerk.OpenInvitations("ada@example.com")
-		require.Len(t, open, 1)
-		require.Equal(t, again.InvitationID, open[0].ID)
-		require.Equal(t, 2, b.Clerk.EmailsTo("ada@example.com"))
-		link, err := b.Link(t.Context(), m.Ref())
-		require.NoError(t, err)
-		require.Equal(t, open[0].URL.Reveal(), link.Reveal())
 	})
 }
 
@@ -344,24 +235,6 @@ func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
 	require.Equal(t, 2, b.RequireInvited(t, "ada@example.com", 2).Sent)
 }
 
-// If Clerk refuses the new invitation, the older one is revoked already: the member does not wait on a dead link.
-func TestOrganization_ResendRefused(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		m := b.MustInvite(t, "ada@example.com")
-		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: "organization_membership_quota_exceeded"})
-		b.Clock.Advance(time.Hour)
-		_, err := b.Resend(t.Context(), m.Ref())
-		var clerkErr *clerkinvite.ClerkInvitationError
-		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
-		got := b.Member(t, "ada@example.com")
-		require.Equal(t, clerkinvite.StatusRevoked, got.Status)
-		require.Equal(t, clerkinvite.ReasonOrganizationFull, got.Reason)
-		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
-	})
-}
-
 // If the organization is the reason of a refusal, the admin's text says so.
 func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 	t.Parallel()
@@ -404,81 +277,6 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 	}
 }
 
-func TestOrganization_RevokeAndRemove(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		ctx := t.Context()
-		m := b.MustInvite(t, "ada@example.com")
-		m, err := b.Revoke(ctx, m.Ref())
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusRevoked, m.Status)
-		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
-
-		admin := b.Clerk.AddVerifiedUser("admin@example.com").ID
-		b.Clerk.JoinOrganization(org, admin, "org:admin")
-		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "admin@example.com").Status)
-		_, err = b.Remove(ctx, testkit.Acme("admin@example.com"))
-		require.ErrorIs(t, err, clerkinvite.ErrLastAdmin)
-		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "admin@example.com").Status)
-		requireMembers(t, b, admin)
-
-		// Accepted, but not known here yet.
-		joan := b.MustInvite(t, "joan@example.com")
-		user := b.Clerk.AddVerifiedUser("joan@example.com").ID
-		require.NoError(t, b.Clerk.AcceptOrganization(joan.InvitationID, user))
-		_, err = b.Revoke(ctx, joan.Ref())
-		testkit.RequireTransition(t, err, clerkinvite.StatusActive, clerkinvite.StatusRevoked)
-		require.Equal(t, user, b.Member(t, "joan@example.com").ClerkUserID)
-		_, err = b.Remove(ctx, joan.Ref())
-		require.NoError(t, err)
-		requireMembers(t, b, admin)
-
-		kay := b.MustInvite(t, "kay@example.com")
-		require.NoError(t, b.Clerk.AcceptOrganization(kay.InvitationID, b.Clerk.AddVerifiedUser("kay@example.com").ID))
-		m, err = b.Remove(ctx, kay.Ref())
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusRemoved, m.Status)
-		requireMembers(t, b, admin)
-	})
-}
-
-// Without webhooks, Reconcile finds who has joined, who has left, and what was revoked or is left over.
-func TestOrganization_Reconcile(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		ctx := t.Context()
-		var users []string
-		for i := range 3 {
-			email := fmt.Sprintf("p%d@example.com", i)
-			m := b.MustInvite(t, email)
-			users = append(users, b.Clerk.AddVerifiedUser(email).ID)
-			require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, users[i]))
-		}
-		revoked := b.MustInvite(t, "revoked@example.com")
-		b.Clerk.RevokeInDashboard(revoked.InvitationID)
-		report := b.MustReconcile(t)
-		require.Equal(t, 3, report.Activated)
-		require.Equal(t, 1, report.Revoked)
-		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "revoked@example.com").Status)
-
-		b.Clock.Advance(time.Hour)
-		b.Clerk.LeaveOrganization(org, users[0])
-		report = b.MustReconcile(t)
-		require.Equal(t, 1, report.Removed)
-		left := b.Member(t, "p0@example.com")
-		require.Equal(t, clerkinvite.StatusRemoved, left.Status)
-		require.Equal(t, clerkinvite.ReasonLeft, left.Reason)
-		again, err := b.TryInvite(t, "p0@example.com")
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusPending, again.Status)
-
-		open := b.Clerk.OpenInvitations("p0@example.com")
-		require.Len(t, open, 1)
-		require.NoError(t, b.Purge(ctx, testkit.Acme("p0@example.com")))
-		require.Empty(t, b.Clerk.OpenInvitations("p0@example.com"))
-	})
-}
-
 // An empty list of memberships removes no member.
 func TestOrganization_ReconcileEmptyList(t *testing.T) {
 	t.Parallel()
@@ -491,50 +289,6 @@ func TestOrganization_ReconcileEmptyList(t *testing.T) {
 		require.Zero(t, b.MustReconcile(t).Removed)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
-}
-
-// A full organization refuses its own invitations. Those for other organizations, and for none, go out.
-func TestOrganization_FullStopsOnlyItself(t *testing.T) {
-	t.Parallel()
-	for _, seats := range []bool{false, true} {
-		t.Run(fmt.Sprint(seats), func(t *testing.T) {
-			t.Parallel()
-			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-				b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationInsufficientSeats: seats})
-				b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
-				b.Clerk.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
-				var people []clerkinvite.InviteParams
-				for i := range 36 {
-					p := clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i)}
-					switch i % 3 {
-					case 0:
-						p.TenantID, p.Organization = "full", &clerkinvite.Organization{ID: "org_full"}
-					case 1:
-						p.TenantID, p.Organization = "other", &clerkinvite.Organization{ID: "org_other"}
-					}
-					people = append(people, p)
-				}
-				results, err := b.InviteMany(t.Context(), people, nil)
-				require.NoError(t, err)
-				invited, refused := make(map[string]int), make(map[string]int)
-				for i, r := range results {
-					if r.Err == nil {
-						invited[people[i].TenantID]++
-						continue
-					}
-					var clerkErr *clerkinvite.ClerkInvitationError
-					require.ErrorAs(t, r.Err, &clerkErr)
-					require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
-					refused[people[i].TenantID]++
-				}
-				require.Equal(t, 12, invited["acme"])
-				require.Equal(t, 12, invited["other"])
-				require.Equal(t, 12, invited["full"]+refused["full"])
-				require.LessOrEqual(t, invited["full"], 5)
-				require.Empty(t, len(refused)-1)
-			})
-		})
-	}
 }
 
 // The organization was deleted at Clerk, with its invitations and memberships. Its members can still be revoked, removed, and
@@ -640,38 +394,6 @@ func TestOrganization_Refusals(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestOrganization_Webhooks(t *testing.T) {
-	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		receive := func() {
-			t.Helper()
-			for _, hook := range b.Clerk.OrganizationEvents() {
-				b.Receive(t, hook)
-			}
-		}
-		ada, joan := b.MustInvite(t, "ada@example.com"), b.MustInvite(t, "joan@example.com")
-		user := b.Clerk.AddVerifiedUser("ada@example.com").ID
-		require.NoError(t, b.Clerk.AcceptOrganization(ada.InvitationID, user))
-		receive()
-		require.Equal(t, user, b.Member(t, "ada@example.com").ClerkUserID)
-		b.Clerk.RevokeInDashboard(joan.InvitationID)
-		receive()
-		require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "joan@example.com").Status)
-		b.Clock.Advance(time.Hour)
-		b.Clerk.LeaveOrganization(org, user)
-		receive()
-		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "ada@example.com").Reason)
-
-		// Events of strangers cost no request.
-		stranger := b.Clerk.AddVerifiedUser("stranger@example.com").ID
-		b.Clerk.ResetCounts()
-		b.Clerk.JoinOrganization(org, stranger, "org:member")
-		b.Clerk.LeaveOrganization(org, stranger)
-		receive()
-		require.Zero(t, b.Clerk.RequestCount())
-	})
 }
 
 func TestOrganization_InvalidParams(t *testing.T) {
@@ -927,7 +649,7 @@ func TestOrganization_LateEventKeepsNewMembers(t *testing.T) {
 		const email = "ada@example.com"
 		id := b.Clerk.AddVerifiedUser(email).ID
 		add := func() {
-			m, err := inviteInto(b, t, email, clerkinvite.Organization{AddExisting: true})
+			m, err := b.InviteInto(t, email, clerkinvite.Organization{AddExisting: true})
 			require.NoError(t, err)
 			require.Equal(t, clerkinvite.StatusActive, m.Status)
 		}

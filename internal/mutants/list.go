@@ -263,10 +263,10 @@ var mutants = []mutant{
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
 	}},
-	{name: "a user with the address counts as a member of the organization", test: "TestOrganization_NewPerson", edits: []edit{
+	{name: "a user with the address counts as a member of the organization", test: "TestOrganization/NewPerson", edits: []edit{
 		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
 	}},
-	{name: "existing users are added without being asked", test: "TestOrganization_ExistingUser", edits: []edit{
+	{name: "existing users are added without being asked", test: "TestOrganization/ExistingUser", edits: []edit{
 		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
 	}},
 	{name: "a membership ends that no attempt can have created", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/nothing_was_sent", edits: []edit{
@@ -275,10 +275,10 @@ var mutants = []mutant{
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
 		{"organization.go", "case joined:\n", "case joined, added:\n"},
 	}},
-	{name: "a full organization stops the pass", test: "TestOrganization_FullStopsOnlyItself", edits: []edit{
+	{name: "a full organization stops the pass", test: "TestOrganization/Full", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
 	}},
-	{name: "a refused resend waits on a dead link", test: "TestOrganization_ResendRefused", edits: []edit{
+	{name: "a refused resend waits on a dead link", test: "TestOrganization/ResendRefused", edits: []edit{
 		{"verdict.go", "	case a.olderRevoked:\n", "	case a.olderRevoked && m.ID == \"\":\n"},
 	}},
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
@@ -356,7 +356,7 @@ var mutants = []mutant{
 	{name: "a list into a full organization sends all its bulk requests", test: "TestOrganization_RefusedListCostsFewRequests", edits: []edit{
 		{"deliver_create.go", "		q.separate() // a full", "		// a full"},
 	}},
-	{name: "a removed member stays in the organization", test: "TestOrganization_RevokeAndRemove", edits: []edit{
+	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{

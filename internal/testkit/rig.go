@@ -296,6 +296,26 @@ func (b *Rig) MustInvite(t *testing.T, email string) *clerkinvite.Member {
 	return m
 }
 
+// Organization is the organization of most tests.
+const Organization = "org_acme"
+
+// InviteInto invites into tenant acme and Organization.
+func (b *Rig) InviteInto(t *testing.T, email string, o clerkinvite.Organization) (*clerkinvite.Member, error) {
+	t.Helper()
+	o.ID = Organization
+	return b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: email, Organization: &o})
+}
+
+// RequireMembersAtClerk requires that Organization has these members.
+func (b *Rig) RequireMembersAtClerk(t *testing.T, userIDs ...string) {
+	t.Helper()
+	var got []string
+	for _, m := range b.Clerk.Members(Organization) {
+		got = append(got, m.UserID)
+	}
+	require.ElementsMatch(t, userIDs, got)
+}
+
 // Member reads a member of tenant acme.
 func (b *Rig) Member(t *testing.T, email string) *clerkinvite.Member {
 	t.Helper()
