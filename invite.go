@@ -477,7 +477,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0
 	case old.clerkParams().Withdraw != "":
-		n.forbidRetry() // the parameters stay; the next round of invite starts a new send
+		n = withoutRetry(n) // the parameters stay; the next round of invite starts a new send
 	default:
 		return nil
 	}

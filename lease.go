@@ -97,7 +97,7 @@ func (m Member) isClaimed(now time.Time) bool {
 }
 
 // hasClaimOf reports whether m still has the claim of an earlier version of its row.
-func (m *Member) hasClaimOf(row *Member) bool { return sameTime(m.ClaimedUntil, row.ClaimedUntil) }
+func (m Member) hasClaimOf(row *Member) bool { return sameTime(m.ClaimedUntil, row.ClaimedUntil) }
 
 // backoff returns the time between two attempts: the lease, doubled with each attempt, up to an hour.
 func (s *Service) backoff(attempts int) time.Duration {

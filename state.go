@@ -135,15 +135,19 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 // An invitation that may be tried only once may be tried again if its attempt decided nothing, because Clerk rejected
 // the attempt's bulk request. The row's reason says so.
 
-func (m *Member) allowRetry() { m.Reason = ReasonBulkRejected }
+func (m Member) allowsRetry() bool { return m.Reason == ReasonBulkRejected }
 
-func (m *Member) forbidRetry() {
+func withRetry(m Member) Member {
+	m.Reason = ReasonBulkRejected
+	return m
+}
+
+func withoutRetry(m Member) Member {
 	if m.allowsRetry() {
 		m.Reason = ""
 	}
+	return m
 }
-
-func (m *Member) allowsRetry() bool { return m.Reason == ReasonBulkRejected }
 
 // The functions below return Change.New for a row.
 

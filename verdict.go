@@ -151,7 +151,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		return asReleased(m, v.dueAt, mayHaveInvitation)
 	case isLimited, isReleased:
 		if a.bulkRejected {
-			m.allowRetry()
+			m = withRetry(m)
 		}
 		return asReleased(m, v.dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these
