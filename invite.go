@@ -521,6 +521,26 @@ func (m Member) clerkParams() (p clerkParams) {
 	return p
 }
 
+// InviteParams returns the parameters of the member's last invitation, for inviting the person again.
+// Organization is nil if the person was invited into the application.
+func (m Member) InviteParams() InviteParams {
+	p := m.clerkParams()
+	var metadata map[string]any
+	var values map[string]json.RawMessage // keep their encoding, so that equal parameters stay equal
+	_ = json.Unmarshal(p.PublicMetadata, &values)
+	for key, value := range values {
+		if metadata == nil {
+			metadata = make(map[string]any, len(values))
+		}
+		metadata[key] = value
+	}
+	return InviteParams{
+		TenantID: m.TenantID, Email: m.Email, Role: m.Role, InvitedBy: m.InvitedBy,
+		RedirectURL: p.RedirectURL, ExpiresInDays: p.ExpiresInDays, Template: p.Template, SkipEmail: p.SkipEmail, PublicMetadata: metadata,
+		Organization: p.Organization, Data: m.Data,
+	}
+}
+
 // organization returns the ID of the organization that the invitation is for, or "".
 func (p clerkParams) organization() string {
 	if p.Organization == nil {

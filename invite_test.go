@@ -106,6 +106,17 @@ func TestInviteCarriesItsParameters(t *testing.T) {
 		inv := b.Clerk.Invitations("ada@example.com")[0]
 		require.JSONEq(t, `{"plan":"pro","clerkinvite":{"id":"`+m.ID+`","send":1}}`, string(inv.PublicMetadata))
 
+		want := clerkinvite.InviteParams{
+			TenantID: "acme", Email: "ada@example.com", Role: "editor", InvitedBy: "user_boss", RedirectURL: "https://app.example.com/welcome", ExpiresInDays: 7,
+			SkipEmail: true, PublicMetadata: map[string]any{"plan": json.RawMessage(`"pro"`)}, Data: m.Data,
+		}
+		require.Equal(t, want, m.InviteParams())
+		_, err = b.Revoke(t.Context(), m.Ref())
+		require.NoError(t, err)
+		again, err := b.Invite(t.Context(), m.InviteParams())
+		require.NoError(t, err)
+		require.Equal(t, string(m.Params), string(again.Params))
+
 		w, err := b.Clerk.Accept("ada@example.com")
 		require.NoError(t, err)
 		b.Receive(t, w)

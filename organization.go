@@ -53,15 +53,6 @@ type MembershipQuery struct {
 	UserIDs      []string // 1 to 100
 }
 
-// Organization returns what the member was last invited into, and false if that was the application.
-func (m Member) Organization() (o Organization, ok bool) {
-	p := m.clerkParams()
-	if p.Organization == nil {
-		return Organization{}, false
-	}
-	return *p.Organization, true
-}
-
 // organization returns the ID of the organization that the member was last invited into, or "".
 func (m Member) organization() string {
 	if !bytes.Contains(m.Params, []byte(`"organization"`)) { // do not decode the others

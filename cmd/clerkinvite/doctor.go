@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -458,33 +460,76 @@ func (d *diagnosis) limits(ctx context.Context) (text string, err error) {
 	return text, err
 }
 
-// known reports whether Clerk knows one of the invitations of the three newest pending members of the first page, if there are any.
-// With another instance's key, Clerk knows none.
-func (d *diagnosis) known(ctx context.Context) (bool, error) {
+// keyFault compares pending members' invitations and active members' users with Clerk, and returns a check if the key, or an
+// earlier key, seems to belong to another instance. Age decides: members that are older than another instance's key belong to the
+// right instance.
+func (d *diagnosis) keyFault(ctx context.Context) (*check, error) {
 	pending, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
-	if err != nil || len(pending) == 0 {
-		return true, err
+	if err != nil {
+		return nil, err
 	}
-	at := func(m *clerkinvite.Member) (t time.Time) {
-		if m.InvitedAt != nil {
-			t = *m.InvitedAt
+	settled := func(m *clerkinvite.Member) time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
+	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return settled(a).Compare(settled(b)) })
+	if n := len(pending); n > 6 {
+		pending = slices.Concat(pending[:3], pending[n-3:]) // the oldest and the newest
+	}
+	var known, unknown []time.Time
+	for _, m := range pending {
+		found, err := d.knowsInvitation(ctx, m)
+		switch {
+		case err != nil && !lacksOrganization(err):
+			return nil, err
+		case found:
+			known = append(known, settled(m))
+		case err == nil:
+			unknown = append(unknown, settled(m))
 		}
-		return t
 	}
-	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return at(b).Compare(at(a)) })
-	for _, m := range pending[:min(len(pending), 3)] {
-		o, _ := m.Organization()
-		for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
-			found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status, Organization: o.ID})
-			if err != nil && o.ID != "" && lacksOrganization(err) {
-				break
-			}
-			if err != nil {
-				return false, err
-			}
-			if slices.ContainsFunc(found, func(i clerkinvite.Invitation) bool { return i.ID == m.InvitationID }) {
-				return true, nil
-			}
+	if len(known) == len(pending) {
+		return nil, nil //nolint:nilnil // no fault
+	}
+	active, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusActive}, Limit: 100})
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[string]time.Time, len(active))
+	for _, m := range active {
+		ids[m.ClerkUserID] = settled(m)
+	}
+	if len(ids) > 0 {
+		users, err := d.api.FindUsers(ctx, clerkinvite.UserQuery{IDs: slices.Collect(maps.Keys(ids))})
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range users {
+			known = append(known, ids[u.ID])
+		}
+	}
+	const wrong, steps = "CLERK_SECRET_KEY probably belongs to another instance: Clerk knows ", "follow \"Another instance's key\" in the library's docs/runbook.md"
+	if len(known) == 0 {
+		return &check{"", checkFail, wrong + "none of the members' invitations and users that were looked up", "if so, stop the application and " + steps}, nil
+	}
+	if len(unknown) == 0 { // organizations were deleted
+		return nil, nil //nolint:nilnil // no fault
+	}
+	first, lost := slices.MinFunc(known, time.Time.Compare), slices.MinFunc(unknown, time.Time.Compare)
+	if lost.Before(first) {
+		return &check{"", checkFail, fmt.Sprintf("%smembers invited since %s, but not the older ones", wrong, stamp(&first)), "if so, stop the application and " + steps}, nil
+	}
+	return &check{"", checkWarn, fmt.Sprintf("Clerk knows older members, but not an invitation of %s: another instance's key was probably configured then", stamp(&lost)),
+		"CLERK_SECRET_KEY seems right now; if another one was configured then, " + steps + " from step 2"}, nil
+}
+
+// knowsInvitation reports whether Clerk knows the invitation of a pending member.
+func (d *diagnosis) knowsInvitation(ctx context.Context, m *clerkinvite.Member) (bool, error) {
+	organization := ""
+	if o := m.InviteParams().Organization; o != nil {
+		organization = o.ID
+	}
+	for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
+		found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status, Organization: organization})
+		if err != nil || slices.ContainsFunc(found, func(i clerkinvite.Invitation) bool { return i.ID == m.InvitationID }) {
+			return err == nil, err
 		}
 	}
 	return false, nil
@@ -495,10 +540,9 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 	if err != nil {
 		return check{"", checkFail, explain(err), "report this as a bug"}
 	}
-	known, err := d.known(ctx)
-	if err == nil && !known {
-		return check{"", checkFail, "Clerk knows none of the newest pending members' invitations",
-			"check that CLERK_SECRET_KEY belongs to the application's Clerk instance before you run \"clerkinvite reconcile\""}
+	fault, err := d.keyFault(ctx)
+	if fault != nil {
+		return *fault
 	}
 	var r *clerkinvite.ReconcileReport
 	if err == nil {
@@ -508,7 +552,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		return check{"", checkWarn, explain(err), "try again later"}
 	}
 	if err != nil {
-		return check{"", checkFail, explain(err), "if Clerk shows no user and no invitation of any member, CLERK_SECRET_KEY belongs to another instance"}
+		return check{"", checkFail, explain(err), "if Clerk shows no user and no invitation of any member, follow \"Another instance's key\" in the library's docs/runbook.md"}
 	}
 	scope := fmt.Sprintf("%d %s compared with Clerk", r.Members, plural(r.Members, "member"))
 	if r.Cursor != "" {

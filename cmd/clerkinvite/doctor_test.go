@@ -318,6 +318,60 @@ func TestDoctorPointsToTheRestoreSteps(t *testing.T) {
 	require.True(t, strings.HasPrefix(c.Remedy, "if a backup was restored, stop the application and follow \"A restored backup\" in the library's docs/runbook.md. Otherwise "), c.Remedy)
 }
 
+// The key of another instance was configured: while it is, and after the right one is back, doctor says which of the two is the case.
+func TestDoctorRecognisesAnotherInstancesKey(t *testing.T) {
+	t.Parallel()
+	for name, arrange := range map[string]func(w *world){
+		"older pending members": func(w *world) { w.invite("ada@example.com") },
+		"older active members":  func(w *world) { w.clerk.AddVerifiedUser("ada@example.com"); w.invite("ada@example.com") },
+		"both": func(w *world) {
+			w.clerk.AddVerifiedUser("ada@example.com")
+			w.invite("ada@example.com")
+			w.invite("bob@example.com")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			arrange(w)
+			require.Equal(t, checkOK, w.doctorCheck("agreement").Status)
+			w.pass(time.Hour)
+
+			right := w.clerk
+			w.clerk = clerkinvitetest.NewClerk()
+			w.clerk.SetSecretKey(testKey)
+			w.clerk.SetNow(w.now)
+			w.clerk.CreateForeign("x@example.com", nil) // the fakes count, so the first one has an ID of the other instance
+			another := httptest.NewServer(w.clerk.Handler())
+			t.Cleanup(another.Close)
+			rightURL := w.vars["CLERK_API_URL"]
+			w.vars["CLERK_API_URL"] = another.URL
+			for _, name := range []string{"k", "l", "m", "n"} {
+				w.invite(name + "@example.com") // the newest pending members are this instance's
+			}
+			c := w.doctorCheck("agreement")
+			if name == "older active members" { // Reconcile recognises it
+				require.Equal(t, checkWarn, c.Status)
+				require.Contains(t, c.Remedy, "CLERK_SECRET_KEY belongs to another instance")
+			} else {
+				require.Equal(t, checkFail, c.Status)
+				require.Contains(t, c.Message, "CLERK_SECRET_KEY probably belongs to another instance: Clerk knows members invited since "+stamp(w.member("k@example.com").SettledAt))
+			}
+
+			w.clerk, w.vars["CLERK_API_URL"] = right, rightURL
+			c = w.doctorCheck("agreement")
+			require.Equal(t, checkWarn, c.Status)
+			require.Contains(t, c.Message, "not an invitation of "+stamp(w.member("k@example.com").SettledAt)+": another instance's key was probably configured then")
+			require.Contains(t, c.Remedy, "CLERK_SECRET_KEY seems right now")
+			w.pass(2 * time.Minute)
+			for _, name := range []string{"k", "l", "m", "n"} {
+				require.Zero(t, w.run("resend", "acme", name+"@example.com").code) // the runbook's step 4
+			}
+			require.Equal(t, checkOK, w.doctorCheck("agreement").Status)
+		})
+	}
+}
+
 // Clerk shows only people who are newer than the members whose users are missing.
 func TestDoctorReportsMissingMembers(t *testing.T) {
 	t.Parallel()

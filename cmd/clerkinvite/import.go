@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -37,7 +36,7 @@ Commas, semicolons or tabs separate the values. The file is UTF-8, or UTF-16 wit
 is removed. Only JSON and ignored columns can contain line breaks.
 
 If it is killed or interrupted, run it again with the same file: it continues and sends no second email. Revoked and removed
-members are skipped, unless --reinvite is set. An import can send 336 invitations per hour, but only 86 with public_metadata; into
+members are skipped; "clerkinvite invite" invites them. An import can send 336 invitations per hour, but only 86 with public_metadata; into
 organizations 715, but only 215 with public_metadata. It waits for Clerk's limits. With --no-wait, it leaves the remaining people
 reserved for the application's Run.
 
@@ -55,13 +54,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 			o := importOptions{sheetOptions: sheetOptions{columns: paramColumns}}
 			t.changesMembers(flags)
 			o.define(flags)
-			flags.BoolVar(&o.wait, "wait", true, "wait for Clerk's rate limits until all people are invited")
-			flags.BoolFunc("no-wait", "do not wait for rate limits; leave the remaining people to the application's Run", func(s string) error {
-				no, err := strconv.ParseBool(s)
-				o.wait = !no
-				return err
-			})
-			flags.BoolVar(&o.reinvite, "reinvite", false, "also invite people who were revoked or removed")
+			flags.BoolVar(&o.noWait, "no-wait", false, "do not wait for rate limits; leave the remaining people to the application's Run")
 			return func(ctx context.Context, args []string) error { return t.runImport(ctx, o, args[0]) }
 		},
 	}
@@ -69,8 +62,7 @@ As JSON: {"file", "dry_run", "lines", "counts": {outcome: n}, "members": {state:
 
 type importOptions struct {
 	sheetOptions
-	wait     bool
-	reinvite bool
+	noWait bool
 }
 
 // findBatch is the number of members read per statement.
@@ -254,10 +246,7 @@ func (im *importer) predict(l *line) (outcome, string) {
 		}
 		return alreadyInvited, l.kept(m)
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
-		if !im.o.reinvite {
-			return withdrawn, "the member is " + string(m.Status) + "; --reinvite invites them again"
-		}
-		return reinvited, ""
+		return withdrawn, "the member is " + string(m.Status) + "; \"clerkinvite invite\" invites them again"
 	default: // failed, expired
 		return reinvited, ""
 	}
@@ -278,7 +267,7 @@ func (im *importer) invite(ctx context.Context) error {
 			return err
 		}
 		im.ahead = databaseTime.Sub(im.t.env.now())
-		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.ManyOptions{Wait: im.o.wait, Progress: im.bar.show})
+		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.ManyOptions{Wait: !im.o.noWait, Progress: im.bar.show})
 		var held []*line
 		var until time.Time
 		for i, r := range results {
@@ -289,7 +278,7 @@ func (im *importer) invite(ctx context.Context) error {
 				}
 			}
 		}
-		if err != nil || !im.o.wait || len(held) == 0 || round == maxRounds {
+		if err != nil || im.o.noWait || len(held) == 0 || round == maxRounds {
 			return err
 		}
 		im.bar.say(fmt.Sprintf("%d are claimed by another process or wait after a lost response; continuing at %s", len(held), stamp(&until)))
@@ -392,7 +381,7 @@ const maxShown = 50
 
 var outcomeTexts = map[outcome]string{
 	newMember:      "new: would be invited, or linked to a Clerk user",
-	reinvited:      "would be invited again: previously failed, expired, revoked or removed",
+	reinvited:      "would be invited again: previously failed or expired",
 	sent:           "invited",
 	linked:         "linked to a Clerk user, without an email",
 	alreadyInvited: "already invited",

@@ -137,10 +137,10 @@ func TestImportReportsEachLine(t *testing.T) {
 	}
 	require.Equal(t, "admin", w.member("new@example.com").Role)
 
-	r = w.run("import", "-", "--reinvite", "--json") // from standard input
+	r = w.run("import", "-", "--json") // from standard input
 	require.Equal(t, exitUsage, r.code)
 	require.Contains(t, decode[errorDocument](t, r).Error, "the file is empty")
-	r = w.runWith(t.Context(), "tenant,email\nacme,revoked@example.com\n", &strings.Builder{}, "import", "-", "--reinvite", "--json")
+	r = w.runWith(t.Context(), "tenant,email\nacme,standard@example.com\n", &strings.Builder{}, "import", "-", "--json")
 	require.Zero(t, r.code, r.stderr)
 	require.Equal(t, map[outcome]int{sent: 1}, counts(t, decode[*importReport](t, r)))
 }
@@ -169,9 +169,9 @@ func TestDryRunOnlyReports(t *testing.T) {
 	report := decode[*importReport](t, r)
 	require.Equal(t, map[outcome]int{newMember: 1, reinvited: 1, waiting: 1, alreadyInvited: 1, alreadyActive: 1, withdrawn: 1, duplicate: 1, invalid: 1}, counts(t, report))
 	require.Equal(t, map[clerkinvite.Status]int{"pending": 2, "active": 1, "revoked": 1, "reserved": 1}, report.Members)
-	r = w.run("import", name, "--tenant", "acme", "--dry-run", "--reinvite")
+	r = w.run("import", name, "--tenant", "acme", "--dry-run")
 	require.Contains(t, r.stdout, "Nothing was written or sent.")
-	require.Regexp(t, `2 would be invited again`, r.stdout)
+	require.Regexp(t, `1 would be invited again`, r.stdout)
 	require.Contains(t, r.stdout, "Existing members by state: 1 reserved 2 pending 1 active 1 revoked\n")
 	require.Contains(t, r.stdout, "line 9: not-an-address invalid: ")
 
@@ -458,7 +458,7 @@ func TestImportWaitsForRateLimit(t *testing.T) {
 	require.Equal(t, map[outcome]int{sent: 12, waiting: 3}, counts(t, report))
 	require.WithinRange(t, *report.Due, start.Add(55*time.Minute), start.Add(65*time.Minute))
 	requests := w.clerk.RequestCount()
-	r = w.run("import", name, "--wait=false")
+	r = w.run("import", name, "--no-wait")
 	require.Equal(t, exitSome, r.code, r.stderr)
 	require.Regexp(t, `3 remain; the first is due at 20\d\d-`, r.stdout)
 	require.LessOrEqual(t, w.clerk.RequestCount(), requests+1+1, "the limit is remembered: at most the look-up and one rejected request")

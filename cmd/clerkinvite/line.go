@@ -146,9 +146,9 @@ func (l *line) kept(m *clerkinvite.Member) string {
 		kept = append(kept, keeps("role", m.Role))
 	}
 	if asked := l.params.Organization; asked != nil {
-		has, _ := m.Organization()
+		has := m.InviteParams().Organization
 		switch {
-		case has.ID == "":
+		case has == nil:
 			kept = append(kept, "stays outside the organization")
 		case asked.ID != has.ID:
 			kept = append(kept, keeps("organization", has.ID))

@@ -1,5 +1,5 @@
 // Command clerkinvite manages the members that the library clerkinvite stores in PostgreSQL. It creates and checks the tables,
-// imports and adopts CSV files, lists, shows and changes members, reconciles with Clerk, diagnoses an installation, and serves a fake
+// imports and adopts CSV files, invites, lists, shows and changes members, reconciles with Clerk, diagnoses an installation, and serves a fake
 // Clerk.
 //
 //	go install github.com/clerkinvite/clerkinvite/cmd/clerkinvite@latest
@@ -299,6 +299,7 @@ func exitCode(err error) int {
 	var (
 		wrong      usageError
 		invalid    *clerkinvite.InvalidParamsError
+		exists     *clerkinvite.DuplicateEmailError
 		transition *clerkinvite.TransitionError
 		cooldown   *clerkinvite.CooldownError
 		clerk      *clerkinvite.ClerkInvitationError
@@ -310,7 +311,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errSomeFailed):
 		return exitSome
-	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.Is(err, clerkinvite.ErrNoLink), errors.As(err, &transition), errors.As(err, &cooldown):
+	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.Is(err, clerkinvite.ErrNoLink), errors.As(err, &exists), errors.As(err, &transition), errors.As(err, &cooldown):
 		return exitRefused
 	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused:
 		return exitRefused

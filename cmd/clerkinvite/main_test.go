@@ -266,6 +266,7 @@ func TestJSONKeys(t *testing.T) {
 		{[]string{"validate"}, "ok"},
 		{[]string{"import", name, "--dry-run"}, "counts dry_run file lines members problems tenants"},
 		{[]string{"import", name}, "counts dry_run file lines problems"},
+		{[]string{"invite", "acme", "joan@example.com"}, "member"},
 		{[]string{"list", "acme"}, "members next"},
 		{[]string{"show", "acme", "ada@example.com"}, "history member"},
 		{[]string{"revoke", "acme", "ada@example.com"}, "member"},

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"testing"
 	"time"
 
@@ -141,6 +145,66 @@ func TestShowResendAndRevoke(t *testing.T) {
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, r.stderr, "clerk_key_invalid", "Clerk's code")
 	require.Equal(t, clerkinvite.StatusPending, w.member("grace@example.com").Status)
+}
+
+// invite sends to people whom import skips: ended members.
+func TestInvite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var created []byte // the body of the last request that created an invitation
+	w.wrap = func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				created, _ = io.ReadAll(r.Body)
+				r.Body = io.NopCloser(bytes.NewReader(created))
+			}
+			h.ServeHTTP(rw, r)
+		})
+	}
+	r := w.run("invite", "acme", "Ada@Example.com", "--role", "admin", "--redirect-url", "https://app.example.com/welcome")
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, string(created), `"redirect_url":"https://app.example.com/welcome"`)
+	require.Equal(t, "ada@example.com in acme is pending: pending_"+w.member("ada@example.com").InvitationID+"\n", r.stdout)
+	require.Equal(t, "admin", w.member("ada@example.com").Role)
+
+	r = w.run("invite", "acme", "ada@example.com")
+	require.Equal(t, exitRefused, r.code, "a duplicate")
+	require.Contains(t, r.stderr, `tenant "acme" already has a member with this email: member `+w.member("ada@example.com").ID+" is pending")
+	require.Equal(t, 1, w.clerk.EmailsTo("ada@example.com"))
+
+	require.Zero(t, w.run("remove", "acme", "ada@example.com").code)
+	m := decode[memberDocument](t, w.run("invite", "acme", "ada@example.com", "--json")).Member
+	require.Equal(t, clerkinvite.StatusPending, m.Status)
+	require.Equal(t, "admin", m.Role, "as before")
+	require.Contains(t, string(created), `"redirect_url":"https://app.example.com/welcome"`, "as before")
+	require.Equal(t, 2, w.clerk.EmailsTo("ada@example.com"))
+	require.Zero(t, w.run("revoke", "acme", "ada@example.com").code)
+	require.Zero(t, w.run("invite", "acme", "ada@example.com", "--role", "member").code)
+	require.Equal(t, "member", w.member("ada@example.com").Role)
+
+	w.clerk.AddVerifiedUser("linked@example.com")
+	require.Contains(t, w.run("invite", "acme", "linked@example.com").stdout, "linked@example.com in acme is active: user_")
+
+	// Clerk may have the invitation of a reserved member, so its parameters must not change.
+	_, err := w.service().Reserve(t.Context(), clerkinvite.InviteParams{
+		TenantID: "acme", Email: "grace@example.com", Role: "admin", PublicMetadata: map[string]any{"plan": json.RawMessage(`{"z":1,"a":1e2}`)},
+	})
+	require.NoError(t, err)
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.Reset, When: clerkinvitetest.After})
+	require.Equal(t, 1, decode[deliverDocument](t, w.run("deliver", "--json")).Postponed)
+	w.pass(2 * time.Minute)
+	require.Zero(t, w.run("invite", "acme", "grace@example.com").code)
+	require.Equal(t, clerkinvite.StatusPending, w.member("grace@example.com").Status)
+	require.Equal(t, "admin", w.member("grace@example.com").Role)
+	require.Equal(t, 1, w.clerk.EmailsTo("grace@example.com"))
+
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Status: 403, Code: "not_allowed_access"})
+	require.Equal(t, exitRefused, w.run("invite", "acme", "mallory@example.com").code)
+	w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, Kind: clerkinvitetest.JSON500})
+	r = w.run("invite", "acme", "joan@example.com")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.stderr, "the invitation is saved and will be retried")
+	require.Equal(t, exitUsage, w.run("invite", "acme", "not-an-address").code)
 }
 
 func TestReconcileReportsAndRepairs(t *testing.T) {

@@ -15,8 +15,7 @@ import (
 
 // organization returns what the member was invited into.
 func (w *world) organization(email string) clerkinvite.Organization {
-	o, _ := w.member(email).Organization()
-	return o
+	return *w.member(email).InviteParams().Organization
 }
 
 func TestImportIntoOrganizations(t *testing.T) {
@@ -100,6 +99,9 @@ func TestChangeMembersOfOrganizations(t *testing.T) {
 	r := w.run("reconcile")
 	require.Zero(t, r.code, r.stderr)
 	require.Equal(t, clerkinvite.StatusActive, w.member("ada@example.com").Status)
+	require.Zero(t, w.run("invite", "acme", "joan@example.com", "--organization", "org_a", "--organization-role", "org:admin").code)
+	require.Equal(t, clerkinvite.Organization{ID: "org_a", Role: "org:admin"}, w.organization("joan@example.com"))
+	require.Equal(t, exitUsage, w.run("invite", "acme", "eve@example.com", "--organization-role", "org:admin").code, "a role without an organization")
 	w.pass(2 * time.Minute)
 	require.Zero(t, w.run("resend", "acme", "bob@example.com").code)
 	require.Len(t, w.clerk.OpenInvitations("bob@example.com"), 1)
@@ -194,7 +196,7 @@ func TestDoctorFindsInvitationsIntoOrganizations(t *testing.T) {
 	defer empty.Close()
 	w.vars["CLERK_API_URL"] = empty.URL
 	require.Equal(t, map[string]checkStatus{"organizations": checkFail, "agreement": checkFail}, w.diagnose(exitFailed))
-	require.Contains(t, w.run("doctor").stdout, "Clerk knows none of the newest pending members' invitations")
+	require.Contains(t, w.run("doctor").stdout, "CLERK_SECRET_KEY probably belongs to another instance: Clerk knows none of the members' invitations")
 }
 
 // inviteInto invites a person into an organization.

@@ -249,6 +249,29 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+func TestMissingInCI(t *testing.T) {
+	t.Setenv("CLERKINVITE_REQUIRE", "openapi") // restores the variable after the test
+	for _, test := range []struct {
+		ci, require, want string
+	}{
+		{"", "", "skipped"}, // a developer's machine
+		{"false", "", "skipped"},
+		{"true", "", "failed"},
+		{"1", "", "failed"},
+		{"true", "openapi", "skipped"}, // the list decides, as in .ci/run
+		{"true", "postgres", "failed"},
+	} {
+		t.Setenv("CI", test.ci)
+		require.NoError(t, os.Unsetenv("CLERKINVITE_REQUIRE"))
+		if test.require != "" {
+			require.NoError(t, os.Setenv("CLERKINVITE_REQUIRE", test.require))
+		}
+		f := &fakeTB{TB: t}
+		f.run(func() { Missing(f, "postgres", "no server") })
+		require.Equal(t, test.want, f.outcome, test)
+	}
+}
+
 // runs is a *testing.M with one test.
 type runs func() int
 

@@ -230,9 +230,8 @@ func (t *task) adding(ctx context.Context, m clerkinvite.Membership) {
 
 // mayAdd reports whether a member allows to add the user who has verified its address.
 func (t *task) mayAdd(row *clerkinvite.Member, m clerkinvite.Membership) bool {
-	o, _ := row.Organization()
-	p := t.users[m.UserID]
-	return o.AddExisting && o.Role == m.Role && p != nil && t.proven(t, p, row.Email)
+	o, p := row.InviteParams().Organization, t.users[m.UserID]
+	return o != nil && o.AddExisting && o.Role == m.Role && p != nil && t.proven(t, p, row.Email)
 }
 
 // wasMember reports whether the user was a member of the organization at some moment since the task began or, if
