@@ -216,35 +216,39 @@ var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict
 // settleOvertaken handles an attempt whose row another process has changed. If the row still waits for the same send,
 // the attempt stays unsettled, and its verdict must be written again. Otherwise the row stays unchanged.
 func (s *Service) settleOvertaken(ctx context.Context, a *attempt) error {
-	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}})
+	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}})
 	if err != nil {
 		return err
 	}
-	if len(rows) == 0 {
-		s.undo(ctx, a, nil)
+	own := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == a.row.ID })
+	if own < 0 {
+		s.undo(ctx, a, nil, rows)
 		a.delivery = &delivery{Result: Result{Err: errPurged}}
 		return nil
 	}
-	row := rows[0]
+	row := rows[own]
 	switch {
 	case row.Due() && a.verdict.claimOnly() && !row.hasClaimOf(a.row):
 		a.delivery = a.verdict.report(row) // another attempt has claimed the row, so there is nothing to write
 	case row.Due() && row.Send == a.row.Send:
 		a.row = row
 	default: // the send has ended in another way; perhaps the member was then invited again, or into another organization
-		s.undo(ctx, a, row)
+		s.undo(ctx, a, row, rows)
 		a.delivery = &delivery{Result: Result{Member: row}}
 	}
 	return nil
 }
 
-// undo revokes the invitation or ends the membership that the attempt has created, unless the member's current row
-// needs it. row is nil if the member was purged.
-func (s *Service) undo(ctx context.Context, a *attempt, row *Member) {
-	hasCreated := a.verdict.kind == isInvited && !a.verdict.adopted
+// undo revokes the attempt's invitation unless one of the rows refers to it; another tenant's member may have adopted
+// it. If the attempt has created none, undo ends the membership that it may have added, unless row, the member's
+// current one, needs it. row is nil if the member was purged.
+func (s *Service) undo(ctx context.Context, a *attempt, row *Member, rows []*Member) {
 	switch {
-	case hasCreated && (row == nil || row.InvitationID != a.verdict.invitation.ID):
-		s.tryRevokeLeftOver(ctx, RevokeRequest{a.verdict.invitation.ID, a.organization()})
+	case a.verdict.kind == isInvited:
+		id := a.verdict.invitation.ID
+		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id }) {
+			s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
+		}
 	case row == nil, row.Status != StatusActive, row.organization() != a.organization():
 		_ = s.removeAdded(ctx, a)
 	}

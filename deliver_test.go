@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -1565,6 +1566,64 @@ func TestPromise3_LostCreateBesideAnotherTenantsInvitation(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
 	require.Equal(t, 2, clerk.EmailsTo(email), "the lost one was adopted")
+}
+
+// Another tenant's member adopts an invitation before the attempt that created it has written its result, and that attempt's member
+// is revoked or purged in the meantime. The other tenant's member keeps the invitation. Without metadata, it may be the one that
+// member's lost response was about; an organization has one invitation for both.
+func TestPromise3_AdoptedInvitationOfAnEndedAttemptStays(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	for _, organization := range []string{"", org} {
+		for _, purged := range []bool{false, true} {
+			for _, adopted := range []bool{true, false} {
+				t.Run(fmt.Sprintf("organization %q/purged %v/adopted %v", organization, purged, adopted), func(t *testing.T) {
+					t.Parallel()
+					clerk := clerkinvitetest.NewClerk()
+					var api clerkinvite.ClerkAPI = hidesMetadata{clerk}
+					create := clerkinvitetest.CallCreate
+					if organization != "" {
+						api, create = clerk, clerkinvitetest.CallOrganizationCreate
+					}
+					b := testkit.New(t, testkit.Options{Organization: organization}, clerk, api, clerkinvitetest.NewMemoryStore())
+					clerk.Fail(clerkinvitetest.Fault{Call: create, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+					globex := testkit.Params("globex", email)
+					_, err := b.Invite(t.Context(), globex)
+					require.Error(t, err)
+					clerk.ClearFaults()
+					b.Clock.Advance(time.Hour)
+
+					var created atomic.Bool
+					clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+						if call != create || when != clerkinvitetest.After || created.Swap(true) {
+							return
+						}
+						var invite, purge error
+						if adopted {
+							_, invite = b.Invite(t.Context(), globex)
+						}
+						_, revoke := b.Revoke(t.Context(), testkit.Ada)
+						if purged {
+							b.Clock.Advance(time.Hour) // the claim ends
+							purge = b.Purge(t.Context(), testkit.Ada)
+						}
+						assert.NoError(t, errors.Join(invite, revoke, purge))
+					})
+					_, err = b.TryInvite(t, email)
+					require.ErrorIs(t, err, clerkinvite.ErrConflict)
+					if !adopted {
+						require.Empty(t, clerk.OpenInvitations(email))
+						return
+					}
+					require.Len(t, clerk.OpenInvitations(email), 1)
+					other, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "globex", Email: email})
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusPending, other.Status)
+					require.Equal(t, 1, clerk.EmailsTo(email))
+				})
+			}
+		}
+	}
 }
 
 // A bulk request is the third that fails, and one of its attempts has left it before.

@@ -191,7 +191,8 @@ func (s *Service) addMemberships(ctx context.Context, organization string, userI
 	return nil
 }
 
-var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config.Organizations"}
+// errNoOrganizations is a mistake in the host's configuration, so it is not an *InvalidParamsError, whose text admins see.
+var errNoOrganizations = errors.New("clerkinvite: Config.Organizations is missing: set it to the result of clerkapi.New")
 
 // addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
 // create, it starts and finishes during the lease.
@@ -340,7 +341,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = userVerdict(u, nil, s.now()); v.kind != isLinked {
+			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation {
 				a.mayHaveAdded = u.ID
 			}
 		}

@@ -491,6 +491,31 @@ func TestOrganization_BarredMemberOfOthersStays(t *testing.T) {
 	})
 }
 
+// The same if each invitation is tried once, and the attempt has failed when it asked about the older invitation.
+func TestOrganization_BarredMemberOfOthersStays_TriedOnce(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		m, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.NoError(t, err)
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clerk.BanUser(u.ID)
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{
+			Call: clerkinvitetest.CallOrganizationList, Status: http.StatusTooManyRequests, Code: "too_many_requests", RetryAfter: time.Minute,
+		})
+		_, err = b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		b.Clerk.ClearFaults()
+		require.True(t, b.Member(t, "ada@example.com").Due())
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.False(t, b.Member(t, "ada@example.com").Due())
+		b.RequireMembersAtClerk(t, u.ID)
+	})
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()

@@ -335,7 +335,7 @@ func smallExponent(number string) bool {
 
 // badEscape reports whether valid JSON contains \u0000 or an unpaired surrogate.
 func badEscape(b []byte) bool {
-	high := -1 // index at which the second half of a pair must begin
+	high := -1 // where the second half of a pair must begin, or -1
 	bad := hasEscapeAt(b, func(at, unit int) bool {
 		low := unit >= 0xDC00 && unit <= 0xDFFF
 		if unit == 0 || low != (high == at) || high >= 0 && high != at {
@@ -349,22 +349,23 @@ func badEscape(b []byte) bool {
 	return bad || high >= 0
 }
 
-func hasEscape(b []byte, is func(unit int) bool) bool {
-	return hasEscapeAt(b, func(_, unit int) bool { return is(unit) })
+// hasEscape reports whether match accepts the code unit of any escape \uXXXX in valid JSON.
+func hasEscape(b []byte, match func(unit int) bool) bool {
+	return hasEscapeAt(b, func(_, unit int) bool { return match(unit) })
 }
 
-// hasEscapeAt reports whether is returns true for an escape \uXXXX in valid JSON.
-func hasEscapeAt(b []byte, is func(at, unit int) bool) bool {
+// hasEscapeAt is hasEscape for a match that also needs the index of the escape.
+func hasEscapeAt(b []byte, match func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {
 			continue
 		}
 		if b[i+1] != 'u' {
-			i++ // \n and the like; the escaped byte may be a backslash
+			i++ // skip the escaped byte, which may be a backslash
 			continue
 		}
 		unit, _ := strconv.ParseUint(string(b[i+2:i+6]), 16, 16)
-		if is(i, int(unit)) {
+		if match(i, int(unit)) {
 			return true
 		}
 		i += len(`u0000`)

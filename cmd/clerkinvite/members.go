@@ -160,8 +160,17 @@ func deliverCommand() command {
 
   clerkinvite deliver --limit 10
 
+It prints what has become of the members:
+
+  invited      now pending: Clerk has sent the email, now or earlier
+  linked       now active, without an email
+  refused      now failed, because Clerk does not accept the person; "clerkinvite show" has the reason
+  ended        revoked, removed or expired in the meantime
+  postponed    tried again later
+  due later    not tried now: the next attempt has a time. Up to 1,000 are counted
+
 As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed", "waiting"}, and "error" if it stopped early. "waiting" counts the
-members that wait for a later attempt, up to 1,000; "next_attempt" is the time of the next one.`,
+members that are due later, and "next_attempt" is the time of the next one.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.DeliverOptions
 			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all that are due")

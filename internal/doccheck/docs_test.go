@@ -559,6 +559,29 @@ func TestRunbookLiftALimit(t *testing.T) {
 	interactive.MustInvite(t, "ada@example.com")
 }
 
+// The step for an urgent invitation in docs/runbook.md works as described.
+func TestRunbookUrgentInvitation(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, clerkinvitetest.NewMemoryStore())
+	clerk.Fail(clerkinvitetest.RateLimited(time.Hour))
+	for range 2 {
+		_, err := b.TryInvite(t, "ada@example.com")
+		_, limited := clerkinvite.RetryAfter(err)
+		require.True(t, limited)
+	}
+	clerk.CreateForeign("ada@example.com", nil)
+	webhook, err := clerk.Accept("ada@example.com")
+	require.NoError(t, err)
+	b.Receive(t, webhook)
+	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+	b.Clock.Advance(62 * time.Minute)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Zero(t, report.Claimed)
+	require.Zero(t, clerk.EmailsTo("ada@example.com"), "of the library")
+}
+
 // The steps for moving to another Clerk instance, and for a key of another instance, in docs/runbook.md work as described.
 func TestRunbookAnotherInstance(t *testing.T) {
 	t.Parallel()

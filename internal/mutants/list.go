@@ -219,10 +219,13 @@ var mutants = []mutant{
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && (row == nil || row.InvitationID != a.verdict.invitation.ID):", "case hasCreated:"},
+		{"deliver_settle.go", "!a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id })", "!a.verdict.adopted"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
-		{"deliver_settle.go", "case hasCreated && (row == nil || row.InvitationID != a.verdict.invitation.ID):", "case hasCreated && row == nil:"},
+		{"deliver_settle.go", "if !a.verdict.adopted && !slices", "if a.verdict.adopted && !slices"},
+	}},
+	{name: "an overtaken attempt revokes an invitation that another tenant's member waits for", test: "TestPromise3_AdoptedInvitationOfAnEndedAttemptStays", edits: []edit{
+		{"deliver_settle.go", "Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}}", "Query{IDs: []string{a.row.ID}}"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.isResend()\n", "return !a.isResend()\n"},
@@ -296,6 +299,12 @@ var mutants = []mutant{
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"reconcile_invitations.go", "			case l.shared:\n", ""},
 	}},
+	{name: "a process without Config.Organizations delivers nothing", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
+		{"verdict.go", "		return notConfigured\n", "		return foreignError\n"},
+	}},
+	{name: "a process without Config.Organizations refuses members", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
+		{"verdict.go", "		return notConfigured\n", "		return invalidRequest\n"},
+	}},
 	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
 		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
@@ -310,6 +319,9 @@ var mutants = []mutant{
 	}},
 	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
+	}},
+	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
+		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation {", "v.kind != isLinked {"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},

@@ -331,9 +331,9 @@ func (s *sequence) claimed(t *task, old, m *clerkinvite.Member) {
 	switch {
 	case m.ClaimedUntil != nil && old != nil && old.ClaimedUntil != nil && old.ClaimedUntil.Equal(*m.ClaimedUntil):
 		return
-	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts), // no claim, or one that has ended
-		old != nil && m.ClaimedUntil != nil && m.ClaimedUntil.Equal(old.UpdatedAt): // the same, by a process whose clock is behind
-		if t.verb != purge { // which gives back the claim of an attempt
+	case !held(m, m.UpdatedAt) && (old == nil || m.Attempts <= old.Attempts), // the row has no claim, or its claim has ended
+		old != nil && m.ClaimedUntil != nil && m.ClaimedUntil.Equal(old.UpdatedAt): // a process whose clock is behind wrote a claim that has ended
+		if t.verb != purge { // Purge restores the attempt's claim
 			delete(s.attempted, of)
 		}
 		return

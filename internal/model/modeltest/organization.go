@@ -368,8 +368,8 @@ func (t *task) quiet(e clerkinvite.Event) {
 	}
 }
 
-// adminsInvitation returns an invitation that an admin has made for an address in the dashboard: a new one, one that has
-// perhaps ended, or one that Clerk does not know.
+// adminsInvitation returns the ID of an invitation that an admin created for an address in the dashboard. It may be new, it
+// may have ended, or Clerk may not know it.
 func (t *task) adminsInvitation(email string) string {
 	var unmarked []string
 	open := false

@@ -16,7 +16,7 @@ func (c *Config) atRest(s *State, known map[State]string) string {
 		}
 	}
 	// A create under way may never arrive; if it does, that is another trace.
-	world := State{row: s.row, invitations: s.invitations, user: s.user, withdrawn: s.withdrawn}
+	world := State{row: s.row, invitations: s.invitations, user: s.user, member: s.member, withdrawn: s.withdrawn}
 	world.row.held, world.row.next, world.row.version = 0, 0, 1
 	bad, there := known[world]
 	if !there {
@@ -77,7 +77,7 @@ func (c *Config) settledWell(s *State) string {
 	for i, inv := range s.invitations {
 		named := r.status == pending && r.inv == int8(i+1)
 		switch {
-		case inv.send == 0:
+		case inv.send == 0 && !named:
 		case named && inv.status != pending:
 			return "the row names an invitation that is " + inv.status.String()
 		case !named && inv.status == pending:
@@ -87,7 +87,7 @@ func (c *Config) settledWell(s *State) string {
 	switch {
 	case r.due():
 		return "due for ever"
-	case r.status == reserved, r.status == pending && s.user:
+	case r.status == reserved, r.status == pending && c.joined(s):
 		return "never decided"
 	case r.status == revoked && !s.withdrawn:
 		return "revoked without a caller"

@@ -33,6 +33,10 @@ func configs() []*Config {
 		{Name: "once revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Revoke: 1}, Crashes: 1, Losses: 1, Ends: 1, Accepts: 1, Once: true},
 		{Name: "once store", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 2}, Cuts: 1, Ends: 1, Once: true},
 		{Name: "store accept", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Invite: 1, Reconcile: 1, Resolve: 1}, Cuts: 2, Ends: 1, Accepts: 1},
+		{Name: "organization", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 1, Accepts: 1, Reserved: true, Foreign: true, Organization: true},
+		{Name: "organization resend", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true, Organization: true},
+		{Name: "organization revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Revoke: 1}, Losses: 1, Ends: 1, Accepts: 1, Reserved: true, Organization: true},
+		{Name: "organization accept", Actors: 2, Begins: map[Verb]int8{Invite: 1, Deliver: 1, Resolve: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 2, Organization: true},
 	}
 	if tally.Long() {
 		list = append(list,

@@ -11,10 +11,14 @@ const (
 	pcFindDue
 	pcClaim
 	pcUsers
+	pcMembers
 	pcListPending
 	pcList
 	pcListRevoked
 	pcUsersAccepted
+	pcOlderRevoke
+	pcEndedList
+	pcEndedListRevoked
 	pcCreate
 	pcUsersAgain
 	pcSettle
@@ -33,13 +37,16 @@ const (
 
 	pcRevokeGet
 	pcRevokeList
+	pcRevokeShared
 	pcRevokeOne
 	pcRevokeUsers
+	pcRevokeMembers
 	pcRevokeWrite
 	pcRevokeEnd
 
 	pcResolveUser
 	pcResolveFind
+	pcResolveMembers
 	pcResolveWrite
 
 	pcCheck
@@ -47,6 +54,11 @@ const (
 	pcScan
 	pcScanUsers
 	pcScanIDs
+	pcScanMembers
+	pcApplicationOpen
+	pcApplicationRevoked
+	pcApplicationAccepted
+	pcApplicationExpired
 	pcOpenList
 	pcOpenFind
 	pcOpenRevoke
@@ -71,6 +83,10 @@ var calls = map[pc]string{
 	pcOpenList: "list pending", pcOpenFind: "find id", pcOpenRevoke: "revoke", pcRevokedList: "list revoked", pcRevokedFind: "find id",
 	pcRevokedWrite: "update", pcAcceptedList: "list accepted", pcAcceptedFind: "find id", pcAcceptedUsers: "users by email",
 	pcExpiredList: "list expired",
+
+	pcMembers: "memberships", pcOlderRevoke: "revoke", pcEndedList: "list", pcEndedListRevoked: "list revoked",
+	pcRevokeShared: "find id", pcRevokeMembers: "memberships", pcResolveMembers: "memberships", pcScanMembers: "memberships",
+	pcApplicationOpen: "list pending", pcApplicationRevoked: "list revoked", pcApplicationAccepted: "list accepted", pcApplicationExpired: "list expired",
 }
 
 func (p pc) revokes() bool { return calls[p] == "revoke" }
@@ -98,9 +114,9 @@ func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 // attempt begins with a row that the actor has claimed.
 func (m *step) attempt(a *actor) {
 	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
-	a.others, a.again, a.stale, a.gives = false, false, false, false
+	a.others, a.again, a.stale, a.gives, a.older = false, false, false, false, false
 	a.left, a.previous = a.row.send > 1, a.row.inv
-	a.knows = m.user
+	a.knows = m.joined(m.State)
 	a.pc = pcUsers
 	switch {
 	case m.Once && a.row.attempts > 1 && m.has(TryOnce):
@@ -110,7 +126,16 @@ func (m *step) attempt(a *actor) {
 	}
 }
 
-// createOrLook is the step after looking for users: look if something may have been
+// notJoined is the step after looking for users, if the person has not joined.
+func (m *step) notJoined(a *actor) {
+	if a.again {
+		a.pc = pcList
+	} else {
+		m.createOrLook(a)
+	}
+}
+
+// createOrLook is the step after the first look for users: look if something may have been
 // sent before, otherwise create.
 func (m *step) createOrLook(a *actor) {
 	if m.Once && a.row.attempts > 1 {
@@ -143,7 +168,10 @@ func (m *step) tryCreate(a *actor) {
 // decide sets the decision, which is written next.
 func (m *step) decide(a *actor, d decision) {
 	a.next, a.at, a.pc = d, m.epoch, pcSettle
-	a.seen, a.others, a.again, a.stale, a.knows = [maxInvitations]status{}, false, false, false, false
+	a.seen, a.others, a.again, a.stale, a.knows, a.todo = [maxInvitations]status{}, false, false, false, false, 0
+	if a.older {
+		a.left, a.previous, a.older = a.left && d != isInvited, 0, false
+	}
 	if d == isLinked || d == isLinkedBy {
 		a.left = a.left || a.row.attempts > 1
 	}
@@ -157,10 +185,14 @@ func (m *step) decide(a *actor, d decision) {
 
 // look concludes from the invitations of the address.
 func (m *step) look(a *actor) {
-	own, others := int8(0), false
+	own, foreign, others := int8(0), int8(0), false
 	for i, s := range a.seen {
 		switch {
 		case s == none:
+		case m.Organization && m.invitations[i].send != a.row.send:
+			if s == pending && m.invitations[i].send == 0 && i+1 != int(a.row.inv) && m.has(AdoptForeign) {
+				foreign = int8(i + 1)
+			}
 		case m.invitations[i].send != a.row.send || m.invitations[i].send > 0 && !m.has(Adopt):
 			others = others || s == pending
 		case own == 0:
@@ -186,12 +218,61 @@ func (m *step) look(a *actor) {
 		}
 		return
 	}
-	if a.again && !others {
+	switch {
+	case foreign > 0:
+		a.made = foreign
+		m.decide(a, isInvited)
+	case a.again && !others:
 		m.decide(a, isPostponed)
-		return
+	case m.Organization && a.row.send > 1 && m.has(RevokeFirst):
+		m.makeRoom(a)
+	default:
+		a.seen, a.others = [maxInvitations]status{}, others
+		m.tryCreate(a)
 	}
-	a.seen, a.others = [maxInvitations]status{}, others
-	m.tryCreate(a)
+}
+
+// makeRoom revokes the older invitations before an organization gets another, unless the row's was accepted.
+func (m *step) makeRoom(a *actor) {
+	for i, s := range a.seen {
+		switch current := i+1 == int(a.row.inv); {
+		case current && s == accepted:
+			m.keepOlder(a)
+			return
+		case current && s == revoked:
+			a.older = true
+		case current, s == pending && m.invitations[i].send > 0:
+			a.todo |= 1 << i
+		}
+	}
+	a.seen = [maxInvitations]status{}
+	m.nextOlder(a)
+}
+
+// keepOlder completes a resend with the older invitation, which was accepted.
+func (m *step) keepOlder(a *actor) {
+	a.made = a.row.inv
+	m.decide(a, isInvited)
+}
+
+func (m *step) nextOlder(a *actor) {
+	if a.pc = pcOlderRevoke; a.todo == 0 {
+		m.tryCreate(a)
+	}
+}
+
+// olderEnded continues after an older invitation has ended.
+func (m *step) olderEnded(a *actor) {
+	inv := a.revoking()
+	if inv == a.row.inv {
+		if m.invitations[inv-1].status == accepted {
+			m.keepOlder(a)
+			return
+		}
+		a.older = true
+	}
+	a.todo &^= 1 << (inv - 1)
+	m.nextOlder(a)
 }
 
 func rank(s status) int { return slices.Index([]status{accepted, pending, revoked}, s) }
@@ -241,11 +322,26 @@ func (m *step) decided(a *actor, r row) row {
 // goOn makes an actor's next call.
 func (m *step) goOn(a *actor) {
 	switch a.pc {
-	case pcUsers:
-		if m.user {
+	case pcUsers, pcUsersAgain:
+		a.again = a.pc == pcUsersAgain
+		switch {
+		case !m.user:
+			m.notJoined(a)
+		case m.Organization && m.has(ProveMember):
+			a.pc = pcMembers
+		default:
 			m.decide(a, isLinked)
-		} else {
-			m.createOrLook(a)
+		}
+	case pcMembers:
+		switch accepting := a.next == isInvited; {
+		case m.member && accepting:
+			m.decide(a, isLinkedBy)
+		case m.member:
+			m.decide(a, isLinked)
+		case accepting:
+			a.pc = pcSettle
+		default:
+			m.notJoined(a)
 		}
 	case pcListPending:
 		a.seen = m.list(pending)
@@ -263,24 +359,36 @@ func (m *step) goOn(a *actor) {
 		}
 		m.look(a)
 	case pcUsersAccepted:
-		if a.pc = pcSettle; m.user {
+		switch a.pc = pcSettle; {
+		case m.user && m.Organization:
+			a.pc = pcMembers
+		case m.user:
 			m.decide(a, isLinkedBy)
+		}
+	case pcOlderRevoke:
+		if m.invitations[a.revoking()-1].status != pending {
+			a.pc = pcEndedList
+			break
+		}
+		m.revokeAtClerk(a, a.revoking())
+		m.olderEnded(a)
+	case pcEndedList:
+		a.pc = pcEndedListRevoked
+	case pcEndedListRevoked:
+		if a.verb == Revoke {
+			m.revokeEnded(a)
+		} else {
+			m.olderEnded(a)
 		}
 	case pcCreate:
 		if made := m.create(m.request(a)); made > 0 {
 			a.made = made
 			m.decide(a, isInvited)
 		} else {
-			a.knows = m.user
+			a.knows = m.joined(m.State)
 			if a.pc = pcUsersAgain; !m.has(FindAgain) {
 				a.again, a.pc = true, pcList
 			}
-		}
-	case pcUsersAgain:
-		if m.user {
-			m.decide(a, isLinked)
-		} else {
-			a.again, a.pc = true, pcList
 		}
 	case pcSettle:
 		was := a.row
@@ -320,7 +428,7 @@ func (m *step) goOn(a *actor) {
 func (m *step) candidates(a *actor, seen [maxInvitations]status) {
 	if a.previous > 0 && seen[a.previous-1] == none {
 		seen[a.previous-1] = pending
-	} else {
+	} else if !m.Organization {
 		a.previous = 0
 	}
 	ours := false
@@ -328,7 +436,7 @@ func (m *step) candidates(a *actor, seen [maxInvitations]status) {
 		if seen[i] != pending {
 			seen[i] = none
 		}
-		ours = ours || seen[i] == pending && inv.send > 0
+		ours = ours || seen[i] == pending && (inv.send > 0 || m.Organization)
 	}
 	a.seen, a.pc = seen, pcSweepFind
 	switch {
@@ -341,7 +449,7 @@ func (m *step) candidates(a *actor, seen [maxInvitations]status) {
 
 // sweep finds left-over invitations.
 func (m *step) sweep(a *actor) {
-	a.todo = m.leftOver(a.row, a.seen)
+	a.todo = m.leftOver(a.row, a.seen, a.previous)
 	a.seen = [maxInvitations]status{}
 	if a.pc = pcSweepRevoke; a.todo == 0 {
 		m.delivered(a)
@@ -370,7 +478,7 @@ func (m *step) overtaken(a *actor) {
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):
 		a.row, a.pc = r, pcSettle
-	case a.next == isInvited && m.has(RevokeUnwanted) && (r.inv != a.made || !m.has(KeepNamed)):
+	case a.next == isInvited && m.invitations[a.made-1].send == a.row.send && m.has(RevokeUnwanted) && (r.inv != a.made || !m.has(KeepNamed)):
 		a.pc = pcRevokeMine
 	default:
 		m.written(a)
@@ -391,10 +499,20 @@ func (m *step) written(a *actor) {
 // unanswered is the step after a call without a response, other than a create.
 func (m *step) unanswered(a *actor) {
 	switch a.pc {
-	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked:
+	case pcMembers, pcUsersAccepted:
+		if a.next == isInvited {
+			a.pc = pcSettle
+			break
+		}
 		m.decide(a, isPostponed)
-	case pcUsersAccepted:
-		a.pc = pcSettle
+	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked, pcOlderRevoke:
+		m.decide(a, isPostponed)
+	case pcEndedList, pcEndedListRevoked:
+		if a.verb != Revoke {
+			m.decide(a, isPostponed)
+		} else {
+			m.end(a)
+		}
 	case pcSettle:
 		a.failed = true
 		m.written(a)
@@ -413,6 +531,12 @@ func (m *step) unanswered(a *actor) {
 		m.revokedOne(a)
 	case pcOpenRevoke:
 		m.openRevoked(a)
+	case pcResolveFind, pcResolveWrite:
+		if a.retries { // a failure for one user ends nothing
+			m.resolved(a)
+		} else {
+			m.end(a)
+		}
 	default: // the verb ends with an error
 		*a = actor{}
 	}

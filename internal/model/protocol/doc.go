@@ -24,7 +24,7 @@
 // and the person had not joined by one of them. In every state without actors, time passes, and one
 // Deliver and one Reconcile run undisturbed: then the row refers to the only open
 // invitation, or no invitation is open, and nothing is due. For each rule there is an
-// exploration without it, which must find a bad trace. Three rules prevent no trace; their
+// exploration without it, which must find a bad trace. Two rules prevent no trace; their
 // test says why they exist. The traces that are not promised occur, too (Exception).
 //
 // The model is kept correct by replaying it: one trace for each kind of step, and random
@@ -33,6 +33,10 @@
 // invitations, the emails and each actor's next call must be the model's. So a change of
 // the protocol fails here until the model has it, too, and then the exploration has
 // checked it.
+//
+// With Config.Organization, the invitations are into an organization. Then a person joins by accepting, not by
+// signing up, Clerk never has two open invitations, a resend revokes first, and another application's invitation is
+// adopted.
 //
 // Bounds: one member of one tenant, two actors at the same time (three in the long mode), and
 // up to two sends by Resend or by inviting again. Each Config limits the calls, deaths, lost

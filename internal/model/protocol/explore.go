@@ -142,7 +142,8 @@ func (c *Config) canonical(s *State) (canon State, places [maxActors]int8) {
 func (p pc) forgets() bool {
 	switch p {
 	case pcFindDue, pcRevokeMine, pcSweepList, pcSweepFind, pcSweepRevoke, pcInsert, pcResendGet, pcRevokeGet, pcRevokeUsers, pcRevokeEnd,
-		pcResolveUser, pcResolveFind, pcCheck, pcCheckIDs, pcScan, pcScanUsers, pcScanIDs, pcOpenList, pcOpenFind, pcOpenRevoke,
+		pcResolveUser, pcResolveFind, pcCheck, pcCheckIDs, pcScan, pcScanUsers, pcScanIDs, pcScanMembers,
+		pcApplicationOpen, pcApplicationRevoked, pcApplicationAccepted, pcApplicationExpired, pcOpenList, pcOpenFind, pcOpenRevoke,
 		pcRevokedList, pcRevokedFind, pcAcceptedList, pcAcceptedFind, pcAcceptedUsers, pcExpiredList:
 		return true
 	default:
@@ -160,7 +161,8 @@ func (a *actor) appendKey(b []byte) []byte {
 	r := a.row
 	b = append(b, byte(a.verb), byte(a.pc), byte(r.status), byte(r.send), byte(r.sent), byte(r.inv), byte(r.attempts), byte(r.held), byte(r.next), byte(r.version),
 		byte(a.lease), byte(a.began), byte(a.round), byte(a.made), byte(a.previous), byte(a.next), byte(a.at), a.todo,
-		flag(a.others), flag(a.again), flag(a.left), flag(a.stale), flag(a.moved), flag(a.waits), flag(a.second), flag(a.looked), flag(a.failed), flag(a.knows), a.open)
+		flag(a.others), flag(a.again), flag(a.left), flag(a.stale), flag(a.moved), flag(a.waits), flag(a.second), flag(a.looked), flag(a.failed), flag(a.knows), a.open,
+		flag(a.older), flag(a.proved))
 	for _, s := range a.seen {
 		b = append(b, byte(s))
 	}

@@ -79,7 +79,7 @@ type flight struct {
 	ignore bool
 	known  bool // the reason for ignore_existing was seen
 	stale  bool // it began after its lease
-	knows  bool // the person had signed up when it last had to look for users
+	knows  bool // the person had joined when it last had to look for users
 }
 
 // actor is a call of a verb: its next call and what it knows.
@@ -98,8 +98,10 @@ type actor struct {
 	todo     uint8 // invitations to revoke, a bit each
 	others   bool  // Clerk has a pending invitation that is not this send's
 	again    bool  // Clerk has rejected a create of this attempt as a duplicate
+	older    bool  // the invitation that the row refers to is revoked, so that an organization accepts another
+	proved   bool  // Clerk has shown the membership of the user who is resolved
 	gives    bool  // its decision gives the invitation up, instead of letting the row wait
-	retries  bool  // an Invite whose member has failed in the meantime begins again
+	retries  bool  // an Invite whose member has failed in the meantime begins again; a reconciliation whose row was changed resolves its user alone
 	left     bool  // this member may have other open invitations; a withdrawal must still list them
 	stale    bool  // began a create after its lease
 	moved    bool  // it has made the row revoked or active
@@ -107,7 +109,7 @@ type actor struct {
 	second   bool  // a reconciliation handles accepted invitations; a withdrawal has found an accepted one
 	looked   bool  // a reconciliation has looked up the active user; a withdrawal has found an earlier invitation accepted
 	failed   bool  // the store did not respond when it wrote
-	knows    bool  // the person had signed up when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
+	knows    bool  // the person had joined when it last had to look for users, or accepted when a withdrawal read the row; for the checks only
 	open     uint8 // invitations that were open when a withdrawal read the row; for the checks only
 }
 
@@ -154,6 +156,7 @@ type State struct {
 	row         row
 	invitations [maxInvitations]invitation
 	user        bool // the person has signed up with the address
+	member      bool // and is a member of the organization
 	flights     [maxFlights]flight
 	actors      [maxActors]actor
 	epoch       int8
@@ -236,6 +239,8 @@ type Config struct {
 	Once     bool // Config.WithdrawOnFailure: each invitation is tried once
 	Late     bool // leases can end while a create is under way, such as after a machine slept or a clock was set
 	Without  Rule // the removed rule
+
+	Organization bool // all invitations are into one organization
 }
 
 // Start returns the first state.
@@ -306,7 +311,7 @@ func (c *Config) Events(s *State) []Event {
 	if s.ends > 0 && (c.Late || !creating) {
 		add(LeasesEnd, 0, 0)
 	}
-	if s.accepts > 0 {
+	if s.accepts > 0 && !s.user {
 		add(Accept, 0, 0)
 	}
 	for i, inv := range s.invitations {
@@ -394,6 +399,7 @@ func (c *Config) Next(s *State, e Event) (State, string) {
 		after.accepts--
 		if e.Arg > 0 {
 			after.invitations[e.Arg-1].status = accepted
+			after.member = c.Organization
 		}
 		after.user, after.disordered = true, true
 	case Dashboard:
@@ -401,11 +407,14 @@ func (c *Config) Next(s *State, e Event) (State, string) {
 		after.withdrawn = true
 		after.invitations[e.Arg-1].status = revoked
 	}
-	if m.bad == "" && after.row.status == active && !after.user {
+	if m.bad == "" && after.row.status == active && !c.joined(&after) {
 		m.bad = "active without a proof"
 	}
 	return after, m.bad
 }
+
+// joined reports whether the person has joined: a user has the address and, for an organization, is a member.
+func (c *Config) joined(s *State) bool { return s.user && (s.member || !c.Organization) }
 
 // fail records what is wrong.
 func (m *step) fail(what string) {
@@ -469,7 +478,7 @@ func (m *step) create(f flight) int8 {
 		default:
 		}
 	}
-	if m.user && !f.ignore {
+	if m.joined(m.State) && !f.ignore {
 		return 0
 	}
 	if free < 0 {
@@ -477,7 +486,7 @@ func (m *step) create(f flight) int8 {
 		return 0
 	}
 	if f.knows {
-		m.fail("an email to a person who had signed up")
+		m.fail("an email to a person who had joined")
 	}
 	made := invitation{status: pending, send: f.send, late: f.epoch != m.epoch && !f.stale, ignore: f.known}
 	for _, inv := range m.invitations {
@@ -507,17 +516,17 @@ const (
 	LateWithdrawn                       // the other invitation was revoked in the meantime, so that Clerk does not reject it
 )
 
-// revokeAtClerk revokes an invitation, and reports whether it was already accepted.
-func (m *step) revokeAtClerk(a *actor, inv int8) bool {
+// revokeAtClerk revokes an invitation, unless it was accepted.
+func (m *step) revokeAtClerk(a *actor, inv int8) {
 	i := &m.invitations[inv-1]
 	if i.status == accepted {
-		return true
+		return
 	}
-	if a.verb != Revoke && i.status == pending && m.row.status == pending && m.row.inv == inv {
+	resends := a.pc == pcOlderRevoke && m.row.due()
+	if a.verb != Revoke && !resends && i.status == pending && m.row.status == pending && m.row.inv == inv {
 		m.fail("the invitation that the row names is revoked as if it were left over")
 	}
 	i.status = revoked
-	return false
 }
 
 // list returns the invitations that Clerk lists: of one status, or all except revoked ones.
@@ -543,10 +552,11 @@ func (m *step) keeps(r row, inv int8) bool {
 	return r.inv == inv || r.sent < r.send && send == r.send
 }
 
-// leftOver returns the listed invitations that are not kept.
-func (m *step) leftOver(r row, seen [maxInvitations]status) (todo uint8) {
+// leftOver returns the listed invitations that are not kept. The previous one may be another application's that the row
+// had adopted.
+func (m *step) leftOver(r row, seen [maxInvitations]status, previous int8) (todo uint8) {
 	for i, s := range seen {
-		if s == pending && m.invitations[i].send > 0 && !m.keeps(r, int8(i+1)) {
+		if s == pending && (m.invitations[i].send > 0 || i+1 == int(previous)) && !m.keeps(r, int8(i+1)) {
 			todo |= 1 << i
 		}
 	}
@@ -558,7 +568,7 @@ func (a *actor) revoking() int8 {
 	switch {
 	case a.pc == pcRevokeMine:
 		return a.made
-	case a.pc == pcRevokeOne && a.row.status == pending && a.todo&(1<<(a.row.inv-1)) != 0:
+	case a.pc != pcSweepRevoke && a.row.status == pending && a.todo&(1<<(a.row.inv-1)) != 0:
 		return a.row.inv // the row's first
 	case a.pc == pcSweepRevoke && a.previous > 0 && a.todo&(1<<(a.previous-1)) != 0:
 		return a.previous // as well

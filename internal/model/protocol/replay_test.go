@@ -17,6 +17,8 @@ import (
 const (
 	replayEmail  = "ada@example.com"
 	replayTenant = "acme"
+
+	replayOrganization = "org_acme"
 )
 
 // The replay's clock stands still except for LeasesEnd, which is longer than any lease and
@@ -67,8 +69,9 @@ type taskKey struct{}
 func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 	r := &replay{config: c, state: c.Start(), store: store, clerk: clerkinvitetest.NewClerk(), now: replayBorn}
 	r.clerk.SetNow(func() time.Time { return r.now })
+	r.clerk.AddOrganization(replayOrganization, clerkinvitetest.OrganizationOptions{})
 	if c.Foreign {
-		r.clerk.CreateForeign(replayEmail, map[string]any{"app": "another"})
+		r.createForeign()
 	}
 	for i := range r.tasks {
 		t := &task{replay: r}
@@ -83,11 +86,11 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 		r.tasks[i] = t
 	}
 	if c.Reserved {
-		service, err := r.service(clockless{store}, r.clerk)
+		service, err := r.service(clockless{store}, r.clerk, 0)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := service.Reserve(context.Background(), clerkinvite.InviteParams{TenantID: replayTenant, Email: replayEmail}); err != nil {
+		if _, err := service.Reserve(context.Background(), r.params()); err != nil {
 			return nil, err
 		}
 	}
@@ -97,11 +100,35 @@ func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 	return r, nil
 }
 
-func (r *replay) service(store clerkinvite.Store, api clerkinvite.ClerkAPI) (*clerkinvite.Service, error) {
-	return clerkinvite.New(clerkinvite.Config{
-		API: api, Store: store, Lease: replayLease, ResendCooldown: -1, Now: func() time.Time { return r.now },
+// createForeign lets another application invite the person.
+func (r *replay) createForeign() {
+	metadata := map[string]any{"app": "another"}
+	if r.config.Organization {
+		r.clerk.CreateInDashboard(replayOrganization, replayEmail, "org:member", metadata)
+	} else {
+		r.clerk.CreateForeign(replayEmail, metadata)
+	}
+}
+
+// params are those of each invitation.
+func (r *replay) params() clerkinvite.InviteParams {
+	p := clerkinvite.InviteParams{TenantID: replayTenant, Email: replayEmail}
+	if r.config.Organization {
+		p.Organization = &clerkinvite.Organization{ID: replayOrganization}
+	}
+	return p
+}
+
+// service returns a service whose clock is ahead.
+func (r *replay) service(store clerkinvite.Store, api clerkinvite.ClerkAPI, ahead time.Duration) (*clerkinvite.Service, error) {
+	cfg := clerkinvite.Config{
+		API: api, Store: store, Lease: replayLease, ResendCooldown: -1, Now: func() time.Time { return r.now.Add(ahead) },
 		WithdrawOnFailure: r.config.Once,
-	})
+	}
+	if r.config.Organization {
+		cfg.Organizations, _ = api.(clerkinvite.OrganizationAPI)
+	}
+	return clerkinvite.New(cfg)
 }
 
 // close ends all coroutines.
@@ -117,7 +144,11 @@ func (r *replay) close() {
 
 // begin lets a task begin with a verb, up to its first call.
 func (t *task) begin(v Verb) error {
-	service, err := t.replay.service(wiredStore{t.replay.store}, wiredAPI{t.replay.clerk})
+	var ahead time.Duration
+	if v == Reconcile {
+		ahead = 12 * replayEpoch // so that no active member is too new for a look at its membership
+	}
+	service, err := t.replay.service(wiredStore{t.replay.store}, wiredAPI{t.replay.clerk}, ahead)
 	if err != nil {
 		return err
 	}
@@ -129,7 +160,7 @@ func (t *task) begin(v Verb) error {
 		case Deliver:
 			_, t.err = service.Deliver(ctx, nil)
 		case Invite:
-			_, t.err = service.Invite(ctx, clerkinvite.InviteParams{TenantID: replayTenant, Email: replayEmail})
+			_, t.err = service.Invite(ctx, t.replay.params())
 		case Resend:
 			_, t.err = service.Resend(ctx, ref)
 		case Revoke:
@@ -297,6 +328,20 @@ func (w wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequ
 	})
 }
 
+func (w wiredAPI) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	return pass(ctx, "memberships", func() ([]clerkinvite.Membership, error) { return w.clerk.FindMemberships(context.Background(), q) })
+}
+
+func (w wiredAPI) AddMember(ctx context.Context, m clerkinvite.Membership) error {
+	_, err := pass(ctx, "add member", func() (struct{}, error) { return struct{}{}, w.clerk.AddMember(context.Background(), m) })
+	return err
+}
+
+func (w wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	_, err := pass(ctx, "remove member", func() (struct{}, error) { return struct{}{}, w.clerk.RemoveMember(context.Background(), m) })
+	return err
+}
+
 // follow takes one step, in the model and in the library, and compares them.
 func (r *replay) follow(e Event) error {
 	next, bad := r.config.Next(&r.state, e)
@@ -403,6 +448,9 @@ func (r *replay) compare() error {
 	}
 	if sent := r.clerk.EmailsTo(replayEmail); sent != emails {
 		return fmt.Errorf("%d emails, in the model %d", sent, emails)
+	}
+	if members := len(r.clerk.Members(replayOrganization)); (members > 0) != s.member {
+		return fmt.Errorf("%d members of the organization, in the model %v", members, s.member)
 	}
 	if err := r.compareRow(m, number); err != nil {
 		return err

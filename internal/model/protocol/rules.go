@@ -29,6 +29,9 @@ const (
 	FindAgain      Rule = "users are looked for again before a create with ignore_existing"
 	WithdrawLook   Rule = "a withdrawal looks for invitations that the row does not name yet"
 	GiveUpOwn      Rule = "an attempt gives up only its own claim"
+	RevokeFirst    Rule = "a resend into an organization revokes the older invitation before it creates one"
+	AdoptForeign   Rule = "another application's pending invitation into the organization is adopted"
+	ProveMember    Rule = "only a member of the organization becomes active"
 	TryOnce        Rule = "with Config.WithdrawOnFailure, an attempt after another gives the invitation up"
 )
 

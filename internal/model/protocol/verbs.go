@@ -107,9 +107,9 @@ func (m *step) goOnVerb(a *actor) {
 		}
 		a.row = m.row
 		m.attempt(a)
-	case pcRevokeGet, pcRevokeList, pcRevokeOne, pcRevokeUsers, pcRevokeWrite, pcRevokeEnd:
+	case pcRevokeGet, pcRevokeList, pcRevokeShared, pcRevokeOne, pcRevokeUsers, pcRevokeMembers, pcRevokeWrite, pcRevokeEnd:
 		m.revoke(a)
-	case pcResolveUser, pcResolveFind, pcResolveWrite:
+	case pcResolveUser, pcResolveFind, pcResolveMembers, pcResolveWrite:
 		m.resolve(a)
 	default:
 		m.reconcile(a)
@@ -193,16 +193,20 @@ func (m *step) revoke(a *actor) {
 		}
 		a.left = false
 		m.revokeNext(a)
+	case pcRevokeShared:
+		a.pc = pcRevokeOne
 	case pcRevokeOne:
-		inv := a.revoking()
-		if m.revokeAtClerk(a, inv) {
-			m.revokeFound(a, int(inv-1))
+		if m.Organization && m.invitations[a.revoking()-1].status != pending {
+			a.pc = pcEndedList
+			break
 		}
-		a.todo &^= 1 << (inv - 1)
-		m.revokeNext(a)
-	case pcRevokeUsers:
+		m.revokeAtClerk(a, a.revoking())
+		m.revokeEnded(a)
+	case pcRevokeUsers, pcRevokeMembers:
 		switch {
-		case m.user:
+		case m.user && m.Organization && a.pc == pcRevokeUsers:
+			a.pc = pcRevokeMembers
+		case m.joined(m.State):
 			a.pc = pcResolveFind
 		case a.second:
 			a.pc = pcRevokeEnd
@@ -229,6 +233,16 @@ func (m *step) revoke(a *actor) {
 	}
 }
 
+// revokeEnded continues after an invitation was revoked, or was accepted before.
+func (m *step) revokeEnded(a *actor) {
+	inv := a.revoking()
+	if m.invitations[inv-1].status == accepted {
+		m.revokeFound(a, int(inv-1))
+	}
+	a.todo &^= 1 << (inv - 1)
+	m.revokeNext(a)
+}
+
 // revokeFound notes that an invitation was accepted.
 func (m *step) revokeFound(a *actor, i int) {
 	if a.row.status == pending && i+1 == int(a.row.inv) || m.invitations[i].send == a.row.send {
@@ -243,6 +257,9 @@ func (m *step) revokeNext(a *actor) {
 	switch {
 	case a.todo != 0:
 		a.pc = pcRevokeOne
+		if m.Organization && (a.row.status != pending || a.revoking() != a.row.inv) {
+			a.pc = pcRevokeShared // members of several tenants may wait for it
+		}
 	case a.left:
 		a.pc = pcRevokeList
 	case a.second || a.looked:
@@ -259,12 +276,19 @@ func (m *step) resolve(a *actor) {
 		a.pc = pcResolveFind
 	case pcResolveFind:
 		a.row, a.pc = m.row, pcResolveWrite
-		if m.row.status != reserved && m.row.status != pending {
+		switch {
+		case m.row.status != reserved && m.row.status != pending:
+			m.resolved(a)
+		case m.Organization && !a.proved && m.has(ProveMember):
+			a.pc = pcResolveMembers
+		}
+	case pcResolveMembers:
+		if a.proved, a.pc = m.member, pcResolveWrite; !m.member {
 			m.resolved(a)
 		}
 	default:
 		if !m.update(a.row, a.row.settled(active)) {
-			a.pc = pcResolveFind
+			a.pc, a.retries = pcResolveFind, a.verb == Reconcile
 			return
 		}
 		a.moved = true
@@ -274,6 +298,7 @@ func (m *step) resolve(a *actor) {
 
 // resolved is the step after a row is resolved.
 func (m *step) resolved(a *actor) {
+	a.proved, a.retries = false, false
 	switch {
 	case a.verb == Revoke:
 		a.pc = pcRevokeEnd
@@ -296,19 +321,29 @@ func (m *step) reconcile(a *actor) {
 	case pcCheckIDs:
 		a.looked, a.pc = true, pcScan
 	case pcScan:
-		a.row, a.pc = m.row, pcOpenList
+		a.row = m.row
 		switch {
 		case m.row.status == pending:
 			a.pc = pcScanUsers
 		case m.row.status == active && !a.looked:
 			a.pc = pcScanIDs
+		default:
+			m.scannedIDs(a)
 		}
 	case pcScanUsers:
 		if a.pc = pcResolveFind; !m.user {
 			m.scanned(a)
 		}
 	case pcScanIDs:
-		a.pc = pcOpenList
+		m.scannedIDs(a)
+	case pcScanMembers:
+		a.pc = pcApplicationOpen
+	case pcApplicationOpen: // the lists of invitations into the application are empty
+		if a.pc = pcApplicationRevoked; !a.waits {
+			a.pc = pcOpenList
+		}
+	case pcApplicationRevoked, pcApplicationAccepted, pcApplicationExpired:
+		a.pc++
 	case pcOpenList:
 		if a.seen = m.list(pending); a.seen == [maxInvitations]status{} {
 			m.opened(a)
@@ -364,16 +399,29 @@ func (m *step) names(a *actor) bool {
 	return r.status == pending && a.seen[r.inv-1] != none && (!r.due() || !m.has(ResendsWait)) && !a.moved
 }
 
-// scanned is the step after a user was looked up.
+// scanned is the step after a pending row's user was looked up.
 func (m *step) scanned(a *actor) {
-	a.waits, a.pc = !a.moved, pcOpenList
+	if a.waits, a.pc = !a.moved, pcOpenList; m.Organization {
+		a.pc = pcApplicationOpen
+	}
+}
+
+// scannedIDs is the step after an active row's user was looked up. That it has left the organization ends no
+// membership, because Clerk shows no other member.
+func (m *step) scannedIDs(a *actor) {
+	switch a.pc = pcOpenList; {
+	case m.Organization && a.row.status == active:
+		a.pc = pcScanMembers
+	case m.Organization:
+		a.pc = pcApplicationOpen
+	}
 }
 
 // open finds left-over invitations.
 func (m *step) open(a *actor) {
 	a.todo = 0
 	if m.has(ReconcileLeft) {
-		a.todo = m.leftOver(a.row, a.seen)
+		a.todo = m.leftOver(a.row, a.seen, 0)
 	}
 	a.seen = [maxInvitations]status{}
 	if a.pc = pcOpenRevoke; a.todo == 0 {
