@@ -523,7 +523,8 @@ func (m Member) clerkParams() (p clerkParams) {
 }
 
 // InviteParams returns the parameters of the member's last invitation, for inviting the person again.
-// Organization is nil if the person was invited into the application.
+// RedirectURL and ExpiresInDays contain the Config's values if the caller set none. Organization is nil
+// if the person was invited into the application.
 func (m Member) InviteParams() InviteParams {
 	p := m.clerkParams()
 	var metadata map[string]any
