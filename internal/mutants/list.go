@@ -129,7 +129,7 @@ var mutants = []mutant{
 		{"deliver.go", "= m.mayHaveInvitation()\n", "= m.ID == \"\"\n"},
 	}},
 	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
-		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
+		{"withdraw.go", "next.ClaimedUntil = c.before.ClaimedUntil", "next.ClaimedUntil = nil"},
 	}},
 	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
 		{"verdict.go", "if v.uncounted && !a.bulkRejected {", "if v.uncounted {"},
