@@ -25,7 +25,8 @@ func mirrorCommand() command {
 with --sync it also makes existing rows equal. Write names as PostgreSQL stores them, without quotes.
 
   clerkinvite mirror --table admin_user --tenant-id tenant_id --email email --clerk-user-id clerk_user_id
-  clerkinvite mirror --table app.admin_user --tenant-id org --email email --left-column deleted_at --sync | psql "$DATABASE_URL"
+  clerkinvite mirror --table app.admin_user --tenant-id org --email email --left-column deleted_at --sync > up.sql
+  psql -v ON_ERROR_STOP=1 -1 -f up.sql "$DATABASE_URL"
 
 Afterwards doctor compares both tables. As JSON: {"sql": "…"}`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {

@@ -474,6 +474,9 @@ var mutants = []mutant{
 	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
 		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
 	}},
+	{name: "Sync writes where Up has failed", test: "TestMirror_FailsAsAWhole", edits: []edit{
+		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n	{{guard}}\n", "	LOCK TABLE {{member}} IN SHARE MODE;\n"},
+	}},
 	{name: "a left row keeps its user", test: "TestMirror_LeftColumn", edits: []edit{
 		{"mirror.go", "			leftSets = append(leftSets, name+\" = 'left_' || {{row}}.id\")\n", ""},
 	}},
