@@ -297,7 +297,10 @@ var mutants = []mutant{
 		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
-		{"reconcile_invitations.go", "			case l.shared:\n", ""},
+		{"reconcile_invitations.go", "			case slices.ContainsFunc(l.adopters, r.waits):\n", ""},
+	}},
+	{name: "a dry run does not count an invitation that it leaves over", test: "TestPromise4_SharedInvitationLeftOver", edits: []edit{
+		{"reconcile_invitations.go", "return !r.opts.DryRun || !r.changed[row.ID] }", "return row != nil }"},
 	}},
 	{name: "a process without Config.Organizations delivers nothing", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
 		{"verdict.go", "		return notConfigured\n", "		return foreignError\n"},

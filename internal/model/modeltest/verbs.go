@@ -464,6 +464,10 @@ func (t *task) doRemove(ctx context.Context) {
 
 func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error), to clerkinvite.Status) {
 	t.ref = t.someone()
+	active := slices.DeleteFunc(slices.Clone(t.rows), func(m *clerkinvite.Member) bool { return m.Status != clerkinvite.StatusActive })
+	if to == clerkinvite.StatusRemoved && len(active) > 0 && t.chance(2) {
+		t.ref = pick(t.sequence, active...).Ref()
+	}
 	if m := byRef(t.rows, t.ref); m != nil {
 		t.there = m.ID
 	}
