@@ -516,6 +516,37 @@ func TestOrganization_BarredMemberOfOthersStays_TriedOnce(t *testing.T) {
 	})
 }
 
+// An attempt has added a user, and before it can write that, the member is revoked and invited again. Another attempt makes the
+// member active while the first would end the membership.
+func TestOrganization_AddedUserOfAWaitingMemberStays(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		add := clerkinvite.InviteParams{
+			TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
+		}
+		u := b.Clerk.AddVerifiedUser(add.Email)
+		var added, invited atomic.Bool
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			switch {
+			case call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After && !added.Swap(true):
+				_, revoke := b.Revoke(ctx, testkit.Ada)
+				_, reserve := b.Reserve(ctx, add)
+				assert.NoError(t, errors.Join(revoke, reserve))
+				invited.Store(true)
+			case call == clerkinvitetest.CallRemoveMember && when == clerkinvitetest.Before && invited.Swap(false):
+				_, err := b.Deliver(ctx, nil)
+				assert.NoError(t, err)
+			}
+		})
+		_, err := b.Invite(t.Context(), add)
+		require.Error(t, err)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, add.Email).Status)
+		b.RequireMembersAtClerk(t, u.ID)
+	})
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()

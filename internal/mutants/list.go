@@ -330,7 +330,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case row == nil, row.Status != StatusActive, row.organization() != a.organization():", "	case row == nil, row.Status != StatusActive:"},
+		{"deliver_settle.go", ", row.organization() != a.organization():\n		_ = s.removeAdded", ":\n		_ = s.removeAdded"},
+	}},
+	{name: "an overtaken attempt ends a membership that a waiting member needs", test: "TestOrganization_AddedUserOfAWaitingMemberStays", edits: []edit{
+		{"deliver_settle.go", "row.Status != StatusActive && !row.Status.Waits(), row", "row.Status != StatusActive, row"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if own < 0 {\n		_ = s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},
