@@ -20,7 +20,8 @@ type Config struct {
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
 	// Organizations is required for InviteParams.Organization: clerkapi.New, or a fake. Keep it set
-	// while members exist that were invited into an organization.
+	// while members exist that were invited into an organization. If it is missing, calls for an
+	// organization return an error that says so, for logs: HTTPError returns 500 for it.
 	Organizations OrganizationAPI
 
 	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
@@ -180,7 +181,7 @@ type InviteParams struct {
 // continues without a second email.
 //
 // Errors:
-//   - *[InvalidParamsError], before anything is written;
+//   - *[InvalidParamsError], or an error about a missing Config.Organizations, before anything is written;
 //   - the error of Config.Authorize, unchanged;
 //   - *[DuplicateEmailError] if the tenant has a member with this address, or another caller is
 //     inviting it;
@@ -521,7 +522,8 @@ func (m Member) clerkParams() (p clerkParams) {
 }
 
 // InviteParams returns the parameters of the member's last invitation, for inviting the person again.
-// Organization is nil if the person was invited into the application.
+// RedirectURL and ExpiresInDays contain the Config's values if the caller set none. Organization is nil
+// if the person was invited into the application.
 func (m Member) InviteParams() InviteParams {
 	p := m.clerkParams()
 	var metadata map[string]any

@@ -191,7 +191,8 @@ func (s *Service) addMemberships(ctx context.Context, organization string, userI
 	return nil
 }
 
-var errNoOrganizations error = &InvalidParamsError{"Organization", "needs Config.Organizations"}
+// errNoOrganizations is a mistake in the host's configuration, so it is not an *InvalidParamsError, whose text admins see.
+var errNoOrganizations = errors.New("clerkinvite: Config.Organizations is missing: set it to the result of clerkapi.New")
 
 // addMember makes the user a member of the row's organization. It sends no email, so it can be repeated. Like a
 // create, it starts and finishes during the lease.

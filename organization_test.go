@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -399,7 +401,6 @@ func TestOrganization_Refusals(t *testing.T) {
 func TestOrganization_InvalidParams(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{Organization: org})
-	without := testkit.NewMemory(t, testkit.Options{})
 	for field, p := range map[string]clerkinvite.InviteParams{
 		"Organization.ID":      {Organization: &clerkinvite.Organization{ID: "org/../x"}},
 		"Organization.Role":    {Organization: &clerkinvite.Organization{ID: org, Role: "a\nb"}},
@@ -412,9 +413,166 @@ func TestOrganization_InvalidParams(t *testing.T) {
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, field, invalid.Field)
 	}
-	_, err := without.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}})
-	require.EqualError(t, err, "invalid Organization: needs Config.Organizations")
-	require.Zero(t, b.Clerk.RequestCount()+without.Clerk.RequestCount())
+	require.Zero(t, b.Clerk.RequestCount())
+}
+
+// applicationAPI is the mock of a host without organizations, with exactly the methods that ClerkAPI has had from the beginning.
+type applicationAPI struct {
+	t    *testing.T
+	real clerkinvite.ClerkAPI
+}
+
+func (a applicationAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+	return a.real.FindUsers(ctx, q)
+}
+
+func (a applicationAPI) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
+	return a.real.GetUser(ctx, id)
+}
+
+func (a applicationAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
+	assert.Empty(a.t, r.Organization+r.Role+r.Inviter)
+	return a.real.CreateInvitation(ctx, r)
+}
+
+func (a applicationAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
+	for _, r := range rs {
+		assert.Empty(a.t, r.Organization+r.Role+r.Inviter)
+	}
+	return a.real.CreateInvitations(ctx, rs)
+}
+
+func (a applicationAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	assert.False(a.t, q.Organization != "" || q.AllOrganizations)
+	return a.real.ListInvitations(ctx, q)
+}
+
+func (a applicationAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
+	assert.Empty(a.t, r.Organization)
+	return a.real.RevokeInvitation(ctx, r)
+}
+
+// A host without organizations needs no method of OrganizationAPI, no Config.Organizations and no organizations at Clerk: every
+// verb works, and none asks about organizations.
+func TestHostWithoutOrganizationsNeedsNothingNew(t *testing.T) {
+	t.Parallel()
+	require.NotImplements(t, (*clerkinvite.OrganizationAPI)(nil), applicationAPI{})
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		ctx, seen := t.Context(), &recorder{}
+		var err error
+		b.Service, err = clerkinvite.New(clerkinvite.Config{API: applicationAPI{t, b.API}, Store: b.Store, Now: b.Clock.Now, Observer: seen})
+		require.NoError(t, err)
+		b.Clerk.DisableOrganizations()
+		noError := func(_ any, err error) {
+			t.Helper()
+			require.NoError(t, err)
+		}
+		join := func(email string) (hook clerkinvitetest.Webhook, u clerkinvite.User) {
+			t.Helper()
+			hook, err := b.Clerk.Accept(email)
+			require.NoError(t, err)
+			e, err := clerkinvite.ParseEvent(hook.Payload)
+			require.NoError(t, err)
+			return hook, *e.User
+		}
+
+		b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		noError(b.Resend(ctx, testkit.Ada))
+		noError(b.Link(ctx, testkit.Ada))
+		hook, _ := join("ada@example.com")
+		require.Len(t, b.Receive(t, hook), 1)
+		ada := b.Member(t, "ada@example.com")
+		require.Equal(t, clerkinvite.StatusActive, ada.Status)
+		role := "admin"
+		noError(b.Update(ctx, testkit.Ada, clerkinvite.MemberUpdate{Role: &role}))
+		noError(b.ByUser(ctx, ada.ClerkUserID))
+		noError(b.History(ctx, testkit.Ada))
+
+		b.Clerk.AddVerifiedUser("user@example.com")
+		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status)
+		noError(b.Reserve(ctx, testkit.Params("acme", "bob@example.com")))
+		noError(b.ReserveMany(ctx, testkit.People(12, "p")))
+		noError(b.Deliver(ctx, nil))
+		b.RequireEachInvitedOnce(t, testkit.People(12, "p"))
+		noError(b.InviteMany(ctx, testkit.People(3, "q"), nil))
+		noError(b.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "old@example.com"), ClerkUserID: b.Clerk.AddVerifiedUser("old@example.com").ID}}))
+
+		_, u := join("p0@example.com")
+		noError(b.Resolve(ctx, u))
+		_, u = join("p1@example.com")
+		noError(b.ResolveUser(ctx, u.ID))
+		join("p2@example.com")
+		require.Equal(t, 1, b.MustReconcile(t).Activated)
+
+		noError(b.Revoke(ctx, testkit.Acme("bob@example.com")))
+		noError(b.Remove(ctx, testkit.Ada))
+		require.NoError(t, b.Purge(ctx, testkit.Ada))
+		noError(b.Counts(ctx, "acme"))
+		all := 0
+		for _, err := range b.All(ctx, clerkinvite.ListParams{TenantID: "acme"}) {
+			require.NoError(t, err)
+			all++
+		}
+		require.Equal(t, 18, all)
+
+		for call := range b.Clerk.Requests() {
+			require.NotContains(t, call, "organization")
+		}
+		called := seen.take()
+		service := reflect.TypeFor[*clerkinvite.Service]()
+		for i := range service.NumMethod() {
+			if name := service.Method(i).Name; !slices.Contains([]string{"Format", "InTx", "WebhookHandler", "All", "Run"}, name) {
+				require.Contains(t, called, name)
+			}
+		}
+	})
+}
+
+// If the host has forgotten Config.Organizations, admins are not told that their input is wrong.
+func TestOrganization_NotConfigured(t *testing.T) {
+	t.Parallel()
+	const text = "clerkinvite: Config.Organizations is missing: set it to the result of clerkapi.New"
+	b := testkit.NewMemory(t, testkit.Options{})
+	p := clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}}
+	_, invite := b.Invite(t.Context(), p)
+	_, reserve := b.Reserve(t.Context(), p)
+	many, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{p}, nil)
+	require.NoError(t, err)
+	adopted, err := b.Adopt(t.Context(), []clerkinvite.Adopted{{InviteParams: p, ClerkUserID: "user_ada"}})
+	require.NoError(t, err)
+	for _, err := range []error{invite, reserve, many[0].Err, adopted[0].Err} {
+		require.EqualError(t, err, text)
+		status, message := clerkinvite.HTTPError(err)
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.Equal(t, "internal server error", message)
+	}
+	require.Zero(t, b.Clerk.RequestCount())
+	require.Empty(t, b.MembersByRef(t))
+}
+
+// A process without Config.Organizations delivers members of organizations. They wait for another process, and hold up no others.
+func TestOrganization_DeliveredByAProcessWithout(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		reserveUsers(t, b, org, 3)
+		without := b.Workers(t, 1)[0]
+		_, err := without.Reserve(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		for range 10 {
+			report, err := without.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Zero(t, report.Refused)
+			b.Clock.Advance(2 * time.Hour)
+		}
+		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 3, report.Linked)
+		_, err = without.Remove(t.Context(), testkit.Acme("p0@example.com"))
+		require.ErrorContains(t, err, "Config.Organizations is missing")
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "p0@example.com").Status)
+	})
 }
 
 // Config.Organizations may be set for an instance without organizations.

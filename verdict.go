@@ -205,7 +205,7 @@ func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err e
 	c.othersCreated = c.sends && s.createdSincePreviousAttempt(a.row, now)
 	v := failureVerdict(a.row, c, err, now, s.backoff(a.row.Attempts))
 	log := s.log.With("op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
-	if failureOf(err, "") == foreignError {
+	if failure := failureOf(err, ""); failure == foreignError || failure == notConfigured {
 		log.WarnContext(ctx, "delivery failed before Clerk")
 	} else {
 		log.WarnContext(ctx, "call to Clerk failed")
@@ -343,6 +343,7 @@ const (
 	noFailure         failure = iota
 	foreignError              // not Clerk's: the host's, such as an open circuit breaker
 	invalidRequest            // the adapter did not send it
+	notConfigured             // this process has no Config.Organizations; it concerns members of organizations only
 	noConnection              // nothing was sent
 	noResponse                // sent; no response, an unreadable one, a redirect, 5xx
 	rateLimited               // 429
@@ -364,6 +365,8 @@ func failureOf(err error, email string) failure {
 		return noFailure
 	case errors.As(err, &invalid):
 		return invalidRequest
+	case errors.Is(err, errNoOrganizations):
+		return notConfigured
 	case !errors.As(err, &api):
 		return foreignError
 	case api.StatusCode == http.StatusTooManyRequests: // before NotSent: a limit known from an earlier response is both

@@ -364,16 +364,14 @@ func (p *program) ask(w http.ResponseWriter, r *http.Request, v *view, name stri
 	p.render(w, r, v, "page", http.StatusOK)
 }
 
-// reinvite invites a member whose invitation has ended, with the same parameters.
+// reinvite invites a member whose invitation has ended, with the same role.
 func (p *program) reinvite(v *view) verb {
 	return func(ctx context.Context, ref clerkinvite.Ref) (*clerkinvite.Member, error) {
 		m, err := p.invites.Get(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
-		params := m.InviteParams()
-		params.InvitedBy = v.Admin
-		return p.invites.Invite(ctx, params)
+		return p.invites.Invite(ctx, clerkinvite.InviteParams{TenantID: m.TenantID, Email: m.Email, Role: m.Role, Data: m.Data, InvitedBy: v.Admin})
 	}
 }
 

@@ -299,6 +299,12 @@ var mutants = []mutant{
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"reconcile_invitations.go", "			case l.shared:\n", ""},
 	}},
+	{name: "a process without Config.Organizations delivers nothing", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
+		{"verdict.go", "		return notConfigured\n", "		return foreignError\n"},
+	}},
+	{name: "a process without Config.Organizations refuses members", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
+		{"verdict.go", "		return notConfigured\n", "		return invalidRequest\n"},
+	}},
 	{name: "a user is added after the lease", test: "TestOrganization_NotAddedAfterTheLease", edits: []edit{
 		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
