@@ -239,7 +239,7 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id }) {
 			s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
 		}
-	case row == nil, row.Status != StatusActive && !row.Status.Waits(), row.organization() != a.organization():
+	case row == nil, !row.needsMembership(a.organization()):
 		_ = s.removeAdded(ctx, a)
 	}
 	return d, nil

@@ -547,6 +547,40 @@ func TestOrganization_AddedUserOfAWaitingMemberStays(t *testing.T) {
 	})
 }
 
+// The database fails before an attempt can write that the user is a member. Revoke ends the membership, because the attempt may have
+// added the user, unless the membership is older than the member.
+func TestOrganization_RevokeKeepsAnOlderMembership(t *testing.T) {
+	t.Parallel()
+	for _, older := range []bool{true, false} {
+		t.Run(fmt.Sprintf("older %v", older), func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+			u := clerk.AddVerifiedUser("ada@example.com")
+			if older {
+				clerk.JoinOrganization(org, u.ID, "org:member")
+				b.Clock.Advance(time.Hour)
+			}
+			clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.After {
+					store.Fail(errors.New("the database is down"), false)
+				}
+			})
+			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+			require.Error(t, err)
+			clerk.OnCall(nil)
+			store.Fail(nil, false)
+			_, err = b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			if older {
+				b.RequireMembersAtClerk(t, u.ID)
+			} else {
+				b.RequireMembersAtClerk(t)
+			}
+		})
+	}
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()
